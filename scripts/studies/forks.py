@@ -26,6 +26,8 @@ from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.envs.forks.families import FILLERS, read
 from tokengym.envs.forks.values import backward, best
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
+from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, missing_runs, slug
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
@@ -96,6 +98,8 @@ SWEEPS, DEARER_SWEEPS = "rates.csv", "rates-hard-0.05.csv"
 LONGER, LONGER_BUDGET, LONGER_RATE = "longer.csv", 400_000, 3e-4
 """File of one run of each of two rules with more tokens, at the rate that suits both."""
 LONGER_RULES = (BASELINE, "decisive")
+DRAWN = (BASELINE, "decisive", f"red, lambda {PATIENT:g}", "abc-signed", "uniform")
+"""Rules of the figure."""
 COLUMNS = {
     "score - c KL over the run": AREA,
     "score over the run": ("score", "auc"),
@@ -365,6 +369,29 @@ def page(docs: Docs = DOCS) -> None:
     tables["rates hard"] = _rates(_sweeps(docs, DEARER_SWEEPS))
     tables["longer"] = _longer(read_rows(docs / FOLDER / LONGER, text=["rule"]))
     fill(docs / "forks.md", tables)
+    draw(docs)
+
+
+def draw(docs: Path) -> None:
+    """Draw what the rules of `DRAWN` solve over the tokens under PPO, a panel per setting."""
+    runs = []
+    for setting in SETTINGS:
+        for cell in (cell for cell in cells() if (cell.setting, cell.learner) == (setting, "ppo")):
+            file = docs / FOLDER / f"{cell.name}.csv"
+            if cell.label in DRAWN and file.exists():
+                group = (("setting", setting),)
+                runs += [
+                    replace(
+                        run,
+                        group=group,
+                        credit=cell.label,
+                        steps=run.values["tokens"],
+                        values={"score": run.values["score"]},
+                    )
+                    for run in read_curves(file, group_by=())
+                ]
+    summary = summarize(runs, SummarySettings(baseline=BASELINE, axis="tokens"))
+    save_figure(docs / FOLDER / "curves.png", summary, runs)
 
 
 def _longer(rows: Sequence[Row]) -> str:

@@ -68,6 +68,7 @@ def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
     assert "| 120,000 |" not in text
     assert "| easy, ppo | decisive | 4 | **+0.30" in text
     assert "| easy, ppo | sparse | 4 |" in text
+    assert (tmp_path / forks.FOLDER / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_labels_of_steps_are_exact_or_executed_and_the_page_has_their_figures(
