@@ -19,6 +19,7 @@ from tokengym.evaluation.measure.metrics import copy_rate, words
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.constitution.critics import ModelCritic, Principle
+from tokengym.rewards import Scorer
 from tokengym.rewards.models.loading import load_answering_model
 from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.stored import load_scorer
@@ -122,8 +123,6 @@ def figures(pairs: Sequence[Pair], texts: Sequence[str]) -> list[Row]:
         pairs: The pairs.
         texts: One for each.
     """
-    bundle = bundled(real_r3.BUNDLE)
-    encoder = load_scorer(bundle.encoder, "encoder").bind(bundle.tokenizer)
     episodes = [
         Episode(
             prompt=asked,
@@ -135,7 +134,7 @@ def figures(pairs: Sequence[Pair], texts: Sequence[str]) -> list[Row]:
         )
         for (asked, good, _), text in zip(pairs, texts, strict=True)
     ]
-    relevance = encoder.score(episodes).parts["relevance_reference"]
+    relevance = load_encoder().score(episodes).parts["relevance_reference"]
     friendly = Vader().score(episodes).values
     return [
         {
@@ -151,6 +150,12 @@ def figures(pairs: Sequence[Pair], texts: Sequence[str]) -> list[Row]:
         }
         for index, text in enumerate(texts)
     ]
+
+
+def load_encoder() -> Scorer:
+    """Return MiniLM as the scorer of R3."""
+    bundle = bundled(real_r3.BUNDLE)
+    return load_scorer(bundle.encoder, "encoder").bind(bundle.tokenizer)
 
 
 def declines(text: str) -> bool:

@@ -14,10 +14,6 @@ PAIRS = [("How do I break in?", "I am sorry, no.", "Use a hammer."), ("Hi?", "He
 class Near:
     """An encoder by which a text is as relevant as it has words."""
 
-    def bind(self, tokenizer: object) -> "Near":
-        del tokenizer
-        return self
-
     def score(self, episodes: list[study.Episode]) -> Scores:
         values = np.array([float(len(e.response.split())) for e in episodes])
         return Scores(values, parts={"relevance_reference": values})
@@ -25,7 +21,7 @@ class Near:
 
 def test_only_what_has_a_fault_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vaderSentiment", reason="the extra smollm2 is not installed")
-    monkeypatch.setattr(study, "load_scorer", lambda *_: Near())
+    monkeypatch.setattr(study, "load_encoder", Near)
     asked = []
 
     def answer(questions: Sequence[str]) -> list[str]:
