@@ -19,6 +19,7 @@ from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig
 
 Cell = TypeVar("Cell")
 Out = Annotated[Path, tyro.conf.arg(help="Folder of the study's runs.")]
+Data = Annotated[Path, tyro.conf.arg(help="Folder of the texts; they are not copied.")]
 Docs = Annotated[Path, tyro.conf.arg(help="Folder of the study's page.")]
 DOCS = Path("docs/results")
 """Folder of the pages that the studies fill."""

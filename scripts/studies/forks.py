@@ -59,8 +59,8 @@ FOLDER = "forks"
 BUDGET, HARD_BUDGET = 100_000, 200_000
 """Response tokens of a run, continuations included; the second in the hard setting."""
 HARD_PRICE = 0.01
-"""Score that a nat costs in the hard setting. At `PRICE` no rate of any rule rose above what the
-untrained policy has: there whoever stays at the start has most."""
+"""Score that a nat costs in the hard setting. At `PRICE` no rate of any rule rose clearly above
+what the untrained policy has: there whoever stays at the start has most."""
 ROWS = 64
 """Episodes per update without continuations."""
 CONTINUED_ROWS = 16
@@ -162,6 +162,11 @@ class Cell:
         return HARD_PRICE if self.setting == "hard" else PRICE
 
     @property
+    def budget(self) -> int:
+        """Response tokens of a run, continuations included."""
+        return HARD_BUDGET if self.setting == "hard" else BUDGET
+
+    @property
     def length(self) -> int:
         """Tokens of every response."""
         return self.asked * (FILLERS_BEFORE + 1)
@@ -200,8 +205,7 @@ class Cell:
         budget: int | None = None,
     ) -> ComparisonConfig:
         """Return the comparison this cell is."""
-        if budget is None:
-            budget = HARD_BUDGET if self.setting == "hard" else BUDGET
+        budget = budget or self.budget
         env = resolve_env("Forks")
         learner = dict(LEARNERS[self.learner])
         if self.learner == "ppo" and self.rule in ADVANTAGES:
@@ -374,22 +378,12 @@ def page(docs: Docs = DOCS) -> None:
 
 def draw(docs: Path) -> None:
     """Draw what the rules of `DRAWN` solve over the tokens under PPO, a panel per setting."""
+    shown = [cell for cell in cells() if cell.learner == "ppo" and cell.label in DRAWN]
     runs = []
-    for setting in SETTINGS:
-        for cell in (cell for cell in cells() if (cell.setting, cell.learner) == (setting, "ppo")):
-            file = docs / FOLDER / f"{cell.name}.csv"
-            if cell.label in DRAWN and file.exists():
-                group = (("setting", setting),)
-                runs += [
-                    replace(
-                        run,
-                        group=group,
-                        credit=cell.label,
-                        steps=run.values["tokens"],
-                        values={"score": run.values["score"]},
-                    )
-                    for run in read_curves(file, group_by=())
-                ]
+    for cell in sorted(shown, key=lambda cell: [*SETTINGS].index(cell.setting)):
+        group = (("setting", cell.setting),)
+        for run in _curves(cell, docs):
+            runs.append(replace(run, group=group, values={"score": run.values["score"]}))
     summary = summarize(runs, SummarySettings(baseline=BASELINE, axis="tokens"))
     save_figure(docs / FOLDER / "curves.png", summary, runs)
 
@@ -417,17 +411,20 @@ def _rates(rows: Sequence[Row]) -> str:
     return markdown_table(["cell", *(f"{rate:g}" for rate in RATES)], [*lines.values()])
 
 
+def _curves(cell: Cell, docs: Path) -> list[Curve]:
+    """Return a cell's published runs by its label, over tokens; none where it has no file."""
+    file = docs / FOLDER / f"{cell.name}.csv"
+    curves = read_curves(file, group_by=()) if file.exists() else []
+    return [replace(one, credit=cell.label, steps=one.values["tokens"]) for one in curves]
+
+
 def _panels(docs: Path) -> dict[str, Panel]:
     """Return the published runs by setting and learner, over tokens."""
     curves_of: dict[tuple[str, float], list[Curve]] = {}
     for cell in cells():
-        file = docs / FOLDER / f"{cell.name}.csv"
-        if file.exists():
+        if curves := _curves(cell, docs):
             key = f"{cell.setting}, {cell.learner}", cell.price
-            curves = read_curves(file, group_by=())
-            curves_of.setdefault(key, []).extend(
-                replace(curve, credit=cell.label, steps=curve.values["tokens"]) for curve in curves
-            )
+            curves_of.setdefault(key, []).extend(curves)
     return {label: panel_of(curves, price) for (label, price), curves in curves_of.items()}
 
 

@@ -11,6 +11,7 @@ HH-RLHF's harmless test half (hh-rlhf/harmless-base-test.jsonl.gz).
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tokengym.envs import Episode, bundled
@@ -25,9 +26,8 @@ from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.stored import load_scorer
 from tokengym.rewards.scorers.vader import Vader
 from tokengym.scripts.studies import real_model, real_r3
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
+from tokengym.scripts.studies.cells import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.scripts.studies.real_judge import CHAT, FRAMES, HARM, MODEL, PAIRS, dialogue_pairs
-from tokengym.scripts.studies.real_tax import Data
 from tokengym.scripts.studies.tables import after_holm, fill, markdown_table, mean
 
 Row = dict[str, Any]
@@ -182,7 +182,7 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     page(docs)
 
 
-def page(docs: Any) -> None:
+def page(docs: Path) -> None:
     """Fill the page's table from the published figures."""
     file = docs / real_model.FOLDER / PUBLISHED
     if file.exists():

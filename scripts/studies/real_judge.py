@@ -25,9 +25,8 @@ from tokengym.rewards.models.loading import load_answering_model
 from tokengym.rewards.scorers.preference_model import PreferenceModel
 from tokengym.rewards.scorers.vader import Vader
 from tokengym.scripts.studies import real_model
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
+from tokengym.scripts.studies.cells import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.scripts.studies.feedback import share_of
-from tokengym.scripts.studies.real_tax import Data
 from tokengym.scripts.studies.tables import fill, markdown_table, mean
 
 Row = dict[str, Any]

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import tyro
 
 from tokengym.agents import PPO
 from tokengym.agents.policy.policy import CausalLMPolicy
@@ -36,7 +35,15 @@ from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.rewards.scorers.stored import load_scorer
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    Data,
+    Docs,
+    Out,
+    command_line,
+    deadline,
+    read_rows,
+)
 from tokengym.scripts.studies.protocol import PRICE
 from tokengym.scripts.studies.r3 import REWARDS, style_of
 from tokengym.scripts.studies.r3_page import TITLES
@@ -83,7 +90,6 @@ LONGEST_QUESTION = 16
 """Words of the longest question to train on."""
 TRAINED_ANSWERS, TRAINED_RUNS = "r3_trained.csv", "r3_runs.csv"
 REACHED = ("score", "kl", "length")
-Data = Annotated[Path, tyro.conf.arg(help="Folder of the texts; they are not copied.")]
 Row = dict[str, Any]
 
 
@@ -124,6 +130,10 @@ class Run:
         )
 
 
+WORKS = [Run(rule=rule, seed=seed) for seed in SEEDS for rule in TRAINED]
+"""All trainings, in the order of their making."""
+
+
 def run(out: Out) -> None:
     """Sample the answers that are missing.
 
@@ -156,7 +166,7 @@ def train(data: Data, out: Out, until: str | None = None) -> None:
     end = deadline(until)
     questions = out / "questions.jsonl"
     write_jsonl(questions, list(typed_questions(data)))
-    for work in (Run(rule=rule, seed=seed) for seed in SEEDS for rule in TRAINED):
+    for work in WORKS:
         folder = out / work.folder
         if (folder / ANSWERS).exists():
             continue
@@ -174,7 +184,7 @@ def train(data: Data, out: Out, until: str | None = None) -> None:
                 for point in record.curve
             ]
             write_csv(folder / TRAINED_RUNS, rows, list(rows[0]))
-        answer(PPO.load(agent).policy, work.seed, folder / ANSWERS)
+        answer(PPO.load(agent).policy, folder / ANSWERS, seed=work.seed)
         print(f"{datetime.now():%H:%M:%S} {work} answered", flush=True)
 
 
@@ -187,17 +197,22 @@ def typed_questions(data: Path) -> Iterator[Row]:
             yield {"prompt": asked, "reference": said, "query_type": row["qtype"]}
 
 
-def answer(policy: CausalLMPolicy, seed: int, file: Path) -> None:
-    """Sample one answer to each of the bundle's questions, and keep them.
+def answer(
+    policy: CausalLMPolicy, file: Path, *, seed: int | None = None, types: Sequence[str] = TYPES
+) -> None:
+    """Let a policy answer the bundle's questions once, and keep the answers.
 
     Args:
         policy: Who answers.
-        seed: Seed of the sampling.
         file: File that the answers are written to.
+        seed: Seed of the sampling; None takes the likeliest answers.
+        types: Types of the questions.
     """
     env = gym.make_vec(ENV, num_envs=1, bundle=BUNDLE, reward=None, split="all")
     chosen = ChosenPrompts(env)
-    episodes = chosen.play(as_player(policy, seed=seed), range(len(chosen.prompts)))
+    asked = [index for index, prompt in enumerate(chosen.prompts) if prompt.query_type in types]
+    player = as_player(policy, seed=seed)
+    episodes = chosen.play(player, asked, deterministic=seed is None)
     fields = ("prompt", "prompt_ids", "response", "response_ids")
     write_jsonl(file, [{name: getattr(e, name) for name in fields} for e in episodes])
 
@@ -271,15 +286,16 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     rows = figures(out / ANSWERS)
     write_csv(docs / PUBLISHED, rows, list(rows[0]))
     folder = (docs / PUBLISHED).parent
-    answered = sorted(file.parent for file in out.glob(f"*_*/{ANSWERS}"))
+    answered = [work for work in WORKS if (out / work.folder / ANSWERS).exists()]
     if answered:
-        runs = read_rows(*(run / TRAINED_RUNS for run in answered), text=["rule"])
+        files = [out / work.folder / TRAINED_RUNS for work in answered]
+        runs = read_rows(*files, text=["rule"])
         write_csv(folder / TRAINED_RUNS, runs, list(runs[0]))
-        rows = []
-        for folder_of_run in answered:
-            rule, _, seed = folder_of_run.name.rpartition("_")
-            told = {"rule": rule, "seed": int(seed)}
-            rows += [{**told, **row} for row in figures(folder_of_run / ANSWERS)]
+        rows = [
+            {**vars(work), **row}
+            for work in answered
+            for row in figures(out / work.folder / ANSWERS)
+        ]
         write_csv(folder / TRAINED_ANSWERS, rows, list(rows[0]))
     page(docs)
 

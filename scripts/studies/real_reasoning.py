@@ -209,16 +209,9 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         out: Folder of the study's runs.
         docs: Folder of the page.
     """
+    lines = [out / task / name for task in TASKS for name in (LIKELIEST, LINES)]
     for name, files in (
-        (
-            LINES,
-            [
-                f
-                for task in TASKS
-                for name in (LIKELIEST, LINES)
-                if (f := out / task / name).exists()
-            ],
-        ),
+        (LINES, [file for file in lines if file.exists()]),
         (RUNS, sorted((out / "runs").glob("*.csv"))),
     ):
         if rows := read_rows(*files, text=["task", "learner"]):

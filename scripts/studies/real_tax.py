@@ -16,20 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 
 from tokengym.agents import PPO
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.rollouts.chosen import ChosenPrompts
-from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs.bundle import find_bundle
-from tokengym.envs.files import write_csv, write_jsonl
+from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.run import make_agent
@@ -38,7 +34,15 @@ from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.rewards import FunctionScorer
 from tokengym.rewards.scorers.base import SCORERS, register_scorer
 from tokengym.scripts.studies import real_model, real_r3
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    Data,
+    Docs,
+    Out,
+    command_line,
+    deadline,
+    read_rows,
+)
 from tokengym.scripts.studies.protocol import measured
 from tokengym.scripts.studies.tables import (
     after_holm,
@@ -48,7 +52,6 @@ from tokengym.scripts.studies.tables import (
     student_mean,
 )
 
-Data = Annotated[Path, tyro.conf.arg(help="Folder of the texts; they are not copied.")]
 Row = dict[str, Any]
 
 START = "untrained"
@@ -258,15 +261,7 @@ def answer_figures(policy: CausalLMPolicy, file: Path) -> list[Row]:
         policy: The policy.
         file: File that the answers are written to.
     """
-    env = gym.make_vec(
-        "tokengym/QuestionAnswer-v0", num_envs=1, bundle=real_r3.BUNDLE, reward=None, split="all"
-    )
-    chosen = ChosenPrompts(env)
-    asked = {prompt.text for prompt in questions()}
-    places = [index for index, prompt in enumerate(chosen.prompts) if prompt.text in asked]
-    episodes = chosen.play(as_player(policy), places, deterministic=True)
-    fields = ("prompt", "prompt_ids", "response", "response_ids")
-    write_jsonl(file, [{name: getattr(e, name) for name in fields} for e in episodes])
+    real_r3.answer(policy, file, types=("CONSTRAINED",))
     kept = ("question", *ANSWERED)
     return [{name: row[name] for name in kept} for row in real_r3.figures(file)]
 
