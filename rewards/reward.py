@@ -1,7 +1,11 @@
 """A reward: a scorer and a credit rule, checked where they meet."""
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from traceback import TracebackException
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +16,19 @@ from tokengym.rewards.attribution.kinds import remedy_for
 from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.attribution.probe import Continuations, Probe
 from tokengym.rewards.credits.base import Credit, as_credit
-from tokengym.rewards.errors import CreditError, RewardError, ScorerError, Stopwatch, keeping
+from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, ask, is_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_LOG = logging.getLogger(__name__)
+
+SLOW_SHARE = 0.5
+"""Share of the time since the first scoring above which a slow scorer is named, once."""
+SLOW_SECONDS = 60.0
+"""Seconds of scoring before a slow scorer is named: a model's first call is slow."""
 
 
 class Reward:
@@ -229,3 +240,88 @@ class Reward:
                     f"credit {name!r} gives episode {row} rewards that sum to {total:.6g}, its "
                     f"score is {score:.6g}; rescale them, or declare sum_preserving = False"
                 )
+
+
+@contextmanager
+def keeping(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
+    """Have whatever a scorer raises carry the episodes it was to score.
+
+    Args:
+        episodes: Finished, without a score.
+        scorer: Its name, for the message.
+
+    Raises:
+        RewardError: what was raised, with ``episodes``; a `ScorerError` where the scorer's own code
+            raised something else.
+    """
+    try:
+        yield
+    except RewardError as error:
+        error.keep(_unscored(episodes))
+        raise
+    except Exception as error:
+        reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
+        failure = ScorerError(
+            f"scorer {scorer!r} raised {type(error).__name__} ({reason}) over {len(episodes)} "
+            "episodes; correct the scorer"
+        )
+        failure.keep(_unscored(episodes))
+        raise failure from error
+
+
+def _unscored(episodes: Sequence[Episode]) -> list[Episode]:
+    """Return the episodes without the zeros that an environment without a reward gives them."""
+    return [
+        replace(episode, score=None, score_parts={}, token_rewards=None) for episode in episodes
+    ]
+
+
+class Stopwatch:
+    """Notes how long scoring takes, and warns once if it is most of the time.
+
+    Args:
+        name: The scorer's, for the warning.
+        clock: Seconds since some moment.
+        warns: Whether it warns; not where the time is also a policy's, which continues responses.
+    """
+
+    def __init__(
+        self, name: str, clock: Callable[[], float] = time.monotonic, *, warns: bool = True
+    ) -> None:
+        self.name = name
+        self.seconds = 0.0
+        """Spent scoring."""
+        self.scored = 0
+        """Episodes."""
+        self._clock = clock
+        self._began: float | None = None
+        self._warned = not warns
+
+    @contextmanager
+    def scoring(self, count: int) -> Iterator[None]:
+        """Count the time of this context."""
+        started = self._clock()
+        if self._began is None:
+            self._began = started
+        try:
+            yield
+        finally:
+            now = self._clock()
+            self.seconds += now - started
+            self.scored += count
+            self._warn(now - self._began)
+
+    def _warn(self, passed: float) -> None:
+        if self._warned or self.seconds < SLOW_SECONDS or self.seconds < SLOW_SHARE * passed:
+            return
+        self._warned = True
+        _LOG.warning(
+            "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s each; "
+            "score more rows at once (num_envs), or wrap it in Cached where texts repeat",
+            self.name,
+            100 * self.seconds / passed,
+            self.seconds,
+            passed,
+            self.scored,
+            self.seconds / max(self.scored, 1),
+        )

@@ -13,9 +13,9 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.infos import episodes_from_infos
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.delivery import StepDelivery
-from tokengym.rewards.errors import RewardError, keeping
+from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import RewardSpec, make_reward
-from tokengym.rewards.reward import Reward
+from tokengym.rewards.reward import Reward, keeping
 from tokengym.rewards.scorers.base import SupportsScore
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]

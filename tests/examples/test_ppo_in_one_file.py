@@ -1,5 +1,6 @@
 """PPO in one file: its updates are the package's own, it learns, and its page shows its code."""
 
+import ast
 import copy
 import re
 from collections.abc import Callable, Iterator
@@ -170,3 +171,15 @@ def test_the_page_shows_the_whole_file_section_by_section():
     assert [line for line in shown.splitlines() if line] == [
         line for line in written.splitlines() if line
     ]
+
+
+def test_the_page_names_what_stands_in_the_package():
+    table = PAGE.partition("## Where the package does it")[2].partition("\n## ")[0]
+    named = re.findall(r"`([\w/]+\.py)` \(`(\w+)`\)", table)
+    steps = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert len(named) > 20
+    assert all(hasattr(one, step) for step in steps)
+    for path, name in named:
+        module = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        defined = {getattr(node, "name", None) for node in module.body}
+        assert name in defined, f"{path} does not define {name}"

@@ -25,7 +25,7 @@ from tokengym.rewards import (
     make_reward,
 )
 from tokengym.rewards.credits import RED
-from tokengym.rewards.errors import SLOW_SECONDS, Stopwatch, keeping
+from tokengym.rewards.reward import SLOW_SECONDS, Stopwatch, keeping
 from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.wrappers import RewardWrapper
 
