@@ -50,13 +50,12 @@ def build_forks(*, seed: int, language_steps: int = 900, reward_steps: int = 450
         language_steps: Optimiser steps of the policy.
         reward_steps: Optimiser steps of the reward model.
     """
-    rng = np.random.default_rng(seed)
+    shown, judged = demonstrations(seed)
     generator = torch.Generator().manual_seed(seed)
     policy = new_language_model(_TOKENIZER, SIZE, seed=seed)
-    shown = [_shown(SKILL, rng) for _ in range(DEMONSTRATIONS)]
     train_language_model(
         policy,
-        [_ids(d) for d in shown],
+        [token_ids(d) for d in shown],
         starts=[_start(d) for d in shown],
         steps=language_steps,
         generator=generator,
@@ -64,7 +63,6 @@ def build_forks(*, seed: int, language_steps: int = 900, reward_steps: int = 450
         batch_size=BATCH_SIZE,
     )
     reward_model = reward_model_from(policy, seed=seed)
-    judged = [_shown(float(skill), rng) for skill in rng.uniform(0.5, 1.0, DEMONSTRATIONS)]
     train_on_prefixes(
         reward_model, drawer(judged, generator), steps=reward_steps, learning_rate=2e-3
     )
@@ -89,6 +87,18 @@ def build_forks(*, seed: int, language_steps: int = 900, reward_steps: int = 450
     )
 
 
+def demonstrations(seed: int) -> tuple[list[Demonstration], list[Demonstration]]:
+    """Return what the policy learns from, and what the reward model judges.
+
+    Args:
+        seed: Seed of the texts.
+    """
+    rng = np.random.default_rng(seed)
+    shown = [_shown(SKILL, rng) for _ in range(DEMONSTRATIONS)]
+    judged = [_shown(float(skill), rng) for skill in rng.uniform(0.5, 1.0, DEMONSTRATIONS)]
+    return shown, judged
+
+
 def drawer(judged: Sequence[Demonstration], generator: torch.Generator) -> DrawPrefixes:
     """Return a function that draws responses, with the chance of success after each token.
 
@@ -99,7 +109,7 @@ def drawer(judged: Sequence[Demonstration], generator: torch.Generator) -> DrawP
     def draw() -> tuple[list[list[int]], list[list[float]]]:
         shown = [judged[i] for i in choose(len(judged), BATCH_SIZE, generator)]
         targets = [[np.nan] * _start(d) + list(d.chances) for d in shown]
-        return [_ids(d) for d in shown], targets
+        return [token_ids(d) for d in shown], targets
 
     return draw
 
@@ -117,7 +127,7 @@ def measure_reward_model(
             if drawn == family:
                 shown.append(_demonstration(drawn, prompt, 0.9, rng))
         right = np.array([d.chances[-1] for d in shown]) > 0
-        predicted = reward_logits(model, [_ids(d) for d in shown]).numpy()
+        predicted = reward_logits(model, [token_ids(d) for d in shown]).numpy()
         figures[str(family)] = {
             "accuracy": round(float(((predicted > 0.5) == right).mean()), 3),
             "solved": round(float(right.mean()), 3),
@@ -137,7 +147,7 @@ def _demonstration(
     return demonstrate(family, prompt, skill=skill, judged_by=SKILL, fillers=fillers, rng=rng)
 
 
-def _ids(shown: Demonstration) -> list[int]:
+def token_ids(shown: Demonstration) -> list[int]:
     """Return the tokens of prompt and response."""
     words = [*shown.prompt.split(), *shown.words]
     return [_IDS[word] for word in words][:LONGEST_LEARNT]

@@ -1,8 +1,9 @@
 """Which rule follows the decisive token? Runs and page of docs/results/forks.md.
 
 Forks at three settings of its knobs, where one wrong decision makes all others worthless: `sparse`,
-`uniform`, `answer-gain`, `red` and `abc-signed` by the bundled model of the verifier, `mc` and
-`decisive`, the exact advantage under the best play, each with PPO and with `loo`. GRPO runs under
+`uniform`, `answer-gain`, `red` and `abc-signed` by the bundled model of the verifier, `prm` by a
+process model (`forks_steps train`), `mc` and `decisive`, the exact advantage under the best play,
+each with PPO and most with `loo`. GRPO runs under
 sparse alone, because its updates are the same under every rule that redistributes the score. Equal
 response tokens, continuations counted; runs are paired by seed. The rate of each cell is tuned on
 one spare seed, as the ledger's are. Published runs are not run again.
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs import Episode
 from tokengym.envs.files import read_json, write_csv, write_json
-from tokengym.envs.forks.families import FILLERS, read
+from tokengym.envs.forks.families import FILLERS, FamilyName, read
 from tokengym.envs.forks.values import backward, best
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
 from tokengym.evaluation.report.figures import save_figure
@@ -73,14 +74,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hard": {"decisions": 5, "distractors": 2},
 }
 """Knobs of the three settings; a filler before each decision is one of four words, three times."""
-FAMILY = "brackets"
-MC = "mc:k=4,segments={}"
-GAIN = "answer-gain:segments={}"
+FAMILY: FamilyName = "brackets"
+MC = "mc:k=4,segments={asked}"
+GAIN = "answer-gain:segments={asked}"
 RED = "red:delivery=end"
-RULES = (BASELINE, "decisive", RED, MC, "abc-signed", "uniform", GAIN)
+PRM = "prm:model=runs/forks_process/{setting},steps=segment,segments={asked}"
+"""By a process model that lies below the working directory; `forks_steps train` makes it."""
+PURE = PRM + ",form=min"
+RULES = (BASELINE, "decisive", RED, MC, "abc-signed", "uniform", GAIN, PRM, PURE)
 """In the order of their runs: those that the page's question is about come first."""
 PATIENT = 0.95
 """Second lambda of `red`, whose own trusts the model more than the verdict."""
+UNDER_PPO = (MC, PRM, PURE)
+"""Rules that run under PPO alone."""
+OTHER_LAMBDAS = ((RED, PATIENT), (BASELINE, 1.0))
+"""Rules that run under PPO at another lambda than their own too."""
 LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {},
     "loo": {"advantage": "loo", "group_size": 8},
@@ -153,7 +161,7 @@ class Cell:
     @property
     def label(self) -> str:
         """Name in the tables."""
-        name = self.rule.partition(":")[0]
+        name = "prm, min" if self.rule == PURE else self.rule.partition(":")[0]
         return name if self.gae_lambda is None else f"{name}, lambda {self.gae_lambda:g}"
 
     @property
@@ -178,8 +186,8 @@ class Cell:
 
     @property
     def reward(self) -> str:
-        """Name of the reward, `mc` and `answer-gain` with a segment per decision."""
-        return self.rule.format(self.asked)
+        """Name of the reward, with a segment per decision where it reads segments."""
+        return self.rule.format(asked=self.asked, setting=self.setting)
 
     @property
     def name(self) -> str:
@@ -243,10 +251,14 @@ def cells() -> list[Cell]:
         listed += [
             Cell(setting=setting, learner=learner, rule=rule)
             for rule in RULES
-            if (learner, rule) != ("loo", MC) and (learner not in BY_SCORES or rule == BASELINE)
+            if (learner == "ppo" or rule not in UNDER_PPO)
+            and (learner not in BY_SCORES or rule == BASELINE)
         ]
         if learner == "ppo":
-            listed.append(Cell(setting=setting, learner=learner, rule=RED, gae_lambda=PATIENT))
+            listed += [
+                Cell(setting=setting, learner=learner, rule=rule, gae_lambda=gae_lambda)
+                for rule, gae_lambda in OTHER_LAMBDAS
+            ]
     return listed
 
 

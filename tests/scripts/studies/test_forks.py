@@ -13,7 +13,9 @@ import tokengym  # noqa: F401  (registers the ids)
 from tokengym.envs.files import write_csv
 from tokengym.envs.forks.families import verify
 from tokengym.rewards import RewardTraining
+from tokengym.scripts.corpora.forks_texts import Demonstration, demonstrate, write_prompt
 from tokengym.scripts.studies import forks, forks_steps
+from tokengym.scripts.studies import forks_imitated as imitated
 from tokengym.scripts.studies import forks_noise as noise
 from tokengym.scripts.studies.cells import DOCS, read_rows
 from tokengym.scripts.studies.protocol import SPARE_SEED
@@ -88,6 +90,57 @@ def test_labels_of_steps_are_exact_or_executed_and_the_page_has_their_figures(
     assert "| exact | 1.00 | 0." in (tmp_path / "forks.md").read_text(encoding="utf-8")
 
 
+def test_process_models_and_imitation_start_from_small_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks_steps, "TRAINED", 16)
+    monkeypatch.setattr(forks_steps, "HELD_OUT", 16)
+    monkeypatch.setattr(forks_steps, "TRAINING", RewardTraining(batch_size=16))
+    monkeypatch.setattr(forks_steps, "SETTINGS", {"easy": forks.SETTINGS["easy"]})
+    monkeypatch.chdir(tmp_path)
+    forks_steps.train()
+    cell = forks.Cell(setting="easy", learner="ppo", rule=forks.PURE)
+    assert cell.label == "prm, min"
+    assert cell.reward == "prm:model=runs/forks_process/easy,steps=segment,segments=3,form=min"
+    task = forks_steps.Task(**forks.SETTINGS["easy"], fillers=forks.FILLERS_BEFORE)
+    _, shown = forks_steps.demonstrations("test", 4, seed=1, task=task)
+    envs: Any = gym.make_vec("tokengym/Forks-v0", num_envs=1, reward=cell.reward, **task.knobs)
+    paid = envs.reward.evaluate(shown)
+    assert all((np.flatnonzero(e.token_rewards) % task.size == task.size - 1).all() for e in paid)
+
+
+def test_imitation_leaves_measured_prompts_out_and_fills_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def few(seed: int) -> tuple[list[Demonstration], list[Demonstration]]:
+        rng = np.random.default_rng(seed)
+        prompts = [write_prompt(rng) for _ in range(40)]
+        measured = imitated.evaluators()["easy"].envs.unwrapped.prompts[0].text  # type: ignore[attr-defined]
+        options: dict[str, Any] = {"skill": 0.9, "judged_by": 0.9, "fillers": 0, "rng": rng}
+        shown = [demonstrate(family, prompt, **options) for family, prompt in prompts]
+        return [], [*shown, demonstrate("brackets", measured, **options)]
+
+    monkeypatch.setattr(imitated, "demonstrations", few)
+    monkeypatch.setattr(imitated, "RATES", (1e-4, 1e-3))
+    monkeypatch.setattr(imitated, "SEEDS", (80,))
+    imitated.examples.cache_clear()
+    try:
+        shown = imitated.examples()
+        assert len(shown["any"]) == len(shown["solved"]) < 41
+        assert all(verify(d.prompt, " ".join(d.words)) for d in shown["solved"])
+        imitated.run(tmp_path / "runs")
+    finally:
+        imitated.examples.cache_clear()
+    shutil.copy(DOCS / "forks.md", tmp_path / "forks.md")
+    (tmp_path / forks.FOLDER).mkdir()
+    imitated.page(tmp_path / "runs", tmp_path)
+    published = (tmp_path / forks.FOLDER / imitated.FILE).read_bytes()
+    table = (tmp_path / "forks.md").read_text(encoding="utf-8")
+    assert f"| solved | {len(shown['solved'])} | " in table
+    imitated.page(tmp_path / "gone", tmp_path)  # from what is published
+    assert (tmp_path / forks.FOLDER / imitated.FILE).read_bytes() == published
+
+
 # --- noise ----------------------------------------------------------------------------------------
 
 
@@ -130,7 +183,7 @@ def test_published_runs_and_sweeps_are_kept_and_not_run_again(tmp_path: Path) ->
     wanted = [
         (name, seed)
         for name, _, _, seed in forks.pending(tmp_path / "runs", tmp_path)
-        if name.startswith(cell.name)
+        if name.startswith(f"{cell.name}-0")  # a rate; `-1-0.001` is another lambda
     ]
     published = {int(row["seed"]) for row in read_rows(file, text=("credit",))}
     assert wanted
