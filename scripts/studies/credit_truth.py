@@ -315,17 +315,17 @@ def _table(rows: Sequence[Mapping[str, Any]], task: str, policy: str, scorer: st
 
 def _overview(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of the page on rules: two measures in each place, by the learned model."""
-    places = [
+    settings = [
         (task, policy)
         for task, policy in product(TASKS, POLICIES)
         if _select(rows, task=task, policy=policy, scorer="learned")
     ]
-    header = ["rule", *(f"{task}, {policy}" for task, policy in places)]
-    first = {"task": places[0][0], "policy": places[0][1], "scorer": "learned"}
+    header = ["rule", *(f"{task}, {policy}" for task, policy in settings)]
+    first = {"task": settings[0][0], "policy": settings[0][1], "scorer": "learned"}
     lines = []
     for rule in [*_rules(rows, **first), ""]:
         line = [f"`{rule}`" if rule else BEST]
-        for task, policy in places:
+        for task, policy in settings:
             setting = {"task": task, "policy": policy, "scorer": "learned"}
             correlation, share = (
                 _cell(rows, {**setting, "rule": rule or other, "measure": measure}, interval=False)
@@ -343,16 +343,16 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture
 
-    places = [
+    settings = [
         (task, policy)
         for task, policy in product(TASKS, POLICIES)
         if _select(rows, task=task, policy=policy)
     ]
     order = list(dict.fromkeys(BLIND + tuple(FINER.values()) + BY_SCORE + BY_MODEL))[::-1]
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(3.2 * len(places) + 2.4, 5.6), layout="constrained")
-        axes = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
-        for axis, (task, policy) in zip(axes, places, strict=True):
+        figure = Figure(figsize=(3.2 * len(settings) + 2.4, 5.6), layout="constrained")
+        axes = figure.subplots(1, len(settings), sharey=True, squeeze=False)[0]
+        for axis, (task, policy) in zip(axes, settings, strict=True):
             for scorer, colour, shift in zip(SCORERS, COLOURS[1:3], (0.14, -0.14), strict=True):
                 setting = {"task": task, "policy": policy, "scorer": scorer}
                 chosen = _select(rows, measure="correlation", **setting)

@@ -249,12 +249,12 @@ def rows_of(
         about: First columns of every row.
     """
     between, products = gram(episodes, policy, torch.stack(list(advantages.values())), legal)
-    places: dict[tuple[str, float], list[int]] = {}
+    rows_of: dict[tuple[str, float], list[int]] = {}
     for index, (rule, gae_lambda, _) in enumerate(advantages):
-        places.setdefault((rule, gae_lambda), []).append(index)
+        rows_of.setdefault((rule, gae_lambda), []).append(index)
     rows = []
-    for (rule, gae_lambda), kind in places.items():
-        values, errors = with_errors(between, products, kind, places[EXACT, 0.0])
+    for (rule, gae_lambda), kind in rows_of.items():
+        values, errors = with_errors(between, products, kind, rows_of[EXACT, 0.0])
         shown = dict(zip(NAMES, [*values, *errors], strict=True))
         row = {**about, "rule": rule, "gae_lambda": round(gae_lambda, 4)}
         rows.append({**row, **{name: f"{value:.4g}" for name, value in shown.items()}})

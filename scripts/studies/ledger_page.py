@@ -188,9 +188,9 @@ class Ledger:
         middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
         return middle, low, high
 
-    def chosen(self, rules: Sequence[str], places: Sequence[Cell]) -> Cell | None:
+    def chosen(self, rules: Sequence[str], settings: Sequence[Cell]) -> Cell | None:
         """Return the cell of the rules that did best on the spare seed, None without any run."""
-        cells = [replace(cell, rule=rule) for cell in places for rule in rules]
+        cells = [replace(cell, rule=rule) for cell in settings for rule in rules]
         tried = [cell for cell in cells if len(self.areas(cell)) > 1]
         return max(tried, key=lambda cell: max(self.sweeps[cell].values()), default=None)
 
@@ -204,7 +204,7 @@ def published(docs: Path) -> Ledger:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def places(ledger: Ledger, **at: Any) -> list[Cell]:
+def settings_with_runs(ledger: Ledger, **at: Any) -> list[Cell]:
     """Return the settings in which a rule has runs: critic by critic, lambdas rising."""
     order = sorted(LAMBDAS, key=lambda name: lambda_of(name, 48))
     cells = [
@@ -354,7 +354,8 @@ def lengths_of(ledger: Ledger, ways: Sequence[Row], updates: int = UPDATES) -> d
     """
     by_length = {}
     for length in LENGTHS:
-        sparse = ledger.chosen(["sparse"], places(ledger, length=length, updates=updates))
+        settings = settings_with_runs(ledger, length=length, updates=updates)
+        sparse = ledger.chosen(["sparse"], settings)
         best = {row["n"]: net(row) for row in ways if row["length"] == length}
         if sparse is not None and best:
             by_length[length] = AtLength(start=best[1], goal=best[GOAL], sparse=sparse)
@@ -454,7 +455,7 @@ def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
 
 def vineppo_table(ledger: Ledger) -> str:
     """Return what VinePPO's estimator reaches for as many tokens as `sparse` at its best."""
-    sparse = ledger.chosen(["sparse"], places(ledger))
+    sparse = ledger.chosen(["sparse"], settings_with_runs(ledger))
     signed = Cell(rule="abc-signed", gae_lambda="0.5")
     cells = [cell for cell in (signed, *AT_VINEPPO) if len(ledger.areas(cell)) > 1]
     if sparse is None or not {*cells} & {*AT_VINEPPO}:
@@ -491,7 +492,7 @@ def executed_table(ledger: Ledger) -> str:
     is chosen on the spare seed, over the seeds that this has.
     """
     length = AT_CONTINUED[0].length
-    sparse = ledger.chosen(["sparse"], places(ledger, length=length))
+    sparse = ledger.chosen(["sparse"], settings_with_runs(ledger, length=length))
     tried = [cell for cell in AT_CONTINUED if len(ledger.areas(cell)) > 1]
     if sparse is None or not tried:
         return "Not measured yet."
@@ -518,7 +519,7 @@ def executed_table(ledger: Ledger) -> str:
 
 def controls_table(ledger: Ledger) -> str:
     """Return each rule at its best minus the best control, both chosen on the spare seed."""
-    every = places(ledger)
+    every = settings_with_runs(ledger)
     control = ledger.chosen(CONTROLS, every)
     best = {rule: ledger.chosen([rule], every) for rule in RULES if rule not in CONTROLS}
     by_rule = {
@@ -542,7 +543,7 @@ def steps_of(ledger: Ledger) -> list[tuple[str, Cell | None]]:
     The cell of a step is the one that did best on the spare seed, so that the fresh seeds, which
     measure it, did not choose it.
     """
-    every = places(ledger)
+    every = settings_with_runs(ledger)
     without = [cell for cell in every if cell.critic == "none"]
     reading_rules = [rule for rule in RULES[1:] if rule not in (*CONTROLS, WORDS)]
     return [
@@ -599,7 +600,7 @@ def draw(file: Path, ledger: Ledger) -> None:
     """Draw every cell of 48 tokens with its interval, a panel per critic."""
     from matplotlib.figure import Figure
 
-    settings = places(ledger)
+    settings = settings_with_runs(ledger)
     critics = list(dict.fromkeys(cell.critic for cell in settings))
     figure = Figure(figsize=(4.2 * len(critics), 3.8), layout="constrained")
     panels = figure.subplots(1, len(critics), sharex=True, sharey=True, squeeze=False)[0]
@@ -653,7 +654,7 @@ def draw_frontier(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    settings = places(ledger)
+    settings = settings_with_runs(ledger)
     for index, rule in enumerate(RULES):
         cell = ledger.chosen([rule], settings)
         if cell is not None:
@@ -735,7 +736,7 @@ def page(docs: Docs = DOCS) -> None:
     """Fill the page from the published csv files."""
     ledger = published(docs)
     ways = read_rows(docs / FOLDER / WAYS, text=())
-    settings = places(ledger)
+    settings = settings_with_runs(ledger)
     tables = {
         "steps": steps_table(ledger),
         "areas": areas_table(ledger, settings),

@@ -213,7 +213,7 @@ def test_differences_are_paired_within_a_setting_and_bold_after_holm():
             unclear: (1.0, [1.0, 1.2, 0.8, 1.3]),
         }
     )
-    table = page.differences_table(ledger, page.places(ledger))
+    table = page.differences_table(ledger, page.settings_with_runs(ledger))
     lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
     assert "**+1.00**" in lines["`abc`"]
     assert "**" not in lines["red"]
