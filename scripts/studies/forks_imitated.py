@@ -37,6 +37,8 @@ EPOCHS = 2
 """Passes over the examples, about as many as the model of the verifier was trained for."""
 BATCH = 48
 SEEDS = (80, 81, 82)
+TRAINED = {name: TrainedCell(setting=name, learner="ppo", rule="sparse") for name in SETTINGS}
+"""The study's own cell of each setting, whose prompts and price hold here too."""
 Examples = Literal["solved", "any"]
 EXAMPLES: tuple[Examples, ...] = ("solved", "any")
 
@@ -57,8 +59,7 @@ class Cell:
 @cache
 def evaluators() -> dict[str, Evaluator]:
     """Return by setting what measures its runs in forks.py: the same prompts, the same numbers."""
-    cells = (TrainedCell(setting=name, learner="ppo", rule="sparse") for name in SETTINGS)
-    return {cell.setting: make_evaluator(cell.config()) for cell in cells}
+    return {name: make_evaluator(cell.config()) for name, cell in TRAINED.items()}
 
 
 @cache
@@ -110,8 +111,7 @@ def cells(out: Path) -> Iterator[Cell]:
 
 def _worth(rows: list[dict[str, Any]]) -> float:
     """Return the mean of score - c KL over the settings, each at its own price."""
-    prices = {name: TrainedCell(setting=name, learner="ppo", rule="sparse") for name in SETTINGS}
-    return float(np.mean([net(row, prices[row["setting"]].price) for row in rows]))
+    return float(np.mean([net(row, TRAINED[row["setting"]].price) for row in rows]))
 
 
 def run(out: Out = Path("runs/forks_imitated")) -> None:
