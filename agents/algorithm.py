@@ -41,9 +41,9 @@ from tokengym.agents.rollouts.rounds import (
     as_rounds,
 )
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
-from tokengym.envs.declared import from_keywords, names_of, shown_signature
+from tokengym.base.device import select_device
+from tokengym.base.settings import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError
-from tokengym.rewards.models.loading import select_device
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 

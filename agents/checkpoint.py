@@ -27,10 +27,10 @@ from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import Environments, restore_environment
 from tokengym.agents.rollouts.rounds import COUNTERS, RoundStart
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
-from tokengym.envs.files import check_entries, read_folder, read_json, write_folder, write_json
-from tokengym.envs.models import BASE, named_folder
-from tokengym.envs.pretrained import PICKLES
-from tokengym.envs.registry import check_saved
+from tokengym.base.files import check_entries, read_folder, read_json, write_folder, write_json
+from tokengym.base.models import BASE, named_folder
+from tokengym.base.pretrained import PICKLES
+from tokengym.base.user_code import check_saved
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy

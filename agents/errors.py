@@ -1,6 +1,6 @@
 """Errors of learners: one line each, which names the fault and the remedy."""
 
-from tokengym.envs.errors import CheckpointError, TokenGymError
+from tokengym.base.errors import CheckpointError, TokenGymError
 
 __all__ = ["CheckpointError", "ModelError", "NonFiniteError", "ProcessError"]
 

@@ -16,8 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import Registry, imported, running_user_code, split_file_word
+from tokengym.base.errors import SettingsError
+from tokengym.base.registry import Registry, imported
+from tokengym.base.user_code import running_user_code
+from tokengym.base.words import split_file_word
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv

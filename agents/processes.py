@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from tokengym.envs.registry import imported
+from tokengym.base.registry import imported
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.language_model import LanguageModel

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.errors import ActionError
+from tokengym.base.errors import ActionError
 
 if TYPE_CHECKING:
     from tokengym.agents.rollouts.environments import Environments

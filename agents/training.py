@@ -12,8 +12,9 @@ from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.learner import TrainingRun, own_player
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import split_file_word, texts_in
+from tokengym.base.errors import SettingsError
+from tokengym.base.user_code import texts_in
+from tokengym.base.words import split_file_word
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tokengym.agents.losses.advantages import leave_one_out, rewards_to_go
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import did_you_mean
+from tokengym.base.errors import SettingsError
+from tokengym.base.registry import did_you_mean
 
 ESTIMATORS = ("loo", "reinforce")
 """Estimators that see which token was paid."""

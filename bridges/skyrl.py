@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import REGISTERED
 from tokengym.credit import TokenCredit
-from tokengym.envs.errors import SettingsError
 
 
 def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
+from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import check_estimator, token_advantages
 from tokengym.credit import TokenCredit
-from tokengym.envs.errors import SettingsError
 
 OWN = "trl"
 """Name of TRL's own advantages, the same at every token: a control, with credit="sparse"."""

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import REGISTERED
 from tokengym.credit import TokenCredit
-from tokengym.envs.errors import SettingsError
 
 
 def register(decorate: Callable[[str], Callable[[Any], Any]]) -> None:

@@ -1,9 +1,7 @@
 """Token generation as a finite-horizon MDP."""
 
-from tokengym.envs.bundle import Bundle, bundled
-from tokengym.envs.env import TokenGenerationEnv
-from tokengym.envs.episode import Episode, episode_from_record, episode_to_record
-from tokengym.envs.errors import (
+from tokengym.base.bundle import Bundle, bundled
+from tokengym.base.errors import (
     ActionError,
     BundleError,
     DatasetError,
@@ -16,14 +14,16 @@ from tokengym.envs.errors import (
     TokenizerError,
     UntrustedCodeError,
 )
+from tokengym.base.prompt import Prompt, PromptSet
+from tokengym.base.text import printable
+from tokengym.envs.env import TokenGenerationEnv
+from tokengym.envs.episode import Episode, episode_from_record, episode_to_record
 from tokengym.envs.forks.env import ForksEnv, ForksVectorEnv
 from tokengym.envs.infos import PadTokenRewards, convert_texts, episodes_from_infos
 from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.envs.oracle.values import ExactValues, StateTable
 from tokengym.envs.prompts.loading import load_prompts
-from tokengym.envs.prompts.prompt import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
-from tokengym.envs.render import printable
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 

@@ -11,9 +11,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.bundle import Bundle
-from tokengym.envs.declared import from_keywords, takes
-from tokengym.envs.errors import ActionError, EpisodeOverError
+from tokengym.base.bundle import Bundle
+from tokengym.base.errors import ActionError, EpisodeOverError
+from tokengym.base.prompt import Messages, Prompt, PromptSet
+from tokengym.base.settings import from_keywords, takes
 from tokengym.envs.infos import Info
 from tokengym.envs.mdp import (
     RENDER_FPS,
@@ -24,7 +25,6 @@ from tokengym.envs.mdp import (
     terminal_info,
     token_mdp,
 )
-from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prompt, generator_from
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import response_texts

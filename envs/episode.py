@@ -1,7 +1,7 @@
 """The record of one generated text, as environments emit it and rewards and agents read it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -9,32 +9,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-QueryType = Literal["OPENENDED", "CONSTRAINED"]
+from tokengym.base.prompt import NO_METADATA, Metadata, QueryType
+
 FinishReason = Literal["eos", "length", "stop"]
 
 _NO_PARTS: Mapping[str, float] = {}
-
-
-class Metadata(Mapping[str, Any]):
-    """Further columns of a prompt's row. No ``dict``, which batches would spread over arrays."""
-
-    def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
-        self._columns = dict(columns or {})
-
-    def __getitem__(self, name: str) -> Any:
-        return self._columns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def __repr__(self) -> str:
-        return repr(self._columns)
-
-
-NO_METADATA = Metadata()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from tokengym.base.prompt import Metadata, Prompt
 from tokengym.envs.batch import EpisodeBatch, Rows
-from tokengym.envs.episode import Episode, Metadata
-from tokengym.envs.prompts.prompt import Prompt
+from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.table import EncodedPrompt, as_objects
 
 _EPISODE_KEYS = (

@@ -13,10 +13,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.bundle import Bundle
-from tokengym.envs.episode import Metadata
-from tokengym.envs.errors import ActionError, RenderModeError, SettingsError, StateError
-from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
+from tokengym.base.bundle import Bundle
+from tokengym.base.errors import ActionError, RenderModeError, SettingsError, StateError
+from tokengym.base.prompt import Messages, Metadata, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import ResponseDecoder, load_tokenizer

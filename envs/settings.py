@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from operator import index
 from typing import Any, Literal, get_args
 
-from tokengym.envs.declared import check_choice, check_count
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.prompts.tokenization import lone_surrogate
+from tokengym.base.errors import SettingsError
+from tokengym.base.settings import check_choice, check_count
+from tokengym.base.text import lone_surrogate
 
 Horizon = Literal["terminated", "truncated"]
 Overlong = Literal["error", "left", "drop"]

@@ -12,10 +12,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from tokengym.base.bundle import Bundle
+from tokengym.base.errors import ActionError, EpisodeOverError, SettingsError, StateError
+from tokengym.base.prompt import Messages, Prompt, PromptSet
+from tokengym.base.settings import from_keywords, takes
 from tokengym.envs.batch import EpisodeBatch, Rows
-from tokengym.envs.bundle import Bundle
-from tokengym.envs.declared import from_keywords, takes
-from tokengym.envs.errors import ActionError, EpisodeOverError, SettingsError, StateError
 from tokengym.envs.infos import (
     Info,
     add_action_masks,
@@ -30,7 +31,6 @@ from tokengym.envs.mdp import (
     check_render_mode,
     token_mdp,
 )
-from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import (
     as_options,
     checked_group_size,

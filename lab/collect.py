@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokengym.agents.offline.settings import Sampling
-from tokengym.envs.declared import check_choice, check_count, leaves
-from tokengym.envs.files import (
+from tokengym.base.files import (
     content_hash,
     locked,
     read_hashed,
@@ -19,7 +18,8 @@ from tokengym.envs.files import (
     write_json,
     write_jsonl,
 )
-from tokengym.envs.registry import split_file_word
+from tokengym.base.settings import check_choice, check_count, leaves
+from tokengym.base.words import split_file_word
 from tokengym.evaluation.runs.config import TaskSettings, differences
 from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.user_code import code_hashes

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from tokengym.envs.files import locked, read_json, write_json, write_jsonl
+from tokengym.base.files import locked, read_json, write_json, write_jsonl
 from tokengym.rewards.maths.pairwise import wilson_interval
 from tokengym.rewards.pairs import PreferencePair, PreferencePairs
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.agents.learner import LEARNERS
-from tokengym.envs.files import check_links, content_hash, replacing, write_bytes
-from tokengym.envs.registry import split_file_word
-from tokengym.envs.render import markdown
+from tokengym.base.files import check_links, content_hash, replacing, write_bytes
+from tokengym.base.text import markdown
+from tokengym.base.words import split_file_word
 from tokengym.evaluation.report.curves import read_curves, write_curves
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.results import rows_of

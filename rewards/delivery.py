@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import NO_METADATA, Episode
+from tokengym.base.prompt import NO_METADATA
+from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards.reward import Reward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.envs.prompts.prompt import PromptSet
+    from tokengym.base.prompt import PromptSet
 
 Observations = Mapping[str, NDArray[Any]]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from tokengym.base.errors import TokenGymError
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenGymError
 
 
 class RewardError(TokenGymError):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
 from typing_extensions import Self, Unpack
 
-from tokengym.envs.registry import Word, did_you_mean
+from tokengym.base.registry import did_you_mean
+from tokengym.base.words import Word
 from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
@@ -23,7 +24,7 @@ from tokengym.rewards.scorers.stored import load_scorer
 from tokengym.rewards.scorers.wrappers import TimeLimit
 
 if TYPE_CHECKING:
-    from tokengym.envs.bundle import Bundle
+    from tokengym.base.bundle import Bundle
 
 Function = Callable[[str, str], float]
 Payer = Reward | Credit | SupportsScore | Function

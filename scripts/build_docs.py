@@ -21,8 +21,8 @@ from typing import Any
 import docstring_parser
 import gymnasium
 
+from tokengym.base.bundle import PARTS
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.envs.bundle import PARTS
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env

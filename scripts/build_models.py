@@ -15,7 +15,7 @@ import tyro
 
 from tokengym.scripts.building.errors import BuildError
 
-ASSETS = Path(__file__).resolve().parent.parent / "envs" / "assets"
+ASSETS = Path(__file__).resolve().parent.parent / "base" / "assets"
 
 
 @dataclass(frozen=True, kw_only=True)

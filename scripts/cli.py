@@ -14,8 +14,8 @@ from types import FrameType
 
 import gymnasium
 
-from tokengym.envs.registry import did_you_mean
-from tokengym.envs.render import printable
+from tokengym.base.registry import did_you_mean
+from tokengym.base.text import printable
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.demo import demo
 from tokengym.scripts.commands.envs import envs

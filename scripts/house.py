@@ -30,8 +30,17 @@ from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]  # also where it is imported through a link
-FLOORS = ("envs", "rewards", "agents", "evaluation", "lab", "bridges", "scripts")
-PRODUCT = ("envs", "rewards", "agents", "evaluation", "lab", "scripts/commands", "scripts/cli.py")
+FLOORS = ("base", "envs", "rewards", "agents", "evaluation", "lab", "bridges", "scripts")
+PRODUCT = (
+    "base",
+    "envs",
+    "rewards",
+    "agents",
+    "evaluation",
+    "lab",
+    "scripts/commands",
+    "scripts/cli.py",
+)
 LABORATORY = ("lab", "scripts/commands/lab")
 """The laboratory and its commands."""
 DOORS = (
@@ -426,7 +435,7 @@ def compare_once(word: str) -> None:
 
 def carried_table(root: Path) -> str:
     """Return the files that a comparison's configuration and its reward's word pass through."""
-    from tokengym.envs.registry import Word
+    from tokengym.base.words import Word
     from tokengym.evaluation.runs.config import ComparisonConfig
 
     word = "abc:beta=0.7"

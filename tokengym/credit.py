@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.errors import TokenizerError
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenizerError
 from tokengym.rewards import Reward, make_reward
 from tokengym.rewards.errors import RewardError
 

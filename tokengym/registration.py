@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 from gymnasium.vector import VectorEnv
 
+from tokengym.base.bundle import Split, check_split
+from tokengym.base.errors import SettingsError
+from tokengym.base.registry import did_you_mean
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.envs.bundle import Split, check_split
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import did_you_mean
 from tokengym.envs.tasks import Task, TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
 

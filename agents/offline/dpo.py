@@ -14,7 +14,7 @@ from tokengym.agents.offline.policies import Source
 from tokengym.agents.offline.scoring import reference_log_probs, with_reference
 from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
-from tokengym.envs.declared import from_keywords, names_of, takes
+from tokengym.base.settings import from_keywords, names_of, takes
 from tokengym.rewards.pairs.encode import encode_pairs
 from tokengym.rewards.pairs.read import TableSource
 

@@ -20,11 +20,12 @@ from tokengym.agents.policy.language_model import load_causal_lm, make_reference
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
-from tokengym.envs.errors import TokenizerError
-from tokengym.envs.models import BASE, located, named_folder
-from tokengym.envs.models.gguf import is_cached
-from tokengym.envs.pretrained import from_pretrained
-from tokengym.rewards.models.loading import load_tokenizer, positions, select_device
+from tokengym.base.device import select_device
+from tokengym.base.errors import TokenizerError
+from tokengym.base.models import BASE, located, named_folder
+from tokengym.base.models.gguf import is_cached
+from tokengym.base.pretrained import from_pretrained
+from tokengym.rewards.models.loading import load_tokenizer, positions
 from tokengym.rewards.pairs.encode import TextEncoding
 
 if TYPE_CHECKING:

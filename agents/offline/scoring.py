@@ -15,7 +15,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import chosen_log_probs, in_chunks
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.envs.files import replacing
+from tokengym.base.files import replacing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.envs.declared import check_choice, check_count, check_number
-from tokengym.envs.errors import SettingsError
+from tokengym.base.errors import SettingsError
+from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs.settings import Overlong
 
 if TYPE_CHECKING:

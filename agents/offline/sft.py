@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tokengym.agents.offline.policies import Source
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
-from tokengym.envs.declared import from_keywords, takes
+from tokengym.base.settings import from_keywords, takes
 from tokengym.rewards.pairs.encode import encode_responses
 from tokengym.rewards.pairs.read import TableSource
 

@@ -41,10 +41,11 @@ from tokengym.agents.policy.policy import PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments
-from tokengym.envs.declared import names_of
-from tokengym.envs.errors import DatasetError
-from tokengym.envs.files import check_entries, read_folder, read_json, write_folder, writing
-from tokengym.rewards.models.loading import auto_device, positions, select_device, use_device
+from tokengym.base.device import auto_device, select_device, use_device
+from tokengym.base.errors import DatasetError
+from tokengym.base.files import check_entries, read_folder, read_json, write_folder, writing
+from tokengym.base.settings import names_of
+from tokengym.rewards.models.loading import positions
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 from tokengym.rewards.pairs.read import TableSource
 

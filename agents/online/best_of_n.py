@@ -14,7 +14,7 @@ from tokengym.agents.offline.settings import Candidates
 from tokengym.agents.online.collecting import ResponseCollector
 from tokengym.agents.rollouts.environments import Environments, Observation
 from tokengym.agents.rollouts.playing import Agent, Choice, Player
-from tokengym.envs.declared import from_keywords, takes
+from tokengym.base.settings import from_keywords, takes
 from tokengym.rewards import Scorer
 
 Plan = tuple[int, ...]

@@ -31,8 +31,8 @@ from tokengym.agents.rollouts.environments import (
     environment_scorer,
 )
 from tokengym.agents.rollouts.playing import Agent, as_player
+from tokengym.base.errors import SettingsError
 from tokengym.envs import Episode, PromptSet
-from tokengym.envs.errors import SettingsError
 from tokengym.rewards import Scorer
 from tokengym.rewards.pairs.encode import TextEncoding
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset

@@ -35,8 +35,8 @@ from tokengym.agents.online.settings import IterativeSettings, OnlineDPOSettings
 from tokengym.agents.policy.policy import PlaysPolicy
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments
-from tokengym.envs.declared import from_keywords, names_of, takes
-from tokengym.envs.files import read_json, write_json
+from tokengym.base.files import read_json, write_json
+from tokengym.base.settings import from_keywords, names_of, takes
 from tokengym.rewards import Scorer
 from tokengym.rewards.models.loading import hash_weights
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset, save_dataset

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
 from tokengym.agents.offline.settings import TINY, Candidates, PreferenceLoss, Sampling, Tuning
-from tokengym.envs.declared import check_choice, check_count, check_number
+from tokengym.base.settings import check_choice, check_count, check_number
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
 

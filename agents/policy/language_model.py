@@ -21,11 +21,11 @@ from transformers.utils import logging as transformers_logging
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.head import as_read, product
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.envs.errors import TokenizerError
-from tokengym.envs.models import located
-from tokengym.envs.models.gguf import is_cached
-from tokengym.envs.pretrained import load_whole
-from tokengym.envs.registry import imported
+from tokengym.base.errors import TokenizerError
+from tokengym.base.models import located
+from tokengym.base.models.gguf import is_cached
+from tokengym.base.pretrained import load_whole
+from tokengym.base.registry import imported
 from tokengym.rewards.models.loading import (
     load_dtype,
     positions,

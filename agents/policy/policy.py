@@ -49,9 +49,9 @@ from tokengym.agents.policy.settings import PolicySettings
 from tokengym.agents.policy.value import ValueFunction
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Player
-from tokengym.envs.declared import from_keywords, takes
-from tokengym.envs.models import located, named_base
-from tokengym.envs.registry import imported
+from tokengym.base.models import located, named_base
+from tokengym.base.registry import imported
+from tokengym.base.settings import from_keywords, takes
 
 logger = logging.getLogger(__name__)
 

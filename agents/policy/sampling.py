@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tokengym.envs.errors import ActionError
+from tokengym.base.errors import ActionError
 
 SORTED_BELOW = 4_096
 """Words of a vocabulary that is sorted to find the likeliest; of a larger one the edge is found."""

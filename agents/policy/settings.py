@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from tokengym.envs.declared import check_choice, check_count, check_number
-from tokengym.envs.errors import SettingsError
+from tokengym.base.errors import SettingsError
+from tokengym.base.settings import check_choice, check_count, check_number
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -16,8 +16,8 @@ from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_DEFAULTS, GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import find_weight
+from tokengym.base.registry import Registry
 from tokengym.envs import SettingsError
-from tokengym.envs.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
+from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs import SettingsError
-from tokengym.envs.declared import check_choice, check_count, check_number
 
 KlPlace = Literal["reward", "loss"]
 LrSchedule = Literal["constant", "linear"]

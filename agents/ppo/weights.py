@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from tokengym.agents import losses
+from tokengym.base.registry import Registry
 from tokengym.envs import Episode, SettingsError
-from tokengym.envs.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)

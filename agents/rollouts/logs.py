@@ -17,8 +17,8 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 
+from tokengym.base.errors import SettingsError
 from tokengym.envs import Episode, episode_to_record
-from tokengym.envs.errors import SettingsError
 from tokengym.rewards import RewardError
 
 

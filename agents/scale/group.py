@@ -37,8 +37,8 @@ from tokengym.agents.ppo.objective import Experience
 from tokengym.agents.processes import Processes
 from tokengym.agents.rollouts.environments import share_rows
 from tokengym.agents.rollouts.playing import Round
-from tokengym.envs.errors import SettingsError
-from tokengym.rewards.models.loading import select_device
+from tokengym.base.device import select_device
+from tokengym.base.errors import SettingsError
 
 
 class Shards:

@@ -11,10 +11,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from tokengym.envs.bundle import Bundle, Split, bundled
-from tokengym.envs.declared import check_choice, check_count, from_keywords, takes
+from tokengym.base.bundle import Bundle, Split, bundled
+from tokengym.base.errors import SettingsError
+from tokengym.base.prompt import Prompt, PromptSet
+from tokengym.base.settings import check_choice, check_count, from_keywords, takes
 from tokengym.envs.env import TokenGenerationEnv
-from tokengym.envs.errors import SettingsError
 from tokengym.envs.forks import families
 from tokengym.envs.forks.families import FAMILIES, FILLERS, FamilyName
 from tokengym.envs.forks.values import (
@@ -26,7 +27,6 @@ from tokengym.envs.forks.values import (
     backward,
 )
 from tokengym.envs.mdp import TokenMdp
-from tokengym.envs.prompts.prompt import Prompt, PromptSet
 from tokengym.envs.prompts.tokenization import word_tokenizer
 from tokengym.envs.settings import ResponseSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv

@@ -11,10 +11,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from tokengym.envs.bundle import Bundle, bundled
-from tokengym.envs.declared import from_keywords, takes
+from tokengym.base.bundle import Bundle, bundled
+from tokengym.base.errors import SettingsError
+from tokengym.base.registry import did_you_mean
+from tokengym.base.settings import from_keywords, takes
 from tokengym.envs.env import TokenGenerationEnv
-from tokengym.envs.errors import SettingsError
 from tokengym.envs.mdp import TokenMdp
 from tokengym.envs.oracle.dynamic_programming import FloatArray
 from tokengym.envs.oracle.score import RULES, WORDS, Rule, oracle_score, removal_effects
@@ -27,7 +28,6 @@ from tokengym.envs.oracle.values import (
     StateTable,
 )
 from tokengym.envs.prompts.tokenization import word_tokenizer
-from tokengym.envs.registry import did_you_mean
 from tokengym.envs.settings import ResponseSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
-from tokengym.envs.bundle import Split, check_split
-from tokengym.envs.episode import NO_METADATA
-from tokengym.envs.errors import DatasetError, PromptError, SettingsError
-from tokengym.envs.pretrained import hub_answers
-from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_transcript
-from tokengym.envs.prompts.tokenization import in_parts, lone_surrogate
+from tokengym.base.bundle import Split, check_split
+from tokengym.base.errors import DatasetError, PromptError, SettingsError
+from tokengym.base.pretrained import hub_answers
+from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages, read_transcript
+from tokengym.base.text import lone_surrogate
+from tokengym.envs.prompts.tokenization import in_parts
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

@@ -12,10 +12,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import QueryType
-from tokengym.envs.prompts.prompt import PromptSet
+from tokengym.base.prompt import PromptSet, QueryType
 
-WEIGHTS = Path(__file__).parents[1] / "assets" / "query_types.npy"
+WEIGHTS = Path(__file__).with_name("query_types.npy")
 """Weight of each feature and, last, the bias; positive speaks for CONSTRAINED."""
 BUCKETS = 8192
 _WORDS = 60

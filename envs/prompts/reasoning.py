@@ -15,10 +15,10 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tokengym.envs.bundle import Split
-from tokengym.envs.errors import DatasetError
-from tokengym.envs.prompts.prompt import Prompt, PromptSet
-from tokengym.envs.registry import Registry, did_you_mean
+from tokengym.base.bundle import Split
+from tokengym.base.errors import DatasetError
+from tokengym.base.prompt import Prompt, PromptSet
+from tokengym.base.registry import Registry, did_you_mean
 
 INSTALL = "pip install 'tokengym[reasoning]'"
 SIZE = 256

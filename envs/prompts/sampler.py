@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.random import Generator
 
-from tokengym.envs.errors import PromptError, SettingsError, StateError
+from tokengym.base.errors import PromptError, SettingsError, StateError
+from tokengym.base.registry import did_you_mean
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
-from tokengym.envs.registry import did_you_mean
 from tokengym.envs.settings import PromptSampling
 
 

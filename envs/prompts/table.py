@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import NO_METADATA
-from tokengym.envs.errors import PromptError, TokenizerError
-from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages
+from tokengym.base.errors import PromptError, TokenizerError
+from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.envs.settings import PLACE, Overlong
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.errors import PretrainedError, TokenizerError
-from tokengym.envs.pretrained import from_pretrained
+from tokengym.base.errors import PretrainedError, TokenizerError
+from tokengym.base.pretrained import from_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -149,15 +149,6 @@ def _check_is_tokenizer(tokenizer: Any) -> None:
             f"tokenizer must be a transformers tokenizer, got {type(tokenizer).__name__}; "
             "load one with AutoTokenizer.from_pretrained"
         )
-
-
-def lone_surrogate(text: str) -> int | None:
-    """Return the position of the first lone surrogate in a text, None if there is none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return error.start
-    return None
 
 
 def in_parts(items: Sequence[T], *, size: int = 5000) -> Iterator[Sequence[T]]:

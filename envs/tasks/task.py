@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import gymnasium
 
-from tokengym.envs.bundle import PARTS, Bundle, Split, bundled, find_bundle
+from tokengym.base.bundle import PARTS, Bundle, Split, bundled, find_bundle
+from tokengym.base.errors import PromptError, SettingsError
+from tokengym.base.pretrained import has_tokenizer
+from tokengym.base.prompt import Messages, Prompt, PromptSet
+from tokengym.base.registry import Registry
 from tokengym.envs.env import TokenGenerationEnv
-from tokengym.envs.errors import PromptError, SettingsError
-from tokengym.envs.pretrained import has_tokenizer
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
-from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.query_types import fill_query_types
 from tokengym.envs.prompts.tokenization import load_tokenizer
-from tokengym.envs.registry import Registry
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
@@ -54,7 +54,7 @@ class Task:
     reward: str | None = "sparse"
     """Name of the default reward; None leaves the environment without one."""
     bundle: str | Path | None = None
-    """Models and prompts: the name of a folder in ``envs/assets``, or the path of any other bundle.
+    """Models and prompts: the name of a folder in ``base/assets``, or the path of any other bundle.
     None for an environment class that has its own."""
     needs_prompts: bool = False
     """Whether a caller who passes a tokenizer must pass prompts too; otherwise the bundle's prompts

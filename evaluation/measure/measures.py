@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from tokengym.base.registry import Registry
 from tokengym.envs import Episode
-from tokengym.envs.registry import Registry
 from tokengym.evaluation.measure.metrics import (
     compression_ratio,
     copy_rate,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tokengym.base.files import read_json, write_csv
 from tokengym.envs import printable
-from tokengym.envs.files import read_json, write_csv
 from tokengym.evaluation.measure.measures import AXES, MEASURES
 from tokengym.evaluation.statistics import Array
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokengym.base.files import write_bytes
 from tokengym.envs import printable
-from tokengym.envs.files import write_bytes
 from tokengym.evaluation.measure.measures import AXES, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tokengym.envs.registry import did_you_mean
-from tokengym.envs.render import markdown, printable
+from tokengym.base.registry import did_you_mean
+from tokengym.base.text import markdown, printable
 from tokengym.evaluation.measure.measures import AXES, WHEN, measure_of, measures_of
 from tokengym.evaluation.report.curves import Curve, group_label, make_panels
 from tokengym.evaluation.report.figures import draw, plain, write_picture

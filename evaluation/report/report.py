@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.envs.bundle import bundle_names, bundled
-from tokengym.envs.models import title_of
-from tokengym.envs.render import printable_value
+from tokengym.base.bundle import bundle_names, bundled
+from tokengym.base.models import title_of
+from tokengym.base.text import printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, hover_data, line_chart

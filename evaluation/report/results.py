@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tokengym.base.files import read_hashed, read_jsonl, write_json, write_text
+from tokengym.base.words import split_file_word
 from tokengym.envs import printable
-from tokengym.envs.files import read_hashed, read_jsonl, write_json, write_text
-from tokengym.envs.registry import split_file_word
 from tokengym.evaluation.measure.references import (
     SAMPLES,
     ReferenceSamples,
@@ -384,7 +384,7 @@ def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     """Return the best expected gold score where a task knows it exactly: V* of Oracle and Forks."""
     if task_name(config.env) not in ("Oracle", "Forks"):
         return {}
-    from tokengym.envs.errors import SettingsError
+    from tokengym.base.errors import SettingsError
     from tokengym.evaluation.measure.evaluate import make_eval_envs
 
     envs: Any = make_eval_envs(

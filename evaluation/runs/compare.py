@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.rollouts.logs import check_tracker
-from tokengym.envs.files import LOCK, locked, read_hashed, write_hashed
+from tokengym.base.files import LOCK, locked, read_hashed, write_hashed
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
@@ -79,7 +79,7 @@ def compare(
         raise ValueError(f"checkpoint_every must be >= 0, got {checkpoint_every}; 0 keeps none")
     check_tracker(track)
     if launcher == "local":  # Ray's machines may have GPUs that this one lacks
-        from tokengym.rewards.models.loading import select_device
+        from tokengym.base.device import select_device
 
         select_device(config.training.device)
     launch = find_launcher(launcher, checkpoint_every, track)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.agents.learner import LEARNERS
-from tokengym.envs.declared import (
+from tokengym.base.errors import SettingsError, UntrustedCodeError
+from tokengym.base.pretrained import has_tokenizer
+from tokengym.base.settings import (
     as_plain,
     changed,
     check_count,
@@ -21,9 +23,8 @@ from tokengym.envs.declared import (
     left_open,
     names_of,
 )
-from tokengym.envs.errors import SettingsError, UntrustedCodeError
-from tokengym.envs.pretrained import has_tokenizer
-from tokengym.envs.registry import Word, check_saved, shown_word, split_file_word
+from tokengym.base.user_code import check_saved, shown_word
+from tokengym.base.words import Word, split_file_word
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (

@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from tokengym.agents.learner import Learner, find_learner
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.envs.bundle import Bundle, SettingsKind, find_bundle
-from tokengym.envs.declared import (
-    changed,
-    check_choice,
-    check_count,
-    from_plain,
-    leaves,
-    names_of,
-)
-from tokengym.envs.errors import BundleError, SettingsError
-from tokengym.envs.registry import split_file_word
+from tokengym.base.bundle import Bundle, SettingsKind, find_bundle
+from tokengym.base.errors import BundleError, SettingsError
+from tokengym.base.settings import changed, check_choice, check_count, from_plain, leaves, names_of
+from tokengym.base.words import split_file_word
 from tokengym.envs.tasks import Task, task_of
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
 
@@ -55,7 +48,7 @@ class ModelSettings:
         """Compute with `threads` threads, scorers on `device` as well, while the block runs."""
         import torch
 
-        from tokengym.rewards.models.loading import preferred_device
+        from tokengym.base.device import preferred_device
 
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)

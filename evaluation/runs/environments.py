@@ -7,15 +7,10 @@ from typing import Any
 
 import gymnasium
 
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import (
-    Registry,
-    Word,
-    code_hash,
-    did_you_mean,
-    running_user_code,
-    split_file_word,
-)
+from tokengym.base.errors import SettingsError
+from tokengym.base.registry import Registry, did_you_mean
+from tokengym.base.user_code import code_hash, running_user_code
+from tokengym.base.words import Word, split_file_word
 from tokengym.envs.tasks import Task, register_task
 
 FILES: Registry[Any] = Registry("env", from_files=True)

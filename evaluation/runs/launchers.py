@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from tokengym.envs.files import read_json, write_bytes
+from tokengym.base.files import read_json, write_bytes
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.progress import Board, Run
 from tokengym.evaluation.runs.record import describe, record_failure
@@ -195,7 +195,7 @@ def _begin(
     context: Any, function: Callable[..., None], work: tuple[Any, ...], name: str
 ) -> tuple[Any, Connection]:
     """Start a process on a function; it also has a connection here, and what `_settled` takes."""
-    from tokengym.rewards.models.loading import auto_device
+    from tokengym.base.device import auto_device
 
     receiver, sender = context.Pipe(duplex=False)
     here = sys.path[:], dict(os.environ), auto_device()
@@ -224,7 +224,7 @@ def _settled(path: list[str], environment: Mapping[str, str], device: str) -> It
     signal.signal(signal.SIGTERM, _leave)  # or semaphores of libraries would be left behind
     sys.path[:] = path
     os.environ.update({**environment, **QUIET})  # a server's is that of its own start
-    from tokengym.rewards.models.loading import preferred_device
+    from tokengym.base.device import preferred_device
 
     with preferred_device(device):
         yield
@@ -332,7 +332,7 @@ def run_on_ray(
     ours = not ray.is_initialized()
     if ours:  # joins the cluster of RAY_ADDRESS, or starts one here
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    from tokengym.rewards.models.loading import auto_device
+    from tokengym.base.device import auto_device
 
     threads, device = config.training.threads, auto_device().partition(":")[0]  # Ray numbers GPUs
     task = ray.remote(num_cpus=threads, max_retries=RETRIES)(do_run)
@@ -389,8 +389,8 @@ def do_run(
     """
     sys.path[:] = path
     os.environ.update(QUIET)
+    from tokengym.base.device import preferred_device
     from tokengym.evaluation.runs.run import run_or_references as train
-    from tokengym.rewards.models.loading import preferred_device
 
     config = ComparisonConfig.from_dict(settings, trust_code=True)  # the caller's, not a file's
     with tempfile.TemporaryDirectory() as folder:

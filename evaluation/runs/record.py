@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.envs import episode_to_record
-from tokengym.envs.files import (
+from tokengym.base.files import (
     LOCK,
     file_hash,
     locked,
@@ -24,6 +23,7 @@ from tokengym.envs.files import (
     write_hashed,
     write_jsonl,
 )
+from tokengym.envs import episode_to_record
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,

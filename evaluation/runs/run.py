@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import LEARNERS, Agent
+from tokengym.base.errors import SettingsError, StorageError
+from tokengym.base.files import file_hash, locked, previous_folder, read_json, write_hashed
 from tokengym.envs import episode_to_record
-from tokengym.envs.errors import SettingsError, StorageError
-from tokengym.envs.files import file_hash, locked, previous_folder, read_json, write_hashed
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.runs.config import (

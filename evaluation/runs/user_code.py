@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.files import write_bytes
-from tokengym.envs.registry import code_hash, split_file_word, texts_in
+from tokengym.base.errors import SettingsError
+from tokengym.base.files import write_bytes
+from tokengym.base.user_code import code_hash, texts_in
+from tokengym.base.words import split_file_word
 
 CODE = "code"
 """Folder with a copy of each file, in the folder of a comparison or of a trained agent."""

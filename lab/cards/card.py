@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokengym.agents.ppo.advantages import AdvantageEstimator
 from tokengym.agents.ppo.weights import WEIGHTS, AdvantageWeight
-from tokengym.envs.declared import as_plain, check_count
-from tokengym.envs.files import read_json, write_json, write_text
-from tokengym.envs.registry import load_from_file, split_file_word
+from tokengym.base.device import auto_device
+from tokengym.base.files import read_json, write_json, write_text
+from tokengym.base.settings import as_plain, check_count
+from tokengym.base.user_code import load_from_file
+from tokengym.base.words import split_file_word
 from tokengym.evaluation.runs.record import versions
 from tokengym.lab.cards.elsewhere import AMOUNTS, PART, Elsewhere
 from tokengym.lab.cards.parts import (
@@ -32,7 +34,6 @@ from tokengym.lab.cards.parts import (
     unsettled,
 )
 from tokengym.lab.gradients.oracle import estimator_names
-from tokengym.rewards.models.loading import auto_device
 from tokengym.rewards.registry import check_name, registered_rewards
 from tokengym.version import __version__
 
@@ -375,7 +376,7 @@ def unlike(one: Any, other: Any, where: str = "") -> str | None:
 
 def data_hash() -> str:
     """Return one hash of the bundled models and prompts that cards are measured on."""
-    from tokengym.envs.bundle import bundled
+    from tokengym.base.bundle import bundled
 
     tasks = ("movie_review", "dialogue", "question_answer", "oracle", "forks")
     return _digest_of([Path(bundled(task).path) for task in tasks])

@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium as gym
 
 from tokengym.agents import RandomAgent, bind_policy
-from tokengym.envs.bundle import find_bundle
-from tokengym.envs.models import MODELS
-from tokengym.envs.pretrained import from_pretrained
+from tokengym.base.bundle import find_bundle
+from tokengym.base.models import MODELS
+from tokengym.base.pretrained import from_pretrained
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.evaluate import task_reward
 from tokengym.evaluation.runs.defaults import usual_env

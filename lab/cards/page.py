@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tokengym.envs.render import markdown, printable
+from tokengym.base.text import markdown, printable
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.lab.cards.parts import unsettled
 

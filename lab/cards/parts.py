@@ -18,8 +18,9 @@ from torch import Tensor
 
 from tokengym.agents import RandomAgent, bind_policy
 from tokengym.agents.decoding.gpt2 import GPT2Stream
-from tokengym.envs.errors import SettingsError, TokenizerError
-from tokengym.envs.files import read_json
+from tokengym.base.device import auto_device
+from tokengym.base.errors import SettingsError, TokenizerError
+from tokengym.base.files import read_json
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
 from tokengym.evaluation.report.curves import Curve, read_curves
@@ -48,7 +49,6 @@ from tokengym.lab.replay.agreement import agreement
 from tokengym.rewards import check_reward
 from tokengym.rewards.credits import Credit
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.models.loading import auto_device
 from tokengym.rewards.registry import RewardChoice, scorer_kind
 from tokengym.version import __version__
 

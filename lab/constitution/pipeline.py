@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.envs import Episode
-from tokengym.envs.files import (
+from tokengym.base.files import (
     content_hash,
     locked,
     read_hashed,
@@ -32,6 +31,7 @@ from tokengym.envs.files import (
     write_json,
     write_jsonl,
 )
+from tokengym.envs import Episode
 from tokengym.evaluation.statistics import interval
 from tokengym.lab.collect import claim_folder
 from tokengym.lab.constitution.critics import draw_principles

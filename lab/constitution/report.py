@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.files import write_text
-from tokengym.envs.render import markdown
+from tokengym.base.files import write_text
+from tokengym.base.text import markdown
 from tokengym.evaluation.report.report import render
 from tokengym.evaluation.runs.progress import fixed
 from tokengym.lab.constitution.scene import ConstitutionConfig

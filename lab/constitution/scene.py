@@ -18,8 +18,8 @@ from tokengym.agents.online.collecting import (
     prompt_order,
 )
 from tokengym.agents.rollouts.chosen import ChosenPrompts
+from tokengym.base.settings import check_count, check_number
 from tokengym.envs import Episode, PromptSet
-from tokengym.envs.declared import check_count, check_number
 from tokengym.envs.tasks.task import COLUMNS
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import ModelSettings, training_settings

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokengym.base.registry import Registry
 from tokengym.envs import Episode
-from tokengym.envs.registry import Registry
 from tokengym.lab.replay.agreement import (
     ExecutedWorth,
     chance_correlation,

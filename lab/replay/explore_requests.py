@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from tokengym.envs.registry import split_file_word
+from tokengym.base.words import split_file_word
 from tokengym.envs.tasks.task import registered_tasks
 from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import load_agent

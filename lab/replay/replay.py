@@ -11,6 +11,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.files import read_hashed, read_jsonl, write_csv
+from tokengym.base.settings import as_plain, from_plain
+from tokengym.base.user_code import check_saved, code_hash, named_object
+from tokengym.base.words import split_file_word
 from tokengym.envs import (
     Episode,
     OracleEnv,
@@ -21,11 +25,8 @@ from tokengym.envs import (
     episode_from_record,
     printable,
 )
-from tokengym.envs.declared import as_plain, from_plain
-from tokengym.envs.files import read_hashed, read_jsonl, write_csv
 from tokengym.envs.forks.env import ForksValues
 from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.envs.registry import check_saved, code_hash, named_object, split_file_word
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tokengym.base.errors import TokenizerError
+from tokengym.base.prompt import prompt_messages
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenizerError
-from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.prompts.tokenization import decode, write_chat
 
 if TYPE_CHECKING:

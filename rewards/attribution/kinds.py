@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tokengym.envs.registry import Registry
+from tokengym.base.registry import Registry
 
 ScorerKind = Literal["any", "reward_model", "encoder"]
 """What a credit is scored by: a reward model, an encoder, or whichever the bundle has."""

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.envs.declared import check_count
+from tokengym.base.files import read_json
+from tokengym.base.models import BASE, named_folder
+from tokengym.base.pretrained import check_weights
+from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.files import read_json
-from tokengym.envs.models import BASE, named_folder
-from tokengym.envs.pretrained import check_weights
 from tokengym.rewards.attribution import last_row
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.loading import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from typing_extensions import Self
 
-from tokengym.envs.declared import check_number
+from tokengym.base.settings import check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Cut, SegmentedCredit, Source, register_credit

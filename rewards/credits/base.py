@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.envs.declared import check_choice, check_count
+from tokengym.base.registry import Registry
+from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.registry import Registry
 from tokengym.rewards.attribution.kinds import ScorerKind
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import (

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from typing_extensions import Self
 
-from tokengym.envs.declared import check_choice, check_number
+from tokengym.base.settings import check_choice, check_number
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.rewards.attribution.probe import Probe

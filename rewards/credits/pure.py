@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.declared import check_number
+from tokengym.base.settings import check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Cut, FloatArray, register_credit
 from tokengym.rewards.credits.red import IncrementCredit

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.envs.declared import check_number
+from tokengym.base.settings import check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Credit, FloatArray, Source, register_credit

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from tokengym.envs.declared import check_choice, check_count
-from tokengym.envs.errors import DatasetError
-from tokengym.envs.prompts.prompt import prompt_messages
+from tokengym.base.errors import DatasetError
+from tokengym.base.prompt import prompt_messages
+from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.prompts.tokenization import encode, encode_chats, write_chat
 from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (

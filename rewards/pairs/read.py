@@ -13,11 +13,11 @@ from itertools import takewhile
 from operator import index
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args, overload
 
+from tokengym.base.errors import DatasetError, TokenizerError
+from tokengym.base.prompt import is_messages
+from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
-from tokengym.envs.errors import DatasetError, TokenizerError
 from tokengym.envs.prompts.loading import DatasetSource, read_tables
-from tokengym.envs.prompts.prompt import is_messages
-from tokengym.envs.prompts.tokenization import lone_surrogate
 from tokengym.envs.settings import Overlong
 
 S = TypeVar("S")

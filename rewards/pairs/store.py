@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.envs.errors import DatasetError
-from tokengym.envs.files import parse_json, replacing
+from tokengym.base.errors import DatasetError
+from tokengym.base.files import parse_json, replacing
+from tokengym.base.text import lone_surrogate
 from tokengym.envs.prompts.loading import check_parquet
-from tokengym.envs.prompts.tokenization import encode, lone_surrogate
+from tokengym.envs.prompts.tokenization import encode
 
 if TYPE_CHECKING:
     from datasets import Dataset

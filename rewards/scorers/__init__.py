@@ -1,6 +1,6 @@
 """Scorers, one file per scorer; each registers there under the name that users write."""
 
-from tokengym.envs.registry import Word, name_of
+from tokengym.base.words import Word, name_of
 from tokengym.rewards.scorers.base import SCORERS, Scorer, as_scorer
 
 

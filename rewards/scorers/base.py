@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
+from tokengym.base.registry import Registry
 from tokengym.envs.episode import Episode
-from tokengym.envs.registry import Registry
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.attribution.prefixes import (
     PrefixReader,

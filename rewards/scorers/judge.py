@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tokengym.envs.declared import check_count
+from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import decode, encode
 from tokengym.rewards.errors import ScorerError

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.declared import check_choice, check_count, check_number
+from tokengym.base.registry import Registry
+from tokengym.base.settings import check_choice, check_count, check_number
+from tokengym.base.words import name_of
 from tokengym.envs.episode import Episode
-from tokengym.envs.registry import Registry, name_of
 from tokengym.rewards.attribution.prefixes import PrefixReader, ScaledReader
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments

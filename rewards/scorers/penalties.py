@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tokengym.envs.declared import check_choice, check_number
+from tokengym.base.settings import check_choice, check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer

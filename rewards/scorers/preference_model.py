@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.envs.declared import check_choice, check_count
+from tokengym.base.errors import TokenizerError
+from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenizerError
 from tokengym.envs.prompts.tokenization import encode, unknown_share
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import split_by_lengths

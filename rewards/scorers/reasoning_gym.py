@@ -4,8 +4,8 @@ import logging
 import math
 from collections.abc import Sequence
 
+from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode
-from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.reasoning import verdict
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer

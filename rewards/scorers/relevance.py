@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.envs.declared import check_count
+from tokengym.base.errors import TokenizerError
+from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenizerError
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
 from tokengym.rewards.attribution.kinds import ENCODER_KINDS

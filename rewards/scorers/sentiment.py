@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokengym.envs.bundle import bundled
+from tokengym.base.bundle import bundled
 from tokengym.envs.episode import Episode
 from tokengym.rewards.gold.rules import load_lexicon
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon, gold_score, split_words

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from tokengym.base.files import parse_json
+from tokengym.base.models import located
+from tokengym.base.pretrained import from_pretrained
 from tokengym.envs.episode import Episode
-from tokengym.envs.files import parse_json
-from tokengym.envs.models import located
-from tokengym.envs.pretrained import from_pretrained
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer
@@ -18,7 +18,7 @@ from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.wrappers import loaded_once
 
 if TYPE_CHECKING:
-    from tokengym.envs.bundle import Bundle
+    from tokengym.base.bundle import Bundle
 
 
 def gold_scorer(bundle: "Bundle | None") -> Scorer | None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.envs.declared import check_count
+from tokengym.base.errors import TokenizerError
+from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.loading import (
     evaluating,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.declared import check_count
+from tokengym.base.models import located
+from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.models import located
 from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import AnyScorer, Scorer, ScorerWrapper, Scores, Shared, ask
@@ -44,7 +44,7 @@ def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
 
     @wraps(load)
     def loader(path: str | Path, **options: Any) -> T:
-        from tokengym.rewards.models.loading import auto_device, auto_precision  # loads torch
+        from tokengym.base.device import auto_device, auto_precision  # loads torch
 
         folder = Path(located(path))
         files = list(folder.iterdir()) if folder.is_dir() else []

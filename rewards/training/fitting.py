@@ -24,13 +24,14 @@ from transformers import (
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from tokengym.envs.declared import check_count, check_number
-from tokengym.envs.errors import StorageError
-from tokengym.envs.files import content_hash, read_hashed, write_hashed, writing
+from tokengym.base.device import use_device
+from tokengym.base.errors import StorageError
+from tokengym.base.files import content_hash, read_hashed, write_hashed, writing
+from tokengym.base.settings import check_count, check_number
 from tokengym.envs.settings import TextSettings
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import bradley_terry_loss
-from tokengym.rewards.models.loading import PaddingSide, padded_batches, use_device
+from tokengym.rewards.models.loading import PaddingSide, padded_batches
 from tokengym.rewards.training.readers import PairReader, Sequences
 
 

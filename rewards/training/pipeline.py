@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from tokengym.envs.errors import PretrainedError
-from tokengym.envs.pretrained import from_pretrained
+from tokengym.base.device import select_device
+from tokengym.base.errors import PretrainedError
+from tokengym.base.pretrained import from_pretrained
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.classifier import store_heads
-from tokengym.rewards.models.loading import (
-    hash_weights,
-    load_tokenizer,
-    longest_input,
-    quiet,
-    select_device,
-)
+from tokengym.rewards.models.loading import hash_weights, load_tokenizer, longest_input, quiet
 from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
 from tokengym.rewards.pairs.read import TableSource
 from tokengym.rewards.scorers.preference_model import (

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from tokengym.base.errors import DatasetError
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.tokenization import decode, encode
 from tokengym.rewards.credits.prm import STEPS_KEY
 from tokengym.rewards.errors import RewardError

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from tokengym.envs.prompts.prompt import prompt_messages
+from tokengym.base.prompt import prompt_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.classifier import EncoderClassifier, read_classifier

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from tokengym.envs.files import locked, parse_json, replacing, write_json
+from tokengym.base.files import locked, parse_json, replacing, write_json
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import (
     ReliabilityBin,

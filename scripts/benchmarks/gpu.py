@@ -45,8 +45,8 @@ from tokengym import __version__
 from tokengym.agents import PPO
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
+from tokengym.base.files import write_json, write_text
 from tokengym.envs import TokenGenerationVectorEnv
-from tokengym.envs.files import write_json, write_text
 from tokengym.rewards import FunctionScorer, Reward, Sparse, VectorRewardWrapper
 
 IDS = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}

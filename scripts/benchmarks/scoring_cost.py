@@ -34,8 +34,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, GPT2Config
 
+from tokengym.base.bundle import bundled
 from tokengym.envs import Episode
-from tokengym.envs.bundle import bundled
 from tokengym.rewards import RewardModel
 from tokengym.rewards.models.loading import quiet
 

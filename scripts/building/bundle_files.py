@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tokengym.envs.files import replacing
+from tokengym.base.files import replacing
 from tokengym.rewards.gold.grammar import GrammarRules
 from tokengym.rewards.gold.rules import Rules, save_rules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon

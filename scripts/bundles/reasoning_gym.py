@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tokengym.envs.prompts.prompt import Prompt
+from tokengym.base.prompt import Prompt
 from tokengym.envs.prompts.reasoning import generated_prompts, verdict
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.language_model import (

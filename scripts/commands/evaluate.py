@@ -75,12 +75,12 @@ def evaluate(
     import torch
     from rich.console import Console
 
-    from tokengym.envs.files import write_json
+    from tokengym.base.device import preferred_device
+    from tokengym.base.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
     from tokengym.evaluation.runs.run import load_agent
     from tokengym.lab.replay.replay import known_task
-    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 
     torch.set_num_threads(1)

@@ -25,9 +25,9 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from tokengym.envs.declared import leaves, with_values
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import did_you_mean
+from tokengym.base.errors import SettingsError
+from tokengym.base.registry import did_you_mean
+from tokengym.base.settings import leaves, with_values
 
 USED = frozenset(
     """

@@ -166,7 +166,7 @@ def _show_references(
 
 def _prepare(config: "ComparisonConfig", out: Path) -> None:
     """Make the run's folder, refusing it or the run before the models are loaded."""
-    from tokengym.envs.files import locked
+    from tokengym.base.files import locked
     from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import run_folder
     from tokengym.evaluation.runs.record import clear_finished
@@ -187,7 +187,7 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     Raises:
         ValueError: naming the folder, and what differs of a run of other settings.
     """
-    from tokengym.envs.files import LOCK, is_leftover, read_hashed
+    from tokengym.base.files import LOCK, is_leftover, read_hashed
     from tokengym.evaluation.runs.config import differences, run_folder
     from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
     from tokengym.evaluation.runs.user_code import CODE

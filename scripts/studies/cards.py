@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from tokengym.envs.files import read_json, write_json
-from tokengym.envs.registry import split_file_word
+from tokengym.base.files import read_json, write_json
+from tokengym.base.words import split_file_word
 from tokengym.evaluation.runs.config import slug
 from tokengym.lab.cards.card import (
     CARD_FILE,

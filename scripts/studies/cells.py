@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from tokengym.agents.ppo.settings import EARLIER_DEFAULTS
-from tokengym.envs.files import write_json
+from tokengym.base.files import write_json
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig
 
 Cell = TypeVar("Cell")

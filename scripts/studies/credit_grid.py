@@ -20,8 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.envs import bundled
-from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.evaluation.report.curves import COLUMNS, read_curves
 from tokengym.evaluation.runs.compare import check_folder
 from tokengym.evaluation.runs.config import (

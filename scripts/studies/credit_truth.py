@@ -24,8 +24,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.envs import bundled
-from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings

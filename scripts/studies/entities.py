@@ -20,8 +20,8 @@ import numpy as np
 
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ResponseCollector, Sampling
+from tokengym.base.files import write_csv
 from tokengym.envs import bundled
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one

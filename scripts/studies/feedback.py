@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from tokengym.agents import DPO
 from tokengym.agents.online.collecting import ResponseCollector
+from tokengym.base.files import write_csv
 from tokengym.envs import Episode, bundled
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.lab.constitution import ConstitutionConfig, run_constitution
 from tokengym.lab.constitution.critics import (

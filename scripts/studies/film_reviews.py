@@ -20,9 +20,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from tokengym.base.bundle import Bundle
+from tokengym.base.files import write_csv
 from tokengym.envs import Episode
-from tokengym.envs.bundle import Bundle
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.references import GOAL
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.verdict import number, percent

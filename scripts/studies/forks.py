@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.envs import Episode
-from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.envs.forks.families import FILLERS, FamilyName, read
 from tokengym.envs.forks.values import backward, best
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokengym.agents import SFT
-from tokengym.envs.files import read_json, write_csv, write_json
+from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.run import make_evaluator

@@ -18,8 +18,8 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
+from tokengym.base.files import write_csv
 from tokengym.envs import Episode
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows, run_missing
 from tokengym.scripts.studies.forks import FAMILY, FOLDER, SETTINGS, Cell

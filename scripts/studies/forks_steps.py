@@ -17,8 +17,8 @@ import gymnasium as gym
 import numpy as np
 
 from tokengym.agents import PPO, bind_policy
+from tokengym.base.bundle import Split
 from tokengym.envs import Episode
-from tokengym.envs.bundle import Split
 from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards import RewardTraining
 from tokengym.rewards.training import rows_of_forks, train_process_model

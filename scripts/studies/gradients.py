@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tokengym.agents.losses import mean_one
 from tokengym.agents.ppo.advantages import register_advantage
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.lab.gradients.exact import GradientCheck, response_probs
 from tokengym.lab.gradients.oracle import (

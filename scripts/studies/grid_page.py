@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tokengym.envs.files import read_json
+from tokengym.base.files import read_json
 from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
 from tokengym.evaluation.report.figures import COLOURS, STYLE, save_figure, write_picture
 from tokengym.evaluation.report.summary import SummarySettings, summarize

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.agents import DPO, SFT
-from tokengym.envs.files import read_json, write_json
+from tokengym.base.files import read_json, write_json
 from tokengym.evaluation.statistics import RELIABLE_SEEDS
 from tokengym.rewards import read_pairs
 from tokengym.rewards.pairs import split_pairs

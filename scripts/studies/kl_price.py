@@ -17,7 +17,7 @@ import gymnasium as gym
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.agents import PPO
 from tokengym.agents.oracle import policy_table
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.scripts.studies.cells import (
     DOCS,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.files import read_json, write_csv, write_json
+from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.summary import SummarySettings, summarize

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from tokengym.base.files import write_csv
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one

@@ -25,8 +25,8 @@ from tokengym.agents.losses.advantages import gae
 from tokengym.agents.policy.sampling import chosen_log_probs
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.environments import environment_rewards
+from tokengym.base.files import write_csv
 from tokengym.envs.episode import Episode
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.run import load_agent
 from tokengym.evaluation.runs.run import run as run_one

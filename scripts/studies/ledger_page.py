@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.agents.ppo.settings import GAE_LAMBDA
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.evaluation.measure.references import GOAL
 from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.statistics import (

@@ -17,8 +17,8 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
+from tokengym.base.files import write_json
 from tokengym.envs import bundled
-from tokengym.envs.files import write_json
 from tokengym.scripts.building.bundle_files import PromptRow
 from tokengym.scripts.building.language_model import train_language_model
 from tokengym.scripts.building.reward_model import train_reward_model

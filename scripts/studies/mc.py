@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tokengym.envs.files import read_json, write_csv, write_json, write_text
+from tokengym.base.files import read_json, write_csv, write_json, write_text
 from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.summary import SummarySettings, summarize

@@ -26,7 +26,7 @@ import tokengym  # noqa: F401  (registers the ids)
 from tokengym.agents import DPO, PPO
 from tokengym.agents.losses.ranking import best_of_n_kl_bound, best_of_n_probs
 from tokengym.agents.oracle import policy_table
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.envs.oracle.values import Responses
 from tokengym.evaluation.report.verdict import number
 from tokengym.scripts.studies.cells import (

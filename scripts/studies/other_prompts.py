@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.bundle import PARTS
-from tokengym.envs.files import write_text
+from tokengym.base.bundle import PARTS
+from tokengym.base.files import write_text
 
 PROMPTS = PARTS["prompts"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
-from tokengym.envs.files import read_json, write_csv, write_json
+from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.evaluation.measure.alarms import GOLD_LOSS, NOISES, find_alarms, noise
 from tokengym.evaluation.report.curves import Panel, read_curves
 from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture

@@ -20,8 +20,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from tokengym.base.files import read_json, write_csv
 from tokengym.envs import bundled
-from tokengym.envs.files import read_json, write_csv
 from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings

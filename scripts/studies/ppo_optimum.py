@@ -24,8 +24,8 @@ from scipy.special import logsumexp
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ResponseCollector, Sampling
+from tokengym.base.files import write_csv
 from tokengym.envs import Episode, bundled
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from tokengym.agents.training import Recorder
+from tokengym.base.files import write_csv
+from tokengym.base.settings import changed
 from tokengym.envs import Episode, bundled
-from tokengym.envs.declared import changed
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.evaluate import Evaluation
 from tokengym.evaluation.measure.metrics import copy_rate
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings

@@ -19,8 +19,8 @@ import gymnasium as gym
 import numpy as np
 
 from tokengym.agents import PPO, collect
+from tokengym.base.files import write_csv
 from tokengym.envs import Episode, bundled
-from tokengym.envs.files import write_csv
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
 from tokengym.scripts.studies.r3 import SETTINGS, copying_policy, figures_of
 from tokengym.scripts.studies.r3_page import TITLES

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokengym.base.files import write_csv
 from tokengym.envs import Episode, bundled
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.metrics import copy_rate, words
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from tokengym.base.files import write_csv
 from tokengym.envs import Episode
-from tokengym.envs.files import write_csv
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES
 from tokengym.lab.constitution.judge import CHOICE, PrincipleJudge
 from tokengym.rewards.models.loading import load_answering_model

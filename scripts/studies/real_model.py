@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.bundle import find_bundle
-from tokengym.envs.files import write_csv
+from tokengym.base.bundle import find_bundle
+from tokengym.base.files import write_csv
 from tokengym.evaluation.measure.references import reference_lines
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings

@@ -24,9 +24,9 @@ from tokengym.agents import PPO
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player
+from tokengym.base.bundle import find_bundle
+from tokengym.base.files import read_jsonl, write_csv, write_jsonl
 from tokengym.envs import Episode, bundled
-from tokengym.envs.bundle import find_bundle
-from tokengym.envs.files import read_jsonl, write_csv, write_jsonl
 from tokengym.evaluation.measure.metrics import distinct, rouge, words
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.evaluation.measure.references import reference_lines
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings

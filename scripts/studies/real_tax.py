@@ -24,8 +24,8 @@ import torch
 from tokengym.agents import PPO
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.envs.bundle import find_bundle
-from tokengym.envs.files import write_csv
+from tokengym.base.bundle import find_bundle
+from tokengym.base.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.run import make_agent

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from tokengym.base.files import write_csv
+from tokengym.base.prompt import QueryType
 from tokengym.envs import Bundle, Episode, bundled
-from tokengym.envs.episode import QueryType
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.metrics import words
 from tokengym.rewards import (
     FunctionScorer,

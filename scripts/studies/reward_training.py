@@ -26,8 +26,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from tokengym.base.files import read_json, replacing
 from tokengym.envs import bundled
-from tokengym.envs.files import read_json, replacing
 from tokengym.evaluation.report.figures import save_reliability
 from tokengym.evaluation.report.verdict import number
 from tokengym.rewards import (

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.envs.files import write_text
+from tokengym.base.files import write_text
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import (
     Array,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tokengym.envs.bundle import bundled
-from tokengym.envs.files import write_csv, write_text
+from tokengym.base.bundle import bundled
+from tokengym.base.files import write_csv, write_text
 from tokengym.evaluation.report.curves import Panel, read_curves
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, missing_runs

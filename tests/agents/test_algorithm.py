@@ -13,8 +13,8 @@ from stable_baselines3.common.logger import Logger
 
 from tests.agents.conftest import make_model
 from tokengym.agents import PPO, collect
+from tokengym.base.settings import names_of
 from tokengym.envs import SettingsError
-from tokengym.envs.declared import names_of
 
 
 @pytest.fixture

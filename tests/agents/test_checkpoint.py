@@ -424,7 +424,7 @@ def test_counters_and_weights_are_of_one_checkpoint(
 SAVING = """
 import shutil, sys, time
 from pathlib import Path
-from tokengym.envs.files import replacing
+from tokengym.base.files import replacing
 for turn in range(25):
     with replacing(sys.argv[1], keep_previous=True) as part:
         shutil.copytree(sys.argv[2 + turn % 2], part)

@@ -13,8 +13,8 @@ from tests.agents.offline.test_dpo import PAIRS
 from tests.agents.played_devices import playing
 from tests.agents.test_shared_backbone import load_backbone, pairs
 from tokengym.agents import DPO, PPO, collect
+from tokengym.base.device import preferred_device
 from tokengym.rewards import Reward, RewardModel, RewardTraining, Uniform, train_reward_model
-from tokengym.rewards.models.loading import preferred_device
 
 GPU = torch.device("cuda", 1)
 

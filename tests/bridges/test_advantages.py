@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tokengym.agents.losses.advantages import leave_one_out
+from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import estimate, token_advantages
-from tokengym.envs.errors import SettingsError
 
 REWARDS = torch.tensor([[1.0, 2.0, 0.0], [0.0, 4.0, 3.0], [5.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1]]).bool()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tokengym.base.errors import SettingsError
 from tokengym.bridges.skyrl import credited, register
 from tokengym.credit import TokenCredit
 from tokengym.envs import bundled
-from tokengym.envs.errors import SettingsError
 
 TOKENIZER = bundled("movie_review").tokenizer
 IDS = [TOKENIZER(text)["input_ids"] for text in ("a dull film", "a film")]

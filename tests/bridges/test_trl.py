@@ -17,10 +17,10 @@ pytest.importorskip("trl")
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig
 
 from tests.bridges import gathered_rows
+from tokengym.base.errors import SettingsError, TokenizerError
 from tokengym.bridges.trl import TokenCreditGRPOTrainer
 from tokengym.credit import TokenCredit
 from tokengym.envs import bundled
-from tokengym.envs.errors import SettingsError, TokenizerError
 from tokengym.rewards.errors import RewardError
 from tokengym.scripts.cli import main
 

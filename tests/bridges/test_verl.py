@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from tokengym.base.errors import SettingsError
 from tokengym.bridges import verl
 from tokengym.bridges.verl import TokenCreditManager, compute_score, register
 from tokengym.envs import bundled
-from tokengym.envs.errors import SettingsError
 
 BUNDLE = bundled("movie_review")
 PROMPT, RESPONSE = (

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.campaign.outcome import Command, LostError, Outcome, finish, try_cases, untimed
-from tokengym.envs.files import is_leftover
+from tokengym.base.files import is_leftover
 
 TINY = ["--steps", "4", "--batch-size", "4", "--max-new-tokens", "6"]
 FEW = ["--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]

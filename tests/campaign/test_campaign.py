@@ -26,8 +26,8 @@ from tests.campaign.requests import (
 )
 from tests.campaign.scorers import scorers
 from tests.campaign.soak import ALLOWED, growth
+from tokengym.base.files import locked, write_csv
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.envs.files import locked, write_csv
 from tokengym.evaluation.runs import record
 from tokengym.evaluation.runs.run import _Run
 from tokengym.lab.replay import explore_requests

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tokengym.base.bundle import find_bundle
 from tokengym.envs import BundleError, Prompt, SettingsError, bundled
-from tokengym.envs.bundle import find_bundle
 
 
 def test_the_policy_reads_the_frame_and_scorers_do_not(make_env) -> None:

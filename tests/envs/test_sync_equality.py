@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from tokengym.base.settings import names_of
 from tokengym.envs import (
     GenerationSettings,
     Prompt,
@@ -14,7 +15,6 @@ from tokengym.envs import (
     SettingsError,
     episodes_from_infos,
 )
-from tokengym.envs.declared import names_of
 from tokengym.envs.infos import Info
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
+from tokengym.base.files import content_hash
 from tokengym.envs import UntrustedCodeError, bundled
-from tokengym.envs.files import content_hash
 from tokengym.evaluation.measure.evaluate import evaluate
 from tokengym.evaluation.runs.run import load_agent
 from tokengym.lab.publish import export_agent, from_hub, push_to_hub

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tokengym.base.user_code import load_from_file
 from tokengym.envs import Episode
-from tokengym.envs.registry import load_from_file
 from tokengym.rewards import registered_rewards
 from tokengym.rewards.credits.base import REWARDS
 

@@ -14,8 +14,8 @@ import torch
 import tokengym  # noqa: F401  (registers the ids)
 from tests.rewards.conftest import FixedScorer, make_classifier, make_episode
 from tokengym.agents import bind_policy
+from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode, episodes_from_infos
-from tokengym.envs.errors import DatasetError
 from tokengym.rewards import Reward, RewardModel
 from tokengym.rewards.credits import PRM
 from tokengym.rewards.credits.prm import step_spans

@@ -12,6 +12,7 @@ from tests.rewards.conftest import (
     make_episode,
     random_episodes,
 )
+from tokengym.base.device import preferred_device
 from tokengym.rewards import (
     ABC,
     Credit,
@@ -32,7 +33,6 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.gold.rules import save_rules
-from tokengym.rewards.models.loading import preferred_device
 
 EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from tests.agents.conftest import lora_config, make_model, make_tokenizer, target_share
 from tests.agents.offline.test_dpo import make_dpo
+from tokengym.base.errors import TokenizerError
 from tokengym.envs import Episode, TokenGenerationVectorEnv
-from tokengym.envs.errors import TokenizerError
 from tokengym.rewards import CreditReward, FunctionScorer, Reward
 from tokengym.rewards.credits import RTO
 from tokengym.rewards.errors import CreditError

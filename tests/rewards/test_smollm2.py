@@ -12,10 +12,11 @@ from peft import LoraConfig
 import tokengym  # noqa: F401
 from tokengym.agents import PPO, SFT
 from tokengym.agents.policy.language_model import load_causal_lm
+from tokengym.base.device import preferred_device
+from tokengym.base.errors import CheckpointError, PretrainedError
+from tokengym.base.models import MODELS, located
 from tokengym.envs import Episode, bundled
-from tokengym.envs.errors import CheckpointError, PretrainedError
-from tokengym.envs.models import MODELS, located
-from tokengym.rewards.models.loading import preferred_device, shared_backbone
+from tokengym.rewards.models.loading import shared_backbone
 from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
 
 try:

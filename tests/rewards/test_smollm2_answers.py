@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import tokengym  # noqa: F401
+from tokengym.base.errors import PretrainedError
+from tokengym.base.models import located
 from tokengym.envs import Episode, bundled
-from tokengym.envs.errors import PretrainedError
-from tokengym.envs.models import located
 from tokengym.rewards.scorers.stored import load_scorer
 
 try:

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tests.rewards.conftest import make_classifier, make_episode
+from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs import DatasetError
-from tokengym.envs.errors import SettingsError, StorageError
 from tokengym.rewards import (
     RewardModel,
     RewardTraining,

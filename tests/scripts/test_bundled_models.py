@@ -12,7 +12,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-import tokengym.envs
+import tokengym.base
 from tokengym.rewards.gold.rules import load_lexicon
 from tokengym.scripts.building.bundle_files import PromptRow
 from tokengym.scripts.building.language_model import sample_texts
@@ -20,7 +20,7 @@ from tokengym.scripts.bundles.movie_review import measure_reward_model
 from tokengym.scripts.bundles.question_answer import measure_encoder
 from tokengym.scripts.corpora.movie_words import LEXICON
 
-ASSETS = Path(tokengym.envs.__file__).parent / "assets"
+ASSETS = Path(tokengym.base.__file__).parent / "assets"
 TASKS = ("movie_review", "question_answer")
 
 

@@ -13,7 +13,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-import tokengym.envs
+import tokengym.base
 from tokengym.rewards.gold.rules import load_rules
 from tokengym.scripts.building.bundle_files import PromptRow
 from tokengym.scripts.bundles.encoder import pair_relevance
@@ -22,7 +22,7 @@ from tokengym.scripts.bundles.rated import Rated, draw_responses, measure_rated
 from tokengym.scripts.corpora import dialogue_world, posts, quarrels
 from tokengym.scripts.corpora.questions import all_questions
 
-ASSETS = Path(tokengym.envs.__file__).parent / "assets"
+ASSETS = Path(tokengym.base.__file__).parent / "assets"
 RULES = {
     "dialogue": dialogue_world.RULES,
     "detox": quarrels.RULES,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from tokengym.base.device import preferred_device, select_device
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.progress import Board
-from tokengym.rewards.models.loading import preferred_device, select_device
 from tokengym.scripts.cli import COMMANDS, main
 from tokengym.version import __version__
 

@@ -8,9 +8,9 @@ import pytest
 from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.agents.ppo.advantages import find_advantage
 from tokengym.agents.ppo.settings import CRITIC_FREE
-from tokengym.envs.bundle import bundled
-from tokengym.envs.declared import leaves, names_of
-from tokengym.envs.errors import SettingsError
+from tokengym.base.bundle import bundled
+from tokengym.base.errors import SettingsError
+from tokengym.base.settings import leaves, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
 from tokengym.evaluation.runs.defaults import training_settings

@@ -44,6 +44,7 @@ def checkout(tmp_path: Path) -> Path:
     """Return a folder with links to every file of this checkout, which a recipe may replace."""
     folder = tmp_path / "checkout"
     for name in (
+        "base",
         "envs",
         "rewards",
         "agents",

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tokengym.agents import RandomAgent, collect
+from tokengym.base.errors import TokenizerError
 from tokengym.credit import TokenCredit, assign
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenizerError
 from tokengym.rewards import Credit
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.scorers.base import Scores

@@ -1,4 +1,4 @@
-"""The floors: envs <- rewards <- agents <- evaluation <- lab <- scripts; tokengym composes two."""
+"""The floors: base, envs, rewards, agents, evaluation, lab, scripts; `tokengym` composes three."""
 
 import ast
 import doctest
@@ -16,13 +16,13 @@ import pytest
 import tokengym
 
 ROOT = Path(__file__).parents[2]
-FLOORS = ["envs", "rewards", "agents", "evaluation", "lab", "scripts"]
+FLOORS = ["base", "envs", "rewards", "agents", "evaluation", "lab", "scripts"]
 MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
-MAY_IMPORT["tokengym"] = {"envs", "rewards"}
+MAY_IMPORT["tokengym"] = {"base", "envs", "rewards"}
 FACE = ROOT / "tokengym" / "__init__.py"  # names what users import, for types, and loads it lazily
 COMMAND_LINE = FACE.with_name("__main__.py")
 """Stands on the floor of the commands, as the script ``tokengym`` does."""
-MAY_IMPORT["bridges"] = {"bridges", "envs", "rewards", "agents", "credit"}
+MAY_IMPORT["bridges"] = {"bridges", "base", "envs", "rewards", "agents", "credit"}
 MATHEMATICS = [
     "rewards/maths",
     "agents/losses",

@@ -32,7 +32,7 @@ from tokengym.agents.policy.sampling import (
 )
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice
-from tokengym.envs.registry import imported
+from tokengym.base.registry import imported
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from tokengym.agents.decoding.cuda.merged import decoding_model
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.envs.registry import imported
+from tokengym.base.registry import imported
 from tokengym.rewards.models.loading import positions
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 tokengym compare --env Summarize --scorer docs/results/toxicity/scorers.py:less_toxicity:weight=20
 """
 
-from tokengym.envs.bundle import bundled
+from tokengym.base.bundle import bundled
 from tokengym.rewards import RewardModel, Scorer, Toxicity
 from tokengym.rewards.gold.rules import rude_words
 

@@ -60,13 +60,13 @@ def bench(
     import torch
     from rich.console import Console
 
-    from tokengym.envs.files import locked
+    from tokengym.base.device import preferred_device
+    from tokengym.base.files import locked
     from tokengym.evaluation.runs.config import slug
     from tokengym.lab.cards.card import PAGE_FILE, CardConfig, broken, make_card, unmeasured
     from tokengym.lab.cards.elsewhere import Elsewhere
     from tokengym.lab.cards.page import card_page
     from tokengym.lab.cards.submission import write_submission
-    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 
     torch.set_num_threads(1)

@@ -47,10 +47,10 @@ def collect(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from tokengym.base.device import preferred_device
     from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.progress import fixed
     from tokengym.lab.collect import collect_to_file
-    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 
     torch.set_num_threads(1)

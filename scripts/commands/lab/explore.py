@@ -56,12 +56,12 @@ def explore(
     from rich.console import Console
     from transformers import AutoConfig
 
-    from tokengym.envs.pretrained import from_pretrained
+    from tokengym.base.device import preferred_device
+    from tokengym.base.pretrained import from_pretrained
     from tokengym.lab.replay.explore import agent_folder
     from tokengym.lab.replay.explore_app import check_gradio, launch
     from tokengym.lab.replay.explore_requests import ExplorePage
     from tokengym.lab.replay.replay import known_task
-    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import open_page, say
 
     check_gradio()

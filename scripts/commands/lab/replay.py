@@ -61,12 +61,12 @@ def replay(
     import torch
     from rich.console import Console
 
-    from tokengym.envs.files import write_text
+    from tokengym.base.device import preferred_device
+    from tokengym.base.files import write_text
     from tokengym.evaluation.runs.defaults import task_name
     from tokengym.lab.replay.executed import TRUTHS
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import write_credit
-    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import show_replay
 
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from tokengym.agents.losses import PREFERENCE_LOSSES
 from tokengym.agents.offline.dpo import pair_losses
 from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.sb3 import as_vec_env
-from tokengym.envs.errors import DatasetError, TokenizerError
+from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.rewards.pairs.encode import TextEncoding
 
 # Of different lengths, so that padding and buckets matter: responses of 1 to 12 tokens.

@@ -11,7 +11,7 @@ import torch
 from tests.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tests.agents.offline.test_dpo import make_args, plain_log_prob
 from tokengym.agents import SFT, collect
-from tokengym.envs.errors import DatasetError
+from tokengym.base.errors import DatasetError
 
 TEXTS = [
     {"prompt_ids": [4, 5], "completion_ids": [3, 3, EOS]},

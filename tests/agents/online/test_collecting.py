@@ -17,8 +17,8 @@ from tokengym.agents.online.collecting import (
     prompt_order,
     response_rows,
 )
+from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode
-from tokengym.envs.errors import DatasetError
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 from tokengym.rewards.pairs.store import (
     PAIR_COLUMNS,

@@ -12,7 +12,7 @@ import pytest
 
 from tokengym.agents.rollouts import logs
 from tokengym.agents.rollouts.logs import TRACKERS, check_tracker, make_tracker
-from tokengym.envs.errors import SettingsError
+from tokengym.base.errors import SettingsError
 from tokengym.scripts.cli import main
 
 ROW = {"train/kl": np.float32(0.5), "rollout/score": 2, "time/text": "no number", "samples": None}

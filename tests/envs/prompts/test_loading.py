@@ -15,9 +15,9 @@ from datasets.utils.logging import (
 )
 
 import tokengym  # noqa: F401
+from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.envs import DatasetError, Episode, SettingsError, load_prompts
 from tokengym.envs.prompts.loading import first_tokens
-from tokengym.envs.prompts.prompt import Prompt, PromptSet
 
 ROWS = [
     {"question": f"what is {i} ?", "answer": f"it is {i}", "kind": "CONSTRAINED" if i % 2 else ""}

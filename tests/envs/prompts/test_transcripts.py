@@ -5,8 +5,8 @@ from typing import Any
 import datasets
 import pytest
 
+from tokengym.base.prompt import read_transcript
 from tokengym.envs import DatasetError, Prompt, load_prompts
-from tokengym.envs.prompts.prompt import read_transcript
 
 TURNS = "\n\nHuman: a b\n\nAssistant: c\nd\n\n- e\n\nHuman: why?\n\nAssistant: so"
 

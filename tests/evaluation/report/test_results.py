@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokengym.envs.declared import changed
-from tokengym.envs.files import write_csv, write_hashed, write_json
+from tokengym.base.files import write_csv, write_hashed, write_json
+from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS, read_curves
 from tokengym.evaluation.report.results import merge_comparisons, rows_of, write_comparison
 from tokengym.evaluation.report.summary import SummarySettings, summarize

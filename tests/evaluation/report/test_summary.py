@@ -12,8 +12,8 @@ from rich.console import Console
 
 from tests.campaign.nulls import areas_of, false_headlines
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
-from tokengym.envs.declared import changed
-from tokengym.envs.files import write_json
+from tokengym.base.files import write_json
+from tokengym.base.settings import changed
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure

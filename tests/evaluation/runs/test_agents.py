@@ -11,9 +11,9 @@ from rich.console import Console
 
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.advantages import ADVANTAGES
-from tokengym.envs.declared import changed
-from tokengym.envs.errors import DatasetError, SettingsError
-from tokengym.envs.files import read_hashed
+from tokengym.base.errors import DatasetError, SettingsError
+from tokengym.base.files import read_hashed
+from tokengym.base.settings import changed
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import (

@@ -18,9 +18,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from rich.console import Console
 
 from tokengym import rewards
+from tokengym.base.files import read_hashed
+from tokengym.base.settings import changed
 from tokengym.envs import episode_from_record
-from tokengym.envs.declared import changed
-from tokengym.envs.files import read_hashed
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 from tokengym.evaluation.measure.references import draw_references, read_references
 from tokengym.evaluation.report.curves import read_curves

@@ -6,9 +6,9 @@ import pytest
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.base.files import read_json, write_json
+from tokengym.base.settings import changed
 from tokengym.envs import bundled
-from tokengym.envs.declared import changed
-from tokengym.envs.files import read_json, write_json
 from tokengym.evaluation.runs.compare import check_folder
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,

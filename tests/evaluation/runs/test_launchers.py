@@ -17,9 +17,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from tokengym.envs.declared import changed
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.files import read_json
+from tokengym.base.device import select_device
+from tokengym.base.errors import SettingsError
+from tokengym.base.files import read_json
+from tokengym.base.settings import changed
 from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import (
@@ -30,7 +31,6 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.progress import Board
 from tokengym.evaluation.runs.run import run
-from tokengym.rewards.models.loading import select_device
 
 QUIET = Console(quiet=True)
 

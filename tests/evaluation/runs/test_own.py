@@ -18,7 +18,7 @@ import pytest
 from tests.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
 from tokengym.agents import PPO
 from tokengym.agents.learner import find_learner
-from tokengym.envs.errors import SettingsError
+from tokengym.base.errors import SettingsError
 from tokengym.envs.tasks import find_task
 from tokengym.evaluation.measure.evaluate import make_eval_envs
 from tokengym.evaluation.runs.config import ComparisonConfig, command_line

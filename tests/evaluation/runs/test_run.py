@@ -10,7 +10,7 @@ import torch
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import LEARNERS, Learner, TrainingRun
 from tokengym.agents.offline.settings import Sampling
-from tokengym.envs.files import read_json
+from tokengym.base.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.record import RunRecord

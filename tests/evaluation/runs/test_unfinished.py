@@ -10,9 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from tokengym.envs.declared import changed
-from tokengym.envs.errors import FolderInUseError, StorageError
-from tokengym.envs.files import locked, read_json, write_json
+from tokengym.base.errors import FolderInUseError, StorageError
+from tokengym.base.files import locked, read_json, write_json
+from tokengym.base.settings import changed
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import (

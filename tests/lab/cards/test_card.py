@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tokengym.base.files import read_json
 from tokengym.envs import bundled
-from tokengym.envs.files import read_json
 from tokengym.lab.cards import parts
 from tokengym.lab.cards.card import KINDS, SIZES, CardConfig, faults_of, make_card, read_cards
 from tokengym.lab.cards.page import (

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab.cards.test_card import RULES
-from tokengym.envs.bundle import find_bundle
-from tokengym.envs.files import read_json, write_json
+from tokengym.base.bundle import find_bundle
+from tokengym.base.files import read_json, write_json
 from tokengym.lab.cards import elsewhere
 from tokengym.lab.cards.card import CardConfig, broken, faults_of, make_card
 from tokengym.lab.cards.elsewhere import AMOUNTS, PART, Amounts, Elsewhere

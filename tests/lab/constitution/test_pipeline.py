@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokengym.base.files import read_json, read_jsonl
 from tokengym.envs import bundled
-from tokengym.envs.files import read_json, read_jsonl
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.lab.constitution import ConstitutionConfig, run_constitution
 from tokengym.lab.constitution import scene as scene_module

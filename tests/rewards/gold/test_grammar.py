@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.rewards.conftest import make_episode
-from tokengym.envs.bundle import bundled
+from tokengym.base.bundle import bundled
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
 from tokengym.rewards.gold.rules import gold_parts, load_rules, save_rules

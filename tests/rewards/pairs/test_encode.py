@@ -12,8 +12,8 @@ from datasets import Dataset
 import tokengym  # noqa: F401  (registers the environments)
 from tests.agents.conftest import EOS, make_tokenizer
 from tokengym.agents.offline.policies import encoding_for
+from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.envs import Episode
-from tokengym.envs.errors import DatasetError, TokenizerError
 from tokengym.rewards import PreferencePair
 from tokengym.rewards.pairs.encode import (
     EncodedTexts,

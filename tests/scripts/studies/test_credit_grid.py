@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.envs.files import read_json, write_csv, write_json
+from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import SETTINGS_FILE, run_folder
 from tokengym.scripts.studies import credit_grid

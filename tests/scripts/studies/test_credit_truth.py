@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.envs.files import read_json, write_json
+from tokengym.base.files import read_json, write_json
 from tokengym.scripts.studies import credit_truth
 from tokengym.scripts.studies.credit_truth import Cell
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tokengym.envs.bundle import Bundle
+from tokengym.base.bundle import Bundle
 from tokengym.scripts.studies import entities as study
 
 

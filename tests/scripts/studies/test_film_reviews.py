@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.scripts.studies import film_reviews as study
 from tokengym.scripts.studies.ledger import pending, restore_runs
 from tokengym.scripts.studies.ledger_page import Ledger

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tokengym  # noqa: F401  (registers the ids)
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.envs.forks.families import verify
 from tokengym.rewards import RewardTraining
 from tokengym.scripts.corpora.forks_texts import Demonstration, demonstrate, write_prompt

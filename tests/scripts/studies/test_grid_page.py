@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokengym.envs.files import write_csv, write_json
+from tokengym.base.files import write_csv, write_json
 from tokengym.scripts.studies import grid_page
 from tokengym.scripts.studies.credit_grid import PUBLISHED, WHEN
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from tokengym.base.files import write_csv
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
-from tokengym.envs.files import write_csv
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import gold_scorer
 from tokengym.scripts.studies import ledger as study

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokengym.base.files import read_json
 from tokengym.credit import assign
 from tokengym.envs import bundled
-from tokengym.envs.files import read_json
 from tokengym.scripts.studies.llama_reward import FIGURES, build_llama
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.agents import PPO
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.scripts.studies import mc
 
 

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
+from tokengym.base.files import write_csv
 from tokengym.envs import bundled
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.scripts.studies import ppo_against_dpo as study
 from tokengym.scripts.studies import ppo_against_dpo_page as pages

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.scripts.studies import preferences as study
 
 

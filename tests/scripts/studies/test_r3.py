@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
+from tokengym.base.files import write_csv
 from tokengym.envs import Episode
-from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.evaluate import Evaluation
 from tokengym.evaluation.report.verdict import number
 from tokengym.rewards import make_reward

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.scripts.studies import real_model as study
 from tokengym.scripts.studies.protocol import PRICE
 

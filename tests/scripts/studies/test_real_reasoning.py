@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokengym.envs.files import write_csv
+from tokengym.base.files import write_csv
 from tokengym.scripts.studies import real_reasoning as study
 
 

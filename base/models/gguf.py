@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.errors import CheckpointError, FolderInUseError, PretrainedError
-from tokengym.envs.files import file_hash, locked, read_folder, read_json, write_folder
+from tokengym.base.errors import CheckpointError, FolderInUseError, PretrainedError
+from tokengym.base.files import file_hash, locked, read_folder, read_json, write_folder
 
 logger = logging.getLogger(__name__)
 

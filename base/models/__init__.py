@@ -3,8 +3,8 @@
 `located` says where a word's model is stored; whoever reads models asks it.
 """
 
-from tokengym.envs.models import minilm, smollm2
-from tokengym.envs.models.model import (
+from tokengym.base.models import minilm, smollm2
+from tokengym.base.models.model import (
     BASE,
     MODELS,
     StoredModel,

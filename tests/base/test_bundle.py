@@ -9,6 +9,7 @@ import datasets
 import pytest
 from tokenizers import normalizers
 
+from tokengym.base.errors import TokenGymError
 from tokengym.envs import (
     Bundle,
     BundleError,
@@ -19,7 +20,6 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     bundled,
 )
-from tokengym.envs.errors import TokenGymError
 from tokengym.envs.tasks import TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tokengym.envs.errors import CheckpointError, FolderInUseError, StorageError
+from tokengym.base.errors import CheckpointError, FolderInUseError, StorageError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -8,23 +8,17 @@ when one of their names is used), and what files define.
 
 from __future__ import annotations
 
-import ast
 import difflib
-import importlib.util
 import inspect
-import linecache
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from tokengym.envs.errors import SettingsError, TokenGymError, UntrustedCodeError
+from tokengym.base.errors import SettingsError, TokenGymError
+from tokengym.base.user_code import defined_names, load_from_file, running_user_code
+from tokengym.base.words import Word, option_value, split_file_word
 
 T = TypeVar("T")
 Group = Literal["tasks", "rewards", "scorers", "agents", "models"]
@@ -64,28 +58,6 @@ def imported(address: str) -> Any:
     """
     module, _, name = address.partition(":")
     return getattr(import_module(module), name)
-
-
-@dataclass(frozen=True)
-class Word:
-    """A user's word for one thing, taken apart."""
-
-    text: str
-    """As it was written."""
-    name: str
-    """Registered name, or that of an object in ``file``."""
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Options by name: numbers, switches and texts."""
-    file: Path | None = None
-    """File of the user's own that defines the object; None for registered names."""
-
-    @property
-    def without_options(self) -> str:
-        """The word up to its options: "abc", "rules.py:Half"."""
-        return f"{self.file}:{self.name}" if self.file else self.name
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class Registry(Mapping[str, T]):
@@ -175,7 +147,7 @@ class Registry(Mapping[str, T]):
                     f"{self.kind} {text!r} has the option {option!r}; write it as option=value, "
                     "e.g. 'abc:beta=1.0'"
                 )
-            values[key.strip()] = _value(value.strip())
+            values[key.strip()] = option_value(value.strip())
         return Word(text, name, values, file)
 
     def knows(self, word: str | Word) -> bool:
@@ -196,7 +168,7 @@ class Registry(Mapping[str, T]):
             if self._from_files and name.endswith(".py"):
                 raise self._error(
                     f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
-                    f"{_defined(Path(name))}"
+                    f"{defined_names(Path(name))}"
                 )
             raise self._error(
                 f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
@@ -297,207 +269,3 @@ class Registry(Mapping[str, T]):
                 f"{self.kind} {word.name!r} has no option {unknown[0]!r}; it has "
                 f"{', '.join(accepted) or 'none'}"
             )
-
-
-def name_of(text: str) -> str:
-    """Return a word without its options.
-
-    Example:
-        >>> name_of("abc:beta=1"), name_of("rules.py:Half:share=0.5")
-        ('abc', 'rules.py:Half')
-    """
-    in_file = split_file_word(text)
-    return f"{in_file[0]}:{in_file[1]}" if in_file else text.partition(":")[0]
-
-
-def _value(text: str) -> Any:
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-# --- files of the user's own ----------------------------------------------------------------------
-
-
-def split_file_word(text: str) -> tuple[Path, str, str] | None:
-    """Return file, name and options of "file.py:Name:option=value"; None for any other word.
-
-    Example:
-        >>> split_file_word("rules.py:Half:share=0.5")[1:], split_file_word("abc:beta=1")
-        (('Half', 'share=0.5'), None)
-    """
-    file, dot, rest = text.partition(".py:")
-    if not dot:
-        return None
-    name, _, options = rest.partition(":")
-    return Path(f"{file}.py"), name, options
-
-
-def _definitions(path: Path) -> list[ast.ClassDef | ast.FunctionDef]:
-    """Return what a file defines at its top; the file is not run."""
-    try:
-        body = ast.parse(path.read_bytes()).body
-    except (OSError, SyntaxError, ValueError):
-        return []
-    return [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-
-
-def _defined(path: Path) -> str:
-    """Return the public names that a file defines at its top, in brackets."""
-    names = [node.name for node in _definitions(path) if node.name[0] != "_"]
-    return f" (it has {', '.join(names)})" if names else ""
-
-
-def shown_word(text: str) -> str:
-    """Return a word as readers see it: an object of a file by the ``name`` that its class has.
-
-    The file is not run; an object without a name, or a file that is gone, leaves the object's own.
-
-    Example:
-        >>> shown_word("gone.py:Half:share=0.5"), shown_word("abc:beta=1")
-        ('Half:share=0.5', 'abc:beta=1')
-    """
-    in_file = split_file_word(text)
-    if in_file is None:
-        return text
-    path, title, options = in_file
-    for definition in _definitions(path):
-        if definition.name != title or not isinstance(definition, ast.ClassDef):
-            continue
-        for line in definition.body:
-            match line:
-                case (
-                    ast.Assign(targets=[ast.Name("name")], value=ast.Constant(str(named)))
-                    | ast.AnnAssign(target=ast.Name("name"), value=ast.Constant(str(named)))
-                ) if named:
-                    title = named
-        break
-    return f"{title}:{options}" if options else title
-
-
-def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:
-    """Return an object that a Python file of the user's defines.
-
-    The file is run once per process, and again when its contents have changed.
-
-    Raises:
-        TokenGymError: if there is no such file, it cannot be run, or it defines no such name.
-    """
-    digest = sha256(f"{path.resolve()} {code_hash(path, error=error)}".encode()).hexdigest()[:16]
-    module_name = f"tokengym_own_{digest}"
-    module = sys.modules.get(module_name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        try:
-            with running_user_code(f"{path} cannot be run", path, error):
-                spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]
-            raise
-    if name not in vars(module):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        raise error(f"{path} defines no {name!r}; it defines {', '.join(public) or 'nothing'}")
-    return vars(module)[name]
-
-
-def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
-    """Return the SHA-256 of a Python file of the user's.
-
-    Raises:
-        TokenGymError: if there is no such file.
-    """
-    if not path.is_file():
-        raise error(f"there is no file {path}; write path/to/file.py:Name")
-    return sha256(path.read_bytes()).hexdigest()
-
-
-@contextmanager
-def running_user_code(
-    said: str, path: Path | None = None, error: type[TokenGymError] = SettingsError
-) -> Iterator[None]:
-    """Turn what code of the user's raises within the block into one line, ``sys.exit`` too.
-
-    Errors of tokengym pass, and so does Ctrl-C: only a ``raise KeyboardInterrupt`` is an error.
-
-    Args:
-        said: Beginning of the message.
-        path: The code's file; None for code that is in no file of its own.
-        error: Class of what is raised.
-
-    Raises:
-        TokenGymError: naming the exception.
-    """
-    try:
-        yield
-    except BaseException as raised:
-        is_stop = isinstance(raised, KeyboardInterrupt | GeneratorExit)
-        if isinstance(raised, TokenGymError) or (is_stop and not _is_raised_in(path, raised)):
-            raise
-        raise error(f"{said}: {type(raised).__name__}: {raised}".rstrip(": ")) from raised
-
-
-def _is_raised_in(path: Path | None, error: BaseException) -> bool:
-    """Return whether a file says ``raise`` where an exception comes from."""
-    last: TracebackType | None = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    file = "" if last is None else last.tb_frame.f_code.co_filename
-    if path is None or last is None or Path(file).resolve() != path.resolve():
-        return False
-    return "raise" in linecache.getline(file, last.tb_lineno).split()
-
-
-# --- words of a saved folder ----------------------------------------------------------------------
-
-
-def check_saved(
-    saved: object, source: Path | str, *, named: object = (), trust_code: bool = False
-) -> None:
-    """Refuse code of one's own that a saved folder names, where words of it become objects.
-
-    A folder may be somebody else's: its "file.py:Name" is looked up only if the caller named the
-    same object in a command or call of theirs.
-
-    Args:
-        saved: What was read: texts, in mappings and sequences of any depth.
-        source: Where it was read, for the message.
-        named: What the caller named, likewise.
-        trust_code: Let all names pass.
-
-    Raises:
-        UntrustedCodeError: naming the file and its SHA-256.
-    """
-    known = set() if trust_code else {named_object(text) for text in texts_in(named)}
-    for text in () if trust_code else texts_in(saved):
-        code = named_object(text)
-        if code is None or code in known:
-            continue
-        path, name = code
-        digest = f"SHA-256 {code_hash(path)}" if path.is_file() else "there is no such file here"
-        raise UntrustedCodeError(
-            f"{source} names code, {path}:{name} ({digest}), which is run only if your own command "
-            "or call names it too, or with --trust-code (trust_code=True); read the file first"
-        )
-
-
-def named_object(text: str) -> tuple[Path, str] | None:
-    """Return the file, with its links followed, and the object of "file.py:Name"; else None."""
-    in_file = split_file_word(text)
-    return in_file and (in_file[0].resolve(), in_file[1])
-
-
-def texts_in(value: object) -> Iterator[str]:
-    """Yield the texts of plain data, those of mappings and sequences of any depth."""
-    left = [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, str | Word):
-            yield str(item)
-        elif isinstance(item, Mapping | list | tuple):
-            left += reversed(list(item.values() if isinstance(item, Mapping) else item))

@@ -6,17 +6,39 @@ import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, Literal, overload
 
-from tokengym.envs.episode import NO_METADATA, Metadata, QueryType
-from tokengym.envs.errors import PromptError
-from tokengym.envs.prompts.tokenization import lone_surrogate
+from tokengym.base.errors import PromptError
+from tokengym.base.text import lone_surrogate
 
 Messages = Sequence[Mapping[str, str]]
 """A conversation in the form of `transformers`: {"role": ..., "content": ...} each."""
 
+QueryType = Literal["OPENENDED", "CONSTRAINED"]
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+class Metadata(Mapping[str, Any]):
+    """Further columns of a prompt's row. No ``dict``, which batches would spread over arrays."""
+
+    def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
+        self._columns = dict(columns or {})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        return repr(self._columns)
+
+
+NO_METADATA = Metadata()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.envs.declared import as_plain, changed, from_plain, leaves, with_values
-from tokengym.envs.errors import SettingsError
+from tokengym.base.errors import SettingsError
+from tokengym.base.settings import as_plain, changed, from_plain, leaves, with_values
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,18 +16,19 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from tokengym.agents.policy.language_model import load_causal_lm
-from tokengym.envs.errors import PretrainedError
-from tokengym.envs.files import read_json, write_json
-from tokengym.envs.models import MODELS, gguf, located, title_of
-from tokengym.envs.models.model import StoredModel
-from tokengym.envs.pretrained import from_pretrained, has_tokenizer
-from tokengym.rewards.models.loading import load_tokenizer, preferred_device, shared_backbone
+from tokengym.base.device import preferred_device
+from tokengym.base.errors import PretrainedError
+from tokengym.base.files import read_json, write_json
+from tokengym.base.models import MODELS, gguf, located, title_of
+from tokengym.base.models.model import StoredModel
+from tokengym.base.pretrained import from_pretrained, has_tokenizer
+from tokengym.rewards.models.loading import load_tokenizer, shared_backbone
 
 pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
-from tests.envs.models.tiny_gguf import write_gguf
+from tests.base.models.tiny_gguf import write_gguf
 
 MAKE = (
-    "import sys;from tokengym.envs.models import located;"
+    "import sys;from tokengym.base.models import located;"
     "print('ready', flush=True);print(located(sys.argv[1]))"
 )
 

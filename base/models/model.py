@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.errors import PretrainedError
-from tokengym.envs.files import read_json
-from tokengym.envs.models.gguf import RECORD, dequantised, is_cached, weights_hash
-from tokengym.envs.registry import Registry
+from tokengym.base.errors import PretrainedError
+from tokengym.base.files import read_json
+from tokengym.base.models.gguf import RECORD, dequantised, is_cached, weights_hash
+from tokengym.base.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957; Apache-2.0) from the registry."""
 
-from tokengym.envs.models.model import StoredModel, register_model
+from tokengym.base.models.model import StoredModel, register_model
 
 MINILM = register_model(
     StoredModel(

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from tokengym.agents.policy.language_model import load_causal_lm
-from tokengym.envs.errors import PretrainedError
-from tokengym.envs.pretrained import from_pretrained
+from tokengym.base.errors import PretrainedError
+from tokengym.base.pretrained import from_pretrained
 from tokengym.rewards import ABCD, RewardModel
 from tokengym.rewards.models.loading import load_tokenizer
 
@@ -215,15 +215,15 @@ def test_weights_and_tokenizers_are_the_stored_ones(tmp_path: Path) -> None:
 
 
 def test_models_are_read_in_one_place() -> None:
-    """Every class of transformers is given to `from_pretrained` of envs/pretrained.py.
+    """Every class of transformers is given to `from_pretrained` of base/pretrained.py.
 
     GGUF files, which hold no code, are read where they become folders.
     """
     call = re.compile(r"(?:Auto\w+|auto_class|GPT2\w*)\.from_pretrained\(")
     found = [
         path.relative_to(PRODUCT).as_posix()
-        for folder in ("envs", "rewards", "agents", "evaluation", "scripts/commands")
+        for folder in ("base", "envs", "rewards", "agents", "evaluation", "scripts/commands")
         for path in sorted((PRODUCT / folder).rglob("*.py"))
         if call.search(path.read_text(encoding="utf-8"))
     ]
-    assert found == ["envs/models/gguf.py", "envs/pretrained.py"]
+    assert found == ["base/models/gguf.py", "base/pretrained.py"]

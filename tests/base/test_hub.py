@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from tokengym.envs.errors import DatasetError, PretrainedError
-from tokengym.envs.pretrained import from_pretrained
+from tokengym.base.errors import DatasetError, PretrainedError
+from tokengym.base.pretrained import from_pretrained
 from tokengym.envs.prompts.loading import load_prompts
 
 COMMIT = "1" * 40

@@ -16,8 +16,8 @@ from operator import index
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
-from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import did_you_mean
+from tokengym.base.errors import SettingsError
+from tokengym.base.registry import did_you_mean
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -6,7 +6,7 @@ All derive from ``ValueError``, so that ``except ValueError`` catches them, apar
 
 import gymnasium
 
-from tokengym.envs.render import printable
+from tokengym.base.text import printable
 
 
 class TokenGymError(ValueError):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tokengym.envs.errors import PretrainedError
-from tokengym.envs.files import read_json
-from tokengym.envs.models import MODELS, located
-from tokengym.envs.registry import did_you_mean
+from tokengym.base.errors import PretrainedError
+from tokengym.base.files import read_json
+from tokengym.base.models import MODELS, located
+from tokengym.base.registry import did_you_mean
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weights in Python's pickle format, which may run code when it is read."""

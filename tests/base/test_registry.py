@@ -9,9 +9,10 @@ import pytest
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.agents.ppo.weights import WEIGHTS
+from tokengym.base.errors import PromptError
+from tokengym.base.registry import Registry, did_you_mean
+from tokengym.base.words import Word
 from tokengym.envs import SettingsError
-from tokengym.envs.errors import PromptError
-from tokengym.envs.registry import Registry, Word, did_you_mean
 from tokengym.envs.tasks import TASKS
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.rewards.attribution.kinds import KINDS
@@ -55,10 +56,10 @@ def test_near_matches_are_computed_in_one_place():
             if isinstance(node, ast.Attribute | ast.Name):
                 yield node.attr if isinstance(node, ast.Attribute) else node.id
 
-    folders = ("envs", "rewards", "agents", "evaluation", "lab", "scripts", "tokengym")
+    folders = ("base", "envs", "rewards", "agents", "evaluation", "lab", "scripts", "tokengym")
     files = [path for name in folders for path in (ROOT / name).rglob("*.py")]
     using = {path.resolve() for path in files if "get_close_matches" in uses(path)}
-    assert using == {(ROOT / "envs/registry.py").resolve()}
+    assert using == {(ROOT / "base/registry.py").resolve()}
     shown = {"b": "B (the second)"}
     assert did_you_mean("bb", ["a", "b"], shown=shown) == "did you mean B (the second)? "
 

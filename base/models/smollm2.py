@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct (Allal et al. 2025, arXiv:2502.02737; Apache-2.0) from the registry."""
 
-from tokengym.envs.models.gguf import dequantised
-from tokengym.envs.models.model import StoredModel, register_model
+from tokengym.base.models.gguf import dequantised
+from tokengym.base.models.model import StoredModel, register_model
 
 SOURCE = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """SHA-256 of the file in version 0.1.2 of the package."""

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tokengym.envs.errors import CheckpointError, FolderInUseError, StorageError
-from tokengym.envs.files import (
+from tokengym.base.errors import CheckpointError, FolderInUseError, StorageError
+from tokengym.base.files import (
     LOCK,
     is_leftover,
     locked,
@@ -141,7 +141,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from tokengym.envs.files import locked
+from tokengym.base.files import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tokengym.envs.errors import StorageError
-from tokengym.envs.files import locked, replacing, write_text, writing
+from tokengym.base.errors import StorageError
+from tokengym.base.files import locked, replacing, write_text, writing
 
 resource = pytest.importorskip("resource")  # which Windows lacks
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tokengym.envs.errors import BundleError, SettingsError
-from tokengym.envs.files import parse_json
-from tokengym.envs.models import located
-from tokengym.envs.pretrained import from_pretrained
-from tokengym.envs.prompts.prompt import Prompt, PromptSet
-from tokengym.envs.registry import did_you_mean
+from tokengym.base.errors import BundleError, SettingsError
+from tokengym.base.files import parse_json
+from tokengym.base.models import located
+from tokengym.base.pretrained import from_pretrained
+from tokengym.base.prompt import Prompt, PromptSet
+from tokengym.base.registry import did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +34,7 @@ PARTS = {
     "gold_model": "gold_model",
     "judge": "judge",
 }
-_ASSETS = Path(str(resources.files("tokengym.envs"))) / "assets"
+_ASSETS = Path(__file__).parent / "assets"
 _BUILDER = "python -m tokengym.scripts.build_models"
 
 

@@ -1,0 +1,1 @@
+"""What every floor stands on: words and their registry, settings, errors, files, stored models."""

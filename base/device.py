@@ -1,0 +1,87 @@
+"""The device and precision that "auto" stands for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+
+_preferred = _precision = "auto"
+
+
+@contextmanager
+def preferred_device(device: str, dtype: str = "auto") -> Iterator[None]:
+    """Let "auto" stand for a device within a block, in all threads; "auto" changes nothing.
+
+    Args:
+        device: As for `select_device`.
+        dtype: Precision of a `shared_backbone`, "float32" or "bfloat16", which is the policy's; so
+            reward models on the policy's backbone take no weights of their own.
+
+    Raises:
+        ValueError: as `select_device`.
+    """
+    global _preferred, _precision
+    select_device(device)
+    before = _preferred, _precision
+    _preferred = _preferred if device == "auto" else device
+    _precision = _precision if dtype == "auto" else dtype
+    try:
+        yield
+    finally:
+        _preferred, _precision = before
+
+
+def auto_device() -> str:
+    """Return what "auto" stands for: "auto" itself unless a device is preferred."""
+    return _preferred
+
+
+def auto_precision() -> str:
+    """Return the precision of a `shared_backbone`; "auto" leaves it to `load_dtype`."""
+    return _precision
+
+
+def select_device(device: str | torch.device) -> torch.device:
+    """Return the device; "auto" is the preferred one, or the GPU if there is one.
+
+    Raises:
+        ValueError: if it is unknown, or a GPU that this machine lacks.
+    """
+    if device == "auto":
+        device = _preferred
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}"
+        ) from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {device!r} is not available: torch sees {torch.cuda.device_count()} GPUs; "
+            "pass 'auto' or 'cpu'"
+        )
+    return chosen
+
+
+def use_device(arguments: "TrainingArguments", device: torch.device) -> None:
+    """Make the Trainer use one GPU, which its arguments cannot name; otherwise it uses them all.
+
+    Args:
+        arguments: Changed in place. Those of a launcher's process keep the GPU it was given.
+        device: A GPU; any other device changes nothing.
+    """
+    state = arguments.distributed_state if arguments.device.type == "cuda" else None
+    if device.type != "cuda" or state is None or state.num_processes > 1:
+        return
+    device = torch.device("cuda", device.index or 0)
+    torch.cuda.set_device(device)
+    state.device = device
+    arguments.__dict__["_setup_devices"] = device  # the value of a cached property
+    arguments._n_gpu = 1

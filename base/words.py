@@ -1,0 +1,63 @@
+"""Words that a user types: a name with options, or an object of a file with options."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Word:
+    """A user's word for one thing, taken apart."""
+
+    text: str
+    """As it was written."""
+    name: str
+    """Registered name, or that of an object in ``file``."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Options by name: numbers, switches and texts."""
+    file: Path | None = None
+    """File of the user's own that defines the object; None for registered names."""
+
+    @property
+    def without_options(self) -> str:
+        """The word up to its options: "abc", "rules.py:Half"."""
+        return f"{self.file}:{self.name}" if self.file else self.name
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def split_file_word(text: str) -> tuple[Path, str, str] | None:
+    """Return file, name and options of "file.py:Name:option=value"; None for any other word.
+
+    Example:
+        >>> split_file_word("rules.py:Half:share=0.5")[1:], split_file_word("abc:beta=1")
+        (('Half', 'share=0.5'), None)
+    """
+    file, dot, rest = text.partition(".py:")
+    if not dot:
+        return None
+    name, _, options = rest.partition(":")
+    return Path(f"{file}.py"), name, options
+
+
+def name_of(text: str) -> str:
+    """Return a word without its options.
+
+    Example:
+        >>> name_of("abc:beta=1"), name_of("rules.py:Half:share=0.5")
+        ('abc', 'rules.py:Half')
+    """
+    in_file = split_file_word(text)
+    return f"{in_file[0]}:{in_file[1]}" if in_file else text.partition(":")[0]
+
+
+def option_value(text: str) -> Any:
+    """Return the number, switch or text that an option's value is."""
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
