@@ -14,6 +14,7 @@ from tokengym.base.models import located
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.base.registry import did_you_mean
+from tokengym.base.user_code import check_module, check_saved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +53,7 @@ class Bundle:
 
     Raises:
         BundleError: if the folder or its ``bundle.json`` is missing, or the latter is damaged.
+        UntrustedCodeError: if its settings name a file of code, or a module to import.
     """
 
     path: Path
@@ -85,6 +87,7 @@ class Bundle:
                 f"{str(file)!r} has format {manifest.get('format')!r}, not {FORMAT}; "
                 f"build it again with {_BUILDER}"
             )
+        _check_words(manifest, file)
         return manifest
 
     @property
@@ -213,6 +216,30 @@ class Bundle:
             kind: Of environments ("options"), of training, of evaluation or of a comparison.
         """
         return dict(self.manifest.get(kind, {}))
+
+
+def _check_words(manifest: Mapping[str, Any], file: Path) -> None:
+    """Refuse a bundle whose settings are of another kind, or stand for code.
+
+    Raises:
+        BundleError: naming the entry that is no mapping, or the env that is no text.
+        UntrustedCodeError: naming the code: a bundle may be somebody else's.
+    """
+    for name in ("models", *get_args(SettingsKind)):
+        if not isinstance(manifest.get(name, {}), dict):
+            raise BundleError(
+                f"{name} of {str(file)!r} must be an object of settings by name, got "
+                f"{manifest[name]!r}; build it again with {_BUILDER}"
+            )
+        check_saved(manifest.get(name, {}), file)
+    env = manifest.get("env")
+    if env is not None and not isinstance(env, str):
+        raise BundleError(
+            f"env of {str(file)!r} must be an environment's name, got {env!r}; build it again "
+            f"with {_BUILDER}"
+        )
+    check_saved(env, file)
+    check_module(env or "", file)
 
 
 def bundled(task: str) -> Bundle:

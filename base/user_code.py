@@ -167,6 +167,19 @@ def check_saved(
         )
 
 
+def check_module(env: str, source: Path | str, *, trust_code: bool = False) -> None:
+    """Refuse an id of a saved folder that has Gymnasium import a module: "module:Id-v0".
+
+    Raises:
+        UntrustedCodeError: naming it.
+    """
+    if ":" in env and not split_file_word(env) and not trust_code:
+        raise UntrustedCodeError(
+            f"{source} names the env {env}, for which a module is imported: only your own --env or "
+            "--trust-code (trust_code=True) does that; read the module first"
+        )
+
+
 def named_object(text: str) -> tuple[Path, str] | None:
     """Return the file, with its links followed, and the object of "file.py:Name"; else None."""
     in_file = split_file_word(text)

@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from tokengym.envs.mdp import TokenMdp, state_of
+from tokengym.base.memory import check_memory
+from tokengym.envs.mdp import TOKEN_BYTES, TokenMdp, state_of
 from tokengym.envs.prompts.sampler import (
     PromptSampler,
     draw_uniform,
@@ -30,6 +31,9 @@ class EpisodeBatch:
     def __init__(self, mdp: TokenMdp, num_envs: int) -> None:
         self.mdp = mdp
         self.num_envs = num_envs
+        check_memory(
+            "max_new_tokens", mdp.settings.max_new_tokens, bytes_each=TOKEN_BYTES * num_envs
+        )
         self.all_rows: Rows = np.arange(num_envs)
         self.ids = np.full((num_envs, mdp.width), mdp.pad_id, dtype=np.int64)
         self.attention = np.zeros((num_envs, mdp.width), dtype=np.int8)

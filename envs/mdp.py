@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, RenderModeError, SettingsError, StateError
+from tokengym.base.memory import check_memory
 from tokengym.base.prompt import Messages, Metadata, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
@@ -55,6 +56,9 @@ STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """What the entries of a state must be, but for the generators'."""
 STATE_KEYS = frozenset({*STATE_FIELDS, "sampler", "np_random"})
 
+TOKEN_BYTES = 64
+"""Least memory that a token of a response takes in an environment: ids, mask, copies, rewards."""
+
 
 class TokenMdp:
     """Immutable rules of token generation: spaces, legal tokens, ends, prompts.
@@ -74,6 +78,7 @@ class TokenMdp:
         prompts: PromptSet | Sequence[str | Prompt | Messages],
         settings: GenerationSettings,
     ) -> None:
+        check_memory("max_new_tokens", settings.max_new_tokens, bytes_each=TOKEN_BYTES)
         self.tokenizer = tokenizer
         self.settings = settings
         self.vocab_size = len(self.tokenizer)

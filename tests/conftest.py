@@ -17,6 +17,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 if not os.environ["CUDA_VISIBLE_DEVICES"]:
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 
+pytest_plugins = ["tests.support.words"]
 session = ExitStack()
 
 

@@ -23,6 +23,7 @@ from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.base.memory import check_memory
 
 Map = Callable[[Tensor], Tensor]
 COMPACT_BELOW = 0.75
@@ -149,6 +150,8 @@ class GPT2Stream:
             (rows, 1, width, width) bool, the tokens that each one reads; None: all up to itself.
         """
         rows, width = attention_mask.shape
+        column = 2 * rows * heads[0] * heads[1] * len(self._layers) * dtype.itemsize
+        check_memory("prompt and response tokens", self._capacity, bytes_each=column)
         shape = (2, rows, heads[0], self._capacity, heads[1])
         self._caches = [Cache(self._words.new_empty(shape, dtype=dtype)) for _ in self._layers]
         self._positions = positions[:, -1]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.agents.learner import LEARNERS
-from tokengym.base.errors import SettingsError, UntrustedCodeError
+from tokengym.base.errors import SettingsError
 from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.settings import (
     as_plain,
@@ -23,7 +23,7 @@ from tokengym.base.settings import (
     left_open,
     names_of,
 )
-from tokengym.base.user_code import check_saved, shown_word
+from tokengym.base.user_code import check_module, check_saved, shown_word
 from tokengym.base.words import Word, split_file_word
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
@@ -456,19 +456,6 @@ def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
         if len(numbers := task.get("prompt_tokens") or []) == 1:
             task["prompt_tokens"] = numbers[0]
     return as_plain(TaskSettings()) | task
-
-
-def check_module(env: str, source: Path | str, *, trust_code: bool) -> None:
-    """Refuse an id of a saved folder that has Gymnasium import a module: "module:Id-v0".
-
-    Raises:
-        UntrustedCodeError: naming it.
-    """
-    if ":" in env and not split_file_word(env) and not trust_code:
-        raise UntrustedCodeError(
-            f"{source} names the env {env}, for which a module is imported: only your own --env or "
-            "--trust-code (trust_code=True) does that; read the module first"
-        )
 
 
 def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:

@@ -19,6 +19,8 @@ from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalizati
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+MAX_THREADS = 1024
+"""Most threads of one run; more than the largest machines have processors are a mistake."""
 USUAL_ENV = "MovieReview"
 """Environment of commands that name none."""
 
@@ -40,7 +42,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         check_count(self, "lora_rank", optional=True)
-        check_count(self, "threads")
+        check_count(self, "threads", most=MAX_THREADS)
         check_choice(self, "dtype", ("auto", "float32", "bfloat16"))
 
     @contextmanager

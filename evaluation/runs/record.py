@@ -1,5 +1,6 @@
 """Record of one run: its measurements, its machine, its files, and an unfinished checkpoint."""
 
+import csv
 import os
 import platform
 import shutil
@@ -192,6 +193,20 @@ def read_result(folder: Path) -> dict[str, Any]:
             state = "was changed since its run ended" if file.exists() else "is missing"
             raise ValueError(f"{file} {state}; restore it, or delete {folder} and run again")
     return result
+
+
+def read_points(folder: Path) -> list[dict[str, Any]]:
+    """Return the measurements of a finished run; what was not measured is None."""
+    with (folder / "curve.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: _cell(name, cell) for name, cell in row.items()} for row in rows]
+
+
+def _cell(name: str, cell: str) -> str | float | None:
+    """Return a cell of curve.csv as it was measured."""
+    if name == "credit" or not cell:
+        return cell or None
+    return int(cell) if name in ("seed", "step", "tokens", "episodes") else float(cell)
 
 
 class UnfinishedRun:

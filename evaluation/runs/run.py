@@ -18,6 +18,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import LEARNERS, Agent
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.base.files import file_hash, locked, previous_folder, read_json, write_hashed
+from tokengym.base.text import printable
 from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+SAVED_AGENTS = ("PPO", "NLPO", "DPO", "SFT")
+"""Classes that a saved folder may name: the learners that save themselves, and nothing else of
+`tokengym.agents`."""
 
 Report = Callable[[int, Mapping[str, Any]], None]
 """Told (step of the curve, its last point)."""
@@ -415,12 +420,13 @@ def load_agent(
         except (OSError, ValueError):
             continue
         name = record.get("algorithm") if isinstance(record, dict) else None
-        if isinstance(name, str) and name in agents.__all__:
+        if isinstance(name, str) and name in SAVED_AGENTS:
             return _loaded(getattr(agents, name), path, trust_code)
         if isinstance(name, str):
             raise ValueError(
-                f"{path} was saved by {name}, which is none of tokengym's agents; name its class: "
-                f"--agent-class path/to/file.py:{name}"
+                f"{path} was saved by {printable(name)}, which is none of tokengym's agents that "
+                f"are saved ({', '.join(SAVED_AGENTS)}); name its class: --agent-class "
+                f"path/to/file.py:{printable(name)}"
             )
     raise ValueError(
         f"{path} holds no saved agent; name a folder that tokengym train or agent.save wrote"

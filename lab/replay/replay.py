@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.files import read_hashed, read_jsonl, write_csv
 from tokengym.base.settings import as_plain, from_plain
-from tokengym.base.user_code import check_saved, code_hash, named_object
+from tokengym.base.user_code import check_module, check_saved, code_hash, named_object
 from tokengym.base.words import split_file_word
 from tokengym.envs import (
     Episode,
@@ -30,7 +30,7 @@ from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
-from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, check_module, task_of_file
+from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, task_of_file
 from tokengym.evaluation.runs.defaults import TrainingSettings, usual_env, usual_lengths
 from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.user_code import changed_files

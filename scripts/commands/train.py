@@ -78,8 +78,8 @@ def train(
             from whole scores use its scorer alone.
         agent: How the policy learns.
         seed: Seed of everything random.
-        out: A new folder, or that of the same command stopped, which is then resumed: the agent in
-            agent/, the figures beside it (default: runs/train-...).
+        out: A new folder, or that of the same command, which is then continued where it stopped, or
+            found complete: the agent in agent/, the figures beside it (default: runs/train-...).
         track: Pass the log and the evaluations on to a tracker; each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
         training: How the policy is trained.
@@ -92,6 +92,7 @@ def train(
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
     from tokengym.evaluation.runs.defaults import task_name, usual_env
     from tokengym.evaluation.runs.progress import Board
+    from tokengym.evaluation.runs.record import clear_finished
     from tokengym.evaluation.runs.run import join_run, run
     from tokengym.scripts.commands.show import say
 
@@ -106,11 +107,20 @@ def train(
     )
     (name,) = config.names
     check_tracker(track)
-    processes = join_run(training)
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
+    trained = _trained(config, out)  # looked at by all processes before one of them writes
+    processes = join_run(training)
+    console = Console(quiet=not processes.is_main)
+    if trained is not None:
+        if processes.is_main:
+            clear_finished(run_folder(out, name, seed))
+            say(
+                console, f"{out} is complete: it holds this very run, and nothing was trained again"
+            )
+            _show(console, config, out, trained, with_references=not processes.saves_together)
+        return
     if processes.is_main:
         _prepare(config, out)
-    console = Console(quiet=not processes.is_main)
     with Board(console, total=1, done=0, steps=training.last_step) as board:
         board.start((name, seed))
         record = run(
@@ -124,19 +134,65 @@ def train(
             track=track,
         )
         board.finish((name, seed), None)
-    if not processes.is_main:
-        return
-    _show_curve(console, record.curve)
-    if agent == "best-of-n":
+    if processes.is_main:
+        _show(console, config, out, record.curve, with_references=not processes.saves_together)
+
+
+def _show(
+    console: "Console",
+    config: "ComparisonConfig",
+    out: Path,
+    curve: list[dict[str, Any]],
+    *,
+    with_references: bool,
+) -> None:
+    """Print what a run gave, and where it is.
+
+    Args:
+        console: Where to print.
+        config: The run's settings.
+        out: Its folder.
+        curve: Its measurements.
+        with_references: Whether to draw what needs no training too; models that are shared out
+            among processes may be too large for one.
+    """
+    from tokengym.evaluation.runs.config import run_folder
+    from tokengym.scripts.commands.show import say
+
+    _show_curve(console, curve)
+    if config.training.agent == "best-of-n":
         from tokengym.agents.losses.ranking import best_of_n_kl_bound
 
-        n = training.last_step
+        n = config.training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
     else:
         say(console, f"{out / 'agent'}  the agent")
-    say(console, f"{run_folder(out, name, seed)}  its curve")
-    if not processes.saves_together:  # models that are shared out may be too large for one process
-        _show_references(console, config, out, record.curve[-1])
+    say(console, f"{run_folder(out, config.names[0], config.first_seed)}  its curve")
+    if with_references:
+        _show_references(console, config, out, curve[-1])
+
+
+def _trained(config: "ComparisonConfig", out: Path) -> list[dict[str, Any]] | None:
+    """Return the curve of this very run if it is finished in a folder, else None.
+
+    Raises:
+        ValueError: if the folder holds it with other settings, or its files were changed.
+    """
+    from tokengym.evaluation.runs.config import differences, run_folder
+    from tokengym.evaluation.runs.record import read_points, read_result
+
+    folder = run_folder(out, config.names[0], config.first_seed)
+    if not (folder / "run.json").is_file():
+        return None
+    result = read_result(folder)
+    if result["status"] != "finished":
+        return None
+    if differ := differences(result.get("settings", {}), config.as_dict()):
+        raise ValueError(
+            f"{out} holds a finished run of other settings: {'; '.join(differ)}. Name another "
+            "folder with --out"
+        )
+    return read_points(folder)
 
 
 def _show_references(

@@ -22,6 +22,7 @@ from tokengym.envs import (
 )
 from tokengym.envs.tasks import TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
+from tokengym.scripts.cli import main
 
 
 def build(task: str, **options: Any) -> Any:
@@ -270,3 +271,35 @@ def test_a_tokenizer_of_the_callers_is_read_every_time(tokenizer: Any, folder: P
     after = TokenGenerationEnv(**arguments)
     shown = [env.reset(options={"prompt_id": 0})[0]["input_ids"][:2] for env in (before, after)]
     assert [ids.tolist() for ids in shown] == [[3, 4], [7, 4]]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "said"),
+    [
+        ("env", "evil:tokengym/Oracle-v0", "names the env evil:tokengym/Oracle-v0, for which a"),
+        ("env", "evil:Oracle-v0", "names the env evil:Oracle-v0, for which a module is imported"),
+        ("env", "evil.py:Evil", r"names code, .*evil\.py:Evil"),
+        ("training", {"advantage": "evil.py:Evil"}, r"names code, .*evil\.py:Evil"),
+        ("evaluation", {"toxicity": ["evil.py:Evil"]}, r"names code, .*evil\.py:Evil"),
+        ("comparison", {"rewards": ["sparse", "evil.py:Evil"]}, r"names code, .*evil\.py:Evil"),
+        ("options", {"stop_strings": {"evil.py:Evil": 1, "a": "evil.py:Evil"}}, "names code"),
+        ("models", {"policy": "evil.py:Evil"}, "names code"),
+        ("env", 3, "env of .* must be an environment's name, got 3"),
+        ("training", [1], r"training of .* must be an object of settings by name, got \[1\]"),
+    ],
+)
+def test_words_of_a_bundle_run_no_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str, value: Any, said: str
+) -> None:
+    for name in ("evil.py", "Evil.py"):
+        (folder.parent / name).write_text("open('ran', 'w').close()\nEvil = None\n")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.syspath_prepend(str(folder.parent))
+    manifest = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**manifest, entry: value}))
+    for command in ("evaluate", "train", "compare"):
+        assert main([command, "--bundle", str(folder), "--env", "MovieReview"]) == 2
+        assert main([command, "--bundle", str(folder)]) == 2
+    with pytest.raises(TokenGymError, match=said):
+        Bundle(folder)
+    assert not (folder.parent / "ran").exists()

@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from tests.agents.test_checkpoint import rehash, rewrite
 from tests.campaign.garbled import call, kept_folder
 from tests.campaign.outcome import LostError, Outcome, try_cases
+from tokengym import agents
+from tokengym.base.bundle import bundled
 from tokengym.lab.publish import from_hub
 from tokengym.lab.replay.explore_requests import ExplorePage
 
@@ -64,6 +66,10 @@ COMMANDS = (
     "report {run} --out {out}",
     "from_hub",
     "explore",
+    "evaluate --bundle {bundle} --episodes 2",
+    "train --bundle {bundle} --steps 1 --batch-size 4 --eval-episodes 2 --out {out}",
+    "compare --bundle {bundle} --seeds 1 --steps 1 --jobs 1 --eval-episodes 2 --out {out}",
+    "collect --bundle {bundle} --num-prompts 2 --n 2 --out {out}.jsonl",
 )
 LEARNERS = {"ppo": ["--steps", "2"], "dpo": ["--num-prompts", "4", "--n", "2", "--epochs", "1"]}
 """Learners whose agents are changed, one of each format."""
@@ -206,14 +212,50 @@ def a_setting(run: Path, random: np.random.Generator) -> str:
     return f"{key}={value!r} in run.json"
 
 
+def a_name(run: Path, random: np.random.Generator) -> str:
+    """Have the checkpoint name something else of `tokengym.agents` as its class."""
+    name = str(one_of(random, (*agents.__all__, "__getattr__", "import_module", "x", WORD)))
+    rewrite(run / "agent", {"algorithm": name})
+    return f"algorithm {name}"
+
+
+def a_number(run: Path, random: np.random.Generator) -> str:
+    """Store a number that no machine has the memory or the time for."""
+    (file,) = run.glob("*/seed-0/run.json")
+    record = json.loads(file.read_text())
+    name = str(one_of(random, ("max_new_tokens", "threads", "batch_size")))
+    value = one_of(random, (10**9, 10**12, 2**63, 10**30))
+    record["settings"]["training"][name] = value
+    file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))
+    (run / "comparison.json").write_text(json.dumps(record["settings"]))
+    return f"{name}={value}"
+
+
+def a_bundle(run: Path, random: np.random.Generator) -> str:
+    """Have a setting of the bundle beside the run name code, or be of another kind."""
+    file = run.parent / "bundle" / "bundle.json"
+    manifest = json.loads(file.read_text())
+    kind = str(one_of(random, ("env", "options", "training", "evaluation", "comparison", "models")))
+    if kind == "env":
+        value = one_of(random, (WORD, "evil:tokengym/Oracle-v0", "evil:evil/Evil-v0", *JUNK))
+    else:
+        names = ("advantage", "advantage_weight", "agent", "rewards", "toxicity", "policy", "x")
+        words = (WORD, [WORD], "evil:Evil", *JUNK)
+        value = one_of(random, ({str(one_of(random, names)): one_of(random, words)}, *JUNK))
+    file.write_text(json.dumps({**manifest, kind: value}))
+    return f"bundle {kind}={value!r}"
+
+
 ATTACKS: tuple[Callable[[Path, np.random.Generator], str], ...] = (
     *(a_word, a_link, a_configuration, weights, a_pickle, nesting, a_record, a_setting),
+    *(a_name, a_number),
 )
 
 
 def read(command: str, base: Path) -> tuple[int, str]:
     """Read a folder; return the exit code and what was printed."""
     paths = {"run": base / "run", "other": trained("ppo") / "agent", "out": base / "out"}
+    paths["bundle"] = base / "bundle"
     try:
         if command == "from_hub":
             from_hub(base / "run")
@@ -236,9 +278,11 @@ def one_folder(random: np.random.Generator) -> None:
         (base / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nEvil = None\n")
         shutil.copytree(run, base / "run")
         attack, command = one_of(random, ATTACKS), str(one_of(random, COMMANDS))
-        told = (
-            f"{command.format(run='run', other='other', out='out')}, {attack(base / 'run', random)}"
-        )
+        if "{bundle}" in command:
+            shutil.copytree(bundled("movie_review").path, base / "bundle")
+            attack = a_bundle
+        named = command.format(run="run", other="other", out="out", bundle="bundle")
+        told = f"{named}, {attack(base / 'run', random)}"
         status, printed = read(command, base)
         if ran.exists():
             raise LostError(f"{told}: its code ran")

@@ -104,11 +104,37 @@ def test_training_killed_while_it_writes_its_results_resumes(
     assert (tmp_path / "killed" / "agent").is_dir()
     assert main(arguments("killed")) == 0
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
-    assert main(arguments("killed")) == 2  # finished: its folder is refused
+    assert main(arguments("killed")) == 0  # finished: it says so, and changes nothing
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+def test_training_killed_while_it_draws_its_reference_samples_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    arguments = [*COMMANDS["ppo"], "--reference-samples", "16", "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr("tokengym.evaluation.runs.run.draw_references", kill)
+        with pytest.raises(Killed):
+            main(arguments)
+    trained = results(tmp_path / "run")
+    assert "best of" not in capsys.readouterr().out
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "is complete" in printed
+    assert "untrained, best of 16" in printed
+    assert (tmp_path / "run" / "reference_samples" / "run.json").is_file()
+    after = results(tmp_path / "run")
+    assert {name: after[name] for name in trained} == trained
 
 
 def test_nothing_of_a_hostile_folder_runs():
-    assert foreign(16, seed=7000).lost == []
+    assert foreign(24, seed=7000).lost == []
 
 
 def test_code_of_a_folder_that_runs_is_found():

@@ -280,6 +280,8 @@ def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
     assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
+    assert "holds a finished run of other settings: " in capsys.readouterr().err
+    assert main(["train", "--reward", "red", "--out", str(out)]) == 2
     assert "already exists; name a new folder" in capsys.readouterr().err
 
 

@@ -1,0 +1,64 @@
+"""Numbers that the memory at hand bounds."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from tokengym.base.errors import SettingsError
+from tokengym.base.memory import check_memory
+from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.scripts.cli import main
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play a machine with 64,000 bytes of memory."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64_000))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_largest_value_fits_and_one_more_is_refused():
+    check_memory("texts", 640, bytes_each=100)
+    with pytest.raises(SettingsError, match=r"texts must be at most 640 with .* got 641"):
+        check_memory("texts", 641, bytes_each=100)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_response_that_memory_cannot_hold_is_refused(tokenizer: Any):
+    make: dict[str, Any] = {"tokenizer": tokenizer, "prompts": ["a"]}
+    TokenGenerationEnv(**make, max_new_tokens=1000)
+    with pytest.raises(SettingsError, match="max_new_tokens must be at most 1,000 with"):
+        TokenGenerationEnv(**make, max_new_tokens=1001)
+    TokenGenerationVectorEnv(num_envs=10, **make, max_new_tokens=100)
+    with pytest.raises(SettingsError, match="max_new_tokens must be at most 100 with"):
+        TokenGenerationVectorEnv(num_envs=10, **make, max_new_tokens=101)
+
+
+def test_threads_are_bounded():
+    assert TrainingSettings(threads=1024).threads == 1024
+    with pytest.raises(SettingsError, match="threads must be an integer within 1 and 1024, got"):
+        TrainingSettings(threads=10**9)
+
+
+def test_a_stored_length_is_checked_like_a_typed_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    tiny = ["--steps", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
+    run = tmp_path / "run"
+    assert main(["train", *tiny, "--reference-samples", "0", "--out", str(run)]) == 0
+    (file,) = run.glob("*/seed-0/run.json")
+    record = json.loads(file.read_text())
+    record["settings"]["training"]["max_new_tokens"] = 10**12
+    file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))
+    capsys.readouterr()
+    for command in (
+        ["evaluate", str(run / "agent"), "--episodes", "2"],
+        ["replay", "--agent", str(run / "agent"), "--rewards", "sparse", "--out", str(tmp_path)],
+    ):
+        assert main(command) == 2
+        assert "max_new_tokens must be at most" in capsys.readouterr().err
