@@ -316,14 +316,15 @@ def best_of(ways: Sequence[Row], price: float) -> Row:
     return {**best, "objective": objective(best)}
 
 
-def left(gain: float, ways: Sequence[Row], price: float) -> float:
+def left(level: float, ways: Sequence[Row], price: float) -> float:
     """Return the share of the way from the untrained policy to the best of n that is left.
 
-    left = 1 - gain / (best of n - one response), all of score - c KL: 1 is no training, 0 as good
-    as the best of n, below 0 beyond it. The gain is over the untrained policy on the same prompts
-    and random numbers, so that their luck is not counted.
+    left = (best of n - level) / (best of n - one response), all levels of score - c KL: 1 is no
+    training, 0 as good as the best of n, below 0 beyond it. Both ends are those of the table of
+    best-of-n; a run's own start, drawn once for each prompt, is not mixed with them.
     """
-    return 1.0 - gain / (float(best_of(ways, price)["objective"]) - float(ways[0]["score"]))
+    best = float(best_of(ways, price)["objective"])
+    return (best - level) / (best - float(ways[0]["score"]))
 
 
 def lines_table(ways: Sequence[Row], bounds: Sequence[Row]) -> str:
@@ -360,7 +361,7 @@ def variants_table(rows: Sequence[Row], ways: Sequence[Row]) -> str:
                 lines.append(
                     [
                         *(label, f"{price:g}", ", ".join(f"{row['seed']:g}" for row in ends)),
-                        *(f"**{number(now)}**", f"{gain:+.2f}", f"{left(gain, ways, price):.0%}"),
+                        *(f"**{number(now)}**", f"{gain:+.2f}", f"{left(now, ways, price):.0%}"),
                         *(number(mean([row[name] for row in ends])) for name in names),
                         f"{mean(known):.2f}" if known else "\u2013",
                     ]
@@ -395,13 +396,12 @@ def goals_table(rows: Sequence[Row], ways: Sequence[Row], earlier: Sequence[Row]
             if row["step"] == last:
                 cells.setdefault((row["kl_in"], row["rate"]), []).append(objective(row))
         before = max(map(mean, cells.values()))
-        gain = before - mean([row["score"] for row in exact if not row["step"]])
-        line = [f"{price:g}", number(before), f"{left(gain, ways, price):.0%}"]
+        line = [f"{price:g}", number(before), f"{left(before, ways, price):.0%}"]
         for variant in (CHOSEN, NEAREST):
-            starts, ends = _points(rows, variant, price, fresh=True)
+            _, ends = _points(rows, variant, price, fresh=True)
             if ends:
                 now = mean([objective(row) for row in ends])
-                share = left(now - mean([row["score"] for row in starts]), ways, price)
+                share = left(now, ways, price)
                 seeds = ", ".join(f"{row['seed']:g}" for row in ends)
                 line += [f"**{number(now)}**", f"{share:.0%}", VARIANTS[variant][0], seeds]
                 break
