@@ -49,7 +49,7 @@ def test_a_gain_is_over_the_runs_own_start():
     start = {**about, "step": 0.0, "score": -0.25, "gold_score": 0.0, "kl": 0.0}
     end = {**about, "step": 9.0, "score": 1.0, "gold_score": 0.25, "kl": 1.0}
     (line,) = study.variants_table([start, end], WAYS).splitlines()[2:]
-    assert line.endswith("| 0.5 | 7 | **0.500** | +0.75 | 25% | 1.00 | 0.250 | 1.00 | 0.50 |")
+    assert line.endswith("| 0.5 | 7 | **0.500** | +0.75 | 50% | 1.00 | 0.250 | 1.00 | 0.50 |")
 
 
 def test_a_run_spends_no_more_than_its_tokens():
