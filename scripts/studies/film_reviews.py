@@ -15,6 +15,7 @@ import csv
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,6 +50,7 @@ from tokengym.scripts.studies.tables import (
     fill,
     markdown_table,
     mean,
+    page_wide,
     student_mean,
 )
 
@@ -318,14 +320,20 @@ def page(docs: Docs = DOCS) -> None:
             "protocol-lines": lines_table(lines),
             "protocol-rates": rates_table(book, cells(corpus)),
             "protocol-levels": levels_table(book, cells(corpus), lines),
-            "protocol-differences": differences_table(book, cells(corpus)),
         }
+        tables |= page_wide(partial(tested_tables, corpus, rows, book))
         if corpus == "imdb":
             earlier = EARLIER_TABLES.items()
             tables |= {name: earlier_table(docs, *measure) for name, measure in earlier}
-        else:
-            tables["protocol-sparse"] = sparse_table(rows, book, cells(corpus))
         fill(docs / f"{corpus}.md", tables)
+
+
+def tested_tables(corpus: str, rows: Sequence[Row], book: Ledger) -> dict[str, str]:
+    """Return the tables with differences by the protocol, which are corrected together."""
+    tables = {"protocol-differences": differences_table(book, cells(corpus))}
+    if corpus != "imdb":
+        tables["protocol-sparse"] = sparse_table(rows, book, cells(corpus))
+    return tables
 
 
 def tried(book: Ledger, cells: Sequence[Cell]) -> list[ledger.Cell]:

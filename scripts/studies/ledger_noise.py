@@ -262,10 +262,14 @@ def rows_of(
 
 
 def of_gradient(row: Mapping[str, Any]) -> str:
-    """Return the cosine and the responses of a row; "?" for a cosine that is not told to .25."""
+    """Return cosine, responses and their standard error; "?" for a cosine not known to 0.25."""
     cosine = row["cosine"]
     known = cosine is not None and np.isfinite(cosine) and row["cosine_error"] < TOLD
-    responses = f"{float(format(row['noise'], '.3g')):,.0f}"
+    responses = " \u00b1 ".join(
+        f"{float(format(row[name], '.3g')):,.0f}"
+        for name in ("noise", "noise_error")
+        if row.get(name) is not None and np.isfinite(row[name])
+    )
     return f"{cosine:.2f} / {responses}" if known else f"? / {responses}"
 
 

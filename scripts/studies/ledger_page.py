@@ -6,6 +6,8 @@ python -m tokengym.scripts.studies.ledger_page page
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +62,10 @@ from tokengym.scripts.studies.protocol import MEASURES, SPARE_SEED, Row, net, ne
 from tokengym.scripts.studies.tables import (
     NONE,
     after_holm,
-    difference,
-    fields,
     fill,
     markdown_table,
     mean,
+    page_wide,
     student_mean,
 )
 
@@ -558,19 +559,23 @@ def steps_of(ledger: Ledger) -> list[tuple[str, Cell | None]]:
 
 def steps_table(ledger: Ledger) -> str:
     """Return the steps with what each adds to the one before, paired by seed."""
+    steps = [
+        (name, cell) for name, cell in steps_of(ledger) if cell and len(ledger.areas(cell)) > 1
+    ]
+    gains = {
+        name: gain
+        for (_, before), (name, cell) in pairwise(steps)
+        if cell != before and (gain := ledger.difference(cell, before)) is not None
+    }
+    shown = after_holm(gains)
     rows = []
-    before: Cell | None = None
-    for name, cell in steps_of(ledger):
-        if cell is None or len(ledger.areas(cell)) < 2:
-            continue
-        gain = NONE if before is None else difference(fields(ledger.difference(cell, before)))
-        if cell == before:
-            gain = "nothing, the same cell"
+    for index, (name, cell) in enumerate(steps):
+        is_same = index > 0 and cell == steps[index - 1][1]
+        gain = "nothing, the same cell" if is_same else shown.get(name, NONE)
         ends = [number(mean(ledger.ends(cell, measure))) for measure in ("gold_score", "kl")]
         where = f"{label(cell.rule)}, critic {CRITIC_LABELS[cell.critic]}, {cell.gae_lambda}"
         areas = student_mean(list(ledger.areas(cell).values()))
         rows.append([name, where, f"{ledger.rate(cell):g}", areas, gain, *ends])
-        before = cell
     head = ["step", "cell", "rate", "score - c KL over the run", "added", "gold at the end", "KL"]
     return markdown_table(head, rows)
 
@@ -732,12 +737,10 @@ def _draw_points(axes: Any, points: Sequence[tuple[float, ...]], name: str) -> N
         axes.errorbar(x, middle, [middle - low, high - middle], marker="o", capsize=2, label=name)
 
 
-def page(docs: Docs = DOCS) -> None:
-    """Fill the page from the published csv files."""
-    ledger = published(docs)
-    ways = read_rows(docs / FOLDER / WAYS, text=())
+def result_tables(ledger: Ledger, ways: Sequence[Row]) -> dict[str, str]:
+    """Return the page's tables of training, by name."""
     settings = settings_with_runs(ledger)
-    tables = {
+    return {
         "steps": steps_table(ledger),
         "areas": areas_table(ledger, settings),
         "differences": differences_table(ledger, settings),
@@ -748,6 +751,13 @@ def page(docs: Docs = DOCS) -> None:
         "longer": longer_table(ledger, ways),
         "executed": executed_table(ledger),
     }
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page from the published csv files."""
+    ledger = published(docs)
+    ways = read_rows(docs / FOLDER / WAYS, text=())
+    tables = dict(page_wide(partial(result_tables, ledger, ways)))
     for policy in POLICIES:
         file = docs / FOLDER / noise_file(policy)
         rows = read_rows(file, text=("policy", "rule")) if file.exists() else []

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,18 +104,57 @@ def corrected_difference(
     return f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
 
 
+class Family:
+    """The differences that one page tests, each once, however many of its tables show it."""
+
+    def __init__(self) -> None:
+        self._p_values: dict[PairedDifference, float] = {}
+
+    def add(self, differences: Iterable[PairedDifference]) -> None:
+        """Add differences; those that are there stay."""
+        self._p_values |= {figure: figure.p_value for figure in differences}
+
+    def corrected(self, difference: PairedDifference) -> float:
+        """Return the p-value of one of them after Holm's correction over all."""
+        adjusted = holm([*self._p_values.values()])
+        return float(adjusted[[*self._p_values].index(difference)])
+
+
+_family: ContextVar[Family | None] = ContextVar("family", default=None)
+
+
+def page_wide(make_tables: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
+    """Return the tables of a page, differences corrected over all that the page tests.
+
+    They are made twice: once to learn what is tested, once to say what is clear.
+
+    Args:
+        make_tables: Returns the tables by name; `after_holm` makes their differences.
+    """
+    token = _family.set(Family())
+    try:
+        make_tables()
+        return make_tables()
+    finally:
+        _family.reset(token)
+
+
 def after_holm(
     differences: Mapping[Key, PairedDifference], *, with_wins: bool = True
 ) -> dict[Key, str]:
     """Return differences as a table shows them, bold where clear after Holm's correction over all.
 
+    All are those of the page that `page_wide` makes, those of the table outside of one.
+
     Args:
-        differences: The differences that are tested together.
+        differences: The differences of a table.
         with_wins: Whether the pairs that are above 0 follow.
     """
     if not differences:
         return {}
-    corrected = holm([figure.p_value for figure in differences.values()])
+    family = _family.get() or Family()
+    family.add(differences.values())
+    corrected = [family.corrected(figure) for figure in differences.values()]
     return {
         key: corrected_difference(figure, p_value, with_wins=with_wins)
         for (key, figure), p_value in zip(differences.items(), corrected, strict=True)

@@ -168,7 +168,7 @@ def test_a_line_holds_a_rule_at_every_setting(tmp_path: Path) -> None:
     write_csv(noise.file_of(tmp_path, "hard"), rows, list(rows[0]))
     assert noise.table(tmp_path).splitlines()[::2] == [
         "| rule | lambda | easy: 0.3 solved | hard: 0.01 solved |",
-        "| `sparse` | 0.5 | 0.90 / 1,230 | ? / 1,230 |",
+        "| `sparse` | 0.5 | 0.90 / 1,230 ± 1 | ? / 1,230 ± 1 |",
     ]
 
 
