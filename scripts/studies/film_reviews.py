@@ -328,7 +328,7 @@ def page(docs: Docs = DOCS) -> None:
         fill(docs / f"{corpus}.md", tables)
 
 
-def tested_tables(corpus: str, rows: Sequence[Row], book: Ledger) -> dict[str, str]:
+def tested_tables(corpus: CorpusName, rows: Sequence[Row], book: Ledger) -> dict[str, str]:
     """Return the tables with differences by the protocol, which are corrected together."""
     tables = {"protocol-differences": differences_table(book, cells(corpus))}
     if corpus != "imdb":

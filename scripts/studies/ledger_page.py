@@ -571,11 +571,11 @@ def steps_table(ledger: Ledger) -> str:
     rows = []
     for index, (name, cell) in enumerate(steps):
         is_same = index > 0 and cell == steps[index - 1][1]
-        gain = "nothing, the same cell" if is_same else shown.get(name, NONE)
+        added = "nothing, the same cell" if is_same else shown.get(name, NONE)
         ends = [number(mean(ledger.ends(cell, measure))) for measure in ("gold_score", "kl")]
         where = f"{label(cell.rule)}, critic {CRITIC_LABELS[cell.critic]}, {cell.gae_lambda}"
         areas = student_mean(list(ledger.areas(cell).values()))
-        rows.append([name, where, f"{ledger.rate(cell):g}", areas, gain, *ends])
+        rows.append([name, where, f"{ledger.rate(cell):g}", areas, added, *ends])
     head = ["step", "cell", "rate", "score - c KL over the run", "added", "gold at the end", "KL"]
     return markdown_table(head, rows)
 

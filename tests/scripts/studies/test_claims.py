@@ -43,9 +43,11 @@ def test_the_end(ledger: ledger_page.Ledger):
     assert end.pairs == 5
     figure = f"{end.difference:.3f} ({end.low:.3f} to {end.high:.3f})".replace("-", "\u2212")
     assert figure in CLAIMS
-    ends = [ledger.areas(cell, at_end=True) for cell in (signed, sparse)]
-    seeds = sorted(ends[0].keys() & ends[1].keys())
-    level = equivalence(*([end[seed] for seed in seeds] for end in ends), margin=0.086)
+    signed_ends, sparse_ends = (ledger.areas(cell, at_end=True) for cell in (signed, sparse))
+    seeds = sorted(signed_ends.keys() & sparse_ends.keys())
+    level = equivalence(
+        [signed_ends[seed] for seed in seeds], [sparse_ends[seed] for seed in seeds], margin=0.086
+    )
     assert level.p_value < 0.05
 
 
