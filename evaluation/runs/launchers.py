@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from pathlib import Path
@@ -128,7 +129,8 @@ def processes() -> Any:
     before = dict(os.environ)
     os.environ.update(QUIET)
     try:
-        multiprocessing.forkserver.ensure_running()
+        with _without_ctrl_c():
+            multiprocessing.forkserver.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -200,9 +202,28 @@ def _begin(
     receiver, sender = context.Pipe(duplex=False)
     here = sys.path[:], dict(os.environ), auto_device()
     process = context.Process(target=function, args=(*work, sender, *here), name=name, daemon=True)
-    process.start()
+    with _without_ctrl_c():
+        process.start()
     sender.close()
     return process, receiver
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, not even while they import the libraries.
+
+    The terminal sends it to every process of the command. A new process inherits the signals that
+    are blocked here, so that none is delivered to it; this process gets its own afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which would unblock Ctrl-C if the start below started it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(running: Sequence[Any]) -> None:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from tokengym import __main__ as program
 from tokengym.base.device import preferred_device, select_device
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.progress import Board
@@ -493,3 +495,15 @@ def test_names_of_folders_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFi
     data = ["--num-prompts", "2", "--n", "2", "--max-new-tokens", "4"]
     assert main(["collect", *data, "--out", str(tmp_path / "c[/]d.jsonl")]) == 0
     assert main(["bench", "constant", "--quick", "--parts", "gradient", "--out", f"{out}2"]) == 0
+
+
+def test_interruption_of_the_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "tokengym.scripts.cli", Interrupted("cli"))
+    assert program.main() == 130
+    assert capsys.readouterr().err == "stopped before it began\n"

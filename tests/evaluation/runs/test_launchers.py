@@ -269,3 +269,21 @@ def test_a_run_that_is_stopped_ends_as_one_that_has_finished(
     assert handlers[signal.SIGINT] is signal.SIG_IGN
     with pytest.raises(SystemExit):
         handlers[signal.SIGTERM](signal.SIGTERM, None)
+
+
+def tell_blocked(sender: Any) -> None:
+    sender.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal mask")
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_ctrl_c_does_not_reach_a_process_that_still_imports(method: str):
+    """A server or run that imports the libraries has not yet chosen to ignore it."""
+    context: Any = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=tell_blocked, args=(sender,))
+    with launchers._without_ctrl_c():
+        process.start()
+    assert receiver.recv() is True
+    process.join()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
