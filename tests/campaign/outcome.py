@@ -135,6 +135,8 @@ def _run(arguments: list[str], printed: Path, file_size: int | None, hash_seed: 
 
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it
+    # A run of an earlier case may have started the shared server, with Ctrl-C blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if hash_seed is not None:
         os.environ["PYTHONHASHSEED"] = str(hash_seed)
     if file_size is not None:
