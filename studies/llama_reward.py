@@ -1,0 +1,107 @@
+"""A reward model of film reviews of another architecture, which nothing was chosen for.
+
+The bundled one is a GPT-2 whose recipe was picked for attention that finds opinions. This is a
+Llama (rotary positions, RMSNorm, gated layers, grouped heads) made by the same recipe on the same
+corpus: trained once, with one seed, and taken as it came.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
+
+from tokengym.base.files import write_json
+from tokengym.envs import bundled
+from tokengym.lab.makers.building.bundle_files import PromptRow
+from tokengym.lab.makers.building.language_model import train_language_model
+from tokengym.lab.makers.building.reward_model import train_reward_model
+from tokengym.lab.makers.bundles import movie_review as recipe
+from tokengym.lab.makers.corpora.movie_reviews import write_reviews
+
+LLAMA = "llama"
+SEED, LANGUAGE_STEPS, REWARD_STEPS = 1, 900, 1200
+"""The bundle's."""
+FIGURES = "figures.json"
+
+
+def build_llama(
+    folder: Path,
+    *,
+    reviews: int = recipe.REVIEWS,
+    prompts: int | None = None,
+    language_steps: int = LANGUAGE_STEPS,
+    reward_steps: int = REWARD_STEPS,
+) -> None:
+    """Write the reward model and what was measured of it, unless it is there.
+
+    It scores continuations by the bundled policy, so it learns from such samples too.
+
+    Args:
+        folder: Of model, tokenizer and figures.
+        reviews: Texts of the corpus.
+        prompts: Prompts of each split that are continued; None takes all.
+        language_steps: Optimiser steps of the language model that it begins from.
+        reward_steps: Its own.
+    """
+    if (folder / FIGURES).exists():
+        return
+    bundle: Any = bundled("movie_review")
+    tokenizer = bundle.tokenizer
+    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
+    generator = torch.Generator().manual_seed(SEED)
+    corpus = write_reviews(reviews, np.random.default_rng(SEED))
+    texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(corpus).input_ids]
+    language_model = new_llama(tokenizer)
+    train_language_model(language_model, texts, steps=language_steps, generator=generator)
+    starts = [tokenizer(row.text).input_ids for row in bundle.prompts("train")[:prompts]]
+    samples = recipe.draw_samples(policy, starts, generator)
+    gold = recipe.GoldTokens(tokenizer)
+    model = reward_model_of(language_model)
+    draw = recipe.text_drawer(texts, samples, gold, generator, tokenizer.eos_token_id)
+    train_reward_model(model, draw, steps=reward_steps)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    held_out = [
+        PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")[:prompts]
+    ]
+    figures = recipe.measure_reward_model(tokenizer, policy, model, held_out, seed=SEED)
+    write_json(folder / FIGURES, figures)
+
+
+def new_llama(tokenizer: Any) -> LlamaForCausalLM:
+    """Return an untrained Llama of the size of the bundled models."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return LlamaForCausalLM(config).eval()
+
+
+def reward_model_of(language_model: LlamaForCausalLM) -> LlamaForSequenceClassification:
+    """Return a one-logit classifier on a language model's trunk."""
+    config = type(language_model.config).from_dict(
+        {**language_model.config.to_dict(), "num_labels": 1}
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = LlamaForSequenceClassification(config).eval()
+    model.model.load_state_dict(language_model.model.state_dict())
+    return model
