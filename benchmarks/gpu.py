@@ -5,8 +5,9 @@
   limit is that of reading all weights and the cache once per step at the measured bandwidth.
 - peer: one PPO step of a GPT-2 in float32 against TRL 1.12's, by ``ppo_peer.py``, where ``--trl``
   names the folder of its package.
-- step: one PPO step by phase, with its peak memory. The update's share is 6 floating-point
-  operations per weight and token and epoch (4 with LoRA, whose frozen weights need no gradient)
+- step: one PPO step by phase, with its peak memory; the value is read from the policy's trunk or
+  by a network of its own. The update's share is 6 floating-point operations per weight, of each
+  network that learns, and token and epoch (4 with LoRA, whose frozen weights need no gradient)
   against the measured rate of a matrix product in bfloat16.
 
 The most important figures come first; one for which too little time is left is written as skipped.
@@ -95,8 +96,9 @@ class Item:
 
     An arm of a rollout begins with who writes: "generate", "dynamic" or "captured". Other words
     of an arm: "top-k" (50, with top-p 0.9), "lora", "ragged" (responses that end early); of a step,
-    "k1" (else the exact KL), "micro-batch N" (else 32), "bf16-mixed". Of both: "plain", without
-    Triton's kernels.
+    "k1" (else the exact KL), "own value network" (PPO's default; else the value is read from the
+    policy's trunk), "micro-batch N" (else 32), "bf16-mixed". Of both: "plain", without Triton's
+    kernels.
     """
 
     table: str
@@ -114,6 +116,7 @@ PLAN = (
     Item("rollout", QWEN, 256, "captured, plain", 25),
     Item("step", QWEN, 256, "exact KL, plain", 50),
     Item("step", QWEN, 256, "k1", 40),
+    Item("step", QWEN, 256, "exact KL, own value network", 50),
     Item("rollout", QWEN, 256, "captured, top-k", 25),
     Item("step", QWEN, 256, "exact KL, lora", 50),
     Item("step", QWEN, 256, "exact KL, micro-batch 16", 50),
@@ -278,6 +281,7 @@ class Bench:
             n_minibatches=sizes.n_minibatches,
             micro_batch_size=sizes.micro_batch_size if size is None else int(size[1]),
             kl_estimator="k1" if "k1" in arm else "exact",
+            value_network="own" if "own value network" in arm else "trunk",
             policy_kwargs={
                 "model": model,
                 "decoding": self.decoding,
@@ -356,6 +360,9 @@ class Bench:
         sizes, is_mixed = self.sizes, "bf16-mixed" in arm
         model = self.model(shape, torch.float32 if is_mixed else torch.bfloat16)
         weights = sum(parameter.numel() for parameter in model.parameters())
+        if "own value network" in arm:  # a second trunk, without a head
+            weights += sum(parameter.numel() for parameter in model.base_model.parameters())
+            weights -= model.get_input_embeddings().weight.numel()
         options = {"precision": "bf16-mixed"} if is_mixed else {}
         agent = self.agent(model, rows, sizes.step_tokens, arm, **options)
         phases: dict[str, list[float]] = {"rollout": [], "assign": [], "update": []}

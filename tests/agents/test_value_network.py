@@ -105,6 +105,39 @@ def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape
         torch.testing.assert_close(both[name], named[name].grad, atol=1e-6, rtol=1e-4)
 
 
+@SHAPES
+def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
+    build: Callable[..., PPO], shape: str, lora: bool
+):
+    """The networks' states are not in memory together, and no bit of a gradient changes."""
+    agent = build(shape, lora=lora, ent_coef=0.05)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    policy, critic = agent.policy, critic_of(agent)
+    count = int(experience.response_mask.sum())
+    policy.optimizer.zero_grad(set_to_none=True)
+    for part in agent.processes.parts(experience, None):
+        agent.objective()(policy, part, count, len(experience))[0].backward()  # as one loss
+    learning = policy.trained_parameters()
+    together = [None if p.grad is None else p.grad.clone() for p in learning]
+    done = []
+
+    def look(*_: Any) -> None:
+        own = policy.language_model.trunk_parameters().values()
+        done.append(all(p.grad is not None for p in own))
+
+    assert critic.network is not None
+    critic.network.model.base_model.register_forward_pre_hook(look)
+    agent._backward(experience, UpdateStats(), "here")
+    assert all(done)
+    assert len(done) == len(list(agent.processes.parts(experience, None)))
+    for parameter, expected in zip(learning, together, strict=True):
+        assert (parameter.grad is None) is (expected is None)
+        assert expected is None or parameter.grad is None or torch.equal(parameter.grad, expected)
+
+
 def test_old_values_are_the_network_s_and_bootstrap(
     build: Callable[..., PPO], make_envs: Callable[..., Any]
 ):

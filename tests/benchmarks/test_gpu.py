@@ -1,5 +1,6 @@
 """The GPU benchmark's dry run works on a CPU, so that the figures can be made where a GPU is."""
 
+import argparse
 import dataclasses
 import importlib
 import json
@@ -47,6 +48,7 @@ def test_a_dry_run_writes_both_tables(
             "exact KL, lora",
             "exact KL, micro-batch 16",
             "exact KL, ragged",
+            "exact KL, own value network",
         ),
     }
     for (table, arm), row in rows.items():
@@ -59,6 +61,18 @@ def test_a_dry_run_writes_both_tables(
     text = (tmp_path / "gpu.md").read_text()
     for (_, arm), row in rows.items():
         assert f"| {row['shape']} | 4 | {arm} | " in text
+
+
+@pytest.mark.parametrize(("arm", "network"), [("k1", "trunk"), ("k1, own value network", "own")])
+def test_an_arm_says_where_the_value_is_read(
+    arm: str, network: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gpu = importlib.import_module("gpu")
+    bench = gpu.Bench(argparse.Namespace(device="cpu", dry_run=True, repeats=1))
+    agent = bench.agent(bench.model(gpu.QWEN), 2, 3, arm)
+    assert agent.settings.value_network == network
+    assert (agent.policy.critic.network is not None) is (network == "own")
 
 
 def test_what_there_is_no_time_for_or_fails_is_a_row_that_says_so(
