@@ -16,8 +16,6 @@ import tyro
 
 from studies import forks as forks_study
 from studies import ledger_page
-from studies.cells import DOCS, Docs, command_line
-from studies.tables import fill, markdown_table
 from tokengym.base.files import read_json, write_json
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.runs.config import slug
@@ -46,6 +44,8 @@ from tokengym.lab.cards.page import (
     variant_row,
 )
 from tokengym.lab.cards.parts import bare, held_to_forks, unsettled
+from tokengym.lab.study import DOCS, Docs, command_line
+from tokengym.lab.tables import fill, markdown_table
 from tokengym.rewards.registry import scorer_kind
 
 RULES = (

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import scipy.stats
 
-from studies.cells import DOCS, Docs, command_line
-from studies.tables import fill, markdown_table
 from tokengym.evaluation.statistics import (
     Array,
     improvement_interval,
@@ -20,6 +18,8 @@ from tokengym.evaluation.statistics import (
     iqm,
     paired_difference,
 )
+from tokengym.lab.study import DOCS, Docs, command_line
+from tokengym.lab.tables import fill, markdown_table
 
 SEEDS = (3, 5, 10, 20)
 RESAMPLES = 1_000

@@ -18,15 +18,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
-from studies.other_prompts import read_prompts, with_prompts
-from studies.tables import (
-    difference,
-    fill,
-    markdown_table,
-    mean,
-    student_mean,
-)
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ResponseCollector, Sampling
 from tokengym.base.files import write_csv
@@ -37,6 +28,15 @@ from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.makers.corpora.questions import all_questions
 from tokengym.lab.makers.corpora.world import entities
+from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
+from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.lab.tables import (
+    difference,
+    fill,
+    markdown_table,
+    mean,
+    student_mean,
+)
 from tokengym.rewards import gold_scorer
 
 ENV = "tokengym/QuestionAnswer-v0"

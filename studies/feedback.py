@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
-from studies.tables import fill, markdown_table, student_mean
 from tokengym.agents import DPO
 from tokengym.agents.online.collecting import ResponseCollector
 from tokengym.base.files import write_csv
@@ -49,7 +47,8 @@ from tokengym.lab.makers.corpora.feedback import (
     RULES,
     quality,
 )
-from tokengym.rewards.maths.pairwise import wilson_interval
+from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.lab.tables import fill, markdown_table, share_of, student_mean
 from tokengym.rewards.models.loading import BUNDLED, load_answering_model
 from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.preference_model import Triple
@@ -467,14 +466,6 @@ def runs_table(rows: Sequence[Row]) -> str:
             lines.append([critic, judge, policy, *figures])
     head = ["critic", "judge", "policy", "gold score", "with an offence", "KL to base, nats"]
     return markdown_table(head, lines)
-
-
-def share_of(count: float, total: float) -> str:
-    """Return a share with Wilson's 95 % interval."""
-    if not total:
-        return ""
-    low, high = wilson_interval(count / total, int(total))
-    return f"{count / total:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _wins(row: Mapping[str, Any], prefix: str = "") -> tuple[float, float]:

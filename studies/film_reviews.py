@@ -22,15 +22,32 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from studies import ledger
-from studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
-from studies.grid_page import panel_of
-from studies.grid_tables import paired_rules
 from studies.ledger import TEXT, Work, pending
 from studies.ledger_page import Ledger, label
-from studies.other_prompts import read_prompts, with_prompts
-from studies.ppo_optimum import DRAWN, best_of_rows, proxy_scores, responses
-from studies.protocol import PRICE, SPARE_SEED, Row, measured, net, net_area
-from studies.tables import (
+from tokengym.base.bundle import Bundle
+from tokengym.base.files import write_csv
+from tokengym.envs import Episode
+from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.report.verdict import number, percent
+from tokengym.evaluation.runs.config import TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.statistics import optimum_bound, paired_difference
+from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
+from tokengym.lab.protocol import PRICE, SPARE_SEED, Row, measured, net, net_area
+from tokengym.lab.study import (
+    DOCS,
+    DRAWN,
+    Docs,
+    Out,
+    best_of_rows,
+    command_line,
+    deadline,
+    read_rows,
+    scores_of,
+    untrained_responses,
+)
+from tokengym.lab.tables import (
     NONE,
     after_holm,
     difference,
@@ -41,16 +58,6 @@ from studies.tables import (
     page_wide,
     student_mean,
 )
-from tokengym.base.bundle import Bundle
-from tokengym.base.files import write_csv
-from tokengym.envs import Episode
-from tokengym.evaluation.measure.references import GOAL
-from tokengym.evaluation.report.curves import read_curves
-from tokengym.evaluation.report.verdict import number, percent
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings
-from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import optimum_bound, paired_difference
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.scorers.vader import Vader
 
@@ -59,9 +66,6 @@ EVALUATIONS, PROMPTS = 4, 128
 WORDS = 2, 6
 """Fewest and most words of an opening."""
 BUNDLE, LINES, RUNS, FOLDER = "bundle", "best_of_n.csv", "runs.csv", "protocol"
-EARLIER = {"24 tokens": "imdb", "12 tokens": "imdb/12", "48 tokens": "imdb/48"}
-"""Runs on IMDb made before the protocol: length -> folder of the published curves."""
-EARLIER_TABLES = {"earlier-net": ("net_score", "auc"), "earlier-gold": ("gold_score", "final")}
 CorpusName = Literal["imdb", "sst2"]
 """Names of `CORPORA`."""
 
@@ -247,10 +251,10 @@ def draw_lines(out: Path, length: int) -> None:
     if file.exists():
         return
     bundle = Bundle(out / BUNDLE)
-    episodes = responses(length, bundle=str(bundle.path))
+    episodes = untrained_responses(ledger.ENV, length, bundle=str(bundle.path))
     gold = gold_scorer(bundle)
     assert gold is not None
-    proxy = proxy_scores(episodes)
+    proxy = scores_of(episodes)
     by_gold, by_vader = (
         best_of_rows(proxy, judge.score(episodes).values.reshape(-1, DRAWN))
         for judge in (gold.bind(bundle.tokenizer), Vader())
@@ -322,9 +326,6 @@ def page(docs: Docs = DOCS) -> None:
             "protocol-levels": levels_table(book, cells(corpus), lines),
         }
         tables |= page_wide(partial(tested_tables, corpus, rows, book))
-        if corpus == "imdb":
-            earlier = EARLIER_TABLES.items()
-            tables |= {name: earlier_table(docs, *measure) for name, measure in earlier}
         fill(docs / f"{corpus}.md", tables)
 
 
@@ -439,30 +440,6 @@ def sparse_table(rows: Sequence[Row], book: Ledger, cells: Sequence[Cell]) -> st
         lines.append([name, f"{rate:g}", student_mean([*areas.values()]), difference(fields(gain))])
     minus = f"`abc-signed`, lambda {signed.gae_lambda}, minus it"
     return markdown_table(["lambda", "rate", "score - c KL over the run", minus], lines)
-
-
-def earlier_table(docs: Path, measure: str, kind: str) -> str:
-    """Return the earlier runs' differences from `sparse` by length, in one family of Holm's.
-
-    Args:
-        docs: Folder of the page, with the published curves.
-        measure: Measurement.
-        kind: Figure of a run: "auc" or "final".
-    """
-    gains = {
-        (rule, length): gain
-        for length, folder in EARLIER.items()
-        for rule, pairs in paired_rules(
-            panel_of(read_curves(docs / folder / "curves.csv", group_by=()))
-        ).items()
-        if (gain := pairs.difference(measure, kind)) is not None
-    }
-    shown = after_holm(gains)
-    rows = [
-        [f"`{rule}`", *(shown.get((rule, length), NONE) for length in EARLIER)]
-        for rule in dict.fromkeys(rule for rule, _ in gains)
-    ]
-    return markdown_table(["rule", *EARLIER], rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ one spare seed, as the ledger's are. Published runs are not run again.
     python -m studies.forks page
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.cells import DOCS, Docs, Out, command_line, read_rows, run_pending
-from studies.credit_grid import PUBLISHED, finished_rows
-from studies.grid_page import panel_of
-from studies.grid_tables import BASELINE, rules_table
-from studies.paired_runs import PairedRuns
-from studies.protocol import (
+from tokengym.base.files import read_json, write_csv, write_json
+from tokengym.envs import Episode
+from tokengym.envs.forks.families import FILLERS, FamilyName, read
+from tokengym.envs.forks.values import backward, best
+from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
+from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
+from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.summary import SummarySettings, per_run, summarize
+from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.runs.config import (
+    ComparisonConfig,
+    TaskSettings,
+    missing_runs,
+    run_folder,
+    slug,
+)
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.environments import resolve_env
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.statistics import Array, PairedDifference, holm, paired_difference
+from tokengym.lab.cards.page import AREA
+from tokengym.lab.protocol import (
     FIRST_RATE,
     PRICE,
     RATES,
@@ -37,25 +53,15 @@ from studies.protocol import (
     net_area,
     next_rate,
 )
-from studies.tables import difference, fields, fill, markdown_table
-from tokengym.base.files import read_json, write_csv, write_json
-from tokengym.envs import Episode
-from tokengym.envs.forks.families import FILLERS, FamilyName, read
-from tokengym.envs.forks.values import backward, best
-from tokengym.evaluation.report.curves import Curve, Panel, read_curves
-from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.evaluation.report.verdict import number, signed
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, missing_runs, slug
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.environments import resolve_env
-from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import PairedDifference, holm
-from tokengym.lab.cards.page import AREA
+from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending
+from tokengym.lab.tables import difference, fields, fill, iqm_with_interval, markdown_table
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
 from tokengym.rewards.maths.shares import split_evenly
 
 OUT = Path("runs/forks")
+BASELINE = "sparse"
+PUBLISHED = tuple(c for c in CURVE_COLUMNS if c not in ("distinct_1", "distinct_2", "train_kl"))
+"""Columns of the published curves."""
 FOLDER = "forks"
 BUDGET, HARD_BUDGET = 100_000, 200_000
 """Response tokens of a run, continuations included; the second in the hard setting."""
@@ -108,6 +114,16 @@ LONGER, LONGER_BUDGET, LONGER_RATE = "longer.csv", 400_000, 3e-4
 LONGER_RULES = (BASELINE, "decisive")
 DRAWN = (BASELINE, "decisive", f"red, lambda {PATIENT:g}", "abc-signed", "uniform")
 """Rules of the figure."""
+FEWEST = 3
+"""Runs without which a rule is left out of the figures."""
+FIGURES = {
+    "score over the run": ("score", "auc"),
+    "final score": ("score", "final"),
+    "final gold score": ("gold_score", "final"),
+    "final KL": ("kl", "final"),
+    "score - c KL over the run": ("net_score", "auc"),
+}
+"""Column of the figures: measurement and kind."""
 COLUMNS = {
     "score - c KL over the run": AREA,
     "score over the run": ("score", "auc"),
@@ -242,6 +258,44 @@ class Cell:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairedRuns:
+    """A rule and its baseline, in one setting."""
+
+    panel: Panel
+    """The setting's runs."""
+    rule: str
+    """The rule in question."""
+    baseline: str
+    """Rule that it is compared with."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return the seeds both have, rising."""
+        rewards = self.panel.rewards
+        if not {self.rule, self.baseline} <= set(rewards):
+            return ()
+        other = rewards[self.baseline].seeds
+        return tuple(seed for seed in rewards[self.rule].seeds if seed in other)
+
+    def figures(self, measure: str, kind: str) -> tuple[Array, Array]:
+        """Return both sides' figures of a measurement, each (pairs,); see `summary.per_run`."""
+        rule, baseline = (
+            per_run(self.panel, self.panel.rewards[name], measure, kind)[self._rows(name)]
+            for name in (self.rule, self.baseline)
+        )
+        return rule, baseline
+
+    def difference(self, measure: str, kind: str) -> PairedDifference | None:
+        """Return the rule's figure minus the baseline's; None where it was not measured."""
+        if measure not in self.panel.measures:
+            return None
+        return paired_difference(*self.figures(measure, kind))
+
+    def _rows(self, name: str) -> list[int]:
+        return [self.panel.rewards[name].seeds.index(seed) for seed in self.seeds]
+
+
 def cells() -> list[Cell]:
     """Return all cells: the middle setting before the others, and PPO before other learners."""
     listed = []
@@ -293,6 +347,24 @@ def pending(out: Path, docs: Path) -> Iterator[tuple[str, ComparisonConfig, str,
                 for cell, rate in best.items():
                     if seed not in published[cell]:
                         yield from _missing(cell, rate, out, seed)
+
+
+def finished_rows(
+    rewards: Sequence[str], seeds: Iterable[int], folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Yield a row per evaluation of every finished run of a comparison's folder."""
+    for reward in rewards:
+        for seed in seeds:
+            run = run_folder(folder, reward, seed)
+            record = run / "run.json"
+            if not record.exists() or read_json(record)["status"] != "finished":
+                continue
+            (curve,) = read_curves(run / "curve.csv", group_by=())
+            for index, step in enumerate(curve.steps):
+                values = {k: round(float(v[index]), 4) for k, v in curve.values.items()}
+                for count in ("tokens", "episodes"):
+                    values[count] = int(values[count])
+                yield {"credit": reward, "seed": seed, "step": int(step), **values}
 
 
 def _missing(
@@ -437,7 +509,10 @@ def _panels(docs: Path) -> dict[str, Panel]:
         if curves := _curves(cell, docs):
             key = f"{cell.setting}, {cell.learner}", cell.price
             curves_of.setdefault(key, []).extend(curves)
-    return {label: panel_of(curves, price) for (label, price), curves in curves_of.items()}
+    panels = {}
+    for (label, price), curves in curves_of.items():
+        (panels[label],) = make_panels(curves, kl_coef=price)
+    return panels
 
 
 def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
@@ -458,6 +533,23 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
         if gain is not None:
             by_rule[rule if rule == RED else cell.label] = gain
     return by_rule
+
+
+def rules_table(panels: Mapping[str, Panel]) -> str:
+    """Return each rule's figures: interquartile means with intervals."""
+    rows = []
+    for label, panel in panels.items():
+        for rule, runs in panel.rewards.items():
+            if len(runs.seeds) < FEWEST:
+                continue
+            row = [label, rule, str(len(runs.seeds))]
+            for measure, kind in FIGURES.values():
+                if measure not in panel.measures:
+                    row.append("\u2013")
+                    continue
+                row.append(iqm_with_interval(per_run(panel, runs, measure, kind)))
+            rows.append(row)
+    return markdown_table(["cell", "rule", "seeds", *FIGURES], rows)
 
 
 def _differences(panels: dict[str, Panel]) -> str:

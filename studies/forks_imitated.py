@@ -16,11 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
 from studies.forks import FOLDER, SETTINGS
 from studies.forks import Cell as TrainedCell
-from studies.protocol import SPARE_SEED, net
-from studies.tables import fill, markdown_table
 from tokengym.agents import SFT
 from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.evaluation.measure.evaluate import Evaluator
@@ -28,6 +25,9 @@ from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.run import make_evaluator
 from tokengym.lab.makers.bundles.forks import demonstrations, token_ids
 from tokengym.lab.makers.corpora.forks_texts import Demonstration
+from tokengym.lab.protocol import SPARE_SEED, net
+from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.lab.tables import fill, markdown_table
 
 FILE = "imitated.csv"
 BUNDLE_SEED = 0

@@ -18,7 +18,6 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from studies.cells import DOCS, Docs, command_line, read_rows, run_missing
 from studies.forks import FAMILY, FOLDER, SETTINGS, Cell
 from studies.ledger_noise import (
     Kind,
@@ -29,10 +28,11 @@ from studies.ledger_noise import (
     rows_of,
     token_rewards,
 )
-from studies.tables import fill, markdown_table
 from tokengym.base.files import write_csv
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.evaluate import Evaluator
+from tokengym.lab.study import DOCS, Docs, command_line, read_rows, run_missing
+from tokengym.lab.tables import fill, markdown_table
 
 ENV = "tokengym/Forks-v0"
 RULES = ("sparse", "random", "abc-signed", "red:delivery=end", "answer-gain")

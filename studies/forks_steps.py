@@ -16,14 +16,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from studies.cells import DOCS, Docs, Out, command_line
 from studies.forks import FAMILY, FILLERS_BEFORE, SETTINGS
-from studies.tables import fill, markdown_table
 from tokengym.agents import PPO, bind_policy
 from tokengym.base.bundle import Split
 from tokengym.envs import Episode
 from tokengym.envs.prompts.tokenization import decode
 from tokengym.lab.makers.corpora.forks_texts import demonstrate
+from tokengym.lab.study import DOCS, Docs, Out, command_line
+from tokengym.lab.tables import fill, markdown_table
 from tokengym.rewards import RewardTraining
 from tokengym.rewards.training import rows_of_forks, train_process_model
 from tokengym.rewards.training.process import StepRow, first_error, first_error_f1

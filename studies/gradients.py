@@ -18,10 +18,9 @@ import torch
 import tyro
 from torch import Tensor
 
-from studies.cells import DOCS, EARLIER, Docs, command_line, read_rows
-from studies.tables import fill, markdown_table
 from tokengym.agents.losses import mean_one
 from tokengym.agents.ppo.advantages import register_advantage
+from tokengym.agents.ppo.settings import EARLIER_DEFAULTS
 from tokengym.base.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.lab.gradients.exact import GradientCheck, response_probs
@@ -36,6 +35,8 @@ from tokengym.lab.gradients.oracle import (
     rule_of,
     weights_of,
 )
+from tokengym.lab.study import DOCS, Docs, command_line, read_rows
+from tokengym.lab.tables import fill, markdown_table
 from tokengym.rewards import Reward
 
 RULES = (
@@ -193,7 +194,7 @@ def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, A
         kl_coef=0.0,
         seed=seed,
         group_size=group_size,
-        **EARLIER,
+        **EARLIER_DEFAULTS,
     )
     for _ in range(UPDATES):
         agent.learn(1, reset_num_timesteps=False)

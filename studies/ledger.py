@@ -18,11 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
-from studies.credit_grid import MISALIGNED, build_misaligned
-from studies.llama_reward import LLAMA, build_llama
-from studies.ppo_optimum import best_of_rows, draw
-from studies.protocol import (
+from tokengym.base.files import write_csv
+from tokengym.envs import bundled
+from tokengym.envs.episode import Episode
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.lab.makers.bundles.other_reward_models import (
+    LLAMA,
+    MISALIGNED,
+    build_llama,
+    build_misaligned,
+)
+from tokengym.lab.protocol import (
     FIRST_RATE,
     PRICE,
     RATES,
@@ -33,13 +41,19 @@ from studies.protocol import (
     net_area,
     next_rate,
 )
-from tokengym.base.files import write_csv
-from tokengym.envs import bundled
-from tokengym.envs.episode import Episode
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run as run_one
 from tokengym.lab.replay.truth import gold_token_credit
+from tokengym.lab.study import (
+    DOCS,
+    DRAWN,
+    Docs,
+    Out,
+    best_of_rows,
+    command_line,
+    deadline,
+    read_rows,
+    scores_of,
+    untrained_responses,
+)
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
 from tokengym.rewards.maths.shares import complete
@@ -313,8 +327,12 @@ def draw_ways(out: Path) -> None:
     for length in LENGTHS:
         file = ways_file(out, length)
         if not file.exists():
-            rows = [{"length": length, **row} for row in best_of_rows(*draw(length))]
-            write_csv(file, rows, list(rows[0]))
+            episodes = untrained_responses(ENV, length)
+            judge = gold_scorer(bundled("movie_review"))
+            assert judge is not None
+            gold = judge.score(episodes).values.reshape(-1, DRAWN)
+            best = best_of_rows(scores_of(episodes), gold)
+            write_csv(file, [{"length": length, **row} for row in best], ["length", *best[0]])
 
 
 def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any]]:

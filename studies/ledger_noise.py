@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studies.cells import DOCS, Docs, Out, command_line, run_missing
 from studies.ledger import ENV, FOLDER, ROWS, RULES, Cell
 from tokengym.agents import bind_policy
 from tokengym.agents.losses.advantages import gae
@@ -32,6 +31,7 @@ from tokengym.envs.episode import Episode
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.run import load_agent
 from tokengym.evaluation.runs.run import run as run_one
+from tokengym.lab.study import DOCS, Docs, Out, command_line, run_missing
 
 Array = NDArray[np.float64]
 RESPONSES, BLOCKS, SEED = 1024, 8, 3

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from studies.cells import DOCS, Docs, Out, command_line, read_rows
-from studies.credit_grid import MISALIGNED
 from studies.ledger import (
     AT_CONTINUED,
     AT_LENGTHS,
@@ -45,17 +43,6 @@ from studies.ledger_noise import (
     noise_file,
     of_gradient,
 )
-from studies.llama_reward import LLAMA
-from studies.protocol import MEASURES, SPARE_SEED, Row, net, net_area
-from studies.tables import (
-    NONE,
-    after_holm,
-    fill,
-    markdown_table,
-    mean,
-    page_wide,
-    student_mean,
-)
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.base.files import write_csv
 from tokengym.evaluation.measure.references import GOAL
@@ -66,6 +53,18 @@ from tokengym.evaluation.statistics import (
     student_interval,
 )
 from tokengym.evaluation.statistics.curves import SHARES, steps_to_shares
+from tokengym.lab.makers.bundles.other_reward_models import LLAMA, MISALIGNED
+from tokengym.lab.protocol import MEASURES, SPARE_SEED, Row, net, net_area
+from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows
+from tokengym.lab.tables import (
+    NONE,
+    after_holm,
+    fill,
+    markdown_table,
+    mean,
+    page_wide,
+    student_mean,
+)
 from tokengym.rewards.credits import Credit
 from tokengym.rewards.registry import RewardChoice
 
@@ -763,6 +762,8 @@ def page(docs: Docs = DOCS) -> None:
         rows = read_rows(file, text=("policy", "rule")) if file.exists() else []
         tables[f"noise {policy}"] = noise_table(rows) if rows else "Not measured yet."
     fill(docs / "ledger.md", tables)
+    if (docs / "mc.md").exists():  # a page from before the protocol shows one of the tables
+        fill(docs / "mc.md", {"vineppo": vineppo_table(ledger)})
     draw(docs / FOLDER / "ledger.png", ledger)
     draw_frontier(docs / FOLDER / "frontier.png", ledger, [w for w in ways if w["length"] == 48])
     draw_lengths(docs / FOLDER / "lengths.png", ledger, ways)

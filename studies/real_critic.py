@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from studies import real_model, real_r3
-from studies.cells import DOCS, Data, Docs, Out, command_line, read_rows
 from studies.real_judge import CHAT, FRAMES, HARM, MODEL, PAIRS, dialogue_pairs
-from studies.tables import after_holm, fill, markdown_table, mean
 from tokengym.base.files import write_csv
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation.measure.metrics import copy_rate, words
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.constitution.critics import ModelCritic, Principle
+from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
+from tokengym.lab.tables import after_holm, fill, markdown_table, mean
 from tokengym.rewards import Scorer
 from tokengym.rewards.models.loading import load_answering_model
 from tokengym.rewards.scorers.judge import GreedyAnswers

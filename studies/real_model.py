@@ -14,23 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
-from studies.protocol import (
-    PRICE,
-    RATES,
-    SPARE_SEED,
-    Row,
-    measured,
-    net_area,
-    next_rate,
-)
-from studies.tables import (
-    NONE,
-    after_holm,
-    fill,
-    markdown_table,
-    student_mean,
-)
 from tokengym.base.bundle import find_bundle
 from tokengym.base.files import write_csv
 from tokengym.evaluation.measure.references import reference_lines
@@ -40,6 +23,23 @@ from tokengym.evaluation.runs.defaults import EvaluationSettings, training_setti
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.runs.run import run_references
 from tokengym.evaluation.statistics import paired_difference
+from tokengym.lab.protocol import (
+    PRICE,
+    RATES,
+    SPARE_SEED,
+    Row,
+    measured,
+    net_area,
+    next_rate,
+)
+from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.lab.tables import (
+    NONE,
+    after_holm,
+    fill,
+    markdown_table,
+    student_mean,
+)
 
 ENV, BUNDLE = "tokengym/MovieReview-v0", "smollm2-reviews"
 UPDATES, ROWS, LENGTH, PROMPTS = 12, 32, 16, 32

@@ -11,7 +11,7 @@ in DATA (r3/alpacafarm_val.json), and answer the same questions once: a quarter 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,22 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from studies.cells import (
+from tokengym.agents import PPO
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.rollouts.chosen import ChosenPrompts
+from tokengym.agents.rollouts.playing import as_player
+from tokengym.base.bundle import find_bundle
+from tokengym.base.files import read_jsonl, write_csv, write_jsonl
+from tokengym.envs import Episode, bundled
+from tokengym.evaluation.measure.metrics import copy_rate, distinct, rouge, words
+from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.statistics import PairedDifference, paired_difference
+from tokengym.lab.collect import CollectionConfig, collect_to_file
+from tokengym.lab.protocol import PRICE
+from tokengym.lab.study import (
     DOCS,
     Data,
     Docs,
@@ -29,44 +44,32 @@ from studies.cells import (
     deadline,
     read_rows,
 )
-from studies.protocol import PRICE
-from studies.r3 import REWARDS, style_of
-from studies.r3_page import TITLES
-from studies.r3_selection import RULES, Rule, picks
-from studies.tables import (
+from tokengym.lab.tables import (
     after_holm,
     fill,
     markdown_table,
     student_mean,
 )
-from tokengym.agents import PPO
-from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.rollouts.chosen import ChosenPrompts
-from tokengym.agents.rollouts.playing import as_player
-from tokengym.base.bundle import find_bundle
-from tokengym.base.files import read_jsonl, write_csv, write_jsonl
-from tokengym.envs import Episode, bundled
-from tokengym.evaluation.measure.metrics import distinct, rouge, words
-from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import PairedDifference, paired_difference
-from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.rewards.scorers.stored import load_scorer
 
 BUNDLE, SAMPLES, LENGTH = "smollm2-answers", 8, 48
 ANSWERS, PUBLISHED, PAGE = "answers.jsonl", "real_model/r3.csv", "real_model.md"
+Rule = Callable[[Mapping[str, float]], float]
 PICKED: dict[str, Rule] = {
-    **RULES,
-    "LI": lambda p: p["length_incentive"],
+    "relevance": lambda p: p["relevance_query"],
+    "relevance x LI": lambda p: p["relevance_query"] * p["length_incentive"],
+    "relevance x RP": lambda p: p["relevance_query"] * p["repetition_penalty"],
     "R3": lambda p: p["score"],
+    "LI": lambda p: p["length_incentive"],
 }
 """Rule -> what it picks by. R3 is the whole score, which reads the reference of a constrained
 query; the others pay r_x for every query, and LI alone reads no meaning."""
 FIGURES = {
     "score": "R3",
-    **{name: TITLES[name] for name in ("relevance_query", "length", "copied_words", "copies")},
+    "relevance_query": "r_x",
+    "length": "tokens",
+    "copied_words": "words out of the question",
+    "copies": "copies of the question",
     "different_bigrams": "different bigrams",
     "rouge_l": "ROUGE-L",
     "key_words": "key words of the reference",
@@ -77,7 +80,10 @@ TYPES = ("OPENENDED", "CONSTRAINED")
 LEAST_LETTERS = 4
 """Shortest word that counts as a key word."""
 ENV = "tokengym/QuestionAnswer-v0"
-TRAINED = {name: REWARDS[name] for name in ("relevance", "R3")}
+TRAINED = {
+    "relevance": "r3:length_incentive=false,repetition_penalty=false,reward_branching=false",
+    "R3": "r3",
+}
 """Rule of a trained policy -> its reward."""
 TRAINING: dict[str, Any] = {
     **{"steps": 12, "batch_size": 24, "max_new_tokens": LENGTH, "learning_rate": 3e-3},
@@ -215,6 +221,21 @@ def answer(
     episodes = chosen.play(player, asked, deterministic=seed is None)
     fields = ("prompt", "prompt_ids", "response", "response_ids")
     write_jsonl(file, [{name: getattr(e, name) for name in fields} for e in episodes])
+
+
+def style_of(episode: Episode) -> dict[str, float]:
+    """Return what one answer is like, whatever was asked.
+
+    ``copies``: 1 if it holds at least half of the question's trigrams. ``copied_words``: share of
+    its words that stand in the question.
+    """
+    return {
+        "length": len(episode.response_ids),
+        "relevance_query": episode.score_parts["relevance_query"],
+        "repetition": 1.0 - episode.score_parts["repetition_penalty"],
+        "copies": float(copy_rate(episode.response, episode.prompt) >= 0.5),
+        "copied_words": copy_rate(episode.prompt, episode.response, n=1),
+    }
 
 
 def key_words(question: str, reference: str) -> set[str]:
@@ -364,8 +385,10 @@ def table(rows: Sequence[Row], query_type: str) -> str:
     answers = list(_by_question(rows, query_type).values())
     at_random = {name: [_mean(group, name) for group in answers] for name in FIGURES}
     picked: dict[str, list[Mapping[str, Any]]] = {}
-    for rule, _, _, answer in picks(answers, lambda row: row, PICKED, (SAMPLES,)):
-        picked.setdefault(rule, []).append(answer)
+    for rule, worth in PICKED.items():
+        for group in answers:
+            values = [worth(answer) for answer in group[:SAMPLES]]
+            picked.setdefault(rule, []).append(group[values.index(max(values))])
     differences = {
         (rule, name): _paired([answer[name] for answer in chosen], at_random[name])
         for rule, chosen in picked.items()

@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
-from studies.tables import after_holm, fill, markdown_table, student_mean
 from tokengym.base.files import write_csv
 from tokengym.evaluation.measure.references import reference_lines
 from tokengym.evaluation.report.verdict import number
@@ -28,6 +26,8 @@ from tokengym.evaluation.runs.defaults import EvaluationSettings, training_setti
 from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import paired_difference
+from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.lab.tables import after_holm, fill, markdown_table, student_mean
 
 ENV, RULE = "tokengym/ReasoningGym-v0", "sparse"
 UPDATES, ROWS, PROMPTS = 24, 32, 48

@@ -22,23 +22,6 @@ import numpy as np
 import torch
 
 from studies import real_model, real_r3
-from studies.cells import (
-    DOCS,
-    Data,
-    Docs,
-    Out,
-    command_line,
-    deadline,
-    read_rows,
-)
-from studies.protocol import measured
-from studies.tables import (
-    after_holm,
-    fill,
-    markdown_table,
-    mean,
-    student_mean,
-)
 from tokengym.agents import PPO
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
@@ -49,6 +32,23 @@ from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.run import make_agent
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
+from tokengym.lab.protocol import measured
+from tokengym.lab.study import (
+    DOCS,
+    Data,
+    Docs,
+    Out,
+    command_line,
+    deadline,
+    read_rows,
+)
+from tokengym.lab.tables import (
+    after_holm,
+    fill,
+    markdown_table,
+    mean,
+    student_mean,
+)
 from tokengym.rewards import FunctionScorer
 from tokengym.rewards.scorers.base import SCORERS, register_scorer
 

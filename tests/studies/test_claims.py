@@ -1,13 +1,14 @@
 """The figures of the README's results are those of the published curves."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from studies import ledger_page, ppo_optimum
-from studies.cells import DOCS, read_rows
+from studies import ledger_page
 from studies.ledger import Cell
 from tokengym.evaluation.statistics import equivalence
+from tokengym.lab.study import DOCS, read_rows
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CLAIMS = (DOCS / "claims.md").read_text(encoding="utf-8")
@@ -52,12 +53,10 @@ def test_the_end(ledger: ledger_page.Ledger):
 
 
 def test_the_way_that_is_left():
-    docs = DOCS / ppo_optimum.FOLDER
-    ways = read_rows(docs / "best_of_n.csv", text=())
-    rows = read_rows(docs / "runs.csv", text=ppo_optimum.TEXT)
-    earlier = read_rows(*sorted((DOCS / "kl").glob("*.csv")), text=ppo_optimum.KL_TEXT)
-    lines = ppo_optimum.goals_table(rows, ways, earlier).splitlines()[2:]
-    cells = [line.split(" | ") for line in lines]
+    """The page that says so is frozen, so its table stands for the curves."""
+    page = (DOCS / "learner.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- goals -->\n(.*?)<!-- end goals -->", page, re.DOTALL)
+    cells = [line.split(" | ") for line in table.splitlines()[2:]]
     before, now = ([row[column].rstrip("%") for row in cells] for column in (2, 4))
     assert f"{', '.join(now)} % at prices" in CLAIMS
     assert f"before {', '.join(before)} %" in CLAIMS

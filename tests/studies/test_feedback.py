@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from studies import feedback
-from studies.cells import DOCS
-from studies.feedback import Material, agreement, materials, revised, share_of
+from studies.feedback import Material, agreement, materials, revised
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES, Critique, Principle
 from tokengym.lab.makers.corpora.feedback import HELD_OUT_TOPICS
+from tokengym.lab.study import DOCS
 from tokengym.rewards.scorers.preference_model import Triple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,11 +106,6 @@ def test_a_run_measures_every_policy(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-4)
     assert all(0.0 <= row["gold_score"] <= 1.0 for row in rows)
     assert rows[3]["kl"] != rows[1]["kl"]
-
-
-def test_shares_have_wilsons_interval() -> None:
-    assert share_of(8, 10) == "80.0% (49.0% to 94.3%)"  # Wilson 1927, by hand: .4902 to .9433
-    assert share_of(0, 0) == ""
 
 
 def test_the_page_is_current(tmp_path: Path) -> None:

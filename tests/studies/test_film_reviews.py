@@ -8,8 +8,8 @@ import pytest
 from studies import film_reviews as study
 from studies.ledger import pending, restore_runs
 from studies.ledger_page import Ledger
-from studies.protocol import SPARE_SEED
 from tokengym.base.files import write_csv
+from tokengym.lab.protocol import SPARE_SEED
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 CELLS = study.cells("imdb")
@@ -52,7 +52,7 @@ def test_no_known_text_begins_with_an_opening() -> None:
 
 
 def test_a_bundle_is_linked_and_its_held_out_prompts_replaced(tmp_path: Path) -> None:
-    from studies.other_prompts import read_prompts, with_prompts
+    from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
 
     source = tmp_path / "bundle"
     source.mkdir()
@@ -71,7 +71,7 @@ def test_the_texts_of_a_tsv_are_its_first_column(tmp_path: Path) -> None:
 
 
 def test_a_corpus_bundle_gets_openings_of_texts_without_labels(tmp_path: Path) -> None:
-    from studies.other_prompts import read_prompts
+    from tokengym.lab.makers.other_prompts import read_prompts
 
     data, bundle = tmp_path / "data", tmp_path / "trained"
     data.mkdir()
@@ -171,15 +171,6 @@ def test_sparse_is_shown_at_rates_that_the_spare_seed_did_not_choose() -> None:
 def test_without_runs_the_tables_say_so() -> None:
     assert study.levels_table(Ledger([]), CELLS, LINES) == "Not measured yet."
     assert study.differences_table(Ledger([]), CELLS) == "Not measured yet."
-
-
-def test_the_earlier_differences_are_one_family() -> None:
-    lines = study.earlier_table(DOCS, "net_score", "auc").splitlines()[2:]
-    bold = [line.split("|")[1].strip() for line in lines if "**" in line]
-    assert bold == ["`abc-signed`"]  # p < .05 alone for five of these fourteen
-    signed = next(line for line in lines if "abc-signed" in line)
-    assert "| +0.527 (0.213 to 0.840), 9/10 |" in signed
-    assert "| **+1.57** (1.32 to 1.82), 5/5 |" in signed
 
 
 QUOTED = {

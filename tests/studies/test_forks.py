@@ -13,11 +13,11 @@ import tokengym  # noqa: F401  (registers the ids)
 from studies import forks, forks_steps
 from studies import forks_imitated as imitated
 from studies import forks_noise as noise
-from studies.cells import DOCS, read_rows
-from studies.protocol import SPARE_SEED
 from tokengym.base.files import write_csv
 from tokengym.envs.forks.families import verify
 from tokengym.lab.makers.corpora.forks_texts import Demonstration, demonstrate, write_prompt
+from tokengym.lab.protocol import SPARE_SEED
+from tokengym.lab.study import DOCS, read_rows
 from tokengym.rewards import RewardTraining
 
 

@@ -13,12 +13,12 @@ import torch
 from studies import ledger as study
 from studies import ledger_noise as noise
 from studies import ledger_page as page
-from studies.protocol import SPARE_SEED, net_area, next_rate
-from studies.tables import NONE
 from tokengym.base.files import write_csv
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
+from tokengym.lab.protocol import SPARE_SEED, net_area, next_rate
 from tokengym.lab.replay.truth import gold_token_credit
+from tokengym.lab.tables import NONE
 from tokengym.rewards import gold_scorer
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"

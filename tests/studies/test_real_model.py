@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from studies import real_model as study
-from studies.protocol import PRICE
 from tokengym.base.files import write_csv
+from tokengym.lab.protocol import PRICE
 
 
 def rows_of(cell: study.Cell, score: float) -> list[dict[str, object]]:

@@ -6,9 +6,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from studies.best_response import best_departure, best_play, token_rewards
 from tokengym.envs.oracle.score import oracle_score
 from tokengym.evaluation.measure.evaluate import task_reward
+from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.rewards.maths.shares import shapley_exact
 
 FILM, GOOD = 0, 1

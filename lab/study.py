@@ -11,11 +11,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import gymnasium as gym
+import numpy as np
 import tyro
+from numpy.typing import ArrayLike
 
-from tokengym.agents.ppo.settings import EARLIER_DEFAULTS
+from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
+from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.online.collecting import ResponseCollector, Sampling
 from tokengym.base.files import write_json
+from tokengym.envs import Episode
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig
+from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.lab.tables import mean
 
 Cell = TypeVar("Cell")
 Out = Annotated[Path, tyro.conf.arg(help="Folder of the study's runs.")]
@@ -23,10 +31,10 @@ Data = Annotated[Path, tyro.conf.arg(help="Folder of the texts; they are not cop
 Docs = Annotated[Path, tyro.conf.arg(help="Folder of the study's page.")]
 DOCS = Path("docs/results")
 """Folder of the pages that the studies fill."""
-PUBLISHED_KL = "k1"
-"""`kl_estimator` of the published curves: the default when they were made."""
-EARLIER = EARLIER_DEFAULTS
-"""PPO's defaults when the curves of all pages but learner.md and ledger.md were made."""
+DRAWN, PROMPTS, DRAW_SEED = 64, 128, 0
+"""Responses of the untrained policy to each held-out prompt, behind best-of-n and the bound."""
+NS = (1, 2, 4, 8, 16, 32, 64)
+"""What n is in a study's tables of best-of-n."""
 
 
 def run_missing(
@@ -85,6 +93,44 @@ def run_pending(
         run_one(config, reward, seed, out=out / name)
         seconds = time.process_time() - started
         print(f"{datetime.now():%H:%M:%S} {name} {reward} {seed} {seconds:.0f} s", flush=True)
+
+
+def untrained_responses(env: str, length: int, **options: Any) -> list[Episode]:
+    """Return the untrained policy's responses to the held-out prompts, `DRAWN` to each in turn.
+
+    Args:
+        env: Environment id.
+        length: Tokens of a response.
+        options: Further arguments of ``gym.make_vec``, such as ``bundle``.
+    """
+    lengths: dict[str, Any] = training_settings(env, max_new_tokens=length).lengths()
+    envs: Any = gym.make_vec(env, num_envs=1, reward="sparse", split="test", **lengths, **options)
+    collector = ResponseCollector(envs, sampling=Sampling(n=DRAWN), max_rows=256)
+    groups = collector.collect(make_policy(envs), range(PROMPTS), seed=DRAW_SEED)
+    return [episode for group in groups for episode in group]
+
+
+def scores_of(episodes: Sequence[Episode]) -> np.ndarray:
+    """Return the scores that `untrained_responses` were paid, (prompts, drawn)."""
+    return np.array([episode.score for episode in episodes], dtype=np.float64).reshape(-1, DRAWN)
+
+
+def best_of_rows(proxy: ArrayLike, gold: ArrayLike) -> list[dict[str, Any]]:
+    """Return a row per n: what the best of n responses scores, and the bound on its KL.
+
+    Args:
+        proxy: (prompts, drawn) scores that the best is picked by.
+        gold: (prompts, drawn) of the same responses.
+    """
+    return [
+        {
+            "n": n,
+            "score": mean(mean_of_best(proxy, proxy, n)),
+            "gold_score": mean(mean_of_best(proxy, gold, n)),
+            "kl": best_of_n_kl_bound(n),
+        }
+        for n in NS
+    ]
 
 
 def read_rows(*files: Path, text: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""A reward model of film reviews of another architecture, which nothing was chosen for.
+"""Two reward models of film reviews beside the bundled one, to see whose attention helps credit.
 
-The bundled one is a GPT-2 whose recipe was picked for attention that finds opinions. This is a
-Llama (rotary positions, RMSNorm, gated layers, grouped heads) made by the same recipe on the same
-corpus: trained once, with one seed, and taken as it came.
+The bundled one is a GPT-2 whose recipe was picked for attention that finds opinions. The Llama
+(rotary positions, RMSNorm, gated layers, grouped heads) is made by the same recipe on the same
+corpus: trained once, with one seed, and taken as it came. The misaligned one gives the bundled
+one's scores with an attention that finds nothing.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -25,7 +27,7 @@ from tokengym.lab.makers.building.reward_model import train_reward_model
 from tokengym.lab.makers.bundles import movie_review as recipe
 from tokengym.lab.makers.corpora.movie_reviews import write_reviews
 
-LLAMA = "llama"
+LLAMA, MISALIGNED = "llama", "misaligned"
 SEED, LANGUAGE_STEPS, REWARD_STEPS = 1, 900, 1200
 """The bundle's."""
 FIGURES = "figures.json"
@@ -105,3 +107,39 @@ def reward_model_of(language_model: LlamaForCausalLM) -> LlamaForSequenceClassif
         model = LlamaForSequenceClassification(config).eval()
     model.model.load_state_dict(language_model.model.state_dict())
     return model
+
+
+def build_misaligned(folder: Path) -> None:
+    """Write the bundled reward model with the same scores and an attention that finds nothing.
+
+    A further layer adds nothing to the residual stream, its output projections being zero, so that
+    every score stays what it was. But it is now the last one, whose attention ABC reads, and its
+    queries and keys are the trained layer's with their inputs shuffled, and sharpened until the
+    row is about as peaked as it was: on tokens that do not matter. What was measured of it is
+    stored beside it.
+    """
+    if (folder / FIGURES).exists():
+        return
+    bundle, sharpness = bundled("movie_review"), 30.0
+    tokenizer: Any = bundle.tokenizer
+    trained = AutoModelForSequenceClassification.from_pretrained(bundle.reward_model).float()
+    layers = trained.config.n_layer
+    config = type(trained.config).from_dict({**trained.config.to_dict(), "n_layer": layers + 1})
+    model = type(trained)(config).eval()
+    model.load_state_dict(trained.state_dict(), strict=False)
+    added = model.transformer.h[layers]
+    added.load_state_dict(trained.transformer.h[-1].state_dict())
+    shuffled = torch.from_numpy(np.random.default_rng(SEED).permutation(config.n_embd))
+    with torch.no_grad():
+        weight = added.attn.c_attn.weight[shuffled]
+        weight[:, : config.n_embd] *= sharpness  # the queries
+        added.attn.c_attn.weight.copy_(weight)
+        for projection in (added.attn.c_proj, added.mlp.c_proj):
+            projection.weight.zero_()
+            projection.bias.zero_()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
+    prompts = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")]
+    figures = recipe.measure_reward_model(tokenizer, policy, model, prompts, seed=SEED)
+    write_json(folder / FIGURES, figures)

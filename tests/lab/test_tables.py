@@ -4,15 +4,16 @@ import math
 
 import pytest
 
-from studies.tables import (
+from tokengym.evaluation.statistics import paired_difference
+from tokengym.lab.tables import (
     after_holm,
     difference,
     fill,
     markdown_table,
     ratio,
+    share_of,
     with_interval,
 )
-from tokengym.evaluation.statistics import paired_difference
 
 
 def test_figures_are_written_with_their_intervals():
@@ -55,3 +56,8 @@ def test_a_table_takes_its_place_and_nothing_else(tmp_path):
     assert page.read_text() == f"before\n<!-- a -->\n| x |\n|---|\n| \\1 |\n<!-- end a -->\n{rest}"
     with pytest.raises(ValueError, match=r"page\.md has no place for the table 'c'; write <!-- c"):
         fill(page, {"c": table})
+
+
+def test_shares_have_wilsons_interval() -> None:
+    assert share_of(8, 10) == "80.0% (49.0% to 94.3%)"  # Wilson 1927, by hand: .4902 to .9433
+    assert share_of(0, 0) == ""

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studies.llama_reward import FIGURES, build_llama
 from tokengym.base.files import read_json
 from tokengym.credit import assign
 from tokengym.envs import bundled
+from tokengym.lab.makers.bundles.other_reward_models import FIGURES, build_llama
 
 
 @pytest.fixture(scope="module")

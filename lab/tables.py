@@ -20,6 +20,7 @@ from tokengym.evaluation.statistics import (
     iqm,
     student_interval,
 )
+from tokengym.rewards.maths.pairwise import wilson_interval
 
 Key = TypeVar("Key")
 CLEAR = 0.05
@@ -70,6 +71,14 @@ def student_mean(values: ArrayLike) -> str:
     """Return the mean of a sample (n,) with Student's t interval."""
     middle, low, high, _ = (float(value) for value in student_interval(values))
     return with_interval({"iqm": middle, "low": low, "high": high})
+
+
+def share_of(count: float, total: float) -> str:
+    """Return a share with Wilson's 95 % interval."""
+    if not total:
+        return ""
+    low, high = wilson_interval(count / total, int(total))
+    return f"{count / total:.1%} ({low:.1%} to {high:.1%})"
 
 
 def fields(figure: Any) -> dict[str, Any] | None:
