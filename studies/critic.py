@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from studies import ledger
-from studies.cells import DOCS, Docs, Out, command_line, deadline
 from studies.ledger import Cell, do_runs, measure, pending, read_runs
-from studies.protocol import SPARE_SEED
 from tokengym.base.files import write_csv
 from tokengym.evaluation.runs.defaults import EvaluationSettings
+from tokengym.lab.protocol import SPARE_SEED
+from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline
 
 FOLDER, RUNS = "critic", "runs.csv"
 
