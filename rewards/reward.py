@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.kinds import remedy_for
 from tokengym.rewards.attribution.prefixes import PrefixReader
-from tokengym.rewards.attribution.probe import Continuations, Probe
 from tokengym.rewards.credits.base import Credit, as_credit
+from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
+from tokengym.rewards.models.kinds import remedy_for
 from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, ask, is_scorer
 
 if TYPE_CHECKING:

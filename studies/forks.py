@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.envs import Episode
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
 from tokengym.evaluation.report.figures import save_figure
@@ -38,7 +39,6 @@ from tokengym.evaluation.runs.config import (
     slug,
 )
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import Array, PairedDifference, holm, paired_difference
 from tokengym.lab.cards.page import AREA

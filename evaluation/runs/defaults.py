@@ -14,6 +14,7 @@ from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.settings import changed, check_choice, check_count, from_plain, leaves, names_of
 from tokengym.base.words import split_file_word
 from tokengym.envs.tasks import Task, task_of
+from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
 
 if TYPE_CHECKING:
@@ -188,10 +189,6 @@ class TrainingSettings(ModelSettings):
 
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
 """Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
-
-
-BLOCK = 16
-"""Reference samples per prompt that are drawn with one seed."""
 
 
 @dataclass(frozen=True, kw_only=True)

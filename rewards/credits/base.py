@@ -13,7 +13,6 @@ from typing_extensions import Self
 from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.kinds import ScorerKind
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import (
     complete,
@@ -22,13 +21,14 @@ from tokengym.rewards.maths.shares import (
     split_before_largest,
     split_evenly,
 )
+from tokengym.rewards.models.kinds import ScorerKind
 from tokengym.rewards.scorers.base import Scores, adopt_abilities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.rewards.attribution.policy_reader import PolicyReader
-    from tokengym.rewards.attribution.probe import Probe
+    from tokengym.rewards.credits.probe import Probe
 
 FloatArray = NDArray[np.float32]
 Source = Union[str, Path, "PolicyReader"]
@@ -77,9 +77,16 @@ class Credit:
     """Lambda in [0, 1] that suits the rule's token rewards, for a learner with ``gae_lambda=None``:
     0 where a token's reward is its advantage, low where it is nearly that. None leaves it to the
     learner."""
+    probes: bool = False
+    """Whether the rule scores other texts in its `attribute`; set where a class defines one."""
     control: bool = False
     """Whether the rule spreads the score without reading the text. What it gains is due to dense or
     late credit; a rule that finds the right tokens must gain more."""
+
+    def __init_subclass__(cls, **others: Any) -> None:
+        super().__init_subclass__(**others)
+        if "attribute" in cls.__dict__:
+            cls.probes = True
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return the rule for responses of a policy's tokenizer; itself unless it reads ids.
@@ -137,12 +144,6 @@ class Credit:
         if not isinstance(self.reference, PolicyReader):
             self.reference = PolicyReader.from_pretrained(self.reference)
         return self.reference
-
-    @property
-    def probes(self) -> bool:
-        """Whether the rule scores other texts, in an `attribute` of its own."""
-        # `_Adapted` keeps another's method among its own attributes.
-        return vars(self).get("attribute", type(self).attribute) is not Credit.attribute
 
     def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with attributions that the rule finds by scoring other texts.
@@ -296,6 +297,7 @@ class _Adapted(Credit):
     def __init__(self, rule: Any) -> None:
         self.rule = rule
         self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
+        self.probes = hasattr(rule, "attribute")
         adopt_abilities(
             *(self, rule, "attribution", "causal", "control", "every_prefix", "needs_policy"),
             *("sum_preserving", "gae_lambda", "pieces", "attribute", "bind", "step_reward"),
