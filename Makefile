@@ -8,9 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # Tests of what stays in the checkout, and of what it publishes.
-LAB_TESTS := tests/campaign tests/scripts/building tests/scripts/bundles tests/scripts/corpora \
-	tests/scripts/studies $(wildcard tests/scripts/test_bundled_*.py) tests/scripts/test_build_docs.py \
-	tests/scripts/test_build_models.py tests/scripts/test_gpu_benchmark.py \
+LAB_TESTS := tests/campaign tests/benchmarks tests/lab/makers tests/studies tests/scripts/test_build_docs.py \
 	tests/tokengym/test_notebooks.py tests/tokengym/test_site.py
 # The dearest first, so that neither of the two processes ends long after the other.
 DEAREST := tests/evaluation tests/scripts tests/lab tests/agents
@@ -29,7 +27,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 types: .venv/installed
-	$(BIN)/mypy -p tokengym -p tests -p examples
+	$(BIN)/mypy -p tokengym -p tests -p studies -p examples
 
 pytest: .venv/installed
 	$(PYTEST) $(TESTS) $(LAB_TESTS:%=--ignore=%)

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LABORATORY = ("tests", "docs", "scripts/studies", "scripts/benchmarks", "scripts/corpora")
+LABORATORY = ("tests", "docs", "studies", "benchmarks", "lab/makers/bundles", "lab/makers/corpora")
 
 
 def main() -> None:

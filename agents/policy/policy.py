@@ -126,7 +126,7 @@ class CausalLMPolicy(BasePolicy):
             self.masking_model = self.language_model.frozen_copy()
         self.critic: ValueFunction | None = None
         if has_critic:
-            has_network = self.settings.value_network == "own"
+            has_network = self.settings.value_network != "trunk"
             self.critic = ValueFunction(self.language_model, own_network=has_network)
         self.generator = torch.Generator()
         self.place = (0, 1)
@@ -287,6 +287,7 @@ class CausalLMPolicy(BasePolicy):
         *,
         with_entropy: bool = False,
         with_kl: bool = False,
+        with_values: bool = True,
         ref_logits: Tensor | None = None,
         ref_states: Tensor | None = None,
         value_head_only: bool = False,
@@ -300,6 +301,7 @@ class CausalLMPolicy(BasePolicy):
             action_masks: Tokens that could be sampled at each step; None: all.
             with_entropy: Compute the entropy too.
             with_kl: Compute the exact KL to the reference too.
+            with_values: Compute the values too, if there is a critic.
             ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
             ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
             value_head_only: Let gradients reach the value head alone, and its own network.
@@ -315,20 +317,26 @@ class CausalLMPolicy(BasePolicy):
             ref_logits=ref_logits,
             ref_states=ref_states,
         )
-        rows, times, _ = sequences.response_positions()
-        shape = sequences.response_mask.shape
-
-        def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
-            return flat.new_zeros(shape).index_put((rows, times), flat)
-
+        values = None
+        if with_values and self.critic is not None:
+            values = self.critic.of_tokens(sequences, states, kernels=self.kernels)
         return Evaluation(
-            kl=padded(figures.pop(0)) if with_kl else None,
-            log_probs=padded(figures.pop(0)),
-            values=None
-            if self.critic is None
-            else padded(self.critic.of_tokens(sequences, states, kernels=self.kernels)),
-            entropy=padded(figures.pop(0)) if with_entropy else None,
+            kl=sequences.padded(figures.pop(0)) if with_kl else None,
+            log_probs=sequences.padded(figures.pop(0)),
+            values=None if values is None else sequences.padded(values),
+            entropy=sequences.padded(figures.pop(0)) if with_entropy else None,
         )
+
+    def values(self, sequences: Sequences) -> Tensor:
+        """Return the values before each response token, (batch, time), with gradients.
+
+        Raises:
+            ModelError: if the value function has no network of its own; `evaluate` reads it then.
+        """
+        if self.critic is None or self.critic.network is None:
+            raise ModelError("the value has no network of its own; take evaluate(...).values")
+        states = self.critic.network.response_states(sequences, kernels=self.kernels)
+        return sequences.padded(self.critic.of_states(states))
 
     def _figures(
         self,

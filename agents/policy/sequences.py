@@ -81,6 +81,11 @@ class Sequences:
         rows, times = self.response_mask.nonzero(as_tuple=True)
         return rows, times, self.prompt_lengths[rows] + times
 
+    def padded(self, figures: Tensor) -> Tensor:
+        """Return a figure of every response token, (tokens,), as (batch, time); 0 elsewhere."""
+        mask = self.response_mask
+        return figures.new_zeros(mask.shape).index_put(mask.nonzero(as_tuple=True), figures)
+
     def select(self, rows: Tensor) -> "Sequences":
         """Return the batch of the given rows, with no more padding than they need."""
         lengths = self.lengths[rows]

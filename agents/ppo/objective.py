@@ -1,7 +1,7 @@
 """PPO's loss of a part of a minibatch, composed from `losses`; an update's figures and alarms."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -138,11 +138,26 @@ class Objective:
         Returns:
             Loss, a scalar; figures as `UpdateStats` names them; log ratios (batch, time), nats.
         """
+        terms = list(self.terms(policy, part, count, rows))
+        loss = torch.stack([loss for loss, _, _ in terms]).sum()
+        return loss, {k: v for _, figures, _ in terms for k, v in figures.items()}, terms[0][2]
+
+    def terms(
+        self, policy: CausalLMPolicy, part: Experience, count: int, rows: int | None = None
+    ) -> Iterator[tuple[Tensor, dict[str, float], Tensor]]:
+        """Yield the terms of the loss that share no weights, as ``__call__`` returns their sum.
+
+        Where the value has a network of its own it is read when its term is asked for. A caller
+        that takes the gradient of the first term before that never holds both networks' states.
+        """
+        has_terms = policy.critic is not None and policy.critic.network is not None
+        has_terms &= not self.value_head_only  # where the value's is the one term
         now = policy.evaluate(
             part.sequences,
             part.action_masks,
             with_entropy=self.settings.ent_coef != 0.0,
             with_kl=self.kl_coef != 0.0 and self.settings.kl_estimator == "exact",
+            with_values=not has_terms,
             ref_logits=part.ref_logits,
             ref_states=part.ref_states,
             value_head_only=self.value_head_only,
@@ -173,7 +188,10 @@ class Objective:
         with torch.no_grad():
             log_ratio = now.log_probs - part.old_log_probs
             figures |= self._movement(log_ratio, part, count)
-        return loss, figures, log_ratio
+        yield loss, figures, log_ratio
+        if has_terms:
+            value_loss = self._value_loss(policy.values(part.sequences), part, count)
+            yield self.settings.vf_coef * value_loss, {"value_loss": value_loss.item()}, log_ratio
 
     def _value_loss(self, values: Tensor, part: Experience, count: int) -> Tensor:
         """Return the clipped squared error of the values."""

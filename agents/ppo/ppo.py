@@ -333,15 +333,17 @@ class PPO(EpisodicAlgorithm):
         here: list[dict[str, float]] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
         for part in self.processes.parts(minibatch, self.settings.micro_batch_size):
-            loss, figures, log_ratio = objective(self.policy, part, count, len(minibatch))
-            for name, value in figures.items():
-                if not np.isfinite(value):
-                    raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
-            if is_first:
-                figures["ratio_error"] = log_ratio.expm1().abs().max().item()
-                figures["log_prob_gap"] = log_ratio.abs().max().item()
+            figures: dict[str, float] = {}
+            for loss, some, log_ratio in objective.terms(self.policy, part, count, len(minibatch)):
+                for name, value in some.items():
+                    if not np.isfinite(value):
+                        raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
+                figures |= some
+                if is_first:
+                    figures["ratio_error"] = log_ratio.expm1().abs().max().item()
+                    figures["log_prob_gap"] = log_ratio.abs().max().item()
+                self.processes.backward(loss)
             here.append(figures)
-            self.processes.backward(loss)
         self.processes.add_gradients(self.policy)
         parts = [figures for share in self.processes.gather(here) for figures in share]
         stats.add(parts)

@@ -9,7 +9,7 @@ from tokengym.envs.prompts.query_types import (
     predict_query_types,
 )
 from tokengym.envs.tasks.task import TaskOptions, find_task, task_arguments
-from tokengym.scripts.bundles.query_types import fit, right
+from tokengym.lab.makers.bundles.query_types import fit, right
 
 
 def test_features_are_a_set_of_places() -> None:

@@ -50,9 +50,7 @@ def load_house() -> ModuleType:
 
 
 house = load_house()
-LABORATORY = {
-    f"tokengym.scripts.{name}" for name in ("benchmarks", "bundles", "corpora", "studies")
-}
+LABORATORY = {f"tokengym.lab.makers.{name}" for name in ("bundles", "corpora")}
 """Packages that stay in the repository: none of them is installed."""
 
 
@@ -219,7 +217,7 @@ def test_nothing_installed_imports_what_stays_in_the_checkout():
     assert not any(name.startswith(tuple(LABORATORY)) for name in names)
     for name in sorted(names):
         imported = house.module_imports(house.parse(files[name]), set(files))
-        if name != "tokengym.scripts.build_models":
+        if name != "tokengym.lab.makers.build_models":
             assert imported <= names, f"{name} imports {sorted(imported - names)}"
 
 
@@ -266,7 +264,7 @@ def modules() -> list[str]:
         names += [
             info.name
             for info in pkgutil.walk_packages(package.__path__, folder + ".")
-            if ".benchmarks" not in info.name
+            if "scripts.benchmarks" not in info.name
         ]
     return sorted(set(names))
 

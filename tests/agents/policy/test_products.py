@@ -70,7 +70,7 @@ def test_a_map_and_its_gradients_are_the_product_s(
     nn.init.normal_(module.bias)
     x = torch.randn(shape, requires_grad=True)
     slope = torch.randn(*shape[:-1], 9)
-    weight = module.weight.detach().double()
+    weight: Tensor = module.weight.detach().double()
     weight = weight if kind is Conv1D else weight.t()
     use_products(module, "onednn")
 
@@ -78,6 +78,7 @@ def test_a_map_and_its_gradients_are_the_product_s(
     y.backward(slope)
 
     exact = x.detach().double() @ weight + module.bias.detach().double()
+    assert x.grad is not None
     rows, slopes = x.detach().double().reshape(-1, 6), slope.double().reshape(-1, 9)
     d_weight = rows.t() @ slopes if kind is Conv1D else slopes.t() @ rows
     for found, expected in (
@@ -193,8 +194,8 @@ def test_rows_that_leave_a_stream_by_eights_change_nothing(multiplications: list
 def make_policy(make_envs: Any, shape: str, chosen: Library, **settings: Any) -> CausalLMPolicy:
     envs = make_envs(num_envs=4)
     return CausalLMPolicy(
-        envs.single_observation_space,  # type: ignore[arg-type]
-        envs.single_action_space,  # type: ignore[arg-type]
+        envs.single_observation_space,
+        envs.single_action_space,
         lambda _: 1e-3,
         model=model_of(shape),
         products=chosen,
@@ -310,7 +311,12 @@ def test_auto_is_the_faster_by_a_margin(
     chosen: str,
 ):
     asked: list[None] = []
-    monkeypatch.setattr(products, "seconds_of_a_product", lambda: asked.append(None) or times)
+
+    def seconds() -> tuple[float, float]:
+        asked.append(None)
+        return times
+
+    monkeypatch.setattr(products, "seconds_of_a_product", seconds)
     with caplog.at_level(logging.INFO):
         assert [library("auto"), library("auto")] == [chosen, chosen]
     assert len(asked) == len(caplog.records) == 1

@@ -8,14 +8,14 @@ import pytest
 
 from tests.rewards.conftest import make_episode
 from tokengym.base.bundle import bundled
+from tokengym.lab.makers.corpora import dialogues, posts, quarrels
+from tokengym.lab.makers.corpora.grammar import Dice
+from tokengym.lab.makers.corpora.movie_reviews import GRAMMAR, write_reviews
+from tokengym.lab.makers.corpora.movie_words import LEXICON
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
 from tokengym.rewards.gold.rules import gold_parts, load_rules, save_rules
 from tokengym.rewards.gold.sentiment_lexicon import gold_score
-from tokengym.scripts.corpora import dialogues, posts, quarrels
-from tokengym.scripts.corpora.grammar import Dice
-from tokengym.scripts.corpora.movie_reviews import GRAMMAR, write_reviews
-from tokengym.scripts.corpora.movie_words import LEXICON
 
 RULES = GrammarRules(
     rules={

@@ -1,0 +1,55 @@
+"""Runs the commands of docs/results/speed.md and puts what they print into it.
+
+The page is its own script: below each command stands ``<!-- output -->``, the table that it
+printed, and ``<!-- end -->``. Run it on a quiet machine, from the root of a checkout:
+
+    python benchmarks/speed_page.py [--trl FOLDER] [--only rollout_speed]
+"""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path("docs/results/speed.md")
+TRL = "trl-1.12.0"
+BLOCK = re.compile(
+    r"```bash\n(python \S[^\n]*)\n```\n\n<!-- output -->\n.*?<!-- end -->", re.DOTALL
+)
+
+
+def rerun(match: re.Match[str], trl: str, only: str) -> str:
+    """Return a command's block with its present output, or as it was if it is not chosen."""
+    command = match.group(1)
+    if only not in command:
+        return match.group(0)
+    print(command, file=sys.stderr)
+    words = [trl if word == TRL else word for word in shlex.split(command)]
+    words[0] = sys.executable
+    ran = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    return f"```bash\n{command}\n```\n\n<!-- output -->\n{ran.stdout.strip()}\n<!-- end -->"
+
+
+def main() -> None:
+    """Rewrite the page, command by command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trl", default=TRL, help="folder that holds TRL 1.12.0's package")
+    parser.add_argument("--only", default="", help="run commands that contain this")
+    settings = parser.parse_args()
+    done = 0
+    while True:  # a block at a time: what was measured stays if a later command fails
+        page = PAGE.read_text(encoding="utf-8")
+        blocks = list(BLOCK.finditer(page))
+        if done == len(blocks):
+            return
+        block = blocks[done]
+        new = rerun(block, settings.trl, settings.only)
+        page = page[: block.start()] + new + page[block.end() :]
+        PAGE.write_text(page, encoding="utf-8")
+        done += 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Makers of the bundled models: their grammars, trainers and writers."""

@@ -1,0 +1,78 @@
+"""What the builder measures of a reward model: its accuracy, and what its attention rests on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from tokengym.lab.makers.building.training import pad_batch
+
+
+def pair_accuracy(scores: NDArray, gold: NDArray) -> float:
+    """Return how many pairs of different gold score the model orders rightly, in [0, 1]."""
+    gold_sign = np.sign(np.subtract.outer(gold, gold))
+    score_sign = np.sign(np.subtract.outer(scores, scores))
+    differ = gold_sign != 0
+    return float(((gold_sign == score_sign) & differ).sum() / differ.sum())
+
+
+@torch.inference_mode()
+def attention_rows(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    prompt_lengths: Sequence[int],
+) -> list[NDArray[np.float64]]:
+    """Return ABC's weights of each response: what the reward's position attends to.
+
+    Last layer, mean over heads, the row of the last token, restricted to the response's tokens and
+    renormalised to sum 1.
+
+    Source: Chan et al. 2024, arXiv:2402.00782.
+    """
+    ids, mask = pad_batch(sequences, model.config.pad_token_id)
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # the only one that returns its weights
+    attention = model(ids, attention_mask=mask, output_attentions=True).attentions[-1].mean(1)
+    model.set_attn_implementation(implementation)
+    rows = []
+    for row, (sequence, start) in enumerate(zip(sequences, prompt_lengths, strict=True)):
+        weights = attention[row, len(sequence) - 1, start : len(sequence)].double().numpy()
+        rows.append(weights / weights.sum())
+    return rows
+
+
+def alignment(rows: Sequence[NDArray], contributions: Sequence[NDArray]) -> dict[str, float]:
+    """Return how well attention rows find the tokens that carry the gold score.
+
+    Args:
+        rows: Per response, the weights of its tokens, summing to 1.
+        contributions: Per response, its tokens' gold contributions, signed.
+
+    Returns:
+        ``correlation`` (Pearson, of the weights with the absolute contributions, mean over the
+        responses with an opinion), ``opinion_mass`` (weight on opinion tokens) and
+        ``opinion_share`` (the mass that uniform weights would have).
+    """
+    correlations, mass, share = [], [], []
+    for weights, contribution in zip(rows, contributions, strict=True):
+        truth = np.abs(contribution)
+        if truth.any():
+            correlations.append(float(np.corrcoef(weights, truth)[0, 1]))
+        mass.append(float(weights[truth > 0].sum()))
+        share.append(float((truth > 0).mean()))
+    return {
+        "correlation": float(np.mean(correlations)),
+        "opinion_mass": float(np.mean(mass)),
+        "opinion_share": float(np.mean(share)),
+    }
+
+
+def relative_entropy(rows: Sequence[NDArray]) -> float:
+    """Return the rows' mean entropy over that of uniform rows: 1 is uniform, 0 is one token."""
+    return float(
+        np.mean(
+            [-(w * np.log(np.maximum(w, 1e-12))).sum() / np.log(len(w)) for w in rows if len(w) > 1]
+        )
+    )

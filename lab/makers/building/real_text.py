@@ -1,0 +1,249 @@
+"""A bundle from labelled texts of one's own: half of the labels make the proxy, half the gold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
+from tokengym.lab.makers.building.corpus_files import LabelledText
+from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.figures import attention_rows, pair_accuracy, relative_entropy
+from tokengym.lab.makers.building.language_model import (
+    ModelSize,
+    held_out_nats,
+    new_language_model,
+    sample_texts,
+    train_language_model,
+)
+from tokengym.lab.makers.building.reward_model import (
+    DrawBatch,
+    reward_logits,
+    reward_model_from,
+    train_reward_model,
+)
+from tokengym.lab.makers.building.tokenizers import byte_tokenizer
+from tokengym.lab.makers.building.training import choose
+
+PROMPT_TOKENS = (2, 7)
+"""Fewest and most tokens of a prompt, as in the ABC paper's setting."""
+TEST_SHARE = 0.1
+"""Share of the rows that no model is trained on, and that the test prompts come from."""
+MEASURED_TOKENS = 24
+"""Length of the sampled texts that the attention is measured on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealTextOptions:
+    """Sizes and steps; the defaults suit about 7,000 short sentences and one core."""
+
+    vocab_size: int = 2000
+    """Tokens of the byte-level BPE."""
+    size: ModelSize = field(default_factory=ModelSize)
+    """Shape of the language model and so of the reward models."""
+    language_steps: int = 2000
+    """Optimiser steps of the language model, 32 texts each."""
+    reward_steps: int = 400
+    """Optimiser steps of each reward model, 64 texts each."""
+    dropout: float = 0.1
+    """While training the language model only; the stored models have none."""
+    reward_dropout: float = 0.3
+    """While training the reward models only; each sees half of the labels, and overfits sooner."""
+
+    def __post_init__(self) -> None:
+        if min(self.language_steps, self.reward_steps) < 1 or not all(
+            0 <= dropout < 1 for dropout in (self.dropout, self.reward_dropout)
+        ):
+            raise BuildError(
+                "steps must be >= 1 and dropout in [0, 1), got language_steps "
+                f"{self.language_steps}, reward_steps {self.reward_steps}, dropout {self.dropout}, "
+                f"reward_dropout {self.reward_dropout}"
+            )
+
+
+def build_from_corpus(
+    rows: Sequence[LabelledText],
+    evaluation_rows: Sequence[LabelledText] | None,
+    *,
+    seed: int,
+    options: RealTextOptions,
+) -> BuiltBundle:
+    """Return a bundle of the task movie_review, trained from nothing on labelled texts.
+
+    The reward model learns from one half of the training rows; the gold model, from the other, so
+    that a policy that fools the first can be caught by the second.
+
+    Args:
+        rows: The corpus. A tenth of it is kept out of training, for the test prompts.
+        evaluation_rows: Where the accuracies are measured; None takes the tenth.
+        seed: Seed of the split, of the weights and of the batches.
+        options: Sizes and steps.
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = [rows[index] for index in rng.permutation(len(rows))]
+    tests = round(TEST_SHARE * len(rows))
+    held_out, training = shuffled[:tests], shuffled[tests:]
+    tokenizer = byte_tokenizer([row.text for row in training], options.vocab_size)
+    prompts = _prompts(tokenizer, held_out, training, rng)
+    limit = options.size.positions
+    ids = _encode(tokenizer, training, limit)
+
+    language_model = new_language_model(tokenizer, options.size, seed=seed)
+    train_language_model(
+        language_model,
+        ids,
+        steps=options.language_steps,
+        generator=generator,
+        dropout=options.dropout,
+    )
+    judges = {}
+    half = len(training) // 2
+    for name, part in (("reward_model", slice(half)), ("gold_model", slice(half, None))):
+        judge = reward_model_from(language_model, seed=seed)
+        draw = _drawer(ids[part], [row.positive for row in training[part]], generator)
+        train_reward_model(
+            judge,
+            draw,
+            steps=options.reward_steps,
+            temperature=float("inf"),
+            dropout=options.reward_dropout,
+            dropout_seed=seed,
+            label=name.replace("_", " "),
+        )
+        judges[name] = judge
+    judged = held_out if evaluation_rows is None else evaluation_rows
+    return BuiltBundle(
+        task="movie_review",
+        tokenizer=tokenizer,
+        prompts=prompts,
+        models={"policy": language_model, **judges},
+        figures={
+            "seed": seed,
+            "vocabulary": len(tokenizer),
+            "corpus_tokens": sum(map(len, ids)),
+            "evaluation_rows": len(judged),
+            "policy_nats_training": round(held_out_nats(language_model, ids[:2000]), 3),
+            "policy_nats": round(
+                held_out_nats(language_model, _encode(tokenizer, held_out, limit)), 3
+            ),
+            "reward_models": _measure(tokenizer, language_model, judges, judged, prompts, seed),
+        },
+    )
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerFast, rows: Sequence[LabelledText], limit: int
+) -> list[list[int]]:
+    ids = tokenizer([row.text for row in rows]).input_ids
+    return [[*text[: limit - 1], tokenizer.eos_token_id] for text in ids]
+
+
+def _prompts(
+    tokenizer: PreTrainedTokenizerFast,
+    held_out: Sequence[LabelledText],
+    training: Sequence[LabelledText],
+    rng: np.random.Generator,
+) -> list[PromptRow]:
+    """Return the texts' first whole words, 2 to 7 tokens of them; no prompt is in both splits."""
+    test = _starts(tokenizer, held_out, rng)
+    taken = set(test)
+    train = [start for start in _starts(tokenizer, training, rng) if start not in taken]
+    if not test or not train:
+        raise BuildError(
+            f"the corpus gives {len(train)} train and {len(test)} test prompts of "
+            f"{PROMPT_TOKENS[0]} to {PROMPT_TOKENS[1]} tokens; give longer or more texts"
+        )
+    return [
+        PromptRow(prompt=start, split=split)
+        for split, starts in (("train", train), ("test", test))
+        for start in starts
+    ]
+
+
+def _starts(
+    tokenizer: PreTrainedTokenizerFast, rows: Sequence[LabelledText], rng: np.random.Generator
+) -> list[str]:
+    starts = []
+    low, high = PROMPT_TOKENS
+    for row in rows:
+        offsets = tokenizer(row.text, return_offsets_mapping=True)["offset_mapping"]
+        # A token that begins with a space begins a word, so the text before it ends with one.
+        ends = [
+            begin
+            for index, (begin, _) in enumerate(offsets[: high + 1])
+            if index >= low and row.text[begin].isspace()
+        ]
+        if ends:
+            starts.append(row.text[: ends[rng.integers(len(ends))]])
+    return list(dict.fromkeys(starts))
+
+
+def _drawer(
+    texts: Sequence[Sequence[int]],
+    labels: Sequence[bool],
+    generator: torch.Generator,
+    batch_size: int = 64,
+) -> DrawBatch:
+    """Return a function that draws texts, half of each label; half of them whole, half begun.
+
+    The label of a text is taken for its beginnings too: what the model is asked to score in an
+    environment stops at the horizon.
+    """
+    groups = [
+        [text for text, label in zip(texts, labels, strict=True) if label is wanted]
+        for wanted in (True, False)
+    ]
+
+    def draw() -> tuple[list[list[int]], Tensor]:
+        batch, gold = [], []
+        for group, value in zip(groups, (1.0, 0.0), strict=True):
+            for i in choose(len(group), batch_size // 2, generator):
+                text = list(group[i])
+                if choose(2, 1, generator)[0] and len(text) > 8:
+                    text = text[: 8 + choose(len(text) - 8, 1, generator)[0]]
+                batch.append(text)
+                gold.append(value)
+        return batch, torch.tensor(gold)
+
+    return draw
+
+
+def _measure(
+    tokenizer: PreTrainedTokenizerFast,
+    language_model: GPT2LMHeadModel,
+    judges: dict[str, GPT2ForSequenceClassification],
+    rows: Sequence[LabelledText],
+    prompts: Sequence[PromptRow],
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """Return each judge's figures on labelled rows and on sampled continuations of test prompts."""
+    starts = [tokenizer(row.prompt).input_ids for row in prompts if row.split == "test"]
+    samples = sample_texts(
+        language_model,
+        starts,
+        max_tokens=MEASURED_TOKENS,
+        temperature=1.0,
+        generator=torch.Generator().manual_seed(seed),
+        label="test samples",
+    )
+    texts = _encode(tokenizer, rows, language_model.config.n_positions)
+    labels = np.array([float(row.positive) for row in rows])
+    on_samples = {name: reward_logits(judge, samples).numpy() for name, judge in judges.items()}
+    agreement = float(np.corrcoef(on_samples["reward_model"], on_samples["gold_model"])[0, 1])
+    figures = {}
+    for name, judge in judges.items():
+        logits = reward_logits(judge, texts).numpy()
+        attention = attention_rows(judge, samples, [len(start) for start in starts])
+        values = {
+            "pair_accuracy": pair_accuracy(logits, labels),
+            "accuracy_at_median": float(((logits > np.median(logits)) == (labels > 0)).mean()),
+            "correlation_of_judges": agreement,
+            "attention_entropy": relative_entropy(attention),
+            "deviation": float(on_samples[name].std()),
+        }
+        figures[name] = {key: round(value, 3) for key, value in values.items()}
+    return figures

@@ -1,0 +1,190 @@
+"""Training a small bidirectional encoder whose raw dot products measure relevance."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+
+from tokengym.lab.makers.building.training import pad_batch, train
+from tokengym.lab.makers.corpora.grammar import Dice
+
+DrawTriples = Callable[[], tuple[list[list[int]], list[list[int]], list[list[int]]]]
+"""Draws token ids of queries, of an answer to each, and of a wrong answer to each; queries of one
+draw are about different things, so that each answer is irrelevant to every other query."""
+
+BATCH, PAIR_STEPS = 32, 500
+"""Pairs of a training step, and the steps of an encoder of pairs."""
+LONGEST_WORDS, FEWEST_WORDS = 64, 6
+"""Words that a response is cut to: a policy's may end anywhere."""
+RELEVANT = 2.5
+"""Dot product that a relevant answer is drawn to; R3 divides a reference's relevance by 3.5."""
+
+
+def new_encoder(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int, width: int = 96, layers: int = 2
+) -> RobertaModel:
+    """Return an untrained encoder.
+
+    RoBERTa and not BERT, because it counts positions from the first token that is no padding:
+    the side of the padding cannot change what it says.
+    """
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=4 * width,
+        max_position_embeddings=258,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return RobertaModel(config).eval()
+
+
+def embed(model: RobertaModel, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Return M(.): the mean of each text's last hidden states, (batch, width)."""
+    ids, mask = pad_batch(sequences, model.config.pad_token_id)
+    hidden = model(ids, attention_mask=mask).last_hidden_state  # (batch, time, width)
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def train_encoder(
+    model: RobertaModel,
+    draw: DrawTriples,
+    *,
+    steps: int,
+    learning_rate: float = 1e-3,
+    temperature: float = 0.25,
+    label: str = "encoder",
+) -> float:
+    """Train in place by InfoNCE in both directions; return the late training loss.
+
+    Args:
+        model: The model to train.
+        draw: Draws queries, answers and wrong answers.
+        steps: Optimiser steps.
+        learning_rate: Peak rate.
+        temperature: Divides the dot products in the loss.
+        label: Shown beside the progress bar.
+    """
+
+    def loss_of_step() -> Tensor:
+        queries, answers, wrong = (embed(model, batch) for batch in draw())
+        return contrastive_loss(queries, answers, wrong, temperature=temperature)
+
+    return train(model, loss_of_step, steps=steps, learning_rate=learning_rate, label=label)
+
+
+def encoder_of_pairs(
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    seed: int,
+    steps: int | None = None,
+) -> RobertaModel:
+    """Return an encoder of the relevance of responses to prompts, trained from nothing.
+
+    Args:
+        tokenizer: The bundle's.
+        pairs: Prompts with a response to each.
+        seed: Seed of the weights and of the batches; whatever else was built does not change it.
+        steps: Optimiser steps; None takes `PAIR_STEPS`.
+    """
+    dice = Dice(np.random.default_rng([seed, 1]))
+    encoder = new_encoder(tokenizer, seed=seed)
+    steps = PAIR_STEPS if steps is None else steps
+    train_encoder(encoder, _drawer_of_pairs(tokenizer, pairs, dice), steps=steps)
+    return encoder
+
+
+def _drawer_of_pairs(
+    tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], dice: Dice
+) -> DrawTriples:
+    """Return a function that draws prompts, beginnings of their responses, and of others'.
+
+    Half of the queries are other beginnings of the response: its relevance to a reference.
+    """
+    size = min(BATCH, len({prompt for prompt, _ in pairs}) // 2)  # of a draw; the others are left
+
+    def cut(text: str) -> str:
+        words = text.split()[:LONGEST_WORDS]
+        return " ".join(words[: dice.integer(min(FEWEST_WORDS, len(words)), len(words))])
+
+    def draw() -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+        chosen: dict[str, str] = {}
+        while len(chosen) < size:
+            prompt, response = pairs[dice.integer(0, len(pairs) - 1)]
+            chosen.setdefault(prompt, response)
+        queries, answers, wrong = [], [], []
+        for prompt, response in chosen.items():
+            queries.append(cut(response) if dice.chance(0.5) else prompt)
+            answers.append(cut(response))
+            other = prompt
+            while other in chosen:
+                other, response = pairs[dice.integer(0, len(pairs) - 1)]
+            wrong.append(cut(response))
+        return tuple(tokenizer(texts).input_ids for texts in (queries, answers, wrong))
+
+    return draw
+
+
+@torch.inference_mode()
+def pair_relevance(
+    tokenizer: PreTrainedTokenizerFast, encoder: RobertaModel, pairs: Sequence[tuple[str, str]]
+) -> dict[str, float]:
+    """Return what an encoder is worth on pairs of prompt and response.
+
+    Returns:
+        Mean dot product of a prompt with its ``relevant`` response and with the ``irrelevant``
+        ones of the other prompts, and the ``accuracy`` with which the first is greater.
+    """
+    queries = embed(encoder, tokenizer([prompt for prompt, _ in pairs]).input_ids)
+    answers = embed(encoder, tokenizer([response for _, response in pairs]).input_ids)
+    products = queries @ answers.T
+    other = ~torch.eye(len(pairs), dtype=torch.bool)
+    relevant = products.diagonal()
+    values = {
+        "relevant": relevant.mean(),
+        "irrelevant": products[other].mean(),
+        "accuracy": (relevant[:, None] > products)[other].float().mean(),
+    }
+    return {name: round(float(value), 3) for name, value in values.items()}
+
+
+def contrastive_loss(
+    queries: Tensor, answers: Tensor, wrong: Tensor, *, temperature: float
+) -> Tensor:
+    """Return InfoNCE on raw dot products, with a pull that fixes their scale.
+
+    s_ij = M(x_i) . M(y_j);  InfoNCE = CE(s / temperature, i -> i), queries to answers and back
+    + 0.5 * mean_i (s_ii - RELEVANT)^2 + 0.5 * mean_{i != j} s_ij^2
+
+    Without the pull any scale and offset would do, and R3 needs relevant answers near 1 to 3.5 and
+    irrelevant ones near 0.
+
+    Args:
+        queries: (batch, width) embeddings.
+        answers: (batch, width), row i answers query i only.
+        wrong: (batch, width), row i answers no query; it resembles answer i.
+        temperature: Divides the dot products.
+    """
+    products = queries @ answers.T  # (batch, batch)
+    distractors = (queries * wrong).sum(-1, keepdim=True)  # (batch, 1)
+    target = torch.arange(len(queries))
+    forwards = functional.cross_entropy(
+        torch.cat([products, distractors], dim=1) / temperature, target
+    )
+    backwards = functional.cross_entropy(products.T / temperature, target)
+    relevant = products.diagonal()
+    irrelevant = products[~torch.eye(len(queries), dtype=torch.bool)]
+    scale = 0.5 * (relevant - RELEVANT).pow(2).mean() + 0.5 * irrelevant.pow(2).mean()
+    return (forwards + backwards) / 2 + scale

@@ -1,0 +1,145 @@
+"""Two reward models of film reviews beside the bundled one, to see whose attention helps credit.
+
+The bundled one is a GPT-2 whose recipe was picked for attention that finds opinions. The Llama
+(rotary positions, RMSNorm, gated layers, grouped heads) is made by the same recipe on the same
+corpus: trained once, with one seed, and taken as it came. The misaligned one gives the bundled
+one's scores with an attention that finds nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
+
+from tokengym.base.files import write_json
+from tokengym.envs import bundled
+from tokengym.lab.makers.building.bundle_files import PromptRow
+from tokengym.lab.makers.building.language_model import train_language_model
+from tokengym.lab.makers.building.reward_model import train_reward_model
+from tokengym.lab.makers.bundles import movie_review as recipe
+from tokengym.lab.makers.corpora.movie_reviews import write_reviews
+
+LLAMA, MISALIGNED = "llama", "misaligned"
+SEED, LANGUAGE_STEPS, REWARD_STEPS = 1, 900, 1200
+"""The bundle's."""
+FIGURES = "figures.json"
+
+
+def build_llama(
+    folder: Path,
+    *,
+    reviews: int = recipe.REVIEWS,
+    prompts: int | None = None,
+    language_steps: int = LANGUAGE_STEPS,
+    reward_steps: int = REWARD_STEPS,
+) -> None:
+    """Write the reward model and what was measured of it, unless it is there.
+
+    It scores continuations by the bundled policy, so it learns from such samples too.
+
+    Args:
+        folder: Of model, tokenizer and figures.
+        reviews: Texts of the corpus.
+        prompts: Prompts of each split that are continued; None takes all.
+        language_steps: Optimiser steps of the language model that it begins from.
+        reward_steps: Its own.
+    """
+    if (folder / FIGURES).exists():
+        return
+    bundle: Any = bundled("movie_review")
+    tokenizer = bundle.tokenizer
+    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
+    generator = torch.Generator().manual_seed(SEED)
+    corpus = write_reviews(reviews, np.random.default_rng(SEED))
+    texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(corpus).input_ids]
+    language_model = new_llama(tokenizer)
+    train_language_model(language_model, texts, steps=language_steps, generator=generator)
+    starts = [tokenizer(row.text).input_ids for row in bundle.prompts("train")[:prompts]]
+    samples = recipe.draw_samples(policy, starts, generator)
+    gold = recipe.GoldTokens(tokenizer)
+    model = reward_model_of(language_model)
+    draw = recipe.text_drawer(texts, samples, gold, generator, tokenizer.eos_token_id)
+    train_reward_model(model, draw, steps=reward_steps)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    held_out = [
+        PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")[:prompts]
+    ]
+    figures = recipe.measure_reward_model(tokenizer, policy, model, held_out, seed=SEED)
+    write_json(folder / FIGURES, figures)
+
+
+def new_llama(tokenizer: Any) -> LlamaForCausalLM:
+    """Return an untrained Llama of the size of the bundled models."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return LlamaForCausalLM(config).eval()
+
+
+def reward_model_of(language_model: LlamaForCausalLM) -> LlamaForSequenceClassification:
+    """Return a one-logit classifier on a language model's trunk."""
+    config = type(language_model.config).from_dict(
+        {**language_model.config.to_dict(), "num_labels": 1}
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = LlamaForSequenceClassification(config).eval()
+    model.model.load_state_dict(language_model.model.state_dict())
+    return model
+
+
+def build_misaligned(folder: Path) -> None:
+    """Write the bundled reward model with the same scores and an attention that finds nothing.
+
+    A further layer adds nothing to the residual stream, its output projections being zero, so that
+    every score stays what it was. But it is now the last one, whose attention ABC reads, and its
+    queries and keys are the trained layer's with their inputs shuffled, and sharpened until the
+    row is about as peaked as it was: on tokens that do not matter. What was measured of it is
+    stored beside it.
+    """
+    if (folder / FIGURES).exists():
+        return
+    bundle, sharpness = bundled("movie_review"), 30.0
+    tokenizer: Any = bundle.tokenizer
+    trained = AutoModelForSequenceClassification.from_pretrained(bundle.reward_model).float()
+    layers = trained.config.n_layer
+    config = type(trained.config).from_dict({**trained.config.to_dict(), "n_layer": layers + 1})
+    model = type(trained)(config).eval()
+    model.load_state_dict(trained.state_dict(), strict=False)
+    added = model.transformer.h[layers]
+    added.load_state_dict(trained.transformer.h[-1].state_dict())
+    shuffled = torch.from_numpy(np.random.default_rng(SEED).permutation(config.n_embd))
+    with torch.no_grad():
+        weight = added.attn.c_attn.weight[shuffled]
+        weight[:, : config.n_embd] *= sharpness  # the queries
+        added.attn.c_attn.weight.copy_(weight)
+        for projection in (added.attn.c_proj, added.mlp.c_proj):
+            projection.weight.zero_()
+            projection.bias.zero_()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
+    prompts = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")]
+    figures = recipe.measure_reward_model(tokenizer, policy, model, prompts, seed=SEED)
+    write_json(folder / FIGURES, figures)

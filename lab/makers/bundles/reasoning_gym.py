@@ -1,0 +1,143 @@
+"""The models of ReasoningGym: a policy that reads and writes bytes, and can spell a little."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tokengym.base.prompt import Prompt
+from tokengym.envs.prompts.reasoning import generated_prompts, verdict
+from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
+from tokengym.lab.makers.building.language_model import (
+    ModelSize,
+    new_language_model,
+    train_language_model,
+)
+from tokengym.lab.makers.building.reward_model import (
+    DrawPrefixes,
+    reward_model_from,
+    train_on_prefixes,
+)
+from tokengym.lab.makers.building.tokenizers import byte_tokenizer
+from tokengym.lab.makers.building.training import choose
+from tokengym.lab.makers.bundles.encoder import encoder_of_pairs
+
+SIZE = ModelSize(
+    layers=2, width=64, heads=4, positions=256, initializer_range=0.08, matching_heads=2
+)
+SHOWN = {
+    "spell_backward": 6000,
+    "letter_counting:min_words=1,max_words=3": 1500,
+    "chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1": 500,
+}
+"""Data sets that the policy learns from, and how many of their questions."""
+SEED = 1_000_000
+"""Seed of these questions, far from those that environments use."""
+BATCH_SIZE = 24
+
+_TOKENIZER = byte_tokenizer((), 258)
+
+
+def build_reasoning_gym(
+    *, seed: int, language_steps: int = 900, reward_steps: int = 150, encoder_steps: int = 60
+) -> BuiltBundle:
+    """Return the bundle, trained from nothing.
+
+    Args:
+        seed: Seed of the weights and of the batches.
+        language_steps: Optimiser steps of the policy.
+        reward_steps: Optimiser steps of the reward model.
+        encoder_steps: Optimiser steps of the encoder.
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    shown = questions()
+    policy = new_language_model(_TOKENIZER, SIZE, seed=seed)
+    loss = train_language_model(
+        policy,
+        [_ids(p, str(p.reference)) for p in shown],
+        starts=[_start(p) for p in shown],
+        steps=language_steps,
+        generator=generator,
+        learning_rate=3e-3,
+        batch_size=BATCH_SIZE,
+    )
+    reward_model = reward_model_from(policy, seed=seed)
+    error = train_on_prefixes(
+        reward_model, drawer(shown, rng, generator), steps=reward_steps, learning_rate=2e-3
+    )
+    pairs = [(prompt.text, str(prompt.reference)) for prompt in shown]
+    return BuiltBundle(
+        task="reasoning_gym",
+        tokenizer=_TOKENIZER,
+        # The library generates the prompts; these two show the form.
+        prompts=[
+            PromptRow(prompt=prompts[0].text, reference=prompts[0].reference, split=split)
+            for split in ("train", "test")
+            for prompts in [generated_prompts("spell_backward", split)]
+        ],
+        models={
+            "policy": policy,
+            "reward_model": reward_model,
+            "encoder": encoder_of_pairs(_TOKENIZER, pairs, seed=seed, steps=encoder_steps),
+        },
+        figures={
+            "seed": seed,
+            "vocabulary": len(_TOKENIZER),
+            "policy_nats": round(loss, 3),
+            "reward_model_error": round(error**0.5, 3),
+        },
+    )
+
+
+def questions() -> list[Prompt]:
+    """Return the questions that are learned from, none of which an environment asks by default."""
+    asked = {prompt.text for prompt in generated_prompts("spell_backward", "all")}
+    return [
+        prompt
+        for name, size in SHOWN.items()
+        for prompt in generated_prompts(
+            f"{name}{',' if ':' in name else ':'}seed={SEED},size={size // 2}", "all"
+        )
+        if prompt.text not in asked
+    ]
+
+
+def drawer(
+    shown: Sequence[Prompt], rng: np.random.Generator, generator: torch.Generator
+) -> DrawPrefixes:
+    """Return a function that draws answers, some letters of which are wrong, with their verdicts.
+
+    The verdict on the whole answer is the target at each of its tokens (Cobbe et al. 2021,
+    arXiv:2110.14168), so that the model learns the chance of success.
+    """
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
+
+    def corrupted(answer: str, share: float) -> str:
+        wrong = rng.random(len(answer)) < share
+        return "".join(
+            str(rng.choice(letters)) if w else c for c, w in zip(answer, wrong, strict=True)
+        )
+
+    def draw() -> tuple[list[list[int]], list[list[float]]]:
+        texts, targets = [], []
+        for index in choose(len(shown), BATCH_SIZE, generator):
+            prompt = shown[index]
+            answer = corrupted(str(prompt.reference), float(rng.choice([0.0, 0.15, 0.4])))
+            texts.append(_ids(prompt, answer))
+            start = _start(prompt)
+            score = verdict(prompt.metadata, answer)
+            targets.append([np.nan] * start + [score] * (len(texts[-1]) - start))
+        return texts, targets
+
+    return draw
+
+
+def _ids(prompt: Prompt, answer: str) -> list[int]:
+    """Return the tokens of question and answer."""
+    ids: list[int] = _TOKENIZER(prompt.text + answer).input_ids
+    return [*ids, _TOKENIZER.eos_token_id]
+
+
+def _start(prompt: Prompt) -> int:
+    return len(prompt.text.encode())

@@ -1,0 +1,210 @@
+"""Tables of the studies as Markdown, written into their place in a document."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tokengym.base.files import write_text
+from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.statistics import (
+    Array,
+    PairedDifference,
+    holm,
+    interval,
+    iqm,
+    student_interval,
+)
+from tokengym.rewards.maths.pairwise import wilson_interval
+
+Key = TypeVar("Key")
+CLEAR = 0.05
+"""Corrected p-value below which a difference is clear."""
+NONE = "\u2013"
+"""What stands where nothing was measured."""
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a Markdown table.
+
+    Example:
+        >>> print(markdown_table(["rule", "score"], [["abc", "1.2"]]))
+        | rule | score |
+        |---|---|
+        | abc | 1.2 |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        ("|" + "|".join(line) + "|") if line[0] == "---" else f"| {' | '.join(line)} |"
+        for line in lines
+    )
+
+
+def with_interval(figure: Mapping[str, Any], value: str = "iqm") -> str:
+    """Return a figure with its interval: ``1.23 (1.10 to 1.31)``."""
+    return f"{number(figure[value])} ({number(figure['low'])} to {number(figure['high'])})"
+
+
+def iqm_with_interval(values: Array) -> str:
+    """Return the interquartile mean of runs (runs,) with its bootstrap interval."""
+    low, high = interval(values)
+    return with_interval({"iqm": iqm(values), "low": low, "high": high})
+
+
+def mean(values: ArrayLike) -> float:
+    """Return the mean of a sample as a float."""
+    return float(np.mean(np.asarray(values)))
+
+
+def mean_with_interval(values: Array) -> str:
+    """Return the mean of a sample (n,) with its bootstrap interval."""
+    low, high = interval(values, mean)
+    return with_interval({"iqm": mean(values), "low": low, "high": high})
+
+
+def student_mean(values: ArrayLike) -> str:
+    """Return the mean of a sample (n,) with Student's t interval."""
+    middle, low, high, _ = (float(value) for value in student_interval(values))
+    return with_interval({"iqm": middle, "low": low, "high": high})
+
+
+def share_of(count: float, total: float) -> str:
+    """Return a share with Wilson's 95 % interval."""
+    if not total:
+        return ""
+    low, high = wilson_interval(count / total, int(total))
+    return f"{count / total:.1%} ({low:.1%} to {high:.1%})"
+
+
+def fields(figure: Any) -> dict[str, Any] | None:
+    """Return a result's fields as `difference` and `ratio` read them, None for none."""
+    return None if figure is None else vars(figure)
+
+
+def difference(figure: Mapping[str, Any] | None) -> str:
+    """Return a paired difference with its interval and wins, bold where it leaves out 0."""
+    if figure is None:
+        return "\u2013"
+    text = signed(figure["difference"])
+    if figure["low"] > 0 or figure["high"] < 0:
+        text = f"**{text}**"
+    ends = f"{number(figure['low'])} to {number(figure['high'])}"
+    return f"{text} ({ends}), {figure['wins']}/{figure['pairs']}"
+
+
+def corrected_difference(
+    figure: PairedDifference, p_value: float, *, with_wins: bool = True
+) -> str:
+    """Return a paired difference with its interval, bold where a corrected p-value makes it clear.
+
+    Args:
+        figure: The difference.
+        p_value: Of it, after a correction for all that are tested with it.
+        with_wins: Whether the pairs that are above 0 follow.
+    """
+    value = signed(figure.difference)
+    value = f"**{value}**" if p_value < CLEAR else value
+    text = f"{value} ({number(figure.low)} to {number(figure.high)})"
+    return f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
+
+
+class Family:
+    """The differences that one page tests, each once, however many of its tables show it."""
+
+    def __init__(self) -> None:
+        self._p_values: dict[PairedDifference, float] = {}
+
+    def add(self, differences: Iterable[PairedDifference]) -> None:
+        """Add differences; those that are there stay."""
+        self._p_values |= {figure: figure.p_value for figure in differences}
+
+    def corrected(self, difference: PairedDifference) -> float:
+        """Return the p-value of one of them after Holm's correction over all."""
+        adjusted = holm([*self._p_values.values()])
+        return float(adjusted[[*self._p_values].index(difference)])
+
+
+_family: ContextVar[Family | None] = ContextVar("family", default=None)
+
+
+def page_wide(make_tables: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
+    """Return the tables of a page, differences corrected over all that the page tests.
+
+    They are made twice: once to learn what is tested, once to say what is clear.
+
+    Args:
+        make_tables: Returns the tables by name; `after_holm` makes their differences.
+    """
+    token = _family.set(Family())
+    try:
+        make_tables()
+        return make_tables()
+    finally:
+        _family.reset(token)
+
+
+def after_holm(
+    differences: Mapping[Key, PairedDifference], *, with_wins: bool = True
+) -> dict[Key, str]:
+    """Return differences as a table shows them, bold where clear after Holm's correction over all.
+
+    All are those of the page that `page_wide` makes, those of the table outside of one.
+
+    Args:
+        differences: The differences of a table.
+        with_wins: Whether the pairs that are above 0 follow.
+    """
+    if not differences:
+        return {}
+    family = _family.get() or Family()
+    family.add(differences.values())
+    corrected = [family.corrected(figure) for figure in differences.values()]
+    return {
+        key: corrected_difference(figure, p_value, with_wins=with_wins)
+        for (key, figure), p_value in zip(differences.items(), corrected, strict=True)
+    }
+
+
+def ratio(figure: Mapping[str, Any] | None) -> str:
+    """Return relative steps with their interval; steps beyond the budget are marked."""
+    if figure is None:
+        return "n/a"
+    if math.isinf(figure["low"]):
+        return "not reached"
+    low, high = (
+        "beyond" if math.isinf(figure[end]) else f"{figure[end]:.2f}" for end in ("low", "high")
+    )
+    if math.isinf(figure["ratio"]):
+        return f"not reached ({low} to {high})"
+    return f"{figure['ratio']:.2f} ({low} to {high})"
+
+
+def fill(document: Path, tables: Mapping[str, str]) -> None:
+    """Put tables between the marks ``<!-- name -->`` and ``<!-- end name -->`` of a document.
+
+    Args:
+        document: A Markdown file.
+        tables: By name.
+
+    Raises:
+        ValueError: if the document has no place for one.
+    """
+    text = document.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        section = re.compile(
+            f"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.S
+        )
+        match = section.search(text)
+        if match is None:
+            raise ValueError(
+                f"{document} has no place for the table {name!r}; write <!-- {name} --> and "
+                f"<!-- end {name} --> on lines of their own"
+            )
+        start, end = match.end(1), match.start(2)
+        text = f"{text[:start]}{table}\n{text[end:]}"
+    write_text(document, text)

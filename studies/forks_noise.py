@@ -1,0 +1,110 @@
+"""Which rule sees the decisive token at all? Bias and noise of its gradient on Forks, untrained.
+
+As `ledger_noise`, at the three settings of `forks`: for a fixed policy every prefix of its
+responses is continued, which gives each token's advantage without bias. `decisive` is the exact
+advantage under the best play, which is another direction than the policy's own. All advantages
+are centred by position, as a critic does that knows nothing but the time.
+
+    python -m studies.forks_noise measure    # 10 to 30 minutes a setting
+    python -m studies.forks_noise page
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from studies.forks import FAMILY, FOLDER, SETTINGS, Cell
+from studies.ledger_noise import (
+    Kind,
+    forked_advantages,
+    of_gradient,
+    paid_advantages,
+    paid_by,
+    rows_of,
+    token_rewards,
+)
+from tokengym.base.files import write_csv
+from tokengym.envs import Episode
+from tokengym.evaluation.measure.evaluate import Evaluator
+from tokengym.lab.study import DOCS, Docs, command_line, read_rows, run_missing
+from tokengym.lab.tables import fill, markdown_table
+
+ENV = "tokengym/Forks-v0"
+RULES = ("sparse", "random", "abc-signed", "red:delivery=end", "answer-gain")
+LAMBDAS = (0.5, 0.95)
+DECISIVE = "decisive"
+RESPONSES = {"easy": 1024, "middle": 2048, "hard": 6144}
+SEED = 3
+
+
+def played(setting: str, responses: int) -> tuple[list[Episode], Any, dict[str, Any], Tensor]:
+    """Return responses, their policy, the environment's arguments and the legal tokens."""
+    cell = Cell(setting=setting, learner="ppo", rule="sparse")
+    kwargs = {"family": FAMILY, **SETTINGS[setting], "max_new_tokens": cell.length}
+    evaluator = Evaluator(ENV, kwargs, num_episodes=responses, seed=SEED)
+    agent: Any = evaluator.untrained(None)
+    task: Any = gym.make(ENV, **kwargs).unwrapped
+    legal = torch.tensor(task.prefixes(0).legal)
+    return list(evaluator(agent).episodes), agent.policy, {**kwargs, "normalize": "batch"}, legal
+
+
+def all_advantages(
+    episodes: Sequence[Episode], policy: Any, kwargs: dict[str, Any]
+) -> dict[Kind, Tensor]:
+    """Return every rule's advantages, centred by position."""
+    best = token_rewards(paid_by(DECISIVE, ENV, kwargs), episodes)
+    by_kind = {
+        **paid_advantages(RULES, LAMBDAS, episodes, ENV, kwargs),
+        **forked_advantages(LAMBDAS[-1:], episodes, policy, ENV, kwargs),
+        (DECISIVE, 0.0, 0): best,
+    }
+    return {kind: advantages - advantages.mean(0) for kind, advantages in by_kind.items()}
+
+
+def file_of(docs: Path, setting: str) -> Path:
+    """Return the file of a setting's figures."""
+    return docs / FOLDER / f"noise-{setting}.csv"
+
+
+def measure(docs: Docs = DOCS) -> None:
+    """Measure the settings that are not measured yet."""
+
+    def write(setting: str) -> None:
+        episodes, policy, kwargs, legal = played(setting, RESPONSES[setting])
+        advantages = all_advantages(episodes, policy, kwargs)
+        solved = sum(episode.score or 0.0 for episode in episodes) / len(episodes)
+        about = {"setting": setting, "solved": f"{solved:.4g}"}
+        rows = rows_of(advantages, episodes, policy, legal, about)
+        write_csv(file_of(docs, setting), rows, list(rows[0]))
+
+    run_missing(list(SETTINGS), partial(file_of, docs), write)
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page's table."""
+    fill(docs / "forks.md", {"noise": table(docs)})
+
+
+def table(docs: Path) -> str:
+    """Return a line per rule and lambda: cosine and responses needed at each setting."""
+    lines: dict[tuple[str, float], list[str]] = {}
+    solved = {}
+    for setting in SETTINGS:
+        if not file_of(docs, setting).exists():
+            continue
+        for row in read_rows(file_of(docs, setting), text=("setting", "rule")):
+            solved[setting] = row["solved"]
+            line = lines.setdefault((row["rule"], row["gae_lambda"]), [])
+            line += ["\u2013"] * (len(solved) - 1 - len(line)) + [of_gradient(row)]
+    header = [f"{setting}: {share:.3g} solved" for setting, share in solved.items()]
+    rows = [[f"`{rule}`", f"{gae_lambda:g}", *line] for (rule, gae_lambda), line in lines.items()]
+    return markdown_table(["rule", "lambda", *header], rows)
+
+
+if __name__ == "__main__":
+    command_line(__doc__, measure, page)

@@ -1,0 +1,773 @@
+"""The tables and the picture of docs/results/ledger.md, from the published runs of `ledger`.
+
+python -m studies.ledger_page publish --out runs/ledger
+python -m studies.ledger_page page
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studies.ledger import (
+    AT_CONTINUED,
+    AT_LENGTHS,
+    AT_LLAMA,
+    AT_LONGER,
+    AT_VINEPPO,
+    CONTROLS,
+    CRITICS,
+    FOLDER,
+    LAMBDAS,
+    LENGTHS,
+    LONGER,
+    RULES,
+    RUNS,
+    UPDATES,
+    WAYS,
+    WORDS,
+    Cell,
+    lambda_of,
+    read_runs,
+    ways_file,
+)
+from studies.ledger_noise import (
+    CONTINUED,
+    EXACT,
+    PERFECT,
+    POLICIES,
+    noise_file,
+    of_gradient,
+)
+from tokengym.agents.ppo.settings import GAE_LAMBDA
+from tokengym.base.files import write_csv
+from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.report.verdict import number, percent
+from tokengym.evaluation.statistics import (
+    PairedDifference,
+    paired_difference,
+    student_interval,
+)
+from tokengym.evaluation.statistics.curves import SHARES, steps_to_shares
+from tokengym.lab.makers.bundles.other_reward_models import LLAMA, MISALIGNED
+from tokengym.lab.protocol import MEASURES, SPARE_SEED, Row, net, net_area
+from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows
+from tokengym.lab.tables import (
+    NONE,
+    after_holm,
+    fill,
+    markdown_table,
+    mean,
+    page_wide,
+    student_mean,
+)
+from tokengym.rewards.credits import Credit
+from tokengym.rewards.registry import RewardChoice
+
+CRITIC_LABELS = {
+    "own": "network of its own",
+    "trunk": "head on the policy",
+    "none": "none",
+    "vineppo": "VinePPO",
+}
+LABELS = {"attribution": "gradient x input", "red:delivery=end": "red", WORDS: "true words"}
+MODEL_LABELS = {
+    "the bundled one": "aligned",
+    "spoilt attention": MISALIGNED,
+    "a Llama": LLAMA,
+}
+"""By title: the reward model."""
+AT_MODELS = (*AT_LLAMA, Cell(rule="red:delivery=end"))
+"""What the reward models are compared by."""
+CONTRASTS = (
+    ("abc-signed minus sparse, both at lambda 0.95", "abc-signed", "0.95", "0.95"),
+    ("both at lambda 1", "abc-signed", "1", "1"),
+    ("each at the lambda that suits it", "abc-signed", "0.5", None),
+    ("uniform at 0.95 minus sparse at its best", "uniform", "0.95", None),
+)
+"""Title, rule, lambda, and the lambda of `sparse`; None: its best."""
+AT_SPEEDS = (
+    Cell(rule="uniform"),
+    Cell(rule="abc-signed", gae_lambda="0.5"),
+    Cell(rule="abc-signed"),
+    Cell(rule=WORDS),
+)
+"""Whose speeds are set beside that of `sparse`."""
+FASTER_AT = SHARES.index(0.75)
+"""Share of the way at which they are compared."""
+COLORS = {"0": "#cc79a7", "0.5": "#009e73", "0.95": "#0072b2", "1-1/n": "#e69f00", "1": "#d55e00"}
+MARKERS = {"0": "v", "0.5": "D", "0.95": "o", "1-1/n": "P", "1": "s"}
+"""By lambda, as in the other pictures of the page."""
+
+
+def publish(out: Out, docs: Docs = DOCS) -> None:
+    """Write all runs as one csv, those of the sweeps too, and the ways of all lengths."""
+    rows = read_runs(*sorted((out / "runs").glob("*.csv")))
+    write_csv(docs / FOLDER / RUNS, rows, list(rows[0]))
+    ways = read_rows(*(ways_file(out, length) for length in LENGTHS), text=())
+    write_csv(docs / FOLDER / WAYS, ways, list(ways[0]))
+    page(docs)
+
+
+class Ledger:
+    """The published runs, by cell.
+
+    Args:
+        rows: A row per evaluation of every run.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        runs: dict[tuple[Cell, float, int], list[Row]] = {}
+        for row in rows:
+            where = Cell.of(row), float(row["rate"]), int(row["seed"])
+            runs.setdefault(where, []).append(row)
+        self.sweeps: dict[Cell, dict[float, float]] = {}
+        """Cell -> rate -> mean of score - c KL over the run of the spare seed."""
+        for (cell, rate, seed), run_rows in runs.items():
+            if seed == SPARE_SEED:
+                self.sweeps.setdefault(cell, {})[rate] = net_area(run_rows)
+        self.runs: dict[Cell, dict[int, list[Row]]] = {}
+        """Cell -> seed -> the run at the tuned rate."""
+        for (cell, rate, seed), run_rows in runs.items():
+            if seed != SPARE_SEED and rate == self.rate(cell):
+                self.runs.setdefault(cell, {})[seed] = run_rows
+
+    def rate(self, cell: Cell) -> float:
+        """Return the rate that was the best of a cell's sweep."""
+        return max(self.sweeps[cell], key=lambda rate: self.sweeps[cell][rate])
+
+    def areas(self, cell: Cell, *, at_end: bool = False) -> dict[int, float]:
+        """Return score - c KL by seed, mean over the run or at its end; {} without runs."""
+        runs = self.runs.get(cell, {})
+        return {seed: net(run[-1]) if at_end else net_area(run) for seed, run in runs.items()}
+
+    def ends(self, cell: Cell, measure: str) -> list[float]:
+        """Return the last measurement of every run."""
+        return [float(rows[-1][measure]) for rows in self.runs.get(cell, {}).values()]
+
+    def difference(
+        self, cell: Cell, other: Cell, *, at_end: bool = False
+    ) -> PairedDifference | None:
+        """Return a cell's score - c KL minus another's, paired by seed; None below two pairs."""
+        one, two = self.areas(cell, at_end=at_end), self.areas(other, at_end=at_end)
+        seeds = sorted(set(one) & set(two))
+        if len(seeds) < 2:
+            return None
+        return paired_difference([one[seed] for seed in seeds], [two[seed] for seed in seeds])
+
+    def steps(self, cell: Cell, here: "AtLength") -> dict[int, np.ndarray]:
+        """Return the updates to each of `SHARES` of the way by seed, those of the run at most."""
+        by_seed = {}
+        for seed, rows in self.runs.get(cell, {}).items():
+            at = [row["step"] for row in rows]
+            curve = [net(row) for row in rows]
+            reached = steps_to_shares(at, [curve], here.start, here.goal)[:, 0]
+            by_seed[seed] = np.minimum(reached, at[-1])
+        return by_seed
+
+    def speed(self, cell: Cell, here: "AtLength", share: int) -> tuple[float, float, float] | None:
+        """Return how many times as fast as `sparse` a cell comes a share of the way.
+
+        Geometric mean of the ratios, paired by seed, with Student's interval of their logarithms;
+        None below two pairs, and where `sparse` does not always come there.
+
+        Args:
+            cell: The cell.
+            here: Its length.
+            share: Place of the share in `SHARES`.
+        """
+        one, two = self.steps(cell, here), self.steps(here.sparse, here)
+        seeds = sorted(set(one) & set(two))
+        if len(seeds) < 2 or any(two[seed][share] >= here.sparse.updates for seed in seeds):
+            return None
+        logs = [np.log(two[seed][share] / one[seed][share]) for seed in seeds]
+        middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
+        return middle, low, high
+
+    def chosen(self, rules: Sequence[str], settings: Sequence[Cell]) -> Cell | None:
+        """Return the cell of the rules that did best on the spare seed, None without any run."""
+        cells = [replace(cell, rule=rule) for cell in settings for rule in rules]
+        tried = [cell for cell in cells if len(self.areas(cell)) > 1]
+        return max(tried, key=lambda cell: max(self.sweeps[cell].values()), default=None)
+
+
+def published(docs: Path) -> Ledger:
+    """Return the published runs, none where there is no file."""
+    file = docs / FOLDER / RUNS
+    return Ledger(read_runs(file) if file.exists() else [])
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def settings_with_runs(ledger: Ledger, **at: Any) -> list[Cell]:
+    """Return the settings in which a rule has runs: critic by critic, lambdas rising."""
+    order = sorted(LAMBDAS, key=lambda name: lambda_of(name, 48))
+    cells = [
+        Cell(rule="sparse", gae_lambda=name, critic=critic, **at)
+        for critic in CRITICS
+        for name in order
+    ]
+    return [
+        cell
+        for cell in cells
+        if any(len(ledger.areas(replace(cell, rule=rule))) > 1 for rule in RULES)
+    ]
+
+
+def title(cell: Cell) -> str:
+    """Return a setting's name."""
+    return f"{CRITIC_LABELS[cell.critic]}, lambda {cell.gae_lambda}"
+
+
+def setting(cell: Cell) -> str:
+    """Return a setting's name where a critic of its own goes without saying."""
+    critic = {"own": "", "trunk": "head on the policy, ", "none": "no critic, "}[cell.critic]
+    return f"{critic}lambda {cell.gae_lambda}"
+
+
+def label(rule: str) -> str:
+    """Return a rule's name on the page."""
+    return LABELS.get(rule, f"`{rule}`")
+
+
+def areas_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
+    """Return the mean of score - c KL over the run, a row per rule and a column per setting."""
+    rows = []
+    for rule in RULES:
+        areas = [list(ledger.areas(replace(column, rule=rule)).values()) for column in settings]
+        rows.append([label(rule), *(student_mean(a) if len(a) > 1 else NONE for a in areas)])
+    return markdown_table(["rule", *map(title, settings)], rows)
+
+
+def differences_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
+    """Return each cell's difference from `sparse` at the lambda that suits it, clear ones in bold.
+
+    That lambda is the best of the spare seed under the same critic.
+    """
+    differences: dict[tuple[str, Cell], PairedDifference] = {}
+    for column in settings:
+        same = [other for other in settings if other.critic == column.critic]
+        baseline = ledger.chosen(["sparse"], same)
+        if baseline is None:
+            continue
+        for rule in RULES:
+            cell = replace(column, rule=rule)
+            figure = None if cell == baseline else ledger.difference(cell, baseline)
+            if figure is not None:
+                differences[rule, column] = figure
+    shown = after_holm(differences)
+    rows = [
+        [label(rule), *(shown.get((rule, column), NONE) for column in settings)] for rule in RULES
+    ]
+    return markdown_table(["rule", *map(title, settings)], rows)
+
+
+def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
+    """Return each rule's difference from sparse, at its own lambda with a critic of its own.
+
+    Args:
+        docs: Folder of the published curves.
+
+    Returns:
+        By rule, score - c KL over the run, the rate tuned for each rule.
+    """
+    ledger = published(docs)
+    by_rule = {}
+    for rule in RULES[1:-1]:
+        made = RewardChoice.of(rule).made
+        own_lambda = made.gae_lambda if isinstance(made, Credit) else None
+        at = f"{GAE_LAMBDA if own_lambda is None else own_lambda:g}"
+        gain = ledger.difference(Cell(rule=rule, gae_lambda=at), Cell(rule="sparse"))
+        if gain is not None:
+            by_rule[rule] = gain
+    return by_rule
+
+
+def compared(
+    ledger: Ledger, cells: Iterable[Cell], baselines: Mapping[str, Cell], what: str
+) -> dict[tuple[Cell, str], tuple[PairedDifference, str]]:
+    """Return cells' differences from a baseline per place, and how the page shows them.
+
+    Clear differences are bold, after Holm's correction over all.
+
+    Args:
+        ledger: The runs.
+        cells: What is compared, with the page's own place.
+        baselines: Place -> the cell that others are compared with there.
+        what: Field of a cell that is the place.
+    """
+    figures = {
+        (cell, title): figure
+        for cell in cells
+        for title, baseline in baselines.items()
+        if (here := replace(cell, **{what: getattr(baseline, what)})) != baseline
+        and (figure := ledger.difference(here, baseline)) is not None
+    }
+    shown = after_holm(figures)
+    return {name: (figure, shown[name]) for name, figure in figures.items()}
+
+
+def models_table(ledger: Ledger) -> str:
+    """Return each rule beside `sparse` with a critic of its own, by reward model."""
+    baselines = {
+        name: cell
+        for name, model in MODEL_LABELS.items()
+        if len(ledger.areas(cell := Cell(rule="sparse", model=model))) > 1
+    }
+    differences = compared(ledger, AT_MODELS, baselines, "model")
+    level = [student_mean(list(ledger.areas(cell).values())) for cell in baselines.values()]
+    rows = [["`sparse`, lambda 0.95", *level]]
+    for cell in AT_MODELS[1:]:
+        line = [differences.get((cell, name), (None, NONE))[1] for name in baselines]
+        rows.append([f"{label(cell.rule)}, {setting(cell)}", *line])
+    return markdown_table(["", *baselines], rows)
+
+
+@dataclass(frozen=True)
+class AtLength:
+    """What the lengths are compared by."""
+
+    start: float
+    """score - c KL of the untrained policy."""
+    goal: float
+    """That of the best of 16 of its responses."""
+    sparse: Cell
+    """`sparse` at the lambda and critic that suit it."""
+
+    def share(self, gain: float) -> float:
+        """Return a gain as a share of the way from start to goal."""
+        return gain / (self.goal - self.start)
+
+
+def lengths_of(ledger: Ledger, ways: Sequence[Row], updates: int = UPDATES) -> dict[int, AtLength]:
+    """Return the lengths at which `sparse` has runs.
+
+    Args:
+        ledger: The runs.
+        ways: The best of n untrained responses by length.
+        updates: Updates of the runs.
+    """
+    by_length = {}
+    for length in LENGTHS:
+        settings = settings_with_runs(ledger, length=length, updates=updates)
+        sparse = ledger.chosen(["sparse"], settings)
+        best = {row["n"]: net(row) for row in ways if row["length"] == length}
+        if sparse is not None and best:
+            by_length[length] = AtLength(start=best[1], goal=best[GOAL], sparse=sparse)
+    return by_length
+
+
+def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
+    """Return what is run at other lengths by length, as its difference from `sparse` at its best.
+
+    Clear differences are bold, after Holm's correction over the table; the last figure of a cell is
+    a share of the way from the untrained policy to the best of 16 of its responses.
+    """
+    lengths = {f"{length} tokens": here for length, here in lengths_of(ledger, ways).items()}
+    baselines = {title: here.sparse for title, here in lengths.items()}
+    differences = compared(ledger, AT_LENGTHS, baselines, "length")
+    level = []
+    for here in lengths.values():
+        areas = list(ledger.areas(here.sparse).values())
+        share = percent(here.share(mean(areas) - here.start))
+        level.append(f"{student_mean(areas)}, {setting(here.sparse)}; {share}")
+    rows = [
+        ["untrained", *(number(here.start) for here in lengths.values())],
+        ["best of 16, untrained", *(number(here.goal) for here in lengths.values())],
+        ["`sparse`", *level],
+    ]
+    for cell in AT_LENGTHS:
+        line = [f"{label(cell.rule)}, {setting(cell)}"]
+        for title, here in lengths.items():
+            figure, text = differences.get((cell, title), (None, NONE))
+            share = "" if figure is None else f"; {percent(here.share(figure.difference))}"
+            line.append(f"{text}{share}")
+        rows.append(line)
+    return markdown_table(["", *lengths], rows)
+
+
+def speeds_table(ledger: Ledger, ways: Sequence[Row]) -> str:
+    """Return the updates that a rule takes to shares of the way to best-of-16, by length.
+
+    The last figure is how many times as fast as `sparse` it is at the second share; where `sparse`
+    does not come there, what the slowest run has been faster by already.
+    """
+    lengths = lengths_of(ledger, ways)
+    rows = []
+    for cell in (None, *AT_SPEEDS):
+        name = "`sparse`, its best"
+        line = [name if cell is None else f"{label(cell.rule)}, {setting(cell)}"]
+        for length, here in lengths.items():
+            timed_cell = here.sparse if cell is None else replace(cell, length=length)
+            steps = [*ledger.steps(timed_cell, here).values()]
+            text = " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0)) if steps else NONE
+            times = None if cell is None else ledger.speed(timed_cell, here, FASTER_AT)
+            if times is not None:
+                text += f"; {number(times[0])} times ({number(times[1])} to {number(times[2])})"
+            elif cell is not None and steps:
+                slowest = max(at[FASTER_AT] for at in steps)
+                text += f"; more than {number(here.sparse.updates / slowest)} times"
+            line.append(text)
+        rows.append(line)
+    return markdown_table(["", *(f"{length} tokens" for length in lengths)], rows)
+
+
+def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
+    """Return `sparse` and the differences of other rules from it, by length and number of updates.
+
+    Mean over the run and at its end; clear differences are bold, after Holm's correction over all
+    of each. The baseline is `sparse` at lambda 0.95, which alone is run for longer.
+    """
+    goals = {length: here.goal for length, here in lengths_of(ledger, ways, LONGER).items()}
+    baselines = [
+        replace(AT_LONGER[0], length=length, updates=updates)
+        for length in goals
+        for updates in (UPDATES, LONGER)
+    ]
+    if not baselines:
+        return "Not measured yet."
+    rows = [["best of 16, untrained", *(number(goals[base.length]) for base in baselines)]]
+    for when, at_end in (("over the run", False), ("at the end", True)):
+        level = [student_mean([*ledger.areas(b, at_end=at_end).values()]) for b in baselines]
+        rows.append([f"`sparse`, {when}", *level])
+        differences = {
+            (rule, base): figure
+            for rule in AT_LONGER[1:]
+            for base in baselines
+            if (
+                figure := ledger.difference(
+                    replace(rule, length=base.length, updates=base.updates), base, at_end=at_end
+                )
+            )
+        }
+        shown = after_holm(differences)
+        for rule in AT_LONGER[1:]:
+            line = [shown.get((rule, base), NONE) for base in baselines]
+            rows.append([f"{label(rule.rule)}, {setting(rule)}, {when}", *line])
+    head = [f"{base.length} tokens, {base.updates} updates" for base in baselines]
+    return markdown_table(["", *head], rows)
+
+
+def vineppo_table(ledger: Ledger) -> str:
+    """Return what VinePPO's estimator reaches for as many tokens as `sparse` at its best."""
+    sparse = ledger.chosen(["sparse"], settings_with_runs(ledger))
+    signed = Cell(rule="abc-signed", gae_lambda="0.5")
+    cells = [cell for cell in (signed, *AT_VINEPPO) if len(ledger.areas(cell)) > 1]
+    if sparse is None or not {*cells} & {*AT_VINEPPO}:
+        return "Not measured yet."
+    cells = [sparse, *cells]
+    gains = {cell: ledger.difference(cell, sparse) for cell in cells if cell != sparse}
+    shown = after_holm({cell: gain for cell, gain in gains.items() if gain is not None})
+    rows = []
+    for cell in cells:
+        ends = [number(mean(ledger.ends(cell, measure))) for measure in MEASURES[2:]]
+        how = "VinePPO" if cell in AT_VINEPPO else setting(cell)
+        rows.append(
+            [
+                f"{label(cell.rule)}, {how}",
+                *(f"{cell.updates} of {cell.rows}", f"{ledger.rate(cell):g}"),
+                *(student_mean([*ledger.areas(cell).values()]), shown.get(cell, NONE), *ends),
+            ]
+        )
+    what = ("score - c KL over the run", "minus `sparse`", "score at the end", "gold", "KL")
+    return markdown_table(["rule", "updates", "rate", *what], rows)
+
+
+def share_of_gain(ledger: Ledger, cell: Cell, best: Cell, baseline: Cell) -> float:
+    """Return a cell's gain on a baseline as a share of another's, on the seeds that all have."""
+    one, whole, base = (ledger.areas(c) for c in (cell, best, baseline))
+    seeds = sorted(set(one) & set(whole) & set(base))
+    return mean([one[s] - base[s] for s in seeds]) / mean([whole[s] - base[s] for s in seeds])
+
+
+def executed_table(ledger: Ledger) -> str:
+    """Return what executed values are worth in training, and how much of it rules reach.
+
+    The last column is a rule's gain as a share of that of the best cell with executed values, which
+    is chosen on the spare seed, over the seeds that this has.
+    """
+    length = AT_CONTINUED[0].length
+    sparse = ledger.chosen(["sparse"], settings_with_runs(ledger, length=length))
+    tried = [cell for cell in AT_CONTINUED if len(ledger.areas(cell)) > 1]
+    if sparse is None or not tried:
+        return "Not measured yet."
+    best = max(tried, key=lambda cell: max(ledger.sweeps[cell].values()))
+    cells = [*tried, *(replace(cell, length=length) for cell in AT_SPEEDS)]
+    gains = {cell: gain for cell in cells if (gain := ledger.difference(cell, sparse)) is not None}
+    shown = after_holm(gains)
+    level = student_mean([*ledger.areas(sparse).values()])
+    rows = [[f"`sparse`, {setting(sparse)}", f"{ledger.rate(sparse):g}", level, NONE, NONE]]
+    for cell in gains:
+        executed = f"`sparse`, executed values, lambda {cell.gae_lambda}"
+        rows.append(
+            [
+                executed if cell in AT_CONTINUED else f"{label(cell.rule)}, {setting(cell)}",
+                f"{ledger.rate(cell):g}",
+                student_mean([*ledger.areas(cell).values()]),
+                shown[cell],
+                percent(share_of_gain(ledger, cell, best, sparse)),
+            ]
+        )
+    what = ("score - c KL over the run", "minus the first row", "share of the best executed")
+    return markdown_table(["cell", "rate", *what], rows)
+
+
+def controls_table(ledger: Ledger) -> str:
+    """Return each rule at its best minus the best control, both chosen on the spare seed."""
+    every = settings_with_runs(ledger)
+    control = ledger.chosen(CONTROLS, every)
+    best = {rule: ledger.chosen([rule], every) for rule in RULES if rule not in CONTROLS}
+    by_rule = {
+        rule: (cell, figure)
+        for rule, cell in best.items()
+        if cell is not None
+        and control is not None
+        and (figure := ledger.difference(cell, control)) is not None
+    }
+    if control is None or not by_rule:
+        return "Not measured yet."
+    shown = after_holm({rule: figure for rule, (_, figure) in by_rule.items()})
+    rows = [[label(rule), title(cell), shown[rule]] for rule, (cell, _) in by_rule.items()]
+    head = f"minus {label(control.rule)}, {title(control)}"
+    return markdown_table(["rule", "critic, lambda", head], rows)
+
+
+def steps_of(ledger: Ledger) -> list[tuple[str, Cell | None]]:
+    """Return the steps from `sparse` as it is usually run to what knows every word.
+
+    The cell of a step is the one that did best on the spare seed, so that the fresh seeds, which
+    measure it, did not choose it.
+    """
+    every = settings_with_runs(ledger)
+    without = [cell for cell in every if cell.critic == "none"]
+    reading_rules = [rule for rule in RULES[1:] if rule not in (*CONTROLS, WORDS)]
+    return [
+        ("sparse, no critic, lambda 0.95", Cell(rule="sparse", critic="none")),
+        ("lambda: sparse, no critic, its best", ledger.chosen(["sparse"], without)),
+        ("critic: sparse, its best", ledger.chosen(["sparse"], every)),
+        ("dense: the best control", ledger.chosen(CONTROLS, every)),
+        ("tokens: the best rule that reads the text", ledger.chosen(reading_rules, every)),
+        ("truth: true words, its best", ledger.chosen([WORDS], every)),
+    ]
+
+
+def steps_table(ledger: Ledger) -> str:
+    """Return the steps with what each adds to the one before, paired by seed."""
+    steps = [
+        (name, cell) for name, cell in steps_of(ledger) if cell and len(ledger.areas(cell)) > 1
+    ]
+    gains = {
+        name: gain
+        for (_, before), (name, cell) in pairwise(steps)
+        if cell != before and (gain := ledger.difference(cell, before)) is not None
+    }
+    shown = after_holm(gains)
+    rows = []
+    for index, (name, cell) in enumerate(steps):
+        is_same = index > 0 and cell == steps[index - 1][1]
+        added = "nothing, the same cell" if is_same else shown.get(name, NONE)
+        ends = [number(mean(ledger.ends(cell, measure))) for measure in ("gold_score", "kl")]
+        where = f"{label(cell.rule)}, critic {CRITIC_LABELS[cell.critic]}, {cell.gae_lambda}"
+        areas = student_mean(list(ledger.areas(cell).values()))
+        rows.append([name, where, f"{ledger.rate(cell):g}", areas, added, *ends])
+    head = ["step", "cell", "rate", "score - c KL over the run", "added", "gold at the end", "KL"]
+    return markdown_table(head, rows)
+
+
+def noise_table(rows: Sequence[Row]) -> str:
+    """Return cosine and noise of each rule's gradient by lambda, for one policy."""
+    lambdas = sorted({row["gae_lambda"] for row in rows if row["rule"] == "sparse"})
+    table = []
+    for rule in (*RULES, PERFECT, EXACT, CONTINUED):
+        by_lambda = {row["gae_lambda"]: row for row in rows if row["rule"] == rule}
+        if not by_lambda:
+            continue
+        if rule in (EXACT, CONTINUED):  # A_t = r_t, whatever lambda is
+            by_lambda = {at: row for at, row in zip(lambdas[-1:], by_lambda.values(), strict=False)}
+        line = [label(rule) if rule in RULES else rule]
+        for at in lambdas:
+            row = by_lambda.get(at)
+            line.append(NONE if row is None else of_gradient(row))
+        table.append(line)
+    return markdown_table(["rule", *(f"lambda {at:g}" for at in lambdas)], table)
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def draw(file: Path, ledger: Ledger) -> None:
+    """Draw every cell of 48 tokens with its interval, a panel per critic."""
+    from matplotlib.figure import Figure
+
+    settings = settings_with_runs(ledger)
+    critics = list(dict.fromkeys(cell.critic for cell in settings))
+    figure = Figure(figsize=(4.2 * len(critics), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(critics), sharex=True, sharey=True, squeeze=False)[0]
+    best = ledger.chosen(["sparse"], settings)
+    middles: list[float] = []
+    for axes, critic in zip(panels, critics, strict=True):
+        critic_cells = [cell for cell in settings if cell.critic == critic]
+        for offset, cell in enumerate(critic_cells):
+            shift = 0.6 * (0.5 - (offset + 0.5) / len(critic_cells))
+            for height, rule in enumerate(reversed(RULES)):
+                areas = list(ledger.areas(replace(cell, rule=rule)).values())
+                if len(areas) > 1:
+                    middle, low, high, _ = student_interval(areas)
+                    middles.append(float(middle))
+                    axes.errorbar(
+                        middle,
+                        height + shift,
+                        xerr=[[middle - low], [high - middle]],
+                        fmt=MARKERS[cell.gae_lambda],
+                        color=COLORS[cell.gae_lambda],
+                        label=f"lambda {cell.gae_lambda}" if not height else None,
+                        markersize=5,
+                        capsize=2,
+                    )
+        if best is not None:
+            axes.axvline(mean(list(ledger.areas(best).values())), color="0.5", linestyle=":")
+        axes.set_xlim(min(middles) - 0.2, max(middles) + 0.4)  # the widest intervals are cut
+        axes.set_title(f"critic: {CRITIC_LABELS[critic]}", fontsize=10)
+        axes.set_xlabel("score - c KL, mean over the run")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(RULES)), [label(r).strip("`") for r in reversed(RULES)])
+    handles = {
+        name: line
+        for axes in panels
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=4, fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+def draw_frontier(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
+    """Draw the score that each rule's best cell has at the KL it costs, beside best-of-n.
+
+    Args:
+        file: Picture to write.
+        ledger: The runs; a rule's path is the mean over them, a point per evaluation.
+        ways: The best of n untrained responses: n, score and bound of the KL (nats).
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    settings = settings_with_runs(ledger)
+    for index, rule in enumerate(RULES):
+        cell = ledger.chosen([rule], settings)
+        if cell is not None:
+            runs = ledger.runs[cell].values()
+            kl, score = (
+                np.mean([[row[measure] for row in run] for run in runs], axis=0)
+                for measure in ("kl", "score")
+            )
+            name = f"{label(rule).strip('`')}, lambda {cell.gae_lambda}"
+            style = "--" if rule in CONTROLS else "-"
+            axes.plot(kl, score, style, marker=".", color=f"C{index}", label=name)
+    kl, score = ([row[name] for row in ways] for name in ("kl", "score"))
+    axes.plot(kl, score, ":", marker="x", color="black", label="best of n, untrained")
+    for row in ways[-1:]:
+        axes.annotate(
+            f"n = {row['n']:g}",
+            (row["kl"], row["score"]),
+            xytext=(5, -4),
+            textcoords="offset points",
+        )
+    axes.set_xlabel("KL to the reference, nats per response")
+    axes.set_ylabel("score")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
+    """Draw the gain of credit over the length of the response, and how much faster it learns."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    gains, speeds = figure.subplots(1, 2)
+    lengths = lengths_of(ledger, ways)
+    for index, (name, rule, at, against) in enumerate(CONTRASTS):
+        points = []
+        for length, here in lengths.items():
+            cell = Cell(rule=rule, gae_lambda=at, length=length)
+            other = here.sparse
+            if against is not None:
+                other = Cell(rule="sparse", gae_lambda=against, length=length)
+            gain = ledger.difference(cell, other)
+            if gain is not None:
+                ends = (gain.difference, gain.low, gain.high)
+                points.append((length * 1.02**index, *(here.share(value) for value in ends)))
+        _draw_points(gains, points, name)
+    gains.axhline(0, color="0.5", linewidth=0.8)
+    gains.yaxis.set_major_formatter("{x:.0%}")
+    gains.set_ylabel("gain over the run, of the way to best-of-16")
+    for index, cell in enumerate(AT_SPEEDS):
+        points = [
+            (length * 1.02**index, *times)
+            for length, here in lengths.items()
+            if (times := ledger.speed(replace(cell, length=length), here, FASTER_AT))
+        ]
+        _draw_points(speeds, points, f"{label(cell.rule).strip('`')}, {setting(cell)}")
+    speeds.axhline(1, color="0.5", linewidth=0.8)
+    speeds.set_ylabel(f"times as fast as sparse to {SHARES[FASTER_AT]:.0%} of the way")
+    for axes in gains, speeds:
+        axes.set_xscale("log")
+        axes.set_xticks(list(lengths), [f"{length}" for length in lengths])
+        axes.minorticks_off()
+        axes.set_xlabel("tokens of a response")
+        axes.grid(axis="y", alpha=0.3)
+        axes.margins(y=0.2)
+        axes.legend(fontsize=8, loc="upper left")
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+def _draw_points(axes: Any, points: Sequence[tuple[float, ...]], name: str) -> None:
+    """Draw points (x, middle, low, high) with their intervals."""
+    if points:
+        x, middle, low, high = np.array(points).T
+        axes.errorbar(x, middle, [middle - low, high - middle], marker="o", capsize=2, label=name)
+
+
+def result_tables(ledger: Ledger, ways: Sequence[Row]) -> dict[str, str]:
+    """Return the page's tables of training, by name."""
+    settings = settings_with_runs(ledger)
+    return {
+        "steps": steps_table(ledger),
+        "areas": areas_table(ledger, settings),
+        "differences": differences_table(ledger, settings),
+        "controls": controls_table(ledger),
+        "models": models_table(ledger),
+        "lengths": lengths_table(ledger, ways),
+        "speeds": speeds_table(ledger, ways),
+        "longer": longer_table(ledger, ways),
+        "executed": executed_table(ledger),
+    }
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page from the published csv files."""
+    ledger = published(docs)
+    ways = read_rows(docs / FOLDER / WAYS, text=())
+    tables = dict(page_wide(partial(result_tables, ledger, ways)))
+    for policy in POLICIES:
+        file = docs / FOLDER / noise_file(policy)
+        rows = read_rows(file, text=("policy", "rule")) if file.exists() else []
+        tables[f"noise {policy}"] = noise_table(rows) if rows else "Not measured yet."
+    fill(docs / "ledger.md", tables)
+    if (docs / "mc.md").exists():  # a page from before the protocol shows one of the tables
+        fill(docs / "mc.md", {"vineppo": vineppo_table(ledger)})
+    draw(docs / FOLDER / "ledger.png", ledger)
+    draw_frontier(docs / FOLDER / "frontier.png", ledger, [w for w in ways if w["length"] == 48])
+    draw_lengths(docs / FOLDER / "lengths.png", ledger, ways)
+
+
+if __name__ == "__main__":
+    command_line(__doc__, publish, page)

@@ -1,0 +1,380 @@
+"""What does training on film reviews cost elsewhere? SmolLM2 on other text and on a second task.
+
+    python -m studies.real_tax run --data DATA --out runs/real_tax [--until 04:40]
+    python -m studies.real_tax publish --out runs/real_tax   # fills the page
+
+The runs are those of real_model, their agents kept, and two trained on noise. Each is measured as
+soon as it is there: how likely it finds texts that nobody sampled, and what it answers to questions
+it was not trained on. A run takes about five CPU minutes and its measurement two; what is there is
+not repeated. DATA has AlpacaFarm's instructions (r3/alpacafarm_val.json) and IMDb
+(imdb/test.parquet).
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from studies import real_model, real_r3
+from tokengym.agents import PPO
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.base.bundle import find_bundle
+from tokengym.base.files import write_csv
+from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.run import make_agent
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.statistics import PairedDifference, paired_difference
+from tokengym.lab.protocol import measured
+from tokengym.lab.study import (
+    DOCS,
+    Data,
+    Docs,
+    Out,
+    command_line,
+    deadline,
+    read_rows,
+)
+from tokengym.lab.tables import (
+    after_holm,
+    fill,
+    markdown_table,
+    mean,
+    student_mean,
+)
+from tokengym.rewards import FunctionScorer
+from tokengym.rewards.scorers.base import SCORERS, register_scorer
+
+Row = dict[str, Any]
+
+START = "untrained"
+NOISE = "noise"
+"""Run whose score is drawn by chance, and the name of that scorer."""
+NOISE_SD = 1.2
+"""Spread of that score, the reward model's among responses to one opening (best of 2 minus one)."""
+SPENDING = 0.01
+"""Rate of the run that pays most KL in real_model's sweep."""
+EACH, LENGTH, LONGEST_PROMPT = 32, 48, 64
+"""Texts of each kind, and the tokens that are read of them and of their prompts."""
+OPENING = 6
+"""Tokens of a review that stand before those that count."""
+KINDS = {
+    "instructions": "AlpacaFarm's outputs",
+    "references": "answers to the bundle's questions",
+    "positive": "positive reviews",
+    "negative": "negative reviews",
+}
+"""Kind of text -> head of its column."""
+ANSWERED = {name: real_r3.FIGURES[name] for name in ("score", "rouge_l", "key_words", "length")}
+"""Figure of an answer -> head of its column."""
+TEXTS, ANSWERS, RUNS = "tax_texts.csv", "tax_answers.csv", "tax_runs.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A policy that is measured."""
+
+    name: str
+    """Rule, `NOISE` or `START`."""
+    seed: int = 0
+    """Seed of its training."""
+    rate: float = 3e-3
+    """Learning rate of the adapters: the rules' best of real_model."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its files."""
+        return self.name if self.name == START else f"{self.name}_{self.rate:g}_{self.seed}"
+
+    def cell(self) -> real_model.Cell:
+        """Return the run of real_model that it is or, with another score, resembles."""
+        rule = "sparse" if self.name in (START, NOISE) else self.name
+        return real_model.Cell(rule=rule, rate=self.rate, seed=self.seed)
+
+    def config(self) -> ComparisonConfig:
+        """Return the comparison that it is a run of."""
+        config = self.cell().config()
+        if self.name != NOISE:
+            return config
+        return replace(config, task=replace(config.task, scorer=NOISE))
+
+    def train(self, folder: Path) -> list[Row]:
+        """Train it, save its agent, and return the points of its curve."""
+        if NOISE not in SCORERS.names():
+            register_scorer(NOISE, lambda: FunctionScorer(noise, name=NOISE))
+        record = run_one(self.config(), self.cell().rule, self.seed, save=folder / "agent")
+        return measured(record)
+
+    def agent(self, folder: Path) -> PPO:
+        """Return the trained agent, or the one that training starts from."""
+        if self.name == START:
+            return make_agent(self.config(), self.cell().rule, seed=0)
+        return PPO.load(folder / "agent")
+
+
+ORDER = (
+    Run(name=START),
+    *(Run(name=name, seed=seed) for seed in (0, 1) for name in ("sparse", "abc-signed")),
+    Run(name=NOISE),
+    Run(name="sparse", seed=real_model.SPARE_SEED, rate=SPENDING),
+    Run(name=NOISE, seed=1),
+)
+"""All that are measured, in the order of their making."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that somebody else wrote."""
+
+    kind: str
+    """See `KINDS`."""
+    prompt_ids: Sequence[int]
+    """Tokens before those that count."""
+    ids: Sequence[int]
+    """Tokens that count."""
+
+
+def noise(prompt: str, response: str) -> float:
+    """Return a score that says nothing: normal, drawn by the hash of the response.
+
+    Example:
+        >>> noise("This film", "is good") == noise("That film", "is good")
+        True
+    """
+    del prompt
+    rng = np.random.default_rng(zlib.crc32(response.encode()))
+    return NOISE_SD * float(rng.standard_normal())
+
+
+def run(data: Data, out: Out, until: str | None = None) -> None:
+    """Train the runs that are missing, and measure each.
+
+    Args:
+        data: Folder of the texts.
+        out: Folder of the study's runs.
+        until: Time of day, HH:MM, after which nothing begins.
+    """
+    end = deadline(until)
+    reader = Reader(list(foreign_texts(data)))
+    for work in ORDER:
+        folder = out / work.folder
+        if datetime.now() >= end:
+            return
+        if work.name != START and not (folder / RUNS).exists():
+            rows = [{**vars(work), **point} for point in work.train(folder)]
+            write_csv(folder / RUNS, rows, list(rows[0]))
+            print(f"{datetime.now():%H:%M:%S} {work} trained", flush=True)
+        if not (folder / TEXTS).exists():
+            policy = work.agent(folder).policy
+            if not (folder / ANSWERS).exists():
+                _write(folder / ANSWERS, work, answer_figures(policy, folder / "answers.jsonl"))
+            _write(folder / TEXTS, work, reader.figures(policy))
+            print(f"{datetime.now():%H:%M:%S} {work} measured", flush=True)
+
+
+def _write(file: Path, work: Run, rows: Sequence[Row]) -> None:
+    named = [{**vars(work), **row} for row in rows]
+    write_csv(file, named, list(named[0]))
+
+
+def foreign_texts(data: Path) -> Iterator[Text]:
+    """Yield the texts: the first of each kind that are long enough, cut to `LENGTH` tokens."""
+    import pandas as pd
+
+    answers, reviews = find_bundle(real_r3.BUNDLE), find_bundle(real_model.BUNDLE)
+    tokenizer: Any = answers.tokenizer
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def asked(question: str) -> list[int]:
+        turn = [{"role": "user", "content": question}]
+        return encode(
+            tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        )
+
+    rows = json.loads((data / "r3/alpacafarm_val.json").read_text(encoding="utf-8"))
+    pairs = ((asked(row["input"]), encode(row["output"])) for row in rows)
+    fit = ((asked, said) for asked, said in pairs if len(asked) <= LONGEST_PROMPT and len(said) > 7)
+    for _, (prompt, said) in zip(range(EACH), fit, strict=False):
+        yield Text("instructions", prompt, said[:LENGTH])
+    for prompt in questions():
+        yield Text("references", asked(prompt.text), encode(str(prompt.reference)))
+    frame = encode(reviews.settings("options")["prompt_format"].format(prompt=""))
+    table = pd.read_parquet(data / "imdb/test.parquet", columns=["text", "label"])
+    for label, kind in ((1, "positive"), (0, "negative")):
+        for text in table.text[table.label == label][:EACH]:
+            ids = encode(text)[: OPENING + LENGTH]
+            yield Text(kind, [*frame, *ids[:OPENING]], ids[OPENING:])
+
+
+def questions() -> list[Any]:
+    """Return the bundle's questions that have one right answer."""
+    bundle = find_bundle(real_r3.BUNDLE)
+    asked = [prompt for split in ("train", "test") for prompt in bundle.prompts(split)]
+    return [prompt for prompt in asked if prompt.query_type == "CONSTRAINED"]
+
+
+class Reader:
+    """Reads texts under one policy after the other; the reference, the same for all, reads once.
+
+    Args:
+        texts: The texts.
+        rows: Texts in one forward.
+    """
+
+    def __init__(self, texts: Sequence[Text], rows: int = 8) -> None:
+        self.texts, self.rows = texts, rows
+        self.sequences = Sequences.from_ids([t.prompt_ids for t in texts], [t.ids for t in texts])
+        self._ref_states: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def figures(self, policy: CausalLMPolicy) -> list[Row]:
+        """Return per text the mean nats of its tokens, and the mean exact KL from the reference."""
+        if self._ref_states is None:
+            self._ref_states = policy.reference_states(self.sequences, max_size=self.rows)
+        by_text: dict[int, Row] = {}
+        for bucket in self.sequences.buckets(self.rows):
+            part = self.sequences.select(bucket)
+            read = policy.evaluate(part, with_kl=True, ref_states=self._ref_states[bucket])
+            assert read.kl is not None
+            lengths = part.response_lengths
+            figures = {"nats": -read.log_probs.sum(1) / lengths, "kl": read.kl.sum(1) / lengths}
+            for row, text in enumerate(bucket.tolist()):
+                means = {name: round(float(values[row]), 4) for name, values in figures.items()}
+                by_text[text] = {"kind": self.texts[text].kind, "text": text, **means}
+        return [by_text[text] for text in sorted(by_text)]
+
+
+def answer_figures(policy: CausalLMPolicy, file: Path) -> list[Row]:
+    """Return the figures of a policy's likeliest answers, and keep the answers.
+
+    Args:
+        policy: The policy.
+        file: File that the answers are written to.
+    """
+    real_r3.answer(policy, file, types=("CONSTRAINED",))
+    kept = ("question", *ANSWERED)
+    return [{name: row[name] for name in kept} for row in real_r3.figures(file)]
+
+
+def publish(out: Out, docs: Docs = DOCS) -> None:
+    """Copy the figures so far beside the page, and fill its tables.
+
+    Args:
+        out: Folder of the study's runs.
+        docs: Folder of the page.
+    """
+    for name in (RUNS, TEXTS, ANSWERS):
+        files = [out / work.folder / name for work in ORDER]
+        rows = read_rows(*(file for file in files if file.exists()), text=["name", "kind"])
+        write_csv(docs / real_model.FOLDER / name, rows, list(rows[0]))
+    page(docs)
+
+
+def page(docs: Path) -> None:
+    """Fill the page's tables from the published figures."""
+    folder = docs / real_model.FOLDER
+    runs, texts, answers = (
+        read_rows(folder / name, text=["name", "kind"]) for name in (RUNS, TEXTS, ANSWERS)
+    )
+    first = {kind: [row for row in texts if row["kind"] == kind] for kind in KINDS}
+    tables = {
+        "tax runs": runs_table(runs, texts),
+        "tax texts": table({kind: by_run(rows, "nats") for kind, rows in first.items()}, KINDS),
+        "tax answers": table({name: by_run(answers, name) for name in ANSWERED}, ANSWERED),
+    }
+    fill(docs / real_model.PAGE, tables)
+
+
+Values = dict[tuple[str, float, float], list[float]]
+"""Figures of every text or answer, in order, by name, rate and seed of the run; NaN for none."""
+
+
+def by_run(rows: Sequence[Row], figure: str) -> Values:
+    """Return a figure of every text or answer by run."""
+    return {
+        run: [np.nan if row[figure] is None else row[figure] for row in its_rows]
+        for run, its_rows in _grouped(rows).items()
+    }
+
+
+def _titles(runs: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Return names of runs for a table: the rate where it is not the usual one."""
+    first_rate = Run(name=START).rate
+    return [
+        f"{name}, rate {rate:g}" if rate != first_rate else f"{name}, seed {seed:.0f}"
+        for name, rate, seed in runs
+    ]
+
+
+def runs_table(runs: Sequence[Row], texts: Sequence[Row]) -> str:
+    """Return each run's gold score, its KL on its own task, and its KL per token of each kind."""
+    lines = []
+    for run, points in _grouped(runs).items():
+        start, end = points[0], points[-1]
+        score = NO_SCORE if run[0] == NOISE else _moved(start, end, "score")
+        spent = [end["kl"], end["kl"] / real_model.LENGTH]
+        for kind in KINDS:
+            spent.append(mean(by_run([t for t in texts if t["kind"] == kind], "kl")[run]))
+        moved = [score, _moved(start, end, "gold_score")]
+        lines.append([*_titles([run]), *moved, *(number(nats) for nats in spent)])
+    header = ["run", "score", "gold", "KL at the end", "a token"]
+    return markdown_table([*header, *KINDS.values()], lines)
+
+
+NO_SCORE = "\u2013"
+
+
+def _moved(start: Row, end: Row, name: str) -> str:
+    return f"{number(start[name])} to {number(end[name])}"
+
+
+def _grouped(rows: Sequence[Row]) -> dict[tuple[str, float, float], list[Row]]:
+    grouped: dict[tuple[str, float, float], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row["name"], row["rate"], row["seed"]), []).append(row)
+    return grouped
+
+
+def table(figures: Mapping[str, Values], titles: Mapping[str, str]) -> str:
+    """Return what the untrained policy has, and each run's paired differences from it.
+
+    Bold where clear after Holm's correction over the table. A pair is a text or a question.
+
+    Args:
+        figures: By name.
+        titles: Heads of the columns by name.
+    """
+    starts = {}
+    differences: dict[tuple[Any, str], PairedDifference] = {}
+    for name, values in figures.items():
+        (start,) = (v for run, v in values.items() if run[0] == START)
+        starts[name] = start
+        for run, row in values.items():
+            if run[0] != START:
+                differences[run, name] = _paired(row, start)
+    shown = after_holm(differences, with_wins=False)
+    first = [student_mean([v for v in starts[name] if not np.isnan(v)]) for name in figures]
+    lines = [[START, *first]]
+    for run in dict.fromkeys(run for run, _ in differences):
+        lines.append([*_titles([run]), *(shown[run, name] for name in figures)])
+    return markdown_table(["", *(titles[name] for name in figures)], lines)
+
+
+def _paired(row: Sequence[float], start: Sequence[float]) -> PairedDifference:
+    """Return the differences of the texts that have a figure in both."""
+    pairs = [(a, b) for a, b in zip(row, start, strict=True) if not np.isnan([a, b]).any()]
+    return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+
+
+if __name__ == "__main__":
+    command_line(__doc__, run, publish)

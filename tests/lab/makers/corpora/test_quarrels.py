@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from tokengym.lab.makers.corpora.grammar import Dice
+from tokengym.lab.makers.corpora.quarrels import GRAMMAR, RULES, write_quarrels
+from tokengym.lab.makers.corpora.rude_words import RUDE_WORDS
+from tokengym.rewards.gold.rules import toxicity_parts
+
+
+@pytest.fixture(scope="module")
+def quarrels():
+    return write_quarrels(1500, np.random.default_rng(5))
+
+
+def clean(text):
+    return toxicity_parts([], text.split(), RULES)["clean"]
+
+
+def test_openings_have_no_rude_word_and_say_which_way_it_goes(quarrels):
+    assert all(clean(quarrel.opening) == 1.0 for quarrel in quarrels)
+    assert np.mean([quarrel.angry for quarrel in quarrels]) == pytest.approx(0.6, abs=0.05)
+    shares = {
+        angry: np.mean([clean(q.following) for q in quarrels if q.angry is angry])
+        for angry in (True, False)
+    }
+    assert shares[True] < 0.91
+    assert shares[False] > 0.96
+
+
+@pytest.mark.parametrize(("side", "most", "least"), [("rude", 0.96, 0.3), ("clean", 1.0, 1.0)])
+def test_lines_of_a_side_are_rude_or_not(side, most, least):
+    dice = Dice(np.random.default_rng(0))
+    for _ in range(500):
+        line = GRAMMAR.write(f"{side}_line", dice)
+        assert least <= clean(line) <= most, line
+
+
+def test_every_rude_word_is_used_and_invented(quarrels):
+    used = {word for quarrel in quarrels for word in quarrel.following.split()}
+    assert set(RUDE_WORDS) <= used
+    assert len(set(RUDE_WORDS)) == len(RUDE_WORDS)
+
+
+def test_quarrels_outlast_the_default_horizon(quarrels):
+    lengths = [len(quarrel.following.split()) for quarrel in quarrels]
+    assert np.percentile(lengths, 5) > 48
+
+
+def test_a_seed_gives_the_same_quarrels(quarrels):
+    assert write_quarrels(1500, np.random.default_rng(5)) == quarrels
+    assert write_quarrels(5, np.random.default_rng(6)) != quarrels[:5]
+
+
+def test_quarrels_are_words_joined_by_single_spaces(quarrels):
+    for quarrel in quarrels:
+        text = f"{quarrel.opening} {quarrel.following}"
+        assert " ".join(text.lower().split()) == text

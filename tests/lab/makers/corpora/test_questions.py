@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from tokengym.lab.makers.corpora.grammar import Dice
+from tokengym.lab.makers.corpora.questions import (
+    Question,
+    all_questions,
+    clean_sentences,
+    clean_sentences_said,
+    human_answer,
+    reference_answer,
+    write_conversations,
+)
+from tokengym.lab.makers.corpora.world import entities
+
+QUESTIONS = all_questions()
+
+
+def dice(seed=0):
+    return Dice(np.random.default_rng(seed))
+
+
+def ask(text):
+    return next(question for question in QUESTIONS if question.text == text)
+
+
+def test_questions_are_enough_and_all_different():
+    texts = [question.text for question in QUESTIONS]
+    assert len(set(texts)) == len(texts) > 628
+    kinds = [question.query_type for question in QUESTIONS]
+    assert min(kinds.count("OPENENDED"), kinds.count("CONSTRAINED")) > 500
+
+
+def test_entities_have_distinct_names_and_the_facts_of_their_kind():
+    world = entities()
+    assert len({entity.name for entity in world}) == len(world)
+    for kind in {entity.kind for entity in world}:
+        assert len({tuple(entity.facts) for entity in world if entity.kind == kind}) == 1
+
+
+def test_a_closed_question_is_answered_by_the_fact():
+    question = ask("what is the capital of france ?")
+    assert question.query_type == "CONSTRAINED"
+    assert {reference_answer(question, dice(seed)) for seed in range(20)} == {
+        "the capital of france is paris .",
+        "paris is the capital of france .",
+    }
+
+
+@pytest.mark.parametrize("question", QUESTIONS[::17], ids=lambda question: question.text)
+def test_references_name_what_is_asked_for(question: Question):
+    words = reference_answer(question, dice()).split()
+    assert question.entity.name in words
+    if question.attribute is not None:
+        assert question.entity.facts[question.attribute] in words
+
+
+def test_open_references_are_long_and_do_not_repeat_a_sentence():
+    for question in QUESTIONS:
+        if question.query_type == "OPENENDED":
+            answer = reference_answer(question, dice(3))
+            sentences = answer.split(" . ")
+            assert 4 <= len(sentences) <= 7
+            assert len(set(sentences)) == len(sentences)
+
+
+def test_human_answers_drift():
+    question = ask("tell me about the cat .")
+    source = dice()
+    others = {e.name for e in entities() if e.kind == "animal"} - {"cat"}
+    answers = [human_answer(question, source).split() for _ in range(300)]
+    drifted = sum(bool(others & set(words)) for words in answers)
+    assert 100 < drifted < 280
+    assert sum("cat" in words for words in answers) > 250
+
+
+def test_a_seed_gives_the_same_conversations():
+    first = write_conversations(QUESTIONS, 50, np.random.default_rng(1))
+    assert first == write_conversations(QUESTIONS, 50, np.random.default_rng(1))
+    assert first != write_conversations(QUESTIONS, 50, np.random.default_rng(2))
+
+
+def test_clean_sentences_by_hand():
+    question = ask("tell me about france .")
+    answer = (
+        "france is a country in europe with a long history . families in france cook bread on "
+        "holidays . families in france cook bread on holidays . families in spain cook ham on "
+        "holidays . i had a long day at work . children in france learn to read in french"
+    )
+    assert clean_sentences_said(question, answer) == 2  # the last is cut off, one is said twice
+    assert clean_sentences_said(question, f"{answer} .") == 3
+    assert clean_sentences_said(question, "") == 0
+    closed = ask("what is the capital of france ?")
+    assert clean_sentences(closed) == {
+        "the capital of france is paris .",
+        "paris is the capital of france .",
+    }
+
+
+@pytest.mark.parametrize("question", QUESTIONS[::11], ids=lambda question: question.text)
+def test_references_are_clean(question: Question):
+    answer = reference_answer(question, dice(3))
+    assert clean_sentences_said(question, answer) == answer.count(" .")

@@ -1,0 +1,80 @@
+import sys
+
+import pytest
+
+from tokengym.lab.makers import build_models
+from tokengym.lab.makers.build_models import Options
+from tokengym.lab.makers.building.errors import BuildError
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.csv"
+    rows = [f"row {index} is {'fine' if index % 2 else 'bad'},{index % 2}" for index in range(300)]
+    path.write_text("\n".join(["text,label", *rows]) + "\n")
+    return path
+
+
+def refused(message, **options):
+    with pytest.raises(BuildError, match=message):
+        build_models.main(Options(threads=1, **options))
+
+
+def test_a_corpus_needs_an_output_folder(corpus):
+    refused(r"--corpus needs --out, the folder", corpus=corpus)
+
+
+def test_a_folder_of_something_else_is_refused_before_any_work(corpus, tmp_path):
+    (tmp_path / "mine" / "movie_review").mkdir(parents=True)
+    (tmp_path / "mine" / "movie_review" / "notes.txt").write_text("x")
+    refused(r"movie_review exists and is not a bundle", out=tmp_path / "mine")
+    refused(r"mine exists and is not a bundle", out=tmp_path / "mine", corpus=corpus)
+
+
+@pytest.mark.parametrize("bad", [{"threads": 0}, {"seed": -1}])
+def test_impossible_numbers_are_refused(bad):
+    with pytest.raises(BuildError, match=r"--threads must be >= 1 and --seed >= 0, got "):
+        build_models.main(Options(**bad))
+
+
+def test_bad_input_is_refused_before_any_work(corpus, tmp_path):
+    out = tmp_path / "out"
+    refused(r"nowhere\.csv is not a file", out=out, corpus=tmp_path / "nowhere.csv")
+    refused(r"no column 'review'", out=out, corpus=corpus, text_column="review")
+    refused(r"must hold two labels, got 300", out=out, corpus=corpus, label_column="text")
+    refused(r"heads must divide width", out=out, corpus=corpus, heads=5)
+    refused(r"vocab_size must be >= 258", out=out, corpus=corpus, vocab_size=10)
+    refused(r"no\.tsv is not a file", out=out, corpus=corpus, eval_corpus=tmp_path / "no.tsv")
+    assert not out.exists()
+
+
+def test_bundled_tasks_are_refused_where_their_builders_are_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_models, "find_spec", lambda name: None)
+    refused(r"--task detox needs the grammars .* from a checkout", task="detox", out=tmp_path)
+
+
+def test_a_corpus_becomes_a_bundle_and_its_figures_are_shown(corpus, tmp_path, capsys):
+    options = Options(
+        corpus=corpus,
+        out=tmp_path / "out",
+        threads=1,
+        vocab_size=300,
+        layers=1,
+        width=16,
+        heads=2,
+        language_steps=2,
+        reward_steps=2,
+    )
+    build_models.main(options)
+    assert options.out is not None
+    assert {path.name for path in options.out.iterdir()} >= {"policy", "gold_model", "bundle.json"}
+    shown = capsys.readouterr().out
+    assert "MB" in shown
+    assert "pair_accuracy" in shown
+
+
+def test_the_command_says_what_is_wrong_in_one_line(monkeypatch, corpus, capsys):
+    monkeypatch.setattr(sys, "argv", ["build_models.py", "--corpus", str(corpus)])
+    with pytest.raises(SystemExit) as exit_info:
+        build_models.run()
+    assert str(exit_info.value).startswith("error: --corpus needs --out")

@@ -1,0 +1,64 @@
+"""The figures of the README's results are those of the published curves."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from studies import ledger_page
+from studies.ledger import Cell
+from tokengym.evaluation.statistics import equivalence
+from tokengym.lab.study import DOCS, read_rows
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+CLAIMS = (DOCS / "claims.md").read_text(encoding="utf-8")
+PAIRS = {24: 5, 48: 10, 96: 5}
+
+
+@pytest.fixture(scope="module")
+def ledger() -> ledger_page.Ledger:
+    return ledger_page.published(DOCS)
+
+
+def test_speeds(ledger: ledger_page.Ledger):
+    ways = read_rows(DOCS / ledger_page.FOLDER / ledger_page.WAYS, text=())
+    quoted = []
+    for length, here in ledger_page.lengths_of(ledger, ways).items():
+        cell = Cell(rule="abc-signed", gae_lambda="0.5", length=length)
+        if length in PAIRS:
+            speed = ledger.speed(cell, here, ledger_page.FASTER_AT)
+            assert speed is not None
+            assert len(ledger.areas(cell)) == PAIRS[length]
+            ratio, low, high = speed
+            quoted.append(f"{ratio:.1f}")
+            assert f"{ratio:.1f} ({low:.2f} to {high:.2f})" in CLAIMS
+    first, second, third = quoted
+    assert f"{first}, {second} and {third} times fewer updates" in README
+
+
+def test_the_end(ledger: ledger_page.Ledger):
+    signed = Cell(rule="abc-signed", gae_lambda="0.5", updates=120)
+    sparse = Cell(rule="sparse", updates=120)
+    end = ledger.difference(signed, sparse, at_end=True)
+    assert end is not None
+    assert end.pairs == 5
+    figure = f"{end.difference:.3f} ({end.low:.3f} to {end.high:.3f})".replace("-", "\u2212")
+    assert figure in CLAIMS
+    signed_ends, sparse_ends = (ledger.areas(cell, at_end=True) for cell in (signed, sparse))
+    seeds = sorted(signed_ends.keys() & sparse_ends.keys())
+    level = equivalence(
+        [signed_ends[seed] for seed in seeds], [sparse_ends[seed] for seed in seeds], margin=0.086
+    )
+    assert level.p_value < 0.05
+
+
+def test_the_way_that_is_left():
+    """The page that says so is frozen, so its table stands for the curves."""
+    page = (DOCS / "learner.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- goals -->\n(.*?)<!-- end goals -->", page, re.DOTALL)
+    cells = [line.split(" | ") for line in table.splitlines()[2:]]
+    before, now = ([row[column].rstrip("%") for row in cells] for column in (2, 4))
+    assert f"{', '.join(now)} % at prices" in CLAIMS
+    assert f"before {', '.join(before)} %" in CLAIMS
+    for figures in (before, now):
+        assert f"{', '.join(figures[:3])} and {figures[3]} %" in README

@@ -1,0 +1,195 @@
+"""Openings that no judge knows, the order of the runs, and the page's tables by hand."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from studies import film_reviews as study
+from studies.ledger import pending, restore_runs
+from studies.ledger_page import Ledger
+from tokengym.base.files import write_csv
+from tokengym.lab.protocol import SPARE_SEED
+
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+CELLS = study.cells("imdb")
+SPARSE, SIGNED, UNIFORM, SPARSE_AT_1 = CELLS[:4]
+LINES = [
+    {"n": 1, "score": 0.0, "gold_score": 0.0, "kl": 0.0, "vader": 0.1, "optimum": 3.0},
+    {"n": 16, "score": 2.1, "gold_score": 1.0, "kl": 2.0, "vader": 0.4, "optimum": 3.0},
+]
+
+
+def rows_of(cell: study.Cell, rate: float, seed: int, score: float) -> list[dict[str, Any]]:
+    """Return a run whose score stays the same and that costs no KL."""
+    about = {**vars(cell), "rate": rate, "seed": seed, "score": score, "kl": 0.0, "gold_score": 1.0}
+    ends = {0: 0.1, 20: None, 40: 0.5}
+    return [{**about, "step": s, "tokens": s * 768.0, "vader": v} for s, v in ends.items()]
+
+
+def ledger_of(scores: dict[study.Cell, tuple[float, list[float]]]) -> Ledger:
+    """Return runs: cell -> score on the spare seed, and on seeds 0, 1, ..."""
+    rows = []
+    for cell, (spare, own) in scores.items():
+        rows += rows_of(cell, 3e-4, SPARE_SEED, spare)
+        rows += rows_of(cell, 1e-3, SPARE_SEED, spare - 1)
+        for seed, score in enumerate(own):
+            rows += rows_of(cell, 3e-4, seed, score)
+    return Ledger(rows)
+
+
+def test_no_known_text_begins_with_an_opening() -> None:
+    texts = [f"It was film number {n} of a long day" for n in range(40)]
+    known = ["It was  film number 7 of many", "It was\na film"]
+    found = study.openings(texts, known, 10)
+    assert len(set(found)) == 10
+    assert "It was" not in found  # known texts are read with single spaces
+    assert not any("It was film number 7 of many".startswith(opening) for opening in found)
+    assert all(any(text.startswith(opening) for text in texts) for opening in found)
+    assert study.openings(texts, known, 10) == found
+    with pytest.raises(ValueError, match="not 500; give more"):
+        study.openings(texts, known, 500)
+
+
+def test_a_bundle_is_linked_and_its_held_out_prompts_replaced(tmp_path: Path) -> None:
+    from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
+
+    source = tmp_path / "bundle"
+    source.mkdir()
+    (source / "bundle.json").write_text("{}")
+    (source / "prompts.jsonl").write_text('{"prompt": "a film", "split": "train"}\n')
+    new = with_prompts(source, [{"prompt": "é", "split": "test"}], tmp_path / "new")
+    assert (new / "bundle.json").read_text() == "{}"
+    assert read_prompts(new) == [{"prompt": "é", "split": "test"}]
+    assert read_prompts(source) == [{"prompt": "a film", "split": "train"}]
+
+
+def test_the_texts_of_a_tsv_are_its_first_column(tmp_path: Path) -> None:
+    file = tmp_path / "dev.tsv"
+    file.write_text('a "great film\t1\nnot a good one\t0\n', encoding="utf-8")
+    assert study.texts(file) == ['a "great film', "not a good one"]
+
+
+def test_a_corpus_bundle_gets_openings_of_texts_without_labels(tmp_path: Path) -> None:
+    from tokengym.lab.makers.other_prompts import read_prompts
+
+    data, bundle = tmp_path / "data", tmp_path / "trained"
+    data.mkdir()
+    bundle.mkdir()
+    (bundle / "prompts.jsonl").write_text(
+        '{"prompt": "a film", "split": "train"}\n{"prompt": "known", "split": "test"}\n'
+    )
+    numbers = range(study.CORPORA["sst2"].openings)
+    (data / "test.tsv").write_text("".join(f"take {n} was dull throughout\t0\n" for n in numbers))
+    (data / "train.tsv").write_text("take that\t1\n")
+    (data / "dev.tsv").write_text("known\t1\n")
+    study.prompts(data, tmp_path / "out", "sst2", bundle)
+    rows = read_prompts(tmp_path / "out" / study.BUNDLE)
+    assert [row["prompt"] for row in rows if row["split"] == "train"] == ["a film"]
+    held_out = [row["prompt"] for row in rows if row["split"] == "test"]
+    assert len(set(held_out)) == len(numbers)
+    assert all(prompt.startswith("take ") for prompt in held_out)
+
+
+def test_published_runs_are_not_run_again(tmp_path: Path) -> None:
+    published = tmp_path / "runs.csv"
+    rows = rows_of(SPARSE, 3e-4, SPARE_SEED, 1.0)
+    write_csv(published, rows, list(rows[0]))
+    restore_runs(tmp_path / "out", published)
+    assert SPARSE.file(tmp_path / "out", 3e-4, SPARE_SEED).exists()
+    assert next(pending(tmp_path / "out", study.work("imdb")))[1] != 3e-4
+
+
+def test_each_corpus_has_cells_of_its_own_length() -> None:
+    names = get_args(study.CorpusName)
+    lengths = {name: {cell.length for cell in study.cells(name)} for name in names}
+    assert lengths == {"imdb": {24}, "sst2": {16}}
+
+
+def test_a_sweep_begins_at_the_studys_own_rate_and_seeds_wait_for_it(tmp_path: Path) -> None:
+    assert next(pending(tmp_path, study.work("imdb"))) == (SPARSE, 3e-4, SPARE_SEED)
+    for rate, score in ((3e-4, 2.0), (1e-3, 1.0), (1e-4, 1.0)):
+        for cell in CELLS[:3]:
+            rows = rows_of(cell, rate, SPARE_SEED, score)
+            write_csv(cell.file(tmp_path, rate, SPARE_SEED), rows, list(rows[0]))
+    assert next(pending(tmp_path, study.work("imdb"))) == (SPARSE, 3e-4, 0)
+
+
+def test_a_run_has_the_plans_settings(tmp_path: Path) -> None:
+    training = SPARSE_AT_1.config(tmp_path, 1e-3).training
+    learner: Any = training.learner
+    assert (learner.gae_lambda, learner.value_network, learner.kl_coef) == (1.0, "own", 0.05)
+    assert (training.steps, training.batch_size, training.max_new_tokens) == (40, 32, 24)
+
+
+def test_levels_are_shares_of_the_way_to_best_of_16() -> None:
+    book = ledger_of({SPARSE: (1.0, [1.0, 1.0]), UNIFORM: (1.0, [0.5])})
+    (line,) = study.levels_table(book, CELLS, LINES).splitlines()[2:]
+    assert "| 2 | 1.00 (1.00 to 1.00) | 50% | 1.00 (" in line
+    assert line.count("0.500 (0.500 to 0.500)") == 1  # VADER at the end
+
+
+def test_rules_are_set_against_the_lambda_of_sparse_that_the_spare_seed_chose() -> None:
+    book = ledger_of(
+        {
+            SPARSE: (1.0, [1.0, 1.1, 0.9]),
+            SPARSE_AT_1: (1.5, [1.5, 1.6, 1.4]),
+            SIGNED: (2.0, [2.5, 2.6, 2.4]),
+            UNIFORM: (1.0, [1.5, 1.7, 1.3]),
+        }
+    )
+    head, _, *lines = study.differences_table(book, CELLS).splitlines()
+    assert "| minus `sparse`, lambda 1 | minus `uniform`, lambda 0.95 |" in head
+    signed = next(line for line in lines if "abc-signed" in line)
+    assert signed.startswith("| `abc-signed` | 0.5 | **+1.00** (")
+    uniform = next(line for line in lines if line.startswith("| `uniform`"))
+    assert uniform.startswith("| `uniform` | 0.95 | 0.000 (")
+    assert uniform.endswith("| \u2013 |")
+
+
+def test_the_best_rate_of_a_sweep_is_bold() -> None:
+    (line,) = study.rates_table(ledger_of({SPARSE: (1.0, [])}), CELLS).splitlines()[2:]
+    assert line == "| `sparse` | 0.95 | **1.00** | 0.000 |"
+
+
+def test_sparse_is_shown_at_rates_that_the_spare_seed_did_not_choose() -> None:
+    rows = [row for seed in (0, 1) for row in rows_of(SPARSE, 1e-3, seed, 1.5)]
+    for cell, score in ((SPARSE, 1.0), (SIGNED, 2.0)):
+        for seed in (SPARE_SEED, 0, 1):
+            rows += rows_of(cell, 3e-4, seed, score + 0.1 * (seed == 1))
+    chosen, other = (
+        [part.strip() for part in line.split("|")[1:-1]]
+        for line in study.sparse_table(rows, Ledger(rows), CELLS).splitlines()[2:]
+    )
+    assert chosen[:2] == ["0.95", "0.0003"]
+    assert chosen[2].startswith("1.05 (")
+    assert "+1.00 " in chosen[3].replace("*", "")
+    assert other[:2] == ["0.95", "0.001"]
+    assert "+0.550 " in other[3].replace("*", "")
+
+
+def test_without_runs_the_tables_say_so() -> None:
+    assert study.levels_table(Ledger([]), CELLS, LINES) == "Not measured yet."
+    assert study.differences_table(Ledger([]), CELLS) == "Not measured yet."
+
+
+QUOTED = {
+    "imdb.md": ("+1.57", "+0.527", "+0.368", "+0.761", "+0.275", "+0.378", "4.08", "12.7", "0.796"),
+    "sst2.md": ("+0.463", "+0.344", "+0.394", "3.21", "3.16", "10.4", "13.3", "21.9"),
+}
+
+
+@pytest.mark.parametrize("page", QUOTED)
+def test_figures_of_the_text_stand_in_its_tables(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    inside = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    outside = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    for figure in QUOTED[page]:
+        assert figure in inside
+        assert figure in outside
+
+
+def test_a_cell_says_how_many_updates_and_responses_its_runs_have(tmp_path: Path) -> None:
+    cell = SPARSE_AT_1
+    training = cell.config(tmp_path, 3e-4).training
+    assert (cell.updates, cell.rows) == (training.steps, training.batch_size) == (40, 32)

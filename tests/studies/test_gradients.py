@@ -1,0 +1,56 @@
+"""The tables of docs/results/gradients.md, and the study on a rule of one's own."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from studies import gradients
+from tokengym.lab.gradients.oracle import SmallOracle, weights_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_weights_have_mean_1_over_a_response():
+    small = SmallOracle.make(horizon=2)
+    probs = small.legal.double() / small.legal.sum(1, keepdim=True)
+    mask = small.responses.mask
+    weights = {name: weights_of(small, probs, name) for name in gradients.WEIGHTS}
+    weights[gradients.PROPORTIONAL] = gradients.proportional(small, probs)
+    for name, weight in weights.items():
+        assert weight.sum(1).tolist() == pytest.approx(mask.sum(1).tolist()), name
+        assert not weight[~mask].any()
+    position = weights["position"]
+    two = mask.sum(1) == 2
+    assert position[two][0].tolist() == pytest.approx([2 / 3, 4 / 3])
+
+
+def test_a_climb_along_a_right_gradient_ends_at_the_best_response(monkeypatch):
+    monkeypatch.setattr(gradients, "STEPS", 100)
+    found = gradients.climb("sparse", "loo", 2)
+    assert found["response"] == "film good"
+    assert found["score"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_check_writes_a_row_per_policy_rule_and_estimator(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(gradients, "SHARES", (0.0,))
+    monkeypatch.setattr(gradients, "HEADER", ["start", "start, no EOS"])
+    gradients.check(rules=("sparse", "uniform"), estimators=("reinforce",), out=tmp_path)
+    with (tmp_path / "gradients.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["eos"], row["rule"]): float(row["cosine"]) > 0.9999 for row in rows}
+    expected = {"sparse": True, "sparse, scores + 3": True, "uniform": False}
+    assert found == {(eos, r): v for eos in ("True", "False") for r, v in expected.items()}
+    assert "| `sparse` | 1.000 | 1.000 |" in capsys.readouterr().out
+
+
+def test_the_page_is_current(tmp_path: Path):
+    page = ROOT / gradients.DOCS / "gradients.md"
+    (tmp_path / "gradients").mkdir()
+    for file in (ROOT / gradients.RAW).glob("*.csv"):
+        (tmp_path / "gradients" / file.name).write_text(file.read_text())
+    (tmp_path / "gradients.md").write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    gradients.publish(tmp_path)
+    assert (tmp_path / "gradients.md").read_text(encoding="utf-8") == page.read_text(
+        encoding="utf-8"
+    )

@@ -1,0 +1,402 @@
+"""The ledger's sweep, rules and tables by hand, and its gradients against a closed form."""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from studies import ledger as study
+from studies import ledger_noise as noise
+from studies import ledger_page as page
+from tokengym.base.files import write_csv
+from tokengym.envs import bundled
+from tokengym.envs.episode import Episode
+from tokengym.lab.protocol import SPARE_SEED, net_area, next_rate
+from tokengym.lab.replay.truth import gold_token_credit
+from tokengym.lab.tables import NONE
+from tokengym.rewards import gold_scorer
+
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+SPARSE = study.Cell(rule="sparse")
+
+
+def rows_of(cell: study.Cell, rate: float, seed: int, score: float) -> list[dict[str, object]]:
+    """Return a run whose score stays the same and whose KL grows from 0 to 2 nats."""
+    about = {**vars(cell), "rate": rate, "seed": seed, "gold_score": 0.5}
+    return [
+        {**about, "step": step, "tokens": step * 3072, "score": score, "kl": step / 15}
+        for step in (0, 15, 30)
+    ]
+
+
+def test_a_sweep_climbs_until_both_neighbours_are_worse():
+    areas: dict[float, float] = {}
+    tried = []
+    while (rate := next_rate(areas)) is not None:
+        tried.append(rate)
+        areas[rate] = -abs(math.log(rate / 3e-4))
+    assert tried == [1e-3, 3e-3, 3e-4, 1e-4]
+    assert max(areas, key=lambda rate: areas[rate]) == 3e-4
+
+
+def test_a_sweep_ends_at_the_end_of_the_range():
+    assert next_rate({3e-3: 1.0, 1e-2: 2.0, 1e-3: 0.0}) is None
+
+
+def test_the_area_is_that_of_the_score_minus_the_price_of_the_kl():
+    assert net_area(rows_of(SPARSE, 1e-3, 0, 1.0)) == pytest.approx(1 - 0.05 * 1)
+
+
+def test_lambda_depends_on_the_length_where_it_says_so():
+    cell = study.Cell(rule="sparse", gae_lambda="1-1/n", length=24)
+    learner = cell.config(Path(), 1e-3).training.learner
+    assert learner.gae_lambda == 1 - 1 / 24
+    assert learner.value_network == "own"
+    assert study.Cell(rule="red", critic="none").config(Path(), 1e-3).training.learner.vf_coef == 0
+
+
+def test_seeds_wait_for_the_sweep_and_what_is_published_is_not_run_again(tmp_path: Path):
+    out, docs = tmp_path / "out", tmp_path / "docs"
+    first = next(study.pending(out))
+    assert first == (SPARSE, 1e-3, SPARE_SEED)
+    sweep = {3e-3: 0.0, 1e-3: 2.0, 3e-4: 1.0}
+    rows = [
+        row for rate, score in sweep.items() for row in rows_of(SPARSE, rate, SPARE_SEED, score)
+    ]
+    rows += rows_of(SPARSE, 1e-3, 0, 2.0)
+    write_csv(docs / study.FOLDER / study.RUNS, rows, list(rows[0]))
+    ways = [{"length": length, "n": n, "score": 1.0 * n} for length in (24, 96) for n in (1, 2)]
+    write_csv(docs / study.FOLDER / study.WAYS, ways, list(ways[0]))
+    study.restore(out, docs)
+    assert study.ways_file(out, 96).read_text() == "length,n,score\n96,1,1\n96,2,2\n"
+    assert study.tuned_rate(SPARSE, out) == 1e-3
+    wanted = [(rate, seed) for cell, rate, seed in study.pending(out) if cell == SPARSE]
+    assert wanted[:4] == [(1e-3, 1), (1e-3, 2), (1e-3, 3), (1e-3, 4)]
+
+
+def test_true_words_pay_the_grammar_and_the_rest_at_the_end():
+    bundle = bundled("movie_review")
+    text = " a wonderful film but a dull plot"
+    ids = bundle.tokenizer(text)["input_ids"]
+    episode = Episode(prompt="i saw", prompt_ids=[1], response=text, response_ids=ids)
+    (truth,) = gold_token_credit(gold_scorer(bundle), [episode], bundle.tokenizer) or []
+    assert (truth > 0).any()
+    assert (truth < 0).any()
+    paid = study.TrueWords().bind(bundle.tokenizer).spread(5.0, episode, None)
+    assert paid.sum() == pytest.approx(5.0)
+    np.testing.assert_allclose(paid[:-1], study.TrueWords.SCALE * truth[:-1], atol=1e-6)
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+def test_cosine_and_noise_are_those_of_the_gradients_that_were_drawn():
+    rng = np.random.default_rng(0)
+    blocks, size, width = 8, 500, 6
+    true = np.array([1.0, 0, 0, 0, 0, 0])
+    turned = np.array([0.6, 0.8, 0, 0, 0, 0])
+    estimates = [true + rng.normal(size=(blocks, size, width)) for _ in range(2)]
+    rule = turned + 2.0 * rng.normal(size=(blocks, size, width))
+    drawn = np.stack([rule, *estimates], axis=1)  # (blocks, kinds, size, width)
+    means = drawn.mean(axis=2)
+    between = np.einsum("akw,blw->akbl", means, means)
+    products = np.einsum("aksw,alsw->akl", drawn, drawn) / size
+    (cosine, responses), errors = noise.with_errors(between, products, [0], [1, 2])
+    assert cosine == pytest.approx(0.6, abs=4 * errors[0])
+    assert errors[0] < 0.1
+    # tr Cov = 4 * 6, and the signal along the true gradient is 0.6.
+    assert responses == pytest.approx(24 / 0.36, abs=4 * errors[1])
+    (same, free), _ = noise.with_errors(between, products, [1, 2], [1, 2])
+    assert same == pytest.approx(1.0, abs=0.01)
+    assert free == pytest.approx(0.0, abs=0.5)  # the noise of two estimates is not the rule's
+
+
+def test_increments_summed_by_lambda_are_gae_with_their_values():
+    from tokengym.agents.losses.advantages import gae
+
+    values = torch.tensor([[0.0, 0.5, -0.25]])
+    increments = torch.tensor([[0.5, -0.75, 1.25]])  # of 0, .5, -.25 and the score 1
+    sparse = torch.tensor([[0.0, 0.0, 1.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    expected, _ = gae(sparse, values, mask, gamma=1.0, gae_lambda=0.7)
+    torch.testing.assert_close(noise.without_critic(increments, 0.7), expected)
+
+
+def test_a_responses_gradient_is_that_of_its_weighted_log_probs(tmp_path: Path):
+    episodes, policy, _ = noise.played(0, tmp_path, responses=2)
+    length = len(episodes[0].response_ids)
+    weights = torch.randn(3, 2, length, generator=torch.Generator().manual_seed(0))
+    legal = noise.legal_tokens(policy, length)
+    found = list(noise.gradients(episodes, policy, weights, legal))
+    parameters = list(policy.language_model.parameters())
+    before = policy.log_probs(
+        [e.prompt_ids for e in episodes],
+        [e.response_ids for e in episodes],
+        action_masks=[legal.numpy()] * 2,
+    )
+    step = 1e-3
+    moved = parameters[0]
+    direction = torch.zeros_like(moved)
+    direction[episodes[1].response_ids[3]] = 1.0
+    with torch.no_grad():
+        moved += step * direction
+    after = policy.log_probs(
+        [e.prompt_ids for e in episodes],
+        [e.response_ids for e in episodes],
+        action_masks=[legal.numpy()] * 2,
+    )
+    slope = (after[1] - before[1]) / step
+    for kind in range(3):
+        expected = float((weights[kind, 1].numpy() * slope).sum())
+        along = float(found[1][kind][: moved.numel()] @ direction.flatten())
+        assert along == pytest.approx(expected, rel=0.02, abs=0.02)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def cells_of(table: str) -> list[list[str]]:
+    """Return a Markdown table's cells, line by line."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
+def ledger_of(cells: dict[study.Cell, tuple[float, list[float]]]) -> page.Ledger:
+    """Return a ledger: cell -> score on the spare seed, and on seeds 0, 1, ..."""
+    rows = []
+    for cell, (spare, scores) in cells.items():
+        rows += rows_of(cell, 1e-3, SPARE_SEED, spare)
+        rows += rows_of(cell, 3e-4, SPARE_SEED, spare - 1)
+        for seed, score in enumerate(scores):
+            rows += rows_of(cell, 1e-3, seed, score)
+    return page.Ledger(rows)
+
+
+def test_a_step_is_chosen_on_the_spare_seed_and_measured_on_the_others():
+    late = study.Cell(rule="sparse", critic="none")
+    full = study.Cell(rule="sparse", critic="none", gae_lambda="1")
+    own = study.Cell(rule="sparse")
+    abc = study.Cell(rule="abc")
+    signed = study.Cell(rule="abc-signed")
+    ledger = ledger_of(
+        {
+            late: (0.5, [0.5, 0.75]),
+            full: (1.0, [1.0, 1.5]),
+            own: (1.5, [1.0, 1.5]),
+            abc: (2.0, [1.5, 2.25]),
+            signed: (1.75, [3.0, 3.0]),
+        }
+    )
+    chosen = [cell for _, cell in page.steps_of(ledger)]
+    assert chosen == [late, full, own, None, abc, None]
+    lines = page.steps_table(ledger).splitlines()[2:]
+    assert [line.split("|")[1].split(":")[0].strip() for line in lines] == [
+        "sparse, no critic, lambda 0.95",
+        "lambda",
+        "critic",
+        "tokens",
+    ]
+    assert "| +0.625 (" in lines[-1] or "| **+0.625** (" in lines[-1]
+
+
+def test_differences_are_paired_within_a_setting_and_bold_after_holm():
+    own = study.Cell(rule="sparse")
+    clear, unclear = study.Cell(rule="abc"), study.Cell(rule="red:delivery=end")
+    ledger = ledger_of(
+        {
+            own: (1.0, [1.0, 1.1, 0.9, 1.0]),
+            clear: (1.0, [2.0, 2.1, 1.9, 2.01]),
+            unclear: (1.0, [1.0, 1.2, 0.8, 1.3]),
+        }
+    )
+    table = page.differences_table(ledger, page.settings_with_runs(ledger))
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
+    assert "**+1.00**" in lines["`abc`"]
+    assert "**" not in lines["red"]
+    assert lines["`uniform`"].split("|")[2].strip() == NONE
+
+
+def test_rules_are_set_against_the_control_that_did_best_on_the_spare_seed():
+    ledger = ledger_of(
+        {
+            study.Cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
+            study.Cell(rule="random"): (1.5, [1.25, 1.35, 1.15]),
+            study.Cell(rule="uniform"): (1.25, [3.0, 3.0, 3.0]),
+            study.Cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
+        }
+    )
+    head, _, sparse, abc = page.controls_table(ledger).splitlines()
+    assert "minus `random`, network of its own, lambda 0.95" in head
+    assert "**\u22120.250** (" in sparse
+    assert "| `abc` | network of its own, lambda 0.95 | **+0.750** (" in abc
+
+
+def test_a_rule_stands_beside_the_sparse_of_its_reward_model():
+    spoilt: dict[str, Any] = {"model": study.MISALIGNED}
+    ledger = ledger_of(
+        {
+            study.Cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
+            study.Cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
+            study.Cell(rule="sparse", **spoilt): (1.0, [1.0, 1.1, 0.9]),
+            study.Cell(rule="abc", **spoilt): (1.0, [0.75, 0.85, 0.65]),
+            study.Cell(rule="uniform"): (1.0, [1.5, 1.6, 1.4]),
+        }
+    )
+    table = cells_of(page.models_table(ledger))
+    assert table[0] == ["", "the bundled one", "spoilt attention"]
+    lines = {line[0]: line[1:] for line in table}
+    assert lines["`sparse`, lambda 0.95"][1].startswith("0.950 (")
+    assert lines["`abc`, lambda 0.95"][0].startswith("**+1.00** (")
+    assert lines["`abc`, lambda 0.95"][1].startswith("**\u22120.250** (")
+    assert lines["`uniform`, lambda 0.95"][1] == NONE  # it was run with the bundled one only
+
+
+def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
+    short: dict[str, Any] = {"length": 24}
+    ledger = ledger_of(
+        {
+            study.Cell(rule="sparse", **short): (1.0, [9.0, 9.1, 8.9]),
+            study.Cell(rule="sparse", gae_lambda="1", **short): (1.5, [1.0, 1.1, 0.9]),
+            study.Cell(rule="abc-signed", gae_lambda="0.5", **short): (1.0, [2.0, 2.1, 1.9]),
+            study.Cell(rule="abc-signed", gae_lambda="1", **short): (1.0, [0.75, 0.85, 0.65]),
+        }
+    )
+    ways = [
+        {"length": 24, "n": n, "score": score, "kl": kl}
+        for n, score, kl in ((1, 0.5, 0.0), (16, 4.6, 2.0))
+    ]
+    table = cells_of(page.lengths_table(ledger, ways))
+    lines = {line[0]: line[1] for line in table}
+    assert table[0] == ["", "24 tokens"]  # there are no runs elsewhere
+    assert lines["untrained"] == "0.500"
+    assert lines["best of 16, untrained"] == "4.50"  # less the price of 2 nats
+    assert lines["`sparse`"].startswith("0.950 (")  # less the price of 1 nat over the run
+    assert lines["`sparse`"].endswith("lambda 1; 11%")
+    assert lines["`abc-signed`, lambda 0.5"].endswith("; 25%")
+    assert lines["`abc-signed`, lambda 1"].startswith("**\u22120.250** (")
+    assert lines["`abc-signed`, lambda 1"].endswith("; \u22126%")
+    assert lines["`sparse`, lambda 1"] == NONE  # itself
+    assert lines["`sparse`, no critic, lambda 1"] == NONE  # not run
+
+
+def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
+    signed = study.Cell(rule="abc-signed", gae_lambda="0.5")
+
+    def climb(cell: study.Cell, seed: int, updates: float) -> list[dict[str, Any]]:
+        """Return a run that rises from 0 to 2 in so many updates, without any KL."""
+        about = {**vars(cell), "rate": 1e-3, "seed": seed, "gold_score": 0.0, "kl": 0.0}
+        scores = {at: min(2.0, 2.0 * at / updates) for at in range(0, 31, 5)}
+        return [{**about, "step": at, "tokens": at, "score": scores[at]} for at in scores]
+
+    rows = [
+        row for seed, slow in ((1000, 20), (0, 20), (1, 20)) for row in climb(SPARSE, seed, slow)
+    ]
+    rows += [
+        row for seed, fast in ((1000, 10), (0, 10), (1, 5)) for row in climb(signed, seed, fast)
+    ]
+    ways = [{"length": 48, "n": n, "score": score, "kl": 0.0} for n, score in ((1, 0.0), (16, 2.0))]
+    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(page.Ledger(rows), ways))}
+    assert lines["`sparse`, its best"] == "10.0 / 15.0 / 18.0"
+    # 7.5 and 3.75 updates in place of 15: twice and four times, of which the mean is sqrt(8).
+    assert lines["`abc-signed`, lambda 0.5"].startswith("3.8 / 5.6 / 6.8; 2.83 times (")
+    assert lines["`uniform`, lambda 0.95"] == NONE
+    never = [
+        row | {"score": 0.5 * row["score"]} if row["rule"] == "sparse" else row for row in rows
+    ]
+    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(page.Ledger(never), ways))}
+    assert lines["`abc-signed`, lambda 0.5"] == "3.8 / 5.6 / 6.8; more than 4.00 times"
+    slow = [row | {"score": 0.5 * row["score"]} for row in climb(signed, 0, 30.0)]
+    (steps,) = (
+        page.Ledger([*climb(signed, 1000, 30), *slow])
+        .steps(signed, page.AtLength(start=0.0, goal=2.0, sparse=SPARSE))
+        .values()
+    )
+    assert steps.tolist() == [30.0, 30.0, 30.0]  # half of the way at the end, no more after it
+
+
+def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
+    signed = study.Cell(rule="abc-signed", gae_lambda="0.5")
+    longer: dict[str, Any] = {"updates": study.LONGER}
+    ledger = ledger_of(
+        {
+            SPARSE: (1.0, [1.0, 1.1, 0.9]),
+            signed: (1.0, [2.0, 2.1, 1.9]),
+            replace(SPARSE, **longer): (1.0, [3.0, 3.1, 2.9]),
+            replace(signed, **longer): (1.0, [3.5, 3.6, 3.4]),
+            replace(SPARSE, length=24): (1.0, [1.0, 1.1, 0.9]),
+        }
+    )
+    ways = [
+        {"length": 48, "n": n, "score": score, "kl": kl}
+        for n, score, kl in ((1, 0.5, 0.0), (16, 4.6, 2.0))
+    ]
+    table = cells_of(page.longer_table(ledger, ways))
+    lines = {line[0]: line[1:] for line in table}
+    assert lines[""] == ["48 tokens, 30 updates", "48 tokens, 120 updates"]  # none longer at 24
+    assert lines["best of 16, untrained"] == ["4.50", "4.50"]
+    assert lines["`sparse`, over the run"][1].startswith("2.95 (")
+    for when in ("over the run", "at the end"):
+        gains = lines[f"`abc-signed`, lambda 0.5, {when}"]
+        assert [gain.split(" ")[0] for gain in gains] == ["**+1.00**", "**+0.500**"]
+        assert lines[f"`uniform`, lambda 0.95, {when}"] == [NONE, NONE]
+
+
+def test_vineppo_stands_beside_sparse_for_the_tokens_that_it_had():
+    cell = study.AT_VINEPPO[0]
+    spent = cell.updates * cell.rows * (48 + 3 * (36 + 24 + 12))  # three inner ends of segments
+    assert 0.95 * 30 * 64 * 48 < spent <= 30 * 64 * 48
+    config = cell.config(Path(), 1e-3)
+    assert config.training.learner.advantage == "vineppo"
+    assert config.training.batch_size == cell.rows
+    ledger = ledger_of({SPARSE: (1.0, [3.0, 3.1, 2.9]), cell: (1.0, [2.0, 2.1, 1.9])})
+    *_, sparse, vineppo = cells_of(page.vineppo_table(ledger))
+    assert sparse[:3] == ["`sparse`, lambda 0.95", "30 of 64", "0.001"]
+    assert sparse[3].startswith("2.95 (")  # less the price of 1 nat over the run
+    assert sparse[4] == NONE
+    assert vineppo[:2] == ["`mc:k=3,segments=4`, VinePPO", "21 of 16"]
+    assert vineppo[4].startswith("**\u22121.00** (")
+
+
+def test_rules_reach_a_share_of_the_best_executed_values():
+    half, late, one = study.AT_CONTINUED
+    assert (half.gae_lambda, one.gae_lambda, half.length, half.critic) == ("0.5", "0", 24, "none")
+    ledger = ledger_of(
+        {
+            replace(SPARSE, length=24): (1.0, [1.0, 1.1, 0.9]),
+            half: (2.0, [3.0, 3.1, 2.9]),
+            late: (1.5, [9.0, 9.1, 8.9]),  # not the spare seed's choice
+            study.Cell(rule="abc-signed", gae_lambda="0.5", length=24): (1.0, [2.0, 2.1, 1.9]),
+        }
+    )
+    lines = {line[0]: line[1:] for line in cells_of(page.executed_table(ledger))}
+    assert lines["`sparse`, lambda 0.95"][2] == NONE
+    best = lines["`sparse`, executed values, lambda 0.5"]
+    assert (best[2].startswith("**+2.00** ("), best[3]) == (True, "100%")
+    assert lines["`abc-signed`, lambda 0.5"][3] == "50%"
+    assert page.executed_table(ledger_of({SPARSE: (1.0, [1.0])})) == "Not measured yet."
+
+
+def test_a_cell_is_read_from_its_rows_those_without_all_fields_too(tmp_path: Path):
+    cell = replace(SPARSE, updates=study.LONGER, length=24)
+    rows = [{**vars(cell), "rate": 1e-3, "seed": 0, "score": 1.0}]
+    write_csv(tmp_path / "new.csv", rows, list(rows[0]))
+    del rows[0]["updates"]
+    write_csv(tmp_path / "old.csv", rows, list(rows[0]))
+    new, old = study.read_runs(tmp_path / "new.csv", tmp_path / "old.csv")
+    assert study.Cell.of(new) == cell
+    assert study.Cell.of(old) == replace(cell, updates=study.UPDATES)
+    assert cell.file(tmp_path, 1e-3, 0) != replace(cell, updates=30).file(tmp_path, 1e-3, 0)
+
+
+def test_figures_of_the_text_are_those_of_the_tables():
+    text = (DOCS / "ledger.md").read_text(encoding="utf-8")
+    short = text.split("**In short.**")[1].split("\n## ")[0]
+    tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    quoted = re.findall(r"[+\u2212]?\d+\.\d+|\d{2,}", short.replace(",", ""))
+    assert len(quoted) > 5
+    for figure in quoted:
+        assert figure in tables.replace(",", ""), figure

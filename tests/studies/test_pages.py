@@ -1,0 +1,55 @@
+"""Pages of results say what their published curves give, under the code of today."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from studies import (
+    entities,
+    film_reviews,
+    ledger_page,
+    real_critic,
+    real_judge,
+    real_model,
+    real_r3,
+    real_reasoning,
+    real_tax,
+)
+
+
+def fill_real_model(docs: Path) -> None:
+    """Fill the page that six studies share."""
+    real_model.page(docs)
+    real_r3.page(docs)
+    real_tax.page(docs)
+    real_judge.page(docs)
+    real_critic.page(docs)
+    real_reasoning.page(docs)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
+    "imdb.md": (("imdb",), film_reviews.page),
+    "ledger.md": (("ledger",), ledger_page.page),
+    "mc.md": (("ledger", "ledger.md"), ledger_page.page),
+    "rewards.md": (("rewards",), entities.page),
+    "sst2.md": (("sst2", "imdb", "imdb.md"), film_reviews.page),
+    "real_model.md": (("real_model",), fill_real_model),
+}
+"""Page -> the folders and files it is made from, and the function that fills it."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_is_current(name: str, tmp_path: Path) -> None:
+    sources, fill = PAGES[name]
+    docs = tmp_path / "docs" / "results"
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    for source in (name, *sources):
+        (docs / source).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (DOCS / source).is_dir() else shutil.copy
+        copy(DOCS / source, docs / source)
+    before = (docs / name).read_text(encoding="utf-8")
+    fill(docs)
+    assert (docs / name).read_text(encoding="utf-8") == before

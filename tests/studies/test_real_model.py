@@ -1,0 +1,70 @@
+"""The real model's study: its order of runs, its rate, and its tables."""
+
+from pathlib import Path
+
+from studies import real_model as study
+from tokengym.base.files import write_csv
+from tokengym.lab.protocol import PRICE
+
+
+def rows_of(cell: study.Cell, score: float) -> list[dict[str, object]]:
+    """Return a run whose score rises and whose KL grows to 2 nats."""
+    return [
+        {**vars(cell), "step": step, "tokens": 256 * step, "score": step * score / 4}
+        | {"gold_score": 0.25, "kl": step / 2}
+        for step in (0, 2, 4)
+    ]
+
+
+def test_every_rule_has_its_sweep_and_then_its_seeds(tmp_path: Path) -> None:
+    reached = {1e-3: 3.0, 3e-3: 2.0, 3e-4: 1.0}
+    order = []
+    for cell in study.pending(tmp_path):
+        order.append((cell.rule, cell.rate, cell.seed))
+        rows = rows_of(cell, reached[cell.rate])
+        write_csv(cell.file(tmp_path), rows, list(rows[0]))
+    sweep = [(rule, rate, 1000) for rule in study.RULES for rate in reached]
+    assert order == sweep + [(rule, 1e-3, seed) for seed in range(6) for rule in study.RULES]
+    assert list(study.pending(tmp_path)) == []
+
+
+def test_the_comparison_is_the_bundles() -> None:
+    config = study.Cell(rule="abc-signed", rate=3e-4, seed=0).config()
+    assert (config.training.lora_rank, config.training.learner.learning_rate) == (8, 3e-4)
+    assert config.task.bundle == "smollm2-reviews"
+    assert config.price == PRICE
+
+
+def test_the_tables_by_hand() -> None:
+    cell = study.Cell(rule="sparse", rate=1e-3, seed=1000)
+    # Score 0 to 2 and KL 0 to 2 in a straight line, at .05 a nat.
+    runs = study.by_run(rows_of(cell, 2.0))
+    assert study.runs_table(runs).splitlines()[2:] == [
+        "| `sparse` | 0.001 | spare | 0.000 to 2.00 | 0.250 to 0.250 | 2.00 | 0.950 |"
+    ]
+    assert study.rates_table(runs).splitlines()[2] == "| `sparse` | 0.950 |"
+    lines = study.lines_table(
+        [{"n": 2.0, "kl": 0.19, "score": 1, "gold_score": 0.5, "net_score": 0.99}]
+    )
+    assert lines.splitlines()[2] == "| 2 | 1.00 | 0.500 | 0.190 | 0.990 |"
+
+
+def test_pairs_are_taken_by_seed() -> None:
+    scores = {"sparse": (1.0, 2.0, 3.0), "abc-signed": (1.5, 2.5, 3.5), "random": (1.0, 3.0, 2.0)}
+    rows = [
+        row
+        for rule, values in scores.items()
+        for seed, score in enumerate(values)
+        for row in rows_of(study.Cell(rule=rule, rate=1e-3, seed=seed), score)
+    ]
+    runs = study.by_run(rows)
+    first, second, third = study.pairs_table(runs).splitlines()[2:]
+    assert first.split(" | ")[1:3] == [  # a run's mean score is half of its last
+        "**+0.250** (0.250 to 0.250), 3/3",
+        "**+0.500** (0.500 to 0.500), 3/3",
+    ]
+    assert second.split(" | ")[0] == "| `random` minus `sparse`"
+    assert second.split(" | ")[1].endswith(", 1/3")
+    assert "`abc-signed` minus `random`" in third
+    means = study.means_table(runs).splitlines()[2]
+    assert means.startswith("| `sparse` | 3 | 0.950 (")

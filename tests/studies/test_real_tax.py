@@ -1,0 +1,100 @@
+"""The study of the alignment tax: its runs, what a policy finds in texts, and the tables."""
+
+from pathlib import Path
+
+import pytest
+
+from studies import real_model
+from studies import real_tax as study
+from tests.agents.conftest import lora_config, make_model, make_tokenizer
+from tokengym.agents.offline.policies import build_policy
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def test_the_runs_are_those_of_the_real_model_s_study() -> None:
+    first, *trained = study.ORDER
+    assert first.folder == study.START
+    assert len({run.folder for run in study.ORDER}) == len(study.ORDER)
+    rules = [run for run in trained if run.name != study.NOISE]
+    assert {(run.name, run.rate, run.seed) for run in rules} == {
+        *((rule, 3e-3, seed) for rule in ("sparse", "abc-signed") for seed in (0, 1)),
+        ("sparse", 1e-2, real_model.SPARE_SEED),
+    }
+    assert all(run.config() == run.cell().config() for run in rules)
+    noise = study.Run(name=study.NOISE).config()
+    assert noise.task.scorer == study.NOISE
+    assert noise.training == study.Run(name="sparse").config().training
+
+
+def test_noise_has_the_spread_that_it_says() -> None:
+    scores = [study.noise("", str(number)) for number in range(2000)]
+    assert sum(scores) / 2000 == pytest.approx(0.0, abs=0.1)
+    assert (sum(s * s for s in scores) / 2000) ** 0.5 == pytest.approx(study.NOISE_SD, rel=0.05)
+
+
+def test_texts_are_read_by_the_policy_and_held_to_its_reference() -> None:
+    texts = [study.Text("positive", [3, 4], [6, 7, 3]), study.Text("negative", [5], [2])]
+    policy = build_policy(make_model(scale=2.0), make_tokenizer(), lora=lora_config())
+    reader = study.Reader(texts, rows=1)
+    first, second = reader.figures(policy)
+    log_probs = policy.log_probs([[3, 4]], [[6, 7, 3]])[0]
+    assert first == {
+        "kind": "positive",
+        "text": 0,
+        "nats": pytest.approx(-log_probs.mean(), abs=1e-4),
+        "kl": 0.0,
+    }
+    assert (second["kind"], second["text"]) == ("negative", 1)
+    for parameter in policy.trained_parameters():
+        parameter.data += 0.1
+    moved, _ = reader.figures(policy)
+    assert moved["kl"] > 0
+    assert moved["nats"] != first["nats"]
+
+
+def row(name: str, text: int, nats: float | None, kind: str = "positive", **more: float):
+    """Return a row of published figures."""
+    return {"name": name, "rate": 3e-3, "seed": 0, "kind": kind, "text": text, "nats": nats, **more}
+
+
+def test_differences_are_paired_by_text() -> None:
+    rows = [
+        *(row(study.START, text, value) for text, value in enumerate((1.0, 2.0, None, 4.0))),
+        *(row("sparse", text, value) for text, value in enumerate((1.5, 2.5, 3.0, 4.5))),
+        *(row("noise", text, value) for text, value in enumerate((0.0, 3.0, None, 4.0))),
+    ]
+    lines = study.table({"nats": study.by_run(rows, "nats")}, {"nats": "nats"}).splitlines()
+    assert lines[2].startswith("| untrained | 2.33 (")
+    assert lines[3] == "| sparse, seed 0 | **+0.500** (0.500 to 0.500) |"
+    assert lines[4].startswith("| noise, seed 0 | 0.000 (" + MINUS)
+
+
+def test_a_run_s_line_has_its_kl_at_home_and_elsewhere() -> None:
+    points = [
+        {"name": name, "rate": rate, "seed": 0, "score": score, "gold_score": 0.25, "kl": kl}
+        for name, rate in (("noise", 3e-3), ("sparse", 1e-2))
+        for score, kl in ((0.5, 0.0), (2.0, 8.0))
+    ]
+    texts = [
+        {**row(name, 0, 1.0, kind), "rate": rate, "kl": 0.25}
+        for name, rate in (("noise", 3e-3), ("sparse", 1e-2))
+        for kind in study.KINDS
+    ]
+    noise, sparse = study.runs_table(points, texts).splitlines()[2:]
+    kl = "| 8.00 | 0.500 | 0.250 | 0.250 | 0.250 | 0.250 |"
+    assert noise == f"| noise, seed 0 | \u2013 | 0.250 to 0.250 {kl}"
+    assert sparse == f"| sparse, rate 0.01 | 0.500 to 2.00 | 0.250 to 0.250 {kl}"
+
+
+def test_what_is_measured_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "foreign_texts", lambda _: iter([study.Text("positive", [3], [4])]))
+    monkeypatch.setattr(study.Run, "train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(study.Run, "agent", lambda *_: pytest.fail("loaded"))
+    for run in study.ORDER:
+        (tmp_path / run.folder).mkdir()
+        for name in (study.RUNS, study.TEXTS, study.ANSWERS):
+            (tmp_path / run.folder / name).touch()
+    study.run(tmp_path, tmp_path)
