@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokengym.agents.policy.products import Library, is_faster, multiplied
+from tokengym.agents.policy.products import Library, is_faster, multiplied, transposed_product
 
 LOWEST = -1e30
 """Logit of a forbidden token: its probability is 0, and no difference of two is nan."""
@@ -169,10 +169,12 @@ class _TokenFigures(torch.autograd.Function):
             if grad_weight is not None:
                 whole = grad_weight[: asked.num_actions]
                 given = states[part].to(read.dtype)
-                if whole.dtype == read.dtype and not by_onednn:
+                if by_onednn:
+                    whole += transposed_product(slope, given)
+                elif whole.dtype == read.dtype:
                     whole.addmm_(slope.t(), given)
                 else:
-                    whole += product(slope.t(), given.t(), asked.products)
+                    whole += product(slope.t(), given.t())
         return grad_states, None if grad_weight is None else grad_weight.to(weight.dtype), None
 
 

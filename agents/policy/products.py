@@ -115,6 +115,18 @@ def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+def transposed_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return left^T right by oneDNN, without gradient: (n, a), (n, b) -> (a, b).
+
+    The first factor of a product is copied where it is transposed: here the one whose copy, or that
+    of the transposed result, is smaller.
+    """
+    (n, a), b = left.shape, right.shape[1]
+    if n * a <= n * b + a * b:
+        return multiplied(left.t(), right.t())
+    return multiplied(right.t(), left.t()).t()
+
+
 def packed_map(
     weight: Tensor, bias: Tensor | None, *, activation: tuple[str, str] = ("none", "")
 ) -> Callable[[Tensor], Tensor]:
@@ -155,7 +167,7 @@ class _Linear(torch.autograd.Function):
         if needs_weight:
             x = x.reshape(-1, x.shape[-1])
             left, right = (x, dy) if ctx.is_transposed else (dy, x)
-            d_weight = multiplied(left.t(), right.t())
+            d_weight = transposed_product(left, right)
         if needs_bias:
             d_bias = dy.sum(0)
         return dx, d_weight, d_bias, None
