@@ -34,19 +34,19 @@ from tokengym.evaluation.runs.defaults import EvaluationSettings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import optimum_bound, paired_difference
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
-from tokengym.lab.protocol import PRICE, SPARE_SEED, Row, measured, net, net_area
-from tokengym.lab.study import (
-    DOCS,
+from tokengym.lab.protocol import (
     DRAWN,
-    Docs,
-    Out,
+    PRICE,
+    SPARE_SEED,
+    Row,
     best_of_rows,
-    command_line,
-    deadline,
-    read_rows,
+    measured,
+    net,
+    net_area,
     scores_of,
     untrained_responses,
 )
+from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.lab.tables import (
     NONE,
     after_holm,

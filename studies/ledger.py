@@ -31,29 +31,22 @@ from tokengym.lab.makers.bundles.other_reward_models import (
     build_misaligned,
 )
 from tokengym.lab.protocol import (
+    DRAWN,
     FIRST_RATE,
     PRICE,
     RATES,
     SPARE_SEED,
     Row,
+    best_of_rows,
     best_rate,
     measured,
     net_area,
     next_rate,
-)
-from tokengym.lab.replay.truth import gold_token_credit
-from tokengym.lab.study import (
-    DOCS,
-    DRAWN,
-    Docs,
-    Out,
-    best_of_rows,
-    command_line,
-    deadline,
-    read_rows,
     scores_of,
     untrained_responses,
 )
+from tokengym.lab.replay.truth import gold_token_credit
+from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
 from tokengym.rewards.maths.shares import complete

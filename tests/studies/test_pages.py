@@ -21,12 +21,12 @@ from studies import (
 
 def fill_real_model(docs: Path) -> None:
     """Fill the page that six studies share."""
-    real_model.page(docs)
+    real_model.STUDY.page(docs)
     real_r3.page(docs)
     real_tax.page(docs)
     real_judge.page(docs)
     real_critic.page(docs)
-    real_reasoning.page(docs)
+    real_reasoning.STUDY.page(docs)
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
