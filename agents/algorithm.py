@@ -28,6 +28,7 @@ from tokengym.agents.rollouts.chosen import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
+    environment_scorer,
     environment_state,
     policy_rewards,
     scoring_seconds,
@@ -158,8 +159,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.settings = self.settled_settings(env)
         device = select_device(device)
         envs = as_vec_env(env)
-        only_plays = isinstance(envs, NoEnvironment)
-        self.processes = Processes() if only_plays else join(device)
+        self._only_plays = isinstance(envs, NoEnvironment)
+        self.processes = Processes() if self._only_plays else join(device)
         """This process among those that train the agent."""
         kept_by_sb3: Any = {field: getattr(self.settings, field, 1.0) for field in SB3_SETTINGS}
         super().__init__(
@@ -380,6 +381,11 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 has_critic=self.has_critic,
                 **self.policy_kwargs,
             ).to(self.device)
+        starts_from_reward_model = self.policy.settings.value_network == "reward_model"
+        # An agent without an environment is being loaded, and its values with it.
+        if starts_from_reward_model and self.env is not None and not self._only_plays:
+            if self.policy.critic is not None:
+                self.policy.critic.start_from(environment_scorer(self.env))
         self.policy.generator.manual_seed(seeds[1])
         self.shuffler = torch.Generator().manual_seed(seeds[2])
         self.set_random_seed(self.seed)

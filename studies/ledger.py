@@ -94,8 +94,12 @@ CRITICS: dict[str, dict[str, Any]] = {
     "trunk": {"value_network": "trunk"},
     "none": {"vf_coef": 0.0},
     "vineppo": {"advantage": "vineppo"},
+    "warm-up": {"value_network": "own", "n_value_warmup": 3},
+    "reward model": {"value_network": "reward_model"},
 }
 """By name: where PPO's values come from; without a critic they are 0, and VinePPO takes none."""
+IN_FILES = str.maketrans({"/": None, ":": ".", " ": "-"})
+"""What stands for signs of a cell's name in the names of its files."""
 RUNS, WAYS = "runs.csv", "best_of_n.csv"
 FOLDER, TEXT = "ledger", ("rule", "gae_lambda", "critic", "model")
 
@@ -173,7 +177,7 @@ class Cell:
         parts = [self.rule, self.gae_lambda, self.critic, f"{self.length}", self.model]
         if (self.updates, self.rows) != (UPDATES, ROWS):
             parts.append(f"{self.updates}" if self.rows == ROWS else f"{self.updates}x{self.rows}")
-        return "_".join(part.replace("/", "").replace(":", ".") for part in parts)
+        return "_".join(part.translate(IN_FILES) for part in parts)
 
     def file(self, out: Path, rate: float, seed: int) -> Path:
         """Return the file of a run's rows."""

@@ -125,7 +125,7 @@ class CausalLMPolicy(BasePolicy):
             self.masking_model = self.language_model.frozen_copy()
         self.critic: ValueFunction | None = None
         if has_critic:
-            has_network = self.settings.value_network == "own"
+            has_network = self.settings.value_network != "trunk"
             self.critic = ValueFunction(self.language_model, own_network=has_network)
         self.generator = torch.Generator()
         self.place = (0, 1)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Schedule: TypeAlias = float | Callable[[float], float]
 """A number, or a function of the remaining progress, which falls from 1 to 0."""
-ValueNetwork = Literal["trunk", "own"]
+ValueNetwork = Literal["trunk", "own", "reward_model"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Precision = Literal["full", "bf16-mixed"]
 Decoding = Literal["auto", "dynamic", "static"]
@@ -88,7 +88,8 @@ class PolicySettings(SamplingSettings):
     value_network: ValueNetwork = "trunk"
     """Input of the value head. "trunk": the policy's hidden states, at no cost. "own": those of a
     network of its own, a copy of the model, or with ``lora`` adapters of its own on the same
-    backbone; values then cannot pull at the policy."""
+    backbone; values then cannot pull at the policy. "reward_model": a network of its own that
+    starts from the weights of the environment's reward model, see `ValueFunction.start_from`."""
     mask_top_p: float | None = None
     """Sample among the top-p of a masking model, a copy of the policy that stays as it is until
     `refresh_masking_model` (see `NLPO`); None has no such model."""
@@ -113,4 +114,10 @@ class PolicySettings(SamplingSettings):
                 "dtype out"
             )
         check_choice(self, "value_network", get_args(ValueNetwork))
+        if self.value_network == "reward_model" and (self.lora is not None or self.frozen_layers):
+            shared = "frozen_layers" if self.lora is None else "lora"
+            raise SettingsError(
+                f"value_network='reward_model' needs weights of its own, and {shared} shares them "
+                "with the policy; leave it out, or take value_network='own'"
+            )
         check_number(self, "mask_top_p", above=0.0, most=1.0, optional=True)

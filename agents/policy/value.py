@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.rewards import RewardModel
+from tokengym.rewards.scorers.base import Scorer
 
 
 class ValueFunction(nn.Module):
-    """Values of texts, in reward units; they start at zero.
+    """Values of texts, in reward units; they start at zero, or at a reward model's scores.
 
     Args:
         trunk: The policy's language model, whose hidden states the head reads by default.
@@ -22,6 +25,48 @@ class ValueFunction(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self._trunk = [trunk]  # in a list: it is not part of this module
+
+    @torch.no_grad()
+    def start_from(self, scorer: Scorer | None) -> None:
+        """Take the weights of a reward model: V(text) = its score of the text so far.
+
+        The head comes along, as in InstructGPT (Ouyang et al. 2022, arXiv:2203.02155, C.4): with a
+        new head at zero the first updates would have to find again how the score is read. Values
+        then are the score's own before any update, not the score to expect; that is learned. They
+        are in units of the raw score, which a reward that divides by a running deviation leaves.
+
+        Args:
+            scorer: Scorer of the environment, for its policy's tokenizer.
+
+        Raises:
+            ModelError: if it is no causal reward model of this network's architecture that reads
+                the policy's tokens.
+        """
+        remedy = "take value_network='own'"
+        if not isinstance(scorer, RewardModel) or not scorer.is_causal:
+            name = "none" if scorer is None else repr(scorer.name)
+            raise ModelError(
+                "value_network='reward_model' starts from a causal reward model, and the "
+                f"environment's scorer is {name}; {remedy}"
+            )
+        if scorer.reads_text:
+            raise ModelError(
+                f"value_network='reward_model' needs a reward model of the policy's tokenizer, and "
+                f"scorer {scorer.name!r} has another one; {remedy}"
+            )
+        assert self.network is not None
+        trunk = self.network.model.base_model
+        weights = scorer.backbone.state_dict()
+        if _shapes(weights) != _shapes(trunk.state_dict()):
+            raise ModelError(
+                "value_network='reward_model' needs a reward model of the policy's architecture, "
+                f"{type(trunk).__name__}, and scorer {scorer.name!r} is "
+                f"{type(scorer.backbone).__name__} of other shapes; {remedy}"
+            )
+        weight, bias = scorer.linear_score()
+        trunk.load_state_dict(weights)
+        self.head.weight.copy_(weight[None])
+        self.head.bias.copy_(bias[None])
 
     def of_states(self, states: Tensor) -> Tensor:
         """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
@@ -81,3 +126,8 @@ class ValueFunction(nn.Module):
     def _reader(self) -> LanguageModel:
         """The model whose hidden states the head reads."""
         return self.network or self._trunk[0]
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shape of each weight by name."""
+    return {name: weight.shape for name, weight in weights.items()}

@@ -76,10 +76,13 @@ class PPOSettings(EpisodicSettings):
     value_network: ValueNetwork = "own"
     """Input of the value head. "own": the hidden states of a network of its own, a copy of the
     model, or with LoRA adapters of its own on the same backbone, so that values learn features that
-    the policy has no use for. "trunk": the policy's, which costs neither memory nor time, and
-    explains next to nothing of the score that is still to come (docs/results/learner.md)."""
+    the policy has no use for. "reward_model": a network of its own that starts from the weights and
+    the head of the environment's reward model, so that its first values are the scores of the text
+    so far (Ouyang et al. 2022, arXiv:2203.02155); it needs a causal reward model of the policy's
+    architecture and tokenizer. "trunk": the policy's states, which cost neither memory nor time,
+    and explain next to nothing of the score that is still to come (docs/results/learner.md)."""
     vf_coef: float = 1.0
-    """Weight of the value loss; at 0 the values, which begin at 0, stay there."""
+    """Weight of the value loss; at 0 the values stay as they begin."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus."""
     kl_coef: float = 0.05

@@ -112,6 +112,21 @@ class Classifier:
             return logits[..., positive]
         return logits[..., positive] - logits[..., negative]
 
+    def linear_score(self) -> tuple[Tensor, Tensor]:
+        """Return weight (width,) and bias () of the score as a linear function of a hidden state.
+
+        Raises:
+            ScorerError: if the head is not one linear layer.
+        """
+        if not isinstance(self.head, torch.nn.Linear):
+            raise ScorerError(
+                f"the head of {type(self.model).__name__} is {type(self.head).__name__}, not one "
+                "linear layer; take value_network='own'"
+            )
+        bias = self.head.bias
+        no_bias = self.head.weight.new_zeros(self.head.out_features)
+        return self.of_logits(self.head.weight.T), self.of_logits(no_bias if bias is None else bias)
+
     def end_logits(self, hidden: Tensor, ends: Tensor) -> Tensor:
         """Return the logits of each sequence, (batch, classes), read at its last token.
 

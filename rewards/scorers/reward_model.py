@@ -37,6 +37,7 @@ from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_score
 from tokengym.rewards.scorers.wrappers import loaded_once
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -158,6 +159,24 @@ class RewardModel(Shared, Scorer):
             padding_side=padding_side,
             name=f"RewardModel({Path(path).name})",
         )
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the score is read at a token of a causal model, so that prefixes have one too."""
+        return not self._is_encoder
+
+    @property
+    def backbone(self) -> "torch.nn.Module":
+        """The model below the head."""
+        return self._classifier.backbone
+
+    def linear_score(self) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Return weight (width,) and bias () that make the score of a hidden state of `backbone`.
+
+        Raises:
+            ScorerError: if the head is not one linear layer.
+        """
+        return self._classifier.linear_score()
 
     def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text that its tokenizer has no tokens for, (batch,)."""

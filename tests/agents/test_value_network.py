@@ -1,20 +1,25 @@
 """A value network of its own: apart from the policy, on its backbone with adapters."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
-from tests.agents.conftest import critic_of, lora_config, make_model
+from tests.agents.conftest import critic_of, lora_config, make_model, target_share
 from tests.agents.policy.test_policy import shake
 from tests.agents.ppo.test_ppo import log_of
 from tests.agents.test_checkpoint import untimed
 from tokengym.agents import PPO
+from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.ppo.objective import UpdateStats
+from tokengym.envs import SettingsError
+from tokengym.rewards import FunctionScorer, Reward, RewardModel, Sparse
 
 SHAPES = pytest.mark.parametrize(
     ("shape", "lora"), [("gpt2", False), ("gpt2", True), ("llama", False), ("llama", True)]
@@ -196,7 +201,9 @@ def test_with_adapters_the_backbone_is_there_once(build: Callable[..., PPO]):
 
 
 def test_an_unknown_value_network_is_refused(build: Callable[..., PPO]):
-    with pytest.raises(ValueError, match="value_network must be 'trunk' or 'own', got 'mine'"):
+    with pytest.raises(
+        ValueError, match="value_network must be 'trunk', 'own' or 'reward_model', got 'mine'"
+    ):
         build(value_network="mine")
 
 
@@ -216,3 +223,113 @@ def test_it_is_a_setting_of_ppo_and_may_stand_among_the_policys_arguments(
     assert critic_of(loaded).network is not None
     with pytest.raises(ValueError, match="value_network is a setting of PPO; pass it beside"):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, value_network="trunk")
+
+
+# --- a value network that starts from the reward model -------------------------------------------
+
+
+def make_scorer(shape: str = "gpt2", *, num_labels: int = 1, width: int = 16) -> RewardModel:
+    """Return a random reward model of the policy's architecture."""
+    config = copy.deepcopy(make_model(shape).config)
+    config.num_labels = num_labels
+    config.hidden_size = width
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return RewardModel(AutoModelForSequenceClassification.from_config(config).eval())
+
+
+@pytest.fixture
+def build_started(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
+    def make(scorer: Any, shape: str = "gpt2", **settings: Any) -> PPO:
+        envs = make_envs(reward=Reward(scorer, Sparse()))
+        kwargs = {"model": make_model(shape), **settings.pop("policy_kwargs", {})}
+        defaults: Any = {"seed": 0, "device": "cpu", "value_network": "reward_model"}
+        return PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, **defaults | settings)
+
+    return make
+
+
+@pytest.mark.parametrize(("shape", "num_labels"), [("gpt2", 1), ("llama", 1), ("gpt2", 2)])
+def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
+    build_started: Callable[..., PPO], shape: str, num_labels: int
+):
+    """Each prefix scored by transformers' own classifier, without our reading of its head."""
+    scorer = make_scorer(shape, num_labels=num_labels)
+    agent = build_started(scorer, shape)
+    (prompt, response) = [6, 5, 4], [7, 3, 4, 4]
+    expected = []
+    for size in range(len(response) + 1):
+        text = torch.tensor([[*prompt, *response[:size]]])
+        with torch.no_grad():
+            logits = scorer.model(text, attention_mask=torch.ones_like(text)).logits[0]
+        expected.append(logits[0] if num_labels == 1 else logits[1] - logits[0])
+    sequences = Sequences.from_ids([prompt], [response])
+    critic = critic_of(agent)
+    torch.testing.assert_close(critic.of_responses(sequences)[0], torch.stack(expected[:-1]))
+    torch.testing.assert_close(critic.after_responses(sequences)[0], expected[-1])
+    body = scorer.backbone.state_dict()
+    assert body.keys() == critic.network.model.base_model.state_dict().keys()
+    for name, weight in critic.network.model.base_model.state_dict().items():
+        assert torch.equal(weight, body[name]), name
+
+
+def test_starting_from_it_leaves_policy_and_scorer_alone(build_started: Callable[..., PPO]):
+    scorer = make_scorer()
+    before = copy.deepcopy(scorer.model.state_dict())
+    agent = build_started(scorer, learning_rate=1e-2)
+    own = build_started(scorer, learning_rate=1e-2, value_network="own")
+    for name, weight in own.policy.language_model.state_dict().items():
+        assert torch.equal(weight, agent.policy.language_model.state_dict()[name])
+    values = critic_of(agent).of_responses(Sequences.from_ids([[6]], [[7, 3]]))
+    agent.learn(1)
+    after = critic_of(agent).of_responses(Sequences.from_ids([[6]], [[7, 3]]))
+    assert not torch.equal(values, after)  # it learns
+    for name, weight in scorer.model.state_dict().items():
+        assert torch.equal(weight, before[name])  # on weights of its own
+
+
+def test_resuming_equals_going_on_from_the_reward_model(
+    build_started: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+):
+    agent = build_started(make_scorer(), learning_rate=1e-2).learn(30)
+    agent.save(tmp_path / "run")
+    uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
+    envs = make_envs(reward=Reward(make_scorer(), Sparse()))
+    resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
+    assert resumed.settings.value_network == "reward_model"
+    assert str(untimed(log_of(resumed, 40, reset_num_timesteps=False))) == str(uninterrupted)
+    played = PPO.load(tmp_path / "run", device="cpu")  # without an environment: nothing to start
+    assert critic_of(played).network is not None
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (FunctionScorer(target_share), "starts from a causal reward model, and the environment's "),
+        (make_scorer("llama"), "of the policy's architecture, GPT2Model, and scorer 'RewardModel'"),
+        (make_scorer(width=8), "is GPT2Model of other shapes; take value_network='own'"),
+    ],
+)
+def test_what_no_value_network_can_start_from_is_refused(
+    build_started: Callable[..., PPO], scorer: Any, message: str
+):
+    with pytest.raises(ModelError, match=message):
+        build_started(scorer)
+
+
+def test_a_reward_model_of_another_tokenizer_is_refused(
+    build_started: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
+):
+    scorer = make_scorer()
+    monkeypatch.setattr(scorer, "reads_text", True)  # as `bind` leaves one that retokenises
+    with pytest.raises(ModelError, match="needs a reward model of the policy's tokenizer"):
+        build_started(scorer)
+
+
+@pytest.mark.parametrize("shared", [{"lora": lora_config()}, {"frozen_layers": 1}])
+def test_weights_that_the_policy_shares_cannot_start_elsewhere(
+    build_started: Callable[..., PPO], shared: dict[str, Any]
+):
+    (name,) = shared
+    with pytest.raises(SettingsError, match=f"needs weights of its own, and {name} shares them"):
+        build_started(make_scorer(), policy_kwargs=shared)
