@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
+from tokengym.agents.offline.collecting import ResponseCollector, Sampling
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import ResponseCollector, Sampling
 from tokengym.envs import Episode
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.record import RunRecord
