@@ -23,6 +23,7 @@ from tokengym.evaluation.statistics import (
 from tokengym.rewards.maths.pairwise import wilson_interval
 
 Key = TypeVar("Key")
+Title = TypeVar("Title", bound=Sequence[str])
 CLEAR = 0.05
 """Corrected p-value below which a difference is clear."""
 NONE = "\u2013"
@@ -46,7 +47,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def rates_table(
-    sweeps: Mapping[Sequence[str], Mapping[float, float]],
+    sweeps: Mapping[Title, Mapping[float, float]],
     head: Sequence[str] = ("rule",),
     *,
     with_best: bool = False,

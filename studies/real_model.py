@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokengym import ComparisonConfig
 from tokengym.base.bundle import find_bundle
 from tokengym.evaluation.measure.references import reference_lines
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run_references
 from tokengym.lab.protocol import PRICE, SPARE_SEED, net_area

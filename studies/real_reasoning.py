@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym import ComparisonConfig
 from tokengym.evaluation.measure.references import reference_lines
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references

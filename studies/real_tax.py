@@ -22,13 +22,12 @@ import numpy as np
 import torch
 
 from studies import real_model, real_r3
-from tokengym.agents import PPO
-from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym import ComparisonConfig
+from tokengym.agents import PPO, CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.base.bundle import find_bundle
 from tokengym.base.files import write_csv
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.run import make_agent
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference

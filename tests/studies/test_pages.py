@@ -31,11 +31,11 @@ def fill_real_model(docs: Path) -> None:
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
-    "imdb.md": (("imdb",), film_reviews.page),
+    "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "ledger.md": (("ledger",), ledger_page.page),
     "mc.md": (("ledger", "ledger.md"), ledger_page.page),
-    "rewards.md": (("rewards",), entities.page),
-    "sst2.md": (("sst2", "imdb", "imdb.md"), film_reviews.page),
+    "rewards.md": (("rewards",), entities.STUDY.page),
+    "sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
     "real_model.md": (("real_model",), fill_real_model),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""
