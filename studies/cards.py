@@ -243,7 +243,7 @@ def _submitted(path: Path) -> dict[str, Any]:
     if path.is_dir():
         (card,) = read_cards([path])
         return card
-    card: dict[str, Any] = read_json(path)
+    card = read_json(path)
     check_card(card, str(path))
     return card
 

@@ -50,7 +50,7 @@ def an_answer(random: np.random.Generator) -> None:
         text = (text, f"<answer>{text}</answer>", f"so\n<answer>\n{text}\n</answer>")[
             random.integers(3)
         ]
-        ids = {"prompt_ids": [1], "response_ids": [2]}
+        ids: dict[str, Any] = {"prompt_ids": [1], "response_ids": [2]}
         episode = Episode(prompt="?", response=text, metadata=metadata, **ids)
         scorer: Any = find_scorer("reasoning-gym")
         score = float(scorer.score([episode]).values[0])

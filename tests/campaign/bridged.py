@@ -74,9 +74,11 @@ def one_batch(random: np.random.Generator) -> None:
     told = f"{estimator}: {CHANGES[random.integers(len(CHANGES))](rows, random)}"
     try:
         if random.integers(2):
-            found = token_advantages(*rows.values(), estimator)
+            found = token_advantages(**rows, estimator=estimator)
         else:
-            found, _ = estimate(*rows.values(), estimator=estimator)
+            found, _ = estimate(
+                rows["token_rewards"], rows["response_mask"], rows["prompts"], estimator=estimator
+            )
     except ValueError as error:
         if "\n" in str(error) or any(word in told for word in HARMLESS):
             raise LostError(f"{told}: {error}") from error

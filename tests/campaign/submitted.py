@@ -19,7 +19,7 @@ from tokengym.lab.cards.page import card_row
 from tokengym.lab.label import ANSWERS
 
 CARDS = Path(__file__).parents[2] / "docs" / "results" / "cards"
-SUBJECTS = (
+SUBJECTS: tuple[Any, ...] = (
     *("../../evil", "/tmp/evil", "..", ".", "", "a/../../evil", "evil.py:Evil", "x" * 300),
     *("..\\evil", "\x1b[2J", "abc\x00", "rules.py:../../Evil", "weight:../evil", 3, None, []),
 )
