@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.envs import Episode
 from tokengym.envs.forks.families import FILLERS, FamilyName, read
@@ -172,7 +173,7 @@ class Cell:
     rule: str
     """One of `RULES`."""
     gae_lambda: float | None = None
-    """Lambda; None takes the rule's."""
+    """Lambda; None takes the rule's, and for `abc-signed` PPO's default."""
 
     @property
     def label(self) -> str:
@@ -236,6 +237,8 @@ class Cell:
             learner["advantage"] = "vineppo"
         if self.gae_lambda is not None:
             learner["gae_lambda"] = self.gae_lambda
+        elif self.learner == "ppo" and self.rule == "abc-signed":
+            learner["gae_lambda"] = GAE_LAMBDA  # its runs are from before it declared a lambda
         rows = CONTINUED_ROWS if self.rule == MC else ROWS
         updates = budget // (rows * self.tokens_per_episode())
         knobs = ",".join(f"{name}={value}" for name, value in SETTINGS[self.setting].items())

@@ -92,7 +92,8 @@ def paired_difference(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Paired
 
     The effect that a seed has on both of its runs cancels. At 5 pairs the 95 % interval covers the
     mean in 93 to 97 of 100 simulated experiments for normal, mildly skewed, heavy-tailed and
-    bimodal differences, where a percentile bootstrap covers 85 to 91; for exponential ones in 88.
+    bimodal differences, where a percentile bootstrap covers 85 to 91; for exponential ones in 88,
+    and in 82 if one side alone fails in one run of five.
 
     Args:
         x: (pairs,) scores.

@@ -34,6 +34,8 @@ class SignedABC(Credit):
     def __init__(self, beta: float = 1.0, rescale: bool = True) -> None:
         self.beta = check_beta(beta)
         self.rescale = bool(rescale)
+        # docs/results/ledger.md: a share says what its token is worth, later ones are noise to it.
+        self.gae_lambda = 0.5 if beta == 1.0 else None
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
