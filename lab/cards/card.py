@@ -323,7 +323,7 @@ def _entries(card: Mapping[str, Any]) -> Iterator[tuple[str, Any, type]]:
             yield f"{outer}.{part}", value, kind
     for part, made in card["made"].items():
         for entry in {"settings", "figures", "device"} & made.keys():
-            yield f"made.{part}.{entry}", made[entry], str
+            yield f"made.{part}.{entry}", "" if made[entry] is None else made[entry], str
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
