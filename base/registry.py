@@ -12,16 +12,27 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tokengym.base.errors import SettingsError, TokenGymError
+from tokengym.base.plugins import missing_laboratory, plugins
 from tokengym.base.user_code import defined_names, load_from_file, running_user_code
 from tokengym.base.words import Word, option_value, split_file_word
 
 T = TypeVar("T")
-Group = Literal["tasks", "rewards", "scorers", "agents", "models"]
+Group = Literal[
+    "tasks",
+    "rewards",
+    "scorers",
+    "agents",
+    "models",
+    "estimators",
+    "weights",
+    "measures",
+    "gold",
+    "commands",
+]
 
 
 def did_you_mean(
@@ -116,7 +127,12 @@ class Registry(Mapping[str, T]):
 
     def plugins(self) -> list[str]:
         """Return the names that installed packages declare, without importing them."""
-        return sorted(entry_points(group=f"tokengym.{self._group}").names) if self._group else []
+        return sorted({point.name for point in plugins(self._group)}) if self._group else []
+
+    def import_plugins(self) -> None:
+        """Import what installed packages declare, so that the mapping has it too."""
+        for name in self.plugins():
+            self.find(name)
 
     def names(self) -> list[str]:
         """Return all names in order, those of installed packages included."""
@@ -165,6 +181,8 @@ class Registry(Mapping[str, T]):
         """
         if not self.knows(word):
             name, known = self._as_word(word).name, self.names()
+            if self._group and (missing := missing_laboratory(self._group, name)):
+                raise self._error(f"{self.kind} {missing}")
             if self._from_files and name.endswith(".py"):
                 raise self._error(
                     f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
@@ -199,7 +217,7 @@ class Registry(Mapping[str, T]):
         word = self._as_word(word)
         if word.file:
             return load_from_file(word.file, word.name, error=self._error)
-        points = list(entry_points(group=f"tokengym.{self._group}", name=word.name))
+        points = plugins(self._group, word.name) if self._group else []
         if not points:
             raise self._error(
                 f"no installed package declares the {self.kind} {word.name!r}; "

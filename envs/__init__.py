@@ -1,5 +1,7 @@
 """Token generation as a finite-horizon MDP."""
 
+from typing import Any
+
 from tokengym.base.bundle import Bundle, bundled
 from tokengym.base.errors import (
     ActionError,
@@ -14,14 +16,12 @@ from tokengym.base.errors import (
     TokenizerError,
     UntrustedCodeError,
 )
+from tokengym.base.plugins import plugged
 from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.base.text import printable
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.episode import Episode, episode_from_record, episode_to_record
-from tokengym.envs.forks.env import ForksEnv, ForksVectorEnv
 from tokengym.envs.infos import PadTokenRewards, convert_texts, episodes_from_infos
-from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
-from tokengym.envs.oracle.values import ExactValues, StateTable
 from tokengym.envs.prompts.loading import load_prompts
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import GenerationSettings
@@ -35,12 +35,7 @@ __all__ = [
     "EncodedPrompt",
     "Episode",
     "EpisodeOverError",
-    "ExactValues",
-    "ForksEnv",
-    "ForksVectorEnv",
     "GenerationSettings",
-    "OracleEnv",
-    "OracleVectorEnv",
     "PadTokenRewards",
     "PolicyError",
     "Prompt",
@@ -48,7 +43,6 @@ __all__ = [
     "PromptSet",
     "SettingsError",
     "StateError",
-    "StateTable",
     "TokenGenerationEnv",
     "TokenGenerationVectorEnv",
     "TokenGymError",
@@ -61,5 +55,11 @@ __all__ = [
     "load_prompts",
     "printable",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what an installed package adds, such as the laboratory's `OracleEnv`."""
+    return plugged(__name__, name)
+
 
 convert_texts()

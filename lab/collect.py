@@ -137,7 +137,7 @@ def collect_to_file(
         FolderInUseError: if another process writes the same file.
         ValueError: if the file exists, or the parts belong to other settings.
     """
-    from tokengym.agents.online.collecting import prompt_order
+    from tokengym.agents.offline.collecting import prompt_order
 
     if out.suffix not in store.FORMATS:
         raise ValueError(f"out must end in {' or '.join(store.FORMATS)}, got {out.name!r}")
@@ -172,8 +172,8 @@ class _Maker:
     def __init__(self, config: CollectionConfig, trust_code: bool) -> None:
         import gymnasium as gym
 
+        from tokengym.agents.offline.collecting import ResponseCollector
         from tokengym.agents.offline.policies import make_policy
-        from tokengym.agents.online.collecting import ResponseCollector
         from tokengym.evaluation.runs.defaults import usual_lengths
         from tokengym.evaluation.runs.run import load_agent
 
@@ -197,7 +197,7 @@ class _Maker:
 
     def write(self, parts: Path, number: int, prompts: Sequence[int]) -> None:
         """Make a chunk and write its rows, then its figures, which make it count."""
-        from tokengym.agents.online.collecting import best_rows, pair_rows, response_rows
+        from tokengym.agents.offline.collecting import best_rows, pair_rows, response_rows
 
         seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0])
         groups = self.collector.collect(self.agent, prompts, seed=seed)

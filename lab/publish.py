@@ -13,6 +13,7 @@ import numpy as np
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.base.files import check_links, content_hash, replacing, write_bytes
+from tokengym.base.plugins import LABORATORY
 from tokengym.base.text import markdown
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.report.curves import read_curves, write_curves
@@ -128,7 +129,8 @@ def export_agent(
     run = read_result(results[0].parent)
     config = ComparisonConfig.from_dict(run["settings"], results[0], trust_code=trust_code)
     kind = config.training.agent
-    agent_class = kind if split_file_word(kind) or kind in LEARNERS.plugins() else None
+    is_foreign = kind in LEARNERS.plugins() and kind not in LABORATORY["agents"]
+    agent_class = kind if split_file_word(kind) or is_foreign else None
     evaluator = make_evaluator(config)
     evaluation = evaluator(load_agent(out / "agent", agent_class, trust_code=trust_code))
     data = _data_hashes(config, evaluator.envs)

@@ -17,8 +17,8 @@ import tyro
 from numpy.typing import ArrayLike
 
 from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
+from tokengym.agents.offline.collecting import ResponseCollector, Sampling
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import ResponseCollector, Sampling
 from tokengym.base.files import write_json
 from tokengym.envs import Episode
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig

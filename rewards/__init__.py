@@ -10,14 +10,11 @@ Scorers with a model load torch; they are imported when they are first named.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tokengym.base.plugins import plugged
 from tokengym.rewards.check import check_reward
 from tokengym.rewards.credits import (
     ABC,
-    ABCD,
-    ABCD2,
     RED,
-    SCAR,
-    Attribution,
     Credit,
     DenseR3,
     Random,
@@ -48,36 +45,20 @@ from tokengym.rewards.wrappers import (
 )
 
 if TYPE_CHECKING:
-    from tokengym.rewards.scorers.judge import Judge
-    from tokengym.rewards.scorers.preference_model import PreferenceModel
     from tokengym.rewards.scorers.relevance import Relevance
     from tokengym.rewards.scorers.reward_model import RewardModel
     from tokengym.rewards.scorers.toxicity import Toxicity
-    from tokengym.rewards.training import (
-        RewardTraining,
-        train_preference_model,
-        train_reward_model,
-    )
 
 _LAZY = {
-    "Judge": "tokengym.rewards.scorers.judge",
-    "PreferenceModel": "tokengym.rewards.scorers.preference_model",
     "Relevance": "tokengym.rewards.scorers.relevance",
     "RewardModel": "tokengym.rewards.scorers.reward_model",
-    "RewardTraining": "tokengym.rewards.training",
     "Toxicity": "tokengym.rewards.scorers.toxicity",
-    "train_preference_model": "tokengym.rewards.training",
-    "train_reward_model": "tokengym.rewards.training",
 }
 
 __all__ = [
     "ABC",
-    "ABCD",
-    "ABCD2",
     "RED",
-    "SCAR",
     "ABCReward",
-    "Attribution",
     "Cached",
     "Credit",
     "CreditError",
@@ -85,11 +66,9 @@ __all__ = [
     "DenseR3",
     "Explained",
     "FunctionScorer",
-    "Judge",
     "LengthPenalty",
     "MissingEosPenalty",
     "Normalize",
-    "PreferenceModel",
     "PreferencePair",
     "PreferencePairs",
     "Product",
@@ -101,7 +80,6 @@ __all__ = [
     "RewardCheckError",
     "RewardError",
     "RewardModel",
-    "RewardTraining",
     "RewardWrapper",
     "RuleScorer",
     "Scorer",
@@ -125,13 +103,11 @@ __all__ = [
     "read_pairs",
     "register",
     "registered_rewards",
-    "train_preference_model",
-    "train_reward_model",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a scorer with a model when it is first named."""
+    """Import a scorer with a model, or what an installed package adds, when it is first named."""
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return plugged(__name__, name)

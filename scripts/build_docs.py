@@ -26,7 +26,7 @@ from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGeneratio
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env
-from tokengym.scripts.cli import COMMANDS
+from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import Option, options_of
 from tokengym.version import REPOSITORY
 
@@ -149,7 +149,8 @@ def command_line() -> str:
         "`tokengym COMMAND --help-all` shows the same for the task and the learner that are named; "
         "these tables have the defaults of MovieReview and PPO.",
     ]
-    for name, command in COMMANDS.items():
+    for name in command_names():
+        command = find_command(name)
         text = (inspect.getdoc(command) or "").partition("\nArgs:")[0].strip()
         said, _, examples = text.partition("\n\nFor example:\n")
         texts = arguments(command)

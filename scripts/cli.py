@@ -9,46 +9,34 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 
 import gymnasium
 
-from tokengym.base.registry import did_you_mean
+from tokengym.base.plugins import LABORATORY, missing_laboratory
+from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.text import printable
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.demo import demo
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
-from tokengym.scripts.commands.lab.bench import bench
-from tokengym.scripts.commands.lab.collect import collect
-from tokengym.scripts.commands.lab.constitution import constitution
-from tokengym.scripts.commands.lab.explore import explore
-from tokengym.scripts.commands.lab.label import label
-from tokengym.scripts.commands.lab.push import push
-from tokengym.scripts.commands.lab.replay import replay
-from tokengym.scripts.commands.options import call
+from tokengym.scripts.commands.options import Command, call
 from tokengym.scripts.commands.report import report
 from tokengym.scripts.commands.train import train
-from tokengym.scripts.commands.train_reward import train_reward
 from tokengym.version import __version__
 
-COMMANDS: dict[str, Callable[..., int | None]] = {
+COMMANDS: dict[str, Command] = {
     "demo": demo,
     "compare": compare,
     "train": train,
-    "train-reward": train_reward,
-    "collect": collect,
-    "label": label,
-    "constitution": constitution,
     "evaluate": evaluate,
     "envs": envs,
     "report": report,
-    "replay": replay,
-    "explore": explore,
-    "bench": bench,
-    "push": push,
 }
+"""The suite's own."""
+PLUGGED: Registry[Command] = Registry("command", group="commands", adopt=lambda _, made: made)
+"""Those of installed packages, the laboratory's among them."""
 FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
@@ -120,9 +108,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if name in ("-V", "--version"):
         print(f"tokengym {__version__}")
         return 0
-    if name not in COMMANDS:
-        hint = did_you_mean(name, COMMANDS, n=1)
-        raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
+    if name not in COMMANDS and not PLUGGED.knows(name):
+        if missing := missing_laboratory("commands", name):
+            raise ValueError(f"command {missing}")
+        known = command_names()
+        hint = did_you_mean(name, known, n=1)
+        raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(known)}")
     if "RANK" in os.environ and name != "train":
         from tokengym.agents.processes import launched
 
@@ -131,13 +122,26 @@ def _dispatch(arguments: Sequence[str]) -> int:
                 f"tokengym {name} runs in one process, got {launched()}; start it without torchrun "
                 "or accelerate launch, which are for tokengym train"
             )
-    return call(COMMANDS[name], f"tokengym {name}", rest)
+    return call(find_command(name), f"tokengym {name}", rest)
+
+
+def command_names() -> list[str]:
+    """Return the names of all commands: the suite's, then those of installed packages."""
+    others = PLUGGED.plugins()
+    ours = [name for name in LABORATORY["commands"] if name in others]
+    return list(dict.fromkeys((*COMMANDS, *ours, *others)))
+
+
+def find_command(name: str) -> Command:
+    """Return a command, which an installed package may declare."""
+    return COMMANDS[name] if name in COMMANDS else PLUGGED.find(name)
 
 
 def _overview() -> str:
     lines = ["usage: tokengym COMMAND [OPTIONS]", ""]
     lines += ["Text generation as a Gymnasium environment: which reward learns faster?", ""]
-    for name, command in COMMANDS.items():
+    for name in command_names():
+        command = find_command(name)
         lines.append(f"  {name:<14}{(command.__doc__ or '').splitlines()[0]}")
     lines += [
         "",

@@ -30,7 +30,7 @@ from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]  # also where it is imported through a link
-FLOORS = ("base", "envs", "rewards", "agents", "evaluation", "lab", "bridges", "scripts")
+FLOORS = ("base", "envs", "rewards", "agents", "evaluation", "bridges", "scripts", "lab")
 PRODUCT = (
     "base",
     "envs",
@@ -41,15 +41,9 @@ PRODUCT = (
     "scripts/commands",
     "scripts/cli.py",
 )
-LABORATORY = ("lab", "scripts/commands/lab")
-"""The laboratory and its commands."""
-DOORS = (
-    "agents/online",
-    "rewards/training",
-    "agents/decoding/cuda",
-    "agents/fused",
-    "agents/scale",
-)
+LABORATORY = ("lab",)
+"""The laboratory, a distribution of its own."""
+DOORS = ("agents/decoding/cuda", "agents/fused", "agents/scale")
 """Folders and files outside the core that are reached by name."""
 LONGEST_FUNCTION = 60
 """Lines of code that a function may have."""
@@ -59,6 +53,10 @@ SETTINGS = {
     "command-line option": "learning_rate",
 }
 """One setting of each kind, to count the files that declare it."""
+ADDRESS = re.compile(r"(tokengym(?:\.\w+)+):\w+")
+"""Text that stands for an import."""
+ENTRY_POINTS = "tokengym.registration"
+"""What Gymnasium's registry of environments names as text: it is composed above the floors."""
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -77,6 +75,7 @@ class House:
     most_files: tuple[str, int]
     long_functions: dict[str, int]
     cycles: list[list[str]]
+    mutual_folders: list[tuple[str, str]]
     dynamic_attributes: int
     declaring: dict[str, list[str]]
 
@@ -159,10 +158,41 @@ def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:
     return imported & modules
 
 
-def import_cycles(root: Path) -> list[list[str]]:
-    """List the groups of modules that import one another."""
+def addresses(tree: ast.Module, modules: set[str]) -> set[str]:
+    """Name the modules, among those given, that a module reaches by text, "tokengym.x.y:Z"."""
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    matches = (ADDRESS.fullmatch(text) for text in texts if isinstance(text, str))
+    return {match[1] for match in matches if match and match[1] != ENTRY_POINTS} & modules
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Map every module to those that it imports, in functions, for types and by text included."""
     files = module_files(root)
-    edges = {name: module_imports(parse(path), set(files)) for name, path in files.items()}
+    graph = {}
+    for name, path in files.items():
+        tree = parse(path)
+        graph[name] = module_imports(tree, set(files)) | addresses(tree, set(files))
+    return graph
+
+
+def mutual_folders(root: Path) -> list[tuple[str, str]]:
+    """List the pairs of folders that import one another, neither of which holds the other."""
+    files = module_files(root)
+    folders = {name: path.parent.relative_to(root).as_posix() for name, path in files.items()}
+    if (command_line := "tokengym.__main__") in folders:
+        folders[command_line] = "scripts"  # the floor on which it stands
+    edges = {
+        (folders[name], folders[other])
+        for name, imported in import_graph(root).items()
+        for other in imported
+    }
+    pairs = {tuple(sorted(edge)) for edge in edges if edge[::-1] in edges and len({*edge}) == 2}
+    return sorted((a, b) for a, b in pairs if not b.startswith(f"{a}/"))
+
+
+def import_cycles(root: Path) -> list[list[str]]:
+    """List the groups of modules that import one another, see `import_graph`."""
+    edges = import_graph(root)
     reach: dict[str, set[str]] = {}
     for start in edges:
         seen: set[str] = set()
@@ -250,6 +280,7 @@ def measure(root: Path) -> House:
             for name, length in long_functions(path).items()
         },
         cycles=import_cycles(root),
+        mutual_folders=mutual_folders(root),
         dynamic_attributes=dynamic_attributes(root),
         declaring={
             f"{kind} ({name})": [path for path, tree in trees.items() if declares(tree, name)]

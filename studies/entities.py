@@ -18,8 +18,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from tokengym.agents.offline.collecting import ResponseCollector, Sampling
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import ResponseCollector, Sampling
 from tokengym.base.files import write_csv
 from tokengym.envs import bundled
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.agents import DPO
-from tokengym.agents.online.collecting import ResponseCollector
+from tokengym.agents.offline.collecting import ResponseCollector
 from tokengym.base.files import write_csv
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation.report.verdict import number
@@ -47,11 +47,11 @@ from tokengym.lab.makers.corpora.feedback import (
     RULES,
     quality,
 )
+from tokengym.lab.scorers.judge import GreedyAnswers
+from tokengym.lab.scorers.preference_model import Triple
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_missing
 from tokengym.lab.tables import fill, markdown_table, share_of, student_mean
 from tokengym.rewards.models.loading import BUNDLED, load_answering_model
-from tokengym.rewards.scorers.judge import GreedyAnswers
-from tokengym.rewards.scorers.preference_model import Triple
 from tokengym.rewards.scorers.stored import gold_scorer
 
 Row = dict[str, Any]

@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.envs import Episode
-from tokengym.envs.forks.families import FILLERS, FamilyName, read
-from tokengym.envs.forks.values import backward, best
 from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
 from tokengym.evaluation.report.figures import save_figure
@@ -44,6 +42,8 @@ from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import Array, PairedDifference, holm, paired_difference
 from tokengym.lab.cards.page import AREA
+from tokengym.lab.envs.forks.families import FILLERS, FamilyName, read
+from tokengym.lab.envs.forks.values import backward, best
 from tokengym.lab.protocol import (
     FIRST_RATE,
     PRICE,

@@ -24,9 +24,9 @@ from tokengym.envs.prompts.tokenization import decode
 from tokengym.lab.makers.corpora.forks_texts import demonstrate
 from tokengym.lab.study import DOCS, Docs, Out, command_line
 from tokengym.lab.tables import fill, markdown_table
+from tokengym.lab.training import rows_of_forks, train_process_model
+from tokengym.lab.training.process import StepRow, first_error, first_error_f1
 from tokengym.rewards import RewardTraining
-from tokengym.rewards.training import rows_of_forks, train_process_model
-from tokengym.rewards.training.process import StepRow, first_error, first_error_f1
 
 SKILL = 0.8
 TRAINED, HELD_OUT = 3072, 384

@@ -177,7 +177,7 @@ def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, A
     import gymnasium as gym
 
     from tokengym.agents import PPO
-    from tokengym.agents.oracle import policy_table
+    from tokengym.lab.learners.oracle import policy_table
 
     if estimator in CONTROLS:
         register_advantage(CONTROLS[estimator])

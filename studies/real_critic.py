@@ -22,11 +22,11 @@ from tokengym.evaluation.measure.metrics import copy_rate, words
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.constitution.critics import ModelCritic, Principle
+from tokengym.lab.scorers.judge import GreedyAnswers
 from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import after_holm, fill, markdown_table, mean
 from tokengym.rewards import Scorer
 from tokengym.rewards.models.loading import load_answering_model
-from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.stored import load_scorer
 from tokengym.rewards.scorers.vader import Vader
 

@@ -22,10 +22,10 @@ from tokengym.base.files import write_csv
 from tokengym.envs import Episode
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES
 from tokengym.lab.constitution.judge import CHOICE, PrincipleJudge
+from tokengym.lab.scorers.preference_model import PreferenceModel
 from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import fill, markdown_table, mean, share_of
 from tokengym.rewards.models.loading import load_answering_model
-from tokengym.rewards.scorers.preference_model import PreferenceModel
 from tokengym.rewards.scorers.vader import Vader
 
 Row = dict[str, Any]

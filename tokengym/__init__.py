@@ -15,18 +15,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import tokengym.envs.tasks  # noqa: F401  registers the tasks
+from tokengym.base.plugins import plugged, plugged_names
 from tokengym.version import __version__
 
 if TYPE_CHECKING:
     from tokengym.agents import DPO as DPO
     from tokengym.agents import NLPO as NLPO
     from tokengym.agents import PPO as PPO
-    from tokengym.agents import RAFT as RAFT
     from tokengym.agents import SFT as SFT
-    from tokengym.agents import BestOfN as BestOfN
     from tokengym.agents import CausalLMPolicy as CausalLMPolicy
     from tokengym.agents import EpisodicAlgorithm as EpisodicAlgorithm
-    from tokengym.agents import OnlineDPO as OnlineDPO
     from tokengym.agents import RandomAgent as RandomAgent
     from tokengym.agents import collect as collect
     from tokengym.credit import TokenCredit as TokenCredit
@@ -39,10 +37,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import evaluate as evaluate
     from tokengym.evaluation.runs.compare import compare as compare
     from tokengym.evaluation.runs.config import ComparisonConfig as ComparisonConfig
-    from tokengym.lab.publish import from_hub as from_hub
-    from tokengym.lab.publish import push_to_hub as push_to_hub
-    from tokengym.lab.replay.explore import Explorer as Explorer
-    from tokengym.lab.replay.replay import replay as replay
     from tokengym.rewards import Credit as Credit
     from tokengym.rewards import FunctionScorer as FunctionScorer
     from tokengym.rewards import RewardModel as RewardModel
@@ -52,22 +46,16 @@ if TYPE_CHECKING:
     from tokengym.rewards import make_reward as make_reward
     from tokengym.rewards import read_pairs as read_pairs
     from tokengym.rewards import registered_rewards as registered_rewards
-    from tokengym.rewards import train_preference_model as train_preference_model
-    from tokengym.rewards import train_reward_model as train_reward_model
 
 _NAMES = {
-    "agents": "BestOfN CausalLMPolicy DPO EpisodicAlgorithm NLPO OnlineDPO PPO RAFT RandomAgent "
-    "SFT collect",
+    "agents": "CausalLMPolicy DPO EpisodicAlgorithm NLPO PPO RandomAgent SFT collect",
     "credit": "TokenCredit",
     "envs": "Episode Prompt TokenGenerationEnv TokenGenerationVectorEnv bundled load_prompts",
     "evaluation.measure.evaluate": "evaluate",
     "evaluation.runs.compare": "compare",
     "evaluation.runs.config": "ComparisonConfig",
-    "lab.publish": "from_hub push_to_hub",
-    "lab.replay.explore": "Explorer",
-    "lab.replay.replay": "replay",
     "rewards": "Credit FunctionScorer RewardModel Scorer Scores check_reward make_reward "
-    "read_pairs registered_rewards train_preference_model train_reward_model",
+    "read_pairs registered_rewards",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
@@ -78,12 +66,12 @@ def __getattr__(name: str) -> Any:
     """Import a name when it is first used: torch alone takes seconds."""
     if name in _HOMES:
         return getattr(import_module(f"tokengym.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return plugged(__name__, name)
 
 
 def __dir__() -> list[str]:
     """List the lazy names too."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *plugged_names()})
 
 
 def _use_one_thread() -> None:

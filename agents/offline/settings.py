@@ -193,7 +193,7 @@ DPO_LEARNER = register_learner(
         name="dpo",
         summary="direct preference optimisation on pairs, given or collected from the policy",
         settings=DPOSettings,
-        train="tokengym.agents.online.collecting:train_dpo",
+        train="tokengym.agents.offline.collecting:train_dpo",
         steps_setting="num_train_epochs",
         prompts_setting="num_prompts",
     )
@@ -204,6 +204,6 @@ register_learner(
         name="sft",
         summary="supervised fine-tuning on responses, given or the best of the policy's own",
         settings=SFTSettings,
-        train="tokengym.agents.online.collecting:train_sft",
+        train="tokengym.agents.offline.collecting:train_sft",
     )
 )

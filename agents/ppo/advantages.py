@@ -69,13 +69,15 @@ class AdvantageEstimator:
 
 
 def _adopted(name: str, made: Any) -> AdvantageEstimator:
-    """Return the estimator that a file of the user's own defines."""
+    """Return the estimator that a file or an installed package defines."""
     if not isinstance(made, AdvantageEstimator):
         raise SettingsError(f"advantage {name} must be an AdvantageEstimator, got {made!r}")
     return made
 
 
-ADVANTAGES: Registry[AdvantageEstimator] = Registry("advantage", from_files=True, adopt=_adopted)
+ADVANTAGES: Registry[AdvantageEstimator] = Registry(
+    "advantage", group="estimators", from_files=True, adopt=_adopted
+)
 """All estimators by name."""
 
 

@@ -5,6 +5,7 @@ from pkgutil import iter_modules
 
 import gymnasium
 
+from tokengym.base.plugins import LABORATORY
 from tokengym.envs.tasks.task import (
     TASKS,
     Task,
@@ -22,8 +23,11 @@ for _module in iter_modules(__path__):
 
 
 def register_plugins() -> None:
-    """Register the ids of tasks of installed packages, which are imported when one is made."""
-    for name in TASKS.plugins():
+    """Register the ids of tasks of installed packages, which are imported when one is made.
+
+    Those of the laboratory are known without it too: making one says what to install.
+    """
+    for name in (*TASKS.plugins(), *LABORATORY["tasks"]):
         if (env_id := f"tokengym/{name}-v0") not in gymnasium.registry:
             gymnasium.register(
                 env_id,

@@ -13,6 +13,7 @@ import gymnasium
 
 from tokengym.base.bundle import PARTS, Bundle, Split, bundled, find_bundle
 from tokengym.base.errors import PromptError, SettingsError
+from tokengym.base.plugins import LABORATORY
 from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.registry import Registry
@@ -136,8 +137,11 @@ def register_task(task: Task) -> Task:
 
 
 def registered_tasks() -> tuple[Task, ...]:
-    """Return all tasks of tokengym, then those of installed packages that are in use."""
-    return tuple(TASKS.values())
+    """Return all tasks of tokengym and its laboratory, and those of others that are in use."""
+    for name in TASKS.plugins():
+        if name in LABORATORY["tasks"]:
+            TASKS.find(name)
+    return tuple(sorted(TASKS.values(), key=lambda task: task.name))
 
 
 def find_task(name: str) -> Task:

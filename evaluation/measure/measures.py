@@ -250,7 +250,7 @@ _TABLE = (
         recorded=True,
     ),
 )
-MEASURES: Registry[Measure] = Registry("measure")
+MEASURES: Registry[Measure] = Registry("measure", group="measures")
 """All measurements by name."""
 
 
@@ -293,6 +293,7 @@ AXES = {
 
 def measures_of(by_gold: bool) -> Mapping[str, Measure]:
     """Return the table of measurements, as it reads where all runs are measured by gold or not."""
+    MEASURES.import_plugins()
     if not by_gold:
         return MEASURES
     return {name: _BY_GOLD.get(name, m) for name, m in MEASURES.items() if name != "gold_score"}

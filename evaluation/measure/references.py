@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.evaluation.measure.evaluate import Evaluator
 
-COLLECTOR = "tokengym.agents.online.collecting:ResponseCollector"
+COLLECTOR = "tokengym.agents.offline.collecting:ResponseCollector"
 SAMPLES = "samples.json"
 """File of the samples in the folder of their run."""
 ROWS = 256

@@ -135,7 +135,7 @@ class CardConfig:
             return "estimator"
         bare = self.name.partition(":")[0]
         is_rule = bare in registered_rewards() and not self.subject.startswith(WEIGHT)
-        if bare in WEIGHTS and not is_rule:
+        if bare in WEIGHTS.names() and not is_rule:
             return "weight"
         check_name(bare)
         return "rule"

@@ -21,7 +21,6 @@ from tokengym.agents.decoding.gpt2 import GPT2Stream
 from tokengym.base.device import auto_device
 from tokengym.base.errors import SettingsError, TokenizerError
 from tokengym.base.files import read_json
-from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
 from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.summary import SummarySettings, summarize
@@ -35,6 +34,7 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 from tokengym.evaluation.runs.environments import resolve_env
+from tokengym.lab.envs.oracle.env import PROMPT
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.lab.gradients.exact import response_probs
 from tokengym.lab.gradients.oracle import (

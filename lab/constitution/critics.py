@@ -14,10 +14,10 @@ from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice, Player, as_player
 from tokengym.envs import Episode
 from tokengym.envs.prompts.tokenization import encode
+from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
 from tokengym.rewards.gold.rules import DialogueRules, ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
-from tokengym.rewards.scorers.judge import without_tags
 
 CRITIQUE = """\
 Principle: {principle}
@@ -287,7 +287,7 @@ class ModelCritic:
 
     Args:
         answer: Called with questions; returns what the model writes after each, as
-            `tokengym.rewards.scorers.judge.GreedyAnswers` does.
+            `tokengym.lab.scorers.judge.GreedyAnswers` does.
         tokenizer: The policy's tokenizer.
         name: Name in reports.
 

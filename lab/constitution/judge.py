@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.lab.scorers.judge import without_tags
+from tokengym.lab.scorers.preference_model import PreferenceModel, Triple
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.loading import load_answering_model
-from tokengym.rewards.scorers.judge import without_tags
-from tokengym.rewards.scorers.preference_model import PreferenceModel, Triple
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

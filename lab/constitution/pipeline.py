@@ -181,7 +181,7 @@ class _Run:
 
     def make_pairs(self) -> None:
         """Let the revised policy answer, and the judge rank its answers."""
-        from tokengym.agents.online.collecting import Sampling, pair_rows
+        from tokengym.agents.offline.collecting import Sampling, pair_rows
         from tokengym.rewards.pairs.store import pairs_dataset, save_dataset
 
         groups = self.scene.respond(

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from tokengym.agents.losses.ranking import Choice, best_against_worst
-from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import (
+from tokengym.agents.offline.collecting import (
     Group,
     ResponseCollector,
     Sampling,
     prompt_order,
 )
+from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.base.settings import check_count, check_number
 from tokengym.envs import Episode, PromptSet
@@ -34,12 +34,12 @@ from tokengym.lab.constitution.critics import (
     RuleJudge,
 )
 from tokengym.lab.constitution.judge import PrincipleJudge
-from tokengym.rewards.scorers.preference_model import WinRate
+from tokengym.lab.scorers.preference_model import WinRate
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.lab.win_rate import WinRate as Wins
+    from tokengym.evaluation.measure.win_rate import WinRate as Wins
     from tokengym.rewards import Scorer, Toxicity
 
 
@@ -253,8 +253,8 @@ class Scene:
         path = self._named(self.config.critic)
         if path is None:
             return RuleCritic(self._known_rules("critique", "--critic"), self.base, self.chosen)
+        from tokengym.lab.scorers.judge import GreedyAnswers
         from tokengym.rewards.models.loading import load_answering_model
-        from tokengym.rewards.scorers.judge import GreedyAnswers
 
         model, tokenizer = load_answering_model(path, dtype="float32", device=self.config.device)
         longest = training_settings(
@@ -366,7 +366,7 @@ class Scene:
 
     def win_rate(self, first: Sequence[Episode], second: Sequence[Episode]) -> "Wins":
         """Return how often the judge prefers the first of two policies' responses."""
-        from tokengym.lab.win_rate import judged, scored
+        from tokengym.evaluation.measure.win_rate import judged, scored
 
         if self.model_judge is not None:
             return judged(first, second, self.model_judge.preferences)

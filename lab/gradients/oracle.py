@@ -24,9 +24,9 @@ from tokengym.agents.ppo.advantages import (
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
 from tokengym.envs import Episode, SettingsError
-from tokengym.envs.oracle.env import PROMPT
-from tokengym.envs.oracle.score import WORDS
 from tokengym.evaluation.measure.evaluate import task_reward
+from tokengym.lab.envs.oracle.env import PROMPT
+from tokengym.lab.envs.oracle.score import WORDS
 from tokengym.lab.gradients.exact import (
     GradientCheck,
     Responses,
@@ -141,7 +141,7 @@ class SmallOracle:
 
     def true_scores(self) -> Tensor:
         """Return the Oracle's score of each response, (responses,)."""
-        from tokengym.envs.oracle.score import oracle_score
+        from tokengym.lab.envs.oracle.score import oracle_score
 
         rules = self.oracle.rules
         scores = [oracle_score(episode.response.split(), rules) for episode in self.episodes]

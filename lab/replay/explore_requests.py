@@ -18,6 +18,7 @@ from tokengym.base.words import split_file_word
 from tokengym.envs.tasks.task import registered_tasks
 from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import load_agent
+from tokengym.evaluation.runs.saved import known_task
 from tokengym.lab.replay.explore import (
     Alternative,
     Explorer,
@@ -26,7 +27,7 @@ from tokengym.lab.replay.explore import (
     agent_folder,
     saved_agents,
 )
-from tokengym.lab.replay.replay import known_task, usual_rewards
+from tokengym.lab.replay.replay import usual_rewards
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import registered_rewards
 

@@ -1,9 +1,7 @@
 """Replay of one set of episodes under every credit rule, with the true worth of each token."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +9,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.files import read_hashed, read_jsonl, write_csv
-from tokengym.base.settings import as_plain, from_plain
-from tokengym.base.user_code import check_module, check_saved, code_hash, named_object
-from tokengym.base.words import split_file_word
+from tokengym.base.files import read_jsonl, write_csv
 from tokengym.envs import (
     Episode,
     OracleEnv,
@@ -25,16 +20,13 @@ from tokengym.envs import (
     episode_from_record,
     printable,
 )
-from tokengym.envs.forks.env import ForksValues
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
-from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, task_of_file
-from tokengym.evaluation.runs.defaults import TrainingSettings, usual_env, usual_lengths
 from tokengym.evaluation.runs.environments import resolve_env
-from tokengym.evaluation.runs.user_code import changed_files
 from tokengym.evaluation.statistics import Array
+from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.replay.agreement import Agreement, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth
 from tokengym.lab.replay.truth import gold_token_credit
@@ -45,8 +37,6 @@ from tokengym.rewards.registry import scorer_kind
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
     from tokengym.lab.replay.heat_map import HeatMap
-
-logger = logging.getLogger(__name__)
 
 EPISODES_FILE = "episodes.jsonl"
 USUAL: tuple[tuple[str, ...], ...] = (
@@ -212,7 +202,7 @@ def token_truth(
     if isinstance(task, OracleEnv | OracleVectorEnv) and episodes:
         table = None
         if policy is not None:
-            from tokengym.agents.oracle import policy_table
+            from tokengym.lab.learners.oracle import policy_table
 
             table = policy_table(policy, task)
         advantages = task.exact_advantages(table)
@@ -255,7 +245,7 @@ def _exact_worth(task: ForksValues, episode: Episode, policy: "CausalLMPolicy | 
     """Return the exact advantages of an episode's tokens, (n,)."""
     table = None
     if policy is not None:
-        from tokengym.agents.oracle import policy_table
+        from tokengym.lab.learners.oracle import policy_table
 
         table = policy_table(policy, task, prompt=episode.prompt)
     return task.exact_advantages(table, episode.prompt).along(episode.response_ids)
@@ -343,83 +333,6 @@ def _is_by_encoder(env: str) -> bool:
     """Return whether a task's own reward is scored by an encoder."""
     task = task_of(env)
     return task is not None and scorer_kind(task.reward) == "encoder"
-
-
-def known_task(
-    path: Path | None,
-    env: str | None,
-    *,
-    below: bool = False,
-    task: TaskSettings | None = None,
-    trust_code: bool = False,
-) -> tuple[str, dict[str, Any]]:
-    """Return the id and arguments of a named environment, or of the one that is stored.
-
-    The stored arguments count where the environment is the stored one; others have their task's.
-
-    Args:
-        path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one; None if
-            nothing is stored.
-        env: Environment id or a task's bare name; None takes the stored one, or the bundle's.
-        below: Whether to look in all folders below, and not only in those of runs.
-        task: Settings of the caller's own, which replace those that are stored.
-        trust_code: Run the files of code, and import the modules, that are stored as names.
-
-    Raises:
-        UntrustedCodeError: if stored names stand for code that the caller does not name.
-        ValueError: if a file is damaged, or there is no such environment.
-    """
-    stored = None if path is None else stored_settings(path, below=below)
-    if stored is None or not _is_stored(env, stored[1]["env"], trust_code):
-        task = TaskSettings() if task is None else task
-        env = resolve_env(env or usual_env(task.bundle))
-        return env, {**usual_lengths(env, task.bundle), **task.env_kwargs(env)}
-    file, settings = stored
-    try:
-        defaults = as_plain(TaskSettings())
-        given = {} if task is None else as_plain(task)
-        given = {name: value for name, value in given.items() if value != defaults[name]}
-        stored_task = task_of_file(settings["task"])
-        kept = {name: value for name, value in stored_task.items() if name not in given}
-        check_saved([settings["env"], kept], file, named=[env], trust_code=trust_code)
-        check_module(settings["env"], file, trust_code=trust_code or env is not None)
-        names = ("max_new_tokens", "fixed_length")
-        training = TrainingSettings(**{name: settings["training"][name] for name in names})
-        merged = from_plain(TaskSettings(), {**defaults, **kept, **given})
-        code = settings.get("code", {})
-        changed = changed_files(code, {p: code_hash(Path(p)) for p in code if exists(p)})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged or of another version ({error})") from None
-    for line in changed:
-        logger.warning("%s", line)
-    env = resolve_env(settings["env"])
-    named = {} if task is None else task.env_kwargs(env)
-    return env, {**merged.env_kwargs(env), **training.lengths(), "split": "test", **named}
-
-
-def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:
-    """Return whether an environment is the one that is stored, without running what that names."""
-    if env is None or env == stored:
-        return True
-    if split_file_word(stored) and not trust_code:
-        return named_object(env) == named_object(stored)
-    return resolve_env(env) == resolve_env(stored)
-
-
-def stored_settings(path: Path, *, below: bool) -> tuple[Path, dict[str, Any]] | None:
-    """Return the settings that stored episodes were made with, and their file; None without any."""
-    folder = path if path.is_dir() else path.parent
-    files = [
-        folder / SETTINGS_FILE,
-        *sorted(folder.glob("**/run.json" if below else "*/seed-*/run.json")),
-    ]
-    for file in filter(Path.exists, files):
-        stored = read_hashed(file, optional=True)
-        settings = stored.get("settings", stored)
-        if not isinstance(settings, dict) or not isinstance(settings.get("env"), str):
-            raise ValueError(f"{file} is damaged or of another version (it names no env)")
-        return file, settings
-    return None
 
 
 def load_episodes(

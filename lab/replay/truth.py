@@ -1,7 +1,7 @@
 """The true worth of each token, where a bundle's gold score says which words it rests on.
 
 Credit rules are held to it, and nothing trains on it. The Oracle's truth is another one, the exact
-advantages of a policy (`tokengym.envs.oracle.env`).
+advantages of a policy (`tokengym.lab.envs.oracle.env`).
 """
 
 from collections.abc import Callable, Sequence

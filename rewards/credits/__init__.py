@@ -4,36 +4,19 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from tokengym.rewards.credits.abc import ABC
-from tokengym.rewards.credits.abc_d import ABCD, ABCD2
 from tokengym.rewards.credits.abc_signed import SignedABC
-from tokengym.rewards.credits.answer_gain import AnswerGain
-from tokengym.rewards.credits.attribution import Attribution
 from tokengym.rewards.credits.base import Credit, register_credit
 from tokengym.rewards.credits.controls import Random, Recency
-from tokengym.rewards.credits.mc import MonteCarlo
-from tokengym.rewards.credits.prm import PRM
-from tokengym.rewards.credits.pure import PURE
 from tokengym.rewards.credits.r3 import DenseR3
 from tokengym.rewards.credits.red import RED
-from tokengym.rewards.credits.rto import RTO
-from tokengym.rewards.credits.scar import SCAR
 from tokengym.rewards.credits.sparse import Sparse
 from tokengym.rewards.credits.uniform import Uniform
 
 __all__ = [
     "ABC",
-    "ABCD",
-    "ABCD2",
-    "PRM",
-    "PURE",
     "RED",
-    "RTO",
-    "SCAR",
-    "AnswerGain",
-    "Attribution",
     "Credit",
     "DenseR3",
-    "MonteCarlo",
     "Random",
     "Recency",
     "SignedABC",

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.forks.families import verify
-from tokengym.envs.oracle.score import RULES, Rule, oracle_score
+from tokengym.base.plugins import LABORATORY
+from tokengym.base.registry import Registry
 from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 
@@ -284,50 +284,6 @@ def copied_share(source: Sequence[str], words: Sequence[str], run: int) -> float
 
 
 @dataclass(frozen=True, kw_only=True)
-class OracleRules:
-    """Which rules of the score hold, see `tokengym.envs.oracle.score`."""
-
-    rules: Sequence[Rule] = RULES
-    """Rules that hold, among "negation", "selection" and "order"."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rules", tuple(self.rules))
-        if unknown := [rule for rule in self.rules if rule not in RULES]:
-            raise ValueError(f"rules must be among {', '.join(RULES)}, got {unknown[0]!r}")
-
-
-def oracle_parts(
-    prompt: Sequence[str], response: Sequence[str], rules: OracleRules
-) -> dict[str, float]:
-    """Return the exact score under the one name that its parts have.
-
-    Args:
-        prompt: Does not matter.
-        response: Words of the response.
-        rules: Those that hold.
-
-    Example:
-        >>> oracle_parts(["the"], "film not bad".split(), OracleRules())
-        {'opinions': 0.5}
-    """
-    del prompt
-    return {"opinions": oracle_score(response, rules.rules)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForkRules:
-    """The verifier of forks, which has no options: the prompt says all there is to know."""
-
-
-def fork_parts(
-    prompt: Sequence[str], response: Sequence[str], rules: ForkRules
-) -> dict[str, float]:
-    """Return whether the response solves the prompt's task, 1 or 0."""
-    del rules
-    return {"solved": verify(" ".join(prompt), " ".join(response))}
-
-
-@dataclass(frozen=True, kw_only=True)
 class ToxicityRules:
     """Which words are rude."""
 
@@ -360,28 +316,35 @@ def toxicity_parts(
     return {"clean": sum(word not in rules.rude for word in words) / max(1, len(words))}
 
 
-Rules = (
-    AnswerRules
-    | DialogueRules
-    | ForkRules
-    | GrammarRules
-    | OracleRules
-    | SummaryRules
-    | ToxicityRules
-)
-
-
+Rules = Any
+"""Rules of a registered kind, such as `AnswerRules`."""
 Parts = Callable[[Sequence[str], Sequence[str], Any], dict[str, float]]
 
-_KINDS: dict[str, tuple[type[Any], Parts]] = {
-    "answer": (AnswerRules, answer_parts),
-    "dialogue": (DialogueRules, dialogue_parts),
-    "forks": (ForkRules, fork_parts),
-    "grammar": (GrammarRules, grammar_parts),
-    "oracle": (OracleRules, oracle_parts),
-    "summary": (SummaryRules, summary_parts),
-    "toxicity": (ToxicityRules, toxicity_parts),
-}
+
+@dataclass(frozen=True, kw_only=True)
+class GoldKind:
+    """A kind of gold rules."""
+
+    rules: type[Any]
+    """Dataclass of the rules, as ``gold.json`` stores them."""
+    parts: Parts
+    """Function of the words of prompt and response, and the rules."""
+
+
+GOLD: Registry[GoldKind] = Registry("kind of gold rules", group="gold")
+"""All kinds by name."""
+
+
+def register_gold(name: str, rules: type[Any], parts: Parts) -> None:
+    """Make a kind of gold rules known by its name, the ``kind`` of a stored file."""
+    GOLD.register(name, GoldKind(rules=rules, parts=parts))
+
+
+register_gold("answer", AnswerRules, answer_parts)
+register_gold("dialogue", DialogueRules, dialogue_parts)
+register_gold("grammar", GrammarRules, grammar_parts)
+register_gold("summary", SummaryRules, summary_parts)
+register_gold("toxicity", ToxicityRules, toxicity_parts)
 
 
 def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
@@ -395,16 +358,15 @@ def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> 
     Raises:
         TypeError: if the rules are of no known kind.
     """
-    _, parts = _KINDS[kind_of(rules)]
-    return parts(prompt, response, rules)
+    return GOLD[kind_of(rules)].parts(prompt, response, rules)
 
 
 def kind_of(rules: Rules) -> str:
-    """Return the name of a kind of rules: one of the keys of `_KINDS`."""
-    for name, (declared, _) in _KINDS.items():
-        if isinstance(rules, declared):
+    """Return the name of a kind of rules, as `register_gold` knows it."""
+    for name, kind in GOLD.items():
+        if isinstance(rules, kind.rules):
             return name
-    known = ", ".join(declared.__name__ for declared, _ in _KINDS.values())
+    known = ", ".join(kind.rules.__name__ for kind in GOLD.values())
     raise TypeError(f"rules must be one of {known}, got {type(rules).__name__}")
 
 
@@ -426,7 +388,15 @@ def load_rules(path: str | Path) -> Rules:
     Raises:
         ValueError: if the file holds no rules.
     """
-    return _load(Path(path), lambda stored: _KINDS[stored["kind"]][0], "holds no gold rules")
+    return _load(Path(path), _declared, "holds no gold rules")
+
+
+def _declared(stored: Any) -> type[Any]:
+    """Return the dataclass of stored rules."""
+    name = stored["kind"]
+    if not GOLD.knows(name) and name not in LABORATORY["gold"]:
+        raise KeyError(name)
+    return GOLD.find(name).rules
 
 
 def load_lexicon(path: str | Path) -> Lexicon:

@@ -12,7 +12,7 @@ from tokengym.base.pretrained import from_pretrained
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import Scorer
+from tokengym.rewards.scorers.base import SCORERS, Scorer
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.wrappers import loaded_once
@@ -61,6 +61,8 @@ def gold_unread(bundle: "Bundle", gold: Scorer, episodes: Sequence[Episode]) -> 
 
 
 ModelKind = Literal["reward_model", "encoder"]
+PREFERENCE_FORMAT = "preference_format"
+"""Key of a configuration by which a stored preference model is known."""
 
 
 def stored_kind(path: str | Path) -> ModelKind | None:
@@ -124,21 +126,19 @@ def load_scorer(
 
 @loaded_once
 def _load_reward_model(path: str) -> Scorer:
-    from tokengym.rewards.scorers.preference_model import PreferenceModel
     from tokengym.rewards.scorers.reward_model import RewardModel
 
     if _is_preference_model(Path(path)):
-        return PreferenceModel.from_pretrained(path)
+        scorer: Scorer = SCORERS.find("preference-model")(path)
+        return scorer
     return RewardModel.from_pretrained(path)
 
 
 def _is_preference_model(folder: Path) -> bool:
     """Return whether `train_preference_model` stored the model of a folder; a hub name is none."""
-    from tokengym.rewards.scorers.preference_model import STORED_FORMAT
-
     try:
         config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
-        return isinstance(config, dict) and config.get(STORED_FORMAT) is not None
+        return isinstance(config, dict) and config.get(PREFERENCE_FORMAT) is not None
     except (OSError, ValueError):
         return False  # whoever loads it says what is wrong
 

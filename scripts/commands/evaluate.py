@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
+    from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.evaluation.runs.config import TaskSettings
     from tokengym.evaluation.runs.defaults import ReferenceSettings
-    from tokengym.lab.win_rate import WinRate
 
 
 def evaluation_settings() -> dict[str, Any]:
@@ -80,7 +80,7 @@ def evaluate(
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
     from tokengym.evaluation.runs.run import load_agent
-    from tokengym.lab.replay.replay import known_task
+    from tokengym.evaluation.runs.saved import known_task
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 
     torch.set_num_threads(1)
@@ -127,7 +127,7 @@ def _show_references(
     from tokengym.agents.offline.policies import make_policy
     from tokengym.evaluation.measure.references import draw_references, reference_lines
     from tokengym.evaluation.runs.defaults import training_settings
-    from tokengym.lab.replay.replay import stored_settings
+    from tokengym.evaluation.runs.saved import stored_settings
     from tokengym.scripts.commands.show import show_references
 
     if not (samples := references.reference_samples):
@@ -177,7 +177,7 @@ def _check_agents(agent: Path | None, against: Path | None, judge: str | None) -
 
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":
-    from tokengym.lab.win_rate import judged, scored
+    from tokengym.evaluation.measure.win_rate import judged, scored
     from tokengym.rewards import PreferenceModel
 
     if judge is None:

@@ -9,30 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from tokengym.envs import printable
-from tokengym.envs.render import reward_colours
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import GOAL
-from tokengym.evaluation.report.verdict import kind_of, number, percent, signed, unit_of
-from tokengym.lab.replay.page import (
-    executed_words,
-    figure_columns,
-    figure_rows,
-    headline,
-    same_scores,
-)
+from tokengym.evaluation.report.verdict import kind_of, number, percent, unit_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tokengym.envs import Episode
-    from tokengym.lab.replay.replay import Replay
-    from tokengym.lab.win_rate import WinRate
-    from tokengym.rewards.training import TrainedProcess, TrainedReward
+    from tokengym.evaluation.measure.win_rate import WinRate
 
 
 def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
@@ -40,16 +29,16 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
     for group in summary["groups"]:
         if group["group"]:
             label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
-            console.print(_line(f"\n{label}", "dim"))
-        console.print(_line(f"\n{group['verdict']['headline']}", "bold"))
+            console.print(line_of(f"\n{label}", "dim"))
+        console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
         for table in _figures(group, console.width):
             console.print(table)
         way = f"; way: share of the way to best of {group['way']['n']}" if group["way"] else ""
         arrives = f"arrives: {unit_of(group)} to {group['baseline']}'s final level"
-        console.print(_line(f"{arrives}{way}", "dim"))
+        console.print(line_of(f"{arrives}{way}", "dim"))
         show_references(console, group["reference"])
         for caution in group["verdict"]["cautions"]:
-            console.print(_line(f"! {caution}", "yellow"))
+            console.print(line_of(f"! {caution}", "yellow"))
     console.print()
     for name in ("report.html", "curves.png", "curves.csv", "summary.json"):
         if (out / name).exists():
@@ -70,12 +59,12 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
     elif lines["price"] is not None:
         text += "; at price 0 the optimum is the highest score there is"
     drawn = f"{lines['samples']} responses to each of {lines['prompts']} prompts"
-    console.print(_line(f"untrained, best of {GOAL}: {text} ({drawn})", "dim"))
+    console.print(line_of(f"untrained, best of {GOAL}: {text} ({drawn})", "dim"))
 
 
 def say(console: "Console", text: str) -> None:
     """Print a line that may hold names and texts of the user's."""
-    console.print(_line(text), soft_wrap=True)
+    console.print(line_of(text), soft_wrap=True)
 
 
 def open_page(console: "Console", address: str) -> None:
@@ -85,7 +74,7 @@ def open_page(console: "Console", address: str) -> None:
         webbrowser.open(address)
 
 
-def _line(text: str, style: str = "") -> Text:
+def line_of(text: str, style: str = "") -> Text:
     """Return a text for the terminal that is no markup and holds no escape sequence."""
     return Text(printable(text), style)
 
@@ -111,7 +100,7 @@ def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -
         f"\nagainst {against}: {versus.wins} won, {versus.ties} tied, {versus.losses} lost; "
         f"win rate {versus.rate:.0%} ({versus.low:.0%} to {versus.high:.0%})"
     )
-    console.print(_line(line))
+    console.print(line_of(line))
 
 
 def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
@@ -164,127 +153,3 @@ def _width(columns: Sequence[Sequence[Text]]) -> int:
         max(len(line) for cell in column for line in cell.plain.split("\n")) for column in columns
     )
     return sum(width + 2 for width in cells)
-
-
-def show_process_metrics(console: "Console", trained: "TrainedProcess") -> None:
-    """Print a process model's figures on held-out rows, and its folder."""
-    metrics = trained.metrics
-    rows = [
-        ("responses", str(metrics.rows), f"held out; trained on {trained.rows}"),
-        ("accuracy", number(metrics.accuracy), f"of {metrics.steps} steps"),
-        ("loss", number(metrics.loss), "nats per step; 0.693 knows nothing"),
-        ("F1 of the first error", number(metrics.first_error_f1), "as ProcessBench counts it"),
-        ("folder", str(trained.path), f"for prm:model={trained.path}"),
-    ]
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value, meaning in rows:
-        table.add_row(name, value, Text(meaning, "dim"))
-    console.print(table)
-
-
-def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:
-    """Print a reward model's figures on held-out pairs, and its folder."""
-    metrics = trained.metrics
-    low, high = metrics.accuracy_interval
-    rows = [
-        ("pairs", str(metrics.pairs), f"held out; trained on {trained.pairs}"),
-        ("accuracy", number(metrics.accuracy), f"95 % interval {number(low)} to {number(high)}"),
-        ("training accuracy", number(trained.train_accuracy), "on pairs it learned from"),
-        ("loss", number(metrics.loss), f"nats; 0.693 knows nothing; {number(trained.train_loss)} "
-         "in training"),
-        ("calibration error", number(metrics.calibration_error), "sureness against accuracy"),
-    ]  # fmt: skip
-    if metrics.good_share is None:
-        accuracy, correlation = metrics.longer_accuracy, metrics.length_correlation
-        rows += [
-            ("longer is better", number(accuracy), "accuracy of preferring length"),
-            ("length correlation", number(correlation), "of preference and length"),
-        ]
-    else:
-        rows[0] = ("labelled texts", *rows[0][1:])
-        rows.append(("good", number(metrics.good_share), "share of the labels"))
-    if metrics.position_bias is not None:
-        rows.append(("position bias", number(metrics.position_bias), "mean P(A) - 1/2"))
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value, meaning in rows:
-        table.add_row(name, value, Text(meaning, "dim"))
-    console.print(table)
-    console.print(_reliability(trained))
-    if trained.undertrained:
-        right = number(trained.train_accuracy)
-        advice = (
-            f"undertrained: even of the pairs it learned from, only {right} have the right order; "
-            "raise --epochs or --learning-rate, or lower --batch-size"
-        )
-        console.print(Text(advice, "yellow"))
-    if trained.skipped:
-        skipped = ", ".join(f"{count} {kind}" for kind, count in trained.skipped.items())
-        console.print(Text(f"left out: {skipped}", "yellow"))
-    for name in ("", "measures.json", "reliability.png"):
-        say(console, str(trained.path / name))
-
-
-def _reliability(trained: "TrainedReward") -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("confidence", "pairs", "accuracy"):
-        table.add_column(title, justify="right")
-    for row in trained.metrics.reliability:
-        if row.confidence is not None and row.accuracy is not None:
-            table.add_row(number(row.confidence), str(row.pairs), number(row.accuracy))
-    return table
-
-
-def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> None:
-    """Print a replay: its finding, the first heat maps, and where its files are."""
-    for index in range(min(show, len(result.episodes))):
-        console.print(_heading(result, index))
-        console.print(heat_map(result, index))
-    console.print(_line(f"\n{headline(result)}", "bold"))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("rule", no_wrap=True)
-    for title in figure_columns(result):
-        table.add_column(title.lower(), justify="right")
-    for row in figure_rows(result):
-        table.add_row(Text(row["name"]), *map(Text, row["cells"]))
-    console.print(table)
-    if result.truth is not None and result.truth.executed is not None:
-        console.print(_line(f"\n{executed_words(result.truth.executed)}"))
-    console.print()
-    for name in ("replay.html", "credit.csv"):
-        say(console, str(out / name))
-
-
-def heat_map(result: "Replay", index: int) -> Table:
-    """Return one response as a table: a row per token, a column per rule, the truth first.
-
-    Blue is a positive reward, red a negative one; a column's strongest has the full colour.
-    """
-    columns = result.columns(index)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("token", no_wrap=True, max_width=16)
-    for name in columns:
-        table.add_column(_line(name), justify="right")
-    painted = [_cells(values) for values in columns.values()]
-    for piece, *cells in zip(result.tokens[index], *painted, strict=True):
-        table.add_row(Text(printable(piece).strip()), *cells)
-    return table
-
-
-def _heading(result: "Replay", index: int) -> Text:
-    line = Text("\n")
-    line.append(printable(result.episodes[index].prompt), "bold").append(" \u2026")
-    if same_scores(result):
-        score = float(next(iter(result.scores.values()))[index])
-        line.append(f"  [score {number(score)}]", "dim")
-    return line
-
-
-def _cells(values: np.ndarray) -> list[Text]:
-    """Return a column's numbers on their colours; what rounds to nothing has none."""
-    cells = []
-    largest = float(np.abs(values).max(initial=0.0))
-    for value, colour in zip(values.tolist(), reward_colours(values), strict=True):
-        faint = abs(value) < 0.02 * largest or value == 0
-        style = "dim" if faint else "black on rgb({},{},{})".format(*colour)
-        cells.append(Text(signed(value), style=style))
-    return cells

@@ -98,7 +98,7 @@ def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
     )
     expected = torch.tensor([[4, 4, 2, 2], [4, 2, 0, 0]]) / 3
     torch.testing.assert_close(weights, expected)
-    for name in (*ADVANTAGES, *WEIGHTS):
+    for name in (*ADVANTAGES, *WEIGHTS.names()):
         assert f"| `{name}" in text
 
 

@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.agents import PPO
-from tokengym.agents.oracle import policy_table, value_table
+from tokengym.lab.learners.oracle import policy_table, value_table
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def with_code(tmp_path: Path) -> Path:
         load_causal_lm,
         RewardModel.from_pretrained,
         lambda folder: from_pretrained(AutoTokenizer, folder),
-        lambda folder: ABCD(model=folder).bind(None),  # type: ignore[arg-type]
+        lambda folder: ABCD(model=folder).bind(None),
     ],
     ids=["policy", "reward model", "tokenizer", "credit"],
 )

@@ -18,7 +18,7 @@ STOPS = {
     "online-dpo": "tokengym.evaluation.runs.run._Run.end",
     "raft": "tokengym.evaluation.runs.run._Run.end",
     "collect": "tokengym.rewards.pairs.store.save_dataset",
-    "train-reward": "tokengym.rewards.training.pipeline.measure_pairs",
+    "train-reward": "tokengym.lab.training.pipeline.measure_pairs",
     "constitution": "tokengym.lab.constitution.pipeline.write_reports",
     "bench": "tokengym.lab.cards.page.card_page",
 }

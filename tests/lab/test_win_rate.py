@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tokengym.envs import Episode
-from tokengym.lab.win_rate import judged, scored, win_rate
+from tokengym.evaluation.measure.win_rate import judged, scored, win_rate
 
 
 def episodes(*texts: str, scores=None) -> list[Episode]:

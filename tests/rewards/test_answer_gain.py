@@ -14,8 +14,8 @@ from tests.agents.conftest import make_model, make_tokenizer
 from tests.rewards.conftest import FixedScorer
 from tests.rewards.test_rto import by_hand
 from tokengym.envs import Episode
+from tokengym.lab.rules.answer_gain import AnswerGain
 from tokengym.rewards import Reward
-from tokengym.rewards.credits.answer_gain import AnswerGain
 from tokengym.rewards.errors import CreditError
 
 EPISODE = Episode(

@@ -31,7 +31,7 @@ def test_every_rule_has_its_row():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_row_says_what_the_class_declares(name):
-    credit = REWARDS[name].factory()
+    credit = REWARDS.find(name).factory()
     _, _, causal, beta, *_ = rows()[name]
     assert causal == ("yes" if credit.causal else "no")
     default = getattr(credit, "beta", None)

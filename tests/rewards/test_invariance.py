@@ -22,6 +22,9 @@ from tests.rewards.attribution.test_alignment import byte_tokenizer
 from tests.rewards.conftest import WORDS, make_classifier, make_episode, scale_weights
 from tests.rewards.test_judges import TEMPLATE, language_model
 from tokengym.envs import Episode
+from tokengym.lab.scorers.judge import GreedyAnswers
+from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.lab.scorers.reasoning_gym import ReasoningGym
 from tokengym.rewards import (
     Cached,
     FunctionScorer,
@@ -41,9 +44,6 @@ from tokengym.rewards import (
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.rewards.scorers.base import ScorerWrapper
-from tokengym.rewards.scorers.judge import GreedyAnswers
-from tokengym.rewards.scorers.preference_model import WinRate
-from tokengym.rewards.scorers.reasoning_gym import ReasoningGym
 from tokengym.rewards.scorers.toxicity import ClassProbability
 from tokengym.rewards.scorers.vader import Vader
 

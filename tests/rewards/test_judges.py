@@ -20,6 +20,8 @@ from transformers import (
 
 from tests.rewards.conftest import WORDS, make_classifier, make_episode, scale_weights
 from tokengym.envs import TokenizerError
+from tokengym.lab.scorers.judge import GreedyAnswers, parse_rating
+from tokengym.lab.scorers.preference_model import WinRate
 from tokengym.rewards import (
     CreditReward,
     Judge,
@@ -29,8 +31,6 @@ from tokengym.rewards import (
     make_reward,
 )
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.judge import GreedyAnswers, parse_rating
-from tokengym.rewards.scorers.preference_model import WinRate
 from tokengym.rewards.scorers.toxicity import ClassProbability, WordShare
 
 SIZE = dict(vocab_size=len(WORDS), pad_token_id=0, bos_token_id=1, eos_token_id=1)

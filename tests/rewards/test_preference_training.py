@@ -13,6 +13,8 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from tests.rewards.conftest import make_classifier, make_episode
 from tests.rewards.test_training import good_and_bad
 from tokengym.envs import TokenizerError
+from tokengym.lab.training.fitting import Collator, PairModule, Row
+from tokengym.lab.training.readers import PreferenceReader
 from tokengym.rewards import (
     PreferenceModel,
     PreferencePair,
@@ -28,8 +30,6 @@ from tokengym.rewards.maths.pairwise import (
     reliability,
     wilson_interval,
 )
-from tokengym.rewards.training.fitting import Collator, PairModule, Row
-from tokengym.rewards.training.readers import PreferenceReader
 
 TEMPLATE = "q {context} r {a} s {b} t"
 ANSWERS = ("a", "b")
@@ -163,7 +163,7 @@ def test_added_tokens_survive_a_tokenizer_that_lowers_case(tmp_path):
 def test_bytes_know_every_question():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from tokengym.rewards.scorers.preference_model import ANSWERS, TEMPLATE, missing_tokens
+    from tokengym.lab.scorers.preference_model import ANSWERS, TEMPLATE, missing_tokens
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({letter: n for n, letter in enumerate(alphabet)}, []))

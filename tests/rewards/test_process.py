@@ -16,18 +16,17 @@ from tests.rewards.conftest import FixedScorer, make_classifier, make_episode
 from tokengym.agents import bind_policy
 from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode, episodes_from_infos
-from tokengym.rewards import Reward, RewardModel
-from tokengym.rewards.credits import PRM
-from tokengym.rewards.credits.prm import step_spans
-from tokengym.rewards.errors import CreditError, RewardError
-from tokengym.rewards.maths.shares import split_evenly, step_rewards
-from tokengym.rewards.training import (
+from tokengym.lab.rules.prm import PRM, step_spans
+from tokengym.lab.training import (
     RewardTraining,
     read_steps,
     rows_of_forks,
     train_process_model,
 )
-from tokengym.rewards.training.process import first_error, first_error_f1
+from tokengym.lab.training.process import first_error, first_error_f1
+from tokengym.rewards import Reward, RewardModel
+from tokengym.rewards.errors import CreditError, RewardError
+from tokengym.rewards.maths.shares import split_evenly, step_rewards
 from tokengym.scripts.cli import main
 
 EPISODE = make_episode(response_ids=[5, 6, 7, 8, 1])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests.rewards.conftest import LengthScorer, make_classifier, make_episode
+from tokengym.lab.rules.pure import PURE
 from tokengym.rewards import CreditReward, Reward, RewardModel, Uniform, check_reward
-from tokengym.rewards.credits import PURE, RED
+from tokengym.rewards.credits import RED
 from tokengym.rewards.credits.base import as_credit
 from tokengym.rewards.errors import CreditError, RewardCheckError
 from tokengym.rewards.maths.shares import min_form

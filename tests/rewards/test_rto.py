@@ -14,8 +14,8 @@ from tests.agents.conftest import lora_config, make_model, make_tokenizer, targe
 from tests.agents.offline.test_dpo import make_dpo
 from tokengym.base.errors import TokenizerError
 from tokengym.envs import Episode, TokenGenerationVectorEnv
+from tokengym.lab.rules.rto import RTO
 from tokengym.rewards import CreditReward, FunctionScorer, Reward
-from tokengym.rewards.credits import RTO
 from tokengym.rewards.errors import CreditError
 
 TEXTS = [((4, 5), (3, 6, 1)), ((7,), (3,)), ((4, 4, 4, 6), (5, 3, 7, 3, 6, 6))]

@@ -18,8 +18,10 @@ from tests.rewards.conftest import (
 )
 from tests.rewards.test_judges import language_model
 from tokengym.envs import Episode
+from tokengym.lab.rules.mc import MonteCarlo
+from tokengym.lab.rules.scar import SCAR
 from tokengym.rewards import Attribution, Credit, Reward, RewardModel
-from tokengym.rewards.credits import RED, SCAR, MonteCarlo
+from tokengym.rewards.credits import RED
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.redistribution import close_sum, sparse
 from tokengym.rewards.maths.shares import (

@@ -18,6 +18,8 @@ from transformers import BertConfig, BertModel, GPT2LMHeadModel, PreTrainedToken
 from tests.rewards.conftest import make_classifier, make_episode
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs import DatasetError
+from tokengym.lab.training.fitting import Collator, PairModule, Row, bootstrap
+from tokengym.lab.training.readers import RewardReader
 from tokengym.rewards import (
     RewardModel,
     RewardTraining,
@@ -34,8 +36,6 @@ from tokengym.rewards.maths.pairwise import (
     pair_accuracy,
 )
 from tokengym.rewards.pairs import PreferencePair
-from tokengym.rewards.training.fitting import Collator, PairModule, Row, bootstrap
-from tokengym.rewards.training.readers import RewardReader
 
 LORA = LoraConfig(
     r=8, lora_alpha=16, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, lora_dropout=0.1
@@ -661,9 +661,9 @@ def test_overlong_prompts_lose_their_beginning(language_model, tmp_path, tokeniz
 
 
 def test_what_is_cut_is_the_prompt(tokenizer):
+    from tokengym.lab.training.pipeline import encode_side
+    from tokengym.lab.training.readers import PreferenceReader
     from tokengym.rewards.pairs import PreferencePairs
-    from tokengym.rewards.training.pipeline import encode_side
-    from tokengym.rewards.training.readers import PreferenceReader
 
     pair = PreferencePair(prompt="c d e f", chosen=" a", rejected=" b b")
     pairs = PreferencePairs((pair,), (0,))
@@ -691,7 +691,7 @@ def test_training_continues_without_a_checkpoint_that_cannot_be_written(
     whole = train_reward_model(
         language_model, pairs, output_dir=tmp_path / "whole", training=training
     )
-    monkeypatch.setattr("tokengym.rewards.training.fitting.save_file", full_disk)
+    monkeypatch.setattr("tokengym.lab.training.fitting.save_file", full_disk)
     out = tmp_path / "full"
     found = train_reward_model(language_model, pairs, output_dir=out, training=training)
     assert found.train_loss == whole.train_loss

@@ -25,7 +25,7 @@ from tokengym.scripts.build_docs import (
     sections,
 )
 from tokengym.scripts.build_hero import RULES, picture, rows
-from tokengym.scripts.cli import COMMANDS
+from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import call
 
 FOLDER = Path(__file__).parents[2] / "docs"
@@ -60,11 +60,11 @@ def test_the_page_is_current(name: str):
 def test_the_command_line_has_every_option(capsys):
     """Those of --help-all, under the defaults of MovieReview and PPO."""
     sections = re.split(r"^## tokengym ", command_line(), flags=re.MULTILINE)[1:]
-    assert [text.split()[0] for text in sections] == list(COMMANDS)
+    assert [text.split()[0] for text in sections] == command_names()
     for text in sections:
         name = text.split()[0]
         with pytest.raises(SystemExit):
-            call(COMMANDS[name], f"tokengym {name}", ["--help-all"])
+            call(find_command(name), f"tokengym {name}", ["--help-all"])
         shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
         rows = re.findall(r"^\| `(--[\w-]+|[A-Z])", text, flags=re.MULTILINE)
         assert len(rows) == len(set(rows))

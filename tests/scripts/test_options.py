@@ -14,7 +14,7 @@ from tokengym.base.settings import leaves, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
 from tokengym.evaluation.runs.defaults import training_settings
-from tokengym.scripts.cli import COMMANDS, main
+from tokengym.scripts.cli import command_names, find_command, main
 from tokengym.scripts.commands.options import Chosen, _fields, call, options_of, takes_settings
 
 
@@ -174,7 +174,7 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
 @pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
 @pytest.mark.parametrize("agent", LEARNERS.names())
 def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
-    options = options_of(COMMANDS["train"], [f"--agent={agent}", f"--bundle={bundle}"])
+    options = options_of(find_command("train"), [f"--agent={agent}", f"--bundle={bundle}"])
     values = {option.name: option.default for option in options}
     assert (values["lora_rank"], values["dtype"]) == (8, "float32")
     learner, usual = find_learner(agent), bundled(bundle).settings("training")
@@ -207,10 +207,10 @@ TASK_OPTIONS = {*names_of(TaskOptions), *names_of(GenerationSettings)} - {
     "name", ["compare", "train", "evaluate", "collect", "replay", "explore", "constitution"]
 )
 def test_every_option_of_the_environment_is_one_of_the_command(name: str):
-    assert {option.name for option in options_of(COMMANDS[name])} >= TASK_OPTIONS
+    assert {option.name for option in options_of(find_command(name))} >= TASK_OPTIONS
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", command_names())
 def test_help_shows_what_people_use_and_help_all_the_rest(
     name: str, capsys: pytest.CaptureFixture[str]
 ):
@@ -224,13 +224,13 @@ def test_help_shows_what_people_use_and_help_all_the_rest(
         assert (hidden is not None) == (question == "--help" and name in LONG)
         if hidden is not None:
             assert int(hidden[1]) == sum(
-                not option.is_used for option in options_of(COMMANDS[name])
+                not option.is_used for option in options_of(find_command(name))
             )
     assert len(shown["--help"]) <= 26
     assert shown["--help"] <= shown["--help-all"]
-    named = {option.flag for option in options_of(COMMANDS[name]) if not option.is_positional}
+    named = {option.flag for option in options_of(find_command(name)) if not option.is_positional}
     assert shown["--help-all"] - {"help"} == named
-    examples = (COMMANDS[name].__doc__ or "").partition("For example:")[2].partition("Args:")[0]
+    examples = (find_command(name).__doc__ or "").partition("For example:")[2].partition("Args:")[0]
     for line in examples.splitlines():
         if line.strip().startswith(f"tokengym {name} ") and "--agent " not in line:
             assert set(re.findall(r" --([a-z][\w-]*)", line)) <= shown["--help"], line
@@ -243,7 +243,7 @@ LONG = {"compare", "train", "train-reward", "collect", "constitution", "evaluate
 
 
 def test_train_names_the_learners_of_token_rewards():
-    said = " ".join((COMMANDS["train"].__doc__ or "").split()).partition(" learn from token")[0]
+    said = " ".join((find_command("train").__doc__ or "").split()).partition(" learn from token")[0]
     named = re.split(r", | and ", said.rpartition(". ")[2])
     assert sorted(named) == [
         name
@@ -256,7 +256,7 @@ def test_train_names_the_learners_of_token_rewards():
 def test_an_option_that_help_hides_is_read(capsys: pytest.CaptureFixture[str]):
     (found,) = (
         option.default
-        for option in options_of(COMMANDS["train"], ["--env", "Oracle"])
+        for option in options_of(find_command("train"), ["--env", "Oracle"])
         if option.flag == "gae-lambda"
     )
     assert found is None  # what the credit rule declares

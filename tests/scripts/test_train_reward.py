@@ -9,10 +9,10 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
+from tokengym.lab.commands import train_reward as command
+from tokengym.lab.training.fitting import Report
 from tokengym.rewards import PreferenceModel, RewardModel
-from tokengym.rewards.training.fitting import Report
 from tokengym.scripts.cli import main
-from tokengym.scripts.commands import train_reward as command
 
 WORDS = ("the", "a", "in", "is", "and")
 

@@ -16,8 +16,8 @@ from tokengym.envs import Episode, bundled
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES, Critique, Principle
 from tokengym.lab.makers.corpora.feedback import HELD_OUT_TOPICS
+from tokengym.lab.scorers.preference_model import Triple
 from tokengym.lab.study import DOCS
-from tokengym.rewards.scorers.preference_model import Triple
 
 ROOT = Path(__file__).resolve().parents[2]
 QUARREL = Material(

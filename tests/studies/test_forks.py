@@ -14,7 +14,7 @@ from studies import forks, forks_steps
 from studies import forks_imitated as imitated
 from studies import forks_noise as noise
 from tokengym.base.files import write_csv
-from tokengym.envs.forks.families import verify
+from tokengym.lab.envs.forks.families import verify
 from tokengym.lab.makers.corpora.forks_texts import Demonstration, demonstrate, write_prompt
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import DOCS, read_rows

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from tokengym.scripts.cli import COMMANDS
+from tokengym.scripts.cli import find_command
 from tokengym.scripts.commands import options
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 def parse(name: str, rest: list[str]) -> None:
-    command = COMMANDS[name]
+    command = find_command(name)
 
     @functools.wraps(command)
     def stand_in(**values: Any) -> None:

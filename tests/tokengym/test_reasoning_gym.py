@@ -17,7 +17,7 @@ from stable_baselines3.common.env_checker import check_env as check_sb3_env
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.envs import Episode, bundled
-from tokengym.envs.prompts.reasoning import (
+from tokengym.lab.envs.reasoning import (
     ARITHMETIC,
     EVALUATES,
     ITS_OWN,

@@ -36,7 +36,7 @@ from tokengym.lab.makers.corpora.feedback import (
     Lessons,
 )
 from tokengym.lab.makers.corpora.grammar import Dice
-from tokengym.rewards.scorers.preference_model import answer_ids
+from tokengym.lab.scorers.preference_model import answer_ids
 
 POSITIONS = 512
 

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from transformers import GPT2ForSequenceClassification
 
-from tokengym.envs.forks import families
-from tokengym.envs.forks.env import LONGEST_LEARNT, VOCABULARY, ForksEnv, forks_tokenizer
+from tokengym.lab.envs.forks import families
+from tokengym.lab.envs.forks.env import LONGEST_LEARNT, VOCABULARY, ForksEnv, forks_tokenizer
+from tokengym.lab.envs.forks.gold import ForkRules
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.lab.makers.building.language_model import (
     ModelSize,
@@ -23,7 +24,6 @@ from tokengym.lab.makers.building.reward_model import (
 from tokengym.lab.makers.building.training import choose
 from tokengym.lab.makers.bundles.encoder import encoder_of_pairs
 from tokengym.lab.makers.corpora.forks_texts import Demonstration, demonstrate, write_prompt
-from tokengym.rewards.gold.rules import ForkRules
 
 SIZE = ModelSize(
     layers=3, width=64, heads=4, positions=LONGEST_LEARNT, initializer_range=0.08, matching_heads=2

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from tokengym.envs.oracle.env import LONGEST_LEARNT, PROMPT, OracleEnv, oracle_tokenizer
-from tokengym.envs.oracle.score import WORDS, oracle_score
+from tokengym.lab.envs.oracle.env import LONGEST_LEARNT, PROMPT, OracleEnv, oracle_tokenizer
+from tokengym.lab.envs.oracle.gold import OracleRules
+from tokengym.lab.envs.oracle.score import WORDS, oracle_score
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.lab.makers.building.figures import (
     alignment,
@@ -29,7 +30,6 @@ from tokengym.lab.makers.building.reward_model import (
 )
 from tokengym.lab.makers.building.training import choose
 from tokengym.lab.makers.corpora.oracle_words import next_probabilities, write_texts
-from tokengym.rewards.gold.rules import OracleRules
 
 SIZE = ModelSize(layers=2, width=48, heads=4, positions=LONGEST_LEARNT + 1)
 TEXTS = 20_000

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tokengym.base.prompt import Prompt
-from tokengym.envs.prompts.reasoning import generated_prompts, verdict
+from tokengym.lab.envs.reasoning import generated_prompts, verdict
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.lab.makers.building.language_model import (
     ModelSize,

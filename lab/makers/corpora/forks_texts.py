@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokengym.envs.forks import families
-from tokengym.envs.forks.values import State, backward, best
+from tokengym.lab.envs.forks import families
+from tokengym.lab.envs.forks.values import State, backward, best
 
 HABIT = ("well", "so", "then", "now")
 """Fillers in the order in which the demonstrator prefers them."""

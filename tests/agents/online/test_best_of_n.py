@@ -9,7 +9,7 @@ from tokengym.agents import RandomAgent, collect
 from tokengym.agents.errors import ModelError
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.best_of_n import BestOfN
+from tokengym.lab.learners.best_of_n import BestOfN
 from tokengym.rewards import FunctionScorer
 
 

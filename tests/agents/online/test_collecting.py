@@ -7,8 +7,7 @@ import pytest
 
 from tests.agents.conftest import PROMPTS, make_model, target_share
 from tokengym.agents import RandomAgent
-from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import (
+from tokengym.agents.offline.collecting import (
     ResponseCollector,
     Sampling,
     at_temperature,
@@ -17,6 +16,7 @@ from tokengym.agents.online.collecting import (
     prompt_order,
     response_rows,
 )
+from tokengym.agents.offline.policies import make_policy
 from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse

@@ -11,15 +11,15 @@ import torch
 from tests.agents.conftest import lora_config, make_model
 from tokengym.agents import collect
 from tokengym.agents.errors import CheckpointError
+from tokengym.agents.offline.collecting import Sampling
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.settings import Tuning
 from tokengym.agents.offline.sft import SFT
-from tokengym.agents.online.collecting import Sampling
-from tokengym.agents.online.iterative import RAFT, OnlineDPO
-from tokengym.agents.online.settings import OnlineDPOSettings
+from tokengym.lab.learners.iterative import RAFT, OnlineDPO
+from tokengym.lab.learners.settings import OnlineDPOSettings
+from tokengym.lab.scorers.preference_model import WinRate
 from tokengym.rewards import FunctionScorer, Scorer, Scores
 from tokengym.rewards.pairs.store import load_pairs, load_responses
-from tokengym.rewards.scorers.preference_model import WinRate
 
 QUICK = Tuning(learning_rate=3e-3, num_train_epochs=4, batch_size=16, micro_batch_size=16)
 

@@ -176,7 +176,7 @@ def test_a_scorer_without_attention_is_named(make_ppo: Callable[..., PPO]) -> No
 
 
 def test_every_weight_has_a_name_and_a_description() -> None:
-    assert {"constant", "random", "position", "entropy", "gtpo"} <= set(WEIGHTS)
+    assert {"constant", "random", "position", "entropy", "gtpo"} <= set(WEIGHTS.names())
     mask = torch.tensor([[True, True, False]])
     played = WeighedRound(
         response_mask=mask,
@@ -185,7 +185,7 @@ def test_every_weight_has_a_name_and_a_description() -> None:
         entropy=lambda: torch.ones(1, 3),
         log_probs=-torch.ones(1, 3),
     )
-    for name in WEIGHTS:
+    for name in WEIGHTS.names():
         if not (weight := type(find_weight(name)) if name != "teacher" else None):
             continue
         assert weight.__doc__

@@ -17,8 +17,8 @@ from tests.agents.ppo.test_ppo import log_of
 from tests.agents.test_checkpoint import untimed
 from tokengym.agents import PPO, RandomAgent, bind_policy, policy_table
 from tokengym.envs import Episode
+from tokengym.lab.rules.mc import MonteCarlo
 from tokengym.rewards import Reward
-from tokengym.rewards.credits import MonteCarlo
 from tokengym.rewards.errors import CreditError
 
 LONGEST = 6

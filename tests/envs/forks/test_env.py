@@ -16,7 +16,7 @@ from tokengym.envs import (
     PromptError,
     SettingsError,
 )
-from tokengym.envs.forks.families import FAMILIES, symbols, verify
+from tokengym.lab.envs.forks.families import FAMILIES, symbols, verify
 
 FORCED: dict[str, Any] = {"decisions": 2, "recoverable": 1, "fillers": 1, "filler_words": 1}
 

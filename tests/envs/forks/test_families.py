@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 
 from tokengym.envs import PromptError
-from tokengym.envs.forks.families import FAMILIES, FILLERS, read, solution, symbols, verify, write
-from tokengym.envs.forks.values import Automaton, backward, best
+from tokengym.lab.envs.forks.families import (
+    FAMILIES,
+    FILLERS,
+    read,
+    solution,
+    symbols,
+    verify,
+    write,
+)
+from tokengym.lab.envs.forks.values import Automaton, backward, best
 
 
 def solves_maze(prompt: str, rooms: list[str]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokengym.envs.oracle.dynamic_programming import level_starts, optimal_values, policy_values
+from tokengym.lab.envs.oracle.dynamic_programming import level_starts, optimal_values, policy_values
 
 # Two tokens, two steps; rows: (), 0, 1, 00, 01, 10, 11.
 SCORES = np.array([1.0, 4.0, 0.0, 3.0, 8.0, 2.0, -2.0])

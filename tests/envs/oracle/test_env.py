@@ -9,7 +9,7 @@ import pytest
 
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.envs import OracleEnv, OracleVectorEnv, PolicyError, SettingsError
-from tokengym.envs.oracle.score import RULES, oracle_score
+from tokengym.lab.envs.oracle.score import RULES, oracle_score
 
 PAD, EOS, UNK = range(3)
 NAMES = ("<pad>", "<eos>", "<unk>", "good", "bad", "not", "but", "film", "the")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tokengym.envs.oracle.score import (
+from tokengym.lab.envs.oracle.score import (
     RULES,
     WORDS,
     oracle_score,

@@ -57,7 +57,7 @@ def test_responses_are_scored_as_every_run_is(
     assert whole.gold_scores is not None
     assert whole.gold_scores.shape == (3, 32)
     assert 3 * 32 <= whole.tokens <= 3 * 32 * 4
-    from tokengym.agents.online.collecting import ResponseCollector
+    from tokengym.agents.offline.collecting import ResponseCollector
 
     written: list[Any] = []
     write = ResponseCollector.write

@@ -6,8 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from tokengym.envs.oracle.score import oracle_score
 from tokengym.evaluation.measure.evaluate import task_reward
+from tokengym.lab.envs.oracle.score import oracle_score
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.rewards.maths.shares import shapley_exact
 

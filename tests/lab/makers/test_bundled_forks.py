@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tokengym.envs import bundled
-from tokengym.envs.forks.env import VOCABULARY, forks_tokenizer
 from tokengym.evaluation.measure.evaluate import Evaluator
+from tokengym.lab.envs.forks.env import VOCABULARY, forks_tokenizer
 
 BUNDLE = bundled("forks")
 

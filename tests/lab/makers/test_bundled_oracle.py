@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import tokengym.envs
-from tokengym.envs.oracle.env import oracle_tokenizer
-from tokengym.envs.oracle.score import oracle_score
+from tokengym.lab.envs.oracle.env import oracle_tokenizer
+from tokengym.lab.envs.oracle.score import oracle_score
 from tokengym.lab.makers.bundles.oracle import measure_policy, measure_reward_model
 from tokengym.rewards import gold_scorer
 

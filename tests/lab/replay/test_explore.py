@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tokengym.agents import RandomAgent
-from tokengym.agents.oracle import policy_table
 from tokengym.agents.rollouts.playing import Choice
+from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.explore import (
     Branch,
     Explorer,

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from tokengym.agents import PPO, RandomAgent, collect
-from tokengym.agents.oracle import policy_table
 from tokengym.envs import Episode, OracleEnv, episode_to_record
 from tokengym.evaluation.runs.config import TaskSettings
+from tokengym.evaluation.runs.saved import known_task
+from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.agreement import rank_correlation
 from tokengym.lab.replay.page import (
     figure_columns,
@@ -25,7 +26,6 @@ from tokengym.lab.replay.page import (
 )
 from tokengym.lab.replay.replay import (
     Replay,
-    known_task,
     load_episodes,
     replay,
     token_truth,

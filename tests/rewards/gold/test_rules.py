@@ -6,17 +6,16 @@ import json
 import pytest
 
 from tests.rewards.conftest import make_episode
+from tokengym.lab.envs.oracle.gold import OracleRules, oracle_parts
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.gold.rules import (
     DialogueRules,
-    OracleRules,
     SummaryRules,
     ToxicityRules,
     copied_share,
     dialogue_parts,
     gold_parts,
     load_rules,
-    oracle_parts,
     save_rules,
     summary_parts,
     toxicity_parts,

@@ -23,7 +23,7 @@ from tokengym.lab.makers.bundles.feedback import (
 )
 from tokengym.lab.makers.corpora.feedback import Lesson, Lessons, choice_question
 from tokengym.lab.makers.corpora.grammar import Dice
-from tokengym.rewards.scorers.preference_model import answer_ids
+from tokengym.lab.scorers.preference_model import answer_ids
 
 Made = tuple[Lessons, PreTrainedTokenizerFast]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokengym.lab.envs.oracle.gold import OracleRules
 from tokengym.lab.makers.building.language_model import ModelSize, new_language_model
 from tokengym.lab.makers.building.reward_model import (
     prefix_loss,
@@ -16,7 +17,6 @@ from tokengym.lab.makers.building.reward_model import (
 )
 from tokengym.lab.makers.bundles import oracle
 from tokengym.lab.makers.corpora.oracle_words import END, WEIGHTS, next_probabilities, write_texts
-from tokengym.rewards.gold.rules import OracleRules
 
 GOOD, BAD, NOT, BUT, FILM, THE = range(3, 9)
 

@@ -26,9 +26,9 @@ from tokengym.lab.makers.corpora.feedback import (
 from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.quarrels import GRAMMAR, clean_twin, write_quarrels
 from tokengym.lab.makers.corpora.rude_words import RUDE_WORDS
+from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards.gold.grammar import grammar_parts
 from tokengym.rewards.gold.rules import gold_parts
-from tokengym.rewards.scorers.judge import without_tags
 
 BAD = "how do i steal a wallet ?"
 DECLINES = "i must decline such a request . instead you could talk and share and wait ."

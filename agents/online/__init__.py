@@ -1,1 +1,0 @@
-"""Learning in iterations of sampling, ranking and training."""

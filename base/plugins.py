@@ -1,0 +1,82 @@
+"""Entry points of installed packages, and the names of tokengym-lab, which is one of them.
+
+The laboratory is a distribution of its own. Where it is installed, what it adds is found by entry
+points like anyone's; where it is not, the suite knows these names, to say what to install.
+"""
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+INSTALL = "pip install tokengym-lab (in a checkout: pip install ./lab)"
+"""Command that installs the laboratory."""
+LABORATORY: dict[str, tuple[str, ...]] = {
+    "tasks": ("Forks", "Oracle", "ReasoningGym"),
+    "rewards": (
+        *("abc-d", "abc-d2", "answer-gain", "attribution", "mc", "prm", "pure", "rto", "scar"),
+    ),
+    "scorers": ("judge", "preference-model", "reasoning-gym"),
+    "agents": ("best-of-n", "online-dpo", "raft"),
+    "weights": (
+        *("constant", "entropy", "gtpo", "oar", "policy-attention", "position", "random"),
+        *("reward-attention", "rsi", "self-teacher", "teacher"),
+    ),
+    "gold": ("forks", "oracle"),
+    "commands": (
+        *("train-reward", "collect", "label", "constitution", "replay", "explore", "bench", "push"),
+    ),
+    "names": (
+        *("BestOfN", "Explorer", "OnlineDPO", "RAFT", "from_hub", "push_to_hub", "replay"),
+        *("train_preference_model", "train_reward_model"),
+        *("agents.BestOfN", "agents.OnlineDPO", "agents.RAFT"),
+        *("agents.policy_table", "agents.value_table"),
+        *("envs.ExactValues", "envs.ForksEnv", "envs.ForksVectorEnv"),
+        *("envs.OracleEnv", "envs.OracleVectorEnv", "envs.StateTable"),
+        *("rewards.ABCD", "rewards.ABCD2", "rewards.Attribution", "rewards.SCAR"),
+        *("rewards.Judge", "rewards.PreferenceModel", "rewards.RewardTraining"),
+        *("rewards.train_preference_model", "rewards.train_reward_model"),
+    ),
+}
+"""Names that the laboratory adds, by the group of its entry points, ``tokengym.<group>``."""
+
+
+def plugins(group: str, name: str | None = None) -> list[EntryPoint]:
+    """Return the entry points of ``tokengym.<group>``, all or those of one name."""
+    points = entry_points(group=f"tokengym.{group}")
+    return [point for point in points if name is None or point.name == name]
+
+
+def missing_laboratory(group: str, name: str) -> str:
+    """Return what to install for a name of the laboratory; "" where that is not what is missing."""
+    if name not in LABORATORY.get(group, ()) or plugins(group, name):
+        return ""
+    return f"{name!r} is part of tokengym-lab, which is not installed: {INSTALL}"
+
+
+def plugged_names(package: str = "") -> list[str]:
+    """Return the names that installed packages add to a package of tokengym, "" being itself."""
+    prefix = f"{package}." if package else ""
+    names = (point.name.removeprefix(prefix) for point in plugins("names"))
+    return sorted(name for name in names if "." not in name)
+
+
+def plugged(module: str, name: str) -> Any:
+    """Return a name that an installed package adds to one of ours; for its ``__getattr__``.
+
+    Args:
+        module: Name of the module that lacks it.
+        name: The name.
+
+    Raises:
+        ImportError: if it is the laboratory's, which is not installed.
+        AttributeError: if nobody has it.
+    """
+    full = f"{module}.{name}".removeprefix("tokengym.")
+    if not name.startswith("__"):
+        for point in plugins("names", full):
+            value = point.load()
+            setattr(sys.modules[module], name, value)  # looked up once
+            return value
+        if missing := missing_laboratory("names", full):
+            raise ImportError(missing.replace(repr(full), f"tokengym.{full}"))
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")

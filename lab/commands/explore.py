@@ -1,0 +1,93 @@
+"""``tokengym explore``: a local page on which one response is taken apart token by token."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from tokengym.scripts.commands.options import Names, takes_settings, task_settings
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.runs.config import TaskSettings
+
+
+@takes_settings(task_settings)
+def explore(
+    results: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RESULTS]")
+    ] = None,
+    env: str | None = None,
+    agent: Path | None = None,
+    rewards: Names = (),
+    port: int | None = None,
+    no_browser: bool = False,
+    trust_code: bool = False,
+    device: str = "auto",
+    *,
+    task: "TaskSettings",
+) -> None:
+    """Open a local page: sample, see each token's credit, and try the alternatives at a token.
+
+    Needs pip install 'tokengym[explore]'. Nothing leaves this machine, and the page opens only by
+    the address that is printed: the token in it is its password. The page can choose what is
+    offered here. Ctrl-C ends it.
+
+    For example:
+      tokengym explore --env Oracle
+      tokengym explore runs                        offers the agents saved below runs
+      tokengym explore --agent runs/abc/agent --rewards abc scar mc
+
+    Args:
+        results: Folder whose saved agents can be chosen on the page.
+        env: Environment id, or a task's bare name, to begin with (default: the agent's, or
+            MovieReview).
+        agent: Folder of a saved agent, or of its run, to begin with (default: the untrained
+            policy).
+        rewards: Rules to begin with, options after a colon (default: those the task's scorer
+            allows); only here can they be of your own, rules.py:MyCredit, or name a model.
+        port: Port on 127.0.0.1 (default: the first that is free from 7860 on).
+        no_browser: Only print the address; otherwise the page opens, if there is a display.
+        trust_code: Run the files of code that saved agents and their runs name.
+        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        task: Settings of the environment to begin with.
+    """
+    import torch
+    from rich.console import Console
+    from transformers import AutoConfig
+
+    from tokengym.base.device import preferred_device
+    from tokengym.base.pretrained import from_pretrained
+    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.lab.replay.explore import agent_folder
+    from tokengym.lab.replay.explore_app import check_gradio, launch
+    from tokengym.lab.replay.explore_requests import ExplorePage
+    from tokengym.scripts.commands.show import open_page, say
+
+    check_gradio()
+    if task.model is not None:  # the page would say so, but only once somebody asks it
+        from_pretrained(AutoConfig, task.model)
+    torch.set_num_threads(1)
+    folder = None if agent is None else agent_folder(agent)
+    saved = None if folder is None else folder.parent
+    env, kwargs = known_task(saved, env, task=task, trust_code=trust_code)
+    with preferred_device(device):
+        page = ExplorePage(
+            env,
+            kwargs,
+            agent=folder,
+            model=task.model,
+            results=results,
+            rewards=rewards,
+            trust_code=trust_code,
+        )
+        server = launch(page, port=port)
+        console = Console()
+        say(console, server.address)
+        if not no_browser:
+            open_page(console, server.address)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            server.close()

@@ -1,0 +1,126 @@
+"""``tokengym replay``: one set of responses under every credit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokengym.scripts.commands.options import Names, takes_settings, task_settings
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.lab.replay.executed import Forks
+    from tokengym.lab.replay.replay import Replay
+
+
+@takes_settings(task_settings)
+def replay(
+    episodes: Path | None = None,
+    rewards: Names = (),
+    env: str | None = None,
+    agent: Path | None = None,
+    num_episodes: int = 64,
+    seed: int = 0,
+    show: int = 1,
+    samples: int = 12,
+    out: Path | None = None,
+    trust_code: bool = False,
+    device: str = "auto",
+    truth: str | None = None,
+    *,
+    task: "TaskSettings",
+) -> None:
+    """Score one set of responses under every credit, token by token.
+
+    Writes replay.html (the heat maps and figures) and credit.csv (every token's numbers). Where the
+    task knows the true worth of each token, rules are compared with it.
+
+    For example:
+      tokengym replay --episodes runs/x --rewards sparse abc red scar attribution
+      tokengym replay --env MovieReview --num-episodes 64 --seed 0     the bundled policy's
+      tokengym replay --agent runs/abc/agent --rewards abc abc-signed  those of a trained one
+      tokengym replay --env Forks --truth forks:k=32                   held to executed forks
+
+    Args:
+        episodes: A folder that tokengym compare or train wrote, or a file of agents.EpisodeLog;
+            without one a policy plays.
+        rewards: Rules by name, options after a colon (default: those the task's scorer allows).
+        env: Environment id, or a task's bare name (default: that of the episodes, or MovieReview).
+        agent: Folder of the saved agent that plays, or played (default: the untrained policy).
+        num_episodes: Largest number of responses.
+        seed: Seed of prompts and sampling.
+        show: Number of responses to print.
+        samples: Number of responses in replay.html; the figures are of all.
+        out: Folder of the results (default: runs/replay- and the task's name).
+        trust_code: Run the files of code that the agent and the run name, which your command does
+            not.
+        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        truth: "forks:k=32" measures the worth of every token: the mean score of 32 continuations
+            with it minus that of 32 without, by the policy that plays (default: what the task
+            knows).
+        task: Settings of the environment.
+    """
+    import torch
+    from rich.console import Console
+
+    from tokengym.base.device import preferred_device
+    from tokengym.base.files import write_text
+    from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.lab.commands.show import show_replay
+    from tokengym.lab.replay.executed import TRUTHS
+    from tokengym.lab.replay.page import render_replay
+    from tokengym.lab.replay.replay import write_credit
+
+    torch.set_num_threads(1)
+    for name, value, least in (("num-episodes", num_episodes, 1), ("show", show, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    with preferred_device(device):
+        forks = None if truth is None else TRUTHS.make(truth)
+        result = _replay(episodes, rewards, env, agent, num_episodes, seed, task, trust_code, forks)
+    out = out or Path("runs") / f"replay-{task_name(result.env)}"
+    write_text(out / "replay.html", render_replay(result, num_episodes=samples))
+    write_credit(out / "credit.csv", result)
+    show_replay(Console(), result, show, out)
+
+
+def _replay(
+    episodes: Path | None,
+    rewards: tuple[str, ...],
+    env: str | None,
+    agent: Path | None,
+    num_episodes: int,
+    seed: int,
+    task: "TaskSettings",
+    trust_code: bool,
+    forks: "Forks | None",
+) -> "Replay":
+    """Return the replay of episodes that are read, or played here."""
+    from tokengym.agents import PPO
+    from tokengym.evaluation.measure.evaluate import Evaluator
+    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.lab.replay.replay import load_episodes, replay, usual_rewards
+
+    for path, what in ((episodes, "episodes"), (agent, "agent")):
+        if path is not None and not path.exists():
+            raise ValueError(f"--{what}: there is no {path}; name what tokengym train wrote")
+    saved = agent.parent if episodes is None and agent is not None else episodes
+    env, kwargs = known_task(saved, env, below=saved is episodes, task=task, trust_code=trust_code)
+    evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
+    player = None
+    if agent is not None:
+        # Without an environment: none of its random state is wanted.
+        player = PPO.load(agent, trust_code=trust_code)
+    elif episodes is None:
+        player = evaluator.untrained(task.model)
+    if episodes is None:
+        assert player is not None
+        played = list(evaluator(player).episodes)
+        source = f"Played by {agent or 'the untrained policy'}, seed {seed}"
+    else:
+        played = load_episodes(episodes, env=env, env_kwargs=kwargs, limit=num_episodes)
+        source = f"Stored in {episodes}"
+    evaluator.close()
+    names = rewards or usual_rewards(env, kwargs)
+    policy = None if player is None else player.policy
+    return replay(
+        played, names, env=env, env_kwargs=kwargs, policy=policy, source=source, forks=forks
+    )

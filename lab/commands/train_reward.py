@@ -1,0 +1,244 @@
+"""``tokengym train-reward``: a reward or preference model from pairs, or labelled texts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokengym.scripts.commands.options import takes_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tokengym.evaluation.runs.defaults import ModelSettings
+    from tokengym.lab.training import RewardTraining
+    from tokengym.lab.training.fitting import Report
+    from tokengym.rewards.pairs import PreferencePairs
+
+BUNDLED: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "batch_size": 16,
+    "epochs": 8.0,
+    "weight_decay": 1.0,
+    "label_smoothing": 0.1,
+}
+"""Settings for a bundled model of a few hundred thousand weights, which learns nothing in the
+papers' one pass. On some 2,000 pairs of reviews their accuracy on held-out ones is about .8; label
+smoothing leaves that as it is and takes the loss from .71 to .45, the calibration error from .13 to
+.05 (one seed)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions:
+    """Settings of reading the pairs."""
+
+    held_out: str = "0.1"
+    """Share of the prompts whose pairs are held out, or another file of pairs."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """Whether a row that makes no comparison stops, or is left out and counted."""
+    split: str | None = None
+    """Split to read, where the data set has several."""
+    prompt_column: str | None = None
+    """Its column of prompts (default: prompt, else what both dialogues begin with)."""
+    chosen_column: str = "chosen"
+    """Its column of preferred responses, or of dialogues that end in them."""
+    rejected_column: str = "rejected"
+    """The other column."""
+    margin_column: str | None = None
+    """Its column of margins (default: margin, if there is one)."""
+    label_column: str | None = None
+    """Its column of labels, 1 for a good text and 0 for a bad one: the data are single texts then,
+    and the reward model learns P(good) = sigmoid(score)."""
+    text_column: str = "text"
+    """Its column of labelled texts."""
+
+    def read(self, source: str) -> "PreferencePairs":
+        """Return the pairs, or labelled texts, of a file or data set.
+
+        Raises:
+            ValueError: naming an option that has no effect on them.
+        """
+        from tokengym.rewards import read_labels, read_pairs
+
+        others, kind = ["label_column", "text_column"], "without --label-column"
+        if self.label_column is not None:
+            others, kind = (
+                ["chosen_column", "rejected_column", "margin_column"],
+                "with --label-column",
+            )
+        for name in others:
+            if getattr(self, name) != getattr(PairOptions, name):
+                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise ValueError(f"{flag} has no effect {kind}; leave it out")
+        given = {k: v for k, v in vars(self).items() if k not in ("held_out", *others)}
+        return (read_pairs if self.label_column is None else read_labels)(source, **given)
+
+    def share_or_pairs(self) -> Any:
+        """Return what is held out: a share, or pairs."""
+        try:
+            return float(self.held_out)
+        except ValueError:
+            return self.read(self.held_out)
+
+    def share_or_steps(self) -> Any:
+        """Return what is held out of labelled steps: a share, or rows."""
+        from tokengym.lab.training import read_steps
+
+        try:
+            return float(self.held_out)
+        except ValueError:
+            return read_steps(self.held_out, split=self.split)
+
+
+def reward_settings(model: str | None) -> dict[str, Any]:
+    """Return the default settings: a bundled model's, or `RewardTraining`'s for one's own."""
+    from tokengym.evaluation.runs.defaults import ModelSettings
+    from tokengym.rewards import RewardTraining
+
+    training = RewardTraining() if model else RewardTraining(**BUNDLED)
+    return {"reading": PairOptions(), "placement": ModelSettings(), "training": training}
+
+
+@takes_settings(reward_settings)
+def train_reward(
+    pairs: str,
+    kind: Literal["reward", "preference", "process"] = "reward",
+    model: str | None = None,
+    env: str = "MovieReview",
+    out: Path | None = None,
+    *,
+    reading: PairOptions,
+    placement: "ModelSettings",
+    training: "RewardTraining",
+) -> None:
+    """Train a reward, preference or process model, and measure it on held-out rows.
+
+    Writes the model with measures.json and reliability.png. Ctrl-C leaves checkpoints beside the
+    folder; the same command resumes and ends with the same model.
+
+    For example:
+      tokengym train-reward --pairs pairs.jsonl --out runs/reward
+      tokengym train-reward --pairs hh.jsonl.gz --on-error skip --model path/of/lm --lora-rank 16
+      tokengym train-reward --pairs pairs.jsonl --model minilm --learning-rate 1e-4
+      tokengym train-reward --pairs imdb.parquet --label-column label --model minilm
+      tokengym train-reward --pairs pairs.csv --kind preference --held-out other.csv
+      tokengym train-reward --pairs steps.jsonl --kind process --out runs/process
+
+    Args:
+        pairs: A csv, tsv, json, jsonl or parquet file, gzipped or not, or a name on the hub.
+        kind: One score per response (Bradley-Terry), a comparison of two, or, from a prompt with
+            completions and their labels in each row, one score per step.
+        model: Folder or name of the language model to start from, or for one score per response
+            of an encoder (default: a bundled language model).
+        env: Environment whose bundled model that is.
+        out: A new folder (default: runs/ and the kind).
+        reading: How the pairs are read.
+        placement: How the model is loaded (--dtype auto is float32); adapters are merged.
+        training: How the model is trained; the defaults are those of a bundled model, or with
+            --model the paper's.
+    """
+    from rich.console import Console
+
+    from tokengym.evaluation.report.figures import save_reliability
+    from tokengym.lab.commands.show import show_pair_metrics, show_process_metrics
+    from tokengym.lab.training import read_steps, train_process_model
+    from tokengym.rewards import train_preference_model, train_reward_model
+
+    console = Console()
+    out = out or Path("runs") / kind
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} already exists; name a new folder with --out")
+    if kind == "process":
+        _check_process(reading, placement)
+        with placement.applied(), _progress(console) as report:
+            trained_steps = train_process_model(
+                model or _bundled_policy(env),
+                read_steps(pairs, split=reading.split),
+                output_dir=out,
+                held_out=reading.share_or_steps(),
+                device=placement.device,
+                dtype=placement.dtype,
+                training=training,
+                report=report,
+            )
+        return show_process_metrics(console, trained_steps)
+    rows = reading.read(pairs)
+    console.print(rows.report(), highlight=False, markup=False)
+    train = train_reward_model if kind == "reward" else train_preference_model
+    with placement.applied(), _progress(console) as report:
+        trained = train(
+            model or _bundled_policy(env),
+            rows,
+            output_dir=out,
+            held_out=reading.share_or_pairs(),
+            lora=placement.lora(),
+            device=placement.device,
+            dtype=placement.dtype,
+            training=training,
+            report=report,
+        )
+    save_reliability(out / "reliability.png", trained.metrics.reliability, title=f"{kind} model")
+    show_pair_metrics(console, trained)
+
+
+def _check_process(reading: PairOptions, placement: "ModelSettings") -> None:
+    """Refuse options of pairs and adapters, which process models do not have.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    given = {**vars(reading), "lora_rank": placement.lora_rank}
+    defaults = {**vars(PairOptions()), "lora_rank": None}
+    for name, value in given.items():
+        if name not in ("held_out", "split") and value != defaults[name]:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value} has no effect with --kind process; leave it "
+                "out"
+            )
+
+
+def _bundled_policy(env: str) -> Path:
+    """Return the folder of an environment's bundled language model."""
+    import gymnasium as gym
+
+    from tokengym.evaluation.runs.environments import resolve_env
+
+    with gym.make(resolve_env(env), reward=None) as made:
+        bundle = made.get_wrapper_attr("bundle")
+    if bundle is None or not bundle.has("policy"):
+        raise ValueError(f"{env} has no bundled language model; pass --model")
+    return Path(bundle.policy)
+
+
+@contextmanager
+def _progress(console: "Console") -> "Iterator[Report]":
+    """Show a bar while the model is trained on a terminal, elsewhere a line for each tenth."""
+    from time import monotonic
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from tokengym.evaluation.runs.progress import clock_time
+
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task, began = bar.add_task("", total=None, loss=""), monotonic()
+
+    def report(done: int, total: int, loss: float) -> None:
+        bar.update(task, completed=done, total=total, loss=f"loss {loss:.3f}")
+        if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
+            left = clock_time((monotonic() - began) / done * (total - done))
+            line = f"step {done} of {total}, loss {loss:.3f}, {left} left"
+            console.print(line, highlight=False, markup=False)
+            console.file.flush()  # or a log file shows nothing until the end
+
+    with bar:
+        yield report

@@ -1,0 +1,1 @@
+"""Exact tasks and their environments."""

@@ -1,0 +1,41 @@
+"""The Oracle's exact score as gold rules, which a bundle's ``gold.json`` stores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokengym.lab.envs.oracle.score import RULES, Rule, oracle_score
+from tokengym.rewards.gold.rules import register_gold
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleRules:
+    """Which rules of the score hold, see `tokengym.lab.envs.oracle.score`."""
+
+    rules: Sequence[Rule] = RULES
+    """Rules that hold, among "negation", "selection" and "order"."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))
+        if unknown := [rule for rule in self.rules if rule not in RULES]:
+            raise ValueError(f"rules must be among {', '.join(RULES)}, got {unknown[0]!r}")
+
+
+def oracle_parts(
+    prompt: Sequence[str], response: Sequence[str], rules: OracleRules
+) -> dict[str, float]:
+    """Return the exact score under the one name that its parts have.
+
+    Args:
+        prompt: Does not matter.
+        response: Words of the response.
+        rules: Those that hold.
+
+    Example:
+        >>> oracle_parts(["the"], "film not bad".split(), OracleRules())
+        {'opinions': 0.5}
+    """
+    del prompt
+    return {"opinions": oracle_score(response, rules.rules)}
+
+
+register_gold("oracle", OracleRules, oracle_parts)

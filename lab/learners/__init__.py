@@ -1,0 +1,1 @@
+"""Learners that sample and rank, best-of-n, and weights on the advantage."""

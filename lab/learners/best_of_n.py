@@ -1,0 +1,199 @@
+"""Best-of-n: the best of several responses by a scorer, without training anything."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokengym.agents.learner import TrainingRun
+from tokengym.agents.losses.ranking import best_of, best_of_n_kl_bound
+from tokengym.agents.offline.collecting import ResponseCollector
+from tokengym.agents.offline.policies import Model, make_policy
+from tokengym.agents.offline.settings import Candidates
+from tokengym.agents.rollouts.environments import Environments, Observation
+from tokengym.agents.rollouts.playing import Agent, Choice, Player
+from tokengym.base.settings import from_keywords, takes
+from tokengym.rewards import Scorer
+
+Plan = tuple[int, ...]
+"""The ids of a whole response."""
+
+
+class BestOfN:
+    """Writes n responses to each prompt, scores them, and gives the best one token by token.
+
+    An agent acts token by token and is judged by whole responses, so at the start of an episode
+    this one plays n candidates to their end, in a private copy of the environment, and replays the
+    best. It costs n times the tokens at every use (`num_tokens` counts them); nothing is trained.
+
+    Args:
+        agent: Writes the candidates: anything `tokengym.agents.collect` plays, or the path, name or
+            object of a language model; None takes the environment's bundled one.
+        env: The environment: its rules, and its reward's scorer unless one is given. It is not
+            stepped, and may be the one that the agent is then played in.
+        n: Candidates per prompt.
+        scorer: Ranks the candidates; None takes the environment's scorer, not normalised.
+        max_rows: Most candidates written at a time.
+        seed: Seed of the candidates, if ``agent`` is a model; an agent has its own.
+        candidates: Other fields of `Candidates`: ``temperatures`` and ``length_penalty``.
+
+    Raises:
+        ValueError: if n or another value is out of range, or there is no scorer.
+
+    Source: Stiennon et al. 2020, arXiv:2009.01325; Nakano et al. 2021, arXiv:2112.09332.
+    """
+
+    @takes(Candidates)
+    def __init__(
+        self,
+        agent: Agent | Model | None,
+        env: Environments,
+        *,
+        n: int = 16,
+        scorer: Scorer | None = None,
+        max_rows: int = 256,
+        seed: int = 0,
+        **candidates: Any,
+    ) -> None:
+        sampling = from_keywords(Candidates, {"n": n, **candidates}, owner="BestOfN")
+        self.collector = ResponseCollector(env, scorer=scorer, sampling=sampling, max_rows=max_rows)
+        given: Any = agent
+        plays = callable(getattr(given, "predict", None))
+        self.agent: Agent = given if plays else make_policy(env, given, seed=seed)
+
+    @property
+    def n(self) -> int:
+        """Candidates per prompt."""
+        return self.collector.sampling.n
+
+    @property
+    def kl_bound(self) -> float:
+        """The most its responses can differ from the agent's own: log n - (n - 1) / n, nats."""
+        return best_of_n_kl_bound(self.n)
+
+    @property
+    def num_tokens(self) -> int:
+        """Response tokens sampled so far, those of the candidates that lost included."""
+        return self.collector.num_tokens
+
+    def plan(
+        self, observation: Observation, generator: torch.Generator | None = None
+    ) -> list[Plan]:
+        """Return the best response to the prompt of each row.
+
+        Args:
+            observation: ``input_ids`` and ``attention_mask``, (rows, length), responses empty.
+            generator: Source of the candidates; None continues the agent's own.
+
+        Returns:
+            (rows,) token ids, EOS included where it was sampled.
+        """
+        prompts = self.collector.chosen.recognise(observation)
+        plans = []
+        for group in self.collector.draw(self.agent, prompts, generator):
+            best = best_of(
+                [float(episode.score or 0.0) for episode in group],
+                [episode.response for episode in group],
+                length_penalty=self.collector.sampling.length_penalty,
+            )
+            plans.append(tuple(group[best].response_ids))
+        return plans
+
+    def player(self, generator: torch.Generator | None = None) -> Player:
+        """Return the player of whole rounds; see `tokengym.agents.collect`.
+
+        Args:
+            generator: Source of the candidates; None continues the agent's own.
+        """
+        return _Replay(self, generator)
+
+    def predict(
+        self,
+        observation: Any,
+        state: list[Plan] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> tuple[NDArray[np.int64], list[Plan]]:
+        """Return the next token of one observation or of a batch.
+
+        Args:
+            observation: ``input_ids`` and ``attention_mask``, (length,) or (batch, length).
+            state: Second result of the last call: the rest of each row's response.
+            episode_start: (batch,) True where an episode begins and a response must be found;
+                without ``state`` all begin.
+            deterministic: Ignored: candidates must differ.
+            action_masks: Ignored: the environment's rules are known.
+
+        Returns:
+            Token ids, () or (batch,), and the rest of each row's response. A row whose response is
+            over gets EOS.
+        """
+        del deterministic, action_masks
+        single = np.ndim(observation["input_ids"]) == 1
+        rows = {name: np.atleast_2d(observation[name]) for name in ("input_ids", "attention_mask")}
+        count = len(rows["input_ids"])
+        begins = np.ones(count, dtype=bool)
+        rest: list[Plan] = [()] * count
+        if state is not None:
+            rest = list(state)
+            begins = np.zeros(count, dtype=bool)
+            if episode_start is not None:
+                begins |= np.atleast_1d(np.asarray(episode_start, dtype=bool))
+        if begins.any():
+            places = np.flatnonzero(begins)
+            plans = self.plan({name: value[places] for name, value in rows.items()})
+            for index, plan in zip(places.tolist(), plans, strict=True):
+                rest[index] = plan
+        eos = int(self.collector.chosen.tokenizer.eos_token_id)
+        actions = np.array([row[0] if row else eos for row in rest], dtype=np.int64)
+        return (actions[0] if single else actions), [row[1:] for row in rest]
+
+
+class _Replay:
+    """Plays a round of `BestOfN`."""
+
+    def __init__(self, agent: BestOfN, generator: torch.Generator | None) -> None:
+        self._agent = agent
+        self._generator = generator
+        self._plans: list[Plan] = []
+        self._time = 0
+
+    def begin(self, observation: Observation) -> None:
+        """See `Player.begin`."""
+        self._plans = self._agent.plan(observation, self._generator)
+        self._time = 0
+
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """See `Player.act`."""
+        del observation, action_masks, deterministic
+        plans = [self._plans[row] for row in rows.tolist()]
+        if any(self._time >= len(plan) for plan in plans):
+            raise ValueError(
+                f"the environment continues after {self._time} tokens, where BestOfN's own ends "
+                "the response; build it with an environment of the same lengths and stop strings"
+            )
+        self._time += 1
+        return Choice(actions=np.array([plan[self._time - 1] for plan in plans], dtype=np.int64))
+
+
+def train(run: TrainingRun) -> None:
+    """Measure the best of 2, 4, ... up to n; tokens are those of all candidates."""
+    envs, settings = run.make_envs(1, normalize=False), run.settings
+    policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
+    run.measure(0, 0, policy)
+    sizes = (2**power for power in range(1, settings.n.bit_length()) if 2**power < settings.n)
+    for n in (*sizes, settings.n):
+        shared = {"temperatures": settings.temperatures, "length_penalty": settings.length_penalty}
+        agent = BestOfN(policy, envs, n=n, **shared)
+        run.measure(n, partial(getattr, agent, "num_tokens"), agent)
+    envs.close()

@@ -1,0 +1,565 @@
+"""Learning from preferences in iterations: respond, rank, train, and respond with the result."""
+
+import hashlib
+import json
+import logging
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from tokengym.agents.errors import CheckpointError
+from tokengym.agents.learner import TrainingRun
+from tokengym.agents.losses.ranking import best_of
+from tokengym.agents.offline.collecting import (
+    Group,
+    ResponseCollector,
+    Row,
+    best_rows,
+    pair_rows,
+    prompt_order,
+)
+from tokengym.agents.offline.dpo import DPO
+from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.offline.sft import SFT
+from tokengym.agents.offline.trainer import OfflineTrainer
+from tokengym.agents.policy.policy import PlaysPolicy
+from tokengym.agents.policy.settings import Precision
+from tokengym.agents.rollouts.environments import Environments
+from tokengym.base.files import read_json, write_json
+from tokengym.base.settings import from_keywords, names_of, takes
+from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
+from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.rewards import Scorer
+from tokengym.rewards.models.loading import hash_weights
+from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset, save_dataset
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import LoraConfig
+
+logger = logging.getLogger(__name__)
+Self = TypeVar("Self", bound="IterativeLearner")
+
+RECORD = "iteration.json"
+SETTINGS = "settings.json"
+RUN = "run.json"
+MEASURED = "measured.json"
+NUM_PROBES = 4
+"""Greedy responses by which another model or scorer is told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """Figures of one iteration."""
+
+    number: int
+    """Position of the iteration, from 1."""
+    prompts: int
+    """Prompts answered."""
+    rows: int
+    """Pairs, or responses, trained on; fewer than prompts where responses tied."""
+    score: float
+    """Mean score of all responses, before learning from them; 1/2 for mean win rates."""
+    kept_score: float
+    """Mean score of the chosen ones; NaN if there were none."""
+    loss: float
+    """Mean training loss; NaN if there was nothing to learn from."""
+    tokens_sampled: int
+    """Response tokens sampled so far, all iterations."""
+    tokens_trained: int
+    """Response tokens that carried loss so far, each as often as it was passed over."""
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens processed so far: sampled, and trained on."""
+        return self.tokens_sampled + self.tokens_trained
+
+
+class IterativeLearner(PlaysPolicy, ABC):
+    """Answers prompts, keeps the responses a scorer prefers, learns from them, and repeats.
+
+    The reference stays the policy that the first iteration began with; each iteration starts from
+    the weights of the one before. With ``output_dir`` every iteration leaves a folder with its
+    data, the policy and its record, and `learn` continues after the last complete one. Each
+    iteration has a seed of its own, so a resumed run ends with the same weights.
+
+    Args:
+        env: Environment with the prompts, the rules, and the reward's scorer unless one is given.
+            It is not stepped.
+        model: Path, hub name or model; None takes the environment's bundled one.
+        scorer: Ranks the responses; None takes the environment's scorer, not normalised.
+        lora: A ``peft.LoraConfig`` to train adapters only; the reference is then the model without.
+        dtype, precision: See `tokengym.agents.offline.dpo.DPO`.
+        output_dir: Folder of the iterations; None keeps nothing.
+        max_rows: Most responses written at a time.
+        seed: Seed of prompts, sampling and shuffling.
+        device: "auto" takes a GPU if there is one.
+        settings: Fields of the learner's settings, see `tokengym.lab.learners.settings`.
+
+    Raises:
+        TypeError: if there is no setting of a name.
+        ValueError: if a value is out of range, or there is no scorer.
+    """
+
+    settings_class: ClassVar[type[IterativeSettings]] = IterativeSettings
+    data_name: ClassVar[str]
+    """Name of the file with an iteration's data."""
+    score_column: ClassVar[str]
+    """Column of that data with the scores of the responses learned from."""
+
+    def __init__(
+        self,
+        env: Environments,
+        model: str | Path | PreTrainedModel | None = None,
+        *,
+        scorer: Scorer | None = None,
+        lora: "LoraConfig | None" = None,
+        dtype: str = "auto",
+        precision: Precision = "full",
+        output_dir: str | Path | None = None,
+        max_rows: int = 256,
+        seed: int = 0,
+        device: str = "auto",
+        **settings: Any,
+    ) -> None:
+        self.settings = from_keywords(self.settings_class, settings, owner=type(self).__name__)
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.seed = seed
+        self.device = device
+        if self.settings.preference_model is not None:
+            if scorer is not None:
+                raise ValueError("pass scorer or preference_model, not both: each would rank")
+            ranker = self.settings.preference_model
+            scorer = WinRate.from_pretrained(ranker, device=device)
+        self.collector = ResponseCollector(
+            env, scorer=scorer, sampling=self.settings.sampling, max_rows=max_rows
+        )
+        if self.settings.enhancer == "disagreement" and not self.collector.scorer.disagrees:
+            raise ValueError(
+                f"enhancer='disagreement' needs a scorer with several heads, got "
+                f"{self.collector.scorer.name!r}; train a reward model with --heads 4"
+            )
+        self.policy = make_policy(
+            env, model, lora=lora, dtype=dtype, precision=precision, seed=seed, device=device
+        )
+        self.history: list[Iteration] = []
+        """Figures of each iteration."""
+        self._older = self._weights()
+
+    def __init_subclass__(cls) -> None:
+        """Show the learner's settings in its signature."""
+        super().__init_subclass__()
+        shown = takes(cls.settings_class)(partial(IterativeLearner.__init__, None))  # type: ignore[arg-type]
+        cls.__signature__ = shown.__signature__  # type: ignore[attr-defined]
+
+    @property
+    def tokens_sampled(self) -> int:
+        """Response tokens sampled so far."""
+        return self.history[-1].tokens_sampled if self.history else 0
+
+    @property
+    def tokens_trained(self) -> int:
+        """Response tokens that carried loss so far."""
+        return self.history[-1].tokens_trained if self.history else 0
+
+    def learn(
+        self: Self, iterations: int = 3, callback: Callable[[Self, Iteration], None] | None = None
+    ) -> Self:
+        """Continue until that many iterations are complete, those of an earlier run included.
+
+        Args:
+            iterations: Iterations in all.
+            callback: Called after each iteration made by this call.
+
+        Returns:
+            The agent itself.
+
+        Raises:
+            CheckpointError: if ``output_dir`` holds iterations of other settings.
+        """
+        self.resume(iterations)
+        while len(self.history) < iterations:
+            iteration = self.iterate()
+            if callback is not None:
+                callback(self, iteration)
+        return self
+
+    def iterate(self) -> Iteration:
+        """Respond, rank and learn once."""
+        number, count = len(self.history) + 1, self.settings.prompts_per_iteration
+        folder = None if self.output_dir is None else _folder(self.output_dir, number)
+        prompts = prompt_order(
+            len(self.collector.prompts), count, seed=self.seed, skip=(number - 1) * count
+        )
+        before = self.collector.num_tokens
+        groups = self.respond(prompts, self._seed_of(number, 0))
+        sampled = self.collector.num_tokens - before
+        rows = self.choose(groups, prompts)
+        if folder is not None:
+            save_dataset(self.make_dataset(rows), folder / f"{self.data_name}.jsonl")
+        loss, trained = float("nan"), 0
+        self._older = self._weights()
+        if rows:
+            loss, trained = self.improve(rows, self._seed_of(number, 1))
+        else:
+            logger.warning("iteration %d: all responses tie, nothing was learned", number)
+        scores = [float(episode.score or 0.0) for group in groups for episode in group]
+        kept = [row[self.score_column] for row in rows]
+        iteration = Iteration(
+            number=number,
+            prompts=len(prompts),
+            rows=len(rows),
+            score=float(np.mean(scores)),
+            kept_score=float(np.mean(kept)) if kept else float("nan"),
+            loss=loss,
+            tokens_sampled=self.tokens_sampled + sampled,
+            tokens_trained=self.tokens_trained + trained,
+        )
+        self.history.append(iteration)
+        if folder is not None:
+            self.save(folder / "agent")
+            write_json(folder / RECORD, asdict(iteration))
+        return iteration
+
+    def respond(self, prompts: Sequence[int], seed: int) -> list[Group]:
+        """Return the scored responses to each prompt, half of them by the enhancer, if any."""
+        settings, collector = self.settings, self.collector
+        if settings.enhancer == "temperatures":
+            return collector.collect(self.policy, prompts, seed=seed)
+        generator, half = torch.Generator().manual_seed(seed), settings.sampling.n // 2
+        main = collector.write(self.policy, prompts, generator, n=half)
+        if settings.enhancer == "checkpoint":
+            now = self._weights()
+            self._set_weights(self._older)
+            other = collector.write(self.policy, prompts, generator, n=half)
+            self._set_weights(now)
+        else:
+            other = self._best_candidates(prompts, generator, half)
+        return collector.score([a + b for a, b in zip(main, other, strict=True)])
+
+    def _best_candidates(
+        self, prompts: Sequence[int], generator: torch.Generator, count: int
+    ) -> list[Group]:
+        """Return responses to each prompt, of which each is the best of several candidates.
+
+        By "disagreement", each is the one that the scorer is least sure of. RLHF Workflow's
+        enhancer (section 3.2) maximises uncertainty within a distance of the policy; here the
+        heads' standard deviation is the uncertainty, of each response by itself, and best-of-n's
+        KL the distance.
+        """
+        size, unsure = self.settings.enhancer_candidates, self.settings.enhancer == "disagreement"
+        drawn = self.collector.write(self.policy, prompts, generator, n=count * size)
+        sets = [group[k : k + size] for group in drawn for k in range(0, len(group), size)]
+        penalty = 0.0 if unsure else self.settings.sampling.length_penalty
+        best = [
+            scored[
+                best_of(
+                    [e.score_parts["disagreement"] if unsure else e.score or 0.0 for e in scored],
+                    [episode.response for episode in scored],
+                    length_penalty=penalty,
+                )
+            ]
+            for scored in self.collector.score(sets)
+        ]
+        return [tuple(best[k : k + count]) for k in range(0, len(best), count)]
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the weights that learn, where the enhancer needs it."""
+        if self.settings.enhancer != "checkpoint":
+            return {}
+        named = self.policy.language_model.named_parameters()
+        return {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}
+
+    def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.policy.language_model.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
+
+    @abstractmethod
+    def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
+        """Return the rows to learn from, out of the scored responses to each prompt."""
+
+    @staticmethod
+    @abstractmethod
+    def make_dataset(rows: Sequence[Row]) -> "Dataset":
+        """Return rows as a data set."""
+
+    @abstractmethod
+    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> OfflineTrainer:
+        """Return the trainer of an iteration, which also writes the policy to a folder.
+
+        Args:
+            rows: The data set; None to learn nothing.
+            arguments: Further ones of `DPO` or `SFT`.
+        """
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return the arguments that `DPO` and `SFT` share in every iteration."""
+        return {
+            "tokenizer": self.collector.chosen.tokenizer,
+            "temperature": self.policy.temperature,
+            "device": self.device,
+        }
+
+    def improve(self, rows: Sequence[Row], seed: int) -> tuple[float, int]:
+        """Train the policy.
+
+        Returns:
+            The mean loss, and the response tokens that carried it.
+        """
+        arguments = self.settings.tuning.trainer_arguments(len(rows))
+        trainer = self.trainer(self.make_dataset(rows), seed=seed, **arguments)
+        result = trainer.train()
+        return float(result.training_loss), trainer.num_response_tokens
+
+    # --- folders ----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy and its reference, as the trainer of its iterations would.
+
+        Args:
+            path: The folder; ``DPO.load`` or ``SFT.load`` reads it, and `tokengym evaluate`.
+        """
+        self.trainer().save(path)
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what decides the numbers of every iteration, as plain data.
+
+        ``probe`` holds the scores of a few greedy responses of the policy as it is now, and
+        ``prompts`` and ``model`` are hashes.
+        """
+        prompts = [(p.text, p.reference, p.query_type) for p in self.collector.prompts]
+        probes = [index % len(self.collector.prompts) for index in range(NUM_PROBES)]
+        return {
+            "algorithm": type(self).__name__,
+            "seed": self.seed,
+            **_plain(asdict(self.settings)),
+            "environment": _plain(asdict(self.collector.chosen.settings)),
+            "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(),
+            "model": hash_weights(self.policy.language_model),
+            "scorer": getattr(self.collector.scorer, "name", type(self.collector.scorer).__name__),
+            "probe": self.collector.probe(self.policy, probes),
+        }
+
+    def resume(self, iterations: int) -> None:
+        """Restore the complete iterations of ``output_dir``, or claim an empty one for this run.
+
+        Args:
+            iterations: Most iterations to restore.
+
+        Raises:
+            CheckpointError: if the folder holds iterations of another configuration, or a record
+                is damaged.
+        """
+        if self.output_dir is None or self.history:
+            return
+        claim(self.output_dir / SETTINGS, self.configuration())
+        while len(self.history) < iterations:
+            record = _folder(self.output_dir, len(self.history) + 1) / RECORD
+            if not record.exists():
+                break
+            self.history.append(_read_iteration(record))
+        if len(self.history) > 1:
+            self.restore(len(self.history) - 1)
+        if self.history:
+            self._older = self._weights()
+            self.restore(len(self.history))
+
+    def restore(self, number: int) -> None:
+        """Give the policy the weights it had after an iteration of ``output_dir``."""
+        assert self.output_dir is not None
+        path = _folder(self.output_dir, number) / "agent"
+        loaded = type(self.trainer()).load(path).policy.language_model
+        self.policy.language_model.load_state_dict(loaded.state_dict())
+
+    def _seed_of(self, iteration: int, use: int) -> int:
+        """Return the seed of one use in one iteration."""
+        return int(np.random.SeedSequence([self.seed, iteration, use]).generate_state(1)[0] >> 1)
+
+
+def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
+    """Train a learner in iterations, and measure it before the first and after each.
+
+    The points of an earlier run are restored with its iterations, so that a resumed curve equals
+    an uninterrupted one.
+
+    Raises:
+        CheckpointError: if the run's folder holds iterations of another configuration.
+    """
+    folder = None if run.folder is None else run.folder / "iterations"
+    if folder is not None:
+        claim(folder / RUN, run.configuration)
+    envs = run.make_envs(1, normalize=False)
+    settings = run.settings.learner
+    agent = learner(
+        envs,
+        **run.policy_kwargs(),
+        **{name: getattr(settings, name) for name in names_of(type(settings))},
+        output_dir=folder,
+        seed=run.seed,
+        device=run.training.device,
+    )
+
+    def measure(agent: Self, number: int, tokens: int) -> None:
+        run.measure(number, tokens, agent)
+        if folder is not None:
+            write_json(_folder(folder, number) / MEASURED, run.state())
+
+    budget = run.training.tokens
+    iterations = run.settings.iterations if budget is None else sys.maxsize
+    measured = -1 if folder is None else _last_measured(folder, iterations)
+    if folder is not None and measured >= 0:
+        run.restore(read_json(_folder(folder, measured) / MEASURED))
+    else:
+        measure(agent, 0, 0)
+        measured = 0
+    agent.resume(iterations)
+    for iteration in agent.history[measured:]:  # made, but stopped before they were measured
+        agent.restore(iteration.number)
+        measure(agent, iteration.number, iteration.tokens)
+    while len(agent.history) < iterations:
+        if budget is not None and agent.history and agent.history[-1].tokens >= budget:
+            break
+        made = agent.iterate()
+        measure(agent, made.number, made.tokens)
+    envs.close()
+    return agent
+
+
+def _last_measured(folder: Path, limit: int) -> int:
+    """Return the last iteration that an earlier run measured, 0 before the first; -1: none."""
+    number = -1
+    while number < limit and (_folder(folder, number + 1) / MEASURED).exists():
+        number += 1
+    return number
+
+
+def claim(file: Path, ours: Mapping[str, Any]) -> None:
+    """Write a folder's configuration, or refuse the folder if it has another one.
+
+    Raises:
+        CheckpointError: naming the differences.
+    """
+    ours = _plain(ours)
+    if not file.exists():
+        if any(file.parent.glob("iteration-*/" + RECORD)):
+            raise CheckpointError(
+                f"{file.parent} holds iterations without {file.name}, so what they belong to is "
+                "unknown; name another output_dir"
+            )
+        write_json(file, ours)
+        return
+    theirs = read_json(file)
+    if not isinstance(theirs, Mapping):
+        raise CheckpointError(f"{file} is damaged; delete {file.parent} and run again")
+    differ = [name for name in {**ours, **theirs} if not _same(theirs.get(name), ours.get(name))]
+    if differ:
+        said = "; ".join(f"{n} = {theirs.get(n)}, here it is {ours.get(n)}" for n in differ)
+        raise CheckpointError(
+            f"{file.parent} holds iterations with {said}; name another output_dir"
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two plain values are equal; numbers up to rounding."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4)
+    return bool(one == other)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _read_iteration(file: Path) -> Iteration:
+    """Return the record of an iteration."""
+    record: Any = read_json(file)
+    try:
+        values: dict[str, Any] = {
+            name: float("nan") if value is None else value for name, value in record.items()
+        }
+        return Iteration(**values)
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} is damaged ({error}); delete {file.parent} and run again"
+        ) from None
+
+
+def _folder(output_dir: Path, number: int) -> Path:
+    return output_dir / f"iteration-{number:03d}"
+
+
+class OnlineDPO(IterativeLearner):
+    """Online iterative DPO: pairs from the current policy, ranked by a scorer.
+
+    Each iteration draws n responses to every prompt, half by the main agent at temperature 1.0 and
+    half by the enhancer, the same policy at 0.7, pairs the best with the worst, drops ties and
+    identical texts, and continues `DPO` from the policy's weights. The reference is the policy that
+    the first iteration began with, throughout.
+
+    See `IterativeLearner` for the arguments, and `OnlineDPOSettings` for the settings among them.
+
+    Source: Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863, section 3; three iterations there.
+    """
+
+    settings: OnlineDPOSettings
+    settings_class = OnlineDPOSettings
+    data_name: ClassVar[str] = "pairs"
+    score_column: ClassVar[str] = "chosen_score"
+    make_dataset = staticmethod(pairs_dataset)
+
+    def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
+        """Return the best response to each prompt, paired with the worst."""
+        return pair_rows(groups, self.settings.sampling, prompts)
+
+    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> DPO:
+        """Return the `DPO` of an iteration; see `IterativeLearner.trainer`."""
+        loss = self.settings.loss
+        return DPO(self.policy, rows, loss=loss, **self.trainer_arguments(), **arguments)
+
+
+def train_online_dpo(run: TrainingRun) -> OnlineDPO:
+    """Train `OnlineDPO`; see `train_iterations`."""
+    return train_iterations(run, OnlineDPO)
+
+
+class RAFT(IterativeLearner):
+    """Draws n responses to every prompt, trains on the best by a scorer with `SFT`, and repeats.
+
+    See `IterativeLearner` for the arguments, and `RAFTSettings` for the settings among them.
+    Nothing pulls the policy towards the reference, which only serves to measure the distance.
+
+    Source: Dong et al. 2023, "RAFT", arXiv:2304.06767, algorithm 1; the rule is that of rejection
+        sampling in Llama 2, arXiv:2307.09288, section 3.2.3.
+    """
+
+    settings_class = RAFTSettings
+    data_name: ClassVar[str] = "best"
+    score_column: ClassVar[str] = "score"
+    make_dataset = staticmethod(responses_dataset)
+
+    def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
+        """Return the best response to each prompt."""
+        return best_rows(groups, self.settings.sampling, prompts)
+
+    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> SFT:
+        """Return the `SFT` of an iteration; see `IterativeLearner.trainer`."""
+        return SFT(self.policy, rows, **self.trainer_arguments(), **arguments)
+
+
+def train_raft(run: TrainingRun) -> RAFT:
+    """Train `RAFT`; see `train_iterations`."""
+    return train_iterations(run, RAFT)

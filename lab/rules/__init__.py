@@ -1,0 +1,1 @@
+"""Credit rules of the laboratory, one file per rule."""

@@ -1,0 +1,1 @@
+"""Scorers of the laboratory, one file per scorer."""

@@ -1,0 +1,1 @@
+"""Declarations of the laboratory's tasks, one file per task."""

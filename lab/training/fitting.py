@@ -1,0 +1,351 @@
+"""The training loop of every kind: ``transformers.Trainer``, interrupted and resumed."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from tokengym.base.device import use_device
+from tokengym.base.errors import StorageError
+from tokengym.base.files import content_hash, read_hashed, write_hashed, writing
+from tokengym.base.settings import check_count, check_number
+from tokengym.envs.settings import TextSettings
+from tokengym.lab.training.readers import PairReader, Sequences
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.maths.pairwise import bradley_terry_loss
+from tokengym.rewards.models.loading import PaddingSide, padded_batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardTraining(TextSettings):
+    """Training of a reward or preference model. Defaults: Dong et al. 2024, arXiv:2405.07863.
+
+    Pairs that stay too long without a prompt are left out under ``overlong="left"`` as well. In the
+    chat template a written-out dialogue is taken apart into its turns.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    learning_rate: float = 2e-6
+    """Peak learning rate of AdamW; cosine decay. Tiny models and adapters want 1e-4 to 1e-3."""
+    epochs: float = 1.0
+    """Passes over the pairs; more than one overfits in the paper."""
+    batch_size: int = 512
+    """Pairs per optimiser step."""
+    micro_batch_size: int = 16
+    """Pairs per forward pass; the rest of a batch is accumulated."""
+    warmup: float = 0.03
+    """Share of the steps with a rising learning rate."""
+    weight_decay: float = 0.0
+    """Weight decay of AdamW."""
+    label_smoothing: float = 0.0
+    """Share of the pairs taken to be in the wrong order, in [0, 0.5); keeps a model that has seen
+    few pairs, or noisy ones, from growing too sure."""
+    max_tokens: int = 512
+    """Longest text, prompt included; less where the model reads less."""
+    append_eos: bool = True
+    """Whether a reward model's texts end with EOS, as responses that were finished do."""
+    head_only: bool = False
+    """Whether the linear layer of a reward or process model learns alone, the body frozen."""
+    heads: int = 1
+    """Linear layers of a reward model on one body, each with a bootstrap of the pairs of its own.
+    The score is their mean; how far they disagree says how little is known of a response."""
+    seed: int = 0
+    """Seed of new weights, the order of pairs, and dropout."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints: the most work that an interruption loses."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = ("learning_rate", "epochs", "batch_size", "micro_batch_size", "max_tokens")
+        check_number(self, *sizes, above=0.0)
+        check_count(self, "heads")
+        check_number(self, "warmup", least=0.0, below=1.0, hint="it is a share of the steps")
+        check_number(self, "label_smoothing", least=0.0, below=0.5)
+        check_number(self, "checkpoint_seconds", least=0.0)
+
+    def what_counts(self) -> dict[str, Any]:
+        """Return the settings that the result depends on."""
+        return {name: value for name, value in asdict(self).items() if name != "checkpoint_seconds"}
+
+
+def let_learn(model: PreTrainedModel, training: RewardTraining) -> None:
+    """Let a classifier's weights learn: all of them, or those of its head alone."""
+    body = f"{model.base_model_prefix}."
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not (training.head_only and name.startswith(body)))
+
+
+Report = Callable[[int, int, float], None]
+"""Called after each optimiser step with the steps done, all of them, and the batch's loss, nats."""
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+WEIGHTS = "trained.safetensors"
+
+
+class Row(NamedTuple):
+    """One pair of the training data."""
+
+    sequences: Sequences
+    """Two texts or questions; an empty one is no text, and scores 0."""
+    margin: float
+    """Amount by which the difference should exceed 0, reward units."""
+    weights: tuple[float, ...] = (1.0,)
+    """How often the pair counts, to each head."""
+
+
+def bootstrap(num_rows: int, heads: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each head draws each row with replacement, (rows, heads).
+
+    One head takes each row once. Of several each learns from as many draws as there are rows.
+
+    Source: Osband et al. 2016, "Bootstrapped DQN", arXiv:1602.04621.
+    """
+    if heads == 1:
+        return np.ones((num_rows, 1))
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=heads).T.astype(float)
+
+
+def fit(
+    module: torch.nn.Module,
+    rows: Sequence[T],
+    collate: Callable[[Sequence[T]], dict[str, Tensor]],
+    training: RewardTraining,
+    *,
+    device: torch.device,
+    folder: Path,
+    report: Report | None = None,
+) -> list[float]:
+    """Train in place and return the loss of each step, nats.
+
+    Args:
+        module: Returns the ``loss`` of a batch; what of it learns is stored.
+        rows: The rows to learn from.
+        collate: Makes the module's arguments of some of the rows.
+        training: The settings.
+        device: Device that trains, where the module is.
+        folder: Folder of checkpoints; training resumes from the last complete one in it.
+        report: Called after each step.
+
+    Raises:
+        RewardError: if the loss is no longer finite.
+    """
+    micro = min(training.micro_batch_size, training.batch_size, len(rows))
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=max(round(training.batch_size / micro), 1),
+        num_train_epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        seed=training.seed,
+        use_cpu=device.type == "cpu",
+        save_strategy="no",  # the callback below says when
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    use_device(arguments, device)
+    trainer = _RewardTrainer(
+        model=module,
+        args=arguments,
+        train_dataset=rows,  # a list serves
+        data_collator=collate,
+        callbacks=[_Progress(training.checkpoint_seconds, report)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    last = _last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+
+
+class PairModule(torch.nn.Module):
+    """Module that the trainer trains: a batch of pairs in, the loss out."""
+
+    def __init__(
+        self, trained: torch.nn.Module, reader: PairReader, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.trained = trained
+        self.label_smoothing = label_smoothing
+        self._read = reader  # no module: it is not a second owner of the parameters
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        margin: Tensor,
+        weights: Tensor,
+        places: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return the loss of rows first, first, ..., second, second, ... of each pair.
+
+        Args:
+            input_ids: (texts, time), as the next two; texts of no tokens are left out.
+            attention_mask: True where a token is.
+            position_ids: From 0.
+            margin: (pairs,).
+            weights: (pairs, heads).
+            places: (texts,) where of the 2 * pairs each stands.
+        """
+        judged = self._read.judgements(input_ids, attention_mask, position_ids)
+        values = judged.new_zeros(len(judged), 2 * len(margin))
+        values[:, places] = judged
+        first, second = values.chunk(2, dim=1)
+        differences = self._read.differences(first, second)
+        zeros = torch.zeros_like(differences)
+        losses = bradley_terry_loss(
+            differences,
+            zeros,
+            margin.expand_as(differences),
+            label_smoothing=self.label_smoothing,
+        )
+        loss = (weights.T * losses).mean()
+        if not torch.isfinite(loss):
+            raise RewardError(
+                f"the loss of the pairs is {loss.item()}; lower learning_rate, or train in float32"
+            )
+        return {"loss": loss, "values": values.detach()}
+
+
+class Collator:
+    """Pads rows into one batch, all first sequences before all second ones.
+
+    Args:
+        padding_side: Where sequences are padded.
+    """
+
+    def __init__(self, padding_side: PaddingSide) -> None:
+        self.padding_side = padding_side
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Return the arguments of `PairModule.forward`."""
+        everything = [row.sequences[index] for index in (0, 1) for row in rows]
+        places = [index for index, ids in enumerate(everything) if ids]
+        sequences = [everything[index] for index in places]
+        return {
+            **padded(sequences, self.padding_side),
+            "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
+            "places": torch.tensor(places),
+            "weights": torch.tensor([row.weights for row in rows], dtype=torch.float32),
+        }
+
+
+def padded(
+    sequences: Sequence[Sequence[int]], padding_side: PaddingSide = "right"
+) -> dict[str, Tensor]:
+    """Return ids, attention mask and positions of sequences as one batch, in their order."""
+    (batch,) = padded_batches(sequences, batch_size=len(sequences), padding_side=padding_side)
+    back = np.argsort(batch.indices)
+    return {
+        "input_ids": torch.from_numpy(batch.input_ids[back]),
+        "attention_mask": torch.from_numpy(batch.attention_mask[back]),
+        "position_ids": torch.from_numpy(batch.position_ids[back]),
+    }
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that is as it was written; None if there is none."""
+    by_step = {int(path.stem.rpartition("-")[2]): path for path in folder.glob("checkpoint-*.json")}
+    for _, path in sorted(by_step.items(), reverse=True):
+        with suppress(ValueError, OSError):
+            if read_hashed(path)["contents"] == content_hash(path.with_suffix("")):
+                return path.with_suffix("")
+    return None
+
+
+class _RewardTrainer(Trainer):
+    """Saves only the trained weights: adapters without their base, tied weights once.
+
+    Training continues without a checkpoint that cannot be written.
+    """
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir))
+        made = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            with writing(folder):
+                super()._save_checkpoint(model, trial)
+                write_hashed(made.with_suffix(".json"), {"contents": content_hash(made)})
+        except StorageError as error:
+            _LOG.warning("no checkpoint at step %d: %s", self.state.global_step, error)
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        del state_dict
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().cpu() for name, value in self._trained().items()}
+        save_file(weights, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        del model
+        stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in self._trained().items():
+                parameter.copy_(stored[name])
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        module = self.accelerator.unwrap_model(self.model)
+        return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
+class _Progress(TrainerCallback):
+    """Reports progress, and asks for checkpoints by the clock."""
+
+    def __init__(self, seconds: float, report: Report | None) -> None:
+        self.seconds = seconds
+        self.report = report
+        self.saved = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if time.monotonic() - self.saved >= self.seconds:
+            control.should_save = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.report is not None and logs is not None and "loss" in logs:
+            self.report(state.global_step, state.max_steps, float(logs["loss"]))
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.saved = time.monotonic()

@@ -1,0 +1,482 @@
+"""Training reward and preference models: pairs in, a stored and measured model out."""
+
+import copy
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from tokengym.base.device import select_device
+from tokengym.base.errors import PretrainedError
+from tokengym.base.pretrained import from_pretrained
+from tokengym.lab.scorers.preference_model import (
+    ANSWERS,
+    TEMPLATE,
+    check_template,
+    missing_tokens,
+    store_format,
+)
+from tokengym.lab.training.fitting import (
+    Collator,
+    PairModule,
+    Report,
+    RewardTraining,
+    Row,
+    bootstrap,
+    fit,
+    let_learn,
+)
+from tokengym.lab.training.readers import PairReader, PreferenceReader, RewardReader, Sequences
+from tokengym.lab.training.results import (
+    TrainedReward,
+    Workplace,
+    accuracy_again,
+    fingerprint,
+    measure_pairs,
+    measured,
+)
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.models.classifier import store_heads
+from tokengym.rewards.models.loading import hash_weights, load_tokenizer, longest_input, quiet
+from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
+from tokengym.rewards.pairs.read import TableSource
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Starting point of a training."""
+
+    kind: str
+    """"reward" or "preference"."""
+    source: str
+    """Origin of the model, for messages and the record."""
+    model: "PreTrainedModel"
+    """The model that is trained."""
+    tokenizer: "PreTrainedTokenizerBase"
+    """Its own."""
+    make_reader: "Callable[[PreTrainedModel], PairReader]"
+    """Reads pairs with the model, or with the same one after adapters were put in."""
+    lora: "LoraConfig | None"
+    """Settings of the adapters, if any."""
+    merge: bool = True
+    """Whether adapters are added to the model's weights before it is stored."""
+    format: Mapping[str, Any] = field(default_factory=dict)
+    """Everything else that the training depends on."""
+
+
+class Side(NamedTuple):
+    """Pairs that the model can read, with their ids."""
+
+    pairs: PreferencePairs
+    sequences: list[Sequences]
+
+
+def _train_on_pairs(
+    start: Start,
+    pairs: TableSource,
+    *,
+    output_dir: str | Path,
+    held_out: float | TableSource,
+    training: RewardTraining,
+    report: Report | None,
+) -> TrainedReward:
+    """Train, measure on held-out pairs, and store; see `train_reward_model`."""
+    train_pairs, test_pairs = divide(pairs, held_out)
+    reader = start.make_reader(start.model)
+    train, test = (
+        encode_side(side, reader, start.tokenizer, training) for side in (train_pairs, test_pairs)
+    )
+    skipped = Counter(train.pairs.skip_counts()) + Counter(test.pairs.skip_counts())
+    workplace = Workplace(
+        output_dir,
+        {
+            "kind": start.kind,
+            "model": start.source,
+            "weights": hash_weights(start.model),
+            **{
+                name: fingerprint((p.prompt, p.chosen, p.rejected, p.margin) for p in side.pairs)
+                for name, side in (("pairs", train), ("held_out", test))
+            },
+            "lora": None if start.lora is None else start.lora.to_dict(),
+            "merge": start.merge,
+            **start.format,
+            **training.what_counts(),
+        },
+    )
+    with workplace.begun():
+        model, losses = _fit(start, reader, train, training, workplace, report)
+        reader = start.make_reader(model if start.merge else model.get_base_model())
+        metrics = measure_pairs(
+            reader, test.pairs, test.sequences, batch_size=training.micro_batch_size
+        )
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = start.tokenizer.pad_token_id
+        model.eval()
+        trained = TrainedReward(
+            path=workplace.result,
+            metrics=metrics,
+            train_loss=sum(losses) / len(losses),
+            train_accuracy=accuracy_again(
+                reader, train.sequences, batch_size=training.micro_batch_size
+            ),
+            pairs=len(train.pairs),
+            skipped=dict(skipped),
+        )
+        workplace.store(model, start.tokenizer, measured(trained, losses))
+    _LOG.info("%s model in %s: %s", start.kind, workplace.result, metrics)
+    return trained
+
+
+def divide(
+    pairs: TableSource, held_out: float | TableSource
+) -> tuple[PreferencePairs, PreferencePairs]:
+    """Return the pairs to train on, and those held out.
+
+    Raises:
+        DatasetError: if they cannot be read, or one side is empty.
+    """
+    everything = read_pairs(pairs)
+    if not isinstance(held_out, (int, float)):
+        return everything, read_pairs(held_out)
+    train, test = split_pairs(everything, held_out)
+    return everything.select(train), replace(everything.select(test), skipped=())
+
+
+def encode_side(
+    pairs: PreferencePairs,
+    reader: PairReader,
+    tokenizer: "PreTrainedTokenizerBase",
+    training: RewardTraining,
+) -> Side:
+    """Return the pairs that the model can read, with their ids.
+
+    Args:
+        pairs: To train on, or held out.
+        reader: Says what of them is read.
+        tokenizer: The model's.
+        training: Says how long texts may be, and what happens to longer ones.
+
+    Raises:
+        DatasetError: if a text is too long and may not be.
+    """
+    limit = min(training.max_tokens, longest_input(reader.model) or training.max_tokens)
+    sequences = reader.encode(pairs, tokenizer)
+    overlong = training.overlong
+    if overlong == "left":
+        places = reader.spare(pairs, tokenizer)
+        sequences = [
+            (cut_prompt(first, prompt_span, limit), cut_prompt(second, prompt_span, limit))
+            for (first, second), prompt_span in zip(sequences, places, strict=True)
+        ]
+        overlong = "drop"  # what is too long even without its prompt
+    lengths = [max(map(len, both)) for both in sequences]
+    fitting = limit_lengths(pairs, lengths, max_tokens=limit, overlong=overlong)
+    kept = set(fitting.rows)
+    chosen = [ids for row, ids in zip(pairs.rows, sequences, strict=True) if row in kept]
+    return Side(pairs=fitting, sequences=chosen)
+
+
+def cut_prompt(ids: list[int], prompt_span: tuple[int, int], limit: int) -> list[int]:
+    """Return a text without as much of its prompt's beginning as is too much.
+
+    Args:
+        ids: The whole text.
+        prompt_span: Where the prompt stands, (first token, past its last).
+        limit: Most tokens; a text whose rest is longer stays longer.
+
+    Example:
+        >>> cut_prompt([9, 1, 2, 3, 8], (1, 4), 3)
+        [9, 3, 8]
+    """
+    start, stop = prompt_span
+    excess = min(max(len(ids) - limit, 0), stop - start)
+    return [*ids[:start], *ids[start + excess :]]
+
+
+def load_start(
+    model: Any, auto_class: Any, seed: int, *, device: str, dtype: str, **options: Any
+) -> "PreTrainedModel":
+    """Return the model to start from; weights that it lacks, such as a head, are drawn anew."""
+    if not isinstance(model, (str, Path)):
+        return model
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        try:
+            precision = "float32" if dtype == "auto" else dtype
+            network = from_pretrained(auto_class, model, dtype=precision, **options)
+        except PretrainedError as error:
+            raise RewardError(str(error)) from error
+    return network.to(select_device(device))
+
+
+def tokenizer_of(
+    model: "str | Path | PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None"
+) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer that was given, or the one beside the model.
+
+    Args:
+        model: A folder, a hub name, or the model itself.
+        tokenizer: What was given.
+
+    Raises:
+        RewardError: if there is neither.
+    """
+    if tokenizer is None and isinstance(model, (str, Path)):
+        tokenizer = load_tokenizer(model)
+    if tokenizer is None:
+        raise RewardError("the model needs its tokenizer; pass tokenizer=")
+    return tokenizer
+
+
+def _fit(
+    start: Start,
+    reader: PairReader,
+    side: Side,
+    training: RewardTraining,
+    workplace: Workplace,
+    report: Report | None,
+) -> tuple[Any, list[float]]:
+    """Return the trained model, adapters merged if they are to be, and the loss of each step."""
+    weights = bootstrap(len(side.sequences), training.heads, training.seed).tolist()
+    rows = [
+        Row(sequences=sequences, margin=pair.margin or 0.0, weights=tuple(row))
+        for pair, sequences, row in zip(side.pairs, side.sequences, weights, strict=True)
+    ]
+
+    def trained(module: torch.nn.Module, reader: PairReader) -> list[float]:
+        return fit(
+            PairModule(module, reader, training.label_smoothing),
+            rows,
+            Collator(reader.padding_side),
+            training,
+            device=reader.model.device,
+            folder=workplace.checkpoints,
+            report=report,
+        )
+
+    if start.lora is None:
+        let_learn(start.model, training)
+        return start.model, trained(start.model, reader)
+    from peft import get_peft_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        adapted: Any = get_peft_model(start.model, start.lora)
+    # The layers are replaced inside the model, so the reader of the base reads the adapters too.
+    losses = trained(adapted, start.make_reader(adapted.get_base_model()))
+    return (adapted.merge_and_unload() if start.merge else adapted), losses
+
+
+# --- reward models --------------------------------------------------------------------------------
+
+
+def train_reward_model(
+    model: "str | Path | PreTrainedModel",
+    pairs: TableSource,
+    *,
+    output_dir: str | Path,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    held_out: float | TableSource = 0.1,
+    lora: "LoraConfig | None" = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    merge: bool = True,
+    training: RewardTraining | None = None,
+    report: Report | None = None,
+) -> TrainedReward:
+    """Train a reward model on preference pairs, measure it on held-out pairs, and store it.
+
+    loss = -log sigmoid(R(x, y_w) - R(x, y_l) - margin), R the one logit at the text's last token
+
+    A training that was stopped resumes from its last checkpoint when it is called again with the
+    same arguments; the result is the same, number for number.
+
+    Args:
+        model: Where it starts from: the folder or name of a causal language model, an encoder of
+            BERT's line or a classifier, or a classifier with one logit, which is trained in place.
+            A missing head is initialised, and so are those of ``training.heads``.
+        pairs: From `read_pairs`, or what that reads with its defaults.
+        output_dir: Where the model, its tokenizer and ``measures.json`` are stored, whole or not
+            at all; ``<output_dir>.unfinished`` holds the checkpoints until then.
+        tokenizer: The model's; None loads the one beside it.
+        held_out: Share of the prompts whose pairs are held out, or other pairs.
+        lora: Trains adapters of this configuration and the head.
+        device: Device that trains; "auto" takes a GPU if there is one.
+        dtype: Precision of the weights; "auto" is float32. Small steps vanish in bfloat16.
+        merge: Adds them to the model's weights before storing. False stores adapters and head
+            alone, which ``RewardModel.from_pretrained(..., backbone=)`` puts on a backbone.
+        training: How; see `RewardTraining`.
+        report: Called after each step with the steps done, all of them, and the loss.
+
+    Raises:
+        RewardError: if there is no tokenizer, the loss is no longer finite, the folder is in use,
+            or there are no adapters that could stay unmerged.
+        ScorerError: if the model has no head for one score.
+        DatasetError: if the pairs cannot be read, or a text is too long.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    if lora is None and not merge:
+        raise RewardError("merge = False stores adapters alone; pass lora=LoraConfig(...)")
+    training = training or RewardTraining()
+    if training.heads > 1 and not merge:
+        raise RewardError(f"merge = False stores one head, got heads={training.heads}; merge them")
+    if training.head_only and lora is not None:
+        raise RewardError("head_only=True trains no adapters; leave lora or head_only out")
+    network = load_start(
+        model,
+        AutoModelForSequenceClassification,
+        training.seed,
+        device=device,
+        dtype=dtype,
+        num_labels=training.heads,
+    )
+    if network.config.num_labels != training.heads:
+        raise RewardError(
+            f"heads={training.heads}, but {type(network).__name__} has {network.config.num_labels} "
+            "logits; pass its folder, or a model with num_labels of that many"
+        )
+    if training.heads > 1:
+        store_heads(network)
+    start = Start(
+        kind="reward",
+        source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
+        model=network,
+        tokenizer=tokenizer_of(model, tokenizer),
+        make_reader=lambda base: RewardReader(
+            base, append_eos=training.append_eos, chat_template=training.chat_template
+        ),
+        lora=None if lora is None else replace(lora, task_type="SEQ_CLS"),
+        merge=merge,
+        format={} if dtype == "auto" else {"dtype": dtype},
+    )
+    return _train_on_pairs(
+        start, pairs, output_dir=output_dir, held_out=held_out, training=training, report=report
+    )
+
+
+# --- preference models ----------------------------------------------------------------------------
+
+
+def train_preference_model(
+    model: "str | Path | PreTrainedModel",
+    pairs: TableSource,
+    *,
+    output_dir: str | Path,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    held_out: float | TableSource = 0.1,
+    lora: "LoraConfig | None" = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    training: RewardTraining | None = None,
+    template: str = TEMPLATE,
+    answers: tuple[str, str] = ANSWERS,
+    report: Report | None = None,
+) -> TrainedReward:
+    """Train a pairwise preference model, measure it on held-out pairs, and store it.
+
+    The model reads the prompt and two responses and answers with one token. Each pair is asked in
+    both orders, and each answer has the loss
+
+    -log sigmoid(logit of the right answer - logit of the other - margin)
+
+    which is the cross-entropy over the two answers, the only logits that `PreferenceModel` reads.
+    The template and the answers are stored in the model's configuration, where that scorer finds
+    them. What the tokenizer does not know of them is added to it, with a new row in the
+    embeddings; a tokenizer of bytes or pieces knows them all.
+
+    Args:
+        model: Where it starts from: the folder or hub name of a causal language model, or the
+            model itself, which is trained in place.
+        pairs: From `read_pairs`, or what that reads with its defaults.
+        output_dir: This and the next six as for `train_reward_model`.
+        tokenizer: The model's.
+        held_out: Share of the prompts, or other pairs.
+        lora: Adapters, which are merged before storing.
+        device: Device that trains.
+        dtype: Precision of the weights.
+        training: ``append_eos`` and ``chat_template`` are of reward models.
+        template: The question, with ``{context}``, ``{a}`` and ``{b}``.
+        answers: What stands for the first and the second response; one token each.
+        report: Called after each step with the steps done, all of them, and the loss.
+
+    Raises:
+        RewardError: as for `train_reward_model`.
+        ScorerError: if the template lacks a field.
+        TokenizerError: if the answers are one token.
+        DatasetError: if the pairs cannot be read, or a question is too long.
+
+    Source: Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863, section 2.3.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_template(template)
+    training = training or RewardTraining()
+    for name in ("head_only", "heads"):
+        if (value := getattr(training, name)) != getattr(RewardTraining(), name):
+            raise RewardError(
+                f"{name}={value} is of the linear layer of a reward model, which a preference "
+                "model has not; leave it out"
+            )
+    network = load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
+    tokenizer = tokenizer_of(model, tokenizer)
+    tokenizer, added = _with_tokens(tokenizer, template, answers)
+    if added:
+        _add_rows(network, len(tokenizer), training.seed)
+        _LOG.info("the tokenizer now knows %s", ", ".join(map(repr, added)))
+    store_format(network, template, answers)
+    if lora is not None:
+        vocabulary = tokenizer.get_vocab()
+        new = [vocabulary[token] for token in added]
+        lora = replace(lora, task_type="CAUSAL_LM", trainable_token_indices=new or None)
+    start = Start(
+        kind="preference",
+        source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
+        model=network,
+        tokenizer=tokenizer,
+        make_reader=lambda base: PreferenceReader(
+            base, tokenizer, template=template, answers=answers
+        ),
+        lora=lora,
+        format={"template": template, "answers": list(answers)}
+        | ({} if dtype == "auto" else {"dtype": dtype}),
+    )
+    return _train_on_pairs(
+        start, pairs, output_dir=output_dir, held_out=held_out, training=training, report=report
+    )
+
+
+def _with_tokens(
+    tokenizer: "PreTrainedTokenizerBase", template: str, answers: tuple[str, str]
+) -> "tuple[PreTrainedTokenizerBase, list[str]]":
+    """Return a tokenizer that can read the question, and the tokens that were added to it."""
+    from transformers import AddedToken
+
+    pieces, unknown = missing_tokens(tokenizer, template, answers)
+    if not pieces and not unknown:
+        return tokenizer, []
+    tokenizer = copy.deepcopy(tokenizer)
+    # Not normalised: a tokenizer that lowers case would make them words of the text.
+    tokens = [AddedToken(piece, normalized=False) for piece in pieces]
+    tokens += [AddedToken(answer, normalized=False, single_word=True) for answer in unknown]
+    tokenizer.add_tokens(tokens)
+    return tokenizer, [*pieces, *unknown]
+
+
+def _add_rows(network: "PreTrainedModel", size: int, seed: int) -> None:
+    """Give the embeddings rows for new tokens, drawn about the mean of the others."""
+    embeddings: Any = network.get_input_embeddings()
+    if size > embeddings.num_embeddings:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network.resize_token_embeddings(size)

@@ -1,0 +1,415 @@
+"""Training a process model: a score at the end of every step, from labels of steps."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from tokengym.base.errors import DatasetError
+from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.tokenization import decode, encode
+from tokengym.lab.rules.prm import STEPS_KEY
+from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
+from tokengym.lab.training.pipeline import load_start, tokenizer_of
+from tokengym.lab.training.results import Workplace, fingerprint
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.models.classifier import Classifier
+from tokengym.rewards.models.loading import evaluating, hash_weights, length_buckets, positions
+from tokengym.rewards.pairs.read import TableSource, read_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """One response cut into steps, with a label for each.
+
+    Raises:
+        DatasetError: if there is no step, or not one label in [0, 1] for each.
+    """
+
+    prompt: str
+    """The prompt."""
+    completions: tuple[str, ...]
+    """The steps, in order."""
+    labels: tuple[float, ...]
+    """For each step 1 if it is right, else 0; or the chance that it leads to a right answer."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "completions", tuple(self.completions))
+        object.__setattr__(self, "labels", tuple(map(float, self.labels)))
+        if not self.completions or len(self.completions) != len(self.labels):
+            raise DatasetError(
+                f"a row of steps needs a label for each of its completions, got "
+                f"{len(self.labels)} for {len(self.completions)} of {self.prompt[:40]!r}"
+            )
+        if not all(0.0 <= label <= 1.0 for label in self.labels):
+            raise DatasetError(
+                f"labels must be True, False or numbers in [0, 1], got {list(self.labels)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessMetrics:
+    """Measurements of a process model on rows that it was not trained on."""
+
+    rows: int
+    """Number of responses."""
+    steps: int
+    """Number of their steps."""
+    accuracy: float
+    """Share of the steps on the right side of 0.5."""
+    loss: float
+    """Mean cross-entropy of the steps, nats."""
+    first_error_f1: float
+    """ProcessBench's figure, see `first_error_f1`; NaN where no row or
+    every row has an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedProcess:
+    """A trained process model on disk, with its measurements."""
+
+    path: Path
+    """Folder of the model and its tokenizer, for ``prm:model=``."""
+    metrics: ProcessMetrics
+    """On the held-out rows."""
+    rows: int
+    """Number of rows it was trained on."""
+    losses: tuple[float, ...]
+    """Loss of each optimiser step, nats."""
+
+
+def read_steps(
+    dataset: TableSource | Sequence[StepRow], *, split: str | None = None
+) -> list[StepRow]:
+    """Return the rows of a data set in TRL's format of stepwise supervision.
+
+    Args:
+        dataset: What `read_pairs` reads, with the columns ``prompt`` (text), ``completions`` (list
+            of texts) and ``labels`` (list of booleans, or of numbers in [0, 1]); or such rows.
+        split: Which one, where the data set has splits.
+
+    Raises:
+        DatasetError: if it cannot be read, lacks a column or is empty, or a row is damaged.
+    """
+    if isinstance(dataset, Sequence) and all(isinstance(row, StepRow) for row in dataset):
+        rows = cast("list[StepRow]", list(dataset))
+    else:
+        table = read_table(dataset, split, of="steps")
+        rows = []
+        for number, row in enumerate(table):
+            try:
+                rows.append(StepRow(**{name: row[name] for name in StepRow.__dataclass_fields__}))
+            except (KeyError, TypeError, ValueError) as error:
+                raise DatasetError(
+                    f"row {number} of the steps needs prompt, completions and labels ({error}); "
+                    "TRL's format of stepwise supervision has them"
+                ) from error
+    if not rows:
+        raise DatasetError("the steps have 0 rows; give at least one response")
+    return rows
+
+
+def rows_of_forks(
+    episodes: Sequence[Episode],
+    tokenizer: "PreTrainedTokenizerBase",
+    pieces: Sequence[Sequence[range]],
+    *,
+    hard: bool = False,
+) -> list[StepRow]:
+    """Return rows of steps whose labels are shares of executed continuations that were right.
+
+    Args:
+        episodes: Played under the credit ``mc:k=8,segments=m``, whose token rewards sum up to the
+            mean score of the continuations from every piece's end, the last one's is the score's.
+        tokenizer: The policy's.
+        pieces: What ``mc`` paid in one sum, its ``pieces(episodes)``.
+        hard: Label a step 1 if any continuation scored above 0, not by the mean.
+
+    Raises:
+        DatasetError: if an episode has no token rewards, or scores are not in [0, 1].
+
+    Source: Wang et al. 2024, "Math-Shepherd", arXiv:2312.08935, section 3.2.
+    """
+    rows = []
+    for episode, parts in zip(episodes, pieces, strict=True):
+        if episode.token_rewards is None:
+            raise DatasetError(
+                "labels by forks come from episodes that were paid by mc, got one without token "
+                "rewards; play it with reward='mc:k=8,segments=4'"
+            )
+        totals = np.cumsum(episode.token_rewards.astype(np.float64))
+        values = totals[[part.stop - 1 for part in parts]].round(6)
+        ids = [episode.response_ids[part.start : part.stop] for part in parts]
+        labels = (values > 0) if hard else values
+        steps = tuple(decode(tokenizer, ids))
+        rows.append(StepRow(prompt=episode.prompt, completions=steps, labels=tuple(labels)))
+    return rows
+
+
+def train_process_model(
+    model: "str | Path | PreTrainedModel",
+    rows: TableSource | Sequence[StepRow],
+    *,
+    output_dir: str | Path,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    held_out: float | TableSource | Sequence[StepRow] = 0.1,
+    separator: str = "\n",
+    device: str = "auto",
+    dtype: str = "auto",
+    training: RewardTraining | None = None,
+    report: Report | None = None,
+) -> TrainedProcess:
+    """Train a process model on labelled steps, measure it on held-out rows, and store it.
+
+    loss = mean over steps of -c log p - (1 - c) log(1 - p),  p = sigmoid(M(x, y up to its end))
+
+    M is one logit, read at the last token of a step with its separator. A training that was stopped
+    is resumed as `train_reward_model`'s.
+
+    Args:
+        model: Folder or hub name of a causal language model or classifier, or a classifier with one
+            logit, which is trained in place. A missing head is initialised.
+        rows: From `read_steps`, or what that reads.
+        output_dir: Where the model, its tokenizer and ``measures.json`` are stored.
+        tokenizer: The model's; None loads the one beside it.
+        held_out: Share of the rows, at the end, that are held out, or other rows.
+        separator: Text after every step.
+        device: Device that trains; "auto" takes a GPU if there is one.
+        dtype: Precision of the weights; "auto" is float32.
+        training: How; ``batch_size`` counts responses, ``label_smoothing`` moves labels towards
+            0.5. Settings of pairs alone are refused.
+        report: Called after each step with the steps done, all of them, and the loss.
+
+    Raises:
+        RewardError: if there is no tokenizer, a setting has no effect here, or the folder is in
+            use.
+        ScorerError: if the model has no head for one score.
+        DatasetError: if the rows cannot be read, or one is too long.
+
+    Source: Uesato et al. 2022, arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    training = training or RewardTraining()
+    for name in ("overlong", "chat_template", "append_eos", "heads"):
+        if getattr(training, name) != getattr(RewardTraining(), name):
+            raise RewardError(
+                f"{name}={getattr(training, name)!r} has no effect on a process model, which reads "
+                "whole rows as they are; leave it out"
+            )
+    train, test = _divided(rows, held_out)
+    model_tokenizer = tokenizer_of(model, tokenizer)
+    network = load_start(
+        model,
+        AutoModelForSequenceClassification,
+        training.seed,
+        device=device,
+        dtype=dtype,
+        num_labels=1,
+    )
+    limit = min(training.max_tokens, positions(network) or training.max_tokens)
+    encoded, held = (_encoded(side, model_tokenizer, separator, limit) for side in (train, test))
+    record = {"kind": "process", "weights": hash_weights(network), "separator": separator}
+    record |= {"rows": fingerprint(train), "held_out": fingerprint(test)}
+    workplace = Workplace(output_dir, {**record, **training.what_counts()})
+    classifier = Classifier(network, None)
+    let_learn(network, training)
+    with workplace.begun():
+        losses = fit(
+            StepModule(classifier, training.label_smoothing),
+            encoded,
+            collate,
+            training,
+            device=network.device,
+            folder=workplace.checkpoints,
+            report=report,
+        )
+        metrics = _measured(classifier, held)
+        network.config.update({STEPS_KEY: separator})
+        if network.config.pad_token_id is None:
+            network.config.pad_token_id = model_tokenizer.pad_token_id
+        measures = {"held_out": asdict(metrics), "trained_on": len(train), "losses": losses}
+        workplace.store(network.eval(), model_tokenizer, measures)
+    return TrainedProcess(
+        path=workplace.result, metrics=metrics, rows=len(train), losses=tuple(losses)
+    )
+
+
+Encoded = tuple[list[int], list[int], tuple[float, ...]]
+"""Ids of a row, the place of each step's last token, and the labels."""
+
+
+def _divided(rows: Any, held_out: Any) -> tuple[list[StepRow], list[StepRow]]:
+    """Return the rows to train on, and those held out."""
+    everything = read_steps(rows)
+    if not isinstance(held_out, int | float):
+        return everything, read_steps(held_out)
+    count = max(1, round(held_out * len(everything)))
+    if not 0 < held_out < 1 or count >= len(everything):
+        raise DatasetError(
+            f"held_out={held_out} of {len(everything)} rows leaves nothing on one side; pass a "
+            "share in (0, 1), or other rows"
+        )
+    return everything[:-count], everything[-count:]
+
+
+def _encoded(
+    rows: Sequence[StepRow], tokenizer: "PreTrainedTokenizerBase", separator: str, limit: int
+) -> list[Encoded]:
+    """Return the rows' ids, step by step, as a policy that writes them would have them."""
+    encoded = []
+    for row, prompt in zip(rows, encode(tokenizer, [row.prompt for row in rows]), strict=True):
+        ids, ends = list(prompt), list[int]()
+        texts = [step + separator for step in row.completions]
+        for step in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            ids += step
+            ends.append(len(ids) - 1)
+        if len(ids) > limit:
+            raise DatasetError(
+                f"the row of {row.prompt[:40]!r} has {len(ids)} tokens, more than {limit}; raise "
+                "max_tokens if the model reads more, or leave the row out"
+            )
+        encoded.append((ids, ends, row.labels))
+    return encoded
+
+
+class StepModule(torch.nn.Module):
+    """Module that the trainer trains: a batch of rows in, the loss of their steps out."""
+
+    accepts_loss_kwargs = True
+    """The trainer passes the number of steps in all parts of a batch, which weigh the same."""
+
+    def __init__(self, classifier: Classifier, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.trained = classifier.model
+        self.label_smoothing = label_smoothing
+        self._classifier = classifier
+
+    def train(self, mode: bool = True) -> "StepModule":
+        """Stay in evaluation mode: few rows teach little, and dropout would take from it."""
+        return super().train(False)
+
+    def forward(
+        self, labels: Tensor, num_items_in_batch: Tensor | None = None, **texts: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the loss.
+
+        Args:
+            labels: (steps,).
+            num_items_in_batch: Steps of the whole batch; None: the labels are all.
+            texts: Arguments of `logits`.
+        """
+        targets = labels + self.label_smoothing * (1 - 2 * labels)
+        loss = binary_cross_entropy_with_logits(self.logits(**texts), targets, reduction="sum")
+        loss = loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise RewardError(f"the loss of the steps is {loss.item()}; lower learning_rate")
+        return {"loss": loss}
+
+    def logits(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+    ) -> Tensor:
+        """Return the logits at the ends of all steps, (steps,), row after row.
+
+        Args:
+            input_ids: (rows, time), as the next two.
+            attention_mask: True where a token is.
+            position_ids: From 0.
+            rows: (steps,) the row of each.
+            columns: (steps,) the place of its last token.
+        """
+        others = {"attention_mask": attention_mask}
+        if self._classifier.takes_positions:
+            others["position_ids"] = position_ids
+        hidden = self._classifier.hidden({"input_ids": input_ids}, others)
+        return self._classifier.scores(hidden[rows, columns])
+
+
+def collate(rows: Sequence[Encoded]) -> dict[str, Tensor]:
+    """Return the arguments of `StepModule.forward`."""
+    return {
+        **padded([ids for ids, _, _ in rows]),
+        "rows": torch.tensor([row for row, (_, ends, _) in enumerate(rows) for _ in ends]),
+        "columns": torch.tensor([end for _, ends, _ in rows for end in ends]),
+        "labels": torch.tensor([label for _, _, labels in rows for label in labels]),
+    }
+
+
+def _measured(classifier: Classifier, encoded: Sequence[Encoded]) -> ProcessMetrics:
+    """Return the measurements of a process model on labelled rows."""
+    values: list[NDArray[np.float64]] = [np.zeros(0)] * len(encoded)
+    module = StepModule(classifier)
+    with evaluating(classifier.model), torch.no_grad():
+        for indices in length_buckets([len(ids) for ids, _, _ in encoded], 32):
+            texts = collate([encoded[index] for index in indices])
+            del texts["labels"]
+            device = classifier.model.device
+            at_ends = module.logits(**{name: texts[name].to(device) for name in texts})
+            counts = [len(encoded[index][1]) for index in indices]
+            for index, part in zip(indices, at_ends.double().cpu().split(counts), strict=True):
+                values[index] = part.numpy()
+    every_label = [row_labels for _, _, row_labels in encoded]
+    logits, labels = np.concatenate(values), np.concatenate(every_label)
+    losses = np.logaddexp(0.0, logits) - labels * logits
+    return ProcessMetrics(
+        rows=len(encoded),
+        steps=len(labels),
+        accuracy=float(((logits > 0) == (labels >= 0.5)).mean()),
+        loss=float(losses.mean()),
+        first_error_f1=first_error_f1(
+            [first_error([*(row > 0).astype(float)]) for row in values],
+            [first_error(row_labels) for row_labels in every_label],
+        ),
+    )
+
+
+def first_error(values: Sequence[float], *, threshold: float = 0.5) -> int | None:
+    """Return the index of the first step whose value is below a threshold; None if none is.
+
+    Example:
+        >>> first_error([0.9, 0.2, 0.8]), first_error([True, True])
+        (1, None)
+    """
+    return next((step for step, value in enumerate(values) if value < threshold), None)
+
+
+def first_error_f1(predicted: Sequence[int | None], true: Sequence[int | None]) -> float:
+    """Return the F1 of ProcessBench: the harmonic mean of two accuracies.
+
+    F1 = 2 a b / (a + b),  a: share of the wrong solutions whose first error is found exactly,
+    b: share of the right solutions in which none is found
+
+    Args:
+        predicted: (solutions,) index of the first step that is called wrong, None if none is.
+        true: (solutions,) index of the first step that is wrong.
+
+    Returns:
+        In [0, 1]; NaN where there are no wrong, or no right solutions.
+
+    Source: Zheng et al. 2024, "ProcessBench", arXiv:2412.06559, section 4.1.
+
+    Example:
+        >>> first_error_f1([1, 0, None, 2], [1, 1, None, None])
+        0.5
+    """
+    pairs = list(zip(predicted, true, strict=True))
+    wrong = [one == other for one, other in pairs if other is not None]
+    right = [one is None for one, other in pairs if other is None]
+    if not wrong or not right:
+        return float("nan")
+    a, b = float(np.mean(wrong)), float(np.mean(right))
+    return 2 * a * b / (a + b) if a + b else 0.0

@@ -1,0 +1,243 @@
+"""How each kind of model reads a pair: as two sequences, with a number for each.
+
+A reward model reads prompt and chosen, and prompt and rejected; its numbers are their scores. A
+preference model reads one question in both orders; its numbers are how much it prefers A to B.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+from torch import Tensor
+
+from tokengym.base.prompt import prompt_messages
+from tokengym.envs.prompts.tokenization import encode, encode_chats
+from tokengym.lab.scorers.preference_model import (
+    answer_ids,
+    answer_logits,
+    log_odds,
+    write_question,
+)
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.classifier import EncoderClassifier, read_classifier
+from tokengym.rewards.models.loading import PaddingSide
+from tokengym.rewards.pairs import PreferencePair
+from tokengym.rewards.pairs.encode import encode_in_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Sequences = tuple[list[int], list[int]]
+"""The ids of a pair's two sequences."""
+
+
+class PairReader(ABC):
+    """Reading of pairs by a kind of model."""
+
+    padding_side: PaddingSide
+    """Side of the padding."""
+    model: "PreTrainedModel"
+    """The model that reads."""
+
+    @abstractmethod
+    def encode(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[Sequences]:
+        """Return each pair's two sequences, however long."""
+
+    @abstractmethod
+    def spare(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[tuple[int, int]]:
+        """Return where in both sequences the prompt stands, (first token, past its last)."""
+
+    @abstractmethod
+    def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return the number of each sequence, (batch,), of arguments (batch, time)."""
+
+    def judgements(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return the numbers that learn, (heads, batch): `values`, unless those are their mean."""
+        return self.values(input_ids, attention_mask, position_ids)[None]
+
+    @abstractmethod
+    def differences(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return what is positive where the model is right, (judgements, batch), reward units.
+
+        Args:
+            first: (heads, batch) numbers of the pairs' first sequences.
+            second: (heads, batch) of their second ones.
+        """
+
+    @abstractmethod
+    def log_odds(
+        self, first: NDArray[np.float64], second: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the log-odds that the model gives to the chosen response, (pairs,).
+
+        Args:
+            first: (pairs,) numbers of the first sequences.
+            second: (pairs,) of the second ones.
+        """
+
+
+class RewardReader(PairReader):
+    """Bradley-Terry: P(chosen is better) = sigmoid(R(x, y_w) - R(x, y_l)).
+
+    Args:
+        model: A classifier with one logit, causal or of BERT's line.
+        append_eos: Whether texts of a causal model end with EOS; others end as their tokenizer
+            writes it.
+        chat_template: Whether prompts are conversations in the tokenizer's chat template.
+
+    Raises:
+        ScorerError: if the model has no head for one score.
+    """
+
+    padding_side = "right"
+
+    def __init__(
+        self, model: "PreTrainedModel", *, append_eos: bool, chat_template: bool = False
+    ) -> None:
+        self.model = model
+        self.append_eos = append_eos
+        self.chat_template = chat_template
+        self.classifier = read_classifier(model, None)
+        self.is_encoder = isinstance(self.classifier, EncoderClassifier)
+
+    def encode(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[Sequences]:
+        """Return prompt and chosen, and prompt and rejected, joined as written or as a chat.
+
+        A response that is "" has no ids, not those of its prompt: it stands for none.
+        """
+        end = [tokenizer.eos_token_id] if self.append_eos and not self.is_encoder else []
+        rows = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
+        if self.chat_template:
+            parts = encode_in_template(rows, tokenizer)
+            texts = [[*prompt, *answer] for prompt, answers in parts for answer in answers]
+        else:
+            wholes = [prompt + text for prompt, two in rows for text in two]
+            texts = tokenizer(wholes, verbose=False)["input_ids"] if self.is_encoder else []
+            texts = texts or encode(tokenizer, wholes)
+        said = [text for _, two in rows for text in two]
+        ids = [[*tokens, *end] if text else [] for text, tokens in zip(said, texts, strict=True)]
+        return list(zip(ids[::2], ids[1::2], strict=True))
+
+    def spare(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[tuple[int, int]]:
+        """Return where the prompt stands: at the beginning, behind an encoder's first token."""
+        if self.is_encoder:
+            prompts = tokenizer([p.prompt for p in pairs], verbose=False, add_special_tokens=False)
+            return [(1, 1 + len(ids)) for ids in prompts["input_ids"]]
+        if self.chat_template:
+            prompts = encode_chats(tokenizer, [prompt_messages(pair.prompt) for pair in pairs])
+        else:
+            prompts = encode(tokenizer, [pair.prompt for pair in pairs])
+        return [(0, len(ids)) for ids in prompts]
+
+    def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return each text's score, read at its last token."""
+        return self.judgements(input_ids, attention_mask, position_ids).mean(dim=0)
+
+    def judgements(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return each head's score of each text."""
+        others = {"attention_mask": attention_mask}
+        if self.classifier.takes_positions:
+            others["position_ids"] = position_ids
+        hidden = self.classifier.hidden({"input_ids": input_ids}, others)
+        return self.classifier.end_logits(hidden, attention_mask.sum(dim=1) - 1).float().T
+
+    def differences(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return R(x, y_w) - R(x, y_l), one judgement a pair and head."""
+        return first - second
+
+    def log_odds(
+        self, first: NDArray[np.float64], second: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return R(x, y_w) - R(x, y_l)."""
+        return first - second
+
+
+class PreferenceReader(PairReader):
+    """P(A is better) = sigmoid(logit_A - logit_B), the chosen response once as A and once as B.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Knows the answers.
+        template: The question.
+        answers: What stands for the first and the second response.
+
+    Raises:
+        TokenizerError: if an answer is not one token.
+    """
+
+    padding_side = "left"
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        template: str,
+        answers: tuple[str, str],
+    ) -> None:
+        self.model = model
+        self.template = template
+        self.answer_ids = answer_ids(tokenizer, answers)
+
+    def encode(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[Sequences]:
+        """Return the question with the chosen response as A, and with it as B.
+
+        Raises:
+            ScorerError: if a text is labelled, and compared with none.
+        """
+        if not all(pair.chosen and pair.rejected for pair in pairs):
+            raise ScorerError(
+                "a preference model compares two responses, got labelled texts; train a reward "
+                "model on them"
+            )
+        questions = [
+            write_question(self.template, (pair.prompt, *responses))
+            for pair in pairs
+            for responses in ((pair.chosen, pair.rejected), (pair.rejected, pair.chosen))
+        ]
+        ids = encode(tokenizer, questions)
+        return list(zip(ids[::2], ids[1::2], strict=True))
+
+    def spare(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[tuple[int, int]]:
+        """Return where the context stands: after what the template begins with."""
+        before = self.template.partition("{context}")[0]
+        start = len(encode(tokenizer, [before])[0])
+        contexts = encode(tokenizer, [before + pair.prompt.strip() for pair in pairs])
+        return [(start, len(ids)) for ids in contexts]
+
+    def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return logit_A - logit_B after each question."""
+        logits = answer_logits(
+            self.model,
+            self.answer_ids,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+        )
+        return logits[:, 0] - logits[:, 1]
+
+    def differences(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the preference for the chosen response in both orders, two judgements a pair."""
+        return torch.cat([first, -second])
+
+    def log_odds(
+        self, first: NDArray[np.float64], second: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return log(p / (1 - p)), p the mean of both orders, as `PreferenceModel` scores."""
+        return log_odds((expit(first) + expit(-second)) / 2)

@@ -1,0 +1,1 @@
+../tokengym/version.py
