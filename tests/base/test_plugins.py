@@ -39,7 +39,7 @@ def test_a_name_of_the_laboratory_says_what_to_install(
     monkeypatch.delitem(REWARDS._entries, "scar", raising=False)
     monkeypatch.delitem(SCORERS._entries, "judge", raising=False)
     monkeypatch.delitem(LEARNERS._entries, "best-of-n", raising=False)
-    monkeypatch.delattr(tokengym.rewards, "SCAR", raising=False)
+    monkeypatch.delitem(vars(tokengym.rewards), "SCAR", raising=False)
     for ask in (
         lambda: gym.make("tokengym/Oracle-v0"),
         lambda: gym.make_vec("tokengym/Forks-v0", num_envs=2),
