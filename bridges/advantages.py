@@ -66,8 +66,14 @@ def token_advantages(
         >>> rewards, mask = torch.tensor([[0.0, 3.0], [1.0, 0.0]]), torch.tensor([[True, True]] * 2)
         >>> token_advantages(rewards, mask, ["a", "a"]).tolist()
         [[2.0, 3.0], [-2.0, -3.0]]
+
+    Raises:
+        SettingsError: if the estimator is unknown.
+        ValueError: if shapes differ, or a reward of the response's own tokens is no finite number.
     """
     check_estimator(estimator)
+    _check_rows(token_rewards, response_mask, prompts)
+    response_mask = response_mask.bool()
     if estimator == "reinforce":
         return rewards_to_go(token_rewards, response_mask)
     rows: dict[Hashable, list[int]] = {}
@@ -81,6 +87,27 @@ def token_advantages(
                 token_rewards[group], response_mask[group], len(group)
             )
     return advantages
+
+
+def _check_rows(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]) -> None:
+    """Refuse rows that do not belong together, and rewards that would spoil all of a prompt's."""
+    if token_rewards.ndim != 2 or mask.shape != token_rewards.shape:
+        raise ValueError(
+            f"token_rewards and response_mask must both be (batch, time), got "
+            f"{tuple(token_rewards.shape)} and {tuple(mask.shape)}; pad both alike"
+        )
+    if len(prompts) != len(token_rewards):
+        raise ValueError(
+            f"prompts must name one prompt for each of {len(token_rewards)} rows, got "
+            f"{len(prompts)}; repeat a prompt that has several responses"
+        )
+    wrong = (~token_rewards.isfinite() & mask.bool()).nonzero()
+    if len(wrong):
+        row, step = wrong[0].tolist()
+        raise ValueError(
+            f"token_rewards must be finite on the response's own tokens, got "
+            f"{float(token_rewards[row, step])} in row {row} at token {step}; look at the scorer"
+        )
 
 
 def estimate(
@@ -106,6 +133,7 @@ def estimate(
 
     Raises:
         SettingsError: if "loo" is not told which rows answer one prompt.
+        ValueError: if shapes differ, or a reward is no finite number; see `token_advantages`.
     """
     del config
     if index is None:
@@ -115,8 +143,7 @@ def estimate(
                 "or take tokengym_reinforce"
             )
         index = range(len(token_level_rewards))
-    mask = response_mask.bool()
-    advantages = token_advantages(token_level_rewards * mask, mask, list(index), estimator)
+    advantages = token_advantages(token_level_rewards, response_mask.bool(), list(index), estimator)
     return advantages, advantages
 
 

@@ -26,6 +26,7 @@ FROM_ROOT = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "CITATION.cff": "CITATION.cff",
 }
 

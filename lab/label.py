@@ -7,9 +7,10 @@ a pair is kept if all who prefer one of its responses prefer the same.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -167,9 +168,28 @@ class Labels:
         if not (file := self.folder / ANSWERS).exists():
             return []
         stored = read_json(file)
-        if stored["pairs"] != self._hash:
+        if not isinstance(stored, dict) or not isinstance(stored.get("answers"), list):
+            raise ValueError(f"{file} holds no answers of tokengym label; name another --out")
+        if stored.get("pairs") != self._hash:
             raise ValueError(f"{self.folder} holds answers about other pairs; name another --out")
-        return [Answer(**answer) for answer in stored["answers"]]
+        return [self._answer_of(answer, file) for answer in stored["answers"]]
+
+    def _answer_of(self, stored: Any, file: Path) -> Answer:
+        """Return a stored answer; one about no pair of the file, or no side of it, is refused."""
+        with suppress(TypeError):
+            answer = Answer(**stored)
+            if (
+                type(answer.pair) is int
+                and 0 <= answer.pair < len(self.pairs)
+                and answer.first in get_args(Side)
+                and answer.better in (*get_args(Side), None)
+                and isinstance(answer.who, str)
+            ):
+                return answer
+        raise ValueError(
+            f"{file} holds the answer {stored!r}, which must have pair (0 to {len(self.pairs) - 1})"
+            f", first and better ({' or '.join(get_args(Side))}) and who; name another --out"
+        )
 
     def _write(self) -> None:
         """Store this person's answers beside those that others have given in the meantime."""

@@ -21,9 +21,9 @@ from tokengym.base.words import split_file_word
 from tokengym.evaluation.runs.config import slug
 from tokengym.lab.cards.card import (
     CARD_FILE,
-    FORMAT,
     WEIGHT,
     CardConfig,
+    check_card,
     faults_of,
     make_card,
     merged,
@@ -244,8 +244,7 @@ def _submitted(path: Path) -> dict[str, Any]:
         (card,) = read_cards([path])
         return card
     card = read_json(path)
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ValueError(f"{path} is no submission; make one with tokengym bench --submit")
+    check_card(card, str(path))
     return card
 
 

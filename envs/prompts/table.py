@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.errors import PromptError, TokenizerError
+from tokengym.base.memory import check_memory
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.envs.settings import PLACE, Overlong
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_COLUMN_BYTES = 9
+"""Memory that a prompt's id and mask take in one column of the matrices."""
 _MAX_UNKNOWN_SHARE = 0.05
 _FEWEST_TOKENS = 100  # of fewer a share says little, and they are read by whoever wrote them
 _CONVERTED = "<generator object _iterable_array_conversion"
@@ -85,6 +88,9 @@ class PromptTable:
             _check_ids(f"prompt {position} ({prompts[position].text[:40]!r})", ids, len(tokenizer))
         _check_known(prompts, encoded, tokenizer)
         self.max_prompt_tokens = max_prompt_tokens or max(map(len, encoded))
+        check_memory(
+            "max_prompt_tokens", self.max_prompt_tokens, bytes_each=_COLUMN_BYTES * len(encoded)
+        )
         kept = [i for i, ids in enumerate(encoded) if self._fits(f"prompt {i}", ids)]
         if not kept:
             raise PromptError(

@@ -40,6 +40,8 @@ LAST = "run.json"
 """File that makes a run count: written after the others."""
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """Environment in which transformers is imported: the board is the only display."""
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Environment in which Python looks for no module in the current folder; read since Python 3.11."""
 LIBRARIES = (
     *("torch", "scipy.stats", "gymnasium", "datasets", "peft", "stable_baselines3"),
     *("transformers.models.auto.modeling_auto", "transformers.models.gpt2.modeling_gpt2"),
@@ -126,14 +128,8 @@ def processes() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(LIBRARIES))
-    before = dict(os.environ)
-    os.environ.update(QUIET)
-    try:
-        with _without_ctrl_c():
-            multiprocessing.forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    with _environment(QUIET), _starting():
+        multiprocessing.forkserver.ensure_running()
     return context
 
 
@@ -202,10 +198,33 @@ def _begin(
     receiver, sender = context.Pipe(duplex=False)
     here = sys.path[:], dict(os.environ), auto_device()
     process = context.Process(target=function, args=(*work, sender, *here), name=name, daemon=True)
-    with _without_ctrl_c():
+    with _starting():
         process.start()
     sender.close()
     return process, receiver
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment while the block runs."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Start processes that no file of the current folder and no Ctrl-C reaches.
+
+    multiprocessing starts Python with ``-c``, which looks for modules in the current folder first:
+    a pickle.py beside somebody's results would run. The path that this process has is set later.
+    """
+    with _environment(SAFE_PATH), _without_ctrl_c():
+        yield
 
 
 @contextmanager
@@ -244,6 +263,8 @@ def _settled(path: list[str], environment: Mapping[str, str], device: str) -> It
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)  # or semaphores of libraries would be left behind
     sys.path[:] = path
+    for name in SAFE_PATH.keys() - environment.keys():
+        os.environ.pop(name, None)  # what the run starts is its own affair
     os.environ.update({**environment, **QUIET})  # a server's is that of its own start
     from tokengym.base.device import preferred_device
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD_FILE, PAGE_FILE = "card.json", "card.md"
+SHAPE = {
+    **dict.fromkeys(("subject", "kind", "size", "tokengym", "data", "hash"), str),
+    **{"seed": int, "versions": dict, "hashes": dict, "made": dict, "parts": dict},
+}
+"""Entries that every card has, and their types."""
 Kind = Literal["rule", "estimator", "weight"]
 WEIGHT = "weight:"
 """Before the name of a weight on the advantage that a rule has too."""
@@ -281,10 +286,44 @@ def read_cards(folders: Sequence[Path]) -> list[dict[str, Any]]:
         if not (folder / CARD_FILE).exists():
             raise ValueError(f"{folder} holds no {CARD_FILE}; make one with tokengym bench")
         card = read_json(folder / CARD_FILE)
-        if card.get("format") != FORMAT:
-            raise ValueError(f"{folder} holds a card of format {card.get('format')}, not {FORMAT}")
+        check_card(card, f"{folder / CARD_FILE}")
         cards.append(card)
     return cards
+
+
+def check_card(card: object, name: str) -> None:
+    """Refuse what was read from a file unless it has the shape of a card.
+
+    Args:
+        card: What was read; what its figures say is not looked at.
+        name: Where it was read, for the message.
+
+    Raises:
+        ValueError: naming the entry.
+    """
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise ValueError(
+            f"{name} is no card of format {FORMAT}; make one with tokengym bench --submit"
+        )
+    for entry, value, kind in _entries(card):
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{entry} of {name} must be {kind.__name__}, got {value!r}; take the file that "
+                "tokengym bench wrote"
+            )
+
+
+def _entries(card: Mapping[str, Any]) -> Iterator[tuple[str, Any, type]]:
+    """Yield name, value and type of a card's entries, an outer one before those within it."""
+    for entry, kind in SHAPE.items():
+        yield entry, card.get(entry), kind
+    yield "code", card.get("code") or "", str
+    for outer, kind in {"parts": dict, "made": dict, "hashes": str}.items():
+        for part, value in card[outer].items():
+            yield f"{outer}.{part}", value, kind
+    for part, made in card["made"].items():
+        for entry in {"settings", "figures", "device"} & made.keys():
+            yield f"made.{part}.{entry}", "" if made[entry] is None else made[entry], str
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

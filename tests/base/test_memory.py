@@ -39,6 +39,14 @@ def test_a_response_that_memory_cannot_hold_is_refused(tokenizer: Any):
         TokenGenerationVectorEnv(num_envs=10, **make, max_new_tokens=101)
 
 
+@pytest.mark.usefixtures("small")
+def test_a_prompt_that_memory_cannot_hold_is_refused(tokenizer: Any):
+    make: dict[str, Any] = {"tokenizer": tokenizer, "prompts": ["a"] * 4, "max_new_tokens": 1}
+    TokenGenerationEnv(**make, max_prompt_tokens=1777)
+    with pytest.raises(SettingsError, match="max_prompt_tokens must be at most 1,777 with"):
+        TokenGenerationEnv(**make, max_prompt_tokens=1778)
+
+
 def test_threads_are_bounded():
     assert TrainingSettings(threads=1024).threads == 1024
     with pytest.raises(SettingsError, match="threads must be an integer within 1 and 1024, got"):

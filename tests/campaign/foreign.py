@@ -7,8 +7,9 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -71,6 +72,11 @@ COMMANDS = (
     "compare --bundle {bundle} --seeds 1 --steps 1 --jobs 1 --eval-episodes 2 --out {out}",
     "collect --bundle {bundle} --num-prompts 2 --n 2 --out {out}.jsonl",
 )
+NUMBERS = (
+    *(("training", "max_new_tokens"), ("training", "threads"), ("training", "batch_size")),
+    *(("training", "steps"), ("task", "max_prompt_tokens"), ("evaluation", "episodes")),
+)
+"""Settings of a run that are numbers, each with the part of the settings that it is in."""
 LEARNERS = {"ppo": ["--steps", "2"], "dpo": ["--num-prompts", "4", "--n", "2", "--epochs", "1"]}
 """Learners whose agents are changed, one of each format."""
 
@@ -223,9 +229,9 @@ def a_number(run: Path, random: np.random.Generator) -> str:
     """Store a number that no machine has the memory or the time for."""
     (file,) = run.glob("*/seed-0/run.json")
     record = json.loads(file.read_text())
-    name = str(one_of(random, ("max_new_tokens", "threads", "batch_size")))
+    part, name = one_of(random, NUMBERS)
     value = one_of(random, (10**9, 10**12, 2**63, 10**30))
-    record["settings"]["training"][name] = value
+    record["settings"][part][name] = value
     file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))
     (run / "comparison.json").write_text(json.dumps(record["settings"]))
     return f"{name}={value}"
@@ -246,7 +252,9 @@ def a_bundle(run: Path, random: np.random.Generator) -> str:
     return f"bundle {kind}={value!r}"
 
 
-ATTACKS: tuple[Callable[[Path, np.random.Generator], str], ...] = (
+Attack = Callable[[Path, np.random.Generator], str]
+"""Changes a run's folder and says how."""
+ATTACKS: tuple[Attack, ...] = (
     *(a_word, a_link, a_configuration, weights, a_pickle, nesting, a_record, a_setting),
     *(a_name, a_number),
 )
@@ -269,7 +277,11 @@ def read(command: str, base: Path) -> tuple[int, str]:
     return 0, ""
 
 
-def one_folder(random: np.random.Generator) -> None:
+def one_folder(
+    random: np.random.Generator,
+    attacks: Sequence[Attack] | None = None,
+    commands: Sequence[str] = COMMANDS,
+) -> None:
     """Change a folder as somebody would who wants their code run, and read it."""
     run = trained(str(one_of(random, LEARNERS)))
     trained("ppo")  # before the folder is another
@@ -277,7 +289,7 @@ def one_folder(random: np.random.Generator) -> None:
         base, ran = Path(scratch), Path(scratch, "ran")
         (base / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nEvil = None\n")
         shutil.copytree(run, base / "run")
-        attack, command = one_of(random, ATTACKS), str(one_of(random, COMMANDS))
+        attack, command = one_of(random, attacks or ATTACKS), str(one_of(random, commands))
         if "{bundle}" in command:
             shutil.copytree(bundled("movie_review").path, base / "bundle")
             attack = a_bundle
@@ -307,3 +319,16 @@ def working_in(folder: str) -> Iterator[None]:
 def foreign(count: int, seed: int) -> Outcome:
     """Try ``count`` folders of somebody else's."""
     return try_cases("foreign", one_folder, count, seed)
+
+
+def words(count: int, seed: int) -> Outcome:
+    """Try ``count`` stored words that name code, and numbers without a bound."""
+    attacks = (a_word, a_name, a_setting, a_number)
+    commands = [command for command in COMMANDS if "{bundle}" not in command]
+    return try_cases("words", partial(one_folder, attacks=attacks, commands=commands), count, seed)
+
+
+def bundles(count: int, seed: int) -> Outcome:
+    """Try ``count`` bundles of somebody else's."""
+    commands = [command for command in COMMANDS if "{bundle}" in command]
+    return try_cases("bundles", partial(one_folder, commands=commands), count, seed)

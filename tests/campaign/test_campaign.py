@@ -1,6 +1,8 @@
 """The short form of the campaign, with faults planted to show that it finds them."""
 
 import os
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,15 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from tests.campaign.foreign import a_word, foreign
+from tests.campaign.__main__ import HEADER, updated
+from tests.campaign.answers import answers
+from tests.campaign.bridged import bridged
+from tests.campaign.foreign import a_word, bundles, foreign, words
 from tests.campaign.fuzz import TEXTS, fuzz, score, tokenizer_of
 from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, command, results
-from tests.campaign.outcome import LostError, try_cases
+from tests.campaign.models import models
+from tests.campaign.outcome import LostError, Outcome, try_cases
 from tests.campaign.requests import (
     Client,
     Kind,
@@ -26,6 +32,7 @@ from tests.campaign.requests import (
 )
 from tests.campaign.scorers import scorers
 from tests.campaign.soak import ALLOWED, growth
+from tests.campaign.submitted import submitted
 from tokengym.base.files import locked, write_csv
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.evaluation.runs import record
@@ -145,6 +152,41 @@ def test_code_of_a_folder_that_runs_is_found():
         mock.patch("tokengym.lab.replay.replay.check_saved"),
     ):
         assert any("its code ran" in line for line in foreign(8, seed=0).lost)
+
+
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [(words, 6), (bundles, 6), (models, 12), (answers, 10), (bridged, 300), (submitted, 20)],
+)
+def test_what_a_stranger_sends_is_refused_or_harmless(part: Callable[..., Outcome], count: int):
+    assert part(count, seed=0).lost == []
+
+
+def test_a_reader_of_models_that_hangs_is_found():
+    with (
+        mock.patch("tests.campaign.models.LIMIT_S", 1),
+        mock.patch("tests.campaign.models.located", side_effect=lambda _: time.sleep(9)),
+    ):
+        assert "still read after 1 s" in models(1, seed=0).lost[0]
+
+
+def test_a_batch_of_advantages_that_is_not_looked_at_is_found():
+    with mock.patch("tokengym.bridges.advantages._check_rows"):
+        assert bridged(60, seed=0).lost
+
+
+def test_a_page_keeps_its_text_and_the_rows_of_other_parts():
+    old = "\n".join([*HEADER, "| fuzz | a | 1 | 1 | 0 | 0 |", "| pairs | b | 2 | 2 | 0 | 7 |"])
+    new = updated(f"# Campaign\n\n{old}\n\nText.\n", {"fuzz": Outcome(9, [])}, 5)
+    rows = [line.split(" | ") for line in new.splitlines() if line.startswith("| ")][1:]
+    assert [(row[0], row[2], row[5]) for row in rows] == [
+        ("| fuzz", "9", "5 |"),
+        ("| pairs", "2", "7 |"),
+    ]
+    assert new.startswith("# Campaign\n\n| part")
+    assert new.endswith(" |\n\nText.\n")
+    with pytest.raises(ValueError, match="no table of the campaign"):
+        updated("# Other\n", {}, 0)
 
 
 def test_no_fault_of_a_scorer_is_paid_or_loses_an_episode():

@@ -92,7 +92,7 @@ def test_commands_are_understood(
 
 def test_the_readme_is_short_and_shows_its_picture():
     assert len(README.splitlines()) <= 150
-    assert "](docs/results/ledger/ledger.png)" in README
+    assert "](docs/images/episodes/moviereview.svg)" in README
     assert "](docs/images/hero.svg)" in README
 
 

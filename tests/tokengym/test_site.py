@@ -19,7 +19,9 @@ from tokengym.evaluation import statistics
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("!ENV ", ""))
-GENERATED = {"gallery.md", "index.md", "contributing.md", "changelog.md"}  # from files of the root
+GENERATED = {  # from files of the root
+    *("gallery.md", "index.md", "contributing.md", "changelog.md", "security.md"),
+}
 DIRECTIVE = re.compile(r"^::: (tokengym\.\S+)$", re.MULTILINE)
 
 

@@ -287,3 +287,18 @@ def test_ctrl_c_does_not_reach_a_process_that_still_imports(method: str):
     assert receiver.recv() is True
     process.join()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_a_file_of_the_current_folder_is_no_module_of_a_process_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It may lie in a folder of somebody else's; Python would prefer it to its own."""
+    for name in ("pickle", "random", "socket"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise ImportError\n")
+    monkeypatch.chdir(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    process, _ = launchers._begin(context, print, (), "apart")
+    process.join()
+    assert (process.exitcode, (tmp_path / "ran").exists()) == (0, False)
+    assert "PYTHONSAFEPATH" not in os.environ
