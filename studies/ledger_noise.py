@@ -25,7 +25,7 @@ from tokengym.agents import bind_policy
 from tokengym.agents.losses import gae
 from tokengym.agents.policy.sampling import chosen_log_probs
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.rollouts.environments import environment_rewards
+from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.base.files import write_csv
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.evaluate import Evaluator
@@ -83,7 +83,7 @@ def paid_by(rule: str, env: str, kwargs: Mapping[str, Any], policy: Any = None) 
     envs = gym.make_vec(env, num_envs=ROWS, reward=rule, **kwargs)
     if policy is not None:
         bind_policy(envs, policy, seed=SEED)
-    (reward,) = environment_rewards(envs)
+    (reward,) = RoundReward(envs).rewards
     return reward
 
 
