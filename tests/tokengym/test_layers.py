@@ -25,10 +25,7 @@ FLOORS = ["base", "envs", "rewards", "agents", "evaluation", "scripts", "lab"]
 MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
 MAY_IMPORT["tokengym"] = {"base", "envs", "rewards"}
 CIRCLES = [
-    {
-        "tokengym.agents.decoding.cuda.static",
-        *("tokengym.agents.fused.blocks", "tokengym.agents.fused.check"),
-    },
+    {"tokengym.agents.decoding.cuda.static", "tokengym.agents.fused.blocks"},
     {
         *("tokengym.agents.decoding.gpt2", "tokengym.agents.decoding.llama"),
         *("tokengym.agents.fused.trunk", "tokengym.agents.policy.language_model"),
