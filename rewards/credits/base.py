@@ -138,12 +138,6 @@ class Credit:
             self.reference = PolicyReader.from_pretrained(self.reference)
         return self.reference
 
-    @property
-    def probes(self) -> bool:
-        """Whether the rule scores other texts, in an `attribute` of its own."""
-        # `_Adapted` keeps another's method among its own attributes.
-        return vars(self).get("attribute", type(self).attribute) is not Credit.attribute
-
     def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with attributions that the rule finds by scoring other texts.
 
