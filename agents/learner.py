@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,13 @@ class Learner:
     takes_budget: bool = True
     """Whether its training can end at a number of tokens."""
 
+    @cached_property
+    def _default_settings(self) -> Any:
+        return self.settings(**self.defaults, **self.fixed)
+
     def default_settings(self) -> Any:
         """Return the settings of a run that changes none."""
-        return self.settings(**self.defaults, **self.fixed)
+        return self._default_settings
 
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""
