@@ -38,6 +38,7 @@ def uses_laboratory(path: Path) -> bool:
     names = [*LABORATORY["tasks"], *(name.rpartition(".")[2] for name in LABORATORY["names"])]
     return bool(
         "tokengym.lab" in text
+        or "WEIGHTS" in text  # a registry that the laboratory fills
         or re.search(rf"""["'](?:{quoted})[:"']""", text)
         or re.search(rf"\b(?:{'|'.join(names)})\b", text)
     )
