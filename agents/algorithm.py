@@ -28,13 +28,11 @@ from tokengym.agents.rollouts.chosen import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
-    environment_scorer,
     environment_state,
-    policy_rewards,
-    scoring_seconds,
 )
 from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, Round, play_round
+from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import (
     COUNTERS,
     RoundStart,
@@ -44,6 +42,7 @@ from tokengym.agents.rollouts.rounds import (
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.base.device import select_device
 from tokengym.base.settings import from_keywords, names_of, shown_signature
+from tokengym.envs import Episode
 from tokengym.rewards import RewardError
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
@@ -213,36 +212,29 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         """
         assert self.env is not None
         self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
-        started, scored = time.perf_counter(), scoring_seconds(self.env)
+        started, rounds = time.perf_counter(), as_rounds(self.env)
+        scored = rounds.reward.seconds
         options = self.round_options()
         self._round_start = self.present_state(
             self._before_learning, resets_again=options is not None
         )
-        returns = np.zeros(self.n_envs)
         known = self.num_timesteps
-        continuations = None
-        if policy_rewards(self.env):
-            seed = derived_seed(self.policy.generator) + self.processes.number
-            continuations = bind_policy(self.env, self, seed=seed)
+        seed = derived_seed(self.policy.generator) + self.processes.number
+        continuations = bind_policy(self.env, self, seed=seed)
 
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
             self.num_timesteps += len(rows)  # one timestep is one response token
-            if continuations is not None:
-                self.num_timesteps += continuations.count_tokens()
-            returns[rows] += result.rewards[rows]
-            dones = result.terminated | result.truncated
-            infos = self._episode_infos(rows[dones[rows]], result, returns)
-            self._update_info_buffer(infos, dones)
             if callback is None:
                 return True
+            ended = {row: result.episodes[row] for row in rows.tolist() if row in result.episodes}
             callback.update_locals(
                 {
                     "self": self,
                     "actions": choice.actions,
                     "new_obs": result.observation,
                     "rewards": result.rewards,
-                    "dones": dones,
-                    "infos": infos,
+                    "dones": result.terminated | result.truncated,
+                    "infos": self._episode_infos(ended),
                 }
             )
             return callback.on_step()
@@ -252,7 +244,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         try:
             played = play_round(
                 self.player(),
-                as_rounds(self.env),
+                rounds,
                 options=options,
                 on_step=on_step,
                 keep_round=lambda goes_on: all(self.processes.gather(goes_on)),
@@ -262,6 +254,12 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             raise
         if played is not None:
             self._timings["step_s"] = played.env_seconds  # the environment's share
+            if continuations is not None:
+                self.num_timesteps += continuations.count_tokens()
+            infos = self._episode_infos(dict(enumerate(played.episodes)))
+            self._update_info_buffer(infos)
+            if callback is not None:
+                callback.update_locals({"infos": infos})
             played = self.processes.join_rounds(self, played, self.num_timesteps - known)
         self.last_round = played
         if callback is not None and played is not None:
@@ -269,8 +267,14 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if self.policy.captured is not None:
             self.logger.record("rollout/captured", self.policy.captured)
         self._timings["rollout_s"] = time.perf_counter() - started
-        self._timings["score_s"] = scoring_seconds(self.env) - scored  # that of scoring and credit
+        self._timings["score_s"] = rounds.reward.seconds - scored  # that of scoring and credit
         return played
+
+    @property
+    def reward(self) -> RoundReward:
+        """The reward of the environment, which is called once for all episodes of a round."""
+        assert self.env is not None
+        return RoundReward(self.env)
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of the reset that begins a round; None for none."""
@@ -385,7 +389,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         # An agent without an environment is being loaded, and its values with it.
         if starts_from_reward_model and self.env is not None and not self._only_plays:
             if self.policy.critic is not None:
-                self.policy.critic.start_from(environment_scorer(self.env))
+                self.policy.critic.start_from(self.reward.scorer)
         self.policy.generator.manual_seed(seeds[1])
         self.shuffler = torch.Generator().manual_seed(seeds[2])
         self.set_random_seed(self.seed)
@@ -409,15 +413,17 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             prepared.init_callback(self)
         return prepared
 
-    def _episode_infos(
-        self, ended: NDArray[np.integer], result: StepResult, returns: NDArray[np.float64]
-    ) -> list[dict[str, Any]]:
-        """Return one info per row, with SB3's figures of the episodes that ended."""
+    def _episode_infos(self, ended: Mapping[int, Episode]) -> list[dict[str, Any]]:
+        """Return one info per row, with SB3's figures of the episodes that ended.
+
+        Their return "r" is there once the round was scored.
+        """
         seconds = max(time.time() - self.start_time / 1e9, 0.0)
         infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
-        for row in ended.tolist():
-            length = len(result.episodes[row].response_ids)
-            infos[row]["episode"] = {"r": float(returns[row]), "l": length, "t": seconds}
+        for row, episode in ended.items():
+            infos[row]["episode"] = {"l": len(episode.response_ids), "t": seconds}
+            if episode.score is not None:
+                infos[row]["episode"]["r"] = episode.score
         return infos
 
     # --- checkpoints ------------------------------------------------------------------------------

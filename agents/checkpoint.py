@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
+from tokengym.agents.policy.products import has_onednn
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import Environments, restore_environment
 from tokengym.agents.rollouts.rounds import COUNTERS, RoundStart
@@ -149,7 +150,8 @@ def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
             name: value
             for name, value in agent.policy_kwargs.items()
             if name not in (*MODELS, *agent.setting_names())
-        },
+        }
+        | {"products": agent.policy.language_model.products},  # what "auto" was: no other rounding
         "environment": dict(zip(SIZES, sizes, strict=True)),
         "counters": start.counters,
         "environment_state": start.environment,
@@ -234,10 +236,14 @@ def _build(
     envs = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
     processes = Processes() if env is None else join(device)
     _check_environment(envs, processes.total(envs.num_envs), record["environment"], folder)
+    policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
+    if policy_kwargs.get("products") == "onednn" and not has_onednn():
+        logger.warning("%s was trained with oneDNN's products, which are not here", folder)
+        policy_kwargs["products"] = "auto"
     agent = algorithm(
         record["policy"],
         envs,
-        policy_kwargs={**record["policy_kwargs"], **stored_models(folder)},
+        policy_kwargs=policy_kwargs,
         device=device,
         **settings,
     )

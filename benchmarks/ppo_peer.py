@@ -17,12 +17,13 @@ import argparse
 import contextlib
 import copy
 import logging
+import os
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from rollout_speed import EOS, PAD, PROMPT_TOKENS, SIZES, make_model, make_token
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from tokengym.agents import PPO
+from tokengym.agents.policy.settings import Products
 from tokengym.envs import TokenGenerationVectorEnv
 from tokengym.rewards import Reward, RewardModel, Sparse, VectorRewardWrapper
 
@@ -46,7 +48,7 @@ def make_scorer(size: str) -> GPT2ForSequenceClassification:
     return GPT2ForSequenceClassification(config).eval()
 
 
-def make_agent(size: str, value_network: str, kl_estimator: str, device: str) -> PPO:
+def make_agent(size: str, value_network: str, kl_estimator: str, products: str, device: str) -> PPO:
     """Return our agent on its environment."""
     tokenizer = make_tokenizer(SIZES[size]["vocab_size"])
     envs = TokenGenerationVectorEnv(
@@ -68,6 +70,7 @@ def make_agent(size: str, value_network: str, kl_estimator: str, device: str) ->
         policy_kwargs={
             "model": make_model(size, "float32", 1e-30),
             "value_network": value_network,
+            "products": products,
         },
         seed=0,
         device=device,
@@ -183,13 +186,20 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--products", nargs="+", choices=get_args(Products), default=["auto"])
+    parser.add_argument("--avx2", action="store_true", help="hold torch's library to AVX2")
     settings = parser.parse_args()
     sys.path.insert(0, settings.trl)
+    if settings.avx2:
+        os.environ["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"  # read at the first product
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     torch.set_num_threads(settings.threads)
     agents = {
-        f"{name}, {estimator} KL": make_agent(settings.size, network, estimator, settings.device)
+        f"{name}, {estimator} KL, {products}": make_agent(
+            settings.size, network, estimator, products, settings.device
+        )
+        for products in settings.products
         for estimator in ("k1", "exact")
         for network, name in (("own", "value network"), ("trunk", "value head on the trunk"))
     }

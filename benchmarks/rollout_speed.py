@@ -14,6 +14,7 @@ medians of tokens per CPU second, so that other work on the machine counts less,
 """
 
 import argparse
+import copy
 import logging
 import math
 import statistics
@@ -33,6 +34,8 @@ from transformers import (
 )
 
 from tokengym.agents import PPO
+from tokengym.agents.policy.language_model import fuse_activations
+from tokengym.agents.policy.products import fastest
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.envs import TokenGenerationVectorEnv
@@ -110,7 +113,7 @@ def ours_arm(model: PreTrainedModel, settings: argparse.Namespace) -> Callable[[
         "CausalLMPolicy",
         envs,
         value_network="trunk",
-        policy_kwargs={"model": model},
+        policy_kwargs={"model": copy.deepcopy(model)},  # products are set on the modules
         device=settings.device,
     )
     rounds = as_rounds(envs)
@@ -129,6 +132,7 @@ def make_arms(dtype: str, settings: argparse.Namespace) -> dict[str, Callable[[]
     for kind in ("even",) if settings.size == "llama" else ("even", "ragged"):
         model: Any = make_model(settings.size, dtype, 1 / 24 if kind == "ragged" else 1e-30)
         model.to(settings.device)
+        fuse_activations(model)  # for `generate` too
         arms[f"{dtype}, {kind}: generate"] = generate_arm(
             model, settings.new_tokens, settings.rows, kind == "ragged"
         )
@@ -173,7 +177,8 @@ def main() -> None:
         f"{title} {config.num_hidden_layers}x{config.hidden_size}, "
         f"vocabulary {config.vocab_size:,}, "
         f"{settings.rows} rows of {PROMPT_TOKENS} + {settings.new_tokens} tokens, "
-        f"{settings.threads} thread(s) on {settings.device}, medians of {settings.repeats}\n"
+        f"{settings.threads} thread(s) on {settings.device}, products by {fastest()}, medians of "
+        f"{settings.repeats}\n"
     )
     print("| | generate, tokens/CPU s | tokengym | ratio | generate, tokens/s | tokengym | ratio |")
     print("|---|---|---|---|---|---|---|")

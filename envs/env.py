@@ -15,6 +15,7 @@ from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, EpisodeOverError
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.settings import from_keywords, takes
+from tokengym.envs.episode import Episode
 from tokengym.envs.infos import Info
 from tokengym.envs.mdp import (
     RENDER_FPS,
@@ -243,6 +244,12 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the legal next tokens, bool (vocab,)."""
         return self._mask.astype(np.bool_)
+
+    def unfinished_episode(self) -> Episode:
+        """Return the text so far, without a score; for rewards paid while it is written."""
+        if self._prompt is None:
+            raise EpisodeOverError("there is no text before the first reset; call env.reset()")
+        return self._mdp.unfinished(self._prompt, self._response_ids())
 
     def get_state(self) -> dict[str, Any]:
         """Return the episode and the generator as plain data, for `set_state`."""

@@ -81,11 +81,12 @@ class Episode:
             )
 
     @classmethod
-    def from_info(cls, info: Mapping[str, Any]) -> "Episode":
+    def from_info(cls, info: Mapping[str, Any], *, scored: bool = True) -> "Episode":
         """Return the episode described by an environment's terminal ``info``.
 
         Args:
             info: The last step's info of a `TokenGenerationEnv` (or one row of a batch's).
+            scored: Whether a reward has paid it; without one an environment writes zeros.
 
         Raises:
             KeyError: if ``info`` is not a terminal one.
@@ -98,11 +99,18 @@ class Episode:
             reference=info["reference"],
             query_type=info["query_type"],
             metadata=info.get("metadata", NO_METADATA),
-            score=float(info["score"]),
-            score_parts=dict(info["score_parts"]),
-            token_rewards=info["token_rewards"],
             finish_reason=info["finish_reason"],
+            **(_payment(info) if scored else {}),
         )
+
+
+def _payment(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an episode that its reward decides."""
+    return {
+        "score": float(info["score"]),
+        "score_parts": dict(info["score_parts"]),
+        "token_rewards": info["token_rewards"],
+    }
 
 
 OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "finish_reason")

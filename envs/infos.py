@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, SupportsFloat
 
@@ -87,11 +87,17 @@ def convert_texts() -> None:
         array_conversion.register(kind, lambda value, xp, device=None: value)
 
 
-def episodes_from_infos(infos: Mapping[str, Any]) -> dict[int, Episode]:
+def episodes_from_infos(
+    infos: Mapping[str, Any], *, unscored: Callable[[int], bool] = lambda row: False
+) -> dict[int, Episode]:
     """Return the episodes that ended in a step of a batched environment, by row.
 
     Works in every autoreset mode, over the native batch and over ``SyncVectorEnv``: in SAME_STEP
     mode the terminal infos are in ``infos["final_info"]``, else in ``infos`` itself.
+
+    Args:
+        infos: The step's.
+        unscored: Returns whether a row's episode has no score yet, only zeros in its place.
 
     Returns:
         row -> episode; empty when no row ended.
@@ -100,20 +106,24 @@ def episodes_from_infos(infos: Mapping[str, Any]) -> dict[int, Episode]:
     ended = source.get("_finish_reason")
     if ended is None:
         return {}
-    return {row: _episode(source, row) for row in np.flatnonzero(ended).tolist()}
+    return {
+        row: _episode(source, row, scored=not unscored(row))
+        for row in np.flatnonzero(ended).tolist()
+    }
 
 
-def _episode(infos: Mapping[str, Any], row: int) -> Episode:
+def _episode(infos: Mapping[str, Any], row: int, *, scored: bool) -> Episode:
     """Return one row's episode."""
     info = {key: infos[key][row] for key in _EPISODE_KEYS}
-    parts = infos["score_parts"]
-    info["score_parts"] = {
-        name: float(parts[name][row])
-        for name in parts
-        if not name.startswith("_") and parts[f"_{name}"][row]
-    }
-    info["token_rewards"] = infos["token_rewards"][row][: len(info["response_ids"])]
-    return Episode.from_info(info)
+    if scored:
+        parts = infos["score_parts"]
+        info["score_parts"] = {
+            name: float(parts[name][row])
+            for name in parts
+            if not name.startswith("_") and parts[f"_{name}"][row]
+        }
+        info["token_rewards"] = infos["token_rewards"][row][: len(info["response_ids"])]
+    return Episode.from_info(info, scored=scored)
 
 
 def put(infos: dict[str, Any], key: str, rows: Rows, values: Any, empty: Any, present: Any) -> None:

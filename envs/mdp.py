@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, RenderModeError, SettingsError, StateError
 from tokengym.base.memory import check_memory
-from tokengym.base.prompt import Messages, Metadata, Prompt, PromptSet
+from tokengym.base.prompt import Messages, Metadata, Prompt, PromptSet, QueryType
+from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import ResponseDecoder, load_tokenizer
@@ -207,6 +208,18 @@ class TokenMdp:
     def decode_flat(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
         """Return the texts of the responses concatenated in ``flat``."""
         return self._decoder.decode(flat, lengths)
+
+    def unfinished(self, prompt: EncodedPrompt, response_ids: Sequence[int]) -> Episode:
+        """Return a text so far as an episode without score."""
+        return Episode(
+            prompt=prompt.text,
+            response=self.decode([response_ids])[0],
+            prompt_ids=prompt.ids,
+            response_ids=response_ids,
+            reference=prompt.reference,
+            query_type=cast("QueryType | None", prompt.query_type),
+            metadata=prompt.metadata,
+        )
 
     def begun(self, response: Any, what: str) -> tuple[int, ...]:
         """Return the first tokens of a response that an episode is to begin with.

@@ -17,6 +17,7 @@ from tokengym.base.errors import ActionError, EpisodeOverError, SettingsError, S
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.settings import from_keywords, takes
 from tokengym.envs.batch import EpisodeBatch, Rows
+from tokengym.envs.episode import Episode
 from tokengym.envs.infos import (
     Info,
     add_action_masks,
@@ -293,6 +294,12 @@ class TokenGenerationVectorEnv(
         """
         for row in range(self.num_envs) if rows is None else map(int, rows):
             self._shown_rewards[row] = np.array(token_rewards[row], dtype=np.float32)
+
+    def unfinished_episodes(self, rows: Sequence[int]) -> list[Episode]:
+        """Return the rows' texts so far, see `TokenGenerationEnv.unfinished_episode`."""
+        return [
+            self._mdp.unfinished(self._batch.prompt(row), self._batch.response(row)) for row in rows
+        ]
 
     def get_state(self) -> list[dict[str, Any]]:
         """Return every row's state as plain data, each as the single environment's."""

@@ -1,10 +1,20 @@
-"""What docs/results/protocol.md says of every study: the criterion, and how rates are tuned."""
+"""What docs/results/protocol.md says of every study: criterion, grid, levels, margins and rates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
+from tokengym.agents.offline.collecting import ResponseCollector, Sampling
+from tokengym.agents.offline.policies import make_policy
+from tokengym.envs import Episode
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.record import RunRecord
-from tokengym.evaluation.statistics import area_under_curve
+from tokengym.evaluation.statistics import Equivalence, area_under_curve, equivalence
+from tokengym.lab.tables import mean
 
 Row = Mapping[str, Any]
 PRICE = 0.05
@@ -14,6 +24,14 @@ FIRST_RATE = 1e-3
 """Rate that a sweep begins with; it climbs from there while a neighbour is better."""
 SPARE_SEED = 1000
 """Seed of the sweeps, which stands behind no difference."""
+DRAWN, PROMPTS, DRAW_SEED = 64, 128, 0
+"""Responses of the untrained policy to each held-out prompt, behind best-of-n and the bound."""
+NS = (1, 2, 4, 8, 16, 32, 64)
+"""What n is in a study's tables of best-of-n."""
+GRID = EvaluationSettings(every=1, episodes=PROMPTS, samples=0)
+"""How a run is measured: after every update, since most of a lead can arise in the first ones."""
+NET_MARGIN, GOLD_MARGIN = 0.03, 0.05
+"""Shares of the way within which two rules are level: score - c KL over a run, gold at its end."""
 MEASURES = ("step", "tokens", "score", "gold_score", "kl")
 """What a study keeps of a measurement."""
 
@@ -62,3 +80,59 @@ def best_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float 
     if next_rate(areas, first) is not None:
         return None
     return max(areas, key=lambda rate: areas[rate])
+
+
+def level(
+    one: Sequence[float], other: Sequence[float], way: float, margin: float = NET_MARGIN
+) -> Equivalence:
+    """Return whether two rules, paired by seed, are level: two one-sided tests.
+
+    Args:
+        one: (pairs,) figures of a rule.
+        other: (pairs,) of the other, on the same seeds.
+        way: From the untrained policy to its best of 16, in the figures' units.
+        margin: Share of the way, `NET_MARGIN` or `GOLD_MARGIN`.
+
+    Example:
+        >>> level([1.0, 1.1, 0.9], [1.0, 1.09, 0.91], way=2.0).equivalent
+        True
+    """
+    return equivalence(one, other, margin=margin * way)
+
+
+def untrained_responses(env: str, length: int, **options: Any) -> list[Episode]:
+    """Return the untrained policy's responses to the held-out prompts, `DRAWN` to each in turn.
+
+    Args:
+        env: Environment id.
+        length: Tokens of a response.
+        options: Further arguments of ``gym.make_vec``, such as ``bundle``.
+    """
+    lengths: dict[str, Any] = training_settings(env, max_new_tokens=length).lengths()
+    envs: Any = gym.make_vec(env, num_envs=1, reward="sparse", split="test", **lengths, **options)
+    collector = ResponseCollector(envs, sampling=Sampling(n=DRAWN), max_rows=256)
+    groups = collector.collect(make_policy(envs), range(PROMPTS), seed=DRAW_SEED)
+    return [episode for group in groups for episode in group]
+
+
+def scores_of(episodes: Sequence[Episode]) -> np.ndarray:
+    """Return the scores that `untrained_responses` were paid, (prompts, drawn)."""
+    return np.array([episode.score for episode in episodes], dtype=np.float64).reshape(-1, DRAWN)
+
+
+def best_of_rows(proxy: ArrayLike, gold: ArrayLike) -> list[dict[str, Any]]:
+    """Return a row per n: what the best of n responses scores, and the bound on its KL.
+
+    Args:
+        proxy: (prompts, drawn) scores that the best is picked by.
+        gold: (prompts, drawn) of the same responses.
+    """
+    return [
+        {
+            "n": n,
+            "score": mean(mean_of_best(proxy, proxy, n)),
+            "gold_score": mean(mean_of_best(proxy, gold, n)),
+            "kl": best_of_n_kl_bound(n),
+        }
+        for n in NS
+    ]

@@ -1,44 +1,374 @@
-"""Code that the studies share: cells that are run once, their stored rows, and the command line.
-
-The output folder is the state. A cell whose file exists is not run again, so a study can be stopped
-at any time and resumed.
-"""
+"""One shape for the studies behind docs/results: cells, their runs, what is published, the page."""
 
 import csv
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-import gymnasium as gym
-import numpy as np
 import tyro
-from numpy.typing import ArrayLike
 
-from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
-from tokengym.agents.offline.collecting import ResponseCollector, Sampling
-from tokengym.agents.offline.policies import make_policy
-from tokengym.base.files import write_json
-from tokengym.envs import Episode
+from tokengym.base.files import write_csv, write_json
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig
-from tokengym.evaluation.runs.defaults import training_settings
-from tokengym.lab.tables import mean
+from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.statistics import PairedDifference, paired_difference
+from tokengym.lab.protocol import (
+    FIRST_RATE,
+    PRICE,
+    RATES,
+    SPARE_SEED,
+    measured,
+    net,
+    net_area,
+    next_rate,
+)
+from tokengym.lab.tables import fill, page_wide
 
-Cell = TypeVar("Cell")
+Work = TypeVar("Work")
+Row = Mapping[str, Any]
+Round = tuple[Sequence["Cell"], Sequence[int]]
+NET = "score - c KL"
+"""Name of the primary measure, see docs/results/protocol.md."""
 Out = Annotated[Path, tyro.conf.arg(help="Folder of the study's runs.")]
 Data = Annotated[Path, tyro.conf.arg(help="Folder of the texts; they are not copied.")]
 Docs = Annotated[Path, tyro.conf.arg(help="Folder of the study's page.")]
 DOCS = Path("docs/results")
 """Folder of the pages that the studies fill."""
-DRAWN, PROMPTS, DRAW_SEED = 64, 128, 0
-"""Responses of the untrained policy to each held-out prompt, behind best-of-n and the bound."""
-NS = (1, 2, 4, 8, 16, 32, 64)
-"""What n is in a study's tables of best-of-n."""
+
+
+class Cell(Mapping[str, Any]):
+    """One setting of a study's axes: its values by name, as attributes too.
+
+    Cells are equal if their values are, and can be the keys of a mapping.
+
+    Args:
+        values: Value of each axis, a text or a number.
+
+    Example:
+        >>> cell = Cell(rule="sparse", length=48)
+        >>> cell.rule, dict(cell.but(length=24))
+        ('sparse', {'rule': 'sparse', 'length': 24})
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self._values = values
+
+    def __getitem__(self, axis: str) -> Any:
+        return self._values[axis]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __getattr__(self, axis: str) -> Any:
+        try:
+            return self.__dict__["_values"][axis]
+        except KeyError:
+            raise AttributeError(axis) from None
+
+    def __repr__(self) -> str:
+        return "_".join(shown(value) for value in self._values.values())
+
+    def but(self, **changes: Any) -> "Cell":
+        """Return the cell with some values changed or added."""
+        return Cell(**{**self._values, **changes})
+
+    def without(self, *axes: str) -> "Cell":
+        """Return the cell without some axes."""
+        return Cell(**{axis: value for axis, value in self._values.items() if axis not in axes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Rows that are made once, before the runs: what the best of n untrained responses has."""
+
+    file: str
+    """Published file, in the study's folder."""
+    parts: Mapping[str, Callable[[Path], Sequence[Row]]]
+    """File of each part in the folder of the runs, and what makes its rows, given that folder."""
+    text: tuple[str, ...] = ()
+    """Columns that hold text."""
+    part_of: Callable[[Row], str] | None = None
+    """Returns the part that a published row is from; None: the only one."""
+
+
+class Runs:
+    """Runs of a study, by cell.
+
+    Args:
+        rows: A row per measurement of every run, with the values of its cell, its seed and, where
+            rates are swept, its rate.
+        axes: Names of the cells' axes.
+        price: Score that a nat of KL costs.
+    """
+
+    def __init__(self, rows: Iterable[Row], axes: Iterable[str], price: float = PRICE) -> None:
+        self.price = price
+        names = (*axes, "rate", "seed")
+        self.each: dict[Cell, list[Row]] = {}
+        """Cell with its rate and seed -> the run's measurements."""
+        for row in rows:
+            run = Cell(**{axis: row[axis] for axis in names if axis in row})
+            self.each.setdefault(run, []).append(row)
+        self.sweeps: dict[Cell, dict[float, float]] = {}
+        """Cell -> rate -> mean of score - c KL over the run of the spare seed."""
+        for run, points in self.each.items():
+            if run.seed == SPARE_SEED:
+                cell = run.without("rate", "seed")
+                self.sweeps.setdefault(cell, {})[run.rate] = net_area(points, price)
+        self.runs: dict[Cell, dict[int, list[Row]]] = {}
+        """Cell -> seed -> the run, at the tuned rate where rates are swept."""
+        for run, points in self.each.items():
+            cell = run.without("rate", "seed")
+            if run.seed != SPARE_SEED and ("rate" not in run or run.rate == self.rate(cell)):
+                self.runs.setdefault(cell, {})[int(run.seed)] = points
+
+    def rate(self, cell: Cell) -> float:
+        """Return the rate that was the best of a cell's sweep."""
+        return max(self.sweeps[cell], key=lambda rate: self.sweeps[cell][rate])
+
+    def areas(self, cell: Cell, *, at_end: bool = False) -> dict[int, float]:
+        """Return score - c KL by seed, mean over the run or at its end; {} without runs."""
+        return {
+            seed: net(points[-1], self.price) if at_end else net_area(points, self.price)
+            for seed, points in self.runs.get(cell, {}).items()
+        }
+
+    def ends(self, cell: Cell, measure: str) -> dict[int, float]:
+        """Return the last measurement of every run by seed."""
+        return {seed: float(p[-1][measure]) for seed, p in self.runs.get(cell, {}).items()}
+
+    def difference(self, cell: Cell, other: Cell, measure: str = NET) -> PairedDifference | None:
+        """Return a cell's figure minus another's, paired by seed; None below two pairs.
+
+        Args:
+            cell: The cell.
+            other: What it is compared with.
+            measure: A measurement at the end, or `NET`: score - c KL over the run.
+        """
+        one, two = (
+            self.areas(at) if measure == NET else self.ends(at, measure) for at in (cell, other)
+        )
+        seeds = sorted(one.keys() & two.keys())
+        if len(seeds) < 2:
+            return None
+        return paired_difference([one[seed] for seed in seeds], [two[seed] for seed in seeds])
+
+    def chosen(self, cells: Iterable[Cell]) -> Cell | None:
+        """Return the cell that did best on the spare seed, of those with runs; None of none."""
+        tried = [cell for cell in cells if len(self.areas(cell)) > 1]
+        return max(tried, key=lambda cell: max(self.sweeps[cell].values()), default=None)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a study has published."""
+
+    runs: Runs
+    """Its runs."""
+    drawn: Mapping[str, Sequence[Row]]
+    """File -> the rows that were drawn once; none where there is no file."""
+    folder: Path
+    """Folder of its files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question, the runs that answer it and the page that says so.
+
+    `run` does what is missing and can be stopped at any time: the output folder is the state, with
+    a file for each run, and published runs are not run again. `publish` writes the files of a
+    folder as one beside the page, and `page` fills the page's tables from the published files.
+    """
+
+    document: str
+    """Name of the page."""
+    folder: str
+    """Folder of the published files, beside the page."""
+    axes: Mapping[str, Any]
+    """Axis -> value that cells have where they do not say, or its type where they always do."""
+    rounds: Callable[[], Iterable[Round]]
+    """Returns cells and the seeds wanted of them, in the order in which they are needed."""
+    config: Callable[[Cell, Path], ComparisonConfig]
+    """Returns the comparison of one reward that a run is of, given the folder of the runs."""
+    tables: Callable[[Published], Mapping[str, str]]
+    """Returns the page's tables by name."""
+    measure: Callable[[Cell, RunRecord], Sequence[Row]] = lambda cell, record: measured(record)
+    """Returns the rows of a run."""
+    drawn: tuple[Drawn, ...] = ()
+    """What is drawn before the runs."""
+    first_rate: float | None = FIRST_RATE
+    """Learning rate that each cell's sweep begins with; None: nothing is swept."""
+    price: float = PRICE
+    """Score that a nat of KL costs."""
+    runs: str = "runs.csv"
+    """Published file of the runs."""
+    columns: tuple[str, ...] = ()
+    """Columns of the runs that hold text, beside those of the axes."""
+    holm: Literal["page", "table"] = "page"
+    """Family of the differences that are corrected together."""
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Columns of the runs that hold text."""
+        axes = (axis for axis, value in self.axes.items() if value is str or isinstance(value, str))
+        return (*axes, *self.columns)
+
+    def cell(self, **values: Any) -> Cell:
+        """Return a cell: its values, and the others' defaults, in the order of the axes."""
+        return Cell(**{**self.axes, **values})
+
+    def file(self, run: Cell, out: Path) -> Path:
+        """Return the file of a run's rows.
+
+        Args:
+            run: A cell with its seed and, where rates are swept, its rate.
+            out: Folder of the runs.
+        """
+        return out / "runs" / f"{run!r}.csv"
+
+    def read(self, *files: Path) -> list[Row]:
+        """Return the rows of files of runs, with the axes that did not exist when they were made.
+
+        Args:
+            files: Files of single runs, or the published one; those that do not exist have no rows.
+        """
+        rows = read_rows(*(file for file in files if file.exists()), text=self.text)
+        return [{**self.axes, **row} for row in rows]
+
+    def swept(self, cell: Cell, out: Path) -> dict[float, float]:
+        """Return what each rate of a cell's sweep has reached so far."""
+        files = {rate: self.file(cell.but(rate=rate, seed=SPARE_SEED), out) for rate in RATES}
+        return {
+            rate: net_area(self.read(file), self.price)
+            for rate, file in files.items()
+            if file.exists()
+        }
+
+    def pending(self, out: Path, part: str = "0/1") -> Iterator[Cell]:
+        """Yield the runs that are missing, each with its rate and seed.
+
+        Args:
+            out: Folder of the runs.
+            part: "i/n" takes the cells i, i + n, ... of all, for several processes side by side.
+        """
+        index, count = map(int, part.split("/"))
+        places: dict[Cell, int] = {}
+        for cells, seeds in self.rounds():
+            here = [c for c in cells if places.setdefault(c, len(places)) % count == index]
+            if self.first_rate is not None:
+                for cell in here:
+                    while (rate := next_rate(self.swept(cell, out), self.first_rate)) is not None:
+                        run = cell.but(rate=rate, seed=SPARE_SEED)
+                        yield run
+                        if not self.file(run, out).exists():
+                            break  # another process has it
+            runs = (self._tuned(cell, out).but(seed=seed) for seed in seeds for cell in here)
+            yield from (run for run in runs if not self.file(run, out).exists())
+
+    def _tuned(self, cell: Cell, out: Path) -> Cell:
+        """Return a cell with the best rate of its sweep, where rates are swept."""
+        if self.first_rate is None:
+            return cell
+        areas = self.swept(cell, out)
+        return cell.but(rate=max(areas, key=lambda rate: areas[rate]))
+
+    def run(self, out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None) -> None:
+        """Draw and run what is missing, one at a time.
+
+        Args:
+            out: Folder of the study's runs.
+            docs: Folder of the study's page, whose published runs are not run again.
+            part: "i/n" takes the cells i, i + n, ... of all, for several processes side by side.
+            until: Time of day, HH:MM, after which nothing begins.
+        """
+        end = deadline(until)
+        self.restore(out, docs)
+        for drawn in self.drawn:
+            for name, make in drawn.parts.items():
+                if not (out / name).exists() and datetime.now() < end:
+                    write_rows(out / name, make(out))
+        for run in self.pending(out, part):
+            if datetime.now() >= end:
+                return
+            config = self.config(run, out)
+            record = run_one(config, config.rewards[0], int(run.seed))
+            rows = [{**run, **row} for row in self.measure(run, record)]
+            write_rows(self.file(run, out), rows)
+            print(f"{datetime.now():%H:%M:%S} {run!r} {rows[-1]}", flush=True)
+
+    def restore(self, out: Path, docs: Path) -> None:
+        """Write the published rows to the files that they came from, unless they are there.
+
+        Args:
+            out: Folder of the runs.
+            docs: Folder of the page.
+        """
+        files: dict[Path, list[Row]] = {}
+        for run, rows in self.published(docs).runs.each.items():
+            files[self.file(run, out)] = rows
+        for drawn in self.drawn:
+            file = docs / self.folder / drawn.file
+            for row in read_rows(file, text=drawn.text) if file.exists() else []:
+                part = drawn.part_of(row) if drawn.part_of else next(iter(drawn.parts))
+                files.setdefault(out / part, []).append(row)
+        for path, rows in files.items():
+            if not path.exists():
+                write_rows(path, rows)
+
+    def publish(self, out: Out, docs: Docs = DOCS) -> None:
+        """Write all runs as one file, those of the sweeps too, and what was drawn; fill the page.
+
+        Args:
+            out: Folder of the study's runs.
+            docs: Folder of the study's page.
+        """
+        for drawn in self.drawn:
+            parts = [out / name for name in drawn.parts]
+            rows = read_rows(*(part for part in parts if part.exists()), text=drawn.text)
+            write_rows(docs / self.folder / drawn.file, rows)
+        write_rows(docs / self.folder / self.runs, self.read(*sorted((out / "runs").glob("*.csv"))))
+        self.page(docs)
+
+    def published(self, docs: Path) -> Published:
+        """Return what is published beside a page."""
+        folder = docs / self.folder
+        drawn: dict[str, Sequence[Row]] = {}
+        for each in self.drawn:
+            file = folder / each.file
+            drawn[each.file] = read_rows(file, text=each.text) if file.exists() else []
+        runs = Runs(self.read(folder / self.runs), self.axes, self.price)
+        return Published(runs=runs, drawn=drawn, folder=folder)
+
+    def page(self, docs: Docs = DOCS) -> None:
+        """Fill the page's tables from the published files.
+
+        Args:
+            docs: Folder of the study's page.
+        """
+        make = partial(self.tables, self.published(docs))
+        fill(docs / self.document, page_wide(make) if self.holm == "page" else make())
+
+    def command_line(self, description: str | None) -> None:
+        """Read the command line and run, publish or fill the page.
+
+        Args:
+            description: Docstring of the study.
+        """
+        command_line(description, self.run, self.publish, self.page)
 
 
 def run_missing(
-    cells: Iterable[Cell], path: Callable[[Cell], Path], run: Callable[[Cell], None]
+    cells: Iterable[Work], path: Callable[[Work], Path], run: Callable[[Work], None]
 ) -> None:
     """Run the cells whose file does not exist, in order.
 
@@ -79,8 +409,6 @@ def run_pending(
         part: "i/n" takes the seeds with seed % n == i.
         until: Time of day, HH:MM, after which no run begins.
     """
-    from tokengym.evaluation.runs.run import run as run_one
-
     index, count = map(int, part.split("/"))
     end = deadline(until)
     for name, config, reward, seed in work:
@@ -95,42 +423,22 @@ def run_pending(
         print(f"{datetime.now():%H:%M:%S} {name} {reward} {seed} {seconds:.0f} s", flush=True)
 
 
-def untrained_responses(env: str, length: int, **options: Any) -> list[Episode]:
-    """Return the untrained policy's responses to the held-out prompts, `DRAWN` to each in turn.
+def shown(value: Any) -> str:
+    """Return a cell's value as it stands in the name of a file.
 
-    Args:
-        env: Environment id.
-        length: Tokens of a response.
-        options: Further arguments of ``gym.make_vec``, such as ``bundle``.
+    Example:
+        >>> shown(3e-4), shown(1000.0), shown("red:delivery=end"), shown("1-1/n")
+        ('0.0003', '1000', 'red.delivery=end', '1-1n')
     """
-    lengths: dict[str, Any] = training_settings(env, max_new_tokens=length).lengths()
-    envs: Any = gym.make_vec(env, num_envs=1, reward="sparse", split="test", **lengths, **options)
-    collector = ResponseCollector(envs, sampling=Sampling(n=DRAWN), max_rows=256)
-    groups = collector.collect(make_policy(envs), range(PROMPTS), seed=DRAW_SEED)
-    return [episode for group in groups for episode in group]
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).replace("/", "").replace(":", ".")
 
 
-def scores_of(episodes: Sequence[Episode]) -> np.ndarray:
-    """Return the scores that `untrained_responses` were paid, (prompts, drawn)."""
-    return np.array([episode.score for episode in episodes], dtype=np.float64).reshape(-1, DRAWN)
-
-
-def best_of_rows(proxy: ArrayLike, gold: ArrayLike) -> list[dict[str, Any]]:
-    """Return a row per n: what the best of n responses scores, and the bound on its KL.
-
-    Args:
-        proxy: (prompts, drawn) scores that the best is picked by.
-        gold: (prompts, drawn) of the same responses.
-    """
-    return [
-        {
-            "n": n,
-            "score": mean(mean_of_best(proxy, proxy, n)),
-            "gold_score": mean(mean_of_best(proxy, gold, n)),
-            "kl": best_of_n_kl_bound(n),
-        }
-        for n in NS
-    ]
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Write rows with the columns of the first; nothing where there are none."""
+    if rows:
+        write_csv(file, rows, list(rows[0]))
 
 
 def read_rows(*files: Path, text: Sequence[str]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from tokengym.evaluation.statistics import (
 from tokengym.rewards.maths.pairwise import wilson_interval
 
 Key = TypeVar("Key")
+Title = TypeVar("Title", bound=Sequence[str])
 CLEAR = 0.05
 """Corrected p-value below which a difference is clear."""
 NONE = "\u2013"
@@ -43,6 +44,37 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ("|" + "|".join(line) + "|") if line[0] == "---" else f"| {' | '.join(line)} |"
         for line in lines
     )
+
+
+def rates_table(
+    sweeps: Mapping[Title, Mapping[float, float]],
+    head: Sequence[str] = ("rule",),
+    *,
+    with_best: bool = False,
+) -> str:
+    """Return what each rate of the sweeps has reached.
+
+    Args:
+        sweeps: First cells of a line -> rate -> what it has reached.
+        head: Heads of those cells.
+        with_best: Whether the best of a line is bold.
+
+    Example:
+        >>> print(rates_table({("abc",): {1e-3: 1.5}, ("red",): {}}))
+        | rule | 0.001 |
+        |---|---|
+        | abc | 1.50 |
+        | red | \u2013 |
+    """
+    rates = sorted({rate for areas in sweeps.values() for rate in areas})
+    rows = []
+    for title, areas in sweeps.items():
+        line = {rate: number(areas[rate]) if rate in areas else NONE for rate in rates}
+        if with_best:
+            best = max(areas, key=lambda rate: areas[rate])
+            line[best] = f"**{line[best]}**"
+        rows.append([*title, *line.values()])
+    return markdown_table([*head, *(f"{rate:g}" for rate in rates)], rows)
 
 
 def with_interval(figure: Mapping[str, Any], value: str = "iqm") -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import remedy_for
-from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.attribution.probe import Continuations, Probe
 from tokengym.rewards.credits.base import Credit, as_credit
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
@@ -61,7 +60,6 @@ class Reward:
         self.tokenizer = tokenizer
         self.continuations: Continuations | None = None
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
-        self._round: list[tuple[Sequence[Episode], Scores]] | None = None
         self.stopwatch = Stopwatch(self.scorer.name, warns=not self.credit.needs_policy)
         kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
         self._asks = wanted is not None and kinds is not None
@@ -102,23 +100,43 @@ class Reward:
         scorer, credit = self.scorer.bind(tokenizer), self.credit.bind(tokenizer)
         return Reward(scorer, credit, tokenizer=tokenizer)
 
-    def prefix_reader(self) -> PrefixReader:
-        """Return what follows episodes token by token, for a causal credit.
+    def check_steps(self) -> None:
+        """Refuse a credit that cannot be paid token by token.
 
         Raises:
-            RewardError: if the credit or the scorer cannot be paid that way.
+            RewardError: naming the remedies.
         """
-        name = self.scorer.name
         self.credit.step_reward(0.0)  # or says that it has none
-        reader = self.scorer.prefix_reader(every_prefix=self.credit.every_prefix)
-        if reader is None:
+        if not self.credit.every_prefix and "prefix" not in (self.scorer.attribution_kinds or ()):
             raise RewardError(
-                f"scorer {name!r} cannot score a growing text token by token, so credit "
-                f"{self.credit_name!r} cannot be paid at each step; take "
+                f"scorer {self.scorer.name!r} cannot score a growing text token by token, so "
+                f"credit {self.credit_name!r} cannot be paid at each step; take "
                 f"'{self.credit_name}:delivery=end', or '{self.credit_name}:every_prefix=true' "
                 "(scores the whole text at every step)"
             )
-        return reader
+
+    def step_rewards(self, texts: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return what the tokens of unfinished responses earn when they are written.
+
+        Args:
+            texts: The texts so far, each of which is scored; with ``every_prefix`` also without its
+                newest token and without its response.
+
+        Returns:
+            Per text (n,): the newest token's reward last; the earlier ones add up to theirs.
+        """
+        with self.stopwatch.scoring(len(texts)):
+            if self.credit.every_prefix:
+                sizes = [len(text.response_ids) for text in texts]
+                pieces = [[range(n - 1), range(n - 1, n)][-n:] for n in sizes]
+                rows = Probe(self.scorer, self.tokenizer).increments(texts, pieces)
+            else:
+                known = self.scorer.state_dict()  # of running statistics, which finished texts move
+                scores = ask(self.scorer, texts, "prefix")
+                self.scorer.load_state_dict(known)
+                scores.check(texts, self.scorer.name)
+                rows = [row.astype(np.float64) for row in scores.attributions or ()]
+        return [np.array([self.credit.step_reward(float(v)) for v in row]) for row in rows]
 
     def evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return the episodes with their score, its parts and their token rewards.
@@ -144,36 +162,7 @@ class Reward:
                     "give the response at least one token (the EOS counts)"
                 )
         scores = self._score(episodes)
-        if self._round is not None:
-            self._round.append((episodes, scores))
         return self._assign(episodes, scores)
-
-    def begin_round(self) -> None:
-        """Note that the episodes evaluated until `settle` are one round, or begin it anew."""
-        self._round = []
-        self.scorer.begin_round()
-
-    def settle(self, *, drop: bool = False) -> list[Episode]:
-        """Return the round's episodes in the order they were evaluated, and end the round.
-
-        Only now does a scorer whose scores depend on the whole round (`Normalize`) know it; the
-        token rewards follow the scores.
-
-        Args:
-            drop: End the round without settling it, and return nothing.
-
-        Raises:
-            CreditError: as for `evaluate`.
-        """
-        batches, self._round = [] if drop else self._round or [], None
-        settled = self.scorer.settle(batches)
-        if all(new is scores for new, (_, scores) in zip(settled, batches, strict=True)):
-            return []
-        return [
-            episode
-            for (episodes, _), scores in zip(batches, settled, strict=True)
-            for episode in self._assign(episodes, scores)
-        ]
 
     def _assign(self, episodes: Sequence[Episode], scores: Scores) -> list[Episode]:
         """Return the episodes with their scores, spread over their tokens."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.infos import episodes_from_infos
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
-from tokengym.rewards.delivery import StepDelivery
+from tokengym.rewards.delivery import StepPayment
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import RewardSpec, make_reward
 from tokengym.rewards.reward import Reward, keeping
@@ -44,12 +44,15 @@ class RewardWrapper(gymnasium.Wrapper):
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
 
+    deferred: bool = False
+    """Whether `step` leaves episodes unscored, for a learner that calls ``reward`` itself."""
+
     def __init__(
         self, env: gymnasium.Env[Any, Any], reward: Reward, *, in_spec: bool = True
     ) -> None:
         super().__init__(env)
         self.reward = _bound(env, reward)
-        self._delivery = _delivery(env, self.reward)
+        self._steps = StepPayment(self.reward) if self.reward.causal else None
         self._in_spec = in_spec
 
     @property
@@ -61,25 +64,24 @@ class RewardWrapper(gymnasium.Wrapper):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        if self._delivery is not None and "waiting" not in info:
-            self._delivery.announce(0, info["prompt"], info["prompt_id"])
-        return observation, info
+        return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Append one token; the step that ends the episode returns its score, or what is left."""
         observation, _, terminated, truncated, info = self.env.step(action)
+        if self.deferred:
+            return observation, 0.0, terminated, truncated, info
         if not (terminated or truncated):
             reward = 0.0
-            if self._delivery is not None and "waiting" not in info:
-                batch = {key: np.asarray(array)[None] for key, array in observation.items()}
-                reward = float(self._delivery.advance([0], batch)[0])
+            if self._steps is not None and "waiting" not in info:
+                text = self.env.get_wrapper_attr("unfinished_episode")()
+                reward = float(self._steps.pay([0], [text])[0])
             return observation, reward, terminated, truncated, info
         (episode,) = self.reward.evaluate([_unpaid(info)])
         score, rewards = _paid(episode)
         reward = score
-        if self._delivery is not None:
-            reward = float(self._delivery.settle([0], [episode])[0])
+        if self._steps is not None:
+            reward = float(self._steps.settle([0], [episode])[0])
         info["score"] = score
         info["score_parts"] = dict(episode.score_parts)
         info["token_rewards"] = rewards.copy()
@@ -96,8 +98,7 @@ class RewardWrapper(gymnasium.Wrapper):
 class VectorRewardWrapper(VectorWrapper):
     """`RewardWrapper` for a batch: every episode that ends in a step is scored in one batch.
 
-    Works in every autoreset mode; the terminal information stays where the mode puts it. A causal
-    credit is paid to all rows that continue by one pass over their newest tokens.
+    Works in every autoreset mode; the terminal information stays where the mode puts it.
 
     Args:
         env: A `TokenGenerationVectorEnv`, or a ``SyncVectorEnv`` of single ones.
@@ -109,37 +110,19 @@ class VectorRewardWrapper(VectorWrapper):
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
 
+    deferred: bool = False
+    """Whether `step` leaves episodes unscored, for a learner that calls ``reward`` itself."""
+
     def __init__(self, env: VectorEnv[Any, Any, Any], reward: Reward) -> None:
         super().__init__(env)
         self.reward = _bound(env, reward)
-        self._delivery = _delivery(env, self.reward)
-        self._ended: list[int] | None = None
-
-    def begin_round(self) -> None:
-        """Note that the episodes that end until `settle` are one round."""
-        self._ended = []
-        self.reward.begin_round()
-
-    def settle(self, *, drop: bool = False) -> dict[int, Episode]:
-        """Return each row's first episode of the round, scored by statistics of the whole round.
-
-        Steps pay scores by the statistics of the moment (`Normalize`), which differ between
-        episodes that end early and late. Agents that play rounds learn from these episodes instead.
-
-        Args:
-            drop: End the round without settling it, and return nothing.
-        """
-        episodes = self.reward.settle(drop=drop)
-        rows, self._ended = self._ended or [], None
-        return dict(zip(reversed(rows), reversed(episodes), strict=False))
+        self._steps = StepPayment(self.reward) if self.reward.causal else None
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every row, or in those of the mask."""
-        observations, infos = self.env.reset(seed=seed, options=options)
-        self._announce(infos)
-        return observations, infos
+        return self.env.reset(seed=seed, options=options)
 
     def step(
         self, actions: Any
@@ -147,45 +130,41 @@ class VectorRewardWrapper(VectorWrapper):
         """Append one token to each row; rows whose episode ended return its score, or the rest."""
         observations, values, terminated, truncated, infos = self.env.step(actions)
         values = np.zeros_like(values)
+        if self.deferred:
+            return observations, values, terminated, truncated, infos
         ended = episodes_from_infos(infos)
-        if self._delivery is not None:
-            continues = ~(terminated | truncated) & _has_response(observations, self._prompt_width)
-            continues &= ~infos.get("waiting", np.False_)
-            rows = np.flatnonzero(continues).tolist()
+        if self._steps is not None:
+            continues = ~(terminated | truncated | infos.get("waiting", np.False_))
+            texts = self._unfinished(np.flatnonzero(continues).tolist())
             with keeping(list(ended.values()), self.reward.scorer.name):
-                values[rows] = self._delivery.advance(rows, observations)
+                values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
         if ended:
             rows = list(ended)
             episodes = self.reward.evaluate(list(ended.values()))
-            if self._ended is not None:
-                self._ended += rows
             values[rows] = (
                 [_paid(episode)[0] for episode in episodes]
-                if self._delivery is None
-                else self._delivery.settle(rows, episodes)
+                if self._steps is None
+                else self._steps.settle(rows, episodes)
             )
             final = infos.get("final_info")
             write_episodes(infos if final is None else final, rows, episodes)
             if self.env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
                 self._show(rows, infos)
-        self._announce(infos)
         return observations, values, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (num_envs, vocab)."""
         return self.env.action_masks()  # type: ignore[attr-defined]
 
-    @property
-    def _prompt_width(self) -> int:
-        return int(_attribute(self.env, "max_prompt_tokens"))
-
-    def _announce(self, infos: Mapping[str, Any]) -> None:
-        """Note the prompts of the rows that begin an episode in these infos."""
-        if self._delivery is None or "_prompt" not in infos:
-            return
-        begun = infos["_prompt"] & ~infos.get("_finish_reason", np.False_)
-        for row in np.flatnonzero(begun).tolist():
-            self._delivery.announce(row, infos["prompt"][row], int(infos["prompt_id"][row]))
+    def _unfinished(self, rows: Sequence[int]) -> dict[int, Episode]:
+        """Return the texts so far of those rows that have a token, not only just begun."""
+        base: Any = self.env.unwrapped
+        if hasattr(base, "unfinished_episodes"):
+            texts = base.unfinished_episodes(rows)
+        else:  # Gymnasium's batches of single environments
+            every = base.call("unfinished_episode")
+            texts = [every[row] for row in rows]
+        return {row: text for row, text in zip(rows, texts, strict=True) if text.response_ids}
 
     def _show(self, rows: Sequence[int], infos: Mapping[str, Any]) -> None:
         show = getattr(self.env.unwrapped, "show_token_rewards", None)
@@ -309,23 +288,6 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             "wrap TokenGenerationEnv or TokenGenerationVectorEnv"
         )
     return reward.bind(tokenizer)
-
-
-def _delivery(env: AnyEnv, reward: Reward) -> StepDelivery | None:
-    """Return what pays step by step; None for a credit known in hindsight."""
-    if not reward.causal:
-        return None
-    return StepDelivery(
-        reward,
-        tokenizer=_attribute(env, "tokenizer"),
-        prompt_width=int(_attribute(env, "max_prompt_tokens")),
-        prompts=_attribute(env, "prompts"),
-    )
-
-
-def _has_response(observations: Mapping[str, NDArray[Any]], width: int) -> NDArray[np.bool_]:
-    """Return which rows have a first response token; those that were only just reset have none."""
-    return observations["attention_mask"][:, width] > 0
 
 
 def _attribute(env: AnyEnv, name: str) -> Any:

@@ -9,30 +9,27 @@ seed, and the test questions about these are set against those about the others.
     python -m studies.entities page
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from tokengym import ComparisonConfig
 from tokengym.agents.offline.collecting import ResponseCollector, Sampling
 from tokengym.agents.offline.policies import make_policy
-from tokengym.base.files import write_csv
 from tokengym.envs import bundled
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.makers.corpora.questions import all_questions
 from tokengym.lab.makers.corpora.world import entities
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
-from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.lab.study import Cell, Drawn, Published, Row, Study
 from tokengym.lab.tables import (
     difference,
-    fill,
     markdown_table,
     mean,
     student_mean,
@@ -52,8 +49,7 @@ GROUPS = ("known", "new")
 """Test questions about things that training questions ask about as well, and about the others."""
 DRAWN, DRAW_SEED = 64, 0
 """Responses of the untrained policy to each test question."""
-RUNS, START, TEXT = "rewards/entities.csv", "rewards/entities_start.csv", ("rule", "group")
-Row = Mapping[str, Any]
+START = "entities_start.csv"
 
 
 def held_out(seed: int) -> frozenset[str]:
@@ -92,58 +88,39 @@ def split(seed: int, out: Path) -> Path:
     return with_prompts(source, rows, out / "bundles" / f"{seed}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One run."""
-
-    rule: str
-    """Credit rule."""
-    seed: int
-    """Seed of the training and of the things held out."""
-
-    def file(self, out: Path) -> Path:
-        """Return the file of the run's rows."""
-        return out / "runs" / f"{self.rule}_{self.seed}.csv"
-
-    def config(self, out: Path) -> ComparisonConfig:
-        """Return the comparison that it is a run of: the task's own settings."""
-        training = training_settings(ENV)
-        return ComparisonConfig(
-            env="QuestionAnswer",
-            rewards=(self.rule,),
-            seeds=1,
-            training=training,
-            evaluation=EvaluationSettings(
-                every=training.steps,
-                episodes=REPEATS * TEST_QUESTIONS,
-                samples=REPEATS * TEST_QUESTIONS,
-            ),
-            task=TaskSettings(bundle=str(split(self.seed, out))),
-        )
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of: the task's own settings."""
+    training = training_settings(ENV)
+    responses = REPEATS * TEST_QUESTIONS
+    return ComparisonConfig(
+        env="QuestionAnswer",
+        rewards=(run.rule,),
+        seeds=1,
+        training=training,
+        evaluation=EvaluationSettings(every=training.steps, episodes=responses, samples=responses),
+        task=TaskSettings(bundle=str(split(run.seed, out))),
+    )
 
 
-def draw_start(out: Path) -> None:
-    """Write the gold score of the untrained policy's responses by question, unless it is there."""
-    if (out / START).exists():
-        return
+def draw_start(out: Path) -> list[Row]:
+    """Return the gold score of the untrained policy's responses by question."""
+    del out
     lengths: dict[str, Any] = training_settings(ENV).lengths()
     envs: Any = gym.make_vec(ENV, num_envs=1, reward="r3", split="test", **lengths)
     judge = gold_scorer(bundled("question_answer"))
     assert judge is not None
     collector = ResponseCollector(envs, sampling=Sampling(n=DRAWN), max_rows=256)
     groups = collector.collect(make_policy(envs), range(TEST_QUESTIONS), seed=DRAW_SEED)
-    rows = [
+    return [
         {"question": group[0].prompt, "gold_score": round(mean(judge.score(group).values), 4)}
         for group in groups
     ]
-    write_csv(out / START, rows, list(rows[0]))
 
 
-def measure(cell: Cell, out: Path) -> list[dict[str, Any]]:
-    """Train a policy and return a row per group of test questions, before and after."""
-    record = run_one(cell.config(out), cell.rule, cell.seed)
-    belongs = group_of(cell.seed)
-    rows = []
+def measure(run: Cell, record: RunRecord) -> list[Row]:
+    """Return a row per group of test questions, before and after."""
+    belongs = group_of(run.seed)
+    rows: list[Row] = []
     for point in record.curve:
         for group in GROUPS:
             golds = [
@@ -153,50 +130,14 @@ def measure(cell: Cell, out: Path) -> list[dict[str, Any]]:
             ]
             figures = {"responses": len(golds), "gold_score": round(mean(golds), 4)}
             kl = round(point["kl"], 4)
-            rows.append({**vars(cell), "step": point["step"], "group": group, **figures, "kl": kl})
+            rows.append({"step": point["step"], "group": group, **figures, "kl": kl})
     return rows
 
 
-def pending(out: Path) -> Iterator[Cell]:
-    """Yield the runs that are missing, rule by rule."""
-    for rule in RULES:
-        for seed in SEEDS:
-            cell = Cell(rule=rule, seed=seed)
-            if not cell.file(out).exists():
-                yield cell
-
-
-def run(out: Out, until: str | None = None) -> None:
-    """Do the runs that are missing, one at a time.
-
-    Args:
-        out: Folder of the study's runs.
-        until: Time of day, HH:MM, after which no run begins.
-    """
-    end = deadline(until)
-    draw_start(out)
-    for cell in pending(out):
-        if datetime.now() >= end:
-            return
-        rows = measure(cell, out)
-        write_csv(cell.file(out), rows, list(rows[0]))
-        print(f"{datetime.now():%H:%M:%S} {cell}", *(row["gold_score"] for row in rows), flush=True)
-
-
-def publish(out: Out, docs: Docs = DOCS) -> None:
-    """Write all runs as one csv beside the page, and fill its table."""
-    rows = read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT)
-    write_csv(docs / RUNS, rows, list(rows[0]))
-    start = read_rows(out / START, text=("question",))
-    write_csv(docs / START, start, list(start[0]))
-    page(docs)
-
-
-def page(docs: Docs = DOCS) -> None:
-    """Fill the page's table from the published runs."""
-    rows = read_rows(docs / RUNS, text=TEXT)
-    start = read_rows(docs / START, text=("question",))
-    fill(docs / "rewards.md", {"entities": table(rows, start)})
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's table."""
+    rows = [row for points in published.runs.each.values() for row in points]
+    return {"entities": table(rows, published.drawn[START])}
 
 
 def before(start: Sequence[Row], seed: int) -> dict[str, float]:
@@ -242,5 +183,20 @@ def table(rows: Sequence[Row], start: Sequence[Row]) -> str:
     return markdown_table([*head, "known minus new, by gain"], lines)
 
 
+STUDY = Study(
+    document="rewards.md",
+    folder="rewards",
+    axes={"rule": str},
+    rounds=lambda: [([Cell(rule=rule)], SEEDS) for rule in RULES],
+    config=config,
+    measure=measure,
+    tables=tables,
+    drawn=(Drawn(file=START, parts={f"rewards/{START}": draw_start}, text=("question",)),),
+    first_rate=None,
+    runs="entities.csv",
+    columns=("group",),
+    holm="table",
+)
+
 if __name__ == "__main__":
-    command_line(__doc__, run, publish, page)
+    STUDY.command_line(__doc__)

@@ -51,8 +51,8 @@ from tokengym.lab.scorers.judge import GreedyAnswers
 from tokengym.lab.scorers.preference_model import Triple
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_missing
 from tokengym.lab.tables import fill, markdown_table, share_of, student_mean
+from tokengym.rewards import gold_scorer
 from tokengym.rewards.models.loading import BUNDLED, load_answering_model
-from tokengym.rewards.scorers.stored import gold_scorer
 
 Row = dict[str, Any]
 FOLDER = "feedback"

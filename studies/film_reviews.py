@@ -13,59 +13,74 @@ package; `scripts/build_models.py` makes such a bundle, and each page says how.
 
 import csv
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
-from studies import ledger
-from studies.ledger import TEXT, Work, pending
-from studies.ledger_page import Ledger, label
-from tokengym.base.bundle import Bundle
-from tokengym.base.files import write_csv
-from tokengym.envs import Episode
+from tokengym import ComparisonConfig
+from tokengym.envs import Bundle, Episode
 from tokengym.evaluation.measure.references import GOAL
 from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings
-from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.statistics import optimum_bound, paired_difference
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
-from tokengym.lab.protocol import PRICE, SPARE_SEED, Row, measured, net, net_area
-from tokengym.lab.study import (
-    DOCS,
+from tokengym.lab.protocol import (
     DRAWN,
-    Docs,
-    Out,
+    PRICE,
+    SPARE_SEED,
     best_of_rows,
-    command_line,
-    deadline,
-    read_rows,
+    measured,
+    net,
+    net_area,
     scores_of,
     untrained_responses,
+)
+from tokengym.lab.study import (
+    DOCS,
+    Cell,
+    Docs,
+    Drawn,
+    Out,
+    Published,
+    Round,
+    Row,
+    Runs,
+    Study,
+    command_line,
 )
 from tokengym.lab.tables import (
     NONE,
     after_holm,
     difference,
     fields,
-    fill,
     markdown_table,
     mean,
-    page_wide,
+    rates_table,
     student_mean,
 )
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.scorers.vader import Vader
 
+ENV = "tokengym/MovieReview-v0"
+LEARNER: dict[str, Any] = {
+    "learning_rate_schedule": "linear",
+    "vf_coef": 1.0,
+    "clip_range_vf": None,
+    "n_epochs": 2,
+    "n_minibatches": 4,
+}
+"""The ledger's."""
 EVALUATIONS, PROMPTS = 4, 128
 """Measurements of a run after the first, and the held-out prompts of each."""
 WORDS = 2, 6
 """Fewest and most words of an opening."""
-BUNDLE, LINES, RUNS, FOLDER = "bundle", "best_of_n.csv", "runs.csv", "protocol"
+BUNDLE, LINES = "bundle", "best_of_n.csv"
 CorpusName = Literal["imdb", "sst2"]
 """Names of `CORPORA`."""
 
@@ -110,58 +125,6 @@ CORPORA: dict[str, Corpus] = {
         labelled=("train.tsv", "dev.tsv"),
     ),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell(ledger.Cell):
-    """A rule at its lambda on film reviews; the reward model is the corpus' bundle's."""
-
-    @classmethod
-    def on(cls, corpus: CorpusName, rule: str, gae_lambda: str = "0.95") -> "Cell":
-        """Return the cell whose runs are as long as the corpus says."""
-        size = CORPORA[corpus]
-        return cls(
-            rule=rule,
-            gae_lambda=gae_lambda,
-            length=size.length,
-            model=corpus,
-            updates=size.updates,
-            rows=size.rows,
-        )
-
-    @property
-    def first_rate(self) -> float:
-        """Return the rate that its sweep begins with."""
-        return CORPORA[self.model].first_rate
-
-    def evaluation(self) -> EvaluationSettings:
-        """Return how its runs are measured; all responses are kept, for VADER."""
-        every = max(self.updates // EVALUATIONS, 1)
-        return EvaluationSettings(every=every, episodes=PROMPTS, samples=PROMPTS)
-
-    def task(self, out: Path) -> TaskSettings:
-        """Return the task of its runs: the bundle with the study's prompts."""
-        return TaskSettings(bundle=str(out / BUNDLE))
-
-
-def cells(corpus: CorpusName) -> tuple[Cell, ...]:
-    """Return a corpus' cells; what is needed most comes first."""
-    return (
-        Cell.on(corpus, "sparse"),
-        Cell.on(corpus, "abc-signed", "0.5"),
-        Cell.on(corpus, "uniform"),
-        Cell.on(corpus, "sparse", "1"),
-        Cell.on(corpus, "abc-signed"),
-        Cell.on(corpus, "abc"),
-    )
-
-
-def work(corpus: CorpusName) -> Work:
-    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
-    wanted = cells(corpus)
-    for first in wanted[:3], wanted[:4], wanted[:5], wanted:
-        yield first, range(5)
-    yield wanted, range(10)
 
 
 # --- prompts that no judge was told a label of ----------------------------------------------------
@@ -245,13 +208,10 @@ def prompts(data: Path, out: Out, corpus: CorpusName = "imdb", bundle: Path | No
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def draw_lines(out: Path, length: int) -> None:
-    """Write what the best of n untrained responses has by every judge, unless that is done."""
-    file = out / LINES
-    if file.exists():
-        return
+def lines(corpus: str, out: Path) -> list[Row]:
+    """Return what the best of n untrained responses has by every judge."""
     bundle = Bundle(out / BUNDLE)
-    episodes = untrained_responses(ledger.ENV, length, bundle=str(bundle.path))
+    episodes = untrained_responses(ENV, CORPORA[corpus].length, bundle=str(bundle.path))
     gold = gold_scorer(bundle)
     assert gold is not None
     proxy = scores_of(episodes)
@@ -260,87 +220,85 @@ def draw_lines(out: Path, length: int) -> None:
         for judge in (gold.bind(bundle.tokenizer), Vader())
     )
     bound = optimum_bound(proxy, PRICE)
-    rows = [
+    return [
         {**row, "vader": other["gold_score"], "optimum": bound}
         for row, other in zip(by_gold, by_vader, strict=True)
     ]
-    write_csv(file, rows, list(rows[0]))
 
 
-def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any]]:
-    """Train a policy and return a row per evaluation; VADER reads the first and the last."""
-    record = run_one(cell.config(out, rate), cell.rule, seed)
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of; all its responses are kept, for VADER."""
+    return ComparisonConfig(
+        env="MovieReview",
+        rewards=(run.rule,),
+        seeds=1,
+        training=training_settings(
+            ENV,
+            steps=int(run.updates),
+            batch_size=int(run.rows),
+            max_new_tokens=int(run.length),
+            kl_coef=PRICE,
+            kl_estimator="exact",
+            learning_rate=run.rate,
+            gae_lambda=float(run.gae_lambda),
+            value_network=run.critic,
+            **LEARNER,
+        ),
+        evaluation=EvaluationSettings(
+            every=int(run.updates) // EVALUATIONS, episodes=PROMPTS, samples=PROMPTS
+        ),
+        task=TaskSettings(bundle=str(out / BUNDLE)),
+    )
+
+
+def measure(run: Cell, record: RunRecord) -> list[Row]:
+    """Return a row per evaluation; VADER reads the first and the last."""
     parts = ("prompt", "response", "prompt_ids", "response_ids")
     read = {}
-    for step in (0, cell.updates):
+    for step in (0, run.updates):
         rows = [row for row in record.samples if row["step"] == step]
         read[step] = mean(Vader().score([Episode(**{k: r[k] for k in parts}) for r in rows]).values)
-    about = {**vars(cell), "rate": rate, "seed": seed}
-    return [{**about, **point, "vader": read.get(point["step"])} for point in measured(record)]
+    return [{**point, "vader": read.get(point["step"])} for point in measured(record)]
 
 
-def run(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS, until: str | None = None) -> None:
-    """Do the runs that are missing, one at a time.
+def cells(corpus: str) -> list[Cell]:
+    """Return a corpus' cells; what is needed most comes first."""
+    named = (
+        ("sparse", "0.95"),
+        ("abc-signed", "0.5"),
+        ("uniform", "0.95"),
+        ("sparse", "1"),
+        ("abc-signed", "0.95"),
+        ("abc", "0.95"),
+    )
+    return [STUDIES[corpus].cell(rule=rule, gae_lambda=at) for rule, at in named]
 
-    Args:
-        out: Folder of the study's runs, where `prompts` has been.
-        corpus: Which one.
-        docs: Folder of the page, whose published runs are not run again.
-        until: Time of day, HH:MM, after which no run begins.
-    """
-    ledger.restore_runs(out, docs / corpus / FOLDER / RUNS)
-    draw_lines(out, CORPORA[corpus].length)
-    ledger.do_runs(pending(out, work(corpus)), measure, out, deadline(until))
+
+def rounds(corpus: str) -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    wanted = cells(corpus)
+    for first in wanted[:3], wanted[:4], wanted[:5], wanted:
+        yield first, range(5)
+    yield wanted, range(10)
 
 
 # --- page -----------------------------------------------------------------------------------------
 
 
-def publish(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS) -> None:
-    """Write all runs as one csv, those of the sweeps too, and fill the page.
-
-    Args:
-        out: Folder of the study's runs.
-        corpus: Which one.
-        docs: Folder of the page.
-    """
-    rows = read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT)
-    write_csv(docs / corpus / FOLDER / RUNS, rows, list(rows[0]))
-    lines = read_rows(out / LINES, text=())
-    write_csv(docs / corpus / FOLDER / LINES, lines, list(lines[0]))
-    page(docs)
-
-
-def page(docs: Docs = DOCS) -> None:
-    """Fill the pages' tables from the published runs."""
-    for corpus in get_args(CorpusName):
-        folder = docs / corpus / FOLDER
-        if not folder.exists():
-            continue
-        lines = read_rows(folder / LINES, text=())
-        rows = read_rows(folder / RUNS, text=TEXT)
-        book = Ledger(rows)
-        tables = {
-            "protocol-lines": lines_table(lines),
-            "protocol-rates": rates_table(book, cells(corpus)),
-            "protocol-levels": levels_table(book, cells(corpus), lines),
-        }
-        tables |= page_wide(partial(tested_tables, corpus, rows, book))
-        fill(docs / f"{corpus}.md", tables)
-
-
-def tested_tables(corpus: CorpusName, rows: Sequence[Row], book: Ledger) -> dict[str, str]:
-    """Return the tables with differences by the protocol, which are corrected together."""
-    tables = {"protocol-differences": differences_table(book, cells(corpus))}
+def tables(corpus: str, published: Published) -> dict[str, str]:
+    """Return the tables of a corpus' page."""
+    runs, drawn = published.runs, published.drawn[LINES]
+    here = [cell for cell in cells(corpus) if cell in runs.sweeps]
+    sweeps = {(f"`{cell.rule}`", cell.gae_lambda): runs.sweeps[cell] for cell in here}
+    found = {
+        "protocol-lines": lines_table(drawn),
+        "protocol-rates": rates_table(sweeps, ("rule", "lambda"), with_best=True),
+        "protocol-levels": levels_table(runs, here, drawn),
+        "protocol-differences": differences_table(runs, here),
+    }
     if corpus != "imdb":
-        tables["protocol-sparse"] = sparse_table(rows, book, cells(corpus))
-    return tables
-
-
-def tried(book: Ledger, cells: Sequence[Cell]) -> list[ledger.Cell]:
-    """Return those of the cells that have been tried, as the runs have them."""
-    ledger_cells = [ledger.Cell(**vars(cell)) for cell in cells]
-    return [cell for cell in ledger_cells if cell in book.sweeps]
+        found["protocol-sparse"] = sparse_table(runs, here)
+    return found
 
 
 def lines_table(lines: Sequence[Row]) -> str:
@@ -358,88 +316,127 @@ def lines_table(lines: Sequence[Row]) -> str:
     return markdown_table(head, [*rows, bound])
 
 
-def rates_table(book: Ledger, cells: Sequence[Cell]) -> str:
-    """Return score - c KL over the run of the spare seed by rate, the best in bold."""
-    tried_cells = tried(book, cells)
-    rates = sorted({rate for cell in tried_cells for rate in book.sweeps[cell]})
-    rows = []
-    for cell in tried_cells:
-        areas = book.sweeps[cell]
-        line = [number(areas[rate]) if rate in areas else NONE for rate in rates]
-        best = rates.index(book.rate(cell))
-        line[best] = f"**{line[best]}**"
-        rows.append([label(cell.rule), cell.gae_lambda, *line])
-    return markdown_table(["rule", "lambda", *(f"{rate:g}" for rate in rates)], rows)
-
-
-def levels_table(book: Ledger, cells: Sequence[Cell], lines: Sequence[Row]) -> str:
+def levels_table(runs: Runs, cells: Sequence[Cell], lines: Sequence[Row]) -> str:
     """Return what every cell reaches, with its share of the way to best-of-16."""
     start, goal = (net(row) for row in lines if row["n"] in (1, GOAL))
     rows = []
-    for cell in tried(book, cells):
-        areas = list(book.areas(cell).values())
+    for cell in cells:
+        areas = [*runs.areas(cell).values()]
         if len(areas) < 2:
             continue
-        ends = [
-            student_mean(book.ends(cell, name)) for name in ("score", "gold_score", "vader", "kl")
-        ]
         share = percent((mean(areas) - start) / (goal - start))
-        rows.append(
-            [label(cell.rule), cell.gae_lambda, str(len(areas)), student_mean(areas), share, *ends]
-        )
+        names = ("score", "gold_score", "vader", "kl")
+        ends = [student_mean([*runs.ends(cell, name).values()]) for name in names]
+        about = [f"`{cell.rule}`", cell.gae_lambda, str(len(areas))]
+        rows.append([*about, student_mean(areas), share, *ends])
     head = ["rule", "lambda", "seeds", "score - c KL over the run", "share of the way"]
     ends = [f"{name} at the end" for name in ("score", "gold", "VADER", "KL")]
     return markdown_table([*head, *ends], rows) if rows else "Not measured yet."
 
 
-def differences_table(book: Ledger, cells: Sequence[Cell]) -> str:
+def differences_table(runs: Runs, cells: Sequence[Cell]) -> str:
     """Return every cell minus `sparse` at the lambda that suits it, and ABC's minus `uniform`.
 
     That lambda is the best of the spare seed. Clear differences are bold, after Holm's correction
     over the table.
     """
-    here = tried(book, cells)
-    sparse = book.chosen(["sparse"], here)
-    uniform = book.chosen(["uniform"], here)
+    sparse, uniform = (
+        runs.chosen([cell for cell in cells if cell.rule == rule]) for rule in ("sparse", "uniform")
+    )
     if sparse is None:
         return "Not measured yet."
     differences = {
         (cell, base): figure
         for base, rules in ((sparse, None), (uniform, ("abc", "abc-signed")))
-        for cell in here
+        for cell in cells
         if base is not None and cell != base and (rules is None or cell.rule in rules)
-        if (figure := book.difference(cell, base)) is not None
+        if (figure := runs.difference(cell, base)) is not None
     }
     shown = after_holm(differences)
     bases = list(dict.fromkeys(base for _, base in differences))
     rows = [
-        [label(cell.rule), cell.gae_lambda, *(shown.get((cell, base), NONE) for base in bases)]
+        [f"`{cell.rule}`", cell.gae_lambda, *(shown.get((cell, base), NONE) for base in bases)]
         for cell in dict.fromkeys(cell for cell, _ in differences)
     ]
-    titles = [f"minus {label(base.rule)}, lambda {base.gae_lambda}" for base in bases]
+    titles = [f"minus `{base.rule}`, lambda {base.gae_lambda}" for base in bases]
     return markdown_table(["rule", "lambda", *titles], rows) if rows else "Not measured yet."
 
 
-def sparse_table(rows: Sequence[Row], book: Ledger, cells: Sequence[Cell]) -> str:
+def sparse_table(runs: Runs, cells: Sequence[Cell]) -> str:
     """Return `sparse` at every lambda and rate that has seeds, and `abc-signed` minus each.
 
     What the spare seed did not choose is seen here too: a choice in hindsight, for `sparse` alone.
     """
-    runs: dict[tuple[str, float], dict[int, list[Row]]] = {}
-    for row in rows:
-        if row["rule"] == "sparse" and row["seed"] != SPARE_SEED:
-            where = row["gae_lambda"], row["rate"]
-            runs.setdefault(where, {}).setdefault(int(row["seed"]), []).append(row)
-    signed = next(cell for cell in tried(book, cells) if cell.rule == "abc-signed")
-    gains = book.areas(signed)
-    lines = []
-    for (name, rate), by_seed in sorted(runs.items()):
-        areas = {seed: net_area(run) for seed, run in by_seed.items()}
-        seeds = sorted(set(areas) & set(gains))
-        gain = paired_difference([gains[s] for s in seeds], [areas[s] for s in seeds])
-        lines.append([name, f"{rate:g}", student_mean([*areas.values()]), difference(fields(gain))])
-    minus = f"`abc-signed`, lambda {signed.gae_lambda}, minus it"
-    return markdown_table(["lambda", "rate", "score - c KL over the run", minus], lines)
+    areas: dict[tuple[str, float], dict[int, float]] = {}
+    for run, points in runs.each.items():
+        if run.rule == "sparse" and run.seed != SPARE_SEED:
+            areas.setdefault((run.gae_lambda, run.rate), {})[int(run.seed)] = net_area(points)
+    signed = runs.areas(best := next(cell for cell in cells if cell.rule == "abc-signed"))
+    rows = []
+    for (name, rate), by_seed in sorted(areas.items()):
+        seeds = sorted(by_seed.keys() & signed.keys())
+        gain = paired_difference([signed[s] for s in seeds], [by_seed[s] for s in seeds])
+        figures = [student_mean([*by_seed.values()]), difference(fields(gain))]
+        rows.append([name, f"{rate:g}", *figures])
+    minus = f"`abc-signed`, lambda {best.gae_lambda}, minus it"
+    return markdown_table(["lambda", "rate", "score - c KL over the run", minus], rows)
+
+
+STUDIES: dict[str, Study] = {
+    name: Study(
+        document=f"{name}.md",
+        folder=f"{name}/protocol",
+        axes={
+            "rule": str,
+            "gae_lambda": "0.95",
+            "critic": "own",
+            "length": corpus.length,
+            "model": name,
+            "updates": corpus.updates,
+            "rows": corpus.rows,
+        },
+        rounds=partial(rounds, name),
+        config=config,
+        measure=measure,
+        tables=partial(tables, name),
+        drawn=(Drawn(file=LINES, parts={LINES: partial(lines, name)}),),
+        first_rate=corpus.first_rate,
+    )
+    for name, corpus in CORPORA.items()
+}
+
+
+def run(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS, until: str | None = None) -> None:
+    """Do the runs that are missing, one at a time.
+
+    Args:
+        out: Folder of the study's runs, where `prompts` has been.
+        corpus: Which one.
+        docs: Folder of the page, whose published runs are not run again.
+        until: Time of day, HH:MM, after which no run begins.
+    """
+    STUDIES[corpus].run(out, docs, until=until)
+
+
+def publish(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS) -> None:
+    """Write all runs as one csv, those of the sweeps too, and fill the page.
+
+    Args:
+        out: Folder of the study's runs.
+        corpus: Which one.
+        docs: Folder of the page.
+    """
+    STUDIES[corpus].publish(out, docs)
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill both pages' tables from the published runs.
+
+    Args:
+        docs: Folder of the pages.
+    """
+    for study in STUDIES.values():
+        study.page(docs)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym import ComparisonConfig
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.envs import Episode
@@ -30,13 +31,7 @@ from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_cu
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.summary import SummarySettings, per_run, summarize
 from tokengym.evaluation.report.verdict import number, signed
-from tokengym.evaluation.runs.config import (
-    ComparisonConfig,
-    TaskSettings,
-    missing_runs,
-    run_folder,
-    slug,
-)
+from tokengym.evaluation.runs.config import TaskSettings, missing_runs, run_folder, slug
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import run as run_one
@@ -56,7 +51,9 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending
 from tokengym.lab.tables import difference, fields, fill, iqm_with_interval, markdown_table
-from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.rewards import Credit, registered_rewards
+from tokengym.rewards.credits import register_credit
+from tokengym.rewards.credits.base import FloatArray
 from tokengym.rewards.maths.shares import split_evenly
 
 OUT = Path("runs/forks")
@@ -133,7 +130,6 @@ COLUMNS = {
 }
 
 
-@register_credit
 class Decisive(Credit):
     """Each token of Forks earns its exact advantage under the best play.
 
@@ -160,6 +156,12 @@ class Decisive(Credit):
         rewards = np.diff(values)
         rewards[0] += score - rewards.sum()
         return rewards
+
+
+def register_decisive() -> None:
+    """Make `Decisive` a rule by name, unless it is: importing the study registers nothing."""
+    if Decisive.name not in registered_rewards():
+        register_credit(Decisive)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +232,7 @@ class Cell:
         budget: int | None = None,
     ) -> ComparisonConfig:
         """Return the comparison this cell is."""
+        register_decisive()
         budget = budget or self.budget
         env = resolve_env("Forks")
         learner = dict(LEARNERS[self.learner])

@@ -18,7 +18,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from studies.forks import FAMILY, FOLDER, SETTINGS, Cell
+from studies.forks import FAMILY, FOLDER, SETTINGS, Cell, register_decisive
 from studies.ledger_noise import (
     Kind,
     forked_advantages,
@@ -57,6 +57,7 @@ def all_advantages(
     episodes: Sequence[Episode], policy: Any, kwargs: dict[str, Any]
 ) -> dict[Kind, Tensor]:
     """Return every rule's advantages, centred by position."""
+    register_decisive()
     best = token_rewards(paid_by(DECISIVE, ENV, kwargs), episodes)
     by_kind = {
         **paid_advantages(RULES, LAMBDAS, episodes, ENV, kwargs),

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from tokengym import ComparisonConfig
 from tokengym.base.files import write_csv
-from tokengym.envs import bundled
-from tokengym.envs.episode import Episode
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.envs import Episode, bundled
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.lab.makers.bundles.other_reward_models import (
@@ -31,31 +31,25 @@ from tokengym.lab.makers.bundles.other_reward_models import (
     build_misaligned,
 )
 from tokengym.lab.protocol import (
+    DRAWN,
     FIRST_RATE,
     PRICE,
     RATES,
     SPARE_SEED,
     Row,
+    best_of_rows,
     best_rate,
     measured,
     net_area,
     next_rate,
-)
-from tokengym.lab.replay.truth import gold_token_credit
-from tokengym.lab.study import (
-    DOCS,
-    DRAWN,
-    Docs,
-    Out,
-    best_of_rows,
-    command_line,
-    deadline,
-    read_rows,
     scores_of,
     untrained_responses,
 )
-from tokengym.rewards import gold_scorer
-from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.lab.replay.truth import gold_token_credit
+from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.rewards import Credit, gold_scorer, registered_rewards
+from tokengym.rewards.credits import register_credit
+from tokengym.rewards.credits.base import FloatArray
 from tokengym.rewards.maths.shares import complete
 
 Work = Iterable[tuple[Sequence["Cell"], range]]
@@ -111,7 +105,6 @@ RUNS, WAYS = "runs.csv", "best_of_n.csv"
 FOLDER, TEXT = "ledger", ("rule", "gae_lambda", "critic", "model")
 
 
-@register_credit
 class TrueWords(Credit):
     """Each word earns what it adds to the grammar's polarity; the last token the rest of the score.
 
@@ -137,6 +130,12 @@ class TrueWords(Credit):
         truth = gold_token_credit(self._gold, [episode], self._tokenizer)
         assert truth is not None
         return complete(score, self.SCALE * truth[0])
+
+
+def register_words() -> None:
+    """Make `TrueWords` a rule by name, unless it is: importing the study registers nothing."""
+    if WORDS not in registered_rewards():
+        register_credit(TrueWords)
 
 
 def lambda_of(name: str, length: int) -> float:
@@ -192,6 +191,7 @@ class Cell:
 
     def config(self, out: Path, rate: float) -> ComparisonConfig:
         """Return the comparison that its runs are of."""
+        register_words()
         at = lambda_of(self.gae_lambda, self.length)
         settings = {**LEARNER, **CRITICS[self.critic], "gae_lambda": at}
         return ComparisonConfig(

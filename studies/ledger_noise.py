@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studies.ledger import ENV, FOLDER, ROWS, RULES, Cell
+from studies.ledger import ENV, FOLDER, ROWS, RULES, Cell, register_words
 from tokengym.agents import bind_policy
-from tokengym.agents.losses.advantages import gae
+from tokengym.agents.losses import gae
 from tokengym.agents.policy.sampling import chosen_log_probs
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.rollouts.environments import environment_rewards
+from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.base.files import write_csv
-from tokengym.envs.episode import Episode
+from tokengym.envs import Episode
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.runs.run import load_agent
 from tokengym.evaluation.runs.run import run as run_one
@@ -83,7 +83,7 @@ def paid_by(rule: str, env: str, kwargs: Mapping[str, Any], policy: Any = None) 
     envs = gym.make_vec(env, num_envs=ROWS, reward=rule, **kwargs)
     if policy is not None:
         bind_policy(envs, policy, seed=SEED)
-    (reward,) = environment_rewards(envs)
+    (reward,) = RoundReward(envs).rewards
     return reward
 
 
@@ -282,6 +282,7 @@ def measure(out: Out, docs: Docs = DOCS) -> None:
     """Measure the policies that are not measured yet, and write a row per rule and lambda."""
 
     def write(policy: str) -> None:
+        register_words()
         episodes, model, kwargs = played(POLICIES[policy], out)
         advantages = {
             **paid_advantages(RULES, LAMBDAS, episodes, ENV, kwargs),

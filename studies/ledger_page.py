@@ -48,11 +48,12 @@ from tokengym.base.files import write_csv
 from tokengym.evaluation.measure.references import GOAL
 from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.statistics import (
+    SHARES,
     PairedDifference,
     paired_difference,
+    steps_to_shares,
     student_interval,
 )
-from tokengym.evaluation.statistics.curves import SHARES, steps_to_shares
 from tokengym.lab.makers.bundles.other_reward_models import LLAMA, MISALIGNED
 from tokengym.lab.protocol import MEASURES, SPARE_SEED, Row, net, net_area
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows
@@ -65,7 +66,7 @@ from tokengym.lab.tables import (
     page_wide,
     student_mean,
 )
-from tokengym.rewards.credits import Credit
+from tokengym.rewards import Credit
 from tokengym.rewards.registry import RewardChoice
 
 CRITIC_LABELS = {

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from studies import real_model, real_r3
+from studies import real_r3
 from studies.real_judge import CHAT, FRAMES, HARM, MODEL, PAIRS, dialogue_pairs
 from tokengym.base.files import write_csv
 from tokengym.envs import Episode, bundled
@@ -25,12 +25,12 @@ from tokengym.lab.constitution.critics import ModelCritic, Principle
 from tokengym.lab.scorers.judge import GreedyAnswers
 from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import after_holm, fill, markdown_table, mean
-from tokengym.rewards import Scorer
+from tokengym.rewards import Scorer, load_scorer
 from tokengym.rewards.models.loading import load_answering_model
-from tokengym.rewards.scorers.stored import load_scorer
 from tokengym.rewards.scorers.vader import Vader
 
 Row = dict[str, Any]
+PAGE, FOLDER = "real_model.md", "real_model"
 Answer = Callable[[Sequence[str]], Sequence[str]]
 """Writes a text after each question."""
 Pair = tuple[str, str, str]
@@ -178,15 +178,15 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     """
     rows = read_rows(*sorted(out.glob("*.csv")), text=["text", "critique", "said"])
     kept = ["text", "pair", *FIGURES, "fault"]
-    write_csv(docs / real_model.FOLDER / PUBLISHED, rows, kept)
+    write_csv(docs / FOLDER / PUBLISHED, rows, kept)
     page(docs)
 
 
 def page(docs: Path) -> None:
     """Fill the page's table from the published figures."""
-    file = docs / real_model.FOLDER / PUBLISHED
+    file = docs / FOLDER / PUBLISHED
     if file.exists():
-        fill(docs / real_model.PAGE, {"critic": table(read_rows(file, text=["text"]))})
+        fill(docs / PAGE, {"critic": table(read_rows(file, text=["text"]))})
 
 
 def table(rows: Sequence[Row]) -> str:

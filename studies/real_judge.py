@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from studies import real_model
 from tokengym.base.files import write_csv
 from tokengym.envs import Episode
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES
@@ -29,6 +28,7 @@ from tokengym.rewards.models.loading import load_answering_model
 from tokengym.rewards.scorers.vader import Vader
 
 Row = dict[str, Any]
+PAGE, FOLDER = "real_model.md", "real_model"
 Pair = tuple[str, str, str]
 """(prompt, the response that is right, the other)."""
 
@@ -155,14 +155,14 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         out / f"{material}_{index}.csv" for material in MATERIAL for index in range(len(FRAMES))
     ]
     rows = read_rows(*files, text=["material", "frame"])
-    write_csv(docs / real_model.FOLDER / PUBLISHED, rows, list(rows[0]))
+    write_csv(docs / FOLDER / PUBLISHED, rows, list(rows[0]))
     page(docs)
 
 
 def page(docs: Path) -> None:
     """Fill the page's table from the published answers."""
-    rows = read_rows(docs / real_model.FOLDER / PUBLISHED, text=["material", "frame"])
-    fill(docs / real_model.PAGE, {"judge": table(rows)})
+    rows = read_rows(docs / FOLDER / PUBLISHED, text=["material", "frame"])
+    fill(docs / PAGE, {"judge": table(rows)})
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -20,8 +20,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from tokengym.agents import PPO
-from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym import ComparisonConfig
+from tokengym.agents import PPO, CausalLMPolicy
 from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player
 from tokengym.base.bundle import find_bundle
@@ -29,7 +29,7 @@ from tokengym.base.files import read_jsonl, write_csv, write_jsonl
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation.measure.metrics import copy_rate, distinct, rouge, words
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
@@ -50,7 +50,7 @@ from tokengym.lab.tables import (
     markdown_table,
     student_mean,
 )
-from tokengym.rewards.scorers.stored import load_scorer
+from tokengym.rewards import load_scorer
 
 BUNDLE, SAMPLES, LENGTH = "smollm2-answers", 8, 48
 ANSWERS, PUBLISHED, PAGE = "answers.jsonl", "real_model/r3.csv", "real_model.md"

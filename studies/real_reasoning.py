@@ -8,9 +8,8 @@ both data sets, seed by seed. A run takes about four CPU minutes; one that is th
 repeated.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from functools import partial
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -18,153 +17,90 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.files import write_csv
+from tokengym import ComparisonConfig
 from tokengym.evaluation.measure.references import reference_lines
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references
-from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
-from tokengym.lab.tables import after_holm, fill, markdown_table, student_mean
+from tokengym.lab.study import Cell, Drawn, Published, Row, Runs, Study
+from tokengym.lab.tables import after_holm, markdown_table, student_mean
 
 ENV, RULE = "tokengym/ReasoningGym-v0", "sparse"
 UPDATES, ROWS, PROMPTS = 24, 32, 48
 LEARNERS = ("grpo", "loo")
-SEEDS = range(3)
 TRAINING: dict[str, Any] = {
-    **{"steps": UPDATES, "batch_size": ROWS, "learning_rate": 1e-3, "lora_rank": 8},
-    **{"group_size": 8, "n_epochs": 1, "n_minibatches": 4, "micro_batch_size": 8},
-    **{"kl_in": "loss", "kl_coef": 0.01, "value_network": "trunk", "dtype": "float32"},
+    "steps": UPDATES,
+    "batch_size": ROWS,
+    "learning_rate": 1e-3,
+    "lora_rank": 8,
+    "group_size": 8,
+    "n_epochs": 1,
+    "n_minibatches": 4,
+    "micro_batch_size": 8,
+    "kl_in": "loss",
+    "kl_coef": 0.01,
+    "value_network": "trunk",
+    "dtype": "float32",
 }
 """The price is in the loss, as in GRPO's paper: in the reward, what is divided by the deviation of
 a group of failures would be the price's noise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Questions:
-    """A data set of reasoning-gym, framed as text that a small model continues."""
-
-    dataset: str
-    """Word of the data set."""
-    prompt_format: str
-    """Frame of the question; the line of the answer ends the response."""
-    max_new_tokens: int
-    """Longest response, tokens."""
-
-
-TASKS = {
-    "adding": Questions(
-        dataset="chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1,size=48",
-        prompt_format="{prompt}",
-        max_new_tokens=4,
-    ),
-    "spelling": Questions(
-        dataset="spell_backward:min_word_len=3,max_word_len=3",
-        prompt_format="{prompt} ->",
-        max_new_tokens=6,
-    ),
+TASKS: dict[str, dict[str, Any]] = {
+    "adding": {
+        "dataset": "chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1,size=48",
+        "prompt_format": "{prompt}",
+    },
+    "spelling": {
+        "dataset": "spell_backward:min_word_len=3,max_word_len=3",
+        "prompt_format": "{prompt} ->",
+    },
 }
-PAGE, FOLDER, RUNS, LINES = "real_model.md", "real_model", "reasoning.csv", "reasoning_lines.csv"
-LIKELIEST = "likeliest.csv"
+"""Data sets of reasoning-gym, framed as text that a small model continues; one line answers."""
+LENGTHS = {"adding": 4, "spelling": 6}
+"""Longest response, tokens."""
+LINES, LIKELIEST = "reasoning_lines.csv", "likeliest.csv"
 FIGURES = ("score", "right", "kl")
-Row = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One run."""
-
-    task: str
-    """Name of its questions, see `TASKS`."""
-    learner: str
-    """Name of the estimator of advantages."""
-    seed: int
-    """Seed of the training."""
-
-    def file(self, out: Path) -> Path:
-        """Return the file of the run's rows."""
-        return out / "runs" / f"{self.task}_{self.learner}_{self.seed}.csv"
-
-    def config(self) -> ComparisonConfig:
-        """Return the comparison that it is a run of."""
-        questions = TASKS[self.task]
-        return ComparisonConfig(
-            env=ENV,
-            rewards=(RULE,),
-            seeds=1,
-            training=training_settings(
-                ENV,
-                **TRAINING,
-                advantage=self.learner,
-                max_new_tokens=questions.max_new_tokens,
-            ),
-            evaluation=EvaluationSettings(
-                every=UPDATES // 2, episodes=PROMPTS, samples=PROMPTS, reference_samples=16
-            ),
-            task=TaskSettings(
-                model="smollm2",
-                dataset=questions.dataset,
-                prompt_format=questions.prompt_format,
-                chat_template=False,
-                stop_strings=("\n",),
-            ),
-        )
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    del out
+    return ComparisonConfig(
+        env=ENV,
+        rewards=(RULE,),
+        seeds=1,
+        training=training_settings(
+            ENV, **TRAINING, advantage=run.learner, max_new_tokens=LENGTHS[run.task]
+        ),
+        evaluation=EvaluationSettings(
+            every=UPDATES // 2, episodes=PROMPTS, samples=PROMPTS, reference_samples=16
+        ),
+        task=TaskSettings(
+            model="smollm2", chat_template=False, stop_strings=("\n",), **TASKS[run.task]
+        ),
+    )
 
 
-def pending(out: Path) -> Iterator[Cell]:
-    """Yield the runs that are missing, seed by seed."""
-    for seed in SEEDS:
-        for task in TASKS:
-            for learner in LEARNERS:
-                cell = Cell(task=task, learner=learner, seed=seed)
-                if not cell.file(out).exists():
-                    yield cell
+def best_of_n(task: str, out: Path) -> list[Row]:
+    """Return what the best of n untrained responses reaches."""
+    first = Cell(task=task, learner=LEARNERS[0], seed=0)
+    drawn = run_references(config(first, out), out / task)
+    return [
+        {**row, "task": task, "right": right_of_best(drawn.scores, row["n"])}
+        for row in reference_lines(drawn, None)["best_of_n"]
+    ]
 
 
-def run(out: Out, until: str | None = None) -> None:
-    """Draw the reference samples, and do the runs that are missing, one at a time.
-
-    Args:
-        out: Folder of the study's runs.
-        until: Time of day, HH:MM, after which nothing begins.
-    """
-    end = deadline(until)
-    for task in TASKS:
-        if datetime.now() >= end:
-            return
-        draw_lines(task, out)
-    for cell in pending(out):
-        if datetime.now() >= end:
-            return
-        record = run_one(cell.config(), RULE, cell.seed)
-        rows = run_rows(cell, record.curve, record.samples)
-        write_csv(cell.file(out), rows, list(rows[0]))
-        print(f"{datetime.now():%H:%M:%S} {cell} {rows[-1]}", flush=True)
-
-
-def draw_lines(task: str, out: Path) -> None:
-    """Write what the best of n untrained responses reaches, and the likeliest, unless it is there.
-
-    The row of the likeliest has no n.
-    """
-    file = out / task / LINES
-    config = Cell(task=task, learner=LEARNERS[0], seed=0).config()
-    if not file.exists():
-        drawn = run_references(config, out / task)
-        rows = reference_lines(drawn, None)["best_of_n"]
-        for row in rows:
-            row |= {"task": task, "right": right_of_best(drawn.scores, row["n"])}
-        write_csv(file, rows, list(rows[0]))
-    likeliest = out / task / LIKELIEST
-    if not likeliest.exists():
-        evaluator = make_evaluator(config)
-        episodes = evaluator(make_agent(config, RULE, seed=0), deterministic=True).episodes
-        evaluator.close()
-        scores = np.array([episode.score for episode in episodes])
-        row = {"score": float(scores.mean()), "task": task, "right": float((scores == 1).mean())}
-        write_csv(likeliest, [row], ["n", "kl", *row])
+def likeliest(task: str, out: Path) -> list[Row]:
+    """Return what the likeliest answers reach, in a row without n."""
+    about = config(Cell(task=task, learner=LEARNERS[0], seed=0), out)
+    evaluator = make_evaluator(about)
+    episodes = evaluator(make_agent(about, RULE, seed=0), deterministic=True).episodes
+    evaluator.close()
+    scores = np.array([episode.score for episode in episodes])
+    figures = {"score": float(scores.mean()), "task": task, "right": float((scores == 1).mean())}
+    return [{"n": None, "kl": None, **figures}]
 
 
 def right_of_best(scores: NDArray[np.floating], n: int) -> float:
@@ -185,112 +121,93 @@ def right_of_best(scores: NDArray[np.floating], n: int) -> float:
     return float(np.mean([1 - comb(int(count), n) / comb(samples, n) for count in wrong]))
 
 
-def run_rows(cell: Cell, curve: Sequence[Row], samples: Sequence[Row]) -> list[Row]:
-    """Return the points of a run: score and KL, and the share of right answers where it is known.
-
-    Args:
-        cell: The run.
-        curve: Its measurements.
-        samples: Responses of the first and the last of them, with their scores.
-    """
-    rows = []
-    for point in curve:
-        scores = [sample["score"] for sample in samples if sample["step"] == point["step"]]
+def measure(run: Cell, record: RunRecord) -> list[Row]:
+    """Return the points of a run: score, KL, and the share of right answers where it is known."""
+    del run
+    rows: list[Row] = []
+    for point in record.curve:
+        scores = [row["score"] for row in record.samples if row["step"] == point["step"]]
         right = sum(score == 1 for score in scores) / len(scores) if scores else None
         figures = {name: round(point[name], 4) + 0.0 for name in ("tokens", "score", "kl")}
-        rows.append({**vars(cell), "step": point["step"], **figures, "right": right})
+        rows.append({"step": point["step"], **figures, "right": right})
     return rows
 
 
-def publish(out: Out, docs: Docs = DOCS) -> None:
-    """Copy the lines and the runs so far beside the page, and fill its tables.
-
-    Args:
-        out: Folder of the study's runs.
-        docs: Folder of the page.
-    """
-    lines = [out / task / name for task in TASKS for name in (LIKELIEST, LINES)]
-    for name, files in (
-        (LINES, [file for file in lines if file.exists()]),
-        (RUNS, sorted((out / "runs").glob("*.csv"))),
-    ):
-        if rows := read_rows(*files, text=["task", "learner"]):
-            write_csv(docs / FOLDER / name, rows, list(rows[0]))
-    page(docs)
-
-
-def page(docs: Path) -> None:
-    """Fill the page's tables from the published figures."""
-    lines, rows = (
-        read_rows(file, text=["task", "learner"]) if file.exists() else []
-        for file in (docs / FOLDER / LINES, docs / FOLDER / RUNS)
-    )
-    fill(
-        docs / PAGE,
-        {"reasoning lines": lines_table(lines), "reasoning runs": runs_table(rows)}
-        | {"reasoning learners": learners_table(rows)},
-    )
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables."""
+    return {
+        "reasoning lines": lines_table(published.drawn[LINES]),
+        "reasoning runs": runs_table(published.runs),
+        "reasoning learners": learners_table(published.runs),
+    }
 
 
 def lines_table(lines: Sequence[Row]) -> str:
     """Return the table of the likeliest answer and of best-of-n."""
-    shown = []
+    rows = []
     for row in lines:
         what = "the likeliest" if row["n"] is None else f"best of {row['n']:.0f}"
-        shown.append([row["task"], what, *(_number(row[k]) for k in ("score", "right", "kl"))])
-    return markdown_table(["task", "answer", "score", "right", "KL at most, nats"], shown)
+        figures = ("" if row[k] is None else number(row[k]) for k in FIGURES)
+        rows.append([row["task"], what, *figures])
+    return markdown_table(["task", "answer", "score", "right", "KL at most, nats"], rows)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else number(value)
-
-
-def changes(task: str, learner: str, rows: Sequence[Row]) -> dict[float, tuple[Row, Row]]:
-    """Return the first and the last point of every run of a learner, by seed."""
-    by_seed: dict[float, list[Row]] = {}
-    for row in rows:
-        if (row["task"], row["learner"]) == (task, learner):
-            by_seed.setdefault(row["seed"], []).append(row)
-    return {seed: (points[0], points[-1]) for seed, points in sorted(by_seed.items())}
-
-
-def learners_table(rows: Sequence[Row]) -> str:
+def learners_table(runs: Runs) -> str:
     """Return each learner's figures at the end, and GRPO's difference paired by seed."""
-    lines = []
-    pairs = {}
+    rows, pairs = [], {}
     for task in TASKS:
-        ends = {}
-        for learner in LEARNERS:
-            runs = changes(task, learner, rows)
-            if len(runs) < 2:
+        first, second = cells = [Cell(task=task, learner=learner) for learner in LEARNERS]
+        for cell in cells:
+            ends = [[*runs.ends(cell, figure).values()] for figure in FIGURES]
+            if len(ends[0]) < 2:
                 return "Too few runs yet."
-            ends[learner] = {seed: end for seed, (_, end) in runs.items()}
-            values = [[end[k] for end in ends[learner].values()] for k in FIGURES]
-            lines.append([task, f"`{learner}`", str(len(runs)), *map(student_mean, values)])
-        first, second = (ends[learner] for learner in LEARNERS)
-        seeds = sorted(first.keys() & second.keys())
+            rows.append([task, f"`{cell.learner}`", str(len(ends[0])), *map(student_mean, ends)])
         for figure in FIGURES:
-            one, other = ([end[s][figure] for s in seeds] for end in (first, second))
-            pairs[task, figure] = paired_difference(one, other)
+            if (gain := runs.difference(first, second, figure)) is not None:
+                pairs[task, figure] = gain
     shown = after_holm(pairs)
     name = "`{}` minus `{}`".format(*LEARNERS)
-    lines += [[task, name, "", *(shown[task, k] for k in FIGURES)] for task in TASKS]
-    return markdown_table(
-        ["task", "learner", "seeds", "score at the end", "right at the end", "KL at the end, nats"],
-        lines,
-    )
+    rows += [[task, name, "", *(shown[task, k] for k in FIGURES)] for task in TASKS]
+    head = ["score at the end", "right at the end", "KL at the end, nats"]
+    return markdown_table(["task", "learner", "seeds", *head], rows)
 
 
-def runs_table(rows: Sequence[Row]) -> str:
+def runs_table(runs: Runs) -> str:
     """Return the table of runs, each with its start and its end."""
-    lines = []
+    rows = []
     for task in TASKS:
         for learner in LEARNERS:
-            for seed, (start, end) in changes(task, learner, rows).items():
+            for seed, points in sorted(runs.runs.get(Cell(task=task, learner=learner), {}).items()):
+                start, end = points[0], points[-1]
                 moved = [f"{number(start[k])} to {number(end[k])}" for k in ("score", "right")]
-                lines.append([task, f"`{learner}`", f"{seed:.0f}", *moved, number(end["kl"])])
-    return markdown_table(["task", "learner", "seed", "score", "right", "KL at the end"], lines)
+                rows.append([task, f"`{learner}`", f"{seed}", *moved, number(end["kl"])])
+    return markdown_table(["task", "learner", "seed", "score", "right", "KL at the end"], rows)
 
+
+STUDY = Study(
+    document="real_model.md",
+    folder="real_model",
+    axes={"task": str, "learner": str},
+    rounds=lambda: [([Cell(task=t, learner=a) for t in TASKS for a in LEARNERS], range(3))],
+    config=config,
+    measure=measure,
+    tables=tables,
+    drawn=(
+        Drawn(
+            file=LINES,
+            parts={
+                f"{task}/{name}": partial(make, task)
+                for task in TASKS
+                for name, make in ((LIKELIEST, likeliest), (LINES, best_of_n))
+            },
+            text=("task",),
+            part_of=lambda row: f"{row['task']}/{LIKELIEST if row['n'] is None else LINES}",
+        ),
+    ),
+    first_rate=None,
+    runs="reasoning.csv",
+    holm="table",
+)
 
 if __name__ == "__main__":
-    command_line(__doc__, run, publish)
+    STUDY.command_line(__doc__)

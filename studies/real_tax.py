@@ -22,19 +22,19 @@ import numpy as np
 import torch
 
 from studies import real_model, real_r3
-from tokengym.agents import PPO
-from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym import ComparisonConfig
+from tokengym.agents import PPO, CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.base.bundle import find_bundle
 from tokengym.base.files import write_csv
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.run import make_agent
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
-from tokengym.lab.protocol import measured
+from tokengym.lab.protocol import SPARE_SEED, measured
 from tokengym.lab.study import (
     DOCS,
+    Cell,
     Data,
     Docs,
     Out,
@@ -54,6 +54,7 @@ from tokengym.rewards.scorers.base import SCORERS, register_scorer
 
 Row = dict[str, Any]
 
+PAGE, FOLDER = "real_model.md", "real_model"
 START = "untrained"
 NOISE = "noise"
 """Run whose score is drawn by chance, and the name of that scorer."""
@@ -93,14 +94,15 @@ class Run:
         """Name of the folder of its files."""
         return self.name if self.name == START else f"{self.name}_{self.rate:g}_{self.seed}"
 
-    def cell(self) -> real_model.Cell:
-        """Return the run of real_model that it is or, with another score, resembles."""
-        rule = "sparse" if self.name in (START, NOISE) else self.name
-        return real_model.Cell(rule=rule, rate=self.rate, seed=self.seed)
+    @property
+    def rule(self) -> str:
+        """Rule of the run of real_model that it is or, with another score, resembles."""
+        return "sparse" if self.name in (START, NOISE) else self.name
 
     def config(self) -> ComparisonConfig:
         """Return the comparison that it is a run of."""
-        config = self.cell().config()
+        run = Cell(rule=self.rule, rate=self.rate, seed=self.seed)
+        config = real_model.config(run, Path())
         if self.name != NOISE:
             return config
         return replace(config, task=replace(config.task, scorer=NOISE))
@@ -109,13 +111,13 @@ class Run:
         """Train it, save its agent, and return the points of its curve."""
         if NOISE not in SCORERS.names():
             register_scorer(NOISE, lambda: FunctionScorer(noise, name=NOISE))
-        record = run_one(self.config(), self.cell().rule, self.seed, save=folder / "agent")
+        record = run_one(self.config(), self.rule, self.seed, save=folder / "agent")
         return measured(record)
 
     def agent(self, folder: Path) -> PPO:
         """Return the trained agent, or the one that training starts from."""
         if self.name == START:
-            return make_agent(self.config(), self.cell().rule, seed=0)
+            return make_agent(self.config(), self.rule, seed=0)
         return PPO.load(folder / "agent")
 
 
@@ -123,7 +125,7 @@ ORDER = (
     Run(name=START),
     *(Run(name=name, seed=seed) for seed in (0, 1) for name in ("sparse", "abc-signed")),
     Run(name=NOISE),
-    Run(name="sparse", seed=real_model.SPARE_SEED, rate=SPENDING),
+    Run(name="sparse", seed=SPARE_SEED, rate=SPENDING),
     Run(name=NOISE, seed=1),
 )
 """All that are measured, in the order of their making."""
@@ -276,13 +278,13 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     for name in (RUNS, TEXTS, ANSWERS):
         files = [out / work.folder / name for work in ORDER]
         rows = read_rows(*(file for file in files if file.exists()), text=["name", "kind"])
-        write_csv(docs / real_model.FOLDER / name, rows, list(rows[0]))
+        write_csv(docs / FOLDER / name, rows, list(rows[0]))
     page(docs)
 
 
 def page(docs: Path) -> None:
     """Fill the page's tables from the published figures."""
-    folder = docs / real_model.FOLDER
+    folder = docs / FOLDER
     runs, texts, answers = (
         read_rows(folder / name, text=["name", "kind"]) for name in (RUNS, TEXTS, ANSWERS)
     )
@@ -292,7 +294,7 @@ def page(docs: Path) -> None:
         "tax texts": table({kind: by_run(rows, "nats") for kind, rows in first.items()}, KINDS),
         "tax answers": table({name: by_run(answers, name) for name in ANSWERED}, ANSWERED),
     }
-    fill(docs / real_model.PAGE, tables)
+    fill(docs / PAGE, tables)
 
 
 Values = dict[tuple[str, float, float], list[float]]

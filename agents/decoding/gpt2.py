@@ -4,7 +4,7 @@ Prompts and steps are the plain formulas on the model's own weights and a cache 
 twice as fast for small models, whose time goes into modules, masks and growing caches. On a CPU,
 attention of one query is two batched products, faster than PyTorch's attention, and its cache is
 float32 even for bfloat16, where those products are five times slower. Checked against the model's
-own forward by test.
+own forward by test. Under oneDNN's products weights are brought into its order once a round.
 
 x = wte[token] + wpe[position]
 x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  state = ln_f(x)
@@ -23,12 +23,15 @@ from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.products import MULTIPLE, Library, has_onednn, packed_map
 from tokengym.base.memory import check_memory
 
 Map = Callable[[Tensor], Tensor]
 COMPACT_BELOW = 0.75
 """Finished rows are taken out of the batch when less than this share of it is still being written:
 copying the cache for each one costs more than computing a few finished rows."""
+LEAST_PACKED = 2**15
+"""Fewest float32 weights that are packed: a call of oneDNN takes ten microseconds longer."""
 SMALL_HEAD = 2**19
 """Most weights of a head that a CPU reads faster from a copy, (width, vocabulary): 1.1 times as
 fast for 32 rows, twice for 8. A larger one it reads more slowly."""
@@ -46,7 +49,7 @@ class Layer:
     """() float64, of the scores; a number would become such a tensor at every step."""
     norm_2: Map
     up: Map
-    activation: Map
+    """With the activation."""
     down: Map
 
     def finish_(self, x: Tensor, attended: Tensor) -> None:
@@ -57,7 +60,7 @@ class Layer:
             attended: (n, width), what the heads read.
         """
         x += self.out(attended)
-        x += self.down(self.activation(self.up(self.norm_2(x))))
+        x += self.down(self.up(self.norm_2(x)))
 
 
 class Cache:
@@ -100,15 +103,15 @@ class GPT2Stream:
         trunk: Any = language_model.model.base_model
         self._words, self._places = trunk.wte.weight, trunk.wpe.weight
         self._norm = _norm(trunk.ln_f)
-        self._layers = [_layer(block) for block in trunk.h]
+        self._layers = [_layer(block, language_model.products) for block in trunk.h]
         self._num_heads: int = trunk.config.num_attention_heads
         self._capacity = capacity
         self._on_cpu = self._words.device.type == "cpu"
         head = language_model.model.get_output_embeddings()
         self._head: Map = head
         if type(head) is nn.Linear:
-            if packs(head.weight):
-                self._head = linear_map(head.weight.t(), head.bias)
+            if packs(head.weight, language_model.products):
+                self._head = linear_map(head.weight.t(), head.bias, language_model.products)
             elif self._on_cpu and head.weight.numel() <= SMALL_HEAD:
                 self._head = linear_map(head.weight.t().contiguous(), head.bias)
 
@@ -183,11 +186,15 @@ class GPT2Stream:
         """See `Stream.keep`."""
         alive = rows if self._alive is None else self._alive[rows]
         self._alive = alive
-        if len(alive) < COMPACT_BELOW * len(self._positions):
+        multiple = MULTIPLE if self._model.products == "onednn" else 1
+        rest = -len(alive) % multiple
+        if len(alive) + rest < COMPACT_BELOW * len(self._positions):
+            if rest > 0:  # the last row once more, unread, for a number that is compiled already
+                alive = torch.cat([alive, alive[-1:].expand(rest)])
             self._positions = self._positions[alive]
             self._caches = [Cache(cache.both[:, alive]) for cache in self._caches]
             self._bias = None if self._bias is None else self._bias[alive]
-            self._alive = None
+            self._alive = torch.arange(len(rows), device=rows.device) if rest > 0 else None
 
     def _read(self, tokens: Tensor) -> Tensor:
         """Return the last hidden states of one more token per row of the batch."""
@@ -247,8 +254,14 @@ def _linear_modules(block: Any) -> list[Any]:
     return [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
 
 
-def _layer(block: Any) -> Layer:
-    qkv, out, up, down = (linear_map(*_weights(m)) for m in _linear_modules(block))
+def _layer(block: Any, products: Library) -> Layer:
+    modules = _linear_modules(block)
+    qkv, out, up, down = (linear_map(*_weights(m), products) for m in modules)
+    if _is_tanh_gelu(block.mlp) and packs(block.mlp.c_fc.weight, products):
+        weight, bias = _weights(block.mlp.c_fc)
+        up = packed_map(weight.t(), bias, activation=("gelu", "tanh"))
+    else:
+        up = _in_turn(up, activation(block.mlp))
     return Layer(
         norm_1=_norm(block.ln_1),
         qkv=qkv,
@@ -256,9 +269,12 @@ def _layer(block: Any) -> Layer:
         scale=block.ln_1.weight.new_tensor(block.attn.scaling, dtype=torch.float64),
         norm_2=_norm(block.ln_2),
         up=up,
-        activation=activation(block.mlp),
         down=down,
     )
+
+
+def _in_turn(first: Map, second: Map) -> Map:
+    return lambda x: second(first(x))
 
 
 def activation(mlp: Any) -> Map:
@@ -266,14 +282,18 @@ def activation(mlp: Any) -> Map:
 
     x (1 + tanh u) / 2 = x sigmoid(2 u),  u = sqrt(2 / pi) (x + .044715 x^3)
     """
-    weight = mlp.c_fc.weight
-    if type(mlp.act) not in (GELUTanh, NewGELUActivation) or weight.device.type != "cpu":
+    if not _is_tanh_gelu(mlp):
         return mlp.act
-    if weight.dtype != torch.float32:
-        return mlp.act
-    slope = weight.new_tensor(2.0 * math.sqrt(2.0 / math.pi))
+    slope = mlp.c_fc.weight.new_tensor(2.0 * math.sqrt(2.0 / math.pi))
     cubic = 0.044715 * slope.item()
     return lambda x: torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_().mul_(x)
+
+
+def _is_tanh_gelu(mlp: Any) -> bool:
+    """Say whether a block's activation is the tanh GELU, in float32 on a CPU."""
+    weight = mlp.c_fc.weight
+    is_tanh_gelu = type(mlp.act) in (GELUTanh, NewGELUActivation)
+    return is_tanh_gelu and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def _is_linear(module: Any) -> bool:
@@ -302,38 +322,34 @@ def _weights(module: Any) -> tuple[Tensor, Tensor]:
     return weight, module.base_layer.bias
 
 
-def packs(weight: Tensor) -> bool:
-    """Say whether `linear_map` reorders the weights: bfloat16 on a CPU that computes in it.
+def packs(weight: Tensor, products: Library) -> bool:
+    """Say whether `linear_map` reorders the weights: where a CPU multiplies them by oneDNN.
 
-    There every product first reorders its weights for oneDNN, which for a vocabulary of
-    50,257 takes a third of the time. PyTorch's compiler packs by the same two functions; they are
-    not documented, so a build without them does not pack.
+    That is float32 where it is chosen, and bfloat16 where the CPU computes in it: there every
+    product would first reorder its weights, which for a vocabulary of 50,257 takes a third of the
+    time.
     """
+    if weight.device.type != "cpu" or not has_onednn():
+        return False
+    if weight.dtype == torch.float32:
+        return products == "onednn" and weight.numel() >= LEAST_PACKED
     operators: Any = torch.ops.mkldnn
-    return (
-        weight.dtype == torch.bfloat16
-        and weight.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and hasattr(operators, "_linear_pointwise")
-        and hasattr(operators, "_reorder_linear_weight")
-        and operators._is_mkldnn_bf16_supported()
-    )
+    return weight.dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported()
 
 
-def linear_map(weight: Tensor, bias: Tensor | None) -> Map:
+def linear_map(weight: Tensor, bias: Tensor | None, products: Library = "torch") -> Map:
     """Return x -> x W + b for many calls without gradient; later changes of W may not count.
 
     Args:
         weight: (in, out).
         bias: (out,), or None.
+        products: The library of float32 products.
 
     Returns:
         A function (rows, in) -> (rows, out).
     """
-    if packs(weight):
-        operators: Any = torch.ops.mkldnn
-        packed = operators._reorder_linear_weight(weight.detach().t(), None)
-        return lambda x: operators._linear_pointwise(x, packed, bias, "none", [], "")
+    if packs(weight, products):
+        return packed_map(weight.t(), bias)
     if bias is None:
         return lambda x: x @ weight
     return lambda x: torch.addmm(bias, x, weight)

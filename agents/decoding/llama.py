@@ -2,8 +2,9 @@
 
 As in `gpt2`, prompts and steps are the plain formulas on the model's own weights and a cache in
 float32 that is allocated once. All queries of a group read its keys in one product, so that no key
-or value is repeated, and the tables of the rotation are made once. In bfloat16 one product makes
-query, key and value, another gate and up. Checked against the model's own forward by test.
+or value is repeated, and the tables of the rotation are made once. In bfloat16, and
+under oneDNN's products, one product makes query, key and value, another gate and up. Checked
+against the model's own forward by test.
 
 x = embedding[token]
 x = x + W_o attention(turned W_q norm(x), turned W_k norm(x), W_v norm(x))
@@ -21,6 +22,7 @@ from transformers import LlamaModel, Qwen2Model
 
 from tokengym.agents.decoding.gpt2 import GPT2Stream, Map, linear_map, packs
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.products import Library
 
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose tables do not depend on the length of a text."""
@@ -83,7 +85,7 @@ class LlamaStream(GPT2Stream):
         trunk: Any = language_model.model.base_model
         self._words = trunk.embed_tokens.weight
         self._norm = _norm(trunk.norm)
-        self._layers: list[Any] = [_layer(block) for block in trunk.layers]
+        self._layers: list[Any] = [_layer(block, language_model.products) for block in trunk.layers]
         attention = trunk.layers[0].self_attn
         self._width: int = attention.head_dim
         self._scale: float = attention.scaling
@@ -96,8 +98,8 @@ class LlamaStream(GPT2Stream):
         self._cos, self._sin = cos, torch.cat([-lower, upper], -1)  # (capacity, head width)
         head = language_model.model.get_output_embeddings()
         self._head = head
-        if type(head) is nn.Linear and packs(head.weight):
-            self._head = linear_map(head.weight.t(), head.bias)
+        if type(head) is nn.Linear and packs(head.weight, language_model.products):
+            self._head = linear_map(head.weight.t(), head.bias, language_model.products)
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
@@ -179,8 +181,8 @@ def linear_maps(block: Any) -> tuple[list[Any], ...]:
     )
 
 
-def _layer(block: Any) -> LlamaLayer:
-    qkv, out, gate_and_up, down = map(side_by_side, linear_maps(block))
+def _layer(block: Any, products: Library) -> LlamaLayer:
+    qkv, out, gate_and_up, down = (side_by_side(m, products) for m in linear_maps(block))
     return LlamaLayer(
         norm_1=_norm(block.input_layernorm),
         qkv=qkv,
@@ -206,25 +208,28 @@ def _is_plain(module: Any) -> bool:
     )
 
 
-def side_by_side(modules: Sequence[Any]) -> Map:
+def side_by_side(modules: Sequence[Any], products: Library) -> Map:
     """Return x -> the outputs of linear maps of the same x, one after the other, adapters included.
 
-    In float32, adapters are added to the weights, which are else read where they are. Weights in
-    bfloat16, whose sum with the adapters would be rounded, make one product, theirs another.
+    In float32, adapters are added to the weights, which torch's products read where they are else.
+    Packed weights make one product; in bfloat16, where their sum with the adapters would be
+    rounded, theirs is another.
 
     Args:
         modules: Linear maps that `has_llama_shape` takes.
+        products: The library of float32 products.
     """
     bases = [m if type(m) is nn.Linear else m.base_layer for m in modules]
-    if bases[0].weight.dtype == torch.float32:
-        maps = []
-        for module, base in zip(modules, bases, strict=True):
-            weight = base.weight
-            for lower, upper in _adapters(module):
-                weight = torch.addmm(weight, upper, lower)
-            maps.append(linear_map(weight.t(), base.bias))
-        return maps[0] if len(maps) == 1 else lambda x: torch.cat([of(x) for of in maps], -1)
     bias = None if bases[0].bias is None else torch.cat([base.bias for base in bases])
+    if bases[0].weight.dtype == torch.float32:
+        weights = [base.weight for base in bases]
+        for index, module in enumerate(modules):
+            for lower, upper in _adapters(module):
+                weights[index] = torch.addmm(weights[index], upper, lower)
+        if packs(weights[0], products):
+            return linear_map(torch.cat(weights).t(), bias, products)
+        maps = [linear_map(w.t(), base.bias) for w, base in zip(weights, bases, strict=True)]
+        return maps[0] if len(maps) == 1 else lambda x: torch.cat([of(x) for of in maps], -1)
     plain = linear_map(torch.cat([base.weight for base in bases]).t(), bias)
     rows = [len(base.weight) for base in bases]
     adapters = [

@@ -138,6 +138,8 @@ def check_decoding(
                 expected = whole[length - 1 + step].float()
                 gap = max(gap, (states[row].float() - expected).abs().max().item())
                 scale = max(scale, expected.abs().max().item())
+    except torch.OutOfMemoryError:  # which says nothing of the model
+        raise
     except Exception as error:
         raise ModelError(
             f"{name} cannot be decoded with a key-value cache ({type(error).__name__}: {error}); "

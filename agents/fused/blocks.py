@@ -11,6 +11,9 @@ Products are cuBLAS's; what stands between two of them is one kernel:
   that share it, writes key and value into the cache, which no other program reads, and attends;
 - the gate.
 
+Attention of few rows is split: several programs read a row's columns, and one more kernel joins
+what they have read. Prompts are read as an update reads texts, see `trunk`.
+
 Attention reads the columns from a row's first token (or the window's) to the present one, whose
 number lies in the device's memory: so a captured graph reads no more of the cache than is full,
 and needs no mask. The plain form is `StaticStream`, the model's own forward.
@@ -29,10 +32,17 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from tokengym.agents.decoding.cuda.static import StaticStream
 from tokengym.agents.decoding.llama import linear_maps
-from tokengym.agents.fused.launching import block_of, launch
+from tokengym.agents.fused.launching import block_of, launch, operation
 from tokengym.agents.fused.layers import add_and_norm, apply_gate, turned_heads
 from tokengym.agents.fused.trunk import activation, has_llama_blocks, rotation, windows
+from tokengym.agents.fused.trunk import hidden as trunk_hidden
 from tokengym.agents.policy.language_model import LanguageModel
+
+LOWEST = tl.constexpr(-1e30)
+SPLIT = 512
+"""Columns of a row that one program of attention reads where there are few rows."""
+MOST_SPLIT = 2**8
+"""Rows times heads of keys from which there are programs enough without splitting columns."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,30 @@ class FusedStream(StaticStream):
             block.refresh()
         self._first[: len(input_ids)] = (attention_mask == 0).sum(1)
         return super().start(input_ids, attention_mask)
+
+    def read_prompts(
+        self, input_ids: Tensor, attention_mask: Tensor, places: Tensor
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """See `StaticStream.read_prompts`.
+
+        The prompts are moved to the left, where a token reads all before it and no mask is needed,
+        and their keys and values back to the right.
+        """
+        width = input_ids.shape[1]
+        if any(window and window < width for window in windows(self._trunk)):
+            return super().read_prompts(input_ids, attention_mask, places)
+        columns, padding = self._columns[:width], width - attention_mask.sum(1, keepdim=True)
+        cache: list[tuple[Tensor, Tensor]] = []
+        with self._model.computing():
+            left = input_ids.gather(1, (columns + padding).clamp(max=width - 1))
+            hidden = trunk_hidden(self._trunk, left, cache)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        back = (columns - padding).clamp(min=0)[:, None, :, None]
+        moved = [
+            tuple(x.gather(2, back.expand(-1, x.shape[1], -1, x.shape[3])) for x in both)
+            for both in cache
+        ]
+        return hidden[rows, width - 1 - padding[:, 0]], moved  # type: ignore[return-value]
 
     def read(self) -> None:
         """See `StaticStream.read`."""
@@ -156,10 +190,23 @@ def _block(block: Any, window: int) -> Block:
     )
 
 
+def turns(width: int, itemsize: int) -> tuple[int, int]:
+    """Return the columns of a turn of attention, and the turns that are loaded at a time.
+
+    What is loaded has to fit into a multiprocessor's shared memory, 100 KiB on smaller cards.
+
+    Args:
+        width: Of a head.
+        itemsize: Bytes of a number in the cache.
+    """
+    block = 64 if itemsize == 2 else 16
+    return (block, 3) if width <= 128 else (block // 2, 2)
+
+
 # --- the kernels as operations of torch -----------------------------------------------------------
 
 
-@torch.library.custom_op("tokengym::attend", mutates_args=("out", "keys", "values"))
+@operation(mutates=("out", "keys", "values"))
 def attend(
     out: Tensor,
     keys: Tensor,
@@ -196,21 +243,41 @@ def attend(
     """
     rows, num_keys, room, width = keys.shape
     shared = out.shape[1] // (num_keys * width)
+    parts = 1 if rows * num_keys >= MOST_SPLIT else triton.cdiv(room, SPLIT)
+    block, stages = turns(width, keys.itemsize)
+    shape: dict[str, Any] = {
+        "SHARED": shared,
+        "KEYS": num_keys,
+        "WIDTH": width,
+        "GROUP": max(16, block_of(shared)),  # rows that a matrix unit takes at least
+        "DIMS": max(16, block_of(width)),
+    }
+    pieces = sums = out
+    if parts > 1:
+        pieces = torch.empty(rows, num_keys, parts, shared * width, device=out.device)
+        sums = torch.empty(rows, num_keys, parts, 2 * shared, device=out.device)
     launch(
         _attend,
-        (rows, num_keys),
+        (rows, num_keys, parts),
         qkv,
-        *(out, keys, values, qkv),
+        *(out, pieces, sums, keys, values, qkv),
         *(qkv if query_norm is None else query_norm, qkv if key_norm is None else key_norm),
         *(cos, sin, positions, column, first, scale, eps, window, room),
-        SHARED=shared,
-        KEYS=num_keys,
-        WIDTH=width,
         HAS_NORMS=query_norm is not None,
-        GROUP=max(16, block_of(shared)),  # rows that a matrix unit takes at least
-        DIMS=max(16, block_of(width)),
-        BLOCK=64 if keys.itemsize == 2 else 16,  # what fits into a multiprocessor
+        IS_SPLIT=parts > 1,
+        SPLIT_SIZE=SPLIT,
+        BLOCK=block,
+        num_stages=stages,
+        **shape,
     )
+    if parts > 1:
+        launch(
+            _join,
+            (rows, num_keys),
+            qkv,
+            *(out, pieces, sums, parts),
+            **shape,
+        )
 
 
 # --- the kernels ----------------------------------------------------------------------------------
@@ -218,11 +285,12 @@ def attend(
 
 @triton.jit
 def _attend(  # type: ignore[no-untyped-def]
-    out, keys, values, qkv, query_norm, key_norm, cos, sin, positions, column, first, scale, eps,
-    window, room, SHARED: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
-    HAS_NORMS: tl.constexpr, GROUP: tl.constexpr, DIMS: tl.constexpr, BLOCK: tl.constexpr,
+    out, pieces, sums, keys, values, qkv, query_norm, key_norm, cos, sin, positions, column, first,
+    scale, eps, window, room, SHARED: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
+    HAS_NORMS: tl.constexpr, IS_SPLIT: tl.constexpr, SPLIT_SIZE: tl.constexpr,
+    GROUP: tl.constexpr, DIMS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row, head, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     dims = tl.arange(0, DIMS)
     is_dim = dims < WIDTH
     position, now = tl.load(positions + row), tl.load(column)
@@ -243,18 +311,26 @@ def _attend(  # type: ignore[no-untyped-def]
     value = tl.load(qkv + ((SHARED + 1) * KEYS + head) * WIDTH + dims, mask=is_dim, other=0.0)
     keys += (row * KEYS + head) * room * WIDTH
     values += (row * KEYS + head) * room * WIDTH
-    tl.store(keys + now * WIDTH + dims, key.to(value.dtype), mask=is_dim)
-    tl.store(values + now * WIDTH + dims, value, mask=is_dim)
-    # The new token is always seen: with it the sums begin, and no largest score is -inf.
-    largest = tl.sum(queries.to(tl.float32) * key[None, :], 1) * scale
-    total = tl.full((GROUP,), 1.0, tl.float32)
-    read = tl.zeros((GROUP, DIMS), tl.float32) + value.to(tl.float32)[None, :]
-    start = tl.load(first + row)
+    start, end = tl.load(first + row), now
     if window > 0:
         start = tl.maximum(start, now - window + 1)
-    for begin in range(start, now, BLOCK):
+    if IS_SPLIT:
+        start = tl.maximum(start, part * SPLIT_SIZE)
+        end = tl.minimum(now, (part + 1) * SPLIT_SIZE)
+    # The new token is always seen: the first part's sums begin with it, so that no largest score of
+    # all parts is -inf. Programs of other parts do not read its column.
+    if part == 0:
+        tl.store(keys + now * WIDTH + dims, key.to(value.dtype), mask=is_dim)
+        tl.store(values + now * WIDTH + dims, value, mask=is_dim)
+    largest = tl.sum(queries.to(tl.float32) * key[None, :], 1) * scale
+    largest = tl.where(part == 0, largest, LOWEST)
+    total = tl.full((GROUP,), 1.0, tl.float32)
+    total = tl.where(part == 0, total, 0.0)
+    read = tl.zeros((GROUP, DIMS), tl.float32) + value.to(tl.float32)[None, :]
+    read = tl.where(part == 0, read, 0.0)
+    for begin in range(start, end, BLOCK):
         columns = begin + tl.arange(0, BLOCK)
-        seen = columns < now
+        seen = columns < end
         cells = columns[:, None] * WIDTH + dims[None, :]
         mask = seen[:, None] & is_dim[None, :]
         known = tl.load(keys + cells, mask=mask, other=0.0)
@@ -268,7 +344,42 @@ def _attend(  # type: ignore[no-untyped-def]
         known = tl.load(values + cells, mask=mask, other=0.0)
         read = read * shrink[:, None]
         read += tl.dot(e.to(known.dtype), known, input_precision="ieee")
-    read = read / total[:, None]
-    out += row * SHARED * KEYS * WIDTH + (head * SHARED + places)[:, None] * WIDTH + dims[None, :]
+    cells = places[:, None] * WIDTH + dims[None, :]
     mask = (places < SHARED)[:, None] & is_dim[None, :]
-    tl.store(out, read.to(value.dtype), mask=mask)
+    if IS_SPLIT:
+        piece = (row * KEYS + head) * tl.num_programs(2) + part
+        tl.store(pieces + piece * SHARED * WIDTH + cells, read, mask=mask)
+        sums += piece * 2 * SHARED + places
+        tl.store(sums, largest, mask=places < SHARED)
+        tl.store(sums + SHARED, total, mask=places < SHARED)
+    else:
+        read = read / total[:, None]
+        out += (row * KEYS + head) * SHARED * WIDTH
+        tl.store(out + cells, read.to(value.dtype), mask=mask)
+
+
+@triton.jit
+def _join(  # type: ignore[no-untyped-def]
+    out, pieces, sums, num_parts, SHARED: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
+    GROUP: tl.constexpr, DIMS: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(0).to(tl.int64) * KEYS + tl.program_id(1)
+    places, dims = tl.arange(0, GROUP), tl.arange(0, DIMS)
+    is_query = places < SHARED
+    cells = places[:, None] * WIDTH + dims[None, :]
+    mask = is_query[:, None] & (dims < WIDTH)[None, :]
+    largest = tl.full((GROUP,), LOWEST, tl.float32)
+    total = tl.zeros((GROUP,), tl.float32)
+    read = tl.zeros((GROUP, DIMS), tl.float32)
+    for part in range(num_parts):
+        piece = head * num_parts + part
+        its_largest = tl.load(sums + piece * 2 * SHARED + places, mask=is_query, other=0.0)
+        its_total = tl.load(sums + (piece * 2 + 1) * SHARED + places, mask=is_query, other=1.0)
+        before = largest
+        largest = tl.maximum(before, its_largest)
+        shrink, weight = tl.exp(before - largest), tl.exp(its_largest - largest)
+        total = total * shrink + its_total * weight
+        its_read = tl.load(pieces + piece * SHARED * WIDTH + cells, mask=mask, other=0.0)
+        read = read * shrink[:, None] + its_read * weight[:, None]
+    read = read / total[:, None]
+    tl.store(out + head * SHARED * WIDTH + cells, read.to(out.dtype.element_ty), mask=mask)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokengym.agents.fused.launching import block_of, launch
+from tokengym.agents.fused.launching import block_of, launch, operation
 
 FEWEST_PROGRAMS = 2**8
 """Programs among which the rows of a norm's gradient are shared out, a multiprocessor's worth at
@@ -143,7 +143,7 @@ class _Gate(torch.autograd.Function):
 # --- the kernels as operations of torch, so that what they read and write can be counted ----------
 
 
-@torch.library.custom_op("tokengym::add_and_norm", mutates_args=("normed", "total"))
+@operation(mutates=("normed", "total"))
 def add_and_norm(
     normed: Tensor,
     total: Tensor | None,
@@ -178,7 +178,7 @@ def add_and_norm(
     )
 
 
-@torch.library.custom_op("tokengym::norm_slope", mutates_args=("slope", "shares"))
+@operation(mutates=("slope", "shares"))
 def norm_slope(
     slope: Tensor,
     shares: Tensor | None,
@@ -220,7 +220,7 @@ def norm_slope(
     )
 
 
-@torch.library.custom_op("tokengym::turn", mutates_args=("out",))
+@operation(mutates=("out",))
 def turn(out: Tensor, x: Tensor, cos: Tensor, sin: Tensor, backwards: bool) -> None:
     """Write heads turned by their place, or back; see `turned`."""
     length, width = cos.shape
@@ -237,7 +237,7 @@ def turn(out: Tensor, x: Tensor, cos: Tensor, sin: Tensor, backwards: bool) -> N
     )
 
 
-@torch.library.custom_op("tokengym::apply_gate", mutates_args=("out",))
+@operation(mutates=("out",))
 def apply_gate(out: Tensor, gate: Tensor, up: Tensor, activation: str) -> None:
     """Write act(gate) * up; ``out`` may be the gate itself."""
     block = 2**10
@@ -251,7 +251,7 @@ def apply_gate(out: Tensor, gate: Tensor, up: Tensor, activation: str) -> None:
     )
 
 
-@torch.library.custom_op("tokengym::gate_slope", mutates_args=("gate_slope", "up_slope"))
+@operation(mutates=("gate_slope", "up_slope"))
 def gate_slope(
     gate_slope: Tensor, up_slope: Tensor, given: Tensor, gate: Tensor, up: Tensor, activation: str
 ) -> None:

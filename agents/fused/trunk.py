@@ -94,12 +94,16 @@ def _gap(language_model: LanguageModel, length: int) -> float:
     return float((fused - expected).abs().max() / expected.abs().max())
 
 
-def hidden(trunk: Any, input_ids: Tensor) -> Tensor:
+def hidden(
+    trunk: Any, input_ids: Tensor, cache: list[tuple[Tensor, Tensor]] | None = None
+) -> Tensor:
     """Return a trunk's last hidden states, (batch, length, hidden), with gradients.
 
     Args:
         trunk: One that `has_llama_blocks`.
         input_ids: (batch, length) int64; a token reads those before it and itself.
+        cache: Is given each block's keys and values, (batch, key heads, length, width); None keeps
+            none.
     """
     x, added = trunk.embed_tokens(input_ids), None
     tables = rotation(trunk, x, torch.arange(input_ids.shape[1], device=x.device))
@@ -107,12 +111,17 @@ def hidden(trunk: Any, input_ids: Tensor) -> Tensor:
         read: Any = _read
         if block.gradient_checkpointing and block.training:
             read = partial(block._gradient_checkpointing_func, _read)
-        x, added = read(block, trunk, x, added, tables)
+        x, added = read(block, trunk, x, added, tables, cache)
     return _normed(trunk, trunk.norm, x, added, x.dtype)[1]
 
 
 def _read(
-    block: Any, trunk: Any, x: Tensor, added: Tensor | None, tables: tuple[Tensor, Tensor]
+    block: Any,
+    trunk: Any,
+    x: Tensor,
+    added: Tensor | None,
+    tables: tuple[Tensor, Tensor],
+    cache: list[tuple[Tensor, Tensor]] | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the states inside a block, and what is still to be added to them.
 
@@ -122,6 +131,7 @@ def _read(
         x: (batch, length, hidden).
         added: The same, what the block below adds; None in the lowest.
         tables: See `rotation`.
+        cache: See `hidden`.
     """
     attention, mlp, kind = block.self_attn, block.mlp, x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
@@ -138,6 +148,12 @@ def _read(
         made.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
         for made in (queries, keys, attention.v_proj(normed))
     )
+    if cache is not None:
+        cache.append((keys, values))
+    if queries.dtype == torch.float32:
+        # Of float32 and shared heads torch would write all scores, (batch, heads, length, length).
+        shared = queries.shape[1] // keys.shape[1]
+        keys, values = (made.repeat_interleave(shared, 1) for made in (keys, values))
     read = F.scaled_dot_product_attention(
         queries, keys, values, is_causal=True, scale=attention.scaling, enable_gqa=True
     )

@@ -21,25 +21,40 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokengym.agents.fused.launching import block_of, launch
+from tokengym.agents.fused.launching import block_of, launch, operation
 from tokengym.agents.policy.head import LOWEST, Figures, as_read, product, was_possible
 from tokengym.agents.policy.sampling import MAX_LOGITS
 
 ALIGNED = 128
 """Parts of the vocabulary are multiples of this many words, as products like them."""
+WORDS_PER_PROGRAM = 2**13
+"""Words of a row that one program of a draw adds up. Whatever the number of rows, so that a row's
+sums are the same in every batch."""
+WARPS = 8
+"""Of the programs that read a row's words: with 4, their registers let fewer run at a time."""
 LOWEST_LOGIT = tl.constexpr(LOWEST)
 
 
-def token_figures(states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
-    """Return what `tokengym.agents.policy.head.token_figures` returns."""
-    kl, log_probs, entropy = _TokenFigures.apply(states, weight, asked)
+def token_figures(
+    states: Tensor, weight: Tensor, asked: Figures, *, max_logits: int | None = None
+) -> tuple[Tensor, ...]:
+    """Return what `tokengym.agents.policy.head.token_figures` returns.
+
+    Args:
+        states: See there.
+        weight: See there.
+        asked: See there.
+        max_logits: Most logits in memory at a time; None: `MAX_LOGITS`.
+    """
+    parts = vocabulary_parts(len(states), asked.num_actions, max_logits or MAX_LOGITS)
+    kl, log_probs, entropy = _TokenFigures.apply(states, weight, asked, parts)
     computed = ([kl] if asked.reference else []) + [log_probs]
     return tuple(computed + ([entropy] if asked.with_entropy else []))
 
 
-def vocabulary_parts(num_tokens: int, num_actions: int) -> list[slice]:
+def vocabulary_parts(num_tokens: int, num_actions: int, max_logits: int) -> list[slice]:
     """Return the words whose logits are in memory at a time."""
-    size = max(1, MAX_LOGITS // (ALIGNED * max(1, num_tokens))) * ALIGNED
+    size = max(1, max_logits // (ALIGNED * max(1, num_tokens))) * ALIGNED
     return [slice(i, min(i + size, num_actions)) for i in range(0, num_actions, size)]
 
 
@@ -65,12 +80,14 @@ class _Models:
 
 class _TokenFigures(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, asked: Figures, parts: list[slice]
+    ) -> tuple[Tensor, ...]:
         models = _Models(states, weight, asked)
         num = len(states)
         sums = torch.zeros(num, 7, device=states.device)
         sums[:, 0] = sums[:, 4] = LOWEST
-        for words in vocabulary_parts(num, asked.num_actions):
+        for words in parts:
             read_words(sums, *models.part(words))
         largest, total, weighted, difference, ref_largest, ref_total, chosen = sums.unbind(1)
         normaliser = largest + total.log()
@@ -80,22 +97,22 @@ class _TokenFigures(torch.autograd.Function):
         kl = torch.zeros_like(entropy)
         if asked.reference:
             kl = difference / total - normaliser + ref_normaliser
-        ctx.asked = asked
+        ctx.asked, ctx.parts = asked, parts
         ctx.save_for_backward(states, weight, log_probs, kl, entropy, normaliser, ref_normaliser)
         return kl, log_probs, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         states, weight, log_probs, *figures = ctx.saved_tensors
         asked: Figures = ctx.asked
-        needs_states, needs_weight, _ = ctx.needs_input_grad
+        needs_states, needs_weight, *_ = ctx.needs_input_grad
         models = _Models(states, weight, asked)
         given = states.to(models.read.dtype)
         slopes = [x.where(was_possible(log_probs), 0.0) for x in gradients]
         per_token = torch.stack([*slopes, *figures], 1).contiguous()  # (n, 7)
         grad_states = torch.zeros(states.shape, device=states.device) if needs_states else None
         grad_weight = torch.empty_like(weight) if needs_weight else None
-        for words in vocabulary_parts(len(states), asked.num_actions):
+        for words in ctx.parts:
             part = models.part(words)
             slope = torch.empty_like(part[0], dtype=models.read.dtype)
             write_slope(slope, per_token, *part)
@@ -105,7 +122,8 @@ class _TokenFigures(torch.autograd.Function):
                 grad_weight[words] = product(slope.t(), given.t())
         if grad_weight is not None:
             grad_weight[asked.num_actions :] = 0.0  # words that the head has and nobody samples
-        return None if grad_states is None else grad_states.to(states.dtype), grad_weight, None
+        grad_states = None if grad_states is None else grad_states.to(states.dtype)
+        return grad_states, grad_weight, None, None
 
 
 def draw(
@@ -123,7 +141,7 @@ def draw(
 # --- the kernels as operations of torch, so that what they read and write can be counted ----------
 
 
-@torch.library.custom_op("tokengym::read_words", mutates_args=("sums",))
+@operation(mutates=("sums",))
 def read_words(
     sums: Tensor,
     scores: Tensor,
@@ -157,10 +175,11 @@ def read_words(
         HAS_REFERENCE=reference is not None,
         HAS_BITS=bits is not None,
         BLOCK=block,
+        num_warps=WARPS,
     )
 
 
-@torch.library.custom_op("tokengym::write_slope", mutates_args=("slope",))
+@operation(mutates=("slope",))
 def write_slope(
     slope: Tensor,
     per_token: Tensor,
@@ -198,6 +217,7 @@ def write_slope(
         HAS_REFERENCE=reference is not None,
         HAS_BITS=bits is not None,
         BLOCK=block,
+        num_warps=WARPS,
     )
 
 
@@ -218,7 +238,7 @@ def _operands(
     )
 
 
-@torch.library.custom_op("tokengym::draw_words", mutates_args=("tokens", "log_probs", "entropy"))
+@operation(mutates=("tokens", "log_probs", "entropy"))
 def draw_words(
     tokens: Tensor, log_probs: Tensor, entropy: Tensor, logits: Tensor, uniforms: Tensor | None
 ) -> None:
@@ -231,15 +251,30 @@ def draw_words(
         logits: (rows, vocab) float32, shaped; -inf where forbidden.
         uniforms: (rows,) in [0, 1); None takes the likeliest token.
     """
+    rows, count = logits.shape
+    parts = triton.cdiv(count, WORDS_PER_PROGRAM)
+    sums = torch.empty(rows, parts, 3, device=logits.device)
+    block = block_of(count, 2**12)
+    launch(
+        _sum_words,
+        (rows, parts),
+        logits,
+        *(sums, logits, count, logits.stride(0)),
+        PART=WORDS_PER_PROGRAM,
+        BLOCK=block,
+        num_warps=WARPS,
+    )
     launch(
         _draw_words,
-        (len(logits),),
+        (rows,),
         logits,
-        *(tokens, log_probs, entropy, logits, logits if uniforms is None else uniforms),
-        *(logits.shape[1], logits.stride(0)),
+        *(tokens, log_probs, entropy, logits, logits if uniforms is None else uniforms, sums),
+        *(count, logits.stride(0), parts),
         SAMPLES=uniforms is not None,
-        BLOCK=block_of(logits.shape[1], 2**12),
-        num_warps=8,
+        PART=WORDS_PER_PROGRAM,
+        PARTS=block_of(parts),
+        BLOCK=block,
+        num_warps=WARPS,
     )
 
 
@@ -269,8 +304,11 @@ def _read_words(  # type: ignore[no-untyped-def]
     ref_largest, ref_total = tl.load(sums + 4), tl.load(sums + 5)
     for start in range(0, count, BLOCK):
         places = start + tl.arange(0, BLOCK)
-        allowed = _allowed(bits, mask, first + places, places < count, HAS_BITS)
-        z = tl.load(scores + places, mask=allowed, other=0.0) * inverse
+        # Words are loaded whether allowed or not: a mask by word would make each load a scalar one.
+        is_word = places < count
+        allowed = _allowed(bits, mask, first + places, is_word, HAS_BITS)
+        z = tl.load(scores + places, mask=is_word, other=0.0)
+        z = tl.where(allowed, z, 0.0) * inverse
         before = largest
         largest = tl.maximum(before, tl.max(tl.where(allowed, z, LOWEST_LOGIT)))
         # What was added up under the old largest logit counts less under the new one.
@@ -279,7 +317,8 @@ def _read_words(  # type: ignore[no-untyped-def]
         total = total * shrink + tl.sum(e)
         weighted = weighted * shrink + tl.sum(e * z)
         if HAS_REFERENCE:
-            y = tl.load(reference + places, mask=allowed, other=0.0) * inverse
+            y = tl.load(reference + places, mask=is_word, other=0.0)
+            y = tl.where(allowed, y, 0.0) * inverse
             difference = difference * shrink + tl.sum(e * (z - y))
             before = ref_largest
             ref_largest = tl.maximum(before, tl.max(tl.where(allowed, y, LOWEST_LOGIT)))
@@ -307,48 +346,81 @@ def _write_slope(  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     mask = tl.load(numbers + row) * num_bytes
     places = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    allowed = _allowed(bits, mask, first + places, places < count, HAS_BITS)
+    is_word = places < count
+    allowed = _allowed(bits, mask, first + places, is_word, HAS_BITS)
     per_token += row * 7
     b, g, h = tl.load(per_token), tl.load(per_token + 1), tl.load(per_token + 2)
     kl, entropy = tl.load(per_token + 3), tl.load(per_token + 4)
-    z = tl.load(scores + row * stride + places, mask=allowed, other=0.0) * inverse
+    z = tl.load(scores + row * stride + places, mask=is_word, other=0.0)
+    z = tl.where(allowed, z, 0.0) * inverse
     log_p = z - tl.load(per_token + 5)
     inner = -h * (log_p + entropy) - g
     if HAS_REFERENCE:
-        y = tl.load(reference + row * stride + places, mask=allowed, other=0.0) * inverse
+        y = tl.load(reference + row * stride + places, mask=is_word, other=0.0)
+        y = tl.where(allowed, y, 0.0) * inverse
         inner += b * (log_p - (y - tl.load(per_token + 6)) - kl)
     gradient = tl.where(allowed, tl.exp(log_p) * inner, 0.0)
     gradient += tl.where(first + places == tl.load(tokens + row), g, 0.0)
     # Rounded to the slope's type by the store; the product that reads it adds up in float32.
-    tl.store(slope + row * count + places, gradient * inverse, mask=places < count)
+    tl.store(slope + row * count + places, gradient * inverse, mask=is_word)
 
 
 @triton.jit
-def _draw_words(  # type: ignore[no-untyped-def]
-    tokens, log_probs, entropy, logits, uniforms, count, stride,
-    SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
+def _sum_words(  # type: ignore[no-untyped-def]
+    sums, logits, count, stride, PART: tl.constexpr, BLOCK: tl.constexpr
+):
+    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     logits += row * stride
+    end = tl.minimum((part + 1) * PART, count)
     largest, total, weighted = LOWEST_LOGIT + 0.0, 0.0, 0.0
-    for start in range(0, count, BLOCK):
+    for start in range(part * PART, end, BLOCK):
         places = start + tl.arange(0, BLOCK)
-        z = tl.load(logits + places, mask=places < count, other=-float("inf"))
+        z = tl.load(logits + places, mask=places < end, other=-float("inf"))
         before = largest
         largest = tl.maximum(before, tl.max(z))
         shrink = tl.exp(before - largest)
         e = tl.exp(z - largest)
         total = total * shrink + tl.sum(e)
         weighted = weighted * shrink + tl.sum(tl.where(e != 0.0, e * z, 0.0))
-    threshold = 0.0
+    sums += (row * tl.num_programs(1) + part) * 3
+    tl.store(sums, largest)
+    tl.store(sums + 1, total)
+    tl.store(sums + 2, weighted)
+
+
+@triton.jit
+def _draw_words(  # type: ignore[no-untyped-def]
+    tokens, log_probs, entropy, logits, uniforms, sums, count, stride, num_parts,
+    SAMPLES: tl.constexpr, PART: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    logits += row * stride
+    parts = tl.arange(0, PARTS)
+    is_part = parts < num_parts
+    sums += (row * num_parts + parts) * 3
+    largest_of = tl.load(sums, mask=is_part, other=LOWEST_LOGIT)
+    largest = tl.max(largest_of)
+    shrink = tl.exp(largest_of - largest)
+    total_of = tl.load(sums + 1, mask=is_part, other=0.0) * shrink
+    total = tl.sum(total_of)
+    weighted = tl.sum(tl.load(sums + 2, mask=is_part, other=0.0) * shrink)
+    # The part in which the sum passes the threshold, and then the word in it.
+    threshold, passed = 0.0, 0.0
     if SAMPLES:
         threshold = tl.load(uniforms + row) * total
-    # The words before the one at which the sum passes the threshold are read once more, often from
-    # the cache; those after it are not.
-    token, last, passed, start = count, 0, 0.0, 0
-    while (start < count) & (token == count):
+        holds = (tl.cumsum(total_of, 0) > threshold) & (total_of > 0.0)
+    else:
+        holds = is_part & (largest_of == largest)
+    part = tl.min(tl.where(holds, parts, PARTS))
+    # Rounding may carry the threshold past the end: the last word that is possible, then.
+    part = tl.where(part == PARTS, tl.max(tl.where(total_of > 0.0, parts, 0)), part)
+    if SAMPLES:
+        passed = tl.sum(tl.where(parts < part, total_of, 0.0))
+    token, last, start = count, 0, part * PART
+    end = tl.minimum(start + PART, count)
+    while (start < end) & (token == count):
         places = start + tl.arange(0, BLOCK)
-        z = tl.load(logits + places, mask=places < count, other=-float("inf"))
+        z = tl.load(logits + places, mask=places < end, other=-float("inf"))
         e = tl.exp(z - largest)
         if SAMPLES:
             is_past = (passed + tl.cumsum(e, 0) > threshold) & (e > 0.0)
@@ -358,7 +430,6 @@ def _draw_words(  # type: ignore[no-untyped-def]
         token = tl.min(tl.where(is_past, places, count))
         passed += tl.sum(e)
         start += BLOCK
-    # Rounding may carry the threshold past the end: the last word that is possible, then.
     token = tl.where(token == count, last, token)
     chosen = tl.load(logits + token)
     log_total = largest + tl.log(total)

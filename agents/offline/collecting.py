@@ -28,9 +28,9 @@ from tokengym.agents.rollouts.chosen import (
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
-    environment_scorer,
 )
 from tokengym.agents.rollouts.playing import Agent, as_player
+from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.base.errors import SettingsError
 from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer
@@ -68,7 +68,7 @@ class ResponseCollector:
     ) -> None:
         self.chosen = ChosenPrompts(envs, max_rows=max_rows)
         self.sampling: Candidates = sampling or Sampling()
-        scorer = environment_scorer(envs) if scorer is None else scorer
+        scorer = RoundReward(envs).scorer if scorer is None else scorer
         if scorer is None:
             raise ValueError(
                 "there is nothing to score responses with, got scorer=None and an environment "

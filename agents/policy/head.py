@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokengym.agents.policy.products import Library, is_faster, multiplied, transposed_product
+
 LOWEST = -1e30
 """Logit of a forbidden token: its probability is 0, and no difference of two is nan."""
 
@@ -43,6 +45,8 @@ class Figures:
     with_entropy: bool = False
     reference: tuple[Tensor, Tensor] | None = None
     """Hidden states (n, hidden) and head (vocab, hidden) of the reference, for the KL."""
+    products: Library = "torch"
+    """Library of float32 products on a CPU."""
 
     def chunks(self) -> list[slice]:
         """Return the tokens of each chunk."""
@@ -50,7 +54,7 @@ class Figures:
 
     def scores(self, states: Tensor, weight: Tensor, part: slice) -> Tensor:
         """Return the shaped logits of a chunk, (chunk, num_actions) float32 or float64."""
-        scores = product(states[part], weight[: self.num_actions])
+        scores = product(states[part], weight[: self.num_actions], self.products)
         if self.temperature != 1.0:
             scores.div_(self.temperature)
         return self.forbid_(scores, part)
@@ -62,11 +66,18 @@ def as_read(states: Tensor, weight: Tensor) -> Tensor:
     return weight.to(states.dtype) if is_mixed else weight
 
 
-def product(states: Tensor, weight: Tensor) -> Tensor:
+def product(states: Tensor, weight: Tensor, products: Library = "torch") -> Tensor:
     """Return states W^T, in float32 at least: (n, hidden), (vocab, hidden) -> (n, vocab).
 
     On a GPU products of bfloat16 are added up, and given, in float32.
+
+    Args:
+        states: Of tokens.
+        weight: Of the head.
+        products: Library of float32 products on a CPU; oneDNN's have no gradient.
     """
+    if products == "onednn" and is_faster(states, weight):
+        return multiplied(states, weight)
     if weight.dtype == torch.bfloat16 and states.dtype == torch.bfloat16 and weight.is_cuda:
         return torch.mm(states, weight.t(), out_dtype=torch.float32)
     scores = F.linear(states.to(weight.dtype), weight)
@@ -151,12 +162,16 @@ class _TokenFigures(torch.autograd.Function):
             if asked.temperature != 1.0:
                 slope.div_(asked.temperature)
             slope = slope.to(read.dtype)
+            words = read[: asked.num_actions]
+            by_onednn = asked.products == "onednn" and is_faster(slope, words)
             if grad_states is not None:
-                grad_states[part] = slope @ read[: asked.num_actions]
+                grad_states[part] = multiplied(slope, words.t()) if by_onednn else slope @ words
             if grad_weight is not None:
                 whole = grad_weight[: asked.num_actions]
                 given = states[part].to(read.dtype)
-                if whole.dtype == read.dtype:
+                if by_onednn:
+                    whole += transposed_product(slope, given)
+                elif whole.dtype == read.dtype:
                     whole.addmm_(slope.t(), given)
                 else:
                     whole += product(slope.t(), given.t())

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.head import as_read, product
+from tokengym.agents.policy.products import MULTIPLE, Library, use_products
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.base.errors import TokenizerError
 from tokengym.base.models import located
@@ -121,6 +122,8 @@ class LanguageModel(nn.Module):
         """Name, hash and precision of unchanged weights under adapters, see `named_base`."""
         self.autocasts = False
         """Whether the trunk computes in bfloat16 by autocast, whatever its weights have."""
+        self.products: Library = "torch"
+        """Library of float32 products on a CPU; see `use_products`."""
         self._max_fused: int | None = None  # not tried yet
         fuse_activations(model)
         self.adapters: Any | None = None
@@ -136,6 +139,11 @@ class LanguageModel(nn.Module):
                     f"lora cannot be put on the model ({error}); correct it"
                 ) from error
         self._check_head()
+
+    def use_products(self, products: Library) -> None:
+        """Multiply float32 matrices by this library on a CPU, in rollouts, updates and scoring."""
+        self.products = products
+        use_products(self.model, products)
 
     @property
     def device(self) -> torch.device:
@@ -190,8 +198,10 @@ class LanguageModel(nn.Module):
         """
         rows, _, columns = sequences.response_positions()
         ids = sequences.input_ids[:, :-1]
-        if self.device.type == "cuda":  # where a new length costs more than a few columns
-            width = -(-ids.shape[1] // LENGTHS) * LENGTHS
+        is_cuda, compiles = self.device.type == "cuda", self.products == "onednn"
+        if multiple := LENGTHS if is_cuda else MULTIPLE if compiles else 0:
+            # A new length costs more than a few columns.
+            width = -(-ids.shape[1] // multiple) * multiple
             ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))
         if kernels and ids.shape[1] <= self._longest_fused():
             with self.computing():
@@ -239,6 +249,7 @@ class LanguageModel(nn.Module):
         """Return a frozen copy; parameters that are frozen already are shared, not copied."""
         frozen = LanguageModel(copy.deepcopy(self.model, self._frozen()).requires_grad_(False))
         frozen.autocasts = self.autocasts
+        frozen.use_products(self.products)
         return frozen
 
     def twin(self) -> "LanguageModel":
@@ -249,6 +260,7 @@ class LanguageModel(nn.Module):
         head = self.model.get_output_embeddings()
         twin = LanguageModel(copy.deepcopy(self.model, {id(head): head, **self._frozen()}))
         twin.recompute, twin.autocasts = self.recompute, self.autocasts
+        twin.use_products(self.products)
         return twin
 
     def trunk_parameters(self) -> dict[str, nn.Parameter]:
@@ -471,6 +483,7 @@ def make_reference(
     if model is not None:
         reference = LanguageModel(load_causal_lm(model, dtype).requires_grad_(False))
         reference.autocasts = policy.autocasts
+        reference.use_products(policy.products)
         return reference
     return policy.frozen_copy() if policy.adapters is None else None
 

@@ -35,6 +35,7 @@ from tokengym.agents.policy.language_model import (
     make_reference,
     reference_weights,
 )
+from tokengym.agents.policy.products import library
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     chosen_log_probs,
@@ -154,6 +155,7 @@ class CausalLMPolicy(BasePolicy):
             loaded.base = None if base is None else {**base, "dtype": dtype}
         loaded.recompute = settings.gradient_checkpointing
         loaded.autocasts = settings.precision == "bf16-mixed"
+        loaded.use_products(library(settings.products))
         loaded.freeze_lower(settings.frozen_layers)
         if not any(parameter.requires_grad for parameter in loaded.parameters()):
             raise ModelError(
@@ -373,6 +375,7 @@ class CausalLMPolicy(BasePolicy):
                 masks=None if action_masks is None else partial(action_masks.bits, rows, times),
                 with_entropy=with_entropy,
                 reference=(kept_states, heads[1]) if with_kl else None,
+                products=self.language_model.products,
             )
             has_kernels = self.kernels and heads[0].dtype != torch.float64
             compute = imported(FUSED_FIGURES) if has_kernels else token_figures

@@ -38,12 +38,10 @@ from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
 from tokengym.agents.rollouts.environments import (
     Environments,
-    declared_lambda,
     environment_attribute,
-    environment_scorer,
-    segment_ends,
 )
 from tokengym.agents.rollouts.playing import Round
+from tokengym.agents.rollouts.reward import RoundReward
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ class PPO(EpisodicAlgorithm):
         """Return the settings with the lambda that the environment's credit rule declares."""
         if not self.estimator.needs_critic or self.settings.gae_lambda is not None:
             return self.settings
-        declared = declared_lambda(env)
+        declared = RoundReward(env).gae_lambda
         return replace(self.settings, gae_lambda=GAE_LAMBDA if declared is None else declared)
 
     def round_options(self) -> dict[str, Any] | None:
@@ -197,8 +195,7 @@ class PPO(EpisodicAlgorithm):
         """Return the last token of each token's segment, (batch, time), where it is read."""
         if not self.estimator.reads_segments:
             return None
-        assert self.env is not None
-        ends = segment_ends(self.env, played.episodes, mask.shape[1])
+        ends = self.reward.segment_ends(played.episodes, mask.shape[1])
         return torch.from_numpy(ends).to(mask.device)
 
     def _old_log_probs(self, played: Round, sequences: Sequences) -> Tensor:
@@ -240,7 +237,7 @@ class PPO(EpisodicAlgorithm):
             tokenizer=environment_attribute(self.env, "tokenizer"),
             language_model=self.policy.language_model.model,
             ref_log_probs=ref_log_probs,
-            scorer=environment_scorer(self.env),
+            scorer=self.reward.scorer,
         )
 
     def _scores(self, played: Round) -> Tensor:

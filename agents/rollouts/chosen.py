@@ -11,9 +11,9 @@ from tokengym.agents.rollouts.environments import (
     Environments,
     Observation,
     bare_envs,
-    policy_rewards,
 )
 from tokengym.agents.rollouts.playing import Agent, Player, as_player, play_round
+from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import GymRounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
@@ -235,7 +235,7 @@ def bind_policy(envs: Environments, agent: Agent, *, seed: int = 0) -> PolicyCon
     Returns:
         What was bound; None if no credit of the environment needs a policy.
     """
-    rewards = policy_rewards(envs)
+    rewards = RoundReward(envs).of_policy
     if not rewards:
         return None
     continuations = PolicyContinuations(envs, agent, seed=seed)

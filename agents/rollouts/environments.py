@@ -1,6 +1,6 @@
 """Environments for agents: adapting them, reading attributes, saving and restoring state."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
 
@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.envs import Episode, EpisodeOverError, SettingsError, TokenGenerationVectorEnv
+from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
-from tokengym.rewards import Normalize, Reward, RewardWrapper, Scorer, VectorRewardWrapper
-from tokengym.rewards.scorers.base import ScorerWrapper
+from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
-Gather: TypeAlias = Callable[[Any], list[Any]]
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
 
 
@@ -87,14 +85,14 @@ def environment_state(envs: Environments) -> dict[str, Any] | None:
     That is every ``get_state()`` of the innermost environments (prompts to come, random state) and
     every ``state_dict()`` of reward wrappers' scorers (running means). None: no episode has begun.
     """
-    chains = _chains(envs)
+    chains = layers(envs)
     try:
         states = [chain[-1].get_state() for chain in chains if hasattr(chain[-1], "get_state")]
     except EpisodeOverError:
         return None
     return {
         "states": states,
-        "scorers": [reward.scorer.state_dict() for reward in _rewards(chains)],
+        "scorers": [scorer.state_dict() for scorer in _scorers(chains)],
     }
 
 
@@ -104,9 +102,9 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: if the environment has other parts.
     """
-    chains = _chains(envs)
+    chains = layers(envs)
     owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
-    scorers = [reward.scorer for reward in _rewards(chains)]
+    scorers = _scorers(chains)
     for name, owned, saved in (
         ("environments", owners, state["states"]),
         ("scorers with state", scorers, state["scorers"]),
@@ -124,21 +122,18 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
         scorer.load_state_dict(saved)
 
 
-def share_rows(envs: Environments, number: int, count: int, gather: Gather) -> None:
-    """Make an environment's rows a part of those of several processes.
-
-    Prompts in order go round all of them, and running statistics of scores are those of all.
+def share_prompts(envs: Environments, number: int, count: int) -> None:
+    """Make an environment's rows a part of those of several processes: prompts go round all.
 
     Args:
         envs: This process's environment.
         number: Number of the process.
         count: Processes, each with as many rows.
-        gather: Returns all processes' values, given this one's.
 
     Raises:
         TypeError: if it is no native batch, whose rows alone can be counted on.
     """
-    (chain, *rows) = _chains(envs)
+    (chain, *rows) = layers(envs)
     bare = chain[-1]
     if rows or not isinstance(bare, TokenGenerationVectorEnv):
         raise TypeError(
@@ -146,84 +141,13 @@ def share_rows(envs: Environments, number: int, count: int, gather: Gather) -> N
             "gym.make_vec(id, num_envs=...)"
         )
     bare.share_prompts(number * bare.num_envs, count * bare.num_envs)
-    for reward in _rewards([chain]):
-        scorer = reward.scorer
-        while isinstance(scorer, ScorerWrapper):
-            if isinstance(scorer, Normalize):
-                scorer.gather = gather
-            scorer = scorer.scorer
 
 
-def environment_scorer(envs: Environments) -> Scorer | None:
-    """Return the scorer of an environment's reward, without normalisation, or None."""
-    for reward in _rewards(_chains(envs)):
-        scorer = reward.scorer
-        while isinstance(scorer, Normalize):
-            scorer = scorer.scorer
-        return scorer
-    return None
+def layers(envs: Any) -> list[list[Any]]:
+    """Return the layers of an environment, outermost first, the innermost environment last.
 
-
-def environment_rewards(envs: Environments) -> list[Reward]:
-    """Return the rewards of an environment's wrappers, those of its rows included."""
-    return _rewards(_chains(envs))
-
-
-def policy_rewards(envs: Environments) -> list[Reward]:
-    """Return the rewards whose credit continues responses with a policy."""
-    return [reward for reward in environment_rewards(envs) if reward.credit.needs_policy]
-
-
-def declared_lambda(envs: Environments) -> float | None:
-    """Return the lambda that the environment's credit rule declares, None if it declares none.
-
-    Raises:
-        SettingsError: if it is no number in [0, 1].
+    The first list is the batch's; one for each row follows where rows are environments themselves.
     """
-    for reward in environment_rewards(envs):
-        declared = reward.credit.gae_lambda
-        if declared is not None and not 0.0 <= declared <= 1.0:
-            raise SettingsError(
-                f"credit {reward.credit_name!r} declares gae_lambda={declared}, which must be "
-                "within [0, 1], or None to leave it to the learner"
-            )
-        return declared
-    return None
-
-
-def segment_ends(envs: Environments, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
-    """Return the last token of each token's segment, as the environment's credit rule pays them.
-
-    Args:
-        envs: The environment.
-        episodes: Finished episodes.
-        time: Columns of the result, at least the longest response.
-
-    Returns:
-        (episodes, time) positions; past a response's end and without a rule, each its own.
-    """
-    ends = np.tile(np.arange(time), (len(episodes), 1))
-    for reward in environment_rewards(envs)[:1]:
-        for row, pieces in enumerate(reward.credit.pieces(episodes)):
-            for piece in pieces:
-                ends[row, piece.start : piece.stop] = piece.stop - 1
-    return ends
-
-
-def round_rewards(envs: Environments) -> list[VectorRewardWrapper]:
-    """Return the environment's wrappers that settle rewards when a round has ended."""
-    layers = [layer for chain in _chains(envs) for layer in chain]
-    return [layer for layer in layers if isinstance(layer, VectorRewardWrapper)]
-
-
-def scoring_seconds(envs: Environments) -> float:
-    """Return the seconds that an environment's rewards have taken so far; 0 if it has none."""
-    rewards = {id(reward): reward for reward in _rewards(_chains(envs))}  # rows may share one
-    return sum(reward.stopwatch.seconds for reward in rewards.values())
-
-
-def _chains(envs: Any) -> list[list[Any]]:
-    """Return the wrappers around every innermost environment, outermost first, it being last."""
     chain = [envs]
     while True:
         layer = chain[-1]
@@ -237,13 +161,13 @@ def _chains(envs: Any) -> list[list[Any]]:
             break
         chain.append(below)
     rows = inner if isinstance(inner, list | tuple) else ()
-    return [chain, *(rest for row in rows for rest in _chains(row))]
+    return [chain, *(rest for row in rows for rest in layers(row))]
 
 
-def _rewards(chains: list[list[Any]]) -> list[Reward]:
-    """Return the rewards of all wrappers, in a fixed order."""
+def _scorers(chains: list[list[Any]]) -> list[Scorer]:
+    """Return the scorers of all reward wrappers, in a fixed order."""
     return [
-        layer.reward
+        layer.reward.scorer
         for chain in chains
         for layer in chain
         if isinstance(layer, RewardWrapper | VectorRewardWrapper)

@@ -21,6 +21,7 @@ from torch import Tensor
 from tokengym.agents.policy.sampling import mask_rows
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.environments import Environments, Observation
+from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
@@ -232,8 +233,7 @@ def play_round(
         if not (goes_on if keep_round is None else keep_round(goes_on)):
             return None
         with recorder.timed():
-            settled = envs.settle()
-        recorder.settle(settled)
+            recorder.pay(envs.reward)
     except RewardError as error:
         error.keep(recorder.ended())
         raise
@@ -275,15 +275,13 @@ class RoundRecorder:
             self._episodes[row] = result.episodes[row]
             self._truncated[row] = result.truncated[row]
 
-    def settle(self, settled: Mapping[int, Episode]) -> None:
-        """Take over the scores and token rewards of settled episodes, by row."""
-        for row, episode in settled.items():
-            self._episodes[row] = replace(
-                self._episodes[row],
-                score=episode.score,
-                score_parts=episode.score_parts,
-                token_rewards=episode.token_rewards,
-            )
+    def pay(self, reward: RoundReward) -> None:
+        """Give the episodes their scores and token rewards."""
+        try:
+            reward.evaluate(self._episodes)
+        except RewardError as error:
+            error.episodes = ()  # `ended` has them, with what they were sampled with
+            raise
 
     def ended(self) -> list[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""

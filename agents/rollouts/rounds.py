@@ -16,8 +16,8 @@ from tokengym.agents.rollouts.environments import (
     Observation,
     as_vector_env,
     filler_action,
-    round_rewards,
 )
+from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.sb3 import GymVecEnv
 from tokengym.envs import Episode, SettingsError, episodes_from_infos
 
@@ -57,7 +57,7 @@ class StepResult:
     truncated: NDArray[np.bool_]
     """(num_envs,): a budget ran out."""
     episodes: Mapping[int, Episode]
-    """The episodes that ended in this step, by row."""
+    """The episodes that ended in this step, by row; their scores come when the round has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,8 @@ class RoundEnvironment(ABC):
         self.num_envs = envs.num_envs
         self.filler_action = filler_action(envs)
         """Action of rows that wait for the end of the round."""
-        self._rewards = round_rewards(envs)
+        self.reward = RoundReward(envs)
+        """What the episodes of a round are paid by."""
 
     def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
         """Begin an episode in every row; return observation and action masks.
@@ -104,10 +105,9 @@ class RoundEnvironment(ABC):
             options: Options of the environment's reset.
         """
         self._hold(False)
+        self.reward.defer(True)
         start = self._begin(seed, options)
         self._hold(True)
-        for wrapper in self._rewards:
-            wrapper.begin_round()
         return start
 
     @abstractmethod
@@ -122,17 +122,10 @@ class RoundEnvironment(ABC):
     def _hold(self, held: bool) -> None:
         """Hold rows that end, or give them back to the autoreset mode."""
 
-    def settle(self) -> dict[int, Episode]:
-        """Return the rows' episodes with rewards that depend on the whole round; {} if none do."""
-        # The outermost wrapper decides, as for the steps.
-        settled = [wrapper.settle() for wrapper in self._rewards]
-        return settled[0] if settled else {}
-
     def finish(self) -> None:
-        """End the round: from now on the environment resets rows as its autoreset mode says."""
+        """End the round: the environment pays episodes and resets rows as before it."""
         self._hold(False)
-        for wrapper in self._rewards:
-            wrapper.settle(drop=True)
+        self.reward.defer(False)
 
 
 class GymRounds(RoundEnvironment):
@@ -173,7 +166,7 @@ class GymRounds(RoundEnvironment):
             rewards=rewards,
             terminated=terminated,
             truncated=truncated,
-            episodes=episodes_from_infos(infos),
+            episodes=episodes_from_infos(infos, unscored=self.reward.leaves_unscored),
         )
         if self._must_reset and (ended := terminated | truncated).any():
             self.envs.reset(options={"reset_mask": ended})
@@ -207,7 +200,10 @@ class VecEnvRounds(RoundEnvironment):
             rewards=rewards,
             terminated=dones & ~truncated,
             truncated=truncated,
-            episodes={int(row): Episode.from_info(infos[row]) for row in np.flatnonzero(dones)},
+            episodes={
+                row: Episode.from_info(infos[row], scored=not self.reward.leaves_unscored(row))
+                for row in np.flatnonzero(dones).tolist()
+            },
         )
 
 

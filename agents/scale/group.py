@@ -35,7 +35,7 @@ from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.objective import Experience
 from tokengym.agents.processes import Processes
-from tokengym.agents.rollouts.environments import share_rows
+from tokengym.agents.rollouts.environments import share_prompts
 from tokengym.agents.rollouts.playing import Round
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
@@ -221,7 +221,8 @@ class Group(Processes):
         rows = self.gather(agent.n_envs)
         if len(set(rows)) > 1:
             raise SettingsError(f"every process must have as many rows, got {rows}")
-        share_rows(agent.env, self.number, self.count, self.gather)
+        share_prompts(agent.env, self.number, self.count)
+        agent.reward.share(self.gather)
         agent.policy.place = (self.number, self.count)
         with _explained():
             for tensor in agent.policy.parameters():

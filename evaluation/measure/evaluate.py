@@ -113,9 +113,9 @@ class Evaluator:
     @property
     def measured_by(self) -> str:
         """The scorer of ``score``, and that of ``gold_score`` if there is one, in words."""
-        from tokengym.agents.rollouts.environments import environment_scorer
+        from tokengym.agents.rollouts.reward import RoundReward
 
-        scorer = environment_scorer(self.envs)
+        scorer = RoundReward(self.envs).scorer
         if self.gold is None:
             return f"{scorer.name}; the task has no gold score" if scorer else "no scorer"
         if self.by_gold or scorer is None:
@@ -158,12 +158,12 @@ class Evaluator:
         Args:
             episodes: The first that are measured; what they decide holds for all.
         """
-        from tokengym.agents.rollouts.environments import environment_scorer
+        from tokengym.agents.rollouts.reward import RoundReward
 
         if self._is_checked:
             return
         self._is_checked = True
-        scorer = environment_scorer(self.envs)
+        scorer = RoundReward(self.envs).scorer
         share = 0.0 if scorer is None else float(np.mean(scorer.unread(episodes)))
         if scorer is not None and share > MAX_UNREAD_SHARE:
             logger.warning(

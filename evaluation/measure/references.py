@@ -56,9 +56,9 @@ def check_ranks(evaluator: "Evaluator", samples: int) -> None:
     Raises:
         ValueError: if the environment has no scorer.
     """
-    from tokengym.agents.rollouts.environments import environment_scorer
+    from tokengym.agents.rollouts.reward import RoundReward
 
-    if samples and environment_scorer(evaluator.envs) is None:
+    if samples and RoundReward(evaluator.envs).scorer is None:
         raise ValueError(
             f"reference_samples={samples} are ranked by the reward's scorer, and the environment "
             "has no reward; name one, or pass --reference-samples 0"

@@ -10,8 +10,9 @@ import torch
 
 from tokengym.agents import CausalLMPolicy
 from tokengym.agents.rollouts.chosen import ChosenPrompts, at_temperature
-from tokengym.agents.rollouts.environments import bare_envs, environment_rewards
+from tokengym.agents.rollouts.environments import bare_envs
 from tokengym.agents.rollouts.playing import as_player
+from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.envs import Episode, PromptError, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import token_texts
@@ -169,7 +170,7 @@ class Explorer:
         self._chosen = ChosenPrompts(evaluator.envs)
         self._one = bare_envs(evaluator.envs, 1)
         self._one.reset(seed=0)
-        (self._reward,) = environment_rewards(evaluator.envs)
+        (self._reward,) = RoundReward(evaluator.envs).rewards
         self._gold = evaluator.gold
         self._prompt_ids = {prompt.text: index for index, prompt in enumerate(self._one.prompts)}
 

@@ -290,16 +290,29 @@ class SegmentedCredit(Credit):
         return rewards
 
 
+CREDIT_ABILITIES = (
+    "attribution",
+    "causal",
+    "control",
+    "every_prefix",
+    "needs_policy",
+    "sum_preserving",
+    "gae_lambda",
+    "pieces",
+    "attribute",
+    "bind",
+    "step_reward",
+)
+"""Attributes and methods of `Credit` that an object with ``assign`` may have as well."""
+
+
 class _Adapted(Credit):
     """Someone's object with a method ``assign``, and whatever else of `Credit` it has."""
 
     def __init__(self, rule: Any) -> None:
         self.rule = rule
         self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
-        adopt_abilities(
-            *(self, rule, "attribution", "causal", "control", "every_prefix", "needs_policy"),
-            *("sum_preserving", "gae_lambda", "pieces", "attribute", "bind", "step_reward"),
-        )
+        adopt_abilities(self, rule, CREDIT_ABILITIES)
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return what the object assigns."""

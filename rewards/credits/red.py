@@ -51,9 +51,9 @@ class RED(IncrementCredit):
     gives every prefix's score in one pass, by its scores at every position. The whole score in
     increments of single tokens suits a lambda of 0.5 (docs/results/ledger.md).
 
-    Wrapped environments pay it token by token; the reward model then reads each token once, with a
-    key-value cache. An agent that reads ``info["token_rewards"]`` has no use for that, and
-    ``delivery="end"`` saves it.
+    Whoever calls ``step`` is paid token by token, for which the text so far is scored again at
+    every step. Learners of this package read the finished episode and save that; so does
+    ``delivery="end"`` for any other agent that reads ``info["token_rewards"]``.
 
     Args:
         beta: Share of the score that is spread; the rest stays on the last token.

@@ -15,12 +15,6 @@ from typing_extensions import Self
 from tokengym.base.registry import Registry
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
-from tokengym.rewards.attribution.prefixes import (
-    PrefixReader,
-    RescoringReader,
-    ScaledReader,
-    SumReader,
-)
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
 from tokengym.rewards.scorers.scores import AnyScorer as AnyScorer
@@ -79,21 +73,6 @@ class Scorer(ABC):
         """
         return self.score([episode for group in groups for episode in group])
 
-    def begin_round(self) -> None:  # noqa: B027 - most scorers know no rounds
-        """Note that what is scored until `settle` is one round of episodes."""
-
-    def settle(self, batches: Sequence[tuple[Sequence[Episode], Scores]]) -> list[Scores]:
-        """Return the scores of a round, now that all of its episodes are known.
-
-        Args:
-            batches: Episodes and scores of each call of `score` since `begin_round`, with the
-                attributions that the credit made of them.
-
-        Returns:
-            The scores of each batch; as they were, unless they depend on the round.
-        """
-        return [scores for _, scores in batches]
-
     def check_attribution(self, attribution: str | None) -> None:
         """Refuse a kind of attribution that is not among ``attribution_kinds``.
 
@@ -129,18 +108,6 @@ class Scorer(ABC):
         scorers read every text.
         """
         return np.zeros(len(episodes))
-
-    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return what follows episodes token by token, for credit that is paid as it is earned.
-
-        Args:
-            every_prefix: Whether scoring the whole text so far at every step is acceptable, where
-                there is no cheaper way.
-
-        Returns:
-            None if there is no acceptable way.
-        """
-        return RescoringReader(self.peek) if every_prefix else None
 
     def __add__(self, other: "SupportsScore | float") -> "Sum":
         """Return the sum of two scorers, or of a scorer and a number; see `Sum`."""
@@ -234,10 +201,6 @@ class ScorerWrapper(Scorer):
         """Return what the scorer inside cannot read."""
         return self.scorer.unread(episodes)
 
-    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return the reader of the scorer inside."""
-        return self.scorer.prefix_reader(every_prefix=every_prefix)
-
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the scorer inside."""
         return self.scorer.state_dict()
@@ -247,11 +210,24 @@ class ScorerWrapper(Scorer):
         self.scorer.load_state_dict(state)
 
 
-def adopt_abilities(adapter: Any, adapted: Any, *names: str) -> None:
+def adopt_abilities(adapter: Any, adapted: Any, names: Sequence[str]) -> None:
     """Give an adapter those of the named attributes and methods that somebody's object has."""
     for name in names:
         if hasattr(adapted, name):
             setattr(adapter, name, getattr(adapted, name))
+
+
+SCORER_ABILITIES = (
+    "attribution_kinds",
+    "reads_text",
+    "disagrees",
+    "peek",
+    "unread",
+    "bind",
+    "state_dict",
+    "load_state_dict",
+)
+"""Attributes and methods of `Scorer` that an object with ``score`` may have as well."""
 
 
 class _Adapted(Scorer):
@@ -259,10 +235,7 @@ class _Adapted(Scorer):
 
     def __init__(self, scorer: Any) -> None:
         self.adapted = scorer
-        adopt_abilities(
-            *(self, scorer, "attribution_kinds", "reads_text", "disagrees", "peek", "unread"),
-            *("prefix_reader", "bind", "state_dict", "load_state_dict"),
-        )
+        adopt_abilities(self, scorer, SCORER_ABILITIES)
 
     @property
     def name(self) -> str:
@@ -489,20 +462,13 @@ class Sum(_Combination):
             rows = [complete(float(v), row) for v, row in zip(values, rows, strict=True)]
         return rows, additive, all(scores.signed for scores in having)
 
-    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return the sum of the readers of those terms that score prefixes."""
-        places = range(len(self.terms)) if every_prefix else self._offering("prefix")
-        readers = [self.terms[index].prefix_reader(every_prefix=every_prefix) for index in places]
-        known = [reader for reader in readers if reader is not None]
-        return SumReader(known) if known and len(known) == len(readers) else None
-
 
 class Product(_Combination):
     """The product of several scorers and a number.
 
     ``score_parts`` holds each factor's value under its name. Attributions are those of the one
-    factor that has them; signed ones are multiplied by the others' values. The scores of prefixes
-    are to be had of a scorer times a number only.
+    factor that has them; signed ones are multiplied by the others' values. A scorer times a number
+    alone has scores of prefixes.
     """
 
     symbol = "*"
@@ -522,15 +488,6 @@ class Product(_Combination):
             others = self.number * np.delete(factors, index, axis=0).prod(axis=0)
             rows = [row.astype(np.float64) * o for row, o in zip(rows, others, strict=True)]
         return rows, having.additive, having.signed
-
-    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return the one factor's reader times the number; several are scored anew if need be."""
-        if len(self.terms) > 1:
-            return RescoringReader(self.peek) if every_prefix else None
-        reader = self.terms[0].prefix_reader(every_prefix=every_prefix)
-        if reader is None:
-            return None
-        return ScaledReader(reader, lambda episodes: np.full(len(episodes), self.number))
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:

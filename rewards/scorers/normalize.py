@@ -10,7 +10,6 @@ from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.base.words import name_of
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.prefixes import PrefixReader, ScaledReader
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
@@ -99,9 +98,7 @@ class Normalize(ScorerWrapper):
         self.groups: dict[str | None, Moments] = {}
         """Moments by value of ``by``; those of all episodes at None without groups."""
         self.gather: Callable[[Any], list[Any]] = _alone
-        """Returns the values of all processes that play a round together, given this one's."""
-        self._before_round = self.groups
-        self._of_round: list[tuple[FloatArray, NDArray[np.float64]]] | None = None
+        """Returns the values of all processes that score a round together, given this one's."""
 
     @property
     def moments(self) -> Moments:
@@ -120,62 +117,22 @@ class Normalize(ScorerWrapper):
         """
         raw = ask(self.scorer, episodes, attribution)
         raw.check(episodes, self.scorer.name)
-        self._update([self._label(episode) for episode in episodes], raw.values)
-        factors = self._factors(episodes)
-        if self._of_round is not None:
-            self._of_round.append((raw.values, factors))
-        return self._normalized(episodes, raw, raw.values, factors)
+        parts = self.gather(([self._label(episode) for episode in episodes], raw.values))
+        labels = [label for labels, _ in parts for label in labels]
+        self._update(labels, np.concatenate([values for _, values in parts]))
+        return self._normalized(episodes, raw)
 
-    def begin_round(self) -> None:
-        """Note the statistics as they are, and keep the scores that come until `settle`."""
-        self._before_round, self._of_round = self.groups, []
-
-    def settle(self, batches: Sequence[tuple[Sequence[Episode], Scores]]) -> list[Scores]:
-        """Return a round's scores as if they had been scored in one batch.
-
-        Where lengths vary, the episodes that end last would else be centred mostly by themselves.
-
-        Args:
-            batches: Everything scored since `begin_round`, call by call, with its episodes.
-        """
-        known, self._of_round = self._of_round or [], None
-        if not batches:
-            return []
-        labels = [self._label(episode) for episodes, _ in batches for episode in episodes]
-        everyone = self.gather((labels, [values for values, _ in known]))
-        if len(batches) < 2 and len(everyone) == 1:
-            return [scores for _, scores in batches]
-        self.groups = self._before_round
-        self._update(
-            [label for group_labels, _ in everyone for label in group_labels],
-            np.concatenate([values for _, parts in everyone for values in parts]),
-        )
-        settled = []
-        for (episodes, scores), (values, then) in zip(batches, known, strict=True):
-            factors = self._factors(episodes) / then
-            settled.append(self._normalized(episodes, scores, values, factors))
-        return settled
-
-    def _normalized(
-        self,
-        episodes: Sequence[Episode],
-        scores: Scores,
-        raw: FloatArray,
-        factors: NDArray[np.float64],
-    ) -> Scores:
-        """Return scores with normalised values, of the (batch,) values before normalisation.
-
-        Signed attributions are multiplied by the (batch,) factors.
-        """
+    def _normalized(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return scores with normalised values, and their attributions in the same units."""
         means, deviations = self._statistics(episodes)
-        values = (raw.astype(np.float64) - means) / deviations
+        values = (scores.values.astype(np.float64) - means) / deviations
         if self.clip is not None:
             values = values.clip(-self.clip, self.clip)
         attributions: Sequence[NDArray[np.floating]] | None = scores.attributions
         if attributions is not None and scores.signed:
             attributions = [
                 row.astype(np.float64) * factor
-                for factor, row in zip(factors, attributions, strict=True)
+                for factor, row in zip(self._factors(episodes), attributions, strict=True)
             ]
         if attributions is not None and scores.additive:
             attributions = [
@@ -183,7 +140,7 @@ class Normalize(ScorerWrapper):
             ]
         return Scores(
             values=values,
-            parts={**scores.parts, "raw_score": raw},
+            parts={**scores.parts, "raw_score": scores.values},
             attributions=attributions,
             additive=scores.additive,
             signed=scores.signed,
@@ -194,15 +151,6 @@ class Normalize(ScorerWrapper):
         raw = self.scorer.peek(episodes)
         means, _ = self._statistics(episodes)
         return (np.asarray(raw, dtype=np.float64) - means) * self._factors(episodes)
-
-    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return the inner scorer's reader, scaled by the deviation of the moment.
-
-        Where the deviation changes in the middle of an episode, its step rewards differ from its
-        token rewards, which are all scaled by the last one; both sum to the score.
-        """
-        reader = self.scorer.prefix_reader(every_prefix=every_prefix)
-        return None if reader is None else ScaledReader(reader, self._factors)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""
@@ -266,11 +214,10 @@ class Normalize(ScorerWrapper):
     def _factors(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return what differences of each episode's scores are multiplied by, (batch,).
 
-        They are 0 before any deviation; in a round, which `settle` corrects, 1.
+        They are 0 before any deviation.
         """
         deviations = self._statistics(episodes)[1]
-        unknown = 0.0 if self._of_round is None else 1.0
-        return np.where(deviations > _EPSILON, 1.0 / deviations, unknown)
+        return np.where(deviations > _EPSILON, 1.0 / deviations, 0.0)
 
 
 def _alone(value: Any) -> list[Any]:

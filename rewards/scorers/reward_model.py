@@ -14,9 +14,7 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution import readings
 from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
-from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
-from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.classifier import EncoderClassifier, Labels, has_heads, read_classifier
@@ -258,18 +256,6 @@ class RewardModel(Shared, Scorer):
         The score of an empty response is read at the prompt's last token.
         """
         return self._read(episodes, None)[0]
-
-    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return what follows growing texts with a key-value cache, one token per step and row.
-
-        Args:
-            every_prefix: Whether reading the whole text at every step is acceptable where the
-                model or its tokenizer do not allow a cache.
-        """
-        reads_ids = self._retokenizer is None and not self._always_text
-        if reads_ids and caches_rows(self._classifier):
-            return KeyValueReader(self._classifier, self._check)
-        return super().prefix_reader(every_prefix=every_prefix)
 
     def _read(
         self, episodes: Sequence[Episode], kind: str | None

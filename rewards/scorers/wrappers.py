@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from tokengym.base.models import located
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import AnyScorer, Scorer, ScorerWrapper, Scores, Shared, ask
 
@@ -209,23 +208,13 @@ class Explained(ScorerWrapper):
             parts={self.explainer.name: account.values},
         )
 
-    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return the explainer's reader; asked to score every prefix, the scorer itself does.
-
-        Args:
-            every_prefix: Whether the score itself is taken of every prefix (`RED`).
-        """
-        if not every_prefix:
-            return self.explainer.prefix_reader()
-        return self.scorer.prefix_reader(every_prefix=True)
-
 
 class TimeLimit(ScorerWrapper):
     """Gives up on a scorer that does not answer, such as a judge behind a connection that hangs.
 
     It takes the alarm clock of the process (SIGALRM) for as long as the scorer works, and so works
-    in the main thread alone. A call into other code that never returns to Python, or the reading
-    of prefixes for credit paid step by step, is not interrupted.
+    in the main thread alone. A call into other code that never returns to Python is not
+    interrupted.
 
     Args:
         scorer: Scorer that may take long.

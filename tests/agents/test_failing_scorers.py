@@ -66,19 +66,15 @@ def test_training_stops_and_its_log_has_the_episodes(
         agent.learn(1000, callback=CallbackList([log]))
     lines = [json.loads(line) for line in log.path.read_text().splitlines()]
     whole = [line for line in lines if "error" not in line]
-    assert [line["update"] for line in whole] == [0] * 4  # one round of four rows
+    assert [line["update"] for line in whole] == [0] * 4 + [1] * 4  # rounds of four rows
     rest = [line for line in lines if "error" in line]
     assert len(rest) == len(caught.value.episodes)
     assert all(line["error"] == str(caught.value) for line in rest)
     ids = sorted(tuple(line["response_ids"]) for line in lines if line["score"] is not None)
     assert ids == sorted(tuple(episode.response_ids) for episode in scorer.scored)
     assert any(line["score"] is None for line in rest)
-    # What the rows of the round had ended before are known with what they were sampled with.
-    assert all(
-        len(line["log_probs"]) == len(line["response_ids"])
-        for line in rest
-        if line["score"] is not None
-    )
+    # The episodes of the failed round are known with what they were sampled with.
+    assert all(len(line["log_probs"]) == len(line["response_ids"]) for line in rest)
 
 
 def test_a_training_goes_on_once_the_scorer_is_mended(

@@ -1,11 +1,168 @@
-"""Until when a study begins runs, and what the best of n responses has."""
+"""The runner of studies: cells, the order of runs, what is published and restored, and levels."""
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tokengym.lab.study import best_of_rows, deadline
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.lab import study as module
+from tokengym.lab.protocol import SPARE_SEED, best_of_rows
+from tokengym.lab.study import Cell, Drawn, Published, Row, Runs, Study, deadline, write_rows
+
+SPARSE, ABC = Cell(rule="sparse", length=48), Cell(rule="abc", length=48)
+
+
+def rows_of(run: Cell, score: float, kl: float = 0.0) -> list[dict[str, Any]]:
+    """Return a run whose score stays the same, and whose KL grows in a straight line."""
+    return [
+        {**run, "step": s, "tokens": 10.0 * s, "score": score, "gold_score": 0.5, "kl": s * kl}
+        for s in (0, 1)
+    ]
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return one table: every run with its area."""
+    runs = published.runs
+    lines = [f"{cell!r} {seed}" for cell in runs.runs for seed in runs.runs[cell]]
+    return {"runs": "\n".join(lines), "lines": str(len(published.drawn["lines.csv"]))}
+
+
+def study(**changes: Any) -> Study:
+    """Return a study of two rules, three seeds each."""
+    settings: dict[str, Any] = {
+        "document": "page.md",
+        "folder": "data",
+        "axes": {"rule": str, "length": 48},
+        "rounds": lambda: [([SPARSE, ABC], range(3))],
+        "config": lambda run, out: ComparisonConfig(env="Oracle", rewards=(run.rule,), seeds=1),
+        "tables": tables,
+        "drawn": (Drawn(file="lines.csv", parts={"lines.csv": lambda out: [{"n": 1}]}),),
+    }
+    return Study(**{**settings, **changes})
+
+
+def do(work: Study, out: Path, reached: dict[float, float]) -> list[tuple[Any, ...]]:
+    """Write what is missing, without training, and return the order of it."""
+    order = []
+    for run in work.pending(out):
+        order.append((run.rule, run.get("rate"), run.seed))
+        write_rows(work.file(run, out), rows_of(run, reached.get(run.get("rate", 0.0), 0.0)))
+    return order
+
+
+def test_cells_are_mappings_with_the_axes_as_attributes() -> None:
+    cell = Cell(rule="red:delivery=end", length=48.0, rate=3e-4)
+    assert (cell.rule, cell["length"], len(cell)) == ("red:delivery=end", 48.0, 3)
+    assert cell == Cell(rule="red:delivery=end", length=48, rate=3e-4)
+    assert {cell: 1}[cell.but(length=48)] == 1
+    assert cell.without("rate") == Cell(rule="red:delivery=end", length=48)
+    assert repr(cell) == "red.delivery=end_48_0.0003"
+    with pytest.raises(AttributeError, match="seeds"):
+        _ = cell.seeds
+    assert study().cell(rule="abc") == ABC
+
+
+def test_a_sweep_comes_before_the_seeds_which_take_its_best_rate(tmp_path: Path) -> None:
+    order = do(study(), tmp_path, {1e-3: 2.0, 3e-3: 3.0, 1e-2: 1.0})
+    sweep = [(rule, rate, SPARE_SEED) for rule in ("sparse", "abc") for rate in (1e-3, 3e-3, 1e-2)]
+    assert order == sweep + [(rule, 3e-3, s) for s in range(3) for rule in ("sparse", "abc")]
+    assert list(study().pending(tmp_path)) == []
+
+
+def test_without_a_sweep_runs_have_no_rate(tmp_path: Path) -> None:
+    plain = study(first_rate=None)
+    assert do(plain, tmp_path, {})[:2] == [("sparse", None, 0), ("abc", None, 0)]
+    assert (tmp_path / "runs" / "sparse_48_2.csv").exists()
+
+
+def test_parts_share_the_cells(tmp_path: Path) -> None:
+    plain = study(first_rate=None)
+    first, second = ({run.rule for run in plain.pending(tmp_path, f"{i}/2")} for i in (0, 1))
+    assert (first, second) == ({"sparse"}, {"abc"})
+
+
+def test_published_runs_are_restored_and_not_run_again(tmp_path: Path) -> None:
+    out, docs = tmp_path / "out", tmp_path / "docs"
+    docs.mkdir()
+    (docs / "page.md").write_text(
+        "<!-- runs -->\n<!-- end runs -->\n<!-- lines -->\n<!-- end lines -->\n"
+    )
+    work = study()
+    do(work, out, {1e-3: 2.0})
+    write_rows(out / "lines.csv", [{"n": 1}, {"n": 2}])
+    work.publish(out, docs)
+    assert "sparse_48 0\nsparse_48 1" in (docs / "page.md").read_text()
+    assert "<!-- lines -->\n2\n" in (docs / "page.md").read_text()
+    again = tmp_path / "again"
+    work.restore(again, docs)
+    assert list(work.pending(again)) == []
+    assert (again / "lines.csv").read_text() == (out / "lines.csv").read_text()
+    for file in (out / "runs").iterdir():
+        assert (again / "runs" / file.name).read_text() == file.read_text()
+
+
+def test_rows_from_before_an_axis_have_its_default(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("rule,seed,step,tokens,score,kl\nabc,0,0,0,1,0\n")
+    (row,) = study().read(tmp_path / "runs.csv")
+    assert (row["length"], row["rule"], row["score"]) == (48, "abc", 1.0)
+
+
+def test_run_draws_trains_and_stops_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+
+    def train(config: ComparisonConfig, rule: str, seed: int) -> SimpleNamespace:
+        trained.append((rule, seed))
+        point = {"step": 1, "tokens": 4, "score": 0.123456, "gold_score": 0.0, "kl": 0.0}
+        return SimpleNamespace(curve=[point])
+
+    monkeypatch.setattr(module, "run_one", train)
+    work = study(first_rate=None)
+    work.run(tmp_path / "out", tmp_path / "docs")
+    assert trained == [(rule, seed) for seed in range(3) for rule in ("sparse", "abc")]
+    (row,) = work.read(tmp_path / "out" / "runs" / "abc_48_2.csv")
+    assert row == {"rule": "abc", "length": 48, "seed": 2, "score": 0.1235, "gold_score": 0} | {
+        "step": 1,
+        "tokens": 4,
+        "kl": 0,
+    }
+    assert (tmp_path / "out" / "lines.csv").exists()
+    trained.clear()
+    monkeypatch.setattr(module, "deadline", lambda until: datetime.min)
+    work.run(tmp_path / "late", tmp_path / "docs")
+    assert trained == []
+    assert not (tmp_path / "late").exists()
+
+
+def test_runs_by_hand() -> None:
+    def runs_of(cell: Cell, scores: Iterable[float]) -> Sequence[Row]:
+        runs = [cell.but(rate=1e-3, seed=seed) for seed in (SPARE_SEED, 0, 1, 2)]
+        return [
+            row
+            for run, score in zip(runs, scores, strict=True)
+            for row in rows_of(run, score, kl=2.0)
+        ]
+
+    other = rows_of(ABC.but(rate=3e-3, seed=SPARE_SEED), 0.0)
+    ignored = rows_of(ABC.but(rate=3e-3, seed=0), 9.0)  # not the sweep's best rate
+    rows = [*runs_of(SPARSE, (1, 1, 2, 3)), *runs_of(ABC, (2, 2, 3, 4)), *other, *ignored]
+    runs = Runs(rows, ("rule", "length"))
+    # The KL rises from 0 to 2 in a straight line: 1 on average, at .05 a nat.
+    assert runs.areas(SPARSE) == pytest.approx({0: 0.95, 1: 1.95, 2: 2.95})
+    assert runs.areas(SPARSE, at_end=True) == pytest.approx({0: 0.9, 1: 1.9, 2: 2.9})
+    assert runs.ends(ABC, "kl") == {0: 2.0, 1: 2.0, 2: 2.0}
+    assert runs.rate(ABC) == 1e-3
+    gain = runs.difference(ABC, SPARSE)
+    assert gain is not None
+    assert (gain.difference, gain.wins, gain.pairs) == (pytest.approx(1.0), 3, 3)
+    assert runs.difference(ABC, Cell(rule="red", length=48)) is None
+    assert runs.chosen([SPARSE, ABC, Cell(rule="red", length=48)]) == ABC
 
 
 @pytest.mark.parametrize(

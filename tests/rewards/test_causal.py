@@ -107,65 +107,6 @@ def test_every_prefix_equals_the_one_pass(classifier):
         np.testing.assert_allclose(first.token_rewards, second.token_rewards, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "mistral-sliding"])
-def test_the_cached_reader_scores_every_prefix(name):
-    torch.manual_seed(0)
-    model: Any = AutoModelForSequenceClassification.from_config(CONFIGS[name]())
-    scale_weights(model)
-    scorer = RewardModel(model)
-    reader: Any = scorer.prefix_reader()
-    episodes = random_episodes(5, vocab_size=40)
-    expected = [np.diff(scores_of_prefixes(model, episode)) for episode in episodes]
-    begins = [0, 2, 0, 3, 1]  # rows begin at different steps
-    seen: list[list[float]] = [[] for _ in episodes]
-    for step in range(20):
-        starting = [row for row in range(5) if begins[row] == step]
-        empty = [
-            make_episode(episodes[row].prompt_ids, [], prompt=episodes[row].prompt)
-            for row in starting
-        ]
-        if starting:
-            reader.begin(starting, empty)
-        growing = [
-            row for row in range(5) if 0 <= step - begins[row] < len(episodes[row].response_ids)
-        ]
-        if not growing:
-            continue
-        texts = [
-            make_episode(
-                episodes[row].prompt_ids, episodes[row].response_ids[: step - begins[row] + 1]
-            )
-            for row in growing
-        ]
-        for row, value in zip(growing, reader.advance(growing, texts), strict=True):
-            seen[row].append(value)
-    for got, wanted in zip(seen, expected, strict=True):
-        np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
-
-
-def test_the_cached_reader_reads_each_token_once(classifier):
-    scorer = RewardModel(classifier)
-    reader: Any = scorer.prefix_reader()
-    lengths = []
-    handle = classifier.transformer.register_forward_hook(
-        lambda module, args, output: lengths.append(output.last_hidden_state.shape[1])
-    )
-    try:
-        reader.begin([0], [make_episode([3, 4, 5], [])])
-        for end in range(1, 4):
-            reader.advance([0], [make_episode([3, 4, 5], [6, 7, 8][:end])])
-    finally:
-        handle.remove()
-    assert lengths == [3, 1, 1, 1]
-
-
-def test_a_sliding_window_has_no_cached_reader():
-    torch.manual_seed(0)
-    model: Any = AutoModelForSequenceClassification.from_config(CONFIGS["mistral-sliding"]())
-    assert RewardModel(model).prefix_reader() is None
-    assert RewardModel(model).prefix_reader(every_prefix=True) is not None
-
-
 def play(env, tokens, seed=0):
     env.reset(seed=seed)
     steps = [env.step(token) for token in tokens]
@@ -258,9 +199,9 @@ def make_three(make_env, make_envs, scorer, credit, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kind", ["cached", "text"])
+@pytest.mark.parametrize("kind", ["ids", "text"])
 def test_every_mode_pays_every_row_step_by_step(make_env, make_envs, classifier, mode, kind):
-    if kind == "cached":
+    if kind == "ids":
         scorer, credit = RewardModel(classifier), "red"
     else:
         scorer, credit = (
@@ -374,6 +315,7 @@ class Foresight(Credit):
 
     name = "foresight"
     causal = True
+    every_prefix = True
 
     def assign(self, episodes, scores):
         return [
@@ -386,11 +328,7 @@ class Foresight(Credit):
 
 
 def test_credit_that_looks_ahead_is_named(make_env):
-    class NoReader(LengthScorer):
-        def prefix_reader(self, *, every_prefix=False):
-            return super().prefix_reader(every_prefix=True)
-
-    env = CreditReward(make_env(min_new_tokens=4), NoReader(), Foresight())
+    env = CreditReward(make_env(min_new_tokens=4), LengthScorer(), Foresight())
     with pytest.raises(RewardCheckError, match=r"paid .* but credit is causal and token_rewards"):
         check_reward(env)
 
@@ -429,14 +367,12 @@ def test_what_cannot_be_paid_step_by_step(make_env, classifier, tokenizer):
         RewardError, match=r"'red' needs prefix attributions.*'<lambda>'.*red:every_prefix=true"
     ):
         CreditReward(make_env(), lambda prompt, response: 1.0, "red")
-    torch.manual_seed(0)
-    config = CONFIGS["mistral-sliding"]()
-    config.vocab_size = 40
-    model: Any = AutoModelForSequenceClassification.from_config(config)
+    foresight = Foresight()
+    foresight.every_prefix = False
     with pytest.raises(
-        RewardError, match=r"'RewardModel' cannot score a growing text.*'red:delivery=end', or"
+        RewardError, match=r"cannot score a growing text.*'foresight:delivery=end', or"
     ):
-        CreditReward(make_env(), RewardModel(model), "red")
+        CreditReward(make_env(), LengthScorer(), foresight)
     with pytest.raises(CreditError, match=r"delivery must be 'step' or 'end', got 'now'"):
         RED(delivery="now")
     with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 2"):

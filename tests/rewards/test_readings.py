@@ -1,7 +1,6 @@
 # mypy: no-check-untyped-defs
 """Signed attributions against captum, finite differences and plain autograd."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from captum.attr import InputXGradient, IntegratedGradients
 from transformers import (
     AutoModelForSequenceClassification,
     GemmaConfig,
-    GPTNeoConfig,
     MistralConfig,
     Qwen3Config,
 )
@@ -25,7 +23,6 @@ from tests.rewards.conftest import (
     scale_weights,
 )
 from tokengym.rewards import Attribution, Reward, RewardModel, Scores, SignedABC, make_reward
-from tokengym.rewards.attribution.key_value import KeyValueReader
 from tokengym.rewards.errors import CreditError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import rescale_signed
@@ -127,42 +124,6 @@ def test_integrated_gradients_of_models_with_rms_norm_miss_little(kind, has_eos)
             changes.append(value - embedded_score(model)(blank).item())
         assert gaps[row] == pytest.approx(changes[-1] - scores.attributions[row].sum(), abs=1e-4)
     assert np.abs(gaps).max() < 0.03 * np.abs(changes).max()
-
-
-def test_a_gpt_neo_with_windows_is_scored_anew_at_each_step():
-    """Its cache has no window: step by step it paid for tokens that the whole text does not see."""
-    shape = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 64}
-    texts = random_episodes(3, vocab_size=40)
-    for kinds, cached in ((["global", "local"], False), (["global", "global"], True)):
-        torch.manual_seed(0)
-        types = [[[kind], 1] for kind in kinds]
-        config = GPTNeoConfig(
-            vocab_size=40,
-            attention_types=types,
-            window_size=4,
-            num_labels=1,
-            pad_token_id=0,
-            **shape,
-        )
-        model: Any = AutoModelForSequenceClassification.from_config(config)
-        scorer = RewardModel(scale_weights(model, 3.0))
-        reader = scorer.prefix_reader(every_prefix=True)
-        assert reader is not None
-        assert isinstance(reader, KeyValueReader) == cached
-        rows = list(range(len(texts)))
-        starts = [replace(episode, response_ids=()) for episode in texts]
-        reader.begin(rows, starts)
-        base = scorer.peek(starts)
-        paid = np.zeros(len(texts))
-        longest = max(len(episode.response_ids) for episode in texts)
-        for size in range(1, longest + 1):
-            alive = [row for row in rows if len(texts[row].response_ids) >= size]
-            grown = [
-                replace(texts[row], response_ids=texts[row].response_ids[:size]) for row in alive
-            ]
-            paid[alive] += reader.advance(alive, grown)
-        whole = scorer.score(texts).values
-        np.testing.assert_allclose(paid, whole - base, atol=1e-4)
 
 
 def output_projection(model, name):

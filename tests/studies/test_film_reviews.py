@@ -1,17 +1,16 @@
 """Openings that no judge knows, the order of the runs, and the page's tables by hand."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from studies import film_reviews as study
-from studies.ledger import pending, restore_runs
-from studies.ledger_page import Ledger
-from tokengym.base.files import write_csv
 from tokengym.lab.protocol import SPARE_SEED
+from tokengym.lab.study import Cell, Published, Runs, write_rows
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
+IMDB = study.STUDIES["imdb"]
 CELLS = study.cells("imdb")
 SPARSE, SIGNED, UNIFORM, SPARSE_AT_1 = CELLS[:4]
 LINES = [
@@ -20,14 +19,14 @@ LINES = [
 ]
 
 
-def rows_of(cell: study.Cell, rate: float, seed: int, score: float) -> list[dict[str, Any]]:
+def rows_of(cell: Cell, rate: float, seed: int, score: float) -> list[dict[str, Any]]:
     """Return a run whose score stays the same and that costs no KL."""
-    about = {**vars(cell), "rate": rate, "seed": seed, "score": score, "kl": 0.0, "gold_score": 1.0}
+    about = {**cell, "rate": rate, "seed": seed, "score": score, "kl": 0.0, "gold_score": 1.0}
     ends = {0: 0.1, 20: None, 40: 0.5}
     return [{**about, "step": s, "tokens": s * 768.0, "vader": v} for s, v in ends.items()]
 
 
-def ledger_of(scores: dict[study.Cell, tuple[float, list[float]]]) -> Ledger:
+def runs_of(scores: dict[Cell, tuple[float, list[float]]]) -> Runs:
     """Return runs: cell -> score on the spare seed, and on seeds 0, 1, ..."""
     rows = []
     for cell, (spare, own) in scores.items():
@@ -35,7 +34,7 @@ def ledger_of(scores: dict[study.Cell, tuple[float, list[float]]]) -> Ledger:
         rows += rows_of(cell, 1e-3, SPARE_SEED, spare - 1)
         for seed, score in enumerate(own):
             rows += rows_of(cell, 3e-4, seed, score)
-    return Ledger(rows)
+    return Runs(rows, IMDB.axes)
 
 
 def test_no_known_text_begins_with_an_opening() -> None:
@@ -92,45 +91,43 @@ def test_a_corpus_bundle_gets_openings_of_texts_without_labels(tmp_path: Path) -
 
 
 def test_published_runs_are_not_run_again(tmp_path: Path) -> None:
-    published = tmp_path / "runs.csv"
     rows = rows_of(SPARSE, 3e-4, SPARE_SEED, 1.0)
-    write_csv(published, rows, list(rows[0]))
-    restore_runs(tmp_path / "out", published)
-    assert SPARSE.file(tmp_path / "out", 3e-4, SPARE_SEED).exists()
-    assert next(pending(tmp_path / "out", study.work("imdb")))[1] != 3e-4
+    write_rows(tmp_path / "imdb" / "protocol" / "runs.csv", rows)
+    IMDB.restore(tmp_path / "out", tmp_path)
+    assert IMDB.file(SPARSE.but(rate=3e-4, seed=SPARE_SEED), tmp_path / "out").exists()
+    assert next(IMDB.pending(tmp_path / "out")).rate != 3e-4
 
 
 def test_each_corpus_has_cells_of_its_own_length() -> None:
-    names = get_args(study.CorpusName)
-    lengths = {name: {cell.length for cell in study.cells(name)} for name in names}
+    lengths = {name: {cell.length for cell in study.cells(name)} for name in study.STUDIES}
     assert lengths == {"imdb": {24}, "sst2": {16}}
 
 
 def test_a_sweep_begins_at_the_studys_own_rate_and_seeds_wait_for_it(tmp_path: Path) -> None:
-    assert next(pending(tmp_path, study.work("imdb"))) == (SPARSE, 3e-4, SPARE_SEED)
+    assert next(IMDB.pending(tmp_path)) == SPARSE.but(rate=3e-4, seed=SPARE_SEED)
     for rate, score in ((3e-4, 2.0), (1e-3, 1.0), (1e-4, 1.0)):
         for cell in CELLS[:3]:
-            rows = rows_of(cell, rate, SPARE_SEED, score)
-            write_csv(cell.file(tmp_path, rate, SPARE_SEED), rows, list(rows[0]))
-    assert next(pending(tmp_path, study.work("imdb"))) == (SPARSE, 3e-4, 0)
+            run = cell.but(rate=rate, seed=SPARE_SEED)
+            write_rows(IMDB.file(run, tmp_path), rows_of(cell, rate, SPARE_SEED, score))
+    assert next(IMDB.pending(tmp_path)) == SPARSE.but(rate=3e-4, seed=0)
 
 
 def test_a_run_has_the_plans_settings(tmp_path: Path) -> None:
-    training = SPARSE_AT_1.config(tmp_path, 1e-3).training
+    training = study.config(SPARSE_AT_1.but(rate=1e-3, seed=0), tmp_path).training
     learner: Any = training.learner
     assert (learner.gae_lambda, learner.value_network, learner.kl_coef) == (1.0, "own", 0.05)
     assert (training.steps, training.batch_size, training.max_new_tokens) == (40, 32, 24)
 
 
 def test_levels_are_shares_of_the_way_to_best_of_16() -> None:
-    book = ledger_of({SPARSE: (1.0, [1.0, 1.0]), UNIFORM: (1.0, [0.5])})
+    book = runs_of({SPARSE: (1.0, [1.0, 1.0]), UNIFORM: (1.0, [0.5])})
     (line,) = study.levels_table(book, CELLS, LINES).splitlines()[2:]
     assert "| 2 | 1.00 (1.00 to 1.00) | 50% | 1.00 (" in line
     assert line.count("0.500 (0.500 to 0.500)") == 1  # VADER at the end
 
 
 def test_rules_are_set_against_the_lambda_of_sparse_that_the_spare_seed_chose() -> None:
-    book = ledger_of(
+    book = runs_of(
         {
             SPARSE: (1.0, [1.0, 1.1, 0.9]),
             SPARSE_AT_1: (1.5, [1.5, 1.6, 1.4]),
@@ -148,7 +145,8 @@ def test_rules_are_set_against_the_lambda_of_sparse_that_the_spare_seed_chose() 
 
 
 def test_the_best_rate_of_a_sweep_is_bold() -> None:
-    (line,) = study.rates_table(ledger_of({SPARSE: (1.0, [])}), CELLS).splitlines()[2:]
+    published = Published(runs_of({SPARSE: (1.0, [])}), {study.LINES: LINES}, Path())
+    (line,) = study.tables("imdb", published)["protocol-rates"].splitlines()[2:]
     assert line == "| `sparse` | 0.95 | **1.00** | 0.000 |"
 
 
@@ -159,7 +157,7 @@ def test_sparse_is_shown_at_rates_that_the_spare_seed_did_not_choose() -> None:
             rows += rows_of(cell, 3e-4, seed, score + 0.1 * (seed == 1))
     chosen, other = (
         [part.strip() for part in line.split("|")[1:-1]]
-        for line in study.sparse_table(rows, Ledger(rows), CELLS).splitlines()[2:]
+        for line in study.sparse_table(Runs(rows, IMDB.axes), CELLS).splitlines()[2:]
     )
     assert chosen[:2] == ["0.95", "0.0003"]
     assert chosen[2].startswith("1.05 (")
@@ -169,8 +167,8 @@ def test_sparse_is_shown_at_rates_that_the_spare_seed_did_not_choose() -> None:
 
 
 def test_without_runs_the_tables_say_so() -> None:
-    assert study.levels_table(Ledger([]), CELLS, LINES) == "Not measured yet."
-    assert study.differences_table(Ledger([]), CELLS) == "Not measured yet."
+    assert study.levels_table(Runs([], IMDB.axes), CELLS, LINES) == "Not measured yet."
+    assert study.differences_table(Runs([], IMDB.axes), CELLS) == "Not measured yet."
 
 
 QUOTED = {
@@ -191,5 +189,5 @@ def test_figures_of_the_text_stand_in_its_tables(page: str) -> None:
 
 def test_a_cell_says_how_many_updates_and_responses_its_runs_have(tmp_path: Path) -> None:
     cell = SPARSE_AT_1
-    training = cell.config(tmp_path, 3e-4).training
+    training = study.config(cell.but(rate=3e-4, seed=0), tmp_path).training
     assert (cell.updates, cell.rows) == (training.steps, training.batch_size) == (40, 32)

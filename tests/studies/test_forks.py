@@ -22,6 +22,7 @@ from tokengym.rewards import RewardTraining
 
 
 def test_the_decisive_rule_pays_the_advantages_of_the_best_play() -> None:
+    forks.register_decisive()
     env: Any = gym.make("tokengym/Forks-v0", reward="decisive", recoverable=1)
     for seed in range(8):
         _, info = env.reset(seed=seed)

@@ -21,21 +21,21 @@ from studies import (
 
 def fill_real_model(docs: Path) -> None:
     """Fill the page that six studies share."""
-    real_model.page(docs)
+    real_model.STUDY.page(docs)
     real_r3.page(docs)
     real_tax.page(docs)
     real_judge.page(docs)
     real_critic.page(docs)
-    real_reasoning.page(docs)
+    real_reasoning.STUDY.page(docs)
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
-    "imdb.md": (("imdb",), film_reviews.page),
+    "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "ledger.md": (("ledger",), ledger_page.page),
     "mc.md": (("ledger", "ledger.md"), ledger_page.page),
-    "rewards.md": (("rewards",), entities.page),
-    "sst2.md": (("sst2", "imdb", "imdb.md"), film_reviews.page),
+    "rewards.md": (("rewards",), entities.STUDY.page),
+    "sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
     "real_model.md": (("real_model",), fill_real_model),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""

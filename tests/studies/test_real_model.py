@@ -1,16 +1,18 @@
-"""The real model's study: its order of runs, its rate, and its tables."""
+"""The real model's study: its order of runs, its comparison, and its tables."""
 
 from pathlib import Path
 
 from studies import real_model as study
-from tokengym.base.files import write_csv
 from tokengym.lab.protocol import PRICE
+from tokengym.lab.study import Cell, Runs, write_rows
+
+STUDY = study.STUDY
 
 
-def rows_of(cell: study.Cell, score: float) -> list[dict[str, object]]:
+def rows_of(run: Cell, score: float) -> list[dict[str, object]]:
     """Return a run whose score rises and whose KL grows to 2 nats."""
     return [
-        {**vars(cell), "step": step, "tokens": 256 * step, "score": step * score / 4}
+        {**run, "step": step, "tokens": 256 * step, "score": step * score / 4}
         | {"gold_score": 0.25, "kl": step / 2}
         for step in (0, 2, 4)
     ]
@@ -19,30 +21,28 @@ def rows_of(cell: study.Cell, score: float) -> list[dict[str, object]]:
 def test_every_rule_has_its_sweep_and_then_its_seeds(tmp_path: Path) -> None:
     reached = {1e-3: 3.0, 3e-3: 2.0, 3e-4: 1.0}
     order = []
-    for cell in study.pending(tmp_path):
-        order.append((cell.rule, cell.rate, cell.seed))
-        rows = rows_of(cell, reached[cell.rate])
-        write_csv(cell.file(tmp_path), rows, list(rows[0]))
+    for run in STUDY.pending(tmp_path):
+        order.append((run.rule, run.rate, run.seed))
+        write_rows(STUDY.file(run, tmp_path), rows_of(run, reached[run.rate]))
     sweep = [(rule, rate, 1000) for rule in study.RULES for rate in reached]
     assert order == sweep + [(rule, 1e-3, seed) for seed in range(6) for rule in study.RULES]
-    assert list(study.pending(tmp_path)) == []
+    assert list(STUDY.pending(tmp_path)) == []
 
 
 def test_the_comparison_is_the_bundles() -> None:
-    config = study.Cell(rule="abc-signed", rate=3e-4, seed=0).config()
+    config = study.config(Cell(rule="abc-signed", rate=3e-4, seed=0), Path())
     assert (config.training.lora_rank, config.training.learner.learning_rate) == (8, 3e-4)
     assert config.task.bundle == "smollm2-reviews"
     assert config.price == PRICE
 
 
 def test_the_tables_by_hand() -> None:
-    cell = study.Cell(rule="sparse", rate=1e-3, seed=1000)
     # Score 0 to 2 and KL 0 to 2 in a straight line, at .05 a nat.
-    runs = study.by_run(rows_of(cell, 2.0))
+    runs = Runs(rows_of(Cell(rule="sparse", rate=1e-3, seed=1000), 2.0), STUDY.axes)
     assert study.runs_table(runs).splitlines()[2:] == [
         "| `sparse` | 0.001 | spare | 0.000 to 2.00 | 0.250 to 0.250 | 2.00 | 0.950 |"
     ]
-    assert study.rates_table(runs).splitlines()[2] == "| `sparse` | 0.950 |"
+    assert {cell.rule: areas for cell, areas in runs.sweeps.items()} == {"sparse": {1e-3: 0.95}}
     lines = study.lines_table(
         [{"n": 2.0, "kl": 0.19, "score": 1, "gold_score": 0.5, "net_score": 0.99}]
     )
@@ -54,10 +54,10 @@ def test_pairs_are_taken_by_seed() -> None:
     rows = [
         row
         for rule, values in scores.items()
-        for seed, score in enumerate(values)
-        for row in rows_of(study.Cell(rule=rule, rate=1e-3, seed=seed), score)
+        for seed, score in [(1000, 1.0), *enumerate(values)]
+        for row in rows_of(Cell(rule=rule, rate=1e-3, seed=seed), score)
     ]
-    runs = study.by_run(rows)
+    runs = Runs(rows, STUDY.axes)
     first, second, third = study.pairs_table(runs).splitlines()[2:]
     assert first.split(" | ")[1:3] == [  # a run's mean score is half of its last
         "**+0.250** (0.250 to 0.250), 3/3",

@@ -1,48 +1,53 @@
 """Learning from a verifier: the runs that are missing, their figures, and the tables."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from studies import real_reasoning as study
-from tokengym.base.files import write_csv
+from tokengym.evaluation.runs.record import RunRecord
+from tokengym.lab.study import Cell, Row, Runs, write_rows
+
+STUDY = study.STUDY
 
 
-def rows_of(cell: study.Cell, score: float, right: float) -> list[study.Row]:
+def rows_of(run: Cell, score: float, right: float) -> list[Row]:
     """Return a run that rises from 0 to these figures, at 2 nats."""
-    curve = [{"step": s, "tokens": 100 * s, "score": s * score, "kl": 2.0 * s} for s in (0, 1)]
-    rows = study.run_rows(cell, curve, [])
-    return [{**row, "right": row["step"] * right} for row in rows]
+    return [
+        {**run, "step": s, "tokens": 100 * s, "score": s * score, "kl": 2.0 * s, "right": s * right}
+        for s in (0, 1)
+    ]
 
 
 def test_runs_are_made_once_seed_by_seed(tmp_path: Path) -> None:
     made = []
-    for cell in study.pending(tmp_path):
-        made.append((cell.seed, cell.task, cell.learner))
-        rows = rows_of(cell, 0.5, 0.25)
-        write_csv(cell.file(tmp_path), rows, list(rows[0]))
+    for run in STUDY.pending(tmp_path):
+        made.append((run.seed, run.task, run.learner))
+        write_rows(STUDY.file(run, tmp_path), rows_of(run, 0.5, 0.25))
     assert made[:3] == [(0, "adding", "grpo"), (0, "adding", "loo"), (0, "spelling", "grpo")]
     assert len(made) == 3 * 2 * 2
-    assert list(study.pending(tmp_path)) == []
+    assert list(STUDY.pending(tmp_path)) == []
 
 
 @pytest.mark.parametrize("task", study.TASKS)
 def test_a_run_trains_on_framed_questions_of_that_data_set(task: str) -> None:
-    config = study.Cell(task=task, learner="grpo", seed=0).config()
-    assert config.task.dataset == study.TASKS[task].dataset
+    config = study.config(Cell(task=task, learner="grpo", seed=0), Path())
+    assert config.task.dataset == study.TASKS[task]["dataset"]
     assert config.task.chat_template is False
     assert (config.training.learner.advantage, config.training.lora_rank) == ("grpo", 8)
     assert config.training.learner.has_kl_in_loss
 
 
 def test_the_share_of_right_answers_is_of_the_same_measurement() -> None:
-    cell = study.Cell(task="adding", learner="loo", seed=1)
     curve = [{"step": s, "tokens": 8, "score": 0.51234567, "kl": -0.00001} for s in (0, 12, 24)]
     samples = [{"step": step, "score": score} for step in (0, 24) for score in (1.0, step / 24)]
-    rows = study.run_rows(cell, curve, samples)
+    record = cast(RunRecord, SimpleNamespace(curve=curve, samples=samples))
+    rows = study.measure(Cell(task="adding", learner="loo", seed=1), record)
     assert [row["right"] for row in rows] == [0.5, None, 1.0]
-    assert (rows[0]["score"], str(rows[0]["kl"]), rows[0]["seed"]) == (0.5123, "0.0", 1)
+    assert (rows[0]["score"], str(rows[0]["kl"])) == (0.5123, "0.0")
 
 
 def test_a_right_answer_among_the_best_of_n_by_hand() -> None:
@@ -58,21 +63,21 @@ def test_learners_are_compared_by_seed() -> None:
         for task in study.TASKS
         for learner, ends in reached.items()
         for seed, score in enumerate(ends)
-        for row in rows_of(study.Cell(task=task, learner=learner, seed=seed), score, score / 2)
+        for row in rows_of(Cell(task=task, learner=learner, seed=seed), score, score / 2)
     ]
-    lines = study.learners_table(rows).splitlines()[2:]
+    lines = study.learners_table(Runs(rows, STUDY.axes)).splitlines()[2:]
     assert lines[0].startswith("| adding | `grpo` | 3 | 0.700 (")
     assert lines[4].split(" | ")[3:5] == [
         "**+0.100** (0.100 to 0.100), 3/3",
         "**+0.050** (0.050 to 0.050), 3/3",
     ]
-    runs = study.runs_table(rows).splitlines()
+    runs = study.runs_table(Runs(rows, STUDY.axes)).splitlines()
     assert runs[2] == "| adding | `grpo` | 0 | 0.000 to 0.500 | 0.000 to 0.250 | 2.00 |"
-    assert study.learners_table(rows[:2]) == "Too few runs yet."
+    assert study.learners_table(Runs(rows[:2], STUDY.axes)) == "Too few runs yet."
 
 
 def test_the_likeliest_answer_stands_beside_the_best_of_n() -> None:
-    rows: list[study.Row] = [
+    rows: list[Row] = [
         {"task": "adding", "n": None, "score": 0.75, "right": 0.5, "kl": None},
         {"task": "adding", "n": 4.0, "score": 0.5, "right": 0.25, "kl": 0.6363},
     ]

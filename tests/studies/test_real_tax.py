@@ -8,6 +8,8 @@ from studies import real_model
 from studies import real_tax as study
 from tests.agents.conftest import lora_config, make_model, make_tokenizer
 from tokengym.agents.offline.policies import build_policy
+from tokengym.lab.protocol import SPARE_SEED
+from tokengym.lab.study import Cell
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -19,9 +21,11 @@ def test_the_runs_are_those_of_the_real_model_s_study() -> None:
     rules = [run for run in trained if run.name != study.NOISE]
     assert {(run.name, run.rate, run.seed) for run in rules} == {
         *((rule, 3e-3, seed) for rule in ("sparse", "abc-signed") for seed in (0, 1)),
-        ("sparse", 1e-2, real_model.SPARE_SEED),
+        ("sparse", 1e-2, SPARE_SEED),
     }
-    assert all(run.config() == run.cell().config() for run in rules)
+    for run in rules:
+        cell = Cell(rule=run.name, rate=run.rate, seed=run.seed)
+        assert run.config() == real_model.config(cell, Path())
     noise = study.Run(name=study.NOISE).config()
     assert noise.task.scorer == study.NOISE
     assert noise.training == study.Run(name="sparse").config().training

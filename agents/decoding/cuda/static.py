@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 HAS_FUSED_SHAPE = "tokengym.agents.fused.blocks:has_fused_shape"
 FUSED_STREAM = "tokengym.agents.fused.blocks:FusedStream"
+CHECK_STEPS = "tokengym.agents.fused.check:check_steps"
 MAX_PREFILLED_TOKENS = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
 ALIGNMENT = 8
@@ -65,25 +66,23 @@ class StaticStream:
         rows, width = input_ids.shape
         self.size, self.length = rows, width
         places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        for part in torch.arange(rows).split(max(1, MAX_PREFILLED_TOKENS // width)):
-            some = slice(int(part[0]), int(part[-1]) + 1)
-            prompts: Any = DynamicCache()  # no config: sliding layers keep the whole prompt
-            hidden = self._model.hidden(
-                input_ids[some],
-                attention_mask=attention_mask[some],
-                position_ids=places[some],
-                past_key_values=prompts,
-                use_cache=True,
-            )
+        firsts, sources = distinct_rows(torch.cat([input_ids, attention_mask], 1))
+        for layer in self._layers:
+            layer.clear()
+        for part in torch.arange(len(firsts)).split(max(1, MAX_PREFILLED_TOKENS // width)):
+            some = firsts[part[0] : part[-1] + 1]
+            states, prompts = self.read_prompts(input_ids[some], attention_mask[some], places[some])
             if not self._layers:
                 room = len(self._columns)
                 self._layers = [
-                    _Layer(layer, len(self.tokens), room, self._column) for layer in prompts.layers
+                    _Layer(both, len(self.tokens), room, self._column) for both in prompts
                 ]
                 self._cache = Cache(layers=list(self._layers))
-            for layer, seen in zip(self._layers, prompts.layers, strict=True):
-                layer.begin(seen, some)
-            self.states[some] = hidden[:, -1]
+            whose = ((sources >= part[0]) & (sources <= part[-1])).nonzero()[:, 0]
+            copied = sources[whose] - part[0]
+            for layer, seen in zip(self._layers, prompts, strict=True):
+                layer.begin(seen, whose, copied)
+            self.states[whose] = states[copied]
         for layer in self._layers:
             layer.narrow(rows)
         self._column.fill_(width - 1)
@@ -91,6 +90,29 @@ class StaticStream:
         self._bias.zero_()
         self._bias[:rows, 0, 0, :width].masked_fill_(attention_mask == 0, self._lowest)
         return self.states[:rows].clone()
+
+    def read_prompts(
+        self, input_ids: Tensor, attention_mask: Tensor, places: Tensor
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Return the states of the prompts' last tokens, and each layer's keys and values.
+
+        Args:
+            input_ids: (rows, width) int64, padded on the left.
+            attention_mask: (rows, width) int64, 1 on the prompts' own tokens.
+            places: (rows, width) int64, the positions of the tokens in their texts.
+
+        Returns:
+            (rows, hidden), and (rows, key heads, width, head width) twice for each layer.
+        """
+        prompts: Any = DynamicCache()  # no config: sliding layers keep the whole prompt
+        hidden = self._model.hidden(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=places,
+            past_key_values=prompts,
+            use_cache=True,
+        )
+        return hidden[:, -1], [(layer.keys, layer.values) for layer in prompts.layers]
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Stream.step`."""
@@ -170,21 +192,23 @@ class _Layer(CacheLayerMixin):
     is_compileable = True
     is_sliding = False
 
-    def __init__(self, prompts: Any, rows: int, room: int, column: Tensor) -> None:
+    def __init__(
+        self, prompts: tuple[Tensor, Tensor], rows: int, room: int, column: Tensor
+    ) -> None:
         super().__init__()
         self.all_keys, self.all_values = (
-            states.new_zeros(rows, states.shape[1], room, states.shape[-1])
-            for states in (prompts.keys, prompts.values)
+            states.new_zeros(rows, states.shape[1], room, states.shape[-1]) for states in prompts
         )
         self._column = column
         self.is_initialized = True
 
-    def begin(self, prompts: Any, rows: slice) -> None:
-        width = prompts.keys.shape[2]
-        for buffer, states in ((self.all_keys, prompts.keys), (self.all_values, prompts.values)):
-            if rows.start == 0:
-                buffer.zero_()  # what an earlier round left may be nan, which a mask does not hide
-            buffer[rows, :, :width] = states
+    def clear(self) -> None:
+        for buffer in (self.all_keys, self.all_values):
+            buffer.zero_()  # what an earlier round left may be nan, which a mask does not hide
+
+    def begin(self, prompts: tuple[Tensor, Tensor], rows: Tensor, sources: Tensor) -> None:
+        for buffer, states in zip((self.all_keys, self.all_values), prompts, strict=True):
+            buffer[rows, :, : states.shape[2]] = states[sources]
 
     def narrow(self, rows: int) -> None:
         self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]
@@ -210,6 +234,26 @@ class _Layer(CacheLayerMixin):
         return int(self.all_keys.shape[2])
 
 
+def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first row of each kind, ascending, and for every row which of these it equals.
+
+    Args:
+        table: (rows, width) int64.
+
+    Returns:
+        (kinds,) and (rows,) int64.
+
+    Example:
+        >>> distinct_rows(torch.tensor([[5, 1], [2, 2], [5, 1]]))
+        (tensor([0, 1]), tensor([0, 1, 0]))
+    """
+    rows = torch.arange(len(table), device=table.device)
+    kinds, kind_of = table.unique(dim=0, return_inverse=True)
+    firsts = rows.new_full((len(kinds),), len(table)).scatter_reduce(0, kind_of, rows, "amin")
+    firsts, order = firsts.sort()
+    return firsts, order.argsort()[kind_of]
+
+
 def static_stream(
     language_model: LanguageModel, capacity: int, *, rows: int, kernels: bool
 ) -> StaticStream:
@@ -224,7 +268,9 @@ def static_stream(
     if kernels and imported(HAS_FUSED_SHAPE)(language_model):
         fused: type[StaticStream] = imported(FUSED_STREAM)
         try:
-            check_decoding(language_model, partial(fused, rows=2))
+            streams = partial(StaticStream, rows=2), partial(fused, rows=2)
+            check_decoding(language_model, streams[1])
+            imported(CHECK_STEPS)(language_model, *streams, capacity)
         except ModelError as error:
             logger.warning("steps are not fused, which is slower: %s", error)
         else:

@@ -1,12 +1,12 @@
 """A step of few kernels reads what the model's own forward reads."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.cache_utils import Cache
 
@@ -20,6 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 import triton.language as tl  # noqa: E402
 
+from tokengym.agents.fused import blocks  # noqa: E402
 from tokengym.agents.fused.blocks import FusedStream  # noqa: E402
 
 FUSED = ("llama", "mistral", "qwen2", "qwen2, windows", "qwen3", "gemma")
@@ -49,6 +50,66 @@ def test_fused_steps_read_what_the_models_own_forward_reads(family: str):
         for parameter in model.parameters():
             parameter.mul_(1.05)
         ids, mask = ids.flip(0), mask.flip(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["qwen2, windows", "qwen3"])
+def test_attention_may_be_split_over_columns(family: str, monkeypatch: pytest.MonkeyPatch):
+    """Of few rows; parts that begin before a text does, or after its end, add nothing."""
+    monkeypatch.setattr(blocks, "SPLIT", 8)
+    model = model_of(family).to(DEVICE)
+    streams: list[Any] = [kind(model, 44, rows=2) for kind in (StaticStream, FusedStream)]
+    ids, mask = torch.arange(44).view(2, 22) % 64, torch.ones(2, 22).long()
+    mask[1, :21] = 0
+    found = [stream.start(ids.to(DEVICE), mask.to(DEVICE)) for stream in streams]
+    for step in range(3):
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+        tokens = torch.arange(2, device=DEVICE) + 9 * step
+        found = [stream.step(tokens) for stream in streams]
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_prompts_are_read_by_few_kernels_and_shared_ones_once():
+    """Counted for 24 layers: each takes 16, and in the model's own forward 45."""
+    shape: Any = {
+        **{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48},
+        **{"num_hidden_layers": 24, "num_attention_heads": 4, "num_key_value_heads": 2},
+    }
+    config = transformers.Qwen2Config(**shape)
+    ids, mask = torch.arange(24).view(3, 8), torch.ones(3, 8).long()
+    mask[0, :3] = 0
+    calls = []
+    for kind in (StaticStream, FusedStream):
+        with FakeTensorMode():
+            made: Any = transformers.Qwen2ForCausalLM._from_config(config)
+            stream = kind(as_language_model(made), 16, rows=8)
+            places = torch.zeros(3, 8, dtype=torch.int64)
+            with Traffic() as traffic:
+                states, _ = stream.read_prompts(places, places, places)
+            assert states.shape == (3, 32)
+        calls.append(sum(n for name, n in traffic.calls.items() if "empty" not in name))
+    assert calls[1] < 24 * 24 < 24 * 36 < calls[0]
+    model = model_of("qwen2").to(DEVICE)
+    read = []
+
+    class Counting(FusedStream):
+        def read_prompts(self, input_ids: Tensor, *others: Tensor) -> Any:
+            read.append(len(input_ids))
+            return super().read_prompts(input_ids, *others)
+
+    stream = Counting(model, 16, rows=8)
+    ids, mask = ids.to(DEVICE), mask.to(DEVICE)
+    order = torch.tensor([2, 0, 2, 1, 0])
+    states = stream.start(ids[order], mask[order])
+    assert read == [3]
+    alone = StaticStream(model, 16, rows=8)
+    torch.testing.assert_close(states, alone.start(ids, mask)[order], atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(stream.caches(), alone.caches(), strict=True):
+        for row, source in enumerate(order.tolist()):
+            start = 3 if source == 0 else 0
+            close = mine[row, :, start:8], theirs[source, :, start:8]
+            torch.testing.assert_close(*close, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -102,10 +163,9 @@ def test_the_kernels_of_a_step_are_few(stream_class: type[StaticStream], most: i
     config = transformers.Qwen2Config(**shape)
     with FakeTensorMode():
         model: Any = transformers.Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
-        prompts: Any = SimpleNamespace(keys=torch.empty(256, 2, 32, 64, dtype=torch.bfloat16))
-        prompts.values = prompts.keys
+        prompts = torch.empty(256, 2, 32, 64, dtype=torch.bfloat16)
         stream = stream_class(as_language_model(model), 160, rows=256)
-        layers = [_Layer(prompts, 256, 160, stream._column) for _ in range(24)]
+        layers = [_Layer((prompts, prompts), 256, 160, stream._column) for _ in range(24)]
         for layer in layers:
             layer.narrow(256)
         stream._layers, stream._cache = layers, Cache(layers=list(layers))

@@ -68,6 +68,22 @@ def test_states_and_gradients_are_those_of_the_models_own_forward(family: str):
     assert_near(plain, fused, near=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shared_heads_are_repeated_in_float32(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    """Or a GPU's attention would write the scores of all columns."""
+    model = model_of("qwen2").to(DEVICE, dtype)
+    heads = []
+    attention = trunk.F.scaled_dot_product_attention
+
+    def look(queries: Tensor, keys: Tensor, *others: Any, **settings: Any) -> Tensor:
+        heads.append((queries.shape[1], keys.shape[1]))
+        return attention(queries, keys, *others, **settings)
+
+    monkeypatch.setattr(trunk.F, "scaled_dot_product_attention", look)
+    trunk.hidden(model.model.base_model, IDS.to(DEVICE))
+    assert set(heads) == {(4, 4 if dtype == torch.float32 else 2)}
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("family", ["qwen2", "gemma"])
 def test_adapters_learn_the_same(family: str, recompute: bool):

@@ -80,7 +80,7 @@ def test_a_token_that_was_forbidden_has_the_figures_of_the_plain_form_and_no_gra
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("vocab", [40, 5_000])
+@pytest.mark.parametrize("vocab", [40, 5_000, 20_000])
 def test_tokens_are_those_of_the_plain_draw(vocab: int):
     generator = torch.Generator().manual_seed(0)
     logits = (3 * torch.randn(33, vocab + 7, generator=generator)).to(DEVICE)[:, :vocab]
@@ -94,6 +94,33 @@ def test_tokens_are_those_of_the_plain_draw(vocab: int):
             torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
     tokens = vocabulary.draw(logits[3:4].expand(5, -1), torch.full((5,), 1.0, device=DEVICE))[0]
     assert (logits[3, tokens] > -torch.inf).all()  # rounding may pass the end
+
+
+def test_a_row_is_drawn_alike_in_every_batch():
+    """Several programs add up a row's words, as many for one row as for many."""
+    logits = (0.7 * torch.arange(6 * 20_000, device=DEVICE)).sin().view(6, -1) * 3
+    uniforms = torch.linspace(0.05, 0.95, 6, device=DEVICE)
+    together = vocabulary.draw(logits, uniforms)
+    for row in range(6):
+        alone = vocabulary.draw(logits[row : row + 1], uniforms[row : row + 1])
+        assert all(torch.equal(x, y[row : row + 1]) for x, y in zip(alone, together, strict=True))
+
+
+def test_what_is_no_number_under_a_mask_is_not_read():
+    scores = torch.zeros(1, 16, device=DEVICE)
+    scores[0, 3], scores[0, 5] = torch.nan, torch.inf
+    allowed = scores.isfinite()
+    numbers = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    sums = torch.zeros(1, 7, device=DEVICE)
+    sums[:, 0] = sums[:, 4] = LOWEST
+    vocabulary.read_words(sums, scores, scores, numbers, packed(allowed), numbers, 0, 1.0)
+    assert sums[0].tolist() == [0.0, 14.0, 0.0, 0.0, 0.0, 14.0, 0.0]
+    slope, per_token = torch.empty_like(scores), torch.ones(1, 7, device=DEVICE)
+    vocabulary.write_slope(
+        slope, per_token, scores, scores, numbers, packed(allowed), numbers, 0, 1.0
+    )
+    assert slope.isfinite().all()
+    assert slope[0, 3] == slope[0, 5] == 0.0
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

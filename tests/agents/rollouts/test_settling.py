@@ -1,4 +1,4 @@
-"""Scores that depend on a whole round: centred by its mean, whenever its episodes end."""
+"""Rounds are scored once, when all episodes have ended, so that scores are centred by its mean."""
 
 from collections.abc import Callable
 from typing import Any
@@ -110,7 +110,7 @@ def test_running_statistics_are_those_of_a_batch_scored_at_once(
     [Uniform(), Random(), SCAR(), RED(every_prefix=True), RED(every_prefix=True, delivery="end")],
 )
 @pytest.mark.parametrize("scale", [True, False])
-def test_every_credit_follows_the_settled_score(
+def test_every_credit_follows_the_centred_score(
     make_envs: Callable[..., Any], tokenizer: Any, credit: Credit, scale: bool
 ) -> None:
     options = {"window": None, "scale": scale}
@@ -123,8 +123,7 @@ def test_every_credit_follows_the_settled_score(
             np.testing.assert_allclose(tokens_of(episode), tokens_of(other), atol=1e-5)
 
 
-def test_a_score_of_its_own_stays_the_object_it_was(make_envs: Callable[..., Any]) -> None:
-    """Nothing is assigned twice where no score depends on the round."""
+def test_a_round_is_scored_once(make_envs: Callable[..., Any]) -> None:
     calls = []
 
     class Counted(Sparse):
@@ -133,7 +132,7 @@ def test_a_score_of_its_own_stays_the_object_it_was(make_envs: Callable[..., Any
             return super().assign(episodes, scores)
 
     play(make_envs(reward=Reward(FunctionScorer(length_score), Counted())))
-    assert calls == [1, 1, 2]
+    assert calls == [ROWS]
 
 
 def test_an_abandoned_round_is_dropped(make_envs: Callable[..., Any]) -> None:
@@ -146,11 +145,11 @@ def test_an_abandoned_round_is_dropped(make_envs: Callable[..., Any]) -> None:
 
     rounds = as_rounds(envs)
     assert play_round(as_player(Scripted()), rounds, seed=0, on_step=stop) is None
-    assert envs.settle() == {}
+    assert not envs.deferred
     assert [episode.score for episode in play(envs).episodes] == [-3.5, -1.5, 2.5, 2.5]
 
 
-def test_ppo_learns_from_settled_scores(
+def test_ppo_learns_from_centred_scores(
     make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
 ) -> None:
     agent = make_ppo(envs=make_envs(reward=normalized(), num_envs=8))
@@ -165,7 +164,7 @@ def test_ppo_learns_from_settled_scores(
     assert varied
 
 
-def test_collected_episodes_are_settled(make_envs: Callable[..., Any]) -> None:
+def test_collected_episodes_are_centred(make_envs: Callable[..., Any]) -> None:
     episodes: list[Episode] = collect(Scripted(), make_envs(reward=normalized()), ROWS, seed=0)
     assert {episode.prompt for episode in episodes} <= set(PROMPTS)
     assert sum(episode.score or 0.0 for episode in episodes) == pytest.approx(0.0, abs=1e-6)

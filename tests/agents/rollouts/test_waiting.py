@@ -107,12 +107,16 @@ def test_a_row_that_waits_draws_and_plays_nothing(backend: str):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_causal_credit_does_not_read_rows_that_wait(backend: str):
+def test_a_causal_credit_reads_each_row_once(backend: str):
     counting = Counting(RED(every_prefix=True))
     collect(Scripted(), BACKENDS[backend](counting), len(PROMPTS), seed=0)
-    # Of n tokens, n prefixes are read while they are played, and n + 1 and the text at the end.
+    # A round is scored when it has ended: of n tokens, n + 1 prefixes and the text.
     tokens = 4 * (1 + 2 + 3 + 4)
-    assert len(counting.scored) == tokens + (tokens + len(PROMPTS)) + len(PROMPTS)
+    at_end = (tokens + len(PROMPTS)) + len(PROMPTS)
+    # A monitor around the reward sees what steps pay: after the first token two prefixes, after
+    # each other one but the last three.
+    in_steps = 4 * (2 + (2 + 3) + (2 + 3 + 3)) if backend == "stock monitored" else 0
+    assert len(counting.scored) == at_end + in_steps
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,0 +1,358 @@
+"""Products by oneDNN are torch's, up to rounding, wherever a policy multiplies."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from tokengym.agents import PPO
+from tokengym.agents.decoding import gpt2
+from tokengym.agents.decoding.streams import make_stream
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy import products
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.products import Library, library, use_products
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.base.errors import SettingsError
+
+pytestmark = pytest.mark.skipif(not products.has_onednn(), reason="torch without oneDNN")
+LIBRARIES: tuple[Library, ...] = ("torch", "onednn")
+
+
+@pytest.fixture
+def multiplications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Send products of every size through oneDNN; return who multiplied, call by call."""
+    calls: list[str] = []
+
+    def noted(name: str, function: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            calls.append(name)
+            return function(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(products, "LEAST", 0)
+    monkeypatch.setattr(gpt2, "LEAST_PACKED", 0)
+    monkeypatch.setattr(products, "multiplied", noted("multiplied", products.multiplied))
+    monkeypatch.setattr(gpt2, "packed_map", noted("packed", products.packed_map))
+    return calls
+
+
+def model_of(shape: str) -> Any:
+    torch.manual_seed(0)
+    ids: Any = {"vocab_size": 8, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    if shape == "llama":
+        sizes: Any = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2}
+        heads: Any = {"num_attention_heads": 4, "num_key_value_heads": 2}
+        return LlamaForCausalLM(LlamaConfig(**ids, **sizes, **heads))
+    return GPT2LMHeadModel(GPT2Config(**ids, n_embd=24, n_layer=2, n_head=2, n_positions=64))
+
+
+# --- the maps -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+@pytest.mark.parametrize("shape", [(5, 7, 6), (35, 6)])
+def test_a_map_and_its_gradients_are_the_product_s(
+    multiplications: list[str], kind: type[nn.Module], shape: tuple[int, ...]
+):
+    torch.manual_seed(0)
+    module: Any = nn.Linear(6, 9) if kind is nn.Linear else Conv1D(9, 6)
+    nn.init.normal_(module.bias)
+    x = torch.randn(shape, requires_grad=True)
+    slope = torch.randn(*shape[:-1], 9)
+    weight: Tensor = module.weight.detach().double()
+    weight = weight if kind is Conv1D else weight.t()
+    use_products(module, "onednn")
+
+    y = module(x)
+    y.backward(slope)
+
+    exact = x.detach().double() @ weight + module.bias.detach().double()
+    assert x.grad is not None
+    rows, slopes = x.detach().double().reshape(-1, 6), slope.double().reshape(-1, 9)
+    d_weight = rows.t() @ slopes if kind is Conv1D else slopes.t() @ rows
+    for found, expected in (
+        (y, exact),
+        (x.grad, slope.double() @ weight.t()),
+        (module.weight.grad, d_weight),
+        (module.bias.grad, slopes.sum(0)),
+    ):
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    assert multiplications == ["multiplied"] * 3
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), y)
+
+
+def test_only_the_gradients_that_are_wanted_are_computed(multiplications: list[str]):
+    module = nn.Linear(6, 9, bias=False).requires_grad_(False)
+    use_products(module, "onednn")
+    x = torch.randn(4, 6, requires_grad=True)
+    module(x).sum().backward()
+    assert module.weight.grad is None
+    assert multiplications == ["multiplied"] * 2
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
+def test_other_precisions_and_small_products_stay_torch_s(kind: type[nn.Module]):
+    module: Any = nn.Linear(6, 9) if kind is nn.Linear else Conv1D(9, 6)
+    plain = copy.deepcopy(module)
+    use_products(module, "onednn")
+    x = torch.randn(2, 4, 6)
+    assert torch.equal(module(x), plain(x))  # fewer multiplications than LEAST
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "LEAST", 0)
+        assert torch.equal(module.double()(x.double()), plain.double()(x.double()))
+        module.float(), plain.float()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(module(x), plain(x))
+        low = module.bfloat16(), plain.bfloat16()
+        assert torch.equal(low[0](x.bfloat16()), low[1](x.bfloat16()))
+
+
+def test_a_copy_reads_weights_of_its_own_and_modules_keep_their_class(multiplications: list[str]):
+    module = nn.Linear(6, 9)
+    use_products(module, "onednn")
+    twin = copy.deepcopy(module)
+    x = torch.randn(4, 6)
+    before = module(x)
+    nn.init.zeros_(module.weight)
+    nn.init.zeros_(module.bias)
+    assert type(twin) is nn.Linear
+    torch.testing.assert_close(twin(x), before)
+    assert not module(x).any()
+    module.weight = nn.Parameter(torch.ones(9, 6))
+    torch.testing.assert_close(module(x), x.sum(-1, keepdim=True).expand(4, 9))
+    assert set(module.state_dict()) == {"weight", "bias"}
+    use_products(module, "torch")
+    assert "forward" not in vars(module)
+    count = len(multiplications)
+    module(x)
+    assert len(multiplications) == count
+
+
+def test_adapters_stand_on_maps_by_onednn(multiplications: list[str]):
+    model = model_of("llama").requires_grad_(False)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    ids = torch.randint(8, (2, 5))
+    expected = adapted(ids).logits
+    use_products(model, "onednn")
+    found = adapted(ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    found.sum().backward()
+    assert multiplications
+
+
+# --- a policy -------------------------------------------------------------------------------------
+
+
+def left_padded(lengths: list[int]) -> tuple[Tensor, Tensor]:
+    mask = torch.stack([(torch.arange(4) >= 4 - n).long() for n in lengths])
+    return torch.randint(8, (len(lengths), 4)) * mask, mask
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_rows_that_leave_a_stream_by_eights_change_nothing(multiplications: list[str], shape: str):
+    """24 rows, of which 9, then 3, continue: the batch has 24, 16 and 8 rows."""
+    model = LanguageModel(model_of(shape)).eval()
+    model.use_products("onednn")
+    ids, mask = left_padded([1 + row % 4 for row in range(24)])
+    stream: Any = make_stream(model, 16)
+    texts = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
+    states = stream.start(ids, mask)
+    sizes = []
+    for rows in (None, torch.arange(1, 19, 2), torch.tensor([0, 4, 8]), torch.tensor([1])):
+        if rows is not None:
+            stream.keep(rows)
+            texts = [texts[row] for row in rows.tolist()]
+        for _ in range(2):
+            tokens = torch.randint(8, (len(texts),))
+            for text, token in zip(texts, tokens.tolist(), strict=True):
+                text.append(token)
+            states = stream.step(tokens)
+            for text, state in zip(texts, states, strict=True):
+                whole = model.hidden(torch.tensor([text]))[0, -1]
+                torch.testing.assert_close(state, whole, atol=2e-5, rtol=1e-4)
+        sizes.append(len(stream._positions))
+    assert sizes == [24, 16, 8, 8]
+    assert "packed" in multiplications
+
+
+def make_policy(make_envs: Any, shape: str, chosen: Library, **settings: Any) -> CausalLMPolicy:
+    envs = make_envs(num_envs=4)
+    return CausalLMPolicy(
+        envs.single_observation_space,
+        envs.single_action_space,
+        lambda _: 1e-3,
+        model=model_of(shape),
+        products=chosen,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+@pytest.mark.parametrize("value_network", ["trunk", "own"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_both_libraries_evaluate_and_update_alike(
+    make_envs: Any,
+    multiplications: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    shape: str,
+    value_network: str,
+    is_chunked: bool,
+):
+    if is_chunked:  # the head is read by `token_figures`, in three chunks
+        monkeypatch.setattr("tokengym.agents.policy.policy.chunk_size", lambda _: 8)
+    sequences = Sequences.from_ids([[3, 4], [5], [2, 2, 6]], [[4] * 6, [3, 7, 1], [5] * 9])
+    results = []
+    for chosen in LIBRARIES:
+        multiplications.clear()
+        policy = make_policy(make_envs, shape, chosen, value_network=value_network, temperature=0.7)
+        with torch.no_grad():  # away from the reference
+            for parameter in policy.language_model.parameters():
+                parameter.mul_(1.1)
+        figures = policy.evaluate(sequences, with_entropy=True, with_kl=True)
+        assert figures.values is not None
+        assert figures.entropy is not None
+        assert figures.kl is not None
+        sums = figures.log_probs, figures.entropy, figures.kl, figures.values
+        torch.stack([w * x.square().sum() for w, x in enumerate(sums, 1)]).sum().backward()
+        scored = policy.response_log_probs(sequences), policy.response_kl(sequences)
+        gradients = [p.grad for p in policy.trained_parameters() if p.grad is not None]
+        assert bool(multiplications) == (chosen == "onednn")
+        results.append([*sums, *scored, *gradients])
+    assert len(results[0]) == len(results[1]) > 20
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, atol=2e-5, rtol=1e-4)
+
+
+def make_agent(make_envs: Any, chosen: str, **settings: Any) -> PPO:
+    return PPO(
+        "CausalLMPolicy",
+        make_envs(num_envs=20, max_new_tokens=6),
+        policy_kwargs={"model": model_of("gpt2"), "products": chosen},
+        n_epochs=2,
+        n_minibatches=2,
+        seed=0,
+        device="cpu",
+        **settings,
+    )
+
+
+def test_both_libraries_train_alike(make_envs: Any, multiplications: list[str]):
+    """Two rounds: the same samples, and weights equal up to what Adam makes of rounding."""
+    weights, rollouts = [], []
+    for chosen in LIBRARIES:
+        agent = make_agent(make_envs, chosen)
+        rollouts.append([e.response_ids for e in agent.collect().episodes])  # type: ignore[union-attr]
+        agent.learn(200)
+        weights.append(torch.cat([p.detach().flatten() for p in agent.policy.parameters()]))
+    assert rollouts[0] == rollouts[1]
+    assert (weights[0] - weights[1]).abs().mean() < 1e-4 < (weights[0].abs().mean())
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_and_keeps_its_library(
+    make_envs: Any, multiplications: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def weights(agent: PPO) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
+
+    monkeypatch.setattr(products, "fastest", lambda: "onednn")
+    whole = make_agent(make_envs, "auto")
+    whole.learn(200)
+    whole.learn(200, reset_num_timesteps=False)
+    first = make_agent(make_envs, "auto")
+    first.learn(200)
+    first.save(tmp_path / "half")
+    monkeypatch.setattr(products, "fastest", lambda: "torch")  # a noisy moment, another machine
+    second = PPO.load(tmp_path / "half", env=make_envs(num_envs=20, max_new_tokens=6))
+    assert second.policy.language_model.products == "onednn"
+    second.learn(200, reset_num_timesteps=False)
+    assert torch.equal(weights(second), weights(whole))
+
+    monkeypatch.setattr("tokengym.agents.checkpoint.has_onednn", lambda: False)
+    elsewhere = PPO.load(tmp_path / "half", env=make_envs(num_envs=20, max_new_tokens=6))
+    assert elsewhere.policy.language_model.products == "torch"
+
+
+# --- the choice -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unchosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process choose again, and forget it afterwards."""
+    monkeypatch.delenv(products.VARIABLE, raising=False)
+    products.fastest.cache_clear()
+    yield
+    products.fastest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("times", "chosen"), [((2.2e-3, 1e-3), "onednn"), ((1.4e-3, 1e-3), "torch")]
+)
+@pytest.mark.usefixtures("unchosen")
+def test_auto_is_the_faster_by_a_margin(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    times: tuple[float, float],
+    chosen: str,
+):
+    asked: list[None] = []
+
+    def seconds() -> tuple[float, float]:
+        asked.append(None)
+        return times
+
+    monkeypatch.setattr(products, "seconds_of_a_product", seconds)
+    with caplog.at_level(logging.INFO):
+        assert [library("auto"), library("auto")] == [chosen, chosen]
+    assert len(asked) == len(caplog.records) == 1
+    assert f"products of float32 on a CPU: {chosen} (" in caplog.text
+    assert library("torch") == "torch"
+    assert library("onednn") == "onednn"
+
+
+@pytest.mark.usefixtures("unchosen")
+def test_the_times_are_of_both():
+    by_torch, by_onednn = products.seconds_of_a_product(repeats=1)
+    assert by_torch > 0
+    assert by_onednn > 0
+
+
+@pytest.mark.usefixtures("unchosen")
+def test_the_environment_can_say_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(products.VARIABLE, "onednn")
+    assert library("auto") == "onednn"
+    assert library("torch") == "torch"
+    products.fastest.cache_clear()
+    monkeypatch.setenv(products.VARIABLE, "mkl")
+    with pytest.raises(SettingsError, match="TOKENGYM_PRODUCTS must be 'torch' or 'onednn', got"):
+        library("auto")
+
+
+@pytest.mark.usefixtures("unchosen")
+def test_a_build_without_onednn_multiplies_by_torch(
+    make_envs: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(products, "has_onednn", lambda: False)
+    assert library("auto") == "torch"
+    with pytest.raises(ModelError, match="products='onednn' needs a build of torch with oneDNN"):
+        make_policy(make_envs, "gpt2", "onednn")
+
+
+def test_unknown_products_are_refused(make_envs: Any):
+    with pytest.raises(SettingsError, match="products must be 'auto', 'torch' or 'onednn', got"):
+        make_policy(make_envs, "gpt2", "mkl")  # type: ignore[arg-type]
