@@ -17,7 +17,6 @@ import numpy as np
 from tokengym.agents import PPO, collect
 from tokengym.envs import Episode
 from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.envs.tasks import registered_tasks
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images" / "episodes"
 RULES = {
