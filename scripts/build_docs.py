@@ -190,11 +190,11 @@ def known_facts(task: Task) -> Iterator[tuple[str, str, str]]:
         for n, name in (("1", "untrained policy"), ("16", "best of 16 responses, untrained")):
             found = [row for row in rows if row.get("n", "1") == n and row.get("step", "0") == "0"]
             if found:
-                means = (
-                    f"{sum(float(row[c]) for row in found) / len(found):.2f}"
-                    for c in ("score", "gold_score")
+                score, gold = (
+                    f"{sum(float(row[column]) for row in found) / len(found):.2f}"
+                    for column in ("score", "gold_score")
                 )
-                yield f"[{name}](../results/{source.split('/')[0]}.md)", *means
+                yield f"[{name}](../results/{source.split('/')[0]}.md)", score, gold
         return
 
 
