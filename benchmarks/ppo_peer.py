@@ -186,6 +186,8 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    kinds = ("k1", "exact")
+    parser.add_argument("--estimators", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--products", nargs="+", choices=get_args(Products), default=["auto"])
     parser.add_argument("--avx2", action="store_true", help="hold torch's library to AVX2")
     settings = parser.parse_args()
@@ -200,7 +202,7 @@ def main() -> None:
             settings.size, network, estimator, products, settings.device
         )
         for products in settings.products
-        for estimator in ("k1", "exact")
+        for estimator in settings.estimators
         for network, name in (("own", "value network"), ("trunk", "value head on the trunk"))
     }
     taken: dict[str, list[NDArray[np.float64]]] = {name: [] for name in agents}
