@@ -77,16 +77,9 @@ class Credit:
     """Lambda in [0, 1] that suits the rule's token rewards, for a learner with ``gae_lambda=None``:
     0 where a token's reward is its advantage, low where it is nearly that. None leaves it to the
     learner."""
-    probes: bool = False
-    """Whether the rule scores other texts in its `attribute`; set where a class defines one."""
     control: bool = False
     """Whether the rule spreads the score without reading the text. What it gains is due to dense or
     late credit; a rule that finds the right tokens must gain more."""
-
-    def __init_subclass__(cls, **others: Any) -> None:
-        super().__init_subclass__(**others)
-        if "attribute" in cls.__dict__:
-            cls.probes = True
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return the rule for responses of a policy's tokenizer; itself unless it reads ids.
@@ -313,7 +306,6 @@ class _Adapted(Credit):
     def __init__(self, rule: Any) -> None:
         self.rule = rule
         self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
-        self.probes = hasattr(rule, "attribute")
         adopt_abilities(self, rule, CREDIT_ABILITIES)
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
