@@ -328,6 +328,30 @@ def _attend(  # type: ignore[no-untyped-def]
     total = tl.where(part == 0, total, 0.0)
     read = tl.zeros((GROUP, DIMS), tl.float32) + value.to(tl.float32)[None, :]
     read = tl.where(part == 0, read, 0.0)
+    largest, total, read = _read_columns(
+        keys, values, queries, largest, total, read, start, end, scale, dims, WIDTH, BLOCK
+    )
+    cells = places[:, None] * WIDTH + dims[None, :]
+    mask = (places < SHARED)[:, None] & is_dim[None, :]
+    if IS_SPLIT:
+        piece = (row * KEYS + head) * tl.num_programs(2) + part
+        tl.store(pieces + piece * SHARED * WIDTH + cells, read, mask=mask)
+        sums += piece * 2 * SHARED + places
+        tl.store(sums, largest, mask=places < SHARED)
+        tl.store(sums + SHARED, total, mask=places < SHARED)
+    else:
+        read = read / total[:, None]
+        out += (row * KEYS + head) * SHARED * WIDTH
+        tl.store(out + cells, read.to(value.dtype), mask=mask)
+
+
+@triton.jit
+def _read_columns(  # type: ignore[no-untyped-def]
+    keys, values, queries, largest, total, read, start, end, scale, dims,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Return largest scores, sums and what was read, with some columns of the cache added."""
+    is_dim = dims < WIDTH
     for begin in range(start, end, BLOCK):
         columns = begin + tl.arange(0, BLOCK)
         seen = columns < end
@@ -344,18 +368,7 @@ def _attend(  # type: ignore[no-untyped-def]
         known = tl.load(values + cells, mask=mask, other=0.0)
         read = read * shrink[:, None]
         read += tl.dot(e.to(known.dtype), known, input_precision="ieee")
-    cells = places[:, None] * WIDTH + dims[None, :]
-    mask = (places < SHARED)[:, None] & is_dim[None, :]
-    if IS_SPLIT:
-        piece = (row * KEYS + head) * tl.num_programs(2) + part
-        tl.store(pieces + piece * SHARED * WIDTH + cells, read, mask=mask)
-        sums += piece * 2 * SHARED + places
-        tl.store(sums, largest, mask=places < SHARED)
-        tl.store(sums + SHARED, total, mask=places < SHARED)
-    else:
-        read = read / total[:, None]
-        out += (row * KEYS + head) * SHARED * WIDTH
-        tl.store(out + cells, read.to(value.dtype), mask=mask)
+    return largest, total, read
 
 
 @triton.jit

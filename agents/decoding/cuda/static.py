@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
 
 from tokengym.agents.decoding.cuda.merged import decoding_model
-from tokengym.agents.decoding.streams import check_decoding
+from tokengym.agents.decoding.streams import check_decoding, check_steps
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.base.registry import imported
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 HAS_FUSED_SHAPE = "tokengym.agents.fused.blocks:has_fused_shape"
 FUSED_STREAM = "tokengym.agents.fused.blocks:FusedStream"
-CHECK_STEPS = "tokengym.agents.fused.check:check_steps"
 MAX_PREFILLED_TOKENS = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
 ALIGNMENT = 8
@@ -270,7 +269,7 @@ def static_stream(
         try:
             streams = partial(StaticStream, rows=2), partial(fused, rows=2)
             check_decoding(language_model, streams[1])
-            imported(CHECK_STEPS)(language_model, *streams, capacity)
+            check_steps(language_model, *streams, capacity)
         except ModelError as error:
             logger.warning("steps are not fused, which is slower: %s", error)
         else:

@@ -13,6 +13,7 @@ from tests.agents.conftest import make_model
 from tests.agents.decoding.test_static import model_of
 from tokengym.agents import PPO
 from tokengym.agents.decoding.cuda.static import StaticStream
+from tokengym.agents.decoding.streams import check_steps
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy import policy as policies
 from tokengym.agents.policy.language_model import LanguageModel
@@ -21,7 +22,7 @@ pytest.importorskip("triton", reason="Triton is not installed; it comes with tor
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 from tokengym.agents.fused import check, layers, vocabulary  # noqa: E402
-from tokengym.agents.fused.blocks import SPLIT, FusedStream  # noqa: E402
+from tokengym.agents.fused.blocks import FusedStream  # noqa: E402
 
 
 def long_model(family: str) -> LanguageModel:
@@ -83,15 +84,14 @@ def test_steps_are_tried_on_texts_of_several_turns_and_parts(capacity: int, hidd
             return super()._mask(window).masked_fill(is_lost, self._lowest)
 
     plain = partial(StaticStream, rows=2)
-    check.check_steps(model, plain, plain, capacity)
+    check_steps(model, plain, plain, capacity)
     with pytest.raises(ModelError, match="decoded by kernels to hidden states that are off by"):
-        check.check_steps(model, plain, partial(Forgetful, rows=2), capacity)
+        check_steps(model, plain, partial(Forgetful, rows=2), capacity)
 
 
 def test_fused_steps_pass():
     model = long_model("qwen2")
-    assert SPLIT > 140
-    check.check_steps(model, partial(StaticStream, rows=2), partial(FusedStream, rows=2), 140)
+    check_steps(model, partial(StaticStream, rows=2), partial(FusedStream, rows=2), 140)
 
 
 def test_out_of_memory_is_not_remembered_as_a_fault(
