@@ -20,10 +20,11 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.checkpoint import Checkpointed, load_checkpoint, save_checkpoint
+from tokengym.agents.launched import join
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
-from tokengym.agents.processes import Processes, join
+from tokengym.agents.processes import Processes
 from tokengym.agents.rollouts.chosen import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
@@ -58,11 +59,12 @@ def setting_attribute(name: str) -> property:
         name: Name of the field.
 
     Returns:
-        The property. Assigning it checks the value and replaces the settings.
+        The property. Assigning another value checks it and replaces the settings.
     """
 
     def assign(agent: Any, value: Any) -> None:
-        agent.settings = replace(agent.settings, **{name: value})
+        if value is not getattr(agent.settings, name):  # SB3's constructor hands back what it got
+            agent.settings = replace(agent.settings, **{name: value})
 
     return property(attrgetter(f"settings.{name}"), assign)
 
@@ -142,20 +144,18 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             settings["learning_rate"] = learning_rate
         name = type(self).__name__
         policy_kwargs = dict(policy_kwargs or {})
-        for field in {"value_network"} & set(names_of(self.settings_class)) - set(settings):
-            if field in policy_kwargs:  # it may stand in either
-                settings[field] = policy_kwargs.pop(field)
+        known = names_of(self.settings_class)
+        if "value_network" in known and "value_network" not in settings:
+            # A learner's setting that checkpoints of version 0.1.0 have among the policy's.
+            settings |= {k: policy_kwargs.pop(k) for k in ("value_network",) if k in policy_kwargs}
         self.settings = from_keywords(self.settings_class, settings, owner=name)
-        sampling = {}
-        for field in names_of(PolicySettings):
-            if field in names_of(self.settings_class):
-                if field in policy_kwargs:
-                    raise ValueError(
-                        f"{field} is a setting of {name}; pass it beside policy_kwargs"
-                    )
-                sampling[field] = getattr(self.settings, field)
+        of_both = [field for field in names_of(PolicySettings) if field in known]
+        for field in of_both:
+            if field in policy_kwargs:
+                raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")
         self.check_settings(policy_kwargs)
         self.settings = self.settled_settings(env)
+        policy_kwargs |= {field: getattr(self.settings, field) for field in of_both}
         device = select_device(device)
         envs = as_vec_env(env)
         self._only_plays = isinstance(envs, NoEnvironment)
@@ -171,7 +171,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             use_sde=False,
             sde_sample_freq=-1,
             tensorboard_log=tensorboard_log if self.processes.is_main else None,
-            policy_kwargs={**policy_kwargs, **sampling},
+            policy_kwargs=policy_kwargs
+            | {field: getattr(self.settings, field) for field in of_both},
             verbose=verbose if self.processes.is_main else 0,
             seed=seed,
             device=device,

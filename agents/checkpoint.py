@@ -22,9 +22,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
+from tokengym.agents.launched import join
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.policy.products import has_onednn
-from tokengym.agents.processes import Processes, join
+from tokengym.agents.processes import Processes
 from tokengym.agents.rollouts.environments import Environments, restore_environment
 from tokengym.agents.rollouts.rounds import COUNTERS, RoundStart
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env

@@ -1,8 +1,7 @@
 """The process that trains an agent, alone or among several.
 
 A learner asks its `Processes` for what it needs of all of them, never how many there are: alone,
-that is what the process itself has. Several are `tokengym.agents.scale`'s, loaded where a launcher
-(``torchrun``, ``accelerate launch``) has started them.
+that is what the process itself has. `tokengym.agents.launched.join` returns them.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor, distributed
-
-from tokengym.base.registry import imported
+from torch import Tensor
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.language_model import LanguageModel
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     from tokengym.agents.rollouts.playing import Round
 
 T = TypeVar("T")
-GROUP = "tokengym.agents.scale.group:join"
 
 
 class Processes:
@@ -146,19 +142,3 @@ class Processes:
 def launched() -> int:
     """Return the number of processes that a launcher has started, 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-
-
-def join(device: torch.device | str) -> Processes:
-    """Return this process among those launched together, which wait here for each other once.
-
-    Args:
-        device: Device that trains.
-
-    Raises:
-        SettingsError: if the launcher was told to share the weights out in a way that is not
-            supported, or there are fewer GPUs than processes.
-    """
-    if launched() == 1 and not distributed.is_initialized():
-        return Processes()
-    joined: Processes = imported(GROUP)(device)
-    return joined

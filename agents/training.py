@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from tokengym.agents.algorithm import EpisodicAlgorithm
-from tokengym.agents.learner import TrainingRun, own_player
+from tokengym.agents.contract import TrainingRun, own_player
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
 from tokengym.base.errors import SettingsError

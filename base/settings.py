@@ -156,6 +156,8 @@ def with_values(settings: T, values: Mapping[tuple[str, ...], Any]) -> T:
         else:
             changes[name] = value
     changes |= {name: with_values(getattr(settings, name), v) for name, v in nested.items()}
+    if not changes:
+        return settings
     return replace(settings, **changes)  # type: ignore[type-var]
 
 

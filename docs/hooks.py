@@ -88,7 +88,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def _add_gallery(files: Files, config: MkDocsConfig) -> None:
     """Add pages that the commands wrote: responses of three tasks under five rules, and reports."""
     from tokengym.agents import PPO, collect
-    from tokengym.evaluation.report.results import report_curves
+    from tokengym.evaluation.runs.results import report_curves
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import replay
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -58,17 +59,8 @@ class Episode:
         object.__setattr__(self, "prompt_ids", tuple(map(int, self.prompt_ids)))
         object.__setattr__(self, "response_ids", tuple(map(int, self.response_ids)))
         for name in ("token_rewards", "log_probs"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            array = np.array(value, dtype=np.float32)
-            if array.shape != (len(self.response_ids),):
-                raise ValueError(
-                    f"{name} must have shape ({len(self.response_ids)},), one entry per response "
-                    f"token, got {array.shape}; leave it out if it is not known"
-                )
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, self._per_token(name, value))
         if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
             raise ValueError(
                 f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {self.query_type!r}; "
@@ -79,6 +71,32 @@ class Episode:
                 "finish_reason must be 'eos', 'length', 'stop' or None, got "
                 f"{self.finish_reason!r}; None if it is another or not known"
             )
+
+    def _per_token(self, name: str, value: Any) -> NDArray[np.float32]:
+        """Return a value per response token as a read-only array."""
+        array = np.array(value, dtype=np.float32)
+        if array.shape != (len(self.response_ids),):
+            raise ValueError(
+                f"{name} must have shape ({len(self.response_ids)},), one entry per response "
+                f"token, got {array.shape}; leave it out if it is not known"
+            )
+        array.flags.writeable = False
+        return array
+
+    def paid(
+        self, score: float, score_parts: Mapping[str, float], token_rewards: NDArray[np.floating]
+    ) -> "Episode":
+        """Return the episode with what its reward decided.
+
+        A copy that shares all else, without checking it again as ``dataclasses.replace`` does.
+
+        Raises:
+            ValueError: if ``token_rewards`` does not have one entry per response token.
+        """
+        paid = copy(self)
+        rewards = self._per_token("token_rewards", token_rewards)
+        vars(paid).update(score=score, score_parts=score_parts, token_rewards=rewards)
+        return paid
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any], *, scored: bool = True) -> "Episode":

@@ -20,8 +20,8 @@ from tokengym.base.files import (
 )
 from tokengym.base.settings import check_choice, check_count, leaves
 from tokengym.base.words import split_file_word
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import TaskSettings, differences
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.user_code import code_hashes
 from tokengym.rewards.pairs import store
 

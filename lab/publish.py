@@ -18,12 +18,12 @@ from tokengym.base.text import markdown
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.report.curves import read_curves, write_curves
 from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.results import rows_of
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.config import ComparisonConfig, flat
 from tokengym.evaluation.runs.defaults import task_name
 from tokengym.evaluation.runs.progress import fixed
 from tokengym.evaluation.runs.record import read_result
+from tokengym.evaluation.runs.results import rows_of
 from tokengym.evaluation.runs.run import load_agent, make_evaluator
 from tokengym.evaluation.runs.user_code import CODE, copy_of
 from tokengym.evaluation.statistics import interval

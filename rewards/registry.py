@@ -10,11 +10,11 @@ from typing_extensions import Self, Unpack
 
 from tokengym.base.registry import did_you_mean
 from tokengym.base.words import Word
-from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register
 from tokengym.rewards.errors import RewardError, ScorerError
+from tokengym.rewards.models.kinds import KINDS, ScorerKind
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
 from tokengym.rewards.scorers.base import Scorer, SupportsScore, as_scorer, is_scorer

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.kinds import remedy_for
-from tokengym.rewards.attribution.probe import Continuations, Probe
 from tokengym.rewards.credits.base import Credit, as_credit
+from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
+from tokengym.rewards.models.kinds import remedy_for
 from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, ask, is_scorer
 
 if TYPE_CHECKING:
@@ -169,11 +169,10 @@ class Reward:
         rewards = self.credit.assign(episodes, scores)
         self._check_rewards(episodes, scores, rewards)
         return [
-            replace(
-                episode,
-                score=float(scores.values[row]),
-                score_parts={name: float(part[row]) for name, part in scores.parts.items()},
-                token_rewards=rewards[row],
+            episode.paid(
+                float(scores.values[row]),
+                {name: float(part[row]) for name, part in scores.parts.items()},
+                rewards[row],
             )
             for row, episode in enumerate(episodes)
         ]
@@ -187,10 +186,11 @@ class Reward:
                 "Scores(values=one number per episode)"
             )
         scores.check(episodes, name)
-        if self.credit.probes:
-            probe = Probe(self.scorer, self.tokenizer, self.continuations)
-            scores = self.credit.attribute(probe, episodes, scores)
-            scores.check(episodes, self.credit_name)
+        probe = Probe(self.scorer, self.tokenizer, self.continuations)
+        attributed = self.credit.attribute(probe, episodes, scores)
+        if attributed is not scores:
+            attributed.check(episodes, self.credit_name)
+            scores = attributed
         wanted = self.credit.attribution
         if wanted is not None and scores.attributions is None:
             raise CreditError(

@@ -7,6 +7,7 @@ say what the code does not. The repository's address, once known, is written whe
 """
 
 import argparse
+import csv
 import inspect
 import re
 import sys
@@ -26,6 +27,9 @@ from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGeneratio
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env
+from tokengym.scripts.build_episodes import DRAWN
+from tokengym.scripts.build_episodes import RULES as PICTURED
+from tokengym.scripts.build_episodes import file_of as picture_of
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import Option, options_of
 from tokengym.version import REPOSITORY
@@ -73,6 +77,12 @@ _ADDRESSED = {
 }
 """Files of the root that name the repository: what the line stands before, and the line."""
 _LISTINGS = ".github/listings.md"
+_PUBLISHED = {
+    "learner/best_of_n.csv": ("MovieReview",),
+    "overoptimisation/best_of_n.csv": ("Dialogue", "Summarize"),
+    "learner/tasks.csv": ("Detox", "Oracle", "QuestionAnswer"),
+}
+"""Published data of tasks without training, and the tasks that are taken from each."""
 _EXAMPLE = """```python
 import gymnasium
 import tokengym
@@ -119,13 +129,13 @@ def page() -> str:
     parts = {name: _markdown(text) for name, text in class_sections(TokenGenerationEnv).items()}
     parts["Rewards"] += f"\n\n{_DELIVERY}"
     rows = [
-        [f"[{task.name}](#{task.name.lower()})", f"`{task.id}`", f"`{task.reward!r}`", task.summary]
-        for task in tasks
+        [_thumbnail(task), f"`{task.id}`", f"`{task.reward!r}`", task.summary] for task in tasks
     ]
     blocks = [
         _NOTICE,
         "# Environments",
-        "Every task is the same Markov decision process over its own prompts, models and score.",
+        "Every task is the same Markov decision process with its own prompts, models and score. "
+        "Each has a page; this one describes what they share.",
         _table(["task", "id", "default reward", "what it asks"], rows),
         parts["Description"],
         *(f"## {name}\n\n{parts[name]}" for name in _SECTIONS),
@@ -136,9 +146,56 @@ def page() -> str:
         "## Methods\n\nOf `env.unwrapped`, beside Gymnasium's own:",
         _table(["method", "what it does"], list(_methods(TokenGenerationEnv))),
         f"## Example\n\n{_EXAMPLE.format(id='tokengym/MovieReview-v0')}",
-        *(section(task) for task in tasks),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def task_page(task: Task) -> str:
+    """Return the page of one task, markdown."""
+    blocks = [_NOTICE, f"# {task.name}"]
+    if picture_of(task.name).is_file():
+        blocks += [
+            f"![An episode of {task.name}](../images/episodes/{task.name.lower()}.svg)",
+            f"*The best of {DRAWN} responses of the bundled policy, written token by token. Then "
+            "its score is known, and each token is coloured by its credit under "
+            f"`{PICTURED[task.name]}`.*",
+        ]
+    blocks.append(section(task))
+    if facts := list(known_facts(task)):
+        blocks += ["## Known facts", _table(["", "score", "gold score"], facts)]
+    if task.reward is not None:
+        blocks.append(f"## Example\n\n{_EXAMPLE.format(id=task.id)}")
+    blocks.append(
+        "Observations, actions, `info` and the arguments of all tasks: [environments](README.md)."
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _thumbnail(task: Task) -> str:
+    """Return a task's name, and its picture if it has one, as a link to its page."""
+    name = task.name.lower()
+    shown = f"{task.name}"
+    if picture_of(task.name).is_file():
+        shown += f'<br><img src="../images/episodes/{name}.svg" width="260" alt="an episode">'
+    return f"[{shown}]({name}.md)"
+
+
+def known_facts(task: Task) -> Iterator[tuple[str, str, str]]:
+    """Yield what the published data say of a task without training: level, score, gold score."""
+    for source, per_task in _PUBLISHED.items():
+        with (_ROOT / "docs" / "results" / source).open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("task", task.name) == task.name]
+        if task.name not in per_task:
+            continue
+        for n, name in (("1", "untrained policy"), ("16", "best of 16 responses, untrained")):
+            found = [row for row in rows if row.get("n", "1") == n and row.get("step", "0") == "0"]
+            if found:
+                score, gold = (
+                    f"{sum(float(row[column]) for row in found) / len(found):.2f}"
+                    for column in ("score", "gold_score")
+                )
+                yield f"[{name}](../results/{source.split('/')[0]}.md)", score, gold
+        return
 
 
 def command_line() -> str:
@@ -205,7 +262,6 @@ def section(task: Task) -> str:
     env: Any = gymnasium.make(task.id, reward=None).unwrapped
     class_parts = class_sections(task.env_class) if task.env_class is not TokenGenerationEnv else {}
     blocks = [
-        f"## {task.name}",
         task.summary,
         _table(["", ""], list(_overview(task, env))),
         _markdown(task.description or class_parts.get("Description", "")),
@@ -397,6 +453,11 @@ def _plain(value: Any) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "environments/README.md": page,
+    **{
+        f"environments/{task.name.lower()}.md": partial(task_page, task)
+        for task in registered_tasks()
+        if task.id.startswith("tokengym/")
+    },
     "reference/command_line.md": command_line,
     "reference/metrics.md": metrics,
 }

@@ -17,7 +17,6 @@ import numpy as np
 from tokengym.agents import PPO, collect
 from tokengym.envs import Episode
 from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.envs.tasks import registered_tasks
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images" / "episodes"
 RULES = {
@@ -134,8 +133,8 @@ def picture(task: str) -> str:
     score = float(episode.score or 0.0)
     parts.append(
         f'<text class="name" x="{LEFT}" y="28">{task}</text>'
-        f'<text class="note {known}" x="{LEFT}" y="{height - 16}">score {score:.2f}, divided '
-        f"among the tokens by {rule}: blue is paid, orange is blamed</text>"
+        f'<text class="note {known}" x="{LEFT}" y="{height - 16}">score {score:.2f}, credit by '
+        f"{rule}: blue is paid, orange is blamed</text>"
     )
     return "\n".join(
         [
@@ -155,9 +154,7 @@ def main() -> None:
     """Draw the pictures of the tasks that are named, or of all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("tasks", nargs="*", help="tasks (default: all)")
-    for task in parser.parse_args().tasks or [
-        t.name for t in registered_tasks() if t.name in RULES
-    ]:
+    for task in parser.parse_args().tasks or RULES:
         FOLDER.mkdir(parents=True, exist_ok=True)
         file_of(task).write_text(picture(task), encoding="utf-8")
         print(file_of(task))

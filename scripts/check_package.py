@@ -1,13 +1,16 @@
-"""Build sdist and wheel, look into them, and try the wheel as a newcomer would.
+"""Build the distributions, look into them, and try the wheels as a newcomer would.
 
 python scripts/check_package.py [--out build/package]
 
-The wheel is installed into an empty virtual environment, where the README's first example and
-a short comparison run outside of the checkout. Prints the seconds of each step.
+The suite's wheel is installed alone into an empty virtual environment, where the README's first
+example, a short comparison and the suite's tests run outside of the checkout: all of `SUITE` but
+the files that name something of the laboratory. Then the laboratory's wheel joins it, and a
+response of its Oracle is scored. Prints the seconds of each step.
 """
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,7 +20,25 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LABORATORY = ("tests", "docs", "studies", "benchmarks", "lab/makers/bundles", "lab/makers/corpora")
+LABORATORY = ("tests", "docs", "studies", "benchmarks", "lab")
+SUITE = [
+    f"tests/{name}"
+    for name in (
+        "base",
+        "envs",
+        "rewards",
+        "evaluation/measure",
+        "evaluation/statistics",
+        "agents/losses",
+    )
+]
+"""Tests of the suite that its wheel must pass alone."""
+ORACLE = """
+import gymnasium as gym, tokengym
+env = gym.make("tokengym/Oracle-v0", reward="scar")
+env.reset(seed=0)
+while not env.step(env.unwrapped.tokenizer.eos_token_id)[2]: pass
+"""
 
 
 def main() -> None:
@@ -30,8 +51,11 @@ def main() -> None:
         venv.create(folder, with_pip=True, clear=True)
     step("tools", tools, "-m", "pip", "install", "--quiet", "build", "twine")
     step("build", tools, "-m", "build", "--outdir", str(out / "dist"), str(ROOT))
-    (wheel,) = (out / "dist").glob("*.whl")
-    (sdist,) = (out / "dist").glob("*.tar.gz")
+    build_lab = ("-m", "build", "--outdir", str(out / "dist"), str(ROOT / "lab"))
+    step("build the laboratory", tools, *build_lab)
+    (wheel,) = (out / "dist").glob("tokengym-*.whl")
+    (sdist,) = (out / "dist").glob("tokengym-*.tar.gz")
+    (lab,) = (out / "dist").glob("tokengym_lab-*.whl")
     step("twine check", tools, "-m", "twine", "check", "--strict", str(wheel), str(sdist))
     check_contents(wheel, sdist)
     pins = ("--constraint", str(ROOT / "constraints.txt"))
@@ -41,6 +65,13 @@ def main() -> None:
     comparison = ("compare", "--steps", "2", "--seeds", "1", "--out", str(out / "comparison"))
     curve = step("a learning curve", empty, "-m", "tokengym.scripts.cli", *comparison)
     print(f"from pip install to a learning curve: {install + curve:.0f} s")
+    step("test tools", empty, "-m", "pip", "install", "--quiet", *pins, "pytest", "hypothesis")
+    copy = empty / "tests"  # beside no folder that could be taken for the package
+    shutil.copytree(ROOT / "tests", copy)
+    tests = (*SUITE, "--import-mode=importlib", "-q", "-rs")
+    step("the suite's tests", empty, "-m", "pytest", *tests)
+    step("install the laboratory", empty, "-m", "pip", "install", "--quiet", *pins, str(lab))
+    step("a task and a rule of the laboratory", empty, "-c", ORACLE)
 
 
 def step(name: str, environment: Path, *arguments: str) -> float:

@@ -434,8 +434,8 @@ def compare_once(word: str) -> None:
 
     The page that is then rendered shows a reward's name as a text among others.
     """
-    from tokengym.evaluation.report import curves, results
-    from tokengym.evaluation.runs import compare
+    from tokengym.evaluation.report import curves
+    from tokengym.evaluation.runs import compare, results
     from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.run import run_or_references
     from tokengym.scripts.cli import main

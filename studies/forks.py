@@ -26,6 +26,7 @@ from tokengym import ComparisonConfig
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.envs import Episode
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
 from tokengym.evaluation.report.figures import save_figure
@@ -33,7 +34,6 @@ from tokengym.evaluation.report.summary import SummarySettings, per_run, summari
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.runs.config import TaskSettings, missing_runs, run_folder, slug
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import Array, PairedDifference, holm, paired_difference
 from tokengym.lab.cards.page import AREA

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from tokengym.agents.learner import TrainingRun
+from tokengym.agents.contract import TrainingRun
 from tokengym.agents.losses.ranking import best_against_worst, best_of
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.policies import encoding_for, make_policy

@@ -1,9 +1,8 @@
 """Settings of learning from given data, declared once; importable without torch."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tokengym.agents.learner import Learner, register_learner
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs.settings import Overlong
@@ -186,24 +185,3 @@ class DPOSettings(SFTSettings):
 
     loss: PreferenceLoss = field(default=PreferenceLoss())
     """DPO's loss and its coefficients."""
-
-
-DPO_LEARNER = register_learner(
-    Learner(
-        name="dpo",
-        summary="direct preference optimisation on pairs, given or collected from the policy",
-        settings=DPOSettings,
-        train="tokengym.agents.offline.collecting:train_dpo",
-        steps_setting="num_train_epochs",
-        prompts_setting="num_prompts",
-    )
-)
-register_learner(
-    replace(
-        DPO_LEARNER,
-        name="sft",
-        summary="supervised fine-tuning on responses, given or the best of the policy's own",
-        settings=SFTSettings,
-        train="tokengym.agents.offline.collecting:train_sft",
-    )
-)

@@ -110,9 +110,8 @@ def check_group_settings(estimator: AdvantageEstimator, settings: PPOSettings) -
             f"advantage={estimator.name!r} needs group_size, the responses to each prompt; pass "
             "group_size=8, or take advantage='reinforce++', which has no group"
         )
-    defaults = PPOSettings()
     for name in GROUP_SETTINGS if settings.group_size is None else ():
-        if getattr(settings, name) != getattr(defaults, name):
+        if getattr(settings, name) != getattr(PPOSettings, name):  # the field's default
             raise SettingsError(f"{name} has no effect without group_size; pass both, or neither")
     if settings.std_floor and estimator.name != "grpo":
         raise SettingsError(

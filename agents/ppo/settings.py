@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from tokengym.agents.learner import Learner, register_learner
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
 from tokengym.base.settings import check_choice, check_count, check_number
 from tokengym.envs import SettingsError
@@ -184,16 +183,6 @@ class NLPOSettings(PPOSettings):
         check_number(self, "mask_top_p", above=0.0, most=1.0)
 
 
-PPO_LEARNER = register_learner(
-    Learner(
-        name="ppo",
-        summary="proximal policy optimisation from token rewards",
-        settings=PPOSettings,
-        algorithm="tokengym.agents.ppo.ppo:PPO",
-        check="tokengym.agents.ppo.advantages:check_settings",
-        uses_credit=True,
-    )
-)
 CRITIC_SETTINGS = ("gae_lambda", "value_network", "vf_coef", "clip_range_vf", "n_value_warmup")
 """Settings of `PPOSettings` that have no effect without a critic."""
 EARLIER_DEFAULTS: dict[str, Any] = {
@@ -217,23 +206,3 @@ CRITIC_FREE = {
     "loo": "the reward to go minus that of the prompt's other responses at the same token",
 }
 """Advantage estimators that are learners by name, with a line about each."""
-for _name, _summary in CRITIC_FREE.items():
-    register_learner(
-        replace(
-            PPO_LEARNER,
-            name=_name,
-            summary=f"policy gradient without a critic: {_summary}",
-            fixed={"advantage": _name},
-            idle=CRITIC_SETTINGS,
-            defaults={"group_size": 8} if "prompt" in _summary else {},
-        )
-    )
-register_learner(
-    replace(
-        PPO_LEARNER,
-        name="nlpo",
-        summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
-        settings=NLPOSettings,
-        algorithm="tokengym.agents.ppo.nlpo:NLPO",
-    )
-)

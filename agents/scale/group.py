@@ -28,7 +28,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ProcessError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
@@ -211,7 +210,7 @@ class Group(Processes):
         """See `Processes.total`."""
         return rows * self.count
 
-    def prepare(self, agent: EpisodicAlgorithm) -> None:
+    def prepare(self, agent: Any) -> None:
         """See `Processes.prepare`.
 
         Raises:
@@ -228,7 +227,7 @@ class Group(Processes):
             for tensor in agent.policy.parameters():
                 distributed.broadcast(tensor.detach(), 0)
 
-    def join_rounds(self, agent: EpisodicAlgorithm, played: Round, num_tokens: int) -> Round:
+    def join_rounds(self, agent: Any, played: Round, num_tokens: int) -> Round:
         """See `Processes.join_rounds`."""
         buffer, generator = agent.ep_info_buffer, agent.policy.generator
         assert buffer is not None
@@ -289,7 +288,7 @@ class Group(Processes):
             for wait in waits:
                 wait.wait()
 
-    def end_learning(self, agent: EpisodicAlgorithm) -> None:
+    def end_learning(self, agent: Any) -> None:
         """See `Processes.end_learning`."""
         if agent._round_start is None:
             agent._round_start = agent.present_state()
@@ -314,7 +313,7 @@ class ShardedGroup(Group):
     saves_together = True
     shards: Shards
 
-    def prepare(self, agent: EpisodicAlgorithm) -> None:
+    def prepare(self, agent: Any) -> None:
         """See `Processes.prepare`.
 
         Raises:
@@ -380,7 +379,7 @@ class ShardedGroup(Group):
 
 
 def join(device: torch.device | str) -> Processes:
-    """Return this process among those launched; see `tokengym.agents.processes.join`."""
+    """Return this process among those launched; see `tokengym.agents.launched.join`."""
     if not distributed.is_initialized():
         _check_launch(chosen := select_device(device))
         is_cpu = chosen.type == "cpu"

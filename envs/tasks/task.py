@@ -153,6 +153,16 @@ def find_task(name: str) -> Task:
     return TASKS.find(name)
 
 
+def task_name_of(env_id: str) -> str:
+    """Return the task's name in an environment's id.
+
+    Example:
+        >>> task_name_of("tokengym/MovieReview-v0")
+        'MovieReview'
+    """
+    return LATEST.sub("", env_id.rpartition("/")[2])
+
+
 def task_of(env_id: str) -> Task | None:
     """Return the task of an environment's id; None for other environments.
 
@@ -160,7 +170,7 @@ def task_of(env_id: str) -> Task | None:
         >>> task_of("tokengym/MovieReview-v0").name
         'MovieReview'
     """
-    name = LATEST.sub("", env_id.rpartition("/")[2])
+    name = task_name_of(env_id)
     return TASKS.find(name) if name in TASKS.names() else None
 
 

@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode, TokenGenerationVectorEnv, bundled
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.measures import text_metrics
 from tokengym.evaluation.measure.metrics import policy_metrics
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import scorer_kind

@@ -281,6 +281,8 @@ _BY_GOLD = {
 }
 """Entries that read otherwise where the gold score is what all runs are measured by."""
 
+BLOCK = 16
+"""Reference samples per prompt that are drawn with one seed."""
 Axis = Literal["step", "tokens"]
 AXES = {
     "step": "updates",

@@ -17,7 +17,7 @@ from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
 from tokengym.agents.offline.settings import Candidates
 from tokengym.base.files import read_hashed, write_hashed
 from tokengym.base.registry import imported
-from tokengym.evaluation.runs.defaults import BLOCK
+from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.evaluation.statistics import Array, optimum_bound
 
 if TYPE_CHECKING:

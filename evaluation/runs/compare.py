@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.files import LOCK, locked, read_hashed, write_hashed
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
-from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
     REFERENCE,
     SETTINGS_FILE,
@@ -23,10 +23,10 @@ from tokengym.evaluation.runs.config import (
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.launchers import Launch, Launcher, do_apart, find_launcher
 from tokengym.evaluation.runs.progress import Board, Run
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
+from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import lacks_references
 from tokengym.evaluation.runs.user_code import CODE, keep_code
 

@@ -27,6 +27,7 @@ from tokengym.base.user_code import check_module, check_saved, shown_word
 from tokengym.base.words import Word, split_file_word
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
     CREDIT_SETTINGS,
     EvaluationSettings,
@@ -35,7 +36,6 @@ from tokengym.evaluation.runs.defaults import (
     task_name,
     training_settings,
 )
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.user_code import changed_files, code_hashes
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import RewardChoice

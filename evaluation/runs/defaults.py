@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,6 +15,7 @@ from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.settings import changed, check_choice, check_count, from_plain, leaves, names_of
 from tokengym.base.words import split_file_word
 from tokengym.envs.tasks import Task, task_of
+from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class TrainingSettings(ModelSettings):
                 check_choice(self, "normalize", (*NORMALIZATIONS, "off"))
             parse_normalization(self.normalize)
         check_choice(self, "fixed_length", (True, False))
-        learner = find_learner(self.agent)
+        learner = self.declaration
         if self.learner is None:
             object.__setattr__(self, "learner", learner.default_settings())
         if type(self.learner) is not learner.settings:
@@ -155,7 +157,7 @@ class TrainingSettings(ModelSettings):
                 "leave dtype out"
             )
 
-    @property
+    @cached_property
     def declaration(self) -> Learner:
         """The learner's declaration."""
         return find_learner(self.agent)
@@ -188,10 +190,6 @@ class TrainingSettings(ModelSettings):
 
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
 """Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
-
-
-BLOCK = 16
-"""Reference samples per prompt that are drawn with one seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,20 +311,20 @@ def training_settings(
         ValueError: if a value is out of range.
         TypeError: if there is no setting of a name.
     """
-    uses_credit = find_learner(agent).uses_credit
-    of_runs = set(names_of(TrainingSettings)) - (set() if uses_credit else CREDIT_SETTINGS)
+    learner = find_learner(agent)
+    of_runs = set(names_of(TrainingSettings))
+    if not learner.uses_credit:
+        of_runs -= CREDIT_SETTINGS
     task = task_of(env_id)
     defaults = {**({} if task is None else task.training), **(usual or {})}
-    has = of_runs | {leaf.path[-1] for leaf in leaves(find_learner(agent).default_settings())}
-    has -= set(find_learner(agent).fixed)
-    wanted = has if uses_credit else of_runs
+    own = {leaf.path[-1] for leaf in leaves(learner.default_settings())}
+    wanted = (of_runs | own) - set(learner.fixed) if learner.uses_credit else of_runs
     known = {name: value for name, value in defaults.items() if name in wanted}
     known |= {name: value for name, value in changes.items() if value is not None}
     return TrainingSettings(
         agent=agent,
         learner=changed(
-            find_learner(agent).default_settings(),
-            **{k: v for k, v in known.items() if k not in of_runs},
+            learner.default_settings(), **{k: v for k, v in known.items() if k not in of_runs}
         ),
         **{name: value for name, value in known.items() if name in of_runs},
     )

@@ -36,7 +36,7 @@ from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
-    from tokengym.agents.learner import SavedAgent
+    from tokengym.agents.contract import SavedAgent
     from tokengym.evaluation.measure.evaluate import Evaluation
 
 FORMAT = 1

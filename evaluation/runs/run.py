@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.agents.contract import Agent
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.learner import LEARNERS, Agent
+from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.base.files import file_hash, locked, previous_folder, read_json, write_hashed
 from tokengym.base.text import printable
 from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.runs.config import (
     NO_NUMBERS,
@@ -31,7 +33,6 @@ from tokengym.evaluation.runs.config import (
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.record import (
     RunRecord,
     UnfinishedRun,
@@ -122,7 +123,8 @@ def join_run(training: TrainingSettings) -> "Processes":
     Raises:
         SettingsError: if the learner, or the number of its rows, cannot be shared out.
     """
-    from tokengym.agents.processes import join, launched
+    from tokengym.agents.launched import join
+    from tokengym.agents.processes import launched
 
     if launched() > 1 and not training.declaration.uses_credit:
         raise SettingsError(

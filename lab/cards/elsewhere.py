@@ -12,9 +12,9 @@ from tokengym.base.bundle import find_bundle
 from tokengym.base.models import MODELS
 from tokengym.base.pretrained import from_pretrained
 from tokengym.envs.tasks.task import task_of
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import task_reward
 from tokengym.evaluation.runs.defaults import usual_env
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks
 from tokengym.rewards import check_reward
 from tokengym.rewards.credits import Credit

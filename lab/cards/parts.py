@@ -21,6 +21,7 @@ from tokengym.agents.decoding.gpt2 import GPT2Stream
 from tokengym.base.device import auto_device
 from tokengym.base.errors import SettingsError, TokenizerError
 from tokengym.base.files import read_json
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
 from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.summary import SummarySettings, summarize
@@ -33,7 +34,6 @@ from tokengym.evaluation.runs.defaults import (
     bundle_settings,
     training_settings,
 )
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.lab.envs.oracle.env import PROMPT
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.lab.gradients.exact import response_probs

@@ -202,7 +202,7 @@ def _bundled_policy(env: str) -> Path:
     """Return the folder of an environment's bundled language model."""
     import gymnasium as gym
 
-    from tokengym.evaluation.runs.environments import resolve_env
+    from tokengym.evaluation.measure.environments import resolve_env
 
     with gym.make(resolve_env(env), reward=None) as made:
         bundle = made.get_wrapper_attr("bundle")

@@ -21,9 +21,9 @@ from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.base.settings import check_count, check_number
 from tokengym.envs import Episode, PromptSet
 from tokengym.envs.tasks.task import COLUMNS
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import ModelSettings, training_settings
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.lab.constitution.critics import (
     DEFAULT_PRINCIPLES,
     Critic,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents.learner import TrainingRun
+from tokengym.agents.contract import TrainingRun
 from tokengym.agents.losses.ranking import best_of, best_of_n_kl_bound
 from tokengym.agents.offline.collecting import ResponseCollector
 from tokengym.agents.offline.policies import Model, make_policy

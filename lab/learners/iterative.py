@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from tokengym.agents.contract import TrainingRun
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.learner import TrainingRun
 from tokengym.agents.losses.ranking import best_of
 from tokengym.agents.offline.collecting import (
     Group,

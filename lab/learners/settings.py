@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.offline.settings import TINY, Candidates, PreferenceLoss, Sampling, Tuning
+from tokengym.agents.offline.settings import TINY, PreferenceLoss, Sampling, Tuning
 from tokengym.base.settings import check_choice, check_count, check_number
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
@@ -99,34 +98,3 @@ class RAFTRun(IterativeRun):
     learner: RAFTSettings = RAFTSettings(
         prompts_per_iteration=512, sampling=Sampling(temperatures=(1.0,)), tuning=TINY
     )
-
-
-ONLINE_DPO_LEARNER = register_learner(
-    Learner(
-        name="online-dpo",
-        summary="DPO on pairs of the policy's own responses, drawn anew in each iteration",
-        settings=OnlineDPORun,
-        train="tokengym.lab.learners.iterative:train_online_dpo",
-        steps_setting="iterations",
-        prompts_setting="prompts_per_iteration",
-    )
-)
-register_learner(
-    replace(
-        ONLINE_DPO_LEARNER,
-        name="raft",
-        summary="fine-tuning on the best of the policy's own responses, in iterations",
-        settings=RAFTRun,
-        train="tokengym.lab.learners.iterative:train_raft",
-    )
-)
-register_learner(
-    Learner(
-        name="best-of-n",
-        summary="the best of n responses by the scorer; nothing is trained",
-        settings=Candidates,
-        train="tokengym.lab.learners.best_of_n:train",
-        steps_setting="n",
-        takes_budget=False,
-    )
-)

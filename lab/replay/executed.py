@@ -13,7 +13,7 @@ from tokengym.lab.replay.agreement import (
     executed_worth,
     split_half_ceiling,
 )
-from tokengym.rewards.attribution.probe import Probe
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.maths.shares import split_by_lengths
 
 DEFAULT_K = 32

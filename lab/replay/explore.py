@@ -16,8 +16,8 @@ from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.envs import Episode, PromptError, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import token_texts
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.agreement import forked_worth
 from tokengym.lab.replay.replay import Replay, replay

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from tokengym.base.words import split_file_word
 from tokengym.envs.tasks.task import registered_tasks
-from tokengym.evaluation.runs.environments import resolve_env
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.run import load_agent
 from tokengym.evaluation.runs.saved import known_task
 from tokengym.lab.replay.explore import (

@@ -22,16 +22,16 @@ from tokengym.envs import (
 )
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.envs.tasks.task import task_of
+from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
-from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.replay.agreement import Agreement, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import Reward, RewardError, gold_scorer
-from tokengym.rewards.attribution.probe import Probe
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.registry import scorer_kind
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.abc import ABC
 from tokengym.rewards.credits.base import Source, register_credit
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import last_written_row, received_attention
 from tokengym.rewards.scorers.base import Scores

@@ -9,8 +9,8 @@ from typing_extensions import Self
 
 from tokengym.base.settings import check_number
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Cut, SegmentedCredit, Source, register_credit
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths
 from tokengym.rewards.scorers.base import Scores

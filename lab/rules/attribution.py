@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from tokengym.base.settings import check_choice
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
     Cut,
     FloatArray,
@@ -16,6 +15,7 @@ from tokengym.rewards.credits.base import (
     check_beta,
     register_credit,
 )
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths, spread_signed
 from tokengym.rewards.scorers.base import Scores

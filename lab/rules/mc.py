@@ -6,12 +6,12 @@ import numpy as np
 
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
     Cut,
     SegmentedCredit,
     register_credit,
 )
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths
 from tokengym.rewards.scorers.base import Scores

@@ -13,8 +13,8 @@ from typing_extensions import Self
 from tokengym.base.settings import check_choice, check_number
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Cut, FloatArray, SegmentedCredit, register_credit
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import (
     StepForm,

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from tokengym.base.settings import check_count, check_number
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
     Cut,
     SegmentedCredit,
     check_beta,
     register_credit,
 )
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import (
     coalitions_of,

@@ -27,7 +27,7 @@ from tokengym.rewards.models.loading import (
     positions,
     vocabulary_size,
 )
-from tokengym.rewards.scorers.scores import Shared
+from tokengym.rewards.models.scores import Shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tokengym.rewards.attribution import last_row
 from tokengym.rewards.attribution.deeplift import deeplift as lifted
-from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.classifier import Classifier, EncoderClassifier, Inputs
 
@@ -33,6 +32,22 @@ class Reading(NamedTuple):
     """(batch,) by how much the attributions of a response miss what they should sum to."""
 
 
+Read = Callable[[Classifier, Inputs], Reading]
+READINGS: dict[str | None, Read] = {}
+"""Function of each kind of attribution in `kinds`; None: none."""
+
+
+def register_reading(kind: str | None) -> Callable[[Read], Read]:
+    """Make a function the reading of a kind of attribution: a decorator."""
+
+    def decorate(read: Read) -> Read:
+        READINGS[kind] = read
+        return read
+
+    return decorate
+
+
+@register_reading(None)
 def plain(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return the logits alone."""
     with torch.no_grad():
@@ -40,6 +55,7 @@ def plain(classifier: Classifier, inputs: Inputs) -> Reading:
         return Reading(classifier.end_logits(hidden, inputs.ends))
 
 
+@register_reading("attention")
 def attention(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return the last layer's attention of the last token, averaged over heads: ABC's weights.
 
@@ -55,6 +71,7 @@ def attention(classifier: Classifier, inputs: Inputs) -> Reading:
     return Reading(logits, _seen(classifier, recorder.row))
 
 
+@register_reading("signed-attention")
 def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return attention times the direction of each value vector on the score, to first order.
 
@@ -71,6 +88,7 @@ def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
         return Reading(logits.detach(), recorder.contributions(gradient))
 
 
+@register_reading("prefix")
 def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return by how much each token moved the score: the differences of all positions' scores.
 
@@ -88,6 +106,7 @@ def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
     return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
 
 
+@register_reading("gradient")
 def gradient(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return embedding times gradient of the score, summed over the width."""
     embeddings = _embed(classifier, inputs)
@@ -95,6 +114,7 @@ def gradient(classifier: Classifier, inputs: Inputs) -> Reading:
     return Reading(logits, (embeddings * slopes).sum(dim=-1))
 
 
+@register_reading("integrated-gradients")
 def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return gradients times embeddings along the line from a blank response to the given one.
 
@@ -118,6 +138,7 @@ def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
     return Reading(logits, attributions, changed - attributions.sum(dim=1))
 
 
+@register_reading("deeplift")
 def deeplift(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return DeepLIFT's shares of the change of score from a blank response; see that module.
 
@@ -165,13 +186,6 @@ def _blank_embedding(classifier: Classifier) -> Tensor:
     if eos is None or not weight[eos].any():  # padding, and so 0 again
         return weight.mean(dim=0)
     return weight[eos]
-
-
-READINGS: dict[str | None, Callable[[Classifier, Inputs], Reading]] = {
-    None: plain,
-    **{kind: globals()[kind.replace("-", "_")] for kind in REWARD_MODEL_KINDS},
-}
-"""The function of each kind of attribution in `kinds`, which has the kind's name; None: none."""
 
 
 @lru_cache(maxsize=4)

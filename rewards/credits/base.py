@@ -13,7 +13,6 @@ from typing_extensions import Self
 from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.kinds import ScorerKind
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import (
     complete,
@@ -22,13 +21,14 @@ from tokengym.rewards.maths.shares import (
     split_before_largest,
     split_evenly,
 )
+from tokengym.rewards.models.kinds import ScorerKind
 from tokengym.rewards.scorers.base import Scores, adopt_abilities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.rewards.attribution.policy_reader import PolicyReader
-    from tokengym.rewards.attribution.probe import Probe
+    from tokengym.rewards.credits.probe import Probe
 
 FloatArray = NDArray[np.float32]
 Source = Union[str, Path, "PolicyReader"]
@@ -137,12 +137,6 @@ class Credit:
         if not isinstance(self.reference, PolicyReader):
             self.reference = PolicyReader.from_pretrained(self.reference)
         return self.reference
-
-    @property
-    def probes(self) -> bool:
-        """Whether the rule scores other texts, in an `attribute` of its own."""
-        # `_Adapted` keeps another's method among its own attributes.
-        return vars(self).get("attribute", type(self).attribute) is not Credit.attribute
 
     def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with attributions that the rule finds by scoring other texts.

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
     Cut,
     SegmentedCredit,
     check_beta,
     register_credit,
 )
+from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.scorers.base import Scores
 

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.models.loading import PaddedBatch
 
 if TYPE_CHECKING:

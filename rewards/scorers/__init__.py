@@ -1,6 +1,10 @@
 """Scorers, one file per scorer; each registers there under the name that users write."""
 
+from pathlib import Path
+
+from tokengym.base.plugins import missing_laboratory
 from tokengym.base.words import Word, name_of
+from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import SCORERS, Scorer, as_scorer
 
 
@@ -19,7 +23,11 @@ def find_scorer(text: str | Word) -> Scorer | None:
         The scorer; None where the text is no such name (it may be a folder's, or a hub's).
 
     Raises:
-        RewardError: if an option is unknown, or the file has no such object.
+        RewardError: if an option is unknown, the file has no such object, or the scorer is the
+            laboratory's, which is not installed.
     """
     known = SCORERS.knows(name_of(text) if isinstance(text, str) else text)
+    name = name_of(text) if isinstance(text, str) else text.name
+    if not known and (missing := missing_laboratory("scorers", name)) and not Path(name).exists():
+        raise ScorerError(f"scorer {missing}")
     return as_scorer(SCORERS.make(text)) if known else None

@@ -14,13 +14,13 @@ from typing_extensions import Self
 
 from tokengym.base.registry import Registry
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
-from tokengym.rewards.scorers.scores import AnyScorer as AnyScorer
-from tokengym.rewards.scorers.scores import Scores as Scores
-from tokengym.rewards.scorers.scores import Shared as Shared
-from tokengym.rewards.scorers.scores import SupportsScore as SupportsScore
+from tokengym.rewards.models.kinds import SIGNED_KINDS
+from tokengym.rewards.models.scores import AnyScorer as AnyScorer
+from tokengym.rewards.models.scores import Scores as Scores
+from tokengym.rewards.models.scores import Shared as Shared
+from tokengym.rewards.models.scores import SupportsScore as SupportsScore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,8 +13,8 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
+from tokengym.rewards.models.scores import AnyScorer, FloatArray, Scores
 from tokengym.rewards.scorers.base import ScorerWrapper, ask
-from tokengym.rewards.scorers.scores import AnyScorer, FloatArray, Scores
 
 _EPSILON = 1e-8
 NORMALIZATIONS: Registry[tuple[str, ...]] = Registry("normalize", error=RewardError)

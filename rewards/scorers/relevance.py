@@ -14,9 +14,9 @@ from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
-from tokengym.rewards.attribution.kinds import ENCODER_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
+from tokengym.rewards.models.kinds import ENCODER_KINDS
 from tokengym.rewards.models.loading import (
     check_vocabularies,
     evaluating,

@@ -14,10 +14,10 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution import readings
 from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
-from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.classifier import EncoderClassifier, Labels, has_heads, read_classifier
+from tokengym.rewards.models.kinds import SIGNED_KINDS
 from tokengym.rewards.models.loading import (
     PaddingSide,
     check_vocabularies,

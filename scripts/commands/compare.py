@@ -80,10 +80,10 @@ def compare(
     """
     from rich.console import Console
 
+    from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.defaults import default_rewards, task_name, usual_env
-    from tokengym.evaluation.runs.environments import resolve_env
     from tokengym.scripts.commands.show import show_summary
 
     if agents and agent != "ppo":

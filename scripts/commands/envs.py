@@ -23,8 +23,8 @@ def envs(
     from rich.text import Text
 
     from tokengym.envs import TokenGenerationEnv
+    from tokengym.evaluation.measure.environments import env_ids, resolve_env
     from tokengym.evaluation.runs.defaults import default_rewards, training_settings
-    from tokengym.evaluation.runs.environments import env_ids, resolve_env
     from tokengym.rewards import registered_rewards
 
     console = Console()

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def evaluation_settings() -> dict[str, Any]:
     """Return the default settings of an evaluation."""
-    from tokengym.evaluation.runs.defaults import BLOCK, ReferenceSettings
+    from tokengym.evaluation.measure.measures import BLOCK
+    from tokengym.evaluation.runs.defaults import ReferenceSettings
 
     return {**task_settings(), "references": ReferenceSettings(reference_samples=BLOCK)}
 
@@ -156,7 +157,8 @@ def _player(
     trust_code: bool,
 ) -> Any:
     """Return the saved agent, one of the user's own that is played as it is made, or the start."""
-    from tokengym.agents.learner import LEARNERS, own_player
+    from tokengym.agents.contract import own_player
+    from tokengym.agents.learner import LEARNERS
     from tokengym.evaluation.runs.run import load_agent
 
     if agent is not None:

@@ -59,7 +59,7 @@ def report(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.report.results import merge_comparisons, report_curves
+    from tokengym.evaluation.runs.results import merge_comparisons, report_curves
     from tokengym.scripts.commands.show import say, show_summary
 
     if bool(runs) == bool(curves):

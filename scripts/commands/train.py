@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a run: those of the task and of the learner."""
+    from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.config import TaskSettings
     from tokengym.evaluation.runs.defaults import (
         BLOCK,
@@ -24,7 +25,6 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
         training_settings,
         usual_env,
     )
-    from tokengym.evaluation.runs.environments import resolve_env
 
     bundled = bundle_settings(bundle, "training")
     training = training_settings(resolve_env(env or usual_env(bundle)), agent, usual=bundled)

@@ -145,7 +145,7 @@ def test_train_writes_one_folder_and_prints_once(one: Path, two: Path) -> None:
 FAILING = """
 import sys
 from tokengym.agents.errors import ProcessError
-from tokengym.agents.processes import join
+from tokengym.agents.launched import join
 
 processes = join("cpu")
 if processes.number == 1:

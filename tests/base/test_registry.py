@@ -15,8 +15,8 @@ from tokengym.base.words import Word
 from tokengym.envs import SettingsError
 from tokengym.envs.tasks import TASKS
 from tokengym.evaluation.measure.measures import MEASURES
-from tokengym.rewards.attribution.kinds import KINDS
 from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.models.kinds import KINDS
 from tokengym.rewards.scorers.base import SCORERS
 
 ALL = (TASKS, REWARDS, SCORERS, LEARNERS, ADVANTAGES, WEIGHTS, KINDS, MEASURES)

@@ -13,7 +13,7 @@ from tests.campaign.hostile import hostile_text
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode
-from tokengym.envs.prompts.reasoning import ARITHMETIC, ITS_OWN, LITERALS, generated_prompts
+from tokengym.lab.envs.reasoning import ARITHMETIC, ITS_OWN, LITERALS, generated_prompts
 from tokengym.rewards.scorers import find_scorer
 
 DATASETS = sorted({*LITERALS, *ARITHMETIC, *ITS_OWN, "spell_backward", "gcd", "chain_sum"})

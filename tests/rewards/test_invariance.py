@@ -252,6 +252,7 @@ def test_every_scorer_is_tested_here(tokenizer):
     public = {
         kind
         for kind in below(Scorer) - {Scorer, ScorerWrapper}
-        if kind.__module__.startswith("tokengym.rewards.") and not kind.__name__.startswith("_")
+        if kind.__module__.startswith(("tokengym.rewards.", "tokengym.lab."))
+        and not kind.__name__.startswith("_")
     }
     assert public - tested == LEARNS | COMPARES | READS_ENGLISH | READS_ITEMS

@@ -18,12 +18,16 @@ from tokengym.scripts.build_docs import (
     class_sections,
     command_line,
     field_texts,
+    known_facts,
     main,
     metrics,
     page,
     section,
     sections,
+    task_page,
 )
+from tokengym.scripts.build_episodes import RULES as EPISODES
+from tokengym.scripts.build_episodes import file_of
 from tokengym.scripts.build_hero import RULES, picture, rows
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import call
@@ -105,8 +109,8 @@ def test_the_page_has_all_that_gymnasiums_have():
     assert headings == [
         *("Observation Space", "Action Space", "Rewards", "Starting State", "Episode End"),
         *("Information", "Arguments", "Methods", "Example"),
-        *(task.name for task in TASKS),
     ]
+    assert all(f"({task.name.lower()}.md)" in text for task in TASKS)
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, flags=re.MULTILINE))
     for name in ("reward", "scorer", "max_new_tokens", "horizon", "num_envs", "autoreset_mode"):
         assert name in rows
@@ -116,7 +120,7 @@ def test_the_page_has_all_that_gymnasiums_have():
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_a_task_has_its_table(task: Task):
     text, whole = section(task), page()
-    assert text in whole
+    assert text in task_page(task)
     env = gymnasium.make(task.id, reward=None)
     assert f"| Action space | `{env.action_space}` |" in text
     assert f"| Observation space | `{env.observation_space}` |" in text
@@ -127,9 +131,26 @@ def test_a_task_has_its_table(task: Task):
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_example_runs(task: Task, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", page(), flags=re.DOTALL)
+    text = page() if task.reward is None else task_page(task)
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(example.replace("tokengym/MovieReview-v0", task.id), {})
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", EPISODES)
+def test_the_picture_of_an_episode_is_small_and_moves(task: str):
+    text = file_of(task).read_text(encoding="utf-8")
+    assert len(text.encode()) < 200_000
+    ElementTree.fromstring(text)
+    assert "@keyframes t0 " in text
+    assert "prefers-reduced-motion" in text
+    assert f"by {EPISODES[task]}: blue is paid" in text
+
+
+def test_known_facts_are_the_published_ones():
+    facts = {task.name: list(known_facts(task)) for task in TASKS}
+    assert [row[1:] for row in facts["MovieReview"]] == [("0.09", "0.01"), ("3.05", "0.72")]
+    assert len(facts["Summarize"]) == 2
 
 
 def test_every_argument_of_make_is_on_the_page():

@@ -25,14 +25,6 @@ FLOORS = ["base", "envs", "rewards", "agents", "evaluation", "scripts", "lab"]
 MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
 MAY_IMPORT["tokengym"] = {"base", "envs", "rewards"}
 CIRCLES = [
-    {
-        *("tokengym.agents.algorithm", "tokengym.agents.checkpoint", "tokengym.agents.learner"),
-        *("tokengym.agents.processes", "tokengym.agents.scale.group", "tokengym.agents.training"),
-        *(f"tokengym.agents.ppo.{name}" for name in ("advantages", "nlpo", "objective", "ppo")),
-        "tokengym.agents.ppo.settings",
-    },
-    {f"tokengym.agents.offline.{name}" for name in ("collecting", "dpo", "settings")},
-    {f"tokengym.lab.learners.{name}" for name in ("iterative", "settings")},
     {"tokengym.agents.decoding.cuda.static", "tokengym.agents.fused.blocks"},
     {
         *("tokengym.agents.decoding.gpt2", "tokengym.agents.decoding.llama"),
@@ -47,10 +39,6 @@ PAIRS = {
     ("agents/fused", "agents/policy"),
     ("agents/policy", "agents/rollouts"),
     ("agents/rollouts", "agents/sb3"),
-    ("evaluation/measure", "evaluation/runs"),
-    ("evaluation/report", "evaluation/runs"),
-    ("rewards/attribution", "rewards/models"),
-    ("rewards/attribution", "rewards/scorers"),
 }
 """Folders that still import one another: no pair may join."""
 FACE = ROOT / "tokengym" / "__init__.py"  # names what users import, for types, and loads it lazily

@@ -9,11 +9,11 @@ import pytest
 from tokengym.base.files import write_csv, write_hashed, write_json
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS, read_curves
-from tokengym.evaluation.report.results import merge_comparisons, rows_of, write_comparison
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.record import UnfinishedRun
+from tokengym.evaluation.runs.results import merge_comparisons, rows_of, write_comparison
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
-from tokengym.evaluation.report.results import known_optimum
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.results import known_optimum
 from tokengym.evaluation.statistics import area_under_curve, iqm
 from tokengym.scripts.commands.show import _figures
 

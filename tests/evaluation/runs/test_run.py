@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from tokengym.agents.contract import TrainingRun
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.learner import LEARNERS, Learner, TrainingRun
+from tokengym.agents.learner import LEARNERS, Learner
 from tokengym.agents.offline.settings import Sampling
 from tokengym.base.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig

@@ -8,10 +8,12 @@ from typing import Any
 import gymnasium
 
 from tokengym.base.errors import SettingsError
+from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.user_code import code_hash, running_user_code
 from tokengym.base.words import Word, split_file_word
 from tokengym.envs.tasks import Task, register_task
+from tokengym.envs.tasks.task import task_name_of
 
 FILES: Registry[Any] = Registry("env", from_files=True)
 """Takes apart and loads environments of files of the user's own; none is registered."""
@@ -44,8 +46,9 @@ def resolve_env(name: str) -> str:
 
 
 def env_ids() -> list[str]:
-    """Return the ids of tokengym's environments."""
-    return sorted(name for name in gymnasium.registry if name.startswith("tokengym/"))
+    """Return the ids of tokengym's environments, without those that are not installed."""
+    ids = sorted(name for name in gymnasium.registry if name.startswith("tokengym/"))
+    return [name for name in ids if not missing_laboratory("tasks", task_name_of(name))]
 
 
 def _version(env_id: str) -> int:

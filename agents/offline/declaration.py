@@ -1,0 +1,26 @@
+"""DPO and SFT as learners by name."""
+
+from dataclasses import replace
+
+from tokengym.agents.learner import Learner, register_learner
+from tokengym.agents.offline.settings import DPOSettings, SFTSettings
+
+DPO_LEARNER = register_learner(
+    Learner(
+        name="dpo",
+        summary="direct preference optimisation on pairs, given or collected from the policy",
+        settings=DPOSettings,
+        train="tokengym.agents.offline.collecting:train_dpo",
+        steps_setting="num_train_epochs",
+        prompts_setting="num_prompts",
+    )
+)
+register_learner(
+    replace(
+        DPO_LEARNER,
+        name="sft",
+        summary="supervised fine-tuning on responses, given or the best of the policy's own",
+        settings=SFTSettings,
+        train="tokengym.agents.offline.collecting:train_sft",
+    )
+)

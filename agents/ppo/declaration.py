@@ -1,0 +1,38 @@
+"""PPO, its relatives without a critic and NLPO as learners by name."""
+
+from dataclasses import replace
+
+from tokengym.agents.learner import Learner, register_learner
+from tokengym.agents.ppo.settings import CRITIC_FREE, CRITIC_SETTINGS, NLPOSettings, PPOSettings
+
+PPO_LEARNER = register_learner(
+    Learner(
+        name="ppo",
+        summary="proximal policy optimisation from token rewards",
+        settings=PPOSettings,
+        algorithm="tokengym.agents.ppo.ppo:PPO",
+        check="tokengym.agents.ppo.advantages:check_settings",
+        uses_credit=True,
+    )
+)
+
+for _name, _summary in CRITIC_FREE.items():
+    register_learner(
+        replace(
+            PPO_LEARNER,
+            name=_name,
+            summary=f"policy gradient without a critic: {_summary}",
+            fixed={"advantage": _name},
+            idle=CRITIC_SETTINGS,
+            defaults={"group_size": 8} if "prompt" in _summary else {},
+        )
+    )
+register_learner(
+    replace(
+        PPO_LEARNER,
+        name="nlpo",
+        summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
+        settings=NLPOSettings,
+        algorithm="tokengym.agents.ppo.nlpo:NLPO",
+    )
+)

@@ -1,0 +1,73 @@
+"""The suite without its laboratory: what it says where a name of the laboratory is asked for."""
+
+import subprocess
+import sys
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+import tokengym.rewards
+from tokengym.agents.learner import LEARNERS, find_learner
+from tokengym.base import plugins
+from tokengym.base.errors import TokenGymError
+from tokengym.envs.tasks import TASKS
+from tokengym.evaluation.measure.environments import env_ids
+from tokengym.rewards import make_reward
+from tokengym.rewards.scorers import find_scorer
+from tokengym.scripts.cli import command_names, main
+
+INSTALL = r"is part of tokengym-lab, which is not installed: pip install tokengym-lab"
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide every entry point, and what was registered by one."""
+    monkeypatch.setattr(plugins, "entry_points", lambda **_: [])
+    monkeypatch.delitem(sys.modules, "tokengym.lab.scorers.judge", raising=False)
+    for name in plugins.LABORATORY["tasks"]:
+        monkeypatch.delitem(TASKS._entries, name, raising=False)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_name_of_the_laboratory_says_what_to_install(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+):
+    from tokengym.rewards.credits.base import REWARDS
+    from tokengym.rewards.scorers.base import SCORERS
+
+    monkeypatch.delitem(REWARDS._entries, "scar", raising=False)
+    monkeypatch.delitem(SCORERS._entries, "judge", raising=False)
+    monkeypatch.delitem(LEARNERS._entries, "best-of-n", raising=False)
+    monkeypatch.delitem(vars(tokengym.rewards), "SCAR", raising=False)
+    for ask in (
+        lambda: gym.make("tokengym/Oracle-v0"),
+        lambda: gym.make_vec("tokengym/Forks-v0", num_envs=2),
+        lambda: make_reward("scar"),
+        lambda: find_scorer("judge"),
+        lambda: find_learner("best-of-n"),
+    ):
+        with pytest.raises(TokenGymError, match=INSTALL):
+            ask()
+    with pytest.raises(ImportError, match=f"tokengym.rewards.SCAR {INSTALL}"):
+        tokengym.rewards.SCAR  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'SCAN'"):
+        tokengym.rewards.SCAN  # noqa: B018
+    assert main(["explore"]) == 2
+    assert "command 'explore' is part of tokengym-lab" in capsys.readouterr().err
+    assert command_names() == ["demo", "compare", "train", "evaluate", "envs", "report"]
+    assert "tokengym/Oracle-v0" not in env_ids()
+    assert "tokengym/MovieReview-v0" in env_ids()
+
+
+def test_the_suite_imports_nothing_of_the_laboratory():
+    """Where it is installed too: making, scoring and naming learners load none of it."""
+    code = (
+        "import sys, gymnasium as gym, tokengym; from tokengym.agents.learner import find_learner; "
+        "env = gym.make('tokengym/MovieReview-v0', reward='abc'); env.reset(seed=0); "
+        "find_learner('ppo').load(), find_learner('dpo').load(); "
+        "import tokengym.evaluation.runs.compare; "
+        "print([name for name in sys.modules if name.startswith('tokengym.lab')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
