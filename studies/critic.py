@@ -33,13 +33,8 @@ class FineCell(Cell):
 LOW, HIGH, BETWEEN = "0.5", "0.95", "0.8"
 SPARSE = FineCell(rule="sparse")
 SIGNED = FineCell(rule="abc-signed", gae_lambda=LOW)
-PUBLISHED = (
-    SIGNED,
-    SPARSE,
-    replace(SPARSE, gae_lambda=LOW),
-    FineCell(rule="uniform"),
-    FineCell(rule="random"),
-)
+CONTROLS = FineCell(rule="uniform"), FineCell(rule="random")
+PUBLISHED = (SIGNED, SPARSE, replace(SPARSE, gae_lambda=LOW), *CONTROLS)
 """Cells of the ledger, whose rates are those of its sweep."""
 STARTED = tuple(
     replace(SPARSE, gae_lambda=at, critic="reward model") for at in (LOW, HIGH, BETWEEN)
@@ -55,10 +50,13 @@ CELLS = (*PUBLISHED, *STARTED, SIGNED_STARTED, *WARM, replace(SPARSE, gae_lambda
 def stages() -> Iterator[tuple[Sequence[Cell], range]]:
     """Yield cells and the seeds wanted of them, in the order in which they are needed."""
     yield STARTED[:1], PAIRS[:5]
-    yield STARTED[1:2], PAIRS[:5]
+    yield [SIGNED], PAIRS[:5]
+    yield STARTED[:1], PAIRS
+    yield [SIGNED], PAIRS
+    yield [SPARSE], PAIRS[:5]
     yield [SIGNED_STARTED], PAIRS[:5]
-    yield [SIGNED, SPARSE], PAIRS[:5]
-    yield [STARTED[0]], PAIRS
+    yield [SPARSE], PAIRS
+    yield STARTED[1:2], PAIRS[:5]
     yield [WARM[0]], PAIRS[:5]
     yield [SIGNED, SPARSE, *PUBLISHED[2:]], PAIRS
     yield [STARTED[2], *WARM[1:], CELLS[-1]], PAIRS[:5]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from studies import ledger_page
+from studies import critic_page, ledger_page
+from studies.critic import SIGNED, SPARSE, STARTED
 from studies.ledger import Cell
 from tokengym.evaluation.statistics import equivalence
 from tokengym.lab.study import DOCS, read_rows
@@ -50,6 +51,22 @@ def test_the_end(ledger: ledger_page.Ledger):
         [signed_ends[seed] for seed in seeds], [sparse_ends[seed] for seed in seeds], margin=0.086
     )
     assert level.p_value < 0.05
+
+
+def test_a_critic_that_knows_the_score():
+    read = critic_page.Readings(DOCS)
+    started, signed, sparse = map(critic_page.plain, (STARTED[0], SIGNED, SPARSE))
+    gain = read.coarse.difference(started, sparse)
+    lead = read.coarse.difference(signed, sparse)
+    left = read.fine.difference(started, signed)
+    assert gain is not None
+    assert lead is not None
+    assert left is not None
+    assert gain.pairs == lead.pairs == left.pairs == 10
+    assert f"+{gain.difference:.3f} of the +{lead.difference:.3f}" in README
+    for figure in (gain, left):
+        shown = f"{figure.difference:+.3f} ({figure.low:.3f} to {figure.high:.3f})"
+        assert shown.replace("-", "\u2212") in CLAIMS
 
 
 def test_the_way_that_is_left():

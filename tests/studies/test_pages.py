@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from studies import (
+    critic_page,
     entities,
     film_reviews,
     ledger_page,
@@ -31,6 +32,7 @@ def fill_real_model(docs: Path) -> None:
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
+    "critic.md": (("critic", "ledger"), critic_page.page),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "ledger.md": (("ledger",), ledger_page.page),
     "mc.md": (("ledger", "ledger.md"), ledger_page.page),
