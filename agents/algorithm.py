@@ -422,7 +422,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         seconds = max(time.time() - self.start_time / 1e9, 0.0)
         infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
         for row, episode in ended.items():
-            infos[row]["episode"] = {"l": len(episode.response_ids), "t": seconds}
+            infos[row]["episode"] = {"l": episode.num_written, "t": seconds}
             if episode.score is not None:
                 infos[row]["episode"]["r"] = episode.score
         return infos

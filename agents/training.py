@@ -95,7 +95,7 @@ def teach(run: TrainingRun, name: str, made: Any) -> Any:
         episodes = collect(agent, envs, training.batch_size, seed=None if step else run.seed)
         agent.learn(episodes)
         step += 1
-        tokens += sum(len(episode.response_ids) for episode in episodes)
+        tokens += sum(episode.num_written for episode in episodes)
         scores = [e.score_parts.get("raw_score", e.score or 0.0) for e in episodes]
         run.log(step, {"rollout/score": sum(scores) / len(scores)})
     envs.close()

@@ -62,6 +62,10 @@ class CheckpointError(TokenGymError):
     """A checkpoint that is damaged, of another format, or not of this environment."""
 
 
+class PartnerError(TokenGymError):
+    """A partner in a conversation that raised, took too long, or gave no usable reply."""
+
+
 class PolicyError(TokenGymError):
     """Invalid probabilities of a policy, or probability given to an illegal token."""
 

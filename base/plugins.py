@@ -14,6 +14,7 @@ LABORATORY: dict[str, tuple[str, ...]] = {
     "tasks": ("Forks", "Oracle", "ReasoningGym"),
     "rewards": (
         *("abc-d", "abc-d2", "answer-gain", "attribution", "mc", "prm", "pure", "rto", "scar"),
+        *("turn-progress", "turn-score"),
     ),
     "scorers": ("judge", "preference-model", "reasoning-gym"),
     "agents": ("best-of-n", "online-dpo", "raft"),

@@ -27,6 +27,7 @@ Group = Literal[
     "scorers",
     "agents",
     "models",
+    "partners",
     "estimators",
     "weights",
     "measures",

@@ -8,6 +8,7 @@ from tokengym.base.errors import (
     BundleError,
     DatasetError,
     EpisodeOverError,
+    PartnerError,
     PolicyError,
     PromptError,
     SettingsError,
@@ -25,6 +26,8 @@ from tokengym.envs.infos import PadTokenRewards, convert_texts, episodes_from_in
 from tokengym.envs.prompts.loading import load_prompts
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.turns.partner import Partner, Reply
+from tokengym.envs.turns.turn import Turn
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
 __all__ = [
@@ -37,16 +40,20 @@ __all__ = [
     "EpisodeOverError",
     "GenerationSettings",
     "PadTokenRewards",
+    "Partner",
+    "PartnerError",
     "PolicyError",
     "Prompt",
     "PromptError",
     "PromptSet",
+    "Reply",
     "SettingsError",
     "StateError",
     "TokenGenerationEnv",
     "TokenGenerationVectorEnv",
     "TokenGymError",
     "TokenizerError",
+    "Turn",
     "UntrustedCodeError",
     "bundled",
     "episode_from_record",

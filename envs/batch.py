@@ -17,6 +17,7 @@ from tokengym.envs.prompts.sampler import (
     generator_from,
 )
 from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs.turns.conversation import Conversation, TurnEnd
 
 Rows = NDArray[np.intp]
 
@@ -50,6 +51,12 @@ class EpisodeBatch:
         self.begun = np.zeros(num_envs, dtype=np.bool_)
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         self.seeds: list[int | None] = [None] * num_envs
+        self.conversations: list[Conversation] = []
+        """(num_envs,): the rows' turns; empty where there is no partner."""
+        if mdp.turns is not None:
+            self.conversations = [Conversation(episode=-1) for _ in range(num_envs)]
+        self._turn_starts = np.zeros(num_envs, dtype=np.int64)
+        """(num_envs,): tokens after the prompt before the turn that is being written."""
         self._shard = (0, num_envs)
         self._samplers = self._new_samplers()
 
@@ -70,6 +77,8 @@ class EpisodeBatch:
         """Give a row a new generator and restart its order of prompts."""
         self._rngs[row], self.seeds[row] = seeding.np_random(seed)
         self._samplers[row].restart()
+        if self.conversations:
+            self.conversations[row] = Conversation(episode=-1)
 
     def rng(self, row: int) -> np.random.Generator:
         """Return a row's generator, made from the system's entropy if it was never seeded."""
@@ -114,6 +123,11 @@ class EpisodeBatch:
             self.ids[row, width : width + len(response)] = response
             self.attention[row, width : width + len(response)] = 1
             self.lengths[row] = len(response)
+        if self.conversations:
+            for row in rows.tolist():
+                self.rng(row)  # has a seed from now on
+                self.conversations[row] = self.conversations[row].next(self.seeds[row])
+            self._turn_starts[rows] = 0
 
     def _drawn(self, rows: list[int], group_size: int = 1) -> list[int]:
         """Return the next prompt id of each of the rows; the first row of a group draws it."""
@@ -134,7 +148,7 @@ class EpisodeBatch:
             tokens: (num_envs,) valid token ids; those of other rows are ignored.
 
         Returns:
-            The rows that ended, and the reason: "eos", "stop" or "length".
+            The rows whose episode ended, and the reason: "eos", "stop", "length" or "error".
         """
         everyone = rows is self.all_rows
         chosen = tokens if everyone else tokens[rows]
@@ -145,8 +159,12 @@ class EpisodeBatch:
         self.attention.reshape(-1)[places] = 1
         lengths = lengths + 1
         self.lengths[slice(None) if everyone else rows] = lengths
-        eos = (chosen == self.mdp.eos_id) & (lengths > self.mdp.eos_ends_after)
+        turns = self.mdp.turns
+        spoken = lengths if turns is None else lengths - self._turn_starts[rows]
+        eos = (chosen == self.mdp.eos_id) & (spoken > self.mdp.eos_ends_after)
         over = eos | (lengths == self.mdp.settings.max_new_tokens)
+        if turns is not None:
+            over |= spoken == turns.turn_budget
         stop = None
         if self.mdp.settings.stop_strings:
             stop = self._stopped(rows, eos)
@@ -159,17 +177,55 @@ class EpisodeBatch:
         reasons[eos[where]] = "eos"
         if stop is not None:
             reasons[stop[where]] = "stop"
+        if turns is not None:
+            ended, reasons = self._answered(ended, reasons)
         cut = reasons == "length" if self.mdp.settings.horizon == "truncated" else False
+        if turns is not None:
+            cut |= reasons == "error"
         self.truncated[ended] = cut
         self.terminated[ended] = np.logical_not(cut)
         return ended, reasons
+
+    def _answered(
+        self, rows: Rows, reasons: NDArray[np.object_]
+    ) -> tuple[Rows, NDArray[np.object_]]:
+        """Ask the partner about turns that are over, all at once, and append its replies.
+
+        Returns:
+            The rows whose episode is over too, and the reason.
+        """
+        assert self.mdp.turns is not None
+        starts = self._turn_starts[rows].tolist()
+        responses = [self.response(row) for row in rows.tolist()]
+        texts = self.mdp.decode([ids[start:] for ids, start in zip(responses, starts, strict=True)])
+        answers = self.mdp.turns.answer(
+            [
+                TurnEnd(row, self.conversations[row], self.prompt(row), ids, text, reason)
+                for row, ids, text, reason in zip(
+                    rows.tolist(), responses, texts, reasons, strict=True
+                )
+            ]
+        )
+        for row, answer in zip(rows.tolist(), answers, strict=True):
+            first = self.mdp.prompt_width + int(self.lengths[row])
+            self.ids[row, first : first + len(answer.appended)] = answer.appended
+            self.attention[row, first : first + len(answer.appended)] = 1
+            self.lengths[row] += len(answer.appended)
+            self._turn_starts[row] = self.conversations[row].start
+        why = np.array([answer.reason for answer in answers], dtype=object)
+        over = why != None  # noqa: E711  (element by element)
+        return rows[over], why[over]
 
     def _stopped(self, rows: Rows, eos: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which of the rows completed a stop string; those that ended by EOS did not."""
         stopped = np.zeros(len(rows), dtype=np.bool_)
         open_rows = np.flatnonzero(~eos)
-        stopped[open_rows] = self.mdp.stops([self.response(int(rows[i])) for i in open_rows])
+        stopped[open_rows] = self.mdp.stops([self._turn(int(rows[i])) for i in open_rows])
         return stopped
+
+    def _turn(self, row: int) -> list[int]:
+        """Return the tokens of the turn that a row is writing."""
+        return self.response(row)[int(self._turn_starts[row]) :]
 
     # --- contents of the rows -----------------------------------------------------------------
 
@@ -201,7 +257,8 @@ class EpisodeBatch:
 
     def action_masks(self) -> NDArray[np.int8]:
         """Return the legal tokens, (num_envs, vocab): one row broadcast where all rows agree."""
-        phases = self.mdp.phases[self.lengths]
+        lengths = self.lengths - self._turn_starts if self.conversations else self.lengths
+        phases = self.mdp.phases[lengths]
         if self.mdp.one_mask or (phases == phases[0]).all():
             row = self.mdp.masks[phases[0]]
             return np.ndarray((self.num_envs, len(row)), np.int8, buffer=row.data, strides=(0, 1))
@@ -218,6 +275,7 @@ class EpisodeBatch:
             sampler=self._samplers[row],
             rng=rng,
             seed=self.seeds[row],
+            conversation=self.conversations[row] if self.conversations else None,
         )
 
     def set_states(self, states: Sequence[Mapping[str, Any]]) -> None:
@@ -232,6 +290,9 @@ class EpisodeBatch:
         for row, (state, rng) in enumerate(zip(states, rngs, strict=True)):
             self._rngs[row], self.seeds[row] = rng, state["np_random_seed"]
             self.terminated[row], self.truncated[row] = state["terminated"], state["truncated"]
+            if self.conversations:
+                self.conversations[row] = talk = Conversation.from_state(state)
+                self._turn_starts[row] = talk.start
 
     def _write_prompts(self, rows: Rows, prompt_ids: list[int]) -> None:
         """Write prompts of the set into the rows."""

@@ -31,6 +31,7 @@ from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.turns.conversation import Conversation, TurnEnd
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,6 +68,11 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     - Termination: a legal EOS (`finish_reason` "eos"); the token that completes a stop string
       ("stop"); `max_new_tokens` tokens ("length") under `horizon="terminated"`.
     - Truncation: `max_new_tokens` tokens under `horizon="truncated"`.
+    - With a `partner`, these end a turn, as do `max_turn_tokens` tokens. The same step appends the
+      partner's reply to the observation, and the episode continues until the partner ends it, after
+      `max_turns` turns, or when `max_new_tokens` has no room for a reply and one token more
+      ("length"). `finish_reason` is then that of the last turn; "error", with truncation, is a
+      partner that failed under `on_partner_error="skip"`.
 
     ## Information
     | key | when | meaning |
@@ -80,6 +86,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     | `response` | end | the response's text, special tokens left out, stop string included |
     | `response_ids` | end | the sampled ids, EOS included, a tuple |
     | `finish_reason` | end | "eos", "stop" or "length" |
+    | `turns`, `written` | end, with a `partner` | a tuple of `Turn` (role, text, span of tokens, score), and int8 (n,): 1 at the tokens of `response_ids` that the policy wrote; `response` and `response_ids` then include the replies |
     | `waiting` | after the end | True, only while `hold_after_end` is in force |
     | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them |
 
@@ -149,6 +156,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._attention = np.zeros(mdp.width, dtype=np.int8)
         self._open_cells()
         self._prompt: EncodedPrompt | None = None
+        self._conversation: Conversation | None = None
+        """The episode's turns, where there is a partner."""
         self._column = mdp.prompt_width
         """Column of the next token."""
         self._terminated = self._truncated = False
@@ -178,6 +187,9 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             self._sampler.restart()
         if prompt is None:
             prompt = self._mdp.table[self._sampler.draw(self.np_random)]
+        if self._mdp.turns is not None:
+            talk = self._conversation or Conversation(episode=-1)
+            self._conversation = talk.next(self.np_random_seed, restart=seed is not None)
         self._begin(prompt, response)
         if self.render_mode == "human":
             sys.stdout.write(f"\n{render_ansi(prompt.text, [])}")
@@ -224,12 +236,16 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._ids[self._column] = token
         self._attention[self._column] = 1
         self._column += 1
+        before = self._column
+        reason = self._finish_reason(token)
+        if reason and self._conversation is not None:
+            reason = self._answered(reason)
         self._mark_event()
         observation, info = self._observation(), Info(action_mask=self._mask.copy())
-        if reason := self._finish_reason(token):
+        if reason:
             self._end(reason, info)
         if self.render_mode == "human":
-            self._print_step()
+            self._print_step(before - 1)
         return observation, 0.0, self._terminated, self._truncated, info
 
     def hold_after_end(self, held: bool) -> None:
@@ -263,6 +279,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             sampler=self._sampler,
             rng=self.np_random,
             seed=self.np_random_seed,
+            conversation=self._conversation,
         )
 
     def set_state(self, state: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
@@ -281,6 +298,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         rng = generator_from(state["np_random"])
         self._sampler.set_state(state["sampler"])
         self._np_random, self._np_random_seed = rng, state["np_random_seed"]
+        if self._mdp.turns is not None:
+            self._conversation = Conversation.from_state(state)
         self._begin(prompt, state["response_ids"])
         self._terminated, self._truncated = bool(state["terminated"]), bool(state["truncated"])
         self._playing = not (self._terminated or self._truncated)
@@ -338,7 +357,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
 
     def _mark_event(self) -> None:
         """Update the action mask and the next column to watch."""
-        start, settings = self._mdp.prompt_width, self.settings
+        start, settings = self._turn_column, self.settings
         length = self._column - start
         self._mask = self._mdp.action_mask(length)
         always = settings.stop_strings or settings.allowed_token_ids
@@ -347,7 +366,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         elif length < settings.min_new_tokens:
             self._event_column = start + settings.min_new_tokens - 1
         else:
-            self._event_column = self._mdp.width - 1
+            self._event_column = self._last_column
 
     def _observation(self) -> Observation:
         return {"attention_mask": self._attention.copy(), "input_ids": self._ids.copy()}
@@ -387,25 +406,59 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     def _response_ids(self) -> list[int]:
         return self._ids[self._mdp.prompt_width : self._column].tolist()
 
+    @property
+    def _turn_column(self) -> int:
+        """Column of the first token of the turn that is being written."""
+        begun = 0 if self._conversation is None else self._conversation.start
+        return self._mdp.prompt_width + begun
+
+    @property
+    def _last_column(self) -> int:
+        """Column of the last token that the turn may have."""
+        end = self._mdp.width
+        if self._mdp.turns is not None:
+            end = min(end, self._turn_column + self._mdp.turns.turn_budget)
+        return end - 1
+
     def _finish_reason(self, token: int) -> str | None:
-        """Return why the episode ends with the token just appended, or None."""
-        length = self._column - self._mdp.prompt_width
+        """Return why the turn ends with the token just appended, or None."""
+        length = self._column - self._turn_column
         if token == self._eos_id and length > self._mdp.eos_ends_after:
             return "eos"
-        if self.settings.stop_strings and self._mdp.stops([self._response_ids()])[0]:
+        if self.settings.stop_strings and self._mdp.stops([self._response_ids()[-length:]])[0]:
             return "stop"
-        return "length" if self._column == self._mdp.width else None
+        return "length" if self._column > self._last_column else None
+
+    def _answered(self, reason: str) -> str | None:
+        """Append the partner's reply, and return why the episode ends with the turn, or None."""
+        rules, talk = self._mdp.turns, self._conversation
+        assert rules is not None
+        assert talk is not None
+        assert self._prompt is not None
+        ids = self._response_ids()
+        text = self._mdp.decode([ids[talk.start :]])[0]
+        (answer,) = rules.answer([TurnEnd(0, talk, self._prompt, ids, text, reason)])
+        end = self._column + len(answer.appended)
+        self._ids[self._column : end] = answer.appended
+        self._attention[self._column : end] = 1
+        self._column = end
+        return answer.reason
 
     def _end(self, finish_reason: str, info: Info) -> None:
         """End the episode and describe it in ``info``."""
         assert self._prompt is not None
         self._playing, self._event_column = False, 0
-        self._truncated = finish_reason == "length" and self.settings.horizon == "truncated"
+        cut = finish_reason == "length" and self.settings.horizon == "truncated"
+        self._truncated = cut or finish_reason == "error"
         self._terminated = not self._truncated
         response_ids = self._response_ids()
         response = self._mdp.decode([response_ids])[0]
         info.width = self.settings.max_new_tokens
-        info.update(terminal_info(self._prompt, response, tuple(response_ids), finish_reason))
+        info.update(
+            terminal_info(
+                self._prompt, response, tuple(response_ids), finish_reason, self._conversation
+            )
+        )
 
     def _rendered(self, renderer: Any) -> str:
         """Return the episode so far through ``render_ansi`` or ``render_html``."""
@@ -414,13 +467,18 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         rewards = self._shown_rewards
         if rewards is not None and len(rewards) != len(pieces):
             rewards = None  # computed at another step of the episode
-        return renderer(self._prompt.text, pieces, rewards)
+        written = None
+        if self._conversation is not None:
+            written = self._conversation.written(len(pieces))
+        return renderer(self._prompt.text, pieces, rewards, written=written)
 
-    def _print_step(self) -> None:
-        """Print the newest token, and a line's end after the last one."""
+    def _print_step(self, first: int) -> None:
+        """Print the tokens from a column on, and a line's end after the last of the episode."""
         assert self._prompt is not None
-        *before, newest = self._prompt.ids + tuple(self._response_ids())
-        piece = render_ansi("", response_texts(self.tokenizer, before, [newest]))
+        new = self._column - first  # one, and the tokens of a reply
+        text = (*self._prompt.ids, *self._response_ids())
+        pieces = response_texts(self.tokenizer, text[:-new], text[-new:])
+        piece = render_ansi("", pieces, written=[1] + [0] * (new - 1))
         sys.stdout.write(piece if self._playing else f"{piece}\n")
         sys.stdout.flush()
 

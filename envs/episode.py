@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.prompt import NO_METADATA, Metadata, QueryType
+from tokengym.envs.turns.turn import Turn
 
-FinishReason = Literal["eos", "length", "stop"]
+FinishReason = Literal["eos", "length", "stop", "error"]
 
+_PER_TOKEN = {"token_rewards": np.float32, "log_probs": np.float32, "written": np.int8}
 _NO_PARTS: Mapping[str, float] = {}
 
 
@@ -24,8 +26,8 @@ class Episode:
     Ids are stored as tuples and token arrays as read-only float32, whatever sequence was passed.
 
     Raises:
-        ValueError: if ``token_rewards`` or ``log_probs`` does not have one entry per response
-            token, or ``query_type`` or ``finish_reason`` is unknown.
+        ValueError: if ``token_rewards``, ``log_probs`` or ``written`` does not have one entry per
+            response token, or ``query_type`` or ``finish_reason`` is unknown.
     """
 
     prompt: str
@@ -52,13 +54,20 @@ class Episode:
     """(len(response_ids),) float32, nats: log-probabilities of the sampled tokens under the
     policy that sampled them."""
     finish_reason: FinishReason | None = None
-    """Reason of the end: "eos", "length" (the horizon), or "stop" (a stop string); None if it is
-    not known, as that of a response's beginning."""
+    """Reason of the end: "eos", "length" (the horizon), "stop" (a stop string) or "error" (the
+    partner failed); None if it is not known, as that of a response's beginning."""
+    turns: tuple[Turn, ...] = ()
+    """The conversation, where the environment had a partner: the policy's turns and the replies.
+    ``response`` and ``response_ids`` then hold all of them."""
+    written: NDArray[np.int8] | None = field(default=None, compare=False)
+    """(len(response_ids),) int8: 1 at the tokens that the policy wrote, 0 at those of replies; None
+    where it wrote all."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_ids", tuple(map(int, self.prompt_ids)))
         object.__setattr__(self, "response_ids", tuple(map(int, self.response_ids)))
-        for name in ("token_rewards", "log_probs"):
+        object.__setattr__(self, "turns", tuple(self.turns))
+        for name in _PER_TOKEN:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, self._per_token(name, value))
         if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
@@ -68,13 +77,18 @@ class Episode:
             )
         if self.finish_reason not in (None, *get_args(FinishReason)):
             raise ValueError(
-                "finish_reason must be 'eos', 'length', 'stop' or None, got "
+                "finish_reason must be 'eos', 'length', 'stop', 'error' or None, got "
                 f"{self.finish_reason!r}; None if it is another or not known"
             )
 
-    def _per_token(self, name: str, value: Any) -> NDArray[np.float32]:
+    @property
+    def num_written(self) -> int:
+        """Tokens that the policy wrote."""
+        return len(self.response_ids) if self.written is None else int(self.written.sum())
+
+    def _per_token(self, name: str, value: Any) -> NDArray[Any]:
         """Return a value per response token as a read-only array."""
-        array = np.array(value, dtype=np.float32)
+        array = np.array(value, dtype=_PER_TOKEN[name])
         if array.shape != (len(self.response_ids),):
             raise ValueError(
                 f"{name} must have shape ({len(self.response_ids)},), one entry per response "
@@ -118,6 +132,8 @@ class Episode:
             query_type=info["query_type"],
             metadata=info.get("metadata", NO_METADATA),
             finish_reason=info["finish_reason"],
+            turns=info.get("turns", ()),
+            written=info.get("written"),
             **(_payment(info) if scored else {}),
         )
 
@@ -153,8 +169,22 @@ def episode_to_record(episode: Episode) -> dict[str, Any]:
         "token_rewards": None if rewards is None else rewards.tolist(),
         "log_probs": None if log_probs is None else log_probs.tolist(),
         "finish_reason": episode.finish_reason,
+        **_turns_to_record(episode),
         **({"metadata": plain} if (plain := _plain(episode.metadata)) else {}),
     }
+
+
+def _turns_to_record(episode: Episode) -> dict[str, Any]:
+    """Return the turns as plain data; nothing for an episode without any."""
+    if episode.written is None:
+        return {}
+    turns = [{**turn._asdict(), "span": list(turn.span)} for turn in episode.turns]
+    return {"turns": turns, "written": episode.written.tolist()}
+
+
+def _turns_from_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    turns = (Turn(**{**turn, "span": tuple(turn["span"])}) for turn in record.get("turns") or ())
+    return {"turns": tuple(turns), "written": record.get("written")}
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,10 +221,11 @@ def episode_from_record(
     try:
         return Episode(
             **given,
+            **_turns_from_record(known),
             score_parts=dict(known.get("score_parts") or {}),
             metadata=Metadata(known.get("metadata")),
         )
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise ValueError(
             f"a stored episode has a field of a wrong kind ({error}); write it as "
             "episode_to_record does"

@@ -30,11 +30,15 @@ _EPISODE_KEYS = (
 )
 
 
+_PER_TOKEN = {"token_rewards": np.float32, "written": np.int8}
+"""Entries with one value per token after the prompt, and their types."""
+
+
 class Info(dict[str, Any]):
     """An info that Gymnasium's vector environments can stack and its array conversions can convert.
 
     ``SyncVectorEnv`` and ``AsyncVectorEnv`` read a copy's info by `items` and assume that the
-    arrays of an entry have one shape in all rows. Token rewards, one per response token, do not:
+    arrays of an entry have one shape in all rows. Those with one value per response token do not:
     `items` alone shows them padded with zeros to the width.
 
     Gymnasium 1.4 takes a ``str`` for an iterable of arrays, which turns a prompt into the name of a
@@ -44,19 +48,24 @@ class Info(dict[str, Any]):
     """
 
     width: int | None = None
-    """Length that `items` pads ``token_rewards`` to; None in an info of a batch."""
+    """Length that `items` pads to; None in an info of a batch."""
 
     def items(self) -> Any:
-        """Return the entries, with the token rewards padded to the width."""
-        rewards = self.get("token_rewards")
-        if self.width is None or rewards is None:
+        """Return the entries, those with one value per token padded to the width."""
+        if self.width is None:
             return super().items()
-        padded = np.zeros(self.width, dtype=np.float32)
-        padded[: len(rewards)] = rewards
-        return dict(self, token_rewards=padded).items()
+        return dict(self, **_padded(self, self.width)).items()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _info, (dict(self), self.width)  # copies and pickles would be made from `items`
+
+
+def _padded(info: Mapping[str, Any], width: int) -> dict[str, NDArray[Any]]:
+    """Return the entries with one value per token, padded with zeros."""
+    padded = {key: np.zeros(width, kind) for key, kind in _PER_TOKEN.items() if key in info}
+    for key, values in padded.items():
+        values[: len(info[key])] = info[key]
+    return padded
 
 
 def _info(entries: dict[str, Any], width: int | None) -> Info:
@@ -122,7 +131,11 @@ def _episode(infos: Mapping[str, Any], row: int, *, scored: bool) -> Episode:
             for name in parts
             if not name.startswith("_") and parts[f"_{name}"][row]
         }
-        info["token_rewards"] = infos["token_rewards"][row][: len(info["response_ids"])]
+    if "turns" in infos:
+        info["turns"] = infos["turns"][row]
+    for key in _PER_TOKEN:
+        if key in infos:
+            info[key] = infos[key][row][: len(info["response_ids"])]
     return Episode.from_info(info, scored=scored)
 
 
@@ -194,6 +207,14 @@ def add_terminal(
     put(infos, "score", rows, None, np.zeros(count, dtype=np.float64), present)
     put(infos, "score_parts", rows, None, {}, present)
     put(infos, "token_rewards", rows, None, token_rewards, present)
+    if batch.conversations:
+        talks = [batch.conversations[row] for row in rows.tolist()]
+        turns = as_objects([tuple(talk.turns) for talk in talks])
+        written = np.zeros(token_rewards.shape, dtype=np.int8)
+        for row, talk, length in zip(rows.tolist(), talks, lengths.tolist(), strict=True):
+            written[row, :length] = talk.written(length)
+        put(infos, "turns", rows, turns, np.empty(count, dtype=object), present)
+        put(infos, "written", rows, None, written, present)
 
 
 def add_final(
@@ -229,7 +250,7 @@ def _mask(batch: EpisodeBatch, rows: Rows) -> NDArray[np.bool_]:
 
 
 class PadTokenRewards(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
-    """Pads the terminal ``info["token_rewards"]`` with zeros to ``max_new_tokens``.
+    """Pads the terminal info's values per token (`token_rewards`) with zeros to ``max_new_tokens``.
 
     For batches other than Gymnasium's, which need no wrapper, that stack arrays of one shape.
     """
@@ -241,10 +262,7 @@ class PadTokenRewards(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         self._width = int(env.get_wrapper_attr("max_new_tokens"))
 
     def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step, and pad the token rewards where there are any."""
+        """Step, and pad the values per token where there are any."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        if "token_rewards" in info:
-            padded = np.zeros(self._width, dtype=np.float32)
-            padded[: len(info["token_rewards"])] = info["token_rewards"]
-            info["token_rewards"] = padded
+        info.update(_padded(info, self._width))
         return observation, reward, terminated, truncated, info

@@ -22,6 +22,8 @@ from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import ResponseDecoder, load_tokenizer
 from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.turns.conversation import Conversation, TurnRules
+from tokengym.envs.turns.turn import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,6 +44,16 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, bool | np.bool_)
 
 
+def _are_turns(value: Any) -> bool:
+    try:
+        return all(
+            isinstance(role, str) and isinstance(text, str) and are_whole(list(span))
+            for role, text, span, _ in value
+        )
+    except (TypeError, ValueError):
+        return False
+
+
 STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "prompt": (lambda value: isinstance(value, str), "a text"),
     "prompt_id": (lambda value: are_whole([value]), "an integer"),
@@ -56,6 +68,12 @@ STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 """What the entries of a state must be, but for the generators'."""
 STATE_KEYS = frozenset({*STATE_FIELDS, "sampler", "np_random"})
+TURN_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "turns": (_are_turns, "a list of [role, text, [start, stop], score]"),
+    "episode": (lambda value: are_whole([value]) and value >= 0, "an integer >= 0"),
+    "partner_seed": (lambda value: are_whole([value]) and value >= 0, "an integer >= 0"),
+}
+"""Entries of a state that only environments with a partner have."""
 
 TOKEN_BYTES = 64
 """Least memory that a token of a response takes in an environment: ids, mask, copies, rewards."""
@@ -113,6 +131,10 @@ class TokenMdp:
             chat_template=settings.chat_template,
             prompt_format=settings.prompt_format,
         )
+        self.turns: TurnRules | None = None
+        """Rules of the conversation, where there is a partner."""
+        if settings.partner is not None:
+            self.turns = TurnRules(settings, self.tokenizer, self.table.prompts)
         self.prompt_width = self.table.max_prompt_tokens
         self.width = self.prompt_width + settings.max_new_tokens
         # One Python int per token, shared by all responses: creating them costs more than the
@@ -188,10 +210,20 @@ class TokenMdp:
         """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
         return self.masks[self.phases[min(length, len(self.phases) - 1)]]
 
-    def response_masks(self, length: int) -> NDArray[np.int8] | None:
-        """Return the mask of each token of a response, (length, vocab); None if all are legal."""
+    def response_masks(self, length: int, turns: Sequence[Turn] = ()) -> NDArray[np.int8] | None:
+        """Return the mask of each token of a response, (length, vocab); None if all are legal.
+
+        Args:
+            length: Tokens of the response.
+            turns: Its turns, each of which begins anew.
+        """
         used = np.unique(self.phases[:-1])
-        return None if self.masks[used].all() else self.masks[self.phases[:length]]
+        if self.masks[used].all():
+            return None
+        places = np.arange(length)
+        for turn in turns:
+            places[slice(*turn.span)] -= turn.span[0]
+        return self.masks[self.phases[places]]
 
     def tuples(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.object_]:
         """Return the responses concatenated in ``flat`` as tuples of ids."""
@@ -240,7 +272,7 @@ class TokenMdp:
                 f"{what} must be ids from 0 to {self.vocab_size - 1}, got {min(ids)} to "
                 f"{max(ids)}; take them from the environment's tokenizer"
             )
-        limit = self.settings.max_new_tokens
+        limit = self.settings.max_new_tokens if self.turns is None else self.turns.turn_budget
         if len(ids) >= limit or self.eos_id in ids[self.eos_ends_after :]:
             raise SettingsError(
                 f"{what} ends the episode before it begins: it has EOS, or {len(ids)} of at most "
@@ -275,13 +307,14 @@ class TokenMdp:
         Raises:
             StateError: if the state does not fit.
         """
-        if not isinstance(state, Mapping) or {"metadata", *state} != STATE_KEYS:
+        turn_fields = {} if self.turns is None else TURN_FIELDS
+        if not isinstance(state, Mapping) or {"metadata", *state} != {*STATE_KEYS, *turn_fields}:
             raise StateError(
                 f"a state must be what get_state() returned, got {_outline(state)}; "
                 "do not edit its keys"
             )
         state = {"metadata": {}, **state}  # version 0.1 had none
-        for name, (is_valid, wanted) in STATE_FIELDS.items():
+        for name, (is_valid, wanted) in {**STATE_FIELDS, **turn_fields}.items():
             if not is_valid(state[name]):
                 raise StateError(
                     f"the state's {name} must be {wanted}, got {reprlib.repr(state[name])}; pass "
@@ -327,6 +360,7 @@ def state_of(
     sampler: PromptSampler,
     rng: np.random.Generator,
     seed: int | None,
+    conversation: Conversation | None = None,
 ) -> dict[str, Any]:
     """Return an episode and its row's randomness as plain data, with `STATE_KEYS`."""
     return {
@@ -342,6 +376,7 @@ def state_of(
         "sampler": sampler.get_state(),
         "np_random": dict(rng.bit_generator.state),
         "np_random_seed": seed,
+        **({} if conversation is None else conversation.as_state()),
     }
 
 
@@ -441,9 +476,17 @@ def _shared_mdp(
 
 
 def terminal_info(
-    prompt: EncodedPrompt, response: str, response_ids: tuple[int, ...], finish_reason: str
+    prompt: EncodedPrompt,
+    response: str,
+    response_ids: tuple[int, ...],
+    finish_reason: str,
+    conversation: Conversation | None = None,
 ) -> dict[str, Any]:
     """Return an episode's terminal info except the action mask; the score is 0."""
+    turns: dict[str, Any] = {}
+    if conversation is not None:
+        turns["turns"] = tuple(conversation.turns)
+        turns["written"] = conversation.written(len(response_ids))
     return {
         "prompt": prompt.text,
         "prompt_id": prompt.prompt_id,
@@ -457,6 +500,7 @@ def terminal_info(
         "score": 0.0,
         "score_parts": {},
         "token_rewards": np.zeros(len(response_ids), dtype=np.float32),
+        **turns,
     }
 
 

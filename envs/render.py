@@ -1,4 +1,4 @@
-"""Text with each token's reward as its background colour.
+"""Text with each token's reward as its background colour; replies of a partner are in italics.
 
 Red is negative, blue positive, white zero: colours that colour-blind readers can distinguish. The
 largest absolute reward has the full colour. Pure functions, independent of environments.
@@ -15,6 +15,7 @@ from tokengym.base.text import printable
 _RED, _WHITE, _BLUE = (214, 96, 77), (255, 255, 255), (67, 147, 195)
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
+_REPLY = "\x1b[2;3m"  # faint italics
 
 
 def reward_colours(
@@ -48,6 +49,7 @@ def render_ansi(
     rewards: ArrayLike | None = None,
     *,
     scale: float | None = None,
+    written: ArrayLike | None = None,
 ) -> str:
     """Return prompt (bold) and tokens for a terminal with 24-bit colour.
 
@@ -58,18 +60,23 @@ def render_ansi(
         tokens: (n,) the response's pieces of text, see `tokenization.token_texts`.
         rewards: (n,) one per token; None shows plain tokens.
         scale: The reward that has the full colour; None takes max |r|.
+        written: (n,) non-zero where the policy wrote the token; None where it wrote all.
 
     Raises:
         ValueError: if there is not one reward per token.
     """
     head = f"{_BOLD}{printable(prompt)}{_RESET}" if prompt else ""
+    own = _checked(tokens, np.ones(len(tokens)) if written is None else written) != 0
     if rewards is None:
-        return head + "".join(map(printable, tokens))
-    values = _checked(tokens, rewards)
-    pieces = [
-        f"\x1b[48;2;{r};{g};{b}m\x1b[38;2;0;0;0m{printable(token)}{_RESET}"
-        for token, (r, g, b) in zip(tokens, reward_colours(values, scale=scale), strict=True)
-    ]
+        pieces = [printable(token) for token in tokens]
+    else:
+        values = _checked(tokens, rewards)
+        pieces = [
+            f"\x1b[48;2;{r};{g};{b}m\x1b[38;2;0;0;0m{printable(token)}{_RESET}"
+            for token, (r, g, b) in zip(tokens, reward_colours(values, scale=scale), strict=True)
+        ]
+    for place in np.flatnonzero(~own).tolist():
+        pieces[place] = f"{_REPLY}{printable(tokens[place])}{_RESET}"
     return head + "".join(pieces)
 
 
@@ -79,6 +86,7 @@ def render_html(
     rewards: ArrayLike | None = None,
     *,
     scale: float | None = None,
+    written: ArrayLike | None = None,
 ) -> str:
     """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward.
 
@@ -86,17 +94,22 @@ def render_html(
     are inline, so that the result can be embedded in any page.
     """
     head = f"<b>{html.escape(printable(prompt))}</b>"
+    own = _checked(tokens, np.ones(len(tokens)) if written is None else written) != 0
+    texts = [html.escape(printable(token)) for token in tokens]
     if rewards is None:
-        body = "".join(f"<span>{html.escape(printable(token))}</span>" for token in tokens)
+        spans = [f"<span>{text}</span>" for text in texts]
     else:
         values = _checked(tokens, rewards)
-        body = "".join(
+        spans = [
             f'<span style="background:rgb({r},{g},{b});color:#000" title="{value:+.4g}">'
-            f"{html.escape(printable(token))}</span>"
-            for token, value, (r, g, b) in zip(
-                tokens, values, reward_colours(values, scale=scale), strict=True
+            f"{text}</span>"
+            for text, value, (r, g, b) in zip(
+                texts, values, reward_colours(values, scale=scale), strict=True
             )
-        )
+        ]
+    for place in np.flatnonzero(~own).tolist():
+        spans[place] = f'<i style="opacity:0.6" title="reply">{texts[place]}</i>'
+    body = "".join(spans)
     return f'<div class="tokengym-text" style="white-space:pre-wrap">{head}{body}</div>'
 
 

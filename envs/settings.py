@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import check_choice, check_count
 from tokengym.base.text import lone_surrogate
+from tokengym.envs.turns.settings import TurnSettings
 
 Horizon = Literal["terminated", "truncated"]
 Overlong = Literal["error", "left", "drop"]
@@ -79,8 +80,11 @@ class ResponseSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationSettings(TextSettings, ResponseSettings):
-    """Settings of an environment: those of a response, its stop strings and its prompt.
+class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
+    """Settings of an environment: those of a response, its stop strings, its prompt and its turns.
+
+    In a conversation, ``min_new_tokens``, stop strings and ``allowed_token_ids`` are those of each
+    turn, and ``max_new_tokens`` bounds all turns and replies together.
 
     Raises:
         SettingsError: if a value is out of range or two contradict each other.
@@ -100,6 +104,7 @@ class GenerationSettings(TextSettings, ResponseSettings):
     def __post_init__(self) -> None:
         ResponseSettings.__post_init__(self)
         TextSettings.__post_init__(self)
+        TurnSettings.__post_init__(self)
         remedy = "a template of your own goes to tokenizer.chat_template"
         check_choice(self, "chat_template", (True, False), hint=remedy)
         check_count(self, "max_prompt_tokens", optional=True)

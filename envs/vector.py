@@ -41,6 +41,7 @@ from tokengym.envs.prompts.sampler import (
 from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.turns.turn import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -259,13 +260,17 @@ class TokenGenerationVectorEnv(
         """Return the legal next tokens, bool (num_envs, vocab)."""
         return self._batch.action_masks().astype(np.bool_)
 
-    def response_masks(self, length: int) -> NDArray[np.int8] | None:
+    def response_masks(self, length: int, turns: Sequence[Turn] = ()) -> NDArray[np.int8] | None:
         """Return the legal tokens at each place of a response, int8 (length, vocab).
+
+        Args:
+            length: Tokens of the response.
+            turns: Its turns, where there was a partner.
 
         Returns:
             None where every token is legal everywhere.
         """
-        return self._mdp.response_masks(length)
+        return self._mdp.response_masks(length, turns)
 
     def render(self) -> tuple[str, ...] | None:
         """Return each row's text so far, with tokens coloured by their rewards."""
@@ -280,7 +285,10 @@ class TokenGenerationVectorEnv(
             rewards = None
             if self._over[row] and row in self._shown_rewards:
                 rewards = self._shown_rewards[row][: len(pieces)]
-            texts.append(renderer(prompt.text, pieces, rewards))
+            written = None
+            if self._batch.conversations:
+                written = self._batch.conversations[row].written(len(pieces))
+            texts.append(renderer(prompt.text, pieces, rewards, written=written))
         return tuple(texts)
 
     def show_token_rewards(

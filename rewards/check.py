@@ -107,12 +107,16 @@ def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
             f"step {step} of {len(rewards)} paid {rewards[step]:.6g}, but credit is not causal; "
             "pay the score at the terminal step, the credit goes to info['token_rewards']"
         )
-    if tuple(info["response_ids"]) != one.actions:
+    size = len(info["response_ids"])
+    written = np.asarray(info.get("written", np.ones(size)), dtype=np.bool_)
+    if tuple(np.array(info["response_ids"])[written].tolist()) != one.actions:
         _fail(
             f"response_ids {tuple(info['response_ids'])} are not the {len(one.actions)} actions "
             f"taken, {one.actions}"
         )
-    _check_token_rewards(info["token_rewards"], len(one.actions))
+    _check_token_rewards(info["token_rewards"], size)
+    if info["token_rewards"][~written].any():
+        _fail("token_rewards pay a token of a reply; pay those that the policy wrote")
     total = float(info["token_rewards"].sum(dtype=np.float64))
     if all(credit.sum_preserving for credit in credits) and not close_sum(
         score, info["token_rewards"]

@@ -18,6 +18,7 @@ from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.models.kinds import remedy_for
 from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, ask, is_scorer
+from tokengym.rewards.written import assign_written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -166,7 +167,7 @@ class Reward:
 
     def _assign(self, episodes: Sequence[Episode], scores: Scores) -> list[Episode]:
         """Return the episodes with their scores, spread over their tokens."""
-        rewards = self.credit.assign(episodes, scores)
+        rewards = assign_written(self.credit, episodes, scores)
         self._check_rewards(episodes, scores, rewards)
         return [
             episode.paid(

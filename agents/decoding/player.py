@@ -93,21 +93,28 @@ class DecodingPlayer:
         has_own = policy.critic is None or policy.critic.network is not None
         self._critic = None if has_own else policy.critic
         self._time = 0
+        self._capacity = 0
 
     @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
         """Read the prompts of a new round: every row of the observation starts an episode."""
         self._device = self.policy.device  # found among all parameters: not at every step
-        inputs = left_padded(observation, self._device)
         self._time = 0
-        self._num_rows = len(inputs[0])
-        self._rows = np.arange(self._num_rows)  # environment row of each row of the batch
-        models = [self.policy.language_model]
-        if self.policy.masking_model is not None:
-            models.append(self.policy.masking_model)
-        capacity = columns_needed(observation)
+        self._num_rows = len(observation["attention_mask"])
+        self._replies = Replies(observation)
         self._streams: list[Any] = []  # the last round's caches and packed weights go first
-        self._streams = [make_stream(model, capacity) for model in models]
+        self._read(np.arange(self._num_rows), observation)
+
+    def _read(self, rows: NDArray[np.integer], observation: Observation) -> None:
+        """Read the texts of rows, whatever was read before."""
+        self._rows = rows  # environment row of each row of the batch
+        texts = {name: np.asarray(array)[rows] for name, array in observation.items()}
+        capacity = columns_needed(texts)
+        if not self._streams or capacity > self._capacity:
+            models = [self.policy.language_model, self.policy.masking_model]
+            self._streams = [make_stream(model, capacity) for model in models if model is not None]
+            self._capacity = capacity
+        inputs = left_padded(texts, self._device)
         self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
         self._tokens: Tensor | None = None  # chosen last, not yet read by the stream
 
@@ -121,8 +128,11 @@ class DecodingPlayer:
         deterministic: bool,
     ) -> Choice:
         """Choose the next token of each of ``rows``, a subset of the last call's."""
-        del observation  # it holds the tokens chosen here, which are in the cache
-        self._drop_all_but(rows)
+        if self._replies.came(rows, observation):
+            # All rows are read again. Only those with a reply need be, in columns of their own.
+            self._read(rows, observation)
+        else:  # it holds the tokens chosen here, which are in the cache
+            self._drop_all_but(rows)
         states, *masking_states = self._next_states()
         mask = None
         if action_masks is not None:
@@ -168,6 +178,41 @@ class DecodingPlayer:
         self._tokens = None if self._tokens is None else self._tokens[keep]
         if self._states is not None:
             self._states = [states[keep] for states in self._states]
+
+
+class Replies:
+    """Notices the replies of partners, which observations have beside the tokens chosen.
+
+    Args:
+        observation: The environment's at the beginning of a round.
+    """
+
+    def __init__(self, observation: Observation) -> None:
+        self._ends = text_ends(observation)
+
+    def came(self, rows: NDArray[np.integer], observation: Observation) -> bool:
+        """Return whether a reply was appended to one of the rows since the last call.
+
+        Args:
+            rows: Rows that act, each of which had a token appended since the last call.
+            observation: The environment's, with every row.
+        """
+        masks = np.asarray(observation["attention_mask"])
+        ends = self._ends[rows]
+        has_reply = masks[rows, np.minimum(ends, masks.shape[1] - 1)] > 0
+        has_reply &= ends < masks.shape[1]
+        self._ends[rows] = ends + 1
+        if not has_reply.any():
+            return False
+        self._ends[rows] = text_ends({"attention_mask": masks[rows]}) + 1
+        return True
+
+
+def text_ends(observation: Observation) -> NDArray[np.int64]:
+    """Return the column after each text's last token, (rows,)."""
+    masks = np.asarray(observation["attention_mask"], dtype=bool)
+    ends: NDArray[np.int64] = masks.shape[1] - masks[:, ::-1].argmax(axis=1)
+    return ends
 
 
 def left_padded(

@@ -24,6 +24,8 @@ class Stream(Protocol):
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Read the prompts and return the hidden states of their last tokens.
 
+        A stream that has begun begins anew.
+
         Args:
             input_ids: (rows, width) int64, padded on the left.
             attention_mask: (rows, width) int64, 1 on the prompts' own tokens.
@@ -50,10 +52,10 @@ class ModelStream:
 
     def __init__(self, language_model: LanguageModel) -> None:
         self._model = language_model
-        self._cache: Any = DynamicCache(config=language_model.model.config)
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
+        self._cache: Any = DynamicCache(config=self._model.model.config)
         self._attention_mask = attention_mask
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)  # any value does under the mask
         self._positions = positions[:, -1:]

@@ -24,7 +24,7 @@ from tokengym.agents.losses.policy import check_shapes
 def rewards_to_go(token_rewards: Tensor, response_mask: Tensor, *, gamma: float = 1.0) -> Tensor:
     """Return what each token and its successors earn.
 
-    G_t = r_t + gamma * G_{t+1}
+    G_t = r_t + gamma * G_{t+1},  t + 1 the next token where the mask is True
 
     Args:
         token_rewards: (batch, time), reward units.
@@ -42,17 +42,22 @@ def rewards_to_go(token_rewards: Tensor, response_mask: Tensor, *, gamma: float 
         >>> rewards_to_go(rewards, torch.tensor([[True, True, False]])).tolist()
         [[1.25, 0.75, 0.0]]
     """
+    return _to_go(token_rewards, response_mask, gamma).masked_fill(~response_mask, 0.0)
+
+
+def _to_go(token_rewards: Tensor, response_mask: Tensor, gamma: float) -> Tensor:
+    """Return the rewards to go; where the mask is False, those of the next token that has any."""
     check_shapes(token_rewards, response_mask=response_mask)
     kept = token_rewards.masked_fill(~response_mask, 0.0)
     if gamma == 1.0:
-        to_go = kept.flip(1).cumsum(1).flip(1)
-    else:
-        to_go = torch.zeros_like(kept)
-        following = kept.new_zeros(len(kept))
-        for t in reversed(range(kept.shape[1])):
-            following = kept[:, t] + gamma * following
-            to_go[:, t] = following
-    return to_go.masked_fill(~response_mask, 0.0)
+        return kept.flip(1).cumsum(1).flip(1)
+    to_go = torch.zeros_like(kept)
+    following = kept.new_zeros(len(kept))
+    for t in reversed(range(kept.shape[1])):
+        # Tokens between that the policy did not write take no time.
+        following = torch.where(response_mask[:, t], kept[:, t] + gamma * following, following)
+        to_go[:, t] = following
+    return to_go
 
 
 def rewards_within(
@@ -84,9 +89,10 @@ def rewards_within(
         [[0.5, 0.5, 0.25]]
     """
     check_shapes(token_rewards, segment_ends=segment_ends)
-    to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
+    to_go = _to_go(token_rewards, response_mask, gamma)
     after = torch.cat([to_go[:, 1:], torch.zeros_like(to_go[:, :1])], 1).gather(1, segment_ends)
-    steps = segment_ends - torch.arange(to_go.shape[1], device=to_go.device) + 1
+    count = response_mask.cumsum(1)
+    steps = count.gather(1, segment_ends) - count + 1
     return (to_go - gamma**steps * after).masked_fill(~response_mask, 0.0)
 
 
@@ -109,7 +115,8 @@ def gae(
     Args:
         token_rewards: (batch, time), reward units.
         values: (batch, time) V(s_t), s_t being the text before token t, reward units.
-        response_mask: (batch, time) bool, True on the response's own tokens, which are contiguous.
+        response_mask: (batch, time) bool, True on the response's own tokens. The step from a turn's
+            last token leads to the next turn's first, over the reply between them.
         gamma: Discount per token, in [0, 1].
         gae_lambda: In [0, 1]: 1 is Monte Carlo minus the value, 0 the one-step TD error.
         final_values: (batch,) value past the last token; 0 (the default) unless truncated.

@@ -145,7 +145,7 @@ class ResponseCollector:
                 episodes = self.chosen.play(as_player(agent, generator), repeated)
             for index, group in enumerate(groups):
                 group += episodes[index * share : (index + 1) * share]
-            self.num_tokens += sum(len(episode.response_ids) for episode in episodes)
+            self.num_tokens += sum(episode.num_written for episode in episodes)
         return [tuple(group) for group in groups]
 
     def score(self, groups: Sequence[Group]) -> list[Group]:

@@ -25,6 +25,8 @@ class Sequences:
     """(batch,) int64, >= 1."""
     response_lengths: Tensor
     """(batch,) int64, >= 1."""
+    written: Tensor | None = None
+    """(batch, time) bool, True at the tokens that the policy wrote, in conversations; None: all."""
 
     @classmethod
     def from_ids(
@@ -32,8 +34,17 @@ class Sequences:
         prompt_ids: Sequence[Sequence[int]],
         response_ids: Sequence[Sequence[int]],
         device: torch.device | str = "cpu",
+        *,
+        written: Sequence[NDArray[np.generic] | None] = (),
     ) -> "Sequences":
         """Return the batch of the given texts.
+
+        Args:
+            prompt_ids: Token ids of the prompts.
+            response_ids: Token ids of the responses.
+            device: Device of the tensors.
+            written: Per response (len(response),), non-zero where the policy wrote the token; None
+                where it wrote all. () stands for None everywhere.
 
         Raises:
             ValueError: if the numbers of texts differ, or a prompt or response is empty.
@@ -56,6 +67,7 @@ class Sequences:
             input_ids=torch.from_numpy(input_ids).to(device),
             prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),
             response_lengths=torch.tensor([len(ids) for ids in response_ids], device=device),
+            written=_written(written, list(map(len, response_ids)), device),
         )
 
     def __len__(self) -> int:
@@ -68,9 +80,10 @@ class Sequences:
 
     @property
     def response_mask(self) -> Tensor:
-        """(batch, time) bool: True on each response's own tokens."""
+        """(batch, time) bool: True on each response's own tokens, those of replies left out."""
         times = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)
-        return times < self.response_lengths.unsqueeze(1)
+        own = times < self.response_lengths.unsqueeze(1)
+        return own if self.written is None else own & self.written
 
     def response_positions(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return (row, time, column) of every response token, each (tokens,) int64.
@@ -93,7 +106,13 @@ class Sequences:
             input_ids=self.input_ids[rows, : int(lengths.max())],
             prompt_lengths=self.prompt_lengths[rows],
             response_lengths=self.response_lengths[rows],
+            written=self._written_of(rows),
         )
+
+    def _written_of(self, rows: Tensor) -> Tensor | None:
+        if self.written is None:
+            return None
+        return self.written[rows, : int(self.response_lengths[rows].max())]
 
     def buckets(self, max_size: int | None = None) -> list[Tensor]:
         """Return rows grouped by length: in a group none is shorter than half the longest.
@@ -115,6 +134,18 @@ class Sequences:
             else:
                 group.append(row)
         return [torch.tensor(group, device=self.input_ids.device) for group in groups]
+
+
+def _written(
+    masks: Sequence[NDArray[np.generic] | None], lengths: Sequence[int], device: torch.device | str
+) -> Tensor | None:
+    """Return the masks of written tokens as (batch, time); None if all were written."""
+    if all(mask is None for mask in masks):
+        return None
+    written = np.zeros((len(lengths), max(lengths)), dtype=np.bool_)
+    for row, (mask, length) in enumerate(zip(masks, lengths, strict=True)):
+        written[row, :length] = True if mask is None else mask
+    return torch.from_numpy(written).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,7 @@ class PPO(EpisodicAlgorithm):
 
     def _check_alarms(self, played: Round, stats: UpdateStats) -> None:
         """Warn of figures that say that nothing is learned, or too much at once."""
-        tokens = sum(len(episode.response_ids) for episode in played.episodes)
+        tokens = sum(episode.num_written for episode in played.episodes)
         parts = [(e.score_parts.get("raw_score", e.score), e.score) for e in played.episodes]
         self._alarms.check(
             update=self._n_updates,
@@ -139,8 +139,13 @@ class PPO(EpisodicAlgorithm):
         """
         started = time.perf_counter()
         assert played.log_probs is not None  # our own player gives them all
-        sequences = played.sequences(self.device)
+        sequences = played.sequences(self.device, group_size=self.settings.group_size)
         mask = sequences.response_mask
+        if not mask.any():
+            raise ValueError(
+                "a partner's failure lost every episode of the round, so that there is nothing to "
+                "learn from; pass on_partner_error='raise' to see why"
+            )
         reference = self._reference(played, sequences)
         ref_log_probs = self._reference_log_probs(played, sequences, reference)
         old_log_probs = self._old_log_probs(played, sequences)
@@ -189,7 +194,12 @@ class PPO(EpisodicAlgorithm):
             ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
             **reference,
         )
-        return self._varied_groups(experience, raw_scores)
+        return self._without_lost(self._varied_groups(experience, raw_scores))
+
+    def _without_lost(self, experience: Experience) -> Experience:
+        """Return the experience without episodes that were lost to a partner's failure."""
+        left = experience.response_mask.any(1)
+        return experience if left.all() else experience.select(left.nonzero()[:, 0])
 
     def _segment_ends(self, played: Round, mask: Tensor) -> Tensor | None:
         """Return the last token of each token's segment, (batch, time), where it is read."""

@@ -212,6 +212,8 @@ class PolicyContinuations:
                 response=episode.response,
                 response_ids=episode.response_ids,
                 finish_reason=episode.finish_reason,
+                turns=episode.turns,
+                written=episode.written,
             )
         return finished
 

@@ -120,12 +120,27 @@ class Round:
                 moved[name] = given.to(device)
         return replace(self, **moved)
 
-    def sequences(self, device: torch.device | str) -> Sequences:
-        """Return prompts and responses as one batch of tensors."""
+    def sequences(self, device: torch.device | str, *, group_size: int | None = None) -> Sequences:
+        """Return prompts and responses as one batch of tensors.
+
+        Of an episode that its partner lost no token counts as written, nor of the others in its
+        group, whose baseline would lack it.
+
+        Args:
+            device: Device of the tensors.
+            group_size: Responses to each prompt; None has no groups.
+        """
+        lost = np.array([episode.finish_reason == "error" for episode in self.episodes])
+        if group_size is not None:
+            lost = lost.reshape(-1, group_size).any(1).repeat(group_size)
         return Sequences.from_ids(
             [episode.prompt_ids for episode in self.episodes],
             [episode.response_ids for episode in self.episodes],
             device,
+            written=[
+                np.zeros(len(episode.response_ids)) if is_lost else episode.written
+                for episode, is_lost in zip(self.episodes, lost, strict=True)
+            ],
         )
 
 
@@ -294,7 +309,7 @@ class RoundRecorder:
         """Return the round."""
         first = self._steps[0][1]
         device = "cpu" if first.log_probs is None else first.log_probs.device
-        return Round(
+        played = Round(
             episodes=tuple(self._episodes[row] for row in range(self._num_envs)),
             truncated=self._truncated,
             action_masks=self._masks.finish(device) if first.support is None else self._support(),
@@ -303,6 +318,7 @@ class RoundRecorder:
             entropy=self._padded("entropy"),
             env_seconds=self._env_seconds,
         )
+        return _between_replies(played)
 
     def _support(self) -> ActionMasks:
         """Return what was sampled among, which stays on the device."""
@@ -327,6 +343,36 @@ class RoundRecorder:
         times = np.repeat(np.arange(len(columns)), [len(rows) for rows, _ in self._steps])
         padded[torch.from_numpy(rows), torch.from_numpy(times)] = torch.cat(columns)
         return padded
+
+
+def _between_replies(played: Round) -> Round:
+    """Return a round with the figures of its steps at the tokens that were written.
+
+    A step writes one token, and in a conversation replies stand between them.
+    """
+    if all(episode.written is None for episode in played.episodes):
+        return played
+    places = [
+        np.arange(len(e.response_ids)) if e.written is None else np.flatnonzero(e.written)
+        for e in played.episodes
+    ]
+    time = max(len(episode.response_ids) for episode in played.episodes)
+    rows = torch.from_numpy(np.repeat(np.arange(len(places)), list(map(len, places))))
+    steps = torch.from_numpy(np.concatenate([np.arange(len(place)) for place in places]))
+    columns = torch.from_numpy(np.concatenate(places))
+
+    def placed(figures: Tensor) -> Tensor:
+        whole = figures.new_zeros(len(places), time)
+        on = figures.device
+        whole[rows.to(on), columns.to(on)] = figures[rows.to(on), steps.to(on)]
+        return whole
+
+    given = {name: getattr(played, name) for name in TENSORS}
+    moved: dict[str, Any] = {k: None if v is None else placed(v) for k, v in given.items()}
+    if played.action_masks is not None:
+        index = placed(played.action_masks.index)
+        moved["action_masks"] = replace(played.action_masks, index=index)
+    return replace(played, **moved)
 
 
 class PredictPlayer:

@@ -52,6 +52,12 @@ class StepRewards(np.ndarray):
         self.token_rewards = None
 
 
+def step_rewards(info: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return what each step of an ended episode earned: its tokens, those of replies left out."""
+    rewards: NDArray[np.float32] = info["token_rewards"]
+    return rewards if "written" not in info else rewards[info["written"] > 0]
+
+
 def hindsight_correction(
     token_rewards: NDArray[np.floating], paid: NDArray[np.floating], num_kept: int
 ) -> NDArray[np.float32]:
@@ -205,7 +211,7 @@ class HindsightReplayBuffer(DictReplayBuffer):
                 )
             steps = np.arange(step + 1 - self._ages[row], step + 1) % self.buffer_size
             self.rewards[steps, row] += hindsight_correction(
-                infos[row]["token_rewards"], self.rewards[steps, row], len(steps)
+                step_rewards(infos[row]), self.rewards[steps, row], len(steps)
             )
             self._is_known[steps, row] = True
         self._ages[done] = 0

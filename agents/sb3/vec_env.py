@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.rollouts.environments import as_vector_env
-from tokengym.agents.sb3.hindsight import StepRewards
+from tokengym.agents.sb3.hindsight import StepRewards, step_rewards
 
 
 def as_vec_env(envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv) -> VecEnv:
@@ -122,7 +122,7 @@ class GymVecEnv(VecEnv):
             for row in np.flatnonzero(dones).tolist():
                 self.reset_infos[row] = self._row_info(reset_infos, row)
         token_rewards = {
-            row: row_infos[row]["token_rewards"]
+            row: step_rewards(row_infos[row])
             for row in np.flatnonzero(dones).tolist()
             if "token_rewards" in row_infos[row]
         }
@@ -220,8 +220,9 @@ class GymVecEnv(VecEnv):
             else:
                 value = values[row]
                 info[key] = value.item() if isinstance(value, np.generic) else value
-        if "token_rewards" in info and "response_ids" in info:  # a batch pads them to the horizon
-            info["token_rewards"] = info["token_rewards"][: len(info["response_ids"])]
+        for key in ("token_rewards", "written"):
+            if key in info and "response_ids" in info:  # a batch pads them to the horizon
+                info[key] = info[key][: len(info["response_ids"])]
         return info
 
     @staticmethod

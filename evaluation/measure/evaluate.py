@@ -220,12 +220,16 @@ class Evaluator:
                 reference=True,
                 action_masks=self._action_masks(part),
             )
+        for row, episode in enumerate(episodes):
+            if episode.written is not None:
+                own = episode.written > 0
+                log_probs[row], reference[row] = log_probs[row][own], reference[row][own]
         return policy_metrics(log_probs, reference)
 
     def _action_masks(self, episodes: Sequence[Episode]) -> list[NDArray[np.int8]] | None:
         """Return the action mask at each token, under which both policies were sampled."""
         task = _task(self.envs)
-        masks = [task.response_masks(len(episode.response_ids)) for episode in episodes]
+        masks = [task.response_masks(len(e.response_ids), e.turns) for e in episodes]
         given = [mask for mask in masks if mask is not None]
         return given or None
 

@@ -110,6 +110,8 @@ class AnswerGain(SegmentedCredit):
             episode,
             prompt_ids=[*episode.prompt_ids, *said],
             response_ids=answer,
+            turns=(),
+            written=None,
             token_rewards=None,
             log_probs=None,
         )

@@ -71,6 +71,9 @@ class Credit:
         "take a task with a bundle, or TokenCredit(reference_policy=PATH)"
     )
     """What to do where there is none, at the end of the message."""
+    reads_turns: bool = False
+    """Whether the rule is shown the replies of a conversation with the policy's tokens. Other rules
+    are shown the tokens that the policy wrote alone, and pay those."""
     every_prefix: bool = False
     """Whether a scorer without scores per position may score every prefix as a text of its own."""
     gae_lambda: float | None = None
@@ -291,6 +294,7 @@ CREDIT_ABILITIES = (
     "every_prefix",
     "needs_policy",
     "sum_preserving",
+    "reads_turns",
     "gae_lambda",
     "pieces",
     "attribute",

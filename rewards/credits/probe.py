@@ -104,10 +104,14 @@ class Probe:
             )
         else:
             text = decode(self.tokenizer, [ids])[0]
+        turns = tuple(turn for turn in episode.turns if turn.span[1] <= len(ids))
+        is_beginning = list(kept) == list(range(len(ids)))
         return replace(
             episode,
             response=text,
             response_ids=ids,
+            turns=turns if is_beginning else (),
+            written=None if episode.written is None else episode.written[list(kept)],
             token_rewards=None,
             log_probs=None,
             finish_reason=None if len(ids) < len(episode.response_ids) else episode.finish_reason,

@@ -294,6 +294,7 @@ def _key(episode: Episode, kind: str) -> Hashable:
         episode.query_type,
         repr(episode.metadata) if episode.metadata else "",
         episode.finish_reason,
+        episode.turns,
     )
 
 

@@ -48,7 +48,10 @@ def test_what_a_record_lacks_is_not_known():
         ({"response_ids": 5}, "has a field of a wrong kind"),
         ({"log_probs": [0.0]}, r"log_probs must have shape \(3,\)"),
         ({"query_type": "OPEN"}, "query_type must be 'OPENENDED'"),
-        ({"finish_reason": "abort"}, "finish_reason must be 'eos', 'length', 'stop' or None, got"),
+        (
+            {"finish_reason": "abort"},
+            "finish_reason must be 'eos', 'length', 'stop', 'error' or None",
+        ),
     ],
 )
 def test_records_that_are_no_episodes(change: dict, message: str):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from tests.support.partners import Several, failing, sleeper, teacher
 from tokengym.base.settings import names_of
 from tokengym.envs import (
     GenerationSettings,
+    PartnerError,
     Prompt,
     PromptError,
     SettingsError,
@@ -31,9 +33,46 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "positions": {"allowed_token_ids": ((3,), (4, 5), (3,)), "min_new_tokens": 1},
     "chat": {"chat_template": True},
     "frame": {"prompt_format": "e {prompt} d"},
+    "one_turn": {"partner": teacher},
+    "turns": {
+        "partner": teacher,
+        "max_turns": 3,
+        "max_turn_tokens": 2,
+        "max_new_tokens": 7,
+        "horizon": "truncated",
+    },
+    "turn_legality": {
+        "partner": Several(),
+        "max_turns": 2,
+        "min_new_tokens": 1,
+        "stop_strings": ("a b", "c"),
+        "allowed_token_ids": ((3, 4, 5), (4, 5)),
+        "max_new_tokens": 12,
+    },
+    "turn_chat": {
+        "partner": teacher,
+        "max_turns": 2,
+        "chat_template": True,
+        "max_new_tokens": 9,
+        "prompt_sampling": "epoch",
+    },
+    "long_replies": {
+        "partner": teacher,
+        "max_turns": 2,
+        "max_new_tokens": 9,
+        "max_reply_tokens": 2,
+        "on_partner_error": "skip",
+    },
+    "slow_partner": {
+        "partner": sleeper,
+        "max_turns": 2,
+        "partner_timeout": 0.5,
+        "on_partner_error": "skip",
+    },
+    "failing_partner": {"partner": failing, "max_turns": 2, "on_partner_error": "skip"},
 }
 """One case or more for each option of the environment: a new one needs its own here."""
-CHAT_TEMPLATE = "e{% for m in messages %} {{ m.content }} d{% endfor %}"
+CHAT_TEMPLATE = "e{% for m in messages %} {{ m.content }} d{% endfor %} "
 ROWS = 5
 
 
@@ -97,10 +136,10 @@ def test_every_option_has_a_case_in_which_it_matters(
         rest = {name: value for name, value in settings.items() if name != option}
         try:
             without, _ = make_pair(AutoresetMode.NEXT_STEP, **rest)
-        except PromptError:  # an overlong prompt is refused by default
+        except (PromptError, SettingsError):  # of overlong prompts, and of turns without a partner
             continue
         envs, _ = make_pair(AutoresetMode.NEXT_STEP, **settings)
-        with pytest.raises(AssertionError):
+        with pytest.raises((AssertionError, PartnerError)):
             assert_same(trace(envs), trace(without))
 
 

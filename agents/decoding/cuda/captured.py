@@ -20,7 +20,13 @@ from torch import Tensor
 
 from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
 from tokengym.agents.decoding.cuda.static import StaticStream, static_stream
-from tokengym.agents.decoding.player import DecodedPolicy, columns_needed, left_padded, not_finite
+from tokengym.agents.decoding.player import (
+    DecodedPolicy,
+    Replies,
+    columns_needed,
+    left_padded,
+    not_finite,
+)
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LENGTHS
 from tokengym.agents.policy.sampling import (
@@ -361,18 +367,23 @@ class CapturedPlayer:
             ModelError: if the caches of so many rows do not fit in the GPU's memory.
         """
         self._device = self.policy.device
+        self._time = 0
+        self._num_rows = len(observation["attention_mask"])
+        self._replies = Replies(observation)
+        self._read(np.arange(self._num_rows), observation)
+
+    def _read(self, rows: NDArray[np.integer], observation: Observation) -> None:
+        """Read the texts of all rows, of which these still write."""
         multiple = LENGTHS if self._device.type == "cuda" else 1
         ids, attention_mask = left_padded(observation, self._device, multiple=multiple)
-        self._time = 0
-        self._num_rows = len(ids)
         self._capacity = columns_needed(observation, multiple=multiple)
         with self._explained():
             self._decoder = self._borrowed()
             self._decoder.start(ids, attention_mask)
         self._is_read = True
         # Environment rows that still write
-        self._rows: NDArray[np.integer] = np.arange(len(ids))
-        self._places = torch.arange(len(ids))  # and where they are in the batch
+        self._rows: NDArray[np.integer] = rows.copy()
+        self._places = torch.from_numpy(self._rows)  # and where they are in the batch
         self._on_device = sent(self._places, self._device)
 
     @torch.inference_mode()
@@ -385,9 +396,11 @@ class CapturedPlayer:
         deterministic: bool,
     ) -> Choice:
         """See `Player.act`."""
-        del observation  # it holds the tokens chosen here, which are in the cache
+        if self._replies.came(rows, observation):
+            self._read(rows, observation)
+        else:  # it holds the tokens chosen here, which are in the cache
+            self._drop_all_but(rows)
         decoder = self._decoder
-        self._drop_all_but(rows)
         masks = None
         if action_masks is not None:
             masks = as_action_mask(mask_rows(action_masks, rows), "cpu")

@@ -1,0 +1,266 @@
+"""The rules of conversations: when a turn is over, who is asked, and what is appended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.base.errors import PartnerError, PromptError
+from tokengym.base.prompt import Messages, PromptSet
+from tokengym.base.text import lone_surrogate
+from tokengym.envs.turns.partner import Reply, answers_many, as_partner, name_of
+from tokengym.envs.turns.reply_format import ReplyFormat
+from tokengym.envs.turns.turn import POLICY, Turn, written_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.envs.prompts.table import EncodedPrompt
+    from tokengym.envs.settings import GenerationSettings
+
+T = TypeVar("T")
+
+
+class _BadReply(Exception):
+    """A partner's answer that cannot be used; the message continues the partner's name."""
+
+
+@dataclass
+class Conversation:
+    """One row's conversation so far."""
+
+    seed: int = 0
+    """Seed of the row."""
+    episode: int = 0
+    """Number of the row's episode since it was seeded: with the seed and the turn it seeds the
+    partner's generator, so that prompts are drawn as if there were no partner."""
+    turns: list[Turn] = field(default_factory=list)
+    """The turns that are over, and the replies to them."""
+    start: int = 0
+    """Tokens after the prompt before the turn that is being written, or was written last."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Conversation:
+        """Return the conversation of an environment's saved state."""
+        turns = [Turn(role, text, (a, b), score) for role, text, (a, b), score in state["turns"]]
+        replies = [turn.span for turn in turns if turn.role != POLICY]
+        start = max((stop for begin, stop in replies if stop > begin), default=0)
+        return cls(state["partner_seed"], state["episode"], turns, start)
+
+    def as_state(self) -> dict[str, Any]:
+        """Return the conversation as plain data: entries of the environment's saved state."""
+        turns = [[turn.role, turn.text, list(turn.span), turn.score] for turn in self.turns]
+        return {"turns": turns, "episode": self.episode, "partner_seed": self.seed}
+
+    def next(self, seed: int | None = None, *, restart: bool = False) -> Conversation:
+        """Return the conversation of the row's next episode.
+
+        Args:
+            seed: The row's seed; None or negative if it has none that is known.
+            restart: Whether the row was just seeded.
+        """
+        return Conversation(max(seed or 0, 0), 0 if restart else self.episode + 1)
+
+    def written(self, size: int) -> NDArray[np.int8]:
+        """Return which of ``size`` tokens the policy wrote, the turn being written included."""
+        written = written_mask(self.turns, size)
+        written[self.start :] = 1
+        return written
+
+
+class TurnEnd(NamedTuple):
+    """A turn of the policy that is over."""
+
+    row: int
+    """Row of the batch, for messages."""
+    conversation: Conversation
+    prompt: EncodedPrompt
+    ids: Sequence[int]
+    """All tokens after the prompt."""
+    text: str
+    """Text of the turn."""
+    reason: str
+    """Reason of its end: "eos", "stop" or "length"."""
+
+
+class Answer(NamedTuple):
+    """What follows a turn."""
+
+    reason: str | None
+    """Reason of the episode's end; None if it continues."""
+    appended: tuple[int, ...] = ()
+    """Tokens of the reply, where the episode continues."""
+
+
+class TurnRules:
+    """Immutable rules of an environment's conversations.
+
+    Args:
+        settings: The environment's, with a partner.
+        tokenizer: The policy's.
+        prompts: The environment's.
+
+    Raises:
+        PromptError: if some prompts are conversations and others plain texts.
+        TokenGymError: for a partner or chat template that cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: GenerationSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: PromptSet,
+    ) -> None:
+        self.partner = as_partner(settings.partner)
+        self.settings = settings
+        self.turn_budget = min(
+            settings.max_turn_tokens or settings.max_new_tokens, settings.max_new_tokens
+        )
+        self._prompts = prompts
+        chats = sum(bool(prompt.messages) for prompt in prompts)
+        if 0 < chats < len(prompts) and not settings.chat_template:
+            raise PromptError(
+                f"{chats} of {len(prompts)} prompts are conversations and the others plain texts, "
+                "so a reply has no one form; pass chat_template=True"
+            )
+        chat = bool(settings.chat_template or chats)
+        self._format = ReplyFormat(tokenizer, self.partner.role, chat=chat)
+
+    def answer(self, ends: Sequence[TurnEnd]) -> list[Answer]:
+        """Ask the partner about turns that are over, and record them and its replies.
+
+        Raises:
+            PartnerError: if the partner fails, unless ``on_partner_error`` is "skip".
+        """
+        return [self._follow(end, reply) for end, reply in zip(ends, self._ask(ends), strict=True)]
+
+    def _ask(self, ends: Sequence[TurnEnd]) -> list[Reply | Exception]:
+        """Return a reply for each turn, or what went wrong."""
+        said = [self._messages(end) for end in ends]
+        columns = [end.prompt.metadata for end in ends]
+        rngs = [_generator(end.conversation) for end in ends]
+        if answers_many(self.partner):
+            replies = self._tried(lambda: list(self.partner.replies(said, columns, rngs)))
+            if isinstance(replies, Exception):
+                return [replies] * len(ends)
+            if len(replies) != len(ends):
+                wrong = _BadReply(f"gave {len(replies)} replies to {len(ends)} conversations")
+                return [wrong] * len(ends)
+            return list(replies)
+        return [
+            self._tried(partial(self.partner.reply, *asked))
+            for asked in zip(said, columns, rngs, strict=True)
+        ]
+
+    def _messages(self, end: TurnEnd) -> Messages:
+        prompt, known = end.prompt, end.prompt.prompt_id
+        opening = self._prompts[known].messages if known >= 0 else ()
+        said = [*(opening or (("user", prompt.text),))]
+        said += [(turn.role, turn.text) for turn in end.conversation.turns]
+        return [{"role": r, "content": text} for r, text in (*said, (POLICY, end.text))]
+
+    def _tried(self, call: Callable[[], T]) -> T | Exception:
+        try:
+            return _within(self.settings.partner_timeout, call)
+        except Exception as error:
+            return error
+
+    def _follow(self, end: TurnEnd, reply: Reply | Exception) -> Answer:
+        """Record a turn and the reply to it, and return what follows."""
+        talk, size = end.conversation, len(end.ids)
+        span = (talk.start, size)
+        try:
+            checked, ids = self._checked(reply, ended=end.reason == "eos")
+        except Exception as error:
+            if self.settings.on_partner_error == "raise":
+                raise self._error(end, error) from error
+            talk.turns.append(Turn(POLICY, end.text, span))
+            return Answer("error")
+        talk.turns.append(Turn(POLICY, end.text, span, checked.score))
+        spoken = sum(turn.role == POLICY for turn in talk.turns)
+        over = checked.done or spoken >= self.settings.max_turns
+        full = size + len(ids) >= self.settings.max_new_tokens
+        appended = () if over or full else ids
+        if checked.text:
+            span = (size, size + len(appended))
+            talk.turns.append(Turn(self.partner.role, checked.text, span))
+        if not appended:
+            return Answer(end.reason if over else "length")
+        talk.start = size + len(appended)
+        return Answer(None, appended)
+
+    def _checked(self, reply: Any, *, ended: bool) -> tuple[Reply, tuple[int, ...]]:
+        """Return a reply and its tokens, refusing what cannot be appended."""
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(reply, str):
+            reply = Reply(reply)
+        if not isinstance(reply, Reply) or not isinstance(reply.text, str):
+            raise _BadReply(f"must return Reply(text, score=None, done=False), got {reply!r:.80}")
+        if reply.score is not None:
+            score = float(reply.score)
+            if not isfinite(score):
+                raise _BadReply(f"gave the score {score}; it must be finite, or None")
+            reply = Reply(reply.text, score, bool(reply.done))
+        if (position := lone_surrogate(reply.text)) is not None:
+            raise _BadReply(f"gave a text with a lone surrogate at character {position}")
+        if reply.done:
+            return reply, ()
+        ids = self._format.encode(reply.text, ended=ended) if reply.text.strip() else ()
+        if not ids:
+            raise _BadReply(f"gave no text, got {reply.text!r}; Reply('', done=True) ends the talk")
+        if len(ids) > (limit := self.settings.max_reply_tokens):
+            raise _BadReply(
+                f"gave {len(ids)} tokens, more than max_reply_tokens={limit}: {reply.text!r:.60}"
+            )
+        return reply, ids
+
+    def _error(self, end: TurnEnd, error: Exception) -> PartnerError:
+        turn = 1 + sum(turn.role == POLICY for turn in end.conversation.turns)
+        said = (str(error).splitlines() or [""])[0]
+        if not isinstance(error, _BadReply):
+            said = f"raised {type(error).__name__}: {said}"
+        return PartnerError(
+            f"partner {name_of(self.partner)!r} {said} (row {end.row}, turn {turn}); correct it, "
+            "or pass on_partner_error='skip' to lose the episode only"
+        )
+
+
+def _generator(talk: Conversation) -> np.random.Generator:
+    """Return the partner's generator of a turn."""
+    return np.random.default_rng((talk.seed, talk.episode, len(talk.turns)))
+
+
+def _within(seconds: float | None, call: Callable[[], T]) -> T:
+    """Return what a call returns.
+
+    Raises:
+        _BadReply: if it takes longer. It is left behind in a thread that ends with the process:
+            Python cannot stop it, and signals would work in the main thread only.
+    """
+    if seconds is None:
+        return call()
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="tokengym-partner", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise _BadReply(f"gave no reply within partner_timeout={seconds:g} s")
+    return done[0]

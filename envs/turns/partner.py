@@ -1,0 +1,122 @@
+"""Partners: the other side of a conversation, which answers each turn of the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tokengym.base.errors import SettingsError
+from tokengym.base.prompt import Messages
+from tokengym.base.registry import Registry
+from tokengym.envs.turns.turn import POLICY
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A partner's answer to a turn."""
+
+    text: str
+    """Text of the reply; it may be empty where ``done``."""
+    score: float | None = None
+    """Score of the policy's turn that is answered; None has none."""
+    done: bool = False
+    """Whether the conversation is over. The text is then recorded and not appended."""
+
+
+class Partner:
+    """Base of partners: a tool, a game, a user.
+
+    A partner holds nothing of an episode. What it answers follows from the conversation and the
+    generator alone, so that episodes can be forked at any token.
+    """
+
+    name: str = ""
+    """Name in messages; empty takes the class's."""
+    role: str = "user"
+    """Role of the replies, in ``turns`` and in the chat template."""
+
+    def reply(
+        self, conversation: Messages, metadata: Mapping[str, Any], rng: np.random.Generator
+    ) -> Reply:
+        """Answer the policy's last turn.
+
+        Args:
+            conversation: {"role": ..., "content": ...} each, oldest first: the prompt's messages
+                (a plain text is one message of the user), then the turns so far.
+            metadata: Further columns of the prompt's row.
+            rng: Generator of this turn. It is the same whenever the episode is at this turn.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define reply()")
+
+    def replies(
+        self,
+        conversations: Sequence[Messages],
+        metadatas: Sequence[Mapping[str, Any]],
+        rngs: Sequence[np.random.Generator],
+    ) -> list[Reply]:
+        """Answer several conversations at once; a partner with a model overrides it."""
+        return [self.reply(*asked) for asked in zip(conversations, metadatas, rngs, strict=True)]
+
+
+class _Function(Partner):
+    """A function, or an object with a method ``reply``."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        answer = getattr(value, "reply", value)
+        self.name = getattr(value, "name", "") or getattr(value, "__name__", type(value).__name__)
+        self.role = getattr(value, "role", Partner.role)
+        self.reply = answer  # type: ignore[method-assign]
+        if callable(several := getattr(value, "replies", None)):
+            self.replies = several  # type: ignore[method-assign]
+
+    @property
+    def answers_many(self) -> bool:
+        """Whether the object answers several conversations at once."""
+        return "replies" in vars(self)
+
+
+PARTNERS: Registry[Callable[..., Any]] = Registry("partner", group="partners", from_files=True)
+"""All partners by name: classes and functions."""
+
+
+def as_partner(value: Any) -> Partner:
+    """Return a partner of a name, an object with a method ``reply``, or a function.
+
+    Raises:
+        SettingsError: for an unknown name, or a partner whose role is the policy's.
+        TypeError: for anything else.
+
+    Example:
+        >>> as_partner(lambda conversation, metadata, rng: Reply("Why?")).role
+        'user'
+    """
+    made = PARTNERS.make(value) if isinstance(value, str) else value
+    if not isinstance(made, Partner):
+        if isinstance(made, type) or not callable(getattr(made, "reply", made)):
+            raise TypeError(
+                f"partner must have a method reply(conversation, metadata, rng), got {made!r}; "
+                "pass a Partner, a function or a name"
+            )
+        made = _Function(made)
+    if made.role == POLICY:
+        raise SettingsError(
+            f"partner {name_of(made)!r} has role={POLICY!r}, which is the policy's; use 'user', or "
+            "'tool' where the chat template knows it"
+        )
+    return made
+
+
+def answers_many(partner: Partner) -> bool:
+    """Return whether a partner has a method of its own for several conversations."""
+    if isinstance(partner, _Function):
+        return partner.answers_many
+    return type(partner).replies is not Partner.replies
+
+
+def name_of(partner: Partner) -> str:
+    """Return a partner's name, its class's if it does not say."""
+    return partner.name or type(partner).__name__

@@ -1,0 +1,57 @@
+"""The scores that a partner gave the turns of a conversation."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from tokengym.base.settings import check_choice
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+
+
+class PartnerScore(Scorer):
+    """The partner's scores of an episode's turns, as one.
+
+    Args:
+        of: "sum" of all turns, or that of the "last" turn that has one.
+
+    Raises:
+        ScorerError: if ``of`` is unknown.
+
+    Example:
+        >>> from tokengym.envs import Turn
+        >>> turns = [Turn("assistant", "on", (0, 1), 0.5), Turn("assistant", "off", (1, 2), 1.0)]
+        >>> episode = Episode(
+        ...     prompt="Go", response="on off", prompt_ids=[1], response_ids=[2, 3], turns=turns
+        ... )
+        >>> PartnerScore().score([episode]).values.tolist()
+        [1.5]
+    """
+
+    attribution_kinds = frozenset()
+    reads_text = False
+
+    def __init__(self, of: Literal["sum", "last"] = "sum") -> None:
+        self.of = of
+        check_choice(self, "of", ("sum", "last"), error=ScorerError)
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the scores.
+
+        Raises:
+            ScorerError: if a conversation was played to its end without a score.
+        """
+        self.check_attribution(attribution)
+        return Scores(values=[self._score(row, episode) for row, episode in enumerate(episodes)])
+
+    def _score(self, row: int, episode: Episode) -> float:
+        given = [turn.score for turn in episode.turns if turn.score is not None]
+        if not given and episode.finish_reason != "error":
+            raise ScorerError(
+                f"scorer 'partner' found no score in the {len(episode.turns)} turns of episode "
+                f"{row}; have the partner return Reply(text, score=...), or take another scorer"
+            )
+        return sum(given) if self.of == "sum" else (given or [0.0])[-1]
+
+
+register_scorer("partner", PartnerScore)

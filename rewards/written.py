@@ -1,0 +1,87 @@
+"""Credit in conversations: rules see and pay the tokens that the policy wrote."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.base import Credit, FloatArray
+from tokengym.rewards.scorers.base import Scores
+
+
+def assign_written(
+    credit: Credit, episodes: Sequence[Episode], scores: Scores
+) -> Sequence[FloatArray]:
+    """Return the token rewards of a rule, 0 at tokens that the policy did not write.
+
+    A rule is shown the written tokens alone, with the scorer's account of them. What a reply's
+    tokens have to do with the score belongs to the step that appended them, the last token of the
+    turn before (see `moved`). A rule that reads turns, or a language model, is shown all tokens.
+
+    Args:
+        credit: The rule.
+        episodes: Finished episodes; those without replies are assigned as ever.
+        scores: Their scores.
+
+    Returns:
+        Per episode (len(response_ids),) reward units.
+    """
+    if all(episode.written is None for episode in episodes):
+        return credit.assign(episodes, scores)
+    masks = [
+        np.ones(len(e.response_ids), np.int8) if e.written is None else e.written for e in episodes
+    ]
+    if credit.reads_turns or credit.needs_reference:
+        rewards = credit.assign(episodes, scores)
+        if len(rewards) != len(episodes) or not credit.sum_preserving:
+            return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
+        return [moved(r, m) for r, m in zip(rewards, masks, strict=True)]
+    shown = [_written_part(e, m) for e, m in zip(episodes, masks, strict=True)]
+    if scores.attributions is not None:
+        rows = zip(scores.attributions, masks, strict=True)
+        scores = Scores(
+            scores.values,
+            scores.parts,
+            [moved(row, mask)[mask > 0] for row, mask in rows],
+            additive=scores.additive,
+            signed=scores.signed,
+        )
+    rewards = credit.assign(shown, scores)
+    if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in shown]:
+        return rewards  # refused by whoever checks them
+    return [_spread_out(r, m) for r, m in zip(rewards, masks, strict=True)]
+
+
+def moved(values: Any, written: NDArray[np.int8]) -> FloatArray:
+    """Return values with those of unwritten tokens moved to the last written token before them.
+
+    Args:
+        values: (n,) whatever a token has to do with the score, additive.
+        written: (n,) non-zero where the policy wrote the token; it wrote the first.
+
+    Example:
+        >>> moved([1.0, 2.0, 3.0, 4.0], np.array([1, 1, 0, 1])).tolist()
+        [1.0, 5.0, 0.0, 4.0]
+    """
+    owner = np.maximum.accumulate(np.where(written > 0, np.arange(len(written)), 0))
+    sums = np.bincount(owner, weights=np.asarray(values, np.float64), minlength=len(written))
+    return sums.astype(np.float32)
+
+
+def _spread_out(rewards: FloatArray, written: NDArray[np.int8]) -> FloatArray:
+    """Return the written tokens' rewards in their places, 0 elsewhere."""
+    placed = np.zeros(len(written), dtype=np.float32)
+    placed[written > 0] = rewards
+    return placed
+
+
+def _written_part(episode: Episode, written: NDArray[np.int8]) -> Episode:
+    """Return an episode with its written tokens alone."""
+    places = np.flatnonzero(written).tolist()
+    known = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
+    kept: dict[str, Any] = {k: None if v is None else v[places] for k, v in known.items()}
+    ids = [episode.response_ids[place] for place in places]
+    return replace(episode, response_ids=ids, written=None, turns=(), **kept)

@@ -1,0 +1,461 @@
+"""Conversations: a partner answers each turn, and its tokens are appended to the policy's."""
+
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from tests.support.partners import Several, teacher
+from tokengym.envs import (
+    Episode,
+    Partner,
+    PartnerError,
+    PromptError,
+    Reply,
+    SettingsError,
+    StateError,
+    TokenizerError,
+    Turn,
+    episode_from_record,
+    episode_to_record,
+    episodes_from_infos,
+)
+
+EOS, A, B, C, D, E = 1, 3, 4, 5, 6, 7
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} {{ m.content }} <eos> {% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+FORGETFUL = (  # drops what was reasoned in all but the last answer, as Qwen3's template does
+    "{% for m in messages %}{{ m.role }} {{ m.content.split('</think>')[-1] }} <eos> {% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+
+
+class Script(Partner):
+    """Gives its replies in order, and notes what it was asked."""
+
+    name = "script"
+
+    def __init__(self, *replies: Any) -> None:
+        self.given = replies
+        self.asked: list[Any] = []
+
+    def reply(self, conversation: Any, metadata: Any, rng: Any) -> Any:
+        self.asked.append((conversation, dict(metadata)))
+        reply = self.given[sum(m["role"] == "assistant" for m in conversation) - 1]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def play(env: Any, tokens: list[int]) -> list[Any]:
+    return [env.step(token) for token in tokens]
+
+
+def test_four_turns_by_hand(make_env: Callable[..., Any]):
+    script = Script(Reply("d"), Reply("d e", score=0.5), "c", Reply("e", score=1.0))
+    env = make_env(
+        partner=script, max_turns=4, max_turn_tokens=3, max_new_tokens=20, prompts=["a b"]
+    )
+    env.reset(seed=0)
+    steps = play(env, [A, EOS, B, B, B, EOS, C, A])
+    # EOS ends turn 1; the budget of three tokens ends turn 2; EOS alone is turn 3.
+    assert steps[1][0]["input_ids"].tolist()[:7] == [A, B, A, EOS, D, 0, 0]
+    assert steps[1][0]["attention_mask"].tolist()[:7] == [1, 1, 1, 1, 1, 0, 0]
+    assert steps[4][0]["input_ids"].tolist()[:11] == [A, B, A, EOS, D, B, B, B, D, E, 0]
+    assert not any(step[2] or step[3] for step in steps)
+    observation, reward, terminated, truncated, info = env.step(EOS)
+    assert (reward, terminated, truncated) == (0.0, True, False)
+    written = [1, 1, 0, 1, 1, 1, 0, 0, 1, 0, 1, 1, 1]
+    assert info["written"].tolist() == written
+    assert info["written"].dtype == np.int8
+    assert info["response_ids"] == (A, EOS, D, B, B, B, D, E, EOS, C, C, A, EOS)
+    assert info["token_rewards"].shape == (13,)
+    assert observation["input_ids"].tolist()[2:15] == list(info["response_ids"])
+    assert info["finish_reason"] == "eos"
+    assert info["turns"] == (
+        Turn("assistant", "a", (0, 2), None),
+        Turn("user", "d", (2, 3), None),
+        Turn("assistant", "b b b", (3, 6), 0.5),
+        Turn("user", "d e", (6, 8), None),
+        Turn("assistant", "", (8, 9), None),
+        Turn("user", "c", (9, 10), None),
+        Turn("assistant", "c a", (10, 13), 1.0),
+        Turn("user", "e", (13, 13), None),  # the conversation was over: not appended
+    )
+    said, _ = script.asked[1]
+    assert said == [
+        {"role": "user", "content": "a b"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "d"},
+        {"role": "assistant", "content": "b b b"},
+    ]
+
+
+def test_the_partner_ends_the_conversation(make_env: Callable[..., Any]):
+    env = make_env(partner=Script("d", Reply("", 2.0, done=True)), max_turns=9, max_new_tokens=20)
+    env.reset(seed=0)
+    *_, last = play(env, [A, EOS, B, EOS])
+    assert last[2]
+    assert last[4]["turns"][-1] == Turn("assistant", "b", (3, 5), 2.0)
+
+
+@pytest.mark.parametrize("horizon", ["terminated", "truncated"])
+def test_no_room_for_the_reply_is_the_horizon(make_env: Callable[..., Any], horizon: str):
+    env = make_env(partner=lambda *asked: "d e", max_turns=3, max_new_tokens=4, horizon=horizon)
+    env.reset(seed=0)
+    *_, last = play(env, [A, EOS])
+    assert last[2:4] == (horizon == "terminated", horizon == "truncated")
+    assert last[4]["finish_reason"] == "length"
+    assert last[4]["response_ids"] == (A, EOS)
+    assert last[4]["turns"][-1] == Turn("user", "d e", (2, 2), None)
+
+
+def test_one_turn_is_the_mdp_without_a_partner(make_env: Callable[..., Any]):
+    """Bit for bit: observations, flags, masks, prompts and infos but for the turns themselves."""
+    settings = {"min_new_tokens": 1, "prompt_sampling": "uniform"}
+    alone, talks = make_env(**settings), make_env(**settings, partner=teacher)
+    rng = np.random.default_rng(0)
+    for episode in range(30):
+        seed = 5 if episode == 0 else None
+        pair = [alone.reset(seed=seed), talks.reset(seed=seed)]
+        over = False
+        while True:
+            for left, right in zip(*pair, strict=True):
+                for info in (left, right):
+                    if isinstance(info, dict):
+                        info.pop("turns", None), info.pop("written", None)
+                np.testing.assert_equal(right, left)
+            if over:
+                break
+            token = int(rng.integers(0, 6))
+            pair = [alone.step(token), talks.step(token)]
+            over = pair[0][2] or pair[0][3]
+
+
+def test_prompts_are_drawn_whatever_is_said(make_env: Callable[..., Any]):
+    def prompts(tokens: list[int], **settings: Any) -> list[str]:
+        env, drawn = make_env(max_new_tokens=12, **settings), []
+        rng = np.random.default_rng(1)
+        for episode in range(12):
+            _, info = env.reset(seed=3 if episode == 0 else None)
+            drawn.append(info["prompt"])
+            while not any(env.step(int(rng.choice(tokens)))[2:4]):
+                pass
+        return drawn
+
+    talk = {"partner": teacher, "max_turns": 4}
+    assert prompts([A, B, EOS], **talk) == prompts([C, EOS], **talk) == prompts([C, EOS])
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_forks_inside_and_between_turns(make_env: Callable[..., Any], size: int):
+    settings = {"partner": teacher, "max_turns": 4, "max_turn_tokens": 3, "max_new_tokens": 16}
+    env, other = make_env(**settings), make_env(**settings)
+    rng = np.random.default_rng(0)
+    tokens = rng.choice([EOS, A, B, C], 40).tolist()
+    env.reset(seed=11)
+    for token in tokens[:size]:
+        if any(env.step(token)[2:4]):
+            env.reset()
+    state = json.loads(json.dumps(env.get_state()))
+    np.testing.assert_equal(other.set_state(state)[0], env.set_state(state)[0])
+    for token in tokens[size:]:
+        steps = env.step(token), other.step(token)
+        np.testing.assert_equal(steps[1], steps[0])
+        if any(steps[0][2:4]):
+            np.testing.assert_equal(other.reset(), env.reset())
+
+
+def test_forks_of_a_batch(make_envs: Callable[..., Any]):
+    settings = {"partner": teacher, "max_turns": 4, "max_turn_tokens": 3, "max_new_tokens": 16}
+    envs, other = make_envs(**settings), make_envs(**settings)
+    rng = np.random.default_rng(0)
+    envs.reset(seed=11)
+    for _ in range(7):
+        envs.step(rng.choice([EOS, A, B, C], 3))
+    other.set_state(envs.get_state())
+    envs.set_state(envs.get_state())
+    for _ in range(30):
+        tokens = rng.choice([EOS, A, B, C], 3)
+        np.testing.assert_equal(other.step(tokens), envs.step(tokens))
+
+
+def test_a_state_needs_its_turns(make_env: Callable[..., Any]):
+    env = make_env(partner=teacher)
+    env.reset(seed=0)
+    state = env.get_state()
+    with pytest.raises(StateError, match="do not edit its keys"):
+        make_env().set_state(state)
+    with pytest.raises(StateError, match="turns must be a list of"):
+        env.set_state(state | {"turns": [["user", "a", 3, None]]})
+
+
+def test_a_batch_is_asked_together(make_envs: Callable[..., Any]):
+    several = Several()
+    envs = make_envs(num_envs=4, partner=several, max_turns=3, max_new_tokens=20)
+    envs.reset(seed=0)
+    envs.step(np.array([A, EOS, B, EOS]))
+    envs.step(np.array([EOS, C, EOS, C]))
+    assert several.calls == [2, 2]
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "raises": (ConnectionError("no route\nto host"), "raised ConnectionError: no route"),
+    "none": (None, r"must return Reply\(text, score=None, done=False\), got None"),
+    "empty": (Reply("  "), "gave no text, got '  '"),
+    "no_text": (Reply(3), "must return Reply"),  # type: ignore[arg-type]
+    "long": (Reply("a b c d"), "gave 4 tokens, more than max_reply_tokens=3: 'a b c d'"),
+    "nan": (Reply("a", float("nan")), "gave the score nan; it must be finite, or None"),
+    "surrogate": (Reply("a \ud800"), "gave a text with a lone surrogate at character 2"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_failing_partner_stops_with_one_line(make_envs: Callable[..., Any], name: str):
+    reply, message = FAULTS[name]
+    settings = {"max_turns": 3, "max_reply_tokens": 3, "max_new_tokens": 20}
+    envs = make_envs(partner=Script("a", reply), **settings)
+    envs.reset(seed=0)
+    envs.step(np.array([A, EOS, A]))
+    with pytest.raises(PartnerError, match=message) as caught:
+        envs.step(np.array([A, EOS, A]))
+    assert "partner 'script'" in str(caught.value)
+    assert "(row 1, turn 2)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_failing_partner_loses_the_episode_only(make_envs: Callable[..., Any], name: str):
+    settings = {"max_turns": 3, "max_reply_tokens": 3, "on_partner_error": "skip"}
+    envs = make_envs(partner=Script("a", FAULTS[name][0]), max_new_tokens=20, **settings)
+    envs.reset(seed=0)
+    envs.step(np.array([A, EOS, A]))
+    _, _, terminated, truncated, infos = envs.step(np.array([A, EOS, A]))
+    assert truncated.tolist() == [False, True, False]
+    assert not terminated.any()
+    (row,) = (episodes := episodes_from_infos(infos))
+    assert (row, episodes[1].finish_reason) == (1, "error")
+    assert episodes[1].turns[-1] == Turn("assistant", "", (2, 3), None)
+    np.testing.assert_array_equal(episodes[1].written, [1, 0, 1])
+    envs.step(np.array([A, EOS, A]))  # the run goes on
+
+
+def test_a_partner_that_hangs(make_env: Callable[..., Any]):
+    def slow(*asked: Any) -> str:
+        time.sleep(2.0)
+        return "a"
+
+    env = make_env(partner=slow, max_turns=2, partner_timeout=0.05)
+    env.reset(seed=0)
+    begin = time.monotonic()
+    message = r"'slow' gave no reply within partner_timeout=0.05 s \(row 0, turn 1\)"
+    with pytest.raises(PartnerError, match=message):
+        env.step(EOS)
+    assert time.monotonic() - begin < 1.5
+
+
+def test_a_partner_for_many_must_answer_all(make_envs: Callable[..., Any]):
+    class Short(Several):
+        def replies(self, conversations: Any, metadatas: Any, rngs: Any) -> list[Reply]:
+            return super().replies(conversations, metadatas, rngs)[:1]
+
+    envs = make_envs(partner=Short(), max_turns=2)
+    envs.reset(seed=0)
+    with pytest.raises(PartnerError, match="gave 1 replies to 2 conversations"):
+        envs.step(np.array([EOS, A, EOS]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"max_turns": 2}, SettingsError, "max_turns=2 has no effect without a partner"),
+        ({"max_reply_tokens": 9}, SettingsError, "max_reply_tokens=9 has no effect"),
+        ({"partner": teacher, "max_turns": 0}, SettingsError, "max_turns must be an integer >= 1"),
+        ({"partner": teacher, "partner_timeout": 0}, SettingsError, "a finite number > 0"),
+        ({"partner": teacher, "on_partner_error": "no"}, SettingsError, "'raise' or 'skip'"),
+        ({"partner": "techer"}, SettingsError, "unknown partner 'techer'"),
+        ({"partner": 5}, TypeError, r"partner must have a method reply\(conversation"),
+        ({"partner": Several}, TypeError, "pass a Partner, a function or a name"),
+        (
+            {"partner": teacher, "prompts": ["a", [{"role": "user", "content": "b"}]]},
+            PromptError,
+            "1 of 2 prompts are conversations",
+        ),
+    ],
+)
+def test_settings_that_cannot_work(
+    make_env: Callable[..., Any],
+    build_tokenizer: Callable[..., Any],
+    settings: dict[str, Any],
+    error: type[Exception],
+    message: str,
+):
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+    with pytest.raises(error, match=message):
+        make_env(**{"tokenizer": tokenizer} | settings)
+
+
+def test_a_partner_may_not_have_the_policys_role(make_env: Callable[..., Any]):
+    partner = Script()
+    partner.role = "assistant"
+    with pytest.raises(SettingsError, match="role='assistant', which is the policy's"):
+        make_env(partner=partner)
+
+
+def test_a_beginning_must_not_end_the_turn(make_env: Callable[..., Any]):
+    env = make_env(partner=teacher, max_turns=2, max_turn_tokens=2, max_new_tokens=9)
+    env.reset(options={"response": [A]})
+    with pytest.raises(SettingsError, match="2 of at most 2 tokens"):
+        env.reset(options={"response": [A, B]})
+
+
+WORDS = ("<pad>", "<eos>", "<unk>", "a", "b", "c", "user", "tool", "assistant")
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_replies_in_a_chat_template(
+    make_env: Callable[..., Any], build_tokenizer: Callable[..., Any], ended: bool
+):
+    """The tokens are those of the template's text; the sampled ones stay what they are."""
+    tokenizer = build_tokenizer(WORDS)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    partner = Script("c c", "a")
+    partner.role = "tool"
+    env = make_env(
+        tokenizer=tokenizer,
+        prompts=[[{"role": "user", "content": "b"}]],
+        partner=partner,
+        max_turns=2,
+        max_turn_tokens=2,
+        max_new_tokens=20,
+    )
+    env.reset(seed=0)
+    *_, step = play(env, [A, EOS] if ended else [A, A])
+    text = "user b <eos> assistant a <eos> tool c c <eos> assistant"
+    if not ended:  # cut by its budget: the template's end of the turn is the reply's first token
+        text = text.replace("a <eos> tool", "a a <eos> tool")
+    shown = step[0]["input_ids"][step[0]["attention_mask"] > 0]
+    assert tokenizer.decode(shown) == text
+    info = play(env, [2, EOS])[-1][4]  # an unknown word would never be encoded as it was sampled
+    assert info["written"].tolist() == [1, 1, *[0] * (5 if ended else 6), 1, 1]
+    assert info["response_ids"][-2:] == (2, EOS)
+    assert partner.asked[0][0][0] == {"role": "user", "content": "b"}
+
+
+@pytest.mark.parametrize("template", [FORGETFUL, "{{ messages[-1].content }} <eos> assistant "])
+def test_a_template_that_rewrites_earlier_turns_is_refused(
+    make_env: Callable[..., Any], build_tokenizer: Callable[..., Any], template: str
+):
+    tokenizer = build_tokenizer(WORDS)
+    tokenizer.chat_template = template
+    make_env(tokenizer=tokenizer, chat_template=True)  # harmless in one turn
+    with pytest.raises(TokenizerError, match="rewrites earlier turns: the answer"):
+        make_env(tokenizer=tokenizer, chat_template=True, partner=teacher, max_turns=2)
+
+
+def test_a_template_that_refuses_the_role(
+    make_env: Callable[..., Any], build_tokenizer: Callable[..., Any]
+):
+    tokenizer = build_tokenizer(WORDS)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}"
+        "{% endif %}{{ m.role }} {{ m.content }} <eos> {% endfor %}assistant "
+    )
+    partner = Script()
+    partner.role = "tool"
+    with pytest.raises(TokenizerError, match="no tools"):
+        make_env(tokenizer=tokenizer, chat_template=True, partner=partner)
+
+
+def test_metadata_reaches_the_partner(make_env: Callable[..., Any]):
+    from tokengym.envs import Prompt
+
+    script = Script("a")
+    env = make_env(partner=script, prompts=[Prompt("b", metadata={"answer": 7})])
+    env.reset(seed=0)
+    env.step(EOS)
+    assert script.asked == [
+        ([{"role": "user", "content": "b"}, {"role": "assistant", "content": ""}], {"answer": 7})
+    ]
+
+
+@pytest.mark.parametrize("check", [check_env, sb3_check_env])
+@pytest.mark.parametrize("partner", [teacher, Several()])
+def test_official_checkers(
+    tokenizer: Any, check: Any, partner: Any, capsys: pytest.CaptureFixture[str]
+):
+    gymnasium.register(
+        id="tokengym-tests/Talk-v0",
+        entry_point="tokengym.envs:TokenGenerationEnv",
+        kwargs={"tokenizer": tokenizer, "prompts": ["a b", "c"], "max_new_tokens": 9},
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            env = gymnasium.make("tokengym-tests/Talk-v0", partner=partner, max_turns=3)
+            check(env.unwrapped)
+    finally:
+        del gymnasium.registry["tokengym-tests/Talk-v0"]
+
+
+def test_render_shows_who_wrote_what(
+    make_env: Callable[..., Any], make_envs: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+):
+    settings = {"partner": Script("d e", "c"), "max_turns": 2, "max_new_tokens": 9}
+
+    def finished(mode: str) -> Any:
+        env = make_env(**settings, prompts=["a b"], render_mode=mode)
+        env.reset(seed=0)
+        play(env, [A, EOS, B])
+        return env
+
+    ansi = finished("ansi")
+    reply = "\x1b[2;3m d\x1b[0m\x1b[2;3m e\x1b[0m"
+    assert ansi.render() == f"\x1b[1ma b\x1b[0m a<eos>{reply} b"
+    html = finished("html")
+    assert '<span> a</span><span>&lt;eos&gt;</span><i style="opacity:0.6" title="reply"> d</i>' in (
+        html.render()
+    )
+    html.step(EOS)
+    html.show_token_rewards(np.array([1, 0, 0, 0, -1, 0], np.float32))
+    assert html.render().count("background") == 4
+    assert html.render().count('title="reply"') == 2
+    finished("human")
+    assert f" a<eos>{reply} b" in capsys.readouterr().out
+    envs = make_envs(num_envs=1, prompts=["a b"], render_mode="ansi", **settings)
+    envs.reset(seed=0)
+    for token in (A, EOS, B):
+        envs.step(np.array([token]))
+    assert envs.render() == (ansi.render(),)
+
+
+def test_episodes_hold_their_turns(make_env: Callable[..., Any]):
+    env = make_env(partner=Script("d", Reply("c", 1.0)), max_turns=2, max_new_tokens=9)
+    env.reset(seed=0)
+    episode = Episode.from_info(play(env, [A, EOS, EOS])[-1][4])
+    assert episode.written is not None
+    assert episode.written.tolist() == [1, 1, 0, 1]
+    assert not episode.written.flags.writeable
+    read = episode_from_record(json.loads(json.dumps(episode_to_record(episode))))
+    assert read == episode
+    assert read.turns == episode.turns
+    assert read.written is not None
+    np.testing.assert_array_equal(read.written, episode.written)
+    plain = Episode(prompt="a", response="b", prompt_ids=[3], response_ids=[4])
+    assert (plain.turns, plain.written) == ((), None)
+    assert not {"turns", "written"} & episode_to_record(plain).keys()
+    with pytest.raises(ValueError, match=re.escape("written must have shape (1,)")):
+        Episode(
+            prompt="a", response="b", prompt_ids=[3], response_ids=[4], written=np.ones(2, np.int8)
+        )
