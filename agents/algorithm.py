@@ -1,5 +1,6 @@
 """Base class of learners from whole episodes, on Stable-Baselines3."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -223,6 +224,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         seed = derived_seed(self.policy.generator) + self.processes.number
         continuations = bind_policy(self.env, self, seed=seed)
 
+        figures: dict[int, dict[str, Any]] = {}
+
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
             self.num_timesteps += len(rows)  # one timestep is one response token
             if callback is None:
@@ -235,7 +238,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                     "new_obs": result.observation,
                     "rewards": result.rewards,
                     "dones": result.terminated | result.truncated,
-                    "infos": self._episode_infos(ended),
+                    "infos": self._episode_infos(ended, figures),
                 }
             )
             return callback.on_step()
@@ -257,7 +260,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             self._timings["step_s"] = played.env_seconds  # the environment's share
             if continuations is not None:
                 self.num_timesteps += continuations.count_tokens()
-            infos = self._episode_infos(dict(enumerate(played.episodes)))
+            infos = self._episode_infos(dict(enumerate(played.episodes)), figures)
             self._update_info_buffer(infos)
             if callback is not None:
                 callback.update_locals({"infos": infos})
@@ -414,17 +417,24 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             prepared.init_callback(self)
         return prepared
 
-    def _episode_infos(self, ended: Mapping[int, Episode]) -> list[dict[str, Any]]:
+    def _episode_infos(
+        self, ended: Mapping[int, Episode], figures: dict[int, dict[str, Any]]
+    ) -> list[dict[str, Any]]:
         """Return one info per row, with SB3's figures of the episodes that ended.
 
-        Their return "r" is there once the round was scored.
+        A round is scored at its end: until then their return "r" is nan, and it is then written
+        into the dictionaries that callbacks have seen.
+
+        Args:
+            ended: Episodes by row.
+            figures: Dictionaries of the round's earlier calls by row; new ones are added.
         """
         seconds = max(time.time() - self.start_time / 1e9, 0.0)
         infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
         for row, episode in ended.items():
-            infos[row]["episode"] = {"l": episode.num_written, "t": seconds}
-            if episode.score is not None:
-                infos[row]["episode"]["r"] = episode.score
+            known = figures.setdefault(row, {"l": episode.num_written, "t": seconds})
+            known["r"] = math.nan if episode.score is None else episode.score
+            infos[row]["episode"] = known
         return infos
 
     # --- checkpoints ------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from tokengym.rewards import (
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.rewards.scorers.base import ScorerWrapper
+from tokengym.rewards.scorers.partner import PartnerScore
 from tokengym.rewards.scorers.toxicity import ClassProbability
 from tokengym.rewards.scorers.vader import Vader
 
@@ -153,6 +154,8 @@ READS_ENGLISH = {Vader}
 """Scorers to which the texts here say nothing; `test_vader` has others."""
 READS_ITEMS = {ReasoningGym}
 """Scorers that need an item of theirs; `tests/tokengym/test_reasoning_gym.py` covers them."""
+READS_TURNS = {PartnerScore}
+"""Scorers of conversations; `tests/lab/test_turn_rules.py` covers them."""
 
 
 def explained(tokenizer):
@@ -252,7 +255,7 @@ def test_every_scorer_is_tested_here(tokenizer):
     public = {
         kind
         for kind in below(Scorer) - {Scorer, ScorerWrapper}
-        if kind.__module__.startswith(("tokengym.rewards.", "tokengym.lab."))
+        if kind.__module__.startswith(("tokengym.rewards.", "tokengym.lab.scorers."))
         and not kind.__name__.startswith("_")
     }
-    assert public - tested == LEARNS | COMPARES | READS_ENGLISH | READS_ITEMS
+    assert public - tested == LEARNS | COMPARES | READS_ENGLISH | READS_ITEMS | READS_TURNS

@@ -163,6 +163,7 @@ def test_every_argument_of_make_is_on_the_page():
     defaults |= {"split": "train", "chat_template": False, "forbidden_token_ids": ()}
     defaults |= {"stop_strings": (), "horizon": "terminated", "overlong": "error"}
     defaults |= {"prompt_sampling": "epoch", "allowed_token_ids": ()}
+    defaults |= {"max_turns": 1, "max_reply_tokens": 64, "on_partner_error": "raise"}
     gymnasium.make("tokengym/MovieReview-v0", **accepted | defaults)
 
 

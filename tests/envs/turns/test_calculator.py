@@ -1,5 +1,6 @@
 """The calculator: exact values, and no text that does anything but count."""
 
+import copy
 import json
 import time
 from typing import Any
@@ -80,7 +81,7 @@ def test_the_name_survives_a_spec():
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
 
-    spec = gymnasium.spec("tokengym/MovieReview-v0")
+    spec = copy.deepcopy(gymnasium.spec("tokengym/MovieReview-v0"))
     spec.kwargs.update(partner="calculator", max_turns=3)
     read = EnvSpec.from_json(spec.to_json())
     assert json.loads(spec.to_json())["kwargs"]["partner"] == "calculator"
