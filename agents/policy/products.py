@@ -79,8 +79,7 @@ def fastest() -> Library:
     Raises:
         SettingsError: if `VARIABLE` names another than "torch" and "onednn".
     """
-    given = os.environ.get(VARIABLE)
-    if given is not None:
+    if given := os.environ.get(VARIABLE):
         if given not in get_args(Library):
             raise SettingsError(f"{VARIABLE} must be 'torch' or 'onednn', got {given!r}")
         return library(given)  # type: ignore[arg-type]
