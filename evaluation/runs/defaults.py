@@ -12,6 +12,7 @@ from tokengym.agents.policy.settings import Precision
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind, find_bundle
 from tokengym.base.errors import BundleError, SettingsError
+from tokengym.base.memory import check_memory
 from tokengym.base.settings import changed, check_choice, check_count, from_plain, leaves, names_of
 from tokengym.base.words import split_file_word
 from tokengym.envs.tasks import Task, task_of
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 1024
 """Most threads of one run; more than the largest machines have processors are a mistake."""
+EPISODE_BYTES = 1_000
+"""Least memory of one response with its prompt, as evaluations keep them."""
 USUAL_ENV = "MovieReview"
 """Environment of commands that name none."""
 
@@ -207,6 +210,7 @@ class ReferenceSettings:
 
     def __post_init__(self) -> None:
         check_count(self, "reference_samples", least=0)
+        check_memory("reference_samples", self.reference_samples, bytes_each=EPISODE_BYTES)
         if self.reference_samples % BLOCK:
             raise SettingsError(
                 f"reference_samples must be 0 or a multiple of {BLOCK}, got "
@@ -238,6 +242,7 @@ class EvaluationSettings(ReferenceSettings):
         super().__post_init__()
         check_count(self, "every", "episodes")
         check_count(self, "samples", "seed", least=0)
+        check_memory("episodes", self.episodes, bytes_each=EPISODE_BYTES)
 
 
 def task_name(env_id: str) -> str:

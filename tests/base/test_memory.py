@@ -11,7 +11,7 @@ import pytest
 from tokengym.base.errors import SettingsError
 from tokengym.base.memory import check_memory
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.scripts.cli import main
 
 
@@ -45,6 +45,15 @@ def test_a_prompt_that_memory_cannot_hold_is_refused(tokenizer: Any):
     TokenGenerationEnv(**make, max_prompt_tokens=1777)
     with pytest.raises(SettingsError, match="max_prompt_tokens must be at most 1,777 with"):
         TokenGenerationEnv(**make, max_prompt_tokens=1778)
+
+
+@pytest.mark.usefixtures("small")
+def test_an_evaluation_that_memory_cannot_hold_is_refused():
+    EvaluationSettings(episodes=64, reference_samples=64)
+    with pytest.raises(SettingsError, match=r"^episodes must be at most 64 with"):
+        EvaluationSettings(episodes=65, reference_samples=0)
+    with pytest.raises(SettingsError, match=r"^reference_samples must be at most 64 with"):
+        EvaluationSettings(episodes=1, reference_samples=80)
 
 
 def test_threads_are_bounded():
