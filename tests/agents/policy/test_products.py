@@ -341,6 +341,10 @@ def test_the_environment_can_say_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(products.VARIABLE, "mkl")
     with pytest.raises(SettingsError, match="TOKENGYM_PRODUCTS must be 'torch' or 'onednn', got"):
         library("auto")
+    products.fastest.cache_clear()
+    monkeypatch.setenv(products.VARIABLE, "")  # as unset: the faster one
+    monkeypatch.setattr(products, "seconds_of_a_product", lambda: (3e-3, 1e-3))
+    assert library("auto") == "onednn"
 
 
 @pytest.mark.usefixtures("unchosen")
