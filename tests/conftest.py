@@ -1,6 +1,6 @@
 """What every test process has in common: one thread, no network, no parallel tokenizers, no GPU.
 
-``TOKENGYM_PRODUCTS=onednn pytest`` multiplies by oneDNN, see `tokengym.agents.policy.products`.
+``TOKENGYM_PRODUCTS=onednn pytest`` multiplies by oneDNN, see `tokengym.agents.fast.products`.
 Tests mean the CPU unless they play a GPU, or a GPU is named: ``CUDA_VISIBLE_DEVICES=0 pytest``.
 ``TOKENGYM_PLAY_GPUS=1 pytest`` plays two for a whole session, see `tests.agents.played_devices`;
 ``TOKENGYM_TAPES=1 pytest`` plays captured steps, see `tests.support.tapes`.

@@ -11,9 +11,9 @@ from stable_baselines3 import PPO as StockPPO
 from tests.agents.conftest import make_model, target_reward
 from tests.support.partners import failing, teacher
 from tokengym.agents import collect, losses
-from tokengym.agents.decoding import player as decoding
-from tokengym.agents.decoding.cuda.captured import CapturedPlayer
-from tokengym.agents.decoding.streams import ModelStream
+from tokengym.agents.fast.captured import CapturedPlayer
+from tokengym.agents.policy import player as decoding
+from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.sb3 import HindsightRolloutBuffer, TokenFeatures, as_vec_env
 from tokengym.envs import Episode, Reply
 from tokengym.rewards import Uniform
