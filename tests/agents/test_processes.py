@@ -6,14 +6,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.agents import shared_run
-from tokengym.agents.scale.group import ShardedGroup
+from tokengym.agents import PPO
+from tokengym.agents.rollouts.playing import Round
+from tokengym.agents.scale.group import Group, ShardedGroup
 from tokengym.scripts.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +187,43 @@ def test_parts_are_dealt_out_and_idle_ones_teach_nothing() -> None:
         given = [p.grad for p in agent.policy.trained_parameters() if p.grad is not None]
         assert given  # the others' shards are gathered by passes that need all of them
         assert not any(gradient.any() for gradient in given)
+
+
+def test_each_process_keeps_the_masks_of_its_rows() -> None:
+    """Those of top-k, a bit for every word and token, do not travel."""
+    agents = [shared_run.make_agent("recomputed", 4) for _ in range(2)]
+    for agent, seed in zip(agents, (1, 2), strict=True):
+        agent.policy.generator.manual_seed(seed)
+    played: list[Any] = [agent.collect() for agent in agents]
+    assert all(one.action_masks.vocab_size for one in played)
+    joined: list[Any] = []
+    sent: list[Any] = []
+    for number, agent in enumerate(agents):
+        group = Group.__new__(Group)
+        group.number, group.count = number, 2
+
+        def gather(share: Any, number: int = number, agent: PPO = agent) -> list[Any]:
+            sent.append(share[0].action_masks)
+            other = replace(played[1 - number], action_masks=None)
+            shares = [share, (other, *share[1:])]
+            return shares if number == 0 else shares[::-1]
+
+        group.gather = gather  # type: ignore[method-assign,assignment]
+        joined.append(group.join_rounds(agent, played[number], 0))
+        given: Any = SimpleNamespace(
+            sequences=joined[-1].sequences("cpu"), action_masks=joined[-1].action_masks
+        )
+        own = torch.cat(group.own_rows(given, 2)).sort().values
+        assert own.tolist() == ([0, 1, 2, 3] if number == 0 else [4, 5, 6, 7])
+    assert sent == [None, None]
+    whole = Round.joined([one.to("cpu") for one in played]).action_masks
+    for number, one in enumerate(joined):
+        rows = torch.arange(4) + 4 * number
+        masks: Any = one.action_masks.select(rows)
+        times = torch.zeros(4, dtype=torch.int64)
+        assert whole is not None
+        expected = whole.select(rows).at(torch.arange(4), times)
+        assert torch.equal(masks.at(torch.arange(4), times), expected)
 
 
 def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:
