@@ -148,6 +148,9 @@ def _written(
     return torch.from_numpy(written).to(device)
 
 
+IN_ANOTHER_PROCESS = -1
+
+
 @dataclass(frozen=True, kw_only=True)
 class ActionMasks:
     """Tokens allowed at each step: the distinct masks, and the mask of each step.
@@ -160,11 +163,14 @@ class ActionMasks:
     """(distinct, vocab) bool, True where the token is allowed; or (distinct, ceil(vocab / 8)) uint8
     where they are `packed`."""
     index: Tensor
-    """(batch, time) int64, rows of ``table``; 0 past a response's end."""
+    """(batch, time) int64, rows of ``table``; 0 past a response's end; `IN_ANOTHER_PROCESS` in
+    rows whose masks another process has."""
     vocab_size: int = 0
     """Words of the vocabulary where the masks are packed."""
     columns: Tensor | None = None
     """(few,) int64, the forbidden tokens where there is one mask that forbids few."""
+    has_all: bool = True
+    """Whether the masks of all rows are in ``table``; see `among`."""
 
     @classmethod
     def from_arrays(
@@ -210,6 +216,25 @@ class ActionMasks:
             return cls(table=table, index=index, vocab_size=known[0].vocab_size)
         table, places = table.unique(dim=0, return_inverse=True)
         return cls(table=table, index=places[index], columns=few_forbidden(table))
+
+    def among(self, before: int, rows: int, time: int) -> "ActionMasks":
+        """Return the masks as those of some rows of a larger batch; the others' are elsewhere.
+
+        Args:
+            before: Rows of the batch before these.
+            rows: Rows of the batch.
+            time: Longest response of the batch.
+        """
+        index = self.index.new_full((rows, time), IN_ANOTHER_PROCESS)
+        own = index[before : before + len(self.index)]
+        own[:] = 0
+        own[:, : self.index.shape[1]] = self.index
+        return replace(self, index=index, has_all=False)
+
+    @property
+    def is_here(self) -> Tensor:
+        """(batch,) bool, the rows whose masks this process has."""
+        return self.index[:, 0] != IN_ANOTHER_PROCESS
 
     def to(self, device: torch.device | str) -> "ActionMasks":
         """Return the masks on a device."""

@@ -24,16 +24,18 @@ class NLPO(PPO):
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update, and refresh the masking model if it is due."""
-        self.logger.record("train/mask_share", _allowed_share(experience))
+        self.logger.record("train/mask_share", self._allowed_share(experience))
         stats = super().update(experience)
         if self._n_updates % self.settings.mask_refresh == 0:
             self.policy.refresh_masking_model()
         return stats
 
-
-def _allowed_share(experience: Experience) -> float:
-    """Return the mean share of the vocabulary that could be sampled."""
-    kept = experience.action_masks
-    if kept is None:
-        return 1.0
-    return float(kept.shares()[experience.response_mask].mean())
+    def _allowed_share(self, experience: Experience) -> float:
+        """Return the mean share of the vocabulary that could be sampled."""
+        kept = experience.action_masks
+        if kept is None:
+            return 1.0
+        shares = kept.shares()
+        if not kept.has_all:
+            shares = self.processes.add(shares.masked_fill(~kept.is_here[:, None], 0.0))
+        return float(shares[experience.response_mask].mean())

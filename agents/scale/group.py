@@ -188,6 +188,9 @@ class Group(Processes):
     """This process among several, each of which has all weights."""
 
     passes_over_all = False
+    keeps_masks = True
+    """Whether a process passes over its own rows where each step has a mask of its own: those of
+    a round, a bit for every word and token, take more than all else that is gathered."""
 
     def __init__(self) -> None:
         self.number = distributed.get_rank()
@@ -232,7 +235,10 @@ class Group(Processes):
         buffer, generator = agent.ep_info_buffer, agent.policy.generator
         assert buffer is not None
         device = agent.device if played.log_probs is None else played.log_probs.device
-        share = (played.to("cpu"), num_tokens, list(buffer)[-agent.n_envs :], generator.get_state())
+        masks = played.action_masks
+        keeps = self.keeps_masks and masks is not None and masks.vocab_size > 0
+        given = replace(played, action_masks=None) if keeps else played
+        share = (given.to("cpu"), num_tokens, list(buffer)[-agent.n_envs :], generator.get_state())
         rounds, tokens, infos, states = zip(*self.gather(share), strict=True)
         agent.num_timesteps += sum(tokens) - num_tokens
         buffer.clear()
@@ -240,7 +246,12 @@ class Group(Processes):
         # The longest round has drawn the most numbers, as many as one process would for all rows.
         lengths = [max(len(e.response_ids) for e in played.episodes) for played in rounds]
         generator.set_state(states[lengths.index(max(lengths))])
-        return Round.joined(rounds).to(device)
+        joined = Round.joined(rounds).to(device)
+        if not keeps or masks is None:
+            return joined
+        before = sum(len(played.episodes) for played in rounds[: self.number])
+        among = masks.among(before, len(joined.episodes), max(lengths))
+        return replace(joined, action_masks=among)
 
     def of_rows(
         self,
@@ -259,10 +270,15 @@ class Group(Processes):
     def own_rows(self, minibatch: Experience, max_rows: int | None) -> list[Tensor]:
         """Return the rows of the parts of this process.
 
-        They are dealt out from the longest to the shortest, so that all have as much to do.
+        They are dealt out from the longest to the shortest, so that all have as much to do, or are
+        those whose masks it has.
         """
         order = minibatch.sequences.lengths.argsort(descending=True, stable=True)
-        rows = order[self.number :: self.count]
+        masks = minibatch.action_masks
+        if masks is None or masks.has_all:
+            rows = order[self.number :: self.count]
+        else:
+            rows = order[masks.is_here[order]]
         if not len(rows):
             return []
         return [rows[part] for part in minibatch.sequences.select(rows).buckets(max_rows)]
@@ -311,6 +327,7 @@ class ShardedGroup(Group):
     """This process among several that share weights, gradients and optimiser out, see `Shards`."""
 
     saves_together = True
+    keeps_masks = False  # idle parts are of any row
     shards: Shards
 
     def prepare(self, agent: Any) -> None:
