@@ -31,9 +31,8 @@ def uses_laboratory(path: Path) -> bool:
 
     text = path.read_text(encoding="utf-8")
     shared = {"constant", "entropy", "position", "random", "dialogue"}  # words of other things too
-    words = {
-        name for group in ("rewards", "scorers", "agents", "weights") for name in LABORATORY[group]
-    }
+    groups = ("rewards", "scorers", "agents", "estimators", "weights")
+    words = {name for group in groups for name in LABORATORY[group]}
     quoted = "|".join(map(re.escape, sorted(words - shared)))
     names = [*LABORATORY["tasks"], *(name.rpartition(".")[2] for name in LABORATORY["names"])]
     return bool(
