@@ -1,0 +1,64 @@
+"""Settings that hold settings: their fields by path, by name, and as JSON."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from tokengym.base.errors import SettingsError
+from tokengym.base.settings import as_plain, changed, field_paths, from_plain, with_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.5
+    names: tuple[str, ...] = ("a",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    count: int | None = None
+    every: int = field(default=3, metadata={"flag": "tell-every"})
+    inner: Inner = Inner()
+    place: object = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be >= 1, got {self.every}")
+
+
+def test_leaves_are_the_fields_in_order():
+    found = [(leaf.path, leaf.flag, leaf.value, leaf.owner) for leaf in field_paths(Outer())]
+    assert found == [
+        (("count",), "count", None, Outer),
+        (("every",), "tell-every", 3, Outer),
+        (("inner", "rate"), "rate", 0.5, Inner),
+        (("inner", "names"), "names", ("a",), Inner),
+        (("place",), "place", None, Outer),
+    ]
+
+
+def test_fields_are_changed_by_path_and_by_name():
+    expected = Outer(every=4, inner=Inner(rate=0.25))
+    assert with_values(Outer(), {("every",): 4, ("inner", "rate"): 0.25}) == expected
+    assert changed(Outer(), every=4, rate=0.25, count=None) == expected
+    assert changed(Outer(count=1), count=None) == Outer(count=1)  # None is no change
+    with pytest.raises(TypeError, match=r"Outer has no setting 'rat'; did you mean rate\?"):
+        changed(Outer(), rat=1.0)
+    with pytest.raises(ValueError, match="every must be >= 1, got 0"):
+        changed(Outer(), every=0)
+
+
+def test_settings_survive_json():
+    ours = Outer(count=2, inner=Inner(names=("x", "y")), place=Path("a"))
+    plain = json.loads(json.dumps(as_plain(ours)))
+    assert plain["inner"] == {"rate": 0.5, "names": ["x", "y"]}
+    assert from_plain(Outer(), plain) == replace(ours, place="a")
+    with pytest.raises(SettingsError, match="must be numbers or texts, got <built-in"):
+        as_plain(Outer(place=len))
+    with pytest.raises(SettingsError, match="Inner of another version: speed is unknown"):
+        from_plain(Outer(), {**plain, "inner": {**plain["inner"], "speed": 1}})
+    del plain["every"]
+    with pytest.raises(SettingsError, match="Outer of another version: every is missing"):
+        from_plain(Outer(), plain)

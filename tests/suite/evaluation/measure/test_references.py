@@ -1,0 +1,198 @@
+"""Reference samples: how they are drawn and kept, and the lines that are made of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tokengym.agents.losses.ranking import best_of_n_kl_bound
+from tokengym.agents.offline.policies import make_policy
+from tokengym.evaluation.measure.evaluate import Evaluator
+from tokengym.evaluation.measure.references import (
+    ReferenceSamples,
+    check_ranks,
+    common_samples,
+    draw_references,
+    levels,
+    read_references,
+    reference_lines,
+    score_range,
+)
+
+RISING = np.tile(np.arange(16.0), (2, 1))  # two prompts, scores 0 to 15
+
+
+def samples(scores: Any, gold: Any = None) -> ReferenceSamples:
+    return ReferenceSamples(
+        scores=np.asarray(scores, dtype=float),
+        gold_scores=None if gold is None else np.asarray(gold, dtype=float),
+        tokens=100,
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> Iterator[Evaluator]:
+    made = Evaluator("MovieReview", {"max_new_tokens": 4}, num_episodes=3, seed=5)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def policy(evaluator: Evaluator) -> Any:
+    return make_policy(evaluator.envs, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(evaluator: Evaluator, policy: Any) -> ReferenceSamples:
+    return draw_references(evaluator, policy, 32)
+
+
+def test_responses_are_scored_as_every_run_is(
+    evaluator: Evaluator, policy: Any, whole: ReferenceSamples, monkeypatch: pytest.MonkeyPatch
+):
+    assert whole.scores.shape == (3, 32)
+    assert whole.gold_scores is not None
+    assert whole.gold_scores.shape == (3, 32)
+    assert 3 * 32 <= whole.tokens <= 3 * 32 * 4
+    from tokengym.agents.offline.collecting import ResponseCollector
+
+    written: list[Any] = []
+    write = ResponseCollector.write
+
+    def kept(*args: Any, **kwargs: Any) -> list[Any]:
+        written[:] = write(*args, **kwargs)
+        return written
+
+    monkeypatch.setattr(ResponseCollector, "write", kept)
+    drawn = draw_references(evaluator, policy, 16)
+    measured = evaluator(policy)
+    assert [group[0].prompt for group in written] == [e.prompt for e in measured.episodes]
+    assert drawn.tokens == sum(len(e.response_ids) for group in written for e in group)
+    assert evaluator.gold is not None
+    by_hand = evaluator.gold.score([written[1][7]]).values[0]
+    assert drawn.gold_scores is not None
+    assert drawn.gold_scores[1, 7] == pytest.approx(by_hand, rel=1e-5)
+    # The evaluation's own 3 responses are of the same policy: no shaping, no centring.
+    assert abs(measured.metrics["score"] - whole.scores.mean()) < 4 * whole.scores.std() / 3**0.5
+
+
+def test_a_draw_that_was_stopped_continues(
+    evaluator: Evaluator, policy: Any, whole: ReferenceSamples, tmp_path: Path
+):
+    file = tmp_path / "samples.json"
+
+    def stop(drawn: ReferenceSamples) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_references(evaluator, policy, 32, file=file, told=stop)
+    assert read_references(file).scores.shape == (3, 16)
+    told: list[int] = []
+    again = draw_references(
+        evaluator, policy, 32, file=file, told=lambda drawn: told.append(drawn.scores.shape[1])
+    )
+    assert told == [32]  # the first block is not drawn again
+    np.testing.assert_array_equal(again.scores, whole.scores)
+    np.testing.assert_array_equal(again.gold_scores, whole.gold_scores)
+    assert again.tokens == whole.tokens
+    kept = draw_references(evaluator, policy, 16, file=file)  # fewer are there already
+    np.testing.assert_array_equal(kept.scores, whole.scores)
+    assert len({tuple(row) for row in whole.scores.T}) == 32  # no two samples share a seed
+
+
+def test_a_changed_file_is_refused(
+    evaluator: Evaluator, policy: Any, whole: ReferenceSamples, tmp_path: Path
+):
+    file = tmp_path / "samples.json"
+    draw_references(evaluator, policy, 16, file=file)
+    file.write_text(file.read_text().replace('"tokens": 1', '"tokens": 2'))
+    with pytest.raises(ValueError, match=r"samples.json was changed since it was written"):
+        draw_references(evaluator, policy, 32, file=file)
+
+
+def test_without_a_scorer_nothing_can_be_ranked(evaluator: Evaluator):
+    scored, evaluator.envs = evaluator.envs, gym.make_vec("tokengym/MovieReview-v0", num_envs=1)
+    try:
+        check_ranks(evaluator, 16)  # the task's own reward
+        bare = evaluator.envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=1, reward=None)
+        check_ranks(evaluator, 0)
+        with pytest.raises(ValueError, match=r"reference_samples=16 are ranked .* has no reward"):
+            check_ranks(evaluator, 16)
+        bare.close()
+    finally:
+        evaluator.envs = scored
+
+
+def test_lines_by_hand():
+    # Of 0 to 15 the mean is 7.5, and the best of two 17 * 2 / 3 - 1 on average.
+    lines = reference_lines(samples(RISING, gold=-RISING), kl_coef=0.5)
+    assert (lines["samples"], lines["prompts"], lines["tokens"]) == (16, 2, 100)
+    rows = {row["n"]: row for row in lines["best_of_n"]}
+    assert list(rows) == [1, 2, 4, 8, 16]  # no more than there are
+    assert [rows[n]["score"] for n in (1, 2, 16)] == pytest.approx([7.5, 31 / 3, 15.0])
+    assert rows[16]["gold_score"] == -15.0  # of the response with the highest score
+    assert rows[2]["kl"] == pytest.approx(np.log(2) - 0.5)
+    assert rows[16]["net_score"] == pytest.approx(15.0 - 0.5 * best_of_n_kl_bound(16))
+    bound = 0.5 * np.log(np.mean(np.exp(np.arange(16.0) / 0.5)))
+    assert lines["optimum"] == pytest.approx(bound)
+    assert reference_lines(samples(RISING, gold=-RISING), 0.5, by_gold=True)["best_of_n"][-1] == (
+        rows[16] | {"score": 0.0, "gold_score": 0.0, "net_score": -0.5 * best_of_n_kl_bound(16)}
+    )
+
+
+@pytest.mark.parametrize("price", [0.0, None])
+def test_without_a_price_the_optimum_has_no_line(price: float | None):
+    lines = reference_lines(samples(RISING), price)
+    assert lines["optimum"] is None
+    assert ("net_score" in lines["best_of_n"][0]) == (price is not None)
+    assert "gold_score" not in lines["best_of_n"][0]
+
+
+@pytest.mark.parametrize(
+    ("price", "measure", "n"),
+    # From 4 to 8 the score gains 1.45 and the KL's bound .57 nats, which cost 1.70 at a price of 3.
+    [(None, "score", 16), (0.0, "net_score", 16), (0.5, "net_score", 16), (3.0, "net_score", 4)],
+)
+def test_the_way_leads_to_the_best_n_up_to_16(price: float | None, measure: str, n: int):
+    lines = reference_lines(samples(np.tile(RISING, 2)), price)
+    along = score_range(lines)
+    assert along is not None
+    assert (along.measure, along.n) == (measure, n)
+    row = next(row for row in lines["best_of_n"] if row["n"] == n)
+    assert (along.start, along.goal) == (7.5, row[measure])
+
+
+def test_there_is_no_way_where_one_response_is_the_best():
+    assert score_range(reference_lines(samples(RISING), 50.0)) is None  # too dear
+    assert score_range(reference_lines(samples(np.ones((2, 16))), 0.1)) is None  # all alike
+
+
+def test_levels_of_a_chart():
+    lines = reference_lines(samples(np.tile(RISING, 4), gold=np.tile(RISING, 4)), kl_coef=0.5)
+    rows = {row["n"]: row for row in lines["best_of_n"]}
+    assert levels(lines, "score") == [(f"best of {n}", rows[n]["score"]) for n in (4, 16, 64)]
+    assert [name for name, _ in levels(lines, "gold_score")] == [
+        f"best of {n}" for n in (4, 16, 64)
+    ]
+    assert levels(lines, "kl") == [("best of 16, at most", best_of_n_kl_bound(16))]
+    assert levels(lines, "net_score") == [
+        ("best of 16", rows[16]["net_score"]),
+        ("optimum, at least", lines["optimum"]),
+    ]
+    dear = reference_lines(samples(np.tile(RISING, 4)), kl_coef=3.0)
+    assert levels(dear, "net_score")[0][0] == "best of 4"
+    assert levels(dear, "gold_score") == []
+    assert levels(lines, "length") == []
+    assert levels(None, "score") == []
+
+
+def test_comparisons_share_samples_only_where_they_agree():
+    few, many, other = samples(RISING), samples(np.tile(RISING, 2)), samples(RISING + 1.0)
+    assert common_samples([few, many]) is many
+    assert common_samples([few, other]) is None
+    assert common_samples([few, samples(RISING[:1])]) is None  # other prompts
+    assert common_samples([few, None]) is None
+    assert common_samples([]) is None

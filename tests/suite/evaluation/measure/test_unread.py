@@ -1,0 +1,68 @@
+"""Texts that the judges of a task cannot read."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokengym.agents import RandomAgent
+from tokengym.envs import Episode, bundled
+from tokengym.envs.prompts.tokenization import word_tokenizer
+from tokengym.evaluation.measure.evaluate import Evaluator
+from tokengym.rewards.scorers.base import FunctionScorer
+from tokengym.rewards.scorers.normalize import Normalize
+from tokengym.rewards.scorers.stored import load_scorer
+
+FOREIGN = ["zork", "blarg", "fnord", "quux"]
+FAMILIAR = ["the", "film", "is", "great"]
+
+
+def evaluator(words: list[str], task: str = "movie_review") -> Evaluator:
+    tokenizer = word_tokenizer(["<pad>", "<eos>", "<unk>", *words])
+    kwargs: dict[str, Any] = {"tokenizer": tokenizer, "bundle": bundled(task).path}
+    names = {"movie_review": "MovieReview", "dialogue": "Dialogue"}
+    kwargs["prompts"] = [" ".join(words[:2])]
+    options = {"max_new_tokens": 16, "min_new_tokens": 16, "forbidden_token_ids": [0, 2]}
+    options["chat_template"] = False
+    return Evaluator(names[task], {**kwargs, **options}, num_episodes=4)
+
+
+@pytest.mark.parametrize("task", ["movie_review", "dialogue"])
+def test_a_gold_score_that_knows_few_words_is_no_number(
+    task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = evaluator(FOREIGN, task)
+    assert made.measured_by.startswith("the gold score, ")
+    agent = RandomAgent(made.envs, seed=0)
+    for _ in range(2):
+        found = made(agent)
+        assert found.gold_scores is None
+        assert "gold_score" not in found.metrics
+        assert np.isfinite(found.metrics["score"])
+    assert made.measured_by.startswith("RewardModel(reward_model); the task has no gold score")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2  # once each
+    assert said[0].startswith("RewardModel(reward_model) has no tokens for ")
+    assert "% of the words, and is left out" in said[1]
+    made.close()
+
+
+def test_nothing_is_said_of_words_that_are_known(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    made = evaluator(FAMILIAR)
+    assert "gold_score" in made(RandomAgent(made.envs, seed=0)).metrics
+    assert not caplog.records
+    made.close()
+
+
+def test_a_scorer_says_which_share_it_cannot_read() -> None:
+    scorer = load_scorer(bundled("movie_review").reward_model, "reward_model")
+    episodes = [
+        Episode(prompt="The film", response=response, prompt_ids=[0], response_ids=[0])
+        for response in ("is great", "is zork", "blarg fnord")
+    ]
+    plain = FunctionScorer(lambda prompt, response: 1.0)
+    for judge in (scorer, Normalize(scorer), scorer + plain, plain * scorer):
+        np.testing.assert_allclose(judge.oov_fraction(episodes), [0.0, 0.25, 0.5])
+    np.testing.assert_array_equal(plain.oov_fraction(episodes), np.zeros(3))

@@ -1,0 +1,472 @@
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.campaign.nulls import areas_of, false_headlines
+from tokengym.agents.losses.ranking import best_of_n_kl_bound
+from tokengym.base.files import write_json
+from tokengym.base.settings import changed
+from tokengym.evaluation.measure.references import ReferenceSamples
+from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.results import known_optimum
+from tokengym.evaluation.statistics import area_under_curve, iqm
+from tokengym.scripts.commands.show import _figures
+
+
+def test_figures_are_those_of_the_curves(make_curves):
+    curves = make_curves()
+    summary = summarize(curves, SummarySettings(kl_coef=0.05, anchors={"score": -0.5}))
+    group = summary["groups"][0]
+    assert list(group["rewards"]) == ["sparse", "uniform", "abc"]
+    sparse = [curve for curve in curves if curve.credit == "sparse"]
+    areas = [area_under_curve(c.steps, c.values["score"]) / 30.0 for c in sparse]
+    finals = [c.values["score"][-2:].mean() for c in sparse]  # a tenth of 11, rounded up
+    figures = group["rewards"]["sparse"]["figures"]
+    assert figures["score"]["auc"]["iqm"] == pytest.approx(iqm(areas))
+    assert figures["score"]["final"]["iqm"] == pytest.approx(iqm(finals))
+    ends = [c.values["score"][-2:].mean() - 0.05 * c.values["kl"][-2:].mean() for c in sparse]
+    assert figures["net_score"]["final"]["iqm"] == pytest.approx(iqm(ends))
+    assert "auc" not in figures["kl"]  # more is not better, so it is not ranked
+
+
+def test_scores_lie_between_fixed_anchors(make_curves):
+    anchors, optimum = {"score": -0.5, "gold_score": 0.1}, {"gold_score": 0.7}
+    summary = summarize(make_curves(), SummarySettings(anchors=anchors, optimum=optimum))
+    assert summary["anchors"] == {"reference": anchors, "optimum": optimum}
+    figures = summary["groups"][0]["rewards"]["abc"]["figures"]
+    for key in ("iqm", "low", "high"):  # made to rise from .1 to .6
+        expected = (figures["gold_score"]["final"][key] - 0.1) / 0.6
+        assert figures["normalized_gold_score"]["final"][key] == pytest.approx(expected)
+    assert figures["normalized_gold_score"]["final"]["iqm"] == pytest.approx(5 / 6, abs=0.05)
+    assert "Share of the way to the best gold score" in render_report(summary, make_curves())
+    assert (
+        "normalized_gold_score"
+        not in summarize(make_curves())["groups"][0]["rewards"]["abc"]["figures"]
+    )
+
+
+def references() -> dict[Any, ReferenceSamples]:
+    """Return samples whose best of 16 has a score of 1.5, gold .6, and whose mean is -.5, .1."""
+    scores = np.full((3, 16), -0.5 - 2.0 / 15.0)
+    scores[:, 0] = 1.5
+    gold = np.full((3, 16), 0.1 - 0.5 / 15.0)
+    gold[:, 0] = 0.6
+    return {(): ReferenceSamples(scores=scores, gold_scores=gold, tokens=2304)}
+
+
+def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
+    """Of 16 responses one is worth 1.5; the curves rise from -.5 to 1.5 (1 - e^(-step / 15))."""
+    summary = summarize(make_curves(), SummarySettings(kl_coef=0.05, references=references()))
+    (group,) = summary["groups"]
+    paid = 0.05 * best_of_n_kl_bound(16)
+    assert group["way"] == {
+        "measure": "net_score",
+        "n": 16,
+        "start": pytest.approx(-0.5),
+        "goal": pytest.approx(1.5 - paid),
+    }
+    entry = group["rewards"]["sparse"]
+    for kind in ("final", "auc"):
+        for key in ("iqm", "low", "high"):
+            expected = (entry["figures"]["net_score"][kind][key] + 0.5) / (2.0 - paid)
+            assert entry["figures"]["share_of_best_of_n"][kind][key] == pytest.approx(expected)
+    steps = entry["steps_to_shares"]
+    assert list(steps) == ["0.5", "0.75", "0.9"]
+    # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
+    half = -15.0 * math.log(1.0 - (1.0 - paid / 2.0) / 1.75)
+    assert steps["0.5"]["iqm_curve"] == pytest.approx(half, abs=0.5)
+    assert steps["0.5"]["reached"] == 1.0
+    assert (
+        steps["0.9"] | {"median": math.inf, "iqm_curve": math.inf, "reached": 0.0} == steps["0.9"]
+    )
+    assert steps["0.9"]["restricted_mean"] == 30.0
+    assert group["reference"]["best_of_n"][-1]["gold_score"] == pytest.approx(0.6)
+
+
+SEEDS = np.linspace(-1.0, 1.0, 6)
+NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
+
+
+def headline_of(**leads: float) -> str:
+    """Return the headline of flat curves whose heights lead sparse's by so much."""
+    rows = {"sparse": 0.0 * SEEDS} | {n: lead + NOISE[n] for n, lead in leads.items()}
+    curves = [
+        replace(curve, credit=name)
+        for name, heights in rows.items()
+        for curve in curves_of(heights[:, None])
+    ]
+    (group,) = summarize(curves, SummarySettings(controls=("random", "recency")))["groups"]
+    return group["verdict"]["headline"]
+
+
+def test_a_rule_that_no_control_is_behind_has_found_nothing():
+    level = headline_of(abc=0.3, recency=0.3)
+    assert level.startswith("abc learned faster than sparse (score over the run +0.300")
+    assert level.endswith(
+        "; so did the control recency; abc is not clearly ahead of the control recency: "
+        "no evidence that it finds the right tokens."
+    )
+    # Unclear against sparse, and still not beaten: the noise of seeds hides both.
+    hidden = headline_of(abc=0.03, random=0.02)
+    assert "abc is not clearly ahead of the control random: no evidence" in hidden
+    both = headline_of(abc=0.3, recency=0.31, random=0.3)
+    assert "not clearly ahead of the controls recency and random" in both
+    assert both.startswith("abc learned faster")  # though a control was the fastest
+
+
+def test_a_rule_ahead_of_every_control_is_left_its_claim():
+    ahead = headline_of(abc=0.6, recency=0.3, random=0.0)
+    assert "so did the control recency" in ahead
+    assert "the control random showed no clear difference" in ahead
+    assert "no evidence" not in ahead
+
+
+def test_a_control_alone_ahead_is_called_one():
+    alone = headline_of(abc=0.0, recency=0.3)
+    assert alone.startswith("The control recency learned faster than sparse")
+    assert alone.endswith("abc showed no clear difference.")
+    assert "no evidence" not in alone
+
+
+@pytest.mark.parametrize(
+    ("heights", "end"),
+    [
+        ((0.0, 1.0), "; no reward reached the untrained policy's best of 16 (score 1.50)."),
+        ((0.0, 2.0), "; only reward-1 reached the untrained policy's best of 16 (score 1.50)."),
+        ((1.5, 2.0), "reward-1 learned faster than sparse (score over the run +0.500, "),
+        ((1.0,), "sparse ended at score 1.00, and did not reach the untrained policy's best of 16"),
+    ],
+)
+def test_rewards_that_did_not_reach_best_of_16_are_said(heights: tuple[float, ...], end: str):
+    areas = np.array(heights) + 1e-3 * SEEDS[:, None] * np.arange(len(heights))
+    (group,) = summarize(curves_of(areas), SummarySettings(references=references()))["groups"]
+    assert end in group["verdict"]["headline"]
+    reached = "reach" in group["verdict"]["headline"]
+    assert reached == (min(heights) < 1.5)
+
+
+def test_a_scorer_that_cannot_rank_is_said(make_curves):
+    alike = ReferenceSamples(scores=np.ones((3, 16)), gold_scores=None, tokens=48)
+    (group,) = summarize(make_curves(), SummarySettings(kl_coef=0.05, references={(): alike}))[
+        "groups"
+    ]
+    said = [text for text in group["verdict"]["cautions"] if "cannot rank them" in text]
+    assert len(said) == 1
+    assert group["way"] is None
+    assert "best of" not in group["verdict"]["headline"]
+
+
+def test_without_a_price_the_way_is_by_score(make_curves):
+    (group,) = summarize(make_curves(), SummarySettings(references=references()))["groups"]
+    assert (group["way"]["measure"], group["way"]["goal"]) == ("score", 1.5)
+    figures = group["rewards"]["abc"]["figures"]
+    expected = (figures["score"]["final"]["iqm"] + 0.5) / 2.0
+    assert figures["share_of_best_of_n"]["final"]["iqm"] == pytest.approx(expected)
+
+
+def test_a_page_has_the_lines_its_samples_give(make_curves):
+    curves = make_curves()
+    summary = summarize(curves, SummarySettings(kl_coef=0.05, references=references()))
+    page = render_report(summary, curves)
+    text = re.sub(r"<[^>]+>", " ", page)
+    assert "Share of the way to best of 16 at the end" in text
+    assert "Updates to 50% / 75% / 90% of it" in text
+    assert re.search(r"100% / \d+% / 0% of seeds arrive", text)
+    assert "16 responses of the policy that training starts from to each of 3 held-out" in text
+    assert re.search(r"best of 16\s+1\.84\s+1\.50\s+0\.600\s+1\.41", " ".join(text.split()))
+    bound = number(summary["groups"][0]["reference"]["optimum"])
+    assert f"at least {bound}" in text
+    # score twice (wide and narrow), gold, KL and net score, against each of four axes
+    assert page.count('class="level"') == 4 * (2 * 2 + 2 + 1 + 2)
+    assert page.count(">optimum, at least<") == 4
+    assert page.count('class="series c8"') == 3  # best-of-n beside each frontier
+    free = render_report(
+        summarize(curves, SummarySettings(kl_coef=0.0, references=references())), curves
+    )
+    assert "At price 0 the best policy has the highest score there is" in free
+    assert ">optimum, at least<" not in free
+    plain = render_report(summarize(curves, SummarySettings(kl_coef=0.05)), curves)
+    for absent in ("Without training", "Share of the way", 'class="level"', "c8"):
+        assert absent not in re.sub(r"<style>.*?</style>", "", plain, flags=re.S)
+
+
+def test_levels_are_within_the_picture(make_curves, tmp_path: Path):
+    curves = make_curves()
+    for name, drawn in (("with", references()), ("without", {})):
+        summary = summarize(curves, SummarySettings(kl_coef=0.05, references=drawn))
+        save_figure(tmp_path / f"{name}.png", summary, curves)
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
+
+
+def test_the_oracle_knows_its_optimum():
+    assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) == {}
+    training = changed(TrainingSettings(), max_new_tokens=3)
+    config = ComparisonConfig(env="Oracle", rewards=("sparse",), training=training)
+    oracle: Any = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped
+    best = oracle.optimal_values()[0][()]
+    assert known_optimum(config) == {"gold_score": best}
+    long = ComparisonConfig(
+        env="Oracle", rewards=("sparse",), training=changed(TrainingSettings(), max_new_tokens=12)
+    )
+    assert known_optimum(long) == {}
+
+
+def test_the_faster_reward_is_said_to_be_faster(make_curves):
+    group = summarize(make_curves())["groups"][0]
+    versus = group["rewards"]["abc"]["versus_baseline"]
+    assert versus["differences"]["score"]["auc"]["low"] > 0
+    assert versus["differences"]["score"]["auc"]["wins"] == 5
+    assert versus["probability_of_improvement"]["score"]["auc"]["probability"] == 1.0
+    assert versus["relative_steps"]["ratio"] == pytest.approx(0.5, abs=0.12)
+    headline = group["verdict"]["headline"]
+    assert headline.startswith("abc learned faster than sparse")
+    assert "nats more KL" in headline
+    assert "uniform showed no clear difference" in headline
+
+
+def curves_of(areas: np.ndarray) -> list[Curve]:
+    """Return flat curves of the given heights, (seeds, rewards); the first reward is sparse."""
+    return [
+        Curve(
+            credit=f"reward-{reward}" if reward else "sparse",
+            seed=seed,
+            steps=np.array([0.0, 1.0]),
+            values={"score": np.full(2, area)},
+        )
+        for (seed, reward), area in np.ndenumerate(areas)
+    ]
+
+
+def test_the_interval_is_the_one_that_the_verdict_uses():
+    seeds = np.linspace(-1.0, 1.0, 5)
+    # Each alone is found at 95 % (p = 0.034), but not among two.
+    areas = np.stack([0.0 * seeds, 0.34 * seeds + 0.384, 0.34 * seeds + 0.384], axis=1)
+    (alone,) = summarize(curves_of(areas[:, :2]))["groups"]
+    (both,) = summarize(curves_of(areas))["groups"]
+    assert "reward-1 learned faster than sparse" in alone["verdict"]["headline"]
+    assert "+0.384, 95% interval 0.050 to 0.718" in alone["verdict"]["headline"]
+    for sentence in both["verdict"]["sentences"]:
+        assert "showed no clear difference" in sentence
+        assert "97.5% interval \u2212" in sentence
+    difference = both["rewards"]["reward-1"]["versus_baseline"]["differences"]["score"]["auc"]
+    assert difference["low"] < 0 < difference["high"]
+
+
+def test_a_difference_that_rounds_to_nothing_is_not_claimed():
+    seeds = np.linspace(-1.0, 1.0, 5)
+    areas = np.stack([seeds, seeds + 2e-4 + 1e-5 * seeds], axis=1)
+    (group,) = summarize(curves_of(areas))["groups"]
+    difference = group["rewards"]["reward-1"]["versus_baseline"]["differences"]["score"]["auc"]
+    assert difference["p_adjusted"] < 1e-4
+    assert difference["clear"] == 0
+    assert group["verdict"]["headline"] == "No reward learned clearly faster than sparse."
+    (large,) = summarize(curves_of(areas * 1000.0))["groups"]
+    assert large["verdict"]["headline"].startswith("reward-1 learned faster than sparse")
+
+
+def test_too_few_seeds_are_said_beside_an_interval_without_zero():
+    areas = np.stack([np.zeros(3), np.array([1.0, 1.1, 1.2])], axis=1)
+    (sentence,) = summarize(curves_of(areas))["groups"][0]["verdict"]["sentences"]
+    assert sentence.startswith("reward-1 ran on too few seeds to tell: score over the run +1.10, ")
+    (sentence,) = summarize(curves_of(areas[:1]))["groups"][0]["verdict"]["sentences"]
+    assert "score over the run +1.00, no interval, against sparse" in sentence
+
+
+def test_of_faster_rewards_each_is_named_with_the_kl_it_cost(make_curves):
+    curves = make_curves(("sparse", "abc")) + [
+        replace(curve, credit="red", values={**curve.values, "score": curve.values["score"] * 0.99})
+        for curve in make_curves(("abc",))
+    ]
+    headline = summarize(curves)["groups"][0]["verdict"]["headline"]
+    (cost,) = re.findall(r"; so did red \(([0-9.]+) nats more KL\)", headline)
+    # KL 5 * speed * (1 - e^(-step * speed / 15)) at the last two of eleven points
+    ends = {
+        v: np.mean([5 * v * (1 - math.exp(-step * v / 15)) for step in (27, 30)]) for v in (1, 2)
+    }
+    assert float(cost) == pytest.approx(ends[2] - ends[1], abs=0.01)
+
+
+def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    for curve in curves:  # abc: half the KL of sparse, and nine tenths of its score
+        factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
+        rise = 1.0 - np.exp(-curve.steps / 10.0)
+        curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
+        curve.values["kl"][:] = 20.0 * kl * rise
+    group = summarize(curves, SummarySettings(kl_coef=0.05))["groups"][0]
+    versus = group["rewards"]["abc"]["versus_baseline"]
+    assert versus["relative_steps"]["ratio"] == math.inf
+    # sparse ends at 1 * rise(30), abc goes 1.3 * rise: 1 - e^(-s/10) = rise(30) / 1.3
+    expected = -10.0 * math.log(1.0 - (1.0 - math.exp(-2.85)) / 1.3)
+    assert versus["relative_steps_net"]["steps"] == pytest.approx(expected, abs=1.0)
+    (sentence,) = group["verdict"]["sentences"]
+    assert "did not reach sparse's final score within the budget" in sentence
+    assert "within the budget, but sparse's final score minus the KL" in sentence
+    assert (
+        summarize(curves)["groups"][0]["rewards"]["abc"]["versus_baseline"]["relative_steps_net"]
+        is None
+    )
+
+
+def test_steps_to_the_baselines_end_keep_censored_runs(make_curves):
+    entry = summarize(make_curves())["groups"][0]["rewards"]
+    assert entry["abc"]["steps_to_threshold"]["reached"] == 1.0
+    assert entry["abc"]["steps_to_threshold"]["iqm_curve"] < 20
+    assert entry["sparse"]["steps_to_threshold"]["iqm_curve"] > 20
+
+
+def test_few_seeds_are_said_to_be_few(make_curves):
+    verdict = summarize(make_curves(seeds=3))["groups"][0]["verdict"]
+    assert verdict["headline"].startswith("Too few seeds to tell. On these 3: ")
+    assert any("Fewer than 5 seeds" in caution for caution in verdict["cautions"])
+    assert summarize(make_curves(seeds=5))["groups"][0]["reliable"]
+
+
+def test_one_seed_gives_no_clear_difference(make_curves):
+    group = summarize(make_curves(seeds=1))["groups"][0]
+    assert "No reward learned clearly faster" in group["verdict"]["headline"]
+
+
+@pytest.mark.parametrize("baseline", ["sparse", "abc"])
+def test_below_five_seeds_nothing_is_clear(make_curves, baseline: str):
+    curves = make_curves(seeds=4)
+    summary = summarize(curves, SummarySettings(baseline=baseline))
+    (group,) = summary["groups"]
+    assert not re.search("learned (slower|faster)", " ".join(group["verdict"]["sentences"]))
+    assert "learned slower" not in group["verdict"]["headline"]
+    page = render_report(summary, curves)
+    assert 'class="mark' not in page
+    assert "▲" not in page.split("<tbody>")[1].split("</tbody>")[0]
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_reports_of_identical_rewards_rarely_claim_a_difference(seeds: int):
+    """Headlines of whole reports agree with the signs of 20,000 simulated comparisons of five."""
+    areas = areas_of("normal", (20_000, seeds, 5), np.random.default_rng(seeds))
+    assert false_headlines(areas) <= 0.06
+
+
+def test_a_level_not_reached_is_said_with_its_interval():
+    """Two equal rewards: where the mean curve stays below sparse's end, the interval says so."""
+    generator, said = np.random.default_rng(3), 0
+    for _ in range(12):
+        curves = [
+            Curve(
+                credit=name,
+                seed=seed,
+                steps=np.arange(6.0),
+                values={"score": np.arange(6.0) + generator.normal(scale=2.0, size=6)},
+            )
+            for name in ("sparse", "abc")
+            for seed in range(5)
+        ]
+        (sentence,) = summarize(curves)["groups"][0]["verdict"]["sentences"]
+        if "did not reach" in sentence:
+            said += 1
+            assert re.search(r"within the budget; .*95% interval of its updates", sentence)
+    assert said > 0
+
+
+def test_failed_runs_are_counted_and_named(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    broken = curves[0].values["score"].copy()
+    broken[4] = math.nan
+    curves[0] = Curve(
+        credit="sparse", seed=0, steps=curves[0].steps, values={**curves[0].values, "score": broken}
+    )
+    summary = summarize(
+        curves, SummarySettings(failed=[{"credit": "abc", "seed": 9, "error": "boom", "group": {}}])
+    )
+    assert [(run["credit"], run["seed"]) for run in summary["failed"]] == [
+        ("abc", 9),
+        ("sparse", 0),
+    ]
+    assert summary["failed"][1]["error"] == "score is nan at step 12"
+    group = summary["groups"][0]
+    assert group["rewards"]["sparse"]["runs"] == 4
+    assert group["rewards"]["abc"]["versus_baseline"]["differences"]["score"]["auc"]["pairs"] == 4
+    assert "Not in the figures: 2 failed runs" in " ".join(group["verdict"]["cautions"])
+
+
+def test_a_baseline_without_runs_is_replaced_aloud(make_curves):
+    failed = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
+    group = summarize(
+        make_curves(("uniform", "abc")), SummarySettings(baseline="sparse", failed=failed)
+    )["groups"][0]
+    assert group["baseline"] == "uniform"
+    assert "sparse has no finished run here; uniform takes its place" in " ".join(
+        group["verdict"]["cautions"]
+    )
+
+
+def test_over_optimisation_is_said_first(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    for curve in curves:
+        if curve.credit == "abc":  # gold turns down at update 15
+            curve.values["gold_score"][:] = 0.5 - np.abs(curve.steps - 15.0) / 50.0
+    group = summarize(curves)["groups"][0]
+    assert group["rewards"]["sparse"]["alarms"] == []
+    (alarm,) = group["rewards"]["abc"]["alarms"]
+    assert alarm.startswith("from update 15 on the gold score fell (0.5 to 0.2) while the score")
+    assert group["verdict"]["cautions"][0] == f"abc: {alarm}."
+
+
+def test_the_baseline_can_be_chosen(make_curves):
+    group = summarize(make_curves(), SummarySettings(baseline="abc"))["groups"][0]
+    assert group["baseline"] == "abc"
+    assert "sparse and uniform learned slower" in group["verdict"]["headline"]
+    with pytest.raises(ValueError, match="baseline 'red' is none of the rewards: sparse, uniform"):
+        summarize(make_curves(), SummarySettings(baseline="red"))
+
+
+def test_nothing_to_summarise():
+    with pytest.raises(ValueError, match=r"no run to summarise, 1 failed \(the first: boom\)"):
+        summarize([], SummarySettings(failed=[{"credit": "a", "seed": 0, "error": "boom"}]))
+
+
+def test_the_same_curves_give_the_same_bytes(make_curves, tmp_path: Path):
+    for name in ("a.json", "b.json"):
+        np.random.seed(None)
+        write_json(tmp_path / name, summarize(make_curves(), SummarySettings(kl_coef=0.05)))
+    text = (tmp_path / "a.json").read_bytes()
+    assert text == (tmp_path / "b.json").read_bytes()
+    assert "wall_s" not in json.dumps(json.loads(text))
+    json.loads(text, parse_constant=lambda value: pytest.fail(f"{value} is no JSON"))
+
+
+def test_numbers_in_words():
+    assert number(-0.0004) == "0.000"
+    assert signed(0.0) == "0.000"
+    assert signed(-1.5) == "\u22121.50"
+    assert signed(12.345) == "+12.3"
+    assert number(math.inf) == "\u221e"
+
+
+def test_the_figures_fit_a_terminal(make_curves, capsys: pytest.CaptureFixture[str]):
+    curves = make_curves(("sparse", "folder/of/rules.py:Surprisal"))
+    (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
+    for width, parts in ((200, 1), (80, 1), (44, 2)):
+        tables = list(_figures(group, width))
+        for table in tables:
+            Console(width=width).print(table)
+        shown = capsys.readouterr().out
+        assert len(tables) == parts
+        assert shown.count("Surprisal") == parts
+        assert "…" not in shown
+        assert all(len(line.rstrip()) <= width for line in shown.splitlines())
+        for part in ("over the run", "gold", "KL", "arrives", "at 28"):
+            assert part in shown

@@ -1,0 +1,460 @@
+"""The comparison end to end on the bundled models, as small as it gets."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from rich.console import Console
+
+from tokengym import rewards
+from tokengym.base.files import read_hashed
+from tokengym.base.settings import changed
+from tokengym.envs import episode_from_record
+from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
+from tokengym.evaluation.measure.references import draw_references, read_references
+from tokengym.evaluation.report.curves import read_curves
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.record import commit, hardware
+from tokengym.evaluation.runs.results import merge_comparisons, write_comparison
+from tokengym.evaluation.runs.run import make_agent, run, run_references
+from tokengym.scripts.cli import main
+
+QUIET = Console(quiet=True)
+TRAINING = changed(
+    TrainingSettings(), steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
+)
+EVALUATION = EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=16)
+ARGUMENTS = [
+    *("--env", "MovieReview", "--rewards", "sparse", "abc", "--seeds", "2", "--jobs", "1"),
+    *("--steps", "2", "--batch-size", "4", "--max-new-tokens", "6", "--n-epochs", "1"),
+    *("--eval-every", "1", "--eval-episodes", "4", "--samples", "2"),
+    *("--reference-samples", "16"),
+]
+
+on_this_machine = pytest.mark.skipif(
+    "TOKENGYM_PLAY_GPUS" in os.environ, reason="a command of its own sees no GPU that is played"
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def tiny(**changes) -> ComparisonConfig:
+    settings = {
+        "env": "MovieReview",
+        "rewards": ("sparse", "abc"),
+        "seeds": 2,
+        "training": TRAINING,
+        "evaluation": EVALUATION,
+    }
+    return ComparisonConfig(**{**settings, **changes})
+
+
+def without_clock(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [
+            {k: v for k, v in row.items() if not k.endswith("_s")} for row in csv.DictReader(file)
+        ]
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """Start the command, and press Ctrl-C when its first run is done."""
+    out = tmp_path_factory.mktemp("compare") / "runs"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tokengym.scripts.cli", "compare", *ARGUMENTS, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,  # Ctrl-C goes to the whole group of processes, as in a terminal
+        # A shell's background job, which the tests may be, has Ctrl-C ignored; not this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    first = out / "sparse" / "seed-0" / "run.json"
+    deadline = time.monotonic() + 120
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    return out, process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted: tuple[Path, int, str]) -> tuple[Path, dict, int]:
+    """Go on with the same comparison to its end; also return when its first run was written."""
+    out, _, _ = interrupted
+    before = (out / "sparse" / "seed-0" / "run.json").stat().st_mtime_ns
+    return out, compare(tiny(), out, console=QUIET), before
+
+
+def test_ctrl_c_leaves_what_is_finished(interrupted: tuple[Path, int, str], tmp_path: Path):
+    out, code, output = interrupted
+    assert code == 130, output
+    assert "stopped; what is finished is kept, the same command resumes" in output
+    assert "Traceback" not in output
+    assert json.loads((out / "sparse" / "seed-0" / "run.json").read_text())["status"] == "finished"
+
+
+def test_the_same_call_goes_on(finished: tuple[Path, dict, int]):
+    out, summary, before = finished
+    assert (out / "sparse" / "seed-0" / "run.json").stat().st_mtime_ns == before
+    assert summary["failed"] == []
+    entries = summary["groups"][0]["rewards"]
+    assert {name: entry["seeds"] for name, entry in entries.items()} == {
+        "sparse": [0, 1],
+        "abc": [0, 1],
+    }
+    assert not list(out.rglob("*.part"))
+    for name in ("curves.csv", "summary.json", "curves.png", "report.html"):
+        assert (out / name).stat().st_size > 0
+
+
+@on_this_machine
+def test_the_summary_says_where_the_runs_were_made(finished: tuple[Path, dict, int]):
+    _, summary, _ = finished
+    assert summary["made"]["hardware"] == hardware()
+    assert summary["made"].get("commit") == commit()
+    assert summary["versions"]["tokengym"]
+
+
+def test_curves_have_every_evaluation(finished: tuple[Path, dict, int]):
+    out, summary, _ = finished
+    curves = read_curves(out / "curves.csv")
+    assert [list(curve.steps) for curve in curves] == [[0.0, 1.0, 2.0]] * 4
+    for curve in curves:
+        for name in ("score", "gold_score", "kl", "length", "entropy", "tokens"):
+            assert curve.has(name), name
+        assert curve.values["tokens"][0] == 0.0
+        assert list(curve.values["episodes"]) == [0.0, 4.0, 8.0]
+        assert np.isnan(curve.values["train_score"][0])
+        assert np.isfinite(curve.values["train_score"][1:]).all()
+        assert curve.values["kl"][0] == pytest.approx(0.0, abs=1e-4)
+    # Before training every run is the reference policy, on the same prompts and random numbers.
+    assert len({curve.values["score"][0] for curve in curves}) == 1
+    assert summary["anchors"]["reference"]["score"] == pytest.approx(curves[0].values["score"][0])
+    assert summary["kl_coef"] == 0.05
+
+
+def test_samples_carry_credit_that_sums_to_the_score(finished: tuple[Path, dict, int]):
+    out, _, _ = finished
+    lines = (out / "abc" / "seed-1" / "episodes.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["step"], row["sample"]) for row in rows] == [(0, 0), (0, 1), (2, 0), (2, 1)]
+    for row in rows:
+        assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["response_ids"])
+        assert sum(row["token_rewards"]) == pytest.approx(row["score"], rel=1e-4, abs=1e-5)
+        episode = episode_from_record(row)  # all that scoring it again takes
+        assert len(episode.prompt_ids) > 0
+        assert episode.log_probs is not None
+        assert episode.log_probs.max() <= 0.0
+    assert len({row["score"] for row in rows}) > 1
+
+
+@on_this_machine
+def test_a_run_in_this_process_gives_the_same_numbers(
+    finished: tuple[Path, dict, int], tmp_path: Path
+):
+    out, _, _ = finished
+    config = tiny()
+    torch.rand(3)  # global random state is none of its business
+    run(config, "abc", 1, out=tmp_path)
+    for name in ("curve.csv", "train.csv"):
+        assert without_clock(tmp_path / "abc" / "seed-1" / name) == without_clock(
+            out / "abc" / "seed-1" / name
+        )
+    again = (tmp_path / "abc" / "seed-1" / "episodes.jsonl").read_bytes()
+    assert again == (out / "abc" / "seed-1" / "episodes.jsonl").read_bytes()
+
+
+def test_results_are_the_same_bytes_when_written_again(finished: tuple[Path, dict, int]):
+    out, _, _ = finished
+    names = ("curves.csv", "summary.json", "curves.png", "report.html")
+    before = {name: (out / name).read_bytes() for name in names}
+    compare(tiny(), out, console=QUIET)  # nothing is missing: results are made from the runs
+    assert {name: (out / name).read_bytes() for name in names} == before
+    assert "wall_s" not in before["summary.json"].decode()
+
+
+def test_reference_samples_are_drawn_once_and_added_to(finished: tuple[Path, dict, int], tmp_path):
+    first, summary, _ = finished
+    out = tmp_path / "runs"
+    shutil.copytree(first, out)
+    folder = out / "reference_samples"
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["samples"], record["tokens"]) == ("finished", 16, 4 * 16 * 6)
+    (group,) = summary["groups"]
+    assert group["reference"]["samples"] == 16
+    assert group["reference"]["tokens"] == record["tokens"]
+    before = read_references(folder / "samples.json")
+    none = replace(EVALUATION, reference_samples=0)
+    compare(tiny(evaluation=none), out, console=QUIET)  # changes no run, so the folder takes it
+    assert read_references(folder / "samples.json").scores.shape == (4, 16)
+    more = compare(tiny(evaluation=replace(EVALUATION, reference_samples=32)), out, console=QUIET)
+    after = read_references(folder / "samples.json")
+    assert after.scores.shape == (4, 32)
+    np.testing.assert_array_equal(after.scores[:, :16], before.scores)
+    assert more["groups"][0]["reference"]["best_of_n"][-1]["n"] == 32
+    assert (
+        more["groups"][0]["rewards"]["abc"]["figures"]["score"]
+        == (group["rewards"]["abc"]["figures"]["score"])
+    )
+
+
+def test_samples_that_fail_cost_the_lines_alone(finished: tuple[Path, dict, int], tmp_path: Path):
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    (out / "reference_samples" / "run.json").unlink()
+    (out / "reference_samples" / "samples.json").write_text("{}")
+    summary = compare(tiny(), out, console=QUIET)
+    assert summary["failed"] == []
+    assert summary["groups"][0]["reference"] is None
+    said = " ".join(summary["groups"][0]["verdict"]["cautions"])
+    assert "No best-of-n: its responses failed (ValueError: " in said
+    assert "samples.json was changed" in said
+    shutil.rmtree(out / "reference_samples")  # as of an earlier version, which drew none
+    page = write_comparison(tiny(), out)
+    assert page["groups"][0]["way"] is None
+    assert "Without training" not in (out / "report.html").read_text()
+    again = compare(tiny(), out, console=QUIET)
+    assert again["groups"][0]["reference"] == finished[1]["groups"][0]["reference"]
+
+
+def test_measuring_leaves_training_alone(tmp_path: Path):
+    seldom = tiny(evaluation=EvaluationSettings(every=9, episodes=4, samples=0))
+    often = run(tiny(), "uniform", 0).train
+    rare = run(seldom, "uniform", 0).train
+    strip = [
+        [{k: v for k, v in row.items() if not k.endswith("_s")} for row in rows]  # seconds differ
+        for rows in (often, rare)
+    ]
+    assert strip[0] == strip[1]
+    assert len(often) == 2
+
+
+def test_a_failed_run_is_kept_and_shown(
+    finished: tuple[Path, dict, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A reward that only this process knows fails in the runs' own processes."""
+    asked = "tokengym.evaluation.runs.compare.run_in_subprocess"
+    monkeypatch.setattr(asked, lambda function, config: function(config))
+    if "only-here" not in rewards.registered_rewards():
+        rewards.register("only-here", rewards.Uniform)
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    config = tiny(rewards=("sparse", "abc", "only-here"))
+    text = Console(record=True, quiet=True, width=200)
+    summary = compare(config, out, console=text)
+    lost = summary["failed"]
+    assert [(run["credit"], run["seed"]) for run in lost] == [("only-here", 0), ("only-here", 1)]
+    assert "unknown reward 'only-here'" in lost[0]["error"]
+    assert "2 failed runs" in " ".join(summary["groups"][0]["verdict"]["cautions"])
+    assert "unknown reward" in (out / "report.html").read_text()
+    result = json.loads((out / "only-here" / "seed-0" / "run.json").read_text())
+    assert result["status"] == "failed"
+    before = (out / "only-here" / "seed-0" / "run.json").stat().st_mtime_ns
+    compare(config, out, console=QUIET)  # it stays failed unless asked for
+    assert (out / "only-here" / "seed-0" / "run.json").stat().st_mtime_ns == before
+
+
+class Exploding(rewards.Uniform):
+    """Uniform credit that is broken from its second batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+
+    def assign(self, episodes, scores):
+        self.batches += len(episodes) == TRAINING.batch_size
+        if self.batches > 1:
+            raise ValueError("the ground gave\nway")
+        return super().assign(episodes, scores)
+
+
+def test_a_run_that_fails_keeps_what_it_measured(tmp_path: Path):
+    if "exploding" not in rewards.registered_rewards():
+        rewards.register("exploding", Exploding)
+    config = tiny(rewards=("exploding",), seeds=1)
+    with pytest.raises(ValueError, match="the ground gave"):
+        run(config, "exploding", 0, out=tmp_path)
+    folder = tmp_path / "exploding" / "seed-0"
+    result = json.loads((folder / "run.json").read_text())
+    assert (result["status"], result["steps_done"]) == ("failed", 1)
+    assert "the ground gave way" in result["error"]
+    assert "Traceback" in result["traceback"]
+    assert list(read_curves(folder / "curve.csv")[0].steps) == [0.0, 1.0]
+    with pytest.raises(ValueError, match=r"no run of .* has finished \(1 failed, the first: "):
+        write_comparison(config, tmp_path)
+
+
+def test_runs_made_apart_are_merged(finished: tuple[Path, dict, int], tmp_path: Path):
+    out, summary, _ = finished
+    config = read_hashed(out / "comparison.json", optional=True)
+    for index, reward in enumerate(("sparse", "abc")):
+        part = tmp_path / f"machine-{index}"
+        shutil.copytree(out / reward, part / reward)
+        shutil.copytree(out / "reference_samples", part / "reference_samples")
+        (part / "comparison.json").write_text(json.dumps({**config, "rewards": [reward]}))
+    parts = [tmp_path / "machine-0", tmp_path / "machine-1"]
+    merged = merge_comparisons(parts, tmp_path / "merged", baseline=None)
+    assert merged["groups"] == summary["groups"]
+    with pytest.raises(ValueError, match="credit 'sparse' has two runs with seed 0"):
+        merge_comparisons([parts[0], parts[0]], tmp_path / "twice", baseline=None)
+    changed = {**config, "rewards": ["abc"], "level": 0.9}
+    (parts[1] / "comparison.json").write_text(json.dumps(changed))
+    groups = merge_comparisons(parts, tmp_path / "grouped", baseline=None)["groups"]
+    assert [group["group"] for group in groups] == [{"level": "0.95"}, {"level": "0.9"}]
+    with pytest.raises(ValueError, match="holds no comparison"):
+        merge_comparisons([tmp_path], tmp_path / "none", baseline=None)
+
+
+def change_digit(path: Path) -> None:
+    """Change the last digit of a file."""
+    text = path.read_text()
+    place = max(text.rindex(digit) for digit in "0123456789" if digit in text)
+    path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "comparison.json",
+        *(f"abc/seed-1/{name}" for name in ("run.json", "curve.csv", "train.csv")),
+        "abc/seed-1/episodes.jsonl",
+    ],
+)
+def test_a_changed_figure_is_refused(
+    finished: tuple[Path, dict, int],
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    change_digit(out / name)
+    assert main(["report", str(out), "--out", str(tmp_path / "report")]) == 2
+    assert f"{out / name} was changed since" in " ".join(capsys.readouterr().err.split())
+    shutil.rmtree(out / "abc" / "seed-0")  # so that a run would be begun
+    with pytest.raises(ValueError, match=rf"{name} was changed since .*; restore it, or delete "):
+        compare(tiny(), out, console=QUIET)
+    assert not (out / "abc" / "seed-0").exists()
+
+
+def test_a_missing_file_is_refused_and_runs_without_hashes_are_read(
+    finished: tuple[Path, dict, int], tmp_path: Path
+):
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    (out / "abc" / "seed-1" / "episodes.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"abc/seed-1/episodes.jsonl is missing; restore it"):
+        merge_comparisons([out], tmp_path / "report", baseline=None)
+    for path in (out / "comparison.json", *out.rglob("run.json")):
+        plain = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in plain.items() if k not in ("hash", "files")}))
+    summary = merge_comparisons([out], tmp_path / "report", baseline=None)
+    assert summary["groups"] == finished[1]["groups"]
+
+
+def test_nothing_is_begun_that_cannot_work(tmp_path: Path):
+    with pytest.raises(ValueError, match="has no encoder"):
+        compare(tiny(env="Oracle", rewards=("sparse", "r3")), tmp_path / "a", console=QUIET)
+    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+        compare(tiny(), tmp_path / "a", jobs=0)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    jobs = []
+
+    def launch(*_: object) -> None:
+        jobs.append(_[-1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.find_launcher", lambda *_: launch)
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.run_in_subprocess", lambda *_: "nothing")
+    real = tiny(task=TaskSettings(bundle="smollm2-reviews"))
+    for config, given in ((tiny(), None), (real, None), (real, 2)):
+        with pytest.raises(KeyboardInterrupt):
+            compare(config, tmp_path / f"{len(jobs)}", jobs=given, console=QUIET)
+    assert jobs == [None, 1, 2]
+
+
+def test_reference_samples_of_adapters_need_no_second_model(tmp_path: Path, monkeypatch):
+    references = []
+
+    def draw(evaluator, policy, *arguments, **options):
+        references.append(policy.reference)
+        assert policy.language_model.adapters is None or all(
+            module.disable_adapters
+            for module in policy.language_model.model.modules()
+            if isinstance(module, BaseTunerLayer)
+        )
+        return draw_references(evaluator, policy, *arguments, **options)
+
+    monkeypatch.setattr("tokengym.evaluation.runs.run.draw_references", draw)
+    adapted = tiny(training=replace(TRAINING, lora_rank=2))
+    whole, shared = (
+        run_references(config, tmp_path / name) for config, name in ((tiny(), "a"), (adapted, "b"))
+    )
+    assert [reference is None for reference in references] == [False, True]
+    np.testing.assert_array_equal(whole.scores, shared.scores)
+
+
+def test_evaluation_is_raw_and_repeatable():
+    agent = make_agent(tiny(), "abc", 0)
+    first = evaluate(agent, "MovieReview", {"max_new_tokens": 6}, num_episodes=5, seed=3)
+    # Whatever shapes the reward, what is measured is the scorer's own value.
+    shaped = {"max_new_tokens": 6, "reward": "random", "normalize": "running"}
+    again = evaluate(agent, "MovieReview", shaped, num_episodes=5, seed=3)
+    assert first.metrics == again.metrics
+    assert [e.response_ids for e in first.episodes] == [e.response_ids for e in again.episodes]
+    assert first.metrics["score"] == pytest.approx(
+        np.mean([episode.score for episode in first.episodes])
+    )
+    assert first.metrics["kl"] == pytest.approx(0.0, abs=1e-4)
+    other = evaluate(agent, "MovieReview", {"max_new_tokens": 6}, num_episodes=5, seed=4)
+    assert [e.response_ids for e in other.episodes] != [e.response_ids for e in first.episodes]
+    assert [e.prompt for e in other.episodes] == [e.prompt for e in first.episodes]
+    assert len({episode.prompt for episode in first.episodes}) == 5
+    with pytest.raises(ValueError, match="num_episodes must be at least 1, got 0"):
+        evaluate(agent, "MovieReview", num_episodes=0)
+
+
+def test_a_policy_at_its_reference_has_no_kl_though_tokens_are_forbidden():
+    """The mask must be in both policies' log-probs, or KL is the mask's, not the policy's."""
+    agent = make_agent(tiny(), "sparse", 0)
+    evaluator = Evaluator(
+        "MovieReview",
+        {"max_new_tokens": 6, "min_new_tokens": 6, "forbidden_token_ids": (3, 4)},
+        num_episodes=4,
+    )
+    assert evaluator(agent).metrics["kl"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_policy_at_its_reference_has_no_kl_where_each_position_has_its_own_tokens():
+    evaluator = Evaluator("Forks", {"family": "maze", "fillers": 1}, num_episodes=4)
+    assert evaluator(evaluator.untrained(None)).metrics["kl"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_an_agent_without_log_probs_is_measured_too():
+    from tokengym.agents import RandomAgent
+
+    evaluator = Evaluator("MovieReview", {"max_new_tokens": 4}, num_episodes=2)
+    metrics = evaluator(RandomAgent(evaluator.envs.single_action_space)).metrics
+    assert "score" in metrics
+    assert "kl" not in metrics

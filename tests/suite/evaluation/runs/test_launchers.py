@@ -1,0 +1,306 @@
+"""The same comparison on a Ray cluster of two local nodes, one of which is lost on the way."""
+
+import csv
+import json
+import logging
+import multiprocessing.util
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from tokengym.base.device import select_device
+from tokengym.base.errors import SettingsError
+from tokengym.base.files import read_json
+from tokengym.base.settings import changed
+from tokengym.evaluation.runs import launchers
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.config import (
+    ComparisonConfig,
+    missing_runs,
+    run_folder,
+)
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.progress import ProgressDisplay
+from tokengym.evaluation.runs.run import run
+
+QUIET = Console(quiet=True)
+
+
+def tiny(**changes) -> ComparisonConfig:
+    settings = {
+        "env": "MovieReview",
+        "rewards": ("sparse", "abc"),
+        "seeds": 2,
+        "training": changed(
+            TrainingSettings(),
+            steps=2,
+            batch_size=4,
+            max_new_tokens=6,
+            n_epochs=1,
+            fixed_length=True,
+        ),
+        "evaluation": EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=0),
+    }
+    return ComparisonConfig(**{**settings, **changes})
+
+
+def curve(out: Path, reward: str, seed: int) -> list[dict[str, str]]:
+    with (run_folder(out, reward, seed) / "curve.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(file)]
+
+
+PLAYER = """
+from tokengym.rewards.models.loading import select_device
+
+
+class Player:
+    def __init__(self):
+        raise RuntimeError(f"models are on {select_device('auto')}")
+
+    def predict(self, *arguments, **options):
+        raise NotImplementedError
+"""
+
+
+def test_models_of_a_run_are_on_its_device_in_its_own_process_too(tmp_path: Path) -> None:
+    with TrainingSettings(device="meta").applied(), TrainingSettings().applied():
+        assert select_device("auto").type == "meta"  # scorers with the policy
+        (tmp_path / "player.py").write_text(PLAYER)
+        config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
+        with pytest.raises(ValueError, match="models are on meta"):
+            compare(config, tmp_path / "out", console=QUIET)
+
+
+def answer_apart(config: ComparisonConfig) -> str:
+    """Return the process's id; a comparison of too many seeds is refused, one of 9 kills it."""
+    if config.seeds == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.seeds == 8:
+        raise SettingsError(f"too many seeds: {config.seeds}")
+    if config.seeds == 7:
+        raise type("OwnError", (Exception,), {})("of a class that nobody else has")
+    return f"{os.getpid()} of {os.getppid()}"
+
+
+def test_what_is_done_apart_answers_raises_and_can_be_killed() -> None:
+    number, _, _ = launchers.run_in_subprocess(answer_apart, tiny()).partition(" of ")
+    assert int(number) != os.getpid()
+    with pytest.raises(SettingsError, match="too many seeds: 8") as refused:
+        launchers.run_in_subprocess(answer_apart, tiny(seeds=8))
+    assert "answer_apart" in str(refused.value.__cause__)  # the traceback of the other process
+    with pytest.raises(RuntimeError, match="OwnError: of a class that nobody else has"):
+        launchers.run_in_subprocess(answer_apart, tiny(seeds=7))
+    with pytest.raises(ChildProcessError, match="ended with code -9; if it was killed for want"):
+        launchers.run_in_subprocess(answer_apart, tiny(seeds=9))
+    assert not multiprocessing.active_children()
+
+
+def leave_a_file(config: ComparisonConfig) -> str:
+    """Answer where a file will be that this process writes while it ends."""
+    file = Path(tempfile.mkdtemp()) / "ended"
+
+    def write() -> None:
+        time.sleep(0.5)
+        file.touch()
+
+    multiprocessing.util.Finalize(None, write, exitpriority=0)
+    return str(file)
+
+
+def test_what_is_done_apart_ends_by_itself() -> None:
+    file = Path(
+        launchers.run_in_subprocess(leave_a_file, tiny())
+    )  # stopped, it would leave semaphores
+    assert file.exists()
+    shutil.rmtree(file.parent)
+
+
+def test_a_comparison_loads_no_model_in_its_own_process(tmp_path: Path, monkeypatch) -> None:
+    def launch(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.find_launcher", lambda *_: launch)
+    monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_: pytest.fail("a model is loaded"))
+    with pytest.raises(KeyboardInterrupt):
+        compare(tiny(), tmp_path / "out", console=QUIET)
+
+
+TELLING = """
+import os
+
+
+class Player:
+    def __init__(self):
+        raise RuntimeError(f"the variable is {os.environ.get('SET_LATE')}")
+
+    def predict(self, *arguments, **options):
+        raise NotImplementedError
+"""
+
+
+@pytest.mark.skipif("TOKENGYM_PLAY_GPUS" in os.environ, reason="a GPU is played")
+def test_a_run_of_a_running_server_has_the_variables_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = launchers.processes().get_start_method()
+    assert method == ("forkserver" if sys.platform == "linux" else "spawn")
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)  # a command run here sets it
+    monkeypatch.setenv("SET_LATE", "five")
+    (tmp_path / "player.py").write_text(TELLING)
+    config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
+    with pytest.raises(ValueError, match="the variable is five"):
+        compare(config, tmp_path / "out", console=QUIET)
+    assert "TRANSFORMERS_VERBOSITY" not in os.environ
+
+
+def test_with_a_gpu_each_run_imports_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert launchers.processes().get_start_method() == "spawn"
+
+
+def test_a_node_brings_back_reference_samples_as_it_does_a_run() -> None:
+    measured = EvaluationSettings(every=1, episodes=4, reference_samples=16)
+    config = tiny(evaluation=measured)
+    files = launchers.do_run(config.as_dict(), config.reference_run, sys.path[:])
+    assert {"run.json", "samples.json"} <= set(files)
+    assert json.loads(files["run.json"])["samples"] == 16
+    scores = json.loads(files["samples.json"])["scores"]
+    assert (len(scores), len(scores[0])) == (4, 16)
+
+
+def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    second = cluster.add_node(**node)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    starts: list[int] = []
+    begun = ProgressDisplay.start
+
+    def lose_a_node(self: ProgressDisplay, name: tuple[str, int]) -> None:
+        """Two runs are at work, one on each node: the second node dies."""
+        begun(self, name)
+        starts.append(len(self._tasks))
+        if len(starts) == 2:
+            cluster.remove_node(second, allow_graceful=False)
+
+    monkeypatch.setattr(ProgressDisplay, "start", lose_a_node)
+    try:
+        summary = compare(tiny(), tmp_path / "ray", launcher="ray", console=QUIET)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert starts[:2] == [1, 2]
+    assert summary["failed"] == []
+    torch.set_num_threads(1)
+    for reward, seed in (("sparse", 0), ("abc", 1)):
+        run(tiny(), reward, seed, out=tmp_path / "here")
+        assert curve(tmp_path / "ray", reward, seed) == curve(tmp_path / "here", reward, seed)
+        assert (run_folder(tmp_path / "ray", reward, seed) / "episodes.jsonl").exists()
+    assert summary["groups"][0]["rewards"]["abc"]["runs"] == 2
+
+
+def test_a_run_that_fails_comes_back_as_failed():
+    config = tiny(training=changed(TrainingSettings(), steps=1, batch_size=4, max_new_tokens=6))
+    settings = {**config.as_dict(), "task": {**config.as_dict()["task"], "model": "no/such/model"}}
+    files = launchers.do_run(settings, ("sparse", 0), sys.path[:])
+    assert b'"status": "failed"' in files["run.json"]
+    assert b"no/such/model" in files["run.json"]
+
+
+def test_a_run_elsewhere_is_on_the_device_that_is_preferred_here(tmp_path: Path) -> None:
+    (tmp_path / "player.py").write_text(PLAYER)
+    config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
+    (name,) = missing_runs(config, tmp_path / "out")
+    files = launchers.do_run(config.as_dict(), name, sys.path[:], device="meta")
+    assert b'"status": "failed"' in files["run.json"]
+    assert b"models are on meta" in files["run.json"]
+    assert select_device("auto").type != "meta"
+
+
+def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(launchers, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs Ray; pip install 'tokengym\[ray\]'"):
+        compare(tiny(), tmp_path / "x", launcher="ray", console=QUIET)
+    with pytest.raises(ValueError, match="launcher must be 'local' or 'ray', got 'slurm'"):
+        compare(tiny(), tmp_path / "y", launcher="slurm", console=QUIET)  # type: ignore[arg-type]
+
+
+def test_files_of_a_run_are_written_with_the_record_last(tmp_path: Path, monkeypatch):
+    pytest.importorskip("ray")
+    import ray
+
+    written: list[str] = []
+    real = launchers.write_bytes
+
+    def listed(path: Path, data: bytes) -> None:
+        written.append(path.name)
+        real(path, data)
+
+    monkeypatch.setattr(launchers, "write_bytes", listed)
+    files = {"run.json": b'{"status": "finished"}', "curve.csv": b"x", "train.csv": b"y"}
+    monkeypatch.setattr(ray, "get", lambda reference: files)
+    assert launchers._bring_back(tiny(), tmp_path, ("sparse", 0), None) is None
+    assert written == ["curve.csv", "train.csv", "run.json"]
+    assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["status"] == "finished"
+
+
+def test_a_run_that_is_stopped_ends_as_one_that_has_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So that what libraries hold, such as semaphores, is given back."""
+    handlers: dict[int, Any] = {}
+    for name in launchers.QUIET:
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # and back again
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    launchers._work({}, tmp_path, ("sparse", 0), 1, None, sender, sys.path[:], {}, "cpu")
+    assert isinstance(receiver.recv(), str)  # why there is no run
+    assert handlers[signal.SIGINT] is signal.SIG_IGN
+    with pytest.raises(SystemExit):
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+
+
+def tell_blocked(sender: Any) -> None:
+    sender.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal mask")
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_ctrl_c_does_not_reach_a_process_that_still_imports(method: str):
+    """A server or run that imports the libraries has not yet chosen to ignore it."""
+    context: Any = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=tell_blocked, args=(sender,))
+    with launchers._without_ctrl_c():
+        process.start()
+    assert receiver.recv() is True
+    process.join()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_a_file_of_the_current_folder_is_no_module_of_a_process_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It may lie in a folder of somebody else's; Python would prefer it to its own."""
+    for name in ("pickle", "random", "socket"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise ImportError\n")
+    monkeypatch.chdir(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    process, _ = launchers._begin(context, print, (), "apart")
+    process.join()
+    assert (process.exitcode, (tmp_path / "ran").exists()) == (0, False)
+    assert "PYTHONSAFEPATH" not in os.environ

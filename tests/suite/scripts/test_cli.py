@@ -1,0 +1,511 @@
+import csv
+import json
+import re
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from tokengym import __main__ as program
+from tokengym.base.device import preferred_device, select_device
+from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.runs.progress import ProgressDisplay
+from tokengym.scripts.cli import COMMANDS, command_names, main
+from tokengym.version import __version__
+
+CURVES = "credit,length,cell,seed,step,score\n" + "".join(
+    f"{credit},48,{cell},{seed},{step},{score * (1 + seed / 10)}\n"
+    for credit, slope in (("late", 1.0), ("sparse", 2.0))
+    for cell in ("a", "b")
+    for seed in range(5)
+    for step, score in ((0, 0.0), (5, slope), (10, 2 * slope))
+)
+
+
+@pytest.fixture
+def curves(tmp_path: Path) -> Path:
+    path = tmp_path / "curves.csv"
+    path.write_text(CURVES)
+    return path
+
+
+def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "tokengym compare --env MovieReview" in text
+    for name in command_names():
+        assert f"  {name} " in text
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "For example:" in text
+    assert f"tokengym {name}" in text
+    assert "{None}" not in text
+
+
+def test_hostile_names_reach_neither_terminal_nor_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    names = ("\x1b]0;owned\x07", "[red]a[/]", "\u202ereversed")
+    rows = [f"{name},0,{step},{step}" for name in names for step in range(3)]
+    (tmp_path / "curves.csv").write_text("\n".join(["credit,seed,step,score", *rows]), "utf-8")
+    out = tmp_path / "a[" / "]b"
+    arguments = ["report", "--curves", str(tmp_path / "curves.csv"), "--out", str(out)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "[red]a[/]" in shown
+    assert f"{out / 'report.html'}" in shown
+    assert not any(mark in shown for mark in ("\x1b", "\x07", "\u202e"))
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tokengym {__version__}\n"
+    monkeypatch.setattr("sys.argv", ["tokengym", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("tokengym", run_name="__main__")
+    assert (stop.value.code, capsys.readouterr().out) == (0, f"tokengym {__version__}\n")
+
+
+def test_the_demo_is_a_comparison_that_opens_its_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    short = "--rewards sparse --seeds 1 --steps 1 --batch-size 2 --max-new-tokens 2"
+    monkeypatch.setattr(
+        "tokengym.scripts.commands.demo.SETTINGS",
+        f"{short} --n-minibatches 1 --eval-episodes 2 --reference-samples 0",
+    )
+    out = tmp_path / "a demo"
+    assert main(["demo", "--out", str(out)]) == 0
+    assert f"tokengym compare {short}" in capsys.readouterr().out
+    assert opened == []  # nobody is at a terminal
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    assert main(["demo", "--out", str(out), "--no-browser"]) == 0
+    assert opened == []
+    assert main(["demo", "--out", str(out)]) == 0
+    assert opened == [(out / "report.html").as_uri()]
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["demo", "--out", str(out)]) == 0
+    assert len(opened) == 1
+
+
+def test_report_of_curves_made_elsewhere(
+    curves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "report"
+    assert main(["report", "--curves", str(curves), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "late learned slower" in text
+    assert "cell a" in text
+    assert "report.html" in text
+    summary = json.loads((out / "summary.json").read_text())
+    assert [group["group"] for group in summary["groups"]] == [{"cell": "a"}, {"cell": "b"}]
+    assert summary["groups"][0]["baseline"] == "sparse"  # though another one comes first
+    assert {path.name for path in out.iterdir()} == {"summary.json", "curves.png", "report.html"}
+    assert curves.read_text() == CURVES
+
+
+def test_baseline_can_be_named(curves: Path, tmp_path: Path):
+    arguments = ["report", "--curves", str(curves), "--out", str(tmp_path / "r")]
+    assert main([*arguments, "--baseline", "late"]) == 0
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["groups"][0]["baseline"] == "late"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["comapre"], "unknown command 'comapre'; did you mean 'compare'? known: demo, compare,"),
+        (["compare", "--env", "MovieRevew"], "did you mean tokengym/MovieReview-v0?"),
+        (
+            ["compare", "--rewards", "sprse"],
+            "unknown reward 'sprse'; did you mean 'sparse' or 'pure'?",
+        ),
+        (["compare", "--seeds", "five"], "--seeds must be a whole number, got 'five'"),
+        (["compare", "--learning_rate=x"], "--learning_rate must be a number, got 'x'"),
+        (["compare", "--lr", "1"], "unknown option --lr; did you mean '--learning-rate' or"),
+        (["compare", "--no-rewards"], "there is no --no-rewards; leave --rewards out"),
+        (["compare", "--no-fixed-length"], "no --no-fixed-length; write --fixed-length False"),
+        (["compare", "--rewards", "rules.py"], "is a file; name what it defines: rules.py:Name"),
+        (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
+        (["compare", "--steps", "0"], "steps must be an integer >= 1, got 0"),
+        (["compare", "--prompt-column", "text"], "names a column of no data set; pass dataset"),
+        (["train", "--reward", "abc:bta=1", "--out", "x"], "reward 'abc' has no option 'bta'"),
+        (["evaluate", "nowhere"], "nowhere is no folder; name one that tokengym train"),
+        (["envs", "Nothing"], "unknown environment 'Nothing'"),
+        (
+            ["replay", "--episodes", "nowhere"],
+            "there is no nowhere; name what tokengym train wrote",
+        ),
+        (["replay", "--num-episodes", "0"], "num-episodes must be at least 1, got 0"),
+        (["report"], "takes folders of runs or --curves FILE.csv, one of the two"),
+        (["report", "nowhere"], "nowhere holds no comparison"),
+        (["report", "--curves", "nowhere.csv"], "nowhere.csv is no file"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
+def test_a_traceback_is_there_for_who_wants_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOKENGYM_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="unknown command"):
+        main(["comapre"])
+
+
+def test_wrong_types_are_explained(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--launcher", "many"])
+    assert ended.value.code == 2
+    assert "--launcher" in capsys.readouterr().err
+
+
+def test_a_file_of_rules_says_what_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("raise SystemExit\nclass Early: pass\ndef late(): pass\n_x = 1\n")
+    assert main(["compare", "--rewards", "sparse", "mine.py"]) == 2
+    assert "mine.py:Name (it has Early, late)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_finalizer_still_stops_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+):
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def finalize() -> None:
+        """Lose an object whose finalizer is interrupted, then wait."""
+        Finalized()
+        threading.Event().wait(60)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(sys, "argv", ["tokengym", "envs"])
+    monkeypatch.setitem(COMMANDS, "envs", finalize)
+    try:
+        assert main() == 130
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert capsys.readouterr().err.splitlines() == [
+        "stopped; what is finished is kept, the same command resumes"
+    ]
+
+
+def test_interruption_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys):
+    def stop() -> None:
+        """Stop at once."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "envs", stop)
+    assert main(["envs"]) == 130
+    assert "stopped; what is finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate", "a\x1b[2J\u202eb"], ["replay", "--episodes", "a\x1b[2J\u202eb"]]
+)
+def test_a_missing_file_is_named_without_control_characters(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+):
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert "a\u241b[2J\ufffdb" in line
+    assert line.strip().isprintable()
+
+
+def test_a_malformed_environment_of_another_namespace_is_a_users_error(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main(["train", "--env", "my/Env of mine"]) == 2
+    assert capsys.readouterr().err.startswith("error: Malformed environment ID: my/Env of mine")
+
+
+def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    measured = ["--eval-episodes", "4", "--samples", "1"]
+    out = tmp_path / "run"
+    price = ["--kl-coef", "0.2"]
+    assert main(["train", "--reward", "abc", "--out", str(out), *small, *measured, *price]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "0 tokens: score" in printed
+    file = tmp_path / "figures.json"
+    arguments = ["--episodes", "4", "--max-new-tokens", "5", "--json", str(file)]
+    assert main(["evaluate", str(out / "agent"), *arguments, "--seed", "20240"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Gold score" in shown
+    figures = json.loads(file.read_text())
+    (row,) = (row for row in figures["reference"]["best_of_n"] if row["n"] == 16)
+    needs_no_training = (
+        f"untrained, best of 16: score {number(row['score'])}, gold {number(row['gold_score'])}, "
+        f"KL at most 1.84 nats, score - 0.2 KL {number(row['net_score'])}; optimum of score - 0.2 "
+        f"KL at least {number(figures['reference']['optimum'])} (16 responses to each of 4 prompts)"
+    )
+    assert needs_no_training in printed  # by the same prompts and random numbers,
+    assert needs_no_training in shown  # and at the price that it was trained at
+    assert main(["evaluate", "--episodes", "4", "--samples", "0", "--reference-samples", "0"]) == 0
+    assert "best of 16" not in capsys.readouterr().out
+    last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
+    assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
+    assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
+    assert "holds a finished run of other settings: " in capsys.readouterr().err
+    assert main(["train", "--reward", "red", "--out", str(out)]) == 2
+    assert "already exists; name a new folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_takes_no_agent_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Neither a folder that cannot be made nor a disk too small costs the time of the training."""
+    small = ["train", "--reward", "abc", "--steps", "1", "--batch-size", "4"]
+    small += ["--max-new-tokens", "5", "--n-epochs", "1", "--eval-episodes", "4", "--samples", "1"]
+    (tmp_path / "file").write_text("")
+    with monkeypatch.context() as watched:
+        watched.setattr(
+            "tokengym.evaluation.runs.compare.run_in_subprocess", lambda *_: pytest.fail("late")
+        )
+        assert main([*small, "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot write to" in capsys.readouterr().err
+    monkeypatch.setattr(ProgressDisplay, "update", lambda *run: steps.append(run[2]))
+    steps: list[int] = []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        assert main([*small, "--out", str(tmp_path / "small")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "free some space there" in capsys.readouterr().err
+    assert steps == [0]
+    assert main([*small, "--out", str(tmp_path / "small")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "code"), [(KeyboardInterrupt(), 130), (ConnectionError("no judge"), 2)]
+)
+def test_a_stopped_training_is_resumed_by_the_same_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stopped_by: BaseException,
+    code: int,
+):
+    """It ends with the numbers of one that was never stopped; other settings are refused."""
+    small = ["--steps", "3", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    small += ["--eval-every", "1", "--eval-episodes", "4", "--samples", "1"]
+
+    def train(out: Path, *more: str) -> int:
+        return main(["train", "--reward", "abc", "--out", str(out), *small, *more])
+
+    assert train(tmp_path / "whole") == 0
+    with monkeypatch.context() as stopping:
+
+        def stop(self: ProgressDisplay, run: object, step: int, score: float) -> None:
+            if step == 2:
+                raise stopped_by
+
+        stopping.setattr(ProgressDisplay, "update", stop)
+        assert train(tmp_path / "stopped") == code
+    capsys.readouterr()
+    assert train(tmp_path / "stopped", "--learning-rate", "0.01") == 2
+    error = capsys.readouterr().err
+    assert "holds a stopped run of other settings: learning_rate 0.0003 there, 0.01 here" in error
+    assert train(tmp_path / "stopped") == 0
+
+    def curve(name: str) -> list[dict[str, str]]:
+        with (tmp_path / name / "abc" / "seed-0" / "curve.csv").open() as file:
+            return [
+                {k: v for k, v in row.items() if not k.endswith("_s")}
+                for row in csv.DictReader(file)
+            ]
+
+    assert len(curve("whole")) == 4
+    assert curve("stopped") == curve("whole")
+
+
+def test_a_folder_keeps_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A second seed beside a stopped one would have its agent replaced when that is resumed."""
+    raft = ["train", "--agent", "raft", "--iterations", "2", "--num-prompts", "4", "--n", "2"]
+    raft += ["--max-new-tokens", "5", "--eval-episodes", "4", "--out", str(tmp_path)]
+    with monkeypatch.context() as stopping:
+
+        def stop(self: ProgressDisplay, run: object, step: int, score: float) -> None:
+            if step == 1:
+                raise KeyboardInterrupt
+
+        stopping.setattr(ProgressDisplay, "update", stop)
+        assert main([*raft, "--seed", "0"]) == 130
+    capsys.readouterr()
+    assert main([*raft, "--seed", "1"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "holds a run of raft with seed 0, and this one is of raft with seed 1; repeat" in error
+    assert not list(tmp_path.rglob("seed-1"))
+    assert main([*raft, "--seed", "0"]) == 0
+
+
+def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "played"
+    rules = ["--rewards", "sparse", "red"]
+    assert main(["replay", "--num-episodes", "4", *rules, "--out", str(out), "--show", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "Closest to the gold word weights: red" in text
+    assert str(out / "replay.html") in text
+    assert text.count("token ") == 2  # a heat map each
+    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    measured = ["--eval-episodes", "4", "--samples", "3"]
+    run = tmp_path / "run"
+    assert main(["train", "--reward", "abc", "--out", str(run), *small, *measured]) == 0
+    again = tmp_path / "again"
+    assert main(["replay", "--episodes", str(run), *rules, "--out", str(again)]) == 0
+    stored = (run / "abc" / "seed-0" / "episodes.jsonl").read_text().splitlines()
+    texts = {json.loads(line)["response"] for line in stored}
+    rows = list(csv.DictReader((again / "credit.csv").open(encoding="utf-8")))
+    assert len({row["episode"] for row in rows}) == len(texts)
+    assert len(rows) == 5 * len(texts)  # the run's own length
+
+
+def test_envs(capsys: pytest.CaptureFixture[str]):
+    assert main(["envs"]) == 0
+    assert "tokengym/MovieReview-v0" in capsys.readouterr().out
+    assert main(["envs", "MovieReview"]) == 0
+    assert "tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench", "sparse", "--quick"],
+        ["collect", "--num-prompts", "1"],
+        ["evaluate", "--episodes", "1"],
+        ["explore"],
+        ["replay", "--num-episodes", "1"],
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_at_once(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.check_gradio", lambda: None)
+    assert main([*command, "--device", "cuda:99"]) == 2
+    said = capsys.readouterr().err
+    assert "device 'cuda:99' is not available" in said
+    assert said.count("\n") == 1
+
+
+def test_explore_refuses_a_model_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: Any):
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.check_gradio", lambda: None)
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.launch", lambda *_, **__: pytest.fail("x"))
+    assert main(["explore", "--model", "./nope", "--no-browser"]) == 2
+    assert "there is no folder './nope'" in capsys.readouterr().err
+
+
+def test_auto_is_the_preferred_device():
+    usual = select_device("auto")
+    with preferred_device("meta"):
+        assert select_device("auto").type == "meta"
+        assert select_device("cpu").type == "cpu"
+    assert select_device("auto") == usual
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--agent", "dpo", "--help"]])
+def test_help_loads_no_models(arguments: list[str]):
+    code = (
+        "import contextlib, sys\nfrom tokengym.scripts.cli import main\n"
+        f"with contextlib.suppress(SystemExit):\n    main({arguments})\n"
+        "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_fault_ends_in_one_line_and_its_traceback_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        """Break."""
+        raise RuntimeError("out of \x1b[31mluck\nand memory")
+
+    monkeypatch.setitem(COMMANDS, "broken", broken)
+    assert main(["broken"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "\x1b" not in said
+    found = re.fullmatch(
+        r"error: RuntimeError: out of .*luck.*and memory; the .* is in (.*)\n", said
+    )
+    assert found is not None
+    kept = Path(found.group(1))
+    assert "raise RuntimeError(" in kept.read_text(encoding="utf-8")
+    kept.unlink()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("agent", ["ppo", "dpo", "online-dpo"])
+def test_a_gpu_that_is_not_there_is_said_before_any_work(
+    agent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--agent", agent, "--device", "cuda", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert "device 'cuda' is not available: torch sees 0 GPUs" in capsys.readouterr().err
+
+
+def test_names_of_folders_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a[/]b[red]"
+    short = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "4", "--eval-episodes", "2"]
+    assert main(["train", *short, "--out", str(out)]) == 0
+    assert "a[/]b[red]" in capsys.readouterr().out
+    left = tmp_path / "begun" / ".agent.999999999.part"  # a killed process was writing its agent
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    assert main(["train", *short, "--out", str(tmp_path / "begun")]) == 0
+    assert not left.exists()
+    data = ["--num-prompts", "2", "--n", "2", "--max-new-tokens", "4"]
+    assert main(["collect", *data, "--out", str(tmp_path / "c[/]d.jsonl")]) == 0
+    assert main(["bench", "constant", "--quick", "--parts", "gradient", "--out", f"{out}2"]) == 0
+
+
+def test_interruption_of_the_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "tokengym.scripts.cli", Interrupted("cli"))
+    assert program.main() == 130
+    assert capsys.readouterr().err == "stopped before it began\n"

@@ -1,0 +1,293 @@
+"""Command-line options are the fields of settings, with the defaults of the chosen task."""
+
+import re
+from dataclasses import dataclass, field
+
+import pytest
+
+from tokengym.agents.learner import LEARNERS, find_learner
+from tokengym.agents.ppo.advantages import find_advantage
+from tokengym.agents.ppo.settings import CRITIC_FREE
+from tokengym.base.bundle import bundled
+from tokengym.base.errors import SettingsError
+from tokengym.base.settings import field_paths, names_of
+from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.tasks import TaskOptions
+from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.scripts.cli import command_names, find_command, main
+from tokengym.scripts.commands.options import Chosen, _fields, call, options_of, takes_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.5
+    """Share of ``things``."""
+    names: tuple[str, ...] = ("a",)
+    """Names of things."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    count: int | None = None
+    """Number of things."""
+    quick: bool = False
+    """Be quick."""
+    idle: int = 1
+    """Nothing here reads it."""
+    every: int = field(default=3, metadata={"flag": "tell-every"})
+    """Steps between two reports."""
+    function: object = None
+    """Cannot be on a command line."""
+    inner: Inner = Inner()
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be >= 1, got {self.every}")
+
+
+HEARD: list[tuple[str, Outer]] = []
+
+
+def settings(task: str) -> dict[str, object]:
+    usual = Outer(every=7 if task == "big" else 3)
+    return {"options": Chosen(usual, without=frozenset({"idle"}))}
+
+
+@takes_settings(settings)
+def command(task: str = "small", *, options: Outer) -> None:
+    """Do something.
+
+    For example:
+      command --task big
+
+    Args:
+        task: Which one of all those tasks
+            that there are.
+        options: How it is done.
+    """
+    HEARD.append((task, options))
+
+
+def heard(*arguments: str) -> tuple[str, Outer]:
+    call(command, "command", arguments)
+    return HEARD.pop()
+
+
+def test_fields_are_options():
+    assert heard() == ("small", Outer())
+    assert heard("--count", "4", "--rate", "0.25", "--names", "x", "y", "--tell-every", "2") == (
+        "small",
+        Outer(count=4, every=2, inner=Inner(rate=0.25, names=("x", "y"))),
+    )
+    assert heard("--count", "None")[1].count is None
+    assert heard("--quick")[1].quick
+    assert heard("--quick", "True", "--task", "big") == ("big", Outer(quick=True, every=7))
+    assert not heard("--quick", "False")[1].quick
+
+
+def test_defaults_follow_what_is_read_first():
+    assert heard("--task", "big")[1].every == 7
+    assert heard("--task=big")[1].every == 7
+    assert heard("--task", "big", "--tell-every", "3")[1].every == 3
+
+
+def test_help_has_texts_and_defaults(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        heard("--task", "big", "--help")
+    shown = capsys.readouterr().out
+    assert "Which one of all those tasks that there are." in shown  # on one line
+    text = " ".join(shown.replace("│", " ").split())
+    assert "--tell-every INT Steps between two reports. (default: 7)" in text
+    assert "--rate FLOAT Share of things. (default: 0.5)" in text
+    assert "How it is done." in text
+    assert "--idle" not in text
+    assert "--function" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tell-evry", "2"], "unknown option --tell-evry; did you mean '--tell-every'"),
+        (["--idle", "2"], "unknown option --idle"),
+        (["--tell-every", "0"], "every must be >= 1, got 0"),
+    ],
+)
+def test_faults_are_said(arguments: list[str], message: str):
+    with pytest.raises(ValueError, match=message):
+        heard(*arguments)
+
+
+# --- the learners' options ------------------------------------------------------------------------
+
+FOREIGN = {
+    "ppo": (
+        ["--iterations", "3"],
+        "is an option of online-dpo and raft; ppo takes",
+        "--gae-lambda",
+    ),
+    "nlpo": (["--beta", "1"], "is an option of dpo and online-dpo; nlpo takes", "--mask-top-p"),
+    **{
+        name: (["--gae-lambda", ".5"], f"is an option of nlpo and ppo; {name} takes", "--kl-coef")
+        for name in CRITIC_FREE
+    },
+    "dpo": (["--gae-lambda", ".5"], "is an option of nlpo and ppo; dpo takes", "--beta"),
+    "sft": (
+        ["--n-epochs", "3"],
+        "nlpo, ppo, reinforce, reinforce++, rloo and vineppo; sft takes",
+        "--epochs",
+    ),
+    "online-dpo": (
+        ["--steps", "3"],
+        "nlpo, ppo, reinforce, reinforce++, rloo and vineppo; online-dpo takes",
+        "--beta",
+    ),
+    "raft": (["--loss-type=ipo"], "is an option of dpo and online-dpo; raft takes", "--iterations"),
+    "best-of-n": (["--learning-rate", "1"], "; best-of-n takes", "--length-penalty"),
+}
+
+
+@pytest.mark.parametrize("agent", LEARNERS.names())
+def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureFixture[str]):
+    arguments, owners, own = FOREIGN[agent]
+    assert main(["train", "--agent", agent, *arguments]) == 2
+    said = capsys.readouterr().err
+    assert f"{arguments[0].partition('=')[0]} has no effect on {agent}; it" in said
+    assert owners in said
+    assert own in said.partition(" takes ")[2]
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("agent", LEARNERS.names())
+def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["train", "--agent", agent, "--help-all"])
+    text = capsys.readouterr().out
+    learner = find_learner(agent)
+    for leaf in field_paths(learner.default_settings()):
+        hidden = leaf.path[-1] in {*learner.fixed, *learner.idle}
+        assert (f"--{leaf.flag} " in text) != hidden
+    for flag in ("device", "dtype", "lora-rank", "max-new-tokens", "eval-every", "bundle"):
+        assert f"--{flag} " in text
+    assert ("--steps INT" in text) == find_learner(agent).uses_credit
+
+
+@pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
+@pytest.mark.parametrize("agent", LEARNERS.names())
+def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
+    options = options_of(find_command("train"), [f"--agent={agent}", f"--bundle={bundle}"])
+    values = {option.name: option.default for option in options}
+    assert (values["lora_rank"], values["dtype"]) == (8, "float32")
+    learner, usual = find_learner(agent), bundled(bundle).settings("training")
+    if learner.uses_credit:
+        assert values["batch_size"] == usual["batch_size"]
+    settings = training_settings("MovieReview", agent, bundle_defaults=usual)
+    learner.check_settings(settings.learner, settings.batch_size)
+
+
+def test_commands_take_the_environment_of_a_bundle(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    for place in ("config.ComparisonConfig.__post_init__", "compare.compare"):
+        monkeypatch.setattr(
+            f"tokengym.evaluation.runs.{place}", lambda config, *_, **__: asked.append(config.env)
+        )
+    monkeypatch.setattr("tokengym.scripts.commands.show.show_summary", lambda *_: None)
+    for arguments in (["--bundle=smollm2-answers"], ["--bundle", "smollm2-reviews"], []):
+        main(["compare", *arguments])
+    main(["compare", "--bundle=smollm2-answers", "--env=MovieReview"])
+    assert asked[::2] == ["QuestionAnswer", "MovieReview", "MovieReview", "MovieReview"]
+
+
+TASK_OPTIONS = {*names_of(TaskOptions), *names_of(GenerationSettings)} - {
+    "prompts",
+    "allowed_token_ids",
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["compare", "train", "evaluate", "collect", "replay", "explore", "constitution"]
+)
+def test_every_option_of_the_environment_is_one_of_the_command(name: str):
+    assert {option.name for option in options_of(find_command(name))} >= TASK_OPTIONS
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_help_shows_what_people_use_and_help_all_the_rest(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
+    shown = {}
+    for question in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            main([name, question])
+        text = capsys.readouterr().out
+        shown[question] = set(re.findall(r"^\W? (?:-h, )?--([a-z][\w-]*)", text, re.MULTILINE))
+        hidden = re.search(r"--help-all shows (\d+) more options", text)
+        assert (hidden is not None) == (question == "--help" and name in LONG)
+        if hidden is not None:
+            assert int(hidden[1]) == sum(
+                not option.is_used for option in options_of(find_command(name))
+            )
+    assert len(shown["--help"]) <= 26
+    assert shown["--help"] <= shown["--help-all"]
+    named = {option.flag for option in options_of(find_command(name)) if not option.is_positional}
+    assert shown["--help-all"] - {"help"} == named
+    examples = (find_command(name).__doc__ or "").partition("For example:")[2].partition("Args:")[0]
+    for line in examples.splitlines():
+        if line.strip().startswith(f"tokengym {name} ") and "--agent " not in line:
+            assert set(re.findall(r" --([a-z][\w-]*)", line)) <= shown["--help"], line
+
+
+LONG = {"compare", "train", "train-reward", "collect", "constitution", "evaluate", "replay"} | {
+    "explore",
+    "label",
+}
+
+
+def test_train_names_the_learners_of_token_rewards():
+    said = " ".join((find_command("train").__doc__ or "").split()).partition(" learn from token")[0]
+    named = re.split(r", | and ", said.rpartition(". ")[2])
+    assert sorted(named) == [
+        name
+        for name in LEARNERS.names()
+        if find_learner(name).uses_credit
+        and find_advantage(find_learner(name).fixed.get("advantage", "gae")).uses_token_rewards
+    ]
+
+
+def test_an_option_that_help_hides_is_read(capsys: pytest.CaptureFixture[str]):
+    (found,) = (
+        option.default
+        for option in options_of(find_command("train"), ["--env", "Oracle"])
+        if option.flag == "gae-lambda"
+    )
+    assert found is None  # what the credit rule declares
+    arguments = ["train", "--stop-strings", "", "--chat-template", "--horizon", "truncated"]
+    assert main(arguments) == 2
+    assert "stop_strings must be non-empty strings, got ('',)" in capsys.readouterr().err
+
+
+def test_a_type_that_is_not_there_is_said():
+    with pytest.raises(SettingsError, match=r"a type in Lost is not there .*'Missing' is not def"):
+        _fields(Lost)
+
+
+@dataclass(frozen=True)
+class Lost:
+    thing: "Missing | int" = 3  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_help_shows_the_defaults_of_the_task(capsys: pytest.CaptureFixture[str]):
+    for env, rate, length in (("Oracle", "0.001", "6"), ("MovieReview", "0.0003", "48")):
+        with pytest.raises(SystemExit):
+            main(["compare", "--env", env, "--help"])
+        text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert f"remaining progress, 1 to 0. (default: {rate})" in text
+        assert f"--max-new-tokens INT Longest response, tokens. (default: {length})" in text
+
+
+def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main(["compare", "--agent", "dpo", "--rewards", "sparse", "abc"]) == 2
+    assert "dpo learns from the scorer alone" in capsys.readouterr().err
+    assert main(["compare", "--agent", "pppo"]) == 2
+    assert "unknown agent 'pppo'; did you mean 'ppo'" in capsys.readouterr().err
