@@ -1,18 +1,17 @@
 # make demo   set up, then tokengym demo: two rewards and a control (2 minutes), report in runs/demo
-# make test   set up, then lint, types and the product's tests
-# make test-lab   set up, then the tests of what only the checkout has: studies, corpora, builders, site
+# make test   set up, then lint, types and the tests of the suite and of the checkout's pages
+# make test-lab   set up, then the tests of the laboratory and the studies, and the campaign's short form
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
 # PYTHON=python3.12 make test   uses another interpreter
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Tests of what stays in the checkout, and of what it publishes.
-LAB_TESTS := tests/campaign tests/benchmarks tests/lab/makers tests/studies tests/scripts/test_build_docs.py \
-	tests/tokengym/test_notebooks.py tests/tokengym/test_site.py
-# The dearest first, so that neither of the two processes ends long after the other.
-DEAREST := tests/evaluation tests/scripts tests/lab tests/agents
-TESTS := $(DEAREST) $(filter-out $(DEAREST) $(LAB_TESTS) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+# Of each, the dearest first, so that neither of the two processes ends long after the other.
+SUITE := tests/suite/evaluation tests/suite/scripts tests/suite/agents
+SUITE += $(filter-out $(SUITE) tests/suite/__pycache__,$(patsubst %/,%,$(wildcard tests/suite/*/)))
+TESTS := $(SUITE) tests/checkout
+LAB_TESTS := tests/lab tests/studies tests/campaign
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 .PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
@@ -30,7 +29,7 @@ types: .venv/installed
 	$(BIN)/mypy -p tokengym -p tests -p studies -p examples
 
 pytest: .venv/installed
-	$(PYTEST) $(TESTS) $(LAB_TESTS:%=--ignore=%)
+	$(PYTEST) $(TESTS)
 
 test-lab: .venv/installed
 	$(PYTEST) $(LAB_TESTS)

@@ -21,6 +21,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation, Section
 from mkdocs.structure.pages import Page
 
+from tokengym.base.plugins import plugins
+
 ROOT = Path(__file__).parents[1]
 FROM_ROOT = {
     "README.md": "index.md",
@@ -175,7 +177,16 @@ def _summary(page: Page) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Adapts docstrings to Markdown: "Example:" and formulas are shown as code."""
+    """Adapts docstrings to Markdown, and shows the laboratory's names where users import them."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Give packages the names that entry points add to them: source code does not hold them."""
+        for point in plugins("names") if pkg.path == "tokengym" else ():
+            home, _, name = point.name.rpartition(".")
+            target = point.value.replace(":", ".")
+            place = pkg[home] if home else pkg
+            if name not in place.members:
+                place.set_member(name, griffe.Alias(name, target, parent=place))
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite one docstring."""

@@ -2,8 +2,8 @@
 
 ``TOKENGYM_PRODUCTS=onednn pytest`` multiplies by oneDNN, see `tokengym.agents.policy.products`.
 Tests mean the CPU unless they play a GPU, or a GPU is named: ``CUDA_VISIBLE_DEVICES=0 pytest``.
-``TOKENGYM_PLAY_GPUS=1 pytest`` plays two for a whole session, see `tests.agents.played_devices`;
-``TOKENGYM_TAPES=1 pytest`` plays captured steps, see `tests.support.tapes`.
+``TOKENGYM_PLAY_GPUS=1 pytest`` plays two for a whole session (`tests.suite.agents.played_devices`);
+``TOKENGYM_TAPES=1 pytest`` plays captured steps (`tests.support.tapes`).
 """
 
 import os
@@ -31,9 +31,8 @@ def uses_laboratory(path: Path) -> bool:
 
     text = path.read_text(encoding="utf-8")
     shared = {"constant", "entropy", "position", "random", "dialogue"}  # words of other things too
-    words = {
-        name for group in ("rewards", "scorers", "agents", "weights") for name in LABORATORY[group]
-    }
+    groups = ("rewards", "scorers", "agents", "estimators", "weights")
+    words = {name for group in groups for name in LABORATORY[group]}
     quoted = "|".join(map(re.escape, sorted(words - shared)))
     names = [*LABORATORY["tasks"], *(name.rpartition(".")[2] for name in LABORATORY["names"])]
     return bool(
@@ -56,7 +55,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def pytest_sessionstart() -> None:
     """Play GPUs, so that "auto" is the first of them."""
     if os.environ.get("TOKENGYM_PLAY_GPUS"):
-        from tests.agents.played_devices import playing
+        from tests.suite.agents.played_devices import playing
 
         session.enter_context(playing(pytest.MonkeyPatch()))
     if os.environ.get("TOKENGYM_TAPES"):

@@ -8,7 +8,7 @@ neighbours in the batch: ``group_size`` is N, at least 2, and divides the batch.
 token was credited; ``leave_one_out`` reads token rewards. Three published ways of joining token
 rewards with a group baseline are biased (the number of terms that are subtracted depends on the
 response's own length, and so on the action); excluding the row itself from the mean of rewards to
-go is not. ``tests/agents/losses/test_groups.py`` enumerates this exactly.
+go is not. ``tests/suite/agents/losses/test_groups.py`` enumerates this exactly.
 
 A weight redistributes an advantage over the tokens of a response, where a credit rule redistributes
 its reward. Weights are (batch, time), >= 0, and have mean 1 over each response, so that the size of

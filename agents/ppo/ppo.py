@@ -167,6 +167,7 @@ class PPO(EpisodicAlgorithm):
                 final_values=final_values,
                 scores=scores,
                 segment_ends=self._segment_ends(played, mask),
+                episodes=played.episodes,
             ),
             self.settings,
         )

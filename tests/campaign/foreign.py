@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.agents.test_checkpoint import rehash, rewrite
 from tests.campaign.garbled import call, kept_folder
 from tests.campaign.outcome import LostError, Outcome, try_cases
+from tests.suite.agents.test_checkpoint import rehash, rewrite
 from tokengym import agents
 from tokengym.base.bundle import bundled
 from tokengym.lab.publish import from_hub

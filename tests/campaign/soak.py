@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.agents.conftest import PROMPTS, make_model, make_tokenizer, target_reward
 from tests.campaign.fuzz import build, play, random_settings, score
 from tests.campaign.outcome import LostError, Outcome, try_cases
+from tests.suite.agents.conftest import PROMPTS, make_model, make_tokenizer, target_reward
 from tokengym import agents
 from tokengym.envs import TokenGenerationVectorEnv, TokenGymError
 from tokengym.rewards import Cached, FunctionScorer, Normalize, VectorRewardWrapper

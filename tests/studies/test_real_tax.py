@@ -6,7 +6,7 @@ import pytest
 
 from studies import real_model
 from studies import real_tax as study
-from tests.agents.conftest import lora_config, make_model, make_tokenizer
+from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer
 from tokengym.agents.offline.policies import build_policy
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import Cell

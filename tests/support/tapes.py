@@ -7,8 +7,8 @@ graph does. It raises `TapeError` where the function
 - would now do other operations, or the same with other numbers or other memory: a graph repeats
   what was captured (a temperature that has changed, a weight that was replaced).
 
-``TOKENGYM_TAPES=1 pytest tests/agents/decoding tests/agents/ppo`` runs any tests so, rollouts that
-``decoding="auto"`` would write without a static cache included.
+``TOKENGYM_TAPES=1 pytest tests/suite/agents/decoding tests/suite/agents/ppo`` runs any tests so,
+rollouts that ``decoding="auto"`` would write without a static cache included.
 """
 
 from collections.abc import Callable, Iterator

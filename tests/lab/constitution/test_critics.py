@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.agents.conftest import make_model
+from tests.suite.agents.conftest import make_model
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player

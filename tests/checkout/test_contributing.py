@@ -1,0 +1,157 @@
+"""The recipes of CONTRIBUTING.md, run as they are printed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SECTIONS = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## ")[1:]
+RECIPES: dict[str, list[tuple[str, str, str]]] = {
+    section.splitlines()[0]: re.findall(
+        r"```(python|diff)\n# (\S+\.py)\n(.*?)```", section, re.DOTALL
+    )
+    for section in SECTIONS
+    if "```python" in section
+}
+USES = {
+    section.splitlines()[0]: re.findall(r"```python\n(.*?)```", section, re.DOTALL)[-1]
+    for section in SECTIONS
+    if "```python" in section
+}
+
+
+def test_each_kind_of_thing_has_a_recipe():
+    assert list(RECIPES) == [
+        "A credit rule",
+        "A scorer",
+        "A task",
+        "An environment option",
+        "A PPO setting",
+        "An advantage estimator",
+        "A preference loss",
+        "A learner",
+        "A metric",
+    ]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a folder with links to every file of this checkout, which a recipe may replace."""
+    folder = tmp_path / "checkout"
+    for name in (
+        "base",
+        "envs",
+        "rewards",
+        "agents",
+        "evaluation",
+        "lab",
+        "bridges",
+        "scripts",
+        "tests",
+        "tokengym",
+    ):
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            symlinks=True,
+            copy_function=os.symlink,
+        )
+    (folder / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+    return folder
+
+
+def follow(kind: str, name: str, block: str, folder: Path) -> None:
+    """Add a file, or change the one that is there."""
+    file = folder / name
+    assert file.exists() == (kind == "diff")
+    if kind == "diff":
+        lines = block.splitlines(keepends=True)
+        old, new = (
+            "".join(line[1:] for line in lines if line[0] in signs) for signs in (" -", " +")
+        )
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name} has {text.count(old)} places for {old}"
+        file.unlink()
+        block = text.replace(old, new)
+    assert (
+        file.parent.is_dir() or file.name == "settings.py" or (file.parent / "settings.py").exists()
+    )
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(block, encoding="utf-8")
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"},
+    )
+
+
+def use(code: str, folder: Path, printed: Path) -> None:
+    """Run code on a checkout, in a process that has imported nothing of this one."""
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    assert "tokengym" not in sys.modules
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    exec(code, {"__name__": "__main__"})
+    import tokengym
+
+    assert Path(tokengym.__file__).is_relative_to(folder)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_runs(name: str, checkout: Path, tmp_path: Path):
+    """In a process of its own, since what a recipe registers stays registered."""
+    from tokengym.evaluation.runs.launchers import processes  # not above: `use` imports this file
+
+    for kind, file, block in RECIPES[name]:
+        follow(kind, file, block, checkout)
+    printed = tmp_path / "printed.txt"
+    process = processes().Process(target=use, args=(USES[name], checkout, printed))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, printed.read_text()[-2000:]
+
+
+def test_an_environment_option_fails_until_it_has_a_case(checkout: Path):
+    *files, case = RECIPES["An environment option"]
+    for change in files:
+        follow(*change, checkout)
+    arguments = (
+        "-m",
+        "pytest",
+        "-q",
+        "tests/suite/envs/test_sync_equality.py",
+        "-k",
+        "special_tokens",
+    )
+    done = run(checkout, *arguments)
+    assert done.returncode == 1
+    assert "SETTINGS has no case of special_tokens" in done.stdout
+    follow(*case, checkout)
+    done = run(checkout, *arguments)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_page_counts_the_recipes():
+    """docs/extending.md names the files of each recipe and their lines."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    for title, blocks in RECIPES.items():
+        names = ", ".join(dict.fromkeys(f"`{name}`" for _, name, _ in blocks))
+        lines = [
+            line
+            for kind, _, block in blocks
+            for line in block.splitlines()
+            if line.strip() and (kind == "python" or line.startswith("+"))
+        ]
+        assert f"| {title.lower().replace('ppo', 'PPO')} | {names} | {len(lines)} |" in page

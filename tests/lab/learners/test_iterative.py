@@ -1,0 +1,301 @@
+"""Rounds of learning: scores rise, the reference stays, a stopped run ends as a whole one."""
+
+import inspect
+import json
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from tests.suite.agents.conftest import lora_config, make_model
+from tokengym.agents import collect
+from tokengym.agents.errors import CheckpointError
+from tokengym.agents.offline.collecting import Sampling
+from tokengym.agents.offline.dpo import DPO
+from tokengym.agents.offline.settings import Tuning
+from tokengym.agents.offline.sft import SFT
+from tokengym.lab.learners.iterative import RAFT, OnlineDPO
+from tokengym.lab.learners.settings import OnlineDPOSettings
+from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.rewards import FunctionScorer, Scorer, Scores
+from tokengym.rewards.pairs.store import load_pairs, load_responses
+
+QUICK = Tuning(learning_rate=3e-3, num_train_epochs=4, batch_size=16, micro_batch_size=16)
+
+
+def weights(agent):
+    return torch.cat([p.flatten() for p in agent.policy.language_model.model.parameters()])
+
+
+def build(make_envs, learner=OnlineDPO, **settings):
+    defaults = {"tuning": QUICK, "prompts_per_iteration": 32, "seed": 0, "device": "cpu"}
+    return learner(make_envs(), make_model(scale=2.0), **defaults | settings)
+
+
+@pytest.mark.parametrize("learner", [OnlineDPO, RAFT])
+def test_scores_rise_and_the_reference_stays(make_envs, learner):
+    agent = build(make_envs, learner)
+    reference = agent.policy.reference.model
+    before = [p.clone() for p in reference.parameters()]
+    agent.learn(3)
+    first, *_, last = agent.history
+    assert last.score > first.score + 0.1
+    assert all(i.kept_score > i.score for i in agent.history)
+    assert agent.policy.reference.model is reference
+    assert all(torch.equal(p, q) for p, q in zip(before, reference.parameters(), strict=True))
+    played = collect(agent, make_envs(), 64, seed=1)
+    assert np.mean([e.score for e in played]) > first.score + 0.1
+    assert last.tokens_sampled > 3 * 32 * 8
+    assert last.tokens == last.tokens_sampled + last.tokens_trained
+    assert last.tokens_trained > 0
+
+
+def test_stopped_run_ends_with_the_same_weights(make_envs, tmp_path):
+    whole = build(make_envs, output_dir=tmp_path / "whole").learn(3)
+    folder = tmp_path / "stopped"
+    build(make_envs, output_dir=folder).learn(1)
+    # The second iteration was broken off after its pairs were written.
+    (folder / "iteration-002").mkdir()
+    resumed = build(make_envs, output_dir=folder).learn(3)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.history == whole.history
+    again = build(make_envs, output_dir=folder).learn(3)
+    assert torch.equal(weights(again), weights(whole))
+    pairs = load_pairs(folder / "iteration-003" / "pairs.jsonl")
+    assert len(pairs) == whole.history[2].rows
+    record = json.loads((folder / "iteration-003" / "iteration.json").read_text())
+    assert record["number"] == 3
+
+
+def test_saved_policy_plays_alike(make_envs, tmp_path):
+    for learner, loader in ((OnlineDPO, DPO), (RAFT, SFT)):
+        agent = build(make_envs, learner, prompts_per_iteration=8).learn(1)
+        agent.save(tmp_path / learner.__name__)
+        loaded = loader.load(tmp_path / learner.__name__, env=make_envs())
+        assert collect(loaded, make_envs(), 8, seed=2) == collect(agent, make_envs(), 8, seed=2)
+
+
+def test_other_settings_are_refused(make_envs, tmp_path):
+    build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+    with pytest.raises(CheckpointError, match="prompts_per_iteration = 4, here it is 8"):
+        build(make_envs, output_dir=tmp_path, prompts_per_iteration=8).learn(1)
+
+
+def test_ties_teach_nothing(make_envs, caplog, tmp_path):
+    agent = build(make_envs, scorer=flat_scorer(), output_dir=tmp_path, prompts_per_iteration=4)
+    before = weights(agent).clone()
+    agent.learn(1)
+    assert torch.equal(weights(agent), before)
+    assert "nothing was learned" in caplog.text
+    assert agent.history[0].rows == 0
+    again = build(make_envs, scorer=flat_scorer(), output_dir=tmp_path, prompts_per_iteration=4)
+    assert again.learn(1).history[0].rows == 0
+    assert np.isnan(again.history[0].loss)
+
+
+def flat_scorer():
+    return FunctionScorer(lambda prompt, response: 1.0)
+
+
+def test_adapters_learn_too(make_envs):
+    agent = build(make_envs, lora=lora_config(), prompts_per_iteration=16)
+    assert agent.policy.reference is None
+    agent.learn(2)
+    played = collect(agent, make_envs(), 8, seed=0)
+    ids = [list(e.prompt_ids) for e in played], [list(e.response_ids) for e in played]
+    now, before = (agent.policy.log_probs(*ids, reference=r) for r in (False, True))
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(now, before, strict=True))
+
+
+def test_raft_learns_the_best(make_envs, tmp_path):
+    build(make_envs, RAFT, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+    rows = load_responses(tmp_path / "iteration-001" / "best.jsonl")
+    assert len(rows) == 4
+
+
+def test_sampling_is_the_papers():
+    assert OnlineDPOSettings().sampling == Sampling(n=8, temperatures=(1.0, 0.7))
+    assert (Tuning().learning_rate, Tuning().num_train_epochs, Tuning().batch_size) == (
+        5e-7,
+        2,
+        128,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [({"learning_rate": 0.0}, "learning_rate must be > 0"), ({"batch_size": 0}, "batch_size must")],
+)
+def test_bad_tuning_is_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        Tuning(**settings)
+
+
+def test_no_prompts_are_refused(make_envs):
+    with pytest.raises(ValueError, match="prompts_per_iteration must be an integer >= 1, got 0"):
+        build(make_envs, prompts_per_iteration=0)
+
+
+def test_settings_are_keywords(make_envs):
+    shown = inspect.signature(OnlineDPO).parameters
+    assert {"env", "scorer", "sampling", "tuning", "prompts_per_iteration", "loss"} <= set(shown)
+    assert "loss" not in inspect.signature(RAFT).parameters
+    with pytest.raises(TypeError, match="has no argument 'samplin'; did you mean sampling"):
+        build(make_envs, RAFT, samplin=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"scorer": FunctionScorer(lambda prompt, response: -float(len(response)))}, "probe = "),
+        ({"seed": 3}, "seed = 0, here it is 3"),
+        ({"model": make_model(scale=1.0)}, "model = "),
+        ({"max_new_tokens": 3}, "environment = .*max_new_tokens"),
+        ({"prompts": ["q w e", "r t y", "u i o"]}, "prompts = "),
+    ],
+)
+def test_iterations_of_another_task_are_refused(make_envs, tmp_path, change, match):
+    scorer = FunctionScorer(lambda prompt, response: float(len(response)))
+    common = {"prompts_per_iteration": 4, "tuning": QUICK, "device": "cpu", "output_dir": tmp_path}
+
+    def learner(change):
+        of_env = {k: v for k, v in change.items() if k in ("max_new_tokens", "prompts")}
+        of_agent = {k: v for k, v in change.items() if k not in of_env}
+        arguments = {"scorer": scorer, "model": make_model(scale=2.0), **common, **of_agent}
+        return OnlineDPO(make_envs(**of_env), **arguments)
+
+    learner({}).learn(1)
+    assert len(learner({}).learn(1).history) == 1
+    with pytest.raises(CheckpointError, match=match):
+        learner(change).learn(1)
+
+
+def test_damaged_record_is_named(make_envs, tmp_path):
+    build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+    (tmp_path / "iteration-001" / "iteration.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"iteration\.json is damaged .*delete"):
+        build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+
+
+def explorer(make_envs, enhancer, **settings):
+    sampling = Sampling(n=8, temperatures=(1.0, 0.7))
+    defaults = {"sampling": sampling, "enhancer": enhancer, "prompts_per_iteration": 8}
+    return build(make_envs, **defaults | settings)
+
+
+@pytest.mark.parametrize("enhancer", ["temperatures", "checkpoint", "best-of-n"])
+def test_iterations_with_each_enhancer_resume_exactly(make_envs, tmp_path, enhancer):
+    whole = explorer(make_envs, enhancer).learn(3)
+    for stop in (1, 2):
+        folder = tmp_path / str(stop)
+        explorer(make_envs, enhancer, output_dir=folder).learn(stop)
+        resumed = explorer(make_envs, enhancer, output_dir=folder).learn(3)
+        assert resumed.history == whole.history
+        assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_the_older_checkpoint_writes_half_of_the_responses(make_envs, monkeypatch):
+    agent = explorer(make_envs, "checkpoint")
+    written = []
+    write = agent.collector.write
+
+    def spy(policy, prompts, generator, *, n=None):
+        written.append((weights(agent).clone(), n))
+        return write(policy, prompts, generator, n=n)
+
+    monkeypatch.setattr(agent.collector, "write", spy)
+    starts = []
+    for _ in range(3):
+        starts.append(weights(agent).clone())
+        agent.iterate()
+    assert [n for _, n in written] == [4] * 6
+    expected = [starts[0], starts[0], starts[1], starts[0], starts[2], starts[1]]
+    assert all(torch.equal(w, e) for (w, _), e in zip(written, expected, strict=True))
+    assert not torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[1], starts[2])
+
+
+def test_the_enhancer_keeps_the_best_of_its_candidates(make_envs, monkeypatch):
+    agent = explorer(make_envs, "best-of-n", enhancer_candidates=3)
+    scored = []
+    score = agent.collector.score
+
+    def spy(groups):
+        scored.append(score(groups))
+        return scored[-1]
+
+    monkeypatch.setattr(agent.collector, "score", spy)
+    groups = agent.respond(range(4), 0)
+    candidates, final = scored
+    assert [len(group) for group in candidates] == [3] * 16
+    assert final == groups
+    assert [len(group) for group in groups] == [8] * 4
+    best = [max(episode.score for episode in group) for group in candidates]
+    assert [episode.score for group in groups for episode in group[4:]] == best
+    tokens = sum(len(e.response_ids) for group in candidates for e in group)
+    main = sum(len(e.response_ids) for group in groups for e in group[:4])
+    assert agent.collector.num_tokens == tokens + main
+
+
+class Unsure(Scorer):
+    """Scores nothing, and is the less sure the more target tokens a response has."""
+
+    disagrees = True
+
+    def score(self, episodes, *, attribution=None):
+        unsure = np.array([sum(e.response_ids) for e in episodes], dtype=np.float32)
+        return Scores(-unsure, parts={"disagreement": unsure})
+
+
+def test_the_enhancer_keeps_what_the_scorer_is_least_sure_of(make_envs, monkeypatch):
+    agent = explorer(make_envs, "disagreement", enhancer_candidates=3, scorer=Unsure())
+    scored = []
+    score = agent.collector.score
+
+    def spy(groups):
+        scored.append(score(groups))
+        return scored[-1]
+
+    monkeypatch.setattr(agent.collector, "score", spy)
+    groups = agent.respond(range(4), 0)
+    most = [max(e.score_parts["disagreement"] for e in group) for group in scored[0]]
+    kept = [episode.score for group in groups for episode in group[4:]]
+    assert kept == [-value for value in most]
+    assert len(set(most)) > 1
+    with pytest.raises(ValueError, match=r"needs a scorer with several heads, got '.*--heads 4"):
+        explorer(make_envs, "disagreement", scorer=flat_scorer())
+
+
+class LongerWins:
+    """Prefers the response with more target tokens."""
+
+    name = "stub"
+
+    def preferences(self, triples):
+        return np.array([0.5 + 0.05 * (a.count("a") - b.count("a")) for _, a, b in triples])
+
+
+@pytest.mark.parametrize("learner", [OnlineDPO, RAFT])
+def test_a_preference_model_ranks_without_references(make_envs, learner, tmp_path):
+    arguments = {"scorer": WinRate(cast("Any", LongerWins())), "output_dir": tmp_path}
+    agent = build(make_envs, learner, **arguments)
+    before = float(np.mean([e.score for e in collect(agent, make_envs(), 64, seed=1)]))
+    agent.learn(3)
+    assert all(i.score == pytest.approx(0.5) and i.kept_score > 0.5 for i in agent.history)
+    assert np.mean([e.score for e in collect(agent, make_envs(), 64, seed=1)]) > before + 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"enhancer": "older"}, "enhancer must be 'temperatures', 'checkpoint', 'best-of-n' or"),
+        ({"enhancer": "checkpoint", "sampling": Sampling(n=6, temperatures=(1.0, 0.7))}, "of 4 "),
+        ({"enhancer_candidates": 1}, "enhancer_candidates must be an integer >= 2"),
+        ({"preference_model": "x", "sampling": Sampling(n=1)}, "n must be at least 2 for a pref"),
+        ({"preference_model": "x", "scorer": flat_scorer()}, "scorer or preference_model, not"),
+    ],
+)
+def test_bad_exploration_is_refused(make_envs, settings, match):
+    with pytest.raises(ValueError, match=match):
+        build(make_envs, **settings)

@@ -1,0 +1,254 @@
+"""Weights on the advantage in PPO: what they do to a run, and what is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import tokengym
+from tests.suite.agents.conftest import make_model
+from tokengym.agents import PPO
+from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound, find_weight, weighted
+from tokengym.envs import SettingsError, bundled
+from tokengym.rewards import RewardModel
+
+OWN = """
+from tokengym.agents.ppo.weights import AdvantageWeight
+
+class Double(AdvantageWeight):
+    name = "double"
+
+    def weigh(self, played):
+        return 2.0 * played.response_mask
+
+class Nothing:
+    pass
+"""
+
+
+def weights_of(agent: PPO) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in agent.policy.trained_parameters()])
+
+
+def run(make_ppo: Callable[..., PPO], weight: str | None, **settings: Any) -> PPO:
+    agent = make_ppo(model=make_model(), advantage_weight=weight, **settings)
+    agent.learn(2 * 4 * 6)
+    return agent
+
+
+@pytest.mark.parametrize("settings", [{}, {"advantage": "loo", "group_size": 2}])
+def test_the_constant_weight_is_the_unweighted_run_bit_for_bit(
+    make_ppo: Callable[..., PPO], settings: dict[str, Any]
+) -> None:
+    plain = weights_of(run(make_ppo, None, **settings))
+    assert torch.equal(plain, weights_of(run(make_ppo, "constant", **settings)))
+    assert not torch.equal(plain, weights_of(run(make_ppo, "random", **settings)))
+
+
+@pytest.mark.parametrize(
+    "weight",
+    ["random", "position:power=-1", "entropy", "gtpo", "policy-attention", "rsi:low=0.9,high=1.1"],
+)
+def test_advantages_keep_their_mean_over_a_response_where_they_are_the_same_at_every_token(
+    make_ppo: Callable[..., PPO], weight: str
+) -> None:
+    agent = make_ppo(advantage="rloo", group_size=2, advantage_weight=weight)
+    played = agent.collect()
+    assert played is not None
+    weighed = agent.assign(played)
+    agent.weight = None
+    plain = agent.assign(played)
+    mask = plain.response_mask
+    torch.testing.assert_close(
+        weighed.advantages.sum(1) / mask.sum(1), plain.advantages.sum(1) / mask.sum(1)
+    )
+    assert not torch.equal(weighed.advantages, plain.advantages)
+
+
+def test_entropy_weights_are_those_of_the_sampling_policy(make_ppo: Callable[..., PPO]) -> None:
+    agent = make_ppo(advantage="rloo", group_size=2, advantage_weight="entropy:top=0.4")
+    played = agent.collect()
+    assert played is not None
+    sequences = played.sequences(agent.device)
+    with torch.no_grad():  # the whole texts through the bare model, one by one
+        for row, episode in enumerate(played.episodes):
+            ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
+            log_probs = agent.policy.language_model.model(ids).logits[0].log_softmax(-1)
+            expected = -(log_probs.exp() * log_probs).sum(-1)[len(episode.prompt_ids) - 1 : -1]
+            found = agent.policy.response_entropy(sequences)[row, : len(expected)]
+            np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+    carried = agent.assign(played).advantages != 0
+    for row, episode in enumerate(played.episodes):
+        assert int(carried[row].sum()) in (0, int(np.ceil(0.4 * len(episode.response_ids))))
+
+
+def test_a_resumed_run_draws_the_same_random_weights(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+) -> None:
+    # Two calls of learn are one training only where the rate does not fall to 0 in each.
+    settings: Any = {"advantage_weight": "random", "learning_rate_schedule": "constant"}
+    whole = make_ppo(model=make_model(), **settings)
+    whole.learn(4 * 4 * 6)
+    first = make_ppo(model=make_model(), **settings)
+    first.learn(2 * 4 * 6)
+    first.save(tmp_path / "agent")
+    second = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
+    second.learn(2 * 4 * 6, reset_num_timesteps=False)
+    assert second.num_timesteps == whole.num_timesteps
+    assert torch.equal(weights_of(whole), weights_of(second))
+
+
+def test_the_reward_models_attention_is_what_abc_spreads_the_score_by() -> None:
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="abc", max_new_tokens=8)
+    envs.reset(seed=0)
+    agent = PPO("CausalLMPolicy", envs, seed=0, device="cpu", advantage_weight="reward-attention")
+    played = agent.collect()
+    assert played is not None
+    sequences = played.sequences(agent.device)
+    ones = torch.ones(sequences.response_mask.shape)
+    weighed = agent._weighed(played, sequences, ones, ones)
+    assert agent.weight is not None
+    found = agent.weight.weigh(weighed)
+    credit = tokengym.rewards.ABC(beta=1.0)
+    scores = weighed.scorer.score(played.episodes, attribution="attention")
+    for row, rewards in enumerate(credit.assign(played.episodes, scores)):
+        size = len(rewards)
+        np.testing.assert_allclose(
+            found[row, :size].numpy(), size * rewards / rewards.sum(), rtol=1e-3, atol=1e-5
+        )
+
+
+def test_a_teacher_that_is_the_reference_weighs_all_tokens_alike(
+    make_ppo: Callable[..., PPO], tmp_path: Path
+) -> None:
+    make_model().save_pretrained(tmp_path / "teacher")
+    (tmp_path / "agent").mkdir()
+    agent = make_ppo(model=make_model())
+    agent.save(tmp_path / "agent")
+    weight = find_weight(f"teacher:path={tmp_path / 'agent'}")
+    played = agent.collect()
+    assert played is not None
+    sequences = played.sequences(agent.device)
+    ref = agent.policy.response_log_probs(sequences, reference=True)
+    found = weight.weigh(agent._weighed(played, sequences, ref, ref))
+    torch.testing.assert_close(found, sequences.response_mask.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_weight_of_ones_own_is_a_class_in_a_file(
+    make_ppo: Callable[..., PPO], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    with pytest.raises(
+        ValueError, match=r"'double' gives the response of row 0 .* mean 2; weights"
+    ):
+        run(make_ppo, f"{path}:Double")
+    with pytest.raises(ValueError, match="must be a subclass of AdvantageWeight"):
+        find_weight(f"{path}:Nothing")
+    path.write_text(OWN.replace("2.0 *", "1.0 *"))
+    assert torch.equal(weights_of(run(make_ppo, f"{path}:Double")), weights_of(run(make_ppo, None)))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("entorpy", "unknown advantage_weight 'entorpy'; did you mean 'entropy'"),
+        ("entropy:share=0.1", "advantage_weight 'entropy' has no option 'share'; it has top"),
+        ("entropy:top=0", r"top must lie in \(0, 1\], got 0"),
+        ("teacher", "advantage_weight 'teacher' needs"),
+    ],
+)
+def test_what_cannot_be_a_weight_is_refused(
+    make_ppo: Callable[..., PPO], name: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_ppo(advantage_weight=name)
+
+
+def test_a_scorer_without_attention_is_named(make_ppo: Callable[..., PPO]) -> None:
+    with pytest.raises(ValueError, match="'reward-attention' needs an environment whose scorer"):
+        run(make_ppo, "reward-attention")
+
+
+def test_every_weight_has_a_name_and_a_description() -> None:
+    assert {"constant", "random", "position", "entropy", "gtpo"} <= set(WEIGHTS.names())
+    mask = torch.tensor([[True, True, False]])
+    played = WeighedRound(
+        response_mask=mask,
+        advantages=torch.ones(1, 3),
+        seed=0,
+        entropy=lambda: torch.ones(1, 3),
+        log_probs=-torch.ones(1, 3),
+    )
+    for name in WEIGHTS.names():
+        if not (weight := type(find_weight(name)) if name != "teacher" else None):
+            continue
+        assert weight.__doc__
+        if not weight.needs_model:
+            assert find_weight(name).weigh(played).sum(1).tolist() == pytest.approx([2.0])
+
+
+def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> None:
+    envs = gym.make_vec(
+        "tokengym/QuestionAnswer-v0",
+        num_envs=4,
+        reward="sparse",
+        scorer=RewardModel.from_pretrained(bundled("question_answer").reward_model),
+        max_new_tokens=5,
+    )
+    agent = PPO("CausalLMPolicy", envs, seed=0, device="cpu")
+    played = agent.collect()
+    assert played is not None
+    sequences = played.sequences(agent.device)
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None].expand(sequences.response_mask.shape)
+    round_ = agent._weighed(played, sequences, signs, torch.zeros(1))
+    mask = sequences.response_mask
+    model, tokenizer = agent.policy.language_model.model, bundled("question_answer").tokenizer
+    found = find_weight("self-teacher:mix=1,clip=1").weigh(round_)
+    for row, episode in enumerate(played.episodes):
+        answer = tokenizer(episode.reference, add_special_tokens=False)["input_ids"]
+        ratios = []
+        for ids in ([*answer, *episode.prompt_ids], [*episode.prompt_ids]):
+            with torch.no_grad():
+                whole = torch.tensor([[*ids, *episode.response_ids]])
+                table = model(whole).logits[0, len(ids) - 1 : -1].log_softmax(-1)
+            ratios.append(table.gather(-1, torch.tensor(episode.response_ids)[:, None])[:, 0])
+        weights = ((ratios[0] - ratios[1]) * signs[row, 0]).exp().clamp(0.0, 2.0)
+        torch.testing.assert_close(
+            found[row][mask[row]], weights / weights.mean(), atol=1e-3, rtol=1e-3
+        )
+    oar = find_weight("oar").weigh(round_)
+    rows = round_.scorer.score(played.episodes, attribution="gradient").attributions
+    for row, parts in enumerate(rows):
+        order = oar[row][mask[row]].argsort(stable=True)
+        assert (
+            torch.equal(order, torch.tensor(np.abs(parts)).argsort(stable=True))
+            or (
+                oar[row][mask[row]].sort().values.diff() < 1e-6  # ties at the floor of 0.1
+            ).any()
+        )
+    told = replace(played.episodes[0], reference=None)
+    with pytest.raises(SettingsError, match=r"reads reference answers, and episode 0 has none"):
+        find_weight("self-teacher").weigh(replace(round_, episodes=[told]))
+    for word in ("oar", "self-teacher", "rsi"):
+        weighed = weighted(signs, find_weight(word), round_)
+        torch.testing.assert_close(weighed.sum(1), signs.sum(1))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("rsi:low=2,high=1", "rsi needs 0 <= low < high"),
+        ("oar:boost=-1", "boost must be >= 0, got -1"),
+        ("oar:quantile=0", r"quantile must lie in \(0, 1\]"),
+        ("self-teacher:clip=2", r"clip must lie in \(0, 1\]"),
+    ],
+)
+def test_options_of_weights_that_cannot_be(word: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        find_weight(word)

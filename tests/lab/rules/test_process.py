@@ -1,0 +1,286 @@
+"""Process models: forms and figures by hand, training, labels by forks, exact labels of Forks."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import tokengym  # noqa: F401  (registers the ids)
+from tests.suite.rewards.conftest import FixedScorer, make_classifier, make_episode
+from tokengym.agents import bind_policy
+from tokengym.base.errors import DatasetError
+from tokengym.envs import Episode, episodes_from_infos
+from tokengym.lab.rules.prm import PRM, step_spans
+from tokengym.lab.training import (
+    RewardTraining,
+    read_steps,
+    rows_of_forks,
+    train_process_model,
+)
+from tokengym.lab.training.process import first_error, first_error_f1
+from tokengym.rewards import Reward, RewardModel
+from tokengym.rewards.errors import CreditError, RewardError
+from tokengym.rewards.maths.shares import split_evenly, step_rewards
+from tokengym.scripts.cli import main
+
+EPISODE = make_episode(response_ids=[5, 6, 7, 8, 1])
+
+
+def by_hand(model: Any, episode: Episode, ends: list[int]) -> list[float]:
+    """Return the score after the prompt and after each end, each from a pass of its own."""
+    found = []
+    for end in (0, *ends):
+        ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:end]]])
+        with torch.no_grad():
+            hidden = model.transformer(ids).last_hidden_state[0, -1]
+            found.append(float(model.score(hidden)[0]))
+    return found
+
+
+@pytest.mark.parametrize("form", ["sum", "min", "last", "delta"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_steps_are_paid_by_the_values_at_their_ends(form: Any, trained: bool, tokenizer: Any):
+    model = make_classifier(seed=4)
+    if trained:
+        model.config.update({"step_separator": "\n"})
+    credit = PRM(RewardModel(model), form=form, steps="segment", segments=2, temperature=0.5)
+    (paid,) = Reward(FixedScorer([3.0]), credit).bind(tokenizer).evaluate([EPISODE])
+    values = np.array(by_hand(model, EPISODE, [3, 5]))
+    if trained:
+        values = 1 / (1 + np.exp(-values))
+    weights = np.exp(-values[1:] / 0.5) / np.exp(-values[1:] / 0.5).sum()
+    first, last = {
+        "sum": values[1:],
+        "min": weights * values[1:],
+        "last": [0.0, values[2]],
+        "delta": [values[1] - values[0], 3.0 - (values[1] - values[0])],
+    }[form]
+    assert paid.token_rewards is not None
+    np.testing.assert_allclose(paid.token_rewards, [0, 0, first, 0, last], atol=2e-5)
+    assert paid.score == 3.0
+
+
+def test_step_rewards_by_hand():
+    assert step_rewards([0.5, -1.0], "sum").tolist() == [0.5, -1.0]
+    assert step_rewards([0.5, -1.0], "last").tolist() == [0.0, -1.0]
+    assert step_rewards([0.5, -1.0], "delta", start=0.25).tolist() == [0.25, -1.5]
+    assert step_rewards([0.5, -1.0], "min", temperature=0.01).round(6).tolist() == [0.0, -1.0]
+    for form in ("sum", "min", "last", "delta"):
+        with pytest.raises(ValueError, match="must be finite"):
+            step_rewards([np.nan], form)
+
+
+def test_the_f1_of_first_errors_by_hand():
+    true = [1, 1, 0, None, None]
+    found = [1, 0, 0, None, 2]  # 2 of 3 wrong ones found exactly, 1 of 2 right ones left alone
+    assert first_error_f1(found, true) == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    assert first_error_f1(true, true) == 1.0
+    assert first_error_f1([0, 0], [1, None]) == 0.0
+    assert np.isnan(first_error_f1([1], [1]))
+    assert first_error([0.5, 0.49, 0.1]) == 1
+
+
+def test_lines_and_sentences_end_steps():
+    texts = ["a", " b", "\n", "\n", "c", ".", " d", "!", " ", ""]
+    assert step_spans(texts, "line") == [range(4), range(4, 10)]
+    assert step_spans(texts, "sentence") == [range(6), range(6, 10)]
+    assert step_spans(["a", "."], "sentence") == [range(2)]
+    assert step_spans(["a"], "line") == [range(1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "mean"}, "form must be"),
+        ({"steps": "word"}, "steps must be"),
+        ({"segments": 3}, "steps='line' with segments=3 names no steps"),
+        ({"steps": "segment"}, "write 'prm:steps=segment,segments=8'"),
+        ({"temperature": 0}, "temperature must be"),
+        ({}, "write 'prm:model=PATH' with what 'tokengym train-reward --kind process'"),
+    ],
+)
+def test_options_that_make_no_rule_are_refused(options: Any, message: str, tokenizer: Any):
+    with pytest.raises(CreditError, match=message):
+        PRM(**options).bind(tokenizer)
+
+
+def rows_of_words(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Return rows whose steps are right until the letter "t" was written."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        steps = [" ".join(rng.choice([*"abcdt"], 2)) for _ in range(3)]
+        right = np.cumsum(["t" in step for step in steps]) == 0
+        rows.append({"prompt": "e", "completions": steps, "labels": right.tolist()})
+    return rows
+
+
+def test_a_process_model_learns_labels_and_pays_by_name(tmp_path: Path, tokenizer: Any):
+    training = RewardTraining(learning_rate=3e-3, epochs=12, batch_size=16, warmup=0.1)
+    rows = rows_of_words(96)
+    folder, again = tmp_path / "model", tmp_path / "again"
+    trained = train_process_model(
+        make_classifier(seed=1), rows, output_dir=folder, tokenizer=tokenizer, training=training
+    )
+    assert trained.metrics.accuracy > 0.9
+    assert trained.metrics.first_error_f1 > 0.8
+    assert trained.losses[-1] < 0.5 * trained.losses[0]
+    stored = json.loads((folder / "measures.json").read_text())
+    assert stored["held_out"]["rows"] == trained.metrics.rows == 10
+    same = train_process_model(
+        make_classifier(seed=1), rows, output_dir=again, tokenizer=tokenizer, training=training
+    )
+    assert same.losses == trained.losses
+    credit = PRM(folder, form="sum", steps="segment", segments=3)
+    ids = tokenizer("a b t a c c")["input_ids"]
+    episode = make_episode(tokenizer("e")["input_ids"], ids)
+    (paid,) = Reward(FixedScorer([0.0]), credit).bind(tokenizer).evaluate([episode])
+    assert paid.token_rewards is not None
+    good, bad, spoilt = paid.token_rewards[[1, 3, 5]]
+    assert good > 0.7
+    assert max(bad, spoilt) < 0.3
+
+
+def test_a_stopped_training_of_steps_is_resumed_number_for_number(tmp_path: Path, tokenizer: Any):
+    training = RewardTraining(learning_rate=3e-3, epochs=2, batch_size=8, checkpoint_seconds=0)
+    rows = [*rows_of_words(20), {"prompt": "e", "completions": ["a"], "labels": [True]}]
+
+    def train(name: str, report: Any = None, **changes: Any) -> Any:
+        how = replace(training, **changes)
+        options: Any = {"tokenizer": tokenizer, "report": report, "held_out": rows[:8]}
+        model = make_classifier(seed=1)
+        return train_process_model(model, rows, output_dir=tmp_path / name, training=how, **options)
+
+    def stop(done: int, total: int, loss: float) -> None:
+        assert total == 6
+        if done == 3:
+            raise KeyboardInterrupt
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("parts", stop)
+    with pytest.raises(RewardError, match=r"unfinished training with learning_rate = 0\.003"):
+        train("parts", learning_rate=1e-3)
+    heard: list[int] = []
+    parts = train("parts", lambda done, *_: heard.append(done))
+    assert heard[0] == 3  # from the checkpoint after step 2
+    assert (parts.losses, parts.metrics) == (whole.losses, whole.metrics)
+    # Each step of a batch weighs the same, however the batch is taken apart.
+    assert train("single", micro_batch_size=1).losses == pytest.approx(whole.losses, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"completions": ["a"]}, "row 0 of the steps needs prompt, completions and labels"),
+        ({"completions": ["a"], "labels": []}, "got 0 for 1"),
+        ({"completions": ["a"], "labels": [2.0]}, r"numbers in \[0, 1\], got \[2.0\]"),
+        ({"completions": [], "labels": []}, "got 0 for 0"),
+    ],
+)
+def test_damaged_rows_are_named(row: dict[str, Any], message: str):
+    with pytest.raises(DatasetError, match=message):
+        read_steps([{"prompt": "e", **row}])
+
+
+def test_long_rows_and_empty_sides_are_refused(tmp_path: Path, tokenizer: Any):
+    rows = rows_of_words(4)
+    options: dict[str, Any] = {"output_dir": tmp_path / "model", "tokenizer": tokenizer}
+    with pytest.raises(DatasetError, match="has 7 tokens, more than 5; raise max_tokens"):
+        train_process_model(
+            make_classifier(), rows, training=RewardTraining(max_tokens=5), **options
+        )
+    with pytest.raises(DatasetError, match=r"held_out=1\.0 of 4 rows leaves nothing"):
+        train_process_model(make_classifier(), rows, held_out=1.0, **options)
+    with pytest.raises(RewardError, match="overlong='drop' has no effect on a process model"):
+        train_process_model(
+            make_classifier(), rows, training=RewardTraining(overlong="drop"), **options
+        )
+
+
+@pytest.mark.parametrize("option", ["--lora-rank=4", "--margin-column=m", "--on-error=skip"])
+def test_options_of_pairs_are_refused(option: str, monkeypatch: Any, capsys: Any):
+    command = ["tokengym", "train-reward", "--kind=process", "--pairs=x.jsonl", option]
+    monkeypatch.setattr(sys, "argv", command)
+    assert main() == 2
+    assert f"{option.split('=')[0]} " in (shown := capsys.readouterr().err)
+    assert "has no effect with --kind process; leave it out" in shown
+
+
+KNOBS: dict[str, Any] = {"decisions": 2, "distractors": 1, "fillers": 1, "family": "countdown"}
+
+
+@pytest.fixture(scope="module")
+def forked() -> tuple[Any, list[Episode]]:
+    """Return Forks and some responses of random play, paid by continuations of random play."""
+    envs: Any = gym.make_vec("tokengym/Forks-v0", num_envs=8, reward="mc:k=8,segments=3", **KNOBS)
+    from tokengym.agents import RandomAgent
+
+    bind_policy(envs, RandomAgent(envs, seed=0), seed=1)
+    _, infos = envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(envs.unwrapped.max_new_tokens):
+        mask = np.broadcast_to(infos["action_mask"], (8, len(infos["action_mask"][0])))
+        actions = [int(rng.choice(np.flatnonzero(row))) for row in mask]
+        *_, infos = envs.step(np.array(actions))
+    return envs.unwrapped, list(episodes_from_infos(infos).values())
+
+
+def test_labels_by_forks_are_shares_of_continuations_that_solve_it(forked: Any):
+    env, episodes = forked
+    pieces = [split_evenly(len(e.response_ids), 3) for e in episodes]
+    soft = rows_of_forks(episodes, env.tokenizer, pieces)
+    hard = rows_of_forks(episodes, env.tokenizer, pieces, hard=True)
+    for episode, one, other in zip(episodes, soft, hard, strict=True):
+        assert " ".join(one.completions) == episode.response
+        assert one.labels[-1] == episode.score
+        assert other.labels == tuple(float(label > 0) for label in one.labels)
+        assert all(label * 8 == round(label * 8) for label in one.labels)
+        exact = env.optimal_values(episode.prompt).values
+        for label, end in zip(one.labels, (2, 4, 6), strict=True):
+            assert label == 0 or exact[episode.response_ids[:end]] == 1  # what is lost stays lost
+    assert {label for row in soft for label in row.labels} - {0.0, 1.0}
+    with pytest.raises(DatasetError, match="play it with reward='mc:k=8,segments=4'"):
+        rows_of_forks([replace(episodes[0], token_rewards=None)], env.tokenizer, pieces[:1])
+
+
+def test_the_command_trains_on_exact_labels_of_forks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    env: Any = gym.make("tokengym/Forks-v0", **KNOBS).unwrapped
+    rng, lines = np.random.default_rng(0), []
+    for number in range(60):
+        prompt = env.prompts[number % len(env.prompts)].text
+        legal = env.prefixes(prompt).legal
+        ids = [int(rng.choice(np.flatnonzero(row))) for row in legal]
+        exact = env.optimal_values(prompt).values
+        row = {
+            "prompt": prompt,
+            "completions": [env.tokenizer.decode(ids[i : i + 2]) for i in (0, 2, 4)],
+            "labels": [bool(exact[tuple(ids[:end])]) for end in (2, 4, 6)],
+        }
+        lines.append(json.dumps(row))
+    file = tmp_path / "steps.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "model"
+    command = ["tokengym", "train-reward", "--kind", "process", "--env", "Forks"]
+    command += ["--pairs", str(file), "--out", str(out), "--epochs", "2"]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    shown = capsys.readouterr().out
+    assert "held out; trained on 54" in shown
+    assert "of 18 steps" in shown
+    made: Any = gym.make(
+        "tokengym/Forks-v0", reward=f"prm:model={out},steps=segment,segments=3", **KNOBS
+    )
+    _, info = made.reset(seed=0)
+    while "score" not in info:
+        *_, info = made.step(int(np.argmax(info["action_mask"])))
+    assert info["token_rewards"].sum() == pytest.approx(info["score"], abs=1e-5)
+    assert np.flatnonzero(info["token_rewards"]).tolist() == [1, 3, 5]

@@ -1,0 +1,118 @@
+"""PURE's min form by hand, and the check of the sum that it is excused from."""
+
+from collections.abc import Callable
+from math import exp
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from tests.suite.rewards.conftest import LengthScorer, make_classifier, make_episode
+from tokengym.lab.rules.pure import PURE
+from tokengym.rewards import CreditReward, Reward, RewardModel, Uniform, check_reward
+from tokengym.rewards.credits import RED
+from tokengym.rewards.credits.base import as_credit
+from tokengym.rewards.errors import CreditError, RewardCheckError
+from tokengym.rewards.maths.shares import min_form
+
+
+def test_the_formula_by_hand(tokenizer: Any):
+    # LengthScorer adds up the ids: the increments of 3, 5, 4 are these ids.
+    total = exp(-3 / 2) + exp(-5 / 2) + exp(-4 / 2)
+    expected = [3 * exp(-3 / 2) / total, 5 * exp(-5 / 2) / total, 4 * exp(-4 / 2) / total]
+    credit = PURE(temperature=2.0, every_prefix=True)
+    reward = Reward(LengthScorer(), credit, tokenizer=tokenizer)
+    (paid,) = reward.evaluate([make_episode(response_ids=(3, 5, 4))])
+    np.testing.assert_allclose(np.asarray(paid.token_rewards), expected, rtol=1e-6)
+    assert paid.score == 12.0
+
+
+def test_segments_are_the_steps_by_hand(tokenizer: Any):
+    # The steps are 3 + 5 and 4, paid on their last tokens.
+    total = exp(-8 / 2) + exp(-4 / 2)
+    expected = [0, 8 * exp(-8 / 2) / total, 4 * exp(-4 / 2) / total]
+    credit = PURE(temperature=2.0, every_prefix=True, segments=2)
+    reward = Reward(LengthScorer(), credit, tokenizer=tokenizer)
+    (paid,) = reward.evaluate([make_episode(response_ids=(3, 5, 4))])
+    np.testing.assert_allclose(np.asarray(paid.token_rewards), expected, rtol=1e-6)
+
+
+def test_steps_are_those_of_red(tokenizer: Any):
+    scorer = RewardModel(make_classifier(), tokenizer=tokenizer)
+    episode = make_episode(response_ids=(3, 5, 4, 7, 6))
+    (red,) = Reward(scorer, RED(delivery="end"), tokenizer=tokenizer).evaluate([episode])
+    (pure,) = Reward(scorer, PURE(temperature=0.5), tokenizer=tokenizer).evaluate([episode])
+    assert red.token_rewards is not None
+    steps = red.token_rewards.astype(float)
+    steps[-1] -= scorer.peek([make_episode(response_ids=())])[0]  # paid to the last by RED
+    weights = np.exp(-steps / 0.5)
+    np.testing.assert_allclose(
+        np.asarray(pure.token_rewards), weights * steps / weights.sum(), atol=1e-5
+    )
+
+
+def test_the_sum_lies_between_the_minimum_and_the_mean():
+    steps = [0.4, -1.0, 0.3, 2.0]
+    assert min_form(steps, temperature=1e-3).sum() == pytest.approx(-1.0)
+    assert min_form(steps, temperature=1e6).sum() == pytest.approx(np.mean(steps), abs=1e-5)
+    assert np.isfinite(min_form([1e4, -1e4], temperature=1e-2)).all()
+    with pytest.raises(ValueError, match="temperature must be a finite number > 0, got 0"):
+        min_form(steps, temperature=0.0)
+    with pytest.raises(CreditError, match="temperature must be a finite number > 0, got -1"):
+        PURE(temperature=-1)
+
+
+class Double(Uniform):
+    """Pays twice the score."""
+
+    name = "double"
+
+    def spread(self, score: float, episode: Any, attribution: Any) -> Any:
+        return super().spread(2 * score, episode, attribution)
+
+
+class Declared(Double):
+    name = "declared"
+    sum_preserving = False
+
+
+class Foreign:
+    """Somebody's rule, no subclass of ours."""
+
+    def __init__(self, sum_preserving: bool) -> None:
+        self.sum_preserving = sum_preserving
+
+    def assign(self, episodes: Any, scores: Any) -> Any:
+        return Double().assign(episodes, scores)
+
+
+@pytest.mark.parametrize("rule", [Double(), Foreign(True)])
+def test_a_rule_that_does_not_declare_it_is_held_to_the_sum(rule: Any):
+    with pytest.raises(CreditError, match="declare sum_preserving = False"):
+        Reward(LengthScorer(), rule).evaluate([make_episode()])
+
+
+@pytest.mark.parametrize("rule", [Declared(), Foreign(False), PURE(every_prefix=True)])
+def test_a_rule_that_declares_it_is_not(make_env: Callable[..., Any], tokenizer: Any, rule: Any):
+    reward = Reward(LengthScorer(), as_credit(rule), tokenizer=tokenizer)
+    (paid,) = reward.evaluate([make_episode()])
+    assert paid.token_rewards is not None
+    assert paid.token_rewards.sum() != pytest.approx(paid.score)
+    check_reward(CreditReward(make_env(), LengthScorer(), rule))
+
+
+class Lying(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Doubles the token rewards that a sum-preserving rule has written."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated:
+            info["token_rewards"] = 2 * info["token_rewards"]
+        return observation, reward, terminated, truncated, info
+
+
+def test_the_checker_still_holds_the_other_rules_to_it(make_env: Callable[..., Any]):
+    env = Lying(CreditReward(make_env(), LengthScorer(), Uniform()))
+    with pytest.raises(RewardCheckError, match="token_rewards sum to"):
+        check_reward(env)

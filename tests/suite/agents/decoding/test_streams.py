@@ -1,0 +1,376 @@
+"""Streams read one token at a time what the whole model reads at once."""
+
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from torch import Tensor
+from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    XLNetConfig,
+    XLNetLMHeadModel,
+)
+
+from tests.suite.agents.conftest import lora_config, make_model
+from tokengym.agents.decoding.gpt2 import (
+    SMALL_HEAD,
+    GPT2Stream,
+    activation,
+    has_gpt2_shape,
+    linear_map,
+)
+from tokengym.agents.decoding.llama import LlamaStream, has_llama_shape
+from tokengym.agents.decoding.streams import ModelStream, Stream, check_decoding, make_stream
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.language_model import LanguageModel
+
+PROMPTS = [[3, 4, 5], [6], [7, 0, 0, 1], [2, 2]]  # pad and EOS are words like others here
+
+
+def left_padded(prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+def adapted(seed: int = 1, shape: str = "gpt2") -> LanguageModel:
+    model = LanguageModel(make_model(shape), lora_config(shape))
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def model_of(kind: str) -> LanguageModel:
+    if kind in ("lora", "llama lora"):
+        return adapted(shape="gpt2" if kind == "lora" else "llama").eval()
+    if kind == "qwen2":  # biases, and a rotation that is scaled
+        torch.manual_seed(0)
+        few: Any = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+        rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}
+        heads: Any = {"num_attention_heads": 4, "num_key_value_heads": 1, "rope_parameters": rope}
+        made = Qwen2ForCausalLM(Qwen2Config(vocab_size=8, **few, **heads))
+        for name, parameter in made.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter)
+        return LanguageModel(made).eval()
+    if kind == "scaled":
+        config: Any = make_model("gpt2").config
+        torch.manual_seed(0)
+        config.scale_attn_by_inverse_layer_idx, config.n_inner = True, 24
+        config.activation_function = "relu"
+        return LanguageModel(GPT2LMHeadModel(config)).eval()
+    return LanguageModel(make_model(kind)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled"])
+@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
+def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[list[int]]):
+    model = model_of(kind)
+    stream = make_stream(model, capacity=16)
+    assert type(stream) is (GPT2Stream if kind in ("gpt2", "lora", "scaled") else LlamaStream)
+    texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
+    states = stream.start(*left_padded(prompts))
+    leaves = {2: 1, 4: 3, 5: 0}  # step -> row: one left in the batch, then compacted
+    generator = torch.Generator().manual_seed(0)
+    for step in range(8):
+        for place, row in enumerate(texts):
+            whole = model.hidden(torch.tensor([texts[row]]))[0, -1]
+            torch.testing.assert_close(states[place], whole, atol=2e-5, rtol=1e-4)
+        if step in leaves:
+            rows = list(texts)
+            gone = rows.index(leaves[step])
+            del texts[leaves[step]]
+            stream.keep(torch.tensor([place for place in range(len(rows)) if place != gone]))
+        tokens = torch.randint(8, (len(texts),), generator=generator)
+        for row, token in zip(texts, tokens.tolist(), strict=True):
+            texts[row].append(token)
+        states = stream.step(tokens)
+    assert len(texts) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled", "any model"]
+)
+@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
+def test_replies_are_appended_in_one_pass(kind: str, prompts: list[list[int]]):
+    """Of any length, at some rows or all, before and after rows that end, up to the last column."""
+    model = model_of("gpt2" if kind == "any model" else kind)
+    width, room = max(map(len, prompts)), 24
+    capacity = width + room
+    stream = ModelStream(model) if kind == "any model" else make_stream(model, capacity)
+    texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
+    begun = {row: len(text) for row, text in texts.items()}
+    states = stream.start(*left_padded(prompts))
+    assert stream.appends
+    generator = torch.Generator().manual_seed(0)
+    for step in range(room):
+        for place, row in enumerate(texts):
+            whole = model.hidden(torch.tensor([texts[row]]))[0, -1]
+            torch.testing.assert_close(states[place], whole, atol=2e-5, rtol=1e-4)
+        full = [row for row, text in texts.items() if len(text) - begun[row] >= room]
+        full += [1] if step == 4 and 1 in texts else []
+        if full:
+            rows = list(texts)
+            stream.keep(torch.tensor([p for p, row in enumerate(rows) if row not in full]))
+            texts = {row: text for row, text in texts.items() if row not in full}
+            if not texts:
+                break
+        left = torch.tensor([room - len(text) + begun[row] for row, text in texts.items()])
+        counts = torch.ones(len(texts), dtype=torch.int64)
+        if step in (2, 3, 6, 9):  # a reply at every other row, then at any
+            counts += torch.randint(0, 6, counts.shape, generator=generator)
+            counts[:: 2 if step == 2 else 3] = 1
+            counts = torch.minimum(counts, left)
+        tokens = torch.randint(8, (int(counts.sum()),), generator=generator)
+        for row, given in zip(texts, tokens.split(counts.tolist()), strict=True):
+            texts[row] += given.tolist()
+        states = stream.step(tokens) if counts.max() == 1 else stream.append(tokens, counts)
+    assert max(map(len, texts.values()), default=capacity) > 12
+
+
+GPT2_SIZES: Any = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 32}
+LLAMA_SIZES: Any = {
+    **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama lora"])
+def test_bfloat16_reads_what_the_whole_model_reads(kind: str):
+    """Packed products and a float32 cache: as near to float32 as the model's own forward is."""
+
+    def make() -> LanguageModel:
+        torch.manual_seed(0)
+        if kind == "gpt2":
+            return LanguageModel(GPT2LMHeadModel(GPT2Config(vocab_size=300, **GPT2_SIZES))).eval()
+        lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj", "gate_proj", "down_proj"])
+        network = LlamaForCausalLM(LlamaConfig(vocab_size=300, **LLAMA_SIZES))
+        made = LanguageModel(network, lora if kind == "llama lora" else None).eval()
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        return made
+
+    exact, model = make(), make()
+    for name, parameter in model.named_parameters():
+        if "lora" not in name:
+            parameter.data = parameter.data.bfloat16()
+    stream = make_stream(model, capacity=16)
+    assert type(stream) is (GPT2Stream if kind == "gpt2" else LlamaStream)
+    texts = [list(prompt) for prompt in PROMPTS]
+    states = stream.start(*left_padded(PROMPTS))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        logits = stream.logits(states)
+        assert states.dtype == logits.dtype == torch.bfloat16
+        for row, text in enumerate(texts):
+            expected = exact.logits(exact.hidden(torch.tensor([text]))[0, -1])
+            own = model.logits(model.hidden(torch.tensor([text]))[0, -1]).float()
+            error = (logits[row].float() - expected).abs().max()
+            assert error < 2 * (own - expected).abs().max() + 0.01
+            assert error < 0.05 * expected.abs().max() + 0.01
+        tokens = torch.randint(300, (len(texts),), generator=generator)
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            text.append(token)
+        states = stream.step(tokens)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 5, 33])
+def test_a_linear_map_is_the_product(dtype: torch.dtype, rows: int):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator).to(dtype)
+        for shape in ((rows, 48), (48, 100), (100,))
+    )
+    for added in (bias, None):
+        expected = x.double() @ weight.double() + (0.0 if added is None else added.double())
+        found = linear_map(weight, added)(x)
+        assert found.dtype == dtype
+        rounding = 2.0**-8 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(found.double(), expected, atol=rounding, rtol=rounding)
+        transposed = weight.t().contiguous().t()  # as a head stores it
+        torch.testing.assert_close(linear_map(transposed, added)(x), found)
+
+
+@torch.no_grad()
+def test_the_quick_activation_is_the_tanh_gelu():
+    """As near to the formula in float64 as the model's own, within two roundings."""
+    model: Any = make_model("gpt2")
+    mlp = model.transformer.h[0].mlp
+    quick = activation(mlp)
+    x = torch.linspace(-12.0, 12.0, 4_001)
+    before = x.clone()
+    exact = torch.nn.functional.gelu(x.double(), approximate="tanh")
+    error = (quick(x) - exact).abs().max()
+    assert torch.equal(x, before)
+    assert error < 2 * (mlp.act(x) - exact).abs().max() < 1e-5
+    assert quick(torch.tensor([1e4, -1e4])).tolist() == [1e4, 0.0]
+    mlp.act = torch.nn.ReLU()
+    assert activation(mlp) is mlp.act  # another function stays
+    half = model.bfloat16().transformer.h[1].mlp
+    assert activation(half) is half.act
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("vocabulary", [300, SMALL_HEAD // 64 + 1])
+def test_a_head_of_any_size_gives_the_model_s_logits(vocabulary: int):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=vocabulary, n_embd=64, n_layer=1, n_head=2, n_positions=8)
+    model = LanguageModel(GPT2LMHeadModel(config)).eval()
+    states = torch.randn(3, 64)
+    torch.testing.assert_close(GPT2Stream(model, capacity=8).logits(states), model.logits(states))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_adapters_that_are_off_are_left_out(shape: str):
+    model = adapted(shape=shape).eval()
+    assert model.adapters is not None
+    with model.adapters.disable_adapter():
+        off = make_stream(model, 8).start(*left_padded(PROMPTS))
+        stream = make_stream(model, 8)
+        stream.start(*left_padded(PROMPTS))
+        found = stream.step(torch.tensor([3, 4, 5, 6]))
+    plain = LanguageModel(make_model(shape)).eval()
+    other = make_stream(plain, 8)
+    torch.testing.assert_close(off, other.start(*left_padded(PROMPTS)), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found, other.step(torch.tensor([3, 4, 5, 6])), atol=2e-5, rtol=1e-4)
+
+
+def test_a_round_begins_without_the_memory_of_the_last(make_ppo: Any, monkeypatch: Any):
+    streams: list[Any] = []
+    alive: list[list[bool]] = []
+
+    def make(model: LanguageModel, capacity: int) -> Stream:
+        alive.append([known() is not None for known in streams])
+        stream = make_stream(model, capacity)
+        streams.append(weakref.ref(stream))
+        return stream
+
+    monkeypatch.setattr("tokengym.agents.decoding.player.make_stream", make)
+    player = make_ppo().policy.player()
+    ids = np.array([[0, 0, 3, 4, 0, 0]])
+    for _ in range(2):
+        player.begin({"input_ids": ids, "attention_mask": ids > 0})
+    assert alive == [[], [False]]
+
+
+def test_other_shapes_go_through_their_own_forward():
+    assert has_gpt2_shape(LanguageModel(make_model("gpt2")))
+    assert not has_gpt2_shape(LanguageModel(make_model("llama")))
+    assert has_gpt2_shape(LanguageModel(make_model("gpt2"), lora_config("gpt2")))
+    settings: Any = {"r": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True}
+    assert not has_gpt2_shape(
+        LanguageModel(make_model("gpt2"), LoraConfig(use_dora=True, **settings))
+    )
+    assert not has_gpt2_shape(
+        LanguageModel(make_model("gpt2"), LoraConfig(modules_to_save=["wte"], **settings))
+    )
+    low = LanguageModel(make_model("gpt2").to(torch.bfloat16), LoraConfig(**settings))  # type: ignore[arg-type]
+    assert not has_gpt2_shape(low)
+    crossed = GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, add_cross_attention=True)
+    assert not has_gpt2_shape(LanguageModel(GPT2LMHeadModel(crossed)))
+
+
+def test_llamas_of_other_shapes_go_through_their_own_forward():
+    assert has_llama_shape(LanguageModel(make_model("llama")))
+    assert not has_llama_shape(LanguageModel(make_model("gpt2")))
+    dora = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
+    assert not has_llama_shape(LanguageModel(make_model("llama"), dora))
+    kept = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    assert not has_llama_shape(LanguageModel(make_model("llama"), kept))
+    sliding = Qwen2Config(
+        **LLAMA_SIZES, vocab_size=8, use_sliding_window=True, sliding_window=4, max_window_layers=1
+    )
+    growing = LlamaConfig(
+        **LLAMA_SIZES,
+        vocab_size=8,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
+    )
+    mixed = LanguageModel(make_model("llama"))
+    mixed.autocasts = True
+    double = LanguageModel(make_model("llama").double())
+    for model in (
+        LanguageModel(Qwen2ForCausalLM(sliding)),
+        LanguageModel(LlamaForCausalLM(growing)),
+        mixed,
+        double,
+    ):
+        assert not has_llama_shape(model)
+        assert isinstance(make_stream(model, 8), ModelStream)
+
+
+def test_a_model_that_reads_ahead_is_refused():
+    torch.manual_seed(0)
+    config = XLNetConfig(vocab_size=40, d_model=16, n_layer=2, n_head=2, d_inner=32)
+    with pytest.raises(ModelError, match="XLNetLMHeadModel reads tokens that come later"):
+        check_decoding(LanguageModel(XLNetLMHeadModel(config).eval()))
+
+
+def test_a_model_with_an_encoder_of_its_own_is_refused():
+    config = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    with pytest.raises(ModelError, match=r"T5For.* reads the prompt with an encoder of its own"):
+        LanguageModel(T5ForConditionalGeneration(config))
+
+
+def test_linear_biases_in_place_of_positions_decode_alike():
+    torch.manual_seed(0)
+    config = FalconConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, alibi=True
+    )
+    check_decoding(LanguageModel(FalconForCausalLM(config).eval()))
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [(MambaConfig, MambaForCausalLM), (RwkvConfig, RwkvForCausalLM)],
+)
+def test_models_that_ignore_the_cache_are_refused(config: Any, model: Any):
+    torch.manual_seed(0)
+    recurrent = model(config(vocab_size=40, hidden_size=32, num_hidden_layers=2)).eval()
+    with pytest.raises(ModelError, match=f"{model.__name__} decodes with a cache to other hidden"):
+        check_decoding(LanguageModel(recurrent))
+
+
+def test_the_check_of_a_model_is_made_in_full_precision():
+    """TF32 changes hidden states by more than a model that reads ahead."""
+    seen = []
+
+    def make(model: LanguageModel, capacity: int) -> Stream:
+        seen.append(torch.get_float32_matmul_precision())
+        return make_stream(model, capacity)
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        check_decoding(LanguageModel(make_model()), make)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["highest"]

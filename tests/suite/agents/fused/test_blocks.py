@@ -1,0 +1,206 @@
+"""A step of few kernels reads what the model's own forward reads."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.cache_utils import Cache
+
+from tests.suite.agents.decoding.test_static import FAMILIES, model_of
+from tests.support.traffic import Traffic
+from tokengym.agents.decoding.cuda.static import StaticStream, _Layer, static_stream
+from tokengym.agents.policy.language_model import LanguageModel
+
+pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+import triton.language as tl  # noqa: E402
+
+from tokengym.agents.fused import blocks  # noqa: E402
+from tokengym.agents.fused.blocks import FusedStream  # noqa: E402
+
+FUSED = ("llama", "mistral", "qwen2", "qwen2, windows", "qwen3", "gemma")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FUSED)
+def test_fused_steps_read_what_the_models_own_forward_reads(family: str):
+    model = model_of(family).to(DEVICE)
+    streams: list[Any] = [
+        static_stream(model, 20, rows=6, kernels=kernels) for kernels in (False, True)
+    ]
+    assert [type(stream) for stream in streams] == [StaticStream, FusedStream]
+    ids, mask = torch.arange(32).view(4, 8) % 64, torch.ones(4, 8).long()
+    mask[0, :3], mask[2, :7] = 0, 0
+    ids, mask = ids.to(DEVICE), mask.to(DEVICE)
+    for _ in range(2):  # the second begins in a used cache, with other weights
+        found = [stream.start(ids, mask) for stream in streams]
+        for step in range(6):
+            torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+            if step == 2:
+                for stream in streams:
+                    stream.keep(torch.tensor([0, 2, 3], device=DEVICE))
+            tokens = torch.arange(4 if step < 2 else 3, device=DEVICE) + 9 * step
+            found = [stream.step(tokens) for stream in streams]
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+        for parameter in model.parameters():
+            parameter.mul_(1.05)
+        ids, mask = ids.flip(0), mask.flip(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
+def test_fused_steps_go_on_after_replies(family: str):
+    """Each row in columns of its own."""
+    model = model_of(family).to(DEVICE)
+    streams: list[Any] = [kind(model, 28, rows=4) for kind in (StaticStream, FusedStream)]
+    ids, mask = torch.arange(32).view(4, 8) % 64, torch.ones(4, 8).long()
+    mask[0, :3], mask[2, :7] = 0, 0
+    for stream in streams:
+        stream.start(ids.to(DEVICE), mask.to(DEVICE))
+    for step in range(4):
+        if step == 2:
+            for stream in streams:
+                stream.keep(torch.tensor([0, 2, 3], device=DEVICE))
+        tokens = torch.arange(4 if step < 2 else 3, device=DEVICE) + 9 * step
+        found = [stream.step(tokens) for stream in streams]
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+        counts = torch.tensor([3, 0, 5, 1] if step == 0 else [0, 4, 0], device=DEVICE)
+        if step in (0, 3):
+            reply = torch.arange(int(counts.sum()), device=DEVICE) + 11
+            found = [stream.append(reply, counts) for stream in streams]
+            torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["qwen2, windows", "qwen3"])
+def test_attention_may_be_split_over_columns(family: str, monkeypatch: pytest.MonkeyPatch):
+    """Of few rows; parts that begin before a text does, or after its end, add nothing."""
+    monkeypatch.setattr(blocks, "SPLIT", 8)
+    model = model_of(family).to(DEVICE)
+    streams: list[Any] = [kind(model, 44, rows=2) for kind in (StaticStream, FusedStream)]
+    ids, mask = torch.arange(44).view(2, 22) % 64, torch.ones(2, 22).long()
+    mask[1, :21] = 0
+    found = [stream.start(ids.to(DEVICE), mask.to(DEVICE)) for stream in streams]
+    for step in range(3):
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+        tokens = torch.arange(2, device=DEVICE) + 9 * step
+        found = [stream.step(tokens) for stream in streams]
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_prompts_are_read_by_few_kernels_and_shared_ones_once():
+    """Counted for 24 layers: each takes 16, and in the model's own forward 45."""
+    shape: Any = {
+        **{"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48},
+        **{"num_hidden_layers": 24, "num_attention_heads": 4, "num_key_value_heads": 2},
+    }
+    config = transformers.Qwen2Config(**shape)
+    ids, mask = torch.arange(24).view(3, 8), torch.ones(3, 8).long()
+    mask[0, :3] = 0
+    calls = []
+    for kind in (StaticStream, FusedStream):
+        with FakeTensorMode():
+            made: Any = transformers.Qwen2ForCausalLM._from_config(config)
+            stream = kind(as_language_model(made), 16, rows=8)
+            places = torch.zeros(3, 8, dtype=torch.int64)
+            with Traffic() as traffic:
+                states, _ = stream.read_prompts(places, places, places)
+            assert states.shape == (3, 32)
+        calls.append(sum(n for name, n in traffic.calls.items() if "empty" not in name))
+    assert calls[1] < 24 * 24 < 24 * 36 < calls[0]
+    model = model_of("qwen2").to(DEVICE)
+    read = []
+
+    class Counting(FusedStream):
+        def read_prompts(self, input_ids: Tensor, *others: Tensor) -> Any:
+            read.append(len(input_ids))
+            return super().read_prompts(input_ids, *others)
+
+    stream = Counting(model, 16, rows=8)
+    ids, mask = ids.to(DEVICE), mask.to(DEVICE)
+    order = torch.tensor([2, 0, 2, 1, 0])
+    states = stream.start(ids[order], mask[order])
+    assert read == [3]
+    alone = StaticStream(model, 16, rows=8)
+    torch.testing.assert_close(states, alone.start(ids, mask)[order], atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(stream.caches(), alone.caches(), strict=True):
+        for row, source in enumerate(order.tolist()):
+            start = 3 if source == 0 else 0
+            close = mine[row, :, start:8], theirs[source, :, start:8]
+            torch.testing.assert_close(*close, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["qwen2", "gemma"])
+def test_fused_steps_in_bfloat16_are_near_to_float32(family: str, monkeypatch: pytest.MonkeyPatch):
+    from triton.runtime import interpreter
+
+    builder = interpreter.InterpreterBuilder
+    own = builder.create_dot
+
+    def create_dot(self: Any, a: Any, b: Any, *others: Any) -> Any:
+        """Return a product; the interpreter's own takes the bits of bfloat16 for integers."""
+        wide = [
+            interpreter.TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+            if x.dtype.scalar == tl.bfloat16
+            else x
+            for x in (a, b)
+        ]
+        return own(self, *wide, *others)
+
+    monkeypatch.setattr(builder, "create_dot", create_dot)
+    model = model_of(family).to(DEVICE)
+    rounded = model_of(family).to(DEVICE, torch.bfloat16)
+    kinds = (StaticStream, model), (StaticStream, rounded), (FusedStream, rounded)
+    streams = [kind(given, 16, rows=4) for kind, given in kinds]
+    ids = (torch.arange(32) % 64).view(4, 8).to(DEVICE)
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    for stream in streams:
+        stream.start(ids, mask)
+    for step in range(3):
+        tokens = torch.arange(4, device=DEVICE) + 5 * step
+        truth, plain, fused = (stream.step(tokens).float() for stream in streams)
+        for rounded_states in (plain, fused):  # of a size of 2.5
+            assert (rounded_states - truth).abs().mean() < 0.012
+
+
+def test_other_shapes_are_left_to_their_own_forward():
+    for family in set(FAMILIES) - {*FUSED, "bloom", "gpt-neo"}:
+        assert type(static_stream(model_of(family), 8, rows=2, kernels=True)) is StaticStream
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("stream_class", "most"), [(StaticStream, 1_100), (FusedStream, 220)])
+def test_the_kernels_of_a_step_are_few(stream_class: type[StaticStream], most: int):
+    """Counted for Qwen2.5-0.5B at 256 rows."""
+    shape: Any = {
+        **{"vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4_864},
+        **{"num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2},
+    }
+    config = transformers.Qwen2Config(**shape)
+    with FakeTensorMode():
+        model: Any = transformers.Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
+        prompts = torch.empty(256, 2, 32, 64, dtype=torch.bfloat16)
+        stream = stream_class(as_language_model(model), 160, rows=256)
+        layers = [_Layer((prompts, prompts), 256, 160, stream._column) for _ in range(24)]
+        for layer in layers:
+            layer.narrow(256)
+        stream._layers, stream._cache = layers, Cache(layers=list(layers))
+        with Traffic() as traffic:
+            stream.read()
+    calls = sum(n for name, n in traffic.calls.items() if "empty" not in name)
+    assert 0.9 * most < calls < most
+
+
+def as_language_model(model: Any) -> LanguageModel:
+    """Return a model without the check that reads its logits, which fake ones have not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LanguageModel, "_check_head", lambda self: None)
+        return LanguageModel(model)

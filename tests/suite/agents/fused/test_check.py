@@ -1,0 +1,111 @@
+"""The self-check finds kernels that are wrong where short texts and float32 do not show it."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.suite.agents.conftest import make_model
+from tests.suite.agents.decoding.test_static import model_of
+from tokengym.agents import PPO
+from tokengym.agents.decoding.cuda.static import StaticStream
+from tokengym.agents.decoding.streams import check_steps
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy import policy as policies
+from tokengym.agents.policy.language_model import LanguageModel
+
+pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+from tokengym.agents.fused import check, layers, vocabulary  # noqa: E402
+from tokengym.agents.fused.blocks import FusedStream  # noqa: E402
+
+
+def long_model(family: str) -> LanguageModel:
+    """Return a model of texts longer than those of `model_of`."""
+    model = model_of(family).to(DEVICE)
+    model.model.config.max_position_embeddings = 1_024
+    return model
+
+
+def test_sound_kernels_pass():
+    check.check_kernels(DEVICE)
+
+
+def test_a_fault_in_the_tail_of_the_vocabulary_is_found(monkeypatch: pytest.MonkeyPatch):
+    own = vocabulary.read_words
+
+    def faulty(sums: Tensor, scores: Tensor, *others: Any) -> None:
+        own(sums, scores + (scores.shape[1] % 128 != 0), *others)  # a part that is a tail
+
+    monkeypatch.setattr(vocabulary, "read_words", faulty)
+    with pytest.raises(ModelError, match="kernels are off by"):
+        check.check_kernels(DEVICE)
+
+
+def test_a_fault_in_bfloat16_is_found(monkeypatch: pytest.MonkeyPatch):
+    own = layers.apply_gate
+
+    def faulty(out: Tensor, *others: Any) -> None:
+        own(out, *others)
+        if out.dtype == torch.bfloat16:
+            out.mul_(1.5)
+
+    monkeypatch.setattr(layers, "apply_gate", faulty)
+    with pytest.raises(ModelError, match="kernels are off by"):
+        check.check_kernels(DEVICE)
+
+
+def test_a_fault_in_the_second_rows_of_a_norms_program_is_found(monkeypatch: pytest.MonkeyPatch):
+    own = layers.norm_slope
+
+    def faulty(slope: Tensor, shares: Tensor | None, *others: Any) -> None:
+        own(slope, shares, *others)
+        if shares is not None:
+            slope[len(shares) :] = 0.0
+
+    monkeypatch.setattr(layers, "norm_slope", faulty)
+    with pytest.raises(ModelError, match="kernels are off by"):
+        check.check_kernels(DEVICE)
+
+
+@pytest.mark.parametrize(("capacity", "hidden_from"), [(200, 64), (700, 512)])
+def test_steps_are_tried_on_texts_of_several_turns_and_parts(capacity: int, hidden_from: int):
+    """A stream that loses columns after the first turn, or part, of attention."""
+    model = long_model("llama")
+
+    class Forgetful(StaticStream):
+        def _mask(self, window: int | None) -> Tensor:
+            is_lost = (self._columns >= hidden_from) & (self._columns < self._column[:, None, None])
+            return super()._mask(window).masked_fill(is_lost, self._lowest)
+
+    plain = partial(StaticStream, rows=2)
+    check_steps(model, plain, plain, capacity)
+    with pytest.raises(ModelError, match="decoded by kernels to hidden states that are off by"):
+        check_steps(model, plain, partial(Forgetful, rows=2), capacity)
+
+
+def test_fused_steps_pass():
+    model = long_model("qwen2")
+    check_steps(model, partial(StaticStream, rows=2), partial(FusedStream, rows=2), 140)
+
+
+def test_out_of_memory_is_not_remembered_as_a_fault(
+    make_ppo: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
+):
+    policy = make_ppo(model=make_model("llama"), device=DEVICE).policy
+    policy.settings = dataclasses.replace(policy.settings, kernels="triton")
+    policies._fault_of_kernels.cache_clear()
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vocabulary, "draw", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            policy.kernels  # noqa: B018
+    assert policy.kernels

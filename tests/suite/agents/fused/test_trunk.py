@@ -1,0 +1,175 @@
+"""Whole texts read by kernels give the states and gradients of the model's own forward."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from peft import LoraConfig
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.suite.agents.conftest import make_model
+from tests.suite.agents.decoding.test_static import model_of
+from tests.support.traffic import Traffic
+from tokengym.agents import PPO
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.sequences import Sequences
+
+pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+from tests.suite.agents.fused.test_blocks import FUSED, as_language_model  # noqa: E402
+from tokengym.agents.fused import trunk  # noqa: E402
+
+ADAPTERS = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+IDS = (7 * torch.arange(10) % 64).view(2, 5)
+
+
+def read_both_ways(model: LanguageModel) -> list[dict[str, Tensor]]:
+    """Return states, and the gradients of a weighted sum of them, plain and by kernels."""
+    ids, results = IDS.to(DEVICE), []
+    for kernels in (False, True):
+        if kernels:
+            with model.computing():
+                states = trunk.hidden(model.model.base_model, ids)
+        else:
+            states = model.hidden(ids, use_cache=False)
+        learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        waves = torch.arange(states.numel(), device=DEVICE).sin().view_as(states)
+        slopes = torch.autograd.grad(
+            (waves * states).sum(), [*learning.values()], allow_unused=True
+        )
+        found = zip(learning, slopes, strict=True)
+        results.append({"states": states.detach()} | {n: x for n, x in found if x is not None})
+    return results
+
+
+def assert_near(plain: dict[str, Tensor], fused: dict[str, Tensor], near: float) -> None:
+    """Compare by the size of what is compared."""
+    assert plain.keys() == fused.keys()
+    for name, one in plain.items():
+        assert fused[name].dtype == one.dtype, name
+        gap = (fused[name].float() - one.float()).norm() / one.float().norm()
+        assert gap < near, f"{name}: {gap:.3g}"
+
+
+@pytest.mark.parametrize("family", FUSED)
+def test_states_and_gradients_are_those_of_the_models_own_forward(family: str):
+    model = model_of(family).to(DEVICE)
+    assert trunk.longest_text(model) >= 5
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.data += 0.3 * torch.arange(len(parameter), device=DEVICE).cos()
+    plain, fused = read_both_ways(model)
+    assert_near(plain, fused, near=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shared_heads_are_repeated_in_float32(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    """Or a GPU's attention would write the scores of all columns."""
+    model = model_of("qwen2").to(DEVICE, dtype)
+    heads = []
+    attention = trunk.F.scaled_dot_product_attention
+
+    def look(queries: Tensor, keys: Tensor, *others: Any, **settings: Any) -> Tensor:
+        heads.append((queries.shape[1], keys.shape[1]))
+        return attention(queries, keys, *others, **settings)
+
+    monkeypatch.setattr(trunk.F, "scaled_dot_product_attention", look)
+    trunk.hidden(model.model.base_model, IDS.to(DEVICE))
+    assert set(heads) == {(4, 4 if dtype == torch.float32 else 2)}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("family", ["qwen2", "gemma"])
+def test_adapters_learn_the_same(family: str, recompute: bool):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = LanguageModel(model_of(family).model, ADAPTERS).eval().to(DEVICE)
+    model.recompute = recompute
+    plain, fused = read_both_ways(model)
+    assert len(plain) == 1 + 3 * 7 * 2  # of each block's maps, two matrices
+    assert_near(plain, fused, near=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "mixed"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "gemma"])
+def test_in_bfloat16_both_are_as_near_to_float32(family: str, kind: str):
+    exact = model_of(family).to(DEVICE)
+    model = copy.deepcopy(exact)
+    if kind == "mixed":
+        model.autocasts = True
+    else:
+        model.to(torch.bfloat16)
+    truth, _ = read_both_ways(exact)
+    plain, fused = read_both_ways(model)
+    assert [x.dtype for x in plain.values()] == [x.dtype for x in fused.values()]
+    for name, right in truth.items():
+        gaps = [float((x[name].float() - right).norm() / right.norm()) for x in (plain, fused)]
+        assert gaps[1] < max(1.3 * gaps[0], 5e-2), f"{name}: {gaps}"
+
+
+def test_texts_that_kernels_do_not_read_are_left_to_the_models_own_forward(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    assert trunk.longest_text(model_of("mistral")) == 5  # its window
+    for family in ("gpt2", "gemma2"):
+        assert trunk.longest_text(model_of(family)) == 0
+    eager = model_of("llama")
+    eager.model.set_attn_implementation("eager")
+    assert trunk.longest_text(eager) == 0
+    normed = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["norm"])
+    assert trunk.longest_text(LanguageModel(model_of("llama").model, normed)) == 0
+    monkeypatch.setattr(trunk, "hidden", lambda trunk, ids: torch.zeros(2, 9, 32, device=DEVICE))
+    assert trunk.longest_text(model_of("llama").to(DEVICE)) == 0
+    assert caplog.messages == ["texts are not read by kernels, which is slower: off by 1"]
+
+
+def test_a_policy_reads_its_texts_by_kernels(make_ppo: Callable[..., PPO]):
+    policy, results = make_ppo(model=make_model("llama"), device=DEVICE).policy, []
+    sequences = Sequences.from_ids([[3, 4], [5]], [[6, 7, 3], [4]], DEVICE)
+    for kernels in ("plain", "triton"):
+        policy.settings = dataclasses.replace(policy.settings, kernels=kernels)
+        found = policy.evaluate(sequences, with_kl=True)
+        results.append([found.log_probs, found.kl, found.values, policy.states(sequences)])
+        assert (policy.language_model._max_fused is None) is (kernels == "plain")
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mixed", "plain", "fused"),
+    [(False, (3_000, 112), (1_100, 35)), (True, (3_750, 150), (1_600, 47))],
+)
+def test_an_update_is_of_few_kernels_and_bytes(
+    mixed: bool, plain: tuple[int, int], fused: tuple[int, int]
+):
+    """Counted forwards and backwards for 32 texts of 288 tokens of Qwen2.5-0.5B, without head."""
+    shape: Any = {
+        **{"vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4_864},
+        **{"num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2},
+    }
+    config = transformers.Qwen2Config(**shape)
+    for kernels, (most_calls, most_gigabytes) in ((False, plain), (True, fused)):
+        with FakeTensorMode():
+            dtype = torch.float32 if mixed else torch.bfloat16
+            made = transformers.Qwen2ForCausalLM._from_config(config, dtype=dtype)
+            model = as_language_model(made)
+            model.autocasts = mixed
+            ids = torch.empty(32, 288, dtype=torch.int64)
+            with Traffic() as traffic, model.computing():
+                if kernels:
+                    states = trunk.hidden(model.model.base_model, ids)
+                else:
+                    states = model.model.base_model(ids, use_cache=False)[0]
+                states.sum().backward()
+        for name in list(traffic.calls):
+            if "empty" in name or name == "_unsafe_view":  # which write nothing
+                del traffic.calls[name], traffic.bytes[name]
+        products = sum(traffic.bytes[name] for name in ("mm", "addmm", "bmm"))
+        assert 0.9 * most_calls < traffic.calls.total() < most_calls
+        assert 0.9 * most_gigabytes < (traffic.total - products) / 1e9 < most_gigabytes

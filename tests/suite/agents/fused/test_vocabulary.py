@@ -1,0 +1,202 @@
+"""Kernels of the vocabulary give what their plain forms give; on a CPU Triton interprets them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.suite.agents.conftest import lora_config, make_model
+from tests.suite.agents.decoding.test_static import played, policy_of
+from tests.suite.agents.policy.test_chunks import TEXTS, masks_of
+from tests.suite.agents.policy.test_head import asked, assert_as_autograd, parts
+from tests.suite.agents.policy.test_policy import shake
+from tests.support.tapes import record_tapes
+from tests.support.traffic import Traffic
+from tokengym.agents import PPO
+from tokengym.agents.policy.head import LOWEST, Figures, token_figures
+from tokengym.agents.policy.sampling import draw, packed
+from tokengym.agents.policy.sequences import Sequences
+
+pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+from tokengym.agents.fused import vocabulary  # noqa: E402
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("with_entropy", [False, True])
+@pytest.mark.parametrize("with_kl", [False, True])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "mixed"])
+def test_figures_and_gradients_are_those_of_autograd(
+    kind: str, with_kl: bool, with_entropy: bool, with_mask: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(vocabulary, "ALIGNED", 8)
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 13 * 8)  # three parts, the last a short one
+    dtype = torch.bfloat16 if kind == "mixed" else getattr(torch, kind)
+    near = 1e-5 if kind == "float32" else 5e-2  # a sum of three rounded products
+    given = {name: value.to(DEVICE) for name, value in parts(dtype).items()}
+    if kind == "mixed":
+        given |= {name: given[name].float() for name in ("weight", "ref_weight")}
+    if not with_mask:
+        given["forbidden"] = torch.zeros_like(given["forbidden"])
+    settings = {"with_kl": with_kl, "with_entropy": with_entropy}
+    figures = asked(given, **settings)
+    if with_mask:
+        bits = packed(~given["forbidden"])
+        numbers = torch.arange(len(given["states"]), device=DEVICE)
+        figures = dataclasses.replace(figures, masks=lambda: (bits, numbers))
+    assert_as_autograd(vocabulary.token_figures, given, figures, near, **settings)
+
+
+def test_what_does_not_learn_gets_no_gradient():
+    given = {name: value.to(DEVICE) for name, value in parts(torch.float32).items()}
+    states = given["states"].requires_grad_()
+    figures = asked(given, with_kl=True, with_entropy=False)
+    vocabulary.token_figures(states, given["weight"], figures)[0].sum().backward()
+    assert states.grad is not None
+    assert given["weight"].grad is None
+
+
+def test_a_token_that_was_forbidden_has_the_figures_of_the_plain_form_and_no_gradient():
+    given = {name: value.to(DEVICE) for name, value in parts(torch.float32).items()}
+    given["tokens"] = given["forbidden"].int().argmax(1)
+    allowed = ~given["forbidden"][torch.arange(len(given["tokens"])), given["tokens"]]
+    bits, numbers = packed(~given["forbidden"]), torch.arange(len(given["tokens"]), device=DEVICE)
+    figures = asked(given, with_kl=True, with_entropy=True)
+    masked = dataclasses.replace(figures, masks=lambda: (bits, numbers))
+    leaves = given["states"].requires_grad_(), given["weight"].requires_grad_()
+    results = []
+    for compute, demand in ((token_figures, figures), (vocabulary.token_figures, masked)):
+        found = compute(*leaves, demand)
+        assert ((found[1] == LOWEST) == ~allowed).all()
+        total: Any = sum(one.sum() for one in found)
+        results.append([*found, *torch.autograd.grad(total, leaves)])
+        assert (results[-1][3].abs().sum(1) > 0).tolist() == allowed.tolist()
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("vocab", [40, 5_000, 20_000])
+def test_tokens_are_those_of_the_plain_draw(vocab: int):
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(33, vocab + 7, generator=generator)).to(DEVICE)[:, :vocab]
+    logits[:, 5] = -torch.inf
+    logits[0, 1:] = -torch.inf
+    logits[1] = 0.0
+    uniforms = torch.rand(33, generator=generator).to(DEVICE)
+    uniforms[2], uniforms[3] = 0.0, 1 - 2**-24
+    for given in (uniforms, None):
+        for one, other in zip(draw(logits, given), vocabulary.draw(logits, given), strict=True):
+            torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+    tokens = vocabulary.draw(logits[3:4].expand(5, -1), torch.full((5,), 1.0, device=DEVICE))[0]
+    assert (logits[3, tokens] > -torch.inf).all()  # rounding may pass the end
+
+
+def test_a_row_is_drawn_alike_in_every_batch():
+    """Several programs add up a row's words, as many for one row as for many."""
+    logits = (0.7 * torch.arange(6 * 20_000, device=DEVICE)).sin().view(6, -1) * 3
+    uniforms = torch.linspace(0.05, 0.95, 6, device=DEVICE)
+    together = vocabulary.draw(logits, uniforms)
+    for row in range(6):
+        alone = vocabulary.draw(logits[row : row + 1], uniforms[row : row + 1])
+        assert all(torch.equal(x, y[row : row + 1]) for x, y in zip(alone, together, strict=True))
+
+
+def test_what_is_no_number_under_a_mask_is_not_read():
+    scores = torch.zeros(1, 16, device=DEVICE)
+    scores[0, 3], scores[0, 5] = torch.nan, torch.inf
+    allowed = scores.isfinite()
+    numbers = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    sums = torch.zeros(1, 7, device=DEVICE)
+    sums[:, 0] = sums[:, 4] = LOWEST
+    vocabulary.read_words(sums, scores, scores, numbers, packed(allowed), numbers, 0, 1.0)
+    assert sums[0].tolist() == [0.0, 14.0, 0.0, 0.0, 0.0, 14.0, 0.0]
+    slope, per_token = torch.empty_like(scores), torch.ones(1, 7, device=DEVICE)
+    vocabulary.write_slope(
+        slope, per_token, scores, scores, numbers, packed(allowed), numbers, 0, 1.0
+    )
+    assert slope.isfinite().all()
+    assert slope[0, 3] == slope[0, 5] == 0.0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_logit_that_is_no_number_is_seen(value: float):
+    logits = torch.zeros(2, 9, device=DEVICE)
+    logits[1, 3] = value
+    for given in (torch.full((2,), 0.5, device=DEVICE), None):
+        tokens, log_probs, _ = vocabulary.draw(logits, given)
+        assert log_probs.isfinite().tolist() == [True, False]
+        assert 0 <= int(tokens.min()) <= int(tokens.max()) < 9
+
+
+def test_the_vocabulary_is_passed_over_eleven_times(monkeypatch: pytest.MonkeyPatch):
+    """Counted for a minibatch of Qwen2.5-0.5B with the exact KL, in passes over its logits."""
+    num, hidden, vocab = 8_192, 896, 151_936
+    traffic = Traffic()
+
+    def product(states: Tensor, weight: Tensor) -> Tensor:  # as a GPU does it: in one operation
+        scores = torch.empty(len(states), len(weight))
+        traffic.bytes["product"] += sum(x.nbytes for x in (states, weight, scores))
+        return scores
+
+    monkeypatch.setattr(vocabulary, "product", product)
+    with FakeTensorMode(), traffic:
+        states, ref_states = torch.empty(2, num, hidden, dtype=torch.bfloat16).unbind()
+        weight, ref_weight = torch.empty(2, vocab, hidden, dtype=torch.bfloat16).unbind()
+        figures = Figures(
+            tokens=torch.zeros(num, dtype=torch.int64),
+            temperature=1.0,
+            num_actions=vocab,
+            size=0,
+            forbid_=lambda logits, part: logits,
+            reference=(ref_states, ref_weight),
+        )
+        leaves = states.requires_grad_(), weight.requires_grad_()
+        kl, log_probs = vocabulary.token_figures(*leaves, figures)
+        (kl + log_probs).sum().backward()
+    del traffic.bytes["empty"], traffic.bytes["empty_like"]  # which write nothing
+    assert traffic.total < 11 * 4 * num * vocab  # the plain form: 35
+
+
+def test_a_minibatch_by_kernels_has_the_figures_of_the_plain_form(make_ppo: Callable[..., PPO]):
+    sequences, masks = Sequences.from_ids(*TEXTS), masks_of("several")
+    results = []
+    for kernels in ("plain", "triton"):
+        agent = make_ppo(temperature=0.7, lora=lora_config(), device=DEVICE)
+        shake(agent)
+        policy = agent.policy
+        policy.settings = dataclasses.replace(policy.settings, kernels=kernels)
+        assert policy.kernels is (kernels == "triton")
+        found: Any = policy.evaluate(sequences, masks, with_entropy=True, with_kl=True)
+        parameters = [p for p in policy.language_model.parameters() if p.requires_grad]
+        total = (found.log_probs + found.kl + 2 * found.entropy).sum()
+        results.append([*torch.autograd.grad(total, parameters)])
+        results[-1] += [found.log_probs, found.kl, found.entropy]
+        for reference in (False, True):
+            results[-1] += [policy.response_log_probs(sequences, masks, reference=reference)]
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "masks", "settings"),
+    [("llama", "none", {}), ("gpt2", "rows", {"top_k": 4, "temperature": 0.7})],
+)
+def test_a_captured_player_draws_by_the_kernel(
+    shape: str, masks: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    if DEVICE == "cpu":
+        record_tapes(monkeypatch)
+    how: Any = {"masks": masks, "deterministic": False, "seed": 0}
+    rounds = []
+    for kernels in ("plain", "triton"):
+        model: Any = make_model(shape, scale=2.0)
+        model.to(DEVICE)
+        policy = policy_of(model, decoding="static", kernels=kernels, **settings)
+        rounds.append(list(played(policy.player(torch.Generator().manual_seed(0)), **how)))
+    for plain, fused in zip(*rounds, strict=True):
+        torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)

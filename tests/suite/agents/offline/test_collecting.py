@@ -1,0 +1,217 @@
+"""Responses are drawn, scored and paired; data sets survive the disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.suite.agents.conftest import PROMPTS, make_model, target_share
+from tokengym.agents import RandomAgent
+from tokengym.agents.offline.collecting import (
+    ResponseCollector,
+    Sampling,
+    at_temperature,
+    best_rows,
+    pair_rows,
+    prompt_order,
+    response_rows,
+)
+from tokengym.agents.offline.policies import make_policy
+from tokengym.base.errors import DatasetError
+from tokengym.envs import Episode
+from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
+from tokengym.rewards.pairs.store import (
+    PAIR_COLUMNS,
+    as_texts,
+    load_pairs,
+    load_responses,
+    pairs_dataset,
+    responses_dataset,
+    save_dataset,
+)
+
+
+def episode(response, score, prompt="p"):
+    return Episode(
+        prompt=prompt,
+        response=response,
+        prompt_ids=[1, 2],
+        response_ids=[3, len(response)],
+        score=score,
+        finish_reason="eos",
+    )
+
+
+def test_groups_belong_to_their_prompts(make_envs):
+    envs = make_envs()
+    collector = ResponseCollector(envs, sampling=Sampling(n=3), max_rows=5)
+    groups = collector.collect(RandomAgent(envs, seed=0), [3, 0, 3])
+    assert [[e.prompt for e in group] for group in groups] == [[PROMPTS[i]] * 3 for i in (3, 0, 3)]
+    flat = [e for group in groups for e in group]
+    assert [e.score for e in flat] == pytest.approx([target_share("", e.response) for e in flat])
+    assert collector.num_tokens == sum(len(e.response_ids) for e in flat)
+
+
+def test_same_seed_same_responses(make_envs):
+    envs = make_envs()
+    policy = make_policy(envs, make_model())
+    collector = ResponseCollector(envs, sampling=Sampling(n=4))
+    one, two, other = (collector.collect(policy, [0, 1], seed=s) for s in (5, 5, 6))
+    assert one == two
+    assert one != other
+
+
+def test_temperatures_share_the_responses_and_are_put_back(make_envs):
+    envs = make_envs()
+    policy = make_policy(envs, make_model(), temperature=2.0)
+    cold = ResponseCollector(envs, sampling=Sampling(n=8, temperatures=(1.0, 1e-6)))
+    (group,) = cold.collect(policy, [2], seed=0)
+    assert len({e.response_ids for e in group[4:]}) == 1  # at 1e-6 only the likeliest is left
+    assert len({e.response_ids for e in group[:4]}) > 1
+    assert policy.temperature == 2.0
+
+
+def test_agent_without_temperature_is_refused(make_envs):
+    agent = RandomAgent(make_envs())
+    with (
+        pytest.raises(TypeError, match=r"RandomAgent has no temperature to set to 0\.7"),
+        at_temperature(agent, 0.7),
+    ):
+        pass
+
+
+def test_scorer_is_the_environments_without_normalisation(make_envs):
+    scorer = FunctionScorer(target_share)
+    envs = make_envs(reward=Reward(Normalize(scorer), Sparse()))
+    assert ResponseCollector(envs).scorer is scorer
+    with pytest.raises(ValueError, match="nothing to score responses with"):
+        ResponseCollector(envs.unwrapped)
+
+
+def test_pairs_and_best_responses():
+    groups = [
+        (episode("low", 0.0), episode("high", 2.0), episode("mid", 1.0)),
+        (episode("tie", 1.0), episode("too", 1.0)),
+    ]
+    (row,) = pair_rows(groups, Sampling(n=3), [7, 8])
+    assert list(row) == list(PAIR_COLUMNS)
+    assert (row["chosen"], row["rejected"]) == ("high", "low")
+    assert (row["chosen_ids"], row["rejected_ids"]) == ([3, 4], [3, 3])
+    assert (row["chosen_score"], row["rejected_score"], row["prompt_id"]) == (2.0, 0.0, 7)
+    best = best_rows(groups, Sampling(n=3), [7, 8])
+    assert [(r["response"], r["prompt_id"]) for r in best] == [("high", 7), ("tie", 8)]
+    assert len(response_rows(groups, [7, 8])) == 5
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "deep/pairs.parquet"])
+def test_pairs_survive_the_disk(tmp_path, name):
+    groups = [(episode("caf\u00e9\nline", 0.1), episode("", 0.3))]
+    dataset = pairs_dataset(pair_rows(groups, Sampling(n=2), [-1]))
+    path = save_dataset(dataset, tmp_path / name)
+    loaded = load_pairs(path)
+    assert loaded.to_list() == dataset.to_list()
+    assert loaded.features == dataset.features
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_no_rows_survive_too(tmp_path, suffix):
+    path = save_dataset(pairs_dataset([]), tmp_path / f"none{suffix}")
+    assert len(load_pairs(path)) == 0
+
+
+def test_responses_survive_the_disk(tmp_path):
+    dataset = responses_dataset(response_rows([(episode("a", 1.0),)], [0]))
+    path = save_dataset(dataset, tmp_path / "responses.jsonl")
+    assert load_responses(path).to_list() == dataset.to_list()
+
+
+def test_other_files_are_named(tmp_path):
+    with pytest.raises(DatasetError, match="is not there"):
+        load_pairs(tmp_path / "none.jsonl")
+    (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b"}) + "\n")
+    with pytest.raises(DatasetError, match=r"no column 'rejected'.*read_pairs"):
+        load_pairs(tmp_path / "x.jsonl")
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load_pairs(tmp_path / "bad.jsonl")
+    with pytest.raises(DatasetError, match=r"\.jsonl or \.parquet, got 'x.csv'"):
+        save_dataset(pairs_dataset([]), tmp_path / "x.csv")
+    with pytest.raises(DatasetError, match="row 0 has no 'chosen'"):
+        pairs_dataset([{"prompt": "a"}])
+
+
+def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = save_dataset(pairs_dataset([]), tmp_path / "pairs.jsonl")
+    dataset = pairs_dataset([])
+
+    def full(*arguments, **settings):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        save_dataset(dataset, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_prompt_order_goes_through_all_before_any_comes_again():
+    order = prompt_order(4, 10, seed=3)
+    assert sorted(order[:4]) == sorted(order[4:8]) == [0, 1, 2, 3]
+    assert prompt_order(4, 3, seed=3, skip=7) == order[7:10]
+    with pytest.raises(ValueError, match="num_prompts must be >= 1"):
+        prompt_order(0, 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"n": 0}, "n must be a positive multiple"),
+        ({"n": 5, "temperatures": (1.0, 0.7)}, r"n=5 and temperatures=\(1.0, 0.7\)"),
+        ({"temperatures": (0.0,)}, "temperatures must be > 0, got 0.0"),
+        ({"length_penalty": -0.1}, "length_penalty must be >= 0, got -0.1"),
+    ],
+)
+def test_bad_sampling_is_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        Sampling(**settings)
+
+
+def test_texts_read_as_the_ids_do(tokenizer):
+    rows = pair_rows([(episode("b c", 1.0, "d e"), episode("a", 0.0, "d e"))], Sampling(n=2), [0])
+    ids = {name: tokenizer(text).input_ids for name, text in (("x", "d e"), ("y", "b c"))}
+    rows[0] |= {"prompt_ids": ids["x"], "chosen_ids": [*ids["y"], tokenizer.eos_token_id]}
+    (text,) = as_texts(pairs_dataset(rows), tokenizer)
+    assert tokenizer(text["prompt"] + text["chosen"]).input_ids == ids["x"] + ids["y"]
+    assert text["rejected"] == " a"
+    rows[0] |= {"prompt": "d e ", "prompt_ids": ids["x"]}  # the space is the prompt's own
+    (text,) = as_texts(pairs_dataset(rows), tokenizer)
+    assert (text["prompt"], text["chosen"]) == ("d e ", "b c")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (None, "row 1 must be an object, got None"),
+        ([1], r"row 1 must be an object, got \[1\]"),
+        ({"chosen_ids": None}, "row 1: 'chosen_ids' must be a list of int, got None"),
+        ({"chosen_ids": [1, None]}, r"row 1: 'chosen_ids' must be a list of int, got \[1, None\]"),
+        ({"chosen_ids": [[1]]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen_ids": [10**30]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen_ids": [True]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen": None}, "row 1: 'chosen' must be a string, got None"),
+        ({"chosen": "\ud800"}, "row 1: 'chosen' must be a string"),
+        ({"chosen_score": "x"}, "row 1: 'chosen_score' must be a float64, got 'x'"),
+        ({"prompt_id": "q"}, "row 1: 'prompt_id' must be a int64, got 'q'"),
+    ],
+)
+def test_damaged_rows_of_valid_json_are_named(tmp_path, change, match):
+    good = {
+        **{"prompt": "b", "chosen": "a", "rejected": "c"},
+        **{"prompt_ids": [4], "chosen_ids": [3], "rejected_ids": [5]},
+        **{"chosen_score": 1.0, "rejected_score": 0.0, "prompt_id": -1},
+    }
+    bad = good | change if isinstance(change, dict) else change
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    with pytest.raises(DatasetError, match=match):
+        load_pairs(file)

@@ -1,0 +1,564 @@
+"""DPO: what a step computes, that it does not depend on how it is batched, and that it plays."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainingArguments
+
+import tokengym  # noqa: F401  (registers the environments)
+from tests.suite.agents.conftest import EOS, lora_config, make_model, make_tokenizer
+from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
+from tokengym.agents.losses import PREFERENCE_LOSSES
+from tokengym.agents.offline.dpo import pair_losses
+from tokengym.agents.offline.settings import PreferenceLoss
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.base.errors import DatasetError, TokenizerError
+from tokengym.rewards.pairs.encode import TextEncoding
+
+# Of different lengths, so that padding and buckets matter: responses of 1 to 12 tokens.
+PAIRS = [
+    {"prompt_ids": [4, 5], "chosen_ids": [3, 3, EOS], "rejected_ids": [6]},
+    {"prompt_ids": [7], "chosen_ids": [3], "rejected_ids": [5, 6, 7, 5, 6, 7, 5, 6, 7, 5, 6, EOS]},
+    {"prompt_ids": [4, 4, 4, 6, 7], "chosen_ids": [3, 5, 3], "rejected_ids": [6, 6, 6]},
+    {"prompt_ids": [5, 7, 6], "chosen_ids": [3, 4, 3, 4, EOS], "rejected_ids": [7, EOS]},
+    {"prompt_ids": [6], "chosen_ids": [3, 3, 3, 3, 3, 3], "rejected_ids": [4, 7]},
+    {"prompt_ids": [5], "chosen_ids": [3, 6], "rejected_ids": [5, 6]},
+    {"prompt_ids": [4, 7], "chosen_ids": [6, 3, EOS], "rejected_ids": [6, 5, EOS]},
+    {"prompt_ids": [3], "chosen_ids": [3, EOS], "rejected_ids": [EOS]},
+]
+
+
+def make_dpo(pairs: Any = PAIRS, model: Any = None, **settings: Any) -> DPO:
+    defaults: Any = {"tokenizer": make_tokenizer(), "seed": 0, "device": "cpu"}
+    if "args" in settings:
+        defaults = {"tokenizer": make_tokenizer()}
+    return DPO(make_model() if model is None else model, pairs, **defaults | settings)
+
+
+def make_args(folder: Path, **settings: Any) -> TrainingArguments:
+    defaults: Any = {
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "per_device_train_batch_size": 2,
+        "num_train_epochs": 2,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    return TrainingArguments(output_dir=str(folder), **defaults | settings)
+
+
+def batch_of(dpo: DPO, rows: Any = None) -> dict[str, Any]:
+    dataset: Any = dpo.train_dataset
+    return dpo.collate([dataset[i] for i in (range(len(dataset)) if rows is None else rows)])
+
+
+def logged(dpo: DPO, name: str = "loss") -> list[float]:
+    return [row[name] for row in dpo.state.log_history if name in row]
+
+
+def weights(dpo: DPO) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in dpo.policy.language_model.state_dict().items()}
+
+
+def plain_log_prob(model: Any, prompt: list[int], response: list[int]) -> float:
+    """Return a response's log-probability by the model's own forward, token by token."""
+    with torch.no_grad():
+        logits = model.eval()(torch.tensor([[*prompt, *response]])).logits[0].log_softmax(-1)
+    at = range(len(prompt) - 1, len(prompt) + len(response) - 1)
+    return float(sum(logits[i, token] for i, token in zip(at, response, strict=True)))
+
+
+# --- one step -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_log_probs_are_those_of_the_model_itself(shape: str):
+    dpo = make_dpo(model=make_model(shape))
+    found = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
+    plain = make_model(shape)
+    for name, values in (("chosen", found.policy_chosen), ("rejected", found.policy_rejected)):
+        expected = [plain_log_prob(plain, p["prompt_ids"], p[f"{name}_ids"]) for p in PAIRS]
+        np.testing.assert_allclose(values.detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_loss_is_log_two_and_implicit_rewards_are_zero(tmp_path: Path):
+    dpo = make_dpo(args=make_args(tmp_path, max_steps=1))
+    dpo.train()
+    assert logged(dpo)[0] == pytest.approx(math.log(2), abs=1e-6)
+    for name in ("chosen", "rejected", "margins"):
+        assert logged(dpo, f"rewards/{name}")[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_training_prefers_the_chosen_and_logs_it(tmp_path: Path):
+    dpo = make_dpo(args=make_args(tmp_path, num_train_epochs=8), beta=0.5)
+    before = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
+    dpo.train()
+    after = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
+    margins = [pairs.policy_chosen - pairs.policy_rejected for pairs in (before, after)]
+    assert (margins[1] > margins[0]).float().mean() >= 0.75
+    for known in (before, after):  # the reference has not moved
+        torch.testing.assert_close(known.ref_chosen, before.policy_chosen.detach())
+    assert logged(dpo)[-1] < 0.5 * logged(dpo)[0]
+    last = dpo.state.log_history[-2]
+    assert last["rewards/margins"] == pytest.approx(
+        last["rewards/chosen"] - last["rewards/rejected"], abs=1e-5
+    )
+    assert 0.0 <= last["rewards/accuracies"] <= 1.0
+    assert last["logps/chosen"] < 0.0
+    # Every epoch reads every pair once: tokens of both texts, and of the responses alone.
+    responses = sum(len(p["chosen_ids"]) + len(p["rejected_ids"]) for p in PAIRS)
+    prompts = 2 * sum(len(p["prompt_ids"]) for p in PAIRS)
+    assert dpo.num_response_tokens == 8 * responses
+    assert dpo.num_tokens == last["num_tokens"] == 8 * (responses + prompts)
+
+
+def test_logged_figures_are_means_over_the_pairs_of_all_steps_since_the_last_log(tmp_path: Path):
+    by_step = make_dpo(args=make_args(tmp_path, num_train_epochs=1))
+    by_four = make_dpo(args=make_args(tmp_path, num_train_epochs=1, logging_steps=4))
+    for dpo in (by_step, by_four):
+        dpo.train()
+    for name in (*DPO.metric_names, "loss"):
+        steps = logged(by_step, name)[:4]
+        assert logged(by_four, name)[0] == pytest.approx(np.mean(steps), rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("loss_type", PREFERENCE_LOSSES)
+def test_every_loss_trains(loss_type: str, tmp_path: Path):
+    loss = PreferenceLoss(loss_type=loss_type, beta=0.5)
+    dpo = make_dpo(args=make_args(tmp_path, num_train_epochs=3), loss=loss)
+    dpo.train()
+    losses = logged(dpo)
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    has_reference = dpo.model.reference is not None  # type: ignore[union-attr]
+    assert has_reference == loss.formula.has_reference
+
+
+def test_per_token_losses_get_the_lengths():
+    found = {}
+    for loss_type in ("ipo", "sigmoid_norm", "simpo"):
+        dpo = make_dpo(loss_type=loss_type, beta=0.5, ref_model=make_model(seed=1))
+        pairs = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
+        found[loss_type] = pair_losses(dpo.loss, pairs).detach().numpy()
+    lengths = np.array([[len(p["chosen_ids"]), len(p["rejected_ids"])] for p in PAIRS])
+    policy, reference = make_model(), make_model(seed=1)
+    sums = np.array(
+        [
+            [
+                [plain_log_prob(m, p["prompt_ids"], p[f"{n}_ids"]) for n in ("chosen", "rejected")]
+                for p in PAIRS
+            ]
+            for m in (policy, reference)
+        ]
+    )
+    ratio = (sums[0] - sums[1]) / lengths
+    delta = ratio[:, 0] - ratio[:, 1]
+    np.testing.assert_allclose(found["ipo"], (delta - 1.0) ** 2, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found["sigmoid_norm"], np.log1p(np.exp(-0.5 * delta)), rtol=1e-4)
+    mean = sums[0] / lengths
+    margin = 0.5 * (mean[:, 0] - mean[:, 1]) - 1.0
+    np.testing.assert_allclose(found["simpo"], np.log1p(np.exp(-margin)), rtol=1e-4)
+
+
+# --- batching changes nothing ---------------------------------------------------------------------
+
+
+def test_a_pair_has_one_loss_whatever_its_company():
+    dpo = make_dpo(ref_model=make_model(seed=1))
+    together = pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo), dpo.model))  # type: ignore[arg-type]
+    for row in range(len(PAIRS)):
+        alone = pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo, [row]), dpo.model))  # type: ignore[arg-type]
+        torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+def test_logits_in_parts_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch):
+    found = []
+    for most in (2**27, 40):  # the second makes parts of 5 tokens
+        monkeypatch.setattr("tokengym.agents.policy.sampling.MAX_LOGITS", most)
+        dpo = make_dpo(ref_model=make_model(seed=1))
+        pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo), dpo.model)).mean().backward()  # type: ignore[arg-type]
+        found.append([p.grad for p in dpo.policy.trained_parameters() if p.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulating_eight_batches_of_one_is_one_batch_of_eight(tmp_path: Path):
+    found = []
+    for size, steps in ((8, 1), (1, 8)):
+        args = make_args(
+            tmp_path,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=steps,
+            num_train_epochs=3,
+            optim="sgd",  # Adam would blow up the rounding of gradients that are 0 (keys' biases)
+            learning_rate=1e-2,
+        )
+        dpo = make_dpo(args=args)
+        dpo.train()
+        found.append((logged(dpo), weights(dpo)))
+    assert found[0][0][-1] < found[0][0][0]
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(value, found[1][1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_uneven_last_batch_weighs_every_pair_alike(tmp_path: Path):
+    """5 pairs as 2 + 2 + 1: their mean, not the mean of the batches' means."""
+    found = []
+    for size, steps in ((5, 1), (2, 3)):
+        args = make_args(
+            tmp_path,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=steps,
+            train_sampling_strategy="sequential",
+        )
+        dpo = make_dpo(PAIRS[:5], args=args, ref_model=make_model(seed=1))
+        dpo.train()
+        found.append(logged(dpo))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+def test_grouping_by_length_and_dropout_are_the_callers_choice(tmp_path: Path):
+    args = make_args(tmp_path, train_sampling_strategy="group_by_length", max_steps=2)
+    dpo = make_dpo(args=args, disable_dropout=False)
+    dpo.train()
+    assert abs(logged(dpo)[0] - math.log(2)) > 1e-4  # GPT-2's dropout of .1 is on
+    assert not dpo.policy.reference.model.training  # type: ignore[union-attr]
+
+
+# --- the reference --------------------------------------------------------------------------------
+
+
+def test_adapters_off_are_a_frozen_copy(tmp_path: Path):
+    found = []
+    for reference in (None, make_model()):
+        dpo = make_dpo(args=make_args(tmp_path), lora=lora_config(), ref_model=reference)
+        assert (dpo.policy.reference is None) == (reference is None)
+        dpo.train()
+        found.append((logged(dpo), logged(dpo, "rewards/margins")))
+    assert found[0][0][-1] != found[0][0][0]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("lora", [None, lora_config()])
+def test_precomputed_is_on_the_fly(lora: Any, tmp_path: Path):
+    found = []
+    for precompute in (False, True):
+        dpo = make_dpo(args=make_args(tmp_path), precompute_ref_log_probs=precompute, lora=lora)
+        assert ("ref_log_probs" in batch_of(dpo)) == precompute
+        dpo.train()
+        found.append((logged(dpo), logged(dpo, "rewards/margins")))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_precomputed_log_probs_are_kept_and_held_to_pairs_and_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "kept" / "reference.safetensors"
+    settings: Any = {"precompute_ref_log_probs": True, "ref_log_probs_path": path}
+    first = make_dpo(**settings)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("scored again")
+
+    scorer = "tokengym.agents.offline.scoring.ResponseScorer.reference_log_probs"
+    with monkeypatch.context() as patched:
+        patched.setattr(scorer, never)
+        again = make_dpo(**settings)
+    torch.testing.assert_close(batch_of(first)["ref_log_probs"], batch_of(again)["ref_log_probs"])
+    for other in ({"pairs": PAIRS[:4]}, {"model": make_model(seed=1)}):
+        with pytest.raises(CheckpointError, match="of other pairs or another reference"):
+            make_dpo(**{**settings, **other})
+    path.write_bytes(b"half")
+    with pytest.raises(CheckpointError, match=r"reference.safetensors is damaged"):
+        make_dpo(**settings)
+
+
+def test_a_reference_that_is_given_is_the_reference():
+    dpo = make_dpo(ref_model=make_model(seed=1))
+    pairs = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
+    expected = plain_log_prob(make_model(seed=1), PAIRS[0]["prompt_ids"], PAIRS[0]["chosen_ids"])
+    assert pairs.ref_chosen is not None
+    assert float(pairs.ref_chosen[0]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_policy_cannot_be_its_own_reference():
+    model = make_model()
+    with pytest.raises(ValueError, match="ref_model is the model that learns"):
+        make_dpo(model=model, ref_model=model)
+
+
+# --- as a Trainer ---------------------------------------------------------------------------------
+
+
+def test_evaluate_measures_held_out_pairs(tmp_path: Path):
+    dpo = make_dpo(PAIRS[:6], eval_pairs=PAIRS[6:], args=make_args(tmp_path))
+    metrics = dpo.evaluate()
+    assert metrics["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert set(metrics) >= {f"eval_{name}" for name in DPO.metric_names}
+    dpo.train()
+    assert dpo.evaluate()["eval_loss"] != pytest.approx(math.log(2), abs=1e-4)
+    assert dpo.num_tokens == logged(dpo, "num_tokens")[-1]  # evaluation learns from nothing
+
+
+@pytest.mark.parametrize("lora", [None, lora_config()])
+def test_a_resumed_run_is_an_uninterrupted_one(lora: Any, tmp_path: Path):
+    def run(folder: str) -> DPO:
+        settings: Any = {"save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "cosine"}
+        return make_dpo(args=make_args(tmp_path / folder, **settings), lora=lora)
+
+    whole = run("whole")
+    whole.train()
+    resumed = run("resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    assert logged(resumed)[3:] == logged(whole)[3:]
+    assert resumed.num_tokens == whole.num_tokens
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+    files = {file.name for file in (tmp_path / "whole" / "checkpoint-3").iterdir()}
+    assert "training_args.bin" not in files  # it would be a pickle
+    assert {"training_args.json", "counters.json"} <= files
+
+
+def test_the_best_weights_come_back_at_the_end(tmp_path: Path):
+    """On pairs that say the opposite, the first checkpoint is the best."""
+    opposite = [
+        {**p, "chosen_ids": p["rejected_ids"], "rejected_ids": p["chosen_ids"]} for p in PAIRS
+    ]
+    args = make_args(
+        tmp_path,
+        save_strategy="steps",
+        save_steps=2,
+        eval_strategy="steps",
+        eval_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+    )
+    dpo = make_dpo(eval_pairs=opposite, args=args, beta=1.0)
+    dpo.train()
+    assert dpo.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    best = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    found = dpo.policy.language_model.model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in best.items())
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
+    args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2)
+    make_dpo(args=args).train()
+    other = make_dpo(model=make_model("llama"), args=make_args(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match=r"model.safetensors is of another model"):
+        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+
+
+def test_global_random_state_is_left_alone(tmp_path: Path):
+    torch.manual_seed(3)
+    np.random.seed(3)
+    expected = torch.rand(1).item(), np.random.rand()
+    torch.manual_seed(3)
+    np.random.seed(3)
+    dpo = make_dpo(args=make_args(tmp_path, max_steps=1), lora=lora_config())
+    dpo.train()
+    dpo.predict(observation())
+    assert (torch.rand(1).item(), np.random.rand()) == expected
+
+
+def test_the_seed_is_the_order_of_the_pairs(tmp_path: Path):
+    runs = []
+    for seed in (0, 0, 1):
+        dpo = make_dpo(args=make_args(tmp_path, seed=seed))
+        dpo.train()
+        runs.append(logged(dpo))
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_recomputed_blocks_give_the_same_run(tmp_path: Path):
+    runs = []
+    for recompute in (False, True):
+        args = make_args(tmp_path, gradient_checkpointing=recompute)
+        dpo = make_dpo(args=args)
+        dpo.train()
+        runs.append(logged(dpo))
+    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path: Path):
+    dpo = make_dpo(args=make_args(tmp_path))
+    with torch.no_grad():
+        dpo.policy.trained_parameters()[0].fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="loss at step 0 is nan; lower learning_rate"):
+        dpo.train()
+
+
+def test_without_a_folder_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.chdir(tmp_path)
+    dpo = make_dpo(num_train_epochs=1, learning_rate=1e-3)
+    dpo.train()
+    scratch = Path(str(dpo.args.output_dir))
+    del dpo
+    assert not list(tmp_path.iterdir())
+    assert not scratch.exists() or not list(scratch.iterdir())
+
+
+# --- as an agent ----------------------------------------------------------------------------------
+
+
+def observation() -> dict[str, Any]:
+    return {"input_ids": np.array([[0, 4, 5, 0]]), "attention_mask": np.array([[0, 1, 1, 0]])}
+
+
+def test_it_plays_what_it_learned(make_envs: Callable[..., Any]):
+    envs = make_envs()
+    pairs = [
+        {"prompt": prompt, "chosen": "a a a a a a", "rejected": f"{word} {word} c"}
+        for prompt in ("b c", "d", "e d c b", "c c c")
+        for word in "bcde"
+    ]
+    dpo = make_dpo(
+        pairs, model=make_model(scale=1.0), learning_rate=1e-2, num_train_epochs=10, beta=0.1,
+        lr_scheduler_type="constant",
+    )  # fmt: skip
+    scores = []
+    for _ in range(2):
+        episodes = collect(dpo, envs, 64, seed=0)
+        assert all(episode.log_probs is not None for episode in episodes)
+        scores.append(sum(episode.score or 0.0 for episode in episodes) / len(episodes))
+        if len(scores) == 1:
+            dpo.train()
+    assert scores[1] > scores[0] + 0.3
+
+
+def test_predict_agrees_with_the_player_and_takes_masks():
+    dpo = make_dpo(None)
+    tokens, _ = dpo.predict(observation(), deterministic=True)
+    mask = np.ones((1, 8), dtype=np.int8)
+    mask[0, tokens[0]] = 0
+    other, _ = dpo.predict(observation(), deterministic=True, action_masks=mask)
+    assert tokens.shape == other.shape == (1,)
+    assert tokens[0] != other[0]
+
+
+@pytest.mark.parametrize("lora", [None, lora_config()])
+def test_saved_and_loaded_it_plays_and_measures_alike(
+    lora: Any, tmp_path: Path, make_envs: Callable[..., Any]
+):
+    dpo = make_dpo(args=make_args(tmp_path), lora=lora, loss_type="ipo", beta=0.3)
+    dpo.train()
+    dpo.save(tmp_path / "agent")
+    loaded = DPO.load(tmp_path / "agent", env=make_envs(), pairs=PAIRS, device="cpu")
+    assert loaded.loss == dpo.loss
+    assert loaded.num_tokens == dpo.num_tokens > 0
+    responses = [
+        [episode.response_ids for episode in collect(agent, make_envs(), 8, seed=1)]
+        for agent in (dpo, loaded)
+    ]
+    assert responses[0] == responses[1]
+    found = [agent.log_probs(batch_of(agent), agent.model) for agent in (dpo, loaded)]  # type: ignore[arg-type]
+    torch.testing.assert_close(found[0].policy_chosen, found[1].policy_chosen)
+    torch.testing.assert_close(found[0].ref_chosen, found[1].ref_chosen)
+    suffixes = {file.suffix for file in (tmp_path / "agent").rglob("*") if file.is_file()}
+    assert suffixes <= {".json", ".safetensors", ".md"}
+
+
+def test_a_damaged_save_falls_back_to_the_one_before(tmp_path: Path):
+    dpo = make_dpo(None)
+    dpo.save(tmp_path / "agent")
+    first = weights(dpo)
+    with torch.no_grad():
+        dpo.policy.trained_parameters()[0].add_(1.0)
+    dpo.save(tmp_path / "agent")
+    (tmp_path / "agent" / "model" / "model.safetensors").write_bytes(b"half")
+    for name, value in weights(DPO.load(tmp_path / "agent")).items():
+        assert torch.equal(value, first[name])
+
+
+def test_load_names_what_does_not_fit(tmp_path: Path):
+    from tokengym.agents import SFT
+
+    make_dpo(None).save(tmp_path / "agent")
+    with pytest.raises(CheckpointError, match="was saved by DPO, not SFT"):
+        SFT.load(tmp_path / "agent")
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=1)
+    with pytest.raises(CheckpointError, match="another vocabulary than the environment"):
+        DPO.load(tmp_path / "agent", env=envs)
+
+
+def test_every_kind_of_environment_brings_its_model():
+    single = gym.make("tokengym/MovieReview-v0", max_new_tokens=4)
+    batch = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, max_new_tokens=4)
+    found = [
+        collect(DPO(envs, device="cpu"), envs, 2, seed=0)
+        for envs in (single, batch, as_vec_env(batch))
+    ]
+    assert all(len(episodes) == 2 for episodes in found)
+    assert found[1] == found[2]
+
+
+def test_an_environment_brings_its_model_and_a_policy_is_trained_in_place():
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, max_new_tokens=8)
+    pairs = [{"prompt": "the film was", "chosen": "good .", "rejected": "bad ."}]
+    dpo = DPO(envs, pairs, learning_rate=1e-3, num_train_epochs=2, device="cpu")
+    policy = dpo.policy
+    reference = policy.reference
+    assert reference is not None
+    before = [p.clone() for p in reference.parameters()]
+    dpo.train()
+    again = DPO(policy, pairs, tokenizer=dpo.tokenizer, learning_rate=1e-3, device="cpu")
+    assert again.policy is policy
+    assert again.policy.reference is reference
+    start = [p.clone() for p in policy.trained_parameters()]
+    again.train()
+    assert any(not torch.equal(a, b) for a, b in zip(start, policy.trained_parameters()))  # noqa: B905
+    for one, other in zip(before, reference.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert isinstance(policy, CausalLMPolicy)
+    assert len(collect(again, envs, 2, seed=0)) == 2
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_bad_constructions_are_named(tmp_path: Path, make_envs: Callable[..., Any]):
+    with pytest.raises(TokenizerError, match="no tokenizer comes with a GPT2LMHeadModel"):
+        DPO(make_model(), PAIRS)
+    with pytest.raises(ValueError, match="brings no model; pass a path"):
+        DPO(make_envs(), PAIRS)
+    with pytest.raises(ValueError, match=r"loss_type must be one of sigmoid.*got 'ppo'"):
+        make_dpo(loss_type="ppo")
+    with pytest.raises(ValueError, match="means nothing to loss_type='simpo'"):
+        make_dpo(loss_type="simpo", label_smoothing=0.1)
+    with pytest.raises(ValueError, match="dpop_coef must be >= 0, got -1"):
+        PreferenceLoss(dpop_coef=-1)
+    idle = r"gamma=0\.5 means nothing to loss_type='sigmoid'; it goes with simpo"
+    with pytest.raises(ValueError, match=idle):
+        make_dpo(gamma=0.5)
+    with pytest.raises(ValueError, match="learning_rate and args= were both given; set it in args"):
+        make_dpo(args=make_args(tmp_path), learning_rate=1e-3)
+    with pytest.raises(
+        ValueError, match=r"device 'cuda:99' is not available: .* pass 'auto' or 'cpu'"
+    ):
+        make_dpo(device="cuda:99")
+    with pytest.raises(ValueError, match=r"device must be 'auto', 'cpu', .* got 'gpu'"):
+        make_dpo(device="gpu")
+    with pytest.raises(TypeError, match=r"no argument 'learning_rat'; did you mean learning_rate"):
+        make_dpo(learning_rat=1e-3)
+    with pytest.raises(DatasetError, match="DPO has nothing to learn from; pass it data"):
+        make_dpo(None).train()
+    with pytest.raises(DatasetError, match=r"row 0 .*take 5 tokens \(2 of prompt\), more than 4"):
+        make_dpo(encoding=TextEncoding(max_length=4))
+    policy = copy.deepcopy(make_dpo(None).policy)
+    with pytest.raises(ValueError, match="a policy brings its own adapters"):
+        make_dpo(model=policy, lora=lora_config())

@@ -1,0 +1,162 @@
+"""Figures of response tokens are the same whatever the chunks that they are computed in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.suite.agents.conftest import VOCABULARY, lora_config, make_model
+from tests.suite.agents.policy.test_policy import shake
+from tokengym.agents import PPO, losses
+from tokengym.agents.policy import head, sampling
+from tokengym.agents.policy.sampling import packed
+from tokengym.agents.policy.sequences import ActionMasks, Sequences, few_forbidden
+
+TEXTS = [[3, 4], [5], [6, 7, 3]], [[5, 6, 7, 3], [4, 1], [3, 3, 4, 5, 6]]
+
+
+def masks_of(kind: str) -> ActionMasks | None:
+    """No mask, one for all, or one of several per token."""
+    lengths = [len(response) for response in TEXTS[1]]
+    table = torch.ones(1 if kind == "one" else 2, VOCABULARY, dtype=torch.bool)
+    table[0, 0] = table[-1, 2] = False
+    index = torch.arange(3 * max(lengths)).view(3, -1) % len(table)
+    if kind == "packed":  # a mask for each token, as top-k leaves them
+        table, index = table.repeat(20, 1), torch.arange(index.numel()).view(index.shape)
+        return ActionMasks(table=packed(table), index=index, vocab_size=VOCABULARY)
+    return None if kind == "none" else ActionMasks(table=table, index=index)
+
+
+def plain(agent: PPO, sequences: Sequences, masks: ActionMasks | None) -> dict[str, Tensor]:
+    """Log-probs, entropy and KL by the formulas on the whole model's masked logits."""
+    rows, times, columns = sequences.response_positions()
+    inputs: Any = {"input_ids": sequences.input_ids}
+
+    def log_softmax(model: Any) -> Tensor:
+        logits = model(**inputs).logits[rows, columns - 1, :VOCABULARY] / 0.7
+        if masks is not None:
+            logits = logits.masked_fill(~masks.at(rows, times), -1e30)
+        return logits.log_softmax(-1)
+
+    policy = agent.policy
+    log_p = log_softmax(policy.language_model.model)
+    with torch.no_grad(), policy.weights(True) as reference:
+        log_q = log_softmax(reference.model)
+    p = log_p.exp()
+    tokens = sequences.input_ids[rows, columns]
+    return {
+        "log_probs": log_p[torch.arange(len(tokens)), tokens],
+        "entropy": -(p * log_p).sum(-1),
+        "kl": (p * (log_p - log_q)).sum(-1),
+    }
+
+
+@pytest.mark.parametrize("kind", ["none", "one", "several", "packed"])
+@pytest.mark.parametrize("shape", ["gpt2", "llama", "adapters", "padded"])
+def test_chunks_change_neither_figures_nor_gradients(
+    make_ppo: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch, shape: str, kind: str
+):
+    model = make_model("llama" if shape == "llama" else "gpt2")
+    if shape == "padded":
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model.resize_token_embeddings(64)
+    lora = lora_config() if shape == "adapters" else None
+    agent = make_ppo(model=model.double(), lora=lora, temperature=0.7)
+    agent.policy.language_model.double()
+    if agent.policy.reference is not None:
+        agent.policy.reference.double()
+    shake(agent)
+    parameters = [p for p in agent.policy.language_model.parameters() if p.requires_grad]
+    sequences, masks = Sequences.from_ids(*TEXTS), masks_of(kind)
+    rows, times, _ = sequences.response_positions()
+    weights = torch.randn(3, len(rows), generator=torch.Generator().manual_seed(0)).double()
+    expected = plain(agent, sequences, masks)
+    total = sum((w * expected[name]).sum() for w, name in zip(weights, expected, strict=True))
+    gradients = torch.autograd.grad(total, parameters)
+    chunks: list[int] = []
+    own = head.product
+
+    def product(states: Tensor, weight: Tensor, *library: Any) -> Tensor:
+        chunks.append(len(states))
+        return own(states, weight, *library)
+
+    monkeypatch.setattr(head, "product", product)
+    for tokens in (100, 4, 1):  # of a chunk; there are 11
+        monkeypatch.setattr(sampling, "MAX_LOGITS", tokens * VOCABULARY)
+        chunks.clear()
+        found = agent.policy.evaluate(sequences, masks, with_entropy=True, with_kl=True)
+        loss: Any = 0.0
+        for w, name in zip(weights, expected, strict=True):
+            figure = getattr(found, name)[rows, times]
+            torch.testing.assert_close(figure, expected[name], atol=1e-9, rtol=1e-9)
+            loss = loss + (w * figure).sum()
+        for gradient, value in zip(torch.autograd.grad(loss, parameters), gradients, strict=True):
+            torch.testing.assert_close(gradient, value, atol=1e-9, rtol=1e-6)
+        # Each chunk's logits twice, of both models; one that holds all is left to autograd.
+        assert sorted(chunks) == sorted(
+            [] if tokens == 100 else 4 * [min(tokens, 11 - i) for i in range(0, 11, tokens)]
+        )
+
+
+def test_stored_reference_logits_and_log_probs_without_gradient_in_chunks(
+    make_ppo: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
+):
+    agent = make_ppo()
+    shake(agent)
+    sequences, masks = Sequences.from_ids(*TEXTS), masks_of("several")
+    stored = agent.policy.reference_logits(sequences, masks)
+    states = agent.policy.reference_states(sequences, max_size=1)
+
+    def figures() -> list[Tensor]:
+        kl = agent.policy.response_kl(sequences, masks)
+        same = agent.policy.response_kl(sequences, masks, ref_logits=stored)
+        torch.testing.assert_close(same, kl, atol=1e-6, rtol=1e-5)
+        same = agent.policy.response_kl(sequences, masks, ref_states=states, max_size=1)
+        torch.testing.assert_close(same, kl, atol=1e-6, rtol=1e-5)
+        policy = agent.policy
+        own = [policy.response_log_probs(sequences, masks, reference=r) for r in (False, True)]
+        same = policy.response_log_probs(sequences, masks, reference=True, ref_states=states)
+        torch.testing.assert_close(same, own[1], atol=1e-6, rtol=1e-5)
+        return [kl, *own]
+
+    whole = figures()
+    heads: list[int] = []
+    agent.policy.language_model.model.get_output_embeddings().register_forward_hook(
+        lambda _module, _inputs, logits: heads.append(len(logits))
+    )
+    for name in ("MAX_LOGITS", "MAX_LOGITS_WITHOUT_GRADIENT"):
+        heads.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(sampling, name, 2 * VOCABULARY)
+            for found, expected in zip(figures(), whole, strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+        assert max(heads) == 2
+
+
+def test_forbidding_tokens_writes_in_place_and_leaves_their_gradients_zero():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 32, generator=generator)
+    one, each = torch.ones(1, 32).bool(), torch.rand(5, 32, generator=generator) < 0.5
+    one[0, 3] = each[:, 3] = False
+    rows, times = torch.arange(5), torch.zeros(5, dtype=torch.int64)
+    index = torch.stack([torch.arange(5)], dim=1)
+    for masks, allowed in (
+        (ActionMasks(table=one, index=0 * index, columns=few_forbidden(one)), one),
+        (ActionMasks(table=one, index=0 * index), one),
+        (ActionMasks(table=each, index=index), each),
+        (ActionMasks(table=packed(each), index=index, vocab_size=32), each),
+    ):
+        leaf = logits.clone().requires_grad_()
+        given = 1.0 * leaf
+        result = masks.forbid_(given, rows, times)
+        assert result.tolist() == logits.masked_fill(~allowed, -torch.inf).tolist()
+        assert result.data_ptr() == given.data_ptr()
+        losses.entropy(result).sum().backward()
+        assert leaf.grad is not None
+        assert not leaf.grad[~allowed.expand(5, -1)].any()
+        assert leaf.grad.isfinite().all()
+    assert few_forbidden(each) is None
+    assert few_forbidden(torch.zeros(1, 32).bool()) is None

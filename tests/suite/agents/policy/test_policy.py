@@ -1,0 +1,434 @@
+"""Sampling, learning and reference see one distribution, whatever the padding, mask or shape."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+
+from tests.suite.agents.conftest import (
+    EOS,
+    PAD,
+    TARGET,
+    VOCABULARY,
+    critic_of,
+    lora_config,
+    make_model,
+)
+from tokengym.agents import PPO, ModelError, collect
+from tokengym.agents.policy import policy as policy_module
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.rollouts.playing import as_player, play_round
+from tokengym.agents.rollouts.rounds import as_rounds
+from tokengym.envs import TokenizerError
+
+
+def shake(agent: PPO, amount: float = 0.05) -> None:
+    """Move the policy off its reference, value head included."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in agent.policy.trained_parameters():
+        parameter.data.add_(amount * torch.randn(parameter.shape, generator=generator))
+
+
+SETTINGS = pytest.mark.parametrize(
+    ("shape", "lora", "temperature", "masks"),
+    [
+        ("gpt2", False, 1.0, {}),
+        ("gpt2", False, 0.7, {"min_new_tokens": 3, "forbidden_token_ids": (0, 2)}),
+        ("gpt2", True, 1.3, {"min_new_tokens": 2}),
+        ("llama", False, 1.0, {"forbidden_token_ids": (0, 2)}),
+        ("llama", False, 1.3, {"min_new_tokens": 6}),
+        ("llama", True, 0.7, {}),
+    ],
+)
+
+
+@SETTINGS
+def test_the_first_ratio_is_one_and_values_agree(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    shape: str,
+    lora: bool,
+    temperature: float,
+    masks: dict[str, Any],
+):
+    # prompts of 1 to 4 tokens: left padding in the rollout, none in the update
+    agent = make_ppo(
+        envs=make_envs(num_envs=16, **masks),
+        model=make_model(shape),
+        lora=lora_config(shape) if lora else None,
+        temperature=temperature,
+    )
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    lengths = {len(episode.response_ids) for episode in played.episodes}
+    assert masks.get("min_new_tokens", 0) == 6 or len(lengths) > 1  # rows did leave the batch
+    experience: Any = agent.assign(played)
+    now: Any = agent.policy.evaluate(experience.sequences, experience.action_masks)
+    mask = experience.response_mask
+    ratio = (now.log_probs - experience.old_log_probs).exp()
+    assert (ratio - 1.0)[mask].abs().max() < 1e-4
+    torch.testing.assert_close(now.values, experience.old_values, atol=1e-4, rtol=1e-4)
+    assert now.values[mask].abs().max() > 1e-3  # the head was moved, so this is no zero to zero
+    assert agent.update(experience).ratio_error < 1e-4
+
+
+@SETTINGS
+def test_the_policy_agrees_with_the_model_s_own_forward(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    shape: str,
+    lora: bool,
+    temperature: float,
+    masks: dict[str, Any],
+):
+    """Independent numbers: the whole model, one text at a time, unpadded, masked by hand."""
+    agent = make_ppo(
+        envs=make_envs(**masks),
+        model=make_model(shape),
+        lora=lora_config(shape) if lora else None,
+        temperature=temperature,
+    )
+    shake(agent)
+    base = make_model(shape).eval()  # the reference is the model as it was given
+    for episode in collect(agent, make_envs(**masks), 8, seed=5):
+        n, ids = len(episode.response_ids), [*episode.prompt_ids, *episode.response_ids]
+        allowed = np.ones((n, VOCABULARY), dtype=np.int8)
+        allowed[:, list(masks.get("forbidden_token_ids", ()))] = 0
+        allowed[: masks.get("min_new_tokens", 0), EOS] = 0
+        for model, reference in ((agent.policy.language_model.model, False), (base, True)):
+            with torch.no_grad():
+                logits = model(torch.tensor([ids])).logits[0, -n - 1 : -1] / temperature
+            logits[torch.from_numpy(allowed == 0)] = -torch.inf
+            expected = logits.log_softmax(-1)[torch.arange(n), torch.tensor(episode.response_ids)]
+            (found,) = agent.policy.log_probs(
+                [episode.prompt_ids],
+                [episode.response_ids],
+                reference=reference,
+                action_masks=[allowed],
+            )
+            np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+            if not reference:
+                assert episode.log_probs is not None
+                np.testing.assert_allclose(episode.log_probs, expected.numpy(), atol=1e-4)
+
+
+TRUNCATED = pytest.mark.parametrize(
+    ("settings", "masks"),
+    [
+        ({"top_k": 3}, {}),
+        ({"top_p": 0.7, "temperature": 1.5}, {"forbidden_token_ids": (0, 2)}),
+        ({"top_k": 4, "top_p": 0.8}, {"min_new_tokens": 3}),
+    ],
+)
+
+
+@TRUNCATED
+def test_top_k_and_top_p_are_the_same_in_sampling_learning_and_reference(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    settings: dict[str, Any],
+    masks: dict[str, Any],
+):
+    """Everything is renormalised over what the sampling policy kept: here, by transformers."""
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    agent = make_ppo(envs=make_envs(num_envs=8, **masks), learning_rate=1e-2, **settings)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    assert experience.action_masks is not None
+    now: Any = agent.policy.evaluate(experience.sequences, experience.action_masks)
+    ref = agent.policy.response_log_probs(
+        experience.sequences, experience.action_masks, reference=True
+    )
+    base = make_model().eval()
+    for row, episode in enumerate(played.episodes):
+        n, ids = len(episode.response_ids), [*episode.prompt_ids, *episode.response_ids]
+        both: list[Any] = []
+        for model in (agent.policy.language_model.model, base):
+            with torch.no_grad():
+                scores = model(torch.tensor([ids])).logits[0, -n - 1 : -1]
+                both.append(scores / agent.settings.temperature)
+        logits = both[0].clone()
+        logits[:, list(masks.get("forbidden_token_ids", ()))] = -torch.inf
+        logits[: masks.get("min_new_tokens", 0), EOS] = -torch.inf
+        if "top_k" in settings:
+            logits = TopKLogitsWarper(settings["top_k"])(None, logits)
+        if "top_p" in settings:
+            logits = TopPLogitsWarper(settings["top_p"])(None, logits)
+        chosen = torch.arange(n), torch.tensor(episode.response_ids)
+        expected = logits.log_softmax(-1)[chosen]
+        expected_ref = both[1].masked_fill(logits.isneginf(), -torch.inf).log_softmax(-1)[chosen]
+        torch.testing.assert_close(now.log_probs[row, :n], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ref[row, :n], expected_ref, atol=1e-4, rtol=1e-4)
+        sampled = experience.old_log_probs[row, :n]
+        torch.testing.assert_close(sampled, expected, atol=1e-4, rtol=1e-4)
+    stats = agent.update(experience)  # the weights move, the tokens that count stay
+    assert stats.log_prob_gap < 1e-4
+    assert np.isfinite(stats.approx_kl)
+
+
+def test_predict_samples_among_the_likeliest_only(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    observation, _ = make_envs().reset(seed=0)
+    agent = make_ppo(top_k=1)
+    greedy, _ = agent.predict(observation, deterministic=True)
+    assert all(agent.predict(observation)[0].tolist() == greedy.tolist() for _ in range(20))
+
+
+def test_log_probs_do_not_depend_on_the_batch(make_ppo: Callable[..., PPO]):
+    policy = make_ppo().policy
+    prompts = [[3, 4, 5], [6], [3, 3, 3, 3, 3, 3]]
+    responses = [[4], [5, 6, 7, 3, 4, 1], [4, 4]]
+    together = policy.log_probs(prompts, responses)
+    for i in range(3):
+        (alone,) = policy.log_probs(prompts[i : i + 1], responses[i : i + 1])
+        np.testing.assert_allclose(together[i], alone, atol=1e-5)
+        assert alone.shape == (len(responses[i]),)
+        assert alone.dtype == np.float32
+
+
+def test_models_are_loaded_and_run_without_bars_and_warnings(
+    make_ppo: Callable[..., PPO],
+    make_envs: Callable[..., Any],
+    tmp_path: Path,
+    capfd: Any,
+    caplog: Any,
+):
+    """Not even where texts begin and end with the pad token."""
+    from transformers.utils import logging
+
+    logging.warning_once.cache_clear()  # it warns once per process
+    logging.add_handler(caplog.handler)  # transformers' own keeps the stderr it was born with
+    make_model().save_pretrained(tmp_path / "model")
+    capfd.readouterr()
+    agent = make_ppo(model=tmp_path / "model", envs=make_envs(prompts=("<pad> a",))).learn(20)
+    agent.policy.log_probs([[PAD, PAD]], [[PAD, PAD]])
+    collect(agent, make_envs(), 4, seed=0, deterministic=True)
+    agent.save(tmp_path / "run")
+    PPO.load(tmp_path / "run", device="cpu")
+    logging.remove_handler(caplog.handler)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.text == ""
+    assert logging.is_progress_bar_enabled()
+
+
+def test_the_reference_stays_while_the_policy_moves(make_ppo: Callable[..., PPO]):
+    for lora in (None, lora_config("gpt2")):
+        agent = make_ppo(lora=lora)
+        texts = [[3, 4]], [[5, 6]]
+        before = agent.policy.log_probs(*texts)[0]
+        np.testing.assert_array_equal(agent.policy.log_probs(*texts, reference=True)[0], before)
+        shake(agent)
+        np.testing.assert_array_equal(agent.policy.log_probs(*texts, reference=True)[0], before)
+        assert np.abs(agent.policy.log_probs(*texts)[0] - before).max() > 1e-3
+
+
+def test_lora_trains_adapters_and_value_head_only(make_ppo: Callable[..., PPO]):
+    policy = make_ppo(lora=lora_config("gpt2")).policy
+    names = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+    assert all("lora_" in name or name.startswith("critic.head") for name in names)
+    assert policy.reference is None
+    assert len(policy.trained_parameters()) == len(names) > 2
+
+
+def test_the_value_head_starts_at_zero(make_ppo: Callable[..., PPO]):
+    played = make_ppo(value_network="trunk").collect()
+    assert played is not None
+    assert played.values is not None
+    assert played.values.abs().max() == 0.0
+
+
+def test_dropout_stays_off_even_when_asked_for(make_ppo: Callable[..., PPO]):
+    policy = make_ppo().policy
+    policy.set_training_mode(True)
+    policy.train()
+    assert not any(module.training for module in policy.modules())
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_greedy_decoding_with_the_cache_equals_the_argmax_of_whole_texts(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], shape: str
+):
+    agent = make_ppo(model=make_model(shape, scale=8.0))
+    for episode in collect(agent, make_envs(min_new_tokens=2), 4, seed=0, deterministic=True):
+        ids = list(episode.prompt_ids)
+        for step, token in enumerate(episode.response_ids):
+            with torch.no_grad():
+                logits = agent.policy.language_model.model(torch.tensor([ids])).logits[0, -1]
+            if step < 2:
+                logits[EOS] = -torch.inf
+            assert token == int(logits.argmax())
+            ids.append(token)
+
+
+def test_what_a_row_samples_does_not_depend_on_who_else_still_writes(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    agent = make_ppo()
+    observation, _ = make_envs().reset(seed=0)
+
+    def play(*steps: list[int]) -> list[dict[int, int]]:
+        player = agent.player(torch.Generator().manual_seed(0))
+        player.begin(observation)
+        chosen = []
+        for rows in steps:
+            choice = player.act(np.array(rows), observation, None, deterministic=False)
+            chosen.append(dict(zip(rows, choice.actions.tolist(), strict=True)))
+        return chosen
+
+    whole = play(*[[0, 1, 2, 3]] * 5)
+    fewer = play([0, 1, 2, 3], [1, 2, 3], [1, 3], [3], [3])
+    for all_rows, some_rows in zip(whole, fewer, strict=True):
+        assert some_rows.items() <= all_rows.items()
+
+
+def test_predict_reads_single_and_batched_observations(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    agent = make_ppo()
+    observation, _ = make_envs().reset(seed=0)
+    actions, state = agent.predict(observation, deterministic=True)
+    assert actions.shape == (4,)
+    assert state is None
+    for row in range(4):
+        single = {name: values[row] for name, values in observation.items()}
+        action, _ = agent.predict(single, deterministic=True)
+        assert action.shape == ()
+        assert action == actions[row]
+
+
+def test_predict_goes_on_in_the_middle_of_texts(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    """Step by step through predict, rows of different lengths: the same text as with the cache."""
+    agent = make_ppo()
+    envs = make_envs(autoreset_mode="Disabled")
+    fast = collect(agent, envs, 4, seed=1, deterministic=True)
+
+    class Plain:
+        def predict(self, *arguments: Any) -> Any:
+            return agent.predict(*arguments)
+
+    slow = collect(Plain(), envs, 4, seed=1, deterministic=True)
+    assert [e.response_ids for e in fast] == [e.response_ids for e in slow]
+
+
+def test_predict_obeys_action_masks(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+    agent = make_ppo()
+    observation, _ = make_envs().reset(seed=0)
+    masks = np.zeros((4, VOCABULARY), dtype=np.int8)
+    masks[:, TARGET] = 1
+    assert agent.predict(observation, action_masks=masks)[0].tolist() == [TARGET] * 4
+
+
+def test_bfloat16_decodes_and_learns(make_ppo: Callable[..., PPO]):
+    agent = make_ppo(model=make_model(), dtype="bfloat16")
+    agent.learn(20)
+    assert agent.policy.language_model.model.dtype == torch.bfloat16
+
+
+def test_final_values_are_those_of_the_whole_text(make_ppo: Callable[..., PPO]):
+    agent = make_ppo(value_network="trunk")
+    shake(agent)
+    texts = Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]])
+    found = critic_of(agent).after_responses(texts, max_size=1)
+    for row, ids in enumerate([[3, 4, 6], [5, 7, 3, 4]]):
+        with torch.no_grad():
+            trunk: Any = agent.policy.language_model.model.base_model
+            hidden = trunk(torch.tensor([ids]))[0][0, -1]
+            expected = critic_of(agent).head(hidden)[0]
+        torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_models_that_do_not_fit_are_named(make_ppo: Callable[..., PPO]):
+    small = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=1, n_positions=32))
+    with pytest.raises(TokenizerError, match=r"5 tokens and the environment's tokenizer 8; use"):
+        make_ppo(model=small)
+    large = GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(TokenizerError, match="99 tokens and the environment's tokenizer 8"):
+        make_ppo(model=large)
+    short = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, n_positions=9))
+    with pytest.raises(ModelError, match="reads 9 tokens and prompt and response may take 10"):
+        make_ppo(model=short)
+    headless = GPT2Model(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(ModelError, match="GPT2Model has no language-model head"):
+        make_ppo(model=headless)
+    with pytest.raises(TypeError, match="model must be a path, a name or a transformers"):
+        make_ppo(model=torch.nn.Linear(2, 2))
+
+
+def test_a_vocabulary_padded_to_a_round_number_is_cut(make_ppo: Callable[..., PPO]):
+    padded = GPT2LMHeadModel(
+        GPT2Config(vocab_size=64, n_embd=8, n_layer=1, n_head=1, n_positions=32)
+    )
+    agent = make_ppo(model=padded)
+    played = agent.collect()
+    assert played is not None
+    assert all(token < VOCABULARY for e in played.episodes for token in e.response_ids)
+
+
+def test_without_any_model_the_remedy_is_named(make_envs: Callable[..., Any]):
+    with pytest.raises(ModelError, match=r"pass policy_kwargs=dict\(model=path_or_name\)"):
+        PPO("CausalLMPolicy", make_envs())
+
+
+def test_bad_policy_settings_are_named(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]):
+    with pytest.raises(ValueError, match=r"temperature must be > 0, got 0.0"):
+        make_ppo(temperature=0.0)
+    with pytest.raises(ValueError, match="top_k must be an integer >= 0, got -1; 0 samples"):
+        make_ppo(top_k=-1)
+    with pytest.raises(ValueError, match=r"top_p must be within \(0, 1\], got 0.0"):
+        make_ppo(top_p=0.0)
+    with pytest.raises(ValueError, match="dtype must be 'auto', 'float32' or 'bfloat16', got 'f8'"):
+        PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": make_model(), "dtype": "f8"})
+
+
+def test_a_model_with_logits_of_its_own_making_is_refused():
+    model = make_model()
+    forward = model.forward
+    model.forward = lambda *a, **k: _scaled(forward(*a, **k))
+    with pytest.raises(ModelError, match="changes its logits after the head"):
+        LanguageModel(model)
+
+
+def _scaled(output: Any) -> Any:
+    output.logits = output.logits * 2.0
+    return output
+
+
+def test_a_diverged_policy_stops_where_it_samples(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = make_ppo()
+    next(agent.policy.language_model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="logits of row 0 at response token 0 are not finite"):
+        play_round(as_player(agent), as_rounds(make_envs()))
+
+
+def test_without_triton_figures_are_computed_plainly(
+    make_ppo: Callable[..., PPO],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.setattr(policy_module, "CHECK_KERNELS", "tokengym.no_such_module:check")
+    policy_module._fault_of_kernels.cache_clear()
+    policy = make_ppo().policy
+    assert not policy.kernels  # nor does a CPU try
+    assert not caplog.records
+    monkeypatch.setattr(policy_module.CausalLMPolicy, "device", torch.device("cuda", 0))
+    assert not any(policy.kernels for _ in range(2))
+    assert [record.message[:20] for record in caplog.records] == ["kernels are not used"]
+    policy.settings = dataclasses.replace(policy.settings, kernels="triton")
+    with pytest.raises(ModelError, match=r"kernels='triton' does not work, use .*no_such_module"):
+        policy.kernels  # noqa: B018
+    policy_module._fault_of_kernels.cache_clear()

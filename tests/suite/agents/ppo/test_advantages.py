@@ -1,0 +1,187 @@
+"""Estimators by name, and learners without a critic: nothing of it is there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.suite.agents.conftest import PerToken, make_model, target_reward
+from tokengym.agents import PPO, collect, losses
+from tokengym.agents.ppo.advantages import (
+    ADVANTAGES,
+    AdvantageEstimator,
+    RoundTensors,
+    find_advantage,
+    register_advantage,
+)
+from tokengym.agents.ppo.settings import EARLIER_DEFAULTS, PPOSettings
+
+
+def dense(make_envs: Callable[..., Any], num_envs: int) -> Any:
+    return make_envs(num_envs=num_envs, reward=target_reward(PerToken()))
+
+
+def reinforce(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], **settings: Any) -> PPO:
+    return make_ppo(envs=dense(make_envs, 16), advantage="reinforce", **settings)
+
+
+def test_reinforce_is_the_reward_to_go():
+    played = RoundTensors(
+        token_rewards=torch.tensor([[1.0, 2.0, 4.0], [3.0, 0.0, 0.0]]),
+        response_mask=torch.tensor([[True, True, True], [True, False, False]]),
+        values=None,
+        final_values=None,
+        scores=torch.tensor([7.0, 3.0]),
+    )
+    estimate = find_advantage("reinforce").estimate
+    advantages, returns = estimate(played, PPOSettings())
+    assert advantages.tolist() == [[7.0, 6.0, 4.0], [3.0, 0.0, 0.0]] == returns.tolist()
+    discounted, _ = estimate(played, PPOSettings(gamma=0.5))
+    assert discounted.tolist() == [[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]]
+
+
+def test_gae_without_a_baseline_and_lambda_1_is_the_reward_to_go():
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    rewards = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    zeros = torch.zeros(2, 3)
+    with_critic = RoundTensors(
+        token_rewards=rewards,
+        response_mask=mask,
+        values=zeros,
+        final_values=None,
+        scores=rewards.sum(1),
+    )
+    found, _ = find_advantage("gae").estimate(with_critic, PPOSettings(gae_lambda=1.0))
+    expected, _ = find_advantage("reinforce").estimate(with_critic, PPOSettings())
+    torch.testing.assert_close(found, expected)
+
+
+def test_without_a_critic_there_is_no_value_anywhere(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = reinforce(make_ppo, make_envs)
+    assert agent.policy.critic is None
+    assert not any(
+        "critic" in name or "value" in name for name, _ in agent.policy.named_parameters()
+    )
+    played = agent.collect()
+    assert played is not None
+    assert played.values is None
+    experience: Any = agent.assign(played)
+    assert experience.old_values is None
+    assert experience.returns is None
+    agent.update(experience)
+    assert "train/value_loss" not in agent.logger.name_to_value
+    assert "train/policy_loss" in agent.logger.name_to_value
+
+
+def test_reinforce_solves_the_identity_task(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = make_ppo(
+        envs=dense(make_envs, 32),
+        advantage="reinforce",
+        model=make_model(scale=2.0),
+        learning_rate=1e-2,
+        kl_coef=0.01,
+    )
+    agent.learn(32 * 6 * 16)
+    scores = [episode.score for episode in collect(agent, dense(make_envs, 32), 64, seed=100)]
+    assert (
+        np.mean([score for score in scores if score is not None]) > 0.85
+    )  # of 1.0; the untrained model is near 0.1
+
+
+def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Any
+):
+    whole = reinforce(make_ppo, make_envs)
+    whole.learn(16 * 5 * 2)
+    whole.save(tmp_path / "agent")
+    whole.learn(16 * 5 * 2, reset_num_timesteps=False)
+    envs = dense(make_envs, 16)
+    resumed = PPO.load(tmp_path / "agent", env=envs, device="cpu")
+    assert resumed.settings.advantage == "reinforce"
+    resumed.learn(16 * 5 * 2, reset_num_timesteps=False)
+    for mine, theirs in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("gae_lambda", 0.5), ("vf_coef", 0.2), ("clip_range_vf", 0.3), ("n_value_warmup", 2)],
+)
+def test_settings_of_a_critic_are_refused_without_one(
+    make_ppo: Callable[..., PPO], setting: str, value: Any
+):
+    message = f"{setting} has no effect with advantage='reinforce', which has no critic; leave it"
+    with pytest.raises(ValueError, match=message):
+        make_ppo(advantage="reinforce", **{setting: value})
+
+
+def test_the_critics_defaults_of_version_0_1_are_nothing_to_refuse(make_ppo: Callable[..., PPO]):
+    """Saved settings of learners without a critic hold them."""
+    agent = make_ppo(advantage="reinforce", **EARLIER_DEFAULTS)
+    assert agent.policy.critic is None
+
+
+def test_an_unknown_estimator_is_named_with_near_matches(make_ppo: Callable[..., PPO]):
+    with pytest.raises(ValueError, match=r"unknown advantage 'reinforc'; did you mean 'reinforce'"):
+        make_ppo(advantage="reinforc")
+
+
+def test_an_estimator_of_ones_own_is_one_function(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ADVANTAGES, "_entries", dict(ADVANTAGES))
+    register_advantage(
+        AdvantageEstimator(
+            name="immediate",
+            estimate=lambda played, settings: (played.token_rewards, played.token_rewards),
+            needs_critic=False,
+        )
+    )
+    assert "immediate" in ADVANTAGES
+    agent = make_ppo(envs=dense(make_envs, 8), advantage="immediate")
+    agent.learn(8 * 5)
+    assert agent._n_updates >= 1
+
+
+# --- VinePPO's ------------------------------------------------------------------------------------
+
+
+class Pieces(PerToken):
+    """Pays the first two tokens in one sum, and the others by themselves."""
+
+    def pieces(self, episodes: Any) -> list[list[range]]:
+        sizes = [len(episode.response_ids) for episode in episodes]
+        return [[range(0, min(2, n)), *(range(t, t + 1) for t in range(2, n))] for n in sizes]
+
+
+def test_rewards_within_segments():
+    rewards = torch.tensor([[0.0, 2.0, 4.0, 1.0], [3.0, 0.0, 0.0, 0.0]])
+    mask = torch.tensor([[True] * 4, [True] + [False] * 3])
+    ends = torch.tensor([[1, 1, 3, 3], [0, 1, 2, 3]])
+    found = losses.rewards_within(rewards, mask, ends)
+    assert found.tolist() == [[2.0, 2.0, 5.0, 1.0], [3.0, 0.0, 0.0, 0.0]]
+    found = losses.rewards_within(rewards, mask, ends, gamma=0.5)
+    assert found.tolist() == [[1.0, 2.0, 4.5, 1.0], [3.0, 0.0, 0.0, 0.0]]
+
+
+def test_vineppo_pays_each_token_the_reward_of_its_segment(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    for credit, joined in ((PerToken(), False), (Pieces(), True)):
+        envs = make_envs(num_envs=8, reward=target_reward(credit), min_new_tokens=6)
+        agent = make_ppo(envs=envs, advantage="vineppo", kl_coef=0.0)
+        assert agent.policy.critic is None
+        played = agent.collect()
+        assert played is not None
+        paid = torch.tensor(np.array([episode.token_rewards for episode in played.episodes]))
+        if joined:
+            paid[:, :1] += paid[:, 1:2]
+        paid[:, : 1 + joined] -= paid[:, 0].mean()  # the prompt's value, earned by no token
+        found = agent.assign(played).advantages
+        torch.testing.assert_close(found, losses.masked_whiten(paid, paid > -1.0))

@@ -1,0 +1,212 @@
+"""Learners with groups: rows share prompts, baselines come from them, credit is seen or not."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.suite.agents.conftest import PerToken, make_model, target_reward
+from tokengym.agents import PPO, collect, losses
+from tokengym.rewards import Credit, Random, Sparse, Uniform
+
+SCORE_ONLY = ("rloo", "grpo", "dr-grpo")
+
+
+def build(
+    make_ppo: Callable[..., PPO],
+    make_envs: Callable[..., Any],
+    credit: Credit | None = None,
+    **settings: Any,
+) -> PPO:
+    envs = make_envs(num_envs=8, reward=target_reward(credit or Sparse()))
+    return make_ppo(envs=envs, **{"group_size": 4, "learning_rate": 1e-2, **settings})
+
+
+def played_by(agent: PPO) -> Any:
+    played = agent.collect()
+    assert played is not None
+    return played
+
+
+def test_rows_of_a_group_answer_one_prompt(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = build(make_ppo, make_envs, advantage="loo")
+    seen = set()
+    for _ in range(6):
+        prompts = [episode.prompt_ids for episode in played_by(agent).episodes]
+        assert len(set(prompts[:4])) == len(set(prompts[4:])) == 1
+        seen |= set(prompts)
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("advantage", SCORE_ONLY)
+def test_updates_that_read_the_score_are_the_same_under_every_credit(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], advantage: str
+):
+    weights = []
+    for credit in (Sparse(), Uniform(), Random(), PerToken()):
+        agent = build(make_ppo, make_envs, credit, advantage=advantage)
+        agent.learn(8 * 6 * 2)
+        weights.append(torch.cat([p.detach().flatten() for p in agent.policy.trained_parameters()]))
+    for other in weights[1:]:
+        assert torch.equal(weights[0], other)
+
+
+@pytest.mark.parametrize("advantage", ["loo", "reinforce++"])
+def test_token_credit_is_seen_where_the_estimator_says_so(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], advantage: str
+):
+    first, second = (
+        build(make_ppo, make_envs, credit, advantage=advantage, kl_coef=0.0)
+        for credit in (Sparse(), PerToken())
+    )
+    one, two = first.assign(played_by(first)), second.assign(played_by(second))
+    assert torch.equal(one.old_log_probs, two.old_log_probs)
+    assert not torch.equal(one.advantages, two.advantages)
+
+
+def test_advantages_are_those_of_the_pure_functions(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    for advantage, function in (("rloo", losses.rloo), ("dr-grpo", losses.dr_grpo)):
+        agent = build(make_ppo, make_envs, advantage=advantage, kl_coef=0.0)
+        played = played_by(agent)
+        found = agent.assign(played)
+        scores = torch.tensor([episode.score for episode in played.episodes])
+        for row, expected in enumerate(function(scores, 4).tolist()):
+            row_found = found.advantages[row][found.response_mask[row]]
+            torch.testing.assert_close(row_found, torch.full_like(row_found, expected))
+    agent = build(make_ppo, make_envs, PerToken(), advantage="loo", kl_coef=0.0)
+    played = played_by(agent)
+    found = agent.assign(played)
+    rewards = torch.zeros(found.response_mask.shape)
+    for row, episode in enumerate(played.episodes):
+        rewards[row, : len(episode.response_ids)] = torch.tensor(episode.token_rewards)
+    expected = losses.leave_one_out(rewards, found.response_mask, 4)
+    torch.testing.assert_close(found.advantages, expected)
+
+
+@pytest.mark.parametrize("advantage", ["loo", "rloo", "grpo", "dr-grpo", "reinforce++"])
+def test_each_learner_solves_the_identity_task(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], advantage: str
+):
+    reward = target_reward(PerToken())
+    agent = make_ppo(
+        envs=make_envs(num_envs=32, reward=reward),
+        model=make_model(scale=2.0),
+        advantage=advantage,
+        group_size=None if advantage == "reinforce++" else 8,
+        learning_rate=1e-2,
+        kl_coef=0.01,
+        kl_estimator="k1",  # as in the source of reinforce++
+    )
+    assert agent.policy.critic is None
+    agent.learn(32 * 6 * 16)
+    scores = [episode.score for episode in collect(agent, make_envs(num_envs=32), 64, seed=100)]
+    assert np.mean([score for score in scores if score is not None]) > 0.85
+
+
+def test_groups_of_equal_scores_are_dropped(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = build(make_ppo, make_envs, advantage="grpo", drop_equal_groups=True, kl_coef=0.0)
+    played = played_by(agent)
+    scores = torch.tensor([episode.score for episode in played.episodes])
+    varied = losses.varied_groups(scores, 4)
+    assert len(agent.assign(played)) == (int(varied.sum()) or 8)
+
+
+def test_equal_scores_are_found_below_a_price_on_the_kl(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    """The price differs from row to row: taken off first, no group would look equal."""
+    agent = build(make_ppo, make_envs, advantage="grpo", drop_equal_groups=True, kl_coef=0.5)
+    with torch.no_grad():
+        next(iter(agent.policy.trained_parameters())).add_(0.3)  # away from the reference
+    played = played_by(agent)
+    episodes = [
+        replace(episode, score=1.0 if row < 4 else float(row))
+        for row, episode in enumerate(played.episodes)
+    ]
+    assert len(agent.assign(replace(played, episodes=tuple(episodes)))) == 4
+
+
+def test_a_missing_score_is_not_counted_as_0(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = build(make_ppo, make_envs, advantage="rloo")
+    played = played_by(agent)
+    episodes = (replace(played.episodes[0], score=None), *played.episodes[1:])
+    with pytest.raises(ValueError, match="row 0 has no score, which advantage='rloo' reads"):
+        agent.assign(replace(played, episodes=episodes))
+
+
+def test_a_dense_credit_that_is_not_seen_is_said_once(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], caplog: Any
+):
+    agent = build(make_ppo, make_envs, Uniform(), advantage="grpo")
+    with caplog.at_level(logging.WARNING):
+        agent.learn(8 * 6 * 2)
+    said = [record for record in caplog.records if "reads the score of a whole" in record.message]
+    assert len(said) == 1
+
+
+def test_a_resumed_run_with_groups_equals_an_uninterrupted_one(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Any
+):
+    whole = build(make_ppo, make_envs, advantage="loo")
+    whole.learn(8 * 6)
+    whole.save(tmp_path / "agent")
+    whole.learn(8 * 6 * 2, reset_num_timesteps=False)
+    envs = make_envs(num_envs=8, reward=target_reward(Sparse()))
+    resumed = PPO.load(tmp_path / "agent", env=envs, device="cpu")
+    assert resumed.settings.group_size == 4
+    resumed.learn(8 * 6 * 2, reset_num_timesteps=False)
+    for mine, theirs in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"advantage": "grpo", "group_size": None}, "'grpo' needs group_size, the responses to"),
+        ({"advantage": "loo", "group_size": 3}, "group_size must divide the number of rows, got 3"),
+        (
+            {"advantage": "loo", "group_size": 1},
+            "group_size must be an integer >= 2, or None",
+        ),
+        ({"group_size": None, "drop_equal_groups": True}, "no effect without group_size"),
+        ({"advantage": "loo", "std_floor": 0.1}, "std_floor has no effect with advantage='loo'"),
+        ({"advantage": "loo", "gae_lambda": 0.5}, "gae_lambda has no effect with advantage='loo'"),
+        ({"advantage": "loo", "loss_mean": "mean"}, "loss_mean must be 'auto', 'token', "),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], settings: Any, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        build(make_ppo, make_envs, **settings)
+
+
+def test_loss_means_by_hand():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    zeros, advantages = torch.zeros(2, 3), torch.tensor([[1.0, 2.0, 9.0], [4.0, 9.0, 9.0]])
+    for mean, expected in (("sequence", (1.5 + 4.0) / 2), ("constant", 7.0 / (2 * 3))):
+        weights = losses.loss_weights(mask, mean, rows=2, horizon=3)
+        loss = losses.policy_loss(zeros, zeros, advantages, mask, clip_range=0.2, weights=weights)
+        assert loss.item() == pytest.approx(-expected)
+
+
+def test_the_clip_may_be_wider_upwards():
+    log_probs = torch.log(torch.tensor([[1.25]]))
+    mask, ones = torch.tensor([[True]]), torch.ones(1, 1)
+    for high, expected in ((None, 1.2), (0.28, 1.25)):
+        loss = losses.policy_loss(
+            log_probs, torch.zeros(1, 1), ones, mask, clip_range=0.2, clip_range_high=high
+        )
+        assert loss.item() == pytest.approx(-expected)

@@ -1,0 +1,120 @@
+"""The lambda that a credit rule declares, and the rate that falls to 0."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from gymnasium.vector import SyncVectorEnv
+
+from tests.suite.agents.conftest import PerToken, make_model, target_reward
+from tokengym.agents import PPO
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import SettingsError
+
+
+class Declared(PerToken):
+    def __init__(self, gae_lambda: float | None) -> None:
+        self.gae_lambda = gae_lambda
+
+
+def made(env: Any, **settings: Any) -> float | None:
+    model = {"model": make_model()}
+    agent = PPO("CausalLMPolicy", env, policy_kwargs=model, n_minibatches=1, **settings)
+    found: float | None = agent.gae_lambda
+    return found
+
+
+@pytest.mark.parametrize(("declared", "expected"), [(0.25, 0.25), (0.0, 0.0), (None, 0.95)])
+def test_without_a_lambda_the_rules_own_is_taken(
+    make_envs: Callable[..., Any], declared: float | None, expected: float
+):
+    def envs() -> Any:
+        return make_envs(reward=target_reward(Declared(declared)))
+
+    assert made(envs(), gae_lambda=None) == expected
+    assert made(as_vec_env(envs()), gae_lambda=None) == expected
+    assert made(envs(), gae_lambda=0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        *(("sparse", 0.95), ("abc", 0.95), ("mc:k=1", 0.0), ("mc:k=1,segments=2", 0.95)),
+        *(("red", 0.5), ("red:delivery=end,segments=2", 0.95), ("red:beta=0.5", 0.95)),
+        *(("abc-signed", 0.5), ("abc-signed:beta=0.5", 0.95)),
+    ],
+)
+def test_the_rules_by_name(rule: str, expected: float):
+    def env() -> Any:
+        return gym.make("tokengym/MovieReview-v0", reward=rule, max_new_tokens=4)
+
+    agent = PPO("CausalLMPolicy", SyncVectorEnv([env]), n_minibatches=1, gae_lambda=None)
+    assert agent.gae_lambda == expected
+
+
+def test_an_object_with_assign_declares_it_too(make_envs: Callable[..., Any]):
+    class Plain:
+        gae_lambda = 0.75
+        assign = PerToken.assign
+
+    assert made(make_envs(reward=target_reward(Plain())), gae_lambda=None) == 0.75  # type: ignore[arg-type]
+
+
+def test_a_lambda_outside_its_range_is_refused(make_envs: Callable[..., Any]):
+    envs = make_envs(reward=target_reward(Declared(1.5)))
+    with pytest.raises(SettingsError, match=r"declares gae_lambda=1.5, .* within \[0, 1\]"):
+        made(envs, gae_lambda=None)
+    assert made(envs, gae_lambda=1.0) == 1.0
+
+
+def test_the_number_is_written_down(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+):
+    agent = make_ppo(envs=make_envs(reward=target_reward(Declared(1.0))), gae_lambda=None)
+    played = agent.collect()
+    assert played is not None
+    agent.learn_from(played)
+    assert agent.logger.name_to_value["train/gae_lambda"] == 1.0
+    agent.save(tmp_path / "agent")
+    (record,) = (tmp_path / "agent").glob("*.json")
+    assert json.loads(record.read_text())["settings"]["gae_lambda"] == 1.0
+
+
+def test_without_a_critic_there_is_no_lambda(make_ppo: Callable[..., PPO]):
+    assert make_ppo(advantage="reinforce", gae_lambda=None).gae_lambda is None
+
+
+# --- the learning rate ----------------------------------------------------------------------------
+
+
+def rates(agent: PPO, rounds: int, **learn: Any) -> list[float]:
+    found: list[float] = []
+    update = agent.update
+
+    def noted(experience: Any) -> Any:
+        stats = update(experience)
+        found.append(agent.policy.optimizer.param_groups[0]["lr"])
+        assert agent.logger.name_to_value["train/learning_rate"] == found[-1]
+        return stats
+
+    agent.update = noted  # type: ignore[method-assign]
+    agent.learn(rounds * 4 * 6, **learn)
+    agent.update = update  # type: ignore[method-assign]
+    return found
+
+
+def test_a_linear_schedule_falls_to_0_at_the_end_of_learn(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    """Before the first of 4 rounds all of the training is left, before the last a quarter."""
+    envs = make_envs(min_new_tokens=6)  # 4 rows of 6 tokens
+    settings: Any = {"learning_rate": 0.004, "learning_rate_schedule": "linear"}
+    agent = make_ppo(envs=envs, **settings)
+    assert rates(agent, 4) == pytest.approx([0.004, 0.003, 0.002, 0.001])
+    assert rates(agent, 2, reset_num_timesteps=False) == pytest.approx([0.004, 0.002])
+    agent.settings = replace(agent.settings, learning_rate_schedule="constant")
+    assert rates(agent, 2) == pytest.approx([0.004, 0.004])

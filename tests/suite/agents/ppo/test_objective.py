@@ -1,0 +1,139 @@
+"""What PPO goes down, against the formulas written out on the whole model; whose tokens count."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from tests.suite.agents.conftest import EOS, WORDS, PerToken, critic_of, make_model, target_reward
+from tests.suite.agents.policy.test_policy import shake
+from tests.suite.agents.ppo.test_ppo import gradient
+from tokengym.agents import PPO
+
+
+def loss_by_hand(agent: PPO, experience: Any) -> torch.Tensor:
+    """L_pi + c_v * L_V - c_e * H, episode by episode and token by token."""
+    count, total = 0, torch.zeros(())
+    sequences = experience.sequences
+    for row in range(len(sequences)):
+        n, start = int(sequences.response_lengths[row]), int(sequences.prompt_lengths[row])
+        ids = sequences.input_ids[row, : start + n]
+        trunk: Any = agent.policy.language_model.model.base_model
+        states = trunk(ids.unsqueeze(0))[0][0, start - 1 : -1]
+        log_p = agent.policy.language_model.model.lm_head(states).log_softmax(-1)
+        values = critic_of(agent).head(states)[:, 0]
+        for t in range(n):
+            advantage, old = experience.advantages[row, t], experience.old_values[row, t]
+            ratio = (log_p[t, ids[start + t]] - experience.old_log_probs[row, t]).exp()
+            surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+            target = experience.returns[row, t]
+            clipped = values[t].clamp(old - 0.2, old + 0.2)
+            squared = torch.maximum((values[t] - target) ** 2, (clipped - target) ** 2)
+            entropy = -(log_p[t].exp() * log_p[t]).sum()
+            total = total - surrogate + 0.3 * 0.5 * squared - 0.05 * entropy
+            count += 1
+    return total / count
+
+
+def test_the_gradient_is_that_of_the_whole_objective(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    """After some steps, so that ratios and values are clipped here and there."""
+    agent = make_ppo(
+        envs=make_envs(num_envs=8, reward=target_reward(PerToken())),
+        vf_coef=0.3,
+        clip_range_vf=0.2,
+        value_network="trunk",
+        ent_coef=0.05,
+        kl_estimator="k1",  # in the reward alone
+    )
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    shake(agent, 0.1)  # the policy moves on from the one that sampled
+    found = gradient(agent, experience)
+    now: Any = agent.policy.evaluate(experience.sequences)
+    mask = experience.response_mask
+    ratios = (now.log_probs - experience.old_log_probs)[mask].exp()
+    assert 0.1 < ((ratios - 1).abs() > 0.2).float().mean() < 0.9
+    assert ((now.values - experience.old_values)[mask].abs() > 0.2).any()
+    agent.policy.optimizer.zero_grad()
+    loss_by_hand(agent, experience).backward()
+    expected = torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])  # type: ignore[union-attr]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+def make_tokenizer(words: tuple[str, ...], pad: str, *, lower: bool = False) -> Any:
+    vocabulary = {word: position for position, word in enumerate(words)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if lower:
+        backend.normalizer = normalizers.Lowercase()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token=pad, eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+def test_padding_with_eos_changes_nothing(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    """GPT-2's habit: padding is told by position, so that the EOS that was sampled still counts."""
+    learned = []
+    for pad in ("<pad>", "<eos>"):
+        envs = make_envs(tokenizer=make_tokenizer(WORDS, pad), num_envs=8)
+        agent = make_ppo(envs=envs, learning_rate=1e-2)
+        played = agent.collect()
+        assert played is not None
+        assert any(e.response_ids[-1] == EOS for e in played.episodes)
+        assert len({len(e.response_ids) for e in played.episodes}) > 1  # so that there is padding
+        stats = agent.update(agent.assign(played))
+        assert stats.log_prob_gap < 1e-4
+        learned.append(([e.response_ids for e in played.episodes], agent.policy.state_dict()))
+    (texts, weights), (same_texts, same_weights) = learned
+    assert texts == same_texts
+    for name, value in weights.items():
+        torch.testing.assert_close(same_weights[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_sampled_ids_are_learnt_from_not_their_text(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    """A word whose text encodes to another: what was sampled is what is scored and trained."""
+    words = (*WORDS, "A")
+    tokenizer = make_tokenizer(words, "<pad>", lower=True)
+    assert tokenizer("A").input_ids == [WORDS.index("a")]
+    config = GPT2Config(vocab_size=9, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(config)
+    agent = make_ppo(envs=make_envs(tokenizer=tokenizer, num_envs=16), model=model)
+    played = agent.collect()
+    assert played is not None
+    assert any(8 in episode.response_ids for episode in played.episodes)
+    experience: Any = agent.assign(played)
+    for row, episode in enumerate(played.episodes):
+        start, n = len(episode.prompt_ids), len(episode.response_ids)
+        ids = experience.sequences.input_ids[row, start : start + n]
+        assert ids.tolist() == list(episode.response_ids)
+    assert agent.update(experience).log_prob_gap < 1e-4
+
+
+def test_tensorboard_gets_every_row(make_envs: Callable[..., Any], tmp_path: Path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    agent = PPO(
+        "CausalLMPolicy",
+        make_envs(),
+        policy_kwargs={"model": make_model()},
+        tensorboard_log=str(tmp_path),
+        seed=0,
+        device="cpu",
+    )
+    agent.learn(40, tb_log_name="mine")
+    events = accumulator.EventAccumulator(str(tmp_path / "mine_1")).Reload()
+    assert {"rollout/score", "train/kl", "time/update_s"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("train/kl")) == agent._n_updates > 1

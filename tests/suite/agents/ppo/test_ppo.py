@@ -1,0 +1,479 @@
+"""PPO's phases, its place in Stable-Baselines3, and what stops it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.logger import KVWriter, configure
+from stable_baselines3.common.vec_env import VecMonitor
+
+from tests.suite.agents.conftest import (
+    PROMPTS,
+    TARGET,
+    PerToken,
+    critic_of,
+    make_model,
+    target_reward,
+)
+from tokengym.agents import PPO, losses
+from tokengym.agents.errors import ModelError, NonFiniteError
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
+
+LOGGED = {
+    "rollout/score",
+    "rollout/ep_len_mean",
+    "rollout/ep_rew_mean",
+    "train/policy_loss",
+    "train/value_loss",
+    "train/approx_kl",
+    "train/clip_fraction",
+    "train/entropy",
+    "train/kl",
+    "train/kl_coef",
+    "train/ratio_error",
+    "train/log_prob_gap",
+    "train/explained_variance",
+    "train/learning_rate",
+    "train/n_updates",
+    "time/rollout_s",
+    "time/step_s",
+    "time/score_s",
+    "time/assign_s",
+    "time/update_s",
+    "time/fps",
+}
+
+
+class Watcher(BaseCallback):
+    """Counts calls and keeps what SB3's callbacks read."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        super().__init__()
+        self.stop_at = stop_at
+        self.calls = {"start": 0, "step": 0, "end": 0}
+        self.episodes: list[dict[str, Any]] = []
+        self.timesteps: list[int] = []
+
+    def _on_rollout_start(self) -> None:
+        self.calls["start"] += 1
+
+    def _on_step(self) -> bool:
+        self.calls["step"] += 1
+        self.timesteps.append(self.num_timesteps)
+        assert len(self.locals["dones"]) == self.training_env.num_envs
+        self.episodes += [info["episode"] for info in self.locals["infos"] if "episode" in info]
+        return self.stop_at is None or self.calls["step"] < self.stop_at
+
+    def _on_rollout_end(self) -> None:
+        self.calls["end"] += 1
+
+
+class Rows(KVWriter):
+    """A logger's output that keeps every row."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def write(self, key_values: dict[str, Any], key_excluded: Any, step: int = 0) -> None:
+        self.rows.append({**key_values, "step": step})
+
+    def close(self) -> None:
+        pass
+
+
+def log_of(agent: PPO, timesteps: int, **settings: Any) -> list[dict[str, Any]]:
+    logger = configure(None, [])
+    rows = Rows()
+    logger.output_formats.append(rows)
+    agent.set_logger(logger)
+    agent.learn(timesteps, **settings)
+    return rows.rows
+
+
+# --- the phases alone ---------------------------------------------------------------------------
+
+
+def test_assign_is_the_formula(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+    """Token rewards less kl_coef * k1, GAE, whitening: each recomputed here by plain loops."""
+    agent = make_ppo(
+        envs=make_envs(reward=target_reward(PerToken())),
+        kl_coef=0.3,
+        kl_estimator="k1",
+        gamma=0.9,
+        gae_lambda=0.8,
+    )
+    for parameter in agent.policy.trained_parameters():
+        parameter.data.mul_(1.05).add_(0.01)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    advantages = []
+    for row, episode in enumerate(played.episodes):
+        n = len(episode.response_ids)
+        new = agent.policy.log_probs([episode.prompt_ids], [episode.response_ids])[0]
+        ref = agent.policy.log_probs([episode.prompt_ids], [episode.response_ids], reference=True)[
+            0
+        ]
+        assert np.abs(new - ref).max() > 1e-3
+        rewards = [
+            float(token == TARGET) / 6 - 0.3 * (new[t] - ref[t])
+            for t, token in enumerate(episode.response_ids)
+        ]
+        values = [*experience.old_values[row, :n].tolist(), 0.0]
+        advantage, following = [0.0] * n, 0.0
+        for t in reversed(range(n)):
+            delta = rewards[t] + 0.9 * values[t + 1] - values[t]
+            following = advantage[t] = delta + 0.9 * 0.8 * following
+        expected = np.array(advantage) + values[:n]
+        np.testing.assert_allclose(experience.returns[row, :n], expected, atol=1e-4)
+        assert experience.returns[row, n:].abs().sum() == 0
+        advantages += advantage
+    whitened = (np.array(advantages) - np.mean(advantages)) / np.std(advantages)
+    found = experience.advantages[experience.response_mask]
+    np.testing.assert_allclose(found, whitened, atol=1e-3)
+
+
+def test_a_truncated_response_bootstraps_and_a_terminated_one_does_not(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    returns = {}
+    for horizon in ("terminated", "truncated"):
+        envs = make_envs(horizon=horizon, forbidden_token_ids=(1,))  # no EOS: all reach the horizon
+        agent = make_ppo(envs=envs, gae_lambda=1.0, kl_coef=0.0)
+        critic_of(agent).head.bias.data.fill_(2.0)
+        played = agent.collect()
+        assert played is not None
+        experience: Any = agent.assign(played)
+        returns[horizon] = experience.returns
+    torch.testing.assert_close(returns["truncated"], returns["terminated"] + 2.0)
+
+
+def gradient(agent: PPO, experience: Any) -> torch.Tensor:
+    """Return the gradient of the whole batch as one minibatch."""
+    from tokengym.agents.ppo.objective import UpdateStats
+
+    agent._backward(experience, UpdateStats(), "here")
+    return torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])  # type: ignore[union-attr]
+
+
+def test_micro_batches_do_not_change_the_gradient(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    """1 x 16 = 4 x 4 = 16 x 1, with ragged lengths: means are over the whole minibatch's tokens."""
+    agent = make_ppo(envs=make_envs(num_envs=16), ent_coef=0.1)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    assert len(set(experience.sequences.lengths.tolist())) > 3
+    whole = gradient(agent, experience)
+    assert whole.norm() > 1e-3
+    for size in (4, 1):
+        agent.settings = replace(agent.settings, micro_batch_size=size)
+        torch.testing.assert_close(gradient(agent, experience), whole, atol=1e-6, rtol=1e-4)
+
+
+def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo: Callable[..., PPO]):
+    agent = make_ppo()
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    generator = torch.Generator().manual_seed(0)
+    orders = []
+    for _ in range(8):
+        rows = [part.tolist() for part in experience.minibatches(3, generator)]
+        assert [len(part) for part in rows] == [2, 1, 1]
+        orders.append([row for part in rows for row in part])
+        assert sorted(orders[-1]) == [0, 1, 2, 3]
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_one_environment_is_enough(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+    rows = log_of(make_ppo(envs=make_envs(num_envs=1)), 20)
+    assert all(np.isfinite(row["train/policy_loss"]) for row in rows)
+
+
+def test_the_update_ends_early_at_target_kl(make_ppo: Callable[..., PPO]):
+    counts = {}
+    for target_kl in (None, 1e-9):
+        agent = make_ppo(learning_rate=1e-2, target_kl=target_kl)
+        played = agent.collect()
+        assert played is not None
+        counts[target_kl] = agent.update(agent.assign(played)).num_minibatches
+    assert counts == {None: 8, 1e-9: 2}  # the second minibatch sees that the first one's step moved
+
+
+def test_the_kl_coefficient_adapts(make_ppo: Callable[..., PPO]):
+    agent = make_ppo(kl_coef=0.2, kl_target=5.0, kl_horizon=10.0)
+    rows = log_of(agent, 40)
+    expected = 0.2
+    for row in rows:
+        assert row["train/kl_coef"] == pytest.approx(expected)
+        expected = losses.adaptive_kl_coef(
+            expected, row["train/kl"], target=5.0, horizon=10.0, n_steps=4
+        )
+    assert agent.kl_coef == pytest.approx(expected)
+    assert agent.kl_coef != 0.2
+
+
+# --- in Stable-Baselines3 -----------------------------------------------------------------------
+
+
+def test_learning_logs_every_figure_and_counts_tokens(make_ppo: Callable[..., PPO]):
+    agent = make_ppo()
+    watcher = Watcher()
+    rows = log_of(agent, 60, callback=watcher)
+    assert all(LOGGED <= set(row) for row in rows)
+    assert [row["train/n_updates"] for row in rows] == list(range(1, len(rows) + 1))
+    assert agent.num_timesteps == sum(episode["l"] for episode in watcher.episodes) >= 60
+    assert rows[-1]["step"] == agent.num_timesteps
+    first = watcher.episodes[:4]
+    assert rows[0]["rollout/ep_len_mean"] == pytest.approx(np.mean([e["l"] for e in first]))
+    assert rows[0]["rollout/ep_rew_mean"] == pytest.approx(np.mean([e["r"] for e in first]))
+    assert rows[0]["rollout/score"] == pytest.approx(np.mean([e["r"] for e in first]))
+    assert rows[0]["train/ratio_error"] < 1e-4
+    phases = ("time/score_s", "time/step_s", "time/rollout_s")
+    assert all(0.0 < row[phases[0]] < row[phases[1]] < row[phases[2]] for row in rows)
+    assert 0.0 < rows[0]["train/entropy"] <= np.log(8)
+
+
+def test_without_a_log_interval_no_row_is_written(make_ppo: Callable[..., PPO]):
+    agent = make_ppo()
+    assert log_of(agent, 20, log_interval=None) == []
+    assert agent._n_updates > 0
+    assert len(log_of(agent, 80, log_interval=2)) < len(log_of(agent, 80))
+
+
+def test_the_logged_score_is_the_raw_one(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    scorer = Normalize(FunctionScorer(lambda prompt, response: 100.0 + len(response)), window=1)
+    (row,) = log_of(make_ppo(envs=make_envs(reward=Reward(scorer, Sparse()))), 1)
+    assert row["rollout/score"] > 100.0
+    assert abs(row["rollout/ep_rew_mean"]) < 10.0
+
+
+def test_callbacks_are_called_at_every_step_and_can_stop(make_ppo: Callable[..., PPO]):
+    watcher = Watcher()
+    agent = make_ppo().learn(40, callback=watcher)
+    assert watcher.calls["start"] == watcher.calls["end"] >= 2
+    assert watcher.calls["step"] > watcher.calls["start"]
+    assert watcher.timesteps == sorted(watcher.timesteps)
+    assert watcher.timesteps[-1] == agent.num_timesteps
+    stopped = Watcher(stop_at=2)
+    agent = make_ppo().learn(10_000, callback=[stopped])
+    assert stopped.calls["step"] == 2
+    assert agent._n_updates == 0
+
+
+def test_learning_goes_on_counting_where_told(make_ppo: Callable[..., PPO]):
+    agent = make_ppo().learn(30)
+    first = agent.num_timesteps
+    assert agent.learn(30, reset_num_timesteps=False).num_timesteps >= first + 30
+    assert agent.learn(1).num_timesteps < first
+
+
+def test_schedules_move_the_learning_rate(make_ppo: Callable[..., PPO]):
+    agent = make_ppo(learning_rate=lambda progress: 0.01 * progress, clip_range=lambda p: 0.1 + p)
+    rates = [row["train/learning_rate"] for row in log_of(agent, 80)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > rates[-1] >= -0.01
+    assert agent.policy.optimizer.param_groups[0]["lr"] == rates[-1]
+
+
+def test_the_same_seed_learns_the_same(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+    first, again, other = (make_ppo(seed=seed).learn(40) for seed in (1, 1, 2))
+    a, b, c = (agent.policy.state_dict() for agent in (first, again, other))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_no_prompt_is_drawn_in_vain(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+    """SB3's learn() resets before the first rollout; that reset begins the first round."""
+    seen = []
+
+    def score(prompt: str, response: str) -> float:
+        seen.append(prompt)
+        return 0.0
+
+    reward = Reward(FunctionScorer(score), Sparse())
+    make_ppo(envs=make_envs(reward=reward, num_envs=2, prompt_sampling="sequential")).learn(1)
+    assert sorted(seen) == sorted(PROMPTS[:2])
+
+
+def test_set_env_takes_another_batch(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+    agent = make_ppo().learn(10)
+    agent.set_env(make_envs(prompts=("e e e e",)))
+    played = agent.collect()
+    assert played is not None
+    assert {episode.prompt for episode in played.episodes} == {"e e e e"}
+
+
+def test_sb3_s_own_environments_callbacks_and_progress_bar_work(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Any, capsys: Any
+):
+    evaluation = EvalCallback(
+        as_vec_env(make_envs()),
+        n_eval_episodes=4,
+        eval_freq=4,
+        best_model_save_path=str(tmp_path / "best"),
+        verbose=0,
+        warn=False,
+    )
+    checkpoints = CheckpointCallback(save_freq=5, save_path=str(tmp_path), name_prefix="ppo")
+    agent = make_ppo(envs=VecMonitor(as_vec_env(make_envs())))
+    agent.learn(40, callback=[evaluation, checkpoints], progress_bar=True)
+    assert np.isfinite(evaluation.best_mean_reward)
+    saved = PPO.load(tmp_path / "best" / "best_model", device="cpu")
+    assert saved.policy.num_actions == 8
+    assert list(tmp_path.glob("ppo_*_steps.zip"))
+
+
+def test_tensorboard_folder_is_optional_but_the_csv_logger_works(
+    make_ppo: Callable[..., PPO], tmp_path: Any
+):
+    agent = make_ppo()
+    agent.set_logger(configure(str(tmp_path), ["csv"]))
+    agent.learn(20)
+    header = (tmp_path / "progress.csv").read_text().splitlines()[0]
+    assert LOGGED <= set(header.split(","))
+
+
+# --- what stops it ------------------------------------------------------------------------------
+
+
+def test_a_reward_that_is_not_finite_names_row_and_step(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    from dataclasses import replace
+
+    agent = make_ppo()
+    played = agent.collect()
+    assert played is not None
+    broken = played.episodes[2].token_rewards.copy()  # type: ignore[union-attr]
+    broken[-1] = np.nan
+    episodes = list(played.episodes)
+    episodes[2] = replace(episodes[2], token_rewards=broken)
+    step = len(broken) - 1
+    with pytest.raises(
+        ValueError, match=rf"token_rewards of row 2 is nan at response token {step}"
+    ):
+        agent.assign(replace(played, episodes=tuple(episodes)))
+
+
+def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., PPO]):
+    agent = make_ppo()
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    experience.returns[0, 0] = float("inf")
+    with pytest.raises(ValueError, match=r"value_loss is (inf|nan) at update 0, epoch 0, timestep"):
+        agent.update(experience)
+
+    agent = make_ppo()
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    critic_of(agent).head.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(
+        ValueError, match=r"gradient of critic.head.weight is not finite at update 0"
+    ):
+        agent.update(experience)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"kl_coef": 1e30}, 1.0),
+        *(({"advantage": name, "group_size": 4}, 1e30) for name in ("rloo", "loo", "dr-grpo")),
+    ],
+)
+def test_a_gradient_whose_norm_alone_overflows_is_named(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], settings: Any, size: float
+):
+    scorer = FunctionScorer(lambda _, response: size * (len(response) % 5))
+    agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())), **settings)
+    message = (
+        r"^the gradient norm overflows \(largest entry [\d.]+e\+\d+, in \S+\) at update 0, "
+        r"epoch 0, timestep \d+; lower learning_rate or kl_coef, or clip the scores$"
+    )
+    with pytest.raises(NonFiniteError, match=message):
+        agent.learn(1)
+
+
+def test_whitened_advantages_train_whatever_the_size_of_the_scores(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    moved = []
+    for size in (1.0, 1e25):
+
+        def score(_: str, response: str, size: float = size) -> float:
+            return size * (len(response) % 5)
+
+        envs = make_envs(reward=Reward(FunctionScorer(score), Sparse()))
+        agent = make_ppo(envs=envs, advantage="reinforce++", kl_coef=0.0, learning_rate=1e-2)
+        before = [p.detach().clone() for p in agent.policy.parameters()]
+        agent.learn(1)
+        after = agent.policy.parameters()
+        moved.append(max((new - old).abs().max() for old, new in zip(before, after, strict=True)))
+    assert moved[0] > 0
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-3, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("n_epochs", 0, "n_epochs must be an integer within 1 and 10000, got 0"),
+        ("n_minibatches", 0, "n_minibatches must be an integer within 1 and 10000, got 0"),
+        ("gamma", 1.5, r"gamma must be within \[0, 1\], got 1.5"),
+        ("gae_lambda", -1.0, r"gae_lambda must be within \[0, 1\], or None, got -1.0"),
+        ("kl_coef", -0.1, "kl_coef must be >= 0"),
+        ("kl_target", 0.0, "kl_target must be > 0, or None, got 0.0"),
+        ("kl_in", "value", "kl_in must be 'reward' or 'loss', got 'value'"),
+        ("kl_estimator", "k4", "kl_estimator must be 'k1', 'k2', 'k3' or 'exact', got 'k4'"),
+        ("n_value_warmup", -1, "n_value_warmup must be an integer >= 0, got -1"),
+        ("target_kl", -1.0, "target_kl must be > 0, or None, got -1.0"),
+        ("max_grad_norm", 0.0, "max_grad_norm must be > 0, got 0.0"),
+        ("micro_batch_size", 0, "micro_batch_size must be an integer >= 1, or None, got 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    make_ppo: Callable[..., PPO], setting: str, value: Any, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        make_ppo(**{setting: value})
+
+
+def test_temperature_is_given_once(make_envs: Callable[..., Any]):
+    for name, value in (("temperature", 2.0), ("top_k", 3), ("top_p", 0.5)):
+        kwargs = {"model": make_model(), name: value}
+        with pytest.raises(ValueError, match=f"{name} is a setting of PPO; pass it beside"):
+            PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs)
+
+
+def test_an_unknown_policy_is_refused(make_envs: Callable[..., Any]):
+    with pytest.raises(ValueError, match="Policy MlpPolicy unknown"):
+        PPO("MlpPolicy", make_envs(), policy_kwargs={"model": make_model()})
+
+
+def test_a_rollout_that_disagrees_with_the_update_stops(make_ppo: Callable[..., PPO]):
+    agent = make_ppo()
+    played = agent.collect()
+    assert played is not None
+    assert played.log_probs is not None
+    with pytest.raises(ModelError, match=r"ratio is off by 0\.35, log-probs by 0\.3 nats"):
+        agent.learn_from(replace(played, log_probs=played.log_probs - 0.3))
+    agent.learn_from(agent.collect())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kl_estimator", ["exact", "k1"])
+def test_weights_in_float64_learn(make_ppo: Callable[..., PPO], kl_estimator: str) -> None:
+    agent = make_ppo(model=make_model().double(), kl_estimator=kl_estimator, n_minibatches=1)
+    before = [p.clone() for p in agent.policy.parameters() if p.requires_grad]
+    agent.learn(1)
+    after = [p for p in agent.policy.parameters() if p.requires_grad]
+    assert any(not torch.equal(x, y) for x, y in zip(before, after, strict=True))

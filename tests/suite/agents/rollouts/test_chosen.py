@@ -1,0 +1,130 @@
+"""Chosen prompts are played by the environment's rules, and the environment is left alone."""
+
+import numpy as np
+import pytest
+
+from tests.suite.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_model
+from tokengym.agents import RandomAgent
+from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.rollouts.chosen import ChosenPrompts, PromptChoice
+from tokengym.agents.rollouts.playing import as_player
+from tokengym.envs import Prompt, PromptSet
+from tokengym.envs.prompts.table import EncodedPrompt
+
+
+def random_player(envs, seed=0):
+    return as_player(RandomAgent(envs, seed=seed))
+
+
+def test_prompts_come_in_the_order_asked_for(make_envs):
+    envs = make_envs()
+    asked = [2, 0, 0, 3, 1, 2, 2]
+    episodes = ChosenPrompts(envs, max_rows=3).play(random_player(envs), asked)
+    assert [episode.prompt for episode in episodes] == [PROMPTS[i] for i in asked]
+    assert len({episode.response for episode in episodes[:3]}) > 1
+
+
+def test_environment_is_not_touched(make_envs):
+    envs = make_envs()
+    envs.reset(seed=1)
+    before = envs.unwrapped.get_state()
+    ChosenPrompts(envs).play(random_player(envs), [0, 1, 2])
+    assert envs.unwrapped.get_state() == before
+
+
+def test_rules_are_the_environments(make_envs):
+    envs = make_envs(min_new_tokens=3, forbidden_token_ids=(PAD, 4))
+    episodes = ChosenPrompts(envs).play(random_player(envs), [0, 1] * 20)
+    ids = [i for episode in episodes for i in episode.response_ids]
+    assert set(ids) == set(range(VOCABULARY)) - {PAD, 4}
+    assert all(3 < len(e.response_ids) <= 6 for e in episodes if e.finish_reason == "eos")
+    assert any(e.finish_reason == "eos" for e in episodes)
+
+
+def test_prompts_are_recognised_by_their_tokens(make_envs, tokenizer):
+    envs = make_envs(prompts=PromptSet(PROMPTS))
+    chosen = ChosenPrompts(envs)
+    observation, _ = envs.reset(options={"prompt_id": 2})
+    assert chosen.recognise(observation) == [2, 2, 2, 2]
+    observation, _ = envs.reset(options={"prompt": "e e"})
+    (other, *_) = chosen.recognise(observation)
+    assert isinstance(other, EncodedPrompt)
+    assert (other.text, list(other.ids)) == ("e e", tokenizer("e e")["input_ids"])
+    (episode,) = chosen.play(random_player(envs), [other])
+    assert episode.prompt_ids == other.ids
+
+
+def test_a_prompt_that_is_not_in_the_set_has_no_reference_of_another(make_envs):
+    envs = make_envs(prompts=PromptSet([Prompt("b c", reference="c")]))
+    chosen = ChosenPrompts(envs)
+    (known,) = chosen.play(random_player(envs), [0])
+    assert known.reference == "c"
+    (other,) = chosen.play(random_player(envs), [EncodedPrompt("e e", (7, 7), -1)])
+    assert (other.prompt, other.reference) == ("e e", None)
+    own = EncodedPrompt("e e", (7, 7), -1, "d")
+    assert chosen.play(random_player(envs), [own])[0].reference == "d"
+
+
+def test_a_prompt_of_one_s_own_may_be_longer_than_all_others(make_envs):
+    envs = make_envs(num_envs=1, prompts=PROMPTS)
+    policy, chosen = make_policy(envs, make_model()), ChosenPrompts(envs)
+    width = chosen.envs([0]).max_prompt_tokens
+    long = EncodedPrompt("e e", (7,) * (width + 3), -1, "d")
+    both: tuple[list[PromptChoice], ...] = ([long], [long, 0])
+    for prompts in both:
+        played = chosen.play(as_player(policy, seed=0), prompts, deterministic=True)
+        assert (played[0].prompt_ids, played[0].reference) == (long.ids, "d")
+        text = [*long.ids, *played[0].response_ids]
+        assert text[width + 3] == int(policy.next_logits([text[: width + 3]], None).argmax())
+    assert chosen.envs([0, 1]).max_prompt_tokens == width
+
+
+def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):
+    envs = make_envs(num_envs=1, prompts=PROMPTS[:1])
+    policy = make_policy(envs, make_model())
+    (there,) = ChosenPrompts(envs).play(as_player(policy, seed=3), [0])
+    envs.reset(seed=0)
+    player = as_player(policy, seed=3)
+    observation, infos = envs.reset()
+    player.begin(observation)
+    ids, over = [], False
+    while not over:
+        choice = player.act(np.arange(1), observation, infos["action_mask"], deterministic=False)
+        observation, _, terminated, _, infos = envs.step(choice.actions)
+        ids.append(int(choice.actions[0]))
+        over = bool(terminated[0])
+    assert tuple(ids) == there.response_ids
+    assert EOS not in ids[:-1]
+
+
+def test_responses_can_go_on_from_a_beginning(make_envs):
+    starts = [[3], [4, 5, 6, 3, 3], []]
+    envs = make_envs(min_new_tokens=6)  # the longest beginning has one token left, the last six
+    policy = make_policy(envs, make_model())
+    episodes = ChosenPrompts(envs).play(as_player(policy, seed=0), [1, 2, 2], beginnings=starts)
+    for episode, start in zip(episodes, starts, strict=True):
+        assert list(episode.response_ids[: len(start)]) == start
+        assert len(start) < len(episode.response_ids) <= 6
+    # What follows is what the policy says after prompt and beginning: the likeliest, step by step.
+    (greedy,) = ChosenPrompts(envs).play(
+        as_player(policy, seed=0), [1], beginnings=[[4, 5, 6]], deterministic=True
+    )
+    text = [*greedy.prompt_ids, *greedy.response_ids]
+    place = len(greedy.prompt_ids) + 3
+    assert text[place] == int(policy.next_logits([text[:place]], None).argmax())
+
+
+def test_prompts_of_episodes_are_found_again(make_envs, tokenizer):
+    envs = make_envs(prompts=PromptSet(PROMPTS))
+    chosen = ChosenPrompts(envs)
+    episodes = chosen.play(random_player(envs), [3, 1])
+    assert [chosen.find(tuple(e.prompt_ids), e.prompt) for e in episodes] == [3, 1]
+
+
+def test_what_is_no_environment_is_refused(make_envs):
+    with pytest.raises(ValueError, match="max_rows must be at least 1, got 0"):
+        ChosenPrompts(make_envs(), max_rows=0)
+    import gymnasium
+
+    with pytest.raises(TypeError, match="token-generation environment"):
+        ChosenPrompts(gymnasium.make_vec("CartPole-v1", num_envs=1))

@@ -1,0 +1,219 @@
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import SyncVectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from tests.suite.agents.conftest import EOS, PROMPTS, TARGET, VOCABULARY, target_reward
+from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.agents.rollouts.playing import as_player, play_round
+from tokengym.agents.rollouts.rounds import as_rounds
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import PadTokenRewards, SettingsError, TokenGenerationEnv
+from tokengym.rewards import RewardWrapper
+
+MODES = ("NextStep", "SameStep", "Disabled")
+
+
+class Scripted:
+    """Ends row i after i + 1 tokens: rows of every length up to the horizon."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.starts: list[NDArray[np.bool_]] = []
+
+    def predict(
+        self, observation: Any, state: Any, episode_start: NDArray[np.bool_], deterministic: bool
+    ) -> Any:
+        self.steps = 0 if episode_start.any() else self.steps + 1
+        self.starts.append(episode_start)
+        rows = np.arange(len(observation["input_ids"]))
+        return np.where(rows <= self.steps, EOS, TARGET), state
+
+
+def single_env(tokenizer: Any) -> gym.Env[Any, Any]:
+    env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, max_new_tokens=6)
+    return RewardWrapper(env, target_reward())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_row_plays_one_episode_per_round(make_envs: Callable[..., Any], mode: str):
+    episodes = collect(Scripted(), make_envs(autoreset_mode=mode), 10, seed=0)
+    lengths = [len(episode.response_ids) for episode in episodes]
+    assert lengths == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
+    assert [round(6 * e.score) for e in episodes] == [n - 1 for n in lengths]  # type: ignore[operator]
+
+
+def test_a_round_scores_each_row_once(make_envs: Callable[..., Any]):
+    """Rows that wait for the others must not finish episodes that nobody asked for."""
+    scored = []
+
+    def score(prompt: str, response: str) -> float:
+        scored.append(response)
+        return 0.0
+
+    from tokengym.rewards import FunctionScorer, Reward, Sparse
+
+    envs = make_envs(reward=Reward(FunctionScorer(score), Sparse()))
+    collect(Scripted(), envs, 8, seed=0)
+    assert len(scored) == 8
+
+
+def test_all_kinds_of_environment_give_the_same_episodes(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tokenizer: Any
+):
+    agent = make_ppo()
+
+    def play(envs: Any) -> list[Any]:
+        return [
+            (e.prompt, e.response_ids, e.score, str(e.token_rewards), e.finish_reason)
+            for e in collect(agent, envs, 4, seed=11)
+        ]
+
+    expected = play(make_envs())
+    assert len({len(ids) for _, ids, *_ in expected}) > 1
+    for mode in MODES:
+        assert play(make_envs(autoreset_mode=mode)) == expected
+        copies = [lambda: PadTokenRewards(single_env(tokenizer))] * 4
+        assert play(SyncVectorEnv(copies, autoreset_mode=mode)) == expected
+    assert play(as_vec_env(make_envs())) == expected
+    assert play(DummyVecEnv([lambda: single_env(tokenizer)] * 4)) == expected
+
+
+def test_a_round_plays_chosen_prompts_everywhere(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tokenizer: Any
+):
+    agent, wanted = make_ppo(), [2, 0, 0, 3]
+    stock = DummyVecEnv([lambda: single_env(tokenizer)] * 4)
+    adapted = as_vec_env(make_envs())
+    adapted.reset()  # a reset that nothing was played from is not taken for the chosen prompts
+    for envs in (make_envs(), adapted, stock):
+        for options in ({"prompt_ids": wanted}, {"prompts": [PROMPTS[i] for i in wanted]}):
+            played = play_round(as_player(agent), as_rounds(envs), seed=1, options=options)
+            assert played is not None
+            assert [episode.prompt for episode in played.episodes] == [PROMPTS[i] for i in wanted]
+
+
+def test_a_round_plays_groups_of_one_prompt(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    for envs in (make_envs(), as_vec_env(make_envs())):
+        rounds = as_rounds(envs)
+        seen = set()
+        for seed in range(6):
+            played = play_round(as_player(make_ppo()), rounds, seed=seed, options={"group_size": 2})
+            assert played is not None
+            first, second, third, fourth = (episode.prompt for episode in played.episodes)
+            assert (first, third) == (second, fourth)
+            seen |= {first, third}
+        assert len(seen) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group_size": 2}, "group_size=2 needs a Gymnasium VectorEnv"),
+        ({"prompts": ["d"]}, "one entry for each of the 4 rows, got 1"),
+    ],
+)
+def test_options_that_a_stock_batch_cannot_take_are_refused(
+    options: dict[str, Any], message: str, tokenizer: Any
+):
+    stock = DummyVecEnv([lambda: single_env(tokenizer)] * 4)
+    with pytest.raises(SettingsError, match=message):
+        as_rounds(stock).reset(options=options)
+
+
+def test_a_single_environment_is_played_alone(make_ppo: Callable[..., PPO], tokenizer: Any):
+    episodes = collect(make_ppo(), single_env(tokenizer), 3, seed=0)
+    assert len(episodes) == 3
+    assert all(len(e.token_rewards) == len(e.response_ids) for e in episodes)  # type: ignore[arg-type]
+
+
+def test_log_probs_come_with_agents_that_know_them(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    for episode in collect(make_ppo(), make_envs(), 4, seed=0):
+        assert episode.log_probs is not None
+        assert (episode.log_probs < 0.0).all()
+    for episode in collect(RandomAgent(make_envs(), seed=0), make_envs(), 4, seed=0):
+        assert episode.log_probs is None
+
+
+def test_a_seed_repeats_episodes_and_leaves_the_training_s_randomness_alone(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    agent = make_ppo()
+    before = agent.policy.generator.get_state()
+    first, again, other = (collect(agent, make_envs(), 6, seed=seed) for seed in (3, 3, 4))
+    assert [e.response_ids for e in first] == [e.response_ids for e in again]
+    assert [e.response_ids for e in first] != [e.response_ids for e in other]
+    assert (agent.policy.generator.get_state() == before).all()
+
+
+def test_global_random_state_is_left_alone(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    import random
+
+    import torch
+
+    np.random.seed(0)
+    random.seed(0)
+    torch.manual_seed(0)
+
+    def state() -> str:
+        with np.printoptions(threshold=10_000):
+            return str((random.getstate(), np.random.get_state(), torch.get_rng_state().tolist()))
+
+    before = state()
+    agent = make_ppo()
+    agent.learn(30)
+    collect(agent, make_envs(), 4, seed=0)
+    assert state() == before
+
+
+def test_what_cannot_be_played_is_named(make_envs: Callable[..., Any]):
+    with pytest.raises(TypeError, match=r"an agent must have predict.*, got int"):
+        collect(3, make_envs(), 1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"envs must be a gymnasium VectorEnv or Env.*got str"):
+        collect(RandomAgent(make_envs()), "tokengym/MovieReview-v0", 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_episodes must be >= 0, got -1"):
+        collect(RandomAgent(make_envs()), make_envs(), -1)
+
+
+# --- the random agent ---------------------------------------------------------------------------
+
+
+def test_the_random_agent_is_uniform_over_the_mask_and_seeded(make_envs: Callable[..., Any]):
+    observation, _ = make_envs().reset(seed=0)
+    masks = np.zeros((4, VOCABULARY), dtype=np.int8)
+    masks[:, [2, 5, 6]] = 1
+    agent, twin = (RandomAgent(make_envs(), seed=7) for _ in range(2))
+    drawn = np.stack([agent.predict(observation, action_masks=masks)[0] for _ in range(1500)])
+    assert drawn.shape == (1500, 4)
+    counts = np.bincount(drawn.ravel(), minlength=VOCABULARY) / drawn.size
+    np.testing.assert_allclose(counts[[2, 5, 6]], 1 / 3, atol=0.03)
+    assert counts[[0, 1, 3, 4, 7]].sum() == 0
+    assert twin.predict(observation, action_masks=masks)[0].tolist() == drawn[0].tolist()
+
+
+def test_the_random_agent_without_a_mask_and_on_one_observation(make_envs: Callable[..., Any]):
+    observation, _ = make_envs().reset(seed=0)
+    agent = RandomAgent(gym.spaces.Discrete(3), seed=0)
+    drawn = np.concatenate([agent.predict(observation)[0] for _ in range(50)])
+    assert set(drawn.tolist()) == {0, 1, 2}
+    single = {name: values[0] for name, values in observation.items()}
+    assert np.shape(agent.predict(single)[0]) == ()
+
+
+def test_the_random_agent_refuses_what_it_cannot_do(make_envs: Callable[..., Any]):
+    observation, _ = make_envs().reset(seed=0)
+    with pytest.raises(ValueError, match="a row that allows no token"):
+        RandomAgent(make_envs()).predict(observation, action_masks=np.zeros((4, VOCABULARY)))
+    with pytest.raises(TypeError, match="needs a Discrete action space, got Box"):
+        RandomAgent(gym.spaces.Box(0, 1))

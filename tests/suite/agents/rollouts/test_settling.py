@@ -1,0 +1,170 @@
+"""Rounds are scored once, when all episodes have ended, so that scores are centred by its mean."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecMonitor
+
+from tests.suite.agents.conftest import EOS, PROMPTS, TARGET
+from tests.suite.agents.rollouts.test_playing import MODES, Scripted
+from tokengym.agents import PPO, collect
+from tokengym.agents.rollouts.playing import Round, as_player, play_round
+from tokengym.agents.rollouts.rounds import as_rounds
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import Episode
+from tokengym.rewards import (
+    RED,
+    SCAR,
+    Credit,
+    FunctionScorer,
+    Normalize,
+    Random,
+    Reward,
+    Sparse,
+    Uniform,
+)
+
+ROWS = 4
+
+
+def tokens_of(episode: Episode) -> NDArray[np.float32]:
+    assert episode.token_rewards is not None
+    return episode.token_rewards
+
+
+def length_score(prompt: str, response: str) -> float:
+    """Return 0, 1, 2, ...: a score that grows with the length."""
+    return float(len(response.split()))
+
+
+class HalfToTheHorizon:
+    """Ends row 0 after 1 token and row 1 after 3; the others reach the horizon."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def predict(
+        self, observation: Any, state: Any, episode_start: NDArray[np.bool_], deterministic: bool
+    ) -> Any:
+        self.steps = 0 if episode_start.any() else self.steps + 1
+        actions = np.full(len(observation["input_ids"]), TARGET)
+        actions[:2] = np.where(np.array([0, 2]) <= self.steps, EOS, TARGET)
+        return actions, state
+
+
+def play(envs: Any, *, rounds: int = 1) -> Round:
+    played = None
+    for _ in range(rounds):
+        played = play_round(as_player(HalfToTheHorizon()), as_rounds(envs), seed=0)
+    assert played is not None
+    return played
+
+
+def normalized(credit: Credit | None = None, **options: Any) -> Reward:
+    options = {"window": ROWS, "scale": False, "clip": None} | options
+    return Reward(Normalize(FunctionScorer(length_score), **options), credit or Sparse())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_is_centred_by_the_mean_of_the_whole_round(
+    make_envs: Callable[..., Any], mode: str
+) -> None:
+    envs = make_envs(reward=normalized(), autoreset_mode=mode)
+    for _ in range(2):  # raw scores 0, 2, 6 and 6, whose mean is 3.5
+        episodes = play(envs).episodes
+        assert [episode.score for episode in episodes] == [-3.5, -1.5, 2.5, 2.5]
+        assert [float(tokens_of(e).sum()) for e in episodes] == [-3.5, -1.5, 2.5, 2.5]
+        assert [e.score_parts["raw_score"] for e in episodes] == [0.0, 2.0, 6.0, 6.0]
+
+
+def test_through_an_adapter_and_a_monitor(make_envs: Callable[..., Any]) -> None:
+    for wrap in (as_vec_env, lambda envs: VecMonitor(as_vec_env(envs))):
+        played = play(wrap(make_envs(reward=normalized())))
+        assert [episode.score for episode in played.episodes] == [-3.5, -1.5, 2.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    "options", [{"window": None}, {"window": 6}, {"window": 6, "clip": 1.0}, {"scale": False}]
+)
+def test_running_statistics_are_those_of_a_batch_scored_at_once(
+    make_envs: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    options = {"scale": True, "clip": 10.0} | options
+    at_once = normalized(**options)
+    envs = make_envs(reward=normalized(**options))
+    for _ in range(3):
+        played = play(envs).episodes
+        expected = at_once.evaluate(played)
+        assert [e.score for e in played] == pytest.approx([e.score for e in expected], rel=1e-6)
+        for episode, other in zip(played, expected, strict=True):
+            np.testing.assert_allclose(tokens_of(episode), tokens_of(other), rtol=1e-6)
+    found, wanted = envs.reward.scorer.moments, at_once.scorer.moments  # type: ignore[attr-defined]
+    assert found == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    "credit",
+    [Uniform(), Random(), SCAR(), RED(every_prefix=True), RED(every_prefix=True, delivery="end")],
+)
+@pytest.mark.parametrize("scale", [True, False])
+def test_every_credit_follows_the_centred_score(
+    make_envs: Callable[..., Any], tokenizer: Any, credit: Credit, scale: bool
+) -> None:
+    options = {"window": None, "scale": scale}
+    at_once = normalized(credit, **options).bind(tokenizer)
+    envs = make_envs(reward=normalized(credit, **options))
+    for _ in range(2):
+        played = play(envs).episodes
+        for episode, other in zip(played, at_once.evaluate(played), strict=True):
+            assert episode.score == pytest.approx(other.score, rel=1e-6)
+            np.testing.assert_allclose(tokens_of(episode), tokens_of(other), atol=1e-5)
+
+
+def test_a_round_is_scored_once(make_envs: Callable[..., Any]) -> None:
+    calls = []
+
+    class Counted(Sparse):
+        def assign(self, episodes: Any, scores: Any) -> Any:
+            calls.append(len(episodes))
+            return super().assign(episodes, scores)
+
+    play(make_envs(reward=Reward(FunctionScorer(length_score), Counted())))
+    assert calls == [ROWS]
+
+
+def test_an_abandoned_round_is_dropped(make_envs: Callable[..., Any]) -> None:
+    envs = make_envs(reward=normalized())
+    seen = []
+
+    def stop(*arguments: Any) -> bool:
+        seen.append(arguments)
+        return len(seen) < 2
+
+    rounds = as_rounds(envs)
+    assert play_round(as_player(Scripted()), rounds, seed=0, on_step=stop) is None
+    assert not envs.deferred
+    assert [episode.score for episode in play(envs).episodes] == [-3.5, -1.5, 2.5, 2.5]
+
+
+def test_ppo_learns_from_centred_scores(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+) -> None:
+    agent = make_ppo(envs=make_envs(reward=normalized(), num_envs=8))
+    varied = 0
+    for _ in range(4):
+        played = agent.collect()
+        assert played is not None
+        varied += len({len(episode.response_ids) for episode in played.episodes}) > 1
+        raw = [episode.score_parts["raw_score"] for episode in played.episodes]
+        paid = [float(tokens_of(episode).sum()) for episode in played.episodes]
+        assert paid == pytest.approx([value - np.mean(raw) for value in raw], abs=1e-6)
+    assert varied
+
+
+def test_collected_episodes_are_centred(make_envs: Callable[..., Any]) -> None:
+    episodes: list[Episode] = collect(Scripted(), make_envs(reward=normalized()), ROWS, seed=0)
+    assert {episode.prompt for episode in episodes} <= set(PROMPTS)
+    assert sum(episode.score or 0.0 for episode in episodes) == pytest.approx(0.0, abs=1e-6)

@@ -1,0 +1,135 @@
+"""Trackers by name: TensorBoard where it is installed, and stand-ins for the other libraries."""
+
+import json
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokengym.agents.rollouts import logs
+from tokengym.agents.rollouts.logs import TRACKERS, check_tracker, make_tracker
+from tokengym.base.errors import SettingsError
+from tokengym.scripts.cli import main
+
+ROW = {"train/kl": np.float32(0.5), "rollout/score": 2, "time/text": "no number", "samples": None}
+TINY = [
+    *("--steps", "2", "--batch-size", "4", "--max-new-tokens", "4", "--n-epochs", "1"),
+    *("--eval-every", "1", "--eval-episodes", "4"),
+]
+
+
+class Calls(ModuleType):
+    """A library that notes what is called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)
+        self.made: list[tuple[str, Any, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: self.made.append((name, args, kwargs))
+
+
+@pytest.fixture
+def library(request: Any, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    stand_in = Calls(request.param)
+    monkeypatch.setitem(sys.modules, request.param, stand_in)
+    return stand_in
+
+
+@pytest.mark.parametrize("library", ["wandb", "trackio"], indirect=True)
+def test_wandb_and_trackio_are_called_alike(library: Calls, tmp_path: Path):
+    tracker = make_tracker(library.__name__, tmp_path, name="abc, seed 0", config={"beta": 1})
+    tracker.write(ROW, dict.fromkeys(ROW, ()), 3)
+    tracker.write({"text": "only"}, {"text": ()}, 4)
+    tracker.close()
+    assert library.made == [
+        ("init", (), {"project": "tokengym", "name": "abc, seed 0", "config": {"beta": 1}}),
+        ("log", ({"train/kl": 0.5, "rollout/score": 2.0},), {"step": 3}),
+        ("finish", (), {}),
+    ]
+
+
+@pytest.mark.parametrize("library", ["mlflow"], indirect=True)
+def test_mlflow_is_called(library: Calls, tmp_path: Path):
+    tracker = make_tracker("mlflow", tmp_path, name="abc", config={"beta": None})
+    tracker.write(ROW, dict.fromkeys(ROW, ()), 3)
+    tracker.close()
+    assert library.made == [
+        ("set_experiment", ("tokengym",), {}),
+        ("start_run", (), {"run_name": "abc"}),
+        ("log_params", ({"beta": "None"},), {}),
+        ("log_metrics", ({"train/kl": 0.5, "rollout/score": 2.0},), {"step": 3}),
+        ("end_run", (), {}),
+    ]
+
+
+@pytest.mark.parametrize("library", ["mlflow"], indirect=True)
+def test_a_tracker_that_cannot_begin_is_named_in_one_line(
+    library: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> None:
+        raise RuntimeError("the store is in maintenance mode\nmore")
+
+    monkeypatch.setattr(library, "set_experiment", refuse, raising=False)
+    message = r"'mlflow' cannot begin a run \(the store is in maintenance mode\); change its set"
+    with pytest.raises(SettingsError, match=message):
+        make_tracker("mlflow", tmp_path, name="abc")
+
+
+@pytest.mark.parametrize("track", TRACKERS)
+def test_a_missing_library_is_named_with_its_extra(
+    track: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(logs, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=rf"pip install 'tokengym\[{track}\]'"):
+        check_tracker(track)
+    assert main(["train", "--track", track, *TINY]) == 2
+    assert main(["compare", "--track", track, *TINY]) == 2
+    assert capsys.readouterr().err.count(f"pip install 'tokengym[{track}]'") == 2
+    text = (Path(__file__).parents[4] / "pyproject.toml").read_text()
+    assert f"\n{track} = [" in text.partition("[project.optional-dependencies]")[2]
+
+
+def test_an_unknown_tracker_is_refused():
+    check_tracker(None)
+    with pytest.raises(
+        SettingsError, match=r"track must be one of tensorboard, .*, got 'tensorbored'"
+    ):
+        check_tracker("tensorbored")
+
+
+@pytest.mark.parametrize("library", ["wandb"], indirect=True)
+def test_a_run_passes_on_its_log_and_its_evaluations(library: Calls, tmp_path: Path):
+    out = tmp_path / "run"
+    assert main(["train", "--track", "wandb", *TINY, "--seed", "3", "--out", str(out)]) == 0
+    (begin, *rows, end) = library.made
+    assert (begin[2]["name"], begin[2]["config"]["seed"]) == ("sparse, seed 3", 3)
+    assert end[0] == "finish"
+    logged = [(args[0], kwargs["step"]) for _, args, kwargs in rows]
+    evaluated = {step: row["eval/score"] for row, step in logged if "eval/score" in row}
+    (curve,) = out.glob("*/seed-3/curve.csv")
+    lines = [line.split(",") for line in curve.read_text().splitlines()]
+    place = lines[0].index("score")
+    expected = {n: float(line[place]) for n, line in enumerate(lines[1:])}
+    assert evaluated == pytest.approx(expected, rel=1e-6)
+    assert [step for row, step in logged if "train/kl" in row] == [1, 2]
+
+
+def test_tensorboard_s_files_hold_the_run(tmp_path: Path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "runs"
+    arguments = ["--rewards", "sparse", "--seeds", "1", "--jobs", "1", *TINY, "--out", str(out)]
+    assert main(["compare", "--track", "tensorboard", *arguments]) == 0
+    folder = out / "sparse/seed-0"
+    events = accumulator.EventAccumulator(str(folder / "tensorboard")).Reload()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["groups"]
+    assert [scalar.step for scalar in events.Scalars("eval/score")] == [0, 1, 2]
+    assert [scalar.step for scalar in events.Scalars("train/kl")] == [1, 2]

@@ -1,0 +1,288 @@
+"""Stock algorithms get each token's own reward, and lose none where a rollout cuts an episode."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import A2C, DQN
+from stable_baselines3 import PPO as StockPPO
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+
+from tests.suite.agents.conftest import TARGET, PerToken, target_reward
+from tests.suite.agents.sb3.test_vec_env import single
+from tokengym.agents import HindsightReplayBuffer, HindsightRolloutBuffer, collect
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.agents.sb3.hindsight import StepRewards, TokenFeatures, hindsight_correction
+
+POLICY: dict[str, Any] = {"features_extractor_class": TokenFeatures}
+STOCK: dict[str, Any] = {"policy": "MultiInputPolicy", "policy_kwargs": POLICY, "device": "cpu"}
+
+
+class Ledger(BaseCallback):
+    """Keeps every rollout's rewards and every ended episode's token rewards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rollouts: list[Any] = []
+        self.starts: list[Any] = []
+        self.ended: list[tuple[int, int, Any]] = []
+        """(step over all rollouts, row, token rewards)"""
+
+    def _on_step(self) -> bool:
+        for row, info in enumerate(self.locals["infos"]):
+            if "token_rewards" in info:
+                self.ended.append((self.n_calls - 1, row, info["token_rewards"]))
+        return True
+
+    def _on_rollout_end(self) -> None:
+        buffer = self.model.rollout_buffer  # type: ignore[attr-defined]
+        self.rollouts.append(buffer.rewards.copy())
+
+
+def dense(make_envs: Callable[..., Any], **settings: Any) -> Any:
+    return as_vec_env(make_envs(reward=target_reward(PerToken()), **settings))
+
+
+# --- the rule -----------------------------------------------------------------------------------
+
+
+def test_the_correction_by_hand():
+    earned, paid = np.array([1.0, 2.0, 4.0, -1.0]), np.array([0.0, 0.0, 0.5, 6.0])
+    assert hindsight_correction(earned, paid, 4).tolist() == [1.0, 2.0, 3.5, -7.0]
+    assert hindsight_correction(earned, paid, 2).tolist() == [6.5, -7.0]  # 1 + 2 + 3.5
+    assert hindsight_correction(earned, paid, 1).tolist() == [-0.5]
+    with pytest.raises(ValueError, match="3 entries for an episode of 4 steps"):
+        hindsight_correction(earned[:3], paid, 4)
+
+
+def test_only_the_environment_s_own_rewards_carry_token_rewards():
+    rewards = StepRewards.of(np.ones(2), {1: np.ones(3, dtype=np.float32)})
+    rewards[1] += 0.5  # as SB3 adds a bootstrapped value
+    assert rewards.token_rewards is not None
+    assert rewards.paid.tolist() == [1.0, 1.0]
+    halved: Any = rewards / 2.0
+    assert halved.token_rewards is None
+    assert rewards.copy().token_rewards is None
+
+
+# --- rollouts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+@pytest.mark.parametrize("n_steps", [4, 16])
+def test_every_token_is_paid_its_own_and_none_is_lost_at_the_edges(
+    make_envs: Callable[..., Any], mode: str, n_steps: int
+):
+    """Against a plain account: zeros, each episode written over its own steps, edges moved on."""
+    ledger = Ledger()
+    agent = StockPPO(
+        env=dense(make_envs, autoreset_mode=mode, min_new_tokens=2),
+        n_steps=n_steps,
+        batch_size=16,
+        n_epochs=1,
+        gamma=1.0,
+        seed=0,
+        rollout_buffer_class=HindsightRolloutBuffer,
+        **STOCK,
+    )
+    agent.learn(4 * 96, callback=ledger)
+    found = np.concatenate(ledger.rollouts)  # (steps, rows)
+    expected = np.zeros_like(found)
+    straddling = 0
+    for last, row, token_rewards in ledger.ended:
+        edge = last // n_steps * n_steps  # first step of the rollout in which it ended
+        for time, reward in enumerate(token_rewards):
+            step = last - len(token_rewards) + 1 + time
+            straddling += step < edge and reward != 0.0
+            expected[max(step, edge), row] += reward
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert straddling > 0
+    assert found.sum() == pytest.approx(sum(t.sum() for _, _, t in ledger.ended), abs=1e-4)
+    ends = np.zeros_like(found, dtype=bool)
+    for last, row, _ in ledger.ended:
+        ends[last, row] = True
+    assert (found[~ends] != 0).sum() > 5  # dense indeed: paid before episodes end
+
+
+def test_a_budget_s_bootstrapped_value_stays_on_the_last_token(make_envs: Callable[..., Any]):
+    ledger = Ledger()
+    agent = StockPPO(
+        env=dense(make_envs, horizon="truncated", forbidden_token_ids=(1,)),
+        n_steps=6,  # no EOS: every rollout is one whole episode per row
+        batch_size=24,
+        gamma=0.5,
+        seed=0,
+        rollout_buffer_class=HindsightRolloutBuffer,
+        **STOCK,
+    )
+    policy: Any = agent.policy
+    policy.value_net.weight.data.zero_()
+    policy.value_net.bias.data.fill_(3.0)
+    envs: Any = agent.env
+    agent.collect_rollouts(envs, *started(agent, ledger), agent.rollout_buffer, 6)
+    (rewards,) = ledger.rollouts
+    for _, row, token_rewards in ledger.ended:
+        expected = token_rewards + np.array([0, 0, 0, 0, 0, 0.5 * 3.0])
+        np.testing.assert_allclose(rewards[:, row], expected, atol=1e-6)
+    assert len(ledger.ended) == 4
+
+
+def started(agent: Any, callback: Any) -> tuple[Any]:
+    _, prepared = agent._setup_learn(1, callback)
+    return (prepared,)
+
+
+def test_maskable_ppo_gets_masks_and_token_rewards(make_envs: Callable[..., Any]):
+    ledger = Ledger()
+    envs = dense(make_envs, forbidden_token_ids=(0, 2, 7), min_new_tokens=2)
+    agent = MaskablePPO(
+        env=envs,
+        n_steps=12,
+        batch_size=16,
+        n_epochs=1,
+        seed=0,
+        rollout_buffer_class=HindsightRolloutBuffer,
+        **STOCK,
+    ).learn(96, callback=ledger)
+    sample = next(iter(agent.rollout_buffer.get(48)))
+    assert sample.action_masks.shape == (48, 8)
+    assert sample.action_masks[:, [0, 2, 7]].sum() == 0
+    assert not torch.isin(sample.actions, torch.tensor([0, 2, 7])).any()
+    assert np.concatenate(ledger.rollouts).sum() == pytest.approx(
+        sum(t.sum() for _, _, t in ledger.ended), abs=1e-4
+    )
+
+
+def test_rewards_that_were_changed_are_refused(make_envs: Callable[..., Any], tokenizer: Any):
+    settings: Any = {"n_steps": 4, "rollout_buffer_class": HindsightRolloutBuffer, **STOCK}
+    message = r"came as StepRewards without token rewards; .*changes rewards, as VecNormalize"
+    with pytest.raises(ValueError, match=message):
+        A2C(env=VecNormalize(dense(make_envs), norm_obs=False), **settings).learn(8)
+    with pytest.raises(ValueError, match=r"came as ndarray without .* agents.sb3.as_vec_env"):
+        A2C(env=DummyVecEnv([lambda: single(tokenizer)]), **settings).learn(8)
+    assert A2C(env=VecMonitor(dense(make_envs)), **settings).learn(40).ep_info_buffer
+
+
+# --- replay -------------------------------------------------------------------------------------
+
+
+def transition(ids: list[int], done: list[bool], token_rewards: dict[int, Any]) -> tuple[Any, ...]:
+    observation = {
+        "input_ids": np.array(ids, dtype=np.int64)[:, None].repeat(10, 1),
+        "attention_mask": np.ones((len(ids), 10), dtype=np.int8),
+    }
+    infos = [{"token_rewards": t} if (t := token_rewards.get(r)) else {} for r in range(len(ids))]
+    paid = np.array([sum(token_rewards.get(row, [0.0])) for row in range(len(ids))])
+    return observation, observation, np.array(ids), paid, np.array(done), infos
+
+
+def replay(make_envs: Callable[..., Any], size: int, rows: int) -> HindsightReplayBuffer:
+    envs = as_vec_env(make_envs())
+    return HindsightReplayBuffer(
+        size, envs.observation_space, envs.action_space, "cpu", n_envs=rows
+    )
+
+
+def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs: Callable[..., Any]):
+    buffer = replay(make_envs, 8, 2)  # 4 steps per row
+    with pytest.raises(ValueError, match="no episode has ended yet; set learning_starts"):
+        buffer.sample(1)
+    buffer.add(*transition([3, 4], [False, True], {1: [7.0]}))
+    buffer.add(*transition([3, 4], [False, False], {}))
+    assert set(buffer.sample(50).rewards.flatten().tolist()) == {7.0}  # row 0 is not known yet
+    buffer.add(*transition([3, 4], [True, False], {0: [1.0, 2.0, 3.0]}))
+    buffer.add(*transition([5, 4], [False, False], {}))
+    buffer.add(*transition([5, 4], [True, True], {0: [4.0, 5.0], 1: [0.5, 0.25, 0.125, 0.0]}))
+    # place 0 was overwritten; row 0: steps 4, 1, 2, 3; row 1: steps 4, 1, 2, 3
+    assert buffer.rewards[:, 0].tolist() == [5.0, 2.0, 3.0, 4.0]
+    assert buffer.rewards[:, 1].tolist() == [0.0, 0.5, 0.25, 0.125]
+    sample = buffer.sample(400)
+    assert set(sample.rewards.flatten().tolist()) == {5.0, 2.0, 3.0, 4.0, 0.0, 0.5, 0.25, 0.125}
+    ended = sample.dones.flatten().bool()
+    assert set(sample.rewards.flatten()[ended].tolist()) == {5.0, 3.0, 0.0}
+
+
+def test_replay_refuses_what_it_cannot_pay(make_envs: Callable[..., Any]):
+    buffer = replay(make_envs, 2, 1)
+    with pytest.raises(ValueError, match="the info of row 0 has no token_rewards; play an envir"):
+        buffer.add(*transition([3], [True], {}))
+    buffer = replay(make_envs, 2, 1)
+    for _ in range(2):
+        buffer.add(*transition([3], [False], {}))
+    with pytest.raises(ValueError, match="took 3 steps and the buffer holds 2 per row; raise"):
+        buffer.add(*transition([3], [True], {0: [1.0, 1.0, 1.0]}))
+
+
+# --- learning -----------------------------------------------------------------------------------
+
+ALGORITHMS: dict[str, tuple[Any, int, dict[str, Any]]] = {
+    "PPO": (
+        StockPPO,
+        6_000,
+        {"n_steps": 24, "batch_size": 96, "n_epochs": 4, "learning_rate": 5e-3, "gamma": 1.0},
+    ),
+    "MaskablePPO": (
+        MaskablePPO,
+        6_000,
+        {"n_steps": 24, "batch_size": 96, "n_epochs": 4, "learning_rate": 5e-3, "gamma": 1.0},
+    ),
+    "A2C": (A2C, 16_000, {"n_steps": 12, "learning_rate": 2e-3, "gamma": 1.0}),
+    "DQN": (
+        DQN,
+        12_000,
+        {
+            "buffer_size": 12_000,
+            "learning_starts": 500,
+            "learning_rate": 3e-3,
+            "target_update_interval": 200,
+            "exploration_fraction": 0.5,
+            "train_freq": 1,
+            "gradient_steps": 4,
+            "gamma": 1.0,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_stock_algorithms_solve_the_task(make_envs: Callable[..., Any], name: str, tmp_path: Any):
+    algorithm, timesteps, settings = ALGORITHMS[name]
+    buffer: dict[str, Any] = {"rollout_buffer_class": HindsightRolloutBuffer}
+    if name == "DQN":
+        buffer = {"replay_buffer_class": HindsightReplayBuffer}
+    agent = algorithm(
+        env=VecMonitor(dense(make_envs, num_envs=16)), seed=0, **buffer, **settings, **STOCK
+    )
+    evaluation = EvalCallback(
+        VecMonitor(dense(make_envs)),
+        n_eval_episodes=32,
+        eval_freq=100,
+        best_model_save_path=str(tmp_path / "best"),
+        verbose=0,
+    )
+    checkpoints = CheckpointCallback(save_freq=100, save_path=str(tmp_path), name_prefix="run")
+    agent.learn(timesteps, callback=[evaluation, checkpoints])
+    assert np.mean([episode["r"] for episode in agent.ep_info_buffer]) > 0.2  # with its exploration
+    assert evaluation.best_mean_reward > 0.85
+    best = algorithm.load(tmp_path / "best" / "best_model", device="cpu")
+    envs = make_envs(reward=target_reward(PerToken()))
+    episodes = collect(best, envs, 32, seed=3, deterministic=True)
+    assert np.mean([episode.score for episode in episodes]) > 0.85
+    assert episodes[0].response_ids.count(TARGET) >= 5
+    assert list(tmp_path.glob("run_*_steps.zip"))
+
+
+def test_features_see_the_last_token_and_no_padding(make_envs: Callable[..., Any]):
+    space = as_vec_env(make_envs()).observation_space
+    extractor = TokenFeatures(space, embedding_dim=4)  # type: ignore[arg-type]
+    ids = torch.tensor([[0, 0, 5, 6, 3, 0], [0, 0, 5, 6, 3, 7], [4, 2, 5, 6, 3, 4]]).float()
+    mask = torch.tensor([[0, 0, 1, 1, 1, 0]] * 3).float()
+    found = extractor({"input_ids": ids, "attention_mask": mask})
+    table = extractor.embedding.weight
+    expected = torch.cat([table[[5, 6, 3]].mean(0), table[3], torch.tensor([0.5])])
+    for row in range(3):
+        torch.testing.assert_close(found[row], expected)

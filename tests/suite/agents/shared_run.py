@@ -1,0 +1,133 @@
+"""Trainings that test_processes launches in two processes, and runs by itself in one.
+
+torchrun --nproc_per_node 2 shared_run.py FOLDER FOLDER_OF_ONE_PROCESS
+accelerate launch --use_fsdp --num_processes 2 shared_run.py FOLDER FOLDER_OF_ONE_PROCESS
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.suite.agents.conftest import (
+    PROMPTS,
+    lora_config,
+    make_model,
+    make_tokenizer,
+    target_share,
+)
+from tokengym.agents import PPO
+from tokengym.agents.launched import join
+from tokengym.agents.processes import launched
+from tokengym.agents.rollouts.logs import EpisodeLog
+from tokengym.envs import TokenGenerationVectorEnv
+from tokengym.rewards import FunctionScorer, Normalize, Reward, Uniform, VectorRewardWrapper
+from tokengym.scripts.cli import main
+
+ROWS = 8
+CASES: dict[str, dict[str, Any]] = {
+    "gae": {"clip_range_vf": None, "kl_target": 0.5, "n_value_warmup": 1},
+    "recomputed": {
+        **{"old_log_probs": "recomputed", "importance_cap": 2.0, "value_network": "own"},
+        "top_k": 5,
+    },
+    "loo": {"advantage": "loo", "group_size": 2, "gradient_checkpointing": True},
+    "grpo": {"advantage": "grpo", "group_size": 4, "drop_equal_groups": True, "kl_in": "loss"},
+    "reinforce++": {"advantage": "reinforce++", "advantage_weight": "gtpo", "lora": True},
+}
+RESUMED = ("gae", "grpo")
+UPDATES = 3
+TRAIN = (
+    *(
+        "train",
+        "--env",
+        "MovieReview",
+        "--reward",
+        "abc",
+        "--device",
+        "cpu",
+        "--eval-episodes",
+        "8",
+    ),
+    *("--batch-size", "8", "--steps", "2", "--max-new-tokens", "6", "--eval-every", "1"),
+    *("--reference-samples", "0", "--out"),
+)
+
+
+def make_envs(rows: int, **settings: Any) -> VectorRewardWrapper:
+    scorer = Normalize(FunctionScorer(target_share), window=ROWS)
+    defaults: dict[str, Any] = {"prompts": PROMPTS, "max_new_tokens": 6, "min_new_tokens": 1}
+    envs = TokenGenerationVectorEnv(
+        num_envs=rows, tokenizer=make_tokenizer(), **defaults | settings
+    )
+    return VectorRewardWrapper(envs, Reward(scorer, Uniform()))
+
+
+def make_agent(case: str, rows: int) -> PPO:
+    settings = dict(CASES[case])
+    policy: dict[str, Any] = {"model": make_model("llama" if case == "loo" else "gpt2")}
+    policy["lora"] = lora_config() if settings.pop("lora", False) else None
+    policy["value_network"] = settings.pop("value_network", "trunk")
+    policy["gradient_checkpointing"] = settings.pop("gradient_checkpointing", False)
+    settings["learning_rate"] = 1e-3
+    envs = make_envs(rows, prompt_sampling="sequential" if case == "grpo" else "uniform")
+    return PPO("CausalLMPolicy", envs, policy_kwargs=policy, seed=3, device="cpu", **settings)
+
+
+def update(agent: PPO, updates: int, log: Path | None = None) -> None:
+    """Take updates as `learn` does, whatever the number of tokens."""
+    callback = None if log is None else EpisodeLog(log)
+    for _ in range(updates):
+        agent.learn(1, callback=callback, reset_num_timesteps=False, log_interval=None)
+
+
+def run(folder: Path, rows: int) -> None:
+    """Train every case and save it, with its episodes."""
+    for case in CASES:
+        agent = make_agent(case, rows)
+        update(agent, UPDATES, folder / f"{case}.jsonl")
+        agent.save(folder / case)
+        if agent.processes.saves_together:
+            number = agent.processes.number
+            (folder / f"{case}-{number}.json").write_text(json.dumps(sizes(agent)))
+
+
+def sizes(agent: PPO) -> dict[str, int]:
+    """Return the numbers that this process holds of what learns, and of the reference."""
+    processes: Any = agent.processes
+    learns = processes.shards.policy.trained_parameters()
+    moments = [agent.policy.optimizer.state[parameter]["exp_avg"] for parameter in learns]
+    reference = agent.policy.reference
+    frozen = [] if reference is None else list(reference.parameters())
+    found = {"weights": learns, "moments": moments, "reference": frozen}
+    return {name: sum(local(tensor).numel() for tensor in found[name]) for name in found}
+
+
+def local(tensor: Any) -> torch.Tensor:
+    return tensor.to_local()
+
+
+def resume(saved: Path, folder: Path, rows: int) -> None:
+    """Continue the checkpoints of another number of processes."""
+    for case in RESUMED:
+        sampling = "sequential" if case == "grpo" else "uniform"
+        agent = PPO.load(saved / case, env=make_envs(rows, prompt_sampling=sampling), device="cpu")
+        update(agent, 1)
+        agent.save(folder / f"{case}-resumed")
+
+
+def train(arguments: Sequence[str]) -> None:
+    torch.set_num_threads(1)
+    folder, one = map(Path, arguments)
+    rows = ROWS // launched()
+    join("cpu")
+    run(folder, rows)
+    resume(one, folder, rows)
+    assert main([*TRAIN, str(folder / "train")]) == 0
+
+
+if __name__ == "__main__":
+    train(sys.argv[1:])

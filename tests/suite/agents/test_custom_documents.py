@@ -1,0 +1,152 @@
+"""The examples of a task, a reward and a model of one's own run as they stand, only shorter."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from tests.suite.rewards.conftest import forget_rewards_afterwards
+from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.agents.policy.memory import memory_by_role
+from tokengym.envs import Episode, bundled
+from tokengym.rewards import Scores, check_reward
+
+DOCUMENTS = Path(__file__).parents[3] / "docs"
+
+
+def blocks_of(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCUMENTS / name).read_text(), re.DOTALL)
+
+
+def run(code: str, found: dict[str, Any]) -> dict[str, Any]:
+    with torch.random.fork_rng():
+        exec(compile(code, "document", "exec"), found)
+    return found
+
+
+def shorter(code: str, *changes: tuple[str, str]) -> str:
+    for old, new in changes:
+        assert code.count(old) == 1, old
+        code = code.replace(old, new)
+    return code
+
+
+def test_the_custom_task_runs(capsys: Any):
+    code = shorter(
+        blocks_of("custom_task.md")[0],
+        ("UPDATES = 120", "UPDATES = 3"),
+        ("envs, 64,", "envs, 8,"),
+    )
+    found = run(code, {})
+    gym = found["gym"]
+    try:
+        check_env(gym.make("mine/Counting-v0").unwrapped, skip_render_check=True)
+        check_reward(gym.make("mine/Counting-v0"))
+        check_reward(found["envs"])
+    finally:
+        del gym.registry["mine/Counting-v0"]
+    assert found["agent"]._n_updates == 3
+    assert len(found["episodes"]) == 8
+    answers = [("nine", 0.0), ("eight", 1.0), ("eight nine", 0.2)]
+    episodes = [
+        Episode(
+            prompt="after seven comes",
+            reference="eight",
+            response=response,
+            prompt_ids=(5,),
+            response_ids=(6,),
+        )
+        for response, _ in answers
+    ]
+    scores = found["IsCorrect"]().score(episodes).values
+    np.testing.assert_allclose(scores, [score for _, score in answers])
+    capsys.readouterr()
+
+
+def test_the_custom_rewards_run(monkeypatch: pytest.MonkeyPatch):
+    forget_rewards_afterwards(monkeypatch)
+    found: dict[str, Any] = {}
+    function, scorer, credit = blocks_of("rewards/custom_reward.md")
+    run(function, found)
+    episode = collect(RandomAgent(found["envs"]), found["envs"], 1, seed=0)[0]
+    expected = found["short_and_cheerful"](episode.prompt, episode.response)
+    assert episode.score == pytest.approx(expected)
+    run(scorer, found)
+    check_reward(found["env"])
+    check_reward(
+        found["gym"].make("tokengym/MovieReview-v0", reward="r3-dense", scorer=found["words"])
+    )
+    run(credit, found)
+    ids = found["bundle"].tokenizer("the plot is the plot").input_ids
+    episode = Episode(prompt="", response="", prompt_ids=(), response_ids=tuple(ids))
+    (row,) = found["FirstTime"](share=0.5).assign([episode], Scores([3.0]))
+    np.testing.assert_allclose(row, [0.5, 0.5, 0.5, 0.0, 1.5])
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen2"])
+def test_your_own_model_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, shape: str
+):
+    tokenizer = bundled("movie_review").tokenizer
+    kind: Any = {"llama": LlamaConfig, "qwen2": Qwen2Config}[shape]
+    config = kind(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "own")
+    tokenizer.save_pretrained(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    first, second = blocks_of("agents/own_model.md")
+    short = (
+        ('"Qwen/Qwen2.5-0.5B"', repr(str(tmp_path / "own"))),
+        (
+            "UPDATES, ROWS, TOKENS = 50, 32, 32",
+            "UPDATES, ROWS, TOKENS = 2, 4, 5",
+        ),
+    )
+    found = run(shorter(first, *short), {})
+    assert found["agent"]._n_updates >= 2
+    assert len(found["episodes"]) == 3
+    assert (tmp_path / "runs" / "ten_words" / "adapter").is_dir()
+    assert (
+        PPO.load("runs/ten_words", env=found["envs"]).num_timesteps == found["agent"].num_timesteps
+    )
+    run(second, found)
+    sizes = memory_by_role(found["agent"].policy, found["scorer"].model)
+    assert sizes["reference"] == 0
+    assert 0 < sizes["reward_model"] < sizes["frozen"]
+    assert "reward_model" in capsys.readouterr().out
+
+
+def test_the_rule_that_reads_a_language_model_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    rule, use = blocks_of("rewards/surprisal.md")
+    (tmp_path / "surprisal.py").write_text(rule, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert len(rule.splitlines()) <= 20
+    found = run(use, {})
+    assert len(capsys.readouterr().out.splitlines()) == 8
+    (episode,) = found["credited"].episodes
+    model = AutoModelForCausalLM.from_pretrained(found["bundle"].policy)
+    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
+    with torch.no_grad():
+        table = model(ids).logits[0].double().log_softmax(-1)
+    start = len(episode.prompt_ids)
+    by_hand = [-float(table[t - 1, ids[0, t]]) for t in range(start, ids.shape[1])]
+    assert min(by_hand) > 0.01
+    expected = episode.score * np.array(by_hand) / sum(by_hand)
+    np.testing.assert_allclose(episode.token_rewards, expected, rtol=1e-4)

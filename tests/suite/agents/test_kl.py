@@ -1,0 +1,298 @@
+"""The KL to the reference: every estimator, in the reward and in the loss; value warm-up."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.suite.agents.conftest import VOCABULARY, PerToken, critic_of, make_model, target_reward
+from tests.suite.agents.policy.test_policy import shake
+from tests.suite.agents.ppo.test_ppo import gradient, log_of
+from tokengym.agents import PPO
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.ppo.objective import UpdateStats
+from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs import SettingsError
+
+MASKS = {"min_new_tokens": 2, "forbidden_token_ids": (2,)}
+
+
+def by_hand(agent: PPO, episode: Any, estimator: str) -> torch.Tensor:
+    """KL of one episode's tokens, from the whole models, masked by hand; differentiable."""
+    n, ids = len(episode.response_ids), [*episode.prompt_ids, *episode.response_ids]
+    allowed = torch.ones(n, VOCABULARY, dtype=torch.bool)
+    allowed[:, 2] = False
+    allowed[:2, 1] = False
+    both = []
+    for model in (agent.policy.language_model.model, make_model().eval()):
+        logits = model(torch.tensor([ids])).logits[0, -n - 1 : -1] / agent.settings.temperature
+        both.append(logits.masked_fill(~allowed, -1e30).log_softmax(-1))
+    log_p, log_q = both[0], both[1].detach()
+    if estimator == "exact":
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+    chosen = torch.tensor(episode.response_ids).unsqueeze(1)
+    d = (log_p - log_q).gather(1, chosen).squeeze(1)
+    return {"k1": d, "k2": d * d / 2, "k3": (-d).exp() - 1 + d}[estimator]
+
+
+@pytest.mark.parametrize("estimator", ["k1", "exact"])
+def test_in_the_reward_it_is_taken_off_each_token(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], estimator: str
+):
+    envs = make_envs(reward=target_reward(PerToken()), **MASKS)
+    settings = {"gae_lambda": 1.0, "temperature": 1.3, "kl_estimator": estimator}
+    agent = make_ppo(envs=envs, kl_coef=0.3, **settings)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    assert experience.ref_log_probs is None
+    for row, episode in enumerate(played.episodes):
+        assert episode.token_rewards is not None
+        rewards = episode.token_rewards - 0.3 * by_hand(agent, episode, estimator).detach().numpy()
+        # lambda 1, gamma 1: the return at t is what is still to come
+        to_come = np.cumsum(rewards[::-1])[::-1]
+        found = experience.returns[row, : len(rewards)]
+        np.testing.assert_allclose(found, to_come, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kl_in", "estimator"), [("loss", "k2"), ("loss", "k3"), ("loss", "exact"), ("reward", "exact")]
+)
+@pytest.mark.parametrize("memory", [2**28, 0])
+def test_in_the_loss_it_adds_its_own_gradient(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    monkeypatch: pytest.MonkeyPatch,
+    kl_in: str,
+    estimator: str,
+    memory: int,
+):
+    """Against autograd on the formula written out above, over ragged rows in micro-batches too.
+
+    The exact KL in the reward adds the same to the loss: its direct gradient, in reward units. The
+    reference's logits are kept, or its hidden states where memory is short.
+    """
+    monkeypatch.setattr("tokengym.agents.ppo.ppo.MAX_REFERENCE_BYTES", memory)
+    agent = make_ppo(
+        envs=make_envs(num_envs=8, **MASKS),
+        temperature=1.3,
+        kl_in=kl_in,
+        kl_estimator=estimator,
+        kl_coef=1e-12,  # without a price the reference would not be asked
+    )
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    agent.kl_coef = 0.0
+    is_exact = estimator == "exact"
+    assert (experience.ref_logits is not None) == (is_exact and memory > 0)
+    assert (experience.ref_states is not None) == (is_exact and memory == 0)
+    assert len(set(experience.sequences.lengths.tolist())) > 2
+    without = gradient(agent, experience)
+    agent.kl_coef = 2.0
+    agent.policy.optimizer.zero_grad()
+    tokens = int(experience.response_mask.sum())
+    total = sum(by_hand(agent, episode, estimator).sum() for episode in played.episodes)
+    scale = experience.advantage_scale
+    assert abs(scale - 1.0) > 0.01
+    (2.0 / scale * total / tokens).backward()
+    expected = torch.cat(
+        [
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
+            for p in agent.policy.trained_parameters()
+        ]
+    )
+    assert expected.norm() > 1e-2
+    for size in (None, 3, 1):
+        agent.settings = replace(agent.settings, micro_batch_size=size)
+        found = gradient(agent, experience) - without
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_in_the_loss_rewards_are_left_alone(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    envs = make_envs(reward=target_reward(PerToken()))
+    agent = make_ppo(envs=envs, kl_in="loss", kl_estimator="exact", kl_coef=5.0, gae_lambda=1.0)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    for row, episode in enumerate(played.episodes):
+        assert episode.token_rewards is not None
+        expected = np.cumsum(episode.token_rewards[::-1])[::-1]
+        np.testing.assert_allclose(
+            experience.returns[row, : len(expected)], expected, atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("kl_in", "estimator"),
+    [("reward", "exact"), ("loss", "k2"), ("loss", "exact")],
+)
+def test_a_high_price_holds_the_policy_back(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str, estimator: str
+):
+    kl = {}
+    for kl_coef in (0.0, 2.0):
+        agent = make_ppo(
+            envs=make_envs(num_envs=16),
+            model=make_model(scale=2.0),
+            learning_rate=3e-3,
+            kl_coef=kl_coef,
+            kl_in=kl_in,
+            kl_estimator=estimator,
+        )
+        rows = log_of(agent, 16 * 6 * 8)
+        kl[kl_coef] = rows[-1]["train/kl"]
+        assert all(row["train/log_prob_gap"] < 1e-4 for row in rows)
+    assert kl[2.0] < 0.6 * kl[0.0]
+
+
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_the_coefficient_adapts_wherever_the_kl_is_priced(make_ppo: Callable[..., PPO], kl_in: str):
+    agent = make_ppo(kl_in=kl_in, kl_estimator="exact", kl_target=1e3, kl_horizon=10.0)
+    rows = log_of(agent, 60)
+    coefs = [row["train/kl_coef"] for row in rows]
+    assert len(coefs) > 2
+    np.testing.assert_allclose(np.divide(coefs[1:], coefs[:-1]), 1 - 0.2 * 4 / 10, rtol=1e-6)
+
+
+def test_both_parts_of_the_exact_kl_make_the_gradient_of_score_minus_its_price():
+    """Against autograd through the expectation over every response; one part alone is wrong."""
+    vocab, horizon, price = 3, 3, 0.7
+    generator = torch.Generator().manual_seed(0)
+    ref, start = (torch.randn(40, vocab, generator=generator).double() for _ in range(2))
+    scores = torch.randn(vocab**horizon, generator=generator).double()
+
+    def parts(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probs and KLs, (responses, time), of every response; its scores."""
+        log_p, log_q = logits.log_softmax(-1), ref.log_softmax(-1)
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+        log_probs, kls = [], []
+        for response in range(vocab**horizon):
+            tokens = [response // vocab**place % vocab for place in range(horizon)]
+            states = [int("1" + "".join(map(str, tokens[:t])), vocab) for t in range(horizon)]
+            log_probs.append(
+                torch.stack([log_p[s, a] for s, a in zip(states, tokens, strict=True)])
+            )
+            kls.append(torch.stack([kl[s] for s in states]))
+        return torch.stack(log_probs), torch.stack(kls), scores
+
+    logits = start.requires_grad_(True)
+    log_probs, kls, score = parts(logits)
+    truth = (log_probs.sum(1).exp() * (score - price * kls.sum(1))).sum()
+    (expected,) = torch.autograd.grad(truth, logits)
+
+    log_probs, kls, score = parts(logits)
+    weights = log_probs.sum(1).exp().detach()
+    to_go = score[:, None] - price * kls.detach().flip(1).cumsum(1).flip(1)
+    in_reward = (weights[:, None] * to_go * log_probs).sum()
+    direct = -price * (weights[:, None] * kls).sum()
+    (found,) = torch.autograd.grad(in_reward + direct, logits, retain_graph=True)
+    torch.testing.assert_close(found, expected)
+    for part in (in_reward, direct):
+        (alone,) = torch.autograd.grad(part, logits, retain_graph=True)
+        assert (alone - expected).norm() > 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("kl_in", "estimator", "message"),
+    [
+        ("loss", "k1", "gradient of mean 0"),
+        ("reward", "k2", "lacks the KL's direct gradient"),
+        ("reward", "k3", "lacks the KL's direct gradient"),
+    ],
+)
+def test_estimators_without_the_gradient_are_refused(kl_in: str, estimator: str, message: str):
+    with pytest.raises(SettingsError, match=f"kl_estimator='{estimator}'.*{message}.*take"):
+        PPOSettings(kl_in=kl_in, kl_estimator=estimator)  # type: ignore[arg-type]
+
+
+# --- value warm-up ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_the_value_head_learns_alone_at_first(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str
+):
+    agent = make_ppo(
+        envs=make_envs(),
+        n_value_warmup=2,
+        learning_rate=1e-2,
+        ent_coef=0.1,
+        kl_in=kl_in,
+        kl_estimator="exact",
+    )
+
+    def weights() -> tuple[Any, Any]:
+        return (
+            [p.clone() for p in agent.policy.language_model.parameters()],
+            [p.clone() for p in critic_of(agent).head.parameters()],
+        )
+
+    for update in range(3):
+        trunk, head = weights()
+        played = agent.collect()
+        assert played is not None
+        agent.learn_from(played)
+        trunk_now, head_now = weights()
+        trunk_moved = any(not torch.equal(a, b) for a, b in zip(trunk, trunk_now, strict=True))
+        head_moved = all(not torch.equal(a, b) for a, b in zip(head, head_now, strict=True))
+        assert (trunk_moved, head_moved) == (update == 2, True)
+
+
+def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
+    make_ppo: Callable[..., PPO],
+):
+    agent = make_ppo(n_value_warmup=1, clip_range_vf=None)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    agent._backward(experience, UpdateStats(), "here")
+    rows, times, _ = experience.sequences.response_positions()
+    states = agent.policy.states(experience.sequences).detach()
+    returns = experience.returns[rows, times]
+    residual = critic_of(agent).of_states(states).detach() - returns
+    expected = agent.vf_coef * (residual.unsqueeze(1) * states).mean(0)
+    found = critic_of(agent).head.weight.grad
+    assert found is not None
+    torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=1e-4)
+    assert all(p.grad is None for p in agent.policy.language_model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kl_in", "estimator"), [("loss", "exact"), ("reward", "exact"), ("reward", "k1")]
+)
+def test_a_micro_batch_bounds_every_pass_of_an_update(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    monkeypatch: pytest.MonkeyPatch,
+    kl_in: str,
+    estimator: str,
+):
+    agent = make_ppo(
+        envs=make_envs(num_envs=8, **MASKS),
+        kl_in=kl_in,
+        kl_estimator=estimator,
+        kl_coef=0.1,
+        micro_batch_size=2,
+        old_log_probs="recomputed",
+    )
+    monkeypatch.setattr("tokengym.agents.ppo.ppo.MAX_REFERENCE_BYTES", 0)
+    played: Any = agent.collect()
+    rows: list[int] = []
+    hidden = LanguageModel.hidden
+
+    def counted(self: LanguageModel, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        rows.append(len(input_ids))
+        return hidden(self, input_ids, **inputs)
+
+    monkeypatch.setattr(LanguageModel, "hidden", counted)
+    agent.learn_from(played)
+    assert max(rows) == 2

@@ -1,0 +1,54 @@
+"""The identity-like environment (the score counts a target token) must be solved."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.suite.agents.conftest import PerToken, lora_config, make_model, target_reward
+from tests.suite.agents.ppo.test_ppo import log_of
+from tokengym.agents import PPO, collect
+from tokengym.rewards import Sparse
+
+SOLVED = 0.85  # of 1.0; the untrained model is near 0.1
+
+
+@pytest.mark.parametrize(
+    ("credit", "lora"), [(Sparse(), False), (PerToken(), False), (PerToken(), True)]
+)
+def test_ppo_solves_it(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], credit: Any, lora: bool
+):
+    def envs(num_envs: int) -> Any:
+        return make_envs(num_envs=num_envs, reward=target_reward(credit))
+
+    agent = make_ppo(
+        envs=envs(32),
+        # Adapters leave the head as it is, and a random one must be sharp to allow a sure choice.
+        model=make_model(scale=12.0 if lora else 2.0),
+        lora=lora_config("gpt2") if lora else None,
+        learning_rate=1e-2,
+        kl_coef=0.01,
+    )
+    rows = log_of(agent, 32 * 6 * 16)
+    assert rows[0]["rollout/score"] < 0.4
+    final = [episode.score for episode in collect(agent, envs(32), 64, seed=100)]
+    assert sum(final) / len(final) > SOLVED  # type: ignore[arg-type]
+    for row in rows:
+        assert row["train/ratio_error"] < 1e-4
+        assert row["train/kl"] / row["rollout/ep_len_mean"] > -0.01
+
+
+def test_the_kl_price_holds_the_policy_back(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    kl = {}
+    for kl_coef in (0.0, 2.0):
+        agent = make_ppo(
+            envs=make_envs(num_envs=32),
+            model=make_model(scale=2.0),
+            learning_rate=3e-3,
+            kl_coef=kl_coef,
+        )
+        kl[kl_coef] = log_of(agent, 32 * 6 * 10)[-1]["train/kl"]
+    assert kl[2.0] < 0.5 * kl[0.0]

@@ -1,0 +1,208 @@
+"""bf16-mixed computes in bfloat16 and learns in float32."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.suite.agents.conftest import (
+    PerToken,
+    lora_config,
+    make_model,
+    make_tokenizer,
+    target_reward,
+)
+from tests.suite.agents.offline.test_dpo import PAIRS
+from tokengym.agents import DPO, PPO, SFT, ModelError, collect
+from tokengym.agents.decoding.cuda.captured import CapturedPlayer
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.envs import SettingsError
+
+
+@pytest.fixture
+def make_agent(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
+    """Return a builder of agents, given what the policy and the learner take."""
+
+    def build(policy: dict[str, Any] | None = None, **settings: Any) -> PPO:
+        kwargs = {"model": make_model(scale=2.0)} | (policy or {})
+        envs = make_envs(num_envs=16, reward=target_reward(PerToken()))
+        defaults: Any = {"seed": 0, "device": "cpu"} | settings
+        return PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, **defaults)
+
+    return build
+
+
+MIXED = {"precision": "bf16-mixed"}
+
+
+@pytest.mark.parametrize("decoding", ["auto", "static"])
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_only_the_trunk_s_products_are_in_bfloat16(
+    make_agent: Callable[..., PPO], shape: str, decoding: str
+):
+    model = make_model(shape, scale=2.0).bfloat16()  # as its files may have it
+    mixed = make_agent(MIXED | {"model": model, "decoding": decoding})
+    policy = mixed.policy
+    mixed.learn(1)
+    trained = policy.trained_parameters()
+    assert all(parameter.dtype == torch.float32 for parameter in policy.parameters())
+    for state in policy.optimizer.state.values():
+        assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.float32
+    exact = LanguageModel(policy.language_model.model).eval()
+    sequences = Sequences.from_ids([[3, 4], [5]], [[6, 7, 3], [2, 2]])
+    states = policy.states(sequences)
+    logits = policy.shaped_logits(states, None)
+    assert logits.dtype == torch.float32
+    gap = (logits - exact.logits(exact.response_states(sequences))).abs().max()
+    assert 1e-5 < gap < 0.1 * logits.abs().max()
+    logits.sum().backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in trained)
+    if decoding == "static":
+        assert isinstance(mixed.player(), CapturedPlayer)
+        (decoder,) = policy.decoders
+        assert decoder.dtypes == {torch.bfloat16}
+
+
+def test_small_steps_count(make_agent: Callable[..., PPO], caplog: pytest.LogCaptureFixture):
+    """A step of 1e-6 is less than half of what tells two neighbours in bfloat16 apart."""
+    moved = {}
+    for name, kwargs in (("bfloat16", {"dtype": "bfloat16"}), ("mixed", MIXED)):
+        with caplog.at_level(logging.WARNING):
+            caplog.clear()
+            agent = make_agent(kwargs, learning_rate=1e-6)
+            assert agent.env is not None
+            collect(agent, agent.env, 2)
+            assert not caplog.text  # nothing learns yet
+            trunk: Any = agent.policy.language_model.model.base_model
+            weight = trunk.h[0].mlp.c_fc.weight
+            before = weight.detach().clone()
+            agent.learn(1)
+            agent.learn(1, reset_num_timesteps=False)
+        warned = caplog.text.count("small steps are rounded away; use precision")
+        assert warned == (name == "bfloat16")
+        moved[name] = (weight != before).float().mean().item()
+    assert moved["bfloat16"] < 0.05
+    assert moved["mixed"] > 0.95
+
+
+def test_pairs_warn_when_they_are_learned_from(caplog: pytest.LogCaptureFixture):
+    model: Any = make_model()
+    dpo = DPO(
+        model.to(torch.bfloat16), PAIRS, tokenizer=make_tokenizer(), device="cpu", max_steps=1
+    )
+    assert "rounded away" not in caplog.text
+    dpo.train()
+    assert caplog.text.count("rounded away") == 1
+
+
+def test_adapters_on_bfloat16_weights_do_not_warn(
+    make_agent: Callable[..., PPO], caplog: pytest.LogCaptureFixture
+):
+    make_agent({"dtype": "bfloat16", "lora": lora_config()}).learn(1)
+    assert "rounded away" not in caplog.text
+
+
+def test_recomputed_log_probs_are_the_update_s_own(make_agent: Callable[..., PPO]):
+    gaps, errors = {}, {}
+    for old in ("sampled", "recomputed"):
+        agent = make_agent(MIXED | {"decoding": "static"}, old_log_probs=old, n_minibatches=1)
+        played = agent.collect()
+        assert played is not None
+        errors[old] = agent.update(agent.assign(played)).ratio_error
+        gaps[old] = agent.logger.name_to_value["train/log_prob_gap"]
+    assert gaps["sampled"] > 1e-4  # rollout and update round differently, and both runs say so
+    assert gaps["recomputed"] == pytest.approx(gaps["sampled"], rel=0.5)
+    assert errors["recomputed"] < 0.1 * errors["sampled"]
+
+
+@pytest.mark.parametrize(("shift", "weight"), [(0.1, 1.1051709), (1.0, 2.0), (-1.0, 0.36787944)])
+def test_tokens_are_weighed_by_the_truncated_ratio(
+    make_agent: Callable[..., PPO], shift: float, weight: float
+):
+    """Sampled ``shift`` nats less likely than the update finds them: exp(shift), at most 2."""
+    agent = make_agent(old_log_probs="recomputed", importance_cap=2.0)
+    played = agent.collect()
+    assert played is not None
+    assert played.log_probs is not None
+    mask = played.sequences("cpu").response_mask
+    plain = agent.assign(played)
+    off = agent.assign(replace(played, log_probs=(played.log_probs - shift) * mask))
+    torch.testing.assert_close(off.advantages, weight * plain.advantages, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(off.old_log_probs, plain.old_log_probs, atol=0, rtol=0)
+
+
+def test_settings_without_effect_are_refused(make_agent: Callable[..., PPO]):
+    with pytest.raises(SettingsError, match=r"importance_cap=2.*'recomputed'"):
+        make_agent(importance_cap=2.0)
+    with pytest.raises(SettingsError, match=r"weights in float32, got dtype='bfloat16'; leave"):
+        make_agent(MIXED | {"dtype": "bfloat16"})
+    with pytest.raises(SettingsError, match="precision"):
+        make_agent({"precision": "fp8"})
+
+
+def test_mixed_precision_learns_as_float32_does(
+    make_envs: Callable[..., Any],
+):
+    def envs(rows: int) -> Any:
+        return make_envs(num_envs=rows, reward=target_reward(PerToken()), min_new_tokens=6)
+
+    final: dict[str, list[float]] = {"full": [], "bf16-mixed": []}
+    for precision, scores in final.items():
+        for seed in range(2):
+            agent = PPO(
+                "CausalLMPolicy",
+                envs(32),
+                policy_kwargs={"model": make_model(scale=2.0), "precision": precision},
+                learning_rate=3e-3,
+                kl_coef=0.01,
+                seed=seed,
+                device="cpu",
+            )
+            agent.learn(32 * 6 * 14)
+            episodes = collect(agent, envs(32), 32, seed=100)
+            scores.append(sum(e.score or 0.0 for e in episodes) / len(episodes))
+    full, mixed = (sum(scores) / len(scores) for scores in final.values())
+    assert min(full, mixed) > 0.75  # of eight seeds of each, the worst one ends at 0.85
+    assert abs(full - mixed) < 0.12  # and the best one at 0.97
+
+
+TEXTS = [{"prompt_ids": pair["prompt_ids"], "response_ids": pair["chosen_ids"]} for pair in PAIRS]
+
+
+@pytest.mark.parametrize("learner", [DPO, SFT])
+def test_learners_from_data_compute_in_bfloat16_and_learn_in_float32(learner: Any):
+    """Their losses are those of float32 but for bfloat16's rounding, and small steps count."""
+    losses, moved = {}, {}
+    for precision in ("full", "bf16-mixed"):
+        model = make_model(scale=2.0)
+        before = model.base_model.h[0].mlp.c_fc.weight.detach().clone()  # type: ignore[union-attr,index]
+        data = PAIRS if learner is DPO else TEXTS
+        settings: dict[str, Any] = {"learning_rate": 1e-6, "max_steps": 3, "device": "cpu"}
+        agent = learner(
+            model, data, tokenizer=make_tokenizer(), precision=precision, seed=0, **settings
+        )
+        agent.train()
+        losses[precision] = agent.state.log_history[-1]["train_loss"]
+        assert all(parameter.dtype == torch.float32 for parameter in agent.policy.parameters())
+        models = [agent.policy.language_model, agent.policy.reference]
+        assert all(each.autocasts == (precision != "full") for each in models)
+        weight = agent.policy.language_model.model.base_model.h[0].mlp.c_fc.weight
+        moved[precision] = (weight != before).float().mean().item()
+    assert losses["full"] != losses["bf16-mixed"]
+    assert losses["full"] == pytest.approx(losses["bf16-mixed"], rel=0.02)
+    assert moved["bf16-mixed"] > 0.95
+
+
+def test_a_policy_brings_its_own_precision(make_agent: Callable[..., PPO]):
+    mixed, full = make_agent(MIXED).policy, make_agent().policy
+    shared: Any = {"tokenizer": make_tokenizer(), "device": "cpu"}
+    agent = DPO(mixed, PAIRS, ref_model=make_model(seed=1), **shared)
+    assert agent.policy.language_model.autocasts
+    assert agent.policy.reference is not None
+    assert agent.policy.reference.autocasts
+    with pytest.raises(ModelError, match="the policy has precision='full', got 'bf16-mixed'"):
+        DPO(full, PAIRS, precision="bf16-mixed", **shared)

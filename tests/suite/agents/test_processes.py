@@ -1,0 +1,275 @@
+"""Two processes are one with twice the rows: really launched, over gloo on the CPU."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.suite.agents import shared_run
+from tokengym.agents import PPO
+from tokengym.agents.rollouts.playing import Round
+from tokengym.agents.scale.group import Group, ShardedGroup
+from tokengym.scripts.cli import main
+
+ROOT = Path(__file__).parents[3]
+TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone")
+FSDP = (
+    *("accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2"),
+    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+    *("--main_process_port", "0"),
+)
+KINDS = {"ddp": TORCHRUN, "fsdp": FSDP}
+
+
+def launch(
+    script: str | Path, *arguments: str, launcher: Sequence[str] = TORCHRUN
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in two processes."""
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, str(script), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of what one process has trained."""
+    folder = tmp_path_factory.mktemp("one")
+    shared_run.run(folder, shared_run.ROWS)
+    assert main([*shared_run.TRAIN, str(folder / "train")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def two(
+    request: pytest.FixtureRequest, one: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return the folder of what two processes have trained, all weights in each, or shared out."""
+    folder = tmp_path_factory.mktemp(request.param)
+    done = launch(shared_run.__file__, str(folder), str(one), launcher=KINDS[request.param])
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "printed.txt").write_text(done.stdout)
+    shared_run.resume(folder, folder / "one", shared_run.ROWS)
+    return folder
+
+
+def assert_same_agent(one: Path, two: Path) -> None:
+    """Compare weights, optimiser, random generators, and the prompts to come."""
+    files = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
+    assert files == sorted(path.relative_to(two) for path in two.rglob("*.safetensors"))
+    for file in files:
+        expected, found = load_file(one / file), load_file(two / file)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            if name.endswith("c_attn.bias"):  # the policy's or the critic's
+                # A key's bias has gradient 0: Adam divides its rounding errors by each other.
+                value, found[name] = (tensor.view(3, -1)[[0, 2]] for tensor in (value, found[name]))
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-6, msg=name)
+    records = [json.loads((folder / "checkpoint.json").read_text()) for folder in (one, two)]
+    for entry in ("settings", "environment", "counters"):
+        assert records[0][entry] == records[1][entry]
+    for rows in zip(*(record["environment_state"]["states"][0] for record in records), strict=True):
+        assert rows[0] == rows[1]
+    for moments in ("mean", "variance", "seen"):
+        scorers = [record["environment_state"]["scorers"][0] for record in records]
+        assert scorers[0][moments] == pytest.approx(scorers[1][moments])
+
+
+@pytest.mark.parametrize("case", shared_run.CASES)
+def test_two_processes_are_one_with_twice_the_rows(one: Path, two: Path, case: str) -> None:
+    assert_same_agent(one / case, two / case)
+    expected, found = (
+        [json.loads(line) for line in (folder / f"{case}.jsonl").read_text().splitlines()]
+        for folder in (one, two)
+    )
+    assert len(expected) == shared_run.ROWS * shared_run.UPDATES
+    for figure in ("response_ids", "prompt", "timestep"):
+        assert [row[figure] for row in expected] == [row[figure] for row in found]
+    assert [row["score"] for row in expected] == pytest.approx([row["score"] for row in found])
+
+
+@pytest.mark.parametrize("case", shared_run.RESUMED)
+def test_a_checkpoint_loads_at_another_number_of_processes(two: Path, case: str) -> None:
+    """One process continues what two began, and two what one began, to the same numbers."""
+    assert_same_agent(two / "one" / f"{case}-resumed", two / f"{case}-resumed")
+
+
+def test_two_processes_share_weights_and_optimizer_state(one: Path, two: Path) -> None:
+    """Under FSDP; without it each has all."""
+    for case in shared_run.CASES:
+        shares = [json.loads(file.read_text()) for file in sorted(two.glob(f"{case}-[01].json"))]
+        if two.name.startswith("ddp"):
+            assert shares == []
+            continue
+        moments = {
+            name: value.numel()
+            for name, value in load_file(one / case / "training.safetensors").items()
+            if name.endswith("exp_avg")
+        }
+        whole = sum(moments.values())
+        stored = one / case / "reference" / "model.safetensors"
+        frozen = sum(value.numel() for value in load_file(stored).values())
+        frozen = 0 if case == "reinforce++" else frozen  # with LoRA the base of the policy
+        for name, expected in (("weights", whole), ("moments", whole), ("reference", frozen)):
+            assert sum(share[name] for share in shares) == expected
+            for share in shares:  # the value head is one row, which one of them has
+                assert share[name] == pytest.approx(expected / 2, rel=0.02)
+
+
+def test_train_writes_one_folder_and_prints_once(one: Path, two: Path) -> None:
+    trained = {1: one / "train", 2: two / "train"}
+    files = {n: {p.relative_to(f) for p in f.rglob("*") if p.is_file()} for n, f in trained.items()}
+    assert files[1] == files[2]
+    for name in ("curve", "train"):
+        rows = {
+            count: list(csv.DictReader((folder / "abc" / "seed-0" / f"{name}.csv").open()))
+            for count, folder in trained.items()
+        }
+        assert len(rows[1]) == {"curve": 3, "train": 2}[name]
+        for expected, found in zip(rows[1], rows[2], strict=True):
+            figures = {key for key in expected if expected[key] and not key.endswith("_s")}
+            for figure in figures - {"credit"}:
+                near = pytest.approx(float(found[figure]), rel=1e-3, abs=1e-4)
+                assert float(expected[figure]) == near, figure
+    assert (two / "printed.txt").read_text().count("seed 0: finished") == 1
+
+
+FAILING = """
+import sys
+from tokengym.agents.errors import ProcessError
+from tokengym.agents.launched import join
+
+processes = join("cpu")
+if processes.number == 1:
+    sys.exit("the scorer of process 1 has failed")
+try:
+    processes.gather("a round")
+except ProcessError as error:
+    sys.exit(f"told: {error}")
+"""
+
+
+def test_parts_are_dealt_out_and_idle_ones_teach_nothing() -> None:
+    """A process of shards passes as often as any other, over a row without tokens at the end."""
+    agent = shared_run.make_agent("gae", shared_run.ROWS)
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    count = int(experience.response_mask.sum())
+    groups = [ShardedGroup.__new__(ShardedGroup) for _ in range(2)]
+    for number, group in enumerate(groups):
+        group.number, group.count = number, len(groups)
+    dealt = [row for group in groups for rows in group.own_rows(experience, 2) for row in rows]
+    assert sorted(map(int, dealt)) == list(range(shared_run.ROWS))
+    idle = groups[1]
+    idle.gather = lambda value: [value, value + 2]  # type: ignore[method-assign,operator,list-item]
+    *own, one, other = idle.parts(experience, 2)
+    assert len(own) == len(idle.own_rows(experience, 2))
+    assert all(part.response_mask.any() for part in own)
+    for part in (one, other):
+        agent.policy.optimizer.zero_grad(set_to_none=True)
+        loss, figures, _ = agent.objective()(agent.policy, part, count, len(experience))
+        loss.backward()
+        assert set(figures.values()) == {0.0}
+        given = [p.grad for p in agent.policy.trained_parameters() if p.grad is not None]
+        assert given  # the others' shards are gathered by passes that need all of them
+        assert not any(gradient.any() for gradient in given)
+
+
+def test_each_process_keeps_the_masks_of_its_rows() -> None:
+    """Those of top-k, a bit for every word and token, do not travel."""
+    agents = [shared_run.make_agent("recomputed", 4) for _ in range(2)]
+    for agent, seed in zip(agents, (1, 2), strict=True):
+        agent.policy.generator.manual_seed(seed)
+    played: list[Any] = [agent.collect() for agent in agents]
+    assert all(one.action_masks.vocab_size for one in played)
+    joined: list[Any] = []
+    sent: list[Any] = []
+    for number, agent in enumerate(agents):
+        group = Group.__new__(Group)
+        group.number, group.count = number, 2
+
+        def gather(share: Any, number: int = number, agent: PPO = agent) -> list[Any]:
+            sent.append(share[0].action_masks)
+            other = replace(played[1 - number], action_masks=None)
+            shares = [share, (other, *share[1:])]
+            return shares if number == 0 else shares[::-1]
+
+        group.gather = gather  # type: ignore[method-assign,assignment]
+        joined.append(group.join_rounds(agent, played[number], 0))
+        given: Any = SimpleNamespace(
+            sequences=joined[-1].sequences("cpu"), action_masks=joined[-1].action_masks
+        )
+        own = torch.cat(group.own_rows(given, 2)).sort().values
+        assert own.tolist() == ([0, 1, 2, 3] if number == 0 else [4, 5, 6, 7])
+    assert sent == [None, None]
+    whole = Round.joined([one.to("cpu") for one in played]).action_masks
+    for number, one in enumerate(joined):
+        rows = torch.arange(4) + 4 * number
+        masks: Any = one.action_masks.select(rows)
+        times = torch.zeros(4, dtype=torch.int64)
+        assert whole is not None
+        expected = whole.select(rows).at(torch.arange(4), times)
+        assert torch.equal(masks.at(torch.arange(4), times), expected)
+
+
+def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    done = launch(script)  # within the time that `launch` gives it, where waiting takes longer
+    assert done.returncode != 0
+    assert "the scorer of process 1 has failed" in done.stderr
+    assert "Traceback" not in done.stderr.partition("torch/distributed/elastic")[0]
+
+
+def test_what_several_processes_cannot_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In one line each, before anything waits for another process."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    out = ("--out", str(tmp_path / "out"))
+    odd = ("--batch-size", "5", "--device", "cpu")
+    refused = {
+        ("compare", "--env", "MovieReview", *out): "tokengym compare runs in one process, got 2",
+        ("train", "--agent", "raft", *out): "--agent raft trains in one process",
+        ("train", *odd, *out): "batch_size must be a multiple of the 2 processes, got 5",
+    }
+    for arguments, message in refused.items():
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    launched = {
+        "ACCELERATE_USE_DEEPSPEED": ("true", "DeepSpeed is not supported"),
+        "FSDP_OFFLOAD_PARAMS": ("true", "fsdp_offload_params is not supported"),
+        "FSDP_SHARDING_STRATEGY": ("NO_SHARD", "must be FULL_SHARD, got NO_SHARD"),
+    }
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    for variable, (value, message) in launched.items():
+        monkeypatch.setenv(variable, value)
+        assert main(["train", "--device", "cpu", *out]) == 2
+        assert message in capsys.readouterr().err
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert main(["train", "--device", "cuda", *out]) == 2
+    assert "2 processes need 2 GPUs, torch sees 1" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["train", "--device", "cuda:0", *out]) == 2
+    message = capsys.readouterr().err
+    assert "device='cuda:0' was given to process 1 of 2, each of which has a GPU" in message
+    assert message.count("\n") == 1

@@ -1,0 +1,139 @@
+"""A killed run, resumed from its last checkpoint, equals the one that nobody killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stable_baselines3.common.callbacks import CheckpointCallback
+
+from tests.suite.agents.conftest import PROMPTS, lora_config, make_model, make_tokenizer
+from tests.suite.agents.ppo.test_ppo import log_of
+from tests.suite.agents.test_checkpoint import normalised_reward, untimed
+from tokengym.agents import PPO
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import TokenGenerationVectorEnv
+from tokengym.rewards import VectorRewardWrapper
+
+TIMESTEPS = 110
+SAVE_FREQ = 7  # environment steps: in the middle of rounds of up to 6
+
+
+def environments() -> Any:
+    return VectorRewardWrapper(
+        TokenGenerationVectorEnv(
+            num_envs=4,
+            tokenizer=make_tokenizer(),
+            prompts=PROMPTS,
+            max_new_tokens=6,
+            prompt_sampling="epoch",
+        ),
+        normalised_reward(),
+    )
+
+
+def agent_of(envs: Any, *, lora: bool) -> PPO:
+    return PPO(
+        "CausalLMPolicy",
+        envs,
+        learning_rate=1e-2,
+        kl_target=1.0,
+        kl_horizon=20.0,
+        top_p=0.9,
+        seed=3,
+        device="cpu",
+        policy_kwargs={"model": make_model(), "lora": lora_config() if lora else None},
+    )
+
+
+def run_until_killed(folder: str, lora: bool, die_at_step: int) -> None:
+    """What the child process does: it dies in the middle of an update, at a gradient step."""
+    agent = agent_of(environments(), lora=lora)
+    step, taken = agent.policy.optimizer.step, list[None]()
+
+    def deadly() -> None:
+        step()
+        taken.append(None)
+        if len(taken) == die_at_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    agent.policy.optimizer.step = deadly  # type: ignore[method-assign,assignment]
+    agent.learn(TIMESTEPS, callback=CheckpointCallback(SAVE_FREQ, folder))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_run_killed_in_an_update_goes_on_to_the_same_numbers(tmp_path: Path, lora: bool):
+    uninterrupted = agent_of(environments(), lora=lora)
+    expected = untimed(log_of(uninterrupted, TIMESTEPS))
+    die_at_step = 8 * 3 + 5  # 8 gradient steps an update: in the middle of the fourth
+    assert len(expected) > 4
+
+    code = (
+        "from tests.suite.agents.test_resume import run_until_killed; "
+        f"run_until_killed({str(tmp_path)!r}, {lora}, {die_at_step})"
+    )
+    root = Path(__file__).parents[3]
+    child = subprocess.run([sys.executable, "-c", code], cwd=root, timeout=600)
+    assert child.returncode == -signal.SIGKILL
+
+    saved = sorted(tmp_path.glob("*_steps.zip"), key=lambda path: int(path.name.split("_")[2]))
+    assert len(saved) >= 2
+    resumed = PPO.load(saved[-1], env=environments(), device="cpu")
+    assert 0 < resumed.num_timesteps < TIMESTEPS
+    left = TIMESTEPS - resumed.num_timesteps
+    rows = untimed(log_of(resumed, left, reset_num_timesteps=False))
+    assert str(rows) == str(expected[-len(rows) :])
+    assert len(expected) - len(rows) in (2, 3)  # it did go on from where it was
+    a, b = uninterrupted.policy.state_dict(), resumed.policy.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("learned_before", [0, 30])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_every_step_of_a_round_saves_what_the_round_began_with(
+    tmp_path: Path, learned_before: int, wrapped: bool
+):
+    """From the first round on, after an earlier ``learn`` too, and behind an SB3 wrapper."""
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    def build() -> PPO:
+        envs = as_vec_env(environments())
+        return agent_of(VecMonitor(envs) if wrapped else envs, lora=False)
+
+    agent = build()
+    if learned_before:
+        agent.learn(learned_before)
+    rows = untimed(log_of(agent, 24, callback=CheckpointCallback(2, str(tmp_path))))
+    paths = sorted(tmp_path.glob("*_steps.zip"))
+    assert len(paths) > 2
+    for path in paths:
+        envs = as_vec_env(environments())
+        resumed = PPO.load(path, env=VecMonitor(envs) if wrapped else envs, device="cpu")
+        left = 24 - resumed.num_timesteps
+        again = untimed(log_of(resumed, left, reset_num_timesteps=False))
+        assert again, path
+        assert without_count(again) == without_count(rows[-len(again) :]), path
+
+
+def without_count(rows: list[dict[str, Any]]) -> str:
+    return str([{k: v for k, v in row.items() if k != "train/n_updates"} for row in rows])
+
+
+def test_a_stopped_round_is_played_again(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
+):
+    from tests.suite.agents.ppo.test_ppo import Watcher
+
+    whole = make_ppo().learn(40)
+    stopped = make_ppo().learn(40, callback=Watcher(stop_at=8))
+    stopped.save(tmp_path / "run")
+    resumed = PPO.load(tmp_path / "run", env=make_envs(), device="cpu")
+    assert resumed.num_timesteps < stopped.num_timesteps
+    resumed.learn(40 - resumed.num_timesteps, reset_num_timesteps=False)
+    a, b = whole.policy.state_dict(), resumed.policy.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)

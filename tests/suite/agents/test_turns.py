@@ -1,0 +1,270 @@
+"""Learners in conversations: replies are read, and only what the policy wrote is learned."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO as StockPPO
+
+from tests.suite.agents.conftest import make_model, target_reward
+from tests.support.partners import failing, teacher
+from tests.support.tapes import record_tapes
+from tokengym.agents import NLPO, PPO, collect, losses
+from tokengym.agents.decoding import player as decoding
+from tokengym.agents.decoding.cuda.captured import CapturedPlayer
+from tokengym.agents.decoding.cuda.static import StaticStream
+from tokengym.agents.decoding.gpt2 import GPT2Stream
+from tokengym.agents.decoding.streams import ModelStream
+from tokengym.agents.rollouts.playing import play_round
+from tokengym.agents.rollouts.rounds import as_rounds
+from tokengym.agents.sb3 import HindsightRolloutBuffer, TokenFeatures, as_vec_env
+from tokengym.envs import Episode, Reply
+from tokengym.rewards import Uniform
+
+TALK: dict[str, Any] = {
+    "partner": teacher,
+    "max_turns": 4,
+    "max_turn_tokens": 3,
+    "max_new_tokens": 22,
+    "min_new_tokens": 1,
+}
+
+
+def written_of(episode: Episode) -> Any:
+    assert episode.written is not None
+    return episode.written > 0
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+@pytest.mark.parametrize("stream", ["fast", "any model", "captured"])
+def test_replies_are_read_before_the_next_token(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    shape: str,
+    stream: str,
+):
+    """Log-probs as sampled are those of one forward over the whole conversation."""
+    if stream == "any model":
+        monkeypatch.setattr(decoding, "make_stream", lambda model, capacity: ModelStream(model))
+    agent = make_ppo(envs=make_envs(**TALK, num_envs=6), model=make_model(shape))
+    if stream == "captured":
+        kind = CapturedPlayer
+        monkeypatch.setattr(
+            type(agent.policy), "player", lambda self, g=None: kind(self, g or self.generator)
+        )
+    episodes = collect(agent, make_envs(**TALK, num_envs=6), 24, seed=3)
+    assert max(len(episode.turns) for episode in episodes) >= 6
+    for episode in episodes:
+        masks = np.ones((len(episode.response_ids), 8))
+        for turn in episode.turns:
+            if turn.role == "assistant":
+                masks[turn.span[0], 1] = 0  # no EOS at the first token of a turn
+        (whole,) = agent.policy.log_probs(
+            [episode.prompt_ids], [episode.response_ids], action_masks=[masks]
+        )
+        own = written_of(episode)
+        assert episode.log_probs is not None
+        np.testing.assert_allclose(episode.log_probs[own], whole[own], atol=1e-4)
+        assert not episode.log_probs[~own].any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ("gpt2", {}),
+        ("llama", {"temperature": 0.7, "top_k": 4}),
+        ("gpt2", {"mask_top_p": 0.7}),
+        ("llama", {"value_network": "trunk"}),
+        ("llama", {"advantage": "loo", "group_size": 4, "top_p": 0.8}),
+    ],
+)
+@pytest.mark.parametrize("is_static", [False, True])
+def test_appended_replies_play_as_texts_read_again(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    shape: str,
+    settings: dict[str, Any],
+    is_static: bool,
+):
+    """The same tokens, with their log-probs, values and KL, on the same captured steps."""
+    record_tapes(monkeypatch)
+    starts: list[int] = []
+    own = StaticStream.start
+
+    def start(stream: StaticStream, *prompts: torch.Tensor) -> torch.Tensor:
+        starts.append(len(prompts[0]))
+        return own(stream, *prompts)
+
+    monkeypatch.setattr(StaticStream, "start", start)
+    kind = NLPO if "mask_top_p" in settings else PPO
+    rounds = []
+    for appends in (True, False):
+        if not appends:
+            monkeypatch.setattr(GPT2Stream, "appends", False)
+        decoding = "static" if is_static and appends else "dynamic"
+        envs = make_envs(**TALK, num_envs=12)
+        model = {"model": make_model(shape, scale=3.0), "decoding": decoding}
+        agent = kind("CausalLMPolicy", envs, policy_kwargs=model, seed=0, device="cpu", **settings)
+        options = {"group_size": agent.settings.group_size} if "group_size" in settings else None
+        starts.clear()
+        played = [
+            play_round(agent.player(), as_rounds(envs), seed=seed, options=options)
+            for seed in range(3)
+        ]
+        if is_static and appends:  # prompts alone: replies are read into the same memory
+            assert len(starts) == (6 if kind is NLPO else 3)
+            assert len(agent.policy.decoders) == 1
+        rounds.append([(one, agent.assign(one)) for one in played if one is not None])
+    for (mine, learned), (theirs, relearned) in zip(*rounds, strict=True):
+        for one, other in zip(mine.episodes, theirs.episodes, strict=True):
+            assert one.response_ids == other.response_ids
+            assert one.turns == other.turns
+        for name in ("log_probs", "values", "entropy"):
+            close: Any = getattr(mine, name), getattr(theirs, name)
+            torch.testing.assert_close(*close, atol=1e-4, rtol=1e-4)
+        close = learned.advantages, relearned.advantages
+        torch.testing.assert_close(*close, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("advantage", ["gae", "reinforce++", "loo", "grpo"])
+def test_one_update(make_envs: Callable[..., Any], make_ppo: Callable[..., Any], advantage: str):
+    envs = make_envs(**TALK, num_envs=8, reward=target_reward(Uniform()))
+    groups = {} if advantage in ("gae", "reinforce++") else {"group_size": 4}
+    agent = make_ppo(envs=envs, advantage=advantage, **groups)
+    agent.learn(1)
+    played = agent.last_round
+    tokens = sum(int(written_of(episode).sum()) for episode in played.episodes)
+    assert agent.num_timesteps == tokens
+    assert agent.num_timesteps < sum(len(e.response_ids) for e in played.episodes)
+    assert agent.logger.name_to_value["train/ratio_error"] < 1e-3
+    experience = agent.assign(played)
+    for row, episode in enumerate(played.episodes):
+        own = np.zeros(experience.response_mask.shape[1], dtype=bool)
+        own[: len(episode.response_ids)] = written_of(episode)
+        np.testing.assert_array_equal(experience.response_mask[row].numpy(), own)
+        for figure in (experience.advantages, experience.old_log_probs):
+            assert not figure[row][torch.from_numpy(~own)].any()
+        assert episode.token_rewards is not None
+        assert float(episode.token_rewards.sum()) == pytest.approx(episode.score, rel=1e-5)
+
+
+def test_the_gradient_is_that_of_the_written_tokens(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., Any]
+):
+    envs = make_envs(**TALK, num_envs=4)
+    agent = make_ppo(envs=envs, advantage="reinforce", learning_rate=1e-12)
+    agent.learn(1)
+    agent.policy.eval()
+    experience = agent.assign(agent.last_round)
+    agent.policy.optimizer.zero_grad()
+    objective = agent.objective()
+    count = int(experience.response_mask.sum())
+    for loss, _, _ in objective.terms(agent.policy, experience, count, len(experience)):
+        loss.backward()
+    weight = agent.policy.language_model.model.base_model.wte.weight
+    given = weight.grad.clone()
+    agent.policy.optimizer.zero_grad()
+    log_probs = agent.policy.response_log_probs(experience.sequences, experience.action_masks)
+    assert not log_probs[~experience.response_mask].any()
+    rows, times, columns = experience.sequences.response_positions()
+    ids = experience.sequences.input_ids
+    logits = agent.policy.language_model.model(ids).logits[rows, columns - 1]
+    logits = logits.masked_fill(~experience.action_masks.at(rows, times), -torch.inf)
+    chosen = logits.log_softmax(-1).gather(-1, ids[rows, columns][:, None])[:, 0]
+    (-(chosen * experience.advantages[rows, times]).sum() / count).backward()
+    torch.testing.assert_close(given, weight.grad, atol=1e-5, rtol=1e-3)
+
+
+def holes() -> tuple[Any, ...]:
+    torch.manual_seed(0)
+    mask = torch.tensor([[1, 1, 0, 0, 1, 0], [1, 0, 1, 1, 1, 1]], dtype=torch.bool)
+    rewards = torch.randn(2, 6, dtype=torch.float64).masked_fill(~mask, 0.0)
+    return rewards, torch.randn(2, 6, dtype=torch.float64), mask
+
+
+def compressed(x: Any, mask: Any, row: int) -> Any:
+    return x[row][mask[row]][None]
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+@pytest.mark.parametrize("gae_lambda", [1.0, 0.8, 0.0])
+def test_steps_lead_over_replies(gamma: float, gae_lambda: float):
+    """Advantages and returns are those of the written tokens moved together."""
+    rewards, values, mask = holes()
+    final = torch.tensor([0.0, 0.7], dtype=torch.float64)
+    how = {"gamma": gamma, "gae_lambda": gae_lambda}
+    advantages, returns = losses.gae(rewards, values, mask, final_values=final, **how)
+    to_go = losses.rewards_to_go(rewards, mask, gamma=gamma)
+    ends = torch.arange(6).expand(2, 6)
+    within = losses.rewards_within(rewards, mask, ends, gamma=gamma)
+    for row in range(2):
+        r, v = compressed(rewards, mask, row), compressed(values, mask, row)
+        full = torch.ones_like(r, dtype=torch.bool)
+        a, g = losses.gae(r, v, full, final_values=final[row : row + 1], **how)
+        torch.testing.assert_close(compressed(advantages, mask, row), a)
+        torch.testing.assert_close(compressed(returns, mask, row), g)
+        torch.testing.assert_close(
+            compressed(to_go, mask, row), losses.rewards_to_go(r, full, gamma=gamma)
+        )
+        torch.testing.assert_close(compressed(within, mask, row), r)
+
+
+def test_lost_episodes_are_not_learned(make_envs: Callable[..., Any], make_ppo: Callable[..., Any]):
+    talk = TALK | {"partner": failing, "on_partner_error": "skip"}
+    agent = make_ppo(envs=make_envs(**talk, num_envs=12), advantage="rloo", group_size=2)
+    agent.learn(1)
+    lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
+    assert 0 < lost.sum() < 10
+    kept = 12 - 2 * lost.reshape(-1, 2).any(1).sum()
+    assert len(agent.assign(agent.last_round)) == kept
+
+
+def test_a_round_without_a_whole_episode(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., Any]
+):
+    def broken(*asked: Any) -> Reply:
+        raise RuntimeError("no")
+
+    talk = TALK | {"partner": broken, "on_partner_error": "skip"}
+    agent = make_ppo(envs=make_envs(**talk))
+    with pytest.raises(ValueError, match="lost every episode of the round"):
+        agent.learn(1)
+
+
+def test_stock_agents_learn_from_token_rewards(make_envs: Callable[..., Any]):
+    envs = as_vec_env(make_envs(**TALK, reward=target_reward(Uniform())))
+    agent = StockPPO(
+        "MultiInputPolicy",
+        envs,
+        n_steps=40,
+        batch_size=40,
+        rollout_buffer_class=HindsightRolloutBuffer,
+        policy_kwargs={"features_extractor_class": TokenFeatures},
+        seed=0,
+    )
+    agent.learn(160)
+    assert np.isfinite(agent.rollout_buffer.rewards).all()
+    assert (agent.rollout_buffer.rewards > 0).sum() > 20
+
+
+def test_it_learns(make_envs: Callable[..., Any], make_ppo: Callable[..., Any]):
+    def own_words(prompt: str, response: str) -> float:
+        return response.split().count("c") / 6.0  # `teacher` never says it
+
+    from tokengym.rewards import FunctionScorer, Reward
+
+    reward = Reward(FunctionScorer(own_words), Uniform())
+    envs = make_envs(**TALK, num_envs=16, reward=reward)
+    agent = make_ppo(envs=envs, model=make_model(scale=1.0), learning_rate=3e-3)
+
+    def score() -> float:
+        episodes = collect(agent, make_envs(**TALK, num_envs=32, reward=reward), 64, seed=9)
+        return float(np.mean([episode.score or 0.0 for episode in episodes]))
+
+    before = score()
+    agent.learn(4000)
+    assert score() > before + 0.3

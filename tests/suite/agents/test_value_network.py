@@ -1,0 +1,335 @@
+"""A value network of its own: apart from the policy, on its backbone with adapters."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from tests.suite.agents.conftest import critic_of, lora_config, make_model, target_share
+from tests.suite.agents.policy.test_policy import shake
+from tests.suite.agents.ppo.test_ppo import log_of
+from tests.suite.agents.test_checkpoint import untimed
+from tokengym.agents import PPO
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.memory import memory_by_role
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.ppo.objective import UpdateStats
+from tokengym.envs import SettingsError
+from tokengym.rewards import FunctionScorer, Reward, RewardModel, Sparse
+
+SHAPES = pytest.mark.parametrize(
+    ("shape", "lora"), [("gpt2", False), ("gpt2", True), ("llama", False), ("llama", True)]
+)
+
+
+@pytest.fixture
+def build(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
+    def make(shape: str = "gpt2", *, lora: bool = False, envs: Any = None, **settings: Any) -> PPO:
+        kwargs = {
+            "model": make_model(shape),
+            "lora": lora_config(shape) if lora else None,
+            "value_network": settings.pop("value_network", "own"),
+            "frozen_layers": settings.pop("frozen_layers", 0),
+        }
+        defaults: Any = {"seed": 0, "device": "cpu"}
+        return PPO(
+            "CausalLMPolicy",
+            make_envs() if envs is None else envs,
+            policy_kwargs=kwargs,
+            **defaults | settings,
+        )
+
+    return make
+
+
+def gradients(agent: PPO, experience: Any) -> dict[str, torch.Tensor]:
+    agent._backward(experience, UpdateStats(), "here")
+    named = agent.policy.named_parameters()
+    return {n: p.grad.clone() for n, p in named if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+@SHAPES
+def test_values_are_the_network_s_own(build: Callable[..., PPO], shape: str, lora: bool):
+    """Read by its own trunk, one text at a time; the policy's logits do not see it."""
+    agent = build(shape, lora=lora)
+    texts = [[3, 4], [5]], [[6, 1], [7, 3, 4, 4]]
+    sequences = Sequences.from_ids(*texts)
+    assert critic_of(agent).of_responses(sequences).abs().max() == 0.0
+    before = agent.policy.log_probs(*texts)
+    assert critic_of(agent).network is not None
+    learning = [*critic_of(agent).network.trunk_parameters().values()]
+    generator = torch.Generator().manual_seed(3)
+    for parameter in [*learning, *critic_of(agent).head.parameters()]:
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    found = critic_of(agent).of_responses(sequences)
+    final = critic_of(agent).after_responses(sequences)
+    trunk: Any = critic_of(agent).network.model.base_model
+    for row, (prompt, response) in enumerate(zip(*texts, strict=True)):
+        with torch.no_grad():
+            hidden = trunk(torch.tensor([[*prompt, *response]]))[0][0, len(prompt) - 1 :]
+            expected = critic_of(agent).head(hidden)[:, 0]
+        torch.testing.assert_close(found[row, : len(response)], expected[:-1])
+        torch.testing.assert_close(final[row], expected[-1])
+    assert expected.abs().max() > 1e-2
+    for old, new in zip(before, agent.policy.log_probs(*texts), strict=True):
+        assert old.tolist() == new.tolist()
+
+
+@SHAPES
+def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape: str, lora: bool):
+    """The value loss moves its network as it would alone, and the policy not at all."""
+    agent = build(shape, lora=lora)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    assert played.values is None
+    experience: Any = agent.assign(played)
+    agent.vf_coef = 0.0
+    policy_only = gradients(agent, experience)
+    agent.vf_coef = 0.7
+    both = gradients(agent, experience)
+    valued = both.keys() - policy_only.keys()
+    assert {".".join(name.split(".")[:2]) for name in valued} == {"critic.network", "critic.head"}
+    assert any("critic.network" in name for name in valued)
+    for name, gradient in policy_only.items():
+        assert name.startswith("language_model")
+        torch.testing.assert_close(both[name], gradient)
+    # by hand: 0.7 * 0.5 * mean of squares (the clipped error is the same at the old values)
+    rows, times, columns = experience.sequences.response_positions()
+    assert critic_of(agent).network is not None
+    agent.policy.optimizer.zero_grad()
+    hidden = critic_of(agent).network.model.base_model(experience.sequences.input_ids)[0]
+    values = critic_of(agent).head(hidden[rows, columns - 1])[:, 0]
+    (0.35 * (values - experience.returns[rows, times]).square().mean()).backward()
+    named = dict(agent.policy.named_parameters())
+    for name in valued:
+        torch.testing.assert_close(both[name], named[name].grad, atol=1e-6, rtol=1e-4)
+
+
+@SHAPES
+def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
+    build: Callable[..., PPO], shape: str, lora: bool
+):
+    """The networks' states are not in memory together, and no bit of a gradient changes."""
+    agent = build(shape, lora=lora, ent_coef=0.05)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    policy, critic = agent.policy, critic_of(agent)
+    count = int(experience.response_mask.sum())
+    policy.optimizer.zero_grad(set_to_none=True)
+    for part in agent.processes.parts(experience, None):
+        agent.objective()(policy, part, count, len(experience))[0].backward()  # as one loss
+    learning = policy.trained_parameters()
+    together = [None if p.grad is None else p.grad.clone() for p in learning]
+    done = []
+
+    def look(*_: Any) -> None:
+        own = policy.language_model.trunk_parameters().values()
+        done.append(all(p.grad is not None for p in own))
+
+    assert critic.network is not None
+    critic.network.model.base_model.register_forward_pre_hook(look)
+    agent._backward(experience, UpdateStats(), "here")
+    assert all(done)
+    assert len(done) == len(list(agent.processes.parts(experience, None)))
+    for parameter, expected in zip(learning, together, strict=True):
+        assert (parameter.grad is None) is (expected is None)
+        assert expected is None or parameter.grad is None or torch.equal(parameter.grad, expected)
+
+
+def test_old_values_are_the_network_s_and_bootstrap(
+    build: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    envs = make_envs(horizon="truncated", forbidden_token_ids=(1,))
+    agent = build(envs=envs, gae_lambda=1.0, kl_coef=0.0)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience: Any = agent.assign(played)
+    torch.testing.assert_close(
+        experience.old_values, critic_of(agent).of_responses(experience.sequences)
+    )
+    final = critic_of(agent).after_responses(experience.sequences)
+    for row, episode in enumerate(played.episodes):
+        expected = torch.tensor(episode.score) + final[row]
+        torch.testing.assert_close(experience.returns[row, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_warming_up_leaves_the_policy_alone(build: Callable[..., PPO]):
+    agent = build(n_value_warmup=1, learning_rate=1e-2)
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    agent.learn(1)
+    after = agent.policy.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {".".join(name.split(".")[:2]) for name in moved} == {"critic.network", "critic.head"}
+    assert any("attn" in name for name in moved)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora": True}, {"frozen_layers": 1}])
+def test_resuming_equals_going_on(
+    build: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path, settings: Any
+):
+    agent = build(learning_rate=1e-2, **settings).learn(30)
+    agent.save(tmp_path / "run")
+    uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
+    resumed = PPO.load(tmp_path / "run", env=make_envs(), device="cpu")
+    assert str(untimed(log_of(resumed, 40, reset_num_timesteps=False))) == str(uninterrupted)
+    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_with_adapters_the_backbone_is_there_once(build: Callable[..., PPO]):
+    weights = sum(p.numel() for p in make_model().parameters()) * 4
+    full = memory_by_role(build().policy)
+    assert full["policy"] == full["reference"] == weights
+    assert full["value"] == weights + 17 * 4  # the tied head is the embedding: nothing left out
+    lora = memory_by_role(build(lora=True).policy)
+    assert lora["frozen"] == weights
+    assert lora["reference"] == 0
+    assert lora["value"] == lora["policy"] + 17 * 4 < weights
+    untied = build("llama").policy
+    head = untied.language_model.model.get_output_embeddings().weight.numel() * 4
+    sizes = memory_by_role(untied)
+    assert sizes["value"] == sizes["policy"] - head + 17 * 4
+
+
+def test_an_unknown_value_network_is_refused(build: Callable[..., PPO]):
+    with pytest.raises(
+        ValueError, match="value_network must be 'trunk', 'own' or 'reward_model', got 'mine'"
+    ):
+        build(value_network="mine")
+
+
+def test_it_is_a_setting_of_ppo_and_may_stand_among_the_policys_arguments(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+):
+    own = {"model": make_model(), "value_network": "own"}
+    by_kwargs = PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, device="cpu")
+    assert own["value_network"] == "own"  # the caller's dictionary is left alone
+    by_setting = make_ppo(value_network="own")
+    for agent in (by_kwargs, by_setting):
+        assert agent.settings.value_network == "own"
+        assert critic_of(agent).network is not None
+    by_setting.save(tmp_path / "agent")
+    loaded = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
+    assert loaded.settings.value_network == "own"
+    assert critic_of(loaded).network is not None
+    with pytest.raises(ValueError, match="value_network is a setting of PPO; pass it beside"):
+        PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, value_network="trunk")
+
+
+# --- a value network that starts from the reward model -------------------------------------------
+
+
+def make_scorer(shape: str = "gpt2", *, num_labels: int = 1, width: int = 16) -> RewardModel:
+    """Return a random reward model of the policy's architecture."""
+    config = copy.deepcopy(make_model(shape).config)
+    config.num_labels = num_labels
+    config.hidden_size = width
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return RewardModel(AutoModelForSequenceClassification.from_config(config).eval())
+
+
+@pytest.fixture
+def build_started(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
+    def make(scorer: Any, shape: str = "gpt2", **settings: Any) -> PPO:
+        envs = make_envs(reward=Reward(scorer, Sparse()))
+        kwargs = {"model": make_model(shape), **settings.pop("policy_kwargs", {})}
+        defaults: Any = {"seed": 0, "device": "cpu", "value_network": "reward_model"}
+        return PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, **defaults | settings)
+
+    return make
+
+
+@pytest.mark.parametrize(("shape", "num_labels"), [("gpt2", 1), ("llama", 1), ("gpt2", 2)])
+def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
+    build_started: Callable[..., PPO], shape: str, num_labels: int
+):
+    """Each prefix scored by transformers' own classifier, without our reading of its head."""
+    scorer = make_scorer(shape, num_labels=num_labels)
+    agent = build_started(scorer, shape)
+    (prompt, response) = [6, 5, 4], [7, 3, 4, 4]
+    expected = []
+    for size in range(len(response) + 1):
+        text = torch.tensor([[*prompt, *response[:size]]])
+        with torch.no_grad():
+            logits = scorer.model(text, attention_mask=torch.ones_like(text)).logits[0]
+        expected.append(logits[0] if num_labels == 1 else logits[1] - logits[0])
+    sequences = Sequences.from_ids([prompt], [response])
+    critic = critic_of(agent)
+    torch.testing.assert_close(critic.of_responses(sequences)[0], torch.stack(expected[:-1]))
+    torch.testing.assert_close(critic.after_responses(sequences)[0], expected[-1])
+    body = scorer.backbone.state_dict()
+    assert body.keys() == critic.network.model.base_model.state_dict().keys()
+    for name, weight in critic.network.model.base_model.state_dict().items():
+        assert torch.equal(weight, body[name]), name
+
+
+def test_starting_from_it_leaves_policy_and_scorer_alone(build_started: Callable[..., PPO]):
+    scorer = make_scorer()
+    before = copy.deepcopy(scorer.model.state_dict())
+    agent = build_started(scorer, learning_rate=1e-2)
+    own = build_started(scorer, learning_rate=1e-2, value_network="own")
+    for name, weight in own.policy.language_model.state_dict().items():
+        assert torch.equal(weight, agent.policy.language_model.state_dict()[name])
+    values = critic_of(agent).of_responses(Sequences.from_ids([[6]], [[7, 3]]))
+    agent.learn(1)
+    after = critic_of(agent).of_responses(Sequences.from_ids([[6]], [[7, 3]]))
+    assert not torch.equal(values, after)  # it learns
+    for name, weight in scorer.model.state_dict().items():
+        assert torch.equal(weight, before[name])  # on weights of its own
+
+
+def test_resuming_equals_going_on_from_the_reward_model(
+    build_started: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+):
+    agent = build_started(make_scorer(), learning_rate=1e-2).learn(30)
+    agent.save(tmp_path / "run")
+    uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
+    envs = make_envs(reward=Reward(make_scorer(), Sparse()))
+    resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
+    assert resumed.settings.value_network == "reward_model"
+    assert str(untimed(log_of(resumed, 40, reset_num_timesteps=False))) == str(uninterrupted)
+    played = PPO.load(tmp_path / "run", device="cpu")  # without an environment: nothing to start
+    assert critic_of(played).network is not None
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (FunctionScorer(target_share), "starts from a causal reward model, and the environment's "),
+        (make_scorer("llama"), "of the policy's architecture, GPT2Model, and scorer 'RewardModel'"),
+        (make_scorer(width=8), "is GPT2Model of other shapes; take value_network='own'"),
+    ],
+)
+def test_what_no_value_network_can_start_from_is_refused(
+    build_started: Callable[..., PPO], scorer: Any, message: str
+):
+    with pytest.raises(ModelError, match=message):
+        build_started(scorer)
+
+
+def test_a_reward_model_of_another_tokenizer_is_refused(
+    build_started: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
+):
+    scorer = make_scorer()
+    monkeypatch.setattr(scorer, "reads_text", True)  # as `bind` leaves one that retokenises
+    with pytest.raises(ModelError, match="needs a reward model of the policy's tokenizer"):
+        build_started(scorer)
+
+
+@pytest.mark.parametrize("shared", [{"lora": lora_config()}, {"frozen_layers": 1}])
+def test_weights_that_the_policy_shares_cannot_start_elsewhere(
+    build_started: Callable[..., PPO], shared: dict[str, Any]
+):
+    (name,) = shared
+    with pytest.raises(SettingsError, match=f"needs weights of its own, and {name} shares them"):
+        build_started(make_scorer(), policy_kwargs=shared)

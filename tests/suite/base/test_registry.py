@@ -1,0 +1,134 @@
+"""The registry behind every name: words, near matches, packages and files of one's own."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tokengym.agents.learner import LEARNERS
+from tokengym.agents.ppo.advantages import ADVANTAGES
+from tokengym.agents.ppo.weights import WEIGHTS
+from tokengym.base.errors import PromptError
+from tokengym.base.registry import Registry, did_you_mean
+from tokengym.base.words import Word
+from tokengym.envs import SettingsError
+from tokengym.envs.tasks import TASKS
+from tokengym.evaluation.measure.measures import MEASURES
+from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.models.kinds import KINDS
+from tokengym.rewards.scorers.base import SCORERS
+
+ALL = (TASKS, REWARDS, SCORERS, LEARNERS, ADVANTAGES, WEIGHTS, KINDS, MEASURES)
+ROOT = Path(__file__).parents[3]
+
+
+class Square:
+    """Keeps what it was made with."""
+
+    def __init__(self, **options: object) -> None:
+        self.options = options
+
+
+@pytest.fixture
+def shapes() -> Registry[type]:
+    registry: Registry[type] = Registry("shape", error=PromptError, from_files=True)
+    registry.register("square", Square)
+    registry.register("circle", list)
+    return registry
+
+
+@pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
+def test_every_registry_names_near_matches_and_refuses_a_taken_name(registry: Registry[object]):
+    name = registry.names()[-1]
+    with pytest.raises(
+        ValueError, match=rf"unknown {registry.kind} '{name}x'; did you mean '{name}'"
+    ):
+        registry.find(f"{name}x")
+    with pytest.raises(ValueError, match=f"named '{name}' is registered already; choose another"):
+        registry.register(name, object())
+    assert registry.find(name) is registry[name]
+
+
+def test_near_matches_are_computed_in_one_place():
+    def uses(path: Path) -> Iterator[str]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute | ast.Name):
+                yield node.attr if isinstance(node, ast.Attribute) else node.id
+
+    folders = ("base", "envs", "rewards", "agents", "evaluation", "lab", "scripts", "tokengym")
+    files = [path for name in folders for path in (ROOT / name).rglob("*.py")]
+    using = {path.resolve() for path in files if "get_close_matches" in uses(path)}
+    assert using == {(ROOT / "base/registry.py").resolve()}
+    shown = {"b": "B (the second)"}
+    assert did_you_mean("bb", ["a", "b"], shown=shown) == "did you mean B (the second)? "
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a=b", "a,b", "a b"])
+def test_a_name_can_be_written_before_options(shapes: Registry[type], name: str):
+    with pytest.raises(PromptError, match="name must be free of ':', '=', ',' and spaces"):
+        shapes.register(name, dict)
+
+
+def test_a_word_is_taken_apart_once(shapes: Registry[type]):
+    word = shapes.parse("square: a=1, b=0.5,c=true,d=x")
+    assert word == Word(
+        "square: a=1, b=0.5,c=true,d=x", "square", {"a": 1, "b": 0.5} | dict(c=True, d="x")
+    )
+    assert shapes.parse(word) is word
+    assert shapes.make(word).options == {"a": 1, "b": 0.5, "c": True, "d": "x"}
+    assert str(word) == word.text
+    assert {word: 1}[shapes.parse(word.text)] == 1
+    assert shapes.parse("dir/a.py:B:c=1").without_options == "dir/a.py:B"
+    with pytest.raises(
+        PromptError, match="shape 'square:a' has the option 'a'; write it as option"
+    ):
+        shapes.parse("square:a")
+
+
+def test_a_name_without_options_is_no_word_with_options(shapes: Registry[type]):
+    assert shapes.find("square") is Square
+    assert not shapes.knows("square:a=1")
+    with pytest.raises(PromptError, match="unknown shape 'square:a=1'; did you mean 'square'"):
+        shapes.find("square:a=1")
+    assert shapes.find(shapes.parse("square:a=1")) is Square
+
+
+def test_objects_of_files_are_themselves_unless_called(tmp_path: Path):
+    def adopt(name: str, made: object) -> object:
+        if made is None:
+            raise SettingsError(f"{name} is nothing")
+        return made
+
+    things: Registry[object] = Registry("thing", adopt=adopt, from_files=True)
+    (tmp_path / "a.py").write_text("def one(n=1): return n\nNone_ = None\nclass Two: pass\n")
+    place = tmp_path / "a.py"
+    assert callable(things.make(f"{place}:one"))
+    assert things.make(f"{place}:one:n=3") == 3
+    assert type(things.make(f"{place}:Two")).__name__ == "Two"
+    assert things.load(f"{place}:None_") is None
+    with pytest.raises(SettingsError, match=r"a\.py:None_ is nothing"):
+        things.make(f"{place}:None_")
+    with pytest.raises(SettingsError, match="thing 'one' has no option 'm'; it has n"):
+        things.make(f"{place}:one:m=3")
+    with pytest.raises(SettingsError, match="no installed package declares the thing 'one'"):
+        things.load("one")
+    with pytest.raises(SettingsError, match=rf"unknown task '{place}:one'"):
+        TASKS.find(f"{place}:one")  # registries run no files unless they say so
+
+
+def test_names_are_imported_when_they_are_asked_for():
+    asked: list[str | None] = []
+
+    def import_names(name: str | None) -> None:
+        asked.append(name)
+        if name in (None, "late"):
+            late.setdefault("late", things.register("late", 1))
+
+    late: dict[str, int] = {}
+    things: Registry[int] = Registry("thing", import_names=import_names)
+    assert not things.knows("early")
+    assert not late
+    assert things.find("late") == 1
+    assert things.names() == ["late"]
+    assert asked == ["early", "late", None]

@@ -1,0 +1,44 @@
+"""The advantages of one batch, in one process or several, which a test of TRL's bridge launches."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from tokengym.bridges.trl import gathered_advantages
+
+ROWS, GROUP = 8, 8
+
+
+def run(file: Path) -> Tensor:
+    """Store and return the advantages of this process' rows."""
+    accelerator = Accelerator(cpu=True)
+    generator = torch.Generator().manual_seed(1)
+    rewards = torch.randn(ROWS, 5, generator=generator)
+    lengths = torch.tensor([3, 1, 2, 3, 5, 2, 4, 1])  # the first half is shorter
+    mask = torch.arange(5) < lengths.unsqueeze(1)
+    rows = slice(None)
+    if accelerator.num_processes > 1:
+        half = ROWS // accelerator.num_processes
+        first = accelerator.process_index * half
+        rows = slice(first, first + half)
+    longest = int(lengths[rows].max())
+    found = gathered_advantages(
+        accelerator, (rewards * mask)[rows, :longest], mask[rows, :longest], GROUP, "loo"
+    )
+    torch.save(found, file)
+    return found
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of processes that find this checkout."""
+    root = str(Path(__file__).parents[3])
+    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]) / f"{os.environ['RANK']}.pt")
+    torch.distributed.destroy_process_group()  # a thread that is still there would abort it

@@ -1,0 +1,223 @@
+"""Token credit in TRL: equal to TRL where nothing differs, exact where it does, or refused."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+pytest.importorskip("trl")
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig
+
+from tests.suite.bridges import gathered_rows
+from tokengym.base.errors import SettingsError, TokenizerError
+from tokengym.bridges.trl import TokenCreditGRPOTrainer
+from tokengym.credit import TokenCredit
+from tokengym.envs import bundled
+from tokengym.rewards.errors import RewardError
+from tokengym.scripts.cli import main
+
+BUNDLE = bundled("movie_review")
+GROUP, ROWS, LENGTH = 4, 8, 6
+
+
+def config(folder: Path, **changes: Any) -> GRPOConfig:
+    settings: dict[str, Any] = {
+        **{"per_device_train_batch_size": ROWS, "num_generations": GROUP, "max_steps": 1},
+        **{"max_completion_length": LENGTH, "learning_rate": 1e-3, "logging_steps": 1, "seed": 3},
+        **{"use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no"},
+        **{"disable_tqdm": True},
+    }
+    return GRPOConfig(output_dir=str(folder), **{**settings, **changes})
+
+
+def parts() -> dict[str, Any]:
+    """Return a new model, and what the trainers have in common."""
+    model = AutoModelForCausalLM.from_pretrained(BUNDLE.policy, dtype=torch.float32)
+    texts = [prompt.text for prompt in BUNDLE.prompts("train")][:4]
+    data = Dataset.from_dict({"prompt": texts})
+    return {"model": model, "train_dataset": data, "processing_class": BUNDLE.tokenizer}
+
+
+def reward_model_scores(
+    prompts: list[str], completion_ids: list[list[int]], **_: Any
+) -> list[float | None]:
+    """Score like the bridge, as TRL's own reward function."""
+    credit = TokenCredit(BUNDLE.reward_model, "sparse", tokenizer=BUNDLE.tokenizer)
+    return [float(score) for score in credit(completion_ids, prompts=prompts).scores]
+
+
+class Recorded(TokenCreditGRPOTrainer):
+    """Keeps the batches that TRL learns from, and the gradient's norm."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        self.batch = super()._generate_and_score_completions(inputs)
+        return self.batch
+
+
+def trained(folder: Path, **options: Any) -> Recorded:
+    """Return a trainer after one step."""
+    changes = options.pop("changes", {})
+    options = {"scorer": BUNDLE.reward_model, **options}
+    trainer = Recorded(args=config(folder, **changes), **parts(), **options)
+    trainer.train()
+    return trainer
+
+
+def norm(trainer: Any) -> float:
+    return next(line["grad_norm"] for line in trainer.state.log_history if "grad_norm" in line)
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> GRPOTrainer:
+    """Return TRL's own trainer after one step, with unscaled advantages."""
+    args = config(tmp_path_factory.mktemp("stock"), scale_rewards="none", max_grad_norm=1e9)
+    scores: Any = reward_model_scores
+    trainer = GRPOTrainer(reward_funcs=[scores], args=args, **parts())
+    trainer.train()
+    return trainer
+
+
+def test_trls_own_advantages_give_trls_own_weights(stock: GRPOTrainer, tmp_path: Path) -> None:
+    changes = {"scale_rewards": "none", "max_grad_norm": 1e9}
+    own = trained(tmp_path, credit="sparse", estimator="trl", changes=changes)
+    assert own.batch["advantages"].shape == (ROWS, LENGTH)
+    assert norm(stock) > 0
+    theirs: Any = stock.model
+    ours: Any = own.model
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(weight, ours.state_dict()[name]), name
+
+
+def test_sparse_under_leave_one_out_is_stock_times_n_over_n_minus_1(
+    stock: GRPOTrainer, tmp_path: Path
+) -> None:
+    ours = trained(tmp_path, credit="sparse", changes={"max_grad_norm": 1e9})
+    assert norm(ours) == pytest.approx(norm(stock) * GROUP / (GROUP - 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("credit", ["abc-signed", "red:delivery=end"])
+def test_credit_arrives_and_keeps_its_sum(credit: str, tmp_path: Path) -> None:
+    trainer = trained(tmp_path, credit=credit, estimator="reinforce")
+    advantages, mask = trainer.batch["advantages"], trainer.batch["completion_mask"].bool()
+    logs: Any = trainer._logs["rewards"]
+    # The reward to go of the first token is the sum of all.
+    torch.testing.assert_close(
+        advantages[:, 0], torch.tensor(list(logs["_scores"])), atol=1e-5, rtol=1e-5
+    )
+    assert not advantages[~mask].any()
+    assert (advantages.std(1) > 0).all()  # tokens differ
+    scores = torch.tensor(list(logs["_scores"])).view(-1, GROUP)
+    shifted = scores - scores.mean(1, keepdim=True)
+    theirs = shifted / (scores.std(1, keepdim=True) + 1e-4)  # what is logged is TRL's own
+    logged: Any = trainer._logs["advantages"]
+    torch.testing.assert_close(torch.tensor(list(logged)), theirs.flatten(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def score(prompt: str, response: str) -> float | None:
+        seen.append(response)
+        return None if len(seen) == 2 else float(len(response))
+
+    trainer = trained(tmp_path, credit="uniform", scorer=score)
+    advantages = trainer.batch["advantages"]
+    assert len(seen) == ROWS  # each is scored once
+    assert not advantages[1].any()
+    others = torch.tensor([0, 2, 3])
+    scores = torch.tensor([float(len(text)) for text in seen])
+    baseline = (scores[others].sum() - scores[0]) / 2
+    assert advantages[0, 0] == pytest.approx(float(scores[0] - baseline), rel=1e-5)
+    # The same text counts again once it has a score.
+    again: Any = trainer._scores
+    ids = [[int(token) for token in trainer.batch["completion_ids"][1]]]
+    assert None not in again(prompts=["i saw"], completion_ids=ids)
+    seen[:] = seen[:1]
+    assert again(prompts=["i saw"], completion_ids=ids) == [None]
+    assert None not in again(prompts=["i saw"], completion_ids=ids)
+
+
+def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path: Path) -> None:
+    whole = gathered_rows.run(tmp_path / "one.pt")
+    launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone")
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, str(gathered_rows.__file__), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=gathered_rows.environment(),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert halves[0].shape[1] < whole.shape[1]  # each process pads to its own longest
+    for half, rows in zip(halves, whole.chunk(2), strict=True):
+        assert torch.equal(half, rows[:, : half.shape[1]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"importance_sampling_level": "sequence"}, {}, "only the mean of its credit is left"),
+        ({"loss_type": "vespo"}, {}, "weighs whole responses"),
+        ({"off_policy_mask_threshold": 0.5}, {}, "masks whole responses"),
+        ({}, {"estimator": "grpo"}, "sums token rewards to a score"),
+        ({}, {"estimator": "lo"}, "did you mean 'loo'"),
+        ({}, {"estimator": "trl"}, "has no effect; take estimator='loo'"),
+    ],
+)
+def test_what_loses_the_credit_is_refused(
+    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        TokenCreditGRPOTrainer(
+            "no model is loaded",
+            scorer=BUNDLE.reward_model,
+            args=config(tmp_path, **changes),
+            **options,
+        )
+
+
+def test_another_trainers_settings_are_refused(tmp_path: Path) -> None:
+    other: Any = RLOOConfig(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(TypeError, match="RLOOConfig, whose trainer has no place"):
+        TokenCreditGRPOTrainer("no model", scorer=len, args=other)
+
+
+def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RewardError, match="needs attention attributions"):
+        TokenCreditGRPOTrainer(
+            scorer=lambda prompt, response: 1.0, credit="abc", args=config(tmp_path), **parts()
+        )
+    with pytest.raises(TokenizerError, match="spell"):
+        TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)(["no-such-word"])
+
+
+def test_the_page_trains_shows_credit_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[3] / "docs" / "agents" / "bridges.md"
+    found: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        code = code.replace("save_strategy=", "logging_steps=1, disable_tqdm=True, save_strategy=")
+        exec(compile(code, "bridges.md", "exec"), found)
+    assert "\x1b[48;2;" in capsys.readouterr().out
+    state = tmp_path / "runs" / "trl" / "trainer_state.json"
+    other = tmp_path / "runs" / "stock" / "trainer_state.json"
+    other.parent.mkdir()
+    shutil.copy(state, other)
+    (line,) = re.findall(r"^tokengym (report .*)$", page.read_text(), re.M)
+    assert main(line.split()) == 0
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert list(summary["groups"][0]["rewards"]) == ["stock", "trl"]

@@ -1,0 +1,129 @@
+"""Figures and tables for a paper."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.suite.evaluation.report.test_summary import references
+from tokengym.evaluation.report.paper import BIBTEX, Paper, group_table, latex, write_paper_figure
+from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.version import __version__
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.parametrize(
+    ("ending", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")]
+)
+def test_a_figure_is_as_wide_as_it_is_asked_to_be(
+    make_curves, tmp_path: Path, ending: str, begins: bytes
+):
+    curves = make_curves()
+    summary = summarize(curves, SummarySettings(kl_coef=0.05))
+    for name in ("one", "two"):
+        write_paper_figure(tmp_path / f"{name}.{ending}", summary, curves, ("score", "kl"), 3.25)
+    one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert one.startswith(begins)
+    size = {"pdf": b"/MediaBox [ 0 0 234 ", "svg": b'width="234pt"', "png": b"\x00\x00\x03\xcf"}
+    assert size[ending] in one  # 3.25 inches of 72 points, and of 300 pixels
+    if ending == "pdf":
+        assert b"/Type3" not in one
+    if ending == "svg":
+        single = tmp_path / "single.svg"
+        write_paper_figure(single, summary, curves)
+        assert single.read_text().count('id="axes_') == 1 < one.count(b'id="axes_') == 2
+
+
+def test_lines_can_be_told_without_colours(make_curves, tmp_path: Path):
+    names = ("sparse", "uniform", "abc", "red", "scar", "mc", "pure")
+    curves = make_curves(names, seeds=2)
+    drawn: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "tokengym.evaluation.report.paper.draw",
+            lambda axis, panel, measure, lines, level: drawn.extend(lines.values()),
+        )
+        write_paper_figure(tmp_path / "a.png", summarize(curves), curves)
+    assert len({(str(line["linestyle"]), line["marker"]) for line in drawn}) == len(names)
+
+
+def test_labels_have_units_and_room(make_curves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "tokengym.evaluation.report.paper.write_picture",
+        lambda path, figure, dpi: drawn.append(figure),
+    )
+    curves = make_curves()
+    summary = summarize(curves, SummarySettings(kl_coef=0.05))
+    for measures in (("kl",), ("kl", "net_score")):
+        write_paper_figure(tmp_path / "a.pdf", summary, curves, measures, 3.25)
+        figure = drawn.pop()
+        figure.draw_without_rendering()
+        axis = figure.axes[0]
+        label = axis.get_ylabel() if len(measures) == 1 else axis.get_title(loc="left")
+        assert " ".join(label.split()) == "KL to the reference (nats)"
+        assert axis.get_xlabel() == "Updates"
+        boxes = [axis.get_tightbbox() for axis in figure.axes]
+        assert all(0 <= box.x0 < box.x1 <= figure.bbox.width for box in boxes)
+        assert all(one.x1 <= two.x0 for one, two in pairwise(boxes))
+
+
+def test_a_table_is_latex_or_markdown(make_curves):
+    summary = summarize(make_curves(("sparse", "abc_d|%")), SummarySettings(kl_coef=0.05))
+    (group,) = summary["groups"]
+    lines = group_table(group, 0.95, "LaTeX").splitlines()
+    assert lines[0].startswith("% Interquartile mean and 95% bootstrap interval over 5 seeds; ")
+    assert lines[1:3] == [r"\begin{tabular}{lrrrr}", r"\toprule"]
+    assert lines[3] == r"Reward & Score & Score & Gold score & KL (nats) \\"
+    assert lines[4] == r" & over the run & at the end & at the end & at the end \\"
+    assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    assert lines[8].startswith(r"abc\_d|\% & ")
+    assert lines[9].startswith(r" & \scriptsize ")  # the interval
+    assert all(line.count("&") == 4 for line in (*lines[3:5], *lines[6:-2]))
+    head, rule, *rows = group_table(group, 0.95, "Markdown", ["kl"]).splitlines()[:4]
+    assert (head, rule) == ("| Reward | KL (nats) at the end |", "| --- | ---: |")
+    assert rows[1].startswith("| abc_d\\|% | ")
+    with pytest.raises(ValueError, match="no measurement 'klx' here; did you mean 'kl'"):
+        group_table(group, 0.95, "Markdown", ["klx"])
+
+
+def test_a_table_names_the_way(make_curves):
+    (group,) = summarize(make_curves(), SummarySettings(kl_coef=0.05, references=references()))[
+        "groups"
+    ]
+    head = group_table(group, 0.95, "Markdown").splitlines()[0]
+    assert head.endswith(" | KL (nats) at the end | Share of the way to best of 16 at the end |")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"figure": Path("a.jpg")}, r"must end in .pdf, .svg or .png, got 'a.jpg'"),
+        ({"width": "3"}, "such as 3.25in, 84mm or 240pt; got '3'"),
+        ({"width": "900in"}, "1 to 40 inches"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        Paper(**settings)
+
+
+def test_units_are_those_of_papers():
+    assert Paper(width="84mm").inches == pytest.approx(3.307, abs=1e-3)
+    assert Paper(width="240pt").inches == pytest.approx(3.321, abs=1e-3)
+
+
+def test_latex_is_escaped():
+    assert latex("a_b & 5% \\x\n\u22121") == r"a\_b \& 5\% \textbackslash{}x $-$1"
+
+
+def test_the_citation_is_the_same_everywhere():
+    file = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {__version__}\n" in file
+    assert BIBTEX in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"## {__version__} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    year = file.partition("date-released: ")[2][:4]
+    assert f"= {{{year}}}" in BIBTEX

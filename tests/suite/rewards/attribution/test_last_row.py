@@ -1,0 +1,161 @@
+# mypy: no-check-untyped-defs
+"""ABC's attention row against the full attention tensors, architecture by architecture."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Qwen2Config,
+)
+
+from tests.suite.rewards.conftest import make_classifier, random_episodes, scale_weights
+from tokengym.envs import bundled
+from tokengym.rewards.attribution import last_row
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.scorers.reward_model import RewardModel
+
+SIZE: dict[str, Any] = dict(
+    vocab_size=40, num_labels=1, pad_token_id=0, bos_token_id=1, eos_token_id=1
+)
+SHAPE: dict[str, Any] = SIZE | dict(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64
+)
+GROUPED = SHAPE | dict(intermediate_size=64, num_key_value_heads=2)
+CONFIGS = {
+    "gpt2": lambda: GPT2Config(**SIZE, n_embd=32, n_layer=2, n_head=4, n_positions=64),
+    "gpt2-scaled-by-layer": lambda: GPT2Config(
+        **SIZE, n_embd=32, n_layer=3, n_head=4, scale_attn_by_inverse_layer_idx=True
+    ),
+    "llama": lambda: LlamaConfig(**GROUPED),
+    "qwen2": lambda: Qwen2Config(**GROUPED),
+    "opt": lambda: OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=32),
+    "mistral-sliding": lambda: MistralConfig(**GROUPED, sliding_window=6),
+}
+
+
+def eager_rows(model, episodes):
+    """Return score and response row of each episode from one unpadded pass with full attention."""
+    values, rows = [], []
+    for episode in episodes:
+        ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
+        with torch.no_grad():
+            backbone = getattr(model, model.base_model_prefix)
+            output = backbone(ids, attention_mask=torch.ones_like(ids), output_attentions=True)
+            values.append(model.score(output.last_hidden_state[0, -1]).item())
+        row = output.attentions[-1][0].mean(dim=0)[-1, len(episode.prompt_ids) :].numpy()
+        rows.append(row / row.sum())
+    return np.array(values), rows
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_row_and_score_equal_full_attention(name, padding_side):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(
+        CONFIGS[name](), attn_implementation="eager"
+    )
+    scale_weights(model, 12.0)
+    episodes = random_episodes(24, vocab_size=40)
+    values, rows = eager_rows(model, episodes)
+    scorer = RewardModel(model, padding_side=padding_side, batch_size=10)
+    scores = scorer.score(episodes, attribution="attention")
+    np.testing.assert_allclose(scores.values, values, rtol=1e-5, atol=1e-5)
+    for got, expected in zip(scores.attributions, rows, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    # The rows say something: at initialisation they would be uniform and the test empty.
+    assert max(np.ptp(row) * len(row) for row in rows) > 1.0
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_the_bundled_model_s_row_and_score_equal_full_attention(padding_side):
+    path = bundled("movie_review").reward_model
+    model = AutoModelForSequenceClassification.from_pretrained(path, attn_implementation="eager")
+    episodes = random_episodes(16, vocab_size=model.config.vocab_size)
+    values, rows = eager_rows(model.eval(), episodes)
+    scores = RewardModel(model, padding_side=padding_side).score(episodes, attribution="attention")
+    np.testing.assert_allclose(scores.values, values, rtol=1e-5, atol=1e-5)
+    for got, expected in zip(scores.attributions, rows, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert max(row.max() for row in rows if len(row) > 5) > 0.5  # it looks at something
+
+
+def test_attention_row_by_hand():
+    # one head, width 1, keys 0, ln 2, ln 3: weights 1 : 2 : 3 over the keys up to the position
+    query = torch.ones(2, 1, 3, 1)
+    key = torch.log(torch.tensor([1.0, 2.0, 3.0])).view(1, 1, 3, 1).expand(2, 1, 3, 1)
+    row = last_row.attention_row(query, key, None, torch.tensor([1, 2]), scaling=1.0)
+    np.testing.assert_allclose(row[:, 0], [[1 / 3, 2 / 3, 0], [1 / 6, 2 / 6, 3 / 6]], rtol=1e-6)
+    keep = torch.tensor([[True, False, True]]).expand(1, 1, 3, 3)
+    row = last_row.attention_row(query, key, keep, torch.tensor([2, 2]), scaling=1.0)
+    np.testing.assert_allclose(row[:, 0], [[1 / 4, 0, 3 / 4]] * 2, rtol=1e-6)
+    row = last_row.attention_row(query, key, keep.log(), torch.tensor([2, 2]), scaling=1.0)
+    np.testing.assert_allclose(row[:, 0], [[1 / 4, 0, 3 / 4]] * 2, rtol=1e-6)
+
+
+def test_mean_attention_by_rows():
+    query, key = torch.randn(2, 4, 5, 3), torch.randn(2, 2, 5, 3)
+    keep = torch.ones(5, 5, dtype=torch.bool).tril().expand(2, 1, 5, 5).clone()
+    keep[1, :, :, 1] = False
+    keep[1, :, 1, 0] = True
+    additive = torch.zeros(keep.shape).masked_fill(~keep, -1e9)
+    per_head = keep.expand(2, 4, 5, 5)
+    for mask in (None, keep, additive, per_head):
+        matrix = last_row.mean_attention(query, key, mask, scaling=0.7)
+        for position in range(5):
+            row = last_row.attention_row(
+                query, key, mask, torch.tensor([position] * 2), scaling=0.7
+            )
+            np.testing.assert_allclose(matrix[:, position], row.mean(dim=1), atol=1e-6)
+
+
+def test_grouped_heads_read_their_own_keys():
+    query, key = torch.randn(1, 4, 5, 3), torch.randn(1, 2, 5, 3)
+    position = torch.tensor([4])
+    grouped = last_row.attention_row(query, key, None, position, scaling=0.5)
+    repeated = key.repeat_interleave(2, dim=1)
+    plain = last_row.attention_row(query, repeated, None, position, scaling=0.5)
+    np.testing.assert_allclose(grouped, plain, rtol=1e-6)
+
+
+def test_nothing_is_recorded_outside_the_context():
+    model = make_classifier()
+    last_row.enable(model)
+    ids = torch.tensor([[3, 4, 5]])
+    with last_row.record_row(torch.tensor([2]), last_layer=1) as recorder:
+        model(ids)
+    first = recorder.row
+    assert first is not None
+    assert first.shape == (1, 3)
+    model(ids)
+    assert recorder.row is first
+
+
+def test_plain_scores_do_not_change_when_the_row_is_read():
+    episodes, scorer = random_episodes(12), RewardModel(make_classifier())
+    before = scorer.score(episodes).values
+    with_row = scorer.score(episodes, attribution="attention").values
+    np.testing.assert_allclose(before, with_row, atol=1e-6)
+    np.testing.assert_allclose(before, scorer.score(episodes).values, atol=1e-6)
+
+
+def test_extras_that_the_row_does_not_read_are_refused():
+    tensor = torch.zeros(1, 1, 2, 2)
+    with (
+        last_row.record_row(torch.tensor([1]), 0),
+        pytest.raises(ScorerError, match=r"Linear adds position_bias to its attention.*'uniform'"),
+    ):
+        last_row._forward(torch.nn.Linear(1, 1), tensor, tensor, tensor, None, position_bias=tensor)
+
+
+def test_a_model_without_the_interface_is_refused():
+    model = make_classifier()
+    model._supports_sdpa = False
+    with pytest.raises(ScorerError, match=r"GPT2ForSequenceClassification does not take its atten"):
+        RewardModel(model).score(random_episodes(1), attribution="attention")

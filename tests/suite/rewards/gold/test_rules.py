@@ -1,0 +1,200 @@
+# mypy: no-check-untyped-defs
+"""Gold rules: numbers by hand, edges, storage, and the scorer."""
+
+import json
+
+import pytest
+
+from tests.suite.rewards.conftest import make_episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.gold.rules import (
+    DialogueRules,
+    SummaryRules,
+    ToxicityRules,
+    copied_share,
+    dialogue_parts,
+    gold_parts,
+    load_rules,
+    save_rules,
+    summary_parts,
+    toxicity_parts,
+)
+from tokengym.rewards.scorers.rules import RuleScorer
+from tokengym.rewards.scorers.stored import gold_scorer
+
+DIALOGUE = DialogueRules(
+    answers={
+        "bread": {"how": ["knead", "cool"], "need": ["flour", "salt", "oven"]},
+        "kite": {"how": ["launch", "tug"]},
+    },
+    harms={"wallet": ["grab", "bump", "hide"]},
+    offers=["ask", "share", "borrow"],
+    refusals=["cannot", "refuse"],
+    insults=["dolt"],
+)
+SUMMARY = SummaryRules(facts=["dog", "paris", "monday", "ten"])
+TOXICITY = ToxicityRules(rude=["dolt", "ninny"])
+HOW, NEED = "how do i bake a bread ?", "what do i need for bread ?"
+STEAL = "how do i steal a wallet ?"
+
+
+def dialogue(prompt, response):
+    return tuple(dialogue_parts(prompt.split(), response.split(), DIALOGUE).values())
+
+
+def summary(post, text, rules=SUMMARY):
+    return summary_parts(post.split(), text.split(), rules)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "helpful", "harmless"),
+    [
+        (NEED, "flour , salt and an oven", 1.0, 1.0),
+        (NEED, "flour flour flour", 1 / 3, 1.0),  # words count once
+        (HOW, "flour , salt and an oven", 0.0, 1.0),  # on topic, but not what was asked
+        (NEED, "flour salt oven tug launch cool", 3 / 6, 1.0),  # off topic dilutes
+        (NEED, "flour salt dolt oven dolt", 1.0, 1 / 3),  # each insult counts
+        (NEED, "i cannot say , but flour salt oven", 0.0, 1.0),
+        (NEED, "", 0.0, 1.0),
+        ("how do i sing ?", "knead and cool", 0.0, 1.0),  # no known topic: nothing answers it
+        ("why is bread good ?", "flour", 0.0, 1.0),  # no known kind
+        (STEAL, "grab it , hide it and bump", 0.0, 0.0),
+        (STEAL, "i cannot help . ask , share , borrow", 1.0, 1.0),
+        (STEAL, "i refuse , dolt", 0.0, 0.5),
+        (STEAL, "i cannot help , but grab it", 0.0, 2 / 3),
+        (STEAL, "ask somebody", 1 / 3, 0.0),  # does not decline
+        (STEAL, "i refuse . knead , cool , ask , share", 2 / 4, 1.0),
+    ],
+)
+def test_answers_are_helpful_and_harmless(prompt, response, helpful, harmless):
+    assert dialogue(prompt, response) == pytest.approx((helpful, harmless))
+
+
+POST = "on monday my dog ran off in paris , it was very cold there ."
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("dog gone in paris monday", (1.0, 0.0, 0.0, 0.0)),
+        ("dog dog dog", (1 / 3, 0.0, 0.0, 0.0)),
+        ("dog , ten", (1 / 3, 0.0, 0.0, -0.5 / 3)),  # ten is a fact, but not of this post
+        ("", (0.0, 0.0, 0.0, 0.0)),
+        ("dog " * 24, (1 / 3, -0.5, 0.0, 0.0)),  # 3 facts x 4 words of 24
+        ("my dog ran off in town", (1 / 3, 0.0, -0.5 * 5 / 6, 0.0)),
+        ("my dog ran off quickly", (1 / 3, 0.0, 0.0, 0.0)),  # four words in a row are not copied
+    ],
+)
+def test_summaries_name_facts_and_leave_the_rest_out(text, parts):
+    found = summary(POST, text)
+    assert list(found) == ["facts", "padding", "copying", "invention"]
+    assert tuple(found.values()) == pytest.approx(parts)
+
+
+def test_punctuation_is_no_word_of_a_summary():
+    assert summary("my dog , ran off : in rome", "my dog ran off in")["copying"] == -0.5
+
+
+def test_a_post_without_facts_has_none_to_name():
+    assert summary("it rained", "dog") == {
+        "facts": 0.0,
+        "padding": 0.0,
+        "copying": 0.0,
+        "invention": -0.5,
+    }
+
+
+def test_copied_share_counts_each_word_once():
+    assert copied_share("a b c d e".split(), "a b c d x".split(), 3) == 0.8
+    assert copied_share("a b".split(), "a b".split(), 3) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("response", "clean"),
+    [("you dolt , you ninny !", 0.5), ("good day .", 1.0), ("", 0.0), (". !", 0.0)],
+)
+def test_the_share_of_clean_words(response, clean):
+    assert toxicity_parts(["dolt"], response.split(), TOXICITY) == {"clean": clean}
+
+
+@pytest.mark.parametrize("rules", [DIALOGUE, SUMMARY, TOXICITY])
+def test_rules_survive_storage(rules, tmp_path):
+    save_rules(rules, tmp_path / "gold.json")
+    assert load_rules(tmp_path / "gold.json") == rules
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", r"gold\.json holds no gold rules \(JSONDecodeError"),
+        (
+            json.dumps({"kind": "chess"}),
+            r"\(KeyError: 'chess'\); expected the JSON that save_rules",
+        ),
+        (json.dumps({"kind": "toxicity"}), r"\(KeyError: 'rude'\)"),
+        (json.dumps({"kind": "toxicity", "rude": []}), r"rude must name at least one word"),
+    ],
+)
+def test_damaged_rules_are_refused(content, message, tmp_path):
+    (tmp_path / "gold.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_rules(tmp_path / "gold.json")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: SummaryRules(facts=[]), r"facts must name at least one word, got none"),
+        (lambda: SummaryRules(facts=["a"], copied_run=1), r"copied_run must be >= 2 .* got 1 and"),
+        (lambda: SummaryRules(facts=["a"], padding_price=-1), r"prices must be >= 0, got \(-1, "),
+        (lambda: changed(enough=0), r"enough must be >= 1, got 0; 3 words are usual"),
+        (lambda: changed(harms={"bread": ["grab"]}), r"got both for \['bread'\]; drop one"),
+        (lambda: changed(answers={"bread": {"how": []}}), r"every topic at least one answering"),
+        (lambda: changed(answers={}), r"every topic at least one answering"),
+    ],
+)
+def test_rules_that_cannot_work_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def changed(**changes):
+    settings = {name: getattr(DIALOGUE, name) for name in DIALOGUE.__dataclass_fields__}
+    return DialogueRules(**{**settings, **changes})
+
+
+def test_rules_of_no_known_kind_are_refused():
+    with pytest.raises(
+        TypeError, match=r"one of AnswerRules, DialogueRules, .*, SummaryRules, .*, got str"
+    ):
+        gold_parts("dialogue", [], [])
+    with pytest.raises(TypeError, match=r"got dict"):
+        RuleScorer({})
+
+
+def test_the_scorer_reads_texts_and_reports_the_parts():
+    scorer = RuleScorer(DIALOGUE)
+    episodes = [
+        make_episode(prompt="What do I need for bread?", response="Flour, salt (oven)!"),
+        make_episode(prompt=STEAL, response="No, I refuse."),
+    ]
+    scores = scorer.score(episodes)
+    scores.check(episodes, scorer.name)
+    assert scores.values.tolist() == [2.0, 1.0]
+    assert scores.parts["helpful"].tolist() == [1.0, 0.0]
+    assert scores.parts["harmless"].tolist() == [1.0, 1.0]
+    assert scorer.name == "RuleScorer(dialogue)"
+    with pytest.raises(ScorerError, match=r"no attribution 'attention'"):
+        scorer.score(episodes, attribution="attention")
+    assert scorer.score([]).values.shape == (0,)
+
+
+def test_gold_of_a_bundle_with_rules(tmp_path):
+    from tokengym.envs import Bundle
+
+    (tmp_path / "bundle.json").write_text(json.dumps({"task": "detox", "format": 1}))
+    assert gold_scorer(Bundle(tmp_path)) is None
+    save_rules(TOXICITY, tmp_path / "gold.json")
+    scorer = gold_scorer(Bundle(tmp_path))
+    assert isinstance(scorer, RuleScorer)
+    assert scorer.score([make_episode(response="dolt")]).values.tolist() == [0.0]

@@ -1,0 +1,320 @@
+"""Pairs and responses as ids; rows that cannot be learned from are named, or left out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from datasets import Dataset
+
+import tokengym  # noqa: F401  (registers the environments)
+from tests.suite.agents.conftest import EOS, make_tokenizer
+from tokengym.agents.offline.policies import encoding_for
+from tokengym.base.errors import DatasetError, TokenizerError
+from tokengym.envs import Episode
+from tokengym.rewards import PreferencePair
+from tokengym.rewards.pairs.encode import (
+    EncodedTexts,
+    TextEncoding,
+    encode_pairs,
+    encode_responses,
+)
+
+TOKENIZER = make_tokenizer()  # a 3, b 4, c 5, d 6, e 7
+SKIP = TextEncoding(on_error="skip")
+IDS = {"prompt_ids": [4, 5], "chosen_ids": [3], "rejected_ids": [6, 7]}
+
+
+def pairs_of(source: Any, encoding: TextEncoding | None = None, **limits: Any) -> EncodedTexts:
+    return encode_pairs(source, TOKENIZER, encoding or TextEncoding(), **limits)
+
+
+def responses_of(source: Any, encoding: TextEncoding | None = None) -> EncodedTexts:
+    return encode_responses(source, TOKENIZER, encoding or TextEncoding())
+
+
+def ids_of(encoded: EncodedTexts) -> list[tuple[Any, ...]]:
+    return [(row.prompt, *row.responses) for row in encoded.rows]
+
+
+# --- what is read ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["rows", "pairs", "dataset", "file"])
+def test_texts_become_ids_with_eos(form: str, tmp_path: Path):
+    rows = [
+        {"prompt": "b c", "chosen": "a", "rejected": "d e"},
+        {"prompt": "d", "chosen": "a <eos>", "rejected": "b"},
+    ]
+    source: Any = rows
+    if form == "pairs":
+        source = [PreferencePair(**row, margin=None) for row in rows]
+    elif form == "dataset":
+        source = Dataset.from_list(rows)
+    elif form == "file":
+        source = tmp_path / "pairs.jsonl"
+        source.write_text("\n".join(map(json.dumps, rows)))
+    encoded = pairs_of(source)
+    assert ids_of(encoded) == [((4, 5), (3, EOS), (6, 7, EOS)), ((6,), (3, EOS), (4, EOS))]
+    dataset = encoded.dataset()
+    assert dataset.column_names == ["prompt_ids", "chosen_ids", "rejected_ids", "length"]
+    assert dataset["length"] == [5, 3]
+    assert ids_of(pairs_of(rows, TextEncoding(append_eos=False)))[0] == ((4, 5), (3,), (6, 7))
+
+
+def test_ids_are_taken_as_they_are():
+    row = {**IDS, "prompt": "not", "chosen": "looked", "rejected": "at"}
+    for source in ([row], Dataset.from_list([row])):
+        assert ids_of(pairs_of(source)) == [((4, 5), (3,), (6, 7))]
+
+
+def test_a_dialogue_is_split_after_what_both_share():
+    start = "\n\nHuman: a b\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
+    row = {"chosen": f"{start} a a", "rejected": f"{start} b"}
+    ((prompt, chosen, rejected),) = ids_of(pairs_of([row]))
+    assert len(prompt) == len(start.split())
+    assert (chosen, rejected) == ((3, 3, EOS), (4, EOS))
+
+
+class MergingTokenizer:
+    """Letters, but "ab" is one token: it merges across the border of prompt and response."""
+
+    eos_token, bos_token, eos_token_id = "<eos>", None, 0
+    vocabulary = ("<eos>", "ab", "a", "b", "c")
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def __call__(self, texts: Any, **_: Any) -> dict[str, Any]:
+        if not isinstance(texts, str):
+            return {"input_ids": [self(text)["input_ids"] for text in texts]}
+        ids = []
+        while texts:
+            token = "ab" if texts.startswith("ab") else texts[0]
+            ids.append(self.vocabulary.index(token))
+            texts = texts[len(token) :]
+        return {"input_ids": ids}
+
+
+def test_the_prompt_keeps_its_tokens_where_they_would_merge_with_the_response():
+    row = {"prompt": "ca", "chosen": "bc", "rejected": "c"}
+    encoded = encode_pairs([row], MergingTokenizer(), TextEncoding())  # type: ignore[arg-type]
+    assert ids_of(encoded) == [((4, 2), (3, 4, 0), (4, 0))]  # what a policy sees when it plays
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'][0] + ' ' + m['content'] + ' <eos> ' }}{% endfor %}"
+    "{% if add_generation_prompt %}a {% endif %}"
+)
+
+
+REFUSING = "{% if messages[1:] %}{{ raise_exception('no answers here') }}{% endif %}b "
+
+
+def test_messages_go_through_the_chat_template():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TEMPLATE  # "user" begins with "u", unknown: 2; "assistant" with "a"
+
+    def said(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    user, good, bad = said("user", "b c"), said("assistant", "d"), said("assistant", "e e")
+    expected = [((2, 4, 5, EOS, 3), (6, EOS), (7, 7, EOS))]
+    for row in (
+        {"prompt": [user], "chosen": [good], "rejected": [bad]},
+        {"prompt": "b c", "chosen": [good], "rejected": [bad]},
+        {"chosen": [user, good], "rejected": [user, bad]},
+    ):
+        assert ids_of(encode_pairs([row], tokenizer, TextEncoding())) == expected
+    row = {"prompt": [user], "completion": [good]}
+    assert ids_of(encode_responses([row], tokenizer, TextEncoding())) == [expected[0][:2]]
+    apart = {"chosen": [user, good], "rejected": [said("user", "d"), bad]}
+    with pytest.raises(DatasetError, match="row 0 of the data: the conversations share their"):
+        encode_pairs([apart], tokenizer, TextEncoding())
+    with pytest.raises(DatasetError, match="has no chat template"):
+        pairs_of([{"prompt": [user], "chosen": [good], "rejected": [bad]}])
+
+
+@pytest.mark.parametrize(
+    ("template", "content", "reason"),
+    [(TEMPLATE, "\ud800", "surrogates not allowed"), (REFUSING, "d", "no answers here")],
+)
+def test_a_template_that_refuses_a_response_is_one_line(template: str, content: str, reason: str):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    row = {"prompt": "b c", "completion": [{"role": "assistant", "content": content}]}
+    with pytest.raises(DatasetError, match=rf"row 0 of the data: .*template refuses .*{reason}"):
+        encode_responses([row], tokenizer, TextEncoding())
+
+
+def test_prompts_go_through_the_template_as_an_environments_do():
+    envs: Any = gym.make_vec("tokengym/Dialogue-v0", num_envs=1)
+    question = envs.unwrapped.prompts[0].text
+    rows = [
+        {"prompt": question, "chosen": "gladly .", "rejected": "no ."},
+        {
+            "chosen": f"\n\nHuman: {question}\n\nAssistant: gladly .",
+            "rejected": f"\n\nHuman: {question}\n\nAssistant: no .",
+        },
+    ]
+    expected = np.array(envs.reset(options={"prompt": question})[0]["input_ids"][0])
+    tokenizer = envs.unwrapped.tokenizer
+    answers = [
+        tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("gladly .", "no .")
+    ]
+    for row in rows:
+        encoding = encoding_for(envs, None)
+        assert encoding.chat_template
+        (found,) = encode_pairs([row], tokenizer, encoding).rows
+        assert list(found.prompt) == expected[expected != tokenizer.pad_token_id].tolist()
+        assert [list(ids) for ids in found.responses] == answers
+    (plain,) = encode_pairs(rows[:1], tokenizer, TextEncoding()).rows
+    assert plain.prompt != found.prompt
+
+
+def test_prompts_stand_in_the_environments_frame(make_env: Any):
+    env = make_env(prompts=["b"], prompt_format="e {prompt} d", chat_template=False)
+    env.reset()
+    encoding = encoding_for(env, TextEncoding(on_error="skip"))
+    assert (encoding.prompt_format, encoding.on_error) == ("e {prompt} d", "skip")
+    row = {"prompt": "b", "chosen": "a", "rejected": "c"}
+    (found,) = encode_pairs([row], TOKENIZER, encoding).rows
+    assert list(found.prompt) == env.get_state()["prompt_ids"]
+    (plain,) = pairs_of([row]).rows
+    assert len(plain.prompt) == 1
+
+
+def test_episodes_and_rows_are_responses_to_learn():
+    episode = Episode(prompt="b", response="a", prompt_ids=[4], response_ids=[3, EOS])
+    assert ids_of(responses_of([episode])) == [((4,), (3, EOS))]
+    for name in ("completion", "response", "chosen"):
+        assert ids_of(responses_of([{"prompt": "b", name: "a"}])) == [((4,), (3, EOS))]
+        assert ids_of(responses_of([{"prompt_ids": [4], f"{name}_ids": [3]}])) == [((4,), (3,))]
+    dataset = responses_of([episode]).dataset()
+    assert dataset.column_names == ["prompt_ids", "response_ids", "length"]
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+GOOD = {"prompt": "b", "chosen": "a", "rejected": "c"}
+BAD_PAIRS = [
+    ({"prompt": "b", "chosen": "a"}, "empty", "'rejected' is empty, got None"),
+    ({"prompt": "b", "chosen": "", "rejected": "c"}, "empty", "'chosen' is empty, got ''"),
+    ({"prompt": "b", "chosen": "c", "rejected": "c "}, "equal", "are both 'c'"),
+    ({"prompt": "", "chosen": "a", "rejected": "c"}, "no prompt", "the prompt has no tokens"),
+]
+BAD_IDS = [
+    ({**IDS, "chosen_ids": []}, "empty", "a response has no tokens"),
+    ({**IDS, "rejected_ids": [3]}, "equal", "both responses are the same 1 tokens"),
+    ({**IDS, "chosen_ids": [99]}, "unknown id", "token id 99 lies outside .* vocabulary of 8"),
+    ({**IDS, "chosen_ids": [-1]}, "unknown id", "token id -1 lies outside"),
+    ({**IDS, "chosen_ids": "a"}, "not ids", "'chosen_ids' must be a list of token ids, got 'a'"),
+    ({**IDS, "prompt_ids": None}, "empty", "it has no 'prompt_ids'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "kind", "message"),
+    [(GOOD, *case) for case in BAD_PAIRS] + [(IDS, *case) for case in BAD_IDS],
+)
+def test_a_bad_row_is_named_or_left_out(good: Any, bad: Any, kind: str, message: str):
+    with pytest.raises(DatasetError, match=f"row 1 .*{message}"):
+        pairs_of([good, bad, good])
+    encoded = pairs_of([good, bad, good], SKIP)
+    assert [row.row for row in encoded.rows] == [0, 2]
+    assert [(row.row, row.kind) for row in encoded.skipped] == [(1, kind)]
+    assert encoded.report() == f"3 rows, 2 kept, 1 {kind}"
+
+
+def test_where_every_row_is_bad_nothing_is_left():
+    for row in (BAD_PAIRS[2][0], BAD_IDS[0][0]):
+        with pytest.raises(DatasetError, match=r"(no pair is|nothing is) left.*: 2 rows, 0.*row 0"):
+            pairs_of([row, row], SKIP)
+
+
+def test_dialogues_that_share_no_prompt_are_named():
+    row = {
+        "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+        "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: e\n\nAssistant: d",
+    }
+    with pytest.raises(DatasetError, match=r"row 0 .*so they share no prompt"):
+        pairs_of([row])
+
+
+def test_overlong_rows_stop_or_are_cut_or_dropped():
+    rows = [IDS, {**IDS, "prompt_ids": [4, 5, 6]}]
+    limits: Any = {"max_positions": 4}
+    message = r"row 1 .*take 5 tokens \(3 of prompt\), more than 4; .*overlong='left' or 'drop'"
+    with pytest.raises(DatasetError, match=message):
+        pairs_of(rows, **limits)
+    cut = pairs_of(rows, TextEncoding(overlong="left"), **limits)
+    assert ids_of(cut)[1] == ((5, 6), (3,), (6, 7))  # both responses keep the one prompt
+    dropped = pairs_of(rows, TextEncoding(overlong="drop"), **limits)
+    assert [row.kind for row in dropped.skipped] == ["overlong"]
+    assert len(ids_of(dropped)) == 1
+    assert len(ids_of(pairs_of(rows, TextEncoding(max_length=5)))) == 2
+    with pytest.raises(DatasetError, match=r"row 0 .*take 4 tokens \(2 of prompt\), more than 2"):
+        pairs_of(rows, TextEncoding(overlong="left", max_length=2))  # no prompt would be left
+    both = TextEncoding(overlong="left", max_length=3, on_error="skip")
+    long = {**IDS, "rejected_ids": [3] * 3}
+    assert [row.row for row in pairs_of([IDS, long], both).skipped] == [1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"prompt": "b", "completion": " "},
+            "row 0 .*response of 'completion' is empty, got ' '",
+        ),
+        ({"prompt": None, "completion": "a"}, "row 0 .*'prompt' is empty, got None"),
+        ({"prompt": "b", "completion": "\ud800"}, "row 0 .*'completion' has the lone surrogate"),
+        ({"prompt": "b", "completion": 3}, "row 0 .*'completion' must be a text, got int 3"),
+        ({"text": "b"}, "must have the columns 'prompt' and one of 'completion'.* got 'text'"),
+        ({"prompt_ids": [4], "response_ids": []}, "row 0 .*a response has no tokens"),
+    ],
+)
+def test_a_bad_response_is_named(row: Any, message: str):
+    with pytest.raises(DatasetError, match=message):
+        responses_of([row])
+
+
+def test_nothing_to_encode_is_named_in_a_template_too():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    encoding = TextEncoding(chat_template=True, on_error="skip")
+    for row in ({"prompt": "b", "completion": " "}, {"prompt": "", "completion": "a"}):
+        with pytest.raises(DatasetError, match=r"nothing is left to learn from.* 1 empty; row 0"):
+            encode_responses([row], tokenizer, encoding)
+    with pytest.raises(TokenizerError, match="has no chat template"):  # no row is to blame
+        pairs_of([GOOD], TextEncoding(chat_template=True, on_error="skip"))
+
+
+def test_what_is_no_row_is_named():
+    for encode in (pairs_of, responses_of):
+        with pytest.raises(DatasetError, match=r"row 1 of the data is int; it must be a mapping"):
+            encode([GOOD, 3], SKIP)
+    said = [{"role": "assistant", "content": "d"}]
+    with pytest.raises(DatasetError, match=r"row 1 of the data: 'chosen' must be messages"):
+        pairs_of([{"prompt": "b", "chosen": said, "rejected": said}, GOOD])
+
+
+def test_bad_sources_and_settings_are_named(tmp_path: Path):
+    with pytest.raises(DatasetError, match=r"nothing.jsonl' does not exist"):
+        pairs_of(tmp_path / "nothing.jsonl")
+    with pytest.raises(DatasetError, match="splits 'train', 'test'; pass one of them"):
+        pairs_of({"train": Dataset.from_list([GOOD]), "test": Dataset.from_list([GOOD])})
+    with pytest.raises(DatasetError, match="chosen_column='chosen' is no column"):
+        pairs_of([{"prompt": "a", "better": "b", "worse": "c"}])
+    for settings, message in (
+        ({"overlong": "cut"}, "overlong must be 'error', 'left' or 'drop', got 'cut'"),
+        ({"on_error": "stop"}, "on_error must be 'raise' or 'skip', got 'stop'"),
+        (
+            {"max_length": 1},
+            "max_length must be an integer >= 2, or None, got 1; a token of prompt",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TextEncoding(**settings)

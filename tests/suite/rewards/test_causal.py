@@ -1,0 +1,379 @@
+# mypy: no-check-untyped-defs
+"""RED: one pass against n passes, and its delivery step by step in every mode."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from transformers import AutoModelForSequenceClassification
+
+from tests.suite.rewards.attribution.test_last_row import CONFIGS
+from tests.suite.rewards.conftest import LengthScorer, make_episode, random_episodes, scale_weights
+from tokengym.envs import PadTokenRewards, episodes_from_infos
+from tokengym.rewards import (
+    RED,
+    CreditReward,
+    FunctionScorer,
+    Normalize,
+    Reward,
+    RewardModel,
+    Scores,
+    check_reward,
+    make_reward,
+)
+from tokengym.rewards.check import _check_future, _Played
+from tokengym.rewards.credits import Credit
+from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError
+
+MODES = list(AutoresetMode)
+TOLERANCE = 2e-5
+
+
+def scores_of_prefixes(model, episode):
+    """Return R(x, y_<t) for t = 0 .. n by as many unpadded passes of the model."""
+    values = []
+    for end in range(len(episode.response_ids) + 1):
+        ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:end]]])
+        with torch.no_grad():
+            hidden = getattr(model, model.base_model_prefix)(ids).last_hidden_state
+            values.append(model.score(hidden[0, -1]).item())
+    return np.array(values)
+
+
+def expected_red(model, episode, beta=1.0):
+    values = scores_of_prefixes(model, episode)
+    rewards = beta * np.diff(values)
+    rewards[-1] += beta * values[0] + (1 - beta) * values[-1]
+    return rewards
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_pass_gives_the_score_of_every_prefix(name, padding_side):
+    torch.manual_seed(0)
+    model: Any = AutoModelForSequenceClassification.from_config(CONFIGS[name]())
+    scale_weights(model)
+    episodes = random_episodes(9, vocab_size=40)
+    scorer = RewardModel(model, padding_side=padding_side, batch_size=4)
+    rows = scorer.score(episodes, attribution="prefix").attributions
+    for row, episode in zip(rows, episodes, strict=True):
+        expected = np.diff(scores_of_prefixes(model, episode))
+        np.testing.assert_allclose(row, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.6, 0.0])
+def test_red_by_prefixes(classifier, beta):
+    episodes = random_episodes(6)
+    paid = Reward(RewardModel(classifier), RED(beta=beta)).evaluate(episodes)
+    for episode in paid:
+        np.testing.assert_allclose(
+            episode.token_rewards, expected_red(classifier, episode, beta), atol=TOLERANCE
+        )
+
+
+def test_red_by_hand():
+    episodes = [make_episode(response_ids=[5, 6, 1])]
+    scores = Scores(values=[4.0], attributions=[[3.0, -2.0, 1.0]], signed=True)
+    # R(x, empty) = 4 - 2 = 2 goes to the last token
+    assert RED().assign(episodes, scores)[0].tolist() == [3.0, -2.0, 3.0]
+    np.testing.assert_allclose(RED(beta=0.5).assign(episodes, scores)[0], [1.5, -1.0, 3.5])
+
+
+def test_an_empty_prompt_is_worth_nothing(classifier):
+    episode = make_episode(prompt_ids=[], response_ids=[5, 6])
+    (row,) = RewardModel(classifier).score([episode], attribution="prefix").attributions
+    ids = torch.tensor([[5, 6]])
+    with torch.no_grad():
+        values = classifier.score(classifier.transformer(ids).last_hidden_state)[0, :, 0]
+    np.testing.assert_allclose(row, [values[0], values[1] - values[0]], atol=TOLERANCE)
+
+
+def test_every_prefix_of_a_function(tokenizer):
+    scorer = FunctionScorer(lambda prompt, response: float(len(response) ** 2))
+    reward = Reward(scorer, RED(every_prefix=True)).bind(tokenizer)
+    episode = make_episode(prompt="a", response="b c d", response_ids=[4, 5, 6, 1])
+    (paid,) = reward.evaluate([episode])
+    assert paid.token_rewards.tolist() == [1.0, 8.0, 16.0, 0.0]
+
+
+def test_every_prefix_equals_the_one_pass(classifier):
+    episodes = random_episodes(6)
+    one = Reward(RewardModel(classifier), RED()).evaluate(episodes)
+    many = Reward(RewardModel(classifier), RED(every_prefix=True)).evaluate(episodes)
+    for first, second in zip(one, many, strict=True):
+        np.testing.assert_allclose(first.token_rewards, second.token_rewards, atol=TOLERANCE)
+
+
+def play(env, tokens, seed=0):
+    env.reset(seed=seed)
+    steps = [env.step(token) for token in tokens]
+    return [step[1] for step in steps], steps[-1][4]
+
+
+def test_a_causal_credit_is_paid_token_by_token(make_env, classifier):
+    env = CreditReward(make_env(), RewardModel(classifier), "red")
+    rewards, info = play(env, [5, 6, 7, 1])
+    np.testing.assert_allclose(rewards, info["token_rewards"], atol=TOLERANCE)
+    assert all(isinstance(reward, float) and reward for reward in rewards)
+    assert sum(rewards) == pytest.approx(info["score"], abs=1e-6)
+
+
+def test_a_single_token_gets_everything(make_env, classifier):
+    rewards, info = play(CreditReward(make_env(), RewardModel(classifier), "red"), [1])
+    assert rewards == [pytest.approx(info["score"])]
+
+
+def test_delivery_at_the_end(make_env, classifier):
+    env = CreditReward(make_env(), RewardModel(classifier), "red:delivery=end")
+    rewards, info = play(env, [5, 6, 7, 1])
+    assert rewards[:3] == [0.0, 0.0, 0.0]
+    assert rewards[3] == info["score"]
+    other = CreditReward(make_env(), RewardModel(classifier), "red")
+    expected = play(other, [5, 6, 7, 1])[1]["token_rewards"]
+    np.testing.assert_array_equal(info["token_rewards"], expected)
+
+
+def test_forks_are_paid_as_if_played_through(make_env, classifier):
+    env = CreditReward(make_env(), RewardModel(classifier), "red")
+    straight, _ = play(env, [5, 6, 7, 8, 1])
+    env.reset(seed=0)
+    env.step(5)
+    env.step(6)
+    state = env.unwrapped.get_state()
+    other = [env.step(token)[1] for token in (9, 10, 1)]
+    env.unwrapped.set_state(state)
+    again = [env.step(token)[1] for token in (7, 8, 1)]
+    np.testing.assert_allclose(again, straight[2:], atol=TOLERANCE)
+    assert not np.allclose(other, again)
+    fresh = CreditReward(make_env(), RewardModel(classifier), "red")
+    fresh.reset(seed=3)
+    fresh.unwrapped.set_state(state)
+    np.testing.assert_allclose(
+        [fresh.step(token)[1] for token in (7, 8, 1)], straight[2:], atol=TOLERANCE
+    )
+
+
+def test_a_fork_to_another_prompt_is_paid_for_that_prompt(make_env, classifier):
+    env = CreditReward(make_env(), RewardModel(classifier), "red")
+    env.reset(options={"prompt": "c d"})
+    env.step(5)
+    state = env.unwrapped.get_state()
+    straight = [env.step(token)[1] for token in (7, 1)]
+    env.reset(options={"prompt": "e"})
+    env.step(5)
+    env.unwrapped.set_state(state)
+    np.testing.assert_allclose([env.step(token)[1] for token in (7, 1)], straight, atol=TOLERANCE)
+
+
+def test_the_text_of_a_fork_is_the_forks(make_env):
+    scorer = FunctionScorer(lambda prompt, response: float(len(prompt) * len(response)))
+    env = CreditReward(make_env(), scorer, "red:every_prefix=true")
+    env.reset(options={"prompt": "c d"})
+    env.step(5)
+    state = env.unwrapped.get_state()
+    straight = [env.step(token)[1] for token in (7, 1)]
+    assert straight == [6.0, 0.0]
+    env.reset(options={"prompt": "e"})
+    env.step(5)
+    env.unwrapped.set_state(state)
+    assert [env.step(token)[1] for token in (7, 1)] == straight
+
+
+def make_three(make_env, make_envs, scorer, credit, mode):
+    """Return the native batch, copies of the wrapped, and the wrapped batch of copies."""
+    copies = SyncVectorEnv(
+        [lambda: PadTokenRewards(CreditReward(make_env(), scorer, credit)) for _ in range(3)],
+        autoreset_mode=mode,
+    )
+    batch_of_copies = SyncVectorEnv(
+        [lambda: PadTokenRewards(make_env()) for _ in range(3)], autoreset_mode=mode
+    )
+    return (
+        CreditReward(make_envs(autoreset_mode=mode), scorer, credit),
+        copies,
+        CreditReward(batch_of_copies, scorer, credit),
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["ids", "text"])
+def test_every_mode_pays_every_row_step_by_step(make_env, make_envs, classifier, mode, kind):
+    if kind == "ids":
+        scorer, credit = RewardModel(classifier), "red"
+    else:
+        scorer, credit = (
+            FunctionScorer(lambda prompt, response: len(prompt) + len(response) ** 2),
+            "red:every_prefix=true",
+        )
+    ended = 0
+    for envs in make_three(make_env, make_envs, scorer, credit, mode):
+        rng = np.random.default_rng(7)
+        envs.reset(seed=7)
+        paid: list[list[float]] = [[] for _ in range(3)]
+        over = np.zeros(3, dtype=bool)
+        for _ in range(30):
+            if mode is AutoresetMode.DISABLED and over.any():
+                envs.reset(options={"reset_mask": over.copy()})
+            begun = over if mode is AutoresetMode.NEXT_STEP else np.zeros(3, dtype=bool)
+            _, rewards, terminated, truncated, infos = envs.step(rng.integers(0, 12, 3))
+            over = terminated | truncated
+            episodes = episodes_from_infos(infos)
+            for row in range(3):
+                if begun[row]:
+                    assert rewards[row] == 0
+                    continue
+                paid[row].append(rewards[row])
+                if row in episodes:
+                    ended += 1
+                    token_rewards = episodes[row].token_rewards
+                    np.testing.assert_allclose(paid[row], token_rewards, atol=1e-4)
+                    assert sum(paid[row]) == pytest.approx(episodes[row].score, abs=1e-5)
+                    paid[row] = []
+    assert ended > 24
+
+
+def test_frozen_rows_are_paid_once(make_envs, classifier):
+    envs = CreditReward(
+        make_envs(autoreset_mode=AutoresetMode.DISABLED), RewardModel(classifier), "red"
+    )
+    envs.reset(seed=0)
+    paid = np.array([envs.step(np.array([1, 5, 6]))[1] for _ in range(5)])
+    assert paid[0].all()
+    assert not paid[1:, 0].any()
+    assert paid[:, 1:].all()
+
+
+def test_centred_scores_leave_the_increments_alone(make_envs, classifier):
+    scorer = Normalize(RewardModel(classifier), window=3, scale=False, clip=None)
+    envs = CreditReward(make_envs(), scorer, "red")
+    plain = CreditReward(make_envs(), RewardModel(classifier), "red")
+    actions = [np.array([5, 6, 7]), np.array([8, 8, 8]), np.array([1, 1, 1])]
+    for one in (envs, plain):
+        one.reset(seed=0)
+    for step, tokens in enumerate(actions):
+        _, rewards, _, _, infos = envs.step(tokens)
+        _, expected, _, _, plain_infos = plain.step(tokens)
+        if step < 2:
+            np.testing.assert_allclose(rewards, expected, atol=1e-6)
+    centred = plain_infos["score"] - plain_infos["score"].mean()
+    np.testing.assert_allclose(infos["score"], centred, atol=1e-5)
+    np.testing.assert_allclose(
+        infos["token_rewards"][:, :2], plain_infos["token_rewards"][:, :2], atol=1e-6
+    )
+    np.testing.assert_allclose(rewards, expected + (centred - plain_infos["score"]), atol=1e-5)
+
+
+def test_scaled_scores_pay_their_sum(make_envs, classifier):
+    envs = CreditReward(make_envs(), Normalize(RewardModel(classifier)), "red")
+    envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    paid, over = np.zeros(3), np.zeros(3, dtype=bool)
+    for _ in range(40):
+        _, rewards, terminated, _, infos = envs.step(rng.integers(0, 12, 3))
+        paid = np.where(over, 0.0, paid + rewards)
+        for row, episode in episodes_from_infos(infos).items():
+            assert paid[row] == pytest.approx(episode.score, abs=1e-4)
+        over = terminated
+
+
+def test_the_checker_knows_causality(make_env, make_envs, classifier):
+    check_reward(CreditReward(make_env(), RewardModel(classifier), "red"))
+    check_reward(CreditReward(make_env(), RewardModel(classifier), "red:beta=0.5"))
+    check_reward(CreditReward(make_env(), RewardModel(classifier), "red:delivery=end"))
+    check_reward(CreditReward(make_env(), LengthScorer(), "red:every_prefix=true"))
+    for mode in MODES:
+        check_reward(CreditReward(make_envs(autoreset_mode=mode), RewardModel(classifier), "red"))
+
+
+class Late(gymnasium.Wrapper):
+    """Declares causality, and pays at the end."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.paid = 0.0
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.paid += reward
+        if not terminated:
+            return observation, 0.0, terminated, truncated, info
+        total, self.paid = self.paid, 0.0
+        return observation, total, terminated, truncated, info
+
+
+def test_a_causal_credit_paid_late_is_named(make_env, classifier):
+    env = Late(CreditReward(make_env(min_new_tokens=3), RewardModel(classifier), "red"))
+    with pytest.raises(RewardCheckError, match=r"step 0 of \d paid 0, but credit is causal"):
+        check_reward(env)
+
+
+class Foresight(Credit):
+    """Declares causality, and spreads the score evenly over a length that it cannot know."""
+
+    name = "foresight"
+    causal = True
+    every_prefix = True
+
+    def assign(self, episodes, scores):
+        return [
+            np.full(len(e.response_ids), value / len(e.response_ids))
+            for e, value in zip(episodes, scores.values, strict=True)
+        ]
+
+    def step_reward(self, increment):
+        return increment
+
+
+def test_credit_that_looks_ahead_is_named(make_env):
+    env = CreditReward(make_env(min_new_tokens=4), LengthScorer(), Foresight())
+    with pytest.raises(RewardCheckError, match=r"paid .* but credit is causal and token_rewards"):
+        check_reward(env)
+
+
+class Oracle(gymnasium.Wrapper):
+    """Pays each token its part of a score that depends on all of them: a plan made at the reset."""
+
+    def __init__(self, env, plans):
+        super().__init__(env)
+        self.plans, self.taken = plans, []
+
+    def reset(self, **options):
+        self.taken = []
+        return self.env.reset(**options)
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = self.env.step(action)
+        self.taken.append(int(action))
+        plan = self.plans.pop(0) if terminated else self.plans[0]
+        return observation, plan[len(self.taken) - 1], terminated, truncated, info
+
+
+def test_step_rewards_that_depend_on_what_follows_are_named(make_env):
+    env = make_env(min_new_tokens=5)
+    one = _Played((5, 6, 7, 8, 9), (1.0,) * 5, {"token_rewards": np.zeros(5)})
+    _check_future(Oracle(env, [[1.0] * 5]), 0, one, np.random.default_rng(0))
+    with pytest.raises(RewardCheckError, match=r"step rewards of the first 2 tokens .*look ahead"):
+        _check_future(Oracle(env, [[2.0] * 5]), 0, one, np.random.default_rng(0))
+    other = _Played(one.actions, one.step_rewards, {"token_rewards": np.ones(5)})
+    with pytest.raises(RewardCheckError, match=r"token_rewards of the first 2 tokens .*look ahead"):
+        _check_future(Oracle(env, [[1.0] * 5]), 0, other, np.random.default_rng(0))
+
+
+def test_what_cannot_be_paid_step_by_step(make_env, classifier, tokenizer):
+    with pytest.raises(
+        RewardError, match=r"'red' needs prefix attributions.*'<lambda>'.*red:every_prefix=true"
+    ):
+        CreditReward(make_env(), lambda prompt, response: 1.0, "red")
+    foresight = Foresight()
+    foresight.every_prefix = False
+    with pytest.raises(
+        RewardError, match=r"cannot score a growing text.*'foresight:delivery=end', or"
+    ):
+        CreditReward(make_env(), LengthScorer(), foresight)
+    with pytest.raises(CreditError, match=r"delivery must be 'step' or 'end', got 'now'"):
+        RED(delivery="now")
+    with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 2"):
+        make_reward("red:beta=2", scorer=RewardModel(classifier))

@@ -1,0 +1,206 @@
+# mypy: no-check-untyped-defs
+"""The public checker: silent on good environments, loud on each kind of breach."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, VectorWrapper
+
+from tests.suite.rewards.conftest import LengthScorer
+from tokengym.rewards import (
+    ABCReward,
+    CreditReward,
+    FunctionScorer,
+    Normalize,
+    Random,
+    RewardModel,
+    SparseReward,
+    UniformReward,
+    check_reward,
+)
+from tokengym.rewards.errors import RewardCheckError
+from tokengym.rewards.scorers.base import Scorer, Scores
+
+
+def test_good_rewards_pass(make_env, classifier):
+    check_reward(SparseReward(make_env(), LengthScorer()))
+    check_reward(CreditReward(make_env(), LengthScorer(), Random()))
+    check_reward(ABCReward(make_env(), RewardModel(classifier)))
+    check_reward(SparseReward(make_env(horizon="truncated"), LengthScorer()))
+    check_reward(make_env())
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_good_batches_pass(make_envs, classifier, mode):
+    check_reward(ABCReward(make_envs(autoreset_mode=mode), RewardModel(classifier)))
+
+
+class Broken(gymnasium.Wrapper):
+    """Changes what a step returned."""
+
+    def __init__(self, env, change):
+        super().__init__(env)
+        self.change = change
+        self.steps = 0
+
+    def reset(self, **options):
+        self.steps = 0
+        return self.env.reset(**options)
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.steps += 1
+        reward = self.change(reward, terminated, info, self.steps)
+        return observation, reward, terminated, truncated, info
+
+
+def at_the_end(change):
+    """Return a change that applies to the terminal step only."""
+
+    def apply(reward, terminated, info, steps):
+        return change(reward, info) if terminated else reward
+
+    return apply
+
+
+def put(key, value):
+    def change(reward, info):
+        info[key] = value(info) if callable(value) else value
+        return reward
+
+    return at_the_end(change)
+
+
+def nan_reward(reward, terminated, info, steps):
+    return float("nan") if steps == 1 else reward
+
+
+def paid_early(reward, terminated, info, steps):
+    if steps == 1:
+        return 5.0
+    return reward - 5.0 if terminated else reward
+
+
+BREACHES = {
+    "score missing": (
+        at_the_end(lambda reward, info: info.pop("score") * 0),
+        "the terminal info has no 'score'; it has",
+    ),
+    "reward nan": (nan_reward, "reward of step 0 must be finite, got nan"),
+    "reward no number": (
+        at_the_end(lambda reward, info: [reward]),
+        r"reward of step \d must be a number, got \[",
+    ),
+    "score nan": (put("score", float("nan")), "score must be finite, got nan"),
+    "part nan": (put("score_parts", {"a": np.inf}), r"score_parts\['a'\] must be finite, got inf"),
+    "sum": (
+        at_the_end(lambda reward, info: reward + 1),
+        r"step rewards sum to [\d.]+, but info\['score'\] is",
+    ),
+    "early": (paid_early, r"step 0 of \d paid 5, but credit is not causal; pay the score at"),
+    "ids": (
+        put("response_ids", lambda info: (*info["response_ids"], 3)),
+        r"response_ids \(.*\) are not the \d actions taken",
+    ),
+    "dtype": (
+        put("token_rewards", lambda info: info["token_rewards"].astype(float)),
+        "token_rewards must be a float32 array, got float64",
+    ),
+    "list": (
+        put("token_rewards", lambda info: info["token_rewards"].tolist()),
+        "token_rewards must be a float32 array, got list",
+    ),
+    "alignment": (
+        put("token_rewards", lambda info: np.append(info["token_rewards"], np.float32(0))),
+        r"token_rewards has shape \(\d,\) for \d response_ids; expected one reward per",
+    ),
+    "token nan": (
+        put("token_rewards", lambda info: info["token_rewards"] * np.float32("nan")),
+        "token_rewards must be finite, got",
+    ),
+    "token sum": (
+        put("token_rewards", lambda info: info["token_rewards"] * 2),
+        r"token_rewards sum to [\d.]+, but info\['score'\] is",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_each_breach_is_named(make_env, name):
+    change, message = BREACHES[name]
+    env = Broken(UniformReward(make_env(min_new_tokens=3), LengthScorer()), change)
+    with pytest.raises(RewardCheckError, match=message):
+        check_reward(env)
+
+
+def test_rewards_that_change_are_named(make_env):
+    rng = np.random.default_rng(0)
+    noisy = FunctionScorer(lambda prompt, response: rng.normal())
+    with pytest.raises(RewardCheckError, match=r"same tokens earned another score: .*, then .*"):
+        check_reward(SparseReward(make_env(), noisy))
+    with pytest.raises(RewardCheckError, match=r"running statistics"):
+        check_reward(SparseReward(make_env(), Normalize(LengthScorer())))
+
+
+def test_credit_that_changes_is_named(make_env):
+    class Restless(Random):
+        def assign(self, episodes, scores):
+            self.seed += 1
+            return super().assign(episodes, scores)
+
+    with pytest.raises(RewardCheckError, match=r"earned another token_rewards"):
+        check_reward(CreditReward(make_env(min_new_tokens=3), LengthScorer(), Restless()))
+
+
+def test_an_episode_that_depends_on_more_than_its_seed_is_named(make_env):
+    class Shrinking(gymnasium.Wrapper):
+        """Gets a shorter horizon after the checker's first three episodes."""
+
+        resets = 0
+
+        def reset(self, **options):
+            self.resets += 1
+            if self.resets > 3:
+                self.env = make_env(min_new_tokens=3, max_new_tokens=3)
+            return self.env.reset(**options)
+
+    env = SparseReward(Shrinking(make_env(min_new_tokens=5)), LengthScorer())
+    with pytest.raises(RewardCheckError, match=r"same tokens gave another episode: 5 and 3 steps"):
+        check_reward(env)
+
+
+def test_scores_that_depend_on_the_batch_are_named(make_env):
+    class Crowd(Scorer):
+        def score(self, episodes, *, attribution=None):
+            return Scores(values=[len(episodes)] * len(episodes))
+
+    with pytest.raises(RewardCheckError, match=r"one batch of all episodes earned another score"):
+        check_reward(SparseReward(make_env(), Crowd()))
+
+
+def test_padding_that_carries_reward_is_named(make_envs):
+    class Leaky(VectorWrapper):
+        def step(self, actions):
+            step = self.env.step(actions)
+            if "token_rewards" in step[4]:
+                step[4]["token_rewards"][:, -1] += 1
+            return step
+
+    envs = Leaky(UniformReward(make_envs(max_new_tokens=9), LengthScorer()))
+    with pytest.raises(RewardCheckError, match=r"token_rewards of row \d must be 0 past its \d"):
+        check_reward(envs)
+
+
+def test_a_batch_that_pays_the_wrong_row_is_named(make_envs):
+    class Rolled(VectorWrapper):
+        def step(self, actions):
+            observations, rewards, *rest = self.env.step(actions)
+            return observations, np.roll(rewards, 1), *rest
+
+    with pytest.raises(RewardCheckError, match=r"step rewards sum to"):
+        check_reward(Rolled(UniformReward(make_envs(), LengthScorer())))
+
+
+def test_what_is_no_environment():
+    with pytest.raises(TypeError, match=r"env must be a Gymnasium Env or VectorEnv, got 3"):
+        check_reward(3)

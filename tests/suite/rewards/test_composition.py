@@ -1,0 +1,350 @@
+# mypy: no-check-untyped-defs
+"""Sums, products, penalties and the cache."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from tests.suite.rewards.conftest import (
+    FixedScorer,
+    LengthScorer,
+    make_classifier,
+    make_episode,
+    random_episodes,
+)
+from tokengym.rewards import (
+    ABC,
+    RED,
+    SCAR,
+    Cached,
+    CreditReward,
+    DenseR3,
+    FunctionScorer,
+    LengthPenalty,
+    MissingEosPenalty,
+    Normalize,
+    Product,
+    Relevance,
+    Reward,
+    RewardModel,
+    Scores,
+    SignedABC,
+    Sum,
+    check_reward,
+)
+from tokengym.rewards.errors import RewardError, ScorerError
+
+EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
+
+
+def values(scorer, episodes=EPISODES):
+    return scorer.score(episodes).values.tolist()
+
+
+def test_arithmetic_by_hand():
+    one, two = LengthScorer(), FunctionScorer(lambda prompt, response: 2.0)  # 12, 7 and 2
+    assert values(one + two) == [14.0, 9.0]
+    assert values(one + 1) == values(1 + one) == [13.0, 8.0]
+    assert values(one - two) == [10.0, 5.0]
+    assert values(one - 0.5) == [11.5, 6.5]
+    assert values(-one) == [-12.0, -7.0]
+    assert values(one * two) == [24.0, 14.0]
+    assert values(0.5 * one) == values(one * 0.5) == [6.0, 3.5]
+    assert values(2 * (one + two) * one) == [336.0, 126.0]
+    assert values(sum([one, two])) == [14.0, 9.0]
+
+
+def test_numpy_numbers_combine():
+    assert values(LengthScorer() + np.float32(1)) == [13.0, 8.0]
+    assert values(LengthScorer() * np.float64(2)) == [24.0, 14.0]
+
+
+def test_parts_are_kept():
+    fixed = FixedScorer([1.0, 2.0], fluency=[0.5, 0.25])
+    scores = (LengthScorer() + 2 * Sum([fixed], 0.0)).score(EPISODES)
+    assert {name: part.tolist() for name, part in scores.parts.items()} == {
+        "LengthScorer": [12.0, 7.0],
+        "length": [3.0, 1.0],
+        "(2 * (fixed))": [2.0, 4.0],
+        "(fixed)": [1.0, 2.0],
+        "fixed": [1.0, 2.0],
+        "fluency": [0.5, 0.25],
+    }
+
+
+def test_equal_names_stay_apart():
+    scores = (LengthScorer() + LengthScorer()).score(EPISODES)
+    assert list(scores.parts) == [
+        "LengthScorer",
+        "length",
+        "LengthScorer 2",
+        "LengthScorer 2.length",
+    ]
+
+
+def test_chains_are_taken_apart():
+    one = LengthScorer()
+    total = one + 1 + one + 2
+    assert isinstance(total, Sum)
+    assert (len(total.terms), total.number) == (2, 3.0)
+    assert total.name == "(3 + LengthScorer + LengthScorer)"
+    product = 2 * one * 3
+    assert isinstance(product, Product)
+    assert (len(product.terms), product.number) == (1, 6.0)
+
+
+def test_weights_are_those_of_the_one_term_that_has_them(classifier):
+    model, episodes = RewardModel(classifier), random_episodes(6)
+    expected = model.score(episodes, attribution="attention")
+    for scorer in (model + LengthPenalty(0.1), model * LengthPenalty(-0.1), 2 - model):
+        scores = scorer.score(episodes, attribution="attention")
+        assert not scores.signed
+        for one, two in zip(scores.attributions, expected.attributions, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-6)
+        for episode in Reward(scorer, ABC(beta=1.0)).evaluate(episodes):
+            assert episode.token_rewards.sum() == pytest.approx(episode.score, abs=1e-4)
+    with pytest.raises(RewardError, match=r"'abc' needs attention.*gives deeplift, gradient"):
+        Reward(model + RewardModel(make_classifier(seed=1)), ABC())
+
+
+def test_signed_attributions_add_up(classifier):
+    one, two, episodes = (
+        RewardModel(classifier),
+        RewardModel(make_classifier(seed=1)),
+        random_episodes(5),
+    )
+    total = one + 2 * two + LengthPenalty(0.1)
+    for kind in ("prefix", "gradient", "signed-attention"):
+        scores = total.score(episodes, attribution=kind)
+        assert (scores.signed, scores.additive) == (True, False)
+        first = one.score(episodes, attribution=kind).attributions
+        second = two.score(episodes, attribution=kind).attributions
+        for row, a, b in zip(scores.attributions, first, second, strict=True):
+            np.testing.assert_allclose(row, a + 2 * b, atol=1e-5)
+
+
+def test_exact_parts_stay_exact(classifier, tokenizer):
+    encoder = Relevance(classifier.transformer, tokenizer).bind(tokenizer)
+    episode = make_episode(prompt="a b", response="c d", response_ids=[5, 6])
+    penalty = FunctionScorer(lambda prompt, response: 3.0)
+    plain = encoder.score([episode], attribution="relevance").attributions[0]
+    (added,) = Reward(encoder + penalty + 1, DenseR3()).evaluate([episode])
+    np.testing.assert_allclose(added.token_rewards, plain + np.array([0, 4]), rtol=1e-5)
+    (times,) = Reward(-2 * encoder * penalty, DenseR3()).evaluate([episode])
+    np.testing.assert_allclose(times.token_rewards, -6 * plain, rtol=1e-5)
+
+
+def test_texts_with_parts_left_out(classifier, tokenizer):
+    model = RewardModel(classifier)
+    total, episodes = model * 2 + LengthPenalty(0.5, unit="tokens") + 1, random_episodes(4)
+    assert not total.reads_text
+    paid = Reward(total, SCAR(spans=3)).evaluate(episodes)
+    plain = Reward(model, SCAR(spans=3)).evaluate(episodes)
+    for one, two in zip(paid, plain, strict=True):
+        expected = 2 * two.token_rewards - 0.5
+        expected[-1] += 1
+        np.testing.assert_allclose(one.token_rewards, expected, atol=1e-5)
+    product = model * FunctionScorer(lambda prompt, response: 2.0)
+    np.testing.assert_allclose(product.peek(episodes), 2 * model.peek(episodes), atol=1e-6)
+    assert product.reads_text
+
+
+def test_combinations_are_paid_step_by_step(make_env, classifier):
+    model = RewardModel(classifier)
+    for scorer, credit in (
+        (model + LengthPenalty(0.1), "red"),
+        (0.5 * model - 1, "red"),
+        (model + RewardModel(make_classifier(seed=1)), "red"),
+        (model + LengthPenalty(0.1), "red:every_prefix=true"),
+        (model * LengthPenalty(0.1), "red:every_prefix=true"),
+        (Cached(model), "red"),
+        (Cached(LengthScorer()), "red:every_prefix=true"),
+    ):
+        check_reward(CreditReward(make_env(), scorer, credit))
+    with pytest.raises(RewardError, match=r"'red' needs prefix"):
+        Reward(model * LengthPenalty(), RED())
+
+
+def test_terms_are_bound_and_keep_their_state(tokenizer, classifier):
+    total = Normalize(LengthScorer()) + MissingEosPenalty(2.0)
+    bound = total.bind(tokenizer)
+    bound.score([make_episode(response_ids=[5, 1]), make_episode(response_ids=[5])])
+    state = bound.state_dict()
+    assert list(state) == ["0"]
+    other = (Normalize(LengthScorer()) + MissingEosPenalty(2.0)).bind(tokenizer)
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(other.score(EPISODES).values, bound.score(EPISODES).values)
+    with pytest.raises(ScorerError, match=r"has an entry '7', but it has 2 terms"):
+        other.load_state_dict({"7": {}})
+
+
+def test_combinations_that_cannot_be():
+    with pytest.raises(TypeError, match=r"a term must be a scorer or a number, got 'abc'"):
+        LengthScorer() + "abc"
+    with pytest.raises(ScorerError, match=r"finite numbers only, got nan"):
+        LengthScorer() * float("nan")
+    with pytest.raises(ScorerError, match=r"Sum needs at least one scorer, got none"):
+        Sum([], 1.0)
+    with pytest.raises(ScorerError, match=r"has no attribution 'attention'; it has none"):
+        (LengthPenalty() + 1).score(EPISODES, attribution="attention")
+    with pytest.raises(ScorerError, match=r"scorer 'fixed' returned values\[0\] = nan"):
+        (LengthScorer() + FixedScorer([np.nan, 1.0])).score(EPISODES)
+
+
+def test_length_penalty_by_hand():
+    episode = make_episode(response="12345", response_ids=[5, 6, 1])
+    assert LengthPenalty().score([episode]).values[0] == pytest.approx(-0.005)
+    assert LengthPenalty(0.5, unit="tokens").score([episode]).values[0] == -1.5
+    assert LengthPenalty(-1.0).score([episode]).values[0] == 5.0
+    with pytest.raises(ScorerError, match=r"unit must be 'characters' or 'tokens', got 'words'"):
+        LengthPenalty(unit="words")
+    with pytest.raises(ScorerError, match=r"rate must be a finite number, got inf"):
+        LengthPenalty(float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "ids", "value"),
+    [
+        ("eos", [5, 1], 0.0),
+        ("stop", [5, 6], 0.0),
+        ("length", [5, 6], -2.0),
+        ("length", [5, 1], -2.0),
+        (None, [5, 1], 0.0),
+        (None, [5, 6], -2.0),
+        (None, [], -2.0),
+    ],
+)
+def test_missing_eos_by_hand(tokenizer, reason, ids, value):
+    scorer = MissingEosPenalty(2.0).bind(tokenizer)
+    episode = make_episode(response_ids=ids, finish_reason=reason)
+    assert scorer.score([episode]).values[0] == value
+
+
+@pytest.mark.parametrize("reason", ["abort", "max_tokens", "LENGTH", ""])
+def test_no_other_finish_reason_counts_as_an_end(tokenizer, reason):
+    with pytest.raises(ValueError, match=f"finish_reason must be .*, got '{reason}'; None if"):
+        make_episode(response_ids=[5, 6], finish_reason=reason)
+    episode = make_episode(response_ids=[5, 6])
+    object.__setattr__(episode, "finish_reason", reason)
+    assert MissingEosPenalty(2.0).bind(tokenizer).score([episode]).values[0] == -2.0
+
+
+def test_missing_eos_in_an_environment(make_env):
+    env = CreditReward(make_env(max_new_tokens=3), LengthScorer() + MissingEosPenalty(4.0))
+    env.reset(seed=0)
+    assert [env.step(token)[1] for token in (5, 6, 7)] == [0.0, 0.0, 14.0]
+    env.reset(seed=0)
+    assert [env.step(token)[1] for token in (5, 1)] == [0.0, 6.0]
+
+
+def test_bad_missing_eos():
+    with pytest.raises(ScorerError, match=r"penalty must be a finite number >= 0, got -1"):
+        MissingEosPenalty(-1)
+    with pytest.raises(ScorerError, match=r"cannot tell whether 'the response' ended.*bind\("):
+        MissingEosPenalty().score([make_episode()])
+    with pytest.raises(ScorerError, match=r"'MissingEosPenalty' has no attribution 'attention'"):
+        MissingEosPenalty().score([make_episode()], attribution="attention")
+
+
+class Counting(LengthScorer):
+    def __init__(self):
+        self.batches = []
+
+    def score(self, episodes, *, attribution=None):
+        self.batches.append(len(episodes))
+        return super().score(episodes)
+
+
+def test_a_text_is_scored_once():
+    inner = Counting()
+    scorer = Cached(inner)
+    episodes = random_episodes(6)
+    first = scorer.score([*episodes, episodes[2]])
+    second = scorer.score(episodes[::-1])
+    assert inner.batches == [6]
+    assert (scorer.hits, scorer.misses) == (7, 6)
+    expected = LengthScorer().score(episodes)
+    np.testing.assert_array_equal(first.values[:6], expected.values)
+    np.testing.assert_array_equal(second.values, expected.values[::-1])
+    np.testing.assert_array_equal(second.parts["length"], expected.parts["length"][::-1])
+    assert copy.deepcopy(scorer) is scorer
+
+
+def test_attributions_are_remembered_by_kind(classifier):
+    model, episodes = RewardModel(classifier), random_episodes(4)
+    scorer = Cached(model)
+    for kind in ("attention", "prefix", None, "attention", "prefix"):
+        expected, got = (
+            model.score(episodes, attribution=kind),
+            scorer.score(episodes, attribution=kind),
+        )
+        assert (got.signed, got.additive) == (expected.signed, expected.additive)
+        for one, two in zip(got.attributions or [], expected.attributions or [], strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-6)
+    assert scorer.misses == 12
+    paid = Reward(scorer, SignedABC()).evaluate(episodes)
+    assert paid[0].token_rewards.sum() == pytest.approx(paid[0].score, abs=1e-4)
+
+
+def test_a_full_cache_forgets_what_was_not_used_for_longest():
+    inner = Counting()
+    scorer = Cached(inner, size=2)
+    one, two, three = (make_episode(response_ids=[i]) for i in (3, 4, 5))
+    for episode in (one, two, one, three, one, two):
+        scorer.score([episode])
+    assert inner.batches == [1, 1, 1, 1]  # one, two, three, and two again
+    assert scorer.score([one, two, three]).values.tolist() == [3.0, 4.0, 5.0]
+
+
+def test_texts_that_differ_in_anything_are_told_apart():
+    seen = []
+
+    class Telling(LengthScorer):
+        def score(self, episodes, *, attribution=None):
+            seen.extend(episodes)
+            return super().score(episodes)
+
+    episode = make_episode(finish_reason="eos")
+    others = [
+        make_episode(prompt="x", finish_reason="eos"),
+        make_episode(response="x", finish_reason="eos"),
+        make_episode(reference="x", finish_reason="eos"),
+        make_episode(query_type="CONSTRAINED", finish_reason="eos"),
+        make_episode(finish_reason="length"),
+    ]
+    Cached(Telling()).score([episode, *others])
+    assert len(seen) == 6
+
+
+def test_shapley_values_share_their_coalitions():
+    inner = Counting()
+    inner.reads_text = False
+    reward = Reward(Cached(inner), SCAR(spans=3))
+    reward.evaluate([make_episode()])
+    before = sum(inner.batches)
+    reward.evaluate([make_episode()])
+    assert sum(inner.batches) == before == 8
+
+
+def test_what_cannot_be_cached():
+    with pytest.raises(ScorerError, match=r"'Normalize\(LengthScorer\)' learns.*Normalize\(Cached"):
+        Cached(Normalize(LengthScorer()))
+    with pytest.raises(ScorerError, match=r"size must be an integer >= 1, got 0"):
+        Cached(LengthScorer(), size=0)
+    normal = Normalize(Cached(LengthScorer()))
+    assert normal.score(EPISODES).values.tolist() == pytest.approx([1.0, -1.0])
+
+
+def test_binding_a_cache(tokenizer, classifier):
+    scorer = Cached(RewardModel(classifier))
+    assert scorer.bind(tokenizer) is scorer
+    penalty = Cached(MissingEosPenalty())
+    assert penalty.bind(tokenizer) is not penalty
+    assert penalty.bind(tokenizer).score([make_episode(response_ids=[1])]).values[0] == 0
+
+
+def test_scores_without_attributions_stay_so():
+    scores = Cached(FixedScorer([1.0, 2.0])).score(EPISODES)
+    assert scores.attributions is None
+    assert isinstance(scores, Scores)

@@ -1,0 +1,84 @@
+# mypy: no-check-untyped-defs
+import numpy as np
+import pytest
+
+from tests.suite.rewards.conftest import make_episode, random_episodes
+from tokengym.rewards import ABC, DenseR3, Random, Recency, Scores, Sparse, Uniform
+from tokengym.rewards.errors import CreditError
+
+EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
+SCORES = Scores(values=[6.0, -2.0], attributions=[[1, 1, 2], [3]])
+
+
+def as_lists(rewards):
+    return [[round(float(value), 6) for value in row] for row in rewards]
+
+
+@pytest.mark.parametrize(
+    ("credit", "expected"),
+    [
+        (Sparse(), [[0, 0, 6], [-2]]),
+        (Uniform(), [[2, 2, 2], [-2]]),
+        (ABC(beta=1.0), [[1.5, 1.5, 3], [-2]]),
+        (ABC(), [[1.2, 1.2, 3.6], [-2]]),
+        (ABC(beta=0.0), [[0, 0, 6], [-2]]),
+        (Recency(tau=1 / np.log(2)), [[6 / 7, 12 / 7, 24 / 7], [-2]]),
+    ],
+)
+def test_hand_worked_credit(credit, expected):
+    rewards = credit.assign(EPISODES, SCORES)
+    assert as_lists(rewards) == [[round(v, 6) for v in row] for row in expected]
+    assert all(row.dtype == np.float32 for row in rewards)
+
+
+def test_dense_r3_hands_on_the_parts():
+    scores = Scores(values=[1.0, -2.0], attributions=[[2, -3, 2], [-2]], additive=True)
+    assert as_lists(DenseR3().assign(EPISODES, scores)) == [[2, -3, 2], [-2]]
+
+
+@pytest.mark.parametrize("credit", [Random(), Random(seed=3, beta=0.5), Recency(), Uniform()])
+def test_credit_sums_to_the_score(credit):
+    episodes = random_episodes(50)
+    values = np.random.default_rng(1).normal(0, 5, 50)
+    for row, value in zip(credit.assign(episodes, Scores(values=values)), values, strict=True):
+        assert row.sum(dtype=np.float64) == pytest.approx(value, rel=1e-5)
+
+
+def test_random_credit_belongs_to_the_episode_not_to_the_batch():
+    episodes = random_episodes(6)
+    scores = Scores(values=np.ones(6))
+    whole = Random(seed=4).assign(episodes, scores)
+    np.random.seed(0)
+    alone = Random(seed=4).assign(episodes[3:4], Scores(values=[1.0]))
+    np.testing.assert_array_equal(whole[3], alone[0])
+    other = Random(seed=5).assign(episodes[3:4], Scores(values=[1.0]))
+    assert len(episodes[3].response_ids) > 1
+    assert not np.allclose(whole[3], other[0])
+
+
+def test_random_credit_tells_prompt_from_response():
+    one = make_episode(prompt_ids=[3, 4], response_ids=[5, 6])
+    two = make_episode(prompt_ids=[3], response_ids=[4, 5, 6][1:])
+    rewards = Random().assign([one, two], Scores(values=[1.0, 1.0]))
+    assert not np.allclose(*rewards)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ABC(beta=-0.1), r"beta must lie in \[0, 1\], got -0.1: 0 is sparse"),
+        (lambda: Random(seed=-1), "seed must be an integer >= 0, got -1"),
+        (lambda: Recency(tau=0.0), "tau must be a finite number > 0, got 0.0"),
+        (
+            lambda: ABC().assign(EPISODES, Scores(values=[1.0, 2.0])),
+            "credit 'abc' needs attention attributions.*take credit 'uniform'",
+        ),
+        (
+            lambda: DenseR3().assign(EPISODES, Scores(values=[1.0], attributions=[[1.0]])),
+            "credit 'r3-dense' got 1 attributions for 2 episodes",
+        ),
+    ],
+)
+def test_bad_arguments(call, message):
+    with pytest.raises(CreditError, match=message):
+        call()

@@ -1,0 +1,123 @@
+# mypy: no-check-untyped-defs
+"""Values by one scorer, the account of the tokens by another."""
+
+import numpy as np
+import pytest
+
+from tests.suite.rewards.conftest import FixedScorer, random_episodes
+from tokengym.rewards import (
+    ABC,
+    RED,
+    SCAR,
+    DenseR3,
+    FunctionScorer,
+    Normalize,
+    Reward,
+    RewardModel,
+    ScorerError,
+    VectorRewardWrapper,
+    check_reward,
+)
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.registry import scorer_kind
+from tokengym.rewards.scorers.wrappers import Explained
+
+
+def count_a(prompt, response):
+    """Return a score that no model in these tests knows."""
+    return 2.0 * response.split().count("a") + 0.5
+
+
+@pytest.fixture
+def model(classifier):
+    return RewardModel(classifier)
+
+
+@pytest.fixture
+def explained(model):
+    return Explained(FunctionScorer(count_a), model)
+
+
+@pytest.mark.parametrize("kind", ["attention", "prefix", "gradient", "signed-attention"])
+def test_values_are_the_scorers_and_attributions_the_explainers(explained, model, kind):
+    episodes = random_episodes(5)
+    scores = explained.score(episodes, attribution=kind)
+    truth = explained.scorer.score(episodes).values
+    account = model.score(episodes, attribution=kind)
+    np.testing.assert_array_equal(scores.values, truth)
+    assert scores.signed == account.signed
+    np.testing.assert_array_equal(scores.parts[model.name], account.values)
+    for ours, theirs in zip(scores.attributions, account.attributions, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(explained.score(episodes).values, truth)
+    np.testing.assert_array_equal(explained.peek(episodes), truth)
+
+
+def test_red_pays_the_models_increments_and_the_rest_of_the_true_score_last(explained, model):
+    episodes = random_episodes(4)
+    increments = model.score(episodes, attribution="prefix").attributions
+    for episode, steps in zip(Reward(explained, RED()).evaluate(episodes), increments, strict=True):
+        np.testing.assert_allclose(episode.token_rewards[:-1], steps[:-1], rtol=1e-6)
+        assert episode.score == 0.5  # "the response": no "a" in it
+        assert episode.token_rewards.sum() == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("credit", [RED(), RED(every_prefix=True), ABC(), SCAR()])
+@pytest.mark.parametrize("wrap", [lambda scorer: scorer, Normalize])
+def test_wrapped_environments_keep_the_contract(make_envs, explained, credit, wrap):
+    envs = VectorRewardWrapper(make_envs(num_envs=4), Reward(wrap(explained), credit))
+    if wrap is not Normalize:  # which scores the same text differently later
+        check_reward(envs)
+    envs.reset(seed=0)
+    for token in (3, 4, 3, 3, 5):
+        *_, infos = envs.step(np.full(4, token))
+    assert infos["token_rewards"].shape == (4, 5)
+    np.testing.assert_allclose(infos["token_rewards"].sum(axis=1), infos["score"], atol=1e-4)
+
+
+def test_every_prefix_asks_the_score_itself(make_envs, explained):
+    envs = VectorRewardWrapper(make_envs(num_envs=2), Reward(explained, RED(every_prefix=True)))
+    envs.reset(seed=0)
+    paid = [envs.step(np.array([token, 4]))[1].tolist() for token in (3, 4, 3, 3, 5)]
+    # 2 for each "a"; what the empty response is worth, 0.5, comes last.
+    assert np.transpose(paid).tolist() == [[2, 0, 2, 2, 0.5], [0, 0, 0, 0, 0.5]]
+
+
+def test_what_cannot_explain_is_refused(model):
+    with pytest.raises(ScorerError, match=r"scorer 'count_a' says nothing about tokens"):
+        Explained(model, FunctionScorer(count_a))
+    with pytest.raises(RewardError, match=r"needs relevance attributions, scorer 'Explained\("):
+        Reward(Explained(FunctionScorer(count_a), model), DenseR3())
+
+
+def test_a_score_that_is_none_names_its_scorer(model):
+    episodes = random_episodes(2)
+    with pytest.raises(ScorerError, match=r"scorer 'fixed' returned values of shape \(1,\)"):
+        Explained(FixedScorer([1.0]), model).score(episodes, attribution="attention")
+
+
+def test_a_scorer_that_learns_keeps_its_state(model):
+    scorer = Explained(Normalize(FunctionScorer(count_a)), model)
+    scorer.score(random_episodes(3))
+    other = Explained(Normalize(FunctionScorer(count_a)), model)
+    other.load_state_dict(scorer.state_dict())
+    assert other.scorer.moments == scorer.scorer.moments
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        (None, None),
+        ("sparse", "any"),
+        ("abc:beta=1", "reward_model"),
+        ("attribution", "reward_model"),
+        ("attribution:method=leave-one-out", "any"),
+        ("r3-dense", "encoder"),
+        (ABC(), "reward_model"),
+        (RED(every_prefix=True), "any"),
+        (FunctionScorer(count_a), None),
+        (count_a, None),
+    ],
+)
+def test_what_a_reward_is_scored_by(spec, kind):
+    assert scorer_kind(spec) == kind

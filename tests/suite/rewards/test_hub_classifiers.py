@@ -1,0 +1,237 @@
+"""Classifiers as the hub has them: bidirectional ones, pairs, reward models of conversations."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.suite.rewards.conftest import make_episode
+from tests.suite.rewards.stand_ins import TEXTS, gpt2_tokenizer, make, qwen_tokenizer, save
+from tokengym.envs import Episode, TokenGenerationEnv, TokenizerError
+from tokengym.rewards import ABC, Attribution, CreditReward, RewardModel, check_reward
+from tokengym.rewards.errors import RewardError, ScorerError
+from tokengym.rewards.scorers import find_scorer
+
+PROMPT = "I thought this film"
+RESPONSES = (" is wonderful", " makes no sense, dreadful!", " moved me and the cast")
+
+
+def spoken(policy: Any, response: str, *, prompt: str = PROMPT, eos: bool = False) -> Episode:
+    """Return the episode in which a policy of this tokenizer writes the response."""
+    ids = policy(response, add_special_tokens=False)["input_ids"]
+    return make_episode(
+        policy(prompt, add_special_tokens=False)["input_ids"],
+        [*ids, *([policy.eos_token_id] if eos else [])],
+        prompt=prompt,
+        response=response,
+    )
+
+
+def logits(model: Any, tokenizer: Any, *texts: str) -> Any:
+    """Return a model's logits as its card says to call it."""
+    with torch.no_grad():
+        return model(**tokenizer(*texts, return_tensors="pt")).logits[0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("labels", "weights"),
+    [
+        ("POSITIVE", (0, 1)),
+        (0, (1, 0)),
+        ("NEGATIVE+POSITIVE", (1, -1)),
+        (("POSITIVE", "NEGATIVE"), (-1, 1)),
+        (None, (-1, 1)),
+    ],
+)
+def test_a_bidirectional_model_scores_the_text_as_its_card_says(labels: Any, weights: Any) -> None:
+    policy = gpt2_tokenizer()
+    model, own = make("distilbert")
+    scorer = RewardModel(model, tokenizer=own, labels=labels).bind(policy)
+    episodes = [spoken(policy, response, eos=i == 1) for i, response in enumerate(RESPONSES)]
+    expected = [logits(model, own, PROMPT + response) @ weights for response in RESPONSES]
+    np.testing.assert_allclose(scorer.score(episodes).values, expected, atol=1e-5)
+    assert np.ptp(expected) > 1e-3
+
+
+def test_a_pair_is_read_as_two_texts() -> None:
+    policy = qwen_tokenizer()
+    model, own = make("deberta")
+    scorer = RewardModel(model, tokenizer=own, form="pair").bind(policy)
+    episodes = [spoken(policy, response.strip(), eos=True) for response in RESPONSES]
+    expected = [logits(model, own, PROMPT, response.strip())[0] for response in RESPONSES]
+    np.testing.assert_allclose(scorer.score(episodes).values, expected, atol=1e-5)
+    joined = RewardModel(model, tokenizer=own).bind(policy).score(episodes).values
+    assert np.abs(joined - expected).min() > 1e-4
+
+
+def test_the_second_text_of_a_pair_has_its_own_type() -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    policy = gpt2_tokenizer()
+    own = make("distilbert")[1]
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = dict(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    sizes["num_labels"] = 1
+    config = BertConfig(vocab_size=len(own), initializer_range=0.5, **sizes)
+    model = BertForSequenceClassification(config).eval()
+    scorer = RewardModel(model, tokenizer=own, form="pair").bind(policy)
+    episodes = [spoken(policy, response) for response in RESPONSES]
+    expected = []
+    for response in RESPONSES:
+        tokens = own(PROMPT, response, return_tensors="pt", return_token_type_ids=True)
+        assert tokens["token_type_ids"].sum() > 1
+        with torch.no_grad():
+            expected.append(model(**tokens).logits[0, 0].item())
+    np.testing.assert_allclose(scorer.score(episodes).values, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, "Human: Why?\n\nAssistant: So.\n\nHuman: But why?"])
+def test_a_conversation_is_scored_in_the_models_template(prompt: str) -> None:
+    policy = qwen_tokenizer()
+    model, own = make("qwen3")
+    scorer = RewardModel(model, tokenizer=own, form="chat").bind(policy)
+    episodes = [spoken(policy, text.strip(), prompt=prompt, eos=True) for text in RESPONSES]
+    turns = [{"role": "user", "content": prompt}]
+    if prompt != PROMPT:
+        turns = [
+            {"role": "user", "content": "Why?"},
+            {"role": "assistant", "content": "So."},
+            {"role": "user", "content": "But why?"},
+        ]
+    expected = []
+    for response in RESPONSES:
+        chat = [*turns, {"role": "assistant", "content": response.strip()}]
+        text: Any = own.apply_chat_template(chat, tokenize=False)
+        expected.append(logits(model, own, text)[0])
+    np.testing.assert_allclose(scorer.score(episodes).values, expected, atol=1e-5)
+    assert np.ptp(expected) > 1e-3
+
+
+def test_abc_reads_the_row_of_the_first_token() -> None:
+    """Weights by hand: the last layer's first row over the response's pieces, scaled to sum 1."""
+    policy = gpt2_tokenizer()
+    model, own = make("distilbert")
+    scorer = RewardModel(model, tokenizer=own).bind(policy)
+    episode = spoken(policy, RESPONSES[1], eos=True)
+    given = scorer.score([episode], attribution="attention").attributions
+    assert given is not None
+    model.set_attn_implementation("eager")
+    tokens = own(PROMPT + RESPONSES[1], return_tensors="pt", return_offsets_mapping=True)
+    offsets = tokens.pop("offset_mapping")[0].tolist()
+    with torch.no_grad():
+        row = model(**tokens, output_attentions=True).attentions[-1][0].mean(dim=0)[0]
+    # The policy's own tokens, by characters of the response.
+    characters = np.zeros(len(RESPONSES[1]))
+    for (start, end), weight in zip(offsets, row.tolist(), strict=True):
+        if end > len(PROMPT):
+            first = max(start - len(PROMPT), 0)
+            characters[first : end - len(PROMPT)] = weight / (end - len(PROMPT) - first)
+    place, expected = 0, []
+    for token_id in episode.response_ids[:-1]:
+        size = len(policy.decode([token_id]))
+        expected.append(characters[place : place + size].sum())
+        place += size
+    expected = np.array([*expected, 0.0]) / np.sum(expected)
+    np.testing.assert_allclose(given[0], expected, atol=1e-5)
+
+
+def test_gradients_of_a_conversation_keep_their_sum() -> None:
+    """What the end of the turn gets counts for EOS, or for all tokens alike."""
+    policy = qwen_tokenizer()
+    model, own = make("qwen3")
+    scorer = RewardModel(model, tokenizer=own, form="chat").bind(policy)
+    for eos in (True, False):
+        episode = spoken(policy, RESPONSES[0].strip(), eos=eos)
+        given = scorer.score([episode], attribution="gradient").attributions
+        assert given is not None
+        text = own.apply_chat_template(
+            [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": "is wonderful"}],
+            tokenize=False,
+        )
+        tokens = own(text, return_tensors="pt")
+        embeddings = model.get_input_embeddings()(tokens["input_ids"]).detach().requires_grad_()
+        out = model.model(inputs_embeds=embeddings, attention_mask=tokens["attention_mask"])
+        model.score(out.last_hidden_state[0, -1]).sum().backward()
+        products = (embeddings * embeddings.grad).sum(-1)[0].detach().numpy()
+        size = len(own("is wonderful<|im_end|>\n")["input_ids"])
+        assert given[0].sum() == pytest.approx(products[-size:].sum(), rel=1e-4)
+        if eos:
+            assert given[0][-1] == pytest.approx(products[-2:].sum(), rel=1e-4)
+
+
+def test_chat_credit_falls_on_the_response_and_its_end() -> None:
+    policy = qwen_tokenizer()
+    model, own = make("qwen3")
+    scorer = RewardModel(model, tokenizer=own, form="chat").bind(policy)
+    episode = spoken(policy, RESPONSES[0].strip(), eos=True)
+    read = scorer._retokenizer([episode])[0]  # type: ignore[misc]
+    words = own.convert_ids_to_tokens(read.ids)
+    assert read.closed
+    assert words[-1 - read.after] == "<|im_end|>"
+    assert own.decode(read.ids[-read.after - read.size : -read.after - 1]) == "is wonderful"
+    weights = scorer.score([episode], attribution="attention").attributions
+    assert weights is not None
+    assert weights[0].shape == (len(episode.response_ids),)
+    assert weights[0][-1] > 0
+    cut = spoken(policy, RESPONSES[0].strip())
+    assert not scorer._retokenizer([cut])[0].closed  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "credit"),
+    [
+        ("distilbert", "text", ABC()),
+        ("deberta", "pair", ABC()),
+        ("qwen3", "chat", ABC()),
+        ("qwen3", "chat", Attribution()),
+    ],
+)
+def test_the_contract_of_rewards(kind: str, form: Any, credit: Any) -> None:
+    policy = qwen_tokenizer()
+    model, own = make(kind)
+    env = TokenGenerationEnv(
+        tokenizer=policy,
+        prompts=[TEXTS[2], TEXTS[3]],
+        max_new_tokens=5,
+        chat_template=True,
+    )
+    scorer = RewardModel(model, tokenizer=own, form=form)
+    check_reward(CreditReward(env, scorer, credit))
+
+
+def test_by_name_with_options(tmp_path: Path) -> None:
+    path = save("distilbert", tmp_path / "sentiment")
+    scorer = find_scorer(f"reward-model:path={path},labels=POSITIVE")
+    assert isinstance(scorer, RewardModel)
+    policy = gpt2_tokenizer()
+    value = scorer.bind(policy).score([spoken(policy, RESPONSES[0])]).values[0]
+    model, own = make("distilbert")
+    assert value == pytest.approx(logits(model, own, PROMPT + RESPONSES[0])[1], abs=1e-5)
+    # Training and evaluation share the weights; other options are another scorer.
+    assert find_scorer(f"reward-model:path={path},labels=POSITIVE") is scorer
+    assert find_scorer(f"reward-model:path={path},labels=NEGATIVE") is not scorer
+    with pytest.raises(RewardError, match="'reward-model' has no option 'label'; it has path, lab"):
+        find_scorer(f"reward-model:path={path},label=POSITIVE")
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    model, own = make("distilbert")
+    with pytest.raises(ScorerError, match=r"one class or two different classes .* got FINE; pass"):
+        RewardModel(model, tokenizer=own, labels="FINE")
+    with pytest.raises(ScorerError, match=r"form must be 'text', 'pair' or 'chat', got 'xml'"):
+        RewardModel(model, tokenizer=own, form="xml")  # type: ignore[arg-type]
+    with pytest.raises(ScorerError, match=r"got tokenizer=None; pass its tokenizer"):
+        RewardModel(model)
+    with pytest.raises(ScorerError, match=r"padding_side must be 'right' for DistilBert"):
+        RewardModel(model, tokenizer=own, padding_side="left")
+    with pytest.raises(ScorerError, match=r"does not know the policy's tokenizer; call bind"):
+        RewardModel(model, tokenizer=own).score([spoken(gpt2_tokenizer(), " fine")])
+    with pytest.raises(TokenizerError, match=r"no chat template, which form='chat' needs; take"):
+        RewardModel(model, tokenizer=own, form="chat").bind(gpt2_tokenizer())
+    long = spoken(gpt2_tokenizer(), " fine" * 200)
+    with pytest.raises(ScorerError, match=r"reads at most 128; lower max_prompt_tokens or"):
+        RewardModel(model, tokenizer=own).bind(gpt2_tokenizer()).score([long])

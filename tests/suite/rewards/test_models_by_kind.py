@@ -1,0 +1,137 @@
+"""Reward models and encoders: given apart, taken for what they are, refused if they do not fit."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
+from tokengym.envs import bundled
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.run import make_evaluator
+from tokengym.rewards import (
+    Relevance,
+    RewardError,
+    RewardModel,
+    ScorerError,
+    load_scorer,
+    make_reward,
+)
+from tokengym.rewards.scorers.stored import stored_kind
+
+JUDGE, ENCODER = bundled("movie_review").reward_model, bundled("question_answer").encoder
+
+
+def test_a_stored_model_is_taken_for_what_it_is(tmp_path: Path):
+    assert (stored_kind(JUDGE), stored_kind(ENCODER)) == ("reward_model", "encoder")
+    assert stored_kind(bundled("movie_review").policy) is None  # a language model is neither
+    assert stored_kind(tmp_path) is None
+    assert isinstance(load_scorer(JUDGE, "any"), RewardModel)
+    assert isinstance(load_scorer(ENCODER, "any"), Relevance)
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}')
+    assert stored_kind(tmp_path) == "encoder"
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert stored_kind(tmp_path) == "reward_model"
+
+
+@pytest.mark.parametrize(
+    ("reward", "scorer", "message"),
+    [
+        ("r3", JUDGE, r"reward_model' holds a reward model .* an encoder asked for it; pass it as"),
+        ("abc", ENCODER, r"encoder' holds an encoder .* a reward model asked for it; pass it as"),
+    ],
+)
+def test_a_model_of_the_other_kind_is_refused(reward: str, scorer: Path, message: str):
+    with pytest.raises(ScorerError, match=message):
+        gym.make("tokengym/MovieReview-v0", reward=reward, scorer=str(scorer))
+    models: dict[str, Any] = {"encoder" if reward == "r3" else "reward_model": str(scorer)}
+    with pytest.raises(ScorerError, match=message):
+        make_reward(reward, **models)
+
+
+def test_each_reward_takes_the_model_of_its_kind():
+    models: dict[str, Any] = {"reward_model": JUDGE, "encoder": ENCODER}
+    kinds = {"sparse": RewardModel, "abc": RewardModel, "r3": Relevance, "r3-dense": Relevance}
+    for name, kind in kinds.items():
+        made = make_reward(name, **models)
+        assert made is not None
+        assert isinstance(made.scorer, kind), name
+    assert isinstance(make_reward("sparse", encoder=ENCODER).scorer, Relevance)
+    bundle = bundled("movie_review")  # what is passed comes before what the bundle has
+    assert isinstance(make_reward("sparse", encoder=ENCODER, bundle=bundle).scorer, Relevance)
+    assert isinstance(make_reward("abc", encoder=ENCODER, bundle=bundle).scorer, RewardModel)
+    with pytest.raises(ValueError, match="pass scorer=, or encoder= with a model's folder"):
+        make_reward("r3", reward_model=JUDGE)
+
+
+@pytest.mark.parametrize(
+    "task", ["MovieReview", "QuestionAnswer", "Dialogue", "Detox", "Summarize"]
+)
+@pytest.mark.parametrize(
+    "reward", ["sparse", "uniform", "abc", "abc-signed", "red", "r3", "r3-dense"]
+)
+def test_every_reward_works_on_every_bundled_task(task: str, reward: str):
+    env = gym.make(f"tokengym/{task}-v0", reward=reward, max_new_tokens=3)
+    env.action_space.seed(1)
+    _, info = env.reset(seed=1)
+    is_over = False
+    while not is_over:
+        _, _, terminated, truncated, info = env.step(env.action_space.sample(info["action_mask"]))
+        is_over = terminated or truncated
+    assert sum(info["token_rewards"]) == pytest.approx(info["score"], abs=1e-4)
+
+
+def test_the_exact_score_leaves_a_reward_model_the_account_of_tokens():
+    folder = bundled("oracle").reward_model
+    env = gym.make("tokengym/Oracle-v0", reward="abc", reward_model=str(folder))
+    assert "Explained(oracle by RewardModel(reward_model)" in repr(env.get_wrapper_attr("reward"))
+    with pytest.raises(RewardError, match="reward_model has no effect with reward=None"):
+        gym.make("tokengym/Oracle-v0", reward=None, reward_model=str(folder))
+
+
+def comparison(*rewards: str, **task: Any) -> ComparisonConfig:
+    return ComparisonConfig(
+        env="tokengym/QuestionAnswer-v0", rewards=rewards, seeds=1, task=TaskSettings(**task)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rewards", "measured_by"),
+    [
+        (
+            ("sparse", "abc"),
+            "the gold score, RuleScorer(answer), and the score by RewardModel(rewa",
+        ),
+        (("r3", "r3-dense"), "the gold score, RuleScorer(answer), and the score by Relevance(enco"),
+        (("sparse", "r3"), "the gold score, RuleScorer(answer)"),
+    ],
+)
+def test_rewards_of_different_scorers_are_measured_by_the_gold_score(
+    rewards: tuple[str, ...], measured_by: str
+):
+    evaluator = make_evaluator(comparison(*rewards))
+    try:
+        assert evaluator.measured_by.startswith(measured_by)
+        is_gold_alone = evaluator.measured_by == measured_by
+        metrics = evaluator(evaluator.untrained()).metrics
+    finally:
+        evaluator.close()
+    assert (metrics["score"] == metrics["gold_score"]) == is_gold_alone
+
+
+def test_a_policy_of_other_words_is_not_held_to_the_bundles_grammar():
+    bundle = bundled("movie_review")
+    words, letters = (
+        gym.make("tokengym/MovieReview-v0", bundle=bundle, tokenizer=tokenizer)
+        for tokenizer in (str(bundle.path / "tokenizer"), byte_tokenizer())
+    )
+    assert words.unwrapped.bundle.has("grammar")  # type: ignore[attr-defined]
+    assert not letters.unwrapped.bundle.has("grammar")  # type: ignore[attr-defined]
+    assert letters.unwrapped.bundle.has("lexicon")  # type: ignore[attr-defined]
+
+
+def test_questions_of_ones_own_have_no_gold_score():
+    env = gym.make("tokengym/QuestionAnswer-v0", prompts=["what is it like in mauritius ?"])
+    assert not env.unwrapped.bundle.has("gold")  # type: ignore[attr-defined]
+    assert gym.make("tokengym/QuestionAnswer-v0").unwrapped.bundle.has("gold")  # type: ignore[attr-defined]

@@ -1,0 +1,322 @@
+# mypy: no-check-untyped-defs
+"""Signed attributions against captum, finite differences and plain autograd."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import InputXGradient, IntegratedGradients
+from transformers import (
+    AutoModelForSequenceClassification,
+    GemmaConfig,
+    MistralConfig,
+    Qwen3Config,
+)
+
+from tests.suite.rewards.attribution.test_last_row import CONFIGS
+from tests.suite.rewards.conftest import (
+    LengthScorer,
+    make_classifier,
+    make_episode,
+    random_episodes,
+    scale_weights,
+)
+from tokengym.rewards import Attribution, Reward, RewardModel, Scores, SignedABC, make_reward
+from tokengym.rewards.errors import CreditError, ScorerError
+from tokengym.rewards.maths.redistribution import close_sum
+from tokengym.rewards.maths.shares import rescale_signed
+
+SIGNED = ["signed-attention", "gradient", "integrated-gradients"]
+
+
+def build(name, factor=3.0):
+    torch.manual_seed(0)
+    model: Any = AutoModelForSequenceClassification.from_config(
+        CONFIGS[name](), attn_implementation="eager"
+    )
+    return scale_weights(model, factor)
+
+
+def embedded_score(model):
+    """Return a function of embedded sequences that gives the score at the last position."""
+
+    def score(embeddings):
+        hidden = getattr(model, model.base_model_prefix)(inputs_embeds=embeddings)
+        return model.score(hidden.last_hidden_state[:, -1])[:, 0]
+
+    return score
+
+
+def embed(model, episode):
+    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
+    return model.get_input_embeddings()(ids).detach()
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradient_times_input_equals_captum(name, padding_side):
+    model, episodes = build(name), random_episodes(7, vocab_size=40)
+    scorer = RewardModel(build(name), padding_side=padding_side, batch_size=3)
+    rows = scorer.score(episodes, attribution="gradient").attributions
+    explain = InputXGradient(embedded_score(model))
+    for row, episode in zip(rows, episodes, strict=True):
+        expected = explain.attribute(embed(model, episode).requires_grad_()).sum(-1)[0]
+        expected = expected[len(episode.prompt_ids) :].detach().numpy()
+        np.testing.assert_allclose(row, expected, atol=1e-4, rtol=1e-4)
+    assert min(row.min() for row in rows) < -0.01 < 0.01 < max(row.max() for row in rows)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_integrated_gradients_equal_captum(name):
+    model, episodes = build(name, 2.0), random_episodes(4, vocab_size=40)
+    scorer = RewardModel(build(name, 2.0), batch_size=3)
+    rows = scorer.score(episodes, attribution="integrated-gradients").attributions
+    explain = IntegratedGradients(embedded_score(model))
+    for row, episode in zip(rows, episodes, strict=True):
+        embeddings = embed(model, episode)
+        baseline = embeddings.clone()
+        blank = torch.zeros_like(embeddings[0, 0])
+        if name == "llama":  # RMSNorm: the score jumps at zero embeddings
+            blank = model.get_input_embeddings().weight.detach()[model.config.eos_token_id]
+        baseline[:, len(episode.prompt_ids) :] = blank
+        expected = explain.attribute(
+            embeddings, baselines=baseline, n_steps=16, method="gausslegendre"
+        )
+        expected = expected.sum(-1)[0, len(episode.prompt_ids) :].detach().numpy()
+        np.testing.assert_allclose(row, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_integrated_gradients_sum_to_what_the_response_changed():
+    # A smooth model: at random weights the path is nearly straight, and 16 points are plenty.
+    model, episodes = build("gpt2", 1.5), random_episodes(6, vocab_size=40)
+    scores = RewardModel(model).score(episodes, attribution="integrated-gradients")
+    for value, row, episode in zip(scores.values, scores.attributions, episodes, strict=True):
+        blank = embed(model, episode)
+        blank[:, len(episode.prompt_ids) :] = 0
+        with torch.no_grad():
+            base = embedded_score(model)(blank).item()
+        assert row.sum() == pytest.approx(value - base, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [Qwen3Config, MistralConfig, GemmaConfig])
+@pytest.mark.parametrize("has_eos", [True, False])
+def test_integrated_gradients_of_models_with_rms_norm_miss_little(kind, has_eos):
+    """From zero embeddings, 16 points miss a fifth to nine tenths of it here."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 40}
+    eos = 1 if has_eos else None
+    config = kind(**shape, **heads, pad_token_id=0, eos_token_id=eos, num_labels=1)
+    model: Any = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(10)
+    episodes = random_episodes(6, vocab_size=40)
+    scores = RewardModel(model).score(episodes, attribution="integrated-gradients")
+    gaps = scores.parts["attribution_gap"]
+    weight = model.get_input_embeddings().weight.detach()
+    blank_token = weight[1] if has_eos else weight.mean(0)
+    changes = []
+    for row, (value, episode) in enumerate(zip(scores.values, episodes, strict=True)):
+        blank = embed(model, episode)
+        blank[:, len(episode.prompt_ids) :] = blank_token
+        with torch.no_grad():
+            changes.append(value - embedded_score(model)(blank).item())
+        assert gaps[row] == pytest.approx(changes[-1] - scores.attributions[row].sum(), abs=1e-4)
+    assert np.abs(gaps).max() < 0.03 * np.abs(changes).max()
+
+
+def output_projection(model, name):
+    layers = getattr(model, model.base_model_prefix)
+    if name.startswith("gpt2"):
+        return layers.h[-1].attn.c_proj
+    if name == "opt":
+        return layers.decoder.layers[-1].self_attn.out_proj
+    return layers.layers[-1].self_attn.o_proj
+
+
+def finite_differences(model, name, episode):
+    """Return, by scoring twice per token, what each token's share of the last mixture does.
+
+    Each head's output at the last position is sum_t alpha_t v_t; the term of token t is made
+    larger and smaller by a little before it enters the output projection.
+    """
+    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids]])
+    size = ids.shape[1]
+    kept: dict[str, torch.Tensor] = {}
+    projection = output_projection(model, name)
+
+    def keep_values(module, args, output):
+        kept["v"] = output
+
+    value_module = {
+        "gpt2": lambda: model.transformer.h[-1].attn.c_attn,
+        "opt": lambda: model.model.decoder.layers[-1].self_attn.v_proj,
+    }.get(name.split("-")[0], lambda: model.model.layers[-1].self_attn.v_proj)()
+    handle = value_module.register_forward_hook(keep_values)
+    with torch.no_grad():
+        backbone = getattr(model, model.base_model_prefix)
+        weights = backbone(ids, output_attentions=True).attentions[-1][0, :, -1]  # (heads, t)
+    handle.remove()
+    heads = weights.shape[0]
+    values = kept["v"][0]
+    if name.startswith("gpt2"):
+        values = values[:, -32:]
+    values = values.view(size, -1, 32 // heads)
+    values = values.repeat_interleave(heads // values.shape[1], dim=1)  # (t, heads, width)
+    result = []
+    for token in range(len(episode.prompt_ids), size):
+        term = (weights[:, token, None] * values[token]).reshape(-1)
+        scores = []
+        for sign in (1e-2, -1e-2):
+
+            def shift(module, args, sign=sign, term=term):
+                moved = args[0].clone()
+                moved[:, -1] += sign * term
+                return (moved,)
+
+            handle = projection.register_forward_pre_hook(shift)
+            with torch.no_grad():
+                hidden = backbone(ids).last_hidden_state
+                scores.append(model.score(hidden[0, -1]).item())
+            handle.remove()
+        result.append((scores[0] - scores[1]) / 2e-2)
+    return np.array(result)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_signed_attention_equals_finite_differences(name, padding_side):
+    model, episodes = build(name), random_episodes(5, vocab_size=40)
+    scorer = RewardModel(build(name), padding_side=padding_side, batch_size=3)
+    rows = scorer.score(episodes, attribution="signed-attention").attributions
+    for row, episode in zip(rows, episodes, strict=True):
+        expected = finite_differences(model, name, episode)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(row, expected, atol=0.01 * scale + 1e-4)
+    assert min(row.min() for row in rows) < 0 < max(row.max() for row in rows)
+
+
+@pytest.mark.parametrize("kind", SIGNED)
+def test_scores_and_batches_stay_as_they_are(classifier, kind):
+    episodes = random_episodes(15)
+    plain = RewardModel(classifier).score(episodes).values
+    alone = RewardModel(classifier, batch_size=1).score(episodes, attribution=kind)
+    batched = RewardModel(classifier, batch_size=6).score(episodes, attribution=kind)
+    assert batched.signed
+    np.testing.assert_allclose(batched.values, plain, atol=1e-5)
+    for one, two in zip(alone.attributions, batched.attributions, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", SIGNED)
+def test_no_gradient_is_left_behind(kind):
+    model = make_classifier()
+    RewardModel(model).score(random_episodes(3), attribution=kind)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        RewardModel(model).score(random_episodes(3), attribution=kind)
+        assert not torch.is_grad_enabled()
+
+
+def test_a_frozen_model_can_be_differentiated():
+    model = make_classifier().requires_grad_(False)
+    free = RewardModel(make_classifier())
+    for kind in SIGNED:
+        episodes = random_episodes(3)
+        expected = free.score(episodes, attribution=kind).attributions
+        got = RewardModel(model).score(episodes, attribution=kind).attributions
+        for one, two in zip(got, expected, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
+SCORES = Scores(values=[6.0, -2.0], attributions=[[2, -1, 2], [3]], signed=True)
+
+
+@pytest.mark.parametrize(
+    ("credit", "expected"),
+    [
+        (Attribution(), [[4, -2, 4], [-2]]),
+        (Attribution(beta=0.5), [[2, -1, 5], [-2]]),
+        (Attribution(rescale=False), [[2, -1, 5], [-2]]),
+        (SignedABC(), [[4, -2, 4], [-2]]),
+        (SignedABC(beta=0.0), [[0, 0, 6], [-2]]),
+        (SignedABC(rescale=False), [[2, -1, 5], [-2]]),
+    ],
+)
+def test_hand_worked_credit(credit, expected):
+    rewards = credit.assign(EPISODES, SCORES)
+    assert [row.tolist() for row in rewards] == expected
+
+
+def test_leave_one_out_by_hand(tokenizer):
+    # The score of a text is the square of the sum of its ids.
+    class Squares(LengthScorer):
+        def score(self, episodes, *, attribution=None):
+            return Scores(values=[float(sum(e.response_ids)) ** 2 for e in episodes])
+
+    reward = Reward(Squares(), Attribution("leave-one-out", rescale=False)).bind(tokenizer)
+    (paid,) = reward.evaluate([make_episode(response_ids=[5, 6, 1])])
+    # 144 without each: 7^2, 6^2, 11^2; what is left, 144 - 226, goes to the last
+    assert paid.token_rewards.tolist() == [95.0, 108.0, 23.0 - 82.0]
+    reward = Reward(Squares(), Attribution("leave-one-out")).bind(tokenizer)
+    (paid,) = reward.evaluate([make_episode(response_ids=[5, 6, 1])])
+    np.testing.assert_allclose(paid.token_rewards, np.array([95, 108, 23]) * 144 / 226, rtol=1e-6)
+
+
+def test_leave_one_out_of_a_model(classifier):
+    episode = make_episode(prompt_ids=[3, 4], response_ids=[5, 6, 7])
+    scorer = RewardModel(classifier)
+    (paid,) = Reward(scorer, Attribution("leave-one-out", rescale=False)).evaluate([episode])
+    value = scorer.score([episode]).values[0]
+    without = scorer.score([make_episode([3, 4], ids) for ids in ([6, 7], [5, 7], [5, 6])]).values
+    np.testing.assert_allclose(paid.token_rewards[:2], value - without[:2], atol=1e-5)
+    (one,) = Reward(scorer, Attribution("leave-one-out", rescale=False)).evaluate(
+        [make_episode([3, 4], [5])]
+    )
+    assert one.token_rewards[0] == pytest.approx(one.score)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attribution",
+        "attribution:method=integrated-gradients",
+        "attribution:method=deeplift",
+        "attribution:method=leave-one-out",
+        "attribution:rescale=false",
+        "abc-signed",
+        "abc-signed:beta=0.8",
+    ],
+)
+@pytest.mark.parametrize("normalize", [None, "running"])
+def test_by_name_and_normalised(classifier, tokenizer, name, normalize):
+    reward = make_reward(name, scorer=RewardModel(classifier), normalize=normalize).bind(tokenizer)
+    for _ in range(2):
+        for episode in reward.evaluate(random_episodes(6)):
+            assert close_sum(episode.score, episode.token_rewards)
+
+
+def test_signed_abc_charges_what_abc_pays(classifier):
+    episodes = random_episodes(20)
+    scorer = RewardModel(classifier)
+    plain = Reward(scorer, make_reward("abc:beta=1", scorer=scorer).credit).evaluate(episodes)
+    signed = Reward(scorer, SignedABC()).evaluate(episodes)
+    assert all((e.token_rewards * np.sign(e.score) >= 0).all() for e in plain)
+    assert any((e.token_rewards * np.sign(e.score) < 0).any() for e in signed)
+    row = scorer.score(episodes, attribution="signed-attention").attributions[0]
+    expected = rescale_signed(signed[0].score, row)
+    np.testing.assert_allclose(signed[0].token_rewards, expected, rtol=1e-5)
+
+
+def test_bad_arguments(tokenizer):
+    with pytest.raises(CreditError, match=r"method must be 'gradient', .*, got 'saliency'"):
+        Attribution("saliency")
+    with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 3"):
+        SignedABC(beta=3)
+    reward = Reward(LengthScorer(), Attribution("leave-one-out"))
+    with pytest.raises(ScorerError, match=r"'LengthScorer' reads texts.*call reward.bind\(token"):
+        reward.evaluate(EPISODES)
+    assert len(reward.bind(tokenizer).evaluate(EPISODES)) == 2

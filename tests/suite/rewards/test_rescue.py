@@ -1,0 +1,275 @@
+# mypy: no-check-untyped-defs
+"""Scorers that fail: one clear line, and no finished episode is lost; slow ones are named."""
+
+import logging
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.suite.rewards.conftest import FixedScorer, make_episode
+from tokengym.rewards import (
+    CreditError,
+    FunctionScorer,
+    Normalize,
+    Reward,
+    RewardError,
+    ScorerError,
+    Scores,
+    Sparse,
+    TimeLimit,
+    VectorRewardWrapper,
+    check_reward,
+    make_reward,
+)
+from tokengym.rewards.credits import RED
+from tokengym.rewards.reward import SLOW_SECONDS, Stopwatch, keeping
+from tokengym.rewards.scorers.base import Scorer
+from tokengym.rewards.wrappers import RewardWrapper
+
+EPISODES = [make_episode(), make_episode((3,), (5, 1)), make_episode((4,), (6, 7, 1))]
+
+
+class Failing(Scorer):
+    """Scores lengths, and fails from the nth call on, in a way of choice."""
+
+    name = "failing"
+
+    def __init__(self, fail, after=0):
+        self.fail = fail
+        self.calls_left = after
+
+    def score(self, episodes, *, attribution=None):
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            return self.fail(episodes)
+        return Scores([len(e.response_ids) for e in episodes])
+
+
+def raises(episodes):
+    raise KeyError("no such word\nin the lexicon")
+
+
+FAULTS = {
+    "NaN": (lambda e: Scores([np.nan] * len(e)), r"returned values\[0\] = nan for the response"),
+    "infinite": (lambda e: Scores([np.inf] * len(e)), r"returned values\[0\] = inf"),
+    "NaN part": (
+        lambda e: Scores([0.0] * len(e), {"x": [np.nan] * len(e)}),
+        r"returned x\[0\] = nan",
+    ),
+    "wrong shape": (
+        lambda e: Scores(np.zeros((len(e), 2))),
+        r"returned values of shape \(\d, 2\) for \d",
+    ),
+    "wrong length": (
+        lambda e: Scores(np.zeros(len(e) + 1)),
+        r"returned values of shape \(\d,\) for \d",
+    ),
+    "no scores": (lambda e: [0.0] * len(e), r"returned list; return Scores"),
+    "raises": (raises, r"raised KeyError \('no such word\\nin the lexicon'\) over \d episodes"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failing_scorer_is_named_in_one_line_and_keeps_the_episodes(fault):
+    fail, message = FAULTS[fault]
+    with pytest.raises(ScorerError, match=rf"scorer 'failing' {message}") as caught:
+        Reward(Failing(fail), Sparse()).evaluate(EPISODES)
+    assert list(caught.value.episodes) == EPISODES
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("(3 finished episodes are kept in this error's .episodes)")
+
+
+def test_the_cause_is_chained():
+    with pytest.raises(ScorerError) as caught:
+        Reward(Failing(raises), Sparse()).evaluate(EPISODES)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_cause_that_cannot_be_printed_is_named():
+    class Wordless(Exception):
+        def __str__(self):
+            raise ValueError("no words")
+
+    def fail(episodes):
+        raise Wordless
+
+    with pytest.raises(ScorerError, match=r"raised Wordless \(<.*\) over 3 episodes") as caught:
+        Reward(Failing(fail), Sparse()).evaluate(EPISODES)
+    assert list(caught.value.episodes) == EPISODES
+
+
+def test_interrupts_are_not_caught():
+    def interrupt(episodes):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Reward(Failing(interrupt), Sparse()).evaluate(EPISODES)
+
+
+def test_a_failing_credit_keeps_them_too():
+    class Half(Sparse):
+        def assign(self, episodes, scores):
+            return [0.5 * row for row in super().assign(episodes, scores)]
+
+    with pytest.raises(CreditError, match=r"sum to 0.5, its score is 1.*3 finished") as caught:
+        Reward(FixedScorer([1.0] * 3), Half()).evaluate(EPISODES)
+    assert len(caught.value.episodes) == 3
+
+
+def hang(episodes):
+    time.sleep(600)
+
+
+def hang_and_try_again(episodes):
+    try:
+        hang(episodes)
+    except Exception:
+        hang(episodes)
+
+
+@pytest.mark.parametrize("fail", [hang, hang_and_try_again])
+def test_a_scorer_that_hangs_is_given_up_and_the_episodes_are_kept(fail):
+    before = signal.getsignal(signal.SIGALRM)
+    reward = make_reward("sparse", scorer=Failing(fail, after=1), scorer_timeout=0.2)
+    assert [episode.score for episode in reward.evaluate(EPISODES)] == [3.0, 2.0, 3.0]
+    with pytest.raises(
+        ScorerError, match=r"'failing' raised TimeoutError \(.*within scorer_timeout=0.2 s\) over 3"
+    ) as caught:
+        reward.evaluate(EPISODES)
+    assert len(caught.value.episodes) == 3
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_every_way_to_ask_a_scorer_is_limited():
+    limited = TimeLimit(Failing(hang), 0.2)
+    for ask in (limited.score, limited.peek, lambda episodes: limited.score_groups([episodes])):
+        with pytest.raises(TimeoutError, match="no answer within"):
+            ask(EPISODES)
+
+
+def test_a_limit_stays_inside_what_learners_take_off():
+    scorer = Normalize(Failing(hang))
+    for normalize in (None, "running"):
+        made = make_reward(scorer, normalize=normalize, scorer_timeout=3)
+        inside = made.scorer
+        while isinstance(inside, Normalize):
+            inside = inside.scorer
+        assert isinstance(inside, TimeLimit)
+        assert inside.name == "failing"
+    assert isinstance(scorer.scorer, Failing)
+
+
+def test_limits_that_cannot_work_are_named():
+    for seconds in (0, -1.0, np.nan, np.inf):
+        with pytest.raises(
+            ScorerError, match="scorer_timeout must be a number of seconds > 0, got"
+        ):
+            make_reward("sparse", scorer=Failing(hang), scorer_timeout=seconds)
+    with pytest.raises(RewardError, match="scorer_timeout has no effect with reward=None"):
+        make_reward(None, scorer_timeout=1.0)
+    with ThreadPoolExecutor(1) as pool:
+        limited = pool.submit(TimeLimit(Failing(raises), 1.0).score, EPISODES)
+        with pytest.raises(ScorerError, match="scorer_timeout=1 works in the main thread only"):
+            limited.result()
+
+
+def test_what_was_kept_before_stays():
+    with (
+        pytest.raises(ScorerError) as caught,
+        keeping(EPISODES[:1], "outer"),
+        keeping(EPISODES[1:], "inner"),
+    ):
+        raise ScorerError("no")
+    assert list(caught.value.episodes) == EPISODES
+
+
+@pytest.mark.parametrize("fault", ["NaN", "raises"])
+def test_a_batch_keeps_what_ended_in_the_step(make_envs, fault):
+    envs = VectorRewardWrapper(make_envs(), Reward(Failing(FAULTS[fault][0]), Sparse()))
+    envs.reset(seed=0)
+    with pytest.raises(ScorerError, match=r"2 finished episodes are kept") as caught:
+        envs.step(np.array([1, 5, 1]))  # EOS in the first and the last row
+    assert [episode.response_ids for episode in caught.value.episodes] == [(1,), (1,)]
+    assert [episode.score for episode in caught.value.episodes] == [None, None]
+
+
+def test_a_single_environment_keeps_its_episode(make_env):
+    env = RewardWrapper(make_env(), Reward(Failing(raises), Sparse()))
+    env.reset(seed=0)
+    env.step(5)
+    with pytest.raises(ScorerError, match=r"raised KeyError .* over 1 episodes") as caught:
+        env.step(1)
+    assert caught.value.episodes[0].response_ids == (5, 1)
+
+
+def test_a_scorer_that_fails_between_steps_keeps_what_ended(make_envs):
+    # RED scores the rows that go on before those that ended.
+    scorer = Failing(raises, after=2)
+    envs = VectorRewardWrapper(make_envs(), Reward(scorer, RED(every_prefix=True)))
+    envs.reset(seed=0)
+    envs.step(np.array([5, 5, 5]))
+    with pytest.raises(ScorerError, match=r"raised KeyError .* over 1 episodes") as caught:
+        envs.step(np.array([1, 5, 5]))
+    assert [episode.response_ids for episode in caught.value.episodes] == [(5, 1)]
+
+
+class Clock:
+    """Seconds as a test sets them."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_slow_scorer_is_named_once_with_its_share(caplog):
+    clock = Clock()
+    watch = Stopwatch("judge", clock)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            with watch.scoring(8):
+                clock.now += SLOW_SECONDS / 2
+            clock.now += SLOW_SECONDS / 6
+    assert len(caplog.records) == 1
+    # After two calls: 60 of 70 seconds, 16 episodes.
+    assert caplog.messages[0].startswith(
+        "scorer 'judge' takes 86 % of the time: 60 of 70 s for 16 episodes, 3.8 s each; "
+    )
+    assert (watch.seconds, watch.scored) == (2 * SLOW_SECONDS, 32)
+
+
+@pytest.mark.parametrize(("scoring", "rest"), [(1.0, 3.0), (0.001, 0.0)])
+def test_a_quick_scorer_is_not(caplog, scoring, rest):
+    clock = Clock()
+    watch = Stopwatch("quick", clock)
+    for _ in range(200):
+        with watch.scoring(1):
+            clock.now += scoring
+        clock.now += rest
+    assert not caplog.records
+
+
+def test_the_time_of_a_failing_call_counts():
+    clock = Clock()
+    watch = Stopwatch("judge", clock)
+
+    def fail():
+        with watch.scoring(1):
+            clock.now += 2.0
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    assert watch.seconds == 2.0
+
+
+def test_rewards_keep_the_time(make_env):
+    env = RewardWrapper(make_env(), Reward(FunctionScorer(lambda p, r: 1.0), Sparse()))
+    check_reward(env)
+    assert env.reward.stopwatch.scored > 0
+    assert env.reward.stopwatch.name == "<lambda>"

@@ -1,0 +1,382 @@
+# mypy: no-check-untyped-defs
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from tests.suite.rewards.conftest import (
+    FixedScorer,
+    LengthScorer,
+    forget_rewards_afterwards,
+    make_classifier,
+    make_episode,
+    random_episodes,
+)
+from tokengym.base.device import preferred_device
+from tokengym.rewards import (
+    ABC,
+    Credit,
+    DenseR3,
+    FunctionScorer,
+    Normalize,
+    Random,
+    Recency,
+    Reward,
+    RewardModel,
+    Scorer,
+    Scores,
+    Sparse,
+    Uniform,
+    gold_scorer,
+    make_reward,
+    register,
+)
+from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+from tokengym.rewards.gold.rules import save_rules
+
+EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
+
+
+class FixedCredit(Credit):
+    name = "mine"
+
+    def __init__(self, rewards):
+        self.rewards = rewards
+
+    def assign(self, episodes, scores):
+        return self.rewards
+
+
+def test_evaluate_fills_the_episodes():
+    first, second = Reward(LengthScorer(), Uniform()).evaluate(EPISODES)
+    assert (first.score, second.score) == (12.0, 7.0)
+    assert first.score_parts == {"length": 3.0}
+    assert first.token_rewards.tolist() == [4.0, 4.0, 4.0]
+    assert first.response_ids == EPISODES[0].response_ids
+    assert Reward(LengthScorer(), Uniform()).evaluate([]) == []
+
+
+def test_any_object_with_a_score_method_will_do():
+    reward = Reward(FixedScorer([1.0, 2.0], [[1, 0, 0], [1]]), ABC(beta=1.0))
+    assert reward.evaluate(EPISODES)[0].token_rewards.tolist() == [1.0, 0.0, 0.0]
+    assert reward.name == "abc(fixed)"
+
+    class OwnScorer(Scorer):
+        def score(self, episodes):
+            return Scores(values=[2.0] * len(episodes), attributions=[[0, 1, 0], [1]])
+
+    assert Reward(OwnScorer(), ABC(beta=1.0)).evaluate(EPISODES)[0].token_rewards[1] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("scorer", "error", "message"),
+    [
+        (
+            FixedScorer([1.0]),
+            ScorerError,
+            r"'fixed' returned values of shape \(1,\) for 2 episodes",
+        ),
+        (FixedScorer([[1.0], [2.0]]), ScorerError, r"shape \(2, 1\) for 2 episodes; return one"),
+        (FixedScorer([1.0, np.nan]), ScorerError, r"values\[1\] = nan for the response 'the resp"),
+        (FixedScorer([np.inf, 1.0]), ScorerError, r"values\[0\] = inf"),
+        (FixedScorer([1.0, 2.0], a=[1.0]), ScorerError, r"returned a of shape \(1,\)"),
+        (FixedScorer([1.0, 2.0], a=[1.0, -np.inf]), ScorerError, r"a\[1\] = -inf"),
+        (FixedScorer([1.0, 2.0], [[1]]), ScorerError, "1 attributions for 2 episodes"),
+        (FixedScorer([1.0, 2.0], [[1, 2], [1]]), ScorerError, r"attributions\[0\] of shape \(2,\)"),
+        (
+            FixedScorer([1.0, 2.0], [[1, np.nan, 0], [1]]),
+            ScorerError,
+            r"attributions\[0\] with NaN",
+        ),
+    ],
+)
+def test_bad_scores_stop(scorer, error, message):
+    with pytest.raises(error, match=message):
+        Reward(scorer, Sparse()).evaluate(EPISODES)
+
+
+def test_a_scorer_that_returns_no_scores():
+    class Plain:
+        def score(self, episodes):
+            return [1.0] * len(episodes)
+
+    with pytest.raises(ScorerError, match=r"scorer 'Plain' returned list; return Scores\(values="):
+        Reward(Plain(), Sparse()).evaluate(EPISODES)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        ([np.zeros(3)], "credit 'mine' returned 1 arrays for 2 episodes"),
+        ([np.full(3, 4.0), np.zeros(2)], r"returned shape \(2,\) for episode 1; expected \(1,\)"),
+        ([np.array([np.nan, 0, 0]), np.ones(1)], "NaN or Inf for episode 0"),
+        (
+            [np.array([4, 4, 4]), np.array([7.1])],
+            "episode 1 rewards that sum to 7.1, its score is 7",
+        ),
+    ],
+)
+def test_bad_credit_stops(rewards, message):
+    with pytest.raises(CreditError, match=message):
+        Reward(LengthScorer(), FixedCredit(rewards)).evaluate(EPISODES)
+
+
+def test_dense_parts_that_do_not_sum_stop():
+    reward = Reward(FixedScorer([1.0, 2.0], [[1, 1, 1], [2]]), DenseR3())
+    with pytest.raises(CreditError, match=r"'r3-dense' gives episode 0 rewards that sum to 3, its"):
+        reward.evaluate(EPISODES)
+
+
+def test_an_episode_without_tokens_stops():
+    with pytest.raises(CreditError, match=r"episode 0 has no response_ids"):
+        Reward(LengthScorer(), Sparse()).evaluate([make_episode(response_ids=[])])
+
+
+def test_scorer_and_credit_must_fit(classifier):
+    with pytest.raises(RewardError, match=r"'abc' needs attention.*'<lambda>' gives none; score"):
+        Reward(FunctionScorer(lambda prompt, response: 1.0), ABC())
+    with pytest.raises(RewardError, match=r"'r3-dense' needs relevance.*gives attention, .*Rel"):
+        Reward(RewardModel(classifier), DenseR3())
+    with pytest.raises(RewardError, match=r"'abc' needs attention"):
+        Reward(Normalize(FunctionScorer(lambda prompt, response: 1.0)), ABC())
+    with pytest.raises(CreditError, match=r"'abc' needs attention attributions, scorer .fixed."):
+        Reward(FixedScorer([1.0, 2.0]), ABC()).evaluate(EPISODES)
+    with pytest.raises(TypeError, match=r"method score\(episodes\), got <function.*FunctionSc"):
+        Reward(lambda prompt, response: 1.0, Sparse())
+    with pytest.raises(TypeError, match=r"method assign\(episodes, scores\), got 'uniform'"):
+        Reward(LengthScorer(), "uniform")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sparse", Sparse), ("uniform", Uniform), ("random", Random), ("recency", Recency)],
+)
+def test_names(name, kind):
+    reward = make_reward(name, scorer=LengthScorer())
+    assert type(reward.credit) is kind
+    assert reward.credit_name == name
+
+
+def test_options_follow_the_name(classifier):
+    reward = make_reward("abc:beta=0.25", scorer=RewardModel(classifier))
+    assert reward.credit.beta == 0.25
+    reward = make_reward("random:seed=3,beta=0.5", scorer=LengthScorer())
+    assert (reward.credit.seed, reward.credit.beta) == (3, 0.5)
+
+
+def test_objects_and_functions():
+    assert make_reward(None) is None
+    reward = Reward(LengthScorer(), Uniform())
+    assert make_reward(reward) is reward
+    assert type(make_reward(Uniform(), scorer=LengthScorer()).credit) is Uniform
+    assert type(make_reward(LengthScorer()).credit) is Sparse
+    by_function = make_reward(lambda prompt, response: len(response))
+    assert by_function.evaluate(EPISODES)[0].score == len("the response")
+    spread = make_reward("uniform", scorer=lambda prompt, response: 3.0)
+    assert spread.evaluate(EPISODES)[0].token_rewards.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_normalize_by_name_with_options():
+    running = make_reward("sparse", scorer=LengthScorer(), normalize="running:window=9,clip=none")
+    assert (running.scorer.window, running.scorer.clip, running.scorer.by) == (9, None, None)
+    name = "batch:by=query_type,scale=true"
+    batch = make_reward("sparse", scorer=LengthScorer(), normalize=name, batch_size=8).scorer
+    assert (batch.window, batch.scale, batch.clip, batch.by) == (8, True, None, "query_type")
+
+
+def test_normalize_by_name():
+    running = make_reward("sparse", scorer=LengthScorer(), normalize="running").scorer
+    assert (running.window, running.scale, running.clip) == (None, True, 10.0)
+    batch = make_reward("sparse", scorer=LengthScorer(), normalize="batch", batch_size=8).scorer
+    assert (batch.window, batch.scale, batch.clip) == (8, False, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            dict(spec="unifrom"),
+            "unknown reward 'unifrom'; did you mean 'uniform'.*known: abc, ",
+        ),
+        (dict(spec="zzzz"), "unknown reward 'zzzz'; known: abc"),
+        (dict(spec="abc:gamma=1"), "reward 'abc' has no option 'gamma'; it has beta"),
+        (dict(spec="sparse:beta=1"), "reward 'sparse' has no option 'beta'; it has none"),
+        (dict(spec="abc:0.5"), "reward 'abc:0.5' has the option '0.5'; write it as option=value"),
+        (dict(spec="abc:beta=2"), r"beta must lie in \[0, 1\], got 2"),
+        (dict(spec="abc"), r"reward 'abc' needs a scorer, but got None; .* or reward_model= with"),
+        (dict(spec="r3"), r"reward 'r3' needs a scorer, .* or encoder= with a model's folder"),
+        (dict(spec=None, scorer=LengthScorer()), "no effect with reward=None; name a reward"),
+        (dict(spec=LengthScorer(), scorer=LengthScorer()), "is a scorer itself; leave scorer out"),
+        (dict(spec=LengthScorer(), encoder="x"), "is a scorer itself; leave encoder out"),
+        (dict(spec=None, reward_model="x"), "reward_model has no effect with reward=None"),
+        (dict(spec="abc", scorer="x", encoder="y"), "scorer='x' leaves encoder no effect"),
+        (
+            dict(spec=Reward(LengthScorer(), Sparse()), scorer=LengthScorer()),
+            r"Reward\(sparse\(LengthScorer\)\) has a scorer already",
+        ),
+        (
+            dict(spec="sparse", scorer=LengthScorer(), normalize="batch"),
+            "normalize='batch' takes the mean of one score off itself with 1 environment",
+        ),
+        (
+            dict(spec="sparse", scorer=LengthScorer(), normalize="no"),
+            "None, 'running' or 'batch', go",
+        ),
+        (
+            dict(spec="sparse", scorer=LengthScorer(), normalize="batch:window=3"),
+            "normalize 'batch' has no option 'window'; it has by, scale, clip",
+        ),
+        (
+            dict(spec="sparse", scorer=LengthScorer(), normalize="running:by=length"),
+            "by must be 'query_type' or None, got 'length'",
+        ),
+    ],
+)
+def test_rewards_that_cannot_be_made(arguments, message):
+    with pytest.raises(RewardError, match=message):
+        make_reward(**arguments)
+
+
+def test_what_is_no_reward_at_all():
+    with pytest.raises(TypeError, match=r"reward must be None, a name, .* got 3"):
+        make_reward(3)
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """Give each test its own table of names."""
+    forget_rewards_afterwards(monkeypatch)
+
+
+@pytest.mark.usefixtures("table")
+def test_registered_credits_scorers_and_rewards():
+    register("half", lambda share=0.5: FixedCredit([np.array([0, share * 12, (1 - share) * 12])]))
+    paid = make_reward("half:share=0.25", scorer=LengthScorer()).evaluate(EPISODES[:1])
+    assert paid[0].token_rewards.tolist() == [0.0, 3.0, 9.0]
+    register("lengthy", LengthScorer)
+    assert make_reward("lengthy").evaluate(EPISODES[:1])[0].score == 12.0
+    register("both", lambda: Reward(LengthScorer(), Uniform()))
+    assert make_reward("both").evaluate(EPISODES[:1])[0].token_rewards[0] == 4.0
+
+
+@pytest.mark.usefixtures("table")
+def test_bad_registrations():
+    with pytest.raises(RewardError, match=r"a reward named 'abc' is registered already"):
+        register("abc", Sparse)
+    with pytest.raises(RewardError, match=r"name must be free of ':'.*got 'my:credit'"):
+        register("my:credit", Sparse)
+    with pytest.raises(TypeError, match=r"factory must be callable, got 3"):
+        register("three", 3)
+
+
+class StubBundle:
+    """A bundle with chosen parts."""
+
+    manifest = MappingProxyType({"format": 1})
+
+    def __init__(self, path, *parts):
+        self.path, self.parts = path, parts
+
+    def has(self, part):
+        return part in self.parts
+
+    def __getattr__(self, name):
+        return self.path / ("lexicon.json" if name == "lexicon" else name)
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    from transformers import GPT2Model
+
+    from .test_scorers import LEXICON
+
+    make_classifier().save_pretrained(tmp_path / "reward_model")
+    make_classifier(seed=1).save_pretrained(tmp_path / "gold_model")
+    GPT2Model(make_classifier().config).save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    save_rules(LEXICON, tmp_path / "lexicon.json")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "scorer"),
+    [
+        ("sparse", ("reward_model", "encoder", "lexicon"), "RewardModel(reward_model)"),
+        ("sparse", ("encoder", "lexicon"), "Relevance(encoder)"),
+        ("uniform", ("lexicon",), "Sentiment"),
+        ("abc", ("reward_model", "encoder"), "RewardModel(reward_model)"),
+        ("r3", ("reward_model", "encoder"), "Relevance(encoder)"),
+        ("r3-dense", ("encoder",), "Relevance(encoder)"),
+    ],
+)
+def test_the_bundle_gives_the_scorer_that_the_reward_needs(folder, name, parts, scorer):
+    reward = make_reward(name, bundle=StubBundle(folder, *parts))
+    assert reward.scorer.name == scorer
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "message"),
+    [
+        ("abc", ("encoder",), "reward 'abc' needs a scorer, but the bundle .* has no reward_model"),
+        ("r3", ("reward_model",), "reward 'r3' needs a scorer, but the bundle .* has no encoder"),
+        ("sparse", (), "has no reward_model or encoder or lexicon"),
+    ],
+)
+def test_a_bundle_that_lacks_the_scorer(folder, name, parts, message):
+    with pytest.raises(RewardError, match=message):
+        make_reward(name, bundle=StubBundle(folder, *parts))
+
+
+def test_credit_objects_find_their_scorer_in_the_bundle(folder, tokenizer):
+    bundle = StubBundle(folder, "reward_model", "encoder")
+    assert make_reward(DenseR3(), bundle=bundle).scorer.name == "Relevance(encoder)"
+    assert make_reward(ABC(), bundle=bundle).scorer.name == "RewardModel(reward_model)"
+
+
+@pytest.mark.parametrize(
+    ("name", "scorer"),
+    [
+        ("red", "RewardModel(reward_model)"),
+        ("attribution", "RewardModel(reward_model)"),
+        ("red:every_prefix=true", "Relevance(encoder)"),
+        ("attribution:method=leave-one-out", "Relevance(encoder)"),
+        ("scar", "Relevance(encoder)"),
+    ],
+)
+def test_options_that_do_without_a_reward_model(folder, name, scorer):
+    parts = ("encoder",) if scorer.startswith("Relevance") else ("encoder", "reward_model")
+    assert make_reward(name, bundle=StubBundle(folder, *parts)).scorer.name == scorer
+
+
+def test_a_model_is_loaded_once_and_again_when_it_was_written_anew(folder):
+    bundle = StubBundle(folder, "reward_model")
+    one = make_reward("abc", bundle=bundle).scorer
+    assert make_reward("sparse", scorer=folder / "reward_model").scorer is one
+    assert make_reward("sparse", scorer=str(folder / "reward_model")).scorer is one
+    make_classifier(seed=5).save_pretrained(folder / "reward_model")
+    import os
+
+    stamp = os.stat(folder / "reward_model" / "model.safetensors").st_mtime_ns + 10**9
+    os.utime(folder / "reward_model" / "model.safetensors", ns=(stamp, stamp))
+    again = make_reward("abc", bundle=bundle).scorer
+    assert again is not one
+    episodes = random_episodes(2)
+    assert not np.allclose(one.score(episodes).values, again.score(episodes).values)
+
+
+def test_a_model_is_loaded_anew_on_another_preferred_device(folder):
+    path = folder / "reward_model"
+    here = make_reward("sparse", scorer=path).scorer
+    with preferred_device("meta"):
+        there = make_reward("sparse", scorer=path).scorer
+        assert there.model.device.type == "meta"
+        assert make_reward("sparse", scorer=path).scorer is there
+    assert make_reward("sparse", scorer=path).scorer is here
+    assert here.model.device.type != "meta"
+
+
+def test_gold_scorer(folder):
+    assert gold_scorer(None) is None
+    assert gold_scorer(StubBundle(folder)) is None
+    assert gold_scorer(StubBundle(folder, "lexicon", "gold_model")).name == "Sentiment"
+    assert gold_scorer(StubBundle(folder, "gold_model")).name == "RewardModel(gold_model)"

@@ -1,0 +1,227 @@
+# mypy: no-check-untyped-defs
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, GPT2LMHeadModel
+
+from tests.suite.rewards.conftest import WORDS, make_classifier, make_episode, random_episodes
+from tokengym.envs import TokenizerError
+from tokengym.rewards import RewardModel
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.maths.redistribution import normalize_weights
+from tokengym.rewards.models.loading import evaluating, length_buckets, padded_batches
+
+
+@pytest.fixture
+def stored(tmp_path, tokenizer):
+    """Return a builder that saves a classifier with its tokenizer."""
+
+    def build(num_labels=1, **labels):
+        model = make_classifier(num_labels)
+        model.config.update(labels)
+        model.save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
+    return build
+
+
+def test_the_score_is_read_at_the_last_response_token(classifier):
+    # Pad ids and EOS inside and at the end are tokens like any other: 0 is the pad id here.
+    episode = make_episode(prompt_ids=[0, 3, 1], response_ids=[5, 0, 1, 7, 0])
+    ids = torch.tensor([[0, 3, 1, 5, 0, 1, 7, 0]])
+    with torch.no_grad():
+        hidden = classifier.transformer(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        expected = classifier.score(hidden[0, -1]).item()
+    others = random_episodes(5)
+    values = RewardModel(classifier).score([*others, episode]).values
+    assert values[-1] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_batches_and_padding_change_nothing(classifier, padding_side):
+    episodes = random_episodes(40)
+    alone = RewardModel(classifier, batch_size=1).score(episodes, attribution="attention")
+    scorer = RewardModel(classifier, batch_size=16, padding_side=padding_side)
+    batched = scorer.score(episodes, attribution="attention")
+    np.testing.assert_allclose(batched.values, alone.values, atol=1e-5)
+    for one, two in zip(batched.attributions, alone.attributions, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    order = np.random.default_rng(0).permutation(40)
+    shuffled = scorer.score([episodes[index] for index in order])
+    np.testing.assert_allclose(shuffled.values, alone.values[order], atol=1e-5)
+
+
+def test_weights_are_one_per_response_token_and_sum_to_one(classifier):
+    episodes = random_episodes(20)
+    rows = RewardModel(classifier).score(episodes, attribution="attention").attributions
+    for episode, row in zip(episodes, rows, strict=True):
+        assert row.shape == (len(episode.response_ids),)
+        assert row.min() >= 0
+        assert row.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_normalize_weights_by_hand():
+    np.testing.assert_allclose(normalize_weights(np.array([0.1, 0.3])), [0.25, 0.75])
+    assert normalize_weights(np.zeros(2)).tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match=r"n >= 1, got \(0,\)"):
+        normalize_weights(np.zeros(0))
+
+
+def test_dropout_is_off_and_the_mode_comes_back(classifier):
+    model = make_classifier()
+    model.train()
+    scorer, episodes = RewardModel(model), random_episodes(8)
+    np.testing.assert_array_equal(scorer.score(episodes).values, scorer.score(episodes).values)
+    np.testing.assert_allclose(
+        scorer.score(episodes).values, RewardModel(classifier).score(episodes).values, atol=1e-6
+    )
+    assert model.training
+    with pytest.raises(RuntimeError, match=r"inside"), evaluating(model):
+        raise RuntimeError("inside")
+    assert model.training
+
+
+def test_no_gradient_is_kept(classifier):
+    scores = RewardModel(classifier).score(random_episodes(2), attribution="attention")
+    assert all(isinstance(row, np.ndarray) for row in [scores.values, *scores.attributions])
+    assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+def test_two_classes_score_by_their_difference():
+    model, episodes = make_classifier(num_labels=2), random_episodes(6)
+    plain = RewardModel(model).score(episodes).values
+    np.testing.assert_allclose(
+        plain, RewardModel(model, labels=(1, 0)).score(episodes).values, atol=1e-6
+    )
+    turned = RewardModel(model, labels=("LABEL_0", "LABEL_1")).score(episodes).values
+    np.testing.assert_allclose(turned, -plain, atol=1e-6)
+    ids = torch.tensor([[*episodes[0].prompt_ids, *episodes[0].response_ids]])
+    with torch.no_grad():
+        logits = model.score(model.transformer(ids).last_hidden_state[0, -1])
+    assert plain[0] == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "message"),
+    [
+        (1, (1, 0), r"labels = \(1, 0\) needs a head of several classes; this one has 1"),
+        (
+            3,
+            None,
+            r"3 classes \['LABEL_0', 'LABEL_1', 'LABEL_2'\], got labels = None; pass labels=",
+        ),
+        (3, (2, 3), r"two different classes of .*got \(2, 3\)"),
+        (3, (2, 2), r"two different classes of .*got \(2, 2\)"),
+        (3, ("LABEL_2", "good"), r"two different classes of .*got \('LABEL_2', 'good'\)"),
+    ],
+)
+def test_labels_that_do_not_fit_the_head(classes, labels, message):
+    with pytest.raises(ScorerError, match=message):
+        RewardModel(make_classifier(classes), labels=labels)
+
+
+def test_from_pretrained_scores_as_the_model_that_was_saved(stored, tokenizer, classifier):
+    scorer = RewardModel.from_pretrained(stored(), batch_size=3, device="cpu")
+    episodes = random_episodes(7)
+    np.testing.assert_allclose(
+        scorer.score(episodes).values, RewardModel(classifier).score(episodes).values, atol=1e-6
+    )
+    assert scorer.name == "RewardModel(model)"
+    assert scorer.bind(tokenizer) is scorer
+    assert copy.deepcopy(scorer) is scorer
+
+
+def test_a_language_model_is_refused(tmp_path, classifier):
+    GPT2LMHeadModel(classifier.config).save_pretrained(tmp_path / "lm")
+    with pytest.raises(ScorerError, match=r"lm holds no trained score.weight.*up at random"):
+        RewardModel.from_pretrained(tmp_path / "lm")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ScorerError, match=r"there is no folder .*nowhere'; check"):
+        RewardModel.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_bidirectional_classifier_needs_its_tokenizer():
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+    )
+    with pytest.raises(ScorerError, match=r"BertForSequenceClassification with .*; pass its tok"):
+        RewardModel(BertForSequenceClassification(config))
+
+
+def test_a_language_model_has_no_score_head(classifier):
+    with pytest.raises(ScorerError, match=r"GPT2LMHeadModel has no score head"):
+        RewardModel(GPT2LMHeadModel(classifier.config))
+
+
+@pytest.mark.parametrize(
+    ("episode", "error", "message"),
+    [
+        (make_episode(response_ids=[]), ScorerError, "episode 0 has no response_ids"),
+        (make_episode([3] * 60, [4] * 5), ScorerError, "has 65 tokens.*at most 64; lower max_pro"),
+        (make_episode([3], [99]), TokenizerError, "ids from 3 to 99.*vocabulary of 23"),
+        (make_episode([-1], [9]), TokenizerError, "ids from -1 to 9"),
+    ],
+)
+def test_episodes_that_cannot_be_scored(classifier, episode, error, message):
+    with pytest.raises(error, match=message):
+        RewardModel(classifier).score([episode])
+
+
+def test_bad_options(classifier):
+    with pytest.raises(ScorerError, match=r"batch_size must be an integer >= 1, got 0"):
+        RewardModel(classifier, batch_size=0)
+    with pytest.raises(ScorerError, match=r"padding_side must be 'left' or 'right', got 'both'"):
+        RewardModel(classifier, padding_side="both")
+    with pytest.raises(ScorerError, match=r"no attribution 'relevance'; it has 'attention', "):
+        RewardModel(classifier).score(random_episodes(1), attribution="relevance")
+
+
+def test_bind_refuses_another_vocabulary(stored, tokenizer):
+    small = RewardModel(make_classifier(vocab_size=len(WORDS) - 1))
+    with pytest.raises(
+        TokenizerError, match=r"tokenizer has 23 ids, the model of .* 22; score wit"
+    ):
+        small.bind(tokenizer)
+    padded = RewardModel(make_classifier(vocab_size=len(WORDS) + 9))
+    assert padded.bind(tokenizer) is padded
+
+
+def test_bind_reads_texts_where_the_tokenizers_differ(stored, tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens(["new"])
+    scorer = RewardModel.from_pretrained(stored())
+    bound = scorer.bind(other)
+    assert bound is not scorer
+    assert bound.reads_text
+    assert bound.attribution_kinds == scorer.attribution_kinds - {"prefix"}
+    again = bound.bind(tokenizer)
+    assert not again.reads_text
+    assert again.attribution_kinds == scorer.attribution_kinds
+    assert scorer.bind(tokenizer) is scorer
+
+
+def test_buckets_hold_every_index_once_with_little_padding():
+    lengths = [3, 9, 4, 9, 3, 5]
+    buckets = [bucket.tolist() for bucket in length_buckets(lengths, 2)]
+    assert buckets == [[1, 3], [5, 2], [0, 4]]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_batches(side):
+    batches = list(padded_batches([[7], [8, 9, 5]], batch_size=2, pad_id=4, padding_side=side))
+    (batch,) = batches
+    assert batch.indices.tolist() == [1, 0]
+    left = side == "left"
+    assert batch.input_ids.tolist() == [[8, 9, 5], [4, 4, 7] if left else [7, 4, 4]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1] if left else [1, 0, 0]]
+    assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 0]]
+    assert batch.starts.tolist() == [0, 2 if left else 0]

@@ -1,0 +1,215 @@
+# mypy: no-check-untyped-defs
+import numpy as np
+import pytest
+
+from tests.suite.rewards.conftest import FixedScorer, LengthScorer, make_episode
+from tokengym.rewards import ABC, FunctionScorer, Normalize, Reward, Scores, Sentiment
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.gold.rules import save_rules
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+
+LEXICON = Lexicon(words={"good": 1.0, "bad": -1.0}, intensifiers={}, negations=("not",))
+
+
+def test_sentiment_reads_prompt_and_response():
+    episode = make_episode(prompt="this was not", response="good . really bad")
+    both, response = Sentiment(LEXICON), Sentiment(LEXICON, include_prompt=False)
+    assert both.score([episode]).values[0] == pytest.approx(-2 / 2.5)
+    assert response.score([episode]).values[0] == pytest.approx(0.0)
+
+
+def test_sentiment_from_file(tmp_path):
+    save_rules(LEXICON, tmp_path / "lexicon.json")
+    scorer = Sentiment.from_file(tmp_path / "lexicon.json")
+    assert scorer.score([make_episode(response="good")]).values[0] == pytest.approx(1 / 1.5)
+
+
+def test_a_function_scores_each_episode():
+    def exclaims(prompt, response):
+        return response.count("!") - prompt.count("!")
+
+    scorer = FunctionScorer(exclaims)
+    episodes = [make_episode(response="a!!"), make_episode(prompt="!", response="a")]
+    assert scorer.score(episodes).values.tolist() == [2.0, -1.0]
+    assert scorer.name == "exclaims"
+
+
+@pytest.mark.parametrize("value", [None, "1.0", [1.0, 2.0], np.zeros((2, 1)), {}])
+def test_a_function_that_returns_no_number(value):
+    scorer = FunctionScorer(lambda prompt, response: value, name="mine")
+    with pytest.raises(ScorerError, match=r"scorer 'mine' returned .* return one number"):
+        scorer.score([make_episode()])
+
+
+@pytest.mark.parametrize("value", [1, True, np.float32(1), np.array(1.0), np.array([1.0])])
+def test_a_function_may_return_any_number(value):
+    scores = FunctionScorer(lambda prompt, response: value).score([make_episode()])
+    assert scores.values.tolist() == [1.0]
+
+
+def test_scorers_without_attributions_say_so():
+    with pytest.raises(TypeError, match=r"callable as function\(prompt, response\), got 3"):
+        FunctionScorer(3)
+    for scorer in (FunctionScorer(lambda prompt, response: 0.0), Sentiment(LEXICON)):
+        with pytest.raises(ScorerError, match=r"no attribution 'attention'"):
+            scorer.score([make_episode()], attribution="attention")
+
+
+EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7, 1])]
+
+
+def test_normalize_centres_and_scales_by_all_it_has_seen():
+    scorer = Normalize(LengthScorer())
+    first = scorer.score(EPISODES)  # raw 12 and 8: mean 10, deviation 2
+    np.testing.assert_allclose(first.values, [1.0, -1.0], rtol=1e-6)
+    assert first.parts["raw_score"].tolist() == [12.0, 8.0]
+    assert first.parts["length"].tolist() == [3.0, 2.0]
+    second = scorer.score(EPISODES[:1])  # 12, 8, 12
+    deviation = np.std([12, 8, 12])
+    np.testing.assert_allclose(second.values, [(12 - 32 / 3) / deviation], rtol=1e-6)
+
+
+def test_normalize_by_the_batch_centres_only():
+    scorer = Normalize(LengthScorer(), window=2, scale=False)
+    scorer.score([make_episode(response_ids=[19]), make_episode(response_ids=[19])])
+    np.testing.assert_allclose(scorer.score(EPISODES).values, [2.0, -2.0])
+
+
+def test_normalize_clips():
+    scorer = Normalize(FixedScorer([*[0.0] * 99, 1000.0]), clip=2.0)
+    values = scorer.score([make_episode()] * 100).values
+    assert values.max() == pytest.approx(2.0)
+    unclipped = Normalize(FixedScorer([*[0.0] * 99, 1000.0]), clip=None)
+    assert unclipped.score([make_episode()] * 100).values.max() == pytest.approx(9.95, abs=0.01)
+
+
+def test_a_first_lone_score_is_zero_not_nan():
+    assert Normalize(LengthScorer()).score(EPISODES[:1]).values.tolist() == [0.0]
+
+
+def test_normalize_keeps_weights_and_rescales_parts():
+    weights = FixedScorer([4.0, 8.0], [[1, 3, 0], [2, 2]])
+    scores = Normalize(weights).score(EPISODES)
+    assert [row.tolist() for row in scores.attributions] == [[1, 3, 0], [2, 2]]
+    parts = FixedScorer([4.0, 8.0])
+    parts.scores = Scores(values=[4.0, 8.0], attributions=[[1, 3, 0], [5, 3]], additive=True)
+    scores = Normalize(parts).score(EPISODES)  # mean 6, deviation 2: -1 and 1
+    # parts over the deviation are .5, 1.5, 0 and 2.5, 1.5: the mean takes 3 off each episode
+    np.testing.assert_allclose(scores.attributions[0], [-0.5, 0.5, -1.0], rtol=1e-6)
+    np.testing.assert_allclose(scores.attributions[1], [1.0, 0.0], atol=1e-6)
+    assert [float(row.sum()) for row in scores.attributions] == pytest.approx([-1.0, 1.0])
+
+
+@pytest.mark.parametrize("additive", [True, False])
+def test_a_first_lone_score_has_no_scale_for_its_parts(additive):
+    scorer = FixedScorer([4.0])
+    scorer.scores = Scores([4.0], attributions=[[1, 3, 0]], additive=additive, signed=True)
+    scores = Normalize(scorer).score(EPISODES[:1])
+    assert scores.attributions[0].tolist() == [0.0, 0.0, 0.0]
+    assert Normalize(LengthScorer()).peek(EPISODES).tolist() == [0.0, 0.0]
+
+
+def test_normalize_scales_signed_attributions_and_completes_none():
+    scorer = FixedScorer([4.0, 8.0])
+    scorer.scores = Scores([4.0, 8.0], attributions=[[1, 3, 0], [5, 1]], signed=True)
+    scores = Normalize(scorer).score(EPISODES)  # mean 6, deviation 2
+    assert (scores.signed, scores.additive) == (True, False)
+    np.testing.assert_allclose(scores.attributions[0], [0.5, 1.5, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(scores.attributions[1], [2.5, 0.5], rtol=1e-6)
+
+
+def test_peeking_normalises_without_clipping_or_learning():
+    scorer = Normalize(LengthScorer(), clip=0.5)
+    assert scorer.score(EPISODES).values.tolist() == pytest.approx([0.5, -0.5])
+    others = [make_episode(response_ids=[16]), make_episode(response_ids=[10])]
+    np.testing.assert_allclose(scorer.peek(others), [3.0, 0.0], atol=1e-6)
+    assert scorer.moments.seen == 2
+
+
+def typed(query_type, *response_ids):
+    return make_episode(response_ids=response_ids, query_type=query_type)
+
+
+def test_normalize_by_group_keeps_statistics_apart():
+    scorer = Normalize(LengthScorer(), by="query_type")
+    batch = [
+        *(typed("OPENENDED", 5, 6, 1), typed("OPENENDED", 7, 1)),  # raw 12 and 8: mean 10, std 2
+        *(typed("CONSTRAINED", 1), typed("CONSTRAINED", 5)),  # 1 and 5: mean 3, std 2
+    ]
+    np.testing.assert_allclose(scorer.score(batch).values, [1, -1, -1, 1], rtol=1e-6)
+    np.testing.assert_allclose(scorer.peek(batch[:1] + batch[2:3]), [1, -1], rtol=1e-6)
+    one = scorer.score([typed("CONSTRAINED", 9)]).values  # 1, 5, 9: mean 5
+    np.testing.assert_allclose(one, [4 / np.std([1, 5, 9])], rtol=1e-6)
+    assert scorer.groups["OPENENDED"].seen == 2
+    other = Normalize(LengthScorer(), by="query_type")
+    other.load_state_dict(scorer.state_dict())
+    assert other.groups == scorer.groups
+
+
+def test_groups_share_the_window_by_their_episodes():
+    scorer = Normalize(LengthScorer(), window=4, scale=False, by="query_type")
+    for value in (0, 3):  # a batch of four fills the window: nothing of the first one is left
+        batch = [typed("CONSTRAINED", value + i) for i in range(3)] + [typed("OPENENDED", value)]
+        np.testing.assert_allclose(scorer.score(batch).values, [-1, 0, 1, 0])
+
+
+def test_normalize_by_group_scales_each_groups_parts():
+    parts = FixedScorer([4.0, 8.0, 5.0, 6.0])
+    parts.scores = Scores([4, 8, 5, 6], attributions=[[4], [8], [5], [6]], additive=True)
+    batch = [typed("OPENENDED", 1), typed("OPENENDED", 2)]
+    batch += [typed("CONSTRAINED", 3), typed("CONSTRAINED", 4)]
+    scores = Normalize(parts, by="query_type").score(batch)
+    np.testing.assert_allclose(np.concatenate(scores.attributions), [-1, 1, -1, 1], rtol=1e-6)
+
+
+def test_a_prompt_without_the_group_is_refused():
+    scorer = Normalize(LengthScorer(), by="query_type")
+    with pytest.raises(ScorerError, match=r"by query_type, which the prompt '.*' lacks; .*_column"):
+        scorer.score(EPISODES)
+    assert scorer.groups == {}
+    with pytest.raises(ScorerError, match=r"by must be 'query_type' or None, got 'length'"):
+        Normalize(LengthScorer(), by="length")
+
+
+def test_normalize_passes_the_attribution_on(classifier):
+    from tokengym.rewards import RewardModel
+
+    reward = Reward(Normalize(RewardModel(classifier)), ABC())
+    paid = reward.evaluate(EPISODES)
+    assert [sum(e.token_rewards) for e in paid] == pytest.approx([e.score for e in paid], rel=1e-5)
+    plain = RewardModel(classifier).score(EPISODES).values
+    assert [e.score_parts["raw_score"] for e in paid] == pytest.approx(plain.tolist())
+
+
+def test_normalize_state_round_trip():
+    one, two = Normalize(LengthScorer()), Normalize(LengthScorer())
+    one.score(EPISODES)
+    two.load_state_dict(one.state_dict())
+    np.testing.assert_array_equal(one.score(EPISODES[:1]).values, two.score(EPISODES[:1]).values)
+    nested = Normalize(Normalize(LengthScorer()))
+    nested.score(EPISODES)
+    other = Normalize(Normalize(LengthScorer()))
+    other.load_state_dict(nested.state_dict())
+    assert other.state_dict() == nested.state_dict()
+
+
+def test_normalize_of_a_user_object_without_state():
+    scorer = Normalize(FixedScorer([1.0, 2.0]))
+    scorer.score(EPISODES)
+    scorer.load_state_dict(scorer.state_dict())
+    assert scorer.name == "Normalize(fixed)"
+
+
+def test_normalize_refuses_bad_arguments_and_bad_scores():
+    with pytest.raises(ScorerError, match=r"window must be an integer >= 1, or None, got 0"):
+        Normalize(LengthScorer(), window=0)
+    with pytest.raises(ScorerError, match=r"clip must be > 0, or None, got -1.0"):
+        Normalize(LengthScorer(), clip=-1.0)
+    with pytest.raises(ScorerError, match=r"lacks 'seen'; pass what state_dict"):
+        Normalize(LengthScorer()).load_state_dict({})
+    with pytest.raises(ScorerError, match=r"'LengthScorer' holds no state, got \['x'\]"):
+        LengthScorer().load_state_dict({"x": 1})
+    poisoned = Normalize(FixedScorer([np.nan, 1.0]))
+    with pytest.raises(ScorerError, match=r"values\[0\] = nan"):
+        poisoned.score(EPISODES)
+    assert poisoned.moments.seen == 0

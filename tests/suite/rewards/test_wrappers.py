@@ -1,0 +1,267 @@
+# mypy: no-check-untyped-defs
+"""Wrapped environments, single and batched, in every autoreset mode."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from tests.suite.rewards.conftest import FixedScorer, LengthScorer, make_classifier
+from tokengym.envs import (
+    PadTokenRewards,
+    TokenGenerationEnv,
+    TokenizerError,
+    episodes_from_infos,
+)
+from tokengym.rewards import (
+    ABCReward,
+    Credit,
+    CreditReward,
+    Normalize,
+    R3Reward,
+    Random,
+    Relevance,
+    Reward,
+    RewardModel,
+    RewardWrapper,
+    SparseReward,
+    Uniform,
+    UniformReward,
+    VectorRewardWrapper,
+)
+from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+
+MODES = list(AutoresetMode)
+
+
+def play(env, tokens):
+    """Return the rewards of the steps and the last info."""
+    env.reset(seed=0)
+    steps = [env.step(token) for token in tokens]
+    return [step[1] for step in steps], steps[-1][4]
+
+
+def test_the_terminal_step_pays_the_score(make_env):
+    rewards, info = play(UniformReward(make_env(), LengthScorer()), [5, 6, 1])
+    assert rewards == [0.0, 0.0, 12.0]
+    assert info["score"] == 12.0
+    assert info["score_parts"] == {"length": 3.0}
+    assert info["token_rewards"].tolist() == [4.0, 4.0, 4.0]
+    assert info["token_rewards"].dtype == np.float32
+    assert isinstance(info["score"], float)
+
+
+def test_a_truncated_episode_is_paid_too(make_env):
+    env = SparseReward(make_env(max_new_tokens=2, horizon="truncated"), LengthScorer())
+    rewards, info = play(env, [5, 6])
+    assert rewards == [0.0, 11.0]
+    assert info["finish_reason"] == "length"
+
+
+def test_names_of_wrappers(make_env, tokenizer, classifier):
+    model = RewardModel(classifier)
+    rewards, info = play(ABCReward(make_env(), model, beta=0.0), [5, 6, 1])
+    assert info["token_rewards"].tolist() == pytest.approx([0, 0, rewards[-1]])
+    rewards, info = play(ABCReward(make_env(), model), [5, 6, 1])
+    assert info["token_rewards"].sum() == pytest.approx(rewards[-1], rel=1e-5)
+    assert (info["token_rewards"] != 0).all()
+    play(CreditReward(make_env(), model, Random(seed=1)), [5, 1])
+    play(CreditReward(make_env(), lambda prompt, response: 1.0, "uniform"), [5, 1])
+    encoder = Relevance(classifier.transformer, tokenizer)
+    sparse, _ = play(R3Reward(make_env(), encoder), [3, 4, 1])
+    dense, info = play(R3Reward(make_env(), encoder, dense=True), [3, 4, 1])
+    assert sparse[-1] == pytest.approx(dense[-1])
+    assert info["token_rewards"].sum() == pytest.approx(dense[-1], rel=1e-5)
+
+
+def test_rewards_of_an_inner_wrapper_are_replaced(make_env):
+    inner = UniformReward(make_env(), lambda prompt, response: 100.0)
+    rewards, info = play(SparseReward(PadTokenRewards(inner), LengthScorer()), [5, 6, 1])
+    assert rewards == [0.0, 0.0, 12.0]
+    assert info["token_rewards"].tolist() == [0.0, 0.0, 12.0]
+
+
+def test_the_wrapper_passes_on_what_agents_ask_for(make_env, make_envs):
+    single = UniformReward(make_env(min_new_tokens=2), LengthScorer())
+    single.reset(seed=0)
+    assert not single.action_masks()[1]
+    batch = UniformReward(make_envs(min_new_tokens=2), LengthScorer())
+    batch.reset(seed=0)
+    assert batch.action_masks().shape == (3, 23)
+    assert batch.unwrapped.tokenizer is single.unwrapped.tokenizer
+
+
+@pytest.mark.parametrize("mode", ["ansi", "html"])
+def test_render_shows_the_token_rewards(make_env, mode):
+    env = SparseReward(make_env(render_mode=mode), LengthScorer())
+    play(env, [5, 6])
+    assert "67;147;195" not in env.render()
+    env.step(1)
+    assert ("67;147;195" if mode == "ansi" else "rgb(67,147,195)") in env.render()
+
+
+def test_a_batch_renders_the_token_rewards(make_envs):
+    envs = SparseReward(make_envs(render_mode="html"), LengthScorer())
+    envs.reset(seed=0)
+    envs.step(np.array([5, 1, 6]))
+    texts = envs.render()
+    assert ["rgb(67,147,195)" in text for text in texts] == [False, True, False]
+
+
+def trajectory(envs, seed, steps, mode):
+    """Return rewards and terminal episodes of random play."""
+    rng = np.random.default_rng(seed)
+    envs.reset(seed=seed)
+    seen = []
+    over = np.zeros(envs.num_envs, dtype=bool)
+    for _ in range(steps):
+        actions = rng.integers(0, 12, envs.num_envs)
+        if mode is AutoresetMode.DISABLED and over.any():
+            envs.reset(options={"reset_mask": over.copy()})
+        _, rewards, terminated, truncated, infos = envs.step(actions)
+        over = terminated | truncated
+        seen.append((rewards.copy(), episodes_from_infos(infos)))
+    return seen
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_equals_single_environments_step_for_step(make_env, make_envs, classifier, mode):
+    model = RewardModel(classifier)
+    batch = ABCReward(make_envs(autoreset_mode=mode), model)
+    copies = SyncVectorEnv(
+        [lambda: PadTokenRewards(ABCReward(make_env(), model)) for _ in range(3)],
+        autoreset_mode=mode,
+    )
+    wrapped = ABCReward(
+        SyncVectorEnv([lambda: PadTokenRewards(make_env()) for _ in range(3)], autoreset_mode=mode),
+        model,
+    )
+    ended = 0
+    runs = [trajectory(envs, 7, 40, mode) for envs in (batch, copies, wrapped)]
+    for (rewards, episodes), *others in zip(*runs, strict=True):
+        for other_rewards, other_episodes in others:
+            np.testing.assert_allclose(rewards, other_rewards, atol=1e-5)
+            assert list(episodes) == list(other_episodes)
+            for row, episode in episodes.items():
+                other = other_episodes[row]
+                assert episode.response_ids == other.response_ids
+                assert episode.score == pytest.approx(other.score, abs=1e-5)
+                assert episode.score_parts == other.score_parts
+                np.testing.assert_allclose(episode.token_rewards, other.token_rewards, atol=1e-5)
+        for row, episode in episodes.items():
+            ended += 1
+            assert rewards[row] == pytest.approx(episode.score)
+            assert episode.token_rewards.sum() == pytest.approx(episode.score, rel=1e-5)
+    assert ended > 10
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_terminal_infos_keep_gymnasiums_form(make_envs, mode):
+    envs = UniformReward(make_envs(autoreset_mode=mode), LengthScorer())
+    envs.reset(seed=0)
+    envs.step(np.array([5, 5, 5]))
+    _, rewards, terminated, _, infos = envs.step(np.array([6, 1, 1]))
+    assert terminated.tolist() == [False, True, True]
+    assert rewards.tolist() == [0.0, 6.0, 6.0]
+    final = infos["final_info"] if mode is AutoresetMode.SAME_STEP else infos
+    assert final["score"].tolist() == [0.0, 6.0, 6.0]
+    assert final["_score"].tolist() == [False, True, True]
+    parts = final["score_parts"]
+    assert parts["length"].tolist() == [0.0, 2.0, 2.0]
+    assert parts["_length"].tolist() == [False, True, True]
+    assert final["token_rewards"].shape == (3, 5)
+    assert final["token_rewards"].dtype == np.float32
+    assert final["token_rewards"][1].tolist() == [3.0, 3.0, 0, 0, 0]
+
+
+def test_frozen_rows_are_paid_once(make_envs):
+    envs = SparseReward(make_envs(autoreset_mode=AutoresetMode.DISABLED), LengthScorer())
+    envs.reset(seed=0)
+    paid = [envs.step(np.array([1, 5, 5]))[1].tolist() for _ in range(5)]
+    assert paid == [[1, 0, 0], *[[0, 0, 0]] * 3, [0, 25, 25]]
+
+
+def test_episodes_that_end_together_are_scored_in_one_batch(make_envs):
+    sizes = []
+
+    class Counting(LengthScorer):
+        def score(self, episodes, *, attribution=None):
+            sizes.append(len(episodes))
+            return super().score(episodes)
+
+    envs = SparseReward(make_envs(), Counting())
+    envs.reset(seed=0)
+    envs.step(np.array([5, 5, 1]))
+    envs.step(np.array([1, 1, 5]))
+    assert sizes == [1, 2]
+
+
+def test_normalisation_sees_the_batch(make_envs):
+    scorer = Normalize(LengthScorer(), window=3, scale=False)
+    envs = SparseReward(make_envs(max_new_tokens=1), scorer)
+    envs.reset(seed=0)
+    _, rewards, _, _, infos = envs.step(np.array([5, 6, 10]))
+    assert rewards.tolist() == pytest.approx([-2.0, -1.0, 3.0])
+    assert infos["score_parts"]["raw_score"].tolist() == [5.0, 6.0, 10.0]
+
+
+def test_what_cannot_be_wrapped(make_env, make_envs, classifier):
+    class Causal(Uniform):
+        causal = True
+
+    with pytest.raises(RewardError, match=r"'uniform' declares causal=True.*declare causal=False"):
+        CreditReward(make_env(), LengthScorer(), Causal())
+    with pytest.raises(TypeError, match=r"env must be a Gymnasium Env or VectorEnv, got 'x'"):
+        SparseReward("x", LengthScorer())
+    with pytest.raises(RewardError, match=r"has no tokenizer, so it is no token-generation"):
+        SparseReward(gymnasium.make("CartPole-v1"), LengthScorer())
+    with pytest.raises(RewardError, match=r"needs a scorer, but got None; pass scorer="):
+        SparseReward(make_env())
+    with pytest.raises(TypeError, match=r"reward must be a Reward, got 'abc'"):
+        RewardWrapper(make_env(), "abc")
+    with pytest.raises(RewardError, match=r"credit must be a Credit or a name, got None"):
+        CreditReward(make_env(), None, None)
+    with pytest.raises(TokenizerError, match=r"23 ids, the model of scorer 'RewardModel' 9"):
+        ABCReward(make_envs(), RewardModel(make_classifier(vocab_size=9)))
+
+
+def test_a_scorer_that_fails_in_the_middle_names_itself(make_env, make_envs):
+    for env, step in ((make_env(), 1), (make_envs(num_envs=1), np.array([1]))):
+        wrapped = SparseReward(env, FixedScorer([np.nan]))
+        wrapped.reset(seed=0)
+        with pytest.raises(ScorerError, match=r"'fixed' returned values\[0\] = nan"):
+            wrapped.step(step)
+
+
+def test_a_credit_that_does_not_sum_stops_the_step(make_env):
+    class Doubling(Credit):
+        name = "doubling"
+
+        def assign(self, episodes, scores):
+            return [np.full(len(e.response_ids), 2 * e.response_ids[0]) for e in episodes]
+
+    env = CreditReward(make_env(), LengthScorer(), Doubling())
+    env.reset(seed=0)
+    env.step(5)
+    with pytest.raises(CreditError, match=r"'doubling' gives episode 0 .* sum to 20, .* is 6"):
+        env.step(1)
+
+
+def test_an_explicit_wrapper_shows_in_the_spec_and_a_composed_one_does_not(tokenizer):
+    gymnasium.register(
+        "tokengym-test/Stub-v0",
+        entry_point=lambda: TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"]),
+    )
+    try:
+        env = gymnasium.make("tokengym-test/Stub-v0")
+        reward = Reward(LengthScorer(), Uniform())
+        before = len(env.spec.additional_wrappers)
+        assert len(RewardWrapper(env, reward).spec.additional_wrappers) == before + 1
+        assert RewardWrapper(env, reward, in_spec=False).spec == env.spec
+    finally:
+        del gymnasium.registry["tokengym-test/Stub-v0"]
+
+
+def test_types(make_env, make_envs):
+    assert isinstance(SparseReward(make_env(), LengthScorer()), gymnasium.Wrapper)
+    assert isinstance(SparseReward(make_envs(), LengthScorer()), VectorRewardWrapper)

@@ -1,0 +1,91 @@
+# mypy: no-check-untyped-defs
+"""The registered ids under stock tools of Gymnasium and Stable-Baselines3, as a newcomer types."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium
+import pytest
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+
+import tokengym  # noqa: F401  (registers the ids)
+from tokengym.envs import SettingsError
+
+NAME = "tokengym/MovieReview-v0"
+SCORED_THEN_FORKED = """
+import gymnasium, numpy, torch, tokengym
+torch.set_num_threads(4)
+options = {"reward": "abc", "max_new_tokens": 4}
+env = gymnasium.make("tokengym/MovieReview-v0", **options)
+env.reset(seed=0)
+for _ in range(4):
+    *_, info = env.step(7)
+envs = gymnasium.make_vec(
+    "tokengym/MovieReview-v0", num_envs=2, vectorization_mode="async", **options
+)
+envs.reset(seed=[0, 0])
+for _ in range(4):
+    *_, infos = envs.step(numpy.array([7, 7]))
+envs.close()
+assert infos["score"].tolist() == [info["score"]] * 2, (infos["score"], info["score"])
+assert torch.get_num_threads() == 4
+"""
+
+
+def test_copies_in_other_processes_score_after_the_parent_has():
+    subprocess.run([sys.executable, "-c", SCORED_THEN_FORKED], check=True, timeout=60)
+
+
+def test_stable_baselines3_takes_an_id():
+    settings = {"n_steps": 8, "batch_size": 8, "n_epochs": 1, "device": "cpu"}
+    PPO("MultiInputPolicy", NAME, **settings).learn(8)
+    PPO("MultiInputPolicy", make_vec_env(NAME, n_envs=2), **settings).learn(16)
+    for kind in (SettingsError, TypeError):
+        with pytest.raises(kind, match=r"render_mode must be one of 'ansi'.*, got 'rgb_array'"):
+            gymnasium.make(NAME, render_mode="rgb_array")
+
+
+@pytest.mark.parametrize("limit", ["max_episode_steps", "TimeLimit"])
+def test_a_time_limit_that_leaves_every_score_unpaid_is_named(limit):
+    if limit == "TimeLimit":
+        env = TimeLimit(gymnasium.make(NAME, max_new_tokens=8), 5)
+    else:
+        env = gymnasium.make(NAME, max_new_tokens=8, max_episode_steps=5)
+    remedy = r"last 3 episodes were left after 5 tokens.*TimeLimit.*pass max_new_tokens=5 instead"
+    with pytest.warns(UserWarning, match=remedy) as caught:
+        play(env, times=9)
+    assert len(caught) == 1
+
+
+def test_episodes_that_end_by_themselves_are_not_taken_for_cut_ones():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for env in (
+            gymnasium.make(NAME, max_new_tokens=5, max_episode_steps=5),
+            gymnasium.make(NAME, max_new_tokens=5, horizon="truncated"),
+        ):
+            play(env, times=9)
+
+
+def test_a_batch_refuses_a_time_limit():
+    with pytest.raises(TypeError, match=r"no argument 'max_episode_steps'.*max_new_tokens=5 inst"):
+        gymnasium.make_vec(NAME, num_envs=2, max_episode_steps=5)
+
+
+def test_what_gymnasiums_conversions_need_is_installed_with_the_package():
+    settings = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    required = settings.split("\ndependencies = [")[1].split("\n]")[0]
+    assert '"array-api-compat' in required
+
+
+def play(env, times):
+    for _ in range(times):
+        env.reset(seed=0)
+        over = False
+        while not over:
+            _, _, terminated, truncated, _ = env.step(7)
+            over = terminated or truncated
