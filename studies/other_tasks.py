@@ -15,7 +15,7 @@ from typing import Any
 
 from tokengym import ComparisonConfig
 from tokengym.envs import bundled
-from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.statistics import area_under_curve
@@ -150,7 +150,7 @@ def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
     for task in TASKS:
         levels = {row["n"]: net(row) for row in drawn if row["task"] == task}
         if levels:
-            found[task] = levels[1], levels[GOAL]
+            found[task] = levels[1], levels[BEST_OF]
     return found
 
 
@@ -211,7 +211,7 @@ def lines_table(drawn: Sequence[Row]) -> str:
     rows = []
     for task, (start, goal) in ways(drawn).items():
         gold = {row["n"]: row["gold_score"] for row in drawn if row["task"] == task}
-        figures = [start, goal, gold[1], gold[GOAL]]
+        figures = [start, goal, gold[1], gold[BEST_OF]]
         rows.append([task, str(TASKS[task]), *map(number, figures)])
     head = ["task", "tokens at most", "untrained", "best of 16"]
     head += ["gold, untrained", "gold, best of 16"]
