@@ -155,7 +155,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             if field in policy_kwargs:
                 raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")
         self.check_settings(policy_kwargs)
-        self.settings = self.settled_settings(env)
+        self.settings = self.resolve_settings(env)
         policy_kwargs |= {field: getattr(self.settings, field) for field in of_both}
         device = select_device(device)
         envs = as_vec_env(env)
@@ -193,7 +193,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
 
-    def settled_settings(self, env: Environments) -> Any:
+    def resolve_settings(self, env: Environments) -> Any:
         """Return the settings with what was left to the environment filled in."""
         return self.settings
 

@@ -14,10 +14,11 @@ LABORATORY: dict[str, tuple[str, ...]] = {
     "tasks": ("Forks", "Oracle", "ReasoningGym"),
     "rewards": (
         *("abc-d", "abc-d2", "answer-gain", "attribution", "mc", "prm", "pure", "rto", "scar"),
-        *("turn-progress", "turn-score"),
+        *("turn-broadcast", "turn-gain", "turn-progress", "turn-return", "turn-score"),
     ),
     "scorers": ("judge", "preference-model", "reasoning-gym"),
     "agents": ("best-of-n", "online-dpo", "raft"),
+    "estimators": ("gigpo", "gigpo-prefix", "turn-auxiliary", "turn-returns"),
     "weights": (
         *("constant", "entropy", "gtpo", "oar", "policy-attention", "position", "random"),
         *("reward-attention", "rsi", "self-teacher", "teacher"),

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from tokengym.base.errors import SettingsError, TokenGymError
 from tokengym.base.plugins import missing_laboratory, plugins
 from tokengym.base.user_code import defined_names, load_from_file, running_user_code
-from tokengym.base.words import Word, option_value, split_file_word
+from tokengym.base.words import Spec, option_value, split_file_word
 
 T = TypeVar("T")
 Group = Literal[
@@ -141,7 +141,7 @@ class Registry(Mapping[str, T]):
             self._import_names(None)
         return sorted({*self._entries, *self.plugins()})
 
-    def parse(self, text: str | Word) -> Word:
+    def parse(self, text: str | Spec) -> Spec:
         """Return a word taken apart; one that is so already is returned as it is.
 
         Raises:
@@ -152,7 +152,7 @@ class Registry(Mapping[str, T]):
             >>> word.name, word.file.name, word.options
             ('Half', 'rules.py', {'share': 0.5})
         """
-        if isinstance(text, Word):
+        if isinstance(text, Spec):
             return text
         in_file = split_file_word(text) if self._from_files else None
         file, name, options = in_file or (None, *text.partition(":")[::2])
@@ -165,16 +165,16 @@ class Registry(Mapping[str, T]):
                     "e.g. 'abc:beta=1.0'"
                 )
             values[key.strip()] = option_value(value.strip())
-        return Word(text, name, values, file)
+        return Spec(text, name, values, file)
 
-    def knows(self, word: str | Word) -> bool:
+    def knows(self, word: str | Spec) -> bool:
         """Return whether a name or word is of a file, registered, or of an installed package."""
         word = self._as_word(word)
         if self._import_names:
             self._import_names(word.name)
         return bool(word.file) or word.name in self._entries or word.name in self.plugins()
 
-    def check(self, word: str | Word) -> None:
+    def check(self, word: str | Spec) -> None:
         """Refuse a name or word that stands for nothing; none of a package or file is loaded.
 
         Raises:
@@ -194,7 +194,7 @@ class Registry(Mapping[str, T]):
                 f"known: {', '.join(known)}"
             )
 
-    def find(self, word: str | Word) -> T:
+    def find(self, word: str | Spec) -> T:
         """Return the entry of a name, "abc" or "rules.py:Half", or of a word.
 
         Raises:
@@ -209,7 +209,7 @@ class Registry(Mapping[str, T]):
             return self._entries[word.name]
         return self._adopt(word.without_options, made) if self._adopt else made
 
-    def load(self, word: str | Word) -> Any:
+    def load(self, word: str | Spec) -> Any:
         """Return the object that a file or an installed package has under a name, as it is.
 
         Raises:
@@ -238,19 +238,19 @@ class Registry(Mapping[str, T]):
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def make(self, text: str | Word) -> Any:
+    def make(self, text: str | Spec) -> Any:
         """Return what a word stands for, made with its options; see `call`."""
         word = self.parse(text)
         return self.call(word, self.find(word))
 
-    def _as_word(self, name: str | Word) -> Word:
+    def _as_word(self, name: str | Spec) -> Spec:
         """Return a name without options as a word."""
-        if isinstance(name, Word):
+        if isinstance(name, Spec):
             return name
         in_file = split_file_word(name) if self._from_files else None
-        return Word(name, in_file[1], file=in_file[0]) if in_file else Word(name, name)
+        return Spec(name, in_file[1], file=in_file[0]) if in_file else Spec(name, name)
 
-    def call(self, word: Word, factory: Any, *, also: tuple[str, ...] = ()) -> Any:
+    def call(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> Any:
         """Return what a factory makes of a word's options.
 
         An object of a package or file is itself unless it is a class or has options.
@@ -273,7 +273,7 @@ class Registry(Mapping[str, T]):
         ):
             return factory(**options)
 
-    def check_options(self, word: Word, factory: Any, *, also: tuple[str, ...] = ()) -> None:
+    def check_options(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> None:
         """Refuse options that a factory does not take.
 
         Raises:

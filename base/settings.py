@@ -104,7 +104,7 @@ def _default(field: Any) -> Any:
     return inspect.Parameter.empty if field.default_factory is MISSING else field.default_factory()
 
 
-def left_open(cls: type[T]) -> type[T]:
+def all_optional(cls: type[T]) -> type[T]:
     """Leave open, as None, the fields of a settings dataclass's first base that are not given.
 
     It stands below ``@dataclass``. Types and texts stay where the fields are declared.
@@ -121,7 +121,7 @@ def left_open(cls: type[T]) -> type[T]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaf:
+class FieldPath:
     """One field of a settings dataclass, or of one that it holds."""
 
     path: tuple[str, ...]
@@ -135,19 +135,19 @@ class Leaf:
     """The dataclass that declares it."""
 
 
-def leaves(settings: Any, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
+def field_paths(settings: Any, path: tuple[str, ...] = ()) -> Iterator[FieldPath]:
     """Yield the fields of a settings dataclass in order, those of nested ones in their place."""
     for one in fields(settings):
         value, here = getattr(settings, one.name), (*path, one.name)
         if is_dataclass(value):
-            yield from leaves(value, here)
+            yield from field_paths(value, here)
         else:
             flag = one.metadata.get("flag", one.name.replace("_", "-"))
-            yield Leaf(path=here, flag=flag, value=value, owner=type(settings))
+            yield FieldPath(path=here, flag=flag, value=value, owner=type(settings))
 
 
 def with_values(settings: T, values: Mapping[tuple[str, ...], Any]) -> T:
-    """Return settings with fields replaced, by `Leaf.path`; every dataclass is checked again."""
+    """Return settings with fields replaced by `FieldPath.path`; each dataclass is checked again."""
     changes: dict[str, Any] = {}
     nested: dict[str, dict[tuple[str, ...], Any]] = {}
     for (name, *rest), value in values.items():
@@ -168,7 +168,7 @@ def changed(settings: T, **changes: Any) -> T:
         TypeError: if no field has the name, with the near matches.
         ValueError: if a value is out of range.
     """
-    known = {leaf.path[-1]: leaf.path for leaf in reversed(list(leaves(settings)))}
+    known = {leaf.path[-1]: leaf.path for leaf in reversed(list(field_paths(settings)))}
     for name in changes:
         if name not in known:
             hint = did_you_mean(name, known, shown={word: word for word in known})

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from tokengym.base.errors import SettingsError, TokenGymError, UntrustedCodeError
-from tokengym.base.words import Word, split_file_word
+from tokengym.base.words import Spec, split_file_word
 
 
 def _definitions(path: Path) -> list[ast.ClassDef | ast.FunctionDef]:
@@ -32,13 +32,13 @@ def defined_names(path: Path) -> str:
     return f" (it has {', '.join(names)})" if names else ""
 
 
-def shown_word(text: str) -> str:
+def display_name(text: str) -> str:
     """Return a word as readers see it: an object of a file by the ``name`` that its class has.
 
     The file is not run; an object without a name, or a file that is gone, leaves the object's own.
 
     Example:
-        >>> shown_word("gone.py:Half:share=0.5"), shown_word("abc:beta=1")
+        >>> display_name("gone.py:Half:share=0.5"), display_name("abc:beta=1")
         ('Half:share=0.5', 'abc:beta=1')
     """
     in_file = split_file_word(text)
@@ -191,7 +191,7 @@ def texts_in(value: object) -> Iterator[str]:
     left = [value]
     while left:
         item = left.pop()
-        if isinstance(item, str | Word):
+        if isinstance(item, str | Spec):
             yield str(item)
         elif isinstance(item, Mapping | list | tuple):
             left += reversed(list(item.values() if isinstance(item, Mapping) else item))

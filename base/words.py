@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Word:
+class Spec:
     """A user's word for one thing, taken apart."""
 
     text: str

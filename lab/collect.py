@@ -18,7 +18,7 @@ from tokengym.base.files import (
     write_json,
     write_jsonl,
 )
-from tokengym.base.settings import check_choice, check_count, leaves
+from tokengym.base.settings import check_choice, check_count, field_paths
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import TaskSettings, differences
@@ -43,7 +43,7 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
     """
     paths = {
         leaf.path[-1]: Path(leaf.value)
-        for leaf in leaves(config)
+        for leaf in field_paths(config)
         if leaf.value
         and isinstance(leaf.value, str)  # an empty path is this folder
         and leaf.path[-1] != "env"
@@ -174,7 +174,7 @@ class _Maker:
 
         from tokengym.agents.offline.collecting import ResponseCollector
         from tokengym.agents.offline.policies import make_policy
-        from tokengym.evaluation.runs.defaults import usual_lengths
+        from tokengym.evaluation.runs.defaults import default_lengths
         from tokengym.evaluation.runs.run import load_agent
 
         self.config = config
@@ -184,7 +184,7 @@ class _Maker:
             num_envs=1,
             reward=config.reward,
             split=config.split,
-            **usual_lengths(env, config.task.bundle) | config.task.env_kwargs(env),
+            **default_lengths(env, config.task.bundle) | config.task.env_kwargs(env),
         )
         self.agent = (
             make_policy(envs, config.task.model)

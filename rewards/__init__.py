@@ -33,7 +33,7 @@ from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
-from tokengym.rewards.scorers.wrappers import Cached, Explained, TimeLimit
+from tokengym.rewards.scorers.wrappers import Cached, TimeLimit, WithAttribution
 from tokengym.rewards.wrappers import (
     ABCReward,
     CreditReward,
@@ -64,7 +64,6 @@ __all__ = [
     "CreditError",
     "CreditReward",
     "DenseR3",
-    "Explained",
     "FunctionScorer",
     "LengthPenalty",
     "MissingEosPenalty",
@@ -95,6 +94,7 @@ __all__ = [
     "Uniform",
     "UniformReward",
     "VectorRewardWrapper",
+    "WithAttribution",
     "check_reward",
     "gold_scorer",
     "load_scorer",
@@ -108,6 +108,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a scorer with a model, or what an installed package adds, when it is first named."""
+    if name == "Explained":  # its name in version 0.1
+        return WithAttribution
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     return plugged(__name__, name)

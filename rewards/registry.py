@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 from typing_extensions import Self, Unpack
 
 from tokengym.base.registry import did_you_mean
-from tokengym.base.words import Word
+from tokengym.base.words import Spec
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register
@@ -44,7 +44,7 @@ class RewardChoice:
     """Options after the name that are the scorer's, by name."""
 
     @classmethod
-    def of(cls, spec: "str | Word | RewardChoice | Payer") -> Self:
+    def of(cls, spec: "str | Spec | RewardChoice | Payer") -> Self:
         """Return what a name with options, or an object, stands for.
 
         Raises:
@@ -56,7 +56,7 @@ class RewardChoice:
         made: Any = spec
         kind: ScorerKind = "any"
         label, switches = "", {}
-        if isinstance(spec, str | Word):
+        if isinstance(spec, str | Spec):
             word = REWARDS.parse(spec)
             entry = REWARDS.find(word)
             kind, label = entry.scorer, word.without_options
@@ -111,7 +111,7 @@ class RewardChoice:
         return Reward(chosen, self.made.with_reference(bundle.policy))
 
 
-RewardSpec = None | str | Word | RewardChoice | Payer
+RewardSpec = None | str | Spec | RewardChoice | Payer
 
 
 def registered_rewards() -> list[str]:
@@ -136,7 +136,7 @@ class RewardOptions(TypedDict, total=False):
 def make_reward(spec: None, **options: Unpack[RewardOptions]) -> None: ...
 @overload
 def make_reward(
-    spec: str | Word | RewardChoice | Payer, **options: Unpack[RewardOptions]
+    spec: str | Spec | RewardChoice | Payer, **options: Unpack[RewardOptions]
 ) -> Reward: ...
 def make_reward(
     spec: RewardSpec,

@@ -17,7 +17,7 @@ from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.models.kinds import remedy_for
-from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, ask, is_scorer
+from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, call_scorer, is_scorer
 from tokengym.rewards.written import assign_written
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Reward:
                 rows = Probe(self.scorer, self.tokenizer).increments(texts, pieces)
             else:
                 known = self.scorer.state_dict()  # of running statistics, which finished texts move
-                scores = ask(self.scorer, texts, "prefix")
+                scores = call_scorer(self.scorer, texts, "prefix")
                 self.scorer.load_state_dict(known)
                 scores.check(texts, self.scorer.name)
                 rows = [row.astype(np.float64) for row in scores.attributions or ()]
@@ -152,7 +152,7 @@ class Reward:
         """
         if not episodes:
             return []
-        with keeping(episodes, self.scorer.name), self.stopwatch.scoring(len(episodes)):
+        with attach_episodes(episodes, self.scorer.name), self.stopwatch.scoring(len(episodes)):
             return self._evaluate(episodes)
 
     def _evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
@@ -180,7 +180,7 @@ class Reward:
 
     def _score(self, episodes: Sequence[Episode]) -> Scores:
         name = self.scorer.name
-        scores = ask(self.scorer, episodes, self.credit.attribution if self._asks else None)
+        scores = call_scorer(self.scorer, episodes, self.credit.attribution if self._asks else None)
         if not isinstance(scores, Scores):
             raise ScorerError(
                 f"scorer {name!r} returned {type(scores).__name__}; return "
@@ -233,7 +233,7 @@ class Reward:
 
 
 @contextmanager
-def keeping(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
+def attach_episodes(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
     """Have whatever a scorer raises carry the episodes it was to score.
 
     Args:

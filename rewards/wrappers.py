@@ -15,7 +15,7 @@ from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.delivery import StepPayment
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import RewardSpec, make_reward
-from tokengym.rewards.reward import Reward, keeping
+from tokengym.rewards.reward import Reward, attach_episodes
 from tokengym.rewards.scorers.base import SupportsScore
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -136,7 +136,7 @@ class VectorRewardWrapper(VectorWrapper):
         if self._steps is not None:
             continues = ~(terminated | truncated | infos.get("waiting", np.False_))
             texts = self._unfinished(np.flatnonzero(continues).tolist())
-            with keeping(list(ended.values()), self.reward.scorer.name):
+            with attach_episodes(list(ended.values()), self.reward.scorer.name):
                 values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
         if ended:
             rows = list(ended)

@@ -466,14 +466,14 @@ def compare_once(word: str) -> None:
 
 def carried_table(root: Path) -> str:
     """Return the files that a comparison's configuration and its reward's word pass through."""
-    from tokengym.base.words import Word
+    from tokengym.base.words import Spec
     from tokengym.evaluation.runs.config import ComparisonConfig
 
     word = "abc:beta=0.7"
     kinds: dict[str, Callable[[object], bool]] = {
         "a comparison's configuration": lambda value: isinstance(value, ComparisonConfig),
         "the word after --rewards": lambda value: (
-            isinstance(value, str | Word) and str(value) == word
+            isinstance(value, str | Spec) and str(value) == word
         ),
     }
     rows = []

@@ -26,7 +26,7 @@ from studies.ledger import RUNS as LEDGER_RUNS
 from studies.ledger import WAYS, Cell, read_runs
 from studies.ledger_page import FASTER_AT, AtLength, Ledger, label
 from tokengym.base.files import write_csv
-from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import area_under_curve, equivalence, student_interval
 from tokengym.lab.protocol import SPARE_SEED, Row, net
@@ -85,7 +85,7 @@ class Readings:
         """A point every 5 updates; runs of the ledger that were not made again are its own."""
         ways = read_rows(docs / LEDGER_FOLDER / WAYS, text=())
         best = {row["n"]: net(row) for row in ways if row["length"] == SPARSE.length}
-        self.here = AtLength(start=best[1], goal=best[GOAL], sparse=plain(SPARSE))
+        self.here = AtLength(start=best[1], goal=best[BEST_OF], sparse=plain(SPARSE))
 
     @property
     def margin(self) -> float:

@@ -37,7 +37,7 @@ from tokengym.lab.constitution.critics import (
     draw_principles,
 )
 from tokengym.lab.constitution.judge import PrincipleJudge
-from tokengym.lab.constitution.scene import Scene
+from tokengym.lab.constitution.scene import PipelineState
 from tokengym.lab.makers.bundles.feedback import new_judge
 from tokengym.lab.makers.corpora.dialogues import all_requests
 from tokengym.lab.makers.corpora.feedback import (
@@ -218,7 +218,7 @@ def agreement(material: Material, name: str, phrasing: str, judge: str, prefer: 
 
 def revisions(env: str, count: int = PAIRS) -> list[Row]:
     """Return what one round of critique and revision does to responses to test prompts."""
-    scene = Scene(ConstitutionConfig(env=env))
+    scene = PipelineState(ConstitutionConfig(env=env))
     envs = scene.make_envs(num_envs=1, split="test", reward=None)
     collector = ResponseCollector(envs, scorer=RuleJudge(_offences(env)), max_rows=128)
     prompts = range(min(count, len(collector.prompts)))
@@ -312,7 +312,7 @@ def train(cell: Cell, out: Path) -> list[Row]:
     config = ConstitutionConfig(env=RUN_ENV, critic=critic, judge=judge, seed=cell.seed)
     folder = cell.file(out).with_suffix("")
     results = run_constitution(config, folder)
-    scene = Scene(config)
+    scene = PipelineState(config)
     learner = DPO(
         scene.policy(folder / "sft"),
         str(folder / "pairs.jsonl"),

@@ -23,7 +23,7 @@ import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.envs import Bundle, Episode
-from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
@@ -318,7 +318,7 @@ def lines_table(lines: Sequence[Row]) -> str:
 
 def levels_table(runs: Runs, cells: Sequence[Cell], lines: Sequence[Row]) -> str:
     """Return what every cell reaches, with its share of the way to best-of-16."""
-    start, goal = (net(row) for row in lines if row["n"] in (1, GOAL))
+    start, goal = (net(row) for row in lines if row["n"] in (1, BEST_OF))
     rows = []
     for cell in cells:
         areas = [*runs.areas(cell).values()]

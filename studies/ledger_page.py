@@ -45,7 +45,7 @@ from studies.ledger_noise import (
 )
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.base.files import write_csv
-from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.statistics import (
     SHARES,
@@ -359,7 +359,7 @@ def lengths_of(ledger: Ledger, ways: Sequence[Row], updates: int = UPDATES) -> d
         sparse = ledger.chosen(["sparse"], settings)
         best = {row["n"]: net(row) for row in ways if row["length"] == length}
         if sparse is not None and best:
-            by_length[length] = AtLength(start=best[1], goal=best[GOAL], sparse=sparse)
+            by_length[length] = AtLength(start=best[1], goal=best[BEST_OF], sparse=sparse)
     return by_length
 
 

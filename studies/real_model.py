@@ -50,7 +50,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
         seeds=1,
         training=training_settings(
             ENV,
-            usual=find_bundle(BUNDLE).settings("training") | LEARNER,
+            bundle_defaults=find_bundle(BUNDLE).settings("training") | LEARNER,
             dtype="float32",
             steps=UPDATES,
             batch_size=ROWS,

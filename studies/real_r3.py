@@ -124,7 +124,7 @@ class Run:
             rewards=(TRAINED[self.rule],),
             seeds=1,
             training=training_settings(
-                ENV, usual=find_bundle(BUNDLE).settings("training") | TRAINING
+                ENV, bundle_defaults=find_bundle(BUNDLE).settings("training") | TRAINING
             ),
             evaluation=EvaluationSettings(every=TRAINING["steps"], episodes=16, samples=0),
             task=TaskSettings(

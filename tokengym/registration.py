@@ -159,7 +159,7 @@ def _scorer_of(
     """Return the caller's scorer, or the task's exact one where the reward does not bring one."""
     if task.exact_score is task.scorer or scorer is not None or choice is None:
         return scorer
-    from tokengym.rewards import Explained, FunctionScorer, RewardError, load_scorer
+    from tokengym.rewards import FunctionScorer, RewardError, WithAttribution, load_scorer
     from tokengym.rewards.scorers import find_scorer
 
     if choice.kind is None or choice.kind == "encoder":
@@ -170,14 +170,14 @@ def _scorer_of(
     if choice.kind == "any":
         return exact
     if reward_model is not None:
-        return Explained(exact, load_scorer(reward_model, "reward_model"))
+        return WithAttribution(exact, load_scorer(reward_model, "reward_model"))
     if env.bundle is None or not env.bundle.has("reward_model"):
         raise RewardError(
             f"reward {choice.label!r} asks a reward model which tokens count, and the bundled one "
             f"knows {task.models_know}; got max_new_tokens={env.max_new_tokens} and other "
             "settings, so change those or pass scorer= one of your own"
         )
-    return Explained(exact, load_scorer(env.bundle.reward_model, "reward_model"))
+    return WithAttribution(exact, load_scorer(env.bundle.reward_model, "reward_model"))
 
 
 def _reward_for(

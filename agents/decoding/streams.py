@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
 from tokengym.agents.decoding.llama import LlamaStream, has_llama_shape
@@ -20,6 +21,10 @@ few rows 512 a program."""
 
 class Stream(Protocol):
     """Texts being written, one per row."""
+
+    @property
+    def appends(self) -> bool:
+        """Whether `append` takes several tokens; else texts with more are to be read anew."""
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Read the prompts and return the hidden states of their last tokens.
@@ -36,6 +41,17 @@ class Stream(Protocol):
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to every row, (rows,); return its hidden states, (rows, hidden)."""
+
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Append several tokens to some rows and one to others, in one pass.
+
+        Args:
+            tokens: (sum of counts,) int64, row after row.
+            counts: (rows,) int64, >= 1.
+
+        Returns:
+            (rows, hidden), the hidden states of each row's last token.
+        """
 
     def logits(self, states: Tensor) -> Tensor:
         """Return the logits of such states: (rows, hidden) -> (rows, vocab)."""
@@ -59,14 +75,43 @@ class ModelStream:
         self._attention_mask = attention_mask
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)  # any value does under the mask
         self._positions = positions[:, -1:]
-        return self._read(input_ids, positions)
+        return self._read(input_ids, positions)[:, -1]
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Stream.step`."""
         grown = self._attention_mask.new_ones(len(tokens), 1)
         self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
         self._positions = self._positions + 1
-        return self._read(tokens.unsqueeze(-1), self._positions)
+        return self._read(tokens.unsqueeze(-1), self._positions)[:, -1]
+
+    @property
+    def appends(self) -> bool:
+        """See `Stream.appends`: a layer that keeps a window has lost what shorter texts need."""
+        return all(type(layer) is DynamicLayer for layer in self._cache.layers)
+
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """See `Stream.append`."""
+        steps = torch.arange(int(counts.max()), device=tokens.device)
+        own = steps < counts[:, None]
+        ids = tokens.new_zeros(own.shape).masked_scatter(own, tokens)
+        seen = self._attention_mask.shape[1]
+        self._attention_mask = torch.cat([self._attention_mask, own.long()], dim=1)
+        positions = self._positions + 1 + torch.minimum(steps, counts[:, None] - 1)
+        hidden = self._read(ids, positions)
+        rows = torch.arange(len(counts), device=tokens.device)
+        self._positions = self._positions + counts[:, None]
+        # What was read past a text's end goes: texts are moved to end in one column again.
+        lengths = self._attention_mask.sum(1, keepdim=True)
+        longest = int(lengths.max())
+        columns = torch.arange(longest, device=tokens.device)
+        sources = (columns + seen + counts[:, None] - longest).clamp(min=0)[:, None, :, None]
+        self._attention_mask = (columns >= longest - lengths).long()
+        for layer in self._cache.layers:
+            for name in ("keys", "values"):
+                states = getattr(layer, name)
+                index = sources.expand(-1, states.shape[1], -1, states.shape[3])
+                setattr(layer, name, states.gather(2, index))
+        return hidden[rows, counts - 1]
 
     def logits(self, states: Tensor) -> Tensor:
         """See `Stream.logits`."""
@@ -79,14 +124,13 @@ class ModelStream:
         self._cache.reorder_cache(rows)
 
     def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        hidden = self._model.hidden(
+        return self._model.hidden(
             input_ids,
             attention_mask=self._attention_mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
         )
-        return hidden[:, -1]
 
 
 def make_stream(language_model: LanguageModel, capacity: int) -> Stream:

@@ -4,7 +4,7 @@ An estimator is one pure function of `tokengym.agents.losses` and a declaration 
 learner without a critic is such a function: value head, values and value loss are then absent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_DEFAULTS, GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import find_weight
 from tokengym.base.registry import Registry
-from tokengym.envs import SettingsError
+from tokengym.envs import Episode, SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class RoundTensors:
     segment_ends: Tensor | None = None
     """(batch, time) int64, the last token of each token's segment, where the estimator reads it and
     the credit rule pays segments; None: each token is paid by itself."""
+    episodes: Sequence[Episode] = ()
+    """The round's episodes, for an estimator that reads turns or texts."""
 
 
 Estimate = Callable[[RoundTensors, PPOSettings], tuple[Tensor, Tensor]]

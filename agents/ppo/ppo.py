@@ -86,7 +86,7 @@ class PPO(EpisodicAlgorithm):
         self._has_warned, self._log_prob_gap = False, 0.0
         self._alarms = Alarms()
 
-    def settled_settings(self, env: Environments) -> PPOSettings:
+    def resolve_settings(self, env: Environments) -> PPOSettings:
         """Return the settings with the lambda that the environment's credit rule declares."""
         if not self.estimator.needs_critic or self.settings.gae_lambda is not None:
             return self.settings
@@ -167,6 +167,7 @@ class PPO(EpisodicAlgorithm):
                 final_values=final_values,
                 scores=scores,
                 segment_ends=self._segment_ends(played, mask),
+                episodes=played.episodes,
             ),
             self.settings,
         )

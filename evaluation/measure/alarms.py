@@ -29,7 +29,7 @@ LENGTH_CHANGE = 0.30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parting:
+class OveroptimizationPoint:
     """The point where proxy and gold part: gold was best and then fell, the proxy kept rising."""
 
     index: int
@@ -44,7 +44,7 @@ class Parting:
     """Proxy at the end."""
 
 
-def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
+def parting(score: ArrayLike, gold: ArrayLike) -> OveroptimizationPoint | None:
     """Return where the gold score turned down while the score still rose; None if it did not.
 
     best = argmax(gold);  gain = gold_best - gold_0;  loss = gold_best - gold_last
@@ -74,7 +74,7 @@ def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
     rose = proxy[-1] - proxy[best] > NOISES * noise(proxy)
     if not (fell and rose):
         return None
-    return Parting(
+    return OveroptimizationPoint(
         index=best,
         gold_best=float(truth[best]),
         gold_last=float(truth[-1]),

@@ -11,7 +11,7 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.user_code import code_hash, running_user_code
-from tokengym.base.words import Word, split_file_word
+from tokengym.base.words import Spec, split_file_word
 from tokengym.envs.tasks import Task, register_task
 from tokengym.envs.tasks.task import task_name_of
 
@@ -85,7 +85,7 @@ def env_of_file(text: str) -> str:
     return env_id
 
 
-def _make_batch(word: Word, make: Callable[..., Any], **options: Any) -> Any:
+def _make_batch(word: Spec, make: Callable[..., Any], **options: Any) -> Any:
     with running_user_code(f"env {word} cannot be made", word.file):
         return make(**options)
 

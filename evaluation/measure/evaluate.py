@@ -17,7 +17,7 @@ from tokengym.evaluation.measure.metrics import policy_metrics
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import scorer_kind
-from tokengym.rewards.scorers.stored import gold_unread
+from tokengym.rewards.scorers.stored import gold_oov_fraction
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Evaluator:
             return
         self._is_checked = True
         scorer = RoundReward(self.envs).scorer
-        share = 0.0 if scorer is None else float(np.mean(scorer.unread(episodes)))
+        share = 0.0 if scorer is None else float(np.mean(scorer.oov_fraction(episodes)))
         if scorer is not None and share > MAX_UNREAD_SHARE:
             logger.warning(
                 "%s has no tokens for %.0f %% of the words it scores, so that its scores say "
@@ -176,7 +176,7 @@ class Evaluator:
             return
         bundle = _task(self.envs).bundle
         assert bundle is not None
-        if (share := gold_unread(bundle, self.gold, episodes)) > MAX_UNREAD_GOLD_SHARE:
+        if (share := gold_oov_fraction(bundle, self.gold, episodes)) > MAX_UNREAD_GOLD_SHARE:
             logger.warning(
                 "the gold score, %s, does not know %.0f %% of the words, and is left out",
                 self.gold.name,

@@ -121,7 +121,7 @@ _TABLE = (
         columns=("final",),
     ),
     Measure(
-        name="share_of_way",
+        name="share_of_best_of_n",
         title="Share of the way to best-of-n",
         meaning="Of the way from the untrained policy to the best of 16 of its responses, by score "
         "minus the KL penalty; of fewer, where a high price of KL makes fewer better.",

@@ -34,7 +34,7 @@ LARGE, FEWER = 2**14, 64
 memory that the model takes, and they are no slower."""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Sizes n of best-of-n that are reported, as far as there are samples."""
-GOAL = 16
+BEST_OF = 16
 """Size n, at most, of the best-of-n that runs are measured against."""
 
 
@@ -120,13 +120,13 @@ def draw_references(
 
 
 def reference_lines(
-    drawn: ReferenceSamples, price: float | None, *, by_gold: bool = False
+    drawn: ReferenceSamples, kl_coef: float | None, *, by_gold: bool = False
 ) -> dict[str, Any]:
     """Return what reference samples show at a price on the KL, as plain data.
 
     Args:
         drawn: The samples.
-        price: Price c of a nat of KL; None where there is none, or not one for all.
+        kl_coef: Price c of a nat of KL; None where there is none, or not one for all.
         by_gold: Whether runs are measured by the gold score, which then ranks responses too.
 
     Returns:
@@ -141,22 +141,22 @@ def reference_lines(
         row = {"n": n, "kl": best_of_n_kl_bound(n), "score": _mean(mean_of_best(scores, scores, n))}
         if gold is not None:
             row["gold_score"] = _mean(mean_of_best(scores, gold, n))
-        if price is not None:
-            row["net_score"] = row["score"] - price * row["kl"]
+        if kl_coef is not None:
+            row["net_score"] = row["score"] - kl_coef * row["kl"]
         rows.append(row)
     return {
         "samples": samples,
         "prompts": prompts,
         "tokens": drawn.tokens,
-        "price": price,
+        "price": kl_coef,
         "best_of_n": rows,
-        "optimum": optimum_bound(scores, price) if price else None,
+        "optimum": optimum_bound(scores, kl_coef) if kl_coef else None,
     }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """The way that runs are measured along."""
+class ScoreRange:
+    """Range that a run's score is normalised by: 0 is its start, 1 its goal."""
 
     measure: str
     """Measurement: score minus the KL penalty, or the score where there is no price."""
@@ -168,11 +168,11 @@ class Way:
     """Level of the best of n."""
 
 
-def way(lines: Mapping[str, Any]) -> Way | None:
-    """Return the way from the reference policy to the best of `GOAL` of its responses.
+def score_range(lines: Mapping[str, Any]) -> ScoreRange | None:
+    """Return the way from the reference policy to the best of `BEST_OF` of its responses.
 
     Under a high price the best of fewer is better by score minus the KL penalty; the best n up to
-    `GOAL` is then its end.
+    `BEST_OF` is then its end.
 
     Args:
         lines: From `reference_lines`.
@@ -180,11 +180,13 @@ def way(lines: Mapping[str, Any]) -> Way | None:
     Returns:
         None if even one response is the best.
     """
-    rows = [row for row in lines["best_of_n"] if row["n"] <= GOAL]
+    rows = [row for row in lines["best_of_n"] if row["n"] <= BEST_OF]
     measure = "net_score" if "net_score" in rows[0] else "score"
     best = max(rows, key=lambda row: (row[measure], row["n"]))
     start, goal = rows[0][measure], best[measure]
-    return Way(measure=measure, n=best["n"], start=start, goal=goal) if goal > start else None
+    if goal <= start:
+        return None
+    return ScoreRange(measure=measure, n=best["n"], start=start, goal=goal)
 
 
 def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, float]]:
@@ -196,10 +198,10 @@ def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, flo
     """
     if lines is None or measure not in (rows := lines["best_of_n"])[0]:
         return []
-    sizes = (GOAL,) if measure == "kl" else (4, GOAL, 64)
+    sizes = (BEST_OF,) if measure == "kl" else (4, BEST_OF, 64)
     shown = [row for row in rows if row["n"] in sizes]
     if measure == "net_score":  # at a high price fewer are better
-        shown = [max((row for row in rows if row["n"] <= GOAL), key=lambda row: row[measure])]
+        shown = [max((row for row in rows if row["n"] <= BEST_OF), key=lambda row: row[measure])]
     bound = ", at most" if measure == "kl" else ""
     shown_levels = [(f"best of {row['n']}{bound}", row[measure]) for row in shown]
     if measure == "net_score" and lines["optimum"] is not None:

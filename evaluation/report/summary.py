@@ -12,7 +12,7 @@ import numpy as np
 
 from tokengym.evaluation.measure.alarms import find_alarms, short_of_best
 from tokengym.evaluation.measure.measures import Axis, measure_of
-from tokengym.evaluation.measure.references import ReferenceSamples, reference_lines, way
+from tokengym.evaluation.measure.references import ReferenceSamples, reference_lines, score_range
 from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict, sign_of
 from tokengym.evaluation.statistics import (
@@ -234,7 +234,7 @@ def _normalized(
 
 def _add_way(panel: Panel, group: dict[str, Any], level: float) -> None:
     """Add how far every reward came on the way to best-of-n, and when it was so far."""
-    along = way(group["reference"])
+    along = score_range(group["reference"])
     if along is None or along.measure not in panel.measures:
         return
     group["way"] = asdict(along)
@@ -243,7 +243,8 @@ def _add_way(panel: Panel, group: dict[str, Any], level: float) -> None:
         figures = {along.measure: entry["figures"][along.measure]}
         start, goal = {along.measure: along.start}, {along.measure: along.goal}
         shares = _normalized(figures, start, goal)[f"normalized_{along.measure}"]
-        entry["figures"]["share_of_way"] = shares
+        entry["figures"]["share_of_best_of_n"] = shares
+        entry["figures"]["share_of_way"] = shares  # its name in version 0.1
         arrivals = steps_to_shares(panel.steps, rows, along.start, along.goal)
         means = steps_to_shares(panel.steps, [iqm(rows, 0)], along.start, along.goal)
         entry["steps_to_shares"] = {

@@ -25,7 +25,7 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if along := group["way"]:
         parts = " / ".join(f"{share:.0%}" for share in SHARES)
         shown_columns.append(
-            (f"Share of the way to best of {along['n']} at the end", "share_of_way", "final")
+            (f"Share of the way to best of {along['n']} at the end", "share_of_best_of_n", "final")
         )
         shown_columns.append((f"{unit_of(group).capitalize()} to {parts} of it", "", "shares"))
     return [*shown_columns, (f"Chance to beat {group['baseline']}", "score", "chance")]

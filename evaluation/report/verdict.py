@@ -155,7 +155,7 @@ def _reached(group: Figures) -> str:
     if not (way := group["way"]):
         return ""
     shares = {
-        name: entry["figures"]["share_of_way"]["final"]["iqm"]
+        name: entry["figures"]["share_of_best_of_n"]["final"]["iqm"]
         for name, entry in group["rewards"].items()
     }
     over = [name for name, share in shares.items() if share >= 1.0]

@@ -23,8 +23,8 @@ from tokengym.evaluation.runs.config import (
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
-from tokengym.evaluation.runs.launchers import Launch, Launcher, do_apart, find_launcher
-from tokengym.evaluation.runs.progress import Board, Run
+from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher, run_in_subprocess
+from tokengym.evaluation.runs.progress import ProgressDisplay, Run
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import lacks_references
@@ -119,7 +119,7 @@ def _compare(
                 pass
     if runs:
         with console.status("making the environments"):
-            measured_by = do_apart(preflight, config)
+            measured_by = run_in_subprocess(preflight, config)
         keep_code(config.code, out / CODE)
         for line in (
             _in_words(config.training, runs, out, by_tokens=bool(config.agents)),
@@ -129,7 +129,7 @@ def _compare(
         write_hashed(out / SETTINGS_FILE, config.as_dict())
         total += config.reference_run in runs
         steps = config.training.last_step
-        with Board(console, total=total, done=total - len(runs), steps=steps) as board:
+        with ProgressDisplay(console, total=total, done=total - len(runs), steps=steps) as board:
             launch(config, out, runs, board, jobs)
     return write_comparison(config, out)
 

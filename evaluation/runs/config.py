@@ -14,17 +14,17 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError
 from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.settings import (
+    all_optional,
     as_plain,
     changed,
     check_count,
     check_number,
+    field_paths,
     from_plain,
-    leaves,
-    left_open,
     names_of,
 )
-from tokengym.base.user_code import check_module, check_saved, shown_word
-from tokengym.base.words import Word, split_file_word
+from tokengym.base.user_code import check_module, check_saved, display_name
+from tokengym.base.words import Spec, split_file_word
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.measure.environments import resolve_env
@@ -47,7 +47,7 @@ REFERENCE = "reference samples"
 
 
 @dataclass(frozen=True, kw_only=True)
-@left_open
+@all_optional
 class TaskSettings(GenerationSettings, TaskOptions):
     """Options of an environment, and models beside it; None leaves an option to the task.
 
@@ -118,7 +118,7 @@ class NamedRun:
     """The name as a folder's."""
     title: str
     """Name in the results, with an own rule's ``name`` in place of its file and class."""
-    agent: Word
+    agent: Spec
     """The learner, with settings of its own."""
     reward: str
     """The reward, options after a colon."""
@@ -190,7 +190,7 @@ class ComparisonConfig:
             )
         if not self.rewards:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
-        named = [leaf.value for leaf in leaves(self)]
+        named = [leaf.value for leaf in field_paths(self)]
         object.__setattr__(self, "code", code_hashes(named, known=self.code))
         for word in self._words.values():
             REWARDS.check(word)
@@ -219,7 +219,7 @@ class ComparisonConfig:
             _ = self.trainings  # refuses what a learner does not have
 
     @cached_property
-    def _words(self) -> dict[str, Word]:
+    def _words(self) -> dict[str, Spec]:
         """The rewards' words taken apart, by their text."""
         return {reward: REWARDS.parse(reward) for reward in self.rewards}
 
@@ -275,9 +275,9 @@ class ComparisonConfig:
             for reward in self.rewards if uses_credit else self.rewards[:1]:
                 name, title = word.text, word.text
                 if uses_credit and not self.agents:
-                    name, title = reward, shown_word(reward)
+                    name, title = reward, display_name(reward)
                 elif uses_credit and len(self.rewards) > 1:
-                    name, title = f"{name} {reward}", f"{name} {shown_word(reward)}"
+                    name, title = f"{name} {reward}", f"{name} {display_name(reward)}"
                 runs.append(NamedRun(name, slug(name), title, word, reward, uses_credit))
         return tuple(runs)
 
@@ -326,7 +326,7 @@ class ComparisonConfig:
             return dict.fromkeys(self.names, self.training)
         return {run.name: self._training_of(run.agent) for run in self.runs}
 
-    def _training_of(self, agent: Word) -> TrainingSettings:
+    def _training_of(self, agent: Spec) -> TrainingSettings:
         """Return a learner's settings: those of ``training`` that it has, then its own options.
 
         Raises:
@@ -340,9 +340,9 @@ class ComparisonConfig:
             if field not in ("agent", "learner")
             and (learner.uses_credit or field not in CREDIT_SETTINGS)
         }
-        default_leaves = leaves(training_settings(env, self.training.agent).learner)
-        known = {leaf.path[-1] for leaf in leaves(learner.default_settings())}
-        for leaf, default in zip(leaves(self.training.learner), default_leaves, strict=True):
+        default_leaves = field_paths(training_settings(env, self.training.agent).learner)
+        known = {leaf.path[-1] for leaf in field_paths(learner.default_settings())}
+        for leaf, default in zip(field_paths(self.training.learner), default_leaves, strict=True):
             is_own = leaf.path[-1] in known and leaf.path[-1] not in self.training.declaration.fixed
             if is_own and leaf.value != default.value:
                 shared[leaf.path[-1]] = leaf.value
@@ -369,11 +369,16 @@ class ComparisonConfig:
         ]
 
     @property
-    def price(self) -> float | None:
+    def kl_coef(self) -> float | None:
         """Price of a nat of KL; None where learners have none, or different ones."""
         settings = [flat(as_plain(training)) for training in self.trainings.values()]
         prices = {values["kl_coef"] for values in settings if "kl_coef" in values}
         return prices.pop() if len(prices) == 1 else None
+
+    @property
+    def price(self) -> float | None:
+        """`kl_coef` under its name of version 0.1."""
+        return self.kl_coef
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
@@ -467,7 +472,7 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
     name = training.declaration.prompts_setting
     if not name or training.tokens is None or getattr(training.learner, "pairs", None):
         return training
-    values = {leaf.path[-1]: leaf.value for leaf in leaves(training.learner)}
+    values = {leaf.path[-1]: leaf.value for leaf in field_paths(training.learner)}
     per_prompt = values["n"] * training.max_new_tokens
     if name in options:
         if values[name] * per_prompt >= training.tokens:
@@ -531,8 +536,8 @@ def command_line(config: ComparisonConfig) -> str:
         (config.evaluation, EvaluationSettings()),
         (config.task, TaskSettings()),
     ):
-        default_values = {leaf.path: leaf.value for leaf in leaves(defaults)}
-        for leaf in leaves(settings):
+        default_values = {leaf.path: leaf.value for leaf in field_paths(defaults)}
+        for leaf in field_paths(settings):
             is_default = leaf.value == default_values.get(leaf.path, ...)
             if leaf.flag and not is_default:
                 values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)

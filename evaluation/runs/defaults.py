@@ -13,7 +13,14 @@ from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind, find_bundle
 from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.memory import check_memory
-from tokengym.base.settings import changed, check_choice, check_count, from_plain, leaves, names_of
+from tokengym.base.settings import (
+    changed,
+    check_choice,
+    check_count,
+    field_paths,
+    from_plain,
+    names_of,
+)
 from tokengym.base.words import split_file_word
 from tokengym.envs.tasks import Task, task_of
 from tokengym.evaluation.measure.measures import BLOCK
@@ -26,7 +33,7 @@ MAX_THREADS = 1024
 """Most threads of one run; more than the largest machines have processors are a mistake."""
 EPISODE_BYTES = 1_000
 """Least memory of one response with its prompt, as evaluations keep them."""
-USUAL_ENV = "MovieReview"
+DEFAULT_ENV = "MovieReview"
 """Environment of commands that name none."""
 
 
@@ -171,7 +178,7 @@ class TrainingSettings(ModelSettings):
         if self.tokens is not None:
             return self.tokens
         name = self.declaration.steps_setting
-        values = {leaf.path[-1]: leaf.value for leaf in leaves(self)}
+        values = {leaf.path[-1]: leaf.value for leaf in field_paths(self)}
         return max(round(values[name]), 1)
 
     def lengths(self) -> dict[str, int]:
@@ -270,20 +277,20 @@ def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> d
         return {}
 
 
-def usual_env(bundle: Bundle | Path | str | None = None) -> str:
+def default_env(bundle: Bundle | Path | str | None = None) -> str:
     """Return the name of the environment that a bundle was made for, MovieReview without one.
 
     Args:
         bundle: Itself, its name or folder; "" or None for none.
 
     Example:
-        >>> usual_env("smollm2-answers")
+        >>> default_env("smollm2-answers")
         'QuestionAnswer'
     """
     try:
-        return (find_bundle(bundle).env if bundle else None) or USUAL_ENV
+        return (find_bundle(bundle).env if bundle else None) or DEFAULT_ENV
     except BundleError:  # whoever makes the environment says what is wrong
-        return USUAL_ENV
+        return DEFAULT_ENV
 
 
 def evaluation_settings(bundle: str = "", **defaults: Any) -> EvaluationSettings:
@@ -300,7 +307,7 @@ def training_settings(
     env_id: str,
     agent: str = "ppo",
     *,
-    usual: Mapping[str, Any] | None = None,
+    bundle_defaults: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> TrainingSettings:
     """Return a task's settings with the given ones changed; a change of None is no change.
@@ -309,7 +316,7 @@ def training_settings(
         env_id: Id of the environment.
         agent: Name of the learner. A task's defaults for settings that are not the run's own are
             those of learners from token rewards.
-        usual: Defaults that go before the task's: a bundle's.
+        bundle_defaults: Defaults that go before the task's: a bundle's.
         changes: Settings of the run or of the learner by name.
 
     Raises:
@@ -321,8 +328,8 @@ def training_settings(
     if not learner.uses_credit:
         of_runs -= CREDIT_SETTINGS
     task = task_of(env_id)
-    defaults = {**({} if task is None else task.training), **(usual or {})}
-    own = {leaf.path[-1] for leaf in leaves(learner.default_settings())}
+    defaults = {**({} if task is None else task.training), **(bundle_defaults or {})}
+    own = {leaf.path[-1] for leaf in field_paths(learner.default_settings())}
     wanted = (of_runs | own) - set(learner.fixed) if learner.uses_credit else of_runs
     known = {name: value for name, value in defaults.items() if name in wanted}
     known |= {name: value for name, value in changes.items() if value is not None}
@@ -335,14 +342,14 @@ def training_settings(
     )
 
 
-def usual_lengths(env_id: str, bundle: Bundle | Path | str | None = None) -> dict[str, int]:
+def default_lengths(env_id: str, bundle: Bundle | Path | str | None = None) -> dict[str, int]:
     """Return the arguments of ``gym.make`` for responses as long as in training.
 
     Args:
         env_id: Id of the environment.
         bundle: Bundle that replaces the task's; "" or None for none.
     """
-    return training_settings(env_id, usual=bundle_settings(bundle, "training")).lengths()
+    return training_settings(env_id, bundle_defaults=bundle_settings(bundle, "training")).lengths()
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:

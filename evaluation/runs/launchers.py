@@ -30,7 +30,7 @@ import torch
 
 from tokengym.base.files import read_json, write_bytes
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
-from tokengym.evaluation.runs.progress import Board, Run
+from tokengym.evaluation.runs.progress import ProgressDisplay, Run
 from tokengym.evaluation.runs.record import describe, record_failure
 
 SECONDS_TO_STOP = 5.0
@@ -48,7 +48,7 @@ LIBRARIES = (
 )
 """Modules that take seconds to import, and that a run needs."""
 Launcher = Literal["local", "ray"]
-Launch = Callable[[ComparisonConfig, Path, Sequence[Run], Board, "int | None"], None]
+Launch = Callable[[ComparisonConfig, Path, Sequence[Run], ProgressDisplay, "int | None"], None]
 T = TypeVar("T")
 
 
@@ -88,7 +88,7 @@ def _run_here(
     config: ComparisonConfig,
     out: Path,
     runs: Sequence[Run],
-    board: Board,
+    board: ProgressDisplay,
     jobs: int | None,
     *,
     checkpoint_every: int,
@@ -133,7 +133,7 @@ def processes() -> Any:
     return context
 
 
-def do_apart(function: Callable[[ComparisonConfig], T], config: ComparisonConfig) -> T:
+def run_in_subprocess(function: Callable[[ComparisonConfig], T], config: ComparisonConfig) -> T:
     """Return what a function says of a comparison, asked in a process that ends with the answer.
 
     The models that it loads stay out of this process, which has no use for them.
@@ -311,7 +311,7 @@ def _leave(number: int, frame: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def _listen(worker: _Worker, board: Board) -> None:
+def _listen(worker: _Worker, board: ProgressDisplay) -> None:
     """Take in what a process has sent."""
     try:
         while worker.open and worker.connection.poll():
@@ -346,7 +346,7 @@ def run_on_ray(
     config: ComparisonConfig,
     out: Path,
     runs: Sequence[Run],
-    board: Board,
+    board: ProgressDisplay,
     jobs: int | None,
     *,
     track: str | None = None,

@@ -16,7 +16,7 @@ EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
 
 
-class Board:
+class ProgressDisplay:
     """Shows the runs of a comparison.
 
     Args:
@@ -66,7 +66,7 @@ class Board:
             Group(self._runs, self._overall), console=console, refresh_per_second=4, transient=True
         )
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "ProgressDisplay":
         if self.console.is_terminal:
             self._live.start()
         else:

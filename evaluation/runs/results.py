@@ -64,7 +64,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         "command": command_line(config),
     }
     summary_settings = SummarySettings(
-        kl_coef=config.price,  # learners at prices of their own have no one objective
+        kl_coef=config.kl_coef,  # learners at prices of their own have no one objective
         optimum=known_optimum(config),
         references=collected.common_references(),
         level=config.level,

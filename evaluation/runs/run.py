@@ -151,13 +151,13 @@ def _recorded(work: "_Run", save: Path | None) -> RunRecord:
         raise
     except Exception as error:
         # Resumed it would fail again, unless the fault was a passing one.
-        work.end(error, keep_checkpoint=is_passing(error))
+        work.end(error, keep_checkpoint=is_transient(error))
         raise
     work.end()
     return work.record
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether a fault may be gone when the same run is done again.
 
     A full disk, a judge that could not be reached and too little memory are; they may be the cause

@@ -11,7 +11,7 @@ from tokengym.base.user_code import check_module, check_saved, code_hash, named_
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, task_of_file
-from tokengym.evaluation.runs.defaults import TrainingSettings, usual_env, usual_lengths
+from tokengym.evaluation.runs.defaults import TrainingSettings, default_env, default_lengths
 from tokengym.evaluation.runs.user_code import changed_files
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ def known_task(
     stored = None if path is None else stored_settings(path, below=below)
     if stored is None or not _is_stored(env, stored[1]["env"], trust_code):
         task = TaskSettings() if task is None else task
-        env = resolve_env(env or usual_env(task.bundle))
-        return env, {**usual_lengths(env, task.bundle), **task.env_kwargs(env)}
+        env = resolve_env(env or default_env(task.bundle))
+        return env, {**default_lengths(env, task.bundle), **task.env_kwargs(env)}
     file, settings = stored
     try:
         defaults = as_plain(TaskSettings())

@@ -21,7 +21,7 @@ from tokengym.base.settings import as_plain, check_count
 from tokengym.base.user_code import load_from_file
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.runs.record import versions
-from tokengym.lab.cards.elsewhere import AMOUNTS, PART, Elsewhere
+from tokengym.lab.cards.elsewhere import AMOUNTS, PART, TransferTask
 from tokengym.lab.cards.parts import (
     ESTIMATOR_PARTS,
     PARTS,
@@ -95,7 +95,7 @@ class CardConfig:
     """Training runs per task in place of the size's; rows of few are marked."""
     tasks: tuple[str, ...] = ()
     """Tasks that are trained on, of `TASKS`; none given is all."""
-    elsewhere: Elsewhere | None = None
+    elsewhere: TransferTask | None = None
     """Bundle on which a rule is measured beside the card's own; None for none."""
 
     def __post_init__(self) -> None:

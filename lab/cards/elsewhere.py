@@ -14,7 +14,7 @@ from tokengym.base.pretrained import from_pretrained
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import task_reward
-from tokengym.evaluation.runs.defaults import usual_env
+from tokengym.evaluation.runs.defaults import default_env
 from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks
 from tokengym.rewards import check_reward
 from tokengym.rewards.credits import Credit
@@ -56,7 +56,7 @@ AMOUNTS: Mapping[str, Amounts] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Elsewhere:
+class TransferTask:
     """A bundle that a rule is measured on, and the language model that writes there.
 
     Raises:
@@ -85,7 +85,7 @@ class Elsewhere:
     @property
     def env(self) -> str:
         """Id of the environment that the bundle was made for."""
-        return resolve_env(usual_env(self.bundle))
+        return resolve_env(default_env(self.bundle))
 
     @property
     def name(self) -> str:

@@ -448,7 +448,7 @@ def _played(
     """Return responses of the bundled policy, the policy and the environment's arguments."""
     training = training_settings(
         resolve_env(task),
-        usual=bundle_settings(env_kwargs.get("bundle"), "training"),
+        bundle_defaults=bundle_settings(env_kwargs.get("bundle"), "training"),
         max_new_tokens=env_kwargs.get("max_new_tokens"),
     )
     kwargs: dict[str, Any] = {**env_kwargs, **training.lengths()}

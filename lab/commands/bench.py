@@ -64,7 +64,7 @@ def bench(
     from tokengym.base.files import locked
     from tokengym.evaluation.runs.config import slug
     from tokengym.lab.cards.card import PAGE_FILE, CardConfig, broken, make_card, unmeasured
-    from tokengym.lab.cards.elsewhere import Elsewhere
+    from tokengym.lab.cards.elsewhere import TransferTask
     from tokengym.lab.cards.page import card_page
     from tokengym.lab.cards.submission import write_submission
     from tokengym.scripts.commands.show import say
@@ -85,7 +85,7 @@ def bench(
         seed=seed,
         seeds=seeds,
         tasks=tasks,
-        elsewhere=None if bundle is None else Elsewhere(bundle=bundle, model=model),
+        elsewhere=None if bundle is None else TransferTask(bundle=bundle, model=model),
     )
     out = out or Path("runs") / f"card-{slug(subject)}"
     console = Console()

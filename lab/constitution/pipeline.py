@@ -36,7 +36,7 @@ from tokengym.evaluation.statistics import interval
 from tokengym.lab.collect import claim_folder
 from tokengym.lab.constitution.critics import draw_principles
 from tokengym.lab.constitution.report import write_reports
-from tokengym.lab.constitution.scene import ConstitutionConfig, Scene
+from tokengym.lab.constitution.scene import ConstitutionConfig, PipelineState
 
 Report = Callable[[str], None]
 """Told the name of each stage as it begins."""
@@ -83,13 +83,13 @@ class _Run:
 
     def __init__(self, config: ConstitutionConfig, out: Path) -> None:
         self.config, self.out = config, out
-        self._scene: Scene | None = None
+        self._scene: PipelineState | None = None
 
     @property
-    def scene(self) -> Scene:
+    def scene(self) -> PipelineState:
         """Environments, critic and judge, loaded when the first stage needs them."""
         if self._scene is None:
-            self._scene = Scene(self.config)
+            self._scene = PipelineState(self.config)
         return self._scene
 
     def is_done(self, stage: str) -> bool:
@@ -314,7 +314,7 @@ KEPT = ("score", "gold_score", "kl", "length", "entropy", "distinct_2", "eos_rat
 
 
 def _measure_policies(
-    scene: Scene, policies: Mapping[str, Any]
+    scene: PipelineState, policies: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Measure policies on the same held-out prompts with the same random numbers."""
     evaluator = scene.make_evaluator()

@@ -116,7 +116,7 @@ class ConstitutionConfig(ModelSettings):
         check_number(self, "kl_coef", least=0.0, hint="0 leaves the KL free")
 
 
-class Scene:
+class PipelineState:
     """Built from a configuration alone; the same one gives the same scene.
 
     Raises:

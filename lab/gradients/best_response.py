@@ -16,7 +16,7 @@ from tokengym.rewards import Reward
 Response = tuple[int, ...]
 
 
-class Departure(NamedTuple):
+class BestDeviation(NamedTuple):
     """One token of a response exchanged, and what that token's reward to go gains by it."""
 
     gain: float
@@ -29,7 +29,7 @@ def best_departure(
     best: Response,
     others: Mapping[int, Sequence[Response]],
     paid: Mapping[Response, Sequence[float] | NDArray[np.floating]],
-) -> Departure:
+) -> BestDeviation:
     """Return the departure from a response that gains most: above 0, a learner leaves it.
 
     gain = sum over k >= t of r_k(other) - sum over k >= t of r_k(best)
@@ -41,10 +41,10 @@ def best_departure(
 
     Example:
         >>> best_departure((1, 1), {1: [(1, 0)]}, {(1, 1): [2.0, 0.5], (1, 0): [0.25, 1.0]})
-        Departure(gain=0.5, response=(1, 0))
+        BestDeviation(gain=0.5, response=(1, 0))
     """
     departures = [
-        Departure(float(np.sum(paid[other][t:]) - np.sum(paid[best][t:])), other)
+        BestDeviation(float(np.sum(paid[other][t:]) - np.sum(paid[best][t:])), other)
         for t, responses in others.items()
         for other in responses
     ]

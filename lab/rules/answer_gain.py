@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Self
 
 from tokengym.base.settings import check_number
@@ -79,23 +80,27 @@ class AnswerGain(SegmentedCredit):
             answer = self._answer(episode)
             for end in (0, *(part.stop for part in parts)):
                 asked.append(self._after(episode, end, answer))
-        values = [float(row.sum()) for row in self.log_probs(asked)]
+        values = [self.known(row) for row in self.log_probs(asked)]
         lengths = [len(parts) + 1 for parts in pieces]
         gains = [np.diff(known) for known in split_by_lengths(np.array(values), lengths)]
         rows = [on_last_tokens(gain, parts) for gain, parts in zip(gains, pieces, strict=True)]
         return scores.with_attributions(rows, signed=True)
 
+    def known(self, log_probs: NDArray[np.floating]) -> float:
+        """Return how well the model knows an answer, from (n,) log-probabilities of its tokens."""
+        return float(log_probs.sum())
+
     def _answer(self, episode: Episode) -> list[int]:
         """Return the ids of cue and answer."""
         if self._tokenizer is None:
-            raise CreditError("credit 'answer-gain' writes answers; call bind(tokenizer) first")
+            raise CreditError(f"credit {self.name!r} writes answers; call bind(tokenizer) first")
         ids: list[int] = []
         if episode.reference:
             text = self.cue + episode.reference
             ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if not ids:
             raise CreditError(
-                f"credit 'answer-gain' asks how likely the reference answer is, and the prompt "
+                f"credit {self.name!r} asks how likely the reference answer is, and the prompt "
                 f"{episode.prompt[:40]!r} has none; name its column with reference_column"
             )
         return ids

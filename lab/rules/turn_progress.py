@@ -1,67 +1,69 @@
 """Progress between scored turns, spread back over the turns that led to it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.settings import check_number
-from tokengym.envs.episode import Episode
-from tokengym.envs.turns.turn import POLICY
-from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
-from tokengym.rewards.errors import CreditError
+from tokengym.envs import Turn
+from tokengym.lab.rules.turn_credit import TurnCredit
+from tokengym.rewards import CreditError
+from tokengym.rewards.credits import register_credit
 
 
 @register_credit
-class TurnProgress(Credit):
+class TurnProgress(TurnCredit):
     """Each turn earns a share of the progress that it and the turns after it made.
 
-    d_k = s_k - s_j,  s_k the score of turn k and s_j that of the last scored turn before it (0)
+    d_k = s_k - s_j,  s_k the score of turn k and s_j that of the last scored turn before it
     r_k = sum_{l >= k} d_l gamma^{l-k} / sum_{m=1..l} gamma^{l-m}
 
-    The shares of d_l over the turns 1 to l sum to 1, and the d_l to the last score. A turn without
-    a score makes no progress of its own, and passes it on. A turn's reward stands at its last
-    token; the last token of the episode gets the rest of its score, which is 0 under the scorer
-    "partner:of=last".
+    A score says how the conversation stands after the turn, and a turn earns by changing that.
+    Before the first scored turn it stands at 0, so that the d_l sum to the last score; the source
+    counts from the first score, which then earns nothing (``published=true``). The shares of d_l
+    over the turns 1 to l sum to 1. A turn without a score makes no progress of its own, and passes
+    it on. A turn's reward stands at its last token; the last token of the episode gets the rest of
+    its score, which is 0 under the scorer "partner:of=last".
 
     Args:
         gamma: Weight of a turn before, in [0, 1]: 0 pays the turn that made the progress alone, 1
             all turns up to it alike.
+        published: Whether progress begins at the first scored turn, as in the source.
 
     Raises:
         CreditError: if ``gamma`` is outside [0, 1].
 
-    Source: the formulas of prime-rl's turn credit (pull request 3282, 2026) as noted for this
-    project; the group's advantage beside it is the learner's.
+    Source: prime-rl's `turn_credit` (pull request 3282, 2026); the group's advantage, to which it
+    adds these, is the learner's.
 
     Example:
-        >>> TurnProgress(gamma=0.5).by_turn([0.0, 3.0]).tolist()
+        >>> TurnProgress(gamma=0.5).progress([0.0, 3.0]).tolist()
         [1.0, 2.0]
+        >>> TurnProgress(gamma=0.5, published=True).progress([3.0, 0.0]).tolist()
+        [-1.0, -2.0]
     """
 
     name = "turn-progress"
-    reads_turns = True
 
-    def __init__(self, gamma: float = 0.5) -> None:
+    def __init__(self, gamma: float = 0.5, published: bool = False) -> None:
         self.gamma = gamma
+        self.published = published
         check_number(self, "gamma", least=0.0, most=1.0, error=CreditError)
 
-    def by_turn(self, scores: list[float | None]) -> NDArray[np.float64]:
+    def progress(self, scores: Sequence[float | None]) -> NDArray[np.float64]:
         """Return the reward of each turn, from the scores after them; None where there is none."""
-        rewards, before = np.zeros(len(scores)), 0.0
+        rewards, before = np.zeros(len(scores)), None if self.published else 0.0
         for turn, score in enumerate(scores):
             if score is None:
                 continue
-            weights = self.gamma ** np.arange(turn, -1, -1.0)  # 0 ** 0 is 1
-            rewards[: turn + 1] += (score - before) * weights / weights.sum()
+            if before is not None:
+                weights = self.gamma ** np.arange(turn, -1, -1.0)  # 0 ** 0 is 1
+                rewards[: turn + 1] += (score - before) * weights / weights.sum()
             before = score
         return rewards
 
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return the turns' shares on their last tokens, the rest of the score on the last one."""
-        own = [turn for turn in episode.turns if turn.role == POLICY]
-        rewards = np.zeros(len(episode.response_ids))
-        for turn, reward in zip(own, self.by_turn([t.score for t in own]), strict=True):
-            rewards[turn.span[1] - 1] += reward
-        rewards[-1] += score - rewards.sum()
-        return rewards
+    def by_turn(self, score: float, turns: Sequence[Turn]) -> NDArray[np.float64]:
+        """Return the turns' shares of the progress."""
+        del score
+        return self.progress([turn.score for turn in turns])

@@ -1,25 +1,27 @@
 """A turn's score at its last token."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import Episode
-from tokengym.envs.turns.turn import POLICY
-from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.envs import Turn
+from tokengym.lab.rules.turn_credit import TurnCredit
+from tokengym.rewards.credits import register_credit
 
 
 @register_credit
-class TurnScore(Credit):
+class TurnScore(TurnCredit):
     """Each turn earns, at its last token, the score that the partner gave it.
 
     r_{e_k} = s_k for turn k with last token e_k; the episode's last token also gets R - sum_k s_k
 
     Under the scorer "partner" the rest is 0: the rewards are the turns' scores. Under any other
-    scorer the episode's own score comes on top, less what the turns were paid. A reply in which
+    scorer the episode's own score comes on top, minus what the turns were paid. A reply in which
     the partner gave no score pays nothing, and an episode of one turn is `sparse`.
 
     Example:
-        >>> from tokengym.envs import Turn
+        >>> from tokengym.envs import Episode
         >>> turns = (Turn("assistant", "a", (0, 2), 0.25), Turn("user", "b", (2, 3)),
         ...          Turn("assistant", "c", (3, 5), 0.5))
         >>> episode = Episode(prompt="x", response="a b c", prompt_ids=[0],
@@ -29,15 +31,8 @@ class TurnScore(Credit):
     """
 
     name = "turn-score"
-    reads_turns = True
 
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return the turns' scores on their last tokens, the rest of the score on the last one."""
-        rewards = np.zeros(len(episode.response_ids))
-        for turn in episode.turns:
-            if turn.role == POLICY and turn.score is not None:
-                rewards[turn.span[1] - 1] += turn.score
-        rewards[-1] += score - rewards.sum()
-        return rewards
+    def by_turn(self, score: float, turns: Sequence[Turn]) -> NDArray[np.float64]:
+        """Return the turns' scores, 0 where there is none."""
+        del score
+        return np.array([turn.score or 0.0 for turn in turns])

@@ -33,7 +33,7 @@ from tokengym.lab.training.fitting import (
 from tokengym.lab.training.readers import PairReader, PreferenceReader, RewardReader, Sequences
 from tokengym.lab.training.results import (
     TrainedReward,
-    Workplace,
+    TrainerPaths,
     accuracy_again,
     fingerprint,
     measure_pairs,
@@ -53,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class StartingPoint:
     """Starting point of a training."""
 
     kind: str
@@ -74,7 +74,7 @@ class Start:
     """Everything else that the training depends on."""
 
 
-class Side(NamedTuple):
+class ReadablePairs(NamedTuple):
     """Pairs that the model can read, with their ids."""
 
     pairs: PreferencePairs
@@ -82,7 +82,7 @@ class Side(NamedTuple):
 
 
 def _train_on_pairs(
-    start: Start,
+    start: StartingPoint,
     pairs: TableSource,
     *,
     output_dir: str | Path,
@@ -97,7 +97,7 @@ def _train_on_pairs(
         encode_side(side, reader, start.tokenizer, training) for side in (train_pairs, test_pairs)
     )
     skipped = Counter(train.pairs.skip_counts()) + Counter(test.pairs.skip_counts())
-    workplace = Workplace(
+    workplace = TrainerPaths(
         output_dir,
         {
             "kind": start.kind,
@@ -157,7 +157,7 @@ def encode_side(
     reader: PairReader,
     tokenizer: "PreTrainedTokenizerBase",
     training: RewardTraining,
-) -> Side:
+) -> ReadablePairs:
     """Return the pairs that the model can read, with their ids.
 
     Args:
@@ -183,7 +183,7 @@ def encode_side(
     fitting = limit_lengths(pairs, lengths, max_tokens=limit, overlong=overlong)
     kept = set(fitting.rows)
     chosen = [ids for row, ids in zip(pairs.rows, sequences, strict=True) if row in kept]
-    return Side(pairs=fitting, sequences=chosen)
+    return ReadablePairs(pairs=fitting, sequences=chosen)
 
 
 def cut_prompt(ids: list[int], prompt_span: tuple[int, int], limit: int) -> list[int]:
@@ -239,11 +239,11 @@ def tokenizer_of(
 
 
 def _fit(
-    start: Start,
+    start: StartingPoint,
     reader: PairReader,
-    side: Side,
+    side: ReadablePairs,
     training: RewardTraining,
-    workplace: Workplace,
+    workplace: TrainerPaths,
     report: Report | None,
 ) -> tuple[Any, list[float]]:
     """Return the trained model, adapters merged if they are to be, and the loss of each step."""
@@ -348,7 +348,7 @@ def train_reward_model(
         )
     if training.heads > 1:
         store_heads(network)
-    start = Start(
+    start = StartingPoint(
         kind="reward",
         source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
         model=network,
@@ -439,7 +439,7 @@ def train_preference_model(
         vocabulary = tokenizer.get_vocab()
         new = [vocabulary[token] for token in added]
         lora = replace(lora, task_type="CAUSAL_LM", trainable_token_indices=new or None)
-    start = Start(
+    start = StartingPoint(
         kind="preference",
         source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
         model=network,

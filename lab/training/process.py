@@ -17,7 +17,7 @@ from tokengym.envs.prompts.tokenization import decode, encode
 from tokengym.lab.rules.prm import STEPS_KEY
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
 from tokengym.lab.training.pipeline import load_start, tokenizer_of
-from tokengym.lab.training.results import Workplace, fingerprint
+from tokengym.lab.training.results import TrainerPaths, fingerprint
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.classifier import Classifier
 from tokengym.rewards.models.loading import evaluating, hash_weights, length_buckets, positions
@@ -220,7 +220,7 @@ def train_process_model(
     encoded, held = (_encoded(side, model_tokenizer, separator, limit) for side in (train, test))
     record = {"kind": "process", "weights": hash_weights(network), "separator": separator}
     record |= {"rows": fingerprint(train), "held_out": fingerprint(test)}
-    workplace = Workplace(output_dir, {**record, **training.what_counts()})
+    workplace = TrainerPaths(output_dir, {**record, **training.what_counts()})
     classifier = Classifier(network, None)
     let_learn(network, training)
     with workplace.begun():

@@ -154,7 +154,7 @@ class TrainedReward:
         return self.train_accuracy < UNDERTRAINED
 
 
-class Workplace:
+class TrainerPaths:
     """The folder beside the result in which it is made: checkpoints first, then the model.
 
     Args:

@@ -22,7 +22,7 @@ from tokengym.rewards.maths.shares import (
     split_evenly,
 )
 from tokengym.rewards.models.kinds import ScorerKind
-from tokengym.rewards.scorers.base import Scores, adopt_abilities
+from tokengym.rewards.scorers.base import Scores, copy_overrides
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -310,7 +310,7 @@ class _Adapted(Credit):
     def __init__(self, rule: Any) -> None:
         self.rule = rule
         self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
-        adopt_abilities(self, rule, CREDIT_ABILITIES)
+        copy_overrides(self, rule, CREDIT_ABILITIES)
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return what the object assigns."""

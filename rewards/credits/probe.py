@@ -31,7 +31,7 @@ class Continuations(Protocol):
 class Probe:
     """A scorer that answers "what if?": how much is this response worth without those tokens?
 
-    Asking changes no running statistics (`Scorer.peek`).
+    Asking changes no running statistics (`Scorer.score_prefix`).
 
     Args:
         scorer: What is asked.
@@ -76,7 +76,9 @@ class Probe:
         if not episodes:
             return np.zeros(0)
         name = self.scorer.name
-        values: NDArray[np.float64] = np.asarray(self.scorer.peek(episodes), dtype=np.float64)
+        values: NDArray[np.float64] = np.asarray(
+            self.scorer.score_prefix(episodes), dtype=np.float64
+        )
         if values.shape != (len(episodes),) or not np.isfinite(values).all():
             raise ScorerError(
                 f"scorer {name!r} returned {values} of shape {values.shape} for {len(episodes)} "

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tokengym.base.plugins import missing_laboratory
-from tokengym.base.words import Word, name_of
+from tokengym.base.words import Spec, name_of
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import SCORERS, Scorer, as_scorer
 
@@ -13,7 +13,7 @@ def scorer_names() -> list[str]:
     return SCORERS.names()
 
 
-def find_scorer(text: str | Word) -> Scorer | None:
+def find_scorer(text: str | Spec) -> Scorer | None:
     """Return the scorer of a name with options, of an installed package, or of a file.
 
     Args:

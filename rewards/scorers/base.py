@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+FORMER_NAMES = {"peek": "score_prefix", "unread": "oov_fraction"}
+"""Methods of `Scorer` that had other names in version 0.1, which work until the next."""
+
+
 class Scorer(ABC):
     """Scores finished texts in batches.
 
@@ -44,6 +48,12 @@ class Scorer(ABC):
     """Whether `score` reports the part "disagreement": how unsure it is of each response."""
 
     _name: str | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for former, name in FORMER_NAMES.items():  # what a scorer of version 0.1 overrides
+            if former in vars(cls) and name not in vars(cls):
+                setattr(cls, name, vars(cls)[former])
 
     @property
     def name(self) -> str:
@@ -90,7 +100,7 @@ class Scorer(ABC):
             f"scorer {self.name!r} has no attribution {attribution!r}; it has {offered}"
         )
 
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,): prefixes, parts left out.
 
         They are in the scale of the last call of `score`, and change nothing that the scorer learns
@@ -101,13 +111,21 @@ class Scorer(ABC):
         """
         return self.score(episodes).values
 
-    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text that the scorer cannot read, (batch,), in [0, 1].
 
         A model whose tokenizer lacks a word scores the text as if another stood there. Most
         scorers read every text.
         """
         return np.zeros(len(episodes))
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return `score_prefix` under its name of version 0.1."""
+        return self.score_prefix(episodes)
+
+    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return `oov_fraction` under its name of version 0.1."""
+        return self.oov_fraction(episodes)
 
     def __add__(self, other: "SupportsScore | float") -> "Sum":
         """Return the sum of two scorers, or of a scorer and a number; see `Sum`."""
@@ -193,13 +211,13 @@ class ScorerWrapper(Scorer):
         """Return a copy whose scorer inside is bound to the policy's tokenizer."""
         return self.around(self.scorer.bind(tokenizer))
 
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return what the scorer inside says of texts that nobody played."""
-        return self.scorer.peek(episodes)
+        return self.scorer.score_prefix(episodes)
 
-    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return what the scorer inside cannot read."""
-        return self.scorer.unread(episodes)
+        return self.scorer.oov_fraction(episodes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the scorer inside."""
@@ -210,19 +228,21 @@ class ScorerWrapper(Scorer):
         self.scorer.load_state_dict(state)
 
 
-def adopt_abilities(adapter: Any, adapted: Any, names: Sequence[str]) -> None:
+def copy_overrides(adapter: Any, adapted: Any, names: Sequence[str]) -> None:
     """Give an adapter those of the named attributes and methods that somebody's object has."""
     for name in names:
-        if hasattr(adapted, name):
-            setattr(adapter, name, getattr(adapted, name))
+        for given in (name, *(former for former, new in FORMER_NAMES.items() if new == name)):
+            if hasattr(adapted, given):
+                setattr(adapter, name, getattr(adapted, given))
+                break
 
 
 SCORER_ABILITIES = (
     "attribution_kinds",
     "reads_text",
     "disagrees",
-    "peek",
-    "unread",
+    "score_prefix",
+    "oov_fraction",
     "bind",
     "state_dict",
     "load_state_dict",
@@ -235,7 +255,7 @@ class _Adapted(Scorer):
 
     def __init__(self, scorer: Any) -> None:
         self.adapted = scorer
-        adopt_abilities(self, scorer, SCORER_ABILITIES)
+        copy_overrides(self, scorer, SCORER_ABILITIES)
 
     @property
     def name(self) -> str:
@@ -244,10 +264,10 @@ class _Adapted(Scorer):
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return what the object scores."""
-        return ask(self.adapted, episodes, attribution)
+        return call_scorer(self.adapted, episodes, attribution)
 
 
-def ask(scorer: Scorer, episodes: Sequence[Episode], attribution: str | None) -> Scores:
+def call_scorer(scorer: Scorer, episodes: Sequence[Episode], attribution: str | None) -> Scores:
     """Return what a scorer says; one whose ``score`` knows no attributions is asked for none."""
     options = {} if attribution is None else {"attribution": attribution}
     scores: Scores = scorer.score(episodes, **options)
@@ -367,9 +387,9 @@ class _Combination(Scorer):
         """Return the combination of the terms bound to the policy's tokenizer."""
         return type(self)([term.bind(tokenizer) for term in self.terms], self.number)
 
-    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the largest share that a term cannot read."""
-        return np.max([term.unread(episodes) for term in self.terms], axis=0)
+        return np.max([term.oov_fraction(episodes) for term in self.terms], axis=0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the terms that have one, by position."""
@@ -386,9 +406,9 @@ class _Combination(Scorer):
                 )
             self.terms[int(number)].load_state_dict(inner)
 
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the combined scores of texts that nobody played."""
-        return self._combined([term.peek(episodes) for term in self.terms])
+        return self._combined([term.score_prefix(episodes) for term in self.terms])
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the combined scores, with the terms as parts."""
@@ -396,7 +416,7 @@ class _Combination(Scorer):
         offering = set() if attribution is None else set(self._offering(attribution))
         results = []
         for index, term in enumerate(self.terms):
-            results.append(ask(term, episodes, attribution if index in offering else None))
+            results.append(call_scorer(term, episodes, attribution if index in offering else None))
             results[-1].check(episodes, term.name)
         values = self._combined([scores.values for scores in results])
         attributed = attribution and self._attributed(values, results, attribution)

@@ -14,7 +14,7 @@ from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
 from tokengym.rewards.models.scores import AnyScorer, FloatArray, Scores
-from tokengym.rewards.scorers.base import ScorerWrapper, ask
+from tokengym.rewards.scorers.base import ScorerWrapper, call_scorer
 
 _EPSILON = 1e-8
 NORMALIZATIONS: Registry[tuple[str, ...]] = Registry("normalize", error=RewardError)
@@ -115,7 +115,7 @@ class Normalize(ScorerWrapper):
         Raises:
             ScorerError: if a prompt lacks the annotation ``by``.
         """
-        raw = ask(self.scorer, episodes, attribution)
+        raw = call_scorer(self.scorer, episodes, attribution)
         raw.check(episodes, self.scorer.name)
         parts = self.gather(([self._label(episode) for episode in episodes], raw.values))
         labels = [label for labels, _ in parts for label in labels]
@@ -146,9 +146,9 @@ class Normalize(ScorerWrapper):
             signed=scores.signed,
         )
 
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return scores normalised by the statistics as they are, and not clipped."""
-        raw = self.scorer.peek(episodes)
+        raw = self.scorer.score_prefix(episodes)
         means, _ = self._statistics(episodes)
         return (np.asarray(raw, dtype=np.float64) - means) * self._factors(episodes)
 

@@ -157,7 +157,7 @@ class Relevance(Shared, Scorer):
             name=f"Relevance({Path(path).name})",
         )
 
-    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
         return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 

@@ -176,7 +176,7 @@ class RewardModel(Shared, Scorer):
         """
         return self._classifier.linear_score()
 
-    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
         return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 
@@ -250,7 +250,7 @@ class RewardModel(Shared, Scorer):
         signed = attribution in SIGNED_KINDS
         return Scores(values=values, parts=parts, attributions=rows, signed=signed)
 
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played; an empty one is worth 0.
 
         The score of an empty response is read at the prompt's last token.

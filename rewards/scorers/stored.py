@@ -44,7 +44,7 @@ def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
     return truth
 
 
-def gold_unread(bundle: "Bundle", gold: Scorer, episodes: Sequence[Episode]) -> float:
+def gold_oov_fraction(bundle: "Bundle", gold: Scorer, episodes: Sequence[Episode]) -> float:
     """Return the share of texts that a bundle's gold score cannot read.
 
     Its rules know the words that its tokenizer has; a model says itself what it can read.
@@ -57,7 +57,7 @@ def gold_unread(bundle: "Bundle", gold: Scorer, episodes: Sequence[Episode]) -> 
     if bundle.has("lexicon") or bundle.has("gold"):
         texts = [f"{episode.prompt} {episode.response}" for episode in episodes]
         return float(np.mean(unknown_share(bundle.tokenizer, texts)))
-    return float(np.mean(gold.unread(episodes)))
+    return float(np.mean(gold.oov_fraction(episodes)))
 
 
 ModelKind = Literal["reward_model", "encoder"]

@@ -18,7 +18,14 @@ from tokengym.base.models import located
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import AnyScorer, Scorer, ScorerWrapper, Scores, Shared, ask
+from tokengym.rewards.scorers.base import (
+    AnyScorer,
+    Scorer,
+    ScorerWrapper,
+    Scores,
+    Shared,
+    call_scorer,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,7 +113,7 @@ class Cached(Shared, ScorerWrapper):
         """Return the scores; unknown texts are scored in one batch, each once."""
 
         def score(unknown: Sequence[Episode]) -> list[_Entry]:
-            scores = ask(self.scorer, unknown, attribution)
+            scores = call_scorer(self.scorer, unknown, attribution)
             scores.check(unknown, self.scorer.name)
             return [_entry(scores, row) for row in range(len(unknown))]
 
@@ -121,14 +128,16 @@ class Cached(Shared, ScorerWrapper):
             signed=all(entry.signed for entry in entries),
         )
 
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, remembered apart from the others."""
 
-        def peek(unknown: Sequence[Episode]) -> list[_Entry]:
-            values = self.scorer.peek(unknown)
+        def score_prefix(unknown: Sequence[Episode]) -> list[_Entry]:
+            values = self.scorer.score_prefix(unknown)
             return [_Entry(float(value), {}, None, False, False) for value in values]
 
-        return np.array([entry.value for entry in self._look_up(episodes, "peek", peek)])
+        return np.array(
+            [entry.value for entry in self._look_up(episodes, "score_prefix", score_prefix)]
+        )
 
     def _look_up(
         self,
@@ -153,7 +162,7 @@ class Cached(Shared, ScorerWrapper):
         return [entries[key] for key in keys]
 
 
-class Explained(ScorerWrapper):
+class WithAttribution(ScorerWrapper):
     """The values of one scorer; which tokens they rest on is said by another.
 
     Where the true score is a function that knows no tokens, a model that learnt it can still lend
@@ -185,11 +194,11 @@ class Explained(ScorerWrapper):
     @property
     def name(self) -> str:
         """Both names."""
-        return f"Explained({self.scorer.name} by {self.explainer.name})"
+        return f"WithAttribution({self.scorer.name} by {self.explainer.name})"
 
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Explained":
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "WithAttribution":
         """Return the scorer with both bound to the policy's tokenizer."""
-        return Explained(self.scorer.bind(tokenizer), self.explainer.bind(tokenizer))
+        return WithAttribution(self.scorer.bind(tokenizer), self.explainer.bind(tokenizer))
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the scorer's values and, if asked for, the explainer's attributions.
@@ -245,17 +254,17 @@ class TimeLimit(ScorerWrapper):
             ScorerError: outside the main thread.
         """
         with self._limited():
-            return ask(self.scorer, episodes, attribution)
+            return call_scorer(self.scorer, episodes, attribution)
 
     def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
         """Return the scores of groups; see `score`."""
         with self._limited():
             return self.scorer.score_groups(groups)
 
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played; see `score`."""
         with self._limited():
-            return self.scorer.peek(episodes)
+            return self.scorer.score_prefix(episodes)
 
     @contextmanager
     def _limited(self) -> Iterator[None]:

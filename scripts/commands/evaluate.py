@@ -134,9 +134,9 @@ def _show_references(
     if not (samples := references.reference_samples):
         return None
     stored = None if agent is None else stored_settings(agent.parent, below=False)
-    price = training_settings(evaluator.env).learner.kl_coef
+    kl_coef = training_settings(evaluator.env).learner.kl_coef
     if stored is not None:
-        price = stored[1]["training"]["learner"].get("kl_coef")
+        kl_coef = stored[1]["training"]["learner"].get("kl_coef")
         model = model or stored[1]["task"].get("model")
     try:
         policy = make_policy(evaluator.envs, model)
@@ -144,7 +144,7 @@ def _show_references(
         console.print(f"no best-of-n: {error}", markup=False)
         return None
     with console.status("best-of-n of the untrained policy (--reference-samples 0 leaves it out)"):
-        lines = reference_lines(draw_references(evaluator, policy, samples), price)
+        lines = reference_lines(draw_references(evaluator, policy, samples), kl_coef)
     show_references(console, lines)
     return lines
 

@@ -27,7 +27,7 @@ from tyro.constructors import (
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
-from tokengym.base.settings import leaves, with_values
+from tokengym.base.settings import field_paths, with_values
 
 USED = frozenset(
     """
@@ -229,7 +229,7 @@ def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]
                 is_used=flag not in RARE,
             )
             continue
-        for leaf in leaves(chosen[name].settings):
+        for leaf in field_paths(chosen[name].settings):
             is_idle = not {leaf.path[0], ".".join(leaf.path)}.isdisjoint(chosen[name].without)
             if leaf.flag in taken or is_idle:
                 continue

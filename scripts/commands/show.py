@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
-from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.verdict import kind_of, number, percent, unit_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
     """Print what needs no training: the best of 16, and the optimum's lower bound."""
     if lines is None:
         return
-    row = next(row for row in lines["best_of_n"] if row["n"] == GOAL)
+    row = next(row for row in lines["best_of_n"] if row["n"] == BEST_OF)
     net = "score" if lines["price"] is None else f"score - {lines['price']:g} KL"
     gold = f"gold {number(row['gold_score'])}, " if "gold_score" in row else ""
     text = f"score {number(row['score'])}, {gold}KL at most {number(row['kl'])} nats"
@@ -59,7 +59,7 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
     elif lines["price"] is not None:
         text += "; at price 0 the optimum is the highest score there is"
     drawn = f"{lines['samples']} responses to each of {lines['prompts']} prompts"
-    console.print(line_of(f"untrained, best of {GOAL}: {text} ({drawn})", "dim"))
+    console.print(line_of(f"untrained, best of {BEST_OF}: {text} ({drawn})", "dim"))
 
 
 def say(console: "Console", text: str) -> None:
@@ -139,7 +139,7 @@ def _column(
     cells = [Text(title, "bold")]
     for entry in entries:
         figure = entry["figures"][measure][kind]
-        if measure == "share_of_way":
+        if measure == "share_of_best_of_n":
             cells.append(Text(percent(figure["iqm"])))
             continue
         ends = f"{number(figure['low'])}, {number(figure['high'])}"

@@ -21,13 +21,14 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
         BLOCK,
         CREDIT_SETTINGS,
         bundle_settings,
+        default_env,
         evaluation_settings,
         training_settings,
-        usual_env,
     )
 
     bundled = bundle_settings(bundle, "training")
-    training = training_settings(resolve_env(env or usual_env(bundle)), agent, usual=bundled)
+    env = resolve_env(env or default_env(bundle))
+    training = training_settings(env, agent, bundle_defaults=bundled)
     idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
     fixed = (*training.declaration.fixed, *training.declaration.idle)
     idle |= {f"learner.{name}" for name in fixed}
@@ -90,14 +91,14 @@ def train(
 
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
-    from tokengym.evaluation.runs.defaults import task_name, usual_env
-    from tokengym.evaluation.runs.progress import Board
+    from tokengym.evaluation.runs.defaults import default_env, task_name
+    from tokengym.evaluation.runs.progress import ProgressDisplay
     from tokengym.evaluation.runs.record import clear_finished
     from tokengym.evaluation.runs.run import join_run, run
     from tokengym.scripts.commands.show import say
 
     config = ComparisonConfig(
-        env=env or usual_env(task.bundle),
+        env=env or default_env(task.bundle),
         rewards=(reward,),
         seeds=1,
         first_seed=seed,
@@ -121,7 +122,7 @@ def train(
         return
     if processes.is_main:
         _prepare(config, out)
-    with Board(console, total=1, done=0, steps=training.last_step) as board:
+    with ProgressDisplay(console, total=1, done=0, steps=training.last_step) as board:
         board.start((name, seed))
         record = run(
             config,
@@ -213,9 +214,9 @@ def _show_references(
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return
-    lines = reference_lines(drawn, config.price, by_gold=config.by_gold)
+    lines = reference_lines(drawn, config.kl_coef, by_gold=config.by_gold)
     show_references(console, lines)
-    ended = end["score"] - (config.price or 0.0) * (end.get("kl") or 0.0)
+    ended = end["score"] - (config.kl_coef or 0.0) * (end.get("kl") or 0.0)
     if config.training.agent != "best-of-n" and (alarm := short_of_best(ended, lines["best_of_n"])):
         say(console, f"! {config.names[0]}: {alarm}")
 

@@ -8,13 +8,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokengym.envs import episodes_from_infos
+from tokengym.envs import Episode, Turn, episodes_from_infos
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "turns.md"
 
 
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_page_s_rule_pays_turns():
+    found: dict[str, Any] = {}
+    exec(compile(blocks()[2], "turns.md", "exec"), found)
+    turns = (
+        Turn("assistant", "a", (0, 2)),
+        Turn("user", "b", (2, 3)),
+        Turn("assistant", "c", (3, 5)),
+    )
+    episode = Episode(
+        prompt="x", response="a b c", prompt_ids=[0], response_ids=[1, 2, 3, 4, 5], turns=turns
+    )
+    assert found["Early"]().spread(4.0, episode, None).tolist() == [0.0, 2.0, 0.0, 0.0, 2.0]
+
+
 def test_the_page_s_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    own, make = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    own, make, _ = blocks()
     assert len([line for line in own.splitlines() if line.strip()]) <= 11  # with its name
     (tmp_path / "guess.py").write_text(own, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)

@@ -11,6 +11,7 @@ from studies import (
     entities,
     film_reviews,
     ledger_page,
+    other_tasks,
     real_critic,
     real_judge,
     real_model,
@@ -38,6 +39,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "mc.md": (("ledger", "ledger.md"), ledger_page.page),
     "rewards.md": (("rewards",), entities.STUDY.page),
     "sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
+    "tasks.md": (("tasks",), other_tasks.STUDY.page),
     "real_model.md": (("real_model",), fill_real_model),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""

@@ -33,7 +33,7 @@ def test_the_comparison_is_the_bundles() -> None:
     config = study.config(Cell(rule="abc-signed", rate=3e-4, seed=0), Path())
     assert (config.training.lora_rank, config.training.learner.learning_rate) == (8, 3e-4)
     assert config.task.bundle == "smollm2-reviews"
-    assert config.price == PRICE
+    assert config.kl_coef == PRICE
 
 
 def test_the_tables_by_hand() -> None:

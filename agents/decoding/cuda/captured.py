@@ -250,6 +250,12 @@ class Decoder:
         for stream in self._streams:
             stream.read()
 
+    def append(self, tokens: Tensor, counts: Tensor) -> None:
+        """Append replies, see `StaticStream.append`; tensors of the CPU."""
+        device = self.log_probs.device
+        for stream in self._streams:
+            stream.append(sent(tokens, device), sent(counts, device))
+
     def allow(self, masks: Tensor | None, places: Tensor) -> None:
         """Set the action masks of the next tokens.
 
@@ -370,10 +376,6 @@ class CapturedPlayer:
         self._time = 0
         self._num_rows = len(observation["attention_mask"])
         self._replies = Replies(observation)
-        self._read(np.arange(self._num_rows), observation)
-
-    def _read(self, rows: NDArray[np.integer], observation: Observation) -> None:
-        """Read the texts of all rows, of which these still write."""
         multiple = LENGTHS if self._device.type == "cuda" else 1
         ids, attention_mask = left_padded(observation, self._device, multiple=multiple)
         self._capacity = columns_needed(observation, multiple=multiple)
@@ -382,8 +384,8 @@ class CapturedPlayer:
             self._decoder.start(ids, attention_mask)
         self._is_read = True
         # Environment rows that still write
-        self._rows: NDArray[np.integer] = rows.copy()
-        self._places = torch.from_numpy(self._rows)  # and where they are in the batch
+        self._rows: NDArray[np.integer] = np.arange(self._num_rows)
+        self._places = torch.arange(self._num_rows)  # and where they are in the batch
         self._on_device = sent(self._places, self._device)
 
     @torch.inference_mode()
@@ -396,10 +398,8 @@ class CapturedPlayer:
         deterministic: bool,
     ) -> Choice:
         """See `Player.act`."""
-        if self._replies.came(rows, observation):
-            self._read(rows, observation)
-        else:  # it holds the tokens chosen here, which are in the cache
-            self._drop_all_but(rows)
+        came = self._replies.since(rows, observation)
+        self._drop_all_but(rows)
         decoder = self._decoder
         masks = None
         if action_masks is not None:
@@ -410,6 +410,12 @@ class CapturedPlayer:
         with self._explained():
             if not self._is_read:
                 decoder.read()
+            if came is not None:  # with the tokens chosen, which are read
+                is_reply = np.ones(len(came.tokens), dtype=bool)
+                is_reply[np.cumsum(came.counts) - came.counts] = False
+                counts = torch.zeros(decoder.size, dtype=torch.int64)
+                counts[self._places] = torch.from_numpy(came.counts - 1)
+                decoder.append(torch.from_numpy(came.tokens[is_reply]), counts)
             decoder.allow(masks, self._on_device)
             decoder.choose(None if deterministic else uniforms)
             self._is_read = decoder.runs_ahead and not decoder.is_full

@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "rewards" / "credits.md"
 NAMES = [
     *("sparse", "uniform", "abc", "abc-signed", "abc-d", "abc-d2", "red", "scar", "attribution"),
     *("r3", "r3-dense", "random", "recency", "mc", "pure", "rto", "answer-gain", "prm"),
+    *("turn-broadcast", "turn-gain", "turn-progress", "turn-return", "turn-score"),
 ]
 
 

@@ -11,7 +11,7 @@ from tokengym.base.bundle import find_bundle
 from tokengym.base.files import read_json, write_json
 from tokengym.lab.cards import elsewhere
 from tokengym.lab.cards.card import CardConfig, broken, faults_of, make_card
-from tokengym.lab.cards.elsewhere import AMOUNTS, PART, Amounts, Elsewhere
+from tokengym.lab.cards.elsewhere import AMOUNTS, PART, Amounts, TransferTask
 from tokengym.lab.cards.page import card_page
 from tokengym.lab.cards.parts import held_to_forks
 from tokengym.lab.cards.submission import submission
@@ -21,7 +21,7 @@ QUICK = AMOUNTS["quick"]
 
 
 def test_the_part_is_the_contract_and_the_agreement_with_executed_forks(tmp_path: Path):
-    chosen = Elsewhere(bundle="movie_review")
+    chosen = TransferTask(bundle="movie_review")
     config = CardConfig(subject="red", parts=(PART,), size="quick", elsewhere=chosen)
     card = make_card(config, tmp_path)
     found = card["parts"][PART]["movie_review"]
@@ -34,8 +34,8 @@ def test_the_part_is_the_contract_and_the_agreement_with_executed_forks(tmp_path
 
 
 def test_a_card_keeps_the_part_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Elsewhere, "measure", lambda *_: {"movie_review": {"passed": True}})
-    chosen = Elsewhere(bundle="movie_review")
+    monkeypatch.setattr(TransferTask, "measure", lambda *_: {"movie_review": {"passed": True}})
+    chosen = TransferTask(bundle="movie_review")
     make_card(CardConfig(subject="abc", parts=(PART,), size="quick", elsewhere=chosen), tmp_path)
     plain = CardConfig(subject="abc", parts=("best-response",), size="quick")
     card = make_card(plain, tmp_path)
@@ -43,7 +43,7 @@ def test_a_card_keeps_the_part_that_it_has(tmp_path: Path, monkeypatch: pytest.M
     assert card["hashes"]["best-response"] != card["hashes"][PART]
     both = CardConfig(subject="abc", size="quick", elsewhere=chosen)
     assert both.settings("executed") == plain.settings("executed")  # published hashes stay
-    other = CardConfig(subject="abc", size="quick", elsewhere=Elsewhere(bundle="dialogue"))
+    other = CardConfig(subject="abc", size="quick", elsewhere=TransferTask(bundle="dialogue"))
     assert other.settings(PART) != both.settings(PART)
 
 
@@ -62,13 +62,13 @@ def test_the_cost_is_counted_by_hand():
     ],
 )
 def test_a_rule_that_cannot_be_measured_there_says_why(rule: str, bundle: str, reason: str):
-    (found,) = Elsewhere(bundle=bundle).measure(rule, QUICK, 0).values()
+    (found,) = TransferTask(bundle=bundle).measure(rule, QUICK, 0).values()
     assert reason in found["refused"]
 
 
 def test_a_rule_whose_model_reads_other_tokens_is_refused_there():
     rule = f"rto:policy={find_bundle('dialogue').policy}"
-    (found,) = Elsewhere(bundle="movie_review").measure(rule, QUICK, 0).values()
+    (found,) = TransferTask(bundle="movie_review").measure(rule, QUICK, 0).values()
     assert "437; score with a model of the policy's tokenizer" in found["refused"]
 
 
@@ -80,7 +80,7 @@ def test_an_encoder_s_bundle_has_its_own_environment_and_scorer(rule: str, tmp_p
     shutil.rmtree(folder / "reward_model")
     manifest = json.loads((folder / "bundle.json").read_text())
     write_json(folder / "bundle.json", {**manifest, "env": "QuestionAnswer"})
-    chosen = Elsewhere(bundle=str(folder))
+    chosen = TransferTask(bundle=str(folder))
     assert chosen.env == "tokengym/QuestionAnswer-v0"
     found = chosen.measure(rule, QUICK, 0)["answers"]
     assert found["passed"]

@@ -126,9 +126,9 @@ def test_texts_are_escaped_in_markdown():
 
 
 def test_harmful_requests_are_the_dialogues_red_team():
-    from tokengym.lab.constitution.scene import Scene
+    from tokengym.lab.constitution.scene import PipelineState
 
-    scene = Scene(config(env="Dialogue"))
+    scene = PipelineState(config(env="Dialogue"))
     prompts = scene.chosen.prompts
     assert len(prompts) > 0
     assert scene.rules is not None
@@ -175,13 +175,13 @@ def test_a_judge_that_goes_by_the_order_tells_nothing_apart(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("name", ["words", None])
 def test_words_are_the_rules_by_name(name):
-    scene = scene_module.Scene(config(critic=name, judge=name))
+    scene = scene_module.PipelineState(config(critic=name, judge=name))
     assert scene.critic.name == "rule-based critic (no model)"
     assert scene.judge.name == "rule-based judge (no model)"
 
 
 def test_the_bundled_model_criticises_and_judges_by_name():
-    scene = scene_module.Scene(config(critic="bundled", judge="bundled"))
+    scene = scene_module.PipelineState(config(critic="bundled", judge="bundled"))
     assert scene.critic.name == "the chat model bundled"
     assert scene.judge.name == "WinRate(PrincipleJudge(bundled))"
     (group,) = scene.respond(scene.base, 1, responses=2, use=0, skip=0)

@@ -144,7 +144,7 @@ BUILDERS = {
     ),
     "Sum": lambda tokenizer: toxic(tokenizer) * 2.0 + LengthPenalty(0.01) - 1.0,
     "Product": lambda tokenizer: toxic(tokenizer) * LengthPenalty(0.01),
-    "Explained": lambda tokenizer: explained(tokenizer),
+    "WithAttribution": lambda tokenizer: explained(tokenizer),
 }
 LEARNS = {Normalize}
 """Scorers whose answers depend on what they scored before: that is what they are for."""
@@ -159,10 +159,10 @@ READS_TURNS = {PartnerScore}
 
 
 def explained(tokenizer):
-    from tokengym.rewards import Explained
+    from tokengym.rewards import WithAttribution
 
     by_model = RewardModel(classifier("gpt2", 1), tokenizer=tokenizer)
-    return Explained(LengthPenalty(0.01), by_model)
+    return WithAttribution(LengthPenalty(0.01), by_model)
 
 
 def spoken(tokenizer, count=5, seed=0):

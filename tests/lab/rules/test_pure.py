@@ -45,7 +45,7 @@ def test_steps_are_those_of_red(tokenizer: Any):
     (pure,) = Reward(scorer, PURE(temperature=0.5), tokenizer=tokenizer).evaluate([episode])
     assert red.token_rewards is not None
     steps = red.token_rewards.astype(float)
-    steps[-1] -= scorer.peek([make_episode(response_ids=())])[0]  # paid to the last by RED
+    steps[-1] -= scorer.score_prefix([make_episode(response_ids=())])[0]  # paid to the last by RED
     weights = np.exp(-steps / 0.5)
     np.testing.assert_allclose(
         np.asarray(pure.token_rewards), weights * steps / weights.sum(), atol=1e-5

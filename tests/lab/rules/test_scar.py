@@ -96,7 +96,7 @@ def test_a_reward_model_is_read_without_the_other_spans(classifier):
     first, second, whole = scorer.score(
         [make_episode([3, 4], ids) for ids in ([5, 6], [7, 8], [5, 6, 7, 8])]
     ).values
-    empty = scorer.peek([make_episode([3, 4], [])])[0]
+    empty = scorer.score_prefix([make_episode([3, 4], [])])[0]
     # the score of the empty response is read at the prompt's last token
     assert empty == pytest.approx(scorer.score([make_episode([3], [4])]).values[0], abs=1e-5)
     one = ((first - empty) + (whole - second)) / 2
@@ -143,7 +143,7 @@ def test_bad_arguments():
 
 def test_a_probe_that_returns_nonsense_is_named():
     class Odd(Table):
-        def peek(self, episodes):
+        def score_prefix(self, episodes):
             return np.full(len(episodes), np.nan)
 
     with pytest.raises(ScorerError, match=r"'Odd' returned .* texts with parts left out; scores m"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokengym.base.errors import SettingsError
-from tokengym.base.settings import as_plain, changed, from_plain, leaves, with_values
+from tokengym.base.settings import as_plain, changed, field_paths, from_plain, with_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Outer:
 
 
 def test_leaves_are_the_fields_in_order():
-    found = [(leaf.path, leaf.flag, leaf.value, leaf.owner) for leaf in leaves(Outer())]
+    found = [(leaf.path, leaf.flag, leaf.value, leaf.owner) for leaf in field_paths(Outer())]
     assert found == [
         (("count",), "count", None, Outer),
         (("every",), "tell-every", 3, Outer),

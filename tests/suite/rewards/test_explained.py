@@ -20,7 +20,7 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import scorer_kind
-from tokengym.rewards.scorers.wrappers import Explained
+from tokengym.rewards.scorers.wrappers import WithAttribution
 
 
 def count_a(prompt, response):
@@ -35,7 +35,7 @@ def model(classifier):
 
 @pytest.fixture
 def explained(model):
-    return Explained(FunctionScorer(count_a), model)
+    return WithAttribution(FunctionScorer(count_a), model)
 
 
 @pytest.mark.parametrize("kind", ["attention", "prefix", "gradient", "signed-attention"])
@@ -50,7 +50,7 @@ def test_values_are_the_scorers_and_attributions_the_explainers(explained, model
     for ours, theirs in zip(scores.attributions, account.attributions, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(explained.score(episodes).values, truth)
-    np.testing.assert_array_equal(explained.peek(episodes), truth)
+    np.testing.assert_array_equal(explained.score_prefix(episodes), truth)
 
 
 def test_red_pays_the_models_increments_and_the_rest_of_the_true_score_last(explained, model):
@@ -85,21 +85,23 @@ def test_every_prefix_asks_the_score_itself(make_envs, explained):
 
 def test_what_cannot_explain_is_refused(model):
     with pytest.raises(ScorerError, match=r"scorer 'count_a' says nothing about tokens"):
-        Explained(model, FunctionScorer(count_a))
-    with pytest.raises(RewardError, match=r"needs relevance attributions, scorer 'Explained\("):
-        Reward(Explained(FunctionScorer(count_a), model), DenseR3())
+        WithAttribution(model, FunctionScorer(count_a))
+    with pytest.raises(
+        RewardError, match=r"needs relevance attributions, scorer 'WithAttribution\("
+    ):
+        Reward(WithAttribution(FunctionScorer(count_a), model), DenseR3())
 
 
 def test_a_score_that_is_none_names_its_scorer(model):
     episodes = random_episodes(2)
     with pytest.raises(ScorerError, match=r"scorer 'fixed' returned values of shape \(1,\)"):
-        Explained(FixedScorer([1.0]), model).score(episodes, attribution="attention")
+        WithAttribution(FixedScorer([1.0]), model).score(episodes, attribution="attention")
 
 
 def test_a_scorer_that_learns_keeps_its_state(model):
-    scorer = Explained(Normalize(FunctionScorer(count_a)), model)
+    scorer = WithAttribution(Normalize(FunctionScorer(count_a)), model)
     scorer.score(random_episodes(3))
-    other = Explained(Normalize(FunctionScorer(count_a)), model)
+    other = WithAttribution(Normalize(FunctionScorer(count_a)), model)
     other.load_state_dict(scorer.state_dict())
     assert other.scorer.moments == scorer.scorer.moments
 

@@ -85,7 +85,9 @@ def test_every_reward_works_on_every_bundled_task(task: str, reward: str):
 def test_the_exact_score_leaves_a_reward_model_the_account_of_tokens():
     folder = bundled("oracle").reward_model
     env = gym.make("tokengym/Oracle-v0", reward="abc", reward_model=str(folder))
-    assert "Explained(oracle by RewardModel(reward_model)" in repr(env.get_wrapper_attr("reward"))
+    assert "WithAttribution(oracle by RewardModel(reward_model)" in repr(
+        env.get_wrapper_attr("reward")
+    )
     with pytest.raises(RewardError, match="reward_model has no effect with reward=None"):
         gym.make("tokengym/Oracle-v0", reward=None, reward_model=str(folder))
 

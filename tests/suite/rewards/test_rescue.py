@@ -25,7 +25,7 @@ from tokengym.rewards import (
     make_reward,
 )
 from tokengym.rewards.credits import RED
-from tokengym.rewards.reward import SLOW_SECONDS, Stopwatch, keeping
+from tokengym.rewards.reward import SLOW_SECONDS, Stopwatch, attach_episodes
 from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.wrappers import RewardWrapper
 
@@ -146,7 +146,11 @@ def test_a_scorer_that_hangs_is_given_up_and_the_episodes_are_kept(fail):
 
 def test_every_way_to_ask_a_scorer_is_limited():
     limited = TimeLimit(Failing(hang), 0.2)
-    for ask in (limited.score, limited.peek, lambda episodes: limited.score_groups([episodes])):
+    for ask in (
+        limited.score,
+        limited.score_prefix,
+        lambda episodes: limited.score_groups([episodes]),
+    ):
         with pytest.raises(TimeoutError, match="no answer within"):
             ask(EPISODES)
 
@@ -180,8 +184,8 @@ def test_limits_that_cannot_work_are_named():
 def test_what_was_kept_before_stays():
     with (
         pytest.raises(ScorerError) as caught,
-        keeping(EPISODES[:1], "outer"),
-        keeping(EPISODES[1:], "inner"),
+        attach_episodes(EPISODES[:1], "outer"),
+        attach_episodes(EPISODES[1:], "inner"),
     ):
         raise ScorerError("no")
     assert list(caught.value.episodes) == EPISODES

@@ -106,7 +106,7 @@ def test_a_first_lone_score_has_no_scale_for_its_parts(additive):
     scorer.scores = Scores([4.0], attributions=[[1, 3, 0]], additive=additive, signed=True)
     scores = Normalize(scorer).score(EPISODES[:1])
     assert scores.attributions[0].tolist() == [0.0, 0.0, 0.0]
-    assert Normalize(LengthScorer()).peek(EPISODES).tolist() == [0.0, 0.0]
+    assert Normalize(LengthScorer()).score_prefix(EPISODES).tolist() == [0.0, 0.0]
 
 
 def test_normalize_scales_signed_attributions_and_completes_none():
@@ -122,7 +122,7 @@ def test_peeking_normalises_without_clipping_or_learning():
     scorer = Normalize(LengthScorer(), clip=0.5)
     assert scorer.score(EPISODES).values.tolist() == pytest.approx([0.5, -0.5])
     others = [make_episode(response_ids=[16]), make_episode(response_ids=[10])]
-    np.testing.assert_allclose(scorer.peek(others), [3.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(scorer.score_prefix(others), [3.0, 0.0], atol=1e-6)
     assert scorer.moments.seen == 2
 
 
@@ -137,7 +137,7 @@ def test_normalize_by_group_keeps_statistics_apart():
         *(typed("CONSTRAINED", 1), typed("CONSTRAINED", 5)),  # 1 and 5: mean 3, std 2
     ]
     np.testing.assert_allclose(scorer.score(batch).values, [1, -1, -1, 1], rtol=1e-6)
-    np.testing.assert_allclose(scorer.peek(batch[:1] + batch[2:3]), [1, -1], rtol=1e-6)
+    np.testing.assert_allclose(scorer.score_prefix(batch[:1] + batch[2:3]), [1, -1], rtol=1e-6)
     one = scorer.score([typed("CONSTRAINED", 9)]).values  # 1, 5, 9: mean 5
     np.testing.assert_allclose(one, [4 / np.std([1, 5, 9])], rtol=1e-6)
     assert scorer.groups["OPENENDED"].seen == 2

@@ -17,7 +17,7 @@ import torch
 from tokengym import __main__ as program
 from tokengym.base.device import preferred_device, select_device
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.progress import Board
+from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.version import __version__
 
@@ -295,10 +295,12 @@ def test_a_folder_that_takes_no_agent_is_refused_before_training(
     small += ["--max-new-tokens", "5", "--n-epochs", "1", "--eval-episodes", "4", "--samples", "1"]
     (tmp_path / "file").write_text("")
     with monkeypatch.context() as watched:
-        watched.setattr("tokengym.evaluation.runs.compare.do_apart", lambda *_: pytest.fail("late"))
+        watched.setattr(
+            "tokengym.evaluation.runs.compare.run_in_subprocess", lambda *_: pytest.fail("late")
+        )
         assert main([*small, "--out", str(tmp_path / "file" / "x")]) == 2
     assert "cannot write to" in capsys.readouterr().err
-    monkeypatch.setattr(Board, "update", lambda *run: steps.append(run[2]))
+    monkeypatch.setattr(ProgressDisplay, "update", lambda *run: steps.append(run[2]))
     steps: list[int] = []
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
@@ -331,11 +333,11 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     assert train(tmp_path / "whole") == 0
     with monkeypatch.context() as stopping:
 
-        def stop(self: Board, run: object, step: int, score: float) -> None:
+        def stop(self: ProgressDisplay, run: object, step: int, score: float) -> None:
             if step == 2:
                 raise stopped_by
 
-        stopping.setattr(Board, "update", stop)
+        stopping.setattr(ProgressDisplay, "update", stop)
         assert train(tmp_path / "stopped") == code
     capsys.readouterr()
     assert train(tmp_path / "stopped", "--learning-rate", "0.01") == 2
@@ -362,11 +364,11 @@ def test_a_folder_keeps_one_run(
     raft += ["--max-new-tokens", "5", "--eval-episodes", "4", "--out", str(tmp_path)]
     with monkeypatch.context() as stopping:
 
-        def stop(self: Board, run: object, step: int, score: float) -> None:
+        def stop(self: ProgressDisplay, run: object, step: int, score: float) -> None:
             if step == 1:
                 raise KeyboardInterrupt
 
-        stopping.setattr(Board, "update", stop)
+        stopping.setattr(ProgressDisplay, "update", stop)
         assert main([*raft, "--seed", "0"]) == 130
     capsys.readouterr()
     assert main([*raft, "--seed", "1"]) == 2

@@ -10,7 +10,7 @@ from tokengym.agents.ppo.advantages import find_advantage
 from tokengym.agents.ppo.settings import CRITIC_FREE
 from tokengym.base.bundle import bundled
 from tokengym.base.errors import SettingsError
-from tokengym.base.settings import leaves, names_of
+from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
 from tokengym.evaluation.runs.defaults import training_settings
@@ -163,7 +163,7 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
         main(["train", "--agent", agent, "--help-all"])
     text = capsys.readouterr().out
     learner = find_learner(agent)
-    for leaf in leaves(learner.default_settings()):
+    for leaf in field_paths(learner.default_settings()):
         hidden = leaf.path[-1] in {*learner.fixed, *learner.idle}
         assert (f"--{leaf.flag} " in text) != hidden
     for flag in ("device", "dtype", "lora-rank", "max-new-tokens", "eval-every", "bundle"):
@@ -180,7 +180,7 @@ def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
     learner, usual = find_learner(agent), bundled(bundle).settings("training")
     if learner.uses_credit:
         assert values["batch_size"] == usual["batch_size"]
-    settings = training_settings("MovieReview", agent, usual=usual)
+    settings = training_settings("MovieReview", agent, bundle_defaults=usual)
     learner.check_settings(settings.learner, settings.batch_size)
 
 

@@ -111,6 +111,47 @@ def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[l
     assert len(texts) == 1
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled", "any model"]
+)
+@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
+def test_replies_are_appended_in_one_pass(kind: str, prompts: list[list[int]]):
+    """Of any length, at some rows or all, before and after rows that end, up to the last column."""
+    model = model_of("gpt2" if kind == "any model" else kind)
+    width, room = max(map(len, prompts)), 24
+    capacity = width + room
+    stream = ModelStream(model) if kind == "any model" else make_stream(model, capacity)
+    texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
+    begun = {row: len(text) for row, text in texts.items()}
+    states = stream.start(*left_padded(prompts))
+    assert stream.appends
+    generator = torch.Generator().manual_seed(0)
+    for step in range(room):
+        for place, row in enumerate(texts):
+            whole = model.hidden(torch.tensor([texts[row]]))[0, -1]
+            torch.testing.assert_close(states[place], whole, atol=2e-5, rtol=1e-4)
+        full = [row for row, text in texts.items() if len(text) - begun[row] >= room]
+        full += [1] if step == 4 and 1 in texts else []
+        if full:
+            rows = list(texts)
+            stream.keep(torch.tensor([p for p, row in enumerate(rows) if row not in full]))
+            texts = {row: text for row, text in texts.items() if row not in full}
+            if not texts:
+                break
+        left = torch.tensor([room - len(text) + begun[row] for row, text in texts.items()])
+        counts = torch.ones(len(texts), dtype=torch.int64)
+        if step in (2, 3, 6, 9):  # a reply at every other row, then at any
+            counts += torch.randint(0, 6, counts.shape, generator=generator)
+            counts[:: 2 if step == 2 else 3] = 1
+            counts = torch.minimum(counts, left)
+        tokens = torch.randint(8, (int(counts.sum()),), generator=generator)
+        for row, given in zip(texts, tokens.split(counts.tolist()), strict=True):
+            texts[row] += given.tolist()
+        states = stream.step(tokens) if counts.max() == 1 else stream.append(tokens, counts)
+    assert max(map(len, texts.values()), default=capacity) > 12
+
+
 GPT2_SIZES: Any = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 32}
 LLAMA_SIZES: Any = {
     **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2},

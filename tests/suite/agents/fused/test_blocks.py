@@ -53,6 +53,30 @@ def test_fused_steps_read_what_the_models_own_forward_reads(family: str):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
+def test_fused_steps_go_on_after_replies(family: str):
+    """Each row in columns of its own."""
+    model = model_of(family).to(DEVICE)
+    streams: list[Any] = [kind(model, 28, rows=4) for kind in (StaticStream, FusedStream)]
+    ids, mask = torch.arange(32).view(4, 8) % 64, torch.ones(4, 8).long()
+    mask[0, :3], mask[2, :7] = 0, 0
+    for stream in streams:
+        stream.start(ids.to(DEVICE), mask.to(DEVICE))
+    for step in range(4):
+        if step == 2:
+            for stream in streams:
+                stream.keep(torch.tensor([0, 2, 3], device=DEVICE))
+        tokens = torch.arange(4 if step < 2 else 3, device=DEVICE) + 9 * step
+        found = [stream.step(tokens) for stream in streams]
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+        counts = torch.tensor([3, 0, 5, 1] if step == 0 else [0, 4, 0], device=DEVICE)
+        if step in (0, 3):
+            reply = torch.arange(int(counts.sum()), device=DEVICE) + 11
+            found = [stream.append(reply, counts) for stream in streams]
+            torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("family", ["qwen2, windows", "qwen3"])
 def test_attention_may_be_split_over_columns(family: str, monkeypatch: pytest.MonkeyPatch):
     """Of few rows; parts that begin before a text does, or after its end, add nothing."""

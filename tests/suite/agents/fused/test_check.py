@@ -80,7 +80,7 @@ def test_steps_are_tried_on_texts_of_several_turns_and_parts(capacity: int, hidd
 
     class Forgetful(StaticStream):
         def _mask(self, window: int | None) -> Tensor:
-            is_lost = (self._columns >= hidden_from) & (self._columns < self._column)
+            is_lost = (self._columns >= hidden_from) & (self._columns < self._column[:, None, None])
             return super()._mask(window).masked_fill(is_lost, self._lowest)
 
     plain = partial(StaticStream, rows=2)

@@ -19,7 +19,7 @@ from tokengym.evaluation.measure.references import (
     levels,
     read_references,
     reference_lines,
-    way,
+    score_range,
 )
 
 RISING = np.tile(np.arange(16.0), (2, 1))  # two prompts, scores 0 to 15
@@ -128,7 +128,7 @@ def test_without_a_scorer_nothing_can_be_ranked(evaluator: Evaluator):
 
 def test_lines_by_hand():
     # Of 0 to 15 the mean is 7.5, and the best of two 17 * 2 / 3 - 1 on average.
-    lines = reference_lines(samples(RISING, gold=-RISING), price=0.5)
+    lines = reference_lines(samples(RISING, gold=-RISING), kl_coef=0.5)
     assert (lines["samples"], lines["prompts"], lines["tokens"]) == (16, 2, 100)
     rows = {row["n"]: row for row in lines["best_of_n"]}
     assert list(rows) == [1, 2, 4, 8, 16]  # no more than there are
@@ -158,7 +158,7 @@ def test_without_a_price_the_optimum_has_no_line(price: float | None):
 )
 def test_the_way_leads_to_the_best_n_up_to_16(price: float | None, measure: str, n: int):
     lines = reference_lines(samples(np.tile(RISING, 2)), price)
-    along = way(lines)
+    along = score_range(lines)
     assert along is not None
     assert (along.measure, along.n) == (measure, n)
     row = next(row for row in lines["best_of_n"] if row["n"] == n)
@@ -166,12 +166,12 @@ def test_the_way_leads_to_the_best_n_up_to_16(price: float | None, measure: str,
 
 
 def test_there_is_no_way_where_one_response_is_the_best():
-    assert way(reference_lines(samples(RISING), 50.0)) is None  # too dear
-    assert way(reference_lines(samples(np.ones((2, 16))), 0.1)) is None  # all alike
+    assert score_range(reference_lines(samples(RISING), 50.0)) is None  # too dear
+    assert score_range(reference_lines(samples(np.ones((2, 16))), 0.1)) is None  # all alike
 
 
 def test_levels_of_a_chart():
-    lines = reference_lines(samples(np.tile(RISING, 4), gold=np.tile(RISING, 4)), price=0.5)
+    lines = reference_lines(samples(np.tile(RISING, 4), gold=np.tile(RISING, 4)), kl_coef=0.5)
     rows = {row["n"]: row for row in lines["best_of_n"]}
     assert levels(lines, "score") == [(f"best of {n}", rows[n]["score"]) for n in (4, 16, 64)]
     assert [name for name, _ in levels(lines, "gold_score")] == [
@@ -182,7 +182,7 @@ def test_levels_of_a_chart():
         ("best of 16", rows[16]["net_score"]),
         ("optimum, at least", lines["optimum"]),
     ]
-    dear = reference_lines(samples(np.tile(RISING, 4)), price=3.0)
+    dear = reference_lines(samples(np.tile(RISING, 4)), kl_coef=3.0)
     assert levels(dear, "net_score")[0][0] == "best of 4"
     assert levels(dear, "gold_score") == []
     assert levels(lines, "length") == []

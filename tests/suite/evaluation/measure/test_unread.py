@@ -64,5 +64,5 @@ def test_a_scorer_says_which_share_it_cannot_read() -> None:
     ]
     plain = FunctionScorer(lambda prompt, response: 1.0)
     for judge in (scorer, Normalize(scorer), scorer + plain, plain * scorer):
-        np.testing.assert_allclose(judge.unread(episodes), [0.0, 0.25, 0.5])
-    np.testing.assert_array_equal(plain.unread(episodes), np.zeros(3))
+        np.testing.assert_allclose(judge.oov_fraction(episodes), [0.0, 0.25, 0.5])
+    np.testing.assert_array_equal(plain.oov_fraction(episodes), np.zeros(3))

@@ -83,7 +83,7 @@ def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
     for kind in ("final", "auc"):
         for key in ("iqm", "low", "high"):
             expected = (entry["figures"]["net_score"][kind][key] + 0.5) / (2.0 - paid)
-            assert entry["figures"]["share_of_way"][kind][key] == pytest.approx(expected)
+            assert entry["figures"]["share_of_best_of_n"][kind][key] == pytest.approx(expected)
     steps = entry["steps_to_shares"]
     assert list(steps) == ["0.5", "0.75", "0.9"]
     # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
@@ -175,7 +175,7 @@ def test_without_a_price_the_way_is_by_score(make_curves):
     assert (group["way"]["measure"], group["way"]["goal"]) == ("score", 1.5)
     figures = group["rewards"]["abc"]["figures"]
     expected = (figures["score"]["final"]["iqm"] + 0.5) / 2.0
-    assert figures["share_of_way"]["final"]["iqm"] == pytest.approx(expected)
+    assert figures["share_of_best_of_n"]["final"]["iqm"] == pytest.approx(expected)
 
 
 def test_a_page_has_the_lines_its_samples_give(make_curves):

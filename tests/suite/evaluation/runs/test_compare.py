@@ -251,7 +251,7 @@ def test_a_failed_run_is_kept_and_shown(
     finished: tuple[Path, dict, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A reward that only this process knows fails in the runs' own processes."""
-    asked = "tokengym.evaluation.runs.compare.do_apart"
+    asked = "tokengym.evaluation.runs.compare.run_in_subprocess"
     monkeypatch.setattr(asked, lambda function, config: function(config))
     if "only-here" not in rewards.registered_rewards():
         rewards.register("only-here", rewards.Uniform)
@@ -386,7 +386,7 @@ def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tokengym.evaluation.runs.compare.find_launcher", lambda *_: launch)
-    monkeypatch.setattr("tokengym.evaluation.runs.compare.do_apart", lambda *_: "nothing")
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.run_in_subprocess", lambda *_: "nothing")
     real = tiny(task=TaskSettings(bundle="smollm2-reviews"))
     for config, given in ((tiny(), None), (real, None), (real, 2)):
         with pytest.raises(KeyboardInterrupt):

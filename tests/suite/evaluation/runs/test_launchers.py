@@ -29,7 +29,7 @@ from tokengym.evaluation.runs.config import (
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
-from tokengym.evaluation.runs.progress import Board
+from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.run import run
 
 QUIET = Console(quiet=True)
@@ -92,15 +92,15 @@ def answer_apart(config: ComparisonConfig) -> str:
 
 
 def test_what_is_done_apart_answers_raises_and_can_be_killed() -> None:
-    number, _, _ = launchers.do_apart(answer_apart, tiny()).partition(" of ")
+    number, _, _ = launchers.run_in_subprocess(answer_apart, tiny()).partition(" of ")
     assert int(number) != os.getpid()
     with pytest.raises(SettingsError, match="too many seeds: 8") as refused:
-        launchers.do_apart(answer_apart, tiny(seeds=8))
+        launchers.run_in_subprocess(answer_apart, tiny(seeds=8))
     assert "answer_apart" in str(refused.value.__cause__)  # the traceback of the other process
     with pytest.raises(RuntimeError, match="OwnError: of a class that nobody else has"):
-        launchers.do_apart(answer_apart, tiny(seeds=7))
+        launchers.run_in_subprocess(answer_apart, tiny(seeds=7))
     with pytest.raises(ChildProcessError, match="ended with code -9; if it was killed for want"):
-        launchers.do_apart(answer_apart, tiny(seeds=9))
+        launchers.run_in_subprocess(answer_apart, tiny(seeds=9))
     assert not multiprocessing.active_children()
 
 
@@ -117,7 +117,9 @@ def leave_a_file(config: ComparisonConfig) -> str:
 
 
 def test_what_is_done_apart_ends_by_itself() -> None:
-    file = Path(launchers.do_apart(leave_a_file, tiny()))  # stopped, it would leave semaphores
+    file = Path(
+        launchers.run_in_subprocess(leave_a_file, tiny())
+    )  # stopped, it would leave semaphores
     assert file.exists()
     shutil.rmtree(file.parent)
 
@@ -185,16 +187,16 @@ def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, mon
     second = cluster.add_node(**node)
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     starts: list[int] = []
-    begun = Board.start
+    begun = ProgressDisplay.start
 
-    def lose_a_node(self: Board, name: tuple[str, int]) -> None:
+    def lose_a_node(self: ProgressDisplay, name: tuple[str, int]) -> None:
         """Two runs are at work, one on each node: the second node dies."""
         begun(self, name)
         starts.append(len(self._tasks))
         if len(starts) == 2:
             cluster.remove_node(second, allow_graceful=False)
 
-    monkeypatch.setattr(Board, "start", lose_a_node)
+    monkeypatch.setattr(ProgressDisplay, "start", lose_a_node)
     try:
         summary = compare(tiny(), tmp_path / "ray", launcher="ray", console=QUIET)
     finally:

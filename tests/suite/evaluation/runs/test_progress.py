@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tokengym.evaluation.runs.progress import Board
+from tokengym.evaluation.runs.progress import ProgressDisplay
 
 RUN = ("abc", 1)
 
@@ -20,7 +20,7 @@ def test_a_live_line_has_score_kl_speed_and_time_left():
     times = iter([10.0, 10.0, 40.0, 50.0])
     text = io.StringIO()
     console = Console(file=text, width=160, force_terminal=True, color_system=None)
-    with Board(console, total=2, done=0, steps=12, clock=lambda: next(times)) as board:
+    with ProgressDisplay(console, total=2, done=0, steps=12, clock=lambda: next(times)) as board:
         board.start(RUN)
         board.update(RUN, 3, point(0, wall_s=0.0))  # resumed after three steps: no speed is known
         assert _shown(board) == "score 1.250, KL 0.50 nats"
@@ -35,14 +35,16 @@ def test_a_live_line_has_score_kl_speed_and_time_left():
     assert "[1/2] abc, seed 1: finished" in text.getvalue()
 
 
-def _shown(board: Board) -> str:
+def _shown(board: ProgressDisplay) -> str:
     (task,) = board._runs.tasks
     return str(task.fields["figures"])
 
 
 def test_the_time_left_is_that_of_all_runs_at_the_pace_so_far():
     now = 100.0
-    board = Board(Console(file=io.StringIO()), total=4, done=1, steps=10, clock=lambda: now)
+    board = ProgressDisplay(
+        Console(file=io.StringIO()), total=4, done=1, steps=10, clock=lambda: now
+    )
     assert board.line() == "1 of 4 runs done"
     for seed in (1, 2):
         board.start(("abc", seed))
@@ -67,6 +69,6 @@ def test_lines_are_printed_where_there_is_no_terminal(monkeypatch: pytest.Monkey
             return super().write(text)
 
     monkeypatch.setattr("tokengym.evaluation.runs.progress.EVERY", 0.001)
-    with Board(Console(file=File()), total=2, done=0, steps=10) as board:
+    with ProgressDisplay(Console(file=File()), total=2, done=0, steps=10) as board:
         assert said.wait(60)
     assert board._ended.is_set()

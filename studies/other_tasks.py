@@ -1,0 +1,253 @@
+"""Does token credit speed learning where the score is not a film review's sentiment?
+
+PPO on Dialogue, Summarize, Detox and QuestionAnswer under the score alone, two rules that read the
+reward model and two controls that do not, the learning rate tuned for each on a spare seed.
+
+    python -m studies.other_tasks run --out runs/tasks [--until 22:00] [--part 0/2]
+    python -m studies.other_tasks publish --out runs/tasks    # fills the page
+    python -m studies.other_tasks page
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tokengym import ComparisonConfig
+from tokengym.envs import bundled
+from tokengym.evaluation.measure.references import BEST_OF
+from tokengym.evaluation.report.verdict import number, percent
+from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.statistics import area_under_curve
+from tokengym.lab.protocol import (
+    DRAWN,
+    GRID,
+    PRICE,
+    best_of_rows,
+    measured,
+    net,
+    scores_of,
+    untrained_responses,
+)
+from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Runs, Study
+from tokengym.lab.tables import (
+    NONE,
+    after_holm,
+    markdown_table,
+    mean,
+    rates_table,
+    student_mean,
+)
+from tokengym.rewards import gold_scorer
+
+TASKS = {"Dialogue": 48, "Summarize": 32, "Detox": 48, "QuestionAnswer": 48}
+"""Tasks and the most tokens of a response, in the order in which they are run."""
+LEARNER: dict[str, Any] = {
+    "learning_rate_schedule": "linear",
+    "vf_coef": 1.0,
+    "clip_range_vf": None,
+    "n_epochs": 2,
+    "n_minibatches": 4,
+}
+"""The ledger's."""
+UPDATES, ROWS = 30, 64
+RULES = {
+    "sparse": "0.95",
+    "abc-signed": "0.5",
+    "uniform": "0.95",
+    "random": "0.95",
+    "red:delivery=end": "0.5",
+}
+"""Rules and their lambdas, the ledger's best; what is needed most comes first."""
+CONTROLS = ("sparse", "uniform", "random")
+"""What a rule that finds the right tokens has to be ahead of."""
+LINES = "best_of_n.csv"
+MEASURES = ("score", "gold_score", "kl")
+NOT_YET = "Not measured yet."
+
+
+def env_id(task: str) -> str:
+    """Return the environment of a task."""
+    return f"tokengym/{task}-v0"
+
+
+def cell_of(task: str, rule: str) -> Cell:
+    """Return the cell of a rule on a task."""
+    return STUDY.cell(task=task, rule=rule, gae_lambda=RULES[rule])
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    *first, last = RULES
+    for task in TASKS:
+        yield [cell_of(task, rule) for rule in first], range(5)
+    yield [cell_of(task, last) for task in TASKS], range(5)
+    for task in TASKS:
+        yield [cell_of(task, rule) for rule in RULES], range(10)
+
+
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    del out
+    return ComparisonConfig(
+        env=run.task,
+        rewards=(run.rule,),
+        seeds=1,
+        training=training_settings(
+            env_id(run.task),
+            steps=int(run.updates),
+            batch_size=int(run.rows),
+            max_new_tokens=TASKS[run.task],
+            kl_coef=PRICE,
+            kl_estimator="exact",
+            learning_rate=run.rate,
+            gae_lambda=float(run.gae_lambda),
+            value_network=run.critic,
+            **LEARNER,
+        ),
+        evaluation=GRID,
+    )
+
+
+def lines(task: str, out: Path) -> list[Row]:
+    """Return what the best of n untrained responses of a task scores."""
+    del out
+    episodes = untrained_responses(env_id(task), TASKS[task])
+    judge = gold_scorer(bundled(bundle_of(task)))
+    assert judge is not None
+    gold = judge.score(episodes).values.reshape(-1, DRAWN)
+    return [{"task": task, **row} for row in best_of_rows(scores_of(episodes), gold)]
+
+
+def bundle_of(task: str) -> str:
+    """Return the name of a task's bundle.
+
+    Example:
+        >>> bundle_of("QuestionAnswer")
+        'question_answer'
+    """
+    return "".join(f"_{sign.lower()}" if sign.isupper() else sign for sign in task).lstrip("_")
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    runs, drawn = published.runs, published.drawn[LINES]
+    cells = [cell_of(task, rule) for task in TASKS for rule in RULES]
+    return {
+        "differences": differences_table(runs),
+        "levels": levels_table(runs, cells, ways(drawn)),
+        "lines": lines_table(drawn),
+        "rates": rates(runs, cells),
+    }
+
+
+def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """Return by task where the way to best-of-16 begins and ends, in score - c KL."""
+    found = {}
+    for task in TASKS:
+        levels = {row["n"]: net(row) for row in drawn if row["task"] == task}
+        if levels:
+            found[task] = levels[1], levels[BEST_OF]
+    return found
+
+
+def title(cell: Cell) -> str:
+    """Return a cell's rule as the tables show it."""
+    return f"`{cell.rule.partition(':')[0]}`"
+
+
+def differences_table(runs: Runs) -> str:
+    """Return every rule minus each control, by task; bold after Holm's correction."""
+    figures = {
+        (task, rule, control): figure
+        for task in TASKS
+        for rule in RULES
+        for control in CONTROLS
+        if rule != control and not (rule in CONTROLS and control != "sparse")
+        if (figure := runs.difference(cell_of(task, rule), cell_of(task, control))) is not None
+    }
+    shown = after_holm(figures)
+    rows = [
+        [task, title(cell_of(task, rule)), *(shown.get((task, rule, c), NONE) for c in CONTROLS)]
+        for task, rule in dict.fromkeys((task, rule) for task, rule, _ in figures)
+    ]
+    head = ["task", "rule", *(f"minus `{control}`" for control in CONTROLS)]
+    return markdown_table(head, rows) if rows else NOT_YET
+
+
+def over(points: Sequence[Row], measure: str) -> float:
+    """Return the mean of a measurement over the tokens of a run."""
+    tokens = [row["tokens"] for row in points]
+    return float(area_under_curve(tokens, [row[measure] for row in points], normalize=True))
+
+
+def levels_table(
+    runs: Runs, cells: Sequence[Cell], by_task: Mapping[str, tuple[float, float]]
+) -> str:
+    """Return what every cell reaches over the run and at its end."""
+    rows = []
+    for cell in cells:
+        areas = [*runs.areas(cell).values()]
+        if len(areas) < 2:
+            continue
+        start, goal = by_task[cell.task]
+        curves = [*runs.runs[cell].values()]
+        share = percent((mean(areas) - start) / (goal - start))
+        about = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}", str(len(areas))]
+        means = [number(mean([over(points, name) for points in curves])) for name in MEASURES]
+        ends = [number(mean([*runs.ends(cell, name).values()])) for name in MEASURES]
+        rows.append([*about, student_mean(areas), share, *means, *ends])
+    names = ("score", "gold", "KL")
+    head = ["task", "rule", "lambda", "rate", "pairs", "score - c KL over the run", "of the way"]
+    head += [f"{name} over the run" for name in names] + [f"{name} at the end" for name in names]
+    return markdown_table(head, rows) if rows else NOT_YET
+
+
+def lines_table(drawn: Sequence[Row]) -> str:
+    """Return the untrained policy and its best of 16 by task."""
+    rows = []
+    for task, (start, goal) in ways(drawn).items():
+        gold = {row["n"]: row["gold_score"] for row in drawn if row["task"] == task}
+        figures = [start, goal, gold[1], gold[BEST_OF]]
+        rows.append([task, str(TASKS[task]), *map(number, figures)])
+    head = ["task", "tokens at most", "untrained", "best of 16"]
+    head += ["gold, untrained", "gold, best of 16"]
+    return markdown_table(head, rows) if rows else NOT_YET
+
+
+def rates(runs: Runs, cells: Sequence[Cell]) -> str:
+    """Return what each rate of the sweeps has reached."""
+    swept = {(cell.task, title(cell)): runs.sweeps[cell] for cell in cells if cell in runs.sweeps}
+    return rates_table(swept, ("task", "rule"), with_best=True) if swept else NOT_YET
+
+
+STUDY = Study(
+    document="tasks.md",
+    folder="tasks",
+    axes={
+        "task": str,
+        "rule": str,
+        "gae_lambda": "0.95",
+        "critic": "own",
+        "updates": UPDATES,
+        "rows": ROWS,
+    },
+    rounds=rounds,
+    config=config,
+    measure=lambda run, record: measured(record),
+    tables=tables,
+    drawn=(
+        Drawn(
+            file=LINES,
+            parts={f"ways/{task}.csv": partial(lines, task) for task in TASKS},
+            text=("task",),
+            part_of=lambda row: f"ways/{row['task']}.csv",
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)

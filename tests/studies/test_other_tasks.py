@@ -1,0 +1,63 @@
+"""The study of token credit on four other tasks: its cells, its plan and its tables."""
+
+from pathlib import Path
+
+import pytest
+
+from studies import other_tasks
+from studies.other_tasks import RULES, STUDY, TASKS, bundle_of, cell_of, over
+from tokengym.envs import bundled
+from tokengym.lab.protocol import SPARE_SEED
+from tokengym.lab.study import Published, Runs
+
+
+def test_every_task_is_bundled() -> None:
+    assert all(len(bundled(bundle_of(task)).prompts()) for task in TASKS)
+
+
+def test_every_cell_is_planned_for_ten_seeds() -> None:
+    planned = {cell: seeds for cells, seeds in STUDY.rounds() for cell in cells}
+    assert set(planned) == {cell_of(task, rule) for task in TASKS for rule in RULES}
+    assert set(planned.values()) == {range(10)}
+
+
+def test_a_run_is_that_of_its_cell(tmp_path: Path) -> None:
+    run = cell_of("Summarize", "red:delivery=end").but(rate=3e-4, seed=SPARE_SEED)
+    made = STUDY.config(run, tmp_path)
+    learner = made.training.learner
+    assert (made.training.max_new_tokens, made.rewards) == (32, ("red:delivery=end",))
+    assert (learner.gae_lambda, learner.learning_rate, learner.kl_coef) == (0.5, 3e-4, 0.05)
+    assert (made.evaluation.every, made.evaluation.episodes) == (1, 128)
+
+
+def run_of(task: str, rule: str, seed: int, score: float) -> list[dict[str, object]]:
+    about = {**cell_of(task, rule), "rate": 1e-3, "seed": seed}
+    points = ((0, 0, 0.0, 0.0), (1, 10, score, 1.0), (2, 40, score, 1.0))
+    return [
+        {**about, "step": step, "tokens": tokens, "score": got, "gold_score": 0.5, "kl": kl}
+        for step, tokens, got, kl in points
+    ]
+
+
+def test_tables_of_a_small_study(tmp_path: Path) -> None:
+    scores = {"sparse": 1.0, "abc-signed": 2.0}
+    rows = [
+        row
+        for rule, score in scores.items()
+        for seed in (0, 1, SPARE_SEED)
+        for row in run_of("Dialogue", rule, seed, score + 0.1 * (seed == 1) * (rule == "sparse"))
+    ]
+    # the mean over 40 tokens of 0 to 2 in a straight line for 10 of them, then 2: 1.75
+    assert over(rows[-3:], "score") == pytest.approx(1.75)
+    drawn = [
+        {"task": "Dialogue", "n": n, "score": score, "gold_score": 0.0, "kl": 0.0}
+        for n, score in ((1, 0.0), (16, 4.0))
+    ]
+    published = Published(
+        runs=Runs(rows, STUDY.axes), drawn={other_tasks.LINES: drawn}, folder=tmp_path
+    )
+    made = other_tasks.tables(published)
+    assert "| Dialogue | `abc-signed` | +0.831 (" in made["differences"].replace("**", "")
+    # (1.75 - 0.05 * 0.875) / 4
+    assert "| 43% |" in made["levels"].replace(" %", "%")
+    assert "| Dialogue | `abc-signed` | **1.71** |" in made["rates"]
