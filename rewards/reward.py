@@ -153,30 +153,23 @@ class Reward:
         if not episodes:
             return []
         with attach_episodes(episodes, self.scorer.name), self.stopwatch.scoring(len(episodes)):
-            return self._evaluate(episodes)
-
-    def _evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
-        for index, episode in enumerate(episodes):
-            if not episode.response_ids:
-                raise CreditError(
-                    f"episode {index} has no response_ids, so no token can earn its score; "
-                    "give the response at least one token (the EOS counts)"
+            for index, episode in enumerate(episodes):
+                if not episode.response_ids:
+                    raise CreditError(
+                        f"episode {index} has no response_ids, so no token can earn its score; "
+                        "give the response at least one token (the EOS counts)"
+                    )
+            scores = self._score(episodes)
+            rewards = assign_written(self.credit, episodes, scores)  # (response,) each
+            self._check_rewards(episodes, scores, rewards)
+            return [
+                episode.paid(
+                    float(scores.values[row]),
+                    {name: float(part[row]) for name, part in scores.parts.items()},
+                    rewards[row],
                 )
-        scores = self._score(episodes)
-        return self._assign(episodes, scores)
-
-    def _assign(self, episodes: Sequence[Episode], scores: Scores) -> list[Episode]:
-        """Return the episodes with their scores, spread over their tokens."""
-        rewards = assign_written(self.credit, episodes, scores)
-        self._check_rewards(episodes, scores, rewards)
-        return [
-            episode.paid(
-                float(scores.values[row]),
-                {name: float(part[row]) for name, part in scores.parts.items()},
-                rewards[row],
-            )
-            for row, episode in enumerate(episodes)
-        ]
+                for row, episode in enumerate(episodes)
+            ]
 
     def _score(self, episodes: Sequence[Episode]) -> Scores:
         name = self.scorer.name

@@ -37,7 +37,7 @@ class Agent(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
+class RolloutBatch:
     """One episode per row, as it was played; 0 past a response's end."""
 
     episodes: tuple[Episode, ...]
@@ -57,7 +57,7 @@ class Round:
     """Time that the environment took, scoring included."""
 
     @classmethod
-    def joined(cls, rounds: "Sequence[Round]") -> "Round":
+    def joined(cls, rounds: "Sequence[RolloutBatch]") -> "RolloutBatch":
         """Return rounds on the CPU as one, row after row."""
         rows = [len(played.episodes) for played in rounds]
         time = max(len(e.response_ids) for played in rounds for e in played.episodes)
@@ -77,7 +77,7 @@ class Round:
             entropy=padded("entropy"),
         )
 
-    def to(self, device: torch.device | str) -> "Round":
+    def to(self, device: torch.device | str) -> "RolloutBatch":
         """Return the round with its tensors on a device."""
         moved: dict[str, Any] = {}
         for name in ("action_masks", *TENSORS):
@@ -109,8 +109,10 @@ class Round:
         )
 
 
+Round = RolloutBatch
+"""Its name in version 0.1."""
 TENSORS = ("log_probs", "values", "entropy")
-"""Fields of `Round` of shape (batch, time)."""
+"""Fields of `RolloutBatch` of shape (batch, time)."""
 OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]
 """Called after each step with (active rows, choice, result); False abandons the round."""
 
@@ -173,7 +175,7 @@ def play_round(
     deterministic: bool = False,
     on_step: OnStep | None = None,
     keep_round: Callable[[bool], bool] | None = None,
-) -> Round | None:
+) -> RolloutBatch | None:
     """Reset every row and play each to the end of one episode.
 
     Args:
@@ -202,6 +204,7 @@ def play_round(
         player.begin(observation)
         while goes_on and len(active):
             choice = player.act(active, observation, masks, deterministic=deterministic)
+            # (num_envs,): rows that have ended are stepped too, with a token that says nothing.
             actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
             actions[active] = choice.actions
             with recorder.timed():
@@ -212,6 +215,7 @@ def play_round(
             observation, masks = result.observation, result.action_masks
         if not (goes_on if keep_round is None else keep_round(goes_on)):
             return None
+        # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         with recorder.timed():
             recorder.pay(envs.reward)
     except RewardError as error:
@@ -270,11 +274,11 @@ class RoundRecorder:
         episodes = [self._episodes[row] for row in rows]
         return episodes if log_probs is None else _with_log_probs(episodes, log_probs[rows])
 
-    def finish(self) -> Round:
+    def finish(self) -> RolloutBatch:
         """Return the round."""
         first = self._steps[0][1]
         device = "cpu" if first.log_probs is None else first.log_probs.device
-        played = Round(
+        played = RolloutBatch(
             episodes=tuple(self._episodes[row] for row in range(self._num_envs)),
             truncated=self._truncated,
             action_masks=self._masks.finish(device) if first.support is None else self._support(),
@@ -303,14 +307,15 @@ class RoundRecorder:
         columns = [getattr(choice, name) for _, choice in self._steps]
         if columns[0] is None:
             return None
-        padded = columns[0].new_zeros(self._num_envs, len(columns))
+        # One scatter in place of one write per step: a GPU is not waited for.
+        padded = columns[0].new_zeros(self._num_envs, len(columns))  # (batch, time)
         rows = np.concatenate([rows for rows, _ in self._steps])
         times = np.repeat(np.arange(len(columns)), [len(rows) for rows, _ in self._steps])
         padded[torch.from_numpy(rows), torch.from_numpy(times)] = torch.cat(columns)
         return padded
 
 
-def _between_replies(played: Round) -> Round:
+def _between_replies(played: RolloutBatch) -> RolloutBatch:
     """Return a round with the figures of its steps at the tokens that were written.
 
     A step writes one token, and in a conversation replies stand between them.

@@ -16,6 +16,7 @@ from tokengym.rewards.scorers.base import ScorerWrapper
 
 TRANSPARENT = (OrderEnforcing, PassiveEnvChecker, PadTokenRewards)
 """Layers around a reward wrapper that do nothing with what it pays."""
+PAYING = (RewardWrapper, VectorRewardWrapper)
 
 
 class RoundReward:
@@ -32,7 +33,9 @@ class RoundReward:
 
     def __init__(self, envs: Environments) -> None:
         shared, *rows = layers(envs)
-        wrappers = [[layer for layer in chain if _pays(layer)] for chain in (shared, *rows)]
+        wrappers = [
+            [layer for layer in chain if isinstance(layer, PAYING)] for chain in (shared, *rows)
+        ]
         self.rewards: list[Reward] = [layer.reward for chain in wrappers for layer in chain]
         """Rewards of all wrappers, the outermost first, those of single rows row by row."""
         self._of_all: VectorRewardWrapper | None = None
@@ -152,14 +155,10 @@ class RoundReward:
                 scorer = scorer.scorer
 
 
-def _pays(layer: Any) -> bool:
-    return isinstance(layer, RewardWrapper | VectorRewardWrapper)
-
-
 def _payer(chain: Sequence[Any]) -> Any:
     """Return the outermost reward wrapper, None where a wrapper around it may read what it pays."""
     for layer in chain:
-        if _pays(layer):
+        if isinstance(layer, PAYING):
             return layer
         if isinstance(layer, Wrapper | VectorWrapper) and not isinstance(layer, TRANSPARENT):
             return None

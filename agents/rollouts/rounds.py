@@ -60,7 +60,7 @@ class StepResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundStart:
+class RolloutState:
     """State before a round; weights and optimiser do not change while one is played.
 
     A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays
