@@ -38,8 +38,8 @@ from tokengym.rewards import Credit
 from tokengym.rewards.registry import RewardChoice
 
 PACE_FILE = "pace.json"
-PACE_UPDATES = 3
-"""Updates of the short run that says how long the others take."""
+PACE_UPDATES = 1, 3
+"""Updates of the short runs that say how long the others take."""
 TEXT = ("rule", "setting", "start", "gae_lambda")
 HIDDEN_FROM, HIDDEN_TO = 2_000, 2**31
 """Range of the seeds that a secret word draws."""
@@ -234,23 +234,28 @@ class Bench:
     def measure(self, setting: Setting, rule: str, run: Cell) -> None:
         """Do a run and write its file."""
         began = time.process_time()
-        record = run_one(
-            self.config(setting, rule, run, self.definition.updates), rule, int(run.seed)
-        )
+        config = self.config(setting, rule, run, self.definition.updates)
+        record = run_one(config, rule, int(run.seed))
         spent = round(time.process_time() - began, 2)
         write_rows(self.file(run), [{**run, **row, "cpu_s": spent} for row in measured(record)])
 
+    def _seconds(self, setting: Setting, rule: str, run: Cell, updates: int) -> float:
+        """Return the CPU seconds of a run of a few updates, which is not kept."""
+        began = time.process_time()
+        run_one(self.config(setting, rule, run, updates), rule, 0)
+        return time.process_time() - began
+
     def pace(self, setting: Setting, rule: str) -> float:
-        """Return the CPU seconds of a run, from a short one that is made once."""
+        """Return the CPU seconds of a run, from two short ones that are made once."""
         file = self._folder / PACE_FILE
         known: dict[str, dict[str, float]] = read_json(file) if file.exists() else {}
         if setting.name not in known.get(self.key(rule), {}):
             start = setting.starts(self.track)[-1]
             at = self.definition.lambdas[0]
             run = self.cell(setting, rule, start, at).but(rate=self.definition.first_rate)
-            began = time.process_time()
-            run_one(self.config(setting, rule, run, PACE_UPDATES), rule, 0)
-            spent = (time.process_time() - began) * self.definition.updates / PACE_UPDATES
+            short, longer = (self._seconds(setting, rule, run, n) for n in PACE_UPDATES)
+            update = max(longer - short, 0.0) / (PACE_UPDATES[1] - PACE_UPDATES[0])
+            spent = short + update * (self.definition.updates - PACE_UPDATES[0])
             known.setdefault(self.key(rule), {})[setting.name] = round(spent, 1)
             write_json(file, known)
         return known[self.key(rule)][setting.name]
