@@ -106,7 +106,7 @@ class Talks:
         tried: list[_Talk] = [_Talk((), (), ())]
         finished: list[_Talk] = []
         while tried:
-            longer = []
+            longer: list[_Talk] = []
             for talk in tried:
                 for outcome in OUTCOMES:
                     said = talk.after(partner, earning, outcome, rows, steps)

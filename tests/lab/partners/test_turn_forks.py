@@ -58,8 +58,10 @@ def test_every_conversation_is_the_environment_s(partner: TurnForks):
 
 
 def test_the_environment_keeps_its_contract():
-    check_env(turn_forks_env(), skip_render_check=True)
-    assert turn_forks_env(3).num_envs == 3  # type: ignore[union-attr]
+    env: Any = turn_forks_env()
+    check_env(env, skip_render_check=True)
+    envs: Any = turn_forks_env(3)
+    assert envs.num_envs == 3
     with pytest.raises(SettingsError, match="turns must be"):
         TurnForks(turns=0)
 
