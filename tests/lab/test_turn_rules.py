@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.suite.rewards.test_rto import by_hand
 
+from tests.lab.rules.test_rto import by_hand
 from tests.suite.agents.conftest import make_model, make_tokenizer
 from tests.support.partners import teacher
 from tokengym.envs import Episode, Turn

@@ -6,20 +6,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
-from tokengym.agents.decoding.llama import LlamaStream, has_llama_shape
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
-from tokengym.rewards.models.loading import positions
-
-TEXT_COLUMNS = 640
-"""Columns of the texts that kernels are tried on: attention's take 16 to 64 a turn, and those of
-few rows 512 a program."""
 
 
 class Stream(Protocol):
     """Texts being written, one per row."""
+
+    @property
+    def appends(self) -> bool:
+        """Whether `append` takes several tokens; else texts with more are to be read anew."""
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Read the prompts and return the hidden states of their last tokens.
@@ -36,6 +35,17 @@ class Stream(Protocol):
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to every row, (rows,); return its hidden states, (rows, hidden)."""
+
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Append several tokens to some rows and one to others, in one pass.
+
+        Args:
+            tokens: (sum of counts,) int64, row after row.
+            counts: (rows,) int64, >= 1.
+
+        Returns:
+            (rows, hidden), the hidden states of each row's last token.
+        """
 
     def logits(self, states: Tensor) -> Tensor:
         """Return the logits of such states: (rows, hidden) -> (rows, vocab)."""
@@ -59,14 +69,43 @@ class ModelStream:
         self._attention_mask = attention_mask
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)  # any value does under the mask
         self._positions = positions[:, -1:]
-        return self._read(input_ids, positions)
+        return self._read(input_ids, positions)[:, -1]
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Stream.step`."""
         grown = self._attention_mask.new_ones(len(tokens), 1)
         self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
         self._positions = self._positions + 1
-        return self._read(tokens.unsqueeze(-1), self._positions)
+        return self._read(tokens.unsqueeze(-1), self._positions)[:, -1]
+
+    @property
+    def appends(self) -> bool:
+        """See `Stream.appends`: a layer that keeps a window has lost what shorter texts need."""
+        return all(type(layer) is DynamicLayer for layer in self._cache.layers)
+
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """See `Stream.append`."""
+        steps = torch.arange(int(counts.max()), device=tokens.device)
+        own = steps < counts[:, None]
+        ids = tokens.new_zeros(own.shape).masked_scatter(own, tokens)
+        seen = self._attention_mask.shape[1]
+        self._attention_mask = torch.cat([self._attention_mask, own.long()], dim=1)
+        positions = self._positions + 1 + torch.minimum(steps, counts[:, None] - 1)
+        hidden = self._read(ids, positions)
+        rows = torch.arange(len(counts), device=tokens.device)
+        self._positions = self._positions + counts[:, None]
+        # What was read past a text's end goes: texts are moved to end in one column again.
+        lengths = self._attention_mask.sum(1, keepdim=True)
+        longest = int(lengths.max())
+        columns = torch.arange(longest, device=tokens.device)
+        sources = (columns + seen + counts[:, None] - longest).clamp(min=0)[:, None, :, None]
+        self._attention_mask = (columns >= longest - lengths).long()
+        for layer in self._cache.layers:
+            for name in ("keys", "values"):
+                states = getattr(layer, name)
+                index = sources.expand(-1, states.shape[1], -1, states.shape[3])
+                setattr(layer, name, states.gather(2, index))
+        return hidden[rows, counts - 1]
 
     def logits(self, states: Tensor) -> Tensor:
         """See `Stream.logits`."""
@@ -79,28 +118,24 @@ class ModelStream:
         self._cache.reorder_cache(rows)
 
     def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        hidden = self._model.hidden(
+        return self._model.hidden(
             input_ids,
             attention_mask=self._attention_mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
         )
-        return hidden[:, -1]
 
 
 def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
-    """Return the fastest stream for the model on a CPU.
+    """Return the fastest stream that there is for the model.
 
     Args:
         language_model: The model, with its adapters on or off as they are now.
         capacity: Most tokens of a text.
     """
-    if has_gpt2_shape(language_model):
-        return GPT2Stream(language_model, capacity)
-    if has_llama_shape(language_model):
-        return LlamaStream(language_model, capacity)
-    return ModelStream(language_model)
+    made: Stream | None = fast().stream(language_model, capacity)
+    return ModelStream(language_model) if made is None else made
 
 
 @torch.no_grad()
@@ -164,62 +199,3 @@ def check_decoding(
             f"by {gap:.3g} of {scale:.3g}), as recurrent models do here; use a decoder-only "
             "transformer such as GPT-2, Llama or Qwen"
         )
-
-
-def check_steps(
-    language_model: LanguageModel,
-    plain: Callable[..., Stream],
-    fused: Callable[..., Stream],
-    capacity: int,
-) -> None:
-    """Raise unless a model's fused steps read what its whole forward reads, as plain steps do.
-
-    The texts are long enough that attention takes several turns and, where the cache is as large,
-    several programs a row; they begin at different columns.
-
-    Args:
-        language_model: The model.
-        plain: Returns a stream of the model for texts of so many tokens.
-        fused: The same by kernels.
-        capacity: Most tokens of a text.
-
-    Raises:
-        ModelError: if they are off by more than 1.5 times what plain steps are, and by more than
-            rounding explains.
-    """
-    steps = 2
-    longest = min(TEXT_COLUMNS, capacity, positions(language_model.model) or capacity) - steps
-    lengths = longest, max(1, longest - 37)
-    ids = 7 * torch.arange(1, 2 * (longest + steps) + 1, device=language_model.device)
-    ids = (ids % language_model.vocab_size).view(2, -1)
-    prompts, mask = torch.zeros_like(ids[:, :longest]), torch.zeros_like(ids[:, :longest])
-    for row, length in enumerate(lengths):
-        prompts[row, longest - length :], mask[row, longest - length :] = ids[row, :length], 1
-    with torch.no_grad(), full_precision():
-        wholes = [
-            language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
-            for row, length in enumerate(lengths)
-        ]
-        gaps = []
-        for make in (plain, fused):
-            stream = make(language_model, max(capacity, longest + steps))
-            states = [stream.start(prompts, mask)]
-            states += [
-                stream.step(torch.stack([ids[row, n + step] for row, n in enumerate(lengths)]))
-                for step in range(steps)
-            ]
-            expected = torch.stack(
-                [x[n - 1 : n + steps] for x, n in zip(wholes, lengths, strict=True)]
-            )
-            gaps.append(_distance(expected.transpose(0, 1), torch.stack(states)))
-    rounding = 1e-3 if language_model.is_float32 else 0.02
-    if not gaps[1] <= max(1.5 * gaps[0], rounding):
-        raise ModelError(
-            f"texts of {longest} tokens are decoded by kernels to hidden states that are off by "
-            f"{gaps[1]:.3g} of their size, by the model's own forward by {gaps[0]:.3g}"
-        )
-
-
-def _distance(expected: Tensor, computed: Tensor) -> float:
-    """Return how far states are off, as a share of their size."""
-    return float((computed.float() - expected.float()).norm() / expected.float().norm())

@@ -18,17 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
-from tokengym.agents.decoding.cuda.static import StaticStream, static_stream
-from tokengym.agents.decoding.player import (
+from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.merged import MergedModel, decoding_model
+from tokengym.agents.fast.static import StaticStream
+from tokengym.agents.fast.streams import static_stream
+from tokengym.agents.policy.language_model import LENGTHS
+from tokengym.agents.policy.player import (
+    Choice,
     DecodedPolicy,
+    Observation,
     Replies,
     columns_needed,
     left_padded,
     not_finite,
 )
-from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.language_model import LENGTHS
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
@@ -36,13 +39,11 @@ from tokengym.agents.policy.sampling import (
     packed,
     row_uniforms,
 )
-from tokengym.agents.rollouts.environments import Observation
-from tokengym.agents.rollouts.playing import Choice
 from tokengym.base.registry import imported
 
 logger = logging.getLogger(__name__)
 
-FUSED_DRAW = "tokengym.agents.fused.vocabulary:draw"
+FUSED_DRAW = "tokengym.agents.fast.kernels.vocabulary:draw"
 
 FEWEST_ROWS = 8
 """Batches of fewer rows take no less time on a GPU."""
@@ -250,6 +251,12 @@ class Decoder:
         for stream in self._streams:
             stream.read()
 
+    def append(self, tokens: Tensor, counts: Tensor) -> None:
+        """Append replies, see `StaticStream.append`; tensors of the CPU."""
+        device = self.log_probs.device
+        for stream in self._streams:
+            stream.append(sent(tokens, device), sent(counts, device))
+
     def allow(self, masks: Tensor | None, places: Tensor) -> None:
         """Set the action masks of the next tokens.
 
@@ -370,10 +377,6 @@ class CapturedPlayer:
         self._time = 0
         self._num_rows = len(observation["attention_mask"])
         self._replies = Replies(observation)
-        self._read(np.arange(self._num_rows), observation)
-
-    def _read(self, rows: NDArray[np.integer], observation: Observation) -> None:
-        """Read the texts of all rows, of which these still write."""
         multiple = LENGTHS if self._device.type == "cuda" else 1
         ids, attention_mask = left_padded(observation, self._device, multiple=multiple)
         self._capacity = columns_needed(observation, multiple=multiple)
@@ -382,8 +385,8 @@ class CapturedPlayer:
             self._decoder.start(ids, attention_mask)
         self._is_read = True
         # Environment rows that still write
-        self._rows: NDArray[np.integer] = rows.copy()
-        self._places = torch.from_numpy(self._rows)  # and where they are in the batch
+        self._rows: NDArray[np.integer] = np.arange(self._num_rows)
+        self._places = torch.arange(self._num_rows)  # and where they are in the batch
         self._on_device = sent(self._places, self._device)
 
     @torch.inference_mode()
@@ -396,10 +399,8 @@ class CapturedPlayer:
         deterministic: bool,
     ) -> Choice:
         """See `Player.act`."""
-        if self._replies.came(rows, observation):
-            self._read(rows, observation)
-        else:  # it holds the tokens chosen here, which are in the cache
-            self._drop_all_but(rows)
+        came = self._replies.since(rows, observation)
+        self._drop_all_but(rows)
         decoder = self._decoder
         masks = None
         if action_masks is not None:
@@ -410,6 +411,12 @@ class CapturedPlayer:
         with self._explained():
             if not self._is_read:
                 decoder.read()
+            if came is not None:  # with the tokens chosen, which are read
+                is_reply = np.ones(len(came.tokens), dtype=bool)
+                is_reply[np.cumsum(came.counts) - came.counts] = False
+                counts = torch.zeros(decoder.size, dtype=torch.int64)
+                counts[self._places] = torch.from_numpy(came.counts - 1)
+                decoder.append(torch.from_numpy(came.tokens[is_reply]), counts)
             decoder.allow(masks, self._on_device)
             decoder.choose(None if deterministic else uniforms)
             self._is_read = decoder.runs_ahead and not decoder.is_full

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model
 
-from tokengym.agents.decoding.gpt2 import GPT2Stream, Map, linear_map, packs
+from tokengym.agents.fast.gpt2 import GPT2Stream, Map, linear_map, packs
+from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.products import Library
 
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose tables do not depend on the length of a text."""
@@ -128,23 +128,36 @@ class LlamaStream(GPT2Stream):
 
     def _read(self, tokens: Tensor) -> Tensor:
         """Return the last hidden states of one more token per row of the batch."""
-        self._positions = self._positions + 1
-        self._column += 1
+        ends = self._advance()
         rows, now, seen = len(tokens), self._column, self._column + 1
         bias = self._cos.new_zeros(1, 1, 1)
         if self._bias is not None:
             bias = self._bias[:, 0, :, :seen].repeat_interleave(self._num_keys, 0)
+        every = torch.arange(rows)
         x = F.embedding(tokens, self._words)  # (rows, hidden)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             queries, keys, values = self._heads(layer.qkv(layer.norm_1(x)), self._positions)
-            cache.columns[now][0].copy_(keys)
-            cache.columns[now][1].copy_(values)
+            if ends is None:
+                cache.columns[now][0].copy_(keys)
+                cache.columns[now][1].copy_(values)
+            else:
+                cache.both[0][every, :, ends], cache.both[1][every, :, ends] = keys, values
             grouped = queries.reshape(rows * self._num_keys, -1, self._width)
             known = cache.keys.narrow(1, 0, seen).transpose(1, 2)
             scores = torch.baddbmm(bias, grouped, known, alpha=self._scale)
             attended = torch.bmm(scores.softmax(-1), cache.values.narrow(1, 0, seen))
             layer.finish_(x, attended.to(x.dtype).view(rows, -1))
         return self._norm(x)
+
+    def _scaled(self, layer: Any, x: Tensor, places: Tensor) -> Sequence[Tensor]:
+        """See `GPT2Stream._scaled`."""
+        queries, keys, values = self._heads(layer.qkv(layer.norm_1(x)), places)
+        return queries * self._scale, keys, values
+
+    def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """See `GPT2Stream._embedded`; positions turn queries and keys."""
+        del positions
+        return F.embedding(tokens, self._words)
 
     def _heads(self, qkv: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, turned by their places (n,), and values: (n, heads, head width).

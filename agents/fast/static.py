@@ -15,17 +15,14 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
 
-from tokengym.agents.decoding.cuda.merged import decoding_model
-from tokengym.agents.decoding.streams import check_decoding, check_steps
 from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.merged import decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.base.registry import imported
+from tokengym.agents.policy.streams import check_decoding
 from tokengym.rewards.models.loading import positions
 
 logger = logging.getLogger(__name__)
 
-HAS_FUSED_SHAPE = "tokengym.agents.fused.blocks:has_fused_shape"
-FUSED_STREAM = "tokengym.agents.fused.blocks:FusedStream"
 MAX_PREFILLED_TOKENS = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
 ALIGNMENT = 8
@@ -38,6 +35,8 @@ class StaticStream:
     Raises:
         ModelError: if a layer of the model has another kind of cache.
     """
+
+    appends = True
 
     def __init__(self, language_model: LanguageModel, capacity: int, *, rows: int) -> None:
         self._model = language_model
@@ -55,7 +54,9 @@ class StaticStream:
         self.states = torch.zeros(rows, language_model.hidden_size, dtype=dtype, device=device)
         """(rows, hidden): of the last token read."""
         self._positions = torch.zeros_like(self.tokens)
-        self._column = torch.zeros(1, dtype=torch.int64, device=device)
+        self._column = torch.zeros_like(self.tokens)  # of each row's last token read
+        self._reading = self._column  # (rows, n), of the tokens that a call reads
+        self._is_ragged = False
         self._bias = torch.zeros(rows, 1, 1, room, dtype=dtype, device=device)  # of the padding
         self._layers: list[_Layer] = []
         self._cache = Cache(layers=[])
@@ -63,7 +64,7 @@ class StaticStream:
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
         rows, width = input_ids.shape
-        self.size, self.length = rows, width
+        self.size, self.length, self._is_ragged = rows, width, False
         places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         firsts, sources = distinct_rows(torch.cat([input_ids, attention_mask], 1))
         for layer in self._layers:
@@ -131,9 +132,12 @@ class StaticStream:
                 f"the cache holds {self.capacity} tokens of a text and all are used; make it with "
                 "a larger capacity"
             )
-        self.length += 1
         self._column += 1
         self._positions += 1
+        if self._is_ragged:  # rows that have ended come to the last column before others
+            self._column.clamp_(max=self.capacity - 1)
+        else:
+            self.length += 1
         if self._max_positions is not None:  # of rows that have ended, beside longer ones
             self._positions.clamp_(max=self._max_positions - 1)
 
@@ -142,11 +146,38 @@ class StaticStream:
 
         Everything read and written stays where it is, so this can be captured.
         """
+        self._read(self.tokens[: self.size], self._positions[: self.size])
+
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """See `Stream.append`; a row's count may be 0. It is no part of a captured step.
+
+        A row with fewer tokens than others reads its last one again, which changes nothing.
+        """
+        size, width = self.size, int(counts.max())
+        counts = counts[:, None]
+        steps = torch.arange(1, width + 1, device=tokens.device)
+        ids = self.tokens[:size].repeat(1, width + 1)
+        ids[:, 1:].masked_scatter_(steps <= counts, tokens)
+        taken = torch.minimum(steps, counts)
+        self._reading = self._column[:size] + taken
+        for layer in self._layers:
+            layer.columns = self._reading
+        self._read(ids.gather(1, taken), self._positions[:size] + taken)
+        self.tokens[:size] = ids.gather(1, counts)
+        self._column[:size] += counts
+        self._positions[:size] += counts
+        self._reading, self._is_ragged = self._column, True
+        for layer in self._layers:
+            layer.columns = self._column
+        return self.states[:size].clone()
+
+    def _read(self, ids: Tensor, places: Tensor) -> None:
+        """Read tokens, (size, n) each, in the columns that are being read."""
         masks = {kind: self._mask(window) for kind, window in self._windows.items()}
         hidden = self._model.hidden(
-            self.tokens[: self.size],
+            ids,
             attention_mask=masks if self._by_kind else next(iter(masks.values())),
-            position_ids=self._positions[: self.size],
+            position_ids=places,
             past_key_values=self._cache,
             use_cache=True,
         )
@@ -166,7 +197,8 @@ class StaticStream:
 
     def per_row(self) -> list[Tensor]:
         """Return the buffers that have something for each row."""
-        return [self.tokens, self.states, self._positions, self._bias, *self.caches()]
+        rows = [self.tokens, self.states, self._positions, self._column, self._bias]
+        return [*rows, *self.caches()]
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory."""
@@ -177,28 +209,29 @@ class StaticStream:
         return [cache for layer in self._layers for cache in (layer.all_keys, layer.all_values)]
 
     def _mask(self, window: int | None) -> Tensor:
-        """Return what a layer adds to its attention scores, (size, 1, 1, room)."""
-        is_seen = self._columns <= self._column
+        """Return what a layer adds to its attention scores, (size, 1, n, room)."""
+        now = self._reading[: self.size, None, :, None]
+        is_seen = self._columns <= now
         if window is not None:
-            is_seen &= self._columns > self._column - window
+            is_seen &= self._columns > now - window
         bias = self._bias[: self.size]
         return bias.masked_fill(~is_seen, self._lowest)
 
 
 class _Layer(CacheLayerMixin):
-    """Keys and values of one layer; those of one column are written at a time."""
+    """Keys and values of one layer; each row's are written in its own columns."""
 
     is_compileable = True
     is_sliding = False
 
     def __init__(
-        self, prompts: tuple[Tensor, Tensor], rows: int, room: int, column: Tensor
+        self, prompts: tuple[Tensor, Tensor], rows: int, room: int, columns: Tensor
     ) -> None:
         super().__init__()
         self.all_keys, self.all_values = (
             states.new_zeros(rows, states.shape[1], room, states.shape[-1]) for states in prompts
         )
-        self._column = column
+        self.columns = columns
         self.is_initialized = True
 
     def clear(self) -> None:
@@ -217,8 +250,9 @@ class _Layer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         assert self.keys is not None
         assert self.values is not None
-        self.keys.index_copy_(2, self._column, key_states)
-        self.values.index_copy_(2, self._column, value_states)
+        columns = self.columns[: len(key_states), None, :, None].expand_as(key_states)
+        self.keys.scatter_(2, columns, key_states)
+        self.values.scatter_(2, columns, value_states)
         return self.keys, self.values
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
@@ -251,30 +285,6 @@ def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:
     firsts = rows.new_full((len(kinds),), len(table)).scatter_reduce(0, kind_of, rows, "amin")
     firsts, order = firsts.sort()
     return firsts, order.argsort()[kind_of]
-
-
-def static_stream(
-    language_model: LanguageModel, capacity: int, *, rows: int, kernels: bool
-) -> StaticStream:
-    """Return a static stream: by kernels where they decode what the model's forward gives.
-
-    Args:
-        language_model: The model.
-        capacity: Most tokens of a text.
-        rows: Most texts.
-        kernels: Whether to try kernels.
-    """
-    if kernels and imported(HAS_FUSED_SHAPE)(language_model):
-        fused: type[StaticStream] = imported(FUSED_STREAM)
-        try:
-            streams = partial(StaticStream, rows=2), partial(fused, rows=2)
-            check_decoding(language_model, streams[1])
-            check_steps(language_model, *streams, capacity)
-        except ModelError as error:
-            logger.warning("steps are not fused, which is slower: %s", error)
-        else:
-            return fused(language_model, capacity, rows=rows)
-    return StaticStream(language_model, capacity, rows=rows)
 
 
 def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None) -> None:

@@ -11,7 +11,7 @@ x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ from transformers import GPT2Model
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from tokengym.agents.fast.products import MULTIPLE, has_onednn, packed_map
+from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.products import MULTIPLE, Library, has_onednn, packed_map
 from tokengym.base.memory import check_memory
 
 Map = Callable[[Tensor], Tensor]
@@ -98,6 +99,8 @@ class GPT2Stream:
         capacity: Most tokens of a text.
     """
 
+    appends = True
+
     def __init__(self, language_model: LanguageModel, capacity: int) -> None:
         self._model = language_model
         trunk: Any = language_model.model.base_model
@@ -158,7 +161,8 @@ class GPT2Stream:
         shape = (2, rows, heads[0], self._capacity, heads[1])
         self._caches = [Cache(self._words.new_empty(shape, dtype=dtype)) for _ in self._layers]
         self._positions = positions[:, -1]
-        self._column = width - 1  # of the last token read
+        self._column = width - 1  # of the last token read, or the furthest
+        self._ends: Tensor | None = None  # (rows,) each row's; None where all are in one
         self._alive: Tensor | None = None  # rows of the batch that still write; None: all
         self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
         if bool(attention_mask.all()):
@@ -178,6 +182,66 @@ class GPT2Stream:
         whole[self._alive] = tokens
         return self._read(whole)[self._alive]
 
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """See `Stream.append`: the texts go on in columns of their own, without gaps."""
+        rows, width = len(self._positions), int(counts.max())
+        alive = torch.arange(rows, device=tokens.device) if self._alive is None else self._alive
+        ends, bias = self._own_columns()
+        of = alive.repeat_interleave(counts)  # the row of each token
+        lasts = counts.cumsum(0)
+        steps = torch.arange(len(tokens), device=tokens.device)
+        steps = steps - (lasts - counts).repeat_interleave(counts)
+        columns, places = ends[of] + 1 + steps, self._positions[of] + 1 + steps
+        limits = ends[:, None] + 1 + torch.arange(width, device=tokens.device)
+        bias[of, 0, 0, columns] = 0.0
+        self._positions = self._positions.index_add(0, alive, counts)
+        self._ends = ends.index_add(0, alive, counts)
+        self._column = int(self._ends.max())
+        seen = torch.arange(self._column + 1, device=tokens.device)
+        readable = (bias[..., : len(seen)] == 0) & (seen <= limits[:, None, :, None])
+        x = self._embedded(tokens, places)  # (n, hidden)
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            query, keys, values = self._scaled(layer, x, places)
+            cache.both[0][of, :, columns], cache.both[1][of, :, columns] = keys, values
+            queries = query.new_zeros(rows, width, *query.shape[1:])
+            queries[of, steps] = query
+            known, values = cache.both[..., : len(seen), :]
+            attended = F.scaled_dot_product_attention(
+                queries.transpose(1, 2).to(known.dtype),
+                known,
+                values,
+                attn_mask=readable,
+                scale=1.0,
+                enable_gqa=True,
+            )
+            layer.finish_(x, attended.transpose(1, 2)[of, steps].flatten(1).to(x.dtype))
+        return self._norm(x[lasts - 1])
+
+    def _own_columns(self) -> tuple[Tensor, Tensor]:
+        """Return each row's last column, (rows,), and the bias, which hides what is past it."""
+        if self._bias is None:
+            shape = (len(self._positions), 1, 1, self._capacity)
+            self._bias = self._caches[0].both.new_zeros(shape)
+        if self._ends is None:
+            self._ends = torch.full_like(self._positions, self._column)
+            self._bias[..., self._column + 1 :] = -torch.inf
+            for cache in self._caches:
+                cache.both[:, :, :, self._column + 1 :] = 0.0  # nan is not hidden by a bias
+        return self._ends, self._bias
+
+    def _advance(self) -> Tensor | None:
+        """Move to the next column; return each row's, None where it is one."""
+        self._positions = self._positions + 1
+        if self._ends is None:
+            self._column += 1
+            return None
+        last = self._capacity - 1  # rows that have ended come to it while others are written
+        self._column = min(self._column + 1, last)
+        ends, bias = self._own_columns()
+        self._ends = (ends + 1).clamp(max=last)
+        bias.scatter_(3, self._ends[:, None, None, None], 0.0)
+        return self._ends
+
     def logits(self, states: Tensor) -> Tensor:
         """See `Stream.logits`."""
         return self._model.rescaled(self._head(states))
@@ -192,25 +256,34 @@ class GPT2Stream:
             if rest > 0:  # the last row once more, unread, for a number that is compiled already
                 alive = torch.cat([alive, alive[-1:].expand(rest)])
             self._positions = self._positions[alive]
+            self._ends = None if self._ends is None else self._ends[alive]
             self._caches = [Cache(cache.both[:, alive]) for cache in self._caches]
             self._bias = None if self._bias is None else self._bias[alive]
             self._alive = torch.arange(len(rows), device=rows.device) if rest > 0 else None
 
     def _read(self, tokens: Tensor) -> Tensor:
         """Return the last hidden states of one more token per row of the batch."""
-        self._positions = self._positions + 1
-        self._column += 1
+        ends, rows = self._advance(), torch.arange(len(tokens), device=tokens.device)
         now, seen = self._column, self._column + 1
         bias = None if self._bias is None else self._bias[..., :seen]
         attend = _attend_by_products if self._on_cpu else _attend
         x = self._embedded(tokens, self._positions)  # (rows, hidden)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             qkv = layer.qkv(layer.norm_1(x)).view(len(tokens), 3, self._num_heads, -1)
-            cache.columns[now].copy_(qkv[:, 1:].transpose(0, 1))
+            if ends is None:
+                cache.columns[now].copy_(qkv[:, 1:].transpose(0, 1))
+            else:
+                cache.both[:, rows, :, ends] = qkv[:, 1:].to(cache.both.dtype)
             keys, values = cache.keys.narrow(1, 0, seen), cache.values.narrow(1, 0, seen)
             attended = attend(qkv[:, 0] * layer.scale, keys, values, bias)
             layer.finish_(x, attended.to(x.dtype).reshape(x.shape))
         return self._norm(x)
+
+    def _scaled(self, layer: Any, x: Tensor, places: Tensor) -> Sequence[Tensor]:
+        """Return scaled queries, keys and values of states (n, width): (n, heads, head width)."""
+        del places  # they are in the states
+        qkv = layer.qkv(layer.norm_1(x)).view(len(x), 3, self._num_heads, -1)
+        return qkv[:, 0] * layer.scale, *qkv[:, 1:].unbind(1)
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return the states below the first block: (...) -> (..., hidden)."""

@@ -1,14 +1,15 @@
 """Fast generation through an environment's own ``step``: one new token per step and row."""
 
 import math
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.decoding.streams import make_stream
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sampling import (
@@ -19,9 +20,46 @@ from tokengym.agents.policy.sampling import (
     row_uniforms,
 )
 from tokengym.agents.policy.settings import PolicySettings
+from tokengym.agents.policy.streams import make_stream
 from tokengym.agents.policy.value import ValueFunction
-from tokengym.agents.rollouts.environments import Observation
-from tokengym.agents.rollouts.playing import Choice
+
+Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Tokens chosen in one step, one per active row; None for what the agent does not know."""
+
+    actions: NDArray[np.int64]
+    """(active,) token ids."""
+    log_probs: Tensor | None = None
+    """(active,), nats, after temperature and action mask."""
+    values: Tensor | None = None
+    """(active,), reward units, of the text before the token."""
+    entropy: Tensor | None = None
+    """(active,), nats, of the distribution the token was drawn from."""
+    support: Tensor | None = None
+    """(active, ceil(vocab / 8)) uint8, the tokens it was drawn among as `packed` bits, where the
+    agent itself excluded some."""
+    vocab_size: int = 0
+    """Words of the vocabulary, where there is a support."""
+
+
+class Player(Protocol):
+    """Anything that can play a round."""
+
+    def begin(self, observation: Observation) -> None:
+        """Start a round: every row of the observation begins an episode."""
+
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """Choose the next token of ``rows``; observation and masks are those of all rows."""
 
 
 class DecodedPolicy(Protocol):
@@ -67,6 +105,15 @@ class DecodedPolicy(Protocol):
         """Return the tokens to sample among, (rows, vocab) bool; None for all."""
 
 
+class Appended(NamedTuple):
+    """Tokens that were appended to rows."""
+
+    tokens: NDArray[np.int64]
+    """(sum of counts,), row after row: the one chosen last, and those of a reply."""
+    counts: NDArray[np.int64]
+    """(rows,), >= 1."""
+
+
 class DecodingPlayer:
     """Plays a `CausalLMPolicy`, with a `Stream` that caches the texts.
 
@@ -93,7 +140,6 @@ class DecodingPlayer:
         has_own = policy.critic is None or policy.critic.network is not None
         self._critic = None if has_own else policy.critic
         self._time = 0
-        self._capacity = 0
 
     @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
@@ -102,18 +148,18 @@ class DecodingPlayer:
         self._time = 0
         self._num_rows = len(observation["attention_mask"])
         self._replies = Replies(observation)
+        models = [self.policy.language_model]
+        if self.policy.masking_model is not None:
+            models.append(self.policy.masking_model)
+        capacity = columns_needed(observation)
         self._streams: list[Any] = []  # the last round's caches and packed weights go first
+        self._streams = [make_stream(model, capacity) for model in models]
         self._read(np.arange(self._num_rows), observation)
 
     def _read(self, rows: NDArray[np.integer], observation: Observation) -> None:
         """Read the texts of rows, whatever was read before."""
         self._rows = rows  # environment row of each row of the batch
         texts = {name: np.asarray(array)[rows] for name, array in observation.items()}
-        capacity = columns_needed(texts)
-        if not self._streams or capacity > self._capacity:
-            models = [self.policy.language_model, self.policy.masking_model]
-            self._streams = [make_stream(model, capacity) for model in models if model is not None]
-            self._capacity = capacity
         inputs = left_padded(texts, self._device)
         self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
         self._tokens: Tensor | None = None  # chosen last, not yet read by the stream
@@ -128,12 +174,12 @@ class DecodingPlayer:
         deterministic: bool,
     ) -> Choice:
         """Choose the next token of each of ``rows``, a subset of the last call's."""
-        if self._replies.came(rows, observation):
-            # All rows are read again. Only those with a reply need be, in columns of their own.
+        came = self._replies.since(rows, observation)
+        if came is not None and not all(stream.appends for stream in self._streams):
             self._read(rows, observation)
-        else:  # it holds the tokens chosen here, which are in the cache
+        else:
             self._drop_all_but(rows)
-        states, *masking_states = self._next_states()
+        states, *masking_states = self._next_states(came)
         mask = None
         if action_masks is not None:
             mask = as_action_mask(mask_rows(action_masks, rows), self._device)
@@ -159,9 +205,12 @@ class DecodingPlayer:
             vocab_size=logits.shape[-1],
         )
 
-    def _next_states(self) -> list[Tensor]:
+    def _next_states(self, came: Appended | None) -> list[Tensor]:
         """Return the hidden states before the next tokens, (active, hidden), of each model."""
-        if self._states is None:
+        if self._states is None and came is not None:
+            given = [torch.from_numpy(array).to(self._device) for array in came]
+            self._states = [stream.append(*given) for stream in self._streams]
+        elif self._states is None:
             assert self._tokens is not None
             self._states = [stream.step(self._tokens) for stream in self._streams]
         return self._states
@@ -190,8 +239,8 @@ class Replies:
     def __init__(self, observation: Observation) -> None:
         self._ends = text_ends(observation)
 
-    def came(self, rows: NDArray[np.integer], observation: Observation) -> bool:
-        """Return whether a reply was appended to one of the rows since the last call.
+    def since(self, rows: NDArray[np.integer], observation: Observation) -> Appended | None:
+        """Return what was appended to the rows since the last call, None where no reply was.
 
         Args:
             rows: Rows that act, each of which had a token appended since the last call.
@@ -203,9 +252,12 @@ class Replies:
         has_reply &= ends < masks.shape[1]
         self._ends[rows] = ends + 1
         if not has_reply.any():
-            return False
-        self._ends[rows] = text_ends({"attention_mask": masks[rows]}) + 1
-        return True
+            return None
+        new = text_ends({"attention_mask": masks[rows]})
+        self._ends[rows] = new + 1
+        columns = np.arange(masks.shape[1])
+        is_new = (columns >= ends[:, None] - 1) & (columns < new[:, None])
+        return Appended(np.asarray(observation["input_ids"])[rows][is_new], is_new.sum(1))
 
 
 def text_ends(observation: Observation) -> NDArray[np.int64]:

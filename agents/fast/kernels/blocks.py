@@ -30,12 +30,12 @@ from torch import Tensor, nn
 from transformers import GemmaModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from tokengym.agents.decoding.cuda.static import StaticStream
-from tokengym.agents.decoding.llama import linear_maps
-from tokengym.agents.fused.launching import block_of, launch, operation
-from tokengym.agents.fused.layers import add_and_norm, apply_gate, turned_heads
-from tokengym.agents.fused.trunk import activation, has_llama_blocks, rotation, windows
-from tokengym.agents.fused.trunk import hidden as trunk_hidden
+from tokengym.agents.fast.kernels.launching import block_of, launch, operation
+from tokengym.agents.fast.kernels.layers import add_and_norm, apply_gate, turned_heads
+from tokengym.agents.fast.kernels.trunk import activation, has_llama_blocks, rotation, windows
+from tokengym.agents.fast.kernels.trunk import hidden as trunk_hidden
+from tokengym.agents.fast.llama import linear_maps
+from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy.language_model import LanguageModel
 
 LOWEST = tl.constexpr(-1e30)
@@ -235,7 +235,7 @@ def attend(
         cos: (room, width) float32 by position.
         sin: The same, with the lower half's sign.
         positions: (rows or more, 1) int64 of the tokens in their texts.
-        column: (1,) int64, where the tokens are in the cache.
+        column: (rows or more, 1) int64, where the tokens are in the cache.
         first: (rows or more,) int64, each text's first column.
         scale: Of the scores.
         eps: Of the norms.
@@ -293,7 +293,7 @@ def _attend(  # type: ignore[no-untyped-def]
     row, head, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     dims = tl.arange(0, DIMS)
     is_dim = dims < WIDTH
-    position, now = tl.load(positions + row), tl.load(column)
+    position, now = tl.load(positions + row), tl.load(column + row)
     turn = tl.load(cos + position * WIDTH + dims, mask=is_dim, other=0.0)
     twist = tl.load(sin + position * WIDTH + dims, mask=is_dim, other=0.0)
     qkv += row * (SHARED + 2) * KEYS * WIDTH
