@@ -42,8 +42,8 @@ GALLERY = {
 """Tasks whose responses the gallery shows, and under which rules."""
 REPORTS = ("default_setting", "imdb")
 """Results whose curves it shows as a report."""
-_EPISODES = """The best of 16 responses of each environment's bundled policy, written token by token.
-Then its score is known, and each token is coloured by its credit. A picture leads to its
+_EPISODES = """The best of 16 responses of each environment's bundled policy, written token by
+token. Then its score is known, and each token is coloured by its credit. A picture leads to its
 environment."""
 _GALLERY = """What the commands write, to look at without installing anything: each page is one file
 that needs no network. On the replay pages the same responses are coloured by what each rule pays
