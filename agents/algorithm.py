@@ -247,7 +247,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         callback.on_rollout_start()
         try:
             played = play_round(
-                self.player(),
+                self.sampler(),
                 rounds,
                 options=options,
                 on_step=on_step,

@@ -23,7 +23,7 @@ import numpy as np
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy
 from tokengym.agents.rollouts.chosen import ChosenPrompts
-from tokengym.agents.rollouts.playing import as_player
+from tokengym.agents.rollouts.playing import as_sampler
 from tokengym.base.bundle import find_bundle
 from tokengym.base.files import read_jsonl, write_csv, write_jsonl
 from tokengym.envs import Episode, bundled
@@ -217,7 +217,7 @@ def answer(
     env = gym.make_vec(ENV, num_envs=1, bundle=BUNDLE, reward=None, split="all")
     chosen = ChosenPrompts(env)
     asked = [index for index, prompt in enumerate(chosen.prompts) if prompt.query_type in types]
-    player = as_player(policy, seed=seed)
+    player = as_sampler(policy, seed=seed)
     episodes = chosen.play(player, asked, deterministic=seed is None)
     fields = ("prompt", "prompt_ids", "response", "response_ids")
     write_jsonl(file, [{name: getattr(e, name) for name in fields} for e in episodes])

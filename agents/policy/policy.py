@@ -33,7 +33,7 @@ from tokengym.agents.policy.language_model import (
     load_causal_lm,
     make_reference,
 )
-from tokengym.agents.policy.player import DecodingPlayer, Observation, Player
+from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     chosen_log_probs,
@@ -581,17 +581,21 @@ class CausalLMPolicy(BasePolicy):
         log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
 
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return a fast player of this policy: one new token per step and row, with a cache.
+    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
+        """Return a fast sampler of this policy: one new token per step and row, with a cache.
 
         Args:
             generator: Source of the sampled tokens; None takes the policy's own.
         """
-        kind: Any = fast().captured_player if self._decodes_statically() else DecodingPlayer
-        chosen: Player = (
+        kind: Any = fast().captured_sampler if self._decodes_statically() else CachedSampler
+        chosen: Sampler = (
             kind(self, self.generator, self.place) if generator is None else kind(self, generator)
         )
         return chosen
+
+    def player(self, generator: torch.Generator | None = None) -> Sampler:
+        """Return `sampler`, by its name in version 0.1."""
+        return self.sampler(generator)
 
     @property
     def captured(self) -> bool | None:
@@ -643,7 +647,7 @@ class CausalLMPolicy(BasePolicy):
     ) -> tuple[NDArray[np.int64], tuple[NDArray[np.generic], ...] | None]:
         """Return the next token of one observation or of a batch, read from the observation alone.
 
-        Nothing is kept between calls; `player` is the fast way through whole episodes.
+        Nothing is kept between calls; `sampler` is the fast way through whole episodes.
 
         Args:
             observation: ``input_ids`` and ``attention_mask``, (length,) or (batch, length).
@@ -731,9 +735,13 @@ class PlaysPolicy:
 
     policy: CausalLMPolicy
 
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return the policy's fast player; see `CausalLMPolicy.player`."""
-        return self.policy.player(generator)
+    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
+        """Return the policy's fast sampler; see `CausalLMPolicy.sampler`."""
+        return self.policy.sampler(generator)
+
+    def player(self, generator: torch.Generator | None = None) -> Sampler:
+        """Return `sampler`, by its name in version 0.1."""
+        return self.sampler(generator)
 
     def predict(
         self,

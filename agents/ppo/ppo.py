@@ -160,7 +160,7 @@ class PPO(EpisodicAlgorithm):
             NonFiniteError: if a token reward is NaN or Inf.
         """
         started, settings = time.perf_counter(), self.settings
-        assert played.log_probs is not None  # our own player gives them all
+        assert played.log_probs is not None  # our own sampler gives them all
         sequences = played.sequences(self.device, group_size=settings.group_size)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
         if not mask.any():

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.policy.player import Choice, Observation, Player
+from tokengym.agents.policy.sampler import Choice, Observation, Sampler
 from tokengym.agents.policy.sampling import mask_rows
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.environments import Environments
@@ -109,8 +109,8 @@ class RolloutBatch:
         )
 
 
-Round = RolloutBatch
-"""Its name in version 0.1."""
+Round, Player = RolloutBatch, Sampler
+"""Their names in version 0.1, as `as_player` is `as_sampler`'s."""
 TENSORS = ("log_probs", "values", "entropy")
 """Fields of `RolloutBatch` of shape (batch, time)."""
 OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]
@@ -148,12 +148,12 @@ def collect(
     if num_episodes < 0:
         raise ValueError(f"num_episodes must be >= 0, got {num_episodes}; pass how many to play")
     rounds = as_rounds(envs)
-    player = as_player(agent, seed=seed)
+    sampler = as_sampler(agent, seed=seed)
     episodes: list[Episode] = []
     while len(episodes) < num_episodes:
         try:
             played = play_round(
-                player, rounds, seed=None if episodes else seed, deterministic=deterministic
+                sampler, rounds, seed=None if episodes else seed, deterministic=deterministic
             )
         except RewardError as error:
             error.keep(episodes)
@@ -167,7 +167,7 @@ def collect(
 
 
 def play_round(
-    player: Player,
+    sampler: Sampler,
     envs: RoundEnvironment,
     *,
     seed: int | None = None,
@@ -179,7 +179,7 @@ def play_round(
     """Reset every row and play each to the end of one episode.
 
     Args:
-        player: Chooses the tokens; see `as_player`.
+        sampler: Chooses the tokens; see `as_sampler`.
         envs: The environment; see `tokengym.agents.rollouts.rounds.as_rounds`.
         seed: Seed of the reset; None continues with the environment's random state.
         options: Options of the reset, such as ``{"prompt_ids": [...]}``, one per row, or
@@ -201,9 +201,9 @@ def play_round(
     try:
         with recorder.timed():
             observation, masks = envs.reset(seed, options)
-        player.begin(observation)
+        sampler.begin(observation)
         while goes_on and len(active):
-            choice = player.act(active, observation, masks, deterministic=deterministic)
+            choice = sampler.act(active, observation, masks, deterministic=deterministic)
             # (num_envs,): rows that have ended are stepped too, with a token that says nothing.
             actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
             actions[active] = choice.actions
@@ -345,7 +345,7 @@ def _between_replies(played: RolloutBatch) -> RolloutBatch:
     return replace(played, **moved)
 
 
-class PredictPlayer:
+class PredictSampler:
     """Plays any agent through its ``predict``, on the whole batch at each step."""
 
     def __init__(self, agent: Agent) -> None:
@@ -355,7 +355,7 @@ class PredictPlayer:
         self._episode_start = np.zeros(0, dtype=bool)
 
     def begin(self, observation: Observation) -> None:
-        """See `Player.begin`."""
+        """See `Sampler.begin`."""
         self._state = None
         self._episode_start = np.ones(len(next(iter(observation.values()))), dtype=bool)
 
@@ -367,7 +367,7 @@ class PredictPlayer:
         *,
         deterministic: bool,
     ) -> Choice:
-        """See `Player.act`."""
+        """See `Sampler.act`."""
         masks: Mapping[str, Any] = {}
         if self._takes_masks and action_masks is not None:
             masks = {"action_masks": action_masks}
@@ -378,28 +378,33 @@ class PredictPlayer:
         return Choice(actions=np.asarray(actions, dtype=np.int64)[rows])
 
 
-def as_player(
+def as_sampler(
     agent: Agent, generator: torch.Generator | None = None, *, seed: int | None = None
-) -> Player:
-    """Return the player of an agent: its own if it has one, else one that calls ``predict``.
+) -> Sampler:
+    """Return the sampler of an agent: its own if it has one, else one that calls ``predict``.
 
     Args:
         agent: See `collect`.
-        generator: Source of the sampling of agents with a player of their own; None continues
+        generator: Source of the sampling of agents with a sampler of their own; None continues
             with its random state, or with that of a seed.
         seed: Seed of a new generator.
 
     Raises:
         TypeError: if the agent has no ``predict``.
     """
-    if hasattr(agent, "player"):
-        return agent.player(generator if seed is None else torch.Generator().manual_seed(seed))
+    make = getattr(agent, "sampler", None) or getattr(agent, "player", None)  # its earlier name
+    if make is not None:
+        made: Sampler = make(generator if seed is None else torch.Generator().manual_seed(seed))
+        return made
     if not callable(getattr(agent, "predict", None)):
         raise TypeError(
             f"an agent must have predict(observation, state, episode_start, deterministic), got "
             f"{type(agent).__name__}"
         )
-    return PredictPlayer(agent)
+    return PredictSampler(agent)
+
+
+as_player = as_sampler
 
 
 def _with_log_probs(episodes: Sequence[Episode], log_probs: Tensor) -> list[Episode]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from tokengym.agents.policy.player import Observation
+from tokengym.agents.policy.sampler import Observation
 from tokengym.agents.rollouts.environments import (
     Environments,
     filler_action,

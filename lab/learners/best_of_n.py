@@ -13,7 +13,7 @@ from tokengym.agents.offline.collecting import ResponseCollector
 from tokengym.agents.offline.policies import Model, make_policy
 from tokengym.agents.offline.settings import Candidates
 from tokengym.agents.rollouts.environments import Environments, Observation
-from tokengym.agents.rollouts.playing import Agent, Choice, Player
+from tokengym.agents.rollouts.playing import Agent, Choice, Sampler
 from tokengym.base.settings import from_keywords, takes
 from tokengym.rewards import Scorer
 
@@ -101,7 +101,7 @@ class BestOfN:
             plans.append(tuple(group[best].response_ids))
         return plans
 
-    def player(self, generator: torch.Generator | None = None) -> Player:
+    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
         """Return the player of whole rounds; see `tokengym.agents.collect`.
 
         Args:
@@ -162,7 +162,7 @@ class _Replay:
         self._time = 0
 
     def begin(self, observation: Observation) -> None:
-        """See `Player.begin`."""
+        """See `Sampler.begin`."""
         self._plans = self._agent.plan(observation, self._generator)
         self._time = 0
 
@@ -174,7 +174,7 @@ class _Replay:
         *,
         deterministic: bool,
     ) -> Choice:
-        """See `Player.act`."""
+        """See `Sampler.act`."""
         del observation, action_masks, deterministic
         plans = [self._plans[row] for row in rows.tolist()]
         if any(self._time >= len(plan) for plan in plans):

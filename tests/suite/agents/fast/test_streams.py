@@ -273,8 +273,8 @@ def test_a_round_begins_without_the_memory_of_the_last(make_ppo: Any, monkeypatc
         streams.append(weakref.ref(stream))
         return stream
 
-    monkeypatch.setattr("tokengym.agents.policy.player.make_stream", make)
-    player = make_ppo().policy.player()
+    monkeypatch.setattr("tokengym.agents.policy.sampler.make_stream", make)
+    player = make_ppo().policy.sampler()
     ids = np.array([[0, 0, 3, 4, 0, 0]])
     for _ in range(2):
         player.begin({"input_ids": ids, "attention_mask": ids > 0})

@@ -45,7 +45,7 @@ class Choice:
     """Words of the vocabulary, where there is a support."""
 
 
-class Player(Protocol):
+class Sampler(Protocol):
     """Anything that can play a round."""
 
     def begin(self, observation: Observation) -> None:
@@ -63,7 +63,7 @@ class Player(Protocol):
 
 
 class DecodedPolicy(Protocol):
-    """Interface of a policy that a player reads; `CausalLMPolicy` has it."""
+    """Interface of a policy that a sampler reads; `CausalLMPolicy` has it."""
 
     settings: PolicySettings
     temperature: float
@@ -114,7 +114,7 @@ class Appended(NamedTuple):
     """(rows,), >= 1."""
 
 
-class DecodingPlayer:
+class CachedSampler:
     """Plays a `CausalLMPolicy`, with a `Stream` that caches the texts.
 
     Prompts are padded on the left, so that all rows' next tokens are in one column. A row that is
