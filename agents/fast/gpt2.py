@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from tokengym.agents.fast.products import MULTIPLE, has_onednn, packed_map
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.streams import note_read
 from tokengym.base.memory import check_memory
 
 Map = Callable[[Tensor], Tensor]
@@ -158,6 +159,7 @@ class GPT2Stream:
             (rows, 1, width, width) bool, the tokens that each one reads; None: all up to itself.
         """
         rows, width = attention_mask.shape
+        note_read(rows)
         column = 2 * rows * heads[0] * heads[1] * len(self._layers) * dtype.itemsize
         check_memory("prompt and response tokens", self._capacity, bytes_each=column)
         shape = (2, rows, heads[0], self._capacity, heads[1])

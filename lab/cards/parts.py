@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import RandomAgent, bind_policy
-from tokengym.agents.fast.gpt2 import GPT2Stream
+from tokengym.agents.policy.streams import noting_reads
 from tokengym.base.device import auto_device
 from tokengym.base.errors import SettingsError, TokenizerError
 from tokengym.base.files import read_json
@@ -522,7 +521,6 @@ def _counted_texts() -> Iterator[list[int]]:
     from transformers import PreTrainedModel
 
     texts: list[int] = []
-    start = GPT2Stream.start  # reads prompts without the model's forward
     depth = 0
 
     def before(module: torch.nn.Module, args: Any) -> None:
@@ -537,17 +535,13 @@ def _counted_texts() -> Iterator[list[int]]:
                 tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
                 texts.append(len(tensors[0]) if tensors else 0)
 
-    def started(stream: GPT2Stream, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        texts.append(len(input_ids))
-        return start(stream, input_ids, attention_mask)
-
     hooks = torch.nn.modules.module
     handles = [
         hooks.register_module_forward_pre_hook(before),
         hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True),
     ]
     try:
-        with patch.object(GPT2Stream, "start", started):
+        with noting_reads(texts.append):  # of streams that read without a model's forward
             yield texts
     finally:
         for handle in handles:
