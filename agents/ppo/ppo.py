@@ -219,12 +219,12 @@ class PPO(EpisodicAlgorithm):
     def _scaled(self, experience: Experience, played: RolloutBatch) -> Experience:
         """Return the experience with its advantages whitened and weighed, where that is asked."""
         advantages, scale, cap = experience.advantages, 1.0, self.settings.importance_cap
-        ref_log_probs = experience.ref_log_probs
+        mask, ref_log_probs = experience.response_mask, experience.ref_log_probs
         assert ref_log_probs is not None
         assert played.log_probs is not None
         if self.estimator.whitens:
-            scale = losses.masked_std(advantages, experience.response_mask).item()
-            advantages = losses.masked_whiten(advantages, experience.response_mask)
+            scale = losses.masked_std(advantages, mask).item()
+            advantages = losses.masked_whiten(advantages, mask)
         if self.weight is not None:
             weighed = self._weighed(played, experience.sequences, advantages, ref_log_probs)
             advantages = weighted(advantages, self.weight, weighed)
