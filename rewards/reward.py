@@ -159,7 +159,24 @@ class Reward:
                         f"episode {index} has no response_ids, so no token can earn its score; "
                         "give the response at least one token (the EOS counts)"
                     )
-            scores = self._score(episodes)
+            name, wanted = self.scorer.name, self.credit.attribution
+            scores = call_scorer(self.scorer, episodes, wanted if self._asks else None)
+            if not isinstance(scores, Scores):
+                raise ScorerError(
+                    f"scorer {name!r} returned {type(scores).__name__}; return "
+                    "Scores(values=one number per episode)"
+                )
+            scores.check(episodes, name)
+            probe = Probe(self.scorer, self.tokenizer, self.continuations)
+            attributed = self.credit.attribute(probe, episodes, scores)
+            if attributed is not scores:
+                attributed.check(episodes, self.credit_name)
+                scores = attributed
+            if wanted is not None and scores.attributions is None:
+                raise CreditError(
+                    f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
+                    f"returned none; {remedy_for(wanted)}"
+                )
             rewards = assign_written(self.credit, episodes, scores)  # (response,) each
             self._check_rewards(episodes, scores, rewards)
             return [
@@ -170,28 +187,6 @@ class Reward:
                 )
                 for row, episode in enumerate(episodes)
             ]
-
-    def _score(self, episodes: Sequence[Episode]) -> Scores:
-        name = self.scorer.name
-        scores = call_scorer(self.scorer, episodes, self.credit.attribution if self._asks else None)
-        if not isinstance(scores, Scores):
-            raise ScorerError(
-                f"scorer {name!r} returned {type(scores).__name__}; return "
-                "Scores(values=one number per episode)"
-            )
-        scores.check(episodes, name)
-        probe = Probe(self.scorer, self.tokenizer, self.continuations)
-        attributed = self.credit.attribute(probe, episodes, scores)
-        if attributed is not scores:
-            attributed.check(episodes, self.credit_name)
-            scores = attributed
-        wanted = self.credit.attribution
-        if wanted is not None and scores.attributions is None:
-            raise CreditError(
-                f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
-                f"returned none; {remedy_for(wanted)}"
-            )
-        return scores
 
     def _check_rewards(
         self,

@@ -22,7 +22,6 @@ from tokengym.agents.policy.sampler import Choice, Observation, Sampler
 from tokengym.agents.policy.sampling import mask_rows
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.environments import Environments
-from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
@@ -217,7 +216,7 @@ def play_round(
             return None
         # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         with recorder.timed():
-            recorder.pay(envs.reward)
+            envs.reward.evaluate(recorder.episodes)
     except RewardError as error:
         error.keep(recorder.ended())
         raise
@@ -230,7 +229,8 @@ class RoundRecorder:
     """Records the steps of a round and arranges them as (batch, time) arrays at its end."""
 
     def __init__(self, num_envs: int) -> None:
-        self._episodes: dict[int, Episode] = {}
+        self.episodes: dict[int, Episode] = {}
+        """Those that have ended by row, in the order in which they ended."""
         self._num_envs = num_envs
         self._truncated = np.zeros(num_envs, dtype=bool)
         self._masks = MaskRecorder(num_envs)
@@ -256,22 +256,14 @@ class RoundRecorder:
         if choice.support is None and action_masks is not None:
             self._masks.add(rows, mask_rows(action_masks, rows))
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
-            self._episodes[row] = result.episodes[row]
+            self.episodes[row] = result.episodes[row]
             self._truncated[row] = result.truncated[row]
-
-    def pay(self, reward: RoundReward) -> None:
-        """Give the episodes their scores and token rewards."""
-        try:
-            reward.evaluate(self._episodes)
-        except RewardError as error:
-            error.episodes = ()  # `ended` has them, with what they were sampled with
-            raise
 
     def ended(self) -> list[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""
-        rows = sorted(self._episodes)
+        rows = sorted(self.episodes)
         log_probs = self._padded("log_probs") if rows else None
-        episodes = [self._episodes[row] for row in rows]
+        episodes = [self.episodes[row] for row in rows]
         return episodes if log_probs is None else _with_log_probs(episodes, log_probs[rows])
 
     def finish(self) -> RolloutBatch:
@@ -279,7 +271,7 @@ class RoundRecorder:
         first = self._steps[0][1]
         device = "cpu" if first.log_probs is None else first.log_probs.device
         played = RolloutBatch(
-            episodes=tuple(self._episodes[row] for row in range(self._num_envs)),
+            episodes=tuple(self.episodes[row] for row in range(self._num_envs)),
             truncated=self._truncated,
             action_masks=self._masks.finish(device) if first.support is None else self._support(),
             log_probs=self._padded("log_probs"),

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from tokengym.agents.rollouts.environments import Environments, layers
 from tokengym.envs import Episode, PadTokenRewards, SettingsError
-from tokengym.rewards import Normalize, Reward, RewardWrapper, Scorer, VectorRewardWrapper
+from tokengym.rewards import (
+    Normalize,
+    Reward,
+    RewardError,
+    RewardWrapper,
+    Scorer,
+    VectorRewardWrapper,
+)
 from tokengym.rewards.scorers.base import ScorerWrapper
 
 TRANSPARENT = (OrderEnforcing, PassiveEnvChecker, PadTokenRewards)
@@ -105,14 +112,19 @@ class RoundReward:
             episodes: The episodes by row, in the order in which they ended; replaced in place.
 
         Raises:
-            RewardError: if the scorer fails; what had its score before keeps it.
+            RewardError: if the scorer fails; what had its score before keeps it. It has no
+                episodes: the caller knows what they were sampled with.
         """
-        if self._of_all is not None:
-            paid = self._of_all.reward.evaluate(list(episodes.values()))
-            episodes.update(zip(episodes, paid, strict=True))
-        for row in episodes:
-            if row in self._of_rows:
-                (episodes[row],) = self._of_rows[row].reward.evaluate([episodes[row]])
+        try:
+            if self._of_all is not None:
+                paid = self._of_all.reward.evaluate(list(episodes.values()))
+                episodes.update(zip(episodes, paid, strict=True))
+            for row in episodes:
+                if row in self._of_rows:
+                    (episodes[row],) = self._of_rows[row].reward.evaluate([episodes[row]])
+        except RewardError as error:
+            error.episodes = ()
+            raise
 
     def segment_ends(self, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
         """Return the last token of each token's segment, as the credit rule pays them.
