@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -108,8 +108,10 @@ class RolloutBatch:
         )
 
 
-Round, Player = RolloutBatch, Sampler
-"""Their names in version 0.1, as `as_player` is `as_sampler`'s."""
+Round: TypeAlias = RolloutBatch
+"""Its name in version 0.1."""
+Player: TypeAlias = Sampler
+"""Its name in version 0.1, as `as_player` is `as_sampler`'s."""
 TENSORS = ("log_probs", "values", "entropy")
 """Fields of `RolloutBatch` of shape (batch, time)."""
 OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]
