@@ -160,7 +160,8 @@ class Reward:
                         "give the response at least one token (the EOS counts)"
                     )
             name, wanted = self.scorer.name, self.credit.attribution
-            scores = call_scorer(self.scorer, episodes, wanted if self._asks else None)
+            # A scorer whose `score` knows no attributions is asked for none.
+            scores = self.scorer.score(episodes, **({"attribution": wanted} if self._asks else {}))
             if not isinstance(scores, Scores):
                 raise ScorerError(
                     f"scorer {name!r} returned {type(scores).__name__}; return "
