@@ -75,7 +75,7 @@ GROUPS, EXACT_GROUP = 20_000, 4
 EXACT = "gradients.csv"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def talks_of(turns: int, leaves: bool, scores: Any) -> Talks:
     """Return every conversation of a setting."""
     return Talks.make(TurnForks(turns=turns, leaves=leaves, scores=scores))
@@ -86,7 +86,7 @@ def estimator_of(name: str) -> AdvantageEstimator:
     return TURN_INDEX if name == TURN_INDEX.name else find_advantage(name)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def rewarded(turns: int, leaves: bool, rule: str, by_state: bool) -> tuple[Talks, Any, Tensor]:
     """Return all conversations with their token rewards, None for exact ones, and scores."""
     talks = talks_of(turns, leaves, "state" if by_state else "turn")
