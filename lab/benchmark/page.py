@@ -9,7 +9,6 @@ from tokengym.evaluation.statistics import student_interval
 from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, V1, Definition, Track
 from tokengym.lab.benchmark.figures import family, is_level, numbers_of, ranks
 from tokengym.lab.tables import CLEAR, NONE, markdown_table, mean
-from tokengym.rewards import registered_rewards
 
 NO_ROWS = "No rule has been measured by this version yet."
 HEAD = (
@@ -108,8 +107,7 @@ def draw_ranks(file: Path, placed: Mapping[str, tuple[int, int, int]], title: st
     axes = figure.subplots()
     for at, name in enumerate(names):
         rank, low, high = placed[name]
-        reads = name.partition(":")[0] in registered_rewards() and name not in CONTROLS
-        color = "#888888" if name == BASELINE or not reads else "#0072b2"
+        color = "#888888" if name in (BASELINE, *CONTROLS) else "#0072b2"
         axes.plot([low, high], [at, at], color=color, linewidth=5, alpha=0.35)
         axes.plot(rank, at, "o", color=color, markersize=7)
     axes.set_yticks(range(len(names)), names)
