@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tokengym.agents.ppo.advantages import AdvantageEstimator, find_advantage
-from tokengym.evaluation.report.verdict import number
+from tokengym.agents.ppo import AdvantageEstimator, find_advantage
+from tokengym.evaluation.report import number
 from tokengym.lab.gradients.turns import TURN_INDEX, Talks, train, turn_gradient
 from tokengym.lab.partners.turn_forks import TurnForks
 from tokengym.lab.study import (
@@ -33,8 +33,7 @@ from tokengym.lab.study import (
     command_line,
 )
 from tokengym.lab.tables import NONE, after_holm, markdown_table, rates_table, student_mean
-from tokengym.rewards import make_reward
-from tokengym.rewards.scorers.partner import PartnerScore
+from tokengym.rewards import PartnerScore, make_reward
 
 TURNS = (2, 4, 8)
 PER_TOKEN, PER_TURN = 0.9, 0.77

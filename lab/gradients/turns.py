@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents.losses import masked_whiten, rewards_to_go
-from tokengym.agents.ppo.advantages import AdvantageEstimator, RoundTensors
-from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
 from tokengym.envs import Episode, Turn
 from tokengym.lab.gradients.exact import (
     GradientCheck,
@@ -28,8 +27,7 @@ from tokengym.lab.gradients.exact import (
     values_to_come,
 )
 from tokengym.lab.partners.turn_forks import EOS, LEFT, PROMPT, RIGHT, UM, VOCABULARY, TurnForks
-from tokengym.rewards import Reward
-from tokengym.rewards.written import assign_written
+from tokengym.rewards import Reward, assign_written
 
 OUTCOMES = ((LEFT, EOS), (LEFT, UM, EOS), (RIGHT, EOS), (RIGHT, UM, EOS))
 """Every turn that the action mask allows."""

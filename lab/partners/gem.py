@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from tokengym.envs import Reply, SettingsError
-from tokengym.envs.turns.partner import PARTNERS
+from tokengym.envs import PARTNERS, Reply, SettingsError
 from tokengym.lab.partners.text_game import TextGame, installed
 
 
