@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from tokengym.agents.algorithm import EpisodicAlgorithm
     from tokengym.agents.contract import TrainingRun
     from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
-    from tokengym.agents.fast.gpt2 import GPT2Stream
     from tokengym.agents.learner import LEARNERS, Learner, register_learner
     from tokengym.agents.offline.dpo import DPO
     from tokengym.agents.offline.sft import SFT
+    from tokengym.agents.policy.counting import counted_texts
     from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
     from tokengym.agents.policy.sampling import chosen_log_probs
     from tokengym.agents.policy.sequences import Sequences
@@ -35,7 +35,7 @@ _HOMES = {
     "algorithm": ["EpisodicAlgorithm"],
     "contract": ["TrainingRun"],
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
-    "fast.gpt2": ["GPT2Stream"],
+    "policy.counting": ["counted_texts"],
     "learner": ["LEARNERS", "Learner", "register_learner"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
@@ -63,7 +63,6 @@ __all__ = [
     "CheckpointError",
     "EpisodeLog",
     "EpisodicAlgorithm",
-    "GPT2Stream",
     "HindsightReplayBuffer",
     "HindsightRolloutBuffer",
     "Learner",
@@ -77,6 +76,7 @@ __all__ = [
     "bind_policy",
     "chosen_log_probs",
     "collect",
+    "counted_texts",
     "losses",
     "register_learner",
 ]

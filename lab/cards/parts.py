@@ -4,20 +4,16 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import gymnasium as gym
 import numpy as np
-import torch
-from torch import Tensor
 
-from tokengym import __version__
-from tokengym.agents import GPT2Stream, RandomAgent, bind_policy
+from tokengym import __version__, compare
+from tokengym.agents import RandomAgent, bind_policy, counted_texts
 from tokengym.base import auto_device, read_json
 from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
@@ -27,7 +23,6 @@ from tokengym.evaluation.runs import (
     EvaluationSettings,
     TrainingSettings,
     bundle_settings,
-    compare,
     run_folder,
     training_settings,
 )
@@ -347,7 +342,7 @@ def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
         for name in dict.fromkeys((subject, "sparse")):
             reward, _ = task_reward(task, {**kwargs, "reward": name}, policy)
             reward.evaluate(episodes[:2])  # loads what is loaded at first use
-            with _counted_texts() as texts:
+            with counted_texts() as texts:
                 reward.evaluate(episodes)
             times = []
             for _ in range(TIMINGS):
@@ -507,41 +502,3 @@ def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str,
             kind: difference_of(group, subject, measure, kind) for kind in kinds
         }
     return ends
-
-
-@contextmanager
-def _counted_texts() -> Iterator[list[int]]:
-    """Count the texts that models read: rows of each outermost forward, and those continued."""
-    from transformers import PreTrainedModel
-
-    texts: list[int] = []
-    start = GPT2Stream.start  # reads prompts without the model's forward
-    depth = 0
-
-    def before(module: torch.nn.Module, args: Any) -> None:
-        nonlocal depth
-        depth += isinstance(module, PreTrainedModel)
-
-    def after(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        nonlocal depth
-        if isinstance(module, PreTrainedModel):
-            depth -= 1
-            if depth == 0:  # a model inside a model reads the same text
-                tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
-                texts.append(len(tensors[0]) if tensors else 0)
-
-    def started(stream: GPT2Stream, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        texts.append(len(input_ids))
-        return start(stream, input_ids, attention_mask)
-
-    hooks = torch.nn.modules.module
-    handles = [
-        hooks.register_module_forward_pre_hook(before),
-        hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True),
-    ]
-    try:
-        with patch.object(GPT2Stream, "start", started):
-            yield texts
-    finally:
-        for handle in handles:
-            handle.remove()
