@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.sampling import chosen_log_probs
     from tokengym.agents.policy.sequences import Sequences
     from tokengym.agents.policy.settings import Precision
+    from tokengym.agents.policy.streams import noting_reads
     from tokengym.agents.ppo.nlpo import NLPO
     from tokengym.agents.ppo.ppo import PPO
     from tokengym.agents.random_agent import RandomAgent
@@ -35,7 +36,10 @@ _HOMES = {
     "algorithm": ["EpisodicAlgorithm"],
     "contract": ["TrainingRun"],
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
+<<<<<<< HEAD
     "policy.counting": ["counted_texts"],
+=======
+>>>>>>> origin/main
     "learner": ["LEARNERS", "Learner", "register_learner"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
@@ -43,6 +47,7 @@ _HOMES = {
     "policy.sampling": ["chosen_log_probs"],
     "policy.sequences": ["Sequences"],
     "policy.settings": ["Precision"],
+    "policy.streams": ["noting_reads"],
     "ppo.nlpo": ["NLPO"],
     "ppo.ppo": ["PPO"],
     "random_agent": ["RandomAgent"],
@@ -78,6 +83,7 @@ __all__ = [
     "collect",
     "counted_texts",
     "losses",
+    "noting_reads",
     "register_learner",
 ]
 

@@ -9,7 +9,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.policy.player import Observation as Observation
+from tokengym.agents.policy.sampler import Observation as Observation
 from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
