@@ -14,11 +14,11 @@ from tests.suite.agents.conftest import make_model, target_reward
 from tests.support.partners import failing, teacher
 from tests.support.tapes import record_tapes
 from tokengym.agents import NLPO, PPO, collect, losses
-from tokengym.agents.decoding import player as decoding
-from tokengym.agents.decoding.cuda.captured import CapturedPlayer
-from tokengym.agents.decoding.cuda.static import StaticStream
-from tokengym.agents.decoding.gpt2 import GPT2Stream
-from tokengym.agents.decoding.streams import ModelStream
+from tokengym.agents.fast.captured import CapturedPlayer
+from tokengym.agents.fast.gpt2 import GPT2Stream
+from tokengym.agents.fast.static import StaticStream
+from tokengym.agents.policy import player as decoding
+from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import (

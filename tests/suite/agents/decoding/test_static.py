@@ -13,16 +13,16 @@ from torch import Tensor
 
 from tests.suite.agents.conftest import VOCABULARY, make_model
 from tests.support.tapes import Tape, TapeError, record_tapes
-from tokengym.agents.decoding.cuda import captured
-from tokengym.agents.decoding.cuda import static as static_cache
-from tokengym.agents.decoding.cuda.captured import CapturedPlayer, bucket
-from tokengym.agents.decoding.cuda.static import StaticStream, check_static
-from tokengym.agents.decoding.player import DecodingPlayer, columns_needed, left_padded
-from tokengym.agents.decoding.streams import ModelStream
 from tokengym.agents.errors import ModelError, NonFiniteError
+from tokengym.agents.fast import captured
+from tokengym.agents.fast import static as static_cache
+from tokengym.agents.fast.captured import CapturedPlayer, bucket
+from tokengym.agents.fast.static import StaticStream, check_static
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.player import DecodingPlayer, columns_needed, left_padded
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import draw
+from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.chosen import at_temperature
 from tokengym.agents.rollouts.playing import Player
 

@@ -28,17 +28,17 @@ from transformers import (
 )
 
 from tests.suite.agents.conftest import lora_config, make_model
-from tokengym.agents.decoding.gpt2 import (
+from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.gpt2 import (
     SMALL_HEAD,
     GPT2Stream,
     activation,
     has_gpt2_shape,
     linear_map,
 )
-from tokengym.agents.decoding.llama import LlamaStream, has_llama_shape
-from tokengym.agents.decoding.streams import ModelStream, Stream, check_decoding, make_stream
-from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.llama import LlamaStream, has_llama_shape
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.streams import ModelStream, Stream, check_decoding, make_stream
 
 PROMPTS = [[3, 4, 5], [6], [7, 0, 0, 1], [2, 2]]  # pad and EOS are words like others here
 
@@ -273,7 +273,7 @@ def test_a_round_begins_without_the_memory_of_the_last(make_ppo: Any, monkeypatc
         streams.append(weakref.ref(stream))
         return stream
 
-    monkeypatch.setattr("tokengym.agents.decoding.player.make_stream", make)
+    monkeypatch.setattr("tokengym.agents.policy.player.make_stream", make)
     player = make_ppo().policy.player()
     ids = np.array([[0, 0, 3, 4, 0, 0]])
     for _ in range(2):

@@ -12,7 +12,8 @@ from transformers.cache_utils import Cache
 
 from tests.suite.agents.decoding.test_static import FAMILIES, model_of
 from tests.support.traffic import Traffic
-from tokengym.agents.decoding.cuda.static import StaticStream, _Layer, static_stream
+from tokengym.agents.fast.static import StaticStream, _Layer
+from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LanguageModel
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
@@ -20,8 +21,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 import triton.language as tl  # noqa: E402
 
-from tokengym.agents.fused import blocks  # noqa: E402
-from tokengym.agents.fused.blocks import FusedStream  # noqa: E402
+from tokengym.agents.fast.kernels import blocks  # noqa: E402
+from tokengym.agents.fast.kernels.blocks import FusedStream  # noqa: E402
 
 FUSED = ("llama", "mistral", "qwen2", "qwen2, windows", "qwen3", "gemma")
 

@@ -8,15 +8,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
-from tokengym.agents.decoding.llama import LlamaStream, has_llama_shape
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
-from tokengym.rewards.models.loading import positions
-
-TEXT_COLUMNS = 640
-"""Columns of the texts that kernels are tried on: attention's take 16 to 64 a turn, and those of
-few rows 512 a program."""
 
 
 class Stream(Protocol):
@@ -134,17 +128,14 @@ class ModelStream:
 
 
 def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
-    """Return the fastest stream for the model on a CPU.
+    """Return the fastest stream that there is for the model.
 
     Args:
         language_model: The model, with its adapters on or off as they are now.
         capacity: Most tokens of a text.
     """
-    if has_gpt2_shape(language_model):
-        return GPT2Stream(language_model, capacity)
-    if has_llama_shape(language_model):
-        return LlamaStream(language_model, capacity)
-    return ModelStream(language_model)
+    made: Stream | None = fast().stream(language_model, capacity)
+    return ModelStream(language_model) if made is None else made
 
 
 @torch.no_grad()
@@ -208,62 +199,3 @@ def check_decoding(
             f"by {gap:.3g} of {scale:.3g}), as recurrent models do here; use a decoder-only "
             "transformer such as GPT-2, Llama or Qwen"
         )
-
-
-def check_steps(
-    language_model: LanguageModel,
-    plain: Callable[..., Stream],
-    fused: Callable[..., Stream],
-    capacity: int,
-) -> None:
-    """Raise unless a model's fused steps read what its whole forward reads, as plain steps do.
-
-    The texts are long enough that attention takes several turns and, where the cache is as large,
-    several programs a row; they begin at different columns.
-
-    Args:
-        language_model: The model.
-        plain: Returns a stream of the model for texts of so many tokens.
-        fused: The same by kernels.
-        capacity: Most tokens of a text.
-
-    Raises:
-        ModelError: if they are off by more than 1.5 times what plain steps are, and by more than
-            rounding explains.
-    """
-    steps = 2
-    longest = min(TEXT_COLUMNS, capacity, positions(language_model.model) or capacity) - steps
-    lengths = longest, max(1, longest - 37)
-    ids = 7 * torch.arange(1, 2 * (longest + steps) + 1, device=language_model.device)
-    ids = (ids % language_model.vocab_size).view(2, -1)
-    prompts, mask = torch.zeros_like(ids[:, :longest]), torch.zeros_like(ids[:, :longest])
-    for row, length in enumerate(lengths):
-        prompts[row, longest - length :], mask[row, longest - length :] = ids[row, :length], 1
-    with torch.no_grad(), full_precision():
-        wholes = [
-            language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
-            for row, length in enumerate(lengths)
-        ]
-        gaps = []
-        for make in (plain, fused):
-            stream = make(language_model, max(capacity, longest + steps))
-            states = [stream.start(prompts, mask)]
-            states += [
-                stream.step(torch.stack([ids[row, n + step] for row, n in enumerate(lengths)]))
-                for step in range(steps)
-            ]
-            expected = torch.stack(
-                [x[n - 1 : n + steps] for x, n in zip(wholes, lengths, strict=True)]
-            )
-            gaps.append(_distance(expected.transpose(0, 1), torch.stack(states)))
-    rounding = 1e-3 if language_model.is_float32 else 0.02
-    if not gaps[1] <= max(1.5 * gaps[0], rounding):
-        raise ModelError(
-            f"texts of {longest} tokens are decoded by kernels to hidden states that are off by "
-            f"{gaps[1]:.3g} of their size, by the model's own forward by {gaps[0]:.3g}"
-        )
-
-
-def _distance(expected: Tensor, computed: Tensor) -> float:
-    """Return how far states are off, as a share of their size."""
-    return float((computed.float() - expected.float()).norm() / expected.float().norm())

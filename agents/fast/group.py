@@ -396,7 +396,7 @@ class ShardedGroup(Group):
 
 
 def join(device: torch.device | str) -> Processes:
-    """Return this process among those launched; see `tokengym.agents.launched.join`."""
+    """Return this process among those launched; see `tokengym.agents.processes.join`."""
     if not distributed.is_initialized():
         _check_launch(chosen := select_device(device))
         is_cpu = chosen.type == "cpu"

@@ -18,17 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
-from tokengym.agents.decoding.cuda.static import StaticStream, static_stream
-from tokengym.agents.decoding.player import (
+from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.merged import MergedModel, decoding_model
+from tokengym.agents.fast.static import StaticStream
+from tokengym.agents.fast.streams import static_stream
+from tokengym.agents.policy.language_model import LENGTHS
+from tokengym.agents.policy.player import (
+    Choice,
     DecodedPolicy,
+    Observation,
     Replies,
     columns_needed,
     left_padded,
     not_finite,
 )
-from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.language_model import LENGTHS
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
@@ -36,13 +39,11 @@ from tokengym.agents.policy.sampling import (
     packed,
     row_uniforms,
 )
-from tokengym.agents.rollouts.environments import Observation
-from tokengym.agents.rollouts.playing import Choice
 from tokengym.base.registry import imported
 
 logger = logging.getLogger(__name__)
 
-FUSED_DRAW = "tokengym.agents.fused.vocabulary:draw"
+FUSED_DRAW = "tokengym.agents.fast.kernels.vocabulary:draw"
 
 FEWEST_ROWS = 8
 """Batches of fewer rows take no less time on a GPU."""

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model
 
-from tokengym.agents.decoding.gpt2 import GPT2Stream, Map, linear_map, packs
+from tokengym.agents.fast.gpt2 import GPT2Stream, Map, linear_map, packs
+from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.products import Library
 
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose tables do not depend on the length of a text."""

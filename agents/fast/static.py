@@ -15,17 +15,14 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
 
-from tokengym.agents.decoding.cuda.merged import decoding_model
-from tokengym.agents.decoding.streams import check_decoding, check_steps
 from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.merged import decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.base.registry import imported
+from tokengym.agents.policy.streams import check_decoding
 from tokengym.rewards.models.loading import positions
 
 logger = logging.getLogger(__name__)
 
-HAS_FUSED_SHAPE = "tokengym.agents.fused.blocks:has_fused_shape"
-FUSED_STREAM = "tokengym.agents.fused.blocks:FusedStream"
 MAX_PREFILLED_TOKENS = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
 ALIGNMENT = 8
@@ -288,30 +285,6 @@ def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:
     firsts = rows.new_full((len(kinds),), len(table)).scatter_reduce(0, kind_of, rows, "amin")
     firsts, order = firsts.sort()
     return firsts, order.argsort()[kind_of]
-
-
-def static_stream(
-    language_model: LanguageModel, capacity: int, *, rows: int, kernels: bool
-) -> StaticStream:
-    """Return a static stream: by kernels where they decode what the model's forward gives.
-
-    Args:
-        language_model: The model.
-        capacity: Most tokens of a text.
-        rows: Most texts.
-        kernels: Whether to try kernels.
-    """
-    if kernels and imported(HAS_FUSED_SHAPE)(language_model):
-        fused: type[StaticStream] = imported(FUSED_STREAM)
-        try:
-            streams = partial(StaticStream, rows=2), partial(fused, rows=2)
-            check_decoding(language_model, streams[1])
-            check_steps(language_model, *streams, capacity)
-        except ModelError as error:
-            logger.warning("steps are not fused, which is slower: %s", error)
-        else:
-            return fused(language_model, capacity, rows=rows)
-    return StaticStream(language_model, capacity, rows=rows)
 
 
 def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None) -> None:

@@ -22,8 +22,9 @@ from transformers import GPT2Model
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from tokengym.agents.fast.products import MULTIPLE, has_onednn, packed_map
+from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.products import MULTIPLE, Library, has_onednn, packed_map
 from tokengym.base.memory import check_memory
 
 Map = Callable[[Tensor], Tensor]

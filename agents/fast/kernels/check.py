@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GemmaConfig, GemmaModel, LlamaConfig, LlamaModel
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.fused import layers, trunk, vocabulary
+from tokengym.agents.fast.kernels import layers, trunk, vocabulary
 from tokengym.agents.policy import head, sampling
 
 FAMILIES: Any = ((LlamaModel, LlamaConfig), (GemmaModel, GemmaConfig))

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokengym.agents.fused.launching import block_of, launch, operation
+from tokengym.agents.fast.kernels.launching import block_of, launch, operation
 
 FEWEST_PROGRAMS = 2**8
 """Programs among which the rows of a norm's gradient are shared out, a multiprocessor's worth at

@@ -28,7 +28,7 @@ from tokengym.rewards import LengthPenalty, RewardError, make_reward
 from tokengym.rewards.scorers import find_scorer
 from tokengym.scripts.cli import main
 
-PAGE = (Path(__file__).parents[4] / "docs/guide/own_code.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/guide/own_code.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE, re.DOTALL | re.M))
 COMMANDS = [
     shlex.split(line)[1:]

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,12 @@ from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.settings import Products
 from tokengym.base.errors import SettingsError
 
 logger = logging.getLogger(__name__)
 
-Library = Literal["torch", "onednn"]
 VARIABLE = "TOKENGYM_PRODUCTS"
 """Environment variable of the library that "auto" stands for, in place of the faster one."""
 MARGIN = 1.5

@@ -1,14 +1,15 @@
 """Fast generation through an environment's own ``step``: one new token per step and row."""
 
 import math
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.decoding.streams import make_stream
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sampling import (
@@ -19,9 +20,46 @@ from tokengym.agents.policy.sampling import (
     row_uniforms,
 )
 from tokengym.agents.policy.settings import PolicySettings
+from tokengym.agents.policy.streams import make_stream
 from tokengym.agents.policy.value import ValueFunction
-from tokengym.agents.rollouts.environments import Observation
-from tokengym.agents.rollouts.playing import Choice
+
+Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Tokens chosen in one step, one per active row; None for what the agent does not know."""
+
+    actions: NDArray[np.int64]
+    """(active,) token ids."""
+    log_probs: Tensor | None = None
+    """(active,), nats, after temperature and action mask."""
+    values: Tensor | None = None
+    """(active,), reward units, of the text before the token."""
+    entropy: Tensor | None = None
+    """(active,), nats, of the distribution the token was drawn from."""
+    support: Tensor | None = None
+    """(active, ceil(vocab / 8)) uint8, the tokens it was drawn among as `packed` bits, where the
+    agent itself excluded some."""
+    vocab_size: int = 0
+    """Words of the vocabulary, where there is a support."""
+
+
+class Player(Protocol):
+    """Anything that can play a round."""
+
+    def begin(self, observation: Observation) -> None:
+        """Start a round: every row of the observation begins an episode."""
+
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """Choose the next token of ``rows``; observation and masks are those of all rows."""
 
 
 class DecodedPolicy(Protocol):

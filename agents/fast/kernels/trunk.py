@@ -21,8 +21,8 @@ from transformers.activations import GELUTanh, SiLUActivation
 from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from tokengym.agents.decoding.llama import ROTATIONS
-from tokengym.agents.fused.layers import added_and_normed, gated, signed, turned
+from tokengym.agents.fast.kernels.layers import added_and_normed, gated, signed, turned
+from tokengym.agents.fast.llama import ROTATIONS
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokengym.agents.fused.launching import block_of, launch, operation
+from tokengym.agents.fast.kernels.launching import block_of, launch, operation
 from tokengym.agents.policy.head import LOWEST, Figures, as_read, product, was_possible
 from tokengym.agents.policy.sampling import MAX_LOGITS
 

@@ -30,12 +30,12 @@ from torch import Tensor, nn
 from transformers import GemmaModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from tokengym.agents.decoding.cuda.static import StaticStream
-from tokengym.agents.decoding.llama import linear_maps
-from tokengym.agents.fused.launching import block_of, launch, operation
-from tokengym.agents.fused.layers import add_and_norm, apply_gate, turned_heads
-from tokengym.agents.fused.trunk import activation, has_llama_blocks, rotation, windows
-from tokengym.agents.fused.trunk import hidden as trunk_hidden
+from tokengym.agents.fast.kernels.launching import block_of, launch, operation
+from tokengym.agents.fast.kernels.layers import add_and_norm, apply_gate, turned_heads
+from tokengym.agents.fast.kernels.trunk import activation, has_llama_blocks, rotation, windows
+from tokengym.agents.fast.kernels.trunk import hidden as trunk_hidden
+from tokengym.agents.fast.llama import linear_maps
+from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy.language_model import LanguageModel
 
 LOWEST = tl.constexpr(-1e30)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-DOCUMENT = Path(__file__).parents[4] / "docs" / "agents" / "preferences.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "agents" / "preferences.md"
 
 
 def test_the_example_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
