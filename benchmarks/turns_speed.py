@@ -21,8 +21,8 @@ from rollout_speed import EOS, PAD, PROMPT_TOKENS, SIZES, make_model, make_token
 from transformers import PreTrainedModel
 
 from tokengym.agents import PPO
+from tokengym.agents.fast.products import fastest
 from tokengym.agents.policy.language_model import fuse_activations
-from tokengym.agents.policy.products import fastest
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.envs import Reply, TokenGenerationVectorEnv
