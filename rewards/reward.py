@@ -158,52 +158,41 @@ class Reward:
         if not episodes:
             return []
         with attach_episodes(episodes, self.scorer.name), self.stopwatch.scoring(len(episodes)):
-            return self._evaluate(episodes)
-
-    def _evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
-        for index, episode in enumerate(episodes):
-            if not episode.response_ids:
-                raise CreditError(
-                    f"episode {index} has no response_ids, so no token can earn its score; "
-                    "give the response at least one token (the EOS counts)"
+            for index, episode in enumerate(episodes):
+                if not episode.response_ids:
+                    raise CreditError(
+                        f"episode {index} has no response_ids, so no token can earn its score; "
+                        "give the response at least one token (the EOS counts)"
+                    )
+            name, wanted = self.scorer.name, self.credit.attribution
+            # A scorer whose `score` knows no attributions is asked for none.
+            scores = self.scorer.score(episodes, **({"attribution": wanted} if self._asks else {}))
+            if not isinstance(scores, Scores):
+                raise ScorerError(
+                    f"scorer {name!r} returned {type(scores).__name__}; return "
+                    "Scores(values=one number per episode)"
                 )
-        scores = self._score(episodes)
-        return self._assign(episodes, scores)
-
-    def _assign(self, episodes: Sequence[Episode], scores: Scores) -> list[Episode]:
-        """Return the episodes with their scores, spread over their tokens."""
-        rewards = assign_written(self.credit, episodes, scores)
-        self._check_rewards(episodes, scores, rewards)
-        return [
-            episode.paid(
-                float(scores.values[row]),
-                {name: float(part[row]) for name, part in scores.parts.items()},
-                rewards[row],
-            )
-            for row, episode in enumerate(episodes)
-        ]
-
-    def _score(self, episodes: Sequence[Episode]) -> Scores:
-        name = self.scorer.name
-        scores = call_scorer(self.scorer, episodes, self.credit.attribution if self._asks else None)
-        if not isinstance(scores, Scores):
-            raise ScorerError(
-                f"scorer {name!r} returned {type(scores).__name__}; return "
-                "Scores(values=one number per episode)"
-            )
-        scores.check(episodes, name)
-        probe = Probe(self.scorer, self.tokenizer, self.continuations)
-        attributed = self.credit.attribute(probe, episodes, scores)
-        if attributed is not scores:
-            attributed.check(episodes, self.credit_name)
-            scores = attributed
-        wanted = self.credit.attribution
-        if wanted is not None and scores.attributions is None:
-            raise CreditError(
-                f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
-                f"returned none; {remedy_for(wanted)}"
-            )
-        return scores
+            scores.check(episodes, name)
+            probe = Probe(self.scorer, self.tokenizer, self.continuations)
+            attributed = self.credit.attribute(probe, episodes, scores)
+            if attributed is not scores:
+                attributed.check(episodes, self.credit_name)
+                scores = attributed
+            if wanted is not None and scores.attributions is None:
+                raise CreditError(
+                    f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
+                    f"returned none; {remedy_for(wanted)}"
+                )
+            rewards = assign_written(self.credit, episodes, scores)  # (response,) each
+            self._check_rewards(episodes, scores, rewards)
+            return [
+                episode.paid(
+                    float(scores.values[row]),
+                    {name: float(part[row]) for name, part in scores.parts.items()},
+                    rewards[row],
+                )
+                for row, episode in enumerate(episodes)
+            ]
 
     def _check_rewards(
         self,

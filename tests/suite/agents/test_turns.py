@@ -14,10 +14,10 @@ from tests.suite.agents.conftest import make_model, target_reward
 from tests.support.partners import failing, teacher
 from tests.support.tapes import record_tapes
 from tokengym.agents import NLPO, PPO, collect, losses
-from tokengym.agents.fast.captured import CapturedPlayer
+from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.gpt2 import GPT2Stream
 from tokengym.agents.fast.static import StaticStream
-from tokengym.agents.policy import player as decoding
+from tokengym.agents.policy import sampler as decoding
 from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
@@ -58,9 +58,9 @@ def test_replies_are_read_before_the_next_token(
         monkeypatch.setattr(decoding, "make_stream", lambda model, capacity: ModelStream(model))
     agent = make_ppo(envs=make_envs(**TALK, num_envs=6), model=make_model(shape))
     if stream == "captured":
-        kind = CapturedPlayer
+        kind = CapturedSampler
         monkeypatch.setattr(
-            type(agent.policy), "player", lambda self, g=None: kind(self, g or self.generator)
+            type(agent.policy), "sampler", lambda self, g=None: kind(self, g or self.generator)
         )
     episodes = collect(agent, make_envs(**TALK, num_envs=6), 24, seed=3)
     assert max(len(episode.turns) for episode in episodes) >= 6
@@ -119,7 +119,7 @@ def test_appended_replies_play_as_texts_read_again(
         options = {"group_size": agent.settings.group_size} if "group_size" in settings else None
         starts.clear()
         played = [
-            play_round(agent.player(), as_rounds(envs), seed=seed, options=options)
+            play_round(agent.sampler(), as_rounds(envs), seed=seed, options=options)
             for seed in range(3)
         ]
         if is_static and appends:  # prompts alone: replies are read into the same memory
