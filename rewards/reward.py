@@ -18,7 +18,7 @@ from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.models.kinds import remedy_for
 from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, call_scorer, is_scorer
-from tokengym.rewards.written import assign_written
+from tokengym.rewards.written import assign_written, moved, newest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -124,12 +124,13 @@ class Reward:
                 newest token and without its response.
 
         Returns:
-            Per text (n,): the newest token's reward last; the earlier ones add up to theirs.
+            Per text (n,): the `newest` token's reward, with that of a reply to it, and earlier ones
+            that add up to theirs.
         """
         with self.stopwatch.scoring(len(texts)):
             if self.credit.every_prefix:
-                sizes = [len(text.response_ids) for text in texts]
-                pieces = [[range(n - 1), range(n - 1, n)][-n:] for n in sizes]
+                places = [(newest(text), len(text.response_ids)) for text in texts]
+                pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
                 rows = Probe(self.scorer, self.tokenizer).increments(texts, pieces)
             else:
                 known = self.scorer.state_dict()  # of running statistics, which finished texts move
@@ -137,7 +138,11 @@ class Reward:
                 self.scorer.load_state_dict(known)
                 scores.check(texts, self.scorer.name)
                 rows = [row.astype(np.float64) for row in scores.attributions or ()]
-        return [np.array([self.credit.step_reward(float(v)) for v in row]) for row in rows]
+        owned: list[NDArray[np.floating]] = [
+            row if text.written is None else moved(row, text.written)
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        return [np.array([self.credit.step_reward(float(v)) for v in row]) for row in owned]
 
     def evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return the episodes with their score, its parts and their token rewards.

@@ -25,10 +25,10 @@ from tokengym.agents import PPO, CausalLMPolicy
 from tokengym.agents.rollouts import ChosenPrompts, as_sampler
 from tokengym.base import find_bundle, read_jsonl, write_csv, write_jsonl
 from tokengym.envs import Episode, bundled
+from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import copy_rate, distinct, rouge, words
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
-from tokengym.evaluation.runs import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.lab.protocol import PRICE

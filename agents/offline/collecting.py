@@ -41,6 +41,7 @@ from tokengym.rewards.scorers.base import as_scorer
 Group = tuple[Episode, ...]
 """The scored responses to one prompt."""
 Row = dict[str, Any]
+"""One row of a data set: texts, and figures of the policy that wrote them."""
 
 
 class ResponseCollector:

@@ -24,6 +24,7 @@ from tokengym.agents.policy.streams import make_stream
 from tokengym.agents.policy.value import ValueFunction
 
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
+"""What an environment returns: ids of tokens, or a dictionary with them."""
 
 
 @dataclass(frozen=True, kw_only=True)

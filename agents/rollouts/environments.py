@@ -15,6 +15,7 @@ from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
+"""What learners and players take: a batch or one environment, of Gymnasium or of SB3."""
 
 
 def environment_attribute(envs: Environments, name: str, default: Any = None) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokengym import __version__
+from tokengym import __version__, compare
 from tokengym.agents import RandomAgent, bind_policy, noting_reads
 from tokengym.base import auto_device, read_json
 from tokengym.envs import SettingsError, TokenizerError
@@ -26,7 +26,6 @@ from tokengym.evaluation.runs import (
     EvaluationSettings,
     TrainingSettings,
     bundle_settings,
-    compare,
     run_folder,
     training_settings,
 )
