@@ -84,15 +84,7 @@ def bench(
     if v1:
         _check_v1(parts=parts, quick=quick, full=full, tasks=tasks, bundle=bundle, model=model)
         return _bench_v1(subject, track, secret, out or Path("runs") / "v1", submit, device)
-    if secret is not None:
-        raise ValueError(f"--secret {secret} belongs to the benchmark; add --v1 or leave it out")
-    if quick and full:
-        raise ValueError("--quick and --full exclude each other; give one")
-    if model is not None and bundle is None:
-        raise ValueError(
-            f"--model {model} needs prompts and a reward model that read what it writes; add "
-            "--bundle, such as smollm2-reviews"
-        )
+    _check_card(secret, model, bundle, both=quick and full)
     size = "quick" if quick else "full" if full else "standard"
     config = CardConfig(
         subject=subject,
@@ -118,6 +110,19 @@ def bench(
         write_submission(card, submit)
         say(console, f"{submit}")
     return int(bool(faults))
+
+
+def _check_card(secret: str | None, model: str | None, bundle: str | None, *, both: bool) -> None:
+    """Refuse options of the benchmark, two sizes, and a model without a bundle."""
+    if secret is not None:
+        raise ValueError(f"--secret {secret} belongs to the benchmark; add --v1 or leave it out")
+    if both:
+        raise ValueError("--quick and --full exclude each other; give one")
+    if model is not None and bundle is None:
+        raise ValueError(
+            f"--model {model} needs prompts and a reward model that read what it writes; add "
+            "--bundle, such as smollm2-reviews"
+        )
 
 
 def _check_v1(**given: object) -> None:

@@ -79,7 +79,7 @@ def test_the_laboratory_and_the_studies_use_public_names_of_the_suite_alone() ->
 
 
 def test_they_use_no_more_names_than_are_counted() -> None:
-    assert len(used()) == NAMES
+    assert len(used()) <= NAMES
 
 
 @pytest.mark.parametrize("package", PUBLIC)
