@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-from tokengym.base.prompt import Prompt
+from tokengym.envs import Prompt
 from tokengym.lab.envs.reasoning import generated_prompts
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.lab.makers.building.language_model import (
