@@ -32,7 +32,7 @@ HEADER = (
 )
 DASH = "\N{EN DASH}"
 AREA = ("net_score", "auc")
-"""What training is judged by, a measure and its kind; see docs/results/protocol.md."""
+"""Criterion of training, a measure and its kind; see docs/results/protocol.md."""
 FINALS = (("score", "final"), ("gold_score", "final"), ("kl", "final"))
 FEW = 5
 """Pairs of runs below which a difference says how many it has."""
