@@ -74,7 +74,7 @@ def bench(
     """
     import torch
 
-    from tokengym.evaluation.runs.config import slug
+    from tokengym.evaluation.runs import slug
     from tokengym.lab.cards.card import CardConfig
     from tokengym.lab.cards.elsewhere import TransferTask
 
@@ -107,12 +107,11 @@ def _bench_card(config: "CardConfig", out: Path, submit: Path | None, device: st
     """Measure a card."""
     from rich.console import Console
 
-    from tokengym.base.device import preferred_device
-    from tokengym.base.files import locked
+    from tokengym.base import locked, preferred_device
     from tokengym.lab.cards.card import PAGE_FILE, broken, make_card, unmeasured
     from tokengym.lab.cards.page import card_page
     from tokengym.lab.cards.submission import write_submission
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands import say
 
     console = Console()
     with preferred_device(device), locked(out):
@@ -148,12 +147,11 @@ def _bench_v1(
     """Measure a rule by tokengym-credit v1."""
     from rich.console import Console
 
-    from tokengym.base.device import preferred_device
-    from tokengym.base.files import locked, write_json
+    from tokengym.base import locked, preferred_device, write_json
     from tokengym.lab.benchmark.definition import V1
     from tokengym.lab.benchmark.play import play
     from tokengym.lab.benchmark.runs import Bench
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands import say
 
     bench = Bench(definition=V1, rule=subject, track=track, out=out, secret=secret)
     console = Console()
