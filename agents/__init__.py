@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from tokengym.agents.algorithm import EpisodicAlgorithm
     from tokengym.agents.contract import TrainingRun
     from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
-    from tokengym.agents.fast.gpt2 import GPT2Stream
     from tokengym.agents.learner import LEARNERS, Learner, register_learner
     from tokengym.agents.offline.dpo import DPO
     from tokengym.agents.offline.sft import SFT
+    from tokengym.agents.policy.counting import counted_texts
     from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
     from tokengym.agents.policy.sampling import chosen_log_probs
     from tokengym.agents.policy.sequences import Sequences
     from tokengym.agents.policy.settings import Precision
+    from tokengym.agents.policy.streams import noting_reads
     from tokengym.agents.ppo.nlpo import NLPO
     from tokengym.agents.ppo.ppo import PPO
     from tokengym.agents.random_agent import RandomAgent
@@ -35,7 +36,10 @@ _HOMES = {
     "algorithm": ["EpisodicAlgorithm"],
     "contract": ["TrainingRun"],
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
-    "fast.gpt2": ["GPT2Stream"],
+<<<<<<< HEAD
+    "policy.counting": ["counted_texts"],
+=======
+>>>>>>> origin/main
     "learner": ["LEARNERS", "Learner", "register_learner"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
@@ -43,6 +47,7 @@ _HOMES = {
     "policy.sampling": ["chosen_log_probs"],
     "policy.sequences": ["Sequences"],
     "policy.settings": ["Precision"],
+    "policy.streams": ["noting_reads"],
     "ppo.nlpo": ["NLPO"],
     "ppo.ppo": ["PPO"],
     "random_agent": ["RandomAgent"],
@@ -63,7 +68,6 @@ __all__ = [
     "CheckpointError",
     "EpisodeLog",
     "EpisodicAlgorithm",
-    "GPT2Stream",
     "HindsightReplayBuffer",
     "HindsightRolloutBuffer",
     "Learner",
@@ -77,7 +81,9 @@ __all__ = [
     "bind_policy",
     "chosen_log_probs",
     "collect",
+    "counted_texts",
     "losses",
+    "noting_reads",
     "register_learner",
 ]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "test", "all"]
+"""Part of a task's prompts."""
 SettingsKind = Literal["options", "training", "evaluation", "comparison"]
 Stamp = tuple[int, int, int]
 FORMAT = 1
@@ -35,6 +36,7 @@ PARTS = {
     "gold_model": "gold_model",
     "judge": "judge",
 }
+"""Files and folders of a bundle, by what they hold."""
 _ASSETS = Path(__file__).parent / "assets"
 _BUILDER = "python -m tokengym.scripts.build_models"
 

@@ -470,7 +470,6 @@ def run_references(
         Exception: whatever the model or the scorer raises.
     """
     from tokengym.agents import PPO
-    from tokengym.agents.policy.language_model import reference_weights
 
     folder, wanted = run_folder(out, *config.reference_run), config.evaluation.reference_samples
     began = time.perf_counter()
@@ -495,7 +494,7 @@ def run_references(
             device=config.training.device,
         )
         policy = start.policy  # its adapters, which change nothing yet, let it share its backbone
-        with reference_weights(policy.language_model, policy.reference):
+        with policy.weights(True):
             drawn = draw_references(evaluator, policy, wanted, file=folder / SAMPLES, told=told)
         evaluator.close()
         record = {

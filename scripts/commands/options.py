@@ -43,6 +43,7 @@ RARE = frozenset({"first-seed", "launcher", "checkpoint-every", "retry-failed"})
 """Parameters of commands that it does not show."""
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
+"""An option that takes several names."""
 Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
 
 Command = Callable[..., int | None]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.base.errors import SettingsError
 from tokengym.base.prompt import Messages
-from tokengym.envs.turns.partner import PARTNERS, Partner, Reply
+from tokengym.envs import Partner, Reply, SettingsError
+from tokengym.envs.turns.partner import PARTNERS
 
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/()])")
 MAX_DIGITS = 30
