@@ -4,21 +4,19 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from torch import Tensor
 
-<<<<<<< HEAD
 from tokengym import __version__, compare
-from tokengym.agents import RandomAgent, bind_policy, counted_texts
-=======
-from tokengym import __version__
 from tokengym.agents import RandomAgent, bind_policy, noting_reads
->>>>>>> origin/main
 from tokengym.base import auto_device, read_json
 from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
@@ -347,7 +345,7 @@ def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
         for name in dict.fromkeys((subject, "sparse")):
             reward, _ = task_reward(task, {**kwargs, "reward": name}, policy)
             reward.evaluate(episodes[:2])  # loads what is loaded at first use
-            with counted_texts() as texts:
+            with _counted_texts() as texts:
                 reward.evaluate(episodes)
             times = []
             for _ in range(TIMINGS):
@@ -507,8 +505,6 @@ def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str,
             kind: difference_of(group, subject, measure, kind) for kind in kinds
         }
     return ends
-<<<<<<< HEAD
-=======
 
 
 @contextmanager
@@ -542,4 +538,3 @@ def _counted_texts() -> Iterator[list[int]]:
     finally:
         for handle in handles:
             handle.remove()
->>>>>>> origin/main

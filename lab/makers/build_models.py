@@ -31,6 +31,7 @@ class Options:
         "oracle",
         "forks",
         "reasoning_gym",
+        "calculator",
         "feedback",
         "all",
     ] = "all"
@@ -100,6 +101,7 @@ def build_bundled(options: Options) -> None:
             "repository and not installed: run scripts/build_models.py from a checkout, or give "
             "--corpus, a file of your own labelled texts"
         )
+    from tokengym.lab.makers.bundles.calculator import build_calculator
     from tokengym.lab.makers.bundles.detox import build_detox
     from tokengym.lab.makers.bundles.dialogue import build_dialogue
     from tokengym.lab.makers.bundles.feedback import build_feedback
@@ -119,6 +121,7 @@ def build_bundled(options: Options) -> None:
         "oracle": build_oracle,
         "forks": build_forks,
         "reasoning_gym": build_reasoning_gym,
+        "calculator": build_calculator,
         "feedback": build_feedback,
     }
     tasks = list(builders) if options.task == "all" else [options.task]
