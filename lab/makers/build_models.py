@@ -101,7 +101,6 @@ def build_bundled(options: Options) -> None:
             "repository and not installed: run scripts/build_models.py from a checkout, or give "
             "--corpus, a file of your own labelled texts"
         )
-    from tokengym.lab.makers.bundles.calculator import build_calculator
     from tokengym.lab.makers.bundles.detox import build_detox
     from tokengym.lab.makers.bundles.dialogue import build_dialogue
     from tokengym.lab.makers.bundles.feedback import build_feedback
@@ -109,7 +108,7 @@ def build_bundled(options: Options) -> None:
     from tokengym.lab.makers.bundles.movie_review import build_movie_review
     from tokengym.lab.makers.bundles.oracle import build_oracle
     from tokengym.lab.makers.bundles.question_answer import build_question_answer
-    from tokengym.lab.makers.bundles.reasoning_gym import build_reasoning_gym
+    from tokengym.lab.makers.bundles.reasoning_gym import build_calculator, build_reasoning_gym
     from tokengym.lab.makers.bundles.summarize import build_summarize
 
     builders: dict[str, Callable[..., BuiltBundle]] = {

@@ -11,7 +11,7 @@ import tokengym  # noqa: F401  (registers the ids)
 from tokengym.agents import PPO, collect
 from tokengym.base.prompt import Prompt
 from tokengym.envs import bundled
-from tokengym.lab.makers.bundles.calculator import PRODUCTS, SUMS, build_calculator, example
+from tokengym.lab.makers.bundles.reasoning_gym import PRODUCTS, SUMS, build_calculator, example
 
 pytest.importorskip("reasoning_gym", reason="an extra of tokengym-lab")
 
