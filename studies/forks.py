@@ -32,8 +32,9 @@ from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_cu
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.summary import SummarySettings, per_run, summarize
 from tokengym.evaluation.report.verdict import number, signed
-from tokengym.evaluation.runs.config import TaskSettings, missing_runs, run_folder, slug
+from tokengym.evaluation.runs.config import TaskSettings, run_folder, slug
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.plan import missing_plans
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import Array, PairedDifference, holm, paired_difference
 from tokengym.lab.cards.page import AREA
@@ -378,7 +379,7 @@ def _missing(
 ) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
     """Yield a cell's run of a seed, if it is not there yet."""
     config = cell.config(rate, first_seed=seed, seeds=1)
-    for reward, _ in missing_runs(config, cell.folder(out, rate)):
+    for reward in (plan.run.reward for plan in missing_plans(config, cell.folder(out, rate))):
         yield cell.folder(out, rate).name, config, reward, seed
 
 

@@ -152,15 +152,17 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
         ValueError: for an option that the command does not have, or that has no effect.
     """
     chosen = _chosen(command, arguments)
-    options = list(_options(command, chosen))
+    asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
+    options = list(_options(command, chosen, lists_choices=asks or "--help-all" in arguments))
     _refuse_unknown(command, arguments, options)
     _refuse_wrong_numbers(arguments, options)
-    asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
     hidden = [option for option in options if asks and not option.is_used]
 
     def run(**values: Any) -> int:
         for name, one in chosen.items():
-            given = {o.path: getattr(values[name], o.name) for o in options if o.parameter == name}
+            mine = [o for o in options if o.parameter == name]
+            given = {o.path: getattr(values[name], o.name) for o in mine}
+            given = {o.path: given[o.path] for o in mine if given[o.path] != o.default}
             values[name] = with_values(one.settings, given)
         return command(**values) or 0
 
@@ -205,8 +207,12 @@ def _chosen(command: Command, arguments: Sequence[str]) -> dict[str, Chosen]:
     return {name: one if isinstance(one, Chosen) else Chosen(one) for name, one in groups.items()}
 
 
-def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]:
+def _options(
+    command: Command, chosen: Mapping[str, Chosen], *, lists_choices: bool = True
+) -> Iterator[Option]:
     """Yield a command's options in order.
+
+    Values of a choice are listed for a reader alone: that imports what declares each of them.
 
     A field is no option if no text can say its value, or the command itself or earlier settings
     have an option of that name.
@@ -217,7 +223,7 @@ def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]
     for name, parameter in parameters.items():
         if name not in chosen:
             kind, flag = parameter.annotation, name.replace("_", "-")
-            if choice is not None and choice[0] == name:
+            if lists_choices and choice is not None and choice[0] == name:
                 lines = choice[1]()
                 text = " ".join(f"{value}: {line}." for value, line in lines.items())
                 kind = Annotated[kind, tyro.conf.arg(metavar=f"{{{','.join(lines)}}}", help=text)]

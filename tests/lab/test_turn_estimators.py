@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from tests.agents.conftest import make_model, target_reward
+
 from tests.support.partners import teacher
 from tokengym.agents import PPO
 from tokengym.agents.ppo.advantages import RoundTensors, find_advantage

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tests.agents.conftest import make_model, make_tokenizer
 from tests.rewards.test_rto import by_hand
+
 from tests.support.partners import teacher
 from tokengym.envs import Episode, Turn
 from tokengym.lab.rules.turn_broadcast import TurnBroadcast
