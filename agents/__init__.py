@@ -6,6 +6,7 @@ Torch and Stable-Baselines3 take seconds to import: each name is loaded when it 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tokengym.agents.policy import door
 from tokengym.base.plugins import plugged
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tokengym.agents.rollouts.playing import collect
     from tokengym.agents.sb3.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer
 
+door.open_to("tokengym.agents.fast.parts:Parts")  # where that folder is installed
 _HOMES = {
     "algorithm": ["EpisodicAlgorithm"],
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],

@@ -21,11 +21,10 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.checkpoint import Checkpointed, load_checkpoint, save_checkpoint
-from tokengym.agents.launched import join
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
-from tokengym.agents.processes import Processes
+from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.chosen import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,

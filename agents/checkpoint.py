@@ -22,10 +22,9 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.launched import join
+from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
-from tokengym.agents.policy.products import has_onednn
-from tokengym.agents.processes import Processes
+from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import Environments, restore_environment
 from tokengym.agents.rollouts.rounds import COUNTERS, RoundStart
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
@@ -238,7 +237,7 @@ def _build(
     processes = Processes() if env is None else join(device)
     _check_environment(envs, processes.total(envs.num_envs), record["environment"], folder)
     policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
-    if policy_kwargs.get("products") == "onednn" and not has_onednn():
+    if policy_kwargs.get("products") == "onednn" and not fast().has_onednn():
         logger.warning("%s was trained with oneDNN's products, which are not here", folder)
         policy_kwargs["products"] = "auto"
     agent = algorithm(

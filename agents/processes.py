@@ -1,7 +1,7 @@
 """The process that trains an agent, alone or among several.
 
 A learner asks its `Processes` for what it needs of all of them, never how many there are: alone,
-that is what the process itself has. `tokengym.agents.launched.join` returns them.
+that is what the process itself has. `join` returns them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+
+from tokengym.agents.policy.door import fast
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.language_model import LanguageModel
@@ -142,3 +144,20 @@ class Processes:
 def launched() -> int:
     """Return the number of processes that a launcher has started, 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def join(device: torch.device | str) -> Processes:
+    """Return this process among those launched together, which wait here for each other once.
+
+    Args:
+        device: Device that trains.
+
+    Raises:
+        SettingsError: if the launcher was told to share the weights out in a way that is not
+            supported, or there are fewer GPUs than processes.
+        ProcessError: if several were launched, and what joins them is not installed.
+    """
+    if launched() == 1 and not distributed.is_initialized():
+        return Processes()
+    joined: Processes = fast().join(device)
+    return joined

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokengym.agents.policy.products import fastest, multiplied, packed_map, transposed_product
+from tokengym.agents.fast.products import fastest, multiplied, packed_map, transposed_product
 
 ROLLOUT = [(32, 128, 384), (32, 128, 512), (32, 128, 2_048), (32, 768, 3_072), (16, 576, 49_152)]
 UPDATE = [(448, 128, 512), (384, 768, 3_072)]

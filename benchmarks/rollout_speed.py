@@ -34,8 +34,8 @@ from transformers import (
 )
 
 from tokengym.agents import PPO
+from tokengym.agents.fast.products import fastest
 from tokengym.agents.policy.language_model import fuse_activations
-from tokengym.agents.policy.products import fastest
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.envs import TokenGenerationVectorEnv

@@ -181,6 +181,10 @@ class Published:
     """Folder of its files."""
 
 
+def _no_comparison(cell: Cell, out: Path) -> ComparisonConfig:
+    raise NotImplementedError(f"a study needs config or play to do the run {cell!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A question, the runs that answer it and the page that says so.
@@ -198,10 +202,12 @@ class Study:
     """Axis -> value that cells have where they do not say, or its type where they always do."""
     rounds: Callable[[], Iterable[Round]]
     """Returns cells and the seeds wanted of them, in the order in which they are needed."""
-    config: Callable[[Cell, Path], ComparisonConfig]
-    """Returns the comparison of one reward that a run is of, given the folder of the runs."""
     tables: Callable[[Published], Mapping[str, str]]
     """Returns the page's tables by name."""
+    config: Callable[[Cell, Path], ComparisonConfig] = _no_comparison
+    """Returns the comparison of one reward that a run is of, given the folder of the runs."""
+    play: Callable[[Cell], Sequence[Row]] | None = None
+    """Does a run that is no comparison, and returns its rows; None takes `config`."""
     measure: Callable[[Cell, RunRecord], Sequence[Row]] = lambda cell, record: measured(record)
     """Returns the rows of a run."""
     drawn: tuple[Drawn, ...] = ()
@@ -300,11 +306,21 @@ class Study:
         for run in self.pending(out, part):
             if datetime.now() >= end:
                 return
-            config = self.config(run, out)
-            record = run_one(config, config.rewards[0], int(run.seed))
-            rows = [{**run, **row} for row in self.measure(run, record)]
+            rows = [{**run, **row} for row in self.played(run, out)]
             write_rows(self.file(run, out), rows)
             print(f"{datetime.now():%H:%M:%S} {run!r} {rows[-1]}", flush=True)
+
+    def played(self, run: Cell, out: Path) -> Sequence[Row]:
+        """Do a run and return its rows, without the values of its cell.
+
+        Args:
+            run: A cell with its seed and, where rates are swept, its rate.
+            out: Folder of the runs.
+        """
+        if self.play is not None:
+            return self.play(run)
+        config = self.config(run, out)
+        return self.measure(run, run_one(config, config.rewards[0], int(run.seed)))
 
     def restore(self, out: Path, docs: Path) -> None:
         """Write the published rows to the files that they came from, unless they are there.

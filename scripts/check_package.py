@@ -1,18 +1,24 @@
 """Build the distributions, look into them, and try the wheels as a newcomer would.
 
 python scripts/check_package.py [--out build/package]
+python scripts/check_package.py --alone [arguments of pytest]
 
 The suite's wheel is installed alone into an empty virtual environment, where the README's first
-example, a short comparison and the suite's tests run outside of the checkout: all of `SUITE` but
-the files that name something of the laboratory. Then the laboratory's wheel joins it, and a
-response of its Oracle is scored. Prints the seconds of each step.
+example, a short comparison and the suite's tests run outside of the checkout. Then the laboratory's
+wheel joins it, and a response of its Oracle is scored. Prints the seconds of each step.
+
+With --alone, as `make test` does: the suite's wheel stands beside links to what is installed here,
+the laboratory left out, and a copy of the suite's tests runs against it. That takes seconds to set
+up, and needs no network.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import time
 import venv
@@ -21,18 +27,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LABORATORY = ("tests", "docs", "studies", "benchmarks", "lab")
-SUITE = [
-    f"tests/{name}"
-    for name in (
-        "base",
-        "envs",
-        "rewards",
-        "evaluation/measure",
-        "evaluation/statistics",
-        "agents/losses",
-    )
-]
-"""Tests of the suite that its wheel must pass alone."""
+TESTS = ("conftest.py", "support", "suite")
+"""What of ``tests`` the suite's wheel must pass alone: all of ``tests/suite``, and its helpers."""
 ORACLE = """
 import gymnasium as gym, tokengym
 env = gym.make("tokengym/Oracle-v0", reward="scar")
@@ -45,40 +41,94 @@ def main() -> None:
     """Build, check and try the distributions."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "package")
-    out = parser.parse_args().out.resolve()
+    parser.add_argument("--alone", nargs=argparse.REMAINDER, metavar="...")
+    options = parser.parse_args()
+    if options.alone is not None:
+        sys.exit(test_alone(ROOT / "build" / "alone", options.alone or ["tests/suite"]))
+    check_distributions(options.out.resolve())
+
+
+def check_distributions(out: Path) -> None:
+    """Build both, and install them into an empty environment: the suite alone, then the other."""
     tools, empty = out / "tools", out / "empty"
     for folder in (tools, empty):
         venv.create(folder, with_pip=True, clear=True)
+    shutil.rmtree(out / "dist", ignore_errors=True)
     step("tools", tools, "-m", "pip", "install", "--quiet", "build", "twine")
     step("build", tools, "-m", "build", "--outdir", str(out / "dist"), str(ROOT))
-    build_lab = ("-m", "build", "--outdir", str(out / "dist"), str(ROOT / "lab"))
+    build_lab = ("-m", "build", "--wheel", "--outdir", str(out / "dist"), str(ROOT / "lab"))
     step("build the laboratory", tools, *build_lab)
     (wheel,) = (out / "dist").glob("tokengym-*.whl")
     (sdist,) = (out / "dist").glob("tokengym-*.tar.gz")
     (lab,) = (out / "dist").glob("tokengym_lab-*.whl")
-    step("twine check", tools, "-m", "twine", "check", "--strict", str(wheel), str(sdist))
+    step("twine check", tools, "-m", "twine", "check", "--strict", *map(str, (wheel, sdist, lab)))
     check_contents(wheel, sdist)
-    pins = ("--constraint", str(ROOT / "constraints.txt"))
-    install = step("install", empty, "-m", "pip", "install", "--quiet", *pins, str(wheel))
+    pip = ("-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"))
+    install = step("install", empty, *pip, str(wheel))
     example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
     step("README's example", empty, "-c", example)
     comparison = ("compare", "--steps", "2", "--seeds", "1", "--out", str(out / "comparison"))
     curve = step("a learning curve", empty, "-m", "tokengym.scripts.cli", *comparison)
     print(f"from pip install to a learning curve: {install + curve:.0f} s")
-    step("test tools", empty, "-m", "pip", "install", "--quiet", *pins, "pytest", "hypothesis")
-    copy = empty / "tests"  # beside no folder that could be taken for the package
-    shutil.copytree(ROOT / "tests", copy)
-    tests = (*SUITE, "--import-mode=importlib", "-q", "-rs")
-    step("the suite's tests", empty, "-m", "pytest", *tests)
-    step("install the laboratory", empty, "-m", "pip", "install", "--quiet", *pins, str(lab))
+    step("test tools", empty, *pip, f"{wheel}[dev]")
+    copy_tests(empty)
+    step("the suite's tests", empty, "-m", "pytest", "tests/suite")
+    step("install the laboratory", empty, *pip, str(lab))
     step("a task and a rule of the laboratory", empty, "-c", ORACLE)
+
+
+def test_alone(out: Path, arguments: list[str]) -> int:
+    """Run the suite's tests against its wheel, beside links to the packages of this environment.
+
+    Args:
+        out: Folder that is emptied for the wheel, the links and a copy of the tests.
+        arguments: Those of pytest, paths as in the checkout.
+
+    Returns:
+        The exit code of pytest.
+    """
+    for stale in (out, ROOT / "build" / "lib"):  # setuptools would pack what was built before
+        shutil.rmtree(stale, ignore_errors=True)
+    build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out))
+    subprocess.run([sys.executable, "-m", "pip", *build, str(ROOT)], check=True)
+    venv.create(out / "venv", with_pip=False)
+    python = python_of(out / "venv")
+    ask = ("-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+    packages = Path(subprocess.check_output([python, *ask], text=True).strip())
+    for installed in Path(sysconfig.get_path("purelib")).iterdir():
+        if "tokengym" not in installed.name and installed.name != "__pycache__":
+            (packages / installed.name).symlink_to(installed)
+    (wheel,) = out.glob("tokengym-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    copy_tests(out)
+    environment = {**os.environ, "PYTHONPATH": ""}
+    return subprocess.run(
+        [python, "-m", "pytest", *arguments], cwd=out, check=False, env=environment
+    ).returncode
+
+
+def copy_tests(folder: Path) -> None:
+    """Copy the tests of the suite, and pytest's options, beside nothing else of the checkout."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in TESTS:
+        source, target = ROOT / "tests" / name, folder / "tests" / name
+        target.parent.mkdir(exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+
+
+def python_of(environment: Path) -> Path:
+    """Return the interpreter of a virtual environment."""
+    return environment / ("Scripts" if sys.platform == "win32" else "bin") / "python"
 
 
 def step(name: str, environment: Path, *arguments: str) -> float:
     """Run the Python of a virtual environment and return the seconds it took."""
     started = time.monotonic()
-    python = environment / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    done = subprocess.run([python, *arguments], cwd=environment, check=False)
+    done = subprocess.run([python_of(environment), *arguments], cwd=environment, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{name} failed with exit code {done.returncode}")
     seconds = time.monotonic() - started

@@ -44,7 +44,7 @@ PRODUCT = (
 )
 LABORATORY = ("lab",)
 """The laboratory, a distribution of its own."""
-DOORS = ("agents/decoding/cuda", "agents/fused", "agents/scale")
+DOORS = ("agents/fast",)
 """Folders and files outside the core that are reached by name."""
 LONGEST_FUNCTION = 60
 """Lines of code that a function may have."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokengym.agents.policy.products import Library, is_faster, multiplied, transposed_product
+from tokengym.agents.policy.door import Library, fast
 
 LOWEST = -1e30
 """Logit of a forbidden token: its probability is 0, and no difference of two is nan."""
@@ -76,8 +76,8 @@ def product(states: Tensor, weight: Tensor, products: Library = "torch") -> Tens
         weight: Of the head.
         products: Library of float32 products on a CPU; oneDNN's have no gradient.
     """
-    if products == "onednn" and is_faster(states, weight):
-        return multiplied(states, weight)
+    if products == "onednn" and (scores := fast().product(states, weight)) is not None:
+        return scores
     if weight.dtype == torch.bfloat16 and states.dtype == torch.bfloat16 and weight.is_cuda:
         return torch.mm(states, weight.t(), out_dtype=torch.float32)
     scores = F.linear(states.to(weight.dtype), weight)
@@ -163,14 +163,16 @@ class _TokenFigures(torch.autograd.Function):
                 slope.div_(asked.temperature)
             slope = slope.to(read.dtype)
             words = read[: asked.num_actions]
-            by_onednn = asked.products == "onednn" and is_faster(slope, words)
+            by_onednn = None
+            if asked.products == "onednn":
+                by_onednn = fast().product(slope, words.t())
             if grad_states is not None:
-                grad_states[part] = multiplied(slope, words.t()) if by_onednn else slope @ words
+                grad_states[part] = slope @ words if by_onednn is None else by_onednn
             if grad_weight is not None:
                 whole = grad_weight[: asked.num_actions]
                 given = states[part].to(read.dtype)
-                if by_onednn:
-                    whole += transposed_product(slope, given)
+                if by_onednn is not None:
+                    whole += fast().transposed_product(slope, given)
                 elif whole.dtype == read.dtype:
                     whole.addmm_(slope.t(), given)
                 else:

@@ -19,14 +19,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.door import Library, fast
 from tokengym.agents.policy.head import as_read, product
-from tokengym.agents.policy.products import MULTIPLE, Library, use_products
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.base.errors import TokenizerError
 from tokengym.base.models import located
 from tokengym.base.models.gguf import is_cached
 from tokengym.base.pretrained import load_whole
-from tokengym.base.registry import imported
 from tokengym.rewards.models.loading import (
     load_dtype,
     positions,
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FUSED_HIDDEN = "tokengym.agents.fused.trunk:hidden"
-LONGEST_FUSED = "tokengym.agents.fused.trunk:longest_text"
 LENGTHS = 32
 """Texts are padded to a multiple of so many tokens on a GPU."""
 MAX_ADDED_TOKENS = 8
@@ -143,7 +140,7 @@ class LanguageModel(nn.Module):
     def use_products(self, products: Library) -> None:
         """Multiply float32 matrices by this library on a CPU, in rollouts, updates and scoring."""
         self.products = products
-        use_products(self.model, products)
+        fast().use_products(self.model, products)
 
     @property
     def device(self) -> torch.device:
@@ -198,14 +195,14 @@ class LanguageModel(nn.Module):
         """
         rows, _, columns = sequences.response_positions()
         ids = sequences.input_ids[:, :-1]
-        is_cuda, compiles = self.device.type == "cuda", self.products == "onednn"
-        if multiple := LENGTHS if is_cuda else MULTIPLE if compiles else 0:
-            # A new length costs more than a few columns.
+        is_cuda = self.device.type == "cuda"
+        multiple = LENGTHS if is_cuda else fast().multiple(self.products)
+        if multiple > 1:  # a new length costs more than a few columns
             width = -(-ids.shape[1] // multiple) * multiple
             ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))
         if kernels and ids.shape[1] <= self._longest_fused():
             with self.computing():
-                return imported(FUSED_HIDDEN)(self.model.base_model, ids)[rows, columns - 1]
+                return fast().hidden(self.model.base_model, ids)[rows, columns - 1]
         return self.hidden(ids, use_cache=False)[rows, columns - 1]
 
     def _longest_fused(self) -> int:
@@ -213,7 +210,7 @@ class LanguageModel(nn.Module):
         if self._max_fused is None:
             # FSDP gathers a block when its forward is called, which kernels do not.
             is_whole = type(self) is LanguageModel
-            self._max_fused = imported(LONGEST_FUSED)(self) if is_whole else 0
+            self._max_fused = fast().longest_text(self) if is_whole else 0
         return self._max_fused
 
     def logits(self, hidden: Tensor) -> Tensor:

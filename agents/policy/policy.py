@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tokengym.agents import losses
-from tokengym.agents.decoding.player import DecodingPlayer
-from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import LOWEST, Figures, token_figures
 from tokengym.agents.policy.language_model import (
     LanguageModel,
@@ -35,7 +34,7 @@ from tokengym.agents.policy.language_model import (
     make_reference,
     reference_weights,
 )
-from tokengym.agents.policy.products import library
+from tokengym.agents.policy.player import DecodingPlayer, Observation, Player
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     chosen_log_probs,
@@ -47,19 +46,12 @@ from tokengym.agents.policy.sampling import (
 )
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.policy.settings import PolicySettings
+from tokengym.agents.policy.streams import check_decoding
 from tokengym.agents.policy.value import ValueFunction
-from tokengym.agents.rollouts.environments import Observation
-from tokengym.agents.rollouts.playing import Player
 from tokengym.base.models import located, named_base
-from tokengym.base.registry import imported
 from tokengym.base.settings import from_keywords, takes
 
 logger = logging.getLogger(__name__)
-
-CHECK_STATIC = "tokengym.agents.decoding.cuda.static:check_static"
-CHECK_KERNELS = "tokengym.agents.fused.check:check_kernels"
-FUSED_FIGURES = "tokengym.agents.fused.vocabulary:token_figures"
-CAPTURED_PLAYER = "tokengym.agents.decoding.cuda.captured:CapturedPlayer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +147,7 @@ class CausalLMPolicy(BasePolicy):
             loaded.base = None if base is None else {**base, "dtype": dtype}
         loaded.recompute = settings.gradient_checkpointing
         loaded.autocasts = settings.precision == "bf16-mixed"
-        loaded.use_products(library(settings.products))
+        loaded.use_products(fast().library(settings.products))
         loaded.freeze_lower(settings.frozen_layers)
         if not any(parameter.requires_grad for parameter in loaded.parameters()):
             raise ModelError(
@@ -166,7 +158,7 @@ class CausalLMPolicy(BasePolicy):
         check_length(loaded, self.max_length)
         check_decoding(loaded)
         if settings.decoding == "static":
-            imported(CHECK_STATIC)(loaded, self.decoding_dtype)
+            fast().check_static(loaded, self.decoding_dtype)
         return loaded
 
     def train(self, mode: bool = True) -> "CausalLMPolicy":
@@ -378,7 +370,7 @@ class CausalLMPolicy(BasePolicy):
                 products=self.language_model.products,
             )
             has_kernels = self.kernels and heads[0].dtype != torch.float64
-            compute = imported(FUSED_FIGURES) if has_kernels else token_figures
+            compute = fast().token_figures if has_kernels else token_figures
             return list(compute(states, heads[0], asked))
 
         def of_tokens(
@@ -602,7 +594,7 @@ class CausalLMPolicy(BasePolicy):
         Args:
             generator: Source of the sampled tokens; None takes the policy's own.
         """
-        kind = imported(CAPTURED_PLAYER) if self._decodes_statically() else DecodingPlayer
+        kind: Any = fast().captured_player if self._decodes_statically() else DecodingPlayer
         chosen: Player = (
             kind(self, self.generator, self.place) if generator is None else kind(self, generator)
         )
@@ -641,7 +633,7 @@ class CausalLMPolicy(BasePolicy):
         if self._has_static is None:
             self._has_static = True
             try:
-                imported(CHECK_STATIC)(self.language_model, self.decoding_dtype)
+                fast().check_static(self.language_model, self.decoding_dtype)
             except ModelError as error:
                 self._has_static = False
                 logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)
@@ -722,7 +714,7 @@ class CausalLMPolicy(BasePolicy):
 def _fault_of_kernels(device: torch.device) -> str | None:
     """Return why a device cannot use the kernels, which is logged once; None where it can."""
     try:
-        imported(CHECK_KERNELS)(device)
+        fast().check_kernels(device)
     except (ImportError, ModelError) as error:
         logger.warning("kernels are not used, which is slower: %s", error)
         return str(error)

@@ -7,12 +7,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tokengym.agents.policy.player import Observation, Player
 from tokengym.agents.rollouts.environments import (
     Environments,
-    Observation,
     bare_envs,
 )
-from tokengym.agents.rollouts.playing import Agent, Player, as_player, play_round
+from tokengym.agents.rollouts.playing import Agent, as_player, play_round
 from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import GymRounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv

@@ -5,34 +5,16 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
-from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
+from tokengym.agents.policy.player import Observation as Observation
 from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
-Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
-
-
-def as_vector_env(envs: Environments) -> VectorEnv[Any, Any, Any]:
-    """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``.
-
-    Raises:
-        TypeError: if ``envs`` is neither.
-    """
-    if isinstance(envs, VectorEnv):
-        return envs
-    if isinstance(envs, gym.Env):
-        return SyncVectorEnv([lambda: envs])
-    raise TypeError(
-        f"envs must be a gymnasium VectorEnv or Env or a stable_baselines3 VecEnv, got "
-        f"{type(envs).__name__}; make one with gym.make_vec(id, num_envs=...)"
-    )
 
 
 def environment_attribute(envs: Environments, name: str, default: Any = None) -> Any:

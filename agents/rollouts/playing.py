@@ -18,32 +18,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokengym.agents.policy.player import Choice, Observation, Player
 from tokengym.agents.policy.sampling import mask_rows
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
-from tokengym.agents.rollouts.environments import Environments, Observation
+from tokengym.agents.rollouts.environments import Environments
 from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Tokens chosen in one step, one per active row; None for what the agent does not know."""
-
-    actions: NDArray[np.int64]
-    """(active,) token ids."""
-    log_probs: Tensor | None = None
-    """(active,), nats, after temperature and action mask."""
-    values: Tensor | None = None
-    """(active,), reward units, of the text before the token."""
-    entropy: Tensor | None = None
-    """(active,), nats, of the distribution the token was drawn from."""
-    support: Tensor | None = None
-    """(active, ceil(vocab / 8)) uint8, the tokens it was drawn among as `packed` bits, where the
-    agent itself excluded some."""
-    vocab_size: int = 0
-    """Words of the vocabulary, where there is a support."""
 
 
 class Agent(Protocol):
@@ -52,23 +34,6 @@ class Agent(Protocol):
     @property
     def predict(self) -> Callable[..., Any]:
         """Method that chooses tokens for a batch of observations."""
-
-
-class Player(Protocol):
-    """Anything that can play a round."""
-
-    def begin(self, observation: Observation) -> None:
-        """Start a round: every row of the observation begins an episode."""
-
-    def act(
-        self,
-        rows: NDArray[np.integer],
-        observation: Observation,
-        action_masks: NDArray[np.generic] | None,
-        *,
-        deterministic: bool,
-    ) -> Choice:
-        """Choose the next token of ``rows``; observation and masks are those of all rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from tokengym.agents.policy.player import Observation
 from tokengym.agents.rollouts.environments import (
     Environments,
-    Observation,
-    as_vector_env,
     filler_action,
 )
 from tokengym.agents.rollouts.reward import RoundReward
-from tokengym.agents.sb3 import GymVecEnv
+from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
 from tokengym.envs import Episode, SettingsError, episodes_from_infos
 
 Options: TypeAlias = dict[str, Any]

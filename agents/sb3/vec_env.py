@@ -11,8 +11,25 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.rollouts.environments import as_vector_env
 from tokengym.agents.sb3.hindsight import StepRewards, step_rewards
+
+
+def as_vector_env(
+    envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv,
+) -> VectorEnv[Any, Any, Any]:
+    """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``.
+
+    Raises:
+        TypeError: if ``envs`` is neither.
+    """
+    if isinstance(envs, VectorEnv):
+        return envs
+    if isinstance(envs, gym.Env):
+        return SyncVectorEnv([lambda: envs])
+    raise TypeError(
+        f"envs must be a gymnasium VectorEnv or Env or a stable_baselines3 VecEnv, got "
+        f"{type(envs).__name__}; make one with gym.make_vec(id, num_envs=...)"
+    )
 
 
 def as_vec_env(envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv) -> VecEnv:

@@ -138,8 +138,7 @@ def join_run(training: TrainingSettings) -> "Processes":
     Raises:
         SettingsError: if the learner, or the number of its rows, cannot be shared out.
     """
-    from tokengym.agents.launched import join
-    from tokengym.agents.processes import launched
+    from tokengym.agents.processes import join, launched
 
     if launched() > 1 and not training.declaration.uses_credit:
         raise SettingsError(

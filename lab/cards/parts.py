@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import RandomAgent, bind_policy
-from tokengym.agents.decoding.gpt2 import GPT2Stream
+from tokengym.agents.fast.gpt2 import GPT2Stream
 from tokengym.base.device import auto_device
 from tokengym.base.errors import SettingsError, TokenizerError
 from tokengym.base.files import read_json

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents.losses import rewards_to_go
+from tokengym.lab.estimators.turns import returns_to_go, turns_of
 
 GROUPS = 200_000
 """Most groups that are enumerated; more are sampled."""
@@ -355,3 +356,36 @@ def per_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: int
     mean = token_rewards.view(shape).sum(1) / alive
     centred = token_rewards - mean.repeat_interleave(group_size, 0)
     return rewards_to_go(centred, response_mask)
+
+
+def turn_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
+    """Return rewards to go of turns whose rewards are centred turn by turn over the group.
+
+    A_k = sum over j >= k of (r_j - mean of r_j over the rows that have a turn j)
+
+    As many means come off as the response has turns of its own. A policy that decides whether there
+    is another turn is charged the mean of what such turns earn. Of a first turn that goes on with
+    probability q, the expected gradient in large groups is
+
+    q (1 - q) (Q(go on) - Q(stop) - E[rewards of the turns after it | there are any])
+
+    Leave-one-out of the rewards to go has no such term.
+
+    Args:
+        token_rewards: (batch, time), reward units, group after group; 0 past the end.
+        response_mask: (batch, time) bool, True at tokens that the policy wrote.
+        group_size: N, at least 2.
+
+    Returns:
+        (batch, time), reward units, the same at every token of a turn.
+
+    Source: the construction that verl's issue 7244 warns of, after Zeng et al. 2025,
+        arXiv:2505.11821.
+    """
+    turns = turns_of(token_rewards, response_mask)
+    shape = (-1, group_size, turns.mask.shape[1])
+    alive = turns.mask.view(shape).sum(1).clamp(min=1)
+    mean = turns.rewards.view(shape).sum(1) / alive
+    centred = turns.rewards - mean.repeat_interleave(group_size, 0)
+    to_go = returns_to_go(centred, turns.mask, gamma=1.0)
+    return turns.on_tokens(to_go, response_mask)

@@ -37,7 +37,7 @@ def sentences() -> list[str]:
     ]
 
 
-OWN = "suite/evaluation/runs/test_own.py::"
+OWN = "checkout/evaluation/test_own.py::"
 AGENTS = "suite/agents/test_checkpoint.py::"
 PRETRAINED = "suite/base/test_pretrained.py::"
 EXPLORE = "lab/replay/test_explore_page.py::"
@@ -126,7 +126,7 @@ HELD: dict[str, tuple[str, ...]] = {
     ),
     "`trust_remote_code` is never set": (
         f"{PRETRAINED}test_a_models_own_code_never_runs_and_nobody_is_asked",
-        f"{PRETRAINED}test_models_are_read_in_one_place",
+        "checkout/test_sources.py::test_models_are_read_in_one_place",
     ),
     "Weights are read as safetensors, never": (
         f"{PRETRAINED}test_pickled_weights_are_refused_with_the_way_to_convert_them",

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from tokengym.agents.decoding.cuda.captured import Replayed
-from tokengym.agents.decoding.cuda.static import check_static
 from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.captured import Replayed
+from tokengym.agents.fast.static import check_static
 from tokengym.agents.policy.policy import CausalLMPolicy
 
 WAITS = (

@@ -2,6 +2,7 @@
 """ABC-D and ABC-D2 against the attention of a generation, step by step."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -126,6 +127,11 @@ def test_the_bundles_policy_is_the_stand_in():
     while "score" not in info:
         *_, info = env.step(int(np.flatnonzero(env.get_wrapper_attr("action_masks")())[5]))
     assert info["token_rewards"].sum() == pytest.approx(info["score"], rel=1e-4)
+
+
+def test_a_models_own_code_never_runs(with_code: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot load .*evil"):
+        ABCD(model=str(with_code)).bind(None)
 
 
 def test_bad_attention():

@@ -20,8 +20,7 @@ from tests.suite.agents.conftest import (
     target_share,
 )
 from tokengym.agents import PPO
-from tokengym.agents.launched import join
-from tokengym.agents.processes import launched
+from tokengym.agents.processes import join, launched
 from tokengym.agents.rollouts.logs import EpisodeLog
 from tokengym.envs import TokenGenerationVectorEnv
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Uniform, VectorRewardWrapper

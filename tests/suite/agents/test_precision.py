@@ -17,7 +17,7 @@ from tests.suite.agents.conftest import (
 )
 from tests.suite.agents.offline.test_dpo import PAIRS
 from tokengym.agents import DPO, PPO, SFT, ModelError, collect
-from tokengym.agents.decoding.cuda.captured import CapturedPlayer
+from tokengym.agents.fast.captured import CapturedPlayer
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs import SettingsError

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from tests.suite.agents import shared_run
 from tokengym.agents import PPO
+from tokengym.agents.fast.group import Group, ShardedGroup
 from tokengym.agents.rollouts.playing import Round
-from tokengym.agents.scale.group import Group, ShardedGroup
 from tokengym.scripts.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -150,7 +150,7 @@ def test_train_writes_one_folder_and_prints_once(one: Path, two: Path) -> None:
 FAILING = """
 import sys
 from tokengym.agents.errors import ProcessError
-from tokengym.agents.launched import join
+from tokengym.agents.processes import join
 
 processes = join("cpu")
 if processes.number == 1:

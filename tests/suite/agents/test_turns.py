@@ -10,10 +10,15 @@ from stable_baselines3 import PPO as StockPPO
 
 from tests.suite.agents.conftest import make_model, target_reward
 from tests.support.partners import failing, teacher
-from tokengym.agents import collect, losses
-from tokengym.agents.decoding import player as decoding
-from tokengym.agents.decoding.cuda.captured import CapturedPlayer
-from tokengym.agents.decoding.streams import ModelStream
+from tests.support.tapes import record_tapes
+from tokengym.agents import NLPO, PPO, collect, losses
+from tokengym.agents.fast.captured import CapturedPlayer
+from tokengym.agents.fast.gpt2 import GPT2Stream
+from tokengym.agents.fast.static import StaticStream
+from tokengym.agents.policy import player as decoding
+from tokengym.agents.policy.streams import ModelStream
+from tokengym.agents.rollouts.playing import play_round
+from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import HindsightRolloutBuffer, TokenFeatures, as_vec_env
 from tokengym.envs import Episode, Reply
 from tokengym.rewards import Uniform
@@ -64,6 +69,65 @@ def test_replies_are_read_before_the_next_token(
         assert episode.log_probs is not None
         np.testing.assert_allclose(episode.log_probs[own], whole[own], atol=1e-4)
         assert not episode.log_probs[~own].any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ("gpt2", {}),
+        ("llama", {"temperature": 0.7, "top_k": 4}),
+        ("gpt2", {"mask_top_p": 0.7}),
+        ("llama", {"value_network": "trunk"}),
+        ("llama", {"advantage": "loo", "group_size": 4, "top_p": 0.8}),
+    ],
+)
+@pytest.mark.parametrize("is_static", [False, True])
+def test_appended_replies_play_as_texts_read_again(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    shape: str,
+    settings: dict[str, Any],
+    is_static: bool,
+):
+    """The same tokens, with their log-probs, values and KL, on the same captured steps."""
+    record_tapes(monkeypatch)
+    starts: list[int] = []
+    own = StaticStream.start
+
+    def start(stream: StaticStream, *prompts: torch.Tensor) -> torch.Tensor:
+        starts.append(len(prompts[0]))
+        return own(stream, *prompts)
+
+    monkeypatch.setattr(StaticStream, "start", start)
+    kind = NLPO if "mask_top_p" in settings else PPO
+    rounds = []
+    for appends in (True, False):
+        if not appends:
+            monkeypatch.setattr(GPT2Stream, "appends", False)
+        decoding = "static" if is_static and appends else "dynamic"
+        envs = make_envs(**TALK, num_envs=12)
+        model = {"model": make_model(shape, scale=3.0), "decoding": decoding}
+        agent = kind("CausalLMPolicy", envs, policy_kwargs=model, seed=0, device="cpu", **settings)
+        options = {"group_size": agent.settings.group_size} if "group_size" in settings else None
+        starts.clear()
+        played = [
+            play_round(agent.player(), as_rounds(envs), seed=seed, options=options)
+            for seed in range(3)
+        ]
+        if is_static and appends:  # prompts alone: replies are read into the same memory
+            assert len(starts) == (6 if kind is NLPO else 3)
+            assert len(agent.policy.decoders) == 1
+        rounds.append([(one, agent.assign(one)) for one in played if one is not None])
+    for (mine, learned), (theirs, relearned) in zip(*rounds, strict=True):
+        for one, other in zip(mine.episodes, theirs.episodes, strict=True):
+            assert one.response_ids == other.response_ids
+            assert one.turns == other.turns
+        for name in ("log_probs", "values", "entropy"):
+            close: Any = getattr(mine, name), getattr(theirs, name)
+            torch.testing.assert_close(*close, atol=1e-4, rtol=1e-4)
+        close = learned.advantages, relearned.advantages
+        torch.testing.assert_close(*close, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("advantage", ["gae", "reinforce++", "loo", "grpo"])

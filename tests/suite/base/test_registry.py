@@ -1,7 +1,5 @@
 """The registry behind every name: words, near matches, packages and files of one's own."""
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.agents.ppo.weights import WEIGHTS
 from tokengym.base.errors import PromptError
-from tokengym.base.registry import Registry, did_you_mean
+from tokengym.base.registry import Registry
 from tokengym.base.words import Spec
 from tokengym.envs import SettingsError
 from tokengym.envs.tasks import TASKS
@@ -20,7 +18,6 @@ from tokengym.rewards.models.kinds import KINDS
 from tokengym.rewards.scorers.base import SCORERS
 
 ALL = (TASKS, REWARDS, SCORERS, LEARNERS, ADVANTAGES, WEIGHTS, KINDS, MEASURES)
-ROOT = Path(__file__).parents[3]
 
 
 class Square:
@@ -49,20 +46,6 @@ def test_every_registry_names_near_matches_and_refuses_a_taken_name(registry: Re
     with pytest.raises(ValueError, match=f"named '{name}' is registered already; choose another"):
         registry.register(name, object())
     assert registry.find(name) is registry[name]
-
-
-def test_near_matches_are_computed_in_one_place():
-    def uses(path: Path) -> Iterator[str]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute | ast.Name):
-                yield node.attr if isinstance(node, ast.Attribute) else node.id
-
-    folders = ("base", "envs", "rewards", "agents", "evaluation", "lab", "scripts", "tokengym")
-    files = [path for name in folders for path in (ROOT / name).rglob("*.py")]
-    using = {path.resolve() for path in files if "get_close_matches" in uses(path)}
-    assert using == {(ROOT / "base/registry.py").resolve()}
-    shown = {"b": "B (the second)"}
-    assert did_you_mean("bb", ["a", "b"], shown=shown) == "did you mean B (the second)? "
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a=b", "a,b", "a b"])

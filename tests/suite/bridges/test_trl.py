@@ -1,8 +1,5 @@
 """Token credit in TRL: equal to TRL where nothing differs, exact where it does, or refused."""
 
-import json
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +19,6 @@ from tokengym.bridges.trl import TokenCreditGRPOTrainer
 from tokengym.credit import TokenCredit
 from tokengym.envs import bundled
 from tokengym.rewards.errors import RewardError
-from tokengym.scripts.cli import main
 
 BUNDLE = bundled("movie_review")
 GROUP, ROWS, LENGTH = 4, 8, 6
@@ -201,23 +197,3 @@ def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(
         )
     with pytest.raises(TokenizerError, match="spell"):
         TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)(["no-such-word"])
-
-
-def test_the_page_trains_shows_credit_and_reports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[3] / "docs" / "agents" / "bridges.md"
-    found: dict[str, Any] = {}
-    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        code = code.replace("save_strategy=", "logging_steps=1, disable_tqdm=True, save_strategy=")
-        exec(compile(code, "bridges.md", "exec"), found)
-    assert "\x1b[48;2;" in capsys.readouterr().out
-    state = tmp_path / "runs" / "trl" / "trainer_state.json"
-    other = tmp_path / "runs" / "stock" / "trainer_state.json"
-    other.parent.mkdir()
-    shutil.copy(state, other)
-    (line,) = re.findall(r"^tokengym (report .*)$", page.read_text(), re.M)
-    assert main(line.split()) == 0
-    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
-    assert list(summary["groups"][0]["rewards"]) == ["stock", "trl"]

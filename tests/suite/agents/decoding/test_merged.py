@@ -8,9 +8,9 @@ from peft import LoraConfig
 
 from tests.suite.agents.conftest import lora_config, make_model
 from tests.suite.agents.decoding.test_static import played, policy_of
-from tokengym.agents.decoding.cuda.captured import CapturedPlayer
-from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
 from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.captured import CapturedPlayer
+from tokengym.agents.fast.merged import MergedModel, decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
 
 IDS = torch.tensor([[3, 4, 5, 6, 7], [2, 7, 1, 0, 3]])

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from tests.suite.agents.conftest import VOCABULARY, make_model
 from tests.support.tapes import Tape, TapeError, record_tapes
-from tokengym.agents.decoding.cuda import captured
-from tokengym.agents.decoding.cuda import static as static_cache
-from tokengym.agents.decoding.cuda.captured import CapturedPlayer, bucket
-from tokengym.agents.decoding.cuda.static import StaticStream, check_static
-from tokengym.agents.decoding.player import DecodingPlayer, columns_needed, left_padded
-from tokengym.agents.decoding.streams import ModelStream
 from tokengym.agents.errors import ModelError, NonFiniteError
+from tokengym.agents.fast import captured
+from tokengym.agents.fast import static as static_cache
+from tokengym.agents.fast.captured import CapturedPlayer, bucket
+from tokengym.agents.fast.static import StaticStream, check_static
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.player import DecodingPlayer, columns_needed, left_padded
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import draw
+from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.chosen import at_temperature
 from tokengym.agents.rollouts.playing import Player
 
@@ -110,6 +110,53 @@ def test_a_static_cache_reads_what_the_dynamic_one_reads(family: str):
             streams[0].step(tokens)
         streams = streams[0], ModelStream(model)
         ids, mask = ids.flip(0), mask.flip(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replies_are_appended_to_texts_of_every_family(family: str):
+    """Windows look back over tokens, not over columns that a shorter reply has left empty."""
+    model = model_of(family)
+    ids, mask = torch.arange(2, 34).view(4, 8), torch.ones(4, 8).long()
+    mask[0, :3], mask[2, :7] = 0, 0
+    texts = {row: ids[row, mask[row] > 0].tolist() for row in range(4)}
+    streams: list[Any] = [ModelStream(model)]
+    if family not in NOT_STATIC:
+        streams.append(StaticStream(model, 8 + 24, rows=6))
+    for stream in streams:
+        stream.start(ids, mask)
+    has_window = "sliding_attention" in str(getattr(model.model.config, "layer_types", ""))
+    assert streams[0].appends is not (has_window or family == "mistral")
+    streams = streams[not streams[0].appends :]
+    generator = torch.Generator().manual_seed(1)
+    for step, most in enumerate((1, 4, 1, 1, 3, 1, 6, 1)):
+        if step == 5:
+            for stream in streams:
+                stream.keep(torch.tensor([0, 2, 3]))
+            del texts[1]
+        counts = torch.randint(1, most + 1, (len(texts),), generator=generator)
+        counts[step % len(texts)] = most
+        tokens = torch.randint(2, 64, (int(counts.sum()),), generator=generator)
+        for row, given in zip(texts, tokens.split(counts.tolist()), strict=True):
+            texts[row] += given.tolist()
+        for stream in streams:
+            states = appended(stream, tokens, counts, in_two=step == 4)
+            for place, text in enumerate(texts.values()):
+                whole = model.hidden(torch.tensor([text]), use_cache=False)[0, -1]
+                torch.testing.assert_close(states[place], whole, atol=1e-5, rtol=1e-5)
+
+
+def appended(stream: Any, tokens: Tensor, counts: Tensor, *, in_two: bool) -> Tensor:
+    """Return the states after more tokens; as a captured player, first the chosen ones, then those
+    of replies."""
+    if counts.max() == 1:
+        return stream.step(tokens)
+    if type(stream) is not StaticStream or not in_two:
+        return stream.append(tokens, counts)
+    is_chosen = torch.zeros(len(tokens), dtype=torch.bool)
+    is_chosen[counts.cumsum(0) - counts] = True
+    stream.step(tokens[is_chosen])
+    return stream.append(tokens[~is_chosen], counts - 1)
 
 
 @torch.no_grad()

@@ -28,17 +28,17 @@ from transformers import (
 )
 
 from tests.suite.agents.conftest import lora_config, make_model
-from tokengym.agents.decoding.gpt2 import (
+from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.gpt2 import (
     SMALL_HEAD,
     GPT2Stream,
     activation,
     has_gpt2_shape,
     linear_map,
 )
-from tokengym.agents.decoding.llama import LlamaStream, has_llama_shape
-from tokengym.agents.decoding.streams import ModelStream, Stream, check_decoding, make_stream
-from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.llama import LlamaStream, has_llama_shape
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.streams import ModelStream, Stream, check_decoding, make_stream
 
 PROMPTS = [[3, 4, 5], [6], [7, 0, 0, 1], [2, 2]]  # pad and EOS are words like others here
 
@@ -109,6 +109,47 @@ def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[l
             texts[row].append(token)
         states = stream.step(tokens)
     assert len(texts) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled", "any model"]
+)
+@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
+def test_replies_are_appended_in_one_pass(kind: str, prompts: list[list[int]]):
+    """Of any length, at some rows or all, before and after rows that end, up to the last column."""
+    model = model_of("gpt2" if kind == "any model" else kind)
+    width, room = max(map(len, prompts)), 24
+    capacity = width + room
+    stream = ModelStream(model) if kind == "any model" else make_stream(model, capacity)
+    texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
+    begun = {row: len(text) for row, text in texts.items()}
+    states = stream.start(*left_padded(prompts))
+    assert stream.appends
+    generator = torch.Generator().manual_seed(0)
+    for step in range(room):
+        for place, row in enumerate(texts):
+            whole = model.hidden(torch.tensor([texts[row]]))[0, -1]
+            torch.testing.assert_close(states[place], whole, atol=2e-5, rtol=1e-4)
+        full = [row for row, text in texts.items() if len(text) - begun[row] >= room]
+        full += [1] if step == 4 and 1 in texts else []
+        if full:
+            rows = list(texts)
+            stream.keep(torch.tensor([p for p, row in enumerate(rows) if row not in full]))
+            texts = {row: text for row, text in texts.items() if row not in full}
+            if not texts:
+                break
+        left = torch.tensor([room - len(text) + begun[row] for row, text in texts.items()])
+        counts = torch.ones(len(texts), dtype=torch.int64)
+        if step in (2, 3, 6, 9):  # a reply at every other row, then at any
+            counts += torch.randint(0, 6, counts.shape, generator=generator)
+            counts[:: 2 if step == 2 else 3] = 1
+            counts = torch.minimum(counts, left)
+        tokens = torch.randint(8, (int(counts.sum()),), generator=generator)
+        for row, given in zip(texts, tokens.split(counts.tolist()), strict=True):
+            texts[row] += given.tolist()
+        states = stream.step(tokens) if counts.max() == 1 else stream.append(tokens, counts)
+    assert max(map(len, texts.values()), default=capacity) > 12
 
 
 GPT2_SIZES: Any = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 32}
@@ -232,7 +273,7 @@ def test_a_round_begins_without_the_memory_of_the_last(make_ppo: Any, monkeypatc
         streams.append(weakref.ref(stream))
         return stream
 
-    monkeypatch.setattr("tokengym.agents.decoding.player.make_stream", make)
+    monkeypatch.setattr("tokengym.agents.policy.player.make_stream", make)
     player = make_ppo().policy.player()
     ids = np.array([[0, 0, 3, 4, 0, 0]])
     for _ in range(2):

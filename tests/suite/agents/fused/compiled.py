@@ -10,7 +10,7 @@ from typing import Any
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from tokengym.agents.fused import blocks, vocabulary
+from tokengym.agents.fast.kernels import blocks, vocabulary
 
 TYPES = {
     **dict.fromkeys(("scores", "reference", "sums", "per_token", "logits", "uniforms"), "*fp32"),

@@ -12,7 +12,8 @@ from transformers.cache_utils import Cache
 
 from tests.suite.agents.decoding.test_static import FAMILIES, model_of
 from tests.support.traffic import Traffic
-from tokengym.agents.decoding.cuda.static import StaticStream, _Layer, static_stream
+from tokengym.agents.fast.static import StaticStream, _Layer
+from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LanguageModel
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
@@ -20,8 +21,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 import triton.language as tl  # noqa: E402
 
-from tokengym.agents.fused import blocks  # noqa: E402
-from tokengym.agents.fused.blocks import FusedStream  # noqa: E402
+from tokengym.agents.fast.kernels import blocks  # noqa: E402
+from tokengym.agents.fast.kernels.blocks import FusedStream  # noqa: E402
 
 FUSED = ("llama", "mistral", "qwen2", "qwen2, windows", "qwen3", "gemma")
 
@@ -50,6 +51,30 @@ def test_fused_steps_read_what_the_models_own_forward_reads(family: str):
         for parameter in model.parameters():
             parameter.mul_(1.05)
         ids, mask = ids.flip(0), mask.flip(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
+def test_fused_steps_go_on_after_replies(family: str):
+    """Each row in columns of its own."""
+    model = model_of(family).to(DEVICE)
+    streams: list[Any] = [kind(model, 28, rows=4) for kind in (StaticStream, FusedStream)]
+    ids, mask = torch.arange(32).view(4, 8) % 64, torch.ones(4, 8).long()
+    mask[0, :3], mask[2, :7] = 0, 0
+    for stream in streams:
+        stream.start(ids.to(DEVICE), mask.to(DEVICE))
+    for step in range(4):
+        if step == 2:
+            for stream in streams:
+                stream.keep(torch.tensor([0, 2, 3], device=DEVICE))
+        tokens = torch.arange(4 if step < 2 else 3, device=DEVICE) + 9 * step
+        found = [stream.step(tokens) for stream in streams]
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+        counts = torch.tensor([3, 0, 5, 1] if step == 0 else [0, 4, 0], device=DEVICE)
+        if step in (0, 3):
+            reply = torch.arange(int(counts.sum()), device=DEVICE) + 11
+            found = [stream.append(reply, counts) for stream in streams]
+            torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

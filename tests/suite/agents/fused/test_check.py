@@ -12,17 +12,17 @@ from torch import Tensor
 from tests.suite.agents.conftest import make_model
 from tests.suite.agents.decoding.test_static import model_of
 from tokengym.agents import PPO
-from tokengym.agents.decoding.cuda.static import StaticStream
-from tokengym.agents.decoding.streams import check_steps
 from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.static import StaticStream
+from tokengym.agents.fast.streams import check_steps
 from tokengym.agents.policy import policy as policies
 from tokengym.agents.policy.language_model import LanguageModel
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-from tokengym.agents.fused import check, layers, vocabulary  # noqa: E402
-from tokengym.agents.fused.blocks import FusedStream  # noqa: E402
+from tokengym.agents.fast.kernels import check, layers, vocabulary  # noqa: E402
+from tokengym.agents.fast.kernels.blocks import FusedStream  # noqa: E402
 
 
 def long_model(family: str) -> LanguageModel:
@@ -80,7 +80,7 @@ def test_steps_are_tried_on_texts_of_several_turns_and_parts(capacity: int, hidd
 
     class Forgetful(StaticStream):
         def _mask(self, window: int | None) -> Tensor:
-            is_lost = (self._columns >= hidden_from) & (self._columns < self._column)
+            is_lost = (self._columns >= hidden_from) & (self._columns < self._column[:, None, None])
             return super()._mask(window).masked_fill(is_lost, self._lowest)
 
     plain = partial(StaticStream, rows=2)

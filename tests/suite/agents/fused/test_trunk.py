@@ -23,7 +23,7 @@ pytest.importorskip("triton", reason="Triton is not installed; it comes with tor
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 from tests.suite.agents.fused.test_blocks import FUSED, as_language_model  # noqa: E402
-from tokengym.agents.fused import trunk  # noqa: E402
+from tokengym.agents.fast.kernels import trunk  # noqa: E402
 
 ADAPTERS = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
 IDS = (7 * torch.arange(10) % 64).view(2, 5)

@@ -24,7 +24,7 @@ from tokengym.agents.policy.sequences import Sequences
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-from tokengym.agents.fused import vocabulary  # noqa: E402
+from tokengym.agents.fast.kernels import vocabulary  # noqa: E402
 
 
 @pytest.mark.parametrize("with_mask", [False, True])

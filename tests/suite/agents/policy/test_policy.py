@@ -20,6 +20,7 @@ from tests.suite.agents.conftest import (
     make_model,
 )
 from tokengym.agents import PPO, ModelError, collect
+from tokengym.agents.fast import parts
 from tokengym.agents.policy import policy as policy_module
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
@@ -420,7 +421,7 @@ def test_without_triton_figures_are_computed_plainly(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr(policy_module, "CHECK_KERNELS", "tokengym.no_such_module:check")
+    monkeypatch.setattr(parts, "CHECK_KERNELS", "tokengym.no_such_module:check")
     policy_module._fault_of_kernels.cache_clear()
     policy = make_ppo().policy
     assert not policy.kernels  # nor does a CPU try

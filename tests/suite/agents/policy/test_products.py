@@ -14,14 +14,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents import PPO
-from tokengym.agents.decoding import gpt2
-from tokengym.agents.decoding.streams import make_stream
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy import products
+from tokengym.agents.fast import gpt2, products
+from tokengym.agents.fast.products import Library, library, use_products
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.products import Library, library, use_products
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.streams import make_stream
 from tokengym.base.errors import SettingsError
 
 pytestmark = pytest.mark.skipif(not products.has_onednn(), reason="torch without oneDNN")
@@ -283,7 +282,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_keeps_its_library(
     second.learn(200, reset_num_timesteps=False)
     assert torch.equal(weights(second), weights(whole))
 
-    monkeypatch.setattr("tokengym.agents.checkpoint.has_onednn", lambda: False)
+    monkeypatch.setattr(products, "has_onednn", lambda: False)
     elsewhere = PPO.load(tmp_path / "half", env=make_envs(num_envs=20, max_new_tokens=6))
     assert elsewhere.policy.language_model.products == "torch"
 

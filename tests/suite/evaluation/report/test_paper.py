@@ -7,11 +7,8 @@ from typing import Any
 import pytest
 
 from tests.suite.evaluation.report.test_summary import references
-from tokengym.evaluation.report.paper import BIBTEX, Paper, group_table, latex, write_paper_figure
+from tokengym.evaluation.report.paper import Paper, group_table, latex, write_paper_figure
 from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.version import __version__
-
-ROOT = Path(__file__).parents[4]
 
 
 @pytest.mark.parametrize(
@@ -118,12 +115,3 @@ def test_units_are_those_of_papers():
 
 def test_latex_is_escaped():
     assert latex("a_b & 5% \\x\n\u22121") == r"a\_b \& 5\% \textbackslash{}x $-$1"
-
-
-def test_the_citation_is_the_same_everywhere():
-    file = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"version: {__version__}\n" in file
-    assert BIBTEX in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"## {__version__} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    year = file.partition("date-released: ")[2][:4]
-    assert f"= {{{year}}}" in BIBTEX

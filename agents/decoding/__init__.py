@@ -1,1 +1,0 @@
-"""Fast decoding with a key-value cache."""

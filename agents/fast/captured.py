@@ -1,0 +1,474 @@
+"""Rollouts whose step is captured: the same work on the same memory, replayed by a GPU.
+
+A step is two captured functions. `Decoder.read` reads the chosen tokens into hidden states. On a
+GPU it is started as soon as they are chosen, so that it runs while the environment steps.
+`Decoder.choose` goes from the states, the action masks and uniform numbers to the next tokens with
+their log-probs, entropies and values. Tokens are copied to the host once a step; nothing else waits
+for the GPU. On a CPU both are plain calls.
+"""
+
+import logging
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokengym.agents.errors import ModelError
+from tokengym.agents.fast.merged import MergedModel, decoding_model
+from tokengym.agents.fast.static import StaticStream
+from tokengym.agents.fast.streams import static_stream
+from tokengym.agents.policy.language_model import LENGTHS
+from tokengym.agents.policy.player import (
+    Choice,
+    DecodedPolicy,
+    Observation,
+    Replies,
+    columns_needed,
+    left_padded,
+    not_finite,
+)
+from tokengym.agents.policy.sampling import (
+    as_action_mask,
+    draw,
+    mask_rows,
+    packed,
+    row_uniforms,
+)
+from tokengym.base.registry import imported
+
+logger = logging.getLogger(__name__)
+
+FUSED_DRAW = "tokengym.agents.fast.kernels.vocabulary:draw"
+
+FEWEST_ROWS = 8
+"""Batches of fewer rows take no less time on a GPU."""
+
+
+def bucket(rows: int) -> int:
+    """Return the size of the captured batch for so many rows: 2^n or 3 * 2^n.
+
+    Example:
+        >>> [bucket(rows) for rows in (1, 8, 9, 13, 48, 100, 256)]
+        [8, 8, 12, 16, 48, 128, 256]
+    """
+    size = FEWEST_ROWS
+    while size < rows:
+        size *= 2
+    return size if size == FEWEST_ROWS or rows > size * 3 // 4 else size * 3 // 4
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on the device, without waiting for what the device does."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+class Replayed:
+    """Calls functions on fixed memory; on a GPU each is captured once and then replayed.
+
+    Functions take and return nothing, and doing one twice changes nothing.
+
+    Args:
+        device: Where the functions compute.
+        must_capture: Refuse a function that cannot be captured, instead of calling it.
+    """
+
+    def __init__(self, device: torch.device, *, must_capture: bool = False) -> None:
+        self._device, self._must_capture = device, must_capture
+        self.captures = device.type == "cuda"
+        """Whether calls are replayed; False once a capture has failed."""
+        self._graphs: dict[Hashable, Any] = {}
+        self._side: Any = None  # one stream: each would take a workspace of cuBLAS of its own
+
+    def __call__(self, key: Hashable, function: Callable[[], None]) -> None:
+        """Call the function that ``key`` stands for.
+
+        Raises:
+            ModelError: if it cannot be captured and must be.
+        """
+        if self.captures and key not in self._graphs:
+            try:
+                self._graphs[key] = self._capture(function)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if self._must_capture:
+                    raise ModelError(
+                        f"the step of the rollout cannot be captured ({error}); use "
+                        "decoding='auto', which then writes more slowly"
+                    ) from error
+                logger.warning("decoding is not captured, which is slower: %s", error)
+                self.captures = False
+        if self.captures:
+            self._graphs[key].replay()
+        else:
+            function()
+
+    def _capture(self, function: Callable[[], None]) -> Any:
+        # One pool for all: nothing that a graph leaves in it is read after the graph.
+        pool = self._pool()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self._device):
+            self._side = self._side or torch.cuda.Stream()
+            self._side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._side):  # left again where a capture fails
+                for _ in range(2):  # libraries set themselves up, which cannot be captured
+                    function()
+                # Other threads may do meanwhile what a capture does not allow.
+                with torch.cuda.graph(
+                    graph, pool=pool, stream=self._side, capture_error_mode="thread_local"
+                ):
+                    function()
+            torch.cuda.current_stream().wait_stream(self._side)
+        return graph
+
+    def _pool(self) -> Any:
+        """Return the handle of the memory that all graphs share, None before the first."""
+        return next(iter(self._graphs.values())).pool() if self._graphs else None
+
+    def num_bytes(self) -> int:
+        """Return the bytes of memory that the graphs hold."""
+        pool = self._pool()
+        if pool is None:
+            return 0
+        segments = torch.cuda.memory_snapshot()
+        return sum(s["total_size"] for s in segments if tuple(s["segment_pool_id"]) == tuple(pool))
+
+
+class Decoder:
+    """Memory and captured functions of a policy's rollouts, kept from one round to the next.
+
+    Args:
+        policy: The policy.
+        rows: Most rows of a round.
+        capacity: Most tokens of a text.
+
+    Raises:
+        ModelError: if the model has no static cache.
+    """
+
+    def __init__(self, policy: DecodedPolicy, rows: int, capacity: int) -> None:
+        self._policy = policy
+        self.rows, self.capacity = bucket(rows), capacity
+        self.user: weakref.ref[CapturedPlayer] | None = None
+        models = [policy.language_model]
+        if policy.masking_model is not None:
+            models.append(policy.masking_model)
+        self.vocab_size = policy.num_actions
+        self._critic = policy.critic
+        if self._critic is not None and self._critic.network is not None:
+            self._critic = None  # it reads whole texts, when the round is over
+        self._built_on = self._addresses()
+        self._copies: list[MergedModel] = []
+        self._streams: list[StaticStream] = []
+        kernels = policy.kernels
+        for model in models:
+            decodes, merged = decoding_model(model, policy.decoding_dtype)
+            self._copies += [] if merged is None else [merged]
+            self._streams.append(static_stream(decodes, capacity, rows=self.rows, kernels=kernels))
+        device = policy.device
+        self._draw = imported(FUSED_DRAW) if kernels else draw
+        self._replayed = Replayed(device, must_capture=policy.settings.decoding == "static")
+        self.runs_ahead = self._replayed.captures
+        """Whether `read` returns before it is done, and so is worth starting early."""
+        self._temperature = torch.ones((), device=device)  # filled before a replay
+        self._masks: dict[str, Tensor] = {}
+        self._mask_kind = ""  # "": everything is allowed; "shared" by all rows; one per row: "rows"
+        self._shared_mask: Tensor | None = None  # as it was given last
+        self._uniforms = torch.zeros(self.rows, device=device)
+        self.log_probs, self.entropy = torch.zeros(2, self.rows, device=device)
+        self.values = None if self._critic is None else torch.zeros(self.rows, device=device)
+        self.support: Tensor | None = None
+        """(rows, bytes) uint8, `packed`; None where all tokens are sampled among."""
+        self._chosen = torch.zeros(self.rows, dtype=torch.int64, device=device)
+        is_gpu = device.type == "cuda"
+        self._given = torch.zeros(self.rows, pin_memory=is_gpu)
+        self._copied = torch.zeros(self.rows, dtype=torch.int64, pin_memory=is_gpu)
+        self._is_copied = torch.cuda.Event() if is_gpu else None
+
+    @property
+    def size(self) -> int:
+        """Rows of the batch as it is now."""
+        return self._streams[0].size
+
+    @property
+    def captured(self) -> bool:
+        """Whether the steps are captured graphs."""
+        return self._replayed.captures
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether kernels read tokens; else the model's own forward does."""
+        return all(type(stream) is not StaticStream for stream in self._streams)
+
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        """Precisions of the weights that are decoded with."""
+        return {stream.states.dtype for stream in self._streams}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the cache has no room for another token."""
+        return self._streams[0].length == self.capacity
+
+    def fits(self, rows: int, capacity: int) -> bool:
+        """Return whether it can play such a round: large enough, on weights still in place."""
+        is_large_enough = rows <= self.rows and capacity <= self.capacity
+        return is_large_enough and self._built_on == self._addresses()
+
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> None:
+        """Read the prompts of a new round, (rows, width) each, with the weights of this moment."""
+        for merged in self._copies:
+            merged.refresh()
+        for stream in self._streams:
+            stream.start(input_ids, attention_mask)
+        rows = len(input_ids)
+        if bucket(rows) > rows:
+            self.keep(torch.arange(rows))
+
+    def keep(self, rows: Tensor) -> None:
+        """Continue with some rows of the batch, (kept,) int64, moved to its beginning.
+
+        The last one is repeated up to the next size of a captured batch.
+        """
+        padded = rows[torch.arange(bucket(len(rows))).clamp(max=len(rows) - 1)]
+        for stream in self._streams:
+            stream.keep(sent(padded, self.log_probs.device))
+
+    def read(self) -> None:
+        """Read the tokens chosen last."""
+        for stream in self._streams:
+            stream.advance()
+        self._replayed(("read", self.size), self._read)
+
+    def _read(self) -> None:
+        for stream in self._streams:
+            stream.read()
+
+    def append(self, tokens: Tensor, counts: Tensor) -> None:
+        """Append replies, see `StaticStream.append`; tensors of the CPU."""
+        device = self.log_probs.device
+        for stream in self._streams:
+            stream.append(sent(tokens, device), sent(counts, device))
+
+    def allow(self, masks: Tensor | None, places: Tensor) -> None:
+        """Set the action masks of the next tokens.
+
+        Args:
+            masks: (1 or kept, vocab) bool on the CPU; None allows everything.
+            places: (kept,) rows of the batch.
+        """
+        self._mask_kind = "" if masks is None else "shared" if len(masks) == 1 else "rows"
+        if masks is None:
+            return
+        if self._mask_kind not in self._masks:
+            rows = 1 if self._mask_kind == "shared" else self.rows
+            self._masks[self._mask_kind] = torch.ones(
+                rows, masks.shape[1], dtype=torch.bool, device=self.log_probs.device
+            )
+        buffer = self._masks[self._mask_kind]
+        if self._mask_kind == "rows":
+            buffer[places] = sent(masks, buffer.device)
+        elif self._shared_mask is None or not torch.equal(masks, self._shared_mask):
+            buffer.copy_(sent(masks, buffer.device))
+            self._shared_mask = masks
+
+    def choose(self, uniforms: Tensor | None) -> None:
+        """Choose the next token of every row.
+
+        Args:
+            uniforms: (size,) in [0, 1), on the CPU; None takes the likeliest tokens.
+        """
+        samples = uniforms is not None
+        if uniforms is not None:
+            self._given[: self.size] = uniforms
+            self._uniforms.copy_(self._given, non_blocking=True)
+        is_one = self._policy.temperature == 1.0  # which saves a pass over the vocabulary
+        if not is_one:
+            self._temperature.fill_(self._policy.temperature)
+        key = ("choose", self.size, self._mask_kind, samples, is_one)
+        self._replayed(key, lambda: self._choose(samples, 1.0 if is_one else self._temperature))
+        self._copied.copy_(self._chosen, non_blocking=True)
+        if self._is_copied is not None:
+            self._is_copied.record(torch.cuda.current_stream(self._chosen.device))
+
+    def _choose(self, samples: bool, temperature: float | Tensor) -> None:
+        size, policy = self.size, self._policy
+        states, *masking_states = (stream.states[:size] for stream in self._streams)
+        mask = self._masks[self._mask_kind][:size] if self._mask_kind else None
+        logits = policy.shaped(self._streams[0].logits(states), mask, temperature)
+        support = policy.support(logits, mask, *masking_states, temperature=temperature)
+        if support is not None:
+            logits = logits.masked_fill(~support, -torch.inf)
+            bits = packed(support)
+            if self.support is None:
+                self.support = bits.new_zeros(self.rows, bits.shape[1])
+            self.support[:size] = bits
+        uniforms = self._uniforms[:size] if samples else None
+        tokens, log_probs, entropy = self._draw(logits, uniforms, looks=False)
+        for stream in self._streams:
+            stream.tokens[:size, 0] = tokens
+        # A token stands for whether its log-probability is finite: it is copied to the host anyway.
+        self._chosen[:size] = torch.where(log_probs.isfinite(), tokens, -1)
+        self.log_probs[:size], self.entropy[:size] = log_probs, entropy
+        if self.values is not None and self._critic is not None:
+            self.values[:size] = self._critic.of_states(states)
+
+    def chosen(self) -> Tensor:
+        """Return the tokens on the CPU, (rows,), -1 where a log-probability is not finite."""
+        if self._is_copied is not None:
+            self._is_copied.synchronize()
+        return self._copied
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that take memory: copied weights and caches."""
+        every_tensor = [tensor for stream in self._streams for tensor in stream.tensors()]
+        for merged in self._copies:
+            every_tensor += merged.language_model.parameters()
+        return every_tensor
+
+    def num_graph_bytes(self) -> int:
+        """Return the bytes that the captured graphs take besides."""
+        return self._replayed.num_bytes()
+
+    def _addresses(self) -> list[int]:
+        """Return where all that the steps read lies, as the models have it now."""
+        policy = self._policy
+        models = (policy.language_model, policy.masking_model, self._critic and policy.critic)
+        known = [model for model in models if model is not None]
+        return [tensor.data_ptr() for m in known for tensor in (*m.parameters(), *m.buffers())]
+
+
+class CapturedPlayer:
+    """Plays a `CausalLMPolicy` as `DecodingPlayer` does, by steps that a GPU replays.
+
+    Rows that end stay in the batch until half of it has ended.
+
+    Args:
+        policy: The policy to play.
+        generator: Source of the uniform numbers that choose tokens.
+        share: See `row_uniforms`.
+    """
+
+    def __init__(
+        self,
+        policy: DecodedPolicy,
+        generator: torch.Generator,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.policy = policy
+        self.generator = generator
+        self._share = share
+
+    @torch.inference_mode()
+    def begin(self, observation: Observation) -> None:
+        """See `Player.begin`.
+
+        Raises:
+            ModelError: if the caches of so many rows do not fit in the GPU's memory.
+        """
+        self._device = self.policy.device
+        self._time = 0
+        self._num_rows = len(observation["attention_mask"])
+        self._replies = Replies(observation)
+        multiple = LENGTHS if self._device.type == "cuda" else 1
+        ids, attention_mask = left_padded(observation, self._device, multiple=multiple)
+        self._capacity = columns_needed(observation, multiple=multiple)
+        with self._explained():
+            self._decoder = self._borrowed()
+            self._decoder.start(ids, attention_mask)
+        self._is_read = True
+        # Environment rows that still write
+        self._rows: NDArray[np.integer] = np.arange(self._num_rows)
+        self._places = torch.arange(self._num_rows)  # and where they are in the batch
+        self._on_device = sent(self._places, self._device)
+
+    @torch.inference_mode()
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """See `Player.act`."""
+        came = self._replies.since(rows, observation)
+        self._drop_all_but(rows)
+        decoder = self._decoder
+        masks = None
+        if action_masks is not None:
+            masks = as_action_mask(mask_rows(action_masks, rows), "cpu")
+        uniforms = torch.zeros(decoder.size)
+        drawn = row_uniforms(self._num_rows, self.generator, self._share)
+        uniforms[self._places] = drawn[self._rows]
+        with self._explained():
+            if not self._is_read:
+                decoder.read()
+            if came is not None:  # with the tokens chosen, which are read
+                is_reply = np.ones(len(came.tokens), dtype=bool)
+                is_reply[np.cumsum(came.counts) - came.counts] = False
+                counts = torch.zeros(decoder.size, dtype=torch.int64)
+                counts[self._places] = torch.from_numpy(came.counts - 1)
+                decoder.append(torch.from_numpy(came.tokens[is_reply]), counts)
+            decoder.allow(masks, self._on_device)
+            decoder.choose(None if deterministic else uniforms)
+            self._is_read = decoder.runs_ahead and not decoder.is_full
+            if self._is_read:
+                decoder.read()
+        actions = decoder.chosen()[self._places].numpy()
+        for row in rows[actions < 0]:
+            raise not_finite(int(row), self._time)
+        self._time += 1
+        return Choice(
+            actions=actions,
+            log_probs=decoder.log_probs[self._on_device],
+            values=None if decoder.values is None else decoder.values[self._on_device],
+            entropy=decoder.entropy[self._on_device],
+            support=None if decoder.support is None else decoder.support[self._on_device],
+            vocab_size=decoder.vocab_size,
+        )
+
+    def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
+        """Take finished rows out of the batch, where that leaves half of it or less."""
+        if len(rows) == len(self._rows):
+            return
+        self._places = self._places[torch.from_numpy(np.searchsorted(self._rows, rows))]
+        self._rows = rows.copy()
+        if 2 * bucket(len(rows)) <= self._decoder.size:
+            self._decoder.keep(self._places)
+            self._places = torch.arange(len(rows))
+        self._on_device = sent(self._places, self._device)
+
+    def _borrowed(self) -> Decoder:
+        """Return a decoder that no living player uses, from the policy's store where one fits."""
+        decoders = self.policy.decoders
+        for decoder in list(decoders):
+            user = None if decoder.user is None else decoder.user()
+            if user is not None and user is not self:
+                continue
+            if decoder.fits(self._num_rows, self._capacity):
+                break
+            decoders.remove(decoder)  # its memory with it
+        else:
+            decoder = Decoder(self.policy, self._num_rows, self._capacity)
+            decoders.append(decoder)
+        decoder.user = weakref.ref(self)
+        return decoder
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what to lower where memory runs out."""
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelError(
+                f"{self._num_rows} rows of {self._capacity} tokens do not fit in the GPU's memory; "
+                "lower num_envs, max_prompt_tokens or max_new_tokens"
+            ) from error

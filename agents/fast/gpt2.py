@@ -1,0 +1,428 @@
+"""GPT-2 one token at a time, without the overhead of its modules.
+
+Prompts and steps are the plain formulas on the model's own weights and a cache allocated once:
+twice as fast for small models, whose time goes into modules, masks and growing caches. On a CPU,
+attention of one query is two batched products, faster than PyTorch's attention, and its cache is
+float32 even for bfloat16, where those products are five times slower. Checked against the model's
+own forward by test. Under oneDNN's products weights are brought into its order once a round.
+
+x = wte[token] + wpe[position]
+x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  state = ln_f(x)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GPT2Model
+from transformers.activations import GELUTanh, NewGELUActivation
+from transformers.pytorch_utils import Conv1D
+
+from tokengym.agents.fast.products import MULTIPLE, has_onednn, packed_map
+from tokengym.agents.policy.door import Library
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.base.memory import check_memory
+
+Map = Callable[[Tensor], Tensor]
+COMPACT_BELOW = 0.75
+"""Finished rows are taken out of the batch when less than this share of it is still being written:
+copying the cache for each one costs more than computing a few finished rows."""
+LEAST_PACKED = 2**15
+"""Fewest float32 weights that are packed: a call of oneDNN takes ten microseconds longer."""
+SMALL_HEAD = 2**19
+"""Most weights of a head that a CPU reads faster from a copy, (width, vocabulary): 1.1 times as
+fast for 32 rows, twice for 8. A larger one it reads more slowly."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block's parts."""
+
+    norm_1: Map
+    qkv: Map
+    """(rows, width) -> (rows, 3 * width)."""
+    out: Map
+    scale: Tensor
+    """() float64, of the scores; a number would become such a tensor at every step."""
+    norm_2: Map
+    up: Map
+    """With the activation."""
+    down: Map
+
+    def finish_(self, x: Tensor, attended: Tensor) -> None:
+        """Add to the states, in place, what they read and what the block makes of it.
+
+        Args:
+            x: (n, width), the states below the block.
+            attended: (n, width), what the heads read.
+        """
+        x += self.out(attended)
+        x += self.down(self.up(self.norm_2(x)))
+
+
+class Cache:
+    """One layer's keys and values, with views of them that are made once: each takes some time.
+
+    Args:
+        both: (2, rows, heads, capacity, head width).
+    """
+
+    def __init__(self, both: Tensor) -> None:
+        self.both = both
+        self.columns = both.unbind(3)
+        """(2, rows, heads, head width) each."""
+        self.keys, self.values = both.flatten(1, 2)
+        """(rows * heads, capacity, head width) each."""
+
+
+def has_gpt2_shape(language_model: LanguageModel) -> bool:
+    """Say whether the model is a plain GPT-2, or one with plain LoRA adapters in float32."""
+    trunk: Any = language_model.model.base_model
+    if language_model.autocasts or type(trunk) is not GPT2Model:
+        return False
+    if trunk.config.add_cross_attention:
+        return False
+    if not all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)):
+        return False
+    return all(_is_linear(module) for block in trunk.h for module in _linear_modules(block))
+
+
+class GPT2Stream:
+    """A `Stream` under a GPT-2.
+
+    Args:
+        language_model: A model that `has_gpt2_shape`; its weights are those of this moment.
+        capacity: Most tokens of a text.
+    """
+
+    appends = True
+
+    def __init__(self, language_model: LanguageModel, capacity: int) -> None:
+        self._model = language_model
+        trunk: Any = language_model.model.base_model
+        self._words, self._places = trunk.wte.weight, trunk.wpe.weight
+        self._norm = _norm(trunk.ln_f)
+        self._layers = [_layer(block, language_model.products) for block in trunk.h]
+        self._num_heads: int = trunk.config.num_attention_heads
+        self._capacity = capacity
+        self._on_cpu = self._words.device.type == "cpu"
+        head = language_model.model.get_output_embeddings()
+        self._head: Map = head
+        if type(head) is nn.Linear:
+            if packs(head.weight, language_model.products):
+                self._head = linear_map(head.weight.t(), head.bias, language_model.products)
+            elif self._on_cpu and head.weight.numel() <= SMALL_HEAD:
+                self._head = linear_map(head.weight.t().contiguous(), head.bias)
+
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See `Stream.start`."""
+        rows, width = input_ids.shape
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        x = self._embedded(input_ids, positions).flatten(0, 1)  # (rows * width, hidden)
+        dtype = torch.float32 if self._on_cpu else x.dtype
+        heads = (self._num_heads, x.shape[-1] // self._num_heads)
+        readable = self._begin(positions, attention_mask, heads, dtype)
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            qkv = layer.qkv(layer.norm_1(x)).view(rows, width, 3, self._num_heads, -1)
+            qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, rows, heads, width, head width)
+            cache.both[:, :, :, :width] = qkv[1:]
+            query, keys, values = qkv[0] * layer.scale, qkv[1], qkv[2]
+            attended = F.scaled_dot_product_attention(
+                query, keys, values, attn_mask=readable, is_causal=readable is None, scale=1.0
+            )
+            layer.finish_(x, attended.transpose(1, 2).reshape(x.shape))
+        return self._norm(x.view(rows, width, -1)[:, -1])
+
+    def _begin(
+        self,
+        positions: Tensor,
+        attention_mask: Tensor,
+        heads: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> Tensor | None:
+        """Allocate a cache per layer for prompts, and note where they end.
+
+        Args:
+            positions: (rows, width) of the tokens in their texts.
+            attention_mask: (rows, width), see `Stream.start`.
+            heads: Number of heads with keys of their own, and their width.
+            dtype: That of the cache.
+
+        Returns:
+            (rows, 1, width, width) bool, the tokens that each one reads; None: all up to itself.
+        """
+        rows, width = attention_mask.shape
+        column = 2 * rows * heads[0] * heads[1] * len(self._layers) * dtype.itemsize
+        check_memory("prompt and response tokens", self._capacity, bytes_each=column)
+        shape = (2, rows, heads[0], self._capacity, heads[1])
+        self._caches = [Cache(self._words.new_empty(shape, dtype=dtype)) for _ in self._layers]
+        self._positions = positions[:, -1]
+        self._column = width - 1  # of the last token read, or the furthest
+        self._ends: Tensor | None = None  # (rows,) each row's; None where all are in one
+        self._alive: Tensor | None = None  # rows of the batch that still write; None: all
+        self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
+        if bool(attention_mask.all()):
+            return None
+        self._bias = self._words.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
+        self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
+        # Padding reads itself alone.
+        itself = torch.eye(width, dtype=torch.bool, device=self._words.device)
+        before = torch.ones_like(itself).tril()
+        return (attention_mask.bool()[:, None, None] & before) | itself
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """See `Stream.step`."""
+        if self._alive is None:
+            return self._read(tokens)
+        whole = tokens.new_zeros(len(self._positions))  # dead rows read token 0
+        whole[self._alive] = tokens
+        return self._read(whole)[self._alive]
+
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """See `Stream.append`: the texts go on in columns of their own, without gaps."""
+        rows, width = len(self._positions), int(counts.max())
+        alive = torch.arange(rows, device=tokens.device) if self._alive is None else self._alive
+        ends, bias = self._own_columns()
+        of = alive.repeat_interleave(counts)  # the row of each token
+        lasts = counts.cumsum(0)
+        steps = torch.arange(len(tokens), device=tokens.device)
+        steps = steps - (lasts - counts).repeat_interleave(counts)
+        columns, places = ends[of] + 1 + steps, self._positions[of] + 1 + steps
+        limits = ends[:, None] + 1 + torch.arange(width, device=tokens.device)
+        bias[of, 0, 0, columns] = 0.0
+        self._positions = self._positions.index_add(0, alive, counts)
+        self._ends = ends.index_add(0, alive, counts)
+        self._column = int(self._ends.max())
+        seen = torch.arange(self._column + 1, device=tokens.device)
+        readable = (bias[..., : len(seen)] == 0) & (seen <= limits[:, None, :, None])
+        x = self._embedded(tokens, places)  # (n, hidden)
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            query, keys, values = self._scaled(layer, x, places)
+            cache.both[0][of, :, columns], cache.both[1][of, :, columns] = keys, values
+            queries = query.new_zeros(rows, width, *query.shape[1:])
+            queries[of, steps] = query
+            known, values = cache.both[..., : len(seen), :]
+            attended = F.scaled_dot_product_attention(
+                queries.transpose(1, 2).to(known.dtype),
+                known,
+                values,
+                attn_mask=readable,
+                scale=1.0,
+                enable_gqa=True,
+            )
+            layer.finish_(x, attended.transpose(1, 2)[of, steps].flatten(1).to(x.dtype))
+        return self._norm(x[lasts - 1])
+
+    def _own_columns(self) -> tuple[Tensor, Tensor]:
+        """Return each row's last column, (rows,), and the bias, which hides what is past it."""
+        if self._bias is None:
+            shape = (len(self._positions), 1, 1, self._capacity)
+            self._bias = self._caches[0].both.new_zeros(shape)
+        if self._ends is None:
+            self._ends = torch.full_like(self._positions, self._column)
+            self._bias[..., self._column + 1 :] = -torch.inf
+            for cache in self._caches:
+                cache.both[:, :, :, self._column + 1 :] = 0.0  # nan is not hidden by a bias
+        return self._ends, self._bias
+
+    def _advance(self) -> Tensor | None:
+        """Move to the next column; return each row's, None where it is one."""
+        self._positions = self._positions + 1
+        if self._ends is None:
+            self._column += 1
+            return None
+        last = self._capacity - 1  # rows that have ended come to it while others are written
+        self._column = min(self._column + 1, last)
+        ends, bias = self._own_columns()
+        self._ends = (ends + 1).clamp(max=last)
+        bias.scatter_(3, self._ends[:, None, None, None], 0.0)
+        return self._ends
+
+    def logits(self, states: Tensor) -> Tensor:
+        """See `Stream.logits`."""
+        return self._model.rescaled(self._head(states))
+
+    def keep(self, rows: Tensor) -> None:
+        """See `Stream.keep`."""
+        alive = rows if self._alive is None else self._alive[rows]
+        self._alive = alive
+        multiple = MULTIPLE if self._model.products == "onednn" else 1
+        rest = -len(alive) % multiple
+        if len(alive) + rest < COMPACT_BELOW * len(self._positions):
+            if rest > 0:  # the last row once more, unread, for a number that is compiled already
+                alive = torch.cat([alive, alive[-1:].expand(rest)])
+            self._positions = self._positions[alive]
+            self._ends = None if self._ends is None else self._ends[alive]
+            self._caches = [Cache(cache.both[:, alive]) for cache in self._caches]
+            self._bias = None if self._bias is None else self._bias[alive]
+            self._alive = torch.arange(len(rows), device=rows.device) if rest > 0 else None
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Return the last hidden states of one more token per row of the batch."""
+        ends, rows = self._advance(), torch.arange(len(tokens), device=tokens.device)
+        now, seen = self._column, self._column + 1
+        bias = None if self._bias is None else self._bias[..., :seen]
+        attend = _attend_by_products if self._on_cpu else _attend
+        x = self._embedded(tokens, self._positions)  # (rows, hidden)
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            qkv = layer.qkv(layer.norm_1(x)).view(len(tokens), 3, self._num_heads, -1)
+            if ends is None:
+                cache.columns[now].copy_(qkv[:, 1:].transpose(0, 1))
+            else:
+                cache.both[:, rows, :, ends] = qkv[:, 1:].to(cache.both.dtype)
+            keys, values = cache.keys.narrow(1, 0, seen), cache.values.narrow(1, 0, seen)
+            attended = attend(qkv[:, 0] * layer.scale, keys, values, bias)
+            layer.finish_(x, attended.to(x.dtype).reshape(x.shape))
+        return self._norm(x)
+
+    def _scaled(self, layer: Any, x: Tensor, places: Tensor) -> Sequence[Tensor]:
+        """Return scaled queries, keys and values of states (n, width): (n, heads, head width)."""
+        del places  # they are in the states
+        qkv = layer.qkv(layer.norm_1(x)).view(len(x), 3, self._num_heads, -1)
+        return qkv[:, 0] * layer.scale, *qkv[:, 1:].unbind(1)
+
+    def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return the states below the first block: (...) -> (..., hidden)."""
+        return F.embedding(tokens, self._words) + F.embedding(positions, self._places)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Return what one scaled query per row and head reads, (rows, heads, head width).
+
+    Keys and values are (rows * heads, seen, head width); the bias, (rows, 1, 1, seen), is added to
+    the scores.
+    """
+    shape = query.shape[:2]
+    attended = F.scaled_dot_product_attention(
+        query.unsqueeze(2),
+        keys.unflatten(0, shape),
+        values.unflatten(0, shape),
+        attn_mask=bias,
+        scale=1.0,
+    )
+    return attended.squeeze(2)
+
+
+def _attend_by_products(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the same by two batched matrix products."""
+    rows, heads, width = query.shape
+    query = query.view(rows * heads, 1, width).to(keys.dtype)
+    scores = torch.bmm(query, keys.transpose(1, 2))  # (rows * heads, 1, seen)
+    if bias is not None:
+        scores = (scores.view(rows, heads, 1, -1) + bias).view(scores.shape)
+    return torch.bmm(scores.softmax(-1), values).view(rows, heads, width)
+
+
+def _norm(norm: nn.LayerNorm) -> Map:
+    """Return a layer norm without its module's overhead."""
+    weight, bias, shape, eps = norm.weight, norm.bias, norm.normalized_shape, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+
+
+def _linear_modules(block: Any) -> list[Any]:
+    return [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
+
+
+def _layer(block: Any, products: Library) -> Layer:
+    modules = _linear_modules(block)
+    qkv, out, up, down = (linear_map(*_weights(m), products) for m in modules)
+    if _is_tanh_gelu(block.mlp) and packs(block.mlp.c_fc.weight, products):
+        weight, bias = _weights(block.mlp.c_fc)
+        up = packed_map(weight.t(), bias, activation=("gelu", "tanh"))
+    else:
+        up = _in_turn(up, activation(block.mlp))
+    return Layer(
+        norm_1=_norm(block.ln_1),
+        qkv=qkv,
+        out=out,
+        scale=block.ln_1.weight.new_tensor(block.attn.scaling, dtype=torch.float64),
+        norm_2=_norm(block.ln_2),
+        up=up,
+        down=down,
+    )
+
+
+def _in_turn(first: Map, second: Map) -> Map:
+    return lambda x: second(first(x))
+
+
+def activation(mlp: Any) -> Map:
+    """Return the activation of a block, twice as fast where it is the tanh GELU on a CPU.
+
+    x (1 + tanh u) / 2 = x sigmoid(2 u),  u = sqrt(2 / pi) (x + .044715 x^3)
+    """
+    if not _is_tanh_gelu(mlp):
+        return mlp.act
+    slope = mlp.c_fc.weight.new_tensor(2.0 * math.sqrt(2.0 / math.pi))
+    cubic = 0.044715 * slope.item()
+    return lambda x: torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_().mul_(x)
+
+
+def _is_tanh_gelu(mlp: Any) -> bool:
+    """Say whether a block's activation is the tanh GELU, in float32 on a CPU."""
+    weight = mlp.c_fc.weight
+    is_tanh_gelu = type(mlp.act) in (GELUTanh, NewGELUActivation)
+    return is_tanh_gelu and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+def _is_linear(module: Any) -> bool:
+    if isinstance(module, Conv1D):
+        return True
+    from peft.tuners.lora import Linear
+
+    return (
+        type(module) is Linear
+        and isinstance(module.base_layer, Conv1D)
+        and module.base_layer.weight.dtype == torch.float32  # else the sum would be rounded
+        and not module.lora_variant
+        and not module.merged
+    )
+
+
+def _weights(module: Any) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a linear map, adapters added in where they are on."""
+    if isinstance(module, Conv1D):
+        return module.weight, module.bias
+    weight = module.base_layer.weight
+    if not module.disable_adapters:
+        for adapter in module.active_adapters:
+            if adapter in module.lora_A:
+                weight = weight + module.get_delta_weight(adapter)
+    return weight, module.base_layer.bias
+
+
+def packs(weight: Tensor, products: Library) -> bool:
+    """Say whether `linear_map` reorders the weights: where a CPU multiplies them by oneDNN.
+
+    That is float32 where it is chosen, and bfloat16 where the CPU computes in it: there every
+    product would first reorder its weights, which for a vocabulary of 50,257 takes a third of the
+    time.
+    """
+    if weight.device.type != "cpu" or not has_onednn():
+        return False
+    if weight.dtype == torch.float32:
+        return products == "onednn" and weight.numel() >= LEAST_PACKED
+    operators: Any = torch.ops.mkldnn
+    return weight.dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported()
+
+
+def linear_map(weight: Tensor, bias: Tensor | None, products: Library = "torch") -> Map:
+    """Return x -> x W + b for many calls without gradient; later changes of W may not count.
+
+    Args:
+        weight: (in, out).
+        bias: (out,), or None.
+        products: The library of float32 products.
+
+    Returns:
+        A function (rows, in) -> (rows, out).
+    """
+    if packs(weight, products):
+        return packed_map(weight.t(), bias)
+    if bias is None:
+        return lambda x: x @ weight
+    return lambda x: torch.addmm(bias, x, weight)

@@ -1,0 +1,118 @@
+"""The door to `tokengym.agents.fast`: what a policy computes faster where that folder is installed.
+
+Everything behind it has a plain form in torch's and transformers' own operations. `Plain` stands
+for those: it has nothing faster to offer. `tokengym.agents` says in one place what takes its part;
+nothing else in agents imports what is behind the door.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokengym.agents.errors import ModelError, ProcessError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Library = Literal["torch", "onednn"]
+"""Libraries of float32 products on a CPU."""
+MISSING = "tokengym.agents.fast, which is not installed"
+_parts = ""
+
+
+class Plain:
+    """The plain way: no part is faster than the form that the caller has itself."""
+
+    def stream(self, language_model: Any, capacity: int) -> Any | None:
+        """Return a `Stream` of the model for texts of so many tokens; None: `ModelStream`."""
+        return None
+
+    def captured_player(
+        self, policy: Any, generator: torch.Generator, share: tuple[int, int] = (0, 1)
+    ) -> Any:
+        """Return a player whose steps have a static cache, and on a GPU are one captured graph."""
+        raise NotImplementedError  # `check_static` has refused it
+
+    def check_static(self, language_model: Any, dtype: torch.dtype | None) -> None:
+        """Raise unless the model decodes with a static cache to what its whole forward gives.
+
+        Raises:
+            ModelError: naming what the model lacks.
+        """
+        raise ModelError(f"decoding='static' needs {MISSING}; use 'auto' or 'dynamic'")
+
+    def check_kernels(self, device: torch.device) -> None:
+        """Raise unless Triton's kernels give on a device what their plain forms give.
+
+        Raises:
+            ModelError: naming what fails or differs.
+        """
+        raise ModelError(f"kernels need {MISSING}")
+
+    def token_figures(self, states: Tensor, weight: Tensor, asked: Any) -> tuple[Tensor, ...]:
+        """Return what `head.token_figures` returns, by kernels."""
+        raise NotImplementedError  # `check_kernels` has refused it
+
+    def longest_text(self, language_model: Any) -> int:
+        """Return the most tokens of a text that `hidden` reads as the model does; 0: none."""
+        return 0
+
+    def hidden(self, trunk: Any, input_ids: Tensor) -> Tensor:
+        """Return a trunk's last hidden states, (batch, length, hidden), by kernels."""
+        raise NotImplementedError  # no text is short enough
+
+    def library(self, wanted: str) -> Library:
+        """Return the library of float32 products that "auto", "torch" or "onednn" stands for.
+
+        Raises:
+            ModelError: if there are no such products.
+        """
+        if wanted == "onednn":
+            raise ModelError(f"products='onednn' needs {MISSING}; use 'auto' or 'torch'")
+        return "torch"
+
+    def has_onednn(self) -> bool:
+        """Return whether oneDNN's products can be called."""
+        return False
+
+    def use_products(self, model: nn.Module, chosen: Library) -> None:
+        """Let a model's linear maps multiply by a library."""
+
+    def multiple(self, chosen: Library) -> int:
+        """Return the number that the columns of texts are best a multiple of."""
+        return 1
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor | None:
+        """Return x W^T by oneDNN, without gradient; None where torch is as fast."""
+        return None
+
+    def transposed_product(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return left^T right by oneDNN, without gradient: (n, a), (n, b) -> (a, b)."""
+        raise NotImplementedError  # follows a `product` that was faster
+
+    def join(self, device: torch.device | str) -> Any:
+        """Return this process among several that a launcher has started, as `Processes`."""
+        raise ProcessError(f"several processes need {MISSING}; start one process")
+
+
+def open_to(parts: str) -> None:
+    """Let a class take the plain way's part, "module:Class", wherever its folder is installed."""
+    global _parts
+    _parts = parts
+    fast.cache_clear()
+
+
+@cache
+def fast() -> Plain:
+    """Return what there is behind the door: the faster parts, or the plain way without them."""
+    module, _, name = _parts.partition(":")
+    try:
+        made: Plain = getattr(import_module(module), name)()
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # the folder is there, and lacks a library
+        return Plain()
+    return made

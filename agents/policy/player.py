@@ -1,0 +1,320 @@
+"""Fast generation through an environment's own ``step``: one new token per step and row."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokengym.agents.errors import NonFiniteError
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.sampling import (
+    as_action_mask,
+    draw,
+    mask_rows,
+    packed,
+    row_uniforms,
+)
+from tokengym.agents.policy.settings import PolicySettings
+from tokengym.agents.policy.streams import make_stream
+from tokengym.agents.policy.value import ValueFunction
+
+Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Tokens chosen in one step, one per active row; None for what the agent does not know."""
+
+    actions: NDArray[np.int64]
+    """(active,) token ids."""
+    log_probs: Tensor | None = None
+    """(active,), nats, after temperature and action mask."""
+    values: Tensor | None = None
+    """(active,), reward units, of the text before the token."""
+    entropy: Tensor | None = None
+    """(active,), nats, of the distribution the token was drawn from."""
+    support: Tensor | None = None
+    """(active, ceil(vocab / 8)) uint8, the tokens it was drawn among as `packed` bits, where the
+    agent itself excluded some."""
+    vocab_size: int = 0
+    """Words of the vocabulary, where there is a support."""
+
+
+class Player(Protocol):
+    """Anything that can play a round."""
+
+    def begin(self, observation: Observation) -> None:
+        """Start a round: every row of the observation begins an episode."""
+
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """Choose the next token of ``rows``; observation and masks are those of all rows."""
+
+
+class DecodedPolicy(Protocol):
+    """What a player reads of a policy; `CausalLMPolicy` has it."""
+
+    settings: PolicySettings
+    temperature: float
+    num_actions: int
+    language_model: LanguageModel
+    masking_model: LanguageModel | None
+    critic: ValueFunction | None
+    decoders: list[Any]
+    """Memory that rounds by captured steps keep from one to the next."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+
+    @property
+    def kernels(self) -> bool:
+        """Whether kernels compute what torch has no one operation for."""
+
+    @property
+    def decoding_dtype(self) -> torch.dtype | None:
+        """Precision of the weights that captured steps copy; None: their own."""
+
+    def shaped(
+        self,
+        logits: Tensor,
+        action_mask: Tensor | None,
+        temperature: float | Tensor | None = None,
+    ) -> Tensor:
+        """Return logits, (rows, vocab), after temperature and action mask."""
+
+    def support(
+        self,
+        logits: Tensor,
+        action_mask: Tensor | None,
+        masking_states: Tensor | None = None,
+        *,
+        temperature: float | Tensor | None = None,
+    ) -> Tensor | None:
+        """Return the tokens to sample among, (rows, vocab) bool; None for all."""
+
+
+class Appended(NamedTuple):
+    """Tokens that were appended to rows."""
+
+    tokens: NDArray[np.int64]
+    """(sum of counts,), row after row: the one chosen last, and those of a reply."""
+    counts: NDArray[np.int64]
+    """(rows,), >= 1."""
+
+
+class DecodingPlayer:
+    """Plays a `CausalLMPolicy`, with a `Stream` that caches the texts.
+
+    Prompts are padded on the left, so that all rows' next tokens are in one column. A row that is
+    no longer asked for is removed. Every row draws its own random number at each step whether
+    it acts or not, so what it samples does not depend on when others end.
+
+    Args:
+        policy: The policy to play.
+        generator: Source of the uniform numbers that choose tokens.
+        share: See `row_uniforms`.
+    """
+
+    def __init__(
+        self,
+        policy: DecodedPolicy,
+        generator: torch.Generator,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.policy = policy
+        self.generator = generator
+        self._share = share
+        # Values of a network of their own are read from whole texts, when the round is over.
+        has_own = policy.critic is None or policy.critic.network is not None
+        self._critic = None if has_own else policy.critic
+        self._time = 0
+
+    @torch.inference_mode()
+    def begin(self, observation: Observation) -> None:
+        """Read the prompts of a new round: every row of the observation starts an episode."""
+        self._device = self.policy.device  # found among all parameters: not at every step
+        self._time = 0
+        self._num_rows = len(observation["attention_mask"])
+        self._replies = Replies(observation)
+        models = [self.policy.language_model]
+        if self.policy.masking_model is not None:
+            models.append(self.policy.masking_model)
+        capacity = columns_needed(observation)
+        self._streams: list[Any] = []  # the last round's caches and packed weights go first
+        self._streams = [make_stream(model, capacity) for model in models]
+        self._read(np.arange(self._num_rows), observation)
+
+    def _read(self, rows: NDArray[np.integer], observation: Observation) -> None:
+        """Read the texts of rows, whatever was read before."""
+        self._rows = rows  # environment row of each row of the batch
+        texts = {name: np.asarray(array)[rows] for name, array in observation.items()}
+        inputs = left_padded(texts, self._device)
+        self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
+        self._tokens: Tensor | None = None  # chosen last, not yet read by the stream
+
+    @torch.inference_mode()
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """Choose the next token of each of ``rows``, a subset of the last call's."""
+        came = self._replies.since(rows, observation)
+        if came is not None and not all(stream.appends for stream in self._streams):
+            self._read(rows, observation)
+        else:
+            self._drop_all_but(rows)
+        states, *masking_states = self._next_states(came)
+        mask = None
+        if action_masks is not None:
+            mask = as_action_mask(mask_rows(action_masks, rows), self._device)
+        logits = self.policy.shaped(self._streams[0].logits(states), mask)  # (active, vocab)
+        support = self.policy.support(logits, mask, *masking_states)
+        if support is not None:
+            logits = logits.masked_fill(~support, -torch.inf)
+        uniforms = row_uniforms(self._num_rows, self.generator, self._share)
+        if len(rows) < self._num_rows:
+            uniforms = uniforms[rows]
+        uniforms = uniforms.to(logits.device)
+        tokens, log_probs, entropy = draw(logits, None if deterministic else uniforms)
+        if not math.isfinite(log_probs.sum().item()):
+            raise not_finite(rows[int(log_probs.isfinite().int().argmin())], self._time)
+        self._tokens, self._states = tokens, None
+        self._time += 1
+        return Choice(
+            actions=tokens.cpu().numpy(),
+            log_probs=log_probs,
+            values=None if self._critic is None else self._critic.of_states(states),
+            entropy=entropy,
+            support=None if support is None else packed(support),
+            vocab_size=logits.shape[-1],
+        )
+
+    def _next_states(self, came: Appended | None) -> list[Tensor]:
+        """Return the hidden states before the next tokens, (active, hidden), of each model."""
+        if self._states is None and came is not None:
+            given = [torch.from_numpy(array).to(self._device) for array in came]
+            self._states = [stream.append(*given) for stream in self._streams]
+        elif self._states is None:
+            assert self._tokens is not None
+            self._states = [stream.step(self._tokens) for stream in self._streams]
+        return self._states
+
+    def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
+        """Take finished rows out of the batch."""
+        if len(rows) == len(self._rows):
+            return
+        places = np.searchsorted(self._rows, rows)
+        self._rows = self._rows[places]
+        keep = torch.from_numpy(places).to(self._device)
+        for stream in self._streams:
+            stream.keep(keep)
+        self._tokens = None if self._tokens is None else self._tokens[keep]
+        if self._states is not None:
+            self._states = [states[keep] for states in self._states]
+
+
+class Replies:
+    """Notices the replies of partners, which observations have beside the tokens chosen.
+
+    Args:
+        observation: The environment's at the beginning of a round.
+    """
+
+    def __init__(self, observation: Observation) -> None:
+        self._ends = text_ends(observation)
+
+    def since(self, rows: NDArray[np.integer], observation: Observation) -> Appended | None:
+        """Return what was appended to the rows since the last call, None where no reply was.
+
+        Args:
+            rows: Rows that act, each of which had a token appended since the last call.
+            observation: The environment's, with every row.
+        """
+        masks = np.asarray(observation["attention_mask"])
+        ends = self._ends[rows]
+        has_reply = masks[rows, np.minimum(ends, masks.shape[1] - 1)] > 0
+        has_reply &= ends < masks.shape[1]
+        self._ends[rows] = ends + 1
+        if not has_reply.any():
+            return None
+        new = text_ends({"attention_mask": masks[rows]})
+        self._ends[rows] = new + 1
+        columns = np.arange(masks.shape[1])
+        is_new = (columns >= ends[:, None] - 1) & (columns < new[:, None])
+        return Appended(np.asarray(observation["input_ids"])[rows][is_new], is_new.sum(1))
+
+
+def text_ends(observation: Observation) -> NDArray[np.int64]:
+    """Return the column after each text's last token, (rows,)."""
+    masks = np.asarray(observation["attention_mask"], dtype=bool)
+    ends: NDArray[np.int64] = masks.shape[1] - masks[:, ::-1].argmax(axis=1)
+    return ends
+
+
+def left_padded(
+    observation: Observation, device: torch.device, *, multiple: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Return the texts of an observation and their attention mask, padded on the left.
+
+    Args:
+        observation: The environment's.
+        device: Where they are needed.
+        multiple: The width is one of this number.
+
+    Returns:
+        Both (rows, width) int64.
+    """
+    masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
+    prompts = [
+        ids[mask] for ids, mask in zip(np.asarray(observation["input_ids"]), masks, strict=True)
+    ]
+    width = -(-max(map(len, prompts)) // multiple) * multiple
+    ids = np.zeros((len(prompts), width), dtype=np.int64)
+    attention_mask = np.zeros((len(prompts), width), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = prompt
+        attention_mask[row, width - len(prompt) :] = 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
+
+
+def columns_needed(observation: Observation, *, multiple: int = 1) -> int:
+    """Return the columns of a cache in which all rows can be written to their end.
+
+    Texts are aligned at their end. Where some responses are begun and others are not, the longest
+    text decides where the shortest continues, and that one has further to go.
+
+    Args:
+        observation: The environment's.
+        multiple: See `left_padded`; there is room for every round's padding.
+    """
+    masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
+    length = masks.shape[1]
+    last = length - 1 - masks[:, ::-1].argmax(axis=1)
+    written, longest = int(last.max()) + 1, int(masks.sum(axis=1).max())
+    return max(
+        length + -written % multiple, longest + -longest % multiple + length - 1 - int(last.min())
+    )
+
+
+def not_finite(row: int, time: int) -> NonFiniteError:
+    """Return the error of logits that are not finite."""
+    return NonFiniteError(
+        f"logits of row {row} at response token {time} are not finite; the policy's weights have "
+        "diverged: lower learning_rate or raise kl_coef"
+    )

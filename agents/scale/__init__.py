@@ -1,1 +1,0 @@
-"""Several processes that train one agent, reached by name from `tokengym.agents.processes`."""

@@ -1,0 +1,193 @@
+"""PPO in one file: its updates are the package's own, it learns, and its page shows its code."""
+
+import ast
+import copy
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import VectorWrapper
+from transformers import AutoModelForCausalLM
+
+from examples import ppo_in_one_file as one
+from tests.suite.agents.conftest import critic_of
+from tokengym.agents import PPO
+from tokengym.agents.fast import parts
+from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
+
+ROOT = Path(__file__).parents[3]
+CODE = (ROOT / "examples" / "ppo_in_one_file.py").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "agents" / "how_ppo_works.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def compute_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[torch.dtype], None]]:
+    """Return a setter of the precision of all models and new tensors."""
+
+    def compute_in(dtype: torch.dtype) -> None:
+        torch.set_default_dtype(dtype)
+        load = partial(AutoModelForCausalLM.from_pretrained, dtype=dtype)
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+        if dtype == torch.float64:  # the package's fast decoding of GPT-2 caches in float32
+            monkeypatch.setattr(parts, "has_gpt2_shape", lambda model: False)
+
+    before = torch.get_default_dtype()
+    yield compute_in
+    torch.set_default_dtype(before)
+
+
+class PaidInSteps(VectorWrapper):
+    """Around a reward wrapper it has episodes scored as they end, as the file sees them.
+
+    A learner scores a round in one batch, whose float32 rounds otherwise.
+    """
+
+
+@dataclass
+class Played:
+    """What each update of the file began with."""
+
+    policies: list[one.Policy] = field(default_factory=list)
+    critics: list[one.ValueFunction] = field(default_factory=list)
+    rollouts: list[one.Rollout] = field(default_factory=list)
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    """Return the record to which each update of the file is added."""
+    found, play, assign = Played(), one.play, one.assign
+
+    def recorded(envs: Any, policy: one.Policy, *rest: Any) -> one.Rollout:
+        found.policies.append(copy.deepcopy(policy))
+        found.rollouts.append(play(envs, policy, *rest))
+        return found.rollouts[-1]
+
+    def assigned(rollout: one.Rollout, critic: one.ValueFunction, *rest: Any) -> one.Targets:
+        found.critics.append(copy.deepcopy(critic))
+        return assign(rollout, critic, *rest)
+
+    monkeypatch.setattr(one, "play", recorded)
+    monkeypatch.setattr(one, "assign", assigned)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "atol", "task", "options", "settings"),
+    [
+        (torch.float32, 1e-5, "MovieReview", {}, {}),
+        # A second update has a KL to pay and half of the rate; responses end early, and some tokens
+        # are forbidden.
+        (
+            torch.float64,
+            1e-9,
+            "Dialogue",
+            {"min_new_tokens": 9, "forbidden_token_ids": [5, 40]},
+            {"updates": 2, "learning_rate": 3e-3},
+        ),
+    ],
+)
+def test_its_updates_are_those_of_ppo(
+    dtype: torch.dtype,
+    atol: float,
+    task: str,
+    options: dict[str, Any],
+    settings: dict[str, Any],
+    compute_in: Callable[[torch.dtype], None],
+    played: Played,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    compute_in(dtype)
+    monkeypatch.setattr(gym, "make_vec", partial(gym.make_vec, max_new_tokens=20, **options))
+    args = one.Args(
+        env=f"tokengym/{task}-v0", num_envs=16, max_new_tokens=20, **{"updates": 1} | settings
+    )
+    policy, critic = one.train(args)
+    played.policies.append(policy)
+    played.critics.append(critic)
+
+    envs: Any = PaidInSteps(gym.make_vec(args.env, num_envs=16, reward="abc"))
+    model = AutoModelForCausalLM.from_pretrained(envs.unwrapped.bundle.policy)
+    agent = PPO(
+        "CausalLMPolicy",
+        envs,
+        args.learning_rate,
+        policy_kwargs={"model": model},
+        seed=0,
+        device="cpu",
+    )
+    close = partial(torch.testing.assert_close, atol=atol, rtol=0.0, check_dtype=False)
+    reference = copy.deepcopy(played.policies[0])
+    for number, rollout in enumerate(list(played.rollouts)):
+        their_round = agent.collect()
+        assert their_round is not None
+        mask = rollout.response_mask
+        sampled = [
+            tuple(ids[kept].tolist()) for ids, kept in zip(rollout.tokens, mask, strict=True)
+        ]
+        assert sampled == [episode.response_ids for episode in their_round.episodes]
+        targets = one.assign(rollout, played.critics[number], reference, args)
+        experience = agent.assign(their_round)
+        close(targets.old_log_probs.masked_fill(~mask, 0.0), experience.old_log_probs)
+        close(targets.advantages, experience.advantages)
+        close(targets.returns, experience.returns)
+        for after in (0, 1):
+            rows, count = torch.arange(len(mask)), int(mask.sum())
+            loss, *_ = agent.objective()(agent.policy, experience, count)
+            models = played.policies[number + after], played.critics[number + after]
+            close(one.loss_of(*models, rollout, targets, rows, args), loss)
+            if not after:
+                agent.remaining = 1 - number / args.updates  # as `learn` counts it
+                agent.update(experience)
+    assert bool(options) == (targets.kl.sum(1).mean() > 0.1) == (not mask[:, -1].all())
+    own, theirs = policy.model.state_dict(), agent.policy.language_model.model.state_dict()
+    gaps = torch.cat([(own[name] - theirs[name]).abs().flatten() for name in own])
+    close(critic.head.weight, critic_of(agent).head.weight)
+    # AdamW divides a gradient by its size. Where it is 0 but for rounding, as the keys' biases have
+    # it, float32 leaves a few weights up to a step apart; float64 leaves none.
+    few, most = (1e-2, args.learning_rate) if dtype == torch.float32 else (0.0, atol)
+    assert (gaps > 1e-6).double().mean() <= few
+    assert gaps.max() < most
+
+
+def test_its_defaults_are_those_of_ppo():
+    own = {argument.name: argument.default for argument in fields(one.Args)}
+    shared = {s.name: s.default for s in fields(PPOSettings) if s.name in own}
+    assert len(shared) == 9
+    shared["gae_lambda"] = GAE_LAMBDA  # what None takes under rules that declare none, as abc
+    assert shared.items() <= own.items()
+
+
+def test_it_learns(capsys: pytest.CaptureFixture[str]):
+    one.train(one.Args(num_envs=32, max_new_tokens=24, updates=6, learning_rate=1e-3))
+    printed = capsys.readouterr().out
+    scores = [float(score) for score in re.findall(r"score +(\S+)  KL", printed)]
+    assert len(scores) == printed.count("\n") == 6
+    assert np.mean(scores[-2:]) > scores[0] + 0.5
+    assert re.findall(r"KL +(\S+)  score", printed)[0] == "0.000"  # it begins as its reference
+
+
+def test_the_page_shows_the_whole_file_section_by_section():
+    shown = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+    written = CODE[CODE.index("@dataclass") :]  # all but the imports
+    assert [line for line in shown.splitlines() if line] == [
+        line for line in written.splitlines() if line
+    ]
+
+
+def test_the_page_names_what_stands_in_the_package():
+    table = PAGE.partition("## Where the package does it")[2].partition("\n## ")[0]
+    named = re.findall(r"`([\w/]+\.py)` \(`(\w+)`\)", table)
+    steps = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert len(named) > 20
+    assert all(hasattr(one, step) for step in steps)
+    for path, name in named:
+        module = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        defined = {getattr(node, "name", None) for node in module.body}
+        assert name in defined, f"{path} does not define {name}"

@@ -1,0 +1,69 @@
+"""The page of mistakes: its figures are the data's, and every section has its plot."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokengym.scripts import build_plots
+from tokengym.scripts.build_plots import column, curves, read
+
+PAGE = (Path(__file__).parents[2] / "docs" / "guide" / "mistakes.md").read_text(encoding="utf-8")
+
+
+def section(number: int) -> str:
+    (text,) = re.findall(rf"^## {number}\. .*?(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    return text
+
+
+def test_every_section_has_its_plot_and_a_remedy():
+    for number, name in enumerate(build_plots.PLOTS, 1):
+        assert f"](../images/mistakes/{name}.png)" in section(number)
+        assert "**Do:** " in section(number)
+        assert (build_plots.FOLDER / f"{name}.png").stat().st_size < 80_000
+    assert len(build_plots.PLOTS) == 10
+
+
+def test_a_stock_buffer_holds_the_score_alone():
+    stock, hindsight = build_plots.stock_buffer().values()
+    assert 1 <= np.count_nonzero(stock) <= 4
+    assert np.count_nonzero(hindsight) > 20
+    assert hindsight.sum() == pytest.approx(stock.sum(), abs=1e-5)
+
+
+def test_the_figures_are_those_of_the_data():
+    levels = build_plots.lambda_levels()
+    assert f"from {levels['sparse'][1]:.2f} to {levels['sparse'][0]:.2f}" in section(2)
+    assert int(np.argmax(levels["abc-signed"])) == 0
+    _, low, high = build_plots.seed_spread()
+    assert f"from {low[0]:.2f} to {high[0]:.2f}".replace("-", "\u2212") in section(3)
+    own, other, _ = build_plots.field_accuracy().values()
+    assert f"in {own:.0%} of pairs".replace("%", " %") in section(4)
+    assert f"at chance: {other:.0%}".replace("%", " %") in section(4)
+    own, *others = build_plots.unread_shares().values()
+    assert own == 0
+    assert all(0.4 < share < 0.6 for share in others)
+    _, ends = curves(
+        read("overoptimisation/Summarize-0.05.csv", credit="sparse"), column("gold_score"), "step"
+    )
+    assert f"gold score of {ends[:, -1].mean():.2f}" in section(6)
+    assert f"responses {build_plots.best_of('Summarize', 16):.2f}" in section(6)
+    sparse, *rules = build_plots.gradient_noise().values()
+    assert sparse > 64 * 50
+    assert all(64 < rule < sparse for rule in rules)
+    last = read(f"mc/{build_plots.MC}.csv")[-1]
+    assert round(int(last["tokens"]) / (48 * int(last["episodes"]))) in (5, 6)
+
+
+def test_the_leads_on_real_texts_are_those_of_the_overview():
+    overview = (build_plots.RESULTS / "README.md").read_text(encoding="utf-8")
+    for lead in build_plots.real_text_leads().values():
+        (row,) = [line for line in overview.splitlines() if f"| {lead.mean():+.3f} (" in line]
+        assert row.endswith(f"| {len(lead)} |")
+
+
+def test_a_plot_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build_plots, "FOLDER", tmp_path / "plots")
+    build_plots.main(["estimators", "gold"])
+    assert {file.name for file in (tmp_path / "plots").iterdir()} == {"estimators.png", "gold.png"}
