@@ -40,7 +40,7 @@ def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str)
         TypeError: if a keyword is not a field, with the near matches.
         ValueError: if a value is out of range.
     """
-    known = names_of(declared)
+    known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
     for name in keywords:
         if name not in known:
             hint = did_you_mean(name, known, shown={word: word for word in known})

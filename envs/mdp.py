@@ -20,7 +20,7 @@ from tokengym.base.prompt import Messages, Metadata, Prompt, PromptSet, QueryTyp
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
-from tokengym.envs.prompts.tokenization import ResponseDecoder, load_tokenizer
+from tokengym.envs.prompts.tokenization import ResponseDecoder, check_tokenizer, load_tokenizer
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.turns.conversation import Conversation, TurnRules
 from tokengym.envs.turns.turn import Turn
@@ -458,11 +458,13 @@ def token_mdp(
     Raises:
         TokenGymError: as `TokenMdp`, or for a tokenizer without EOS or pad.
     """
-    chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
-    if bundle is None or not bundle.has("tokenizer") or chosen is not bundle.tokenizer:
+    shares = bundle is not None and bundle.has("tokenizer") and tokenizer is bundle.tokenizer
+    if not shares or eos_token is not None or pad_token is not None:
+        chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
         return TokenMdp(chosen, prompts, settings)
+    assert not isinstance(tokenizer, str)
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    return _shared_mdp(chosen, len(chosen), prompt_set, settings)
+    return _shared_mdp(tokenizer, len(tokenizer), prompt_set, settings)
 
 
 @lru_cache(maxsize=8)
@@ -472,6 +474,7 @@ def _shared_mdp(
     prompts: PromptSet,
     settings: GenerationSettings,
 ) -> TokenMdp:
+    check_tokenizer(tokenizer)  # once, as all that follows from it
     return TokenMdp(tokenizer, prompts, settings)
 
 

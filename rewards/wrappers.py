@@ -52,7 +52,7 @@ class RewardWrapper(gymnasium.Wrapper):
     ) -> None:
         super().__init__(env)
         self.reward = _bound(env, reward)
-        self._steps = StepPayment(self.reward) if self.reward.causal else None
+        self._steps = StepPayment(self.reward) if reward.credit.causal else None
         self._in_spec = in_spec
 
     @property
@@ -116,7 +116,7 @@ class VectorRewardWrapper(VectorWrapper):
     def __init__(self, env: VectorEnv[Any, Any, Any], reward: Reward) -> None:
         super().__init__(env)
         self.reward = _bound(env, reward)
-        self._steps = StepPayment(self.reward) if self.reward.causal else None
+        self._steps = StepPayment(self.reward) if reward.credit.causal else None
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -287,8 +287,7 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             f"{env.unwrapped} has no tokenizer, so it is no token-generation environment; "
             "wrap TokenGenerationEnv or TokenGenerationVectorEnv"
         )
-    settings = _attribute(env, "settings")
-    if reward.causal and getattr(settings, "partner", None) is not None:
+    if reward.credit.causal and getattr(_attribute(env, "settings"), "partner", None) is not None:
         raise RewardError(
             f"credit {reward.credit_name!r} is paid token by token, and a partner's replies come "
             f"between; take '{reward.credit_name}:delivery=end'"
