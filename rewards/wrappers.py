@@ -60,12 +60,6 @@ class RewardWrapper(gymnasium.Wrapper):
         """The environment's spec."""
         return super().spec if self._in_spec else self.env.spec
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
-        return self.env.reset(seed=seed, options=options)
-
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Append one token; the step that ends the episode returns its score, or what is left."""
         observation, _, terminated, truncated, info = self.env.step(action)
@@ -117,12 +111,6 @@ class VectorRewardWrapper(VectorWrapper):
         super().__init__(env)
         self.reward = _bound(env, reward)
         self._steps = StepPayment(self.reward) if reward.credit.causal else None
-
-    def reset(
-        self, *, seed: Any = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode in every row, or in those of the mask."""
-        return self.env.reset(seed=seed, options=options)
 
     def step(
         self, actions: Any

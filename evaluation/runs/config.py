@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from tokengym.base.settings import (
 )
 from tokengym.base.user_code import check_module, check_saved, display_name
 from tokengym.base.words import Spec, split_file_word
-from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.settings import GenerationSettings, checked
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
@@ -74,9 +73,8 @@ class TaskSettings(GenerationSettings, TaskOptions):
         TaskOptions.__post_init__(self)
         given = {name: getattr(self, name) for name in names_of(GenerationSettings)}
         given = {name: value for name, value in given.items() if value is not None}
-        checked = GenerationSettings(**{"max_new_tokens": sys.maxsize, **given})
-        for name in given:
-            object.__setattr__(self, name, getattr(checked, name))
+        for name, value in checked(given).items():
+            object.__setattr__(self, name, value)
         if self.overlong not in (None, "error") and self.max_prompt_tokens is None:
             raise SettingsError(
                 f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
