@@ -63,13 +63,13 @@ def train(
 
     ppo, nlpo, reinforce, reinforce++, vineppo and loo learn from token rewards, the others from
     whole scores by the reward's scorer; the tokens of their curves are those sampled and those
-    passed over with gradient. --help shows the options of the agent that is named with it, which
-    may be path/to/file.py:MyAgent.
+    passed over with gradient. --help shows the options of the agent that is named with it, first
+    or by --agent, which may be path/to/file.py:MyAgent.
 
     For example:
       tokengym train --env MovieReview --reward abc --steps 60 --out runs/abc
-      tokengym train --agent dpo --pairs pairs.jsonl --beta 0.1 --out runs/dpo
-      tokengym train --agent online-dpo --iterations 3 --out runs/online
+      tokengym train dpo --pairs pairs.jsonl --beta 0.1 --out runs/dpo
+      tokengym train online-dpo --iterations 3 --out runs/online
       tokengym evaluate runs/abc/agent
 
     Args:
