@@ -19,10 +19,10 @@ from tokengym.base.files import (
     write_jsonl,
 )
 from tokengym.base.settings import check_choice, check_count, field_paths
+from tokengym.base.user_code import code_hashes
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import TaskSettings, differences
-from tokengym.evaluation.runs.user_code import code_hashes
 from tokengym.rewards.pairs import store
 
 _FIGURES = ("prompts", "responses", "tokens", "score")

@@ -15,6 +15,7 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.base.files import check_links, content_hash, replacing, write_bytes
 from tokengym.base.plugins import LABORATORY
 from tokengym.base.text import markdown
+from tokengym.base.user_code import CODE, copy_of
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.report.curves import read_curves, write_curves
 from tokengym.evaluation.report.figures import save_figure
@@ -25,7 +26,6 @@ from tokengym.evaluation.runs.progress import fixed
 from tokengym.evaluation.runs.record import read_result
 from tokengym.evaluation.runs.results import rows_of
 from tokengym.evaluation.runs.run import load_agent, make_evaluator
-from tokengym.evaluation.runs.user_code import CODE, copy_of
 from tokengym.evaluation.statistics import interval
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.files import LOCK, locked, read_hashed, write_hashed
+from tokengym.base.user_code import CODE, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.runs.config import (
@@ -27,7 +28,6 @@ from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import lacks_references
-from tokengym.evaluation.runs.user_code import CODE, keep_code
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -23,7 +23,13 @@ from tokengym.base.settings import (
     names_of,
     values_by_name,
 )
-from tokengym.base.user_code import check_module, check_saved, display_name
+from tokengym.base.user_code import (
+    changed_files,
+    check_module,
+    check_saved,
+    code_hashes,
+    display_name,
+)
 from tokengym.base.words import Spec, split_file_word
 from tokengym.envs.settings import GenerationSettings, checked
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
@@ -37,7 +43,6 @@ from tokengym.evaluation.runs.defaults import (
     task_name,
     training_settings,
 )
-from tokengym.evaluation.runs.user_code import changed_files, code_hashes
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import RewardChoice
 

@@ -20,6 +20,7 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.base.files import file_hash, locked, previous_folder, read_json, write_hashed
 from tokengym.base.text import printable
+from tokengym.base.user_code import check_code
 from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.environments import resolve_env
@@ -39,7 +40,6 @@ from tokengym.evaluation.runs.record import (
     read_result,
     versions,
 )
-from tokengym.evaluation.runs.user_code import check_code
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter

@@ -7,12 +7,17 @@ from typing import Any
 
 from tokengym.base.files import read_hashed
 from tokengym.base.settings import as_plain, from_plain, values_by_name
-from tokengym.base.user_code import check_module, check_saved, code_hash, named_object
+from tokengym.base.user_code import (
+    changed_files,
+    check_module,
+    check_saved,
+    code_hash,
+    named_object,
+)
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, task_of_file
 from tokengym.evaluation.runs.defaults import TrainingSettings, default_env, default_lengths
-from tokengym.evaluation.runs.user_code import changed_files
 
 logger = logging.getLogger(__name__)
 
