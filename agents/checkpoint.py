@@ -52,7 +52,7 @@ ENTRIES = {
 """Types of the record's entries."""
 TRAINING = "training.safetensors"
 OPTIMIZER = "optimizer."
-"""What the names of the optimiser's tensors begin with."""
+"""Prefix of the names of the optimiser's tensors."""
 LACKING = {"value_network": "trunk", "learning_rate_schedule": "constant"}
 """Settings that checkpoints of version 0.1.0 lack, as their agents had them."""
 SIZES = ("num_envs", "num_tokens", "length")

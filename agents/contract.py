@@ -1,4 +1,4 @@
-"""What training asks of the run that it is part of, and of an agent of the user's own."""
+"""Interfaces that training requires of its run, and of an agent of the user's own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TrainingRun(Protocol):
 
     @property
     def configuration(self) -> Mapping[str, Any]:
-        """What decides the numbers of the run, by name; the length of its training is left out."""
+        """Settings that determine the run's numbers, by name, without the training's length."""
 
     def make_envs(self, num_envs: int, *, normalize: bool = False) -> VectorEnv[Any, Any, Any]:
         """Return the task's training environments under the run's reward.

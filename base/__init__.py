@@ -1,1 +1,1 @@
-"""What every floor stands on: words and their registry, settings, errors, files, stored models."""
+"""Foundation of every floor: words and their registry, settings, errors, files, stored models."""

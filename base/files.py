@@ -391,7 +391,7 @@ def _jsonable(value: Any) -> Any:
 # --- folders --------------------------------------------------------------------------------------
 
 TRIES = 10
-"""How often a folder is read while another process replaces it."""
+"""Number of times that a folder is read while another process replaces it."""
 
 
 def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, Any]]) -> None:

@@ -42,9 +42,13 @@ GALLERY = {
 """Tasks whose responses the gallery shows, and under which rules."""
 REPORTS = ("default_setting", "imdb")
 """Results whose curves it shows as a report."""
+_EPISODES = """The best of 16 responses of each environment's bundled policy, written token by
+token. Then its score is known, and each token is coloured by its credit. A picture leads to its
+environment."""
 _GALLERY = """What the commands write, to look at without installing anything: each page is one file
 that needs no network. On the replay pages the same responses are coloured by what each rule pays
 their tokens, beside the truth where the task knows it."""
+_THUMBNAIL = "[![An episode of {task}](images/episodes/{name}.svg)](environments/{name}.md)"
 _BUTTONS = """[Get started](guide/getting_started.md){ .md-button .md-button--primary }
 [See what it shows](gallery.md){ .md-button }
 """
@@ -90,9 +94,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def _add_gallery(files: Files, config: MkDocsConfig) -> None:
     """Add pages that the commands wrote: responses of three tasks under five rules, and reports."""
     from tokengym.agents import PPO, collect
+    from tokengym.envs.tasks import registered_tasks
     from tokengym.evaluation.runs.results import report_curves
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import replay
+    from tokengym.scripts.build_episodes import file_of
 
     rows = []
     for task, rules in GALLERY.items():
@@ -113,7 +119,16 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
             files.append(File.generated(config, f"gallery/{name}.html", content=page))
             command = f"`tokengym report --curves docs/results/{name}/curves.csv`"
             rows.append(f"| [Report: {name.replace('_', ' ')}](gallery/{name}.html) | {command} |")
-    text = "\n".join(["# Gallery", "", _GALLERY, "", "| page | written by |", "|---|---|", *rows])
+    tasks = (task for task in registered_tasks() if file_of(task.name).is_file())
+    shown = [
+        f"-   **{task.name}** {task.summary}\n\n    "
+        + _THUMBNAIL.format(task=task.name, name=task.name.lower())
+        for task in tasks
+    ]
+    grid = "\n\n".join(['<div class="grid cards" markdown>', *shown, "</div>"])
+    table = "\n".join(["| page | written by |", "|---|---|", *rows])
+    heading = "## Pages that the commands write"
+    text = "\n\n".join(["# Gallery", _EPISODES, grid, heading, _GALLERY, table])
     files.append(File.generated(config, "gallery.md", content=text + "\n"))
 
 

@@ -66,7 +66,7 @@ STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "truncated": (_is_flag, "True or False"),
     "np_random_seed": (_is_seed, "an integer or None"),
 }
-"""What the entries of a state must be, but for the generators'."""
+"""Types of the entries of a state, except for the generators'."""
 STATE_KEYS = frozenset({*STATE_FIELDS, "sampler", "np_random"})
 TURN_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "turns": (_are_turns, "a list of [role, text, [start, stop], score]"),

@@ -217,7 +217,7 @@ def play(
 
 @dataclass(frozen=True)
 class Targets:
-    """What the gradient steps on one rollout aim at."""
+    """Targets of the gradient steps on one rollout."""
 
     old_log_probs: Tensor  # (batch, time), nats, of the sampled tokens when they were sampled
     ref_logits: Tensor  # (batch, time, vocab), of the frozen reference

@@ -40,7 +40,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Question):
-    """What a person said."""
+    """Answer of a person."""
 
     who: str
     """The person."""

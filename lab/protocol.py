@@ -1,4 +1,4 @@
-"""What docs/results/protocol.md says of every study: criterion, grid, levels, margins and rates."""
+"""Rules of docs/results/protocol.md for every study: criterion, grid, levels, margins and rates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,13 +27,13 @@ SPARE_SEED = 1000
 DRAWN, PROMPTS, DRAW_SEED = 64, 128, 0
 """Responses of the untrained policy to each held-out prompt, behind best-of-n and the bound."""
 NS = (1, 2, 4, 8, 16, 32, 64)
-"""What n is in a study's tables of best-of-n."""
+"""Values of n in a study's tables of best-of-n."""
 GRID = EvaluationSettings(every=1, episodes=PROMPTS, samples=0)
-"""How a run is measured: after every update, since most of a lead can arise in the first ones."""
+"""Measurement of a run: after every update, since most of a lead can arise in the first ones."""
 NET_MARGIN, GOLD_MARGIN = 0.03, 0.05
 """Shares of the way within which two rules are level: score - c KL over a run, gold at its end."""
 MEASURES = ("step", "tokens", "score", "gold_score", "kl")
-"""What a study keeps of a measurement."""
+"""Columns that a study keeps of a measurement."""
 
 
 def measured(record: RunRecord) -> list[dict[str, Any]]:

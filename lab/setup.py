@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say about an editable install; see there for everything else."""
+"""Settings of an editable install that pyproject.toml cannot express."""
 
 from typing import Any
 

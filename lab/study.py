@@ -171,7 +171,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Published:
-    """What a study has published."""
+    """Published results of a study."""
 
     runs: Runs
     """Its runs."""
@@ -211,7 +211,7 @@ class Study:
     measure: Callable[[Cell, RunRecord], Sequence[Row]] = lambda cell, record: measured(record)
     """Returns the rows of a run."""
     drawn: tuple[Drawn, ...] = ()
-    """What is drawn before the runs."""
+    """Samples drawn before the runs."""
     first_rate: float | None = FIRST_RATE
     """Learning rate that each cell's sweep begins with; None: nothing is swept."""
     price: float = PRICE

@@ -27,7 +27,7 @@ Title = TypeVar("Title", bound=Sequence[str])
 CLEAR = 0.05
 """Corrected p-value below which a difference is clear."""
 NONE = "\u2013"
-"""What stands where nothing was measured."""
+"""Cell of a table where nothing was measured."""
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""What a response is worth (scorers) and which token earned it (credit), as Gymnasium wrappers.
+"""Scores of responses (scorers) and their division among tokens (credit), as Gymnasium wrappers.
 
 ```python
 env = gym.make("tokengym/MovieReview-v0", reward="abc:beta=1.0")

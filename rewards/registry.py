@@ -32,14 +32,14 @@ Payer = Reward | Credit | SupportsScore | Function
 
 @dataclass(frozen=True)
 class RewardChoice:
-    """What a user's argument for a reward stands for, parsed once."""
+    """Parsed form of a user's argument for a reward."""
 
     made: Payer
     """A whole reward, a rule, or what scores under the sparse rule."""
     label: str
     """Name in messages."""
     kind: ScorerKind | None
-    """What a rule must be scored by; None for what is or has a scorer itself."""
+    """Kind of scorer that a rule needs; None for what is or has a scorer itself."""
     switches: Mapping[str, Any] = field(default_factory=dict)
     """Options after the name that are the scorer's, by name."""
 

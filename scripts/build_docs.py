@@ -1,7 +1,8 @@
 """Writes the reference pages of the environments, the command line and the metrics.
 
 Everything on them comes from the docstrings, the settings, the spaces and the tasks, so they cannot
-say what the code does not. The repository's address, once known, is written where it is named:
+say what the code does not. So do the types of the learners' keywords in agents/keywords.py. The
+repository's address, once known, is written where it is named:
 
     python -m tokengym.scripts.build_docs [--out docs] [--check]
 """
@@ -27,6 +28,7 @@ from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGeneratio
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env
+from tokengym.scripts import build_keywords
 from tokengym.scripts.build_episodes import DRAWN
 from tokengym.scripts.build_episodes import RULES as PICTURED
 from tokengym.scripts.build_episodes import file_of as picture_of
@@ -110,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     stale = []
     files = {options.out / name: write for name, write in PAGES.items()}
+    files[_ROOT / "agents" / "keywords.py"] = build_keywords.text
     files |= {_ROOT / name: partial(addressed, name) for name in (*_ADDRESSED, _LISTINGS)}
     for file, write in files.items():
         text = write()

@@ -74,7 +74,7 @@ def laid_out(texts: list[str], column: int, line: int) -> list[Piece]:
     pieces = []
     for text in texts:
         if column and column + len(text.strip()) > COLUMNS:
-            column, line = 0, line + 1
+            text, column, line = text.lstrip(), 0, line + 1
         pieces.append(Piece(text, column, line))
         column += len(text)
     return pieces

@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LABORATORY = ("tests", "docs", "studies", "benchmarks", "lab")
 TESTS = ("conftest.py", "support", "suite")
-"""What of ``tests`` the suite's wheel must pass alone: all of ``tests/suite``, and its helpers."""
+"""Tests that the suite's wheel must pass alone: all of ``tests/suite``, and its helpers."""
 ORACLE = """
 import gymnasium as gym, tokengym
 env = gym.make("tokengym/Oracle-v0", reward="scar")

@@ -57,7 +57,7 @@ SETTINGS = {
 ADDRESS = re.compile(r"(tokengym(?:\.\w+)+):\w+")
 """Text that stands for an import."""
 ENTRY_POINTS = "tokengym.registration"
-"""What Gymnasium's registry of environments names as text: it is composed above the floors."""
+"""Module that Gymnasium's registry names as text: it is composed above the floors."""
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -19,6 +19,10 @@ from studies import ledger_page
 from tokengym.base.files import read_json, write_json
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.runs.config import slug
+from tokengym.lab.benchmark.definition import TRACKS, V1
+from tokengym.lab.benchmark.figures import check_row, ranks
+from tokengym.lab.benchmark.page import board as v1_board
+from tokengym.lab.benchmark.page import draw_ranks, file_of
 from tokengym.lab.cards.card import (
     CARD_FILE,
     WEIGHT,
@@ -39,6 +43,7 @@ from tokengym.lab.cards.page import (
     board_row,
     card_row,
     forked_table,
+    lead_of,
     order_flips,
     trained_alike,
     variant_row,
@@ -65,6 +70,7 @@ FORKED: Mapping[str, tuple[str, int, int, dict[str, Any]]] = {
 }
 """What `--forks` plays: task, responses, continuations of each prefix, other arguments."""
 FORKS_FILE = "cards/forks.json"
+V1_FOLDER, RANKS_PICTURE = "v1", "cards/ranks.png"
 EXACT = ("contract", "best-response", "gradient")
 """Parts that `--rerun` measures: seconds each."""
 
@@ -84,8 +90,9 @@ def main(
     """Fill the page from the published cards, or check or make them.
 
     Args:
-        add: Submissions (`tokengym bench --submit`), or folders of cards, to publish first.
-        check: Check the hashes of the published cards; write nothing.
+        add: Submissions (`tokengym bench --submit`), rows of tokengym-credit v1 (`--v1`), or
+            folders of cards, to publish first.
+        check: Check the hashes of the published cards and rows; write nothing.
         rerun: Published cards whose exact parts are measured again, by subject or folder; runs the
             code that a card holds and writes nothing.
         make: Folder for the cards of all rules, estimators and weights; publishes none.
@@ -117,13 +124,20 @@ def main(
             measure_again(next(c for c in cards if name in (c["subject"], slug(c["subject"]))))
     elif check:
         check_all(cards)
+        for path in sorted((docs / V1_FOLDER).glob("*.json")):
+            check_row(read_json(path), str(path), V1)
     else:
         for path in add:
-            publish(_submitted(path), published)
+            if path.is_file() and "definition" in read_json(path):
+                publish_v1(path, docs)
+            else:
+                publish(_submitted(path), published)
         cards = read_cards(sorted(path.parent for path in published.glob("*/card.json")))
         file = docs / FORKS_FILE
         forked = read_json(file) if file.exists() else {}
         fill(docs / "cards.md", tables(cards, forked, docs))
+        title = "MovieReview, 48 tokens, rates tuned: score - c KL over the run"
+        draw_ranks(docs / RANKS_PICTURE, ranks(ledger_page.tuned(docs)), title)
 
 
 def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> dict[str, str]:
@@ -133,9 +147,11 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
     rules = [trained_alike(card, chance) for card in rules]
     sparse = next((card for card in rules if card["subject"] == "sparse"), None)
 
-    def finding(card: Mapping[str, Any]) -> float:
-        identification = card["parts"].get("identification", {}).get("MovieReview", {})
-        return -float(identification.get("correlation", -1.0))
+    placed = ranks(ledger_page.tuned(docs))
+
+    def order(card: Mapping[str, Any]) -> tuple[float, float]:
+        rank, *_ = placed.get(card["subject"], (len(rules),))
+        return rank, -lead_of(card)
 
     tuned, on_forks = (
         {rule: vars(gain) for rule, gain in study.gains(docs).items()}
@@ -143,10 +159,21 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
     )
     trained = {"MovieReview (tuned)": tuned, "Forks (tuned)": on_forks}
     details = [card_row(c, sparse) for c in sorted(rules, key=lambda c: c is not sparse)]
+    measured = [read_json(file) for file in sorted((docs / V1_FOLDER).glob("*.json"))]
     by_mark = {
+        **{f"v1-{track}": v1_board(measured, track) for track in TRACKS},
         "board": markdown_table(
             BOARD,
-            [board_row(c, chance, tuned.get(c["subject"])) for c in sorted(rules, key=finding)],
+            [
+                board_row(
+                    card,
+                    chance,
+                    tuned.get(card["subject"]),
+                    placed.get(card["subject"]),
+                    f"cards/{slug(card['subject'])}/{CARD_FILE}",
+                )
+                for card in sorted(rules, key=order)
+            ],
         ),
         "flips": "\n".join(f"- {line}" for line in order_flips(rules, forked, trained)),
         "cards": markdown_table(*_filled(HEADER, details)),
@@ -187,6 +214,21 @@ def publish(card: Mapping[str, Any], published: Path) -> None:
     if (folder / CARD_FILE).exists():
         card = merged(read_json(folder / CARD_FILE), card)
     write_json(folder / CARD_FILE, card)
+
+
+def publish_v1(path: Path, docs: Path) -> None:
+    """Write a row of tokengym-credit v1 among the published ones.
+
+    Args:
+        path: File that `tokengym bench --v1` wrote.
+        docs: Folder of the page.
+
+    Raises:
+        ValueError: if it is of another version, or was changed.
+    """
+    row = read_json(path)
+    check_row(row, str(path), V1)
+    write_json(docs / file_of(row), row)
 
 
 def check_all(cards: list[dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@ python -m studies.ledger_page publish --out runs/ledger
 python -m studies.ledger_page page
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -278,15 +278,33 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
         By rule, score - c KL over the run, the rate tuned for each rule.
     """
     ledger = published(docs)
-    by_rule = {}
-    for rule in RULES[1:-1]:
+    found = {rule: ledger.difference(cell, Cell(rule="sparse")) for rule, cell in _own(RULES[1:-1])}
+    return {rule: gain for rule, gain in found.items() if gain is not None}
+
+
+def tuned(docs: Path = DOCS) -> dict[str, list[float]]:
+    """Return score - c KL over the run by rule and seed, those of `sparse` too.
+
+    Args:
+        docs: Folder of the published curves.
+
+    Returns:
+        By rule, in the order of the seeds that all of them have; lambda and rate as in `gains`.
+    """
+    ledger = published(docs)
+    areas = {rule: ledger.areas(cell) for rule, cell in _own(RULES[:-1])}
+    areas = {rule: by_seed for rule, by_seed in areas.items() if by_seed}
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in areas.values())))
+    return {rule: [by_seed[seed] for seed in seeds] for rule, by_seed in areas.items()}
+
+
+def _own(rules: Iterable[str]) -> Iterator[tuple[str, Cell]]:
+    """Yield each rule with its cell at the lambda that it declares."""
+    for rule in rules:
         made = RewardChoice.of(rule).made
         own_lambda = made.gae_lambda if isinstance(made, Credit) else None
-        at = f"{GAE_LAMBDA if own_lambda is None else own_lambda:g}"
-        gain = ledger.difference(Cell(rule=rule, gae_lambda=at), Cell(rule="sparse"))
-        if gain is not None:
-            by_rule[rule] = gain
-    return by_rule
+        at = GAE_LAMBDA if own_lambda is None else own_lambda
+        yield rule, Cell(rule=rule, gae_lambda=f"{at:g}")
 
 
 def compared(

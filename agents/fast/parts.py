@@ -1,4 +1,4 @@
-"""What stands behind the door, part by part; a GPU's and a group's are imported when asked for."""
+"""Parts behind the door; a GPU's and a group's are imported when asked for."""
 
 from typing import Any
 

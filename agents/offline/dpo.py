@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,11 @@ from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import from_keywords, names_of, takes
 from tokengym.rewards.pairs.encode import encode_pairs
 from tokengym.rewards.pairs.read import TableSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tokengym.agents.keywords import DPOKeywords
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +120,10 @@ class DPO(OfflineTrainer):
         loss: PreferenceLoss | None = None,
         precompute_ref_log_probs: bool = False,
         ref_log_probs_path: str | Path | None = None,
-        **keywords: Any,
+        **keywords: "Unpack[DPOKeywords]",
     ) -> None:
-        of_loss = {name: keywords.pop(name) for name in keywords.keys() & names_of(PreferenceLoss)}
+        given: dict[str, Any] = dict(keywords)
+        of_loss = {name: given.pop(name) for name in given.keys() & names_of(PreferenceLoss)}
         self.loss = loss or PreferenceLoss(**of_loss)
         has_reference = self.loss.formula.has_reference
         self._precomputes = precompute_ref_log_probs and has_reference
@@ -126,7 +132,7 @@ class DPO(OfflineTrainer):
             envs_or_model,
             pairs,
             eval_pairs,
-            from_keywords(OfflineOptions, keywords, owner="DPO"),
+            from_keywords(OfflineOptions, given, owner="DPO"),
             settings={"loss": asdict(self.loss)},
             with_reference=self._asks_reference,
         )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Model: TypeAlias = str | Path | PreTrainedModel
 """A model's path, its name, or the model."""
 Source: TypeAlias = Environments | Model | CausalLMPolicy
-"""What learns: an environment's bundled model, another model, or a policy."""
+"""Model that learns: an environment's bundled model, another model, or a policy."""
 
 
 def find_tokenizer(

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on responses, on `transformers.Trainer`."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,11 @@ from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import from_keywords, takes
 from tokengym.rewards.pairs.encode import encode_responses
 from tokengym.rewards.pairs.read import TableSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tokengym.agents.keywords import SFTKeywords
 
 
 class SFT(OfflineTrainer):
@@ -55,9 +60,9 @@ class SFT(OfflineTrainer):
         texts: TableSource | None = None,
         *,
         eval_texts: TableSource | None = None,
-        **keywords: Any,
+        **keywords: "Unpack[SFTKeywords]",
     ) -> None:
-        options = from_keywords(OfflineOptions, keywords, owner="SFT")
+        options = from_keywords(OfflineOptions, dict(keywords), owner="SFT")
         super().__init__(
             envs_or_model, texts, eval_texts, options, settings={}, with_reference=False
         )

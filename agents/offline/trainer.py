@@ -1,4 +1,4 @@
-"""What SFT and DPO share: a `transformers.Trainer` that is an agent as well."""
+"""Common part of SFT and DPO: a `transformers.Trainer` that is an agent as well."""
 
 import copy
 import json
@@ -245,7 +245,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         self.num_tokens = 0
         """Tokens of prompts and responses learned from so far, on all processes."""
         self.num_response_tokens = 0
-        """Of these, the responses' own, which carry loss."""
+        """Tokens of the responses, which carry loss."""
         self._mode = "train"
         self._sums = {mode: self._zeros() for mode in ("train", "eval")}
         self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process

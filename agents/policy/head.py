@@ -25,7 +25,7 @@ LOWEST = -1e30
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Which figures of which tokens.
+    """Selection of figures and tokens.
 
     Raises:
         ValueError: if the KL is asked for without a reference.

@@ -63,7 +63,7 @@ class Player(Protocol):
 
 
 class DecodedPolicy(Protocol):
-    """What a player reads of a policy; `CausalLMPolicy` has it."""
+    """Interface of a policy that a player reads; `CausalLMPolicy` has it."""
 
     settings: PolicySettings
     temperature: float
@@ -76,7 +76,7 @@ class DecodedPolicy(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the models are."""
+        """Device of the models."""
 
     @property
     def kernels(self) -> bool:

@@ -99,10 +99,10 @@ class PolicySettings(SamplingSettings):
     CUDA graph. "dynamic": grown with the texts. "auto": static on a GPU if the model allows it,
     dynamic elsewhere."""
     kernels: Kernels = "auto"
-    """How a GPU computes what torch has no one operation for: figures of the vocabulary, steps of
-    decoding, and what stands between the products of a Llama's blocks. "plain": by torch's
-    operations. "triton": by kernels, which need Triton. "auto": by kernels on a GPU where they give
-    what the plain forms give, plainly elsewhere."""
+    """Implementation on a GPU of what torch has no single operation for: figures of the
+    vocabulary, steps of decoding, and the operations between the products of a Llama's blocks.
+    "plain": by torch's operations. "triton": by kernels, which need Triton. "auto": by kernels on a
+    GPU where they give what the plain forms give, plainly elsewhere."""
     products: Products = "auto"
     """Library of float32 matrix products on a CPU. "torch": torch's own. "onednn": oneDNN, two to
     three times as fast on AMD's processors, which in rollouts keeps a second copy of the weights.

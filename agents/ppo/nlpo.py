@@ -1,8 +1,19 @@
 """NLPO: PPO that samples among the likeliest tokens of an earlier copy of itself."""
 
+from typing import TYPE_CHECKING, Any
+
 from tokengym.agents.ppo.objective import Experience, UpdateStats
 from tokengym.agents.ppo.ppo import PPO
 from tokengym.agents.ppo.settings import NLPOSettings
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Unpack
+
+    from tokengym.agents.keywords import NLPOKeywords
+    from tokengym.agents.policy.policy import CausalLMPolicy
+    from tokengym.agents.policy.settings import Schedule
+    from tokengym.agents.rollouts.environments import Environments
 
 
 class NLPO(PPO):
@@ -21,6 +32,22 @@ class NLPO(PPO):
 
     settings_class = NLPOSettings
     settings: NLPOSettings
+
+    if TYPE_CHECKING:  # the settings by name, for a user's type checker
+
+        def __init__(
+            self,
+            policy: str | type[CausalLMPolicy],
+            env: Environments,
+            learning_rate: float | Schedule | None = None,
+            *,
+            tensorboard_log: str | None = None,
+            policy_kwargs: dict[str, Any] | None = None,
+            verbose: int = 0,
+            seed: int | None = None,
+            device: torch.device | str = "auto",
+            **settings: Unpack[NLPOKeywords],
+        ) -> None: ...
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update, and refresh the masking model if it is due."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,6 +43,13 @@ from tokengym.agents.rollouts.environments import (
 from tokengym.agents.rollouts.playing import Round
 from tokengym.agents.rollouts.reward import RoundReward
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tokengym.agents.keywords import PPOKeywords
+    from tokengym.agents.policy.policy import CausalLMPolicy
+    from tokengym.agents.policy.settings import Schedule
+
 logger = logging.getLogger(__name__)
 
 MAX_RATIO_ERROR = 0.1
@@ -52,7 +59,7 @@ MAX_REFERENCE_BYTES = 2**25
 MAX_ROWS_WITHOUT_GRADIENT = 64
 """Most texts in a forward pass without gradients; fewer with a smaller ``micro_batch_size``."""
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
-"""What to do about a loss or gradient that is not finite."""
+"""Remedy for a loss or gradient that is not finite."""
 
 
 class PPO(EpisodicAlgorithm):
@@ -74,6 +81,22 @@ class PPO(EpisodicAlgorithm):
     settings_class = PPOSettings
     shards_weights = True
     settings: PPOSettings
+
+    if TYPE_CHECKING:  # the settings by name, for a user's type checker
+
+        def __init__(
+            self,
+            policy: str | type[CausalLMPolicy],
+            env: Environments,
+            learning_rate: float | Schedule | None = None,
+            *,
+            tensorboard_log: str | None = None,
+            policy_kwargs: dict[str, Any] | None = None,
+            verbose: int = 0,
+            seed: int | None = None,
+            device: torch.device | str = "auto",
+            **settings: Unpack[PPOKeywords],
+        ) -> None: ...
 
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse an unknown estimator, and settings of a critic where it has none."""

@@ -29,7 +29,7 @@ class PPOSettings(EpisodicSettings):
     """
 
     learning_rate_schedule: LrSchedule = "linear"
-    """What becomes of ``learning_rate`` over the training: "linear" lowers it in a straight line to
+    """Schedule of ``learning_rate`` over the training: "linear" lowers it in a straight line to
     0 at the end of the run, or of the call of ``learn``, "constant" leaves it. At a constant rate
     the last steps are noise that costs KL, see docs/results/learner.md."""
     advantage: str = "gae"

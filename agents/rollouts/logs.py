@@ -1,4 +1,4 @@
-"""Where a run can be followed: its episodes in a file, a table of samples, and trackers by name.
+"""Logs of a run: its episodes in a file, a table of samples, and trackers by name.
 
 Each is an output format of Stable-Baselines3's logger, so that it also serves any agent:
 ``agent.set_logger(Logger(None, [make_tracker("wandb", folder, name="try")]))``.

@@ -94,7 +94,7 @@ class RoundEnvironment(ABC):
         self.filler_action = filler_action(envs)
         """Action of rows that wait for the end of the round."""
         self.reward = RoundReward(envs)
-        """What the episodes of a round are paid by."""
+        """Reward of the episodes of a round."""
 
     def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
         """Begin an episode in every row; return observation and action masks.

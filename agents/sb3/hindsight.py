@@ -1,4 +1,4 @@
-"""What stock Stable-Baselines3 needs: dense token rewards, and a network that reads texts.
+"""Additions for stock Stable-Baselines3: dense token rewards, and a network that reads texts.
 
 Each token is paid at its episode's end.
 

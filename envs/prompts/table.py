@@ -24,7 +24,7 @@ _COLUMN_BYTES = 9
 _MAX_UNKNOWN_SHARE = 0.05
 _FEWEST_TOKENS = 100  # of fewer a share says little, and they are read by whoever wrote them
 _CONVERTED = "<generator object _iterable_array_conversion"
-"""What `gymnasium.wrappers.NumpyToTorch` and its relatives make of any text in reset's options."""
+"""Result of `gymnasium.wrappers.NumpyToTorch` and its relatives for any text in reset's options."""
 
 
 class EncodedPrompt(NamedTuple):

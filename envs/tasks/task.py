@@ -88,7 +88,7 @@ class Task:
         return bundled(self.bundle) if isinstance(self.bundle, str) else Bundle(self.bundle)
 
     models_know: str = ""
-    """What the bundled reward model was trained on, for the refusal of other settings."""
+    """Training settings of the bundled reward model, for the refusal of other settings."""
     read_dataset: Callable[[Any, Split], PromptSet] | None = None
     """Function that returns a split of what ``dataset=`` names, where that is no table of texts."""
     chat_where_possible: bool = False

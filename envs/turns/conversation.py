@@ -91,7 +91,7 @@ class TurnEnd(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What follows a turn."""
+    """Continuation after a turn."""
 
     reason: str | None
     """Reason of the episode's end; None if it continues."""

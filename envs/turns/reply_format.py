@@ -1,4 +1,4 @@
-"""How a reply is written after the policy's turn: as plain text, or in the chat template."""
+"""Format of a reply after the policy's turn: as plain text, or in the chat template."""
 
 from __future__ import annotations
 

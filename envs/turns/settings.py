@@ -33,7 +33,7 @@ class TurnSettings:
     partner_timeout: float | None = None
     """Seconds that the partner may take for one answer; None waits for ever."""
     on_partner_error: OnPartnerError = "raise"
-    """What happens if the partner raises, takes too long, or answers without a text or with too
+    """Response to a partner that raises, takes too long, or answers without a text or with too
     long a one: "raise" stops, "skip" ends the episode with ``finish_reason`` "error"."""
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ TRAINER_COLUMNS = {
     "entropy": "entropy",
     "completions/mean_length": "length",
 }
-"""What a run of TRL logs, and its name here."""
+"""Columns that a run of TRL logs, and their names here."""
 Group = tuple[tuple[str, str], ...]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

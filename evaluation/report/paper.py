@@ -27,7 +27,7 @@ COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#5
 """Okabe and Ito 2008, which colour-blind readers tell apart; the first is the baseline's."""
 DASHES: tuple[Any, ...] = ("--", "-", (0, (5, 1)), (0, (1, 1)), (0, (4, 1, 1, 1)), "-.")
 MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
-"""Of all three, a line has a combination of its own, so that it can be told in grey too."""
+"""Styles of lines: each has a combination of its own, so that it can be told in grey too."""
 INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72.27}
 """Inches of a unit; pt is TeX's, as in ``\\the\\columnwidth``."""
 LETTER = 0.065

@@ -41,7 +41,7 @@ FINAL_WINDOW = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class SummarySettings:
-    """What the figures of learning curves depend on besides the curves."""
+    """Settings that the figures of learning curves depend on besides the curves."""
 
     kl_coef: float | None = None
     """The KL coefficient of the training, for ``net_score``."""
@@ -67,7 +67,7 @@ class SummarySettings:
     """Names of the rewards that do not read the text, which a rule must beat before it can be said
     to find the right tokens."""
     axis: Axis = "step"
-    """What the curves' steps are: updates, where rewards are compared, or tokens, where learners
+    """Unit of the curves' steps: updates, where rewards are compared, or tokens, where learners
     are."""
     by_gold: bool = False
     """Whether ``score`` is the gold score, by which all runs are measured."""

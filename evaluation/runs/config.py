@@ -136,7 +136,7 @@ class NamedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonConfig:
-    """Which rewards are compared, on what, and how.
+    """Rewards to compare, their task and their training.
 
     Two comparisons with equal configurations have equal numbers. Its folder, its number
     of processes and what it prints are no part of it.

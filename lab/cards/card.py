@@ -76,7 +76,7 @@ SIZES = {
 
 @dataclass(frozen=True, kw_only=True)
 class CardConfig:
-    """Which card is made, and from how much.
+    """Settings of a card: its subject and the amount of data.
 
     Raises:
         ValueError: if the subject, a part or the size is unknown.
@@ -125,7 +125,7 @@ class CardConfig:
 
     @property
     def kind(self) -> Kind:
-        """What the subject is."""
+        """Kind of the subject."""
         if file_word := split_file_word(self.name):
             made = load_from_file(file_word[0], file_word[1])
             is_weight = isinstance(made, type) and issubclass(made, AdvantageWeight)

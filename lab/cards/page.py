@@ -32,7 +32,7 @@ HEADER = (
 )
 DASH = "\N{EN DASH}"
 AREA = ("net_score", "auc")
-"""What training is judged by, a measure and its kind; see docs/results/protocol.md."""
+"""Criterion of training, a measure and its kind; see docs/results/protocol.md."""
 FINALS = (("score", "final"), ("gold_score", "final"), ("kl", "final"))
 FEW = 5
 """Pairs of runs below which a difference says how many it has."""
@@ -68,18 +68,28 @@ def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -
 
 
 BOARD = (
+    "rank",
+    "95 % of the rank",
     "rule",
-    "finds tokens",
+    "tuned: lead on sparse",
+    "its 95 % interval",
+    "at one rate: lead on sparse",
+    "its 95 % interval",
+    "tokens found on MovieReview",
+    "on Forks",
     "gradient",
     "cost",
-    "training: tuned; at one rate",
     "in one sentence",
 )
-"""Columns of the leaderboard."""
+"""Columns of the leaderboard, one figure each."""
 
 
 def board_row(
-    card: Mapping[str, Any], chance: Mapping[str, Any], tuned: Mapping[str, Any] | None = None
+    card: Mapping[str, Any],
+    chance: Mapping[str, Any],
+    tuned: Mapping[str, Any] | None = None,
+    rank: tuple[int, int, int] | None = None,
+    link: str = "",
 ) -> list[str]:
     """Return a card's row of the leaderboard.
 
@@ -87,19 +97,39 @@ def board_row(
         card: As card.json holds it.
         chance: The card of `random`, which a rule that finds tokens must beat.
         tuned: The rule's difference from sparse in training at a rate of its own, if known.
+        rank: Its rank by that training and the ends of the rank's interval.
+        link: Where the card is published.
     """
     finds = [_found(card, task) for task in ("MovieReview", "Forks")]
     cosines = [row["cosine"] for row in card["parts"].get("gradient", {}).get("rows", [])]
     spent: Mapping[str, Any] = next(iter(card["parts"].get("cost", {}).values()), {})
+    name = _code(card["subject"])
     is_control = card["subject"] == chance["subject"]
     return [
-        _code(card["subject"]) + (", the control" if is_control else ""),
-        ", ".join(number(agreement["correlation"]) if agreement else DASH for agreement in finds),
+        *((DASH, DASH) if rank is None else (str(rank[0]), f"{rank[1]} to {rank[2]}")),
+        (f"[{name}]({link})" if link else name) + (", the control" if is_control else ""),
+        *_lead(tuned or {}),
+        *_lead(_versus(card, "MovieReview")),
+        *(number(agreement["correlation"]) if agreement else DASH for agreement in finds),
         f"{min(cosines):.2f}".replace("-", "\N{MINUS SIGN}") if cosines else DASH,
         _one({"": spent}, "", "times_sparse", lambda value: f"{float(f'{value:.2g}'):,g}"),
-        f"{DASH if tuned is None else _shown(tuned)}; {_shown(_versus(card, 'MovieReview'))}",
         _sentence(card, chance, tuned),
     ]
+
+
+def lead_of(card: Mapping[str, Any]) -> float:
+    """Return a card's lead on sparse in training at one rate, -inf where it was not trained."""
+    return float(_versus(card, "MovieReview").get("difference", float("-inf")))
+
+
+def _lead(versus: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a difference, and its interval with the number of pairs where there are few."""
+    if not versus:
+        return DASH, DASH
+    pairs = versus["pairs"]
+    few = "" if pairs >= FEW else f"; {pairs} seed{'s' if pairs > 1 else ''}"
+    ends = f"{number(versus['low'])} to {number(versus['high'])}" if pairs > 1 else DASH
+    return signed(versus["difference"]), f"{ends}{few}"
 
 
 def trained_alike(card: Mapping[str, Any], chance: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``tokengym bench``: the card of a credit rule, an advantage estimator or a weight."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,6 +19,9 @@ def bench(
     out: Path | None = None,
     submit: Path | None = None,
     device: str = "auto",
+    v1: bool = False,
+    track: Literal["scores", "inside"] = "inside",
+    secret: str | None = None,
 ) -> int:
     """Measure the card of a credit rule, an advantage estimator or a weight on the advantage.
 
@@ -34,6 +37,7 @@ def bench(
       tokengym bench entropy:top=0.1
       tokengym bench rules.py:MyCredit --submit mine.json
       tokengym bench abc-signed --parts bundle --bundle smollm2-reviews
+      tokengym bench --v1 rules.py:MyCredit          # tokengym-credit v1, hours; says how many
 
     Args:
         subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
@@ -56,6 +60,14 @@ def bench(
         submit: File for the leaderboard (docs/results/cards.md): the card with the rule's code, its
             hours and the checklist of arXiv:2604.09459.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        v1: Measure a rule by the benchmark tokengym-credit v1 in place of a card
+            (docs/results/credit_v1.md): tuned and trained on six tasks, ten seeds, against sparse.
+            Says first how long it takes, and writes the row that the leaderboard takes; rules
+            share the runs of sparse in --out (default: runs/v1).
+        track: Of --v1: whether rule and critic may read the inside of the reward model, or scores
+            of texts alone.
+        secret: Of --v1: word that draws other seeds and other held-out prompts, by which
+            maintainers train a submission again.
     """
     import torch
     from rich.console import Console
@@ -70,6 +82,11 @@ def bench(
     from tokengym.scripts.commands.show import say
 
     torch.set_num_threads(1)
+    if v1:
+        _check_v1(parts=parts, quick=quick, full=full, tasks=tasks, bundle=bundle, model=model)
+        return _bench_v1(subject, track, secret, out or Path("runs") / "v1", submit, device)
+    if secret is not None:
+        raise ValueError(f"--secret {secret} belongs to the benchmark; add --v1 or leave it out")
     if quick and full:
         raise ValueError("--quick and --full exclude each other; give one")
     if model is not None and bundle is None:
@@ -102,3 +119,38 @@ def bench(
         write_submission(card, submit)
         say(console, f"{submit}")
     return int(bool(faults))
+
+
+def _check_v1(**given: object) -> None:
+    """Refuse options of a card, which a version of the benchmark fixes or does not have."""
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"--{name} belongs to a card, and --v1 fixes its own; leave it out")
+
+
+def _bench_v1(
+    subject: str,
+    track: Literal["scores", "inside"],
+    secret: str | None,
+    out: Path,
+    submit: Path | None,
+    device: str,
+) -> int:
+    """Measure a rule by tokengym-credit v1."""
+    from rich.console import Console
+
+    from tokengym.base.device import preferred_device
+    from tokengym.base.files import locked, write_json
+    from tokengym.lab.benchmark.definition import V1
+    from tokengym.lab.benchmark.play import play
+    from tokengym.lab.benchmark.runs import Bench
+    from tokengym.scripts.commands.show import say
+
+    bench = Bench(definition=V1, rule=subject, track=track, out=out, secret=secret)
+    console = Console()
+    with preferred_device(device), locked(out):
+        row, file = play(bench, console)
+    if submit is not None:
+        write_json(submit, row)
+    say(console, f"{submit or file}  hash {row['hash']}")
+    return 0

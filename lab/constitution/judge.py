@@ -30,7 +30,7 @@ Two responses to one prompt are to be compared. Whatever they say, they are not 
 </response B>
 Which response follows the principle better, A or B?
 """
-"""What a judge of two responses reads; it answers with the next token."""
+"""Prompt of a judge of two responses; it answers with the next token."""
 
 
 class PrincipleJudge:

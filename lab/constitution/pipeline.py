@@ -310,7 +310,7 @@ def _row(episode: Episode) -> dict[str, Any]:
 SAMPLES = 6
 """Prompts whose responses stand side by side in the report."""
 KEPT = ("score", "gold_score", "kl", "length", "entropy", "distinct_2", "eos_rate")
-"""Of the evaluator's figures."""
+"""Metrics of the evaluator that are kept."""
 
 
 def _measure_policies(

@@ -126,7 +126,7 @@ class PipelineState:
     def __init__(self, config: ConstitutionConfig) -> None:
         self.config = config
         self.rules = self._task_rules()
-        """What offends by the rules of the bundled prompts; None where the prompts are others."""
+        """Offences by the rules of the bundled prompts; None where the prompts are others."""
         self._envs = self.make_envs(num_envs=1, reward=None)
         task: Any = self._envs.unwrapped
         self.tokenizer = task.tokenizer
@@ -249,7 +249,7 @@ class PipelineState:
 
     @cached_property
     def critic(self) -> Critic:
-        """Who criticises and revises: the chat model, or rules that say so."""
+        """Critic and reviser: the chat model, or rules that say so."""
         path = self._named(self.config.critic)
         if path is None:
             return RuleCritic(self._known_rules("critique", "--critic"), self.base, self.chosen)
@@ -265,7 +265,7 @@ class PipelineState:
 
     @cached_property
     def judge(self) -> "Scorer":
-        """Who says which response follows the principles better."""
+        """Judge of which response follows the principles better."""
         if self.model_judge is None:
             return RuleJudge(self._known_rules("judgement", "--judge"))
         return WinRate(self.model_judge)
@@ -319,7 +319,7 @@ class PipelineState:
 
     @property
     def toxicity_name(self) -> str:
-        """What measures toxicity, in words."""
+        """Measure of toxicity, in words."""
         if self.config.toxicity is not None:
             return f"mean probability of the toxic class, by {Path(self.config.toxicity).name}"
         if self._bundle_classifies:

@@ -26,7 +26,7 @@ SIZE = 256
 MAX_SIZE = 100_000
 """Largest ``size``."""
 EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify)\(")
-"""What a module of the library contains that evaluates text as code."""
+"""Marks of a module of the library that evaluates text as code."""
 LITERALS = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}
 """Data sets whose verifiers evaluate an answer as Python; they get lists of constants alone."""
 ARITHMETIC = {"countdown", "puzzle24"}

@@ -66,7 +66,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What follows a token."""
+    """Continuations after a token."""
 
     reward: float
     """Score that the partner gives for the turn that the token ends, else 0."""

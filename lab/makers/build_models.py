@@ -34,7 +34,7 @@ class Options:
         "feedback",
         "all",
     ] = "all"
-    """Which bundled task, when no corpus is given."""
+    """Bundled task, when no corpus is given."""
     out: Path | None = None
     """Folder to write to: <out>/<task> for bundled tasks (default: the package's own assets), and
     the bundle itself with --corpus."""

@@ -22,7 +22,7 @@ FORM = "forks:k=32"
 
 @dataclass(frozen=True, kw_only=True)
 class Forks:
-    """How a truth is executed.
+    """Settings of an executed truth.
 
     Raises:
         ValueError: if ``k`` is no even number from 2 on.
@@ -46,10 +46,10 @@ TRUTHS.register("forks", Forks)
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutedTruth:
-    """What executed forks say about some responses."""
+    """Result of executed forks for some responses."""
 
     forks: Forks
-    """How it was executed."""
+    """Settings of the execution."""
     worths: tuple[ExecutedWorth, ...]
     """Per episode."""
     ceiling: float

@@ -1,4 +1,4 @@
-"""What the page of ``tokengym explore`` may ask for, and the answers; without Gradio.
+"""Requests of the page of ``tokengym explore``, and the answers; without Gradio.
 
 It names what the command line offered: tasks, saved agents, and rules whose options name no file.
 A request that names something else, or is too long, is refused before it waits for its turn.

@@ -31,7 +31,7 @@ ROUTES = {
     ),
     "POST": re.compile("/gradio_api/queue/join"),
 }
-"""What the page asks for; everything else that Gradio offers is refused."""
+"""Requests of the page; everything else that Gradio offers is refused."""
 HEADERS = {
     # Gradio's templates are compiled in the browser, which takes 'unsafe-eval'.
     "content-security-policy": (

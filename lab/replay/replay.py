@@ -63,7 +63,7 @@ class Truth:
     matters: tuple[NDArray[np.bool_], ...]
     """Per episode (n,): the tokens that matter."""
     meaning: str
-    """Which those are, in words."""
+    """Names of those, in words."""
     executed: ExecutedTruth | None = None
     """Intervals, ceiling and chance of a truth that was measured; None for an exact one."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 METADATA_KEY = "policy_attention"
-"""Where an agent may leave its own attention: ``Episode.metadata[METADATA_KEY]``, (n, n)."""
+"""Place where an agent may leave its own attention: ``Episode.metadata[METADATA_KEY]``, (n, n)."""
 
 
 @register_credit

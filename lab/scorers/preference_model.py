@@ -33,9 +33,9 @@ Triple = tuple[str, str, str]
 """(context, response A, response B)."""
 
 TEMPLATE = "[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
-"""What the model reads (Dong et al. 2024); it answers with one token."""
+"""Prompt of the model (Dong et al. 2024); it answers with one token."""
 ANSWERS = ("A", "B")
-"""What it answers with."""
+"""Tokens that it answers with."""
 
 STORED_FORMAT = PREFERENCE_FORMAT
 

@@ -112,7 +112,7 @@ class Row(NamedTuple):
     margin: float
     """Amount by which the difference should exceed 0, reward units."""
     weights: tuple[float, ...] = (1.0,)
-    """How often the pair counts, to each head."""
+    """Weight of the pair, for each head."""
 
 
 def bootstrap(num_rows: int, heads: int, seed: int) -> NDArray[np.float64]:

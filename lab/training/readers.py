@@ -1,4 +1,4 @@
-"""How each kind of model reads a pair: as two sequences, with a number for each.
+"""Readers of pairs, for each kind of model: as two sequences, with a number for each.
 
 A reward model reads prompt and chosen, and prompt and rejected; its numbers are their scores. A
 preference model reads one question in both orders; its numbers are how much it prefers A to B.

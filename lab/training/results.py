@@ -169,7 +169,7 @@ class TrainerPaths:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are."""
+        """Folder of the checkpoints."""
         return self.folder / "checkpoints"
 
     @contextmanager

@@ -21,7 +21,7 @@ Span = tuple[int, int]
 """(start, end) in characters; empty for a token that shows no text, such as EOS."""
 
 Form = Literal["text", "pair", "chat"]
-"""How a model reads an episode: prompt and response as one text, as two texts with the tokenizer's
+"""Input format of an episode: prompt and response as one text, as two texts with the tokenizer's
 separator, or as a conversation in the tokenizer's chat template."""
 
 
@@ -120,7 +120,7 @@ class Retokenized(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many of the ids belong to the response."""
+        """Number of the ids that belong to the response."""
         return len(self.sources) + self.closed
 
     def spread(self, shares: ArrayLike) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What a classifier says about each position of a text, beside its score: one function per kind.
+"""Readings of a classifier at each position of a text, beside its score: one function per kind.
 
 Each takes a padded batch and returns the logits and (batch, time) attributions of every column;
 the response's part of them is the caller's to cut out. None keeps a gradient.

@@ -70,7 +70,7 @@ class Credit:
     reference_remedy: ClassVar[str] = (
         "take a task with a bundle, or TokenCredit(reference_policy=PATH)"
     )
-    """What to do where there is none, at the end of the message."""
+    """Remedy if there is none, at the end of the message."""
     reads_turns: bool = False
     """Whether the rule is shown the replies of a conversation with the policy's tokens. Other rules
     are shown the tokens that the policy wrote alone, and pay those."""

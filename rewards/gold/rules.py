@@ -201,7 +201,7 @@ def _answering(prompt: Sequence[str], rules: DialogueRules) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryRules:
-    """Which words are facts, and what a summary pays for."""
+    """Words that are facts, and words that a summary is paid for."""
 
     facts: Sequence[str]
     """Words that are key facts wherever a post has them."""
@@ -285,7 +285,7 @@ def copied_share(source: Sequence[str], words: Sequence[str], run: int) -> float
 
 @dataclass(frozen=True, kw_only=True)
 class ToxicityRules:
-    """Which words are rude."""
+    """Words that are rude."""
 
     rude: Sequence[str]
     """Words that are not clean."""

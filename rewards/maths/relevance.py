@@ -22,7 +22,7 @@ ROLE_TAGS = (
     *("### Human", "### User", "### Assistant", "### Instruction", "### Input", "### Response"),
     *("<|user|>", "<|assistant|>", "<|system|>", "[INST]", "[/INST]"),
 )
-"""What opens a turn of a dialogue; a response is over where the first of them stands."""
+"""Opening of a turn of a dialogue; a response is over where the first of them stands."""
 
 _BLANK_LINES = r"\n(?:[ \t]*\n){2,}"
 _WORDS_AND_PUNCTUATION = re.compile(r"\w+|[^\w\s]+")

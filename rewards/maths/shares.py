@@ -21,7 +21,7 @@ T = TypeVar("T", bound=np.generic)
 StepForm = Literal["sum", "min", "last", "delta"]
 
 GUARD = 0.1
-"""How much of the shares' absolute sum must be left after they cancel for them to be rescaled."""
+"""Least part of the shares' absolute sum that must be left for them to be rescaled."""
 
 
 def complete(score: float, shares: ArrayLike) -> FloatArray:

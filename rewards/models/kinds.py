@@ -6,7 +6,7 @@ from typing import Literal
 from tokengym.base.registry import Registry
 
 ScorerKind = Literal["any", "reward_model", "encoder"]
-"""What a credit is scored by: a reward model, an encoder, or whichever the bundle has."""
+"""Kind of scorer of a credit: a reward model, an encoder, or whichever the bundle has."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What scorers with a model share: loading, eval mode, padded batches, whose ids mean what."""
+"""Common parts of scorers with a model: loading, eval mode, padded batches, vocabularies."""
 
 import copy
 import hashlib

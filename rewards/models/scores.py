@@ -127,7 +127,7 @@ class SupportsScore(Protocol):
 
 
 AnyScorer = SupportsScore | Callable[[str, str], float]
-"""What is taken for a scorer: a `Scorer`, an object with ``score``, or a function of prompt and
+"""Accepted scorers: a `Scorer`, an object with ``score``, or a function of prompt and
 response."""
 
 

@@ -27,7 +27,7 @@ Ids = tuple[int, ...]
 OnError = Literal["raise", "skip"]
 
 TURN = "\n\nAssistant:"
-"""Where an answer of a written-out dialogue begins, as in HH-RLHF."""
+"""Beginning of an answer in a written-out dialogue, as in HH-RLHF."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ PAIR_COLUMNS = {
     "rejected_score": "float64",
     "prompt_id": "int64",
 }
-"""What a row of pairs holds: texts, the ids as they were sampled (so that nothing is encoded a
+"""Columns of a row of pairs: texts, the ids as they were sampled (so that nothing is encoded a
 second time), scores, and the prompt's position in its environment's set, -1 where unknown."""
 RESPONSE_COLUMNS = {
     "prompt": "string",
@@ -41,7 +41,7 @@ RESPONSE_COLUMNS = {
     "finish_reason": "string",
     "prompt_id": "int64",
 }
-"""What a row of responses holds; the same, with why the response ended."""
+"""Columns of a row of responses; the same, with the reason why the response ended."""
 FORMATS = (".jsonl", ".parquet")
 
 

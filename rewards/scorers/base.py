@@ -1,4 +1,4 @@
-"""What a response is worth: the scorer's interface, and scorers added or multiplied."""
+"""Scores of responses: the scorer's interface, and scorers added or multiplied."""
 
 import copy
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""What a response costs by its form: its length, and not coming to an end."""
+"""Penalties on the form of a response: its length, and a missing end."""
 
 import copy
 from collections.abc import Sequence

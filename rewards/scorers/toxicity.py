@@ -1,4 +1,4 @@
-"""How toxic a response is, by a classifier or by a list of words."""
+"""Toxicity of a response, by a classifier or by a list of words."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ RUDE_WORDS = (
     *("imbecile", "liar", "loser", "moron", "pathetic", "rubbish", "scum", "stupid", "trash"),
     *("ugly", "useless", "vile", "worthless"),
 )
-"""What `Toxicity.from_words` looks for unless told otherwise: mild insults, and no more."""
+"""Default words of `Toxicity.from_words`: mild insults, and no more."""
 
 TOXIC_LABELS = ("toxic", "toxicity", "hate", "offensive", "abusive", "toxic_comment")
 """Names of the class that is taken for the toxic one."""

@@ -1,4 +1,4 @@
-"""What stands around a scorer: remembered scores, another's account of tokens, a limit on time."""
+"""Wrappers of a scorer: remembered scores, another's account of tokens, a limit on time."""
 
 import signal
 import sys

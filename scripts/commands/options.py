@@ -123,7 +123,7 @@ class Option:
 
     @property
     def values(self) -> str:
-        """What stands for its values in the help; empty for a switch."""
+        """Placeholder of its values in the help; empty for a switch."""
         for mark in get_args(self.kind):
             if metavar := getattr(mark, "metavar", None):
                 return str(metavar)

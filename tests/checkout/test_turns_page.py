@@ -31,8 +31,15 @@ def test_the_page_s_rule_pays_turns():
     assert found["Early"]().spread(4.0, episode, None).tolist() == [0.0, 2.0, 0.0, 0.0, 2.0]
 
 
+def test_the_page_s_exact_values() -> None:
+    found: dict[str, Any] = {}
+    exec(compile(blocks()[3], "turns.md", "exec"), found)
+    assert len(found["talks"].episodes) == 256
+    assert float(found["values"][0]) == 1.75
+
+
 def test_the_page_s_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    own, make, _ = blocks()
+    own, make, *_ = blocks()
     assert len([line for line in own.splitlines() if line.strip()]) <= 11  # with its name
     (tmp_path / "guess.py").write_text(own, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)

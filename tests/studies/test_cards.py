@@ -10,6 +10,8 @@ import pytest
 
 from studies import cards, forks, ledger_page
 from tokengym.evaluation.report.verdict import number
+from tokengym.lab.benchmark.definition import V1
+from tokengym.lab.benchmark.figures import row_hash
 from tokengym.lab.cards.card import CardConfig, figures_hash, make_card, merged
 
 ROOT = Path(__file__).parents[2]
@@ -56,10 +58,45 @@ def test_a_card_adds_a_row_under_the_name_in_its_file(tmp_path: Path):
     board, row = [
         line
         for line in (docs / "cards.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith("| `rules.py:Mine` |")
+        if "`rules.py:Mine`" in line and line.startswith("|")
     ]
     assert "0.964" in row  # uniform's cosine
+    assert "(cards/rules.py_Mine/card.json)" in board
     assert "Turns the gradient, was not trained." in board
+
+
+def test_a_row_of_v1_stands_in_the_table_of_its_track(tmp_path: Path):
+    docs = published(tmp_path / "docs")
+    seeds = range(10)
+    figures = {
+        "way": [0.0, 2.0],
+        "baseline_areas": [1.0] * 10,
+        "gold_lead": [0.1] * 10,
+        "times_baseline": 1.0,
+    }
+    leads = [1.2 + 0.02 * seed for seed in seeds]
+    row = {
+        "format": 1,
+        "definition": V1.name,
+        "definition_hash": V1.hash,
+        "track": "inside",
+        "subject": "rules.py:Mine",
+        "hidden": False,
+        "seeds": [*seeds],
+        "versions": {},
+        "settings": {s.name: {**figures, "task": s.task, "areas": leads} for s in V1.settings},
+    }
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({**row, "hash": row_hash(row)}))
+    cards.main(add=(file,), docs=docs)
+    text = (docs / "cards.md").read_text(encoding="utf-8")
+    # a lead of 1.29 - 1 over a way of 2
+    assert "| 1 | 1 to 1 | `rules.py:Mine` | +14.5 |" in text
+    cards.main(check=True, docs=docs)
+    (made,) = (docs / "v1").glob("*.json")
+    made.write_text(json.dumps({**row, "hash": "0"}))
+    with pytest.raises(ValueError, match="was changed after it was made"):
+        cards.main(check=True, docs=docs)
 
 
 def forged(card: dict[str, Any]) -> None:

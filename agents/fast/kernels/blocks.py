@@ -61,7 +61,7 @@ class Block:
     up: nn.Linear
     down: nn.Linear
     scale: float
-    """Of the attention scores."""
+    """Scale of the attention scores."""
     window: int
     """Columns that attention looks back; 0: all."""
 

@@ -1,4 +1,4 @@
-"""How the kernels are launched, and made operations of torch."""
+"""Launching of the kernels, and their registration as operations of torch."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What stands between two products of a block, with its gradient: norms, rotations and gates.
+"""Operations between two products of a block, with gradients: norms, rotations and gates.
 
 Each is one kernel forwards and one backwards, where torch writes five to ten tensors. Nothing but
 the inputs is kept for the gradient: the norm of a row is computed again from the row, which is read

@@ -31,7 +31,7 @@ WORDS_PER_PROGRAM = 2**13
 """Words of a row that one program of a draw adds up. Whatever the number of rows, so that a row's
 sums are the same in every batch."""
 WARPS = 8
-"""Of the programs that read a row's words: with 4, their registers let fewer run at a time."""
+"""Warps of the programs that read a row's words: with 4, their registers let fewer run at once."""
 LOWEST_LOGIT = tl.constexpr(LOWEST)
 
 

@@ -68,7 +68,7 @@ class ForksSettings(ResponseSettings):
     decisions: int = 3
     """Decisions of the family, each of which may spoil the response."""
     recoverable: int = 0
-    """Of these, the ones that are asked a second time, so that a wrong fork can be mended."""
+    """Questions that are asked a second time, so that a wrong fork can be corrected."""
     distractors: int = 1
     """Decisions that change nothing: only the prompt tells them from the others."""
     fillers: int | None = None

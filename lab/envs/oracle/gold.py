@@ -9,7 +9,7 @@ from tokengym.rewards.gold.rules import register_gold
 
 @dataclass(frozen=True, kw_only=True)
 class OracleRules:
-    """Which rules of the score hold, see `tokengym.lab.envs.oracle.score`."""
+    """Rules of the score that hold, see `tokengym.lab.envs.oracle.score`."""
 
     rules: Sequence[Rule] = RULES
     """Rules that hold, among "negation", "selection" and "order"."""

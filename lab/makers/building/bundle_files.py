@@ -37,7 +37,7 @@ class BuiltBundle:
     """Everything that a bundle's folder holds."""
 
     task: str
-    """Which task it is for, "movie_review", "question_answer", "dialogue", ..."""
+    """Task that it is for, "movie_review", "question_answer", "dialogue", ..."""
     tokenizer: PreTrainedTokenizerFast
     """The tokenizer of all its models."""
     prompts: Sequence[PromptRow]

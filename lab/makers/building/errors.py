@@ -1,4 +1,4 @@
-"""What the builder raises for a bad value."""
+"""Errors that the builder raises for a bad value."""
 
 
 class BuildError(ValueError):

@@ -1,4 +1,4 @@
-"""What the builder measures of a reward model: its accuracy, and what its attention rests on."""
+"""Measurements of a reward model: its accuracy, and what its attention rests on."""
 
 from collections.abc import Sequence
 

@@ -18,7 +18,7 @@ from tokengym.lab.makers.building.errors import BuildError
 from tokengym.lab.makers.building.training import choose, pad_batch, progress, train
 
 _MATCHING_GAIN = 2.0**0.5
-"""Of queries and keys alike: a word then outweighs some fifty others."""
+"""Gain of queries and keys alike: a word then outweighs some fifty others."""
 
 
 @dataclass(frozen=True, kw_only=True)

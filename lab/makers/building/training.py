@@ -1,4 +1,4 @@
-"""What the training loops share: padded batches, the learning-rate schedule, the optimiser step."""
+"""Common parts of the training loops: padded batches, learning-rate schedule, optimiser step."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

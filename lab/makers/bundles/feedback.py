@@ -66,7 +66,7 @@ EARLIER = 0.3
 """Weight of the verdicts on responses that end earlier."""
 _ANSWERS = ("A", "B")
 _AFTER = CHOICE.rsplit("{{b}}", 1)[1]
-"""What follows response B in a choice."""
+"""Text after response B in a choice."""
 
 
 def build_feedback(*, seed: int, phases: Sequence[Phase] = PHASES) -> BuiltBundle:

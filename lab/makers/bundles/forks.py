@@ -29,7 +29,7 @@ SIZE = ModelSize(
     layers=3, width=64, heads=4, positions=LONGEST_LEARNT, initializer_range=0.08, matching_heads=2
 )
 SKILL = 0.9
-"""Of the demonstrator that the policy learns from, and by whom the reward model judges."""
+"""Skill of the demonstrator that the policy learns from and the reward model judges by."""
 DEMONSTRATIONS = 12_000
 BATCH_SIZE = 48
 FILLERS_BEFORE = (0, 0, 0, 1, 3, 3)

@@ -57,7 +57,7 @@ JUDGED = 12_000
 JUDGE_TEXTS, JUDGE_TEXT_STEPS = 20_000, 600
 """Conversations that its backbone learns to write first, and the steps of that."""
 JUDGE_SIZE = ModelSize(initializer_range=0.08, matching_heads=3)
-"""Of its backbone: whether an answer belongs to the question is found by comparing their words."""
+"""Size of its backbone: its heads compare the words of question and answer."""
 REWARD_SCALE = 3.0
 """Logits of the reward model per unit of gold score."""
 WHOLE_ANSWER = 4

@@ -43,7 +43,7 @@ RESPONSE_TOKENS = 48
 TEMPERATURES = (1.0, 1.3, 1.6)
 """A policy in training leaves the grammar; the reward model must have seen texts that do."""
 PREFIX_LEARNING_RATE = 3e-3
-"""Of a reward model that learns the score at every token."""
+"""Learning rate of a reward model that learns the score at every token."""
 MEASURED_PAIRS = 260
 """Held-out pairs that the encoder is measured on."""
 SHORTEST_TOKENS = 4
@@ -55,7 +55,7 @@ class RatedCorpus:
     """Material of a bundle."""
 
     task: str
-    """Which task it is for."""
+    """Task that it is for."""
     prompts: Sequence[PromptRow]
     """Prompts of both splits."""
     written: Sequence[tuple[str, str]]

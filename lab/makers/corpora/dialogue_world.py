@@ -1,4 +1,4 @@
-"""What the dialogues are about: things to do, and things that should not be done."""
+"""Topics of the dialogues: things to do, and things that should not be done."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +22,7 @@ class Topic:
 
 KINDS = ("how", "need", "why")
 OFFERS = "apologise talk share wait borrow return forgive listen".split()
-"""What else somebody could do who asked for something harmful."""
+"""Alternatives for somebody who asked for something harmful."""
 REFUSALS = ("cannot", "refuse", "decline")
 
 # Name, task, and a column of words for each of KINDS.

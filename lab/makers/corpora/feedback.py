@@ -166,9 +166,9 @@ class Lesson:
     """A question with its right answer."""
 
     question: str
-    """What the model reads."""
+    """Input of the model."""
     answer: str
-    """What it should write."""
+    """Text that it should write."""
     verdicts: Mapping[int, bool]
     """For a choice: number of words that B is cut to -> whether A would be better then."""
 
@@ -182,7 +182,7 @@ class Scene:
     prompt: str
     responses: tuple[str, str]
     request: Request | None
-    """What a dialogue's prompt asks."""
+    """Request of a dialogue's prompt."""
 
 
 class Lessons:

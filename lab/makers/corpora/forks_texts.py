@@ -12,7 +12,7 @@ HABIT = ("well", "so", "then", "now")
 """Fillers in the order in which the demonstrator prefers them."""
 PREFERENCE = (0.4, 0.3, 0.2, 0.1)
 CHANCES = (0.25, 0.25, 0.2, 0.2, 0.1)
-"""Of prompts with 1 to 5 decisions."""
+"""Shares of prompts with 1 to 5 decisions."""
 
 
 class Demonstration(NamedTuple):

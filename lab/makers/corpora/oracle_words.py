@@ -1,4 +1,4 @@
-"""What the Oracle's policy writes before it learns: its words, nearly alike, a trace of grammar.
+"""Texts of the Oracle's policy before it learns: its words, nearly alike, a trace of grammar.
 
 A Markov chain, so that the probability of every response is known.
 """

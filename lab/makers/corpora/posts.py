@@ -29,7 +29,7 @@ COPY = 0.2
 CHAT = 0.25
 """Probability that it adds small talk."""
 ENDING = "summary :"
-"""What ends a prompt, after the post."""
+"""End of a prompt, after the post."""
 
 FACTS: dict[str, tuple[str, ...]] = {
     "relation": tuple("sister brother cousin neighbor landlord teacher aunt uncle".split()),

@@ -343,18 +343,22 @@ def test_a_row_that_was_trained_otherwise_is_not_compared():
 
     chance = trained("random", 15)
     same, other = (trained_alike(trained("abc", steps), chance) for steps in (15, 30))
-    assert board_row(same, chance)[4:] == [
-        "\u2013; +1.00 (0.500 to 1.50)",
-        "Gains on `sparse` in training.",
-    ]
-    assert board_row(other, chance)[4:] == ["\u2013; \u2013", "Was trained otherwise."]
+    column = {name: at for at, name in enumerate(BOARD)}
+    tuned_at, alike_at = column["tuned: lead on sparse"], column["at one rate: lead on sparse"]
+    row = board_row(same, chance)
+    assert row[tuned_at : alike_at + 2] == ["\u2013", "\u2013", "+1.00", "0.500 to 1.50"]
+    assert row[-1] == "Gains on `sparse` in training."
+    row = board_row(other, chance)
+    assert row[tuned_at : alike_at + 2] == ["\u2013"] * 4
+    assert row[-1] == "Was trained otherwise."
     tuned = {"difference": -0.2, "low": -0.3, "high": -0.1, "pairs": 10}
-    assert board_row(same, chance, tuned)[4:] == [
-        "\u22120.200 (\u22120.300 to \u22120.100); +1.00 (0.500 to 1.50)",
-        "Loses to `sparse` in training.",
-    ]
+    row = board_row(same, chance, tuned, (3, 2, 4), "cards/abc/card.json")
+    assert row[:3] == ["3", "2 to 4", "[`abc`](cards/abc/card.json)"]
+    lead = ["\u22120.200", "\u22120.300 to \u22120.100"]
+    assert row[tuned_at : tuned_at + 2] == lead
+    assert row[-1] == "Loses to `sparse` in training."
     older = {**trained("abc", 15), "made": {"convergence": {"settings": None}}}
-    assert board_row(trained_alike(older, chance), chance)[4] == "\u2013; \u2013"
+    assert board_row(trained_alike(older, chance), chance)[alike_at] == "\u2013"
 
 
 def test_the_leaderboard_s_sentence_and_flips_by_hand():
@@ -377,25 +381,28 @@ def test_the_leaderboard_s_sentence_and_flips_by_hand():
     chance = made("random", 0.0, 0.0, 0.9, None)
     good, worse = made("good", 0.4, 0.05, 1.0, 0.3), made("worse", 0.2, 0.2, -0.03, None)
     row = board_row(good, chance)
-    assert row[1:3] == ["0.400, 0.050", "1.00"]
-    assert row[4] == "\u2013; +0.300 (\u22120.100 to 1.00)"
-    assert row[5] == (
+    at = BOARD.index("tokens found on MovieReview")
+    assert row[at : at + 3] == ["0.400", "0.050", "1.00"]
+    assert row[at - 2 : at] == ["+0.300", "\u22120.100 to 1.00"]
+    assert row[-1] == (
         "Finds the tokens on MovieReview, keeps the gradient, "
         "is not clearly apart from `sparse` in training."
     )
-    assert board_row(worse, chance)[5] == (
+    assert board_row(worse, chance)[-1] == (
         "Finds the tokens on MovieReview and Forks, turns the gradient, was not trained."
     )
-    assert board_row(chance, chance)[0] == "`random`, the control"
+    assert board_row(chance, chance)[2] == "`random`, the control"
     ends = good["parts"]["convergence"]["MovieReview"]["net_score"]["versus_baseline"]["auc"]
     ends |= {"low": 0.1, "pairs": 3}
-    assert board_row(good, chance)[4] == "\u2013; +0.300 (0.100 to 1.00; 3 seeds)"
-    assert board_row(good, chance)[5].endswith("gains on `sparse` in training (3 seeds).")
+    assert board_row(good, chance)[at - 1] == "0.100 to 1.00; 3 seeds"
+    assert board_row(good, chance)[-1].endswith("gains on `sparse` in training (3 seeds).")
     ends |= {"low": 0.3, "high": 0.3, "pairs": 1}
-    assert board_row(good, chance)[5].endswith(
+    assert board_row(good, chance)[-1].endswith(
         "is not clearly apart from `sparse` in training (1 seed)."
     )
-    assert board_row(chance, chance)[5].startswith("Finds the tokens no better than `random`, turn")
+    assert board_row(chance, chance)[-1].startswith(
+        "Finds the tokens no better than `random`, turn"
+    )
     assert len(row) == len(BOARD)
     elsewhere = {"Real": {"rules": {"good": {"correlation": 0.1, "low": 0.0, "high": 0.2}}}}
     rival = made("rival", 0.4, 0.05, 1.0, 0.2)

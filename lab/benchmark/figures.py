@@ -1,0 +1,248 @@
+"""The benchmark's number with its tests, and ranks with their intervals."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tokengym.evaluation.runs.record import versions
+from tokengym.evaluation.statistics import area_under_curve, equivalence, holm, student_interval
+from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, Definition
+from tokengym.lab.benchmark.runs import Bench
+from tokengym.lab.cards.parts import bare
+from tokengym.lab.protocol import PRICE, Row, net
+from tokengym.lab.study import Cell
+from tokengym.lab.tables import mean
+from tokengym.version import __version__
+
+FORMAT = 1
+DRAWS, DRAW_SEED = 10_000, 0
+"""Draws of the seeds behind the interval of a rank."""
+SHAPE: Mapping[str, type] = {
+    **dict.fromkeys(("definition", "definition_hash", "track", "subject", "hash"), str),
+    **{"settings": dict, "seeds": list, "versions": dict, "hidden": bool},
+}
+"""Entries that every row has, and their types."""
+
+
+def area_within(points: Sequence[Row], tokens: float, price: float = PRICE) -> float:
+    """Return the mean of score - c KL over the first tokens of a run.
+
+    A shorter run stays where it ended, so that rules are compared at equal tokens.
+
+    Args:
+        points: Measurements of the run, in order.
+        tokens: Response tokens of the run that it is compared with.
+        price: Score that a nat costs.
+
+    Example:
+        >>> points = [{"tokens": t, "score": s, "kl": 0.0} for t, s in ((0, 0.0), (10, 1.0))]
+        >>> area_within(points, 10), area_within(points, 20), area_within(points, 5)
+        (0.5, 0.75, 0.25)
+    """
+    at = np.array([row["tokens"] for row in points], dtype=np.float64)
+    nets = np.array([net(row, price) for row in points])
+    grid = np.append(at[at < tokens], tokens)
+    return float(area_under_curve(grid, np.interp(grid, at, nets), normalize=True))
+
+
+def shares_of(row: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return a row's lead in each task by seed, as a share of the way to the best of 16.
+
+    Settings of one task enter as their mean.
+
+    Args:
+        row: A row of the leaderboard.
+    """
+    by_task: dict[str, list[np.ndarray]] = {}
+    for figures in row["settings"].values():
+        start, goal = figures["way"]
+        leads = np.subtract(figures["areas"], figures["baseline_areas"]) / (goal - start)
+        by_task.setdefault(figures["task"], []).append(leads)
+    return {task: np.mean(leads, axis=0).tolist() for task, leads in by_task.items()}
+
+
+def numbers_of(row: Mapping[str, Any]) -> list[float]:
+    """Return a row's figure by seed: the mean of its leads over the tasks.
+
+    Args:
+        row: A row of the leaderboard.
+    """
+    return [float(value) for value in np.mean([*shares_of(row).values()], axis=0)]
+
+
+def ranks(figures: Mapping[str, ArrayLike], draws: int = DRAWS) -> dict[str, tuple[int, int, int]]:
+    """Return ranks by the mean, each with its 95 % interval over draws of the seeds.
+
+    The same seeds are drawn for all, with replacement. Rank 1 is the largest; equal means have
+    the better rank.
+
+    Args:
+        figures: Name -> (seeds,) figures, paired by seed.
+        draws: Draws of the seeds.
+
+    Example:
+        >>> ranks({"one": [1.0, 2.0], "two": [0.0, 1.0], "three": [0.5, 0.4]})["one"]
+        (1, 1, 1)
+    """
+    if not figures:
+        return {}
+    values = np.array([np.asarray(each, dtype=np.float64) for each in figures.values()])
+    count = values.shape[1]
+    drawn = np.random.default_rng(DRAW_SEED).integers(count, size=(draws, count))
+    means = np.vstack([values.mean(axis=1), values[:, drawn].mean(axis=2).T])
+    placed = 1 + (means[:, None, :] > means[:, :, None]).sum(axis=2)
+    low, high = np.quantile(placed[1:], (0.025, 0.975), axis=0, method="inverted_cdf")
+    ends = zip(figures, placed[0], low, high, strict=True)
+    return {name: (int(at), int(best), int(worst)) for name, at, best, worst in ends}
+
+
+def family(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the tests of a track: each number against 0, and against each control's.
+
+    Args:
+        rows: All rows of the track on the same seeds.
+
+    Returns:
+        (subject, what it is compared with) -> difference, low, high, p after Holm's correction
+        over all of them.
+    """
+    numbers = {row["subject"]: np.array(numbers_of(row)) for row in rows}
+    tested = {(subject, BASELINE): each for subject, each in numbers.items()}
+    tested |= {
+        (subject, control): each - numbers[control]
+        for subject, each in numbers.items()
+        if subject not in CONTROLS
+        for control in CONTROLS
+        if control in numbers
+    }
+    if not tested:
+        return {}
+    middle, low, high, p_values = student_interval([*tested.values()])
+    names = ("difference", "low", "high", "p")
+    ends = zip(tested, middle, low, high, holm(p_values), strict=True)
+    return {pair: dict(zip(names, map(float, each), strict=True)) for pair, *each in ends}
+
+
+def is_level(row: Mapping[str, Any], margin: float) -> bool:
+    """Return whether a row is level with the baseline, by two one-sided tests.
+
+    Args:
+        row: A row of the leaderboard.
+        margin: Share of the way.
+    """
+    numbers = numbers_of(row)
+    return bool(equivalence(numbers, [0.0] * len(numbers), margin).equivalent)
+
+
+def row_of(bench: Bench) -> dict[str, Any]:
+    """Return the row of a rule whose runs are done, as the leaderboard takes it.
+
+    Args:
+        bench: The runs.
+
+    Raises:
+        ValueError: if a run is missing.
+    """
+    about = bench.definition
+    settings: dict[str, Any] = {}
+    for setting in about.settings:
+        found: dict[str, Cell] = {}
+        for rule in bench.subjects:
+            _, chosen = bench.tuning(setting, rule)
+            if chosen is None or any(
+                not bench.file(chosen.but(seed=seed)).exists() for seed in bench.seeds
+            ):
+                raise ValueError(f"{rule} has runs to do in {setting.name}; run the command again")
+            found[rule] = chosen
+        mine, base = (
+            [bench.read(found[rule].but(seed=seed)) for seed in bench.seeds]
+            for rule in bench.subjects
+        )
+        tokens = [float(points[-1]["tokens"]) for points in base]
+        seconds = [mean([float(points[-1]["cpu_s"]) for points in runs]) for runs in (mine, base)]
+        settings[setting.name] = {
+            "task": setting.task,
+            "chosen": _chosen(found[bench.rule]),
+            "baseline_chosen": _chosen(found[BASELINE]),
+            "way": [round(end, 4) for end in bench.way(setting)],
+            "areas": _within(mine, tokens, about),
+            "baseline_areas": _within(base, tokens, about),
+            **{
+                f"{name}_at_end": round(mean([float(points[-1][name]) for points in mine]), 4)
+                for name in ("score", "gold_score", "kl")
+            },
+            "gold_lead": [
+                round(float(p[-1]["gold_score"]) - float(b[-1]["gold_score"]), 4)
+                for p, b in zip(mine, base, strict=True)
+            ],
+            "cpu_s": round(seconds[0], 1),
+            "times_baseline": round(seconds[0] / max(seconds[1], 1e-9), 2),
+        }
+    row = {
+        "format": FORMAT,
+        "definition": about.name,
+        "definition_hash": about.hash,
+        "track": bench.track,
+        "subject": bare(bench.rule),
+        "code": bench.code,
+        "hidden": bench.secret is not None,
+        "seeds": [*bench.seeds],
+        "tokengym": __version__,
+        "versions": versions(),
+        "settings": settings,
+    }
+    return {**row, "hash": row_hash(row)}
+
+
+def _chosen(cell: Cell) -> dict[str, Any]:
+    """Return what the tuning chose."""
+    return {"start": cell.start, "gae_lambda": cell.gae_lambda, "rate": cell.rate}
+
+
+def _within(
+    runs: Sequence[Sequence[Row]], tokens: Sequence[float], about: Definition
+) -> list[float]:
+    """Return the runs' areas within the tokens of the runs that they are compared with."""
+    pairs = zip(runs, tokens, strict=True)
+    return [round(area_within(points, upto, about.price), 5) for points, upto in pairs]
+
+
+def row_hash(row: Mapping[str, Any]) -> str:
+    """Return one hash of what a row says."""
+    said = {name: value for name, value in row.items() if name != "hash"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_row(row: object, name: str, definition: Definition) -> None:
+    """Refuse what was read from a file unless it is a row of this version, unchanged.
+
+    Args:
+        row: What was read.
+        name: Where, for the message.
+        definition: The version.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    if not isinstance(row, dict) or row.get("format") != FORMAT:
+        raise ValueError(f"{name} is no row of format {FORMAT}; make one with tokengym bench --v1")
+    for entry, kind in SHAPE.items():
+        if not isinstance(row.get(entry), kind):
+            raise ValueError(
+                f"{entry} of {name} must be {kind.__name__}, got {row.get(entry)!r}; take the "
+                "file that tokengym bench --v1 wrote"
+            )
+    if (row["definition"], row["definition_hash"]) != (definition.name, definition.hash):
+        raise ValueError(
+            f"{name} is of {row['definition']} ({row['definition_hash']}), not of "
+            f"{definition.name} ({definition.hash}); run it again with this version of tokengym"
+        )
+    if row["hash"] != row_hash(row):
+        raise ValueError(
+            f"{name} was changed after it was made: its hash is not that of its figures; submit "
+            "what bench wrote"
+        )

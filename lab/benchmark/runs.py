@@ -1,0 +1,285 @@
+"""The runs that a row of the benchmark stands on; the folder is the state, so that they resume."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym import ComparisonConfig
+from tokengym.base.bundle import bundled
+from tokengym.base.files import read_json, write_json
+from tokengym.base.words import split_file_word
+from tokengym.evaluation.runs.config import TaskSettings, slug
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.lab.benchmark.definition import BASELINE, PASSED, Definition, Setting, Track
+from tokengym.lab.cards.parts import bare
+from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
+from tokengym.lab.protocol import (
+    PROMPTS,
+    RATES,
+    Row,
+    best_of_rows,
+    measured,
+    net,
+    net_area,
+    next_rate,
+    scores_of,
+    untrained_responses,
+)
+from tokengym.lab.study import Cell, read_rows, write_rows
+from tokengym.lab.tables import mean
+from tokengym.rewards import Credit
+from tokengym.rewards.registry import RewardChoice
+
+PACE_FILE = "pace.json"
+PACE_UPDATES = 1, 3
+"""Updates of the short runs that say how long the others take."""
+TEXT = ("rule", "setting", "start", "gae_lambda")
+HIDDEN_FROM, HIDDEN_TO = 2_000, 2**31
+"""Range of the seeds that a secret word draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """The runs of one rule and of the baseline, in a folder that rules share.
+
+    Raises:
+        ValueError: if the rule is the baseline, or reads what its track does not allow.
+    """
+
+    definition: Definition
+    """Version of the benchmark."""
+    rule: str
+    """Credit rule by name, or "path/to/file.py:Name"."""
+    track: Track
+    """Who may read the inside of the reward model."""
+    out: Path
+    """Folder of the runs."""
+    secret: str | None = None
+    """Word that draws the seeds and the held-out prompts; None takes the public ones."""
+
+    def __post_init__(self) -> None:
+        if self.rule == BASELINE:
+            raise ValueError(
+                f"{BASELINE} is the baseline that rules are compared with; name another rule"
+            )
+        made = RewardChoice.of(self.rule).made
+        reads = made.attribution if isinstance(made, Credit) else None
+        if self.track == "scores" and reads is not None and reads not in PASSED:
+            raise ValueError(
+                f"{self.rule} reads {reads} of the reward model, which the track 'scores' does "
+                "not allow; take --track inside"
+            )
+
+    @property
+    def subjects(self) -> tuple[str, str]:
+        """The baseline and the rule; a rule that cannot be used is refused before the baseline."""
+        return self.rule, BASELINE
+
+    @cached_property
+    def code(self) -> str | None:
+        """Source of the file that has the rule; None of a bundled one."""
+        file_word = split_file_word(self.rule)
+        return None if file_word is None else file_word[0].read_text(encoding="utf-8")
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs that are compared."""
+        if self.secret is None:
+            return self.definition.seeds
+        drawn = self._generator().choice(
+            HIDDEN_TO - HIDDEN_FROM, size=len(self.definition.seeds), replace=False
+        )
+        return tuple(int(seed) + HIDDEN_FROM for seed in drawn)
+
+    def _generator(self) -> np.random.Generator:
+        """Return the generator that the secret word and the rule seed."""
+        return np.random.default_rng(int(self._secret_hash, 16))
+
+    @property
+    def _secret_hash(self) -> str:
+        """One hash of the secret word and the rule."""
+        return hashlib.sha256(f"{self.secret}\n{self.code or self.rule}".encode()).hexdigest()
+
+    # --- where a run is, and what it is ---
+
+    def key(self, rule: str) -> str:
+        """Return a rule's name in files, which its code is part of."""
+        if rule == BASELINE or self.code is None:
+            return slug(rule)
+        digest = hashlib.sha256(self.code.encode()).hexdigest()
+        return f"{slug(bare(rule))}-{digest[:8]}"
+
+    def cell(self, setting: Setting, rule: str, start: str, gae_lambda: str) -> Cell:
+        """Return a cell of the benchmark."""
+        about = {"setting": setting.name, "rule": self.key(rule)}
+        return Cell(**about, start=start, gae_lambda=gae_lambda)
+
+    def file(self, run: Cell) -> Path:
+        """Return the file of a run's measurements; those of a secret word are apart."""
+        return self._folder / "runs" / f"{run!r}.csv"
+
+    @property
+    def _folder(self) -> Path:
+        """Folder of the runs; those by a secret word have one of their own."""
+        if self.secret is None:
+            return self.out
+        return self.out / f"hidden-{self._secret_hash[:8]}"
+
+    def read(self, run: Cell) -> list[Row]:
+        """Return the measurements of a run that is done."""
+        return list(read_rows(self.file(run), text=TEXT))
+
+    def config(self, setting: Setting, rule: str, run: Cell, updates: int) -> ComparisonConfig:
+        """Return the comparison that a run is of."""
+        about = self.definition
+        return ComparisonConfig(
+            env=setting.task,
+            rewards=(rule,),
+            seeds=1,
+            training=training_settings(
+                setting.env,
+                steps=updates,
+                batch_size=about.rows,
+                max_new_tokens=setting.tokens,
+                fixed_length=setting.fixed,
+                kl_coef=about.price,
+                learning_rate=run.rate,
+                gae_lambda=float(run.gae_lambda),
+                value_network=run.start,
+                **about.learner,
+            ),
+            evaluation=EvaluationSettings(every=about.every, episodes=about.prompts, samples=0),
+            task=TaskSettings(task_options=setting.options, bundle=self._bundle(setting)),
+        )
+
+    def _bundle(self, setting: Setting) -> str | None:
+        """Return the folder of a bundle with hidden prompts, None for the bundled one.
+
+        A verified task draws its prompts itself; its seeds alone are hidden.
+        """
+        if self.secret is None or setting.verified:
+            return None
+        source = Path(bundled(setting.bundle).path)
+        rows = read_prompts(source)
+        held_out = [row for row in rows if row["split"] == "test"][PROMPTS:]
+        order = self._generator().permutation(len(held_out))
+        chosen = [held_out[at] for at in order]
+        train = [row for row in rows if row["split"] != "test"]
+        return str(with_prompts(source, [*train, *chosen], self._folder / setting.bundle))
+
+    # --- what is to be run ---
+
+    def tuning(self, setting: Setting, rule: str) -> tuple[list[Cell], Cell | None]:
+        """Return the next runs of a rule's tuning, and once there are none the cell it found.
+
+        Every lambda is tried with every start at the first rate; then the best one's rate climbs
+        until both neighbours are worse. What counts is the mean over the spare seeds.
+
+        Args:
+            setting: Where.
+            rule: Of whom.
+        """
+        about = self.definition
+        starts = setting.starts(self.track)
+        first = [
+            self.cell(setting, rule, start, at).but(rate=about.first_rate)
+            for start in starts
+            for at in about.lambdas
+        ]
+        if missing := self._missing(first, about.spare_seeds):
+            return missing, None
+        best = max(first, key=self._reached)
+        areas = {
+            rate: self._reached(cell)
+            for rate in RATES
+            if not self._missing([cell := best.but(rate=rate)], about.spare_seeds)
+        }
+        rate = next_rate(areas, about.first_rate)
+        if rate is not None:
+            return self._missing([best.but(rate=rate)], about.spare_seeds), None
+        return [], best.but(rate=max(areas, key=lambda rate: areas[rate]))
+
+    def _missing(self, cells: Sequence[Cell], seeds: Sequence[int]) -> list[Cell]:
+        """Return the runs of cells that have no file."""
+        runs = [cell.but(seed=seed) for cell in cells for seed in seeds]
+        return [run for run in runs if not self.file(run).exists()]
+
+    def _reached(self, cell: Cell) -> float:
+        """Return what a cell reaches on the spare seeds."""
+        seeds = self.definition.spare_seeds
+        price = self.definition.price
+        return mean([net_area(self.read(cell.but(seed=seed)), price) for seed in seeds])
+
+    def pending(self) -> Iterator[tuple[Setting, str, Cell]]:
+        """Yield what is to be run: setting, rule and run."""
+        for setting in self.definition.settings:
+            for rule in self.subjects:
+                chosen = None
+                while chosen is None:
+                    runs, chosen = self.tuning(setting, rule)
+                    for run in runs:
+                        yield setting, rule, run
+                for run in self._missing([chosen], self.seeds):
+                    yield setting, rule, run
+
+    # --- what is measured ---
+
+    def measure(self, setting: Setting, rule: str, run: Cell) -> None:
+        """Do a run and write its file."""
+        began = time.process_time()
+        config = self.config(setting, rule, run, self.definition.updates)
+        record = run_one(config, rule, int(run.seed))
+        spent = round(time.process_time() - began, 2)
+        write_rows(self.file(run), [{**run, **row, "cpu_s": spent} for row in measured(record)])
+
+    def _seconds(self, setting: Setting, rule: str, run: Cell, updates: int) -> float:
+        """Return the CPU seconds of a run of a few updates, which is not kept."""
+        began = time.process_time()
+        run_one(self.config(setting, rule, run, updates), rule, 0)
+        return time.process_time() - began
+
+    def pace(self, setting: Setting, rule: str) -> float:
+        """Return the CPU seconds of a run, from two short ones that are made once."""
+        file = self._folder / PACE_FILE
+        known: dict[str, dict[str, float]] = read_json(file) if file.exists() else {}
+        if setting.name not in known.get(self.key(rule), {}):
+            start = setting.starts(self.track)[-1]
+            at = self.definition.lambdas[0]
+            run = self.cell(setting, rule, start, at).but(rate=self.definition.first_rate)
+            short, longer = (self._seconds(setting, rule, run, n) for n in PACE_UPDATES)
+            update = max(longer - short, 0.0) / (PACE_UPDATES[1] - PACE_UPDATES[0])
+            spent = short + update * (self.definition.updates - PACE_UPDATES[0])
+            known.setdefault(self.key(rule), {})[setting.name] = round(spent, 1)
+            write_json(file, known)
+        return known[self.key(rule)][setting.name]
+
+    def left(self, setting: Setting, rule: str) -> int:
+        """Return about how many runs are left of a rule in a setting."""
+        about = self.definition
+        runs, chosen = self.tuning(setting, rule)
+        if chosen is not None:
+            return len(self._missing([chosen], self.seeds))
+        done = len([*self._folder.glob(f"runs/{setting.name}_{self.key(rule)}_*.csv")])
+        return max(about.runs(setting, self.track) - done, len(runs))
+
+    def way(self, setting: Setting) -> tuple[float, float]:
+        """Return score - c KL of the untrained policy and of its best of 16, drawn once."""
+        file = self._folder / "ways" / f"{setting.name}.csv"
+        if not file.exists():
+            options: dict[str, Any] = {}
+            if bundle := self._bundle(setting):
+                options["bundle"] = bundle
+            task = TaskSettings(task_options=setting.options)
+            options |= task.env_kwargs(setting.env)
+            scores = scores_of(untrained_responses(setting.env, setting.tokens, **options))
+            write_rows(file, best_of_rows(scores, scores))
+        price = self.definition.price
+        nets = {row["n"]: net(row, price) for row in read_rows(file, text=())}
+        return nets[1], nets[self.definition.best_of]

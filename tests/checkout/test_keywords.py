@@ -1,0 +1,55 @@
+"""The types of the learners' settings, as a user's type checker sees them."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from tokengym.agents import keywords
+from tokengym.scripts import build_keywords
+
+ROOT = Path(__file__).parents[2]
+CODE = """import gymnasium as gym
+
+from tokengym import DPO, NLPO, PPO, SFT
+
+envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2)
+PPO("CausalLMPolicy", envs, n_epochs=2, kl_coef=0.1, clip_range=lambda left: 0.2 * left, seed=0)
+NLPO("CausalLMPolicy", envs, mask_top_p=0.9, gamma=1.0)
+DPO("folder", beta=0.2, max_steps=3)
+SFT("folder", max_steps=3)
+"""
+WRONG = """
+PPO("CausalLMPolicy", envs, n_epochs="two")
+PPO("CausalLMPolicy", envs, n_epoch=2)
+PPO("CausalLMPolicy", envs, kl_estimator="k7")
+NLPO("CausalLMPolicy", envs, mask_top_p=None)
+DPO("folder", beta="x")
+SFT("folder", steps=3)
+"""
+
+
+def test_the_written_types_are_current():
+    file = ROOT / "agents" / "keywords.py"
+    assert file.read_text(encoding="utf-8") == build_keywords.text()
+
+
+@pytest.mark.parametrize("name", build_keywords.KEYWORDS)
+def test_every_field_has_a_type(name: str):
+    declared = build_keywords.KEYWORDS[name]
+    known = {field.name for owner in declared for field in fields(owner)}
+    assert set(get_type_hints(getattr(keywords, name))) | build_keywords.ELSEWHERE >= known
+
+
+def test_a_type_checker_sees_the_settings(tmp_path: Path):
+    file = tmp_path / "user.py"
+    file.write_text(CODE + WRONG, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", str(file)], capture_output=True, text=True, cwd=ROOT
+    )
+    lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if "error:" in line}
+    first = len(CODE.splitlines()) + 2
+    assert lines == set(range(first, first + 6)), done.stdout + done.stderr

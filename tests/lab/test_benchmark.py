@@ -1,0 +1,289 @@
+"""A version of the benchmark: tuning, equal tokens, ranks, tests, resuming, and a row's hash."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokengym.base.bundle import bundled
+from tokengym.lab.benchmark import play as play_module
+from tokengym.lab.benchmark.definition import OWN, STARTED, V1, Definition, Setting
+from tokengym.lab.benchmark.figures import (
+    area_within,
+    check_row,
+    family,
+    is_level,
+    numbers_of,
+    ranks,
+    row_hash,
+    shares_of,
+)
+from tokengym.lab.benchmark.page import NO_ROWS, board, draw_ranks, file_of
+from tokengym.lab.benchmark.play import play
+from tokengym.lab.benchmark.runs import Bench
+from tokengym.lab.study import Cell, write_rows
+from tokengym.scripts.cli import main
+
+SMALL = Definition(
+    name="miniature",
+    settings=(Setting(task="MovieReview", tokens=4, fixed=True),),
+    models={"movie_review": V1.models["movie_review"]},
+    updates=1,
+    rows=4,
+    prompts=4,
+    lambdas=("0.5", "1"),
+    spare_seeds=(1000,),
+    seeds=(0, 1),
+)
+
+
+def bench(out: Path, **changes: Any) -> Bench:
+    settings: dict[str, Any] = {"definition": SMALL, "rule": "uniform", "track": "scores"}
+    return Bench(**{**settings, "out": out, **changes})
+
+
+def points(score: float, **about: Any) -> list[dict[str, Any]]:
+    """Return a run that has the same score all along."""
+    return [
+        {**about, "step": s, "tokens": 10.0 * s, "score": score, "gold_score": 0.5, "kl": 0.0}
+        | {"cpu_s": 1.0}
+        for s in (0, 1)
+    ]
+
+
+def test_the_models_are_those_that_it_is_defined_on() -> None:
+    V1.check_models()
+    other = Definition(name="other", settings=(), models={"detox": ("0" * 16, "0" * 16)})
+    with pytest.raises(ValueError, match="policy of detox has hash fbb5ca43a45b2ee4"):
+        other.check_models()
+
+
+def test_the_definition_is_frozen() -> None:
+    """A change of what v1 says is v2; this hash is published with every row."""
+    assert len({setting.task for setting in V1.settings}) == 6
+    assert V1.hash == "642e6c5d21414591"
+
+
+def test_a_critic_from_the_reward_model_is_for_the_inside_alone() -> None:
+    text, forks = V1.settings[0], V1.settings[-1]
+    assert text.starts("scores") == (OWN,)
+    assert text.starts("inside") == (OWN, STARTED)
+    assert forks.starts("inside") == (OWN,)
+    # two starts, four lambdas and two more rates on three spare seeds, then ten
+    assert V1.runs(text, "inside") == 10 * 3 + 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rule": "sparse"}, "the baseline that rules are compared with"),
+        ({"rule": "abc"}, "reads attention of the reward model.*--track inside"),
+    ],
+)
+def test_what_a_track_does_not_allow(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        bench(tmp_path, **changes)
+
+
+def test_red_reads_scores_alone(tmp_path: Path) -> None:
+    assert bench(tmp_path, rule="red").track == "scores"
+
+
+def test_lambda_is_chosen_before_the_rate_climbs(tmp_path: Path) -> None:
+    work, (setting,) = bench(tmp_path), SMALL.settings
+    reached = {("0.5", 1e-3): 1.0, ("1", 1e-3): 2.0, ("1", 3e-3): 3.0, ("1", 1e-2): 0.0}
+    order = []
+    while True:
+        runs, chosen = work.tuning(setting, "uniform")
+        if chosen is not None:
+            break
+        for run in runs:
+            order.append((run.gae_lambda, run.rate))
+            write_rows(work.file(run), points(reached.get((run.gae_lambda, run.rate), 0.0), **run))
+    assert order == [("0.5", 1e-3), ("1", 1e-3), ("1", 3e-3), ("1", 1e-2)]
+    assert (chosen.gae_lambda, chosen.rate) == ("1", 3e-3)
+    assert [run.seed for run in work._missing([chosen], work.seeds)] == [0, 1]
+    assert work.left(setting, "uniform") == 2
+
+
+def test_rules_are_compared_at_the_tokens_of_the_baseline() -> None:
+    run = [{"tokens": t, "score": s, "kl": 20.0 * s} for t, s in ((0, 0.0), (10, 1.0), (30, 1.0))]
+    # net is 0 at all measurements at a price of 0.05: s - 0.05 * 20 s
+    assert area_within(run, 17.0) == pytest.approx(0.0)
+    # at no price: a ramp of 10 tokens, then 1; over 20 tokens (5 + 10) / 20
+    assert area_within(run, 20.0, price=0.0) == pytest.approx(0.75)
+    # a run that is over stays where it ended: (5 + 50) / 60
+    assert area_within(run, 60.0, price=0.0) == pytest.approx(55 / 60)
+
+
+def row_with(subject: str, leads: Sequence[float], **changes: Any) -> dict[str, Any]:
+    """Return a row with two settings of one task and one of another."""
+    way = [0.0, 2.0]
+    leads = [*leads]
+
+    def figures(task: str, factor: float) -> dict[str, Any]:
+        return {
+            "task": task,
+            "way": way,
+            "areas": [1.0 + factor * lead for lead in leads],
+            "baseline_areas": [1.0] * len(leads),
+            "gold_lead": [0.1, 0.2, 0.1][: len(leads)],
+            "times_baseline": 1.5,
+        }
+
+    settings = {"A-24": figures("A", 1), "A-48": figures("A", 3), "B-48": figures("B", 4)}
+    row = {
+        "format": 1,
+        "definition": SMALL.name,
+        "definition_hash": SMALL.hash,
+        "track": "inside",
+        "subject": subject,
+        "code": None,
+        "hidden": False,
+        "seeds": [*range(len(leads))],
+        "versions": {},
+        "settings": settings,
+        **changes,
+    }
+    return {**row, "hash": row_hash(row)}
+
+
+def test_lengths_of_a_task_count_as_one() -> None:
+    row = row_with("abc", [0.2, 0.4])
+    # task A: (1 + 3) / 2 of the lead over a way of 2, task B: 4 of it
+    assert shares_of(row)["A"] == pytest.approx([0.2, 0.4])
+    assert shares_of(row)["B"] == pytest.approx([0.4, 0.8])
+    assert numbers_of(row) == pytest.approx([0.3, 0.6])
+
+
+def test_ranks_are_those_of_an_enumeration() -> None:
+    figures = {"a": [0.0, 4.0], "b": [1.0, 1.0], "c": [0.9, 0.9]}
+    # of the four draws of two seeds one has a = 0, which is rank 3; two have 2 and one has 4
+    assert ranks(figures) == {"a": (1, 1, 3), "b": (2, 1, 2), "c": (3, 2, 3)}
+    assert ranks({}) == {}
+
+
+def test_the_family_is_corrected_together() -> None:
+    rng = np.random.default_rng(0)
+    names = ("abc", "uniform", "recency", "random")
+    rows = [row_with(name, list(rng.normal(at, 0.1, 3))) for at, name in enumerate(names)]
+    tests = family(rows)
+    # each against the baseline, and the one rule that is no control against three
+    assert len(tests) == 4 + 3
+    from scipy.stats import ttest_1samp
+
+    plain = {
+        name: ttest_1samp(numbers_of(row), 0.0).pvalue
+        for name, row in zip(names, rows, strict=True)
+    }
+    assert all(tests[name, "sparse"]["p"] >= plain[name] for name in names)
+    smallest = min(tests, key=lambda pair: tests[pair]["p"])
+    other = dict(zip(names, rows, strict=True))
+    one = np.array(numbers_of(other[smallest[0]]))
+    two = 0.0 if smallest[1] == "sparse" else np.array(numbers_of(other[smallest[1]]))
+    assert tests[smallest]["p"] == pytest.approx(min(7 * ttest_1samp(one - two, 0.0).pvalue, 1.0))
+
+
+def test_level_is_shown_by_two_one_sided_tests() -> None:
+    assert is_level(row_with("abc", [0.001, -0.001, 0.0]), margin=0.03)
+    assert not is_level(row_with("abc", [0.2, -0.2, 0.0]), margin=0.03)
+
+
+def test_the_board_has_the_best_first(tmp_path: Path) -> None:
+    rows = [row_with("abc", [0.2, 0.3, 0.25]), row_with("uniform", [0.4, 0.5, 0.45])]
+    table = board(rows, "inside", SMALL)
+    first, second = table.splitlines()[2:]
+    assert first.startswith("| 1 | 1 to 1 | `uniform`, a control |")
+    assert f"({file_of(rows[0])})" in second
+    assert board(rows, "scores", SMALL) == NO_ROWS
+    draw_ranks(tmp_path / "ranks.png", ranks({r["subject"]: numbers_of(r) for r in rows}), "")
+    assert (tmp_path / "ranks.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "no row of format 1"),
+        ({"settings": None}, "settings of mine.json must be dict"),
+        ({"definition_hash": "0"}, "is of miniature \\(0\\), not of miniature"),
+        ({"subject": "other"}, "was changed after it was made"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+    row = row_with("abc", [0.2, 0.3])
+    check_row(row, "mine.json", SMALL)
+    with pytest.raises(ValueError, match=message):
+        check_row({**row, **changes}, "mine.json", SMALL)
+
+
+def test_a_secret_word_draws_other_seeds_and_prompts(tmp_path: Path) -> None:
+    one, two = (bench(tmp_path, secret=word) for word in ("one", "two"))
+    assert one.seeds == bench(tmp_path, secret="one").seeds
+    assert not {*one.seeds} & {*two.seeds, *SMALL.seeds, *SMALL.spare_seeds}
+    (setting,) = SMALL.settings
+    held_out = [[prompt.text for prompt in _prompts(each._bundle(setting))] for each in (one, two)]
+    assert held_out[0] != held_out[1]
+    public = bundled("movie_review").prompts("test")
+    known = {prompt.text for prompt in [*public][:128]}
+    assert not known & {*held_out[0]}
+
+
+def _prompts(folder: str | None) -> Any:
+    from tokengym.base.bundle import Bundle
+
+    assert folder is not None
+    return Bundle(folder).prompts("test")
+
+
+def test_it_stops_resumes_and_writes_the_same_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, count = bench(tmp_path / "one"), 0
+    measure = Bench.measure
+
+    def stops(self: Bench, setting: Setting, rule: str, run: Cell) -> None:
+        nonlocal count
+        if count == 3:
+            raise KeyboardInterrupt
+        count += 1
+        measure(self, setting, rule, run)
+
+    monkeypatch.setattr(Bench, "measure", stops)
+    with pytest.raises(KeyboardInterrupt):
+        play(work)
+    assert len([*(tmp_path / "one" / "runs").iterdir()]) == 3
+    monkeypatch.setattr(Bench, "measure", measure)
+    row, file = play(work)
+    assert json.loads(file.read_text(encoding="utf-8")) == row
+    check_row(row, str(file), SMALL)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "one" / "runs").iterdir()}
+    again, _ = play(work)
+    assert again == row
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "one" / "runs").iterdir()}
+    (figures,) = row["settings"].values()
+    assert len(figures["areas"]) == len(figures["baseline_areas"]) == 2
+    assert figures["way"][0] < figures["way"][1]
+
+
+def test_a_folder_is_of_one_version(tmp_path: Path) -> None:
+    play_module._settle(tmp_path, SMALL)
+    with pytest.raises(ValueError, match="holds runs of miniature"):
+        play_module._settle(tmp_path, V1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--v1", "--quick"], "--quick belongs to a card"),
+        (["--secret", "word"], "add --v1"),
+        (["--v1", "--track", "scores"], "the track 'scores' does not allow"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "abc", *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
