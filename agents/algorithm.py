@@ -149,10 +149,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             # A learner's setting that checkpoints of version 0.1.0 have among the policy's.
             settings |= {k: policy_kwargs.pop(k) for k in ("value_network",) if k in policy_kwargs}
         planned = settings.pop("settings", None)  # a run's, which hands its dataclass on
-        if type(planned) is self.settings_class:
-            self.settings = planned
-        else:
-            self.settings = from_keywords(self.settings_class, settings, owner=name)
+        self.settings = planned or from_keywords(self.settings_class, settings, owner=name)
         of_both = [field for field in names_of(PolicySettings) if field in known]
         for field in of_both:
             if field in policy_kwargs:

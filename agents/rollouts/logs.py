@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
@@ -186,6 +187,7 @@ def make_tracker(
     settings = dict(config or {})
     is_mlflow = track == "mlflow"  # which names a run otherwise, and takes settings once it runs
     begun = {"run_name": name} if is_mlflow else {"name": name, "config": settings}
+    PartialState()  # by which the trackers know that this is the process that logs
     try:
         tracker = LOGGER_TYPE_TO_CLASS[track](PROJECT, **begun)
         tracker.start()

@@ -232,7 +232,7 @@ def test_help_shows_what_people_use_and_help_all_the_rest(
     assert shown["--help-all"] - {"help"} == named
     examples = (find_command(name).__doc__ or "").partition("For example:")[2].partition("Args:")[0]
     for line in examples.splitlines():
-        if line.strip().startswith(f"tokengym {name} ") and "--agent " not in line:
+        if line.strip().startswith(f"tokengym {name} --") and "--agent " not in line:
             assert set(re.findall(r" --([a-z][\w-]*)", line)) <= shown["--help"], line
 
 
