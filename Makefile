@@ -1,5 +1,5 @@
 # make demo   set up, then tokengym demo: two rewards and a control (2 minutes), report in runs/demo
-# make test   set up, then lint, types and the tests of the suite and of the checkout's pages
+# make test   set up, then lint, types and the tests: the suite's against its wheel, without the laboratory
 # make test-lab   set up, then the tests of the laboratory and the studies, and the campaign's short form
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
@@ -10,9 +10,9 @@ BIN := .venv/bin
 # Of each, the dearest first, so that neither of the two processes ends long after the other.
 SUITE := tests/suite/evaluation tests/suite/scripts tests/suite/agents
 SUITE += $(filter-out $(SUITE) tests/suite/__pycache__,$(patsubst %/,%,$(wildcard tests/suite/*/)))
-TESTS := $(SUITE) tests/checkout
 LAB_TESTS := tests/lab tests/studies tests/campaign
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
+XDIST := --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
+PYTEST := $(BIN)/python -m pytest $(XDIST)
 
 .PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
 
@@ -28,8 +28,10 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy -p tokengym -p tests -p studies -p examples
 
+# The suite is tested as it is installed without the laboratory: its wheel, and a copy of its tests.
 pytest: .venv/installed
-	$(PYTEST) $(TESTS)
+	$(BIN)/python scripts/check_package.py --alone $(XDIST) $(SUITE)
+	$(PYTEST) tests/checkout
 
 test-lab: .venv/installed
 	$(PYTEST) $(LAB_TESTS)

@@ -12,10 +12,16 @@ from tokengym.base.plugins import plugged
 if TYPE_CHECKING:
     from tokengym.agents import losses
     from tokengym.agents.algorithm import EpisodicAlgorithm
+    from tokengym.agents.contract import TrainingRun
     from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
+    from tokengym.agents.fast.gpt2 import GPT2Stream
+    from tokengym.agents.learner import LEARNERS, Learner, register_learner
     from tokengym.agents.offline.dpo import DPO
     from tokengym.agents.offline.sft import SFT
-    from tokengym.agents.policy.policy import CausalLMPolicy
+    from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
+    from tokengym.agents.policy.sampling import chosen_log_probs
+    from tokengym.agents.policy.sequences import Sequences
+    from tokengym.agents.policy.settings import Precision
     from tokengym.agents.ppo.nlpo import NLPO
     from tokengym.agents.ppo.ppo import PPO
     from tokengym.agents.random_agent import RandomAgent
@@ -27,10 +33,16 @@ if TYPE_CHECKING:
 door.open_to("tokengym.agents.fast.parts:Parts")  # where that folder is installed
 _HOMES = {
     "algorithm": ["EpisodicAlgorithm"],
+    "contract": ["TrainingRun"],
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
+    "fast.gpt2": ["GPT2Stream"],
+    "learner": ["LEARNERS", "Learner", "register_learner"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
-    "policy.policy": ["CausalLMPolicy"],
+    "policy.policy": ["CausalLMPolicy", "PlaysPolicy"],
+    "policy.sampling": ["chosen_log_probs"],
+    "policy.sequences": ["Sequences"],
+    "policy.settings": ["Precision"],
     "ppo.nlpo": ["NLPO"],
     "ppo.ppo": ["PPO"],
     "random_agent": ["RandomAgent"],
@@ -43,6 +55,7 @@ _LAZY = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DPO",
+    "LEARNERS",
     "NLPO",
     "PPO",
     "SFT",
@@ -50,14 +63,22 @@ __all__ = [
     "CheckpointError",
     "EpisodeLog",
     "EpisodicAlgorithm",
+    "GPT2Stream",
     "HindsightReplayBuffer",
     "HindsightRolloutBuffer",
+    "Learner",
     "ModelError",
     "NonFiniteError",
+    "PlaysPolicy",
+    "Precision",
     "RandomAgent",
+    "Sequences",
+    "TrainingRun",
     "bind_policy",
+    "chosen_log_probs",
     "collect",
     "losses",
+    "register_learner",
 ]
 
 

@@ -83,6 +83,8 @@ class Registry(Mapping[str, T]):
         adopt: Function of a name and an object that a package or file has under it, which returns
             the object as an entry, or refuses it; None takes objects as they are.
         import_names: Function that imports what registers a name, or, for None, all names.
+        bare: Option that a value without an option's name sets, as in "textarena:Wordle-v0"; None
+            refuses such values.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Registry(Mapping[str, T]):
         from_files: bool = False,
         adopt: Callable[[str, Any], T] | None = None,
         import_names: Callable[[str | None], None] | None = None,
+        bare: str | None = None,
     ) -> None:
         self.kind = kind
         self._group = group
@@ -101,6 +104,7 @@ class Registry(Mapping[str, T]):
         self._from_files = from_files
         self._adopt = adopt
         self._import_names = import_names
+        self._bare = bare
         self._entries: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
@@ -159,12 +163,15 @@ class Registry(Mapping[str, T]):
         values: dict[str, Any] = {}
         for option in filter(None, options.split(",")):
             key, equals, value = option.partition("=")
-            if not equals:
+            if not equals and self._bare and not values:
+                values[self._bare] = key.strip()
+            elif not equals:
                 raise self._error(
                     f"{self.kind} {text!r} has the option {option!r}; write it as option=value, "
                     "e.g. 'abc:beta=1.0'"
                 )
-            values[key.strip()] = option_value(value.strip())
+            else:
+                values[key.strip()] = option_value(value.strip())
         return Spec(text, name, values, file)
 
     def knows(self, word: str | Spec) -> bool:

@@ -1,6 +1,6 @@
 """Token generation as a finite-horizon MDP."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokengym.base.bundle import Bundle, bundled
 from tokengym.base.errors import (
@@ -17,7 +17,7 @@ from tokengym.base.errors import (
     TokenizerError,
     UntrustedCodeError,
 )
-from tokengym.base.plugins import plugged
+from tokengym.base.exports import lazily
 from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.base.text import printable
 from tokengym.envs.env import TokenGenerationEnv
@@ -30,7 +30,37 @@ from tokengym.envs.turns.partner import Partner, Reply
 from tokengym.envs.turns.turn import Turn
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
+if TYPE_CHECKING:
+    from tokengym.envs.mdp import TokenMdp
+    from tokengym.envs.prompts.query_types import BUCKETS, WEIGHTS, features
+    from tokengym.envs.prompts.tokenization import (
+        decode,
+        encode,
+        encode_chats,
+        token_texts,
+        unknown_share,
+        word_tokenizer,
+    )
+    from tokengym.envs.render import reward_colours
+    from tokengym.envs.settings import ResponseSettings, TextSettings
+    from tokengym.envs.tasks.task import COLUMNS, Task, register_task, registered_tasks, task_of
+    from tokengym.envs.turns.partner import PARTNERS
+
+_NAMES = {
+    "mdp": "TokenMdp",
+    "prompts.query_types": "BUCKETS WEIGHTS features",
+    "prompts.tokenization": "decode encode encode_chats token_texts unknown_share word_tokenizer",
+    "render": "reward_colours",
+    "settings": "ResponseSettings TextSettings",
+    "tasks.task": "COLUMNS Task register_task registered_tasks task_of",
+    "turns.partner": "PARTNERS",
+}
+
 __all__ = [
+    "BUCKETS",
+    "COLUMNS",
+    "PARTNERS",
+    "WEIGHTS",
     "ActionError",
     "Bundle",
     "BundleError",
@@ -47,26 +77,38 @@ __all__ = [
     "PromptError",
     "PromptSet",
     "Reply",
+    "ResponseSettings",
     "SettingsError",
     "StateError",
+    "Task",
+    "TextSettings",
     "TokenGenerationEnv",
     "TokenGenerationVectorEnv",
     "TokenGymError",
+    "TokenMdp",
     "TokenizerError",
     "Turn",
     "UntrustedCodeError",
     "bundled",
+    "decode",
+    "encode",
+    "encode_chats",
     "episode_from_record",
     "episode_to_record",
     "episodes_from_infos",
+    "features",
     "load_prompts",
     "printable",
+    "register_task",
+    "registered_tasks",
+    "reward_colours",
+    "task_of",
+    "token_texts",
+    "unknown_share",
+    "word_tokenizer",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what an installed package adds, such as the laboratory's `OracleEnv`."""
-    return plugged(__name__, name)
-
+__getattr__ = lazily(__name__, _NAMES)
 
 convert_texts()

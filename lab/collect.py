@@ -9,21 +9,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tokengym.agents.offline.settings import Sampling
-from tokengym.base.files import (
+from tokengym.agents.offline import Sampling
+from tokengym.base import (
+    check_choice,
+    check_count,
+    code_hashes,
     content_hash,
+    field_paths,
     locked,
     read_hashed,
     read_jsonl,
+    split_file_word,
     write_json,
     write_jsonl,
 )
-from tokengym.base.settings import check_choice, check_count, field_paths
-from tokengym.base.user_code import code_hashes
-from tokengym.base.words import split_file_word
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.config import TaskSettings, differences
-from tokengym.rewards.pairs import store
+from tokengym.evaluation.measure import resolve_env
+from tokengym.evaluation.runs import TaskSettings, differences
+from tokengym.rewards.pairs import FORMATS, pairs_dataset, responses_dataset, save_dataset
 
 _FIGURES = ("prompts", "responses", "tokens", "score")
 CHUNK = 32
@@ -137,10 +139,10 @@ def collect_to_file(
         FolderInUseError: if another process writes the same file.
         ValueError: if the file exists, or the parts belong to other settings.
     """
-    from tokengym.agents.offline.collecting import prompt_order
+    from tokengym.agents.offline import prompt_order
 
-    if out.suffix not in store.FORMATS:
-        raise ValueError(f"out must end in {' or '.join(store.FORMATS)}, got {out.name!r}")
+    if out.suffix not in FORMATS:
+        raise ValueError(f"out must end in {' or '.join(FORMATS)}, got {out.name!r}")
     parts = out.with_name(f"{out.name}.parts")
     with locked(parts):
         if out.exists():
@@ -160,8 +162,8 @@ def collect_to_file(
         rows = [row for number in numbers for row in read_jsonl(_rows_file(parts, number))]
         figures = [_read_figures(parts / f"{number:06d}.json") for number in numbers]
         pairs = config.keep == "pairs"
-        make = store.pairs_dataset if pairs else store.responses_dataset
-        store.save_dataset(make(rows), out)
+        make = pairs_dataset if pairs else responses_dataset
+        save_dataset(make(rows), out)
         shutil.rmtree(parts)
     return _summary(rows, figures, "chosen_score" if pairs else "score")
 
@@ -172,10 +174,8 @@ class _Maker:
     def __init__(self, config: CollectionConfig, trust_code: bool) -> None:
         import gymnasium as gym
 
-        from tokengym.agents.offline.collecting import ResponseCollector
-        from tokengym.agents.offline.policies import make_policy
-        from tokengym.evaluation.runs.defaults import default_lengths
-        from tokengym.evaluation.runs.run import load_agent
+        from tokengym.agents.offline import ResponseCollector, make_policy
+        from tokengym.evaluation.runs import default_lengths, load_agent
 
         self.config = config
         env = resolve_env(config.env)
@@ -197,7 +197,7 @@ class _Maker:
 
     def write(self, parts: Path, number: int, prompts: Sequence[int]) -> None:
         """Make a chunk and write its rows, then its figures, which make it count."""
-        from tokengym.agents.offline.collecting import best_rows, pair_rows, response_rows
+        from tokengym.agents.offline import best_rows, pair_rows, response_rows
 
         seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0])
         groups = self.collector.collect(self.agent, prompts, seed=seed)

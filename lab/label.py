@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from tokengym.base.files import locked, read_json, write_json, write_jsonl
-from tokengym.rewards.maths.pairwise import wilson_interval
-from tokengym.rewards.pairs import PreferencePair, PreferencePairs
+from tokengym.base import locked, read_json, write_json, write_jsonl
+from tokengym.rewards import PreferencePair, PreferencePairs
+from tokengym.rewards.maths import wilson_interval
 
 ANSWERS, KEPT = "answers.json", "pairs.jsonl"
 Side = Literal["chosen", "rejected"]

@@ -7,12 +7,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
-from tokengym.agents.offline.collecting import ResponseCollector, Sampling
-from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.losses import best_of_n_kl_bound, mean_of_best
+from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
 from tokengym.evaluation.statistics import Equivalence, area_under_curve, equivalence
 from tokengym.lab.tables import mean
 

@@ -11,25 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.agents.learner import LEARNERS
-from tokengym.base.files import check_links, content_hash, replacing, write_bytes
-from tokengym.base.plugins import LABORATORY
-from tokengym.base.text import markdown
-from tokengym.base.user_code import CODE, copy_of
-from tokengym.base.words import split_file_word
-from tokengym.evaluation.report.curves import read_curves, write_curves
-from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.summary import summarize
-from tokengym.evaluation.runs.config import ComparisonConfig, flat
-from tokengym.evaluation.runs.defaults import task_name
-from tokengym.evaluation.runs.progress import fixed
-from tokengym.evaluation.runs.record import read_result
-from tokengym.evaluation.runs.results import rows_of
-from tokengym.evaluation.runs.run import load_agent, make_evaluator
+from tokengym.agents import LEARNERS
+from tokengym.base import (
+    CODE,
+    LABORATORY,
+    check_links,
+    content_hash,
+    copy_of,
+    markdown,
+    replacing,
+    split_file_word,
+    write_bytes,
+)
+from tokengym.evaluation.report import read_curves, save_figure, summarize, write_curves
+from tokengym.evaluation.runs import (
+    ComparisonConfig,
+    fixed,
+    flat,
+    load_agent,
+    make_evaluator,
+    read_result,
+    rows_of,
+    task_name,
+)
 from tokengym.evaluation.statistics import interval
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.measure.evaluate import Evaluation
+    from tokengym.evaluation.measure import Evaluation
 
 CARD, PICTURE, CURVE = "README.md", "curve.png", "curve.csv"
 FIGURES = {"score": "score", "gold_score": "gold score", "kl": "KL to the reference, nats"}

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.base.files import write_text
-from tokengym.evaluation.report.verdict import number, signed
+from tokengym.base import write_text
+from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import (
     Array,
     PairedDifference,
@@ -20,7 +20,7 @@ from tokengym.evaluation.statistics import (
     iqm,
     student_interval,
 )
-from tokengym.rewards.maths.pairwise import wilson_interval
+from tokengym.rewards.maths import wilson_interval
 
 Key = TypeVar("Key")
 Title = TypeVar("Title", bound=Sequence[str])

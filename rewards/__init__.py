@@ -7,10 +7,9 @@ env = rewards.ABCReward(gym.make(id, reward=None), scorer=rewards.RewardModel.fr
 Scorers with a model load torch; they are imported when they are first named.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tokengym.base.plugins import plugged
+from tokengym.base.exports import lazily
 from tokengym.rewards.check import check_reward
 from tokengym.rewards.credits import (
     ABC,
@@ -45,31 +44,70 @@ from tokengym.rewards.wrappers import (
 )
 
 if TYPE_CHECKING:
+    from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
+    from tokengym.rewards.attribution.policy_reader import PolicyReader, agent_folder
+    from tokengym.rewards.credits.base import (
+        REWARDS,
+        Cut,
+        FloatArray,
+        SegmentedCredit,
+        Source,
+        check_beta,
+        register_credit,
+    )
+    from tokengym.rewards.credits.probe import Probe
+    from tokengym.rewards.credits.red import IncrementCredit
+    from tokengym.rewards.registry import RewardChoice, check_name, scorer_kind
+    from tokengym.rewards.scorers.base import SCORERS, Shared, SupportsScore, register_scorer
+    from tokengym.rewards.scorers.partner import PartnerScore
     from tokengym.rewards.scorers.relevance import Relevance
     from tokengym.rewards.scorers.reward_model import RewardModel
+    from tokengym.rewards.scorers.stored import PREFERENCE_FORMAT
     from tokengym.rewards.scorers.toxicity import Toxicity
+    from tokengym.rewards.scorers.vader import Vader
+    from tokengym.rewards.written import assign_written
 
-_LAZY = {
-    "Relevance": "tokengym.rewards.scorers.relevance",
-    "RewardModel": "tokengym.rewards.scorers.reward_model",
-    "Toxicity": "tokengym.rewards.scorers.toxicity",
+_NAMES = {
+    "attribution.alignment": "continued_spans spread_by_overlap",
+    "attribution.policy_reader": "PolicyReader agent_folder",
+    "credits.base": "Cut FloatArray REWARDS SegmentedCredit Source check_beta register_credit",
+    "credits.probe": "Probe",
+    "credits.red": "IncrementCredit",
+    "registry": "RewardChoice check_name scorer_kind",
+    "scorers.base": "SCORERS Shared SupportsScore register_scorer",
+    "scorers.partner": "PartnerScore",
+    "scorers.relevance": "Relevance",
+    "scorers.reward_model": "RewardModel",
+    "scorers.stored": "PREFERENCE_FORMAT",
+    "scorers.toxicity": "Toxicity",
+    "scorers.vader": "Vader",
+    "written": "assign_written",
 }
 
 __all__ = [
     "ABC",
+    "PREFERENCE_FORMAT",
     "RED",
+    "REWARDS",
+    "SCORERS",
     "ABCReward",
     "Cached",
     "Credit",
     "CreditError",
     "CreditReward",
+    "Cut",
     "DenseR3",
+    "FloatArray",
     "FunctionScorer",
+    "IncrementCredit",
     "LengthPenalty",
     "MissingEosPenalty",
     "Normalize",
+    "PartnerScore",
+    "PolicyReader",
     "PreferencePair",
     "PreferencePairs",
+    "Probe",
     "Product",
     "R3Reward",
     "Random",
@@ -77,6 +115,7 @@ __all__ = [
     "Relevance",
     "Reward",
     "RewardCheckError",
+    "RewardChoice",
     "RewardError",
     "RewardModel",
     "RewardWrapper",
@@ -84,32 +123,40 @@ __all__ = [
     "Scorer",
     "ScorerError",
     "Scores",
+    "SegmentedCredit",
     "Sentiment",
+    "Shared",
     "SignedABC",
+    "Source",
     "Sparse",
     "SparseReward",
     "Sum",
+    "SupportsScore",
     "TimeLimit",
     "Toxicity",
     "Uniform",
     "UniformReward",
+    "Vader",
     "VectorRewardWrapper",
     "WithAttribution",
+    "agent_folder",
+    "assign_written",
+    "check_beta",
+    "check_name",
     "check_reward",
+    "continued_spans",
     "gold_scorer",
     "load_scorer",
     "make_reward",
     "read_labels",
     "read_pairs",
     "register",
+    "register_credit",
+    "register_scorer",
     "registered_rewards",
+    "scorer_kind",
+    "spread_by_overlap",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a scorer with a model, or what an installed package adds, when it is first named."""
-    if name == "Explained":  # its name in version 0.1
-        return WithAttribution
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    return plugged(__name__, name)
+__getattr__ = lazily(__name__, _NAMES)

@@ -72,7 +72,8 @@ def check_distributions(out: Path) -> None:
     print(f"from pip install to a learning curve: {install + curve:.0f} s")
     step("test tools", empty, *pip, f"{wheel}[dev]")
     copy_tests(empty)
-    step("the suite's tests", empty, "-m", "pytest", "tests/suite")
+    shared = ("--numprocesses", "2", "--dist", "loadfile")
+    step("the suite's tests", empty, "-m", "pytest", *shared, "tests/suite")
     step("install the laboratory", empty, *pip, str(lab))
     step("a task and a rule of the laboratory", empty, "-c", ORACLE)
 

@@ -16,9 +16,8 @@ import tyro
 
 from studies import forks as forks_study
 from studies import ledger_page
-from tokengym.base.files import read_json, write_json
-from tokengym.base.words import split_file_word
-from tokengym.evaluation.runs.config import slug
+from tokengym.base import read_json, split_file_word, write_json
+from tokengym.evaluation.runs import slug
 from tokengym.lab.benchmark.definition import TRACKS, V1
 from tokengym.lab.benchmark.figures import check_row, ranks
 from tokengym.lab.benchmark.page import board as v1_board
@@ -51,7 +50,7 @@ from tokengym.lab.cards.page import (
 from tokengym.lab.cards.parts import bare, held_to_forks, unsettled
 from tokengym.lab.study import DOCS, Docs, command_line
 from tokengym.lab.tables import fill, markdown_table
-from tokengym.rewards.registry import scorer_kind
+from tokengym.rewards import scorer_kind
 
 RULES = (
     *("sparse", "random", "recency", "uniform", "abc", "abc-d", "abc-d2", "abc-signed"),

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from studies import ledger
 from studies.ledger import Cell, do_runs, measure, pending, read_runs
-from tokengym.base.files import write_csv
-from tokengym.evaluation.runs.defaults import EvaluationSettings
+from tokengym.base import write_csv
+from tokengym.evaluation.runs import EvaluationSettings
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline
 

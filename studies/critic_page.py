@@ -25,9 +25,9 @@ from studies.ledger import FOLDER as LEDGER_FOLDER
 from studies.ledger import RUNS as LEDGER_RUNS
 from studies.ledger import WAYS, Cell, read_runs
 from studies.ledger_page import FASTER_AT, AtLength, Ledger, label
-from tokengym.base.files import write_csv
-from tokengym.evaluation.measure.references import BEST_OF
-from tokengym.evaluation.report.verdict import number, signed
+from tokengym.base import write_csv
+from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import area_under_curve, equivalence, student_interval
 from tokengym.lab.protocol import SPARE_SEED, Row, net
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows

@@ -17,12 +17,9 @@ import gymnasium as gym
 import numpy as np
 
 from tokengym import ComparisonConfig
-from tokengym.agents.offline.collecting import ResponseCollector, Sampling
-from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import bundled
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs import EvaluationSettings, RunRecord, TaskSettings, training_settings
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.makers.corpora.questions import all_questions
 from tokengym.lab.makers.corpora.world import entities

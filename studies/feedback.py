@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.agents import DPO
-from tokengym.agents.offline.collecting import ResponseCollector
-from tokengym.base.files import write_csv
+from tokengym.agents.offline import ResponseCollector
+from tokengym.base import write_csv
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.report import number
 from tokengym.lab.constitution import ConstitutionConfig, run_constitution
 from tokengym.lab.constitution.critics import (
     DEFAULT_PRINCIPLES,
@@ -52,7 +52,7 @@ from tokengym.lab.scorers.preference_model import Triple
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_missing
 from tokengym.lab.tables import fill, markdown_table, share_of, student_mean
 from tokengym.rewards import gold_scorer
-from tokengym.rewards.models.loading import BUNDLED, load_answering_model
+from tokengym.rewards.models import BUNDLED, load_answering_model
 
 Row = dict[str, Any]
 FOLDER = "feedback"
@@ -122,7 +122,7 @@ def _pairs(env: str, prompts: Sequence[str] | None, count: int) -> list[Triple]:
     """Return pairs of different responses of a task's bundled policy."""
     import gymnasium as gym
 
-    from tokengym.agents.offline.policies import make_policy
+    from tokengym.agents.offline import make_policy
 
     given = {"split": "test"} if prompts is None else {"prompts": list(prompts)}
     envs = gym.make_vec(f"tokengym/{env}-v0", num_envs=1, reward=None, **given)

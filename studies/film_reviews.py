@@ -23,11 +23,9 @@ import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.envs import Bundle, Episode
-from tokengym.evaluation.measure.references import BEST_OF
-from tokengym.evaluation.report.verdict import number, percent
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.report import number, percent
+from tokengym.evaluation.runs import EvaluationSettings, RunRecord, TaskSettings, training_settings
 from tokengym.evaluation.statistics import optimum_bound, paired_difference
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
 from tokengym.lab.protocol import (
@@ -64,8 +62,7 @@ from tokengym.lab.tables import (
     rates_table,
     student_mean,
 )
-from tokengym.rewards import gold_scorer
-from tokengym.rewards.scorers.vader import Vader
+from tokengym.rewards import Vader, gold_scorer
 
 ENV = "tokengym/MovieReview-v0"
 LEARNER: dict[str, Any] = {

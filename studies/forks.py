@@ -23,19 +23,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym import ComparisonConfig
-from tokengym.agents.ppo.settings import GAE_LAMBDA
-from tokengym.base.files import read_json, write_csv, write_json
+from tokengym.agents.ppo import GAE_LAMBDA
+from tokengym.base import read_json, write_csv, write_json
 from tokengym.envs import Episode
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
-from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
-from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.summary import SummarySettings, per_run, summarize
-from tokengym.evaluation.report.verdict import number, signed
-from tokengym.evaluation.runs.config import TaskSettings, run_folder, slug
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.plan import missing_plans
-from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.measure import resolve_env
+from tokengym.evaluation.report import COLUMNS as CURVE_COLUMNS
+from tokengym.evaluation.report import (
+    Curve,
+    Panel,
+    SummarySettings,
+    make_panels,
+    number,
+    per_run,
+    read_curves,
+    save_figure,
+    signed,
+    summarize,
+)
+from tokengym.evaluation.runs import (
+    EvaluationSettings,
+    TaskSettings,
+    missing_plans,
+    run_folder,
+    slug,
+    training_settings,
+)
+from tokengym.evaluation.runs import run as run_one
 from tokengym.evaluation.statistics import Array, PairedDifference, holm, paired_difference
 from tokengym.lab.cards.page import AREA
 from tokengym.lab.envs.forks.families import FILLERS, FamilyName, read
@@ -52,10 +65,8 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending
 from tokengym.lab.tables import difference, fields, fill, iqm_with_interval, markdown_table
-from tokengym.rewards import Credit, registered_rewards
-from tokengym.rewards.credits import register_credit
-from tokengym.rewards.credits.base import FloatArray
-from tokengym.rewards.maths.shares import split_evenly
+from tokengym.rewards import Credit, FloatArray, register_credit, registered_rewards
+from tokengym.rewards.maths import split_evenly
 
 OUT = Path("runs/forks")
 BASELINE = "sparse"

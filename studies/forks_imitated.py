@@ -19,10 +19,10 @@ import numpy as np
 from studies.forks import FOLDER, SETTINGS
 from studies.forks import Cell as TrainedCell
 from tokengym.agents import SFT
-from tokengym.base.files import read_json, write_csv, write_json
-from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.run import make_evaluator
+from tokengym.base import read_json, write_csv, write_json
+from tokengym.evaluation.measure import Evaluator
+from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import make_evaluator
 from tokengym.lab.makers.bundles.forks import demonstrations, token_ids
 from tokengym.lab.makers.corpora.forks_texts import Demonstration
 from tokengym.lab.protocol import SPARE_SEED, net

@@ -28,9 +28,9 @@ from studies.ledger_noise import (
     rows_of,
     token_rewards,
 )
-from tokengym.base.files import write_csv
+from tokengym.base import write_csv
 from tokengym.envs import Episode
-from tokengym.evaluation.measure.evaluate import Evaluator
+from tokengym.evaluation.measure import Evaluator
 from tokengym.lab.study import DOCS, Docs, command_line, read_rows, run_missing
 from tokengym.lab.tables import fill, markdown_table
 

@@ -18,15 +18,13 @@ import numpy as np
 
 from studies.forks import FAMILY, FILLERS_BEFORE, SETTINGS
 from tokengym.agents import PPO, bind_policy
-from tokengym.base.bundle import Split
-from tokengym.envs import Episode
-from tokengym.envs.prompts.tokenization import decode
+from tokengym.base import Split
+from tokengym.envs import Episode, decode
 from tokengym.lab.makers.corpora.forks_texts import demonstrate
 from tokengym.lab.study import DOCS, Docs, Out, command_line
 from tokengym.lab.tables import fill, markdown_table
-from tokengym.lab.training import rows_of_forks, train_process_model
+from tokengym.lab.training import RewardTraining, rows_of_forks, train_process_model
 from tokengym.lab.training.process import StepRow, first_error, first_error_f1
-from tokengym.rewards import RewardTraining
 
 SKILL = 0.8
 TRAINED, HELD_OUT = 3072, 384

@@ -19,10 +19,9 @@ import tyro
 from torch import Tensor
 
 from tokengym.agents.losses import mean_one
-from tokengym.agents.ppo.advantages import register_advantage
-from tokengym.agents.ppo.settings import EARLIER_DEFAULTS
-from tokengym.base.files import write_csv
-from tokengym.evaluation.report.verdict import number
+from tokengym.agents.ppo import EARLIER_DEFAULTS, register_advantage
+from tokengym.base import write_csv
+from tokengym.evaluation.report import number
 from tokengym.lab.gradients.exact import GradientCheck, response_probs
 from tokengym.lab.gradients.oracle import (
     CONTROLS,

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from tokengym import ComparisonConfig
-from tokengym.base.files import write_csv
+from tokengym.base import write_csv
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
+from tokengym.evaluation.runs import run as run_one
 from tokengym.lab.makers.bundles.other_reward_models import (
     LLAMA,
     MISALIGNED,
@@ -47,10 +46,8 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
-from tokengym.rewards import Credit, gold_scorer, registered_rewards
-from tokengym.rewards.credits import register_credit
-from tokengym.rewards.credits.base import FloatArray
-from tokengym.rewards.maths.shares import complete
+from tokengym.rewards import Credit, FloatArray, gold_scorer, register_credit, registered_rewards
+from tokengym.rewards.maths import complete
 
 Work = Iterable[tuple[Sequence["Cell"], range]]
 ENV = "tokengym/MovieReview-v0"

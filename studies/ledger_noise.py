@@ -21,16 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studies.ledger import ENV, FOLDER, ROWS, RULES, Cell, register_words
-from tokengym.agents import bind_policy
+from tokengym.agents import Sequences, bind_policy, chosen_log_probs
 from tokengym.agents.losses import gae
-from tokengym.agents.policy.sampling import chosen_log_probs
-from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.rollouts.reward import RoundReward
-from tokengym.base.files import write_csv
+from tokengym.agents.rollouts import RoundReward
+from tokengym.base import write_csv
 from tokengym.envs import Episode
-from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.evaluation.runs.run import load_agent
-from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.measure import Evaluator
+from tokengym.evaluation.runs import load_agent
+from tokengym.evaluation.runs import run as run_one
 from tokengym.lab.study import DOCS, Docs, Out, command_line, run_missing
 
 Array = NDArray[np.float64]

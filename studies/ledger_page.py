@@ -43,10 +43,10 @@ from studies.ledger_noise import (
     noise_file,
     of_gradient,
 )
-from tokengym.agents.ppo.settings import GAE_LAMBDA
-from tokengym.base.files import write_csv
-from tokengym.evaluation.measure.references import BEST_OF
-from tokengym.evaluation.report.verdict import number, percent
+from tokengym.agents.ppo import GAE_LAMBDA
+from tokengym.base import write_csv
+from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.report import number, percent
 from tokengym.evaluation.statistics import (
     SHARES,
     PairedDifference,
@@ -66,8 +66,7 @@ from tokengym.lab.tables import (
     page_wide,
     student_mean,
 )
-from tokengym.rewards import Credit
-from tokengym.rewards.registry import RewardChoice
+from tokengym.rewards import Credit, RewardChoice
 
 CRITIC_LABELS = {
     "own": "network of its own",

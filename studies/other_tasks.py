@@ -15,9 +15,9 @@ from typing import Any
 
 from tokengym import ComparisonConfig
 from tokengym.envs import bundled
-from tokengym.evaluation.measure.references import BEST_OF
-from tokengym.evaluation.report.verdict import number, percent
-from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.report import number, percent
+from tokengym.evaluation.runs import training_settings
 from tokengym.evaluation.statistics import area_under_curve
 from tokengym.lab.protocol import (
     DRAWN,

@@ -16,18 +16,17 @@ from typing import Any
 
 from studies import real_r3
 from studies.real_judge import CHAT, FRAMES, HARM, MODEL, PAIRS, dialogue_pairs
-from tokengym.base.files import write_csv
+from tokengym.base import write_csv
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.measure.metrics import copy_rate, words
-from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.measure import copy_rate, words
+from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.constitution.critics import ModelCritic, Principle
 from tokengym.lab.scorers.judge import GreedyAnswers
 from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import after_holm, fill, markdown_table, mean
-from tokengym.rewards import Scorer, load_scorer
-from tokengym.rewards.models.loading import load_answering_model
-from tokengym.rewards.scorers.vader import Vader
+from tokengym.rewards import Scorer, Vader, load_scorer
+from tokengym.rewards.models import load_answering_model
 
 Row = dict[str, Any]
 PAGE, FOLDER = "real_model.md", "real_model"

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.base.files import write_csv
+from tokengym.base import write_csv
 from tokengym.envs import Episode
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES
 from tokengym.lab.constitution.judge import CHOICE, PrincipleJudge
 from tokengym.lab.scorers.preference_model import PreferenceModel
 from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import fill, markdown_table, mean, share_of
-from tokengym.rewards.models.loading import load_answering_model
-from tokengym.rewards.scorers.vader import Vader
+from tokengym.rewards import Vader
+from tokengym.rewards.models import load_answering_model
 
 Row = dict[str, Any]
 PAGE, FOLDER = "real_model.md", "real_model"

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from tokengym import ComparisonConfig
-from tokengym.base.bundle import find_bundle
-from tokengym.evaluation.measure.references import reference_lines
-from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run_references
+from tokengym.base import find_bundle
+from tokengym.evaluation.measure import reference_lines
+from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import (
+    EvaluationSettings,
+    TaskSettings,
+    run_references,
+    training_settings,
+)
 from tokengym.lab.protocol import PRICE, SPARE_SEED, net_area
 from tokengym.lab.study import NET, Cell, Drawn, Published, Row, Runs, Study
 from tokengym.lab.tables import NONE, after_holm, markdown_table, rates_table, student_mean

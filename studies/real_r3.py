@@ -22,16 +22,13 @@ import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy
-from tokengym.agents.rollouts.chosen import ChosenPrompts
-from tokengym.agents.rollouts.playing import as_player
-from tokengym.base.bundle import find_bundle
-from tokengym.base.files import read_jsonl, write_csv, write_jsonl
+from tokengym.agents.rollouts import ChosenPrompts, as_player
+from tokengym.base import find_bundle, read_jsonl, write_csv, write_jsonl
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.measure.metrics import copy_rate, distinct, rouge, words
-from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.measure import copy_rate, distinct, rouge, words
+from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
+from tokengym.evaluation.runs import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.lab.protocol import PRICE

@@ -18,12 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym import ComparisonConfig
-from tokengym.evaluation.measure.references import reference_lines
-from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.record import RunRecord
-from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references
+from tokengym.evaluation.measure import reference_lines
+from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import (
+    EvaluationSettings,
+    RunRecord,
+    TaskSettings,
+    make_agent,
+    make_evaluator,
+    run_references,
+    training_settings,
+)
 from tokengym.lab.study import Cell, Drawn, Published, Row, Runs, Study
 from tokengym.lab.tables import after_holm, markdown_table, student_mean
 

@@ -23,13 +23,11 @@ import torch
 
 from studies import real_model, real_r3
 from tokengym import ComparisonConfig
-from tokengym.agents import PPO, CausalLMPolicy
-from tokengym.agents.policy.sequences import Sequences
-from tokengym.base.bundle import find_bundle
-from tokengym.base.files import write_csv
-from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.run import make_agent
-from tokengym.evaluation.runs.run import run as run_one
+from tokengym.agents import PPO, CausalLMPolicy, Sequences
+from tokengym.base import find_bundle, write_csv
+from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import make_agent
+from tokengym.evaluation.runs import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.protocol import SPARE_SEED, measured
 from tokengym.lab.study import (
@@ -49,8 +47,7 @@ from tokengym.lab.tables import (
     mean,
     student_mean,
 )
-from tokengym.rewards import FunctionScorer
-from tokengym.rewards.scorers.base import SCORERS, register_scorer
+from tokengym.rewards import SCORERS, FunctionScorer, register_scorer
 
 Row = dict[str, Any]
 

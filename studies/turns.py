@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tokengym.agents.ppo.advantages import AdvantageEstimator, find_advantage
-from tokengym.evaluation.report.verdict import number
+from tokengym.agents.ppo import AdvantageEstimator, find_advantage
+from tokengym.evaluation.report import number
 from tokengym.lab.gradients.turns import TURN_INDEX, Talks, train, turn_gradient
 from tokengym.lab.partners.turn_forks import TurnForks
 from tokengym.lab.study import (
@@ -33,13 +33,12 @@ from tokengym.lab.study import (
     command_line,
 )
 from tokengym.lab.tables import NONE, after_holm, markdown_table, rates_table, student_mean
-from tokengym.rewards import make_reward
-from tokengym.rewards.scorers.partner import PartnerScore
+from tokengym.rewards import PartnerScore, make_reward
 
 TURNS = (2, 4, 8)
 PER_TOKEN, PER_TURN = 0.9, 0.77
 """Discounts: a turn has 2.5 tokens of the uniform policy, and 0.9 to that power is 0.77."""
-RULES: dict[str, tuple[str, str, dict[str, float]]] = {
+RULES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "broadcast, published": ("turn-broadcast:published=true", "turn-returns", {"gamma": 0.0}),
     "broadcast": ("sparse", "rloo", {}),
     "broadcast in shares": ("turn-broadcast", "loo", {}),
@@ -69,13 +68,15 @@ LEAVING = ("broadcast", "turn-score", "turn-index-mean", "turn-returns", "gigpo"
 BATCHES = ("broadcast", "turn-score", "gigpo", "turn-progress")
 """Cells that run with batches four times as large too."""
 UPDATES, ROWS, GROUP = 60, 16, 8
+EVERY = 10
+"""Updates that are all measured; of the later ones every second is."""
 LOGIT_RATE = 100.0
 """Rate of a logit over the protocol's, which are those of a network's weights."""
 GROUPS, EXACT_GROUP = 20_000, 4
 EXACT = "gradients.csv"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def talks_of(turns: int, leaves: bool, scores: Any) -> Talks:
     """Return every conversation of a setting."""
     return Talks.make(TurnForks(turns=turns, leaves=leaves, scores=scores))
@@ -86,7 +87,7 @@ def estimator_of(name: str) -> AdvantageEstimator:
     return TURN_INDEX if name == TURN_INDEX.name else find_advantage(name)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def rewarded(turns: int, leaves: bool, rule: str, by_state: bool) -> tuple[Talks, Any, Tensor]:
     """Return all conversations with their token rewards, None for exact ones, and scores."""
     talks = talks_of(turns, leaves, "state" if by_state else "turn")
@@ -100,7 +101,7 @@ def rewarded(turns: int, leaves: bool, rule: str, by_state: bool) -> tuple[Talks
 def gradients(out: Path) -> list[Row]:
     """Return a row per setting and cell: the expected gradient at the uniform policy."""
     del out
-    rows = []
+    rows: list[Row] = []
     for turns in TURNS:
         for leaves in (False, True):
             for name in LEAVING if leaves else RULES:
@@ -155,7 +156,11 @@ def play(run: Cell) -> list[Row]:
         seed=int(run.seed),
         **how,
     )
-    return [{name: round(value, 5) for name, value in point.items()} for point in points]
+    return [
+        {name: round(value, 4) for name, value in point.items()}
+        for point in points
+        if point["step"] <= EVERY or not point["step"] % 2  # the protocol's grid
+    ]
 
 
 def cells() -> list[Cell]:
@@ -257,48 +262,47 @@ STUDY = Study(
     price=0.0,
 )
 
-DRAWN = ("broadcast", "turn-score", "gigpo", "discount per turn", "turn-progress, 0", "exact")
-"""Credits of the picture."""
+REACHING = (
+    *(
+        "broadcast",
+        "broadcast in shares",
+        "turn-auxiliary",
+        "discount per turn",
+        "own reward alone",
+    ),
+)
+NOISY = ("broadcast", "gigpo", "turn-progress, 0", "critic, lambda 0.95", "exact")
+"""Credits of the picture's two halves."""
 
 
 def picture(docs: Docs = DOCS) -> None:
-    """Draw how much of the gradient reaches the first word, and what the policy is worth meanwhile.
+    """Draw how much of the gradient reaches the first word, and its noise, by the turns.
 
     Args:
         docs: Folder of the page.
     """
     from matplotlib.figure import Figure
 
-    published = STUDY.published(docs)
+    rows = [row for row in STUDY.published(docs).drawn[EXACT] if not row["leaves"]]
     figure = Figure(figsize=(10, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name in DRAWN:
-        rows = [row for row in published.drawn[EXACT] if row["credit"] == name]
-        rows = [row for row in rows if not row["leaves"]]
-        left.plot(
-            [row["turns"] for row in rows],
-            [row["decisive_noise"] for row in rows],
-            "o-",
-            label=name,
-        )
-        runs = published.runs.runs.get(STUDY.cell(credit=name, turns=TURNS[-1]), {})
-        if runs:
-            points = zip(*([row["score"] for row in run] for run in runs.values()), strict=True)
-            right.plot([sum(scores) / len(scores) for scores in points], label=name)
-    left.set(
-        xlabel="turns",
-        ylabel="conversations",
-        xscale="log",
-        yscale="log",
-        xticks=TURNS,
-        title="until noise equals signal at the decisive word",
-    )
-    left.set_xticks(TURNS, [str(turns) for turns in TURNS])
-    left.minorticks_off()
-    right.set(xlabel="update", ylabel="expected score", title=f"training at {TURNS[-1]} turns")
-    right.legend(frameon=False)
-    for axes in (left, right):
+    halves = figure.subplots(1, 2)
+    titles = ("share of the decisive word in the gradient", "conversations until noise = signal")
+    for axes, names, measure, title in zip(
+        halves, (REACHING, NOISY), ("reach", "noise"), titles, strict=True
+    ):
+        for name in names:
+            found = [row for row in rows if row["credit"] == name]
+            axes.plot([row["turns"] for row in found], [row[measure] for row in found], "o-")
+            axes.annotate(
+                f" {name}", (found[-1]["turns"], found[-1][measure]), va="center", fontsize=9
+            )
+        axes.set(title=title, xlabel="turns", xscale="log")
+        axes.set_xlim(1.8, 16)
+        axes.set_xticks(TURNS, [str(turns) for turns in TURNS])
+        axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
+    halves[0].set_ylabel("over its share in the true gradient")
+    halves[1].set_yscale("log")
     figure.savefig(docs / "turns" / "credit.png", dpi=110)
 
 

@@ -14,7 +14,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import tokengym.envs.tasks  # noqa: F401  registers the tasks
+import tokengym.envs.tasks
 from tokengym.base.plugins import plugged, plugged_names
 from tokengym.version import __version__
 

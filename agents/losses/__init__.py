@@ -40,14 +40,25 @@ from tokengym.agents.losses.preference import (
     dpo_loss,
     register_preference_loss,
 )
+from tokengym.agents.losses.ranking import (
+    Choice,
+    best_against_worst,
+    best_of,
+    best_of_n_kl_bound,
+    mean_of_best,
+)
 
 __all__ = [
     "KL_ESTIMATORS",
     "PREFERENCE_LOSSES",
+    "Choice",
     "PreferenceFormula",
     "Ratios",
     "adaptive_kl_coef",
     "band_weights",
+    "best_against_worst",
+    "best_of",
+    "best_of_n_kl_bound",
     "check_groups",
     "check_preference_loss",
     "check_shapes",
@@ -66,6 +77,7 @@ __all__ = [
     "masked_mean",
     "masked_std",
     "masked_whiten",
+    "mean_of_best",
     "mean_one",
     "policy_loss",
     "register_preference_loss",

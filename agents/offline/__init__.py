@@ -1,1 +1,32 @@
-"""Offline learning from preferences and demonstrations: DPO and SFT."""
+"""Offline learning from preferences and demonstrations: DPO, SFT, and collecting their data.
+
+Its names serve learners of other packages; each is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from tokengym.base.exports import lazily, listed
+
+if TYPE_CHECKING:
+    from tokengym.agents.offline.collecting import (
+        Group,
+        ResponseCollector,
+        Row,
+        best_rows,
+        pair_rows,
+        prompt_order,
+        response_rows,
+    )
+    from tokengym.agents.offline.policies import Model, make_policy
+    from tokengym.agents.offline.settings import TINY, Candidates, PreferenceLoss, Sampling, Tuning
+    from tokengym.agents.offline.trainer import OfflineTrainer
+
+_NAMES = {
+    "collecting": "Group ResponseCollector Row best_rows pair_rows prompt_order response_rows",
+    "policies": "Model make_policy",
+    "settings": "Candidates PreferenceLoss Sampling TINY Tuning",
+    "trainer": "OfflineTrainer",
+}
+
+__all__ = listed(_NAMES)
+__getattr__ = lazily(__name__, _NAMES)

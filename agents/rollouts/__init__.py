@@ -1,1 +1,24 @@
-"""Rounds of one episode per row, for any agent and any environment."""
+"""Rounds of one episode per row, for any agent and any environment.
+
+Its names serve learners and tools of other packages; each is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from tokengym.base.exports import lazily, listed
+
+if TYPE_CHECKING:
+    from tokengym.agents.rollouts.chosen import ChosenPrompts, PolicyContinuations, at_temperature
+    from tokengym.agents.rollouts.environments import Environments, Observation, bare_envs
+    from tokengym.agents.rollouts.playing import Agent, Choice, Player, as_player
+    from tokengym.agents.rollouts.reward import RoundReward
+
+_NAMES = {
+    "chosen": "ChosenPrompts PolicyContinuations at_temperature",
+    "environments": "Environments Observation bare_envs",
+    "playing": "Agent Choice Player as_player",
+    "reward": "RoundReward",
+}
+
+__all__ = listed(_NAMES)
+__getattr__ = lazily(__name__, _NAMES)

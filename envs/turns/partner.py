@@ -79,7 +79,9 @@ class _Function(Partner):
         return "replies" in vars(self)
 
 
-PARTNERS: Registry[Callable[..., Any]] = Registry("partner", group="partners", from_files=True)
+PARTNERS: Registry[Callable[..., Any]] = Registry(
+    "partner", group="partners", from_files=True, bare="id"
+)
 """All partners by name: classes and functions."""
 
 

@@ -1,1 +1,36 @@
-"""Reports: pages, charts, tables and words."""
+"""Reports: pages, charts, tables and words.
+
+Its names serve tools and studies; each is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from tokengym.base.exports import lazily, listed
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.report.curves import (
+        COLUMNS,
+        Curve,
+        Panel,
+        make_panels,
+        read_curves,
+        to_cell,
+        write_curves,
+    )
+    from tokengym.evaluation.report.figures import save_figure, save_reliability
+    from tokengym.evaluation.report.report import TEMPLATES, render
+    from tokengym.evaluation.report.summary import SummarySettings, per_run, summarize
+    from tokengym.evaluation.report.tables import coloured_tokens
+    from tokengym.evaluation.report.verdict import difference_of, number, percent, signed
+
+_NAMES = {
+    "curves": "COLUMNS Curve Panel make_panels read_curves to_cell write_curves",
+    "figures": "save_figure save_reliability",
+    "report": "TEMPLATES render",
+    "summary": "SummarySettings per_run summarize",
+    "tables": "coloured_tokens",
+    "verdict": "difference_of number percent signed",
+}
+
+__all__ = listed(_NAMES)
+__getattr__ = lazily(__name__, _NAMES)

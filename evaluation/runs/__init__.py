@@ -1,1 +1,58 @@
-"""Training runs and comparisons of them."""
+"""Training runs and comparisons of them: settings, folders, results.
+
+Its names serve tools and studies; each is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from tokengym.base.exports import lazily, listed
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.runs.compare import compare
+    from tokengym.evaluation.runs.config import (
+        SETTINGS_FILE,
+        ComparisonConfig,
+        TaskSettings,
+        differences,
+        flat,
+        run_folder,
+        slug,
+    )
+    from tokengym.evaluation.runs.defaults import (
+        EvaluationSettings,
+        ModelSettings,
+        TrainingSettings,
+        bundle_settings,
+        default_env,
+        default_lengths,
+        task_name,
+        training_settings,
+    )
+    from tokengym.evaluation.runs.plan import missing_plans
+    from tokengym.evaluation.runs.progress import clock_time, fixed
+    from tokengym.evaluation.runs.record import RunRecord, read_result, versions
+    from tokengym.evaluation.runs.results import rows_of
+    from tokengym.evaluation.runs.run import (
+        load_agent,
+        make_agent,
+        make_evaluator,
+        run,
+        run_references,
+    )
+    from tokengym.evaluation.runs.saved import known_task
+
+_NAMES = {
+    "compare": "compare",
+    "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat run_folder slug",
+    "defaults": "EvaluationSettings ModelSettings TrainingSettings bundle_settings "
+    "default_env default_lengths task_name training_settings",
+    "plan": "missing_plans",
+    "progress": "clock_time fixed",
+    "record": "RunRecord read_result versions",
+    "results": "rows_of",
+    "run": "load_agent make_agent make_evaluator run run_references",
+    "saved": "known_task",
+}
+
+__all__ = listed(_NAMES)
+__getattr__ = lazily(__name__, _NAMES)

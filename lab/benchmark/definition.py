@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from tokengym.base.bundle import bundled
+from tokengym.envs import bundled
 from tokengym.lab.protocol import FIRST_RATE, PRICE, PROMPTS
 
 Track = Literal["scores", "inside"]

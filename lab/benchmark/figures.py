@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.evaluation.runs.record import versions
+from tokengym import __version__
+from tokengym.evaluation.runs import versions
 from tokengym.evaluation.statistics import area_under_curve, equivalence, holm, student_interval
 from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, Definition
 from tokengym.lab.benchmark.runs import Bench
@@ -16,7 +17,6 @@ from tokengym.lab.cards.parts import bare
 from tokengym.lab.protocol import PRICE, Row, net
 from tokengym.lab.study import Cell
 from tokengym.lab.tables import mean
-from tokengym.version import __version__
 
 FORMAT = 1
 DRAWS, DRAW_SEED = 10_000, 0

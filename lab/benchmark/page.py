@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import student_interval
 from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, V1, Definition, Track
 from tokengym.lab.benchmark.figures import family, is_level, numbers_of, ranks
@@ -68,7 +68,7 @@ def board(rows: Sequence[Mapping[str, Any]], track: Track, definition: Definitio
 
 def file_of(row: Mapping[str, Any]) -> str:
     """Return where a row is published, beside the page."""
-    from tokengym.evaluation.runs.config import slug
+    from tokengym.evaluation.runs import slug
 
     return f"v1/{slug(row['subject'])}-{row['track']}{'-hidden' * row['hidden']}.json"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.base.files import read_json, write_json
+from tokengym.base import read_json, write_json
 from tokengym.lab.benchmark.definition import Definition
 from tokengym.lab.benchmark.figures import numbers_of, row_of
 from tokengym.lab.benchmark.runs import Bench

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from tokengym import ComparisonConfig
-from tokengym.base.bundle import bundled
-from tokengym.base.files import read_json, write_json
-from tokengym.base.words import split_file_word
-from tokengym.evaluation.runs.config import TaskSettings, slug
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run as run_one
+from tokengym.base import read_json, split_file_word, write_json
+from tokengym.envs import bundled
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug, training_settings
+from tokengym.evaluation.runs import run as run_one
 from tokengym.lab.benchmark.definition import BASELINE, PASSED, Definition, Setting, Track
 from tokengym.lab.cards.parts import bare
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
@@ -34,8 +32,7 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.study import Cell, read_rows, write_rows
 from tokengym.lab.tables import mean
-from tokengym.rewards import Credit
-from tokengym.rewards.registry import RewardChoice
+from tokengym.rewards import Credit, RewardChoice
 
 PACE_FILE = "pace.json"
 PACE_UPDATES = 1, 3

@@ -13,14 +13,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokengym.agents.ppo.advantages import AdvantageEstimator
-from tokengym.agents.ppo.weights import WEIGHTS, AdvantageWeight
-from tokengym.base.device import auto_device
-from tokengym.base.files import read_json, write_json, write_text
-from tokengym.base.settings import as_plain, check_count
-from tokengym.base.user_code import load_from_file
-from tokengym.base.words import split_file_word
-from tokengym.evaluation.runs.record import versions
+from tokengym import __version__
+from tokengym.agents.ppo import WEIGHTS, AdvantageEstimator, AdvantageWeight
+from tokengym.base import (
+    as_plain,
+    auto_device,
+    check_count,
+    load_from_file,
+    read_json,
+    split_file_word,
+    write_json,
+    write_text,
+)
+from tokengym.evaluation.runs import versions
 from tokengym.lab.cards.elsewhere import AMOUNTS, PART, TransferTask
 from tokengym.lab.cards.parts import (
     ESTIMATOR_PARTS,
@@ -34,8 +39,7 @@ from tokengym.lab.cards.parts import (
     unsettled,
 )
 from tokengym.lab.gradients.oracle import estimator_names
-from tokengym.rewards.registry import check_name, registered_rewards
-from tokengym.version import __version__
+from tokengym.rewards import check_name, registered_rewards
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -415,7 +419,7 @@ def unlike(one: Any, other: Any, where: str = "") -> str | None:
 
 def data_hash() -> str:
     """Return one hash of the bundled models and prompts that cards are measured on."""
-    from tokengym.base.bundle import bundled
+    from tokengym.envs import bundled
 
     tasks = ("movie_review", "dialogue", "question_answer", "oracle", "forks")
     return _digest_of([Path(bundled(task).path) for task in tasks])

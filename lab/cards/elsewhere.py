@@ -8,18 +8,12 @@ from typing import Any
 import gymnasium as gym
 
 from tokengym.agents import RandomAgent, bind_policy
-from tokengym.base.bundle import find_bundle
-from tokengym.base.models import MODELS
-from tokengym.base.pretrained import from_pretrained
-from tokengym.envs.tasks.task import task_of
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.measure.evaluate import task_reward
-from tokengym.evaluation.runs.defaults import default_env
+from tokengym.base import MODELS, find_bundle, from_pretrained
+from tokengym.envs import task_of
+from tokengym.evaluation.measure import resolve_env, task_reward
+from tokengym.evaluation.runs import default_env
 from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks
-from tokengym.rewards import check_reward
-from tokengym.rewards.credits import Credit
-from tokengym.rewards.errors import RewardError
-from tokengym.rewards.registry import RewardChoice, scorer_kind
+from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward, scorer_kind
 
 PART = "bundle"
 """Name of the part."""

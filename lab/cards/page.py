@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tokengym.base.text import markdown, printable
-from tokengym.evaluation.report.verdict import number, signed
+from tokengym.base import markdown
+from tokengym.envs import printable
+from tokengym.evaluation.report import number, signed
 from tokengym.lab.cards.parts import unsettled
 
 HEADER = (

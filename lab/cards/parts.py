@@ -16,22 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokengym.agents import RandomAgent, bind_policy
-from tokengym.agents.fast.gpt2 import GPT2Stream
-from tokengym.base.device import auto_device
-from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.base.files import read_json
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
-from tokengym.evaluation.report.curves import Curve, read_curves
-from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.evaluation.report.verdict import difference_of
-from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
-from tokengym.evaluation.runs.defaults import (
+from tokengym import __version__
+from tokengym.agents import GPT2Stream, RandomAgent, bind_policy
+from tokengym.base import auto_device, read_json
+from tokengym.envs import SettingsError, TokenizerError
+from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
+from tokengym.evaluation.report import Curve, SummarySettings, difference_of, read_curves, summarize
+from tokengym.evaluation.runs import (
+    ComparisonConfig,
     EvaluationSettings,
     TrainingSettings,
     bundle_settings,
+    compare,
+    run_folder,
     training_settings,
 )
 from tokengym.lab.envs.oracle.env import PROMPT
@@ -46,11 +43,7 @@ from tokengym.lab.gradients.oracle import (
     weights_of,
 )
 from tokengym.lab.replay.agreement import agreement
-from tokengym.rewards import check_reward
-from tokengym.rewards.credits import Credit
-from tokengym.rewards.errors import RewardError
-from tokengym.rewards.registry import RewardChoice, scorer_kind
-from tokengym.version import __version__
+from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward, scorer_kind
 
 REFUSALS = (RewardError, TokenizerError)
 """Why a rule cannot be measured on a task, as by a model of its own that reads other tokens."""

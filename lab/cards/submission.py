@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokengym.base.files import write_json
-from tokengym.base.words import split_file_word
+from tokengym.base import split_file_word, write_json
 from tokengym.lab.cards.card import broken
 from tokengym.lab.cards.elsewhere import PART
 from tokengym.lab.cards.parts import bare

@@ -72,14 +72,13 @@ def bench(
     import torch
     from rich.console import Console
 
-    from tokengym.base.device import preferred_device
-    from tokengym.base.files import locked
-    from tokengym.evaluation.runs.config import slug
+    from tokengym.base import locked, preferred_device
+    from tokengym.evaluation.runs import slug
     from tokengym.lab.cards.card import PAGE_FILE, CardConfig, broken, make_card, unmeasured
     from tokengym.lab.cards.elsewhere import TransferTask
     from tokengym.lab.cards.page import card_page
     from tokengym.lab.cards.submission import write_submission
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands import say
 
     torch.set_num_threads(1)
     if v1:
@@ -139,12 +138,11 @@ def _bench_v1(
     """Measure a rule by tokengym-credit v1."""
     from rich.console import Console
 
-    from tokengym.base.device import preferred_device
-    from tokengym.base.files import locked, write_json
+    from tokengym.base import locked, preferred_device, write_json
     from tokengym.lab.benchmark.definition import V1
     from tokengym.lab.benchmark.play import play
     from tokengym.lab.benchmark.runs import Bench
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands import say
 
     bench = Bench(definition=V1, rule=subject, track=track, out=out, secret=secret)
     console = Console()

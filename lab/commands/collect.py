@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import takes_settings
+from tokengym.scripts.commands import takes_settings
 
 if TYPE_CHECKING:
     from tokengym.lab.collect import CollectionConfig
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def collection_settings(env: str | None, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a collection."""
-    from tokengym.evaluation.runs.defaults import default_env
+    from tokengym.evaluation.runs import default_env
     from tokengym.lab.collect import CollectionConfig
 
     return {"config": CollectionConfig(env=env or default_env(bundle))}
@@ -47,11 +47,10 @@ def collect(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from tokengym.base.device import preferred_device
-    from tokengym.evaluation.runs.defaults import task_name
-    from tokengym.evaluation.runs.progress import fixed
+    from tokengym.base import preferred_device
+    from tokengym.evaluation.runs import fixed, task_name
     from tokengym.lab.collect import collect_to_file
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands import say
 
     torch.set_num_threads(1)
     agent = config.agent

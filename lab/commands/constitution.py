@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import takes_settings
+from tokengym.scripts.commands import takes_settings
 
 if TYPE_CHECKING:
     from tokengym.lab.constitution import ConstitutionConfig
@@ -48,11 +48,11 @@ def constitution(
     from rich.console import Console
     from rich.table import Table
 
-    from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.evaluation.runs import task_name
     from tokengym.lab.constitution import run_constitution
     from tokengym.lab.constitution.critics import load_principles
     from tokengym.lab.constitution.report import policies_table
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands import say
 
     config = replace(config, model=config.task.model, task=replace(config.task, model=None))
     if principles is not None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import Names, takes_settings, task_settings
+from tokengym.scripts.commands import Names, takes_settings, task_settings
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.evaluation.runs import TaskSettings
 
 
 @takes_settings(task_settings)
@@ -56,13 +56,12 @@ def explore(
     from rich.console import Console
     from transformers import AutoConfig
 
-    from tokengym.base.device import preferred_device
-    from tokengym.base.pretrained import from_pretrained
-    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.base import from_pretrained, preferred_device
+    from tokengym.evaluation.runs import known_task
     from tokengym.lab.replay.explore import agent_folder
     from tokengym.lab.replay.explore_app import check_gradio, launch
     from tokengym.lab.replay.explore_requests import ExplorePage
-    from tokengym.scripts.commands.show import open_page, say
+    from tokengym.scripts.commands import open_page, say
 
     check_gradio()
     if task.model is not None:  # the page would say so, but only once somebody asks it

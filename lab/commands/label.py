@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from tokengym.lab.commands.train_reward import PairOptions
-from tokengym.scripts.commands.options import Chosen, takes_settings
+from tokengym.scripts.commands import Chosen, takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ def label(
     from rich.console import Console
 
     from tokengym.lab.label import KEPT, Labels
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands import say
 
     console = Console(highlight=False)
     labels = Labels(reading.read(pairs), out, who=who, once=once)

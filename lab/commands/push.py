@@ -29,7 +29,7 @@ def push(
     from rich.console import Console
 
     from tokengym.lab.publish import export_agent, push_to_hub
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands import say
 
     if (repo is None) == (folder is None):
         raise ValueError("push takes --repo user/name or --folder DIR, one of the two")

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokengym.scripts.commands.options import Names, takes_settings, task_settings
+from tokengym.scripts.commands import Names, takes_settings, task_settings
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.evaluation.runs import TaskSettings
     from tokengym.lab.replay.executed import Forks
     from tokengym.lab.replay.replay import Replay
 
@@ -61,9 +61,8 @@ def replay(
     import torch
     from rich.console import Console
 
-    from tokengym.base.device import preferred_device
-    from tokengym.base.files import write_text
-    from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.base import preferred_device, write_text
+    from tokengym.evaluation.runs import task_name
     from tokengym.lab.commands.show import show_replay
     from tokengym.lab.replay.executed import TRUTHS
     from tokengym.lab.replay.page import render_replay
@@ -95,8 +94,8 @@ def _replay(
 ) -> "Replay":
     """Return the replay of episodes that are read, or played here."""
     from tokengym.agents import PPO
-    from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.evaluation.measure import Evaluator
+    from tokengym.evaluation.runs import known_task
     from tokengym.lab.replay.replay import load_episodes, replay, usual_rewards
 
     for path, what in ((episodes, "episodes"), (agent, "agent")):

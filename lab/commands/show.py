@@ -7,9 +7,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from tokengym.envs import printable
-from tokengym.envs.render import reward_colours
-from tokengym.evaluation.report.verdict import number, signed
+from tokengym.envs import printable, reward_colours
+from tokengym.evaluation.report import number, signed
 from tokengym.lab.replay.page import (
     executed_words,
     figure_columns,
@@ -17,7 +16,7 @@ from tokengym.lab.replay.page import (
     headline,
     same_scores,
 )
-from tokengym.scripts.commands.show import line_of, say
+from tokengym.scripts.commands import line_of, say
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokengym.scripts.commands.options import takes_settings
+from tokengym.scripts.commands import takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.runs.defaults import ModelSettings
+    from tokengym.evaluation.runs import ModelSettings
     from tokengym.lab.training import RewardTraining
     from tokengym.lab.training.fitting import Report
-    from tokengym.rewards.pairs import PreferencePairs
+    from tokengym.rewards import PreferencePairs
 
 BUNDLED: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -93,8 +93,8 @@ class PairOptions:
 
 def reward_settings(model: str | None) -> dict[str, Any]:
     """Return the default settings: a bundled model's, or `RewardTraining`'s for one's own."""
-    from tokengym.evaluation.runs.defaults import ModelSettings
-    from tokengym.rewards import RewardTraining
+    from tokengym.evaluation.runs import ModelSettings
+    from tokengym.lab.training import RewardTraining
 
     training = RewardTraining() if model else RewardTraining(**BUNDLED)
     return {"reading": PairOptions(), "placement": ModelSettings(), "training": training}
@@ -140,10 +140,14 @@ def train_reward(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.report.figures import save_reliability
+    from tokengym.evaluation.report import save_reliability
     from tokengym.lab.commands.show import show_pair_metrics, show_process_metrics
-    from tokengym.lab.training import read_steps, train_process_model
-    from tokengym.rewards import train_preference_model, train_reward_model
+    from tokengym.lab.training import (
+        read_steps,
+        train_preference_model,
+        train_process_model,
+        train_reward_model,
+    )
 
     console = Console()
     out = out or Path("runs") / kind
@@ -202,7 +206,7 @@ def _bundled_policy(env: str) -> Path:
     """Return the folder of an environment's bundled language model."""
     import gymnasium as gym
 
-    from tokengym.evaluation.measure.environments import resolve_env
+    from tokengym.evaluation.measure import resolve_env
 
     with gym.make(resolve_env(env), reward=None) as made:
         bundle = made.get_wrapper_attr("bundle")
@@ -218,7 +222,7 @@ def _progress(console: "Console") -> "Iterator[Report]":
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from tokengym.evaluation.runs.progress import clock_time
+    from tokengym.evaluation.runs import clock_time
 
     bar = Progress(
         TextColumn("training"),

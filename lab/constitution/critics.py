@@ -9,15 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.agents.rollouts.chosen import ChosenPrompts
-from tokengym.agents.rollouts.environments import Observation
-from tokengym.agents.rollouts.playing import Choice, Player, as_player
-from tokengym.envs import Episode
-from tokengym.envs.prompts.tokenization import encode
+from tokengym.agents.rollouts import Choice, ChosenPrompts, Observation, Player, as_player
+from tokengym.envs import Episode, encode
 from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
-from tokengym.rewards.gold.rules import DialogueRules, ToxicityRules
-from tokengym.rewards.gold.sentiment_lexicon import split_words
+from tokengym.rewards.gold import DialogueRules, ToxicityRules, split_words
 
 CRITIQUE = """\
 Principle: {principle}

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.base.files import (
+from tokengym.base import (
     content_hash,
     locked,
     read_hashed,
@@ -181,8 +181,8 @@ class _Run:
 
     def make_pairs(self) -> None:
         """Let the revised policy answer, and the judge rank its answers."""
-        from tokengym.agents.offline.collecting import Sampling, pair_rows
-        from tokengym.rewards.pairs.store import pairs_dataset, save_dataset
+        from tokengym.agents.offline import Sampling, pair_rows
+        from tokengym.rewards.pairs import pairs_dataset, save_dataset
 
         groups = self.scene.respond(
             self.scene.policy(self.out / "sft"),
@@ -204,8 +204,8 @@ class _Run:
 
     def make_reward_model(self) -> None:
         """Train a reward model on the judged pairs, from the revised policy's weights."""
-        from tokengym.rewards import RewardTraining, train_reward_model
-        from tokengym.rewards.pairs.store import as_texts, load_pairs
+        from tokengym.lab.training import RewardTraining, train_reward_model
+        from tokengym.rewards.pairs import as_texts, load_pairs
 
         scene, pairs = self.scene, load_pairs(self.out / "pairs.jsonl")
         train_reward_model(

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokengym.base.files import write_text
-from tokengym.base.text import markdown
-from tokengym.evaluation.report.report import render
-from tokengym.evaluation.runs.progress import fixed
+from tokengym.base import markdown, write_text
+from tokengym.evaluation.report import render
+from tokengym.evaluation.runs import fixed
 from tokengym.lab.constitution.scene import ConstitutionConfig
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]

@@ -9,21 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tokengym.agents.losses.ranking import Choice, best_against_worst
-from tokengym.agents.offline.collecting import (
-    Group,
-    ResponseCollector,
-    Sampling,
-    prompt_order,
-)
-from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.rollouts.chosen import ChosenPrompts
-from tokengym.base.settings import check_count, check_number
-from tokengym.envs import Episode, PromptSet
-from tokengym.envs.tasks.task import COLUMNS
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import ModelSettings, training_settings
+from tokengym.agents.losses import Choice, best_against_worst
+from tokengym.agents.offline import Group, ResponseCollector, Sampling, make_policy, prompt_order
+from tokengym.agents.rollouts import ChosenPrompts
+from tokengym.base import check_count, check_number
+from tokengym.envs import COLUMNS, Episode, PromptSet
+from tokengym.evaluation.measure import resolve_env
+from tokengym.evaluation.runs import ModelSettings, TaskSettings, training_settings
 from tokengym.lab.constitution.critics import (
     DEFAULT_PRINCIPLES,
     Critic,
@@ -38,8 +30,8 @@ from tokengym.lab.scorers.preference_model import WinRate
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
-    from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.evaluation.measure.win_rate import WinRate as Wins
+    from tokengym.evaluation.measure import Evaluator
+    from tokengym.evaluation.measure import WinRate as Wins
     from tokengym.rewards import Scorer, Toxicity
 
 
@@ -153,7 +145,7 @@ class PipelineState:
 
     def make_evaluator(self) -> "Evaluator":
         """Return what measures policies on the held-out red-team prompts."""
-        from tokengym.evaluation.measure.evaluate import Evaluator
+        from tokengym.evaluation.measure import Evaluator
 
         kwargs = self._env_kwargs("test")
         if self.bundle is None:  # nothing bundled scores: the measure of toxicity does
@@ -203,7 +195,7 @@ class PipelineState:
         return gym.make(self.config.env, reward=None, split=split, **kwargs).unwrapped
 
     def _task_rules(self) -> OffenceRules | None:
-        from tokengym.rewards.gold.rules import load_rules
+        from tokengym.rewards.gold import load_rules
 
         bundle = self._task().bundle
         if self.config.task.dataset is not None or bundle is None or not bundle.has("gold"):
@@ -254,7 +246,7 @@ class PipelineState:
         if path is None:
             return RuleCritic(self._known_rules("critique", "--critic"), self.base, self.chosen)
         from tokengym.lab.scorers.judge import GreedyAnswers
-        from tokengym.rewards.models.loading import load_answering_model
+        from tokengym.rewards.models import load_answering_model
 
         model, tokenizer = load_answering_model(path, dtype="float32", device=self.config.device)
         longest = training_settings(
@@ -366,7 +358,7 @@ class PipelineState:
 
     def win_rate(self, first: Sequence[Episode], second: Sequence[Episode]) -> "Wins":
         """Return how often the judge prefers the first of two policies' responses."""
-        from tokengym.evaluation.measure.win_rate import judged, scored
+        from tokengym.evaluation.measure import judged, scored
 
         if self.model_judge is not None:
             return judged(first, second, self.model_judge.preferences)

@@ -15,10 +15,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tokengym.base.bundle import Split
-from tokengym.base.errors import DatasetError
-from tokengym.base.prompt import Prompt, PromptSet
-from tokengym.base.registry import Registry, did_you_mean
+from tokengym.base import Registry, Split, did_you_mean
+from tokengym.envs import DatasetError, Prompt, PromptSet
 
 INSTALL = "pip install 'tokengym[reasoning]'"
 SIZE = 256

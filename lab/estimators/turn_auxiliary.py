@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo.advantages import AdvantageEstimator, RoundTensors, register_advantage
-from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors, register_advantage
 from tokengym.lab.estimators.turns import turns_of
 
 WEIGHT = 1.0

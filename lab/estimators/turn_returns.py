@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from tokengym.agents.ppo.advantages import AdvantageEstimator, RoundTensors, register_advantage
-from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors, register_advantage
 from tokengym.lab.estimators.turns import centred, returns_to_go, turns_of
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tokengym.agents.ppo.advantages import RoundTensors
+from tokengym.agents.ppo import RoundTensors
 from tokengym.envs import Episode
 from tokengym.lab.rules.turn_credit import POLICY, policy_turns
 

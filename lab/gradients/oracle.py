@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from tokengym.agents.losses import rewards_to_go
-from tokengym.agents.ppo.advantages import (
+from tokengym.agents.ppo import (
     ADVANTAGES,
     AdvantageEstimator,
+    PPOSettings,
     RoundTensors,
+    WeighedRound,
     find_advantage,
+    find_weight,
+    weighted,
 )
-from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
 from tokengym.envs import Episode, SettingsError
-from tokengym.evaluation.measure.evaluate import task_reward
+from tokengym.evaluation.measure import task_reward
 from tokengym.lab.envs.oracle.env import PROMPT
 from tokengym.lab.envs.oracle.score import WORDS
 from tokengym.lab.gradients.exact import (

@@ -7,6 +7,7 @@ them, and are compared with sums over every conversation.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents.losses import masked_whiten, rewards_to_go
-from tokengym.agents.ppo.advantages import AdvantageEstimator, RoundTensors
-from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
 from tokengym.envs import Episode, Turn
 from tokengym.lab.gradients.exact import (
     GradientCheck,
@@ -27,8 +27,7 @@ from tokengym.lab.gradients.exact import (
     values_to_come,
 )
 from tokengym.lab.partners.turn_forks import EOS, LEFT, PROMPT, RIGHT, UM, VOCABULARY, TurnForks
-from tokengym.rewards import Reward
-from tokengym.rewards.written import assign_written
+from tokengym.rewards import Reward, assign_written
 
 OUTCOMES = ((LEFT, EOS), (LEFT, UM, EOS), (RIGHT, EOS), (RIGHT, UM, EOS))
 """Every turn that the action mask allows."""
@@ -143,6 +142,19 @@ class Talks:
             scores=torch.tensor([talk.score for talk in finished], dtype=torch.float64),
         )
 
+    @cached_property
+    def choices(self) -> list[dict[int, Step]]:
+        """What follows each legal token, state by state."""
+        each: list[dict[int, Step]] = [{} for _ in self.states]
+        for (row, token), step in sorted(self.steps.items()):
+            each[row][token] = step
+        return each
+
+    @cached_property
+    def numbers(self) -> dict[tuple[int, ...], int]:
+        """Tokens after the prompt -> number of the conversation."""
+        return {ids: number for number, ids in enumerate(self.responses.ids)}
+
     @property
     def start(self) -> int:
         """Row of the state in which the first word is chosen."""
@@ -167,19 +179,21 @@ class Talks:
         Returns:
             Both in reward units; Q is NaN where a token is illegal.
         """
-        values = torch.zeros(len(self.states), dtype=torch.float64)
+        values = [0.0] * len(self.states)
         q_values = torch.full(self.legal.shape, torch.nan, dtype=torch.float64)
+        chances = None if probs is None else probs.tolist()
         for row in reversed(range(len(self.states))):
-            for token in self.legal[row].nonzero()[:, 0].tolist():
-                reward, to = self.steps[row, token]
-                q_values[row, token] = reward + (0.0 if to is None else float(values[to]))
-            legal = self.legal[row]
-            values[row] = (
-                q_values[row, legal].max()
-                if probs is None
-                else (probs[row, legal] * q_values[row, legal]).sum()
-            )
-        return values, q_values
+            worth = {
+                token: step.reward + (0.0 if step.to is None else values[step.to])
+                for token, step in self.choices[row].items()
+            }
+            for token, value in worth.items():
+                q_values[row, token] = value
+            if chances is None:
+                values[row] = max(worth.values())
+            else:
+                values[row] = sum(chances[row][token] * value for token, value in worth.items())
+        return torch.tensor(values, dtype=torch.float64), q_values
 
     def advantages(self, probs: Tensor | None = None) -> Tensor:
         """Return A = Q - V (states, vocab) of a policy, or the best play's; 0 where illegal."""
@@ -188,13 +202,42 @@ class Talks:
 
     def visits(self, probs: Tensor) -> Tensor:
         """Return the probability that a conversation comes through each state, (states,)."""
-        reached = torch.zeros(len(self.states), dtype=torch.float64)
+        reached, chances = [0.0] * len(self.states), probs.tolist()
         reached[self.start] = 1.0
-        for row in range(len(self.states)):
-            for token in self.legal[row].nonzero()[:, 0].tolist():
-                if (to := self.steps[row, token].to) is not None:
-                    reached[to] += reached[row] * probs[row, token]
-        return reached
+        for row, steps in enumerate(self.choices):
+            for token, step in steps.items():
+                if step.to is not None:
+                    reached[step.to] += reached[row] * chances[row][token]
+        return torch.tensor(reached, dtype=torch.float64)
+
+    def kl(self, probs: Tensor, other: Tensor) -> float:
+        """Return KL(policy || other) over whole conversations, nats.
+
+        sum_s d(s) sum_a pi(a | s) log(pi(a | s) / other(a | s))
+        """
+        ratio = torch.where(probs > 0, (probs / other).log(), 0.0)
+        return float((self.visits(probs)[:, None] * probs * ratio).nan_to_num(0.0).sum())
+
+    def draw(self, probs: Tensor, rows: int, generator: torch.Generator) -> Tensor:
+        """Return the numbers of conversations that a policy has, (rows,) int64."""
+        chances = probs.tolist()
+        found = []
+        for _ in range(rows):
+            uniform = iter(torch.rand(self.responses.mask.shape[1], generator=generator).tolist())
+            ids: list[int] = []
+            row: int | None = self.start
+            while row is not None:
+                left = next(uniform)
+                for token in self.choices[row]:
+                    left -= chances[row][token]
+                    if left < 0:
+                        break
+                ids.append(token)
+                row = self.choices[row][token].to
+                if row is not None and not self.states[row].place:
+                    ids.append(VOCABULARY.index("warm" if self.states[row].warm else "cold"))
+            found.append(self.numbers[tuple(ids)])
+        return torch.tensor(found)
 
     def exact_gradient(self, probs: Tensor) -> Tensor:
         """Return the gradient of the expected score, by dynamic programming.
@@ -431,7 +474,7 @@ def train(
 ) -> Iterator[dict[str, float]]:
     """Train a table of logits by Adam, and yield what the policy is worth after every update.
 
-    The worth is exact: a sum over every conversation. A critic is a table too; each update moves
+    The worth is exact, by dynamic programming. A critic is a table too; each update moves
     its visited states towards the mean of their returns.
 
     Args:
@@ -462,16 +505,14 @@ def train(
     tokens = 0
     for update in range(updates + 1):
         probs = talks.probs(logits)
-        chances = response_probs(probs, talks.responses)
-        kl = (chances * (chances / response_probs(start, talks.responses)).log()).nansum()
         yield {
             "step": update,
             "tokens": tokens,
-            "score": float((chances * talks.scores).sum()),
-            "kl": float(kl),
+            "score": float(talks.values(probs)[0][talks.start]),
+            "kl": talks.kl(probs, start),
             "decisive": float(probs[talks.start, LEFT]),
         }
-        members = torch.multinomial(chances, rows, replacement=True, generator=generator)
+        members = talks.draw(probs, rows, generator)
         mask, states = talks.responses.mask[members], talks.responses.states[members]
         tokens += int(mask.sum())
         if rewards is None:

@@ -7,14 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents.contract import TrainingRun
-from tokengym.agents.losses.ranking import best_of, best_of_n_kl_bound
-from tokengym.agents.offline.collecting import ResponseCollector
-from tokengym.agents.offline.policies import Model, make_policy
-from tokengym.agents.offline.settings import Candidates
-from tokengym.agents.rollouts.environments import Environments, Observation
-from tokengym.agents.rollouts.playing import Agent, Choice, Player
-from tokengym.base.settings import from_keywords, takes
+from tokengym.agents import TrainingRun
+from tokengym.agents.losses import best_of, best_of_n_kl_bound
+from tokengym.agents.offline import Candidates, Model, ResponseCollector, make_policy
+from tokengym.agents.rollouts import Agent, Choice, Environments, Observation, Player
+from tokengym.base import from_keywords, takes
 from tokengym.rewards import Scorer
 
 Plan = tuple[int, ...]

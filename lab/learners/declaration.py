@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.offline.settings import Candidates
+from tokengym.agents import Learner, register_learner
+from tokengym.agents.offline import Candidates
 from tokengym.lab.learners.settings import OnlineDPORun, RAFTRun
 
 ONLINE_DPO_LEARNER = register_learner(

@@ -16,31 +16,25 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tokengym.agents.contract import TrainingRun
-from tokengym.agents.errors import CheckpointError
-from tokengym.agents.losses.ranking import best_of
-from tokengym.agents.offline.collecting import (
+from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, Precision, TrainingRun
+from tokengym.agents.losses import best_of
+from tokengym.agents.offline import (
     Group,
+    OfflineTrainer,
     ResponseCollector,
     Row,
     best_rows,
+    make_policy,
     pair_rows,
     prompt_order,
 )
-from tokengym.agents.offline.dpo import DPO
-from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.offline.sft import SFT
-from tokengym.agents.offline.trainer import OfflineTrainer
-from tokengym.agents.policy.policy import PlaysPolicy
-from tokengym.agents.policy.settings import Precision
-from tokengym.agents.rollouts.environments import Environments
-from tokengym.base.files import read_json, write_json
-from tokengym.base.settings import from_keywords, names_of, takes
+from tokengym.agents.rollouts import Environments
+from tokengym.base import from_keywords, names_of, read_json, takes, write_json
 from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
 from tokengym.lab.scorers.preference_model import WinRate
 from tokengym.rewards import Scorer
-from tokengym.rewards.models.loading import hash_weights
-from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset, save_dataset
+from tokengym.rewards.models import hash_weights
+from tokengym.rewards.pairs import pairs_dataset, responses_dataset, save_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset

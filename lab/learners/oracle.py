@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.rollouts.environments import Environments
+from tokengym.agents import CausalLMPolicy, Sequences
+from tokengym.agents.rollouts import Environments
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.values import State
 

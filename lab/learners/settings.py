@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from tokengym.agents.offline.settings import TINY, PreferenceLoss, Sampling, Tuning
-from tokengym.base.settings import check_choice, check_count, check_number
+from tokengym.agents.offline import TINY, PreferenceLoss, Sampling, Tuning
+from tokengym.base import check_choice, check_count, check_number
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo.weights import AdvantageWeight, WeighedRound, register_weight
+from tokengym.agents.ppo import AdvantageWeight, WeighedRound, register_weight
 from tokengym.envs import SettingsError
 
 
@@ -117,7 +117,7 @@ class PolicyAttentionWeight(AdvantageWeight):
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return the attention received, scaled."""
-        from tokengym.rewards.attribution.policy_reader import PolicyReader
+        from tokengym.rewards import PolicyReader
 
         matrices = PolicyReader(played.language_model).attention(played.episodes)
         received = [
@@ -173,7 +173,7 @@ class Teacher(AdvantageWeight):
     needs_model = True
 
     def __init__(self, path: str = "", temperature: float = 1.0) -> None:
-        from tokengym.rewards.attribution.policy_reader import PolicyReader
+        from tokengym.rewards import PolicyReader
 
         if not path:
             raise SettingsError(
@@ -280,7 +280,7 @@ class SelfTeacher(AdvantageWeight):
         Raises:
             SettingsError: if an episode has no reference answer.
         """
-        from tokengym.rewards.attribution.policy_reader import PolicyReader
+        from tokengym.rewards import PolicyReader
 
         told = []
         for index, episode in enumerate(played.episodes):

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokengym.base.bundle import PARTS
-from tokengym.base.files import write_text
+from tokengym.base import PARTS, write_text
 
 PROMPTS = PARTS["prompts"]
 

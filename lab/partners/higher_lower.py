@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.base.settings import check_number
+from tokengym.base import check_number
 from tokengym.envs import (
+    PARTNERS,
     Partner,
     Prompt,
     PromptSet,
@@ -17,9 +18,8 @@ from tokengym.envs import (
     SettingsError,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
+    word_tokenizer,
 )
-from tokengym.envs.prompts.tokenization import word_tokenizer
-from tokengym.envs.turns.partner import PARTNERS
 
 WORDS = ("<pad>", "<eos>", "<unk>", "guess", "higher", "lower", "what")
 

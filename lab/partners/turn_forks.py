@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from tokengym.base.settings import check_choice, check_count, check_number
-from tokengym.envs import Partner, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.envs.prompts.tokenization import word_tokenizer
-from tokengym.envs.turns.partner import PARTNERS
+from tokengym.base import check_choice, check_count, check_number
+from tokengym.envs import (
+    PARTNERS,
+    Partner,
+    Reply,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    word_tokenizer,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata, spearmanr
 
-from tokengym.evaluation.statistics.aggregates import Array, Random
-from tokengym.evaluation.statistics.comparisons import student_interval
+from tokengym.evaluation.statistics import Array, Random, student_interval
 
 LEVEL = 0.95
 """Confidence level of a token's interval, and share of random orders below the chance level."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokengym.base.registry import Registry
+from tokengym.base import Registry
 from tokengym.envs import Episode
 from tokengym.lab.replay.agreement import (
     ExecutedWorth,
@@ -13,8 +13,8 @@ from tokengym.lab.replay.agreement import (
     executed_worth,
     split_half_ceiling,
 )
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.maths.shares import split_by_lengths
+from tokengym.rewards import Probe
+from tokengym.rewards.maths import split_by_lengths
 
 DEFAULT_K = 32
 FORM = "forks:k=32"

@@ -9,19 +9,26 @@ import numpy as np
 import torch
 
 from tokengym.agents import CausalLMPolicy
-from tokengym.agents.rollouts.chosen import ChosenPrompts, at_temperature
-from tokengym.agents.rollouts.environments import bare_envs
-from tokengym.agents.rollouts.playing import as_player
-from tokengym.agents.rollouts.reward import RoundReward
-from tokengym.envs import Episode, PromptError, PromptSet, TokenGenerationVectorEnv
-from tokengym.envs.prompts.table import EncodedPrompt
-from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
+from tokengym.agents.rollouts import (
+    ChosenPrompts,
+    RoundReward,
+    as_player,
+    at_temperature,
+    bare_envs,
+)
+from tokengym.envs import (
+    EncodedPrompt,
+    Episode,
+    PromptError,
+    PromptSet,
+    TokenGenerationVectorEnv,
+    token_texts,
+)
+from tokengym.evaluation.measure import Evaluator, check_reads, policy_of, resolve_env
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.agreement import forked_worth
 from tokengym.lab.replay.replay import Replay, replay
-from tokengym.rewards.models.loading import positions
+from tokengym.rewards.models import positions
 
 AGENT = "agent"
 """Name of the folder in which ``tokengym train`` saves the agent."""

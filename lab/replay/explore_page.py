@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokengym.envs import printable
-from tokengym.evaluation.report.report import TEMPLATES, render
-from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.report import TEMPLATES, number, render, signed
 from tokengym.lab.replay.explore import Alternative, Branch, Change, Fork, Response
 from tokengym.lab.replay.page import episode_rows
 

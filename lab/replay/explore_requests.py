@@ -14,11 +14,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from tokengym.base.words import split_file_word
-from tokengym.envs.tasks.task import registered_tasks
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.run import load_agent
-from tokengym.evaluation.runs.saved import known_task
+from tokengym.base import split_file_word
+from tokengym.envs import registered_tasks
+from tokengym.evaluation.measure import resolve_env
+from tokengym.evaluation.runs import known_task, load_agent
 from tokengym.lab.replay.explore import (
     Alternative,
     Explorer,
@@ -28,8 +27,7 @@ from tokengym.lab.replay.explore import (
     saved_agents,
 )
 from tokengym.lab.replay.replay import usual_rewards
-from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.registry import registered_rewards
+from tokengym.rewards import REWARDS, registered_rewards
 
 MAX_LOADED_POLICIES = 4
 """Policies that stay loaded."""

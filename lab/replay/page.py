@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.envs import printable
-from tokengym.evaluation.report.report import render
-from tokengym.evaluation.report.tables import coloured_tokens
-from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.report import coloured_tokens, number, render
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.agreement import (
     charged_share,

@@ -9,30 +9,26 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.files import read_jsonl, write_csv
+from tokengym.base import read_jsonl, write_csv
 from tokengym.envs import (
     Episode,
-    OracleEnv,
-    OracleVectorEnv,
     SettingsError,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
     episode_from_record,
     printable,
+    task_of,
+    token_texts,
 )
-from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.envs.tasks.task import task_of
-from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
-from tokengym.evaluation.report.curves import to_cell
+from tokengym.evaluation.measure import make_eval_envs, resolve_env, task_reward
+from tokengym.evaluation.report import to_cell
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.envs.forks.env import ForksValues
+from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.lab.replay.agreement import Agreement, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth
 from tokengym.lab.replay.truth import gold_token_credit
-from tokengym.rewards import Reward, RewardError, gold_scorer
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.registry import scorer_kind
+from tokengym.rewards import Probe, Reward, RewardError, gold_scorer, scorer_kind
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
@@ -270,7 +266,7 @@ def measured_truth(
     Raises:
         ValueError: if there is no policy.
     """
-    from tokengym.agents.rollouts.chosen import PolicyContinuations
+    from tokengym.agents.rollouts import PolicyContinuations
 
     if policy is None:
         raise ValueError(

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
-from tokengym.rewards.gold.rules import ToxicityRules
-from tokengym.rewards.gold.sentiment_lexicon import split_words, word_contributions
-from tokengym.rewards.scorers.base import Product, SupportsScore
-from tokengym.rewards.scorers.rules import RuleScorer
-from tokengym.rewards.scorers.sentiment import Sentiment
+from tokengym.envs import Episode
+from tokengym.rewards import (
+    Product,
+    RuleScorer,
+    Sentiment,
+    SupportsScore,
+    continued_spans,
+    spread_by_overlap,
+)
+from tokengym.rewards.gold import ToxicityRules, split_words, word_contributions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

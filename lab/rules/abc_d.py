@@ -7,13 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.abc import ABC
-from tokengym.rewards.credits.base import Source, register_credit
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import last_written_row, received_attention
-from tokengym.rewards.scorers.base import Scores
+from tokengym.envs import Episode
+from tokengym.rewards import ABC, CreditError, Probe, Scores, Source, register_credit
+from tokengym.rewards.maths import last_written_row, received_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,13 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.base.settings import check_number
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Cut, SegmentedCredit, Source, register_credit
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths
-from tokengym.rewards.scorers.base import Scores
+from tokengym.base import check_number
+from tokengym.envs import Episode
+from tokengym.rewards import (
+    CreditError,
+    Cut,
+    Probe,
+    Scores,
+    SegmentedCredit,
+    Source,
+    register_credit,
+)
+from tokengym.rewards.maths import on_last_tokens, split_by_lengths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

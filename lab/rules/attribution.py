@@ -6,19 +6,19 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.settings import check_choice
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import (
+from tokengym.base import check_choice
+from tokengym.envs import Episode
+from tokengym.rewards import (
+    CreditError,
     Cut,
     FloatArray,
+    Probe,
+    Scores,
     SegmentedCredit,
     check_beta,
     register_credit,
 )
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths, spread_signed
-from tokengym.rewards.scorers.base import Scores
+from tokengym.rewards.maths import on_last_tokens, split_by_lengths, spread_signed
 
 Method = Literal["gradient", "integrated-gradients", "deeplift", "leave-one-out"]
 

@@ -4,17 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokengym.base.settings import check_count
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import (
-    Cut,
-    SegmentedCredit,
-    register_credit,
-)
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths
-from tokengym.rewards.scorers.base import Scores
+from tokengym.base import check_count
+from tokengym.envs import Episode
+from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit, register_credit
+from tokengym.rewards.maths import on_last_tokens, split_by_lengths
 
 
 @register_credit

@@ -10,25 +10,23 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from typing_extensions import Self
 
-from tokengym.base.settings import check_choice, check_number
-from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.rewards.credits.base import Cut, FloatArray, SegmentedCredit, register_credit
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import (
-    StepForm,
-    complete,
-    on_last_tokens,
-    split_evenly,
-    step_rewards,
+from tokengym.base import check_choice, check_number
+from tokengym.envs import Episode, token_texts
+from tokengym.rewards import (
+    CreditError,
+    Cut,
+    FloatArray,
+    Probe,
+    Scores,
+    SegmentedCredit,
+    register_credit,
 )
-from tokengym.rewards.scorers.base import Scores
+from tokengym.rewards.maths import StepForm, complete, on_last_tokens, split_evenly, step_rewards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.rewards.scorers.reward_model import RewardModel
+    from tokengym.rewards import RewardModel
 
 Steps = Literal["line", "sentence", "segment"]
 STEPS_KEY = "step_separator"
@@ -93,7 +91,7 @@ class PRM(SegmentedCredit):
             CreditError: if there is no model, or it gives no scores of prefixes.
             TokenizerError: if an id would be outside the model.
         """
-        from tokengym.rewards.scorers.reward_model import RewardModel
+        from tokengym.rewards import RewardModel
 
         other = copy.copy(super().bind(tokenizer))
         if self.model is None:
@@ -141,7 +139,7 @@ class PRM(SegmentedCredit):
 
     def values(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Return, per episode, the value of the prompt and of each step's end, (1 + steps,)."""
-        from tokengym.rewards.scorers.reward_model import RewardModel
+        from tokengym.rewards import RewardModel
 
         assert isinstance(self.model, RewardModel)
         read = self.model.score(episodes, attribution="prefix")

@@ -3,12 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.settings import check_number
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Cut, FloatArray, register_credit
-from tokengym.rewards.credits.red import IncrementCredit
-from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import min_form
+from tokengym.base import check_number
+from tokengym.envs import Episode
+from tokengym.rewards import CreditError, Cut, FloatArray, IncrementCredit, register_credit
+from tokengym.rewards.maths import min_form
 
 
 @register_credit

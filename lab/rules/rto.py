@@ -8,18 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.base.settings import check_number
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, FloatArray, Source, register_credit
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.redistribution import sparse
-from tokengym.rewards.scorers.base import Scores
+from tokengym.base import check_number
+from tokengym.envs import Episode
+from tokengym.rewards import Credit, CreditError, FloatArray, Probe, Scores, Source, register_credit
+from tokengym.rewards.maths import sparse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.rewards.attribution.policy_reader import PolicyReader
+    from tokengym.rewards import PolicyReader
 
 
 @register_credit
@@ -88,7 +85,7 @@ class RTO(Credit):
 
     def _trained(self) -> "PolicyReader":
         """Return what reads the DPO-trained policy, loaded when it is first needed."""
-        from tokengym.rewards.attribution.policy_reader import PolicyReader
+        from tokengym.rewards import PolicyReader
 
         if self.policy is None:
             raise CreditError(
@@ -104,7 +101,7 @@ def _saved_reference(policy: Source | None) -> Path | None:
     """Return the folder of the reference that was saved with a policy, None if there is none."""
     if not isinstance(policy, str | Path):
         return None
-    from tokengym.rewards.attribution.policy_reader import agent_folder
+    from tokengym.rewards import agent_folder
 
     agent = agent_folder(policy)
     return agent / "reference" if agent is not None and (agent / "reference").is_dir() else None

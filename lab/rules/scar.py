@@ -5,24 +5,24 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.settings import check_count, check_number
-from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import (
+from tokengym.base import check_count, check_number
+from tokengym.envs import Episode
+from tokengym.rewards import (
+    CreditError,
     Cut,
+    Probe,
+    Scores,
     SegmentedCredit,
     check_beta,
     register_credit,
 )
-from tokengym.rewards.credits.probe import Probe
-from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import (
+from tokengym.rewards.maths import (
     coalitions_of,
     sample_permutations,
     shapley_exact,
     shapley_sampled,
     split_evenly,
 )
-from tokengym.rewards.scorers.base import Scores
 
 MAX_SPANS = 62
 """A coalition is the bits of one integer."""

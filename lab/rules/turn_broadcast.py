@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs import Turn
 from tokengym.lab.rules.turn_credit import TurnCredit
-from tokengym.rewards.credits import register_credit
+from tokengym.rewards import register_credit
 
 
 @register_credit

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode, Turn
-from tokengym.rewards import Credit
-from tokengym.rewards.credits.base import FloatArray
+from tokengym.rewards import Credit, FloatArray
 
 POLICY = "assistant"
 """Role of the policy's turns."""

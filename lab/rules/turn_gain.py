@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from tokengym.envs import Episode
 from tokengym.lab.rules.answer_gain import AnswerGain
 from tokengym.lab.rules.turn_credit import policy_turns
-from tokengym.rewards.credits import register_credit
-from tokengym.rewards.credits.base import FloatArray, Source
+from tokengym.rewards import FloatArray, Source, register_credit
 
 
 @register_credit

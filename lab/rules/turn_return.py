@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.settings import check_number
+from tokengym.base import check_number
 from tokengym.envs import Turn
 from tokengym.lab.rules.turn_credit import TurnCredit
-from tokengym.rewards import CreditError
-from tokengym.rewards.credits import register_credit
+from tokengym.rewards import CreditError, register_credit
 
 
 @register_credit

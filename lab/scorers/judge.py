@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tokengym.base.settings import check_count
-from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.tokenization import decode, encode
-from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.loading import (
-    evaluating,
-    load_answering_model,
-    padded_batches,
-    positions,
-)
-from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
+from tokengym.base import check_count
+from tokengym.envs import Episode, decode, encode
+from tokengym.rewards import Scorer, ScorerError, Scores, Shared, register_scorer
+from tokengym.rewards.models import evaluating, load_answering_model, padded_batches, positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -11,20 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.base.errors import TokenizerError
-from tokengym.base.settings import check_choice, check_count
-from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.tokenization import encode, unknown_share
-from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.maths.shares import split_by_lengths
-from tokengym.rewards.models.loading import (
-    evaluating,
-    load_answering_model,
-    padded_batches,
-    positions,
-)
-from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
-from tokengym.rewards.scorers.stored import PREFERENCE_FORMAT
+from tokengym.base import check_choice, check_count
+from tokengym.envs import Episode, TokenizerError, encode, unknown_share
+from tokengym.rewards import PREFERENCE_FORMAT, Scorer, ScorerError, Scores, Shared, register_scorer
+from tokengym.rewards.maths import split_by_lengths
+from tokengym.rewards.models import evaluating, load_answering_model, padded_batches, positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -4,11 +4,9 @@ import logging
 import math
 from collections.abc import Sequence
 
-from tokengym.base.errors import DatasetError
-from tokengym.envs import Episode
+from tokengym.envs import DatasetError, Episode
 from tokengym.lab.envs.reasoning import verdict
-from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+from tokengym.rewards import Scorer, ScorerError, Scores, register_scorer
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tokengym.envs.tasks.task import Task, register_task
+from tokengym.envs import Task, register_task
 from tokengym.lab.envs.forks.env import LONGEST_LEARNT, ForksEnv, ForksSettings, ForksVectorEnv
 from tokengym.lab.envs.forks.families import verify
 

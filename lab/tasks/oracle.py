@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tokengym.envs.tasks.task import Task, register_task
+from tokengym.envs import Task, register_task
 from tokengym.lab.envs.oracle.env import LONGEST_LEARNT, OracleEnv, OracleVectorEnv
 from tokengym.lab.envs.oracle.score import oracle_text_score
 

@@ -1,6 +1,6 @@
 """The task ReasoningGym: questions that reasoning-gym generates and verifies."""
 
-from tokengym.envs.tasks.task import Task, register_task
+from tokengym.envs import Task, register_task
 from tokengym.lab.envs.reasoning import INSTALL, generated_prompts
 
 REASONING_GYM = register_task(

@@ -24,15 +24,21 @@ from transformers import (
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from tokengym.base.device import use_device
-from tokengym.base.errors import StorageError
-from tokengym.base.files import content_hash, read_hashed, write_hashed, writing
-from tokengym.base.settings import check_count, check_number
-from tokengym.envs.settings import TextSettings
+from tokengym.base import (
+    StorageError,
+    check_count,
+    check_number,
+    content_hash,
+    read_hashed,
+    use_device,
+    write_hashed,
+    writing,
+)
+from tokengym.envs import TextSettings
 from tokengym.lab.training.readers import PairReader, Sequences
-from tokengym.rewards.errors import RewardError
-from tokengym.rewards.maths.pairwise import bradley_terry_loss
-from tokengym.rewards.models.loading import PaddingSide, padded_batches
+from tokengym.rewards import RewardError
+from tokengym.rewards.maths import bradley_terry_loss
+from tokengym.rewards.models import PaddingSide, padded_batches
 
 
 @dataclass(frozen=True, kw_only=True)

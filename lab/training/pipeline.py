@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from tokengym.base.device import select_device
-from tokengym.base.errors import PretrainedError
-from tokengym.base.pretrained import from_pretrained
+from tokengym.base import PretrainedError, from_pretrained, select_device
 from tokengym.lab.scorers.preference_model import (
     ANSWERS,
     TEMPLATE,
@@ -39,11 +37,9 @@ from tokengym.lab.training.results import (
     measure_pairs,
     measured,
 )
-from tokengym.rewards.errors import RewardError
-from tokengym.rewards.models.classifier import store_heads
-from tokengym.rewards.models.loading import hash_weights, load_tokenizer, longest_input, quiet
-from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
-from tokengym.rewards.pairs.read import TableSource
+from tokengym.rewards import PreferencePairs, RewardError, read_pairs
+from tokengym.rewards.models import hash_weights, load_tokenizer, longest_input, quiet, store_heads
+from tokengym.rewards.pairs import TableSource, limit_lengths, split_pairs
 
 if TYPE_CHECKING:
     from peft import LoraConfig

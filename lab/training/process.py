@@ -11,17 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tokengym.base.errors import DatasetError
-from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.tokenization import decode, encode
+from tokengym.envs import DatasetError, Episode, decode, encode
 from tokengym.lab.rules.prm import STEPS_KEY
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
 from tokengym.lab.training.pipeline import load_start, tokenizer_of
 from tokengym.lab.training.results import TrainerPaths, fingerprint
-from tokengym.rewards.errors import RewardError
-from tokengym.rewards.models.classifier import Classifier
-from tokengym.rewards.models.loading import evaluating, hash_weights, length_buckets, positions
-from tokengym.rewards.pairs.read import TableSource, read_table
+from tokengym.rewards import RewardError
+from tokengym.rewards.models import Classifier, evaluating, hash_weights, length_buckets, positions
+from tokengym.rewards.pairs import TableSource, read_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from tokengym.base.prompt import prompt_messages
-from tokengym.envs.prompts.tokenization import encode, encode_chats
+from tokengym.base import prompt_messages
+from tokengym.envs import encode, encode_chats
 from tokengym.lab.scorers.preference_model import (
     answer_ids,
     answer_logits,
     log_odds,
     write_question,
 )
-from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.classifier import EncoderClassifier, read_classifier
-from tokengym.rewards.models.loading import PaddingSide
-from tokengym.rewards.pairs import PreferencePair
-from tokengym.rewards.pairs.encode import encode_in_template
+from tokengym.rewards import PreferencePair, ScorerError
+from tokengym.rewards.models import EncoderClassifier, PaddingSide, read_classifier
+from tokengym.rewards.pairs import encode_in_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

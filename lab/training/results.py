@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from tokengym.base.files import locked, parse_json, replacing, write_json
+from tokengym.base import locked, parse_json, replacing, write_json
 from tokengym.lab.training.readers import PairReader, PreferenceReader, Sequences
-from tokengym.rewards.errors import RewardError
-from tokengym.rewards.maths.pairwise import (
+from tokengym.rewards import PreferencePair, RewardError
+from tokengym.rewards.maths import (
     ReliabilityBin,
     calibration_error,
     length_correlation,
@@ -25,8 +25,7 @@ from tokengym.rewards.maths.pairwise import (
     reliability,
     wilson_interval,
 )
-from tokengym.rewards.models.loading import evaluating, padded_batches, quiet
-from tokengym.rewards.pairs import PreferencePair
+from tokengym.rewards.models import evaluating, padded_batches, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

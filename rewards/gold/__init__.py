@@ -1,1 +1,38 @@
-"""Gold scores of the bundled tasks."""
+"""Gold scores of the bundled tasks: rules, grammar and a lexicon of sentiment.
+
+Its names serve tasks of other packages; each is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from tokengym.base.exports import lazily, listed
+
+if TYPE_CHECKING:
+    from tokengym.rewards.gold.grammar import GrammarRules
+    from tokengym.rewards.gold.rules import (
+        AnswerRules,
+        DialogueRules,
+        Rules,
+        SummaryRules,
+        ToxicityRules,
+        gold_parts,
+        load_rules,
+        register_gold,
+        save_rules,
+    )
+    from tokengym.rewards.gold.sentiment_lexicon import (
+        Lexicon,
+        gold_score,
+        split_words,
+        word_contributions,
+    )
+
+_NAMES = {
+    "grammar": "GrammarRules",
+    "rules": "AnswerRules DialogueRules Rules SummaryRules ToxicityRules gold_parts "
+    "load_rules register_gold save_rules",
+    "sentiment_lexicon": "Lexicon gold_score split_words word_contributions",
+}
+
+__all__ = listed(_NAMES)
+__getattr__ = lazily(__name__, _NAMES)

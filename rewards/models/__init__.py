@@ -1,1 +1,39 @@
-"""Loading, batching and reading of the models behind scorers."""
+"""Loading, batching and reading of the models behind scorers.
+
+Its names serve scorers of other packages; each is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from tokengym.base.exports import lazily, listed
+
+if TYPE_CHECKING:
+    from tokengym.rewards.models.classifier import (
+        Classifier,
+        EncoderClassifier,
+        read_classifier,
+        store_heads,
+    )
+    from tokengym.rewards.models.loading import (
+        BUNDLED,
+        PaddingSide,
+        evaluating,
+        hash_weights,
+        length_buckets,
+        load_answering_model,
+        load_tokenizer,
+        longest_input,
+        padded_batches,
+        positions,
+        quiet,
+    )
+
+_NAMES = {
+    "classifier": "Classifier EncoderClassifier read_classifier store_heads",
+    "loading": "BUNDLED PaddingSide evaluating hash_weights length_buckets "
+    "load_answering_model load_tokenizer longest_input padded_batches positions "
+    "quiet",
+}
+
+__all__ = listed(_NAMES)
+__getattr__ = lazily(__name__, _NAMES)

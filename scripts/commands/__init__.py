@@ -1,1 +1,20 @@
-"""The commands of ``tokengym``, one module each; they load what they need when they are called."""
+"""The commands of ``tokengym``, one module each; they load what they need when they are called.
+
+Its names serve commands of other packages: options from settings, and what is printed.
+"""
+
+from typing import TYPE_CHECKING
+
+from tokengym.base.exports import lazily, listed
+
+if TYPE_CHECKING:
+    from tokengym.scripts.commands.options import Chosen, Names, takes_settings, task_settings
+    from tokengym.scripts.commands.show import line_of, open_page, say
+
+_NAMES = {
+    "options": "Chosen Names takes_settings task_settings",
+    "show": "line_of open_page say",
+}
+
+__all__ = listed(_NAMES)
+__getattr__ = lazily(__name__, _NAMES)

@@ -180,9 +180,10 @@ def _check_agents(agent: Path | None, against: Path | None, judge: str | None) -
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":
     from tokengym.evaluation.measure.win_rate import judged, scored
-    from tokengym.rewards import PreferenceModel
 
     if judge is None:
         return scored(first.episodes, second.episodes)
+    from tokengym.rewards import PreferenceModel  # of the laboratory
+
     model = PreferenceModel.from_pretrained(judge)
     return judged(first.episodes, second.episodes, model.preferences)

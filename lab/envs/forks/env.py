@@ -11,15 +11,19 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from tokengym.base.bundle import Bundle, Split, bundled
-from tokengym.base.errors import SettingsError
-from tokengym.base.prompt import Prompt, PromptSet
-from tokengym.base.settings import check_choice, check_count, from_keywords, takes
-from tokengym.envs.env import TokenGenerationEnv
-from tokengym.envs.mdp import TokenMdp
-from tokengym.envs.prompts.tokenization import word_tokenizer
-from tokengym.envs.settings import ResponseSettings
-from tokengym.envs.vector import TokenGenerationVectorEnv
+from tokengym.base import Split, check_choice, check_count, from_keywords, takes
+from tokengym.envs import (
+    Bundle,
+    Prompt,
+    PromptSet,
+    ResponseSettings,
+    SettingsError,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    TokenMdp,
+    bundled,
+    word_tokenizer,
+)
 from tokengym.lab.envs.forks import families
 from tokengym.lab.envs.forks.families import FAMILIES, FILLERS, FamilyName
 from tokengym.lab.envs.forks.values import (

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from tokengym.base.errors import PromptError
+from tokengym.envs import PromptError
 from tokengym.lab.envs.forks.values import Automaton, Layer, State, Symbol, backward, best
 
 FamilyName = Literal["maze", "countdown", "brackets"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokengym.lab.envs.forks.families import verify
-from tokengym.rewards.gold.rules import register_gold
+from tokengym.rewards.gold import register_gold
 
 
 @dataclass(frozen=True, kw_only=True)

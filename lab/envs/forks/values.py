@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokengym.base.errors import PolicyError, SettingsError
+from tokengym.envs import PolicyError, SettingsError
 
 State = Hashable
 Symbol = str

@@ -11,15 +11,17 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from tokengym.base.bundle import Bundle, bundled
-from tokengym.base.errors import SettingsError
-from tokengym.base.registry import did_you_mean
-from tokengym.base.settings import from_keywords, takes
-from tokengym.envs.env import TokenGenerationEnv
-from tokengym.envs.mdp import TokenMdp
-from tokengym.envs.prompts.tokenization import word_tokenizer
-from tokengym.envs.settings import ResponseSettings
-from tokengym.envs.vector import TokenGenerationVectorEnv
+from tokengym.base import did_you_mean, from_keywords, takes
+from tokengym.envs import (
+    Bundle,
+    ResponseSettings,
+    SettingsError,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    TokenMdp,
+    bundled,
+    word_tokenizer,
+)
 from tokengym.lab.envs.oracle.dynamic_programming import FloatArray
 from tokengym.lab.envs.oracle.score import RULES, WORDS, Rule, oracle_score, removal_effects
 from tokengym.lab.envs.oracle.values import (

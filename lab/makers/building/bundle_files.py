@@ -9,11 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tokengym.base.files import replacing
+from tokengym.base import replacing
 from tokengym.lab.makers.building.errors import BuildError
-from tokengym.rewards.gold.grammar import GrammarRules
-from tokengym.rewards.gold.rules import Rules, save_rules
-from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+from tokengym.rewards.gold import GrammarRules, Lexicon, Rules, save_rules
 
 FORMAT = 1
 

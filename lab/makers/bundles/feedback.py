@@ -21,8 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tokengym.envs import bundled
-from tokengym.envs.prompts.tokenization import encode
+from tokengym.envs import bundled, encode
 from tokengym.lab.constitution.judge import CHOICE
 from tokengym.lab.makers.building.bundle_files import BuiltBundle
 from tokengym.lab.makers.building.tokenizers import word_tokenizer

@@ -34,7 +34,7 @@ from tokengym.lab.makers.building.training import choose
 from tokengym.lab.makers.bundles.encoder import encoder_of_pairs, pair_relevance
 from tokengym.lab.makers.corpora.movie_reviews import GRAMMAR, write_reviews
 from tokengym.lab.makers.corpora.movie_words import LEXICON
-from tokengym.rewards.gold.sentiment_lexicon import gold_score, word_contributions
+from tokengym.rewards.gold import gold_score, word_contributions
 
 REVIEWS = 30_000
 HELD_OUT = 4_000

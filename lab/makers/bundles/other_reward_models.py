@@ -19,7 +19,7 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from tokengym.base.files import write_json
+from tokengym.base import write_json
 from tokengym.envs import bundled
 from tokengym.lab.makers.building.bundle_files import PromptRow
 from tokengym.lab.makers.building.language_model import train_language_model

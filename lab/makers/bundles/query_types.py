@@ -14,9 +14,8 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from tokengym.envs import bundled
-from tokengym.envs.prompts.query_types import BUCKETS, WEIGHTS, features
-from tokengym.rewards.maths.pairwise import wilson_interval
+from tokengym.envs import BUCKETS, WEIGHTS, bundled, features
+from tokengym.rewards.maths import wilson_interval
 
 HELD_OUT = 400
 """Queries of the file that are not trained on."""

@@ -43,8 +43,7 @@ from tokengym.lab.makers.corpora.questions import (
     reference_answer,
     write_conversations,
 )
-from tokengym.rewards.gold.rules import AnswerRules
-from tokengym.rewards.gold.sentiment_lexicon import split_words
+from tokengym.rewards.gold import AnswerRules, split_words
 
 Choice = TypeVar("Choice")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tokengym.envs.prompts.tokenization import encode_chats
+from tokengym.envs import encode_chats
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.lab.makers.building.figures import attention_rows, pair_accuracy, relative_entropy
 from tokengym.lab.makers.building.language_model import (
@@ -35,8 +35,7 @@ from tokengym.lab.makers.building.reward_model import (
 from tokengym.lab.makers.building.tokenizers import add_roles, word_tokenizer
 from tokengym.lab.makers.building.training import choose
 from tokengym.lab.makers.bundles.encoder import encoder_of_pairs, pair_relevance
-from tokengym.rewards.gold.grammar import GrammarRules
-from tokengym.rewards.gold.rules import Rules, gold_parts
+from tokengym.rewards.gold import GrammarRules, Rules, gold_parts
 
 RESPONSE_TOKENS = 48
 """Longest response that the models learn from: the default horizon."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tokengym.base.prompt import Prompt
+from tokengym.envs import Prompt
 from tokengym.lab.envs.reasoning import generated_prompts, verdict
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.lab.makers.building.language_model import (

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from tokengym.lab.makers.corpora.rude_words import RUDE_NOUNS
-from tokengym.rewards.gold.rules import DialogueRules
+from tokengym.rewards.gold import DialogueRules
 
 
 @dataclass(frozen=True)

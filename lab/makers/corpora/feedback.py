@@ -26,8 +26,7 @@ from tokengym.lab.makers.corpora.dialogues import (
 from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.rude_words import RUDE_WORDS
 from tokengym.lab.scorers.preference_model import Triple, write_question
-from tokengym.rewards.gold.rules import DialogueRules, Rules, ToxicityRules, gold_parts
-from tokengym.rewards.gold.sentiment_lexicon import split_words
+from tokengym.rewards.gold import DialogueRules, Rules, ToxicityRules, gold_parts, split_words
 
 PHRASINGS: Mapping[str, Sequence[str]] = {
     "courtesy": (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.rewards.gold.grammar import GrammarRules
+from tokengym.rewards.gold import GrammarRules
 
 Alternatives = Sequence[str] | Mapping[str, float]
 """Texts to choose from, equally likely or with weights; ``{symbol}`` in them is expanded."""

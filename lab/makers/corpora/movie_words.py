@@ -1,6 +1,6 @@
 """The opinion words of the film reviews, with the weights that make the gold score."""
 
-from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+from tokengym.rewards.gold import Lexicon
 
 GOOD_ADJECTIVES = {
     **dict.fromkeys(

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from tokengym.lab.makers.corpora.grammar import Dice, Grammar
-from tokengym.rewards.gold.rules import SummaryRules
+from tokengym.rewards.gold import SummaryRules
 
 Choice = TypeVar("Choice")
 

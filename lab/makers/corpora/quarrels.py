@@ -7,7 +7,7 @@ import numpy as np
 
 from tokengym.lab.makers.corpora.grammar import Dice, Grammar, mend_articles
 from tokengym.lab.makers.corpora.rude_words import RUDE_ADJECTIVES, RUDE_NOUNS, RUDE_WORDS
-from tokengym.rewards.gold.rules import ToxicityRules
+from tokengym.rewards.gold import ToxicityRules
 
 SENTENCES = (6, 8)
 """Fewest and most sentences after the opening."""

@@ -12,6 +12,7 @@ import torch
 
 import tokengym
 from tests.suite.agents.conftest import make_model
+from tests.suite.base import test_registry
 from tokengym.agents import PPO
 from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound, find_weight, weighted
 from tokengym.envs import SettingsError, bundled
@@ -252,3 +253,7 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
 def test_options_of_weights_that_cannot_be(word: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         find_weight(word)
+
+
+def test_the_registry_names_near_matches_and_refuses_a_taken_name():
+    test_registry.test_every_registry_names_near_matches_and_refuses_a_taken_name(WEIGHTS)

@@ -215,3 +215,14 @@ def test_a_table_learns_the_best_play(estimator: str):
     assert one[-1]["decisive"] > 0.95
     exact = list(train(talks, None, scores, find_advantage(estimator), **settings))
     assert exact[-1]["score"] > 1.2
+
+
+def test_drawn_conversations_and_the_kl_are_those_of_the_policy():
+    talks = Talks.make(TurnForks(turns=2, leaves=True))
+    probs, start = some_policy(talks), talks.uniform()
+    chances = response_probs(probs, talks.responses)
+    drawn = talks.draw(probs, 20_000, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=len(chances)) / len(drawn)
+    torch.testing.assert_close(counts.double(), chances, atol=0.015, rtol=0)
+    brute = (chances * (chances / response_probs(start, talks.responses)).log()).sum()
+    assert talks.kl(probs, start) == pytest.approx(float(brute))

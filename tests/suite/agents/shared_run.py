@@ -19,12 +19,26 @@ from tests.suite.agents.conftest import (
     make_tokenizer,
     target_share,
 )
-from tokengym.agents import PPO
+from tokengym.agents import PPO, losses
+from tokengym.agents.ppo.weights import AdvantageWeight, WeighedRound, register_weight
 from tokengym.agents.processes import join, launched
 from tokengym.agents.rollouts.logs import EpisodeLog
 from tokengym.envs import TokenGenerationVectorEnv
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Uniform, VectorRewardWrapper
 from tokengym.scripts.cli import main
+
+
+@register_weight
+class Uncertain(AdvantageWeight):
+    """Gives tokens that are less certain than in the other responses more of the gradient."""
+
+    name = "uncertain"
+    by_response = False
+
+    def weigh(self, played: WeighedRound) -> torch.Tensor:
+        shaped = (played.entropy(), played.advantages, played.response_mask)
+        return losses.entropy_bonus_weights(*shaped, share=0.5)
+
 
 ROWS = 8
 CASES: dict[str, dict[str, Any]] = {
@@ -35,7 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "loo": {"advantage": "loo", "group_size": 2, "gradient_checkpointing": True},
     "grpo": {"advantage": "grpo", "group_size": 4, "drop_equal_groups": True, "kl_in": "loss"},
-    "reinforce++": {"advantage": "reinforce++", "advantage_weight": "gtpo", "lora": True},
+    "reinforce++": {"advantage": "reinforce++", "advantage_weight": "uncertain", "lora": True},
 }
 RESUMED = ("gae", "grpo")
 UPDATES = 3

@@ -10,6 +10,7 @@ import torch
 from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer
 from tests.suite.agents.offline.test_dpo import PAIRS
 from tests.suite.agents.played_devices import playing
+from tests.suite.agents.shared_run import Uncertain
 from tokengym.agents import DPO, PPO, collect
 from tokengym.base.device import preferred_device
 
@@ -37,7 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
     "captured": {"top_k": 4, "kl_estimator": "k1", "target_kl": 1.0},
     "dynamic": {"policy": {"decoding": "dynamic", "value_network": "own"}, "kl_in": "loss"},
     "lora": {"policy": {"lora": lora_config()}, "old_log_probs": "recomputed", "ent_coef": 0.01},
-    "groups": {"advantage": "loo", "group_size": 2, "advantage_weight": "gtpo"},
+    "groups": {"advantage": "loo", "group_size": 2, "advantage_weight": Uncertain.name},
 }
 
 

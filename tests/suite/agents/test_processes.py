@@ -245,7 +245,6 @@ def test_what_several_processes_cannot_do_is_refused(
     odd = ("--batch-size", "5", "--device", "cpu")
     refused = {
         ("compare", "--env", "MovieReview", *out): "tokengym compare runs in one process, got 2",
-        ("train", "--agent", "raft", *out): "--agent raft trains in one process",
         ("train", *odd, *out): "batch_size must be a multiple of the 2 processes, got 5",
     }
     for arguments, message in refused.items():

@@ -6,7 +6,6 @@ import pytest
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.advantages import ADVANTAGES
-from tokengym.agents.ppo.weights import WEIGHTS
 from tokengym.base.errors import PromptError
 from tokengym.base.registry import Registry
 from tokengym.base.words import Spec
@@ -17,7 +16,7 @@ from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.models.kinds import KINDS
 from tokengym.rewards.scorers.base import SCORERS
 
-ALL = (TASKS, REWARDS, SCORERS, LEARNERS, ADVANTAGES, WEIGHTS, KINDS, MEASURES)
+ALL = (TASKS, REWARDS, SCORERS, LEARNERS, ADVANTAGES, KINDS, MEASURES)
 
 
 class Square:

@@ -16,7 +16,6 @@ from tests.suite.rewards.conftest import (
 from tokengym.rewards import (
     ABC,
     RED,
-    SCAR,
     Cached,
     CreditReward,
     DenseR3,
@@ -133,23 +132,6 @@ def test_exact_parts_stay_exact(classifier, tokenizer):
     np.testing.assert_allclose(added.token_rewards, plain + np.array([0, 4]), rtol=1e-5)
     (times,) = Reward(-2 * encoder * penalty, DenseR3()).evaluate([episode])
     np.testing.assert_allclose(times.token_rewards, -6 * plain, rtol=1e-5)
-
-
-def test_texts_with_parts_left_out(classifier, tokenizer):
-    model = RewardModel(classifier)
-    total, episodes = model * 2 + LengthPenalty(0.5, unit="tokens") + 1, random_episodes(4)
-    assert not total.reads_text
-    paid = Reward(total, SCAR(spans=3)).evaluate(episodes)
-    plain = Reward(model, SCAR(spans=3)).evaluate(episodes)
-    for one, two in zip(paid, plain, strict=True):
-        expected = 2 * two.token_rewards - 0.5
-        expected[-1] += 1
-        np.testing.assert_allclose(one.token_rewards, expected, atol=1e-5)
-    product = model * FunctionScorer(lambda prompt, response: 2.0)
-    np.testing.assert_allclose(
-        product.score_prefix(episodes), 2 * model.score_prefix(episodes), atol=1e-6
-    )
-    assert product.reads_text
 
 
 def test_combinations_are_paid_step_by_step(make_env, classifier):
@@ -317,16 +299,6 @@ def test_texts_that_differ_in_anything_are_told_apart():
     ]
     Cached(Telling()).score([episode, *others])
     assert len(seen) == 6
-
-
-def test_shapley_values_share_their_coalitions():
-    inner = Counting()
-    inner.reads_text = False
-    reward = Reward(Cached(inner), SCAR(spans=3))
-    reward.evaluate([make_episode()])
-    before = sum(inner.batches)
-    reward.evaluate([make_episode()])
-    assert sum(inner.batches) == before == 8
 
 
 def test_what_cannot_be_cached():

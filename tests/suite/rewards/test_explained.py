@@ -8,7 +8,6 @@ from tests.suite.rewards.conftest import FixedScorer, random_episodes
 from tokengym.rewards import (
     ABC,
     RED,
-    SCAR,
     DenseR3,
     FunctionScorer,
     Normalize,
@@ -62,7 +61,7 @@ def test_red_pays_the_models_increments_and_the_rest_of_the_true_score_last(expl
         assert episode.token_rewards.sum() == pytest.approx(0.5, abs=1e-5)
 
 
-@pytest.mark.parametrize("credit", [RED(), RED(every_prefix=True), ABC(), SCAR()])
+@pytest.mark.parametrize("credit", [RED(), RED(every_prefix=True), ABC()])
 @pytest.mark.parametrize("wrap", [lambda scorer: scorer, Normalize])
 def test_wrapped_environments_keep_the_contract(make_envs, explained, credit, wrap):
     envs = VectorRewardWrapper(make_envs(num_envs=4), Reward(wrap(explained), credit))
@@ -112,8 +111,6 @@ def test_a_scorer_that_learns_keeps_its_state(model):
         (None, None),
         ("sparse", "any"),
         ("abc:beta=1", "reward_model"),
-        ("attribution", "reward_model"),
-        ("attribution:method=leave-one-out", "any"),
         ("r3-dense", "encoder"),
         (ABC(), "reward_model"),
         (RED(every_prefix=True), "any"),

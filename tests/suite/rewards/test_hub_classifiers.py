@@ -10,7 +10,7 @@ import torch
 from tests.suite.rewards.conftest import make_episode
 from tests.suite.rewards.stand_ins import TEXTS, gpt2_tokenizer, make, qwen_tokenizer, save
 from tokengym.envs import Episode, TokenGenerationEnv, TokenizerError
-from tokengym.rewards import ABC, Attribution, CreditReward, RewardModel, check_reward
+from tokengym.rewards import ABC, CreditReward, RewardModel, check_reward
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.scorers import find_scorer
 
@@ -187,7 +187,6 @@ def test_chat_credit_falls_on_the_response_and_its_end() -> None:
         ("distilbert", "text", ABC()),
         ("deberta", "pair", ABC()),
         ("qwen3", "chat", ABC()),
-        ("qwen3", "chat", Attribution()),
     ],
 )
 def test_the_contract_of_rewards(kind: str, form: Any, credit: Any) -> None:

@@ -12,7 +12,6 @@ from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.run import make_evaluator
 from tokengym.rewards import (
     Relevance,
-    RewardError,
     RewardModel,
     ScorerError,
     load_scorer,
@@ -80,16 +79,6 @@ def test_every_reward_works_on_every_bundled_task(task: str, reward: str):
         _, _, terminated, truncated, info = env.step(env.action_space.sample(info["action_mask"]))
         is_over = terminated or truncated
     assert sum(info["token_rewards"]) == pytest.approx(info["score"], abs=1e-4)
-
-
-def test_the_exact_score_leaves_a_reward_model_the_account_of_tokens():
-    folder = bundled("oracle").reward_model
-    env = gym.make("tokengym/Oracle-v0", reward="abc", reward_model=str(folder))
-    assert "WithAttribution(oracle by RewardModel(reward_model)" in repr(
-        env.get_wrapper_attr("reward")
-    )
-    with pytest.raises(RewardError, match="reward_model has no effect with reward=None"):
-        gym.make("tokengym/Oracle-v0", reward=None, reward_model=str(folder))
 
 
 def comparison(*rewards: str, **task: Any) -> ComparisonConfig:

@@ -52,7 +52,7 @@ def test_scorers_have_names_with_options():
         make_reward("uniform", scorer="length-penalty:rate=0.5").evaluate([EPISODE])[0].score == -2
     )
     assert find_scorer("models/some-folder") is None
-    assert set(scorer_names()) >= {"reward-model", "relevance", "toxicity", "judge", "sentiment"}
+    assert set(scorer_names()) >= {"reward-model", "relevance", "toxicity", "sentiment"}
     with pytest.raises(
         RewardError, match="scorer 'length-penalty' has no option 'rat'; it has rate"
     ):

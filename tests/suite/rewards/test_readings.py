@@ -16,14 +16,13 @@ from transformers import (
 
 from tests.suite.rewards.attribution.test_last_row import CONFIGS
 from tests.suite.rewards.conftest import (
-    LengthScorer,
     make_classifier,
     make_episode,
     random_episodes,
     scale_weights,
 )
-from tokengym.rewards import Attribution, Reward, RewardModel, Scores, SignedABC, make_reward
-from tokengym.rewards.errors import CreditError, ScorerError
+from tokengym.rewards import Reward, RewardModel, Scores, SignedABC, make_reward
+from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import rescale_signed
 
@@ -238,9 +237,6 @@ SCORES = Scores(values=[6.0, -2.0], attributions=[[2, -1, 2], [3]], signed=True)
 @pytest.mark.parametrize(
     ("credit", "expected"),
     [
-        (Attribution(), [[4, -2, 4], [-2]]),
-        (Attribution(beta=0.5), [[2, -1, 5], [-2]]),
-        (Attribution(rescale=False), [[2, -1, 5], [-2]]),
         (SignedABC(), [[4, -2, 4], [-2]]),
         (SignedABC(beta=0.0), [[0, 0, 6], [-2]]),
         (SignedABC(rescale=False), [[2, -1, 5], [-2]]),
@@ -251,42 +247,9 @@ def test_hand_worked_credit(credit, expected):
     assert [row.tolist() for row in rewards] == expected
 
 
-def test_leave_one_out_by_hand(tokenizer):
-    # The score of a text is the square of the sum of its ids.
-    class Squares(LengthScorer):
-        def score(self, episodes, *, attribution=None):
-            return Scores(values=[float(sum(e.response_ids)) ** 2 for e in episodes])
-
-    reward = Reward(Squares(), Attribution("leave-one-out", rescale=False)).bind(tokenizer)
-    (paid,) = reward.evaluate([make_episode(response_ids=[5, 6, 1])])
-    # 144 without each: 7^2, 6^2, 11^2; what is left, 144 - 226, goes to the last
-    assert paid.token_rewards.tolist() == [95.0, 108.0, 23.0 - 82.0]
-    reward = Reward(Squares(), Attribution("leave-one-out")).bind(tokenizer)
-    (paid,) = reward.evaluate([make_episode(response_ids=[5, 6, 1])])
-    np.testing.assert_allclose(paid.token_rewards, np.array([95, 108, 23]) * 144 / 226, rtol=1e-6)
-
-
-def test_leave_one_out_of_a_model(classifier):
-    episode = make_episode(prompt_ids=[3, 4], response_ids=[5, 6, 7])
-    scorer = RewardModel(classifier)
-    (paid,) = Reward(scorer, Attribution("leave-one-out", rescale=False)).evaluate([episode])
-    value = scorer.score([episode]).values[0]
-    without = scorer.score([make_episode([3, 4], ids) for ids in ([6, 7], [5, 7], [5, 6])]).values
-    np.testing.assert_allclose(paid.token_rewards[:2], value - without[:2], atol=1e-5)
-    (one,) = Reward(scorer, Attribution("leave-one-out", rescale=False)).evaluate(
-        [make_episode([3, 4], [5])]
-    )
-    assert one.token_rewards[0] == pytest.approx(one.score)
-
-
 @pytest.mark.parametrize(
     "name",
     [
-        "attribution",
-        "attribution:method=integrated-gradients",
-        "attribution:method=deeplift",
-        "attribution:method=leave-one-out",
-        "attribution:rescale=false",
         "abc-signed",
         "abc-signed:beta=0.8",
     ],
@@ -311,12 +274,6 @@ def test_signed_abc_charges_what_abc_pays(classifier):
     np.testing.assert_allclose(signed[0].token_rewards, expected, rtol=1e-5)
 
 
-def test_bad_arguments(tokenizer):
-    with pytest.raises(CreditError, match=r"method must be 'gradient', .*, got 'saliency'"):
-        Attribution("saliency")
+def test_bad_arguments():
     with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 3"):
         SignedABC(beta=3)
-    reward = Reward(LengthScorer(), Attribution("leave-one-out"))
-    with pytest.raises(ScorerError, match=r"'LengthScorer' reads texts.*call reward.bind\(token"):
-        reward.evaluate(EPISODES)
-    assert len(reward.bind(tokenizer).evaluate(EPISODES)) == 2

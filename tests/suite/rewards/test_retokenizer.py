@@ -18,7 +18,6 @@ from tokengym.envs import TokenGenerationEnv, TokenizerError
 from tokengym.rewards import (
     ABC,
     ABCReward,
-    Attribution,
     CreditReward,
     Reward,
     RewardModel,
@@ -128,7 +127,7 @@ def test_an_unfinished_character_is_covered():
     assert read.spread(np.ones(read.size)).sum() == pytest.approx(read.size)
 
 
-CREDITS = [ABC(), SignedABC(), Attribution(), Attribution("leave-one-out")]
+CREDITS = [ABC(), SignedABC()]
 PAIRS = [(byte_tokenizer, character_tokenizer), (character_tokenizer, byte_tokenizer)]
 
 
@@ -196,7 +195,6 @@ def test_in_an_environment(tokenizer):
     env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, max_new_tokens=6)
     check_reward(ABCReward(env, scorer))
     check_reward(CreditReward(env, scorer, "abc-signed"))
-    check_reward(CreditReward(env, scorer, "scar:spans=3"))
     with pytest.raises(RewardError, match=r"'red' needs prefix attributions.*every_prefix=true"):
         CreditReward(env, scorer, "red")
     check_reward(CreditReward(env, scorer, "red:every_prefix=true"))

@@ -337,10 +337,7 @@ def test_credit_objects_find_their_scorer_in_the_bundle(folder, tokenizer):
     ("name", "scorer"),
     [
         ("red", "RewardModel(reward_model)"),
-        ("attribution", "RewardModel(reward_model)"),
         ("red:every_prefix=true", "Relevance(encoder)"),
-        ("attribution:method=leave-one-out", "Relevance(encoder)"),
-        ("scar", "Relevance(encoder)"),
     ],
 )
 def test_options_that_do_without_a_reward_model(folder, name, scorer):

@@ -17,7 +17,6 @@ from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
 from tokengym.rewards import (
     RED,
-    SCAR,
     Credit,
     FunctionScorer,
     Normalize,
@@ -107,7 +106,7 @@ def test_running_statistics_are_those_of_a_batch_scored_at_once(
 
 @pytest.mark.parametrize(
     "credit",
-    [Uniform(), Random(), SCAR(), RED(every_prefix=True), RED(every_prefix=True, delivery="end")],
+    [Uniform(), Random(), RED(every_prefix=True), RED(every_prefix=True, delivery="end")],
 )
 @pytest.mark.parametrize("scale", [True, False])
 def test_every_credit_follows_the_centred_score(

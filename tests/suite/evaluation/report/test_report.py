@@ -15,7 +15,6 @@ from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import _facts, render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import side_by_side
-from tokengym.scripts.browser import browser_page, complaints, missing_browser
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -123,16 +122,6 @@ def test_nothing_is_fetched(make_curves):
             assert attributes.get(name) in (None, "data:,"), (tag, attributes)
     assert "url(" not in page
     assert "@import" not in page
-
-
-@pytest.mark.skipif(bool(missing_browser()), reason=missing_browser())
-def test_in_a_browser_no_hostile_script_runs(hostile_page: str, tmp_path: Path):
-    path = tmp_path / "report.html"
-    path.write_text(hostile_page, encoding="utf-8")
-    with browser_page() as page:
-        page.goto(path.as_uri())
-        assert page.title() == "tokengym: which reward learns faster"
-        assert complaints(page) == []
 
 
 def test_the_same_input_gives_the_same_page(make_curves):

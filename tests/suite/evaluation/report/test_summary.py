@@ -5,24 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.campaign.nulls import areas_of, false_headlines
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.base.files import write_json
-from tokengym.base.settings import changed
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.verdict import number, signed
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.results import known_optimum
 from tokengym.evaluation.statistics import area_under_curve, iqm
 from tokengym.scripts.commands.show import _figures
 
@@ -212,19 +206,6 @@ def test_levels_are_within_the_picture(make_curves, tmp_path: Path):
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 
 
-def test_the_oracle_knows_its_optimum():
-    assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) == {}
-    training = changed(TrainingSettings(), max_new_tokens=3)
-    config = ComparisonConfig(env="Oracle", rewards=("sparse",), training=training)
-    oracle: Any = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped
-    best = oracle.optimal_values()[0][()]
-    assert known_optimum(config) == {"gold_score": best}
-    long = ComparisonConfig(
-        env="Oracle", rewards=("sparse",), training=changed(TrainingSettings(), max_new_tokens=12)
-    )
-    assert known_optimum(long) == {}
-
-
 def test_the_faster_reward_is_said_to_be_faster(make_curves):
     group = summarize(make_curves())["groups"][0]
     versus = group["rewards"]["abc"]["versus_baseline"]
@@ -351,13 +332,6 @@ def test_below_five_seeds_nothing_is_clear(make_curves, baseline: str):
     page = render_report(summary, curves)
     assert 'class="mark' not in page
     assert "▲" not in page.split("<tbody>")[1].split("</tbody>")[0]
-
-
-@pytest.mark.parametrize("seeds", [5, 10])
-def test_reports_of_identical_rewards_rarely_claim_a_difference(seeds: int):
-    """Headlines of whole reports agree with the signs of 20,000 simulated comparisons of five."""
-    areas = areas_of("normal", (20_000, seeds, 5), np.random.default_rng(seeds))
-    assert false_headlines(areas) <= 0.06
 
 
 def test_a_level_not_reached_is_said_with_its_interval():

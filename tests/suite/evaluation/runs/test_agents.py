@@ -29,6 +29,7 @@ TRAINING = changed(
     training_settings(ENV), batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
 )
 BUDGET = 100
+SFT = "sft:num_prompts=12,n=4,batch_size=4"
 
 
 @pytest.fixture(autouse=True)
@@ -72,14 +73,11 @@ def test_runs_are_named_by_what_varies() -> None:
 
 def test_learners_share_the_settings_that_they_have_and_keep_their_own() -> None:
     training = changed(TRAINING, tokens=BUDGET, kl_coef=0.3, learning_rate=2e-4)
-    config = learners("ppo", "loo:group_size=2,learning_rate=1e-3", "raft", training=training)
+    config = learners("ppo", "loo:group_size=2,learning_rate=1e-3", training=training)
     assert config.trainings["ppo"] == training
     loo = config.trainings["loo:group_size=2,learning_rate=1e-3"]
     assert (loo.agent, loo.learner.advantage, loo.learner.group_size) == ("loo", "loo", 2)
     assert (loo.learner.kl_coef, loo.learner.learning_rate) == (0.3, 1e-3)
-    raft = config.trainings["raft"]
-    assert raft.learner.learner.tuning.learning_rate == 2e-4
-    assert raft.max_new_tokens == 6
 
 
 def test_without_a_budget_learners_have_the_tokens_of_all_updates_at_full_length() -> None:
@@ -89,11 +87,9 @@ def test_without_a_budget_learners_have_the_tokens_of_all_updates_at_full_length
 
 def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said() -> None:
     training = changed(TRAINING, tokens=10_000)
-    found = learners("ppo", "dpo", "online-dpo", training=training)
+    found = learners("ppo", "dpo", training=training)
     dpo = found.trainings["dpo"].learner
     assert dpo.num_prompts == 10_000 // (2 * 8 * 6)
-    online = found.trainings["online-dpo"].learner
-    assert online.learner.prompts_per_iteration == 10_000 // (2 * 3 * 8 * 6)
     own = learners("ppo", "dpo:num_prompts=7", training=training)
     assert own.trainings["dpo:num_prompts=7"].learner.num_prompts == 7
 
@@ -105,7 +101,6 @@ def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said() -> None:
         (("ppo", "ppo"), "agents names 'ppo' twice"),
         (("ppo", "grop"), "unknown agent 'grop'; did you mean 'grpo'"),
         (("ppo", "loo:beta=1"), "agent 'loo:beta=1': .* has no setting 'beta'"),
-        (("ppo", "best-of-n"), "best-of-n, which trains nothing"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(
@@ -146,7 +141,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     # Twelve prompts have pairs of unequal scores; those that tie teach nothing.
     training = changed(TRAINING, tokens=600)
-    agents = ("ppo", "loo:group_size=2", "dpo:num_prompts=12,n=4,batch_size=4", "raft:n=2")
+    agents = ("ppo", "loo:group_size=2", "dpo:num_prompts=12,n=4,batch_size=4", SFT)
     measured = EvaluationSettings(every=5, episodes=4, samples=1, reference_samples=0)
     config = learners(*agents, training=training, evaluation=measured)
     compare(config, out, jobs=1, console=QUIET)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.suite import of_suite
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.files import read_json, write_json
@@ -70,7 +71,7 @@ def test_a_configuration_survives_its_file(tmp_path: Path):
     assert ComparisonConfig.from_dict(read_json(tmp_path / "c.json")) == ours
 
 
-@pytest.mark.parametrize("agent", LEARNERS.names())
+@pytest.mark.parametrize("agent", of_suite(LEARNERS, "agents"))
 def test_every_learner_survives_the_file(agent: str, tmp_path: Path):
     ours = config(rewards=("sparse",), training=TrainingSettings(agent=agent, lora_rank=4))
     write_json(tmp_path / "c.json", ours.as_dict())
@@ -330,9 +331,10 @@ def test_the_command_names_what_is_not_default():
         "tokengym compare --env MovieReview --rewards sparse abc --seeds 3 "
         "--learning-rate 0.001 --eval-every 1"
     )
-    theirs = config(rewards=("sparse",), training=training_settings(ours.env, "raft", iterations=2))
+    training = training_settings(ours.env, "dpo", num_prompts=12)
+    theirs = config(rewards=("sparse",), training=training)
     assert command_line(theirs) == (
-        "tokengym compare --env MovieReview --rewards sparse --seeds 5 --agent raft --iterations 2"
+        "tokengym compare --env MovieReview --rewards sparse --seeds 5 --agent dpo --num-prompts 12"
     )
 
 
@@ -349,7 +351,7 @@ def test_the_price_is_that_of_all_learners():
     assert config(agents=("ppo:kl_coef=0.2", "loo:kl_coef=0.2")).price == 0.2
     assert config(agents=("ppo", "loo:kl_coef=0.2")).price is None
     assert config(agents=("ppo", "dpo")).price == 0.05  # the other has none
-    training = training_settings("tokengym/MovieReview-v0", "raft")
+    training = training_settings("tokengym/MovieReview-v0", "dpo")
     assert config(rewards=("sparse",), training=training).price is None
 
 

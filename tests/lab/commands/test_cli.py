@@ -1,0 +1,144 @@
+"""The laboratory's commands from the command line: what they do, and faults in one line."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.suite.scripts import test_cli as suite
+from tokengym.base.plugins import LABORATORY
+from tokengym.evaluation.runs.progress import ProgressDisplay
+from tokengym.scripts.cli import main
+
+
+@pytest.mark.parametrize("name", LABORATORY["commands"])
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
+    suite.test_every_command_explains_itself(name, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["compare", "--rewards", "sprse"],
+            "unknown reward 'sprse'; did you mean 'sparse' or 'pure'?",
+        ),
+        (
+            ["replay", "--episodes", "nowhere"],
+            "there is no nowhere; name what tokengym train wrote",
+        ),
+        (["replay", "--num-episodes", "0"], "num-episodes must be at least 1, got 0"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    suite.test_mistakes_are_said_in_one_line(arguments, message, capsys, tmp_path, monkeypatch)
+
+
+def test_a_missing_file_is_named_without_control_characters(capsys: pytest.CaptureFixture[str]):
+    arguments = ["replay", "--episodes", "a\x1b[2J\u202eb"]
+    suite.test_a_missing_file_is_named_without_control_characters(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench", "sparse", "--quick"],
+        ["collect", "--num-prompts", "1"],
+        ["explore"],
+        ["replay", "--num-episodes", "1"],
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_at_once(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
+):
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.check_gradio", lambda: None)
+    suite.test_a_device_that_is_not_there_is_refused_at_once(command, capsys, tmp_path, monkeypatch)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    suite.test_a_gpu_that_is_not_there_is_said_before_any_work("online-dpo", tmp_path, capsys)
+
+
+def test_names_of_folders_are_no_markup(tmp_path: Path):
+    data = ["--num-prompts", "2", "--n", "2", "--max-new-tokens", "4"]
+    assert main(["collect", *data, "--out", str(tmp_path / "c[/]d.jsonl")]) == 0
+    out = str(tmp_path / "a[/]b[red]")
+    assert main(["bench", "constant", "--quick", "--parts", "gradient", "--out", out]) == 0
+
+
+def test_a_stored_length_is_checked_like_a_typed_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    tiny = ["--steps", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
+    run = tmp_path / "run"
+    assert main(["train", *tiny, "--reference-samples", "0", "--out", str(run)]) == 0
+    (file,) = run.glob("*/seed-0/run.json")
+    record = json.loads(file.read_text())
+    record["settings"]["training"]["max_new_tokens"] = 10**12
+    file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))
+    capsys.readouterr()
+    rest = ["--rewards", "sparse", "--out", str(tmp_path / "replayed")]
+    assert main(["replay", "--agent", str(run / "agent"), *rest]) == 2
+    assert "max_new_tokens must be at most" in capsys.readouterr().err
+
+
+def test_a_folder_keeps_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A second seed beside a stopped one would have its agent replaced when that is resumed."""
+    raft = ["train", "--agent", "raft", "--iterations", "2", "--num-prompts", "4", "--n", "2"]
+    raft += ["--max-new-tokens", "5", "--eval-episodes", "4", "--out", str(tmp_path)]
+    with monkeypatch.context() as stopping:
+
+        def stop(self: ProgressDisplay, run: object, step: int, score: float) -> None:
+            if step == 1:
+                raise KeyboardInterrupt
+
+        stopping.setattr(ProgressDisplay, "update", stop)
+        assert main([*raft, "--seed", "0"]) == 130
+    capsys.readouterr()
+    assert main([*raft, "--seed", "1"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "holds a run of raft with seed 0, and this one is of raft with seed 1; repeat" in error
+    assert not list(tmp_path.rglob("seed-1"))
+    assert main([*raft, "--seed", "0"]) == 0
+
+
+def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "played"
+    rules = ["--rewards", "sparse", "red"]
+    assert main(["replay", "--num-episodes", "4", *rules, "--out", str(out), "--show", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "Closest to the gold word weights: red" in text
+    assert str(out / "replay.html") in text
+    assert text.count("token ") == 2  # a heat map each
+    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    measured = ["--eval-episodes", "4", "--samples", "3"]
+    run = tmp_path / "run"
+    assert main(["train", "--reward", "abc", "--out", str(run), *small, *measured]) == 0
+    again = tmp_path / "again"
+    assert main(["replay", "--episodes", str(run), *rules, "--out", str(again)]) == 0
+    stored = (run / "abc" / "seed-0" / "episodes.jsonl").read_text().splitlines()
+    texts = {json.loads(line)["response"] for line in stored}
+    rows = list(csv.DictReader((again / "credit.csv").open(encoding="utf-8")))
+    assert len({row["episode"] for row in rows}) == len(texts)
+    assert len(rows) == 5 * len(texts)  # the run's own length
+
+
+def test_explore_refuses_a_model_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: Any):
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.check_gradio", lambda: None)
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.launch", lambda *_, **__: pytest.fail("x"))
+    assert main(["explore", "--model", "./nope", "--no-browser"]) == 2
+    assert "there is no folder './nope'" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""Options of the laboratory's learners, commands and tasks."""
+
+import pytest
+
+from tests.suite.scripts import test_options as suite
+from tokengym.base.plugins import LABORATORY
+from tokengym.scripts.cli import main
+from tokengym.scripts.commands.options import options_of
+
+FOREIGN = {
+    "ppo": (
+        ["--iterations", "3"],
+        "is an option of online-dpo and raft; ppo takes",
+        "--gae-lambda",
+    ),
+    "nlpo": (["--beta", "1"], "is an option of dpo and online-dpo; nlpo takes", "--mask-top-p"),
+    "online-dpo": (
+        ["--steps", "3"],
+        "nlpo, ppo, reinforce, reinforce++, rloo and vineppo; online-dpo takes",
+        "--beta",
+    ),
+    "raft": (["--loss-type=ipo"], "is an option of dpo and online-dpo; raft takes", "--iterations"),
+    "best-of-n": (["--learning-rate", "1"], "; best-of-n takes", "--length-penalty"),
+}
+
+
+@pytest.mark.parametrize("agent", FOREIGN)
+def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureFixture[str]):
+    suite.refuse(agent, FOREIGN[agent], capsys)
+
+
+@pytest.mark.parametrize("agent", LABORATORY["agents"])
+def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
+    suite.test_every_setting_of_a_learner_is_an_option(agent, capsys)
+
+
+@pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
+@pytest.mark.parametrize("agent", LABORATORY["agents"])
+def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
+    suite.test_a_bundles_defaults_suit_every_learner(agent, bundle)
+
+
+@pytest.mark.parametrize("name", ["collect", "replay", "explore", "constitution"])
+def test_every_option_of_the_environment_is_one_of_the_command(name: str):
+    suite.test_every_option_of_the_environment_is_one_of_the_command(name)
+
+
+@pytest.mark.parametrize("name", LABORATORY["commands"])
+def test_help_shows_what_people_use_and_help_all_the_rest(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
+    suite.test_help_shows_what_people_use_and_help_all_the_rest(name, capsys)
+
+
+def test_help_shows_the_defaults_of_the_oracle(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["compare", "--env", "Oracle", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "remaining progress, 1 to 0. (default: 0.001)" in text
+    assert "--max-new-tokens INT Longest response, tokens. (default: 6)" in text
+    (found,) = (
+        option.default
+        for option in options_of(suite.find_command("train"), ["--env", "Oracle"])
+        if option.flag == "gae-lambda"
+    )
+    assert found is None  # what the credit rule declares
