@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tokengym.agents.algorithm import EpisodicAlgorithm
     from tokengym.agents.contract import TrainingRun
     from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
-    from tokengym.agents.fast.gpt2 import GPT2Stream
     from tokengym.agents.learner import LEARNERS, Learner, register_learner
     from tokengym.agents.offline.dpo import DPO
     from tokengym.agents.offline.sft import SFT
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.sampling import chosen_log_probs
     from tokengym.agents.policy.sequences import Sequences
     from tokengym.agents.policy.settings import Precision
+    from tokengym.agents.policy.streams import noting_reads
     from tokengym.agents.ppo.nlpo import NLPO
     from tokengym.agents.ppo.ppo import PPO
     from tokengym.agents.random_agent import RandomAgent
@@ -35,7 +35,6 @@ _HOMES = {
     "algorithm": ["EpisodicAlgorithm"],
     "contract": ["TrainingRun"],
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
-    "fast.gpt2": ["GPT2Stream"],
     "learner": ["LEARNERS", "Learner", "register_learner"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
@@ -43,6 +42,7 @@ _HOMES = {
     "policy.sampling": ["chosen_log_probs"],
     "policy.sequences": ["Sequences"],
     "policy.settings": ["Precision"],
+    "policy.streams": ["noting_reads"],
     "ppo.nlpo": ["NLPO"],
     "ppo.ppo": ["PPO"],
     "random_agent": ["RandomAgent"],
@@ -63,7 +63,6 @@ __all__ = [
     "CheckpointError",
     "EpisodeLog",
     "EpisodicAlgorithm",
-    "GPT2Stream",
     "HindsightReplayBuffer",
     "HindsightRolloutBuffer",
     "Learner",
@@ -78,6 +77,7 @@ __all__ = [
     "chosen_log_probs",
     "collect",
     "losses",
+    "noting_reads",
     "register_learner",
 ]
 

@@ -32,11 +32,11 @@ from tokengym.agents.rollouts.environments import (
     environment_state,
 )
 from tokengym.agents.rollouts.logs import write_failed_round
-from tokengym.agents.rollouts.playing import Choice, Round, play_round
+from tokengym.agents.rollouts.playing import Choice, RolloutBatch, play_round
 from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import (
     COUNTERS,
-    RoundStart,
+    RolloutState,
     StepResult,
     as_rounds,
 )
@@ -145,17 +145,16 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         name = type(self).__name__
         policy_kwargs = dict(policy_kwargs or {})
         known = names_of(self.settings_class)
-        if "value_network" in known and "value_network" not in settings:
-            # A learner's setting that checkpoints of version 0.1.0 have among the policy's.
-            settings |= {k: policy_kwargs.pop(k) for k in ("value_network",) if k in policy_kwargs}
-        planned = settings.pop("settings", None)  # a run's, which hands its dataclass on
-        self.settings = planned or from_keywords(self.settings_class, settings, owner=name)
+        is_known = "value_network" in known and "value_network" not in settings
+        if is_known and "value_network" in policy_kwargs:  # as in checkpoints of version 0.1.0
+            settings["value_network"] = policy_kwargs.pop("value_network")
+        given = self.resolve_settings(settings, env)
+        self.settings = from_keywords(self.settings_class, given, owner=name)
         of_both = [field for field in names_of(PolicySettings) if field in known]
         for field in of_both:
             if field in policy_kwargs:
                 raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")
         self.check_settings(policy_kwargs)
-        self.settings = self.resolve_settings(env)
         policy_kwargs |= {field: getattr(self.settings, field) for field in of_both}
         device = select_device(device)
         envs = as_vec_env(env)
@@ -172,8 +171,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             use_sde=False,
             sde_sample_freq=-1,
             tensorboard_log=tensorboard_log if self.processes.is_main else None,
-            policy_kwargs=policy_kwargs
-            | {field: getattr(self.settings, field) for field in of_both},
+            policy_kwargs=policy_kwargs,
             verbose=verbose if self.processes.is_main else 0,
             seed=seed,
             device=device,
@@ -182,24 +180,24 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         # Means in the log are over one round's episodes.
         self._stats_window_size = self.processes.total(self.n_envs)
         self._timings: dict[str, float] = {}
-        self.last_round: Round | None = None
+        self.last_round: RolloutBatch | None = None
         """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
-        self._round_start: RoundStart | None = None  # of the round being played or learned from
+        self._round_start: RolloutState | None = None  # of the round being played or learned from
         self._before_learning: dict[str, Any] | None = None
         self._setup_model()
         self.processes.prepare(self)
         self.round_options()  # or says at once that no round could begin with them
 
+    def resolve_settings(self, given: Mapping[str, Any], env: Environments) -> Mapping[str, Any]:
+        """Return the given settings with what was left to the environment filled in."""
+        return given
+
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
 
-    def resolve_settings(self, env: Environments) -> Any:
-        """Return the settings with what was left to the environment filled in."""
-        return self.settings
-
     # --- the phases -------------------------------------------------------------------------------
 
-    def collect(self, callback: BaseCallback | None = None) -> Round | None:
+    def collect(self, callback: BaseCallback | None = None) -> RolloutBatch | None:
         """Play one episode per row with the policy as it is.
 
         Args:
@@ -213,23 +211,26 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 ended, and an `EpisodeLog` has them too. The policy is as it was before the round.
         """
         assert self.env is not None
+        if callback is None:
+            callback = CallbackList([])
+            callback.init_callback(self)
         self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
         started, rounds = time.perf_counter(), as_rounds(self.env)
         scored = rounds.reward.seconds
         options = self.round_options()
+        # A checkpoint written in the middle of the round holds this, and plays the round again.
         self._round_start = self.present_state(
             self._before_learning, resets_again=options is not None
         )
         known = self.num_timesteps
-        seed = derived_seed(self.policy.generator) + self.processes.number
-        continuations = bind_policy(self.env, self, seed=seed)
-
+        continuations = None
+        if rounds.reward.of_policy:
+            seed = derived_seed(self.policy.generator) + self.processes.number
+            continuations = bind_policy(self.env, self, seed=seed)
         figures: dict[int, dict[str, Any]] = {}
 
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
             self.num_timesteps += len(rows)  # one timestep is one response token
-            if callback is None:
-                return True
             ended = {row: result.episodes[row] for row in rows.tolist() if row in result.episodes}
             callback.update_locals(
                 {
@@ -243,11 +244,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             )
             return callback.on_step()
 
-        if callback is not None:
-            callback.on_rollout_start()
+        callback.on_rollout_start()
         try:
             played = play_round(
-                self.player(),
+                self.sampler(),
                 rounds,
                 options=options,
                 on_step=on_step,
@@ -262,11 +262,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 self.num_timesteps += continuations.count_tokens()
             infos = self._episode_infos(dict(enumerate(played.episodes)), figures)
             self._update_info_buffer(infos)
-            if callback is not None:
-                callback.update_locals({"infos": infos})
+            callback.update_locals({"infos": infos})
             played = self.processes.join_rounds(self, played, self.num_timesteps - known)
         self.last_round = played
-        if callback is not None and played is not None:
+        if played is not None:
             callback.on_rollout_end()
         if self.policy.captured is not None:
             self.logger.record("rollout/captured", self.policy.captured)
@@ -284,7 +283,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         """Return the options of the reset that begins a round; None for none."""
         return None
 
-    def learn_from(self, played: Round) -> None:
+    def learn_from(self, played: RolloutBatch) -> None:
         """Update the policy from one round; a subclass defines it."""
         raise NotImplementedError
 
@@ -379,6 +378,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
         process_seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
         seeds = self.processes.gather(process_seeds)[0]
+        # Modules draw their first weights from the global generator, which is given back.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seeds[0])  # the adapters' first weights
             policy_class: Any = self.policy_class
@@ -467,7 +467,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             raise ValueError("exclude and include are not supported: a checkpoint is whole")
         save_checkpoint(self, Path(path))
 
-    def round_start(self) -> RoundStart:
+    def round_start(self) -> RolloutState:
         """Return the state before the next round, or before the one being played."""
         start = self._round_start
         if start is None or start.counters["_n_updates"] != self._n_updates:
@@ -476,7 +476,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
     def present_state(
         self, before_learning: dict[str, Any] | None = None, *, resets_again: bool = False
-    ) -> RoundStart:
+    ) -> RolloutState:
         """Return the state between two rounds.
 
         Args:
@@ -487,7 +487,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         environment = before_learning
         if not is_reset or resets_again:
             environment = None if self.env is None else environment_state(self.env)
-        return RoundStart(
+        return RolloutState(
             counters={name: getattr(self, name) for name in COUNTERS},
             sampling=self.policy.generator.get_state(),
             environment=self.processes.join_states(environment),

@@ -26,7 +26,7 @@ from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import Environments, restore_environment
-from tokengym.agents.rollouts.rounds import COUNTERS, RoundStart
+from tokengym.agents.rollouts.rounds import COUNTERS, RolloutState
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.base.files import check_entries, read_folder, read_json, write_folder, write_json
 from tokengym.base.models import BASE, named_folder
@@ -78,7 +78,7 @@ class Checkpointed(OnPolicyAlgorithm):
         """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
         raise NotImplementedError
 
-    def round_start(self) -> RoundStart:
+    def round_start(self) -> RolloutState:
         """Return the state before the next round, or before the one being played."""
         raise NotImplementedError
 
@@ -129,7 +129,7 @@ def load_checkpoint(
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
+def _record(agent: "Checkpointed", start: RolloutState) -> dict[str, Any]:
     """Return the contents of the JSON file, without the hashes."""
     settings = {name: getattr(agent, name) for name in agent.setting_names()}
     if start.environment is not None and not start.environment["states"]:
@@ -193,7 +193,7 @@ def write_policy(
     model.model.save_pretrained(folder / base, state_dict=model.base_weights())
 
 
-def _training_tensors(agent: "Checkpointed", start: RoundStart) -> dict[str, Tensor]:
+def _training_tensors(agent: "Checkpointed", start: RolloutState) -> dict[str, Tensor]:
     """Return the tensors besides the models' weights, on the CPU."""
     critic = agent.policy.critic
     tensors = {f"critic.{name}": value.clone() for name, value in _critic_tensors(critic).items()}

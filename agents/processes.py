@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.sequences import ActionMasks, Sequences
     from tokengym.agents.ppo.objective import Experience
-    from tokengym.agents.rollouts.playing import Round
+    from tokengym.agents.rollouts.playing import RolloutBatch
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Processes:
 
     # --- a round and its update -------------------------------------------------------------------
 
-    def join_rounds(self, agent: Any, played: Round, num_tokens: int) -> Round:
+    def join_rounds(self, agent: Any, played: RolloutBatch, num_tokens: int) -> RolloutBatch:
         """Return the round of all processes' rows, which the agent has counted as one.
 
         Args:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -55,10 +56,11 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
 
 def make_agent(run: TrainingRun, algorithm: type[Algorithm]) -> Algorithm:
     """Return a fresh agent in the training environments of a run."""
+    settings = {field.name: getattr(run.settings, field.name) for field in fields(run.settings)}
     return algorithm(
         "CausalLMPolicy",
         _make_envs(run),
-        settings=run.settings,  # whole: they were checked when the run was planned
+        **settings,
         policy_kwargs=run.policy_kwargs(),
         seed=run.seed,
         device=run.training.device,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "test", "all"]
+"""Part of a task's prompts."""
 SettingsKind = Literal["options", "training", "evaluation", "comparison"]
 Stamp = tuple[int, int, int]
 FORMAT = 1
@@ -35,6 +36,7 @@ PARTS = {
     "gold_model": "gold_model",
     "judge": "judge",
 }
+"""Files and folders of a bundle, by what they hold."""
 _ASSETS = Path(__file__).parent / "assets"
 _BUILDER = "python -m tokengym.scripts.build_models"
 
@@ -244,7 +246,7 @@ def bundled(task: str) -> Bundle:
 
     Args:
         task: "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle",
-            "forks", "reasoning_gym", "feedback", which has a judge and no prompts, or
+            "forks", "reasoning_gym", "calculator", "feedback", which has a judge and no prompts, or
             "smollm2-reviews" and "smollm2-answers", whose language model is the extra ``smollm2``.
 
     Raises:

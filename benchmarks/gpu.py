@@ -312,7 +312,7 @@ class Bench:
             decoding = "dynamic" if arm.startswith("dynamic") else self.decoding
             agent = self.agent(model, rows, self.sizes.new_tokens, arm, decoding=decoding)
             rounds, played = as_rounds(agent.env), []
-            seconds = self.seconds(lambda: played.append(play_round(agent.player(), rounds)))
+            seconds = self.seconds(lambda: played.append(play_round(agent.sampler(), rounds)))
             captured, kernels = agent.policy.captured, kernels_of(agent)
             # Those of a ragged round are fewer, and others each time.
             written = [

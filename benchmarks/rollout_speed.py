@@ -119,7 +119,7 @@ def ours_arm(model: PreTrainedModel, settings: argparse.Namespace) -> Callable[[
     rounds = as_rounds(envs)
 
     def play() -> int:
-        played = play_round(agent.player(), rounds)
+        played = play_round(agent.sampler(), rounds)
         assert played is not None
         return sum(len(episode.response_ids) for episode in played.episodes)
 

@@ -21,16 +21,16 @@ from tokengym.credit import TokenCredit
 
 
 def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
-    """Return a generator's output with the rewards of single tokens.
+    """Return a generator's output with the rewards of single tokens, 0 where its loss mask is.
 
     Args:
         output: SkyRL's ``GeneratorOutput``: lists with an entry per response.
         credit: Scorer, rule and tokenizer.
 
     Raises:
-        SettingsError: if a response is one step of several, or holds tokens that the policy did not
-            write: SkyRL takes the rewards of the last step alone, and credit on what is not trained
-            would be lost.
+        SettingsError: if a response is one step of several: SkyRL takes the rewards of the last
+            step alone.
+        ValueError: if a response begins with a token that the policy did not write.
     """
     steps = output.get("is_last_step")
     if steps is not None and not all(steps):
@@ -39,13 +39,9 @@ def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
             "which SkyRL reads the last one's rewards only; set "
             "generator.step_wise_trajectories=false"
         )
-    for row, mask in enumerate(output["loss_masks"]):
-        if not all(mask):
-            raise SettingsError(
-                f"response {row} has {list(mask).count(0)} tokens that the policy did not write; "
-                "token credit here is for responses of one turn"
-            )
-    paid = credit(output["response_ids"], prompts=output["prompt_token_ids"])
+    paid = credit(
+        output["response_ids"], prompts=output["prompt_token_ids"], written=output["loss_masks"]
+    )
     rewards = [
         row[: len(ids)].tolist()
         for row, ids in zip(paid.token_rewards, output["response_ids"], strict=True)

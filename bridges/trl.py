@@ -8,7 +8,8 @@
 
 TRL gives every token of a completion the same advantage (B,), and computes its loss with one per
 token (B, T) where it is given one. The trainer replaces the former by the latter after TRL has
-generated and scored; nothing of TRL's method is repeated here. Tested with TRL 1.16.
+generated and scored; nothing of TRL's method is repeated here. What tools and users said, TRL's
+``tool_mask`` and a rollout function's ``env_mask``, is read and not paid. Tested with TRL 1.16.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         self._estimator = estimator
         self._unscored = _Unscored(scorer) if isinstance(scorer, FunctionType) else None
         self._paid: tuple[Tensor, Tensor] | None = None
+        self._written: Sequence[Sequence[int]] | None = None
         super().__init__(model, reward_funcs=[self._scores], args=args, **others)
         tokenizer: Any = getattr(self.processing_class, "tokenizer", self.processing_class)
         self._credit = TokenCredit(
@@ -128,6 +130,7 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
             completion_ids,
             prompts=[_text_of(prompt) for prompt in prompts],
             references=columns.get("reference"),
+            written=self._written,
         )
         scored = [
             self._unscored is None or (episode.prompt, episode.response) not in self._unscored.texts
@@ -139,11 +142,18 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
             for score, known in zip(credited.scores, scored, strict=True)
         ]
 
+    def _generate(self, *prompts: Any) -> Any:
+        generated = super()._generate(*prompts)
+        self._written = generated[2]
+        return generated
+
     def _generate_and_score_completions(
         self, inputs: list[dict[str, Tensor | Any]]
     ) -> dict[str, Tensor | Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         mask = output["completion_mask"].bool()
+        if "tool_mask" in output:
+            mask = mask & output["tool_mask"].bool()
         if self._estimator == OWN:
             output["advantages"] = output["advantages"].unsqueeze(1).expand(mask.shape).contiguous()
             return output

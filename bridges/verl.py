@@ -80,14 +80,12 @@ class TokenCreditManager:
     async def run_single(self, data: Any) -> dict[str, Any]:
         """Return the token rewards of the one response of a batch as its score."""
         (item,) = (data[index] for index in range(len(data)))
-        if (foreign := _foreign(item.batch)) > 0:
-            raise SettingsError(
-                f"the response has {foreign} tokens that the policy did not write; token credit "
-                "here is for responses of one turn"
-            )
         prompt, response = (_own_ids(item.batch, name) for name in ("prompts", "responses"))
+        written = None
+        if "response_mask" in item.batch.keys():  # 0 at what tools and users said
+            written = [_own_ids(item.batch, "response_mask")]
         truth = item.non_tensor_batch.get("reward_model", {}).get("ground_truth")
-        credited = self._credit([response], prompts=[prompt], references=[truth])
+        credited = self._credit([response], prompts=[prompt], references=[truth], written=written)
         return {
             "reward_score": credited.token_rewards[0].tolist(),
             "reward_extra_info": {"score": float(credited.scores[0])},
@@ -111,17 +109,8 @@ class TokenCreditManager:
         return token_rewards
 
 
-def _foreign(batch: Any) -> int:
-    """Return how many tokens of a row's response another than the policy wrote."""
-    if "response_mask" not in batch.keys():
-        return 0
-    length = batch["responses"].shape[-1]
-    mask = batch["attention_mask"][-length:].bool()
-    return int((mask & ~batch["response_mask"].bool()).sum())
-
-
 def _own_ids(batch: Any, name: str) -> list[int]:
-    """Return a row's prompt, which is padded on the left, or response, which is on the right."""
+    """Return a row's prompt, padded on the left, or response or its mask, on the right."""
     ids, mask = batch[name], batch["attention_mask"].bool()
     length = batch["prompts"].shape[-1]
     part = mask[:length] if name == "prompts" else mask[length : length + ids.shape[-1]]

@@ -265,7 +265,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         """Return the text so far, without a score; for rewards paid while it is written."""
         if self._prompt is None:
             raise EpisodeOverError("there is no text before the first reset; call env.reset()")
-        return self._mdp.unfinished(self._prompt, self._response_ids())
+        return self._mdp.unfinished(self._prompt, self._response_ids(), self._conversation)
 
     def get_state(self) -> dict[str, Any]:
         """Return the episode and the generator as plain data, for `set_state`."""

@@ -241,8 +241,14 @@ class TokenMdp:
         """Return the texts of the responses concatenated in ``flat``."""
         return self._decoder.decode(flat, lengths)
 
-    def unfinished(self, prompt: EncodedPrompt, response_ids: Sequence[int]) -> Episode:
+    def unfinished(
+        self,
+        prompt: EncodedPrompt,
+        response_ids: Sequence[int],
+        conversation: Conversation | None = None,
+    ) -> Episode:
         """Return a text so far as an episode without score."""
+        written = None if conversation is None else conversation.written(len(response_ids))
         return Episode(
             prompt=prompt.text,
             response=self.decode([response_ids])[0],
@@ -251,6 +257,8 @@ class TokenMdp:
             reference=prompt.reference,
             query_type=cast("QueryType | None", prompt.query_type),
             metadata=prompt.metadata,
+            written=written,
+            turns=() if conversation is None else tuple(conversation.turns),
         )
 
     def begun(self, response: Any, what: str) -> tuple[int, ...]:

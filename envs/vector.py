@@ -305,8 +305,10 @@ class TokenGenerationVectorEnv(
 
     def unfinished_episodes(self, rows: Sequence[int]) -> list[Episode]:
         """Return the rows' texts so far, see `TokenGenerationEnv.unfinished_episode`."""
+        batch = self._batch
+        talks: Sequence[Any] = batch.conversations or [None] * self.num_envs
         return [
-            self._mdp.unfinished(self._batch.prompt(row), self._batch.response(row)) for row in rows
+            self._mdp.unfinished(batch.prompt(row), batch.response(row), talks[row]) for row in rows
         ]
 
     def get_state(self) -> list[dict[str, Any]]:

@@ -6,6 +6,13 @@
 - `report`: results of a comparison in numbers, words and pictures.
 """
 
+from typing import TYPE_CHECKING
+
+from tokengym.base.exports import lazily
 from tokengym.evaluation import statistics
 
-__all__ = ["statistics"]
+if TYPE_CHECKING:
+    from tokengym.evaluation.runs.run import run
+
+__all__ = ["run", "statistics"]
+__getattr__ = lazily(__name__, {"runs.run": "run"})

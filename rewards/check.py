@@ -100,7 +100,7 @@ def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
     if not close_sum(score, rewards):
         _fail(f"step rewards sum to {sum(rewards):.6g}, but info['score'] is {score:.6g}")
     if causal:
-        _check_delivery(rewards, info["token_rewards"])
+        _check_delivery(rewards, info["token_rewards"], info.get("written"))
     elif any(rewards[:-1]):
         step = next(t for t, value in enumerate(rewards) if value)
         _fail(
@@ -124,8 +124,12 @@ def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
         _fail(f"token_rewards sum to {total:.6g}, but info['score'] is {score:.6g}")
 
 
-def _check_delivery(rewards: list[float], token_rewards: NDArray[np.float32]) -> None:
+def _check_delivery(
+    rewards: list[float], token_rewards: NDArray[np.float32], written: NDArray[np.int8] | None
+) -> None:
     """Check that a causal credit was paid step by step."""
+    if written is not None and len(written) == len(token_rewards):
+        token_rewards = token_rewards[written > 0]
     if len(rewards) != len(token_rewards):
         return  # named by the check of token_rewards
     scale = 1e-4 * max(1.0, float(np.abs(token_rewards).max(initial=0.0)))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.reward import Reward
+from tokengym.rewards.written import newest
 
 
 class StepPayment:
@@ -38,9 +39,10 @@ class StepPayment:
         rewards = np.zeros(len(rows))
         earned = self._reward.step_rewards(texts) if rows else []
         for place, (row, text, tokens) in enumerate(zip(rows, texts, earned, strict=True)):
-            rewards[place] = tokens[-1]
-            before = self._before(row, text, otherwise=tokens[:-1])
-            self._paid[row] = text, before + float(tokens[-1])
+            at = newest(text)
+            rewards[place] = tokens[at]
+            before = self._before(row, text, otherwise=tokens[:at])
+            self._paid[row] = text, before + float(tokens[at])
         return rewards
 
     def settle(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
@@ -53,7 +55,7 @@ class StepPayment:
         owed = []
         for row, episode in zip(rows, episodes, strict=True):
             assert episode.token_rewards is not None
-            before = self._before(row, episode, otherwise=episode.token_rewards[:-1])
+            before = self._before(row, episode, otherwise=episode.token_rewards[: newest(episode)])
             owed.append((episode.score or 0.0) - before)
             self._paid.pop(row, None)
         return np.array(owed)
@@ -64,14 +66,14 @@ class StepPayment:
         Args:
             row: The row.
             text: Its text.
-            otherwise: (n - 1,) rewards of the earlier tokens, where they were paid elsewhere: the
-                episode was forked (`set_state`) or begun by the reset.
+            otherwise: Rewards of the tokens before it, where they were paid elsewhere: the episode
+                was forked (`set_state`) or begun by the reset.
         """
         known, paid = self._paid.get(row, (None, 0.0))
         if (
             known is not None
             and (known.prompt, known.prompt_ids) == (text.prompt, text.prompt_ids)
-            and known.response_ids == text.response_ids[:-1]
+            and known.response_ids == text.response_ids[: newest(text)]
         ):
             return paid
         return float(otherwise.sum(dtype=np.float64))

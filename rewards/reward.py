@@ -26,7 +26,7 @@ from tokengym.rewards.scorers.base import (
     call_scorer,
     is_scorer,
 )
-from tokengym.rewards.written import assign_written
+from tokengym.rewards.written import assign_written, moved, newest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -140,12 +140,13 @@ class Reward:
                 newest token and without its response.
 
         Returns:
-            Per text (n,): the newest token's reward last; the earlier ones add up to theirs.
+            Per text (n,): the `newest` token's reward, with that of a reply to it, and earlier ones
+            that add up to theirs.
         """
         with self.stopwatch.scoring(len(texts)):
             if self.credit.every_prefix:
-                sizes = [len(text.response_ids) for text in texts]
-                pieces = [[range(n - 1), range(n - 1, n)][-n:] for n in sizes]
+                places = [(newest(text), len(text.response_ids)) for text in texts]
+                pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
                 rows = Probe(self.scorer, self.tokenizer).increments(texts, pieces)
             else:
                 known = self.scorer.state_dict()  # of running statistics, which finished texts move
@@ -153,7 +154,11 @@ class Reward:
                 self.scorer.load_state_dict(known)
                 scores.check(texts, self.scorer.name)
                 rows = [row.astype(np.float64) for row in scores.attributions or ()]
-        return [np.array([self.credit.step_reward(float(v)) for v in row]) for row in rows]
+        owned: list[NDArray[np.floating]] = [
+            row if text.written is None else moved(row, text.written)
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        return [np.array([self.credit.step_reward(float(v)) for v in row]) for row in owned]
 
     def evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return the episodes with their score, its parts and their token rewards.
@@ -169,52 +174,41 @@ class Reward:
         if not episodes:
             return []
         with attach_episodes(episodes, self.scorer.name), self.stopwatch.scoring(len(episodes)):
-            return self._evaluate(episodes)
-
-    def _evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
-        for index, episode in enumerate(episodes):
-            if not episode.response_ids:
-                raise CreditError(
-                    f"episode {index} has no response_ids, so no token can earn its score; "
-                    "give the response at least one token (the EOS counts)"
+            for index, episode in enumerate(episodes):
+                if not episode.response_ids:
+                    raise CreditError(
+                        f"episode {index} has no response_ids, so no token can earn its score; "
+                        "give the response at least one token (the EOS counts)"
+                    )
+            name, wanted = self.scorer.name, self.credit.attribution
+            # A scorer whose `score` knows no attributions is asked for none.
+            scores = self.scorer.score(episodes, **({"attribution": wanted} if self._asks else {}))
+            if not isinstance(scores, Scores):
+                raise ScorerError(
+                    f"scorer {name!r} returned {type(scores).__name__}; return "
+                    "Scores(values=one number per episode)"
                 )
-        scores = self._score(episodes)
-        return self._assign(episodes, scores)
-
-    def _assign(self, episodes: Sequence[Episode], scores: Scores) -> list[Episode]:
-        """Return the episodes with their scores, spread over their tokens."""
-        rewards = assign_written(self.credit, episodes, scores)
-        self._check_rewards(episodes, scores, rewards)
-        return [
-            episode.paid(
-                float(scores.values[row]),
-                {name: float(part[row]) for name, part in scores.parts.items()},
-                rewards[row],
-            )
-            for row, episode in enumerate(episodes)
-        ]
-
-    def _score(self, episodes: Sequence[Episode]) -> Scores:
-        name = self.scorer.name
-        scores = call_scorer(self.scorer, episodes, self.credit.attribution if self._asks else None)
-        if not isinstance(scores, Scores):
-            raise ScorerError(
-                f"scorer {name!r} returned {type(scores).__name__}; return "
-                "Scores(values=one number per episode)"
-            )
-        scores.check(episodes, name)
-        probe = Probe(self.scorer, self.tokenizer, self.continuations)
-        attributed = self.credit.attribute(probe, episodes, scores)
-        if attributed is not scores:
-            attributed.check(episodes, self.credit_name)
-            scores = attributed
-        wanted = self.credit.attribution
-        if wanted is not None and scores.attributions is None:
-            raise CreditError(
-                f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
-                f"returned none; {remedy_for(wanted)}"
-            )
-        return scores
+            scores.check(episodes, name)
+            probe = Probe(self.scorer, self.tokenizer, self.continuations)
+            attributed = self.credit.attribute(probe, episodes, scores)
+            if attributed is not scores:
+                attributed.check(episodes, self.credit_name)
+                scores = attributed
+            if wanted is not None and scores.attributions is None:
+                raise CreditError(
+                    f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
+                    f"returned none; {remedy_for(wanted)}"
+                )
+            rewards = assign_written(self.credit, episodes, scores)  # (response,) each
+            self._check_rewards(episodes, scores, rewards)
+            return [
+                episode.paid(
+                    float(scores.values[row]),
+                    {name: float(part[row]) for name, part in scores.parts.items()},
+                    rewards[row],
+                )
+                for row, episode in enumerate(episodes)
+            ]
 
     def _check_rewards(
         self,

@@ -275,11 +275,6 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             f"{env.unwrapped} has no tokenizer, so it is no token-generation environment; "
             "wrap TokenGenerationEnv or TokenGenerationVectorEnv"
         )
-    if reward.credit.causal and getattr(_attribute(env, "settings"), "partner", None) is not None:
-        raise RewardError(
-            f"credit {reward.credit_name!r} is paid token by token, and a partner's replies come "
-            f"between; take '{reward.credit_name}:delivery=end'"
-        )
     return reward.bind(tokenizer)
 
 

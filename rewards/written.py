@@ -71,6 +71,13 @@ def moved(values: Any, written: NDArray[np.int8]) -> FloatArray:
     return sums.astype(np.float32)
 
 
+def newest(text: Episode) -> int:
+    """Return the place of the token that the policy wrote last."""
+    if text.written is None:
+        return len(text.response_ids) - 1
+    return int(np.flatnonzero(text.written)[-1])
+
+
 def _spread_out(rewards: FloatArray, written: NDArray[np.int8]) -> FloatArray:
     """Return the written tokens' rewards in their places, 0 elsewhere."""
     placed = np.zeros(len(written), dtype=np.float32)

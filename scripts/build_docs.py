@@ -28,7 +28,7 @@ from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGeneratio
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env
-from tokengym.scripts import build_keywords
+from tokengym.scripts import build_keywords, public_names
 from tokengym.scripts.build_episodes import DRAWN
 from tokengym.scripts.build_episodes import RULES as PICTURED
 from tokengym.scripts.build_episodes import file_of as picture_of
@@ -461,6 +461,7 @@ PAGES: dict[str, Callable[[], str]] = {
         for task in registered_tasks()
         if task.id.startswith("tokengym/")
     },
+    "reference/api/public_names.md": partial(public_names.page, _NOTICE),
     "reference/command_line.md": command_line,
     "reference/metrics.md": metrics,
 }

@@ -26,6 +26,7 @@ from tokengym import ComparisonConfig
 from tokengym.agents.ppo import GAE_LAMBDA
 from tokengym.base import read_json, write_csv, write_json
 from tokengym.envs import Episode
+from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.report import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.report import (
@@ -48,7 +49,6 @@ from tokengym.evaluation.runs import (
     slug,
     training_settings,
 )
-from tokengym.evaluation.runs import run as run_one
 from tokengym.evaluation.statistics import Array, PairedDifference, holm, paired_difference
 from tokengym.lab.cards.page import AREA
 from tokengym.lab.envs.forks.families import FILLERS, FamilyName, read

@@ -21,8 +21,8 @@ import numpy as np
 from tokengym import ComparisonConfig
 from tokengym.base import write_csv
 from tokengym.envs import Episode, bundled
+from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
-from tokengym.evaluation.runs import run as run_one
 from tokengym.lab.makers.bundles.other_reward_models import (
     LLAMA,
     MISALIGNED,

@@ -26,9 +26,9 @@ from tokengym.agents.losses import gae
 from tokengym.agents.rollouts import RoundReward
 from tokengym.base import write_csv
 from tokengym.envs import Episode
+from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import Evaluator
 from tokengym.evaluation.runs import load_agent
-from tokengym.evaluation.runs import run as run_one
 from tokengym.lab.study import DOCS, Docs, Out, command_line, run_missing
 
 Array = NDArray[np.float64]

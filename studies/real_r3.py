@@ -22,13 +22,13 @@ import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy
-from tokengym.agents.rollouts import ChosenPrompts, as_player
+from tokengym.agents.rollouts import ChosenPrompts, as_sampler
 from tokengym.base import find_bundle, read_jsonl, write_csv, write_jsonl
 from tokengym.envs import Episode, bundled
+from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import copy_rate, distinct, rouge, words
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
-from tokengym.evaluation.runs import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.lab.protocol import PRICE
@@ -214,7 +214,7 @@ def answer(
     env = gym.make_vec(ENV, num_envs=1, bundle=BUNDLE, reward=None, split="all")
     chosen = ChosenPrompts(env)
     asked = [index for index, prompt in enumerate(chosen.prompts) if prompt.query_type in types]
-    player = as_player(policy, seed=seed)
+    player = as_sampler(policy, seed=seed)
     episodes = chosen.play(player, asked, deterministic=seed is None)
     fields = ("prompt", "prompt_ids", "response", "response_ids")
     write_jsonl(file, [{name: getattr(e, name) for name in fields} for e in episodes])

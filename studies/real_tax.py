@@ -25,9 +25,9 @@ from studies import real_model, real_r3
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy, Sequences
 from tokengym.base import find_bundle, write_csv
+from tokengym.evaluation import run as run_one
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import make_agent
-from tokengym.evaluation.runs import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.protocol import SPARE_SEED, measured
 from tokengym.lab.study import (

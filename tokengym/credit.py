@@ -43,7 +43,7 @@ class Credited:
     """(batch, time), 0 past a response's end; each row sums to its score, unless the rule says that
     it does not (`Credit.sum_preserving`)."""
     mask: NDArray[np.bool_]
-    """(batch, time), True on the response's own tokens."""
+    """(batch, time), True on the tokens that the policy wrote."""
     episodes: tuple[Episode, ...]
     """The responses with all that is known of them."""
 
@@ -101,6 +101,7 @@ class TokenCredit:
         *,
         prompts: Sequence[Text] | None = None,
         references: Sequence[str | None] | None = None,
+        written: Sequence[Sequence[int]] | None = None,
     ) -> Credited:
         """Return what the tokens of responses earn.
 
@@ -108,16 +109,19 @@ class TokenCredit:
             responses: Texts, or token ids, which are credited as they are.
             prompts: Texts or ids of the prompts; None stands for empty ones.
             references: Reference answers, for scorers that compare with one.
+            written: In conversations, 1 at each token that the policy wrote and 0 at those of
+                tools and users, which are read and not paid; None where it wrote all.
 
         Raises:
-            ValueError: if there are no responses, or not one prompt or reference for each.
+            ValueError: if there are no responses, or not one prompt, reference or mask for each.
             TokenizerError: if the tokens of a text do not spell it.
             ScorerError: if a score is no finite number.
         """
         count = len(responses)
         if not count:
             raise ValueError("responses is empty; pass at least one")
-        for name, given in (("prompts", prompts), ("references", references)):
+        every = (("prompts", prompts), ("references", references), ("masks", written))
+        for name, given in every:
             if given is not None and len(given) != count:
                 raise ValueError(
                     f"got {len(given)} {name} for {count} responses; pass one for each"
@@ -127,6 +131,12 @@ class TokenCredit:
             text, ids = self._both(response)
             self._check_spelling(text, ids)
             prompt, prompt_ids = ("", ()) if prompts is None else self._both(prompts[index])
+            own = None if written is None else np.array(written[index], dtype=np.int8)
+            if own is not None and (len(own) != len(ids) or not own[:1].all()):
+                raise ValueError(
+                    f"written[{index}] has {len(own)} entries for {len(ids)} tokens and begins "
+                    f"with {own[:1].tolist()}; pass one per token, the policy's first"
+                )
             episodes.append(
                 Episode(
                     prompt=prompt,
@@ -134,6 +144,7 @@ class TokenCredit:
                     prompt_ids=prompt_ids,
                     response_ids=ids,
                     reference=None if references is None else references[index],
+                    written=None if own is None or own.all() else own,
                 )
             )
         paid = self.reward.evaluate(episodes)
@@ -143,7 +154,7 @@ class TokenCredit:
         for row, episode in enumerate(paid):
             length = len(episode.response_ids)
             rewards[row, :length] = episode.token_rewards
-            mask[row, :length] = True
+            mask[row, :length] = True if episode.written is None else episode.written > 0
         scores = np.array([episode.score for episode in paid], dtype=np.float32)
         return Credited(scores=scores, token_rewards=rewards, mask=mask, episodes=tuple(paid))
 

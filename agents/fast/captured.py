@@ -23,7 +23,7 @@ from tokengym.agents.fast.merged import MergedModel, decoding_model
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LENGTHS
-from tokengym.agents.policy.player import (
+from tokengym.agents.policy.sampler import (
     Choice,
     DecodedPolicy,
     Observation,
@@ -156,7 +156,7 @@ class Decoder:
     def __init__(self, policy: DecodedPolicy, rows: int, capacity: int) -> None:
         self._policy = policy
         self.rows, self.capacity = bucket(rows), capacity
-        self.user: weakref.ref[CapturedPlayer] | None = None
+        self.user: weakref.ref[CapturedSampler] | None = None
         models = [policy.language_model]
         if policy.masking_model is not None:
             models.append(policy.masking_model)
@@ -345,8 +345,8 @@ class Decoder:
         return [tensor.data_ptr() for m in known for tensor in (*m.parameters(), *m.buffers())]
 
 
-class CapturedPlayer:
-    """Plays a `CausalLMPolicy` as `DecodingPlayer` does, by steps that a GPU replays.
+class CapturedSampler:
+    """Plays a `CausalLMPolicy` as `CachedSampler` does, by steps that a GPU replays.
 
     Rows that end stay in the batch until half of it has ended.
 
@@ -368,7 +368,7 @@ class CapturedPlayer:
 
     @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
-        """See `Player.begin`.
+        """See `Sampler.begin`.
 
         Raises:
             ModelError: if the caches of so many rows do not fit in the GPU's memory.
@@ -398,7 +398,7 @@ class CapturedPlayer:
         *,
         deterministic: bool,
     ) -> Choice:
-        """See `Player.act`."""
+        """See `Sampler.act`."""
         came = self._replies.since(rows, observation)
         self._drop_all_but(rows)
         decoder = self._decoder
@@ -447,7 +447,7 @@ class CapturedPlayer:
         self._on_device = sent(self._places, self._device)
 
     def _borrowed(self) -> Decoder:
-        """Return a decoder that no living player uses, from the policy's store where one fits."""
+        """Return a decoder that no living sampler uses, from the policy's store where one fits."""
         decoders = self.policy.decoders
         for decoder in list(decoders):
             user = None if decoder.user is None else decoder.user()

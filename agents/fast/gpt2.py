@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from tokengym.agents.fast.products import MULTIPLE, has_onednn, packed_map
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.streams import note_read
 from tokengym.base.memory import check_memory
 
 Map = Callable[[Tensor], Tensor]
@@ -106,7 +107,9 @@ class GPT2Stream:
         trunk: Any = language_model.model.base_model
         self._words, self._places = trunk.wte.weight, trunk.wpe.weight
         self._norm = _norm(trunk.ln_f)
-        self._layers = [_layer(block, language_model.products) for block in trunk.h]
+        self._layers: list[Any] = []
+        for block in trunk.h:
+            self._layers.append(_layer(block, language_model.products))
         self._num_heads: int = trunk.config.num_attention_heads
         self._capacity = capacity
         self._on_cpu = self._words.device.type == "cpu"
@@ -156,6 +159,7 @@ class GPT2Stream:
             (rows, 1, width, width) bool, the tokens that each one reads; None: all up to itself.
         """
         rows, width = attention_mask.shape
+        note_read(rows)
         column = 2 * rows * heads[0] * heads[1] * len(self._layers) * dtype.itemsize
         check_memory("prompt and response tokens", self._capacity, bytes_each=column)
         shape = (2, rows, heads[0], self._capacity, heads[1])
@@ -328,26 +332,22 @@ def _linear_modules(block: Any) -> list[Any]:
 
 
 def _layer(block: Any, products: Library) -> Layer:
-    modules = _linear_modules(block)
-    qkv, out, up, down = (linear_map(*_weights(m), products) for m in modules)
-    if _is_tanh_gelu(block.mlp) and packs(block.mlp.c_fc.weight, products):
-        weight, bias = _weights(block.mlp.c_fc)
+    attention, mlp = block.attn, block.mlp
+    weight, bias = _weights(mlp.c_fc)  # (width, 4 * width), as GPT-2 has them
+    if _is_tanh_gelu(mlp) and packs(mlp.c_fc.weight, products):
         up = packed_map(weight.t(), bias, activation=("gelu", "tanh"))
     else:
-        up = _in_turn(up, activation(block.mlp))
+        rise, act = linear_map(weight, bias, products), activation(mlp)
+        up = lambda x: act(rise(x))  # noqa: E731
     return Layer(
         norm_1=_norm(block.ln_1),
-        qkv=qkv,
-        out=out,
-        scale=block.ln_1.weight.new_tensor(block.attn.scaling, dtype=torch.float64),
+        qkv=linear_map(*_weights(attention.c_attn), products),
+        out=linear_map(*_weights(attention.c_proj), products),
+        scale=block.ln_1.weight.new_tensor(attention.scaling, dtype=torch.float64),
         norm_2=_norm(block.ln_2),
         up=up,
-        down=down,
+        down=linear_map(*_weights(mlp.c_proj), products),
     )
-
-
-def _in_turn(first: Map, second: Map) -> Map:
-    return lambda x: second(first(x))
 
 
 def activation(mlp: Any) -> Map:
@@ -402,12 +402,14 @@ def packs(weight: Tensor, products: Library) -> bool:
     product would first reorder its weights, which for a vocabulary of 50,257 takes a third of the
     time.
     """
-    if weight.device.type != "cpu" or not has_onednn():
+    if weight.device.type != "cpu":
         return False
     if weight.dtype == torch.float32:
         return products == "onednn" and weight.numel() >= LEAST_PACKED
+    if weight.dtype != torch.bfloat16 or not has_onednn():
+        return False
     operators: Any = torch.ops.mkldnn
-    return weight.dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported()
+    return bool(operators._is_mkldnn_bf16_supported())
 
 
 def linear_map(weight: Tensor, bias: Tensor | None, products: Library = "torch") -> Map:

@@ -35,7 +35,7 @@ from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.objective import Experience
 from tokengym.agents.processes import Processes
 from tokengym.agents.rollouts.environments import share_prompts
-from tokengym.agents.rollouts.playing import Round
+from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 
@@ -230,7 +230,7 @@ class Group(Processes):
             for tensor in agent.policy.parameters():
                 distributed.broadcast(tensor.detach(), 0)
 
-    def join_rounds(self, agent: Any, played: Round, num_tokens: int) -> Round:
+    def join_rounds(self, agent: Any, played: RolloutBatch, num_tokens: int) -> RolloutBatch:
         """See `Processes.join_rounds`."""
         buffer, generator = agent.ep_info_buffer, agent.policy.generator
         assert buffer is not None
@@ -246,7 +246,7 @@ class Group(Processes):
         # The longest round has drawn the most numbers, as many as one process would for all rows.
         lengths = [max(len(e.response_ids) for e in played.episodes) for played in rounds]
         generator.set_state(states[lengths.index(max(lengths))])
-        joined = Round.joined(rounds).to(device)
+        joined = RolloutBatch.joined(rounds).to(device)
         if not keeps or masks is None:
             return joined
         before = sum(len(played.episodes) for played in rounds[: self.number])

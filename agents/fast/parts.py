@@ -13,7 +13,7 @@ from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.streams import Stream
 from tokengym.base.registry import imported
 
-CAPTURED_PLAYER = "tokengym.agents.fast.captured:CapturedPlayer"
+CAPTURED_SAMPLER = "tokengym.agents.fast.captured:CapturedSampler"
 CHECK_STATIC = "tokengym.agents.fast.static:check_static"
 CHECK_KERNELS = "tokengym.agents.fast.kernels.check:check_kernels"
 TOKEN_FIGURES = "tokengym.agents.fast.kernels.vocabulary:token_figures"
@@ -33,11 +33,11 @@ class Parts(Plain):
             return LlamaStream(language_model, capacity)
         return None
 
-    def captured_player(
+    def captured_sampler(
         self, policy: Any, generator: torch.Generator, share: tuple[int, int] = (0, 1)
     ) -> Any:
-        """See `Plain.captured_player`."""
-        return imported(CAPTURED_PLAYER)(policy, generator, share)
+        """See `Plain.captured_sampler`."""
+        return imported(CAPTURED_SAMPLER)(policy, generator, share)
 
     def check_static(self, language_model: LanguageModel, dtype: torch.dtype | None) -> None:
         """See `Plain.check_static`."""

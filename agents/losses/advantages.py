@@ -274,7 +274,12 @@ def dr_grpo(scores: Tensor, group_size: int) -> Tensor:
 
 
 def leave_one_out(
-    token_rewards: Tensor, response_mask: Tensor, group_size: int, *, gamma: float = 1.0
+    token_rewards: Tensor,
+    response_mask: Tensor,
+    group_size: int,
+    *,
+    gamma: float = 1.0,
+    response_ids: Tensor | None = None,
 ) -> Tensor:
     """Return each reward to go minus the mean of the other rows' that are still being written.
 
@@ -284,11 +289,16 @@ def leave_one_out(
     depend on this row's tokens: it is a function of the prompt and t, and keeps the gradient
     unbiased.
 
+    In conversations the other rows are those whose turn began after the same tokens, and where a
+    turn after the first has none, the baseline is the mean of the others' whole returns. Which it
+    is depends on what this row wrote before the turn alone, so that holds again.
+
     Args:
         token_rewards: (batch, time), reward units, group after group.
         response_mask: (batch, time) bool, True on the response's own tokens.
         group_size: N, at least 2.
         gamma: Discount per token.
+        response_ids: (batch, time) int64, all tokens, in conversations.
 
     Returns:
         (batch, time), reward units; 0 where the mask is False.
@@ -306,11 +316,32 @@ def leave_one_out(
     check_groups(len(token_rewards), group_size)
     to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
     groups = to_go.view(-1, group_size, to_go.shape[1])  # (prompts, N, time)
+    if response_ids is not None:
+        baseline = _turn_baselines(groups, response_mask, response_ids)
+        return (groups - baseline).view_as(to_go).masked_fill(~response_mask, 0.0)
     alive = response_mask.view_as(groups).to(to_go.dtype)
     others_alive = alive.sum(1, keepdim=True) - alive
     others_sum = groups.sum(1, keepdim=True) - groups  # finished rows add 0
     baseline = others_sum / others_alive.clamp(min=1.0)
     return (groups - baseline).view_as(to_go).masked_fill(~response_mask, 0.0)
+
+
+def _turn_baselines(to_go: Tensor, response_mask: Tensor, response_ids: Tensor) -> Tensor:
+    """Return the baselines of `leave_one_out` in conversations, (prompts, N, time)."""
+    mask, ids = response_mask.view(to_go.shape), response_ids.view(to_go.shape)
+    size, time = to_go.shape[1:]
+    columns = torch.arange(time, device=mask.device)
+    begins = mask & ~mask.roll(1, 2) | (columns == 0)
+    starts = (begins * columns).cummax(2).values  # of each token's turn
+    differ = ids[:, :, None] != ids[:, None]  # (prompts, N, N, time)
+    same = torch.where(differ.any(3), differ.byte().argmax(3), time)  # first tokens in common
+    peers = (starts[:, :, None] == starts[:, None]) & (starts[:, :, None] <= same[..., None])
+    peers &= mask[:, None] & ~torch.eye(size, dtype=torch.bool, device=mask.device)[..., None]
+    count = peers.sum(2)
+    shared = (peers * to_go[:, None]).sum(2) / count.clamp(min=1)
+    whole = to_go[..., :1]
+    whole = (whole.sum(1, keepdim=True) - whole) / (size - 1)
+    return torch.where((count == 0) & (starts > 0), whole, shared)
 
 
 def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Tensor:

@@ -100,6 +100,7 @@ def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 KL_ESTIMATORS = ("k1", "k2", "k3")
+"""Names of the estimators of `kl_estimate`."""
 
 
 def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, *, estimator: str = "k1") -> Tensor:

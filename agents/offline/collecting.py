@@ -29,7 +29,7 @@ from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
 )
-from tokengym.agents.rollouts.playing import Agent, as_player
+from tokengym.agents.rollouts.playing import Agent, as_sampler
 from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.base.errors import SettingsError
 from tokengym.envs import Episode, PromptSet
@@ -41,6 +41,7 @@ from tokengym.rewards.scorers.base import as_scorer
 Group = tuple[Episode, ...]
 """The scored responses to one prompt."""
 Row = dict[str, Any]
+"""One row of a data set: texts, and figures of the policy that wrote them."""
 
 
 class ResponseCollector:
@@ -105,7 +106,7 @@ class ResponseCollector:
 
         Nothing random is drawn, and the tokens are not counted.
         """
-        episodes = self.chosen.play(as_player(agent), prompts, deterministic=True)
+        episodes = self.chosen.play(as_sampler(agent), prompts, deterministic=True)
         return [float(value) for value in self.scorer.score_groups([episodes]).values]
 
     def draw(
@@ -142,7 +143,7 @@ class ResponseCollector:
         groups: list[list[Episode]] = [[] for _ in prompts]
         for temperature in self.sampling.temperatures:
             with at_temperature(agent, temperature):
-                episodes = self.chosen.play(as_player(agent, generator), repeated)
+                episodes = self.chosen.play(as_sampler(agent, generator), repeated)
             for index, group in enumerate(groups):
                 group += episodes[index * share : (index + 1) * share]
             self.num_tokens += sum(episode.num_written for episode in episodes)

@@ -30,10 +30,10 @@ class Plain:
         """Return a `Stream` of the model for texts of so many tokens; None: `ModelStream`."""
         return None
 
-    def captured_player(
+    def captured_sampler(
         self, policy: Any, generator: torch.Generator, share: tuple[int, int] = (0, 1)
     ) -> Any:
-        """Return a player whose steps have a static cache, and on a GPU are one captured graph."""
+        """Return a sampler whose steps have a static cache, and on a GPU are one captured graph."""
         raise NotImplementedError  # `check_static` has refused it
 
     def check_static(self, language_model: Any, dtype: torch.dtype | None) -> None:

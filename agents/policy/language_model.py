@@ -42,6 +42,8 @@ LENGTHS = 32
 """Texts are padded to a multiple of so many tokens on a GPU."""
 MAX_ADDED_TOKENS = 8
 """Tokens that a tokenizer may have beyond its model: those that somebody added to it."""
+RESCALING = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+"""Settings of a model that change the logits after its head; see `LanguageModel.rescaled`."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -113,6 +115,7 @@ class LanguageModel(nn.Module):
                 "AutoModelForCausalLM"
             )
         self.model = model
+        self._is_rescaled = any(getattr(model.config, name, None) for name in RESCALING)
         self.recompute = False
         """Whether blocks are computed again in the backward pass instead of kept in memory."""
         self.base: dict[str, str] | None = None
@@ -197,7 +200,7 @@ class LanguageModel(nn.Module):
         ids = sequences.input_ids[:, :-1]
         is_cuda = self.device.type == "cuda"
         multiple = LENGTHS if is_cuda else fast().multiple(self.products)
-        if multiple > 1:  # a new length costs more than a few columns
+        if multiple > 1:  # kernels are planned or compiled anew for each length that is new
             width = -(-ids.shape[1] // multiple) * multiple
             ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))
         if kernels and ids.shape[1] <= self._longest_fused():
@@ -219,17 +222,15 @@ class LanguageModel(nn.Module):
         if weight is not None and hidden.dim() == 2:  # in float32, as `token_figures` has them
             return product(hidden, as_read(hidden, weight))
         head = self.model.get_output_embeddings()
-        return self.rescaled(head(hidden.to(head.weight.dtype) if self.autocasts else hidden))
+        logits = head(hidden.to(head.weight.dtype) if self.autocasts else hidden)
+        return self.rescaled(logits) if self._is_rescaled else logits
 
     def plain_head(self) -> Tensor | None:
         """Return the head's weight, (vocab, hidden), where it is all that makes the logits."""
-        head, config = self.model.get_output_embeddings(), self.model.config
-        others = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        head = self.model.get_output_embeddings()
         is_plain = type(head) is nn.Linear and head.bias is None
         is_plain &= type(self) is LanguageModel  # FSDP's is not: its shards are whole in `logits`
-        return (
-            head.weight if is_plain and not any(getattr(config, n, None) for n in others) else None
-        )
+        return head.weight if is_plain and not self._is_rescaled else None
 
     def rescaled(self, logits: Tensor) -> Tensor:
         """Return the head's output, scaled and capped as some models do."""
@@ -483,16 +484,3 @@ def make_reference(
         reference.use_products(policy.products)
         return reference
     return policy.frozen_copy() if policy.adapters is None else None
-
-
-@contextmanager
-def reference_weights(
-    policy: LanguageModel, reference: LanguageModel | None
-) -> Iterator[LanguageModel]:
-    """Yield the model to compute the reference with; see `make_reference`."""
-    if reference is not None:
-        yield reference
-        return
-    assert policy.adapters is not None
-    with policy.adapters.disable_adapter():
-        yield policy

@@ -1,7 +1,7 @@
 """A causal language model as a policy over tokens.
 
-Its value function is in `value`, its frozen reference in `reference`, the model itself (trunk, head
-and adapters) in `language_model`, and the step from logits to a token in `sampling`.
+Its value function is in `value`, the model itself (trunk, head and adapters) and its frozen
+reference in `language_model`, and the step from logits to a token in `sampling`.
 """
 
 import logging
@@ -32,9 +32,8 @@ from tokengym.agents.policy.language_model import (
     fit_vocabulary,
     load_causal_lm,
     make_reference,
-    reference_weights,
 )
-from tokengym.agents.policy.player import DecodingPlayer, Observation, Player
+from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     chosen_log_probs,
@@ -215,7 +214,9 @@ class CausalLMPolicy(BasePolicy):
         reference: bool = False,
     ) -> Tensor:
         """Return the shaped logits of response tokens, as `shaped_logits` does."""
-        logits = self.shaped_logits(states, None, reference=reference)
+        with self.weights(reference) as language_model:
+            logits = language_model.logits(states)[..., : self.num_actions]  # (tokens, vocab)
+        logits = shape_logits(logits, temperature=self.temperature, action_mask=None)
         return logits if masks is None else masks.forbid_(logits, rows, times)
 
     def support(
@@ -234,19 +235,16 @@ class CausalLMPolicy(BasePolicy):
             masking_states: (n, hidden) of the masking model, where there is one.
             temperature: See `shaped`.
         """
+        among = partial(likeliest, top_k=self.settings.top_k, top_p=self.settings.top_p)
         if self.masking_model is None or masking_states is None:
-            return self._likeliest(logits)
+            return among(logits)
         masking_logits = self.masking_model.logits(masking_states)
         masking_logits = self.shaped(masking_logits, action_mask, temperature)
         keep = likeliest(masking_logits, top_p=self.settings.mask_top_p or 1.0)
         if keep is None:
-            return self._likeliest(logits)
-        left = logits.masked_fill(~keep, -torch.inf)
-        fewer = self._likeliest(left)
+            return among(logits)
+        fewer = among(logits.masked_fill(~keep, -torch.inf))
         return keep if fewer is None else fewer
-
-    def _likeliest(self, logits: Tensor) -> Tensor | None:
-        return likeliest(logits, top_k=self.settings.top_k, top_p=self.settings.top_p)
 
     @torch.no_grad()
     def refresh_masking_model(self) -> None:
@@ -299,7 +297,7 @@ class CausalLMPolicy(BasePolicy):
             value_head_only: Let gradients reach the value head alone, and its own network.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
-            states = self.states(sequences)
+            states = self.states(sequences)  # (tokens, hidden): at response positions alone
         figures = self._figures(
             sequences,
             states,
@@ -348,22 +346,22 @@ class CausalLMPolicy(BasePolicy):
         which the log-probs then are. See `evaluate` for the other arguments.
         """
         rows, times, columns = sequences.response_positions()
-        tokens = sequences.input_ids[rows, columns]
+        tokens = sequences.input_ids[rows, columns]  # (tokens,)
+        at, num_actions = (action_masks, rows, times), self.num_actions
         kept_states = states if ref_states is None else ref_states[rows, times]
         if with_kl and ref_logits is None and ref_states is None:
             with torch.no_grad():
                 kept_states = self.states(sequences, reference=True)
-        if with_kl and ref_logits is not None:
-            heads = None
-        else:
+        heads = None  # kept logits are read as they are
+        if ref_logits is None or not with_kl:
             heads = self._heads(len(tokens), reference=reference, with_kl=with_kl)
-        if heads is not None:
+        if heads is not None:  # from the states alone: no logits are kept for the gradient
             asked = Figures(
                 tokens=tokens,
                 temperature=self.temperature,
-                num_actions=self.num_actions,
-                size=chunk_size(self.num_actions),
-                forbid_=partial(_forbid_, action_masks, rows, times),
+                num_actions=num_actions,
+                size=chunk_size(num_actions),
+                forbid_=partial(_forbid_, *at),
                 masks=None if action_masks is None else partial(action_masks.bits, rows, times),
                 with_entropy=with_entropy,
                 reference=(kept_states, heads[1]) if with_kl else None,
@@ -376,8 +374,8 @@ class CausalLMPolicy(BasePolicy):
         def of_tokens(
             states: Tensor, kept_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
         ) -> tuple[Tensor, ...]:
-            at = action_masks, rows, times
-            logits = self._logits_at(states, *at, reference=reference)
+            at = action_masks, rows, times  # of this chunk
+            logits = self._logits_at(states, *at, reference=reference)  # (chunk, vocab)
             figures = []
             if with_kl:
                 if ref_logits is None:
@@ -392,7 +390,7 @@ class CausalLMPolicy(BasePolicy):
             return tuple(figures)
 
         inputs = states, kept_states, tokens, rows, times
-        return list(in_chunks(of_tokens, *inputs, vocab_size=self.num_actions))
+        return list(in_chunks(of_tokens, *inputs, vocab_size=num_actions))
 
     def _heads(
         self, num_tokens: int, *, reference: bool, with_kl: bool
@@ -412,40 +410,29 @@ class CausalLMPolicy(BasePolicy):
                 other = language_model.plain_head()
         return None if head is None or other is None else (head, other)
 
-    def _in_buckets(
+    def _buckets(
         self,
-        figure: Callable[[Sequences, ActionMasks | None, Tensor], Tensor],
         sequences: Sequences,
         action_masks: ActionMasks | None,
         max_size: int,
         *,
         reference: bool = True,
-    ) -> Tensor:
-        """Return a figure of each response token, (batch, time, ...); similar lengths run together.
+    ) -> Iterator[tuple[Sequences, ActionMasks | None, Tensor]]:
+        """Yield texts of similar lengths, with their masks and their rows.
 
         Args:
-            figure: Returns that of some texts' tokens, (tokens, ...), given the texts, their masks
-                and their rows.
             sequences: Any number of texts.
             action_masks: Tokens that could be sampled at each step; None: all.
-            max_size: Most texts in one forward.
-            reference: Whether the figure runs the reference, which all processes do equally often
-                where they share it out.
+            max_size: Most texts at a time.
+            reference: Whether the reference is to read them, which all processes let it do equally
+                often where they share it out.
         """
         buckets = sequences.buckets(max_size)
         if reference and self.largest is not None:
             buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
-        whole: Tensor | None = None
         for bucket in buckets:
-            part = sequences.select(bucket)
             masks = None if action_masks is None else action_masks.select(bucket)
-            rows, times, _ = part.response_positions()
-            figures = figure(part, masks, bucket)
-            if whole is None:
-                whole = figures.new_zeros(*sequences.response_mask.shape, *figures.shape[1:])
-            whole[bucket[rows], times] = figures
-        assert whole is not None
-        return whole
+            yield sequences.select(bucket), masks, bucket
 
     @torch.no_grad()
     def response_log_probs(
@@ -466,16 +453,18 @@ class CausalLMPolicy(BasePolicy):
             ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
             max_size: Most texts in one forward.
         """
-
-        def log_probs(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
+        log_probs = None
+        buckets = self._buckets(sequences, action_masks, max_size, reference=reference)
+        for part, masks, bucket in buckets:
             if ref_states is None:
                 states = self.states(part, reference=reference)
             else:
                 rows, times, _ = part.response_positions()
                 states = ref_states[bucket[rows], times]
-            return self._figures(part, states, masks, reference=reference)[0]
-
-        return self._in_buckets(log_probs, sequences, action_masks, max_size, reference=reference)
+            figures = self._figures(part, states, masks, reference=reference)[0]
+            log_probs = sequences.filled(log_probs, part, bucket, figures)
+        assert log_probs is not None
+        return log_probs
 
     @torch.no_grad()
     def reference_logits(
@@ -488,13 +477,14 @@ class CausalLMPolicy(BasePolicy):
             action_masks: Tokens that could be sampled at each step; None: all.
             max_size: Most texts in one forward.
         """
-
-        def logits(part: Sequences, masks: ActionMasks | None, _: Tensor) -> Tensor:
+        logits = None
+        for part, masks, bucket in self._buckets(sequences, action_masks, max_size):
             rows, times, _ = part.response_positions()
             states = self.states(part, reference=True)
-            return self._logits_at(states, masks, rows, times, reference=True)
-
-        return self._in_buckets(logits, sequences, action_masks, max_size)
+            figures = self._logits_at(states, masks, rows, times, reference=True)
+            logits = sequences.filled(logits, part, bucket, figures)
+        assert logits is not None
+        return logits
 
     @torch.no_grad()
     def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
@@ -506,12 +496,12 @@ class CausalLMPolicy(BasePolicy):
             sequences: Any number of texts; similar lengths are run together.
             max_size: Most texts in one forward.
         """
-        return self._in_buckets(
-            lambda part, _masks, _bucket: self.states(part, reference=True),
-            sequences,
-            None,
-            max_size,
-        )
+        states = None
+        for part, _, bucket in self._buckets(sequences, None, max_size):
+            figures = self.states(part, reference=True)
+            states = sequences.filled(states, part, bucket, figures)
+        assert states is not None
+        return states
 
     @torch.no_grad()
     def response_kl(
@@ -532,9 +522,9 @@ class CausalLMPolicy(BasePolicy):
             ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
             max_size: Most texts in one forward.
         """
-
-        def kl(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
-            return self._figures(
+        kl = None
+        for part, masks, bucket in self._buckets(sequences, action_masks, max_size):
+            figures = self._figures(
                 part,
                 self.states(part),
                 masks,
@@ -542,8 +532,9 @@ class CausalLMPolicy(BasePolicy):
                 ref_logits=None if ref_logits is None else ref_logits[bucket],
                 ref_states=None if ref_states is None else ref_states[bucket],
             )[0]
-
-        return self._in_buckets(kl, sequences, action_masks, max_size)
+            kl = sequences.filled(kl, part, bucket, figures)
+        assert kl is not None
+        return kl
 
     @torch.no_grad()
     def response_entropy(
@@ -556,11 +547,13 @@ class CausalLMPolicy(BasePolicy):
             action_masks: Tokens that could be sampled at each step; None: all.
             max_size: Most texts in one forward.
         """
-
-        def entropy(part: Sequences, masks: ActionMasks | None, _: Tensor) -> Tensor:
-            return self._figures(part, self.states(part), masks, with_entropy=True)[1]
-
-        return self._in_buckets(entropy, sequences, action_masks, max_size, reference=False)
+        entropy = None
+        buckets = self._buckets(sequences, action_masks, max_size, reference=False)
+        for part, masks, bucket in buckets:
+            figures = self._figures(part, self.states(part), masks, with_entropy=True)[1]
+            entropy = sequences.filled(entropy, part, bucket, figures)
+        assert entropy is not None
+        return entropy
 
     def log_probs(
         self,
@@ -588,17 +581,21 @@ class CausalLMPolicy(BasePolicy):
         log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
 
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return a fast player of this policy: one new token per step and row, with a cache.
+    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
+        """Return a fast sampler of this policy: one new token per step and row, with a cache.
 
         Args:
             generator: Source of the sampled tokens; None takes the policy's own.
         """
-        kind: Any = fast().captured_player if self._decodes_statically() else DecodingPlayer
-        chosen: Player = (
+        kind: Any = fast().captured_sampler if self._decodes_statically() else CachedSampler
+        chosen: Sampler = (
             kind(self, self.generator, self.place) if generator is None else kind(self, generator)
         )
         return chosen
+
+    def player(self, generator: torch.Generator | None = None) -> Sampler:
+        """Return `sampler`, by its name in version 0.1."""
+        return self.sampler(generator)
 
     @property
     def captured(self) -> bool | None:
@@ -650,7 +647,7 @@ class CausalLMPolicy(BasePolicy):
     ) -> tuple[NDArray[np.int64], tuple[NDArray[np.generic], ...] | None]:
         """Return the next token of one observation or of a batch, read from the observation alone.
 
-        Nothing is kept between calls; `player` is the fast way through whole episodes.
+        Nothing is kept between calls; `sampler` is the fast way through whole episodes.
 
         Args:
             observation: ``input_ids`` and ``attention_mask``, (length,) or (batch, length).
@@ -705,9 +702,12 @@ class CausalLMPolicy(BasePolicy):
         """Yield the model to compute with: the policy, or the frozen reference."""
         if not reference:
             yield self.language_model
-            return
-        with reference_weights(self.language_model, self.reference) as language_model:
-            yield language_model
+        elif self.reference is not None:
+            yield self.reference
+        else:  # the policy with its adapters off
+            assert self.language_model.adapters is not None
+            with self.language_model.adapters.disable_adapter():
+                yield self.language_model
 
 
 @cache
@@ -735,9 +735,13 @@ class PlaysPolicy:
 
     policy: CausalLMPolicy
 
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return the policy's fast player; see `CausalLMPolicy.player`."""
-        return self.policy.player(generator)
+    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
+        """Return the policy's fast sampler; see `CausalLMPolicy.sampler`."""
+        return self.policy.sampler(generator)
+
+    def player(self, generator: torch.Generator | None = None) -> Sampler:
+        """Return `sampler`, by its name in version 0.1."""
+        return self.sampler(generator)
 
     def predict(
         self,

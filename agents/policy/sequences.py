@@ -99,20 +99,34 @@ class Sequences:
         mask = self.response_mask
         return figures.new_zeros(mask.shape).index_put(mask.nonzero(as_tuple=True), figures)
 
+    def filled(
+        self, whole: Tensor | None, part: "Sequences", rows: Tensor, figures: Tensor
+    ) -> Tensor:
+        """Return a figure of all response tokens, (batch, time, ...), with those of a part put in.
+
+        Args:
+            whole: What was put in before; None: nothing, all is 0.
+            part: The part's texts.
+            rows: (len(part),) int64, their rows.
+            figures: (tokens, ...) of the part's response tokens, row by row.
+        """
+        inside, times, _ = part.response_positions()
+        if whole is None:
+            whole = figures.new_zeros(*self.response_mask.shape, *figures.shape[1:])
+        whole[rows[inside], times] = figures
+        return whole
+
     def select(self, rows: Tensor) -> "Sequences":
         """Return the batch of the given rows, with no more padding than they need."""
-        lengths = self.lengths[rows]
+        lengths, written = self.lengths[rows], self.written
+        if written is not None:
+            written = written[rows, : int(self.response_lengths[rows].max())]
         return Sequences(
             input_ids=self.input_ids[rows, : int(lengths.max())],
             prompt_lengths=self.prompt_lengths[rows],
             response_lengths=self.response_lengths[rows],
-            written=self._written_of(rows),
+            written=written,
         )
-
-    def _written_of(self, rows: Tensor) -> Tensor | None:
-        if self.written is None:
-            return None
-        return self.written[rows, : int(self.response_lengths[rows].max())]
 
     def buckets(self, max_size: int | None = None) -> list[Tensor]:
         """Return rows grouped by length: in a group none is shorter than half the longest.
@@ -127,6 +141,7 @@ class Sequences:
         """
         lengths = self.lengths.tolist()
         groups: list[list[int]] = []
+        # Longest first: a group's first row decides how short its others may be.
         for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
             group = groups[-1] if groups else None
             if group is None or len(group) == max_size or 2 * lengths[row] < lengths[group[0]]:

@@ -17,6 +17,7 @@ Schedule: TypeAlias = float | Callable[[float], float]
 ValueNetwork = Literal["trunk", "own", "reward_model"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Precision = Literal["full", "bf16-mixed"]
+"""Numbers that a policy computes in."""
 Decoding = Literal["auto", "dynamic", "static"]
 Kernels = Literal["auto", "plain", "triton"]
 Products = Literal["auto", "torch", "onednn"]

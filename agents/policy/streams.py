@@ -1,6 +1,7 @@
 """Batches of growing texts under a model, cached: a step reads one more token."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -52,6 +53,29 @@ class Stream(Protocol):
 
     def keep(self, rows: Tensor) -> None:
         """Continue with some of the rows only: (kept,) int64, ascending."""
+
+
+_notes: list[Callable[[int], None]] = []
+
+
+@contextmanager
+def noting_reads(note: Callable[[int], None]) -> Iterator[None]:
+    """Have streams that read prompts without their model's forward say so within the block.
+
+    Args:
+        note: Called with the number of texts that are read.
+    """
+    _notes.append(note)
+    try:
+        yield
+    finally:
+        _notes.remove(note)
+
+
+def note_read(texts: int) -> None:
+    """Say that a stream reads so many prompts without its model's forward."""
+    for note in _notes:
+        note(texts)
 
 
 class ModelStream:

@@ -205,8 +205,17 @@ def _by_score(
 
 def _loo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
     assert settings.group_size is not None
+    ids = None
+    if any(episode.written is not None for episode in played.episodes):
+        ids = torch.zeros_like(played.response_mask, dtype=torch.int64)
+        for row, episode in enumerate(played.episodes):
+            ids[row, : len(episode.response_ids)] = torch.tensor(episode.response_ids)
     advantages = losses.leave_one_out(
-        played.token_rewards, played.response_mask, settings.group_size, gamma=settings.gamma
+        played.token_rewards,
+        played.response_mask,
+        settings.group_size,
+        gamma=settings.gamma,
+        response_ids=ids,
     )
     return advantages, advantages
 

@@ -56,6 +56,7 @@ class Experience:
         """Return the given rows, with no more padding than they need."""
         sequences = self.sequences.select(rows)
         time = int(sequences.response_lengths.max())
+        # All tensors are (batch, time, ...): the columns that the rows left need.
         tensors: dict[str, Any] = {
             field.name: value[rows, :time] if isinstance(value, Tensor) else value
             for field in fields(self)
@@ -150,48 +151,51 @@ class Objective:
         Where the value has a network of its own it is read when its term is asked for. A caller
         that takes the gradient of the first term before that never holds both networks' states.
         """
+        settings, mask = self.settings, part.response_mask  # (batch, time)
         has_terms = policy.critic is not None and policy.critic.network is not None
         has_terms &= not self.value_head_only  # where the value's is the one term
         now = policy.evaluate(
             part.sequences,
             part.action_masks,
-            with_entropy=self.settings.ent_coef != 0.0,
-            with_kl=self.kl_coef != 0.0 and self.settings.kl_estimator == "exact",
+            with_entropy=settings.ent_coef != 0.0,
+            with_kl=self.kl_coef != 0.0 and settings.kl_estimator == "exact",
             with_values=not has_terms,
             ref_logits=part.ref_logits,
             ref_states=part.ref_states,
             value_head_only=self.value_head_only,
         )
-        weights = None
+        weights = None  # (batch, time), 1 / count each; None leaves that to `masked_mean`
         if self.loss_mean != "token":
-            weights = losses.loss_weights(
-                part.response_mask, self.loss_mean, rows=rows or len(part), horizon=self.horizon
-            )
+            rows = rows or len(part)
+            weights = losses.loss_weights(mask, self.loss_mean, rows=rows, horizon=self.horizon)
         policy_loss = losses.policy_loss(
             now.log_probs,
             part.old_log_probs,
             part.advantages,
-            part.response_mask,
+            mask,
             clip_range=self.clip_range,
-            clip_range_high=self.settings.clip_range_high,
+            clip_range_high=settings.clip_range_high,
             count=count,
             weights=weights,
         )
-        figures = {"policy_loss": policy_loss.item()}
-        loss = policy_loss.new_zeros(())
+        figures, loss = {"policy_loss": policy_loss.item()}, policy_loss.new_zeros(())
         if now.values is not None:
             value_loss = self._value_loss(now.values, part, count)
             figures["value_loss"] = value_loss.item()
-            loss = self.settings.vf_coef * value_loss
+            loss = settings.vf_coef * value_loss
         if not self.value_head_only:
             loss = loss + policy_loss + self._regularisation(now, part, count, weights)
         with torch.no_grad():
-            log_ratio = now.log_probs - part.old_log_probs
-            figures |= self._movement(log_ratio, part, count)
+            log_ratio = now.log_probs - part.old_log_probs  # (batch, time), nats
+            is_clipped = (log_ratio.expm1().abs() > self.clip_range).float()
+            # KL(old || new) from the old policy's samples: k3 of old against new.
+            moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
+            figures["approx_kl"] = losses.masked_mean(moved, mask, count=count).item()
+            figures["clip_fraction"] = losses.masked_mean(is_clipped, mask, count=count).item()
         yield loss, figures, log_ratio
         if has_terms:
             value_loss = self._value_loss(policy.values(part.sequences), part, count)
-            yield self.settings.vf_coef * value_loss, {"value_loss": value_loss.item()}, log_ratio
+            yield settings.vf_coef * value_loss, {"value_loss": value_loss.item()}, log_ratio
 
     def _value_loss(self, values: Tensor, part: Experience, count: int) -> Tensor:
         """Return the clipped squared error of the values."""
@@ -230,16 +234,6 @@ class Objective:
             )
             added = added + self.kl_coef / part.advantage_scale * mean
         return added
-
-    def _movement(self, log_ratio: Tensor, part: Experience, count: int) -> dict[str, float]:
-        """Return how far the policy has moved from the one that sampled."""
-        is_clipped = (log_ratio.expm1().abs() > self.clip_range).float()
-        # KL(old || new) from the old policy's samples: k3 of old against new.
-        moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
-        return {
-            name: losses.masked_mean(value, part.response_mask, count=count).item()
-            for name, value in (("approx_kl", moved), ("clip_fraction", is_clipped))
-        }
 
 
 class Alarms:

@@ -10,7 +10,7 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.policy.sampling import chosen_log_probs
-from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.ppo.advantages import (
     RoundTensors,
     check_critic_settings,
@@ -40,7 +40,7 @@ from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
 )
-from tokengym.agents.rollouts.playing import Round
+from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.reward import RoundReward
 
 if TYPE_CHECKING:
@@ -109,12 +109,15 @@ class PPO(EpisodicAlgorithm):
         self._has_warned, self._log_prob_gap = False, 0.0
         self._alarms = Alarms()
 
-    def resolve_settings(self, env: Environments) -> PPOSettings:
+    def resolve_settings(self, given: Mapping[str, Any], env: Environments) -> Mapping[str, Any]:
         """Return the settings with the lambda that the environment's credit rule declares."""
-        if not self.estimator.needs_critic or self.settings.gae_lambda is not None:
-            return self.settings
+        name = given.get("advantage", self.settings_class.advantage)
+        if given.get("gae_lambda") is not None or not isinstance(name, str):
+            return given
+        if not find_advantage(name).needs_critic:
+            return given
         declared = RoundReward(env).gae_lambda
-        return replace(self.settings, gae_lambda=GAE_LAMBDA if declared is None else declared)
+        return {**given, "gae_lambda": GAE_LAMBDA if declared is None else declared}
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of a round's reset: rows in groups that share a prompt."""
@@ -125,24 +128,13 @@ class PPO(EpisodicAlgorithm):
 
     # --- the phases of one update, after `collect` ------------------------------------------------
 
-    def learn_from(self, played: Round) -> None:
+    def learn_from(self, played: RolloutBatch) -> None:
         """Assign credit to a round's tokens and update the policy.
 
         Raises:
             ModelError: if rollout and update disagree about the log-probs of the same tokens.
         """
         stats = self.update(self.assign(played))
-        self._check_alarms(played, stats)
-        if stats.ratio_error > MAX_RATIO_ERROR and self.policy.language_model.is_float32:
-            raise ModelError(
-                f"before the first gradient step of update {self._n_updates} a token's probability "
-                f"ratio is off by {stats.ratio_error:.3g}, log-probs by {stats.log_prob_gap:.3g} "
-                "nats: the model decodes to other log-probs than its whole forward gives; use "
-                "another model"
-            )
-
-    def _check_alarms(self, played: Round, stats: UpdateStats) -> None:
-        """Warn of figures that say that nothing is learned, or too much at once."""
         tokens = sum(episode.num_written for episode in played.episodes)
         parts = [(e.score_parts.get("raw_score", e.score), e.score) for e in played.episodes]
         self._alarms.check(
@@ -153,59 +145,62 @@ class PPO(EpisodicAlgorithm):
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
         )
+        if stats.ratio_error > MAX_RATIO_ERROR and self.policy.language_model.is_float32:
+            raise ModelError(
+                f"before the first gradient step of update {self._n_updates} a token's probability "
+                f"ratio is off by {stats.ratio_error:.3g}, log-probs by {stats.log_prob_gap:.3g} "
+                "nats: the model decodes to other log-probs than its whole forward gives; use "
+                "another model"
+            )
 
-    def assign(self, played: Round) -> Experience:
+    def assign(self, played: RolloutBatch) -> Experience:
         """Turn a round's token rewards into advantages and returns.
 
         Raises:
             NonFiniteError: if a token reward is NaN or Inf.
         """
-        started = time.perf_counter()
-        assert played.log_probs is not None  # our own player gives them all
-        sequences = played.sequences(self.device, group_size=self.settings.group_size)
-        mask = sequences.response_mask
+        started, settings = time.perf_counter(), self.settings
+        assert played.log_probs is not None  # our own sampler gives them all
+        sequences = played.sequences(self.device, group_size=settings.group_size)
+        mask = sequences.response_mask  # (batch, time), as all figures of tokens below
         if not mask.any():
             raise ValueError(
                 "a partner's failure lost every episode of the round, so that there is nothing to "
                 "learn from; pass on_partner_error='raise' to see why"
             )
-        reference = self._reference(played, sequences)
-        ref_log_probs = self._reference_log_probs(played, sequences, reference)
-        old_log_probs = self._old_log_probs(played, sequences)
-        rewards = self._token_rewards(played)
-        raw_scores = scores = self._scores(played)
+        kept, ref_log_probs = self._reference(played, sequences)
+        old_log_probs = played.log_probs
+        if settings.old_log_probs == "recomputed":
+            now = partial(self.policy.response_log_probs, max_size=self._max_rows)
+            old_log_probs = self.processes.of_rows(now, sequences, played.action_masks)
+            self._log_prob_gap = (old_log_probs - played.log_probs).abs().max().item()
         kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
-        if self.settings.kl_in == "reward" and self.kl_coef != 0.0:
-            price = kl
-            if self.settings.kl_estimator == "exact":
-                exact = partial(self.policy.response_kl, max_size=self._max_rows, **reference)
-                price = self._of_rows(exact, played, sequences)
-            rewards, scores = rewards - self.kl_coef * price, scores - self.kl_coef * price.sum(1)
-        values, final_values = self._values(played, sequences)
-        advantages, returns = self.estimator.estimate(
-            RoundTensors(
-                token_rewards=rewards,
-                response_mask=mask,
-                values=values,
-                final_values=final_values,
-                scores=scores,
-                segment_ends=self._segment_ends(played, mask),
-                episodes=played.episodes,
-            ),
-            self.settings,
+        rewards, raw_scores = self._rewards(played)
+        scores = raw_scores  # (batch,)
+        if settings.kl_in == "reward" and self.kl_coef != 0.0:
+            paid_kl = kl
+            if settings.kl_estimator == "exact":  # of the state before each token, (batch, time)
+                exact = partial(self.policy.response_kl, max_size=self._max_rows, **kept)
+                paid_kl = self.processes.of_rows(exact, sequences, played.action_masks)
+            rewards = rewards - self.kl_coef * paid_kl
+            scores = scores - self.kl_coef * paid_kl.sum(1)
+        values, final_values = self._values(played, sequences)  # (batch, time), (batch,)
+        segment_ends = None
+        if self.estimator.reads_segments:
+            ends = self.reward.segment_ends(played.episodes, mask.shape[1])
+            segment_ends = torch.from_numpy(ends).to(mask.device)
+        tensors = RoundTensors(
+            token_rewards=rewards,
+            response_mask=mask,
+            values=values,
+            final_values=final_values,
+            scores=scores,
+            segment_ends=segment_ends,
+            episodes=played.episodes,
         )
-        scale = 1.0
-        if self.estimator.whitens:
-            scale = losses.masked_std(advantages, mask).item()
-            advantages = losses.masked_whiten(advantages, mask)
-        if self.weight is not None:
-            weighed = self._weighed(played, sequences, advantages, ref_log_probs)
-            advantages = weighted(advantages, self.weight, weighed)
-        if (cap := self.settings.importance_cap) is not None:
-            advantages = advantages * (old_log_probs - played.log_probs).exp().clamp(max=cap)
+        advantages, returns = self.estimator.estimate(tensors, settings)
         self._log_round(played, kl, mask, values, returns)
         self._kl = kl.sum(1).mean().item()
-        self._timings["assign_s"] = time.perf_counter() - started
         experience = Experience(
             sequences=sequences,
             action_masks=played.action_masks,
@@ -213,46 +208,53 @@ class PPO(EpisodicAlgorithm):
             old_log_probs=old_log_probs,
             old_values=values,
             advantages=advantages,
-            advantage_scale=scale,
             returns=None if values is None else returns,
-            ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
-            **reference,
+            ref_log_probs=ref_log_probs,
+            **kept,
         )
-        return self._without_lost(self._varied_groups(experience, raw_scores))
+        experience = self._scaled(experience, played)
+        self._timings["assign_s"] = time.perf_counter() - started
+        return self._teaching(experience, raw_scores)
 
-    def _without_lost(self, experience: Experience) -> Experience:
-        """Return the experience without episodes that were lost to a partner's failure."""
+    def _scaled(self, experience: Experience, played: RolloutBatch) -> Experience:
+        """Return the experience with its advantages whitened and weighed, where that is asked."""
+        advantages, scale, cap = experience.advantages, 1.0, self.settings.importance_cap
+        mask, ref_log_probs = experience.response_mask, experience.ref_log_probs
+        assert ref_log_probs is not None
+        assert played.log_probs is not None
+        if self.estimator.whitens:
+            scale = losses.masked_std(advantages, mask).item()
+            advantages = losses.masked_whiten(advantages, mask)
+        if self.weight is not None:
+            weighed = self._weighed(played, experience.sequences, advantages, ref_log_probs)
+            advantages = weighted(advantages, self.weight, weighed)
+        if cap is not None:
+            ratio = (experience.old_log_probs - played.log_probs).exp()
+            advantages = advantages * ratio.clamp(max=cap)
+        return replace(
+            experience,
+            advantages=advantages,
+            advantage_scale=scale,
+            ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
+        )
+
+    def _teaching(self, experience: Experience, scores: Tensor) -> Experience:
+        """Return the experience without the rows that teach nothing.
+
+        These are groups of equal scores, if they are to be dropped, and episodes that were lost to
+        a partner's failure. Scores are (batch,).
+        """
+        if self.settings.drop_equal_groups:
+            assert self.settings.group_size is not None
+            varied = losses.varied_groups(scores, self.settings.group_size)
+            self.logger.record("train/groups_kept", varied.float().mean().item())
+            if varied.any():
+                experience = experience.select(varied.nonzero()[:, 0])
         left = experience.response_mask.any(1)
         return experience if left.all() else experience.select(left.nonzero()[:, 0])
 
-    def _segment_ends(self, played: Round, mask: Tensor) -> Tensor | None:
-        """Return the last token of each token's segment, (batch, time), where it is read."""
-        if not self.estimator.reads_segments:
-            return None
-        ends = self.reward.segment_ends(played.episodes, mask.shape[1])
-        return torch.from_numpy(ends).to(mask.device)
-
-    def _old_log_probs(self, played: Round, sequences: Sequences) -> Tensor:
-        """Return the log-probs that the ratio divides by, (batch, time), nats."""
-        assert played.log_probs is not None
-        if self.settings.old_log_probs == "sampled":
-            return played.log_probs
-        log_probs = partial(self.policy.response_log_probs, max_size=self._max_rows)
-        old = self._of_rows(log_probs, played, sequences)
-        self._log_prob_gap = (old - played.log_probs).abs().max().item()
-        return old
-
-    def _of_rows(
-        self,
-        figure: Callable[[Sequences, ActionMasks | None], Tensor],
-        played: Round,
-        sequences: Sequences,
-    ) -> Tensor:
-        """Return a figure of every row, (batch, time), to which each process gives its own."""
-        return self.processes.of_rows(figure, sequences, played.action_masks)
-
     def _weighed(
-        self, played: Round, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
+        self, played: RolloutBatch, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
     ) -> WeighedRound:
         """Return what the advantage's weight may read of a round."""
         assert self.env is not None
@@ -261,10 +263,10 @@ class PPO(EpisodicAlgorithm):
             advantages=advantages,
             seed=(self.seed or 0) * 1_000_003 + self._n_updates,
             entropy=partial(
-                self._of_rows,
+                self.processes.of_rows,
                 partial(self.policy.response_entropy, max_size=self._max_rows),
-                played,
                 sequences,
+                played.action_masks,
             ),
             log_probs=played.log_probs,
             episodes=played.episodes,
@@ -274,48 +276,29 @@ class PPO(EpisodicAlgorithm):
             scorer=self.reward.scorer,
         )
 
-    def _scores(self, played: Round) -> Tensor:
-        """Return the episodes' scores, (batch,), refusing a missing one where it is read."""
-        reads = not self.estimator.uses_token_rewards or self.settings.drop_equal_groups
-        for row, episode in enumerate(played.episodes):
-            if reads and episode.score is None:  # counted as 0 it would bend the group's mean
-                raise ValueError(
-                    f"the episode of row {row} has no score, which "
-                    f"advantage={self.estimator.name!r} reads; make the environment with reward=..."
-                )
-        scores = [np.nan if e.score is None else e.score for e in played.episodes]
-        return torch.tensor(scores, dtype=torch.float32, device=self.device)
-
-    def _varied_groups(self, experience: Experience, scores: Tensor) -> Experience:
-        """Return the experience without groups of equal scores, if they are to be dropped."""
-        if not self.settings.drop_equal_groups:
-            return experience
-        assert self.settings.group_size is not None
-        varied = losses.varied_groups(scores, self.settings.group_size)
-        self.logger.record("train/groups_kept", varied.float().mean().item())
-        return experience.select(varied.nonzero()[:, 0]) if varied.any() else experience
-
-    def _values(self, played: Round, sequences: Sequences) -> tuple[Tensor | None, Tensor | None]:
+    def _values(
+        self, played: RolloutBatch, sequences: Sequences
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Return the values before each token and past cut episodes; None without a critic."""
         critic = self.policy.critic
         if critic is None:
             return None, None
         values = played.values
         size = self._max_rows
-        if values is None:  # the value's own network reads whole texts, not one token at a time
+        if values is None:  # a network of its own reads whole texts once, not a token at a time
             kernels = self.policy.kernels
-            values = self._of_rows(
+            values = self.processes.of_rows(
                 lambda texts, _: critic.of_responses(texts, max_size=size, kernels=kernels),
-                played,
                 sequences,
+                played.action_masks,
             )
         if not played.truncated.any():
             return values, None
         cut = torch.from_numpy(played.truncated).to(self.device)
-        after = self._of_rows(
+        after = self.processes.of_rows(
             lambda texts, _: critic.after_responses(texts, max_size=size)[:, None],
-            played,
             sequences,
+            played.action_masks,
         )
         return values, after[:, 0] * cut
 
@@ -325,21 +308,40 @@ class PPO(EpisodicAlgorithm):
         Raises:
             NonFiniteError: if a loss or gradient is NaN or Inf.
         """
-        started = time.perf_counter()
+        started, settings, stats = time.perf_counter(), self.settings, UpdateStats()
         self._update_learning_rate(self.policy.optimizer)
-        stats = UpdateStats()
+        minibatches = (  # shuffled anew when an epoch begins
+            (epoch, rows)
+            for epoch in range(settings.n_epochs)
+            for rows in experience.minibatches(settings.n_minibatches, self.shuffler)
+        )
         with self.updating():
-            for epoch in range(self.settings.n_epochs):
-                if not self._epoch(experience, stats, epoch):
+            parameters = self.policy.optimizer.param_groups[0]["params"]
+            for epoch, rows in minibatches:
+                where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
+                approx_kl = self._backward(experience.select(rows), stats, where)
+                if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
                     break
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                norm = torch.nn.utils.get_total_norm(gradients)
+                # Clipping would spread a nan of one weight to all.
+                if not self.processes.whole_tensor(norm).isfinite():
+                    raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
+                torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
+                self.policy.optimizer.step()
         self._n_updates += 1
-        self._log_update(stats)
-        if self.settings.kl_target is not None:
+        for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction"):
+            if name != "value_loss" or self.has_critic:
+                self.logger.record(f"train/{name}", stats.mean(name))
+        self.logger.record("train/ratio_error", stats.ratio_error)
+        self.logger.record("train/log_prob_gap", max(stats.log_prob_gap, self._log_prob_gap))
+        self.logger.record("train/n_updates", self._n_updates)
+        if settings.kl_target is not None:
             self.kl_coef = losses.adaptive_kl_coef(
                 self.kl_coef,
                 self._kl,
-                target=self.settings.kl_target,
-                horizon=self.settings.kl_horizon,
+                target=settings.kl_target,
+                horizon=settings.kl_horizon,
                 n_steps=len(experience),
             )
         self._timings["update_s"] = time.perf_counter() - started
@@ -347,24 +349,16 @@ class PPO(EpisodicAlgorithm):
 
     # --- one gradient step ------------------------------------------------------------------------
 
-    def _epoch(self, experience: Experience, stats: UpdateStats, epoch: int) -> bool:
-        """Pass once over the batch; return False if the policy has moved far enough."""
-        for rows in experience.minibatches(self.settings.n_minibatches, self.shuffler):
-            where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
-            approx_kl = self._backward(experience.select(rows), stats, where)
-            if self.settings.target_kl is not None and approx_kl > 1.5 * self.settings.target_kl:
-                return False
-            self._step_optimizer(where)
-        return True
-
     def _backward(self, minibatch: Experience, stats: UpdateStats, where: str) -> float:
         """Add up a minibatch's gradient; return how far the policy has moved, nats per token."""
+        # Parts divide by the minibatch's tokens, so that their gradients add up to its own.
         count, objective = int(minibatch.response_mask.sum()), self.objective()
         is_first = stats.num_minibatches == 0
         here: list[dict[str, float]] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
         for part in self.processes.parts(minibatch, self.settings.micro_batch_size):
             figures: dict[str, float] = {}
+            # Term by term, each with its backward: two networks' states are never held at once.
             for loss, some, log_ratio in objective.terms(self.policy, part, count, len(minibatch)):
                 for name, value in some.items():
                     if not np.isfinite(value):
@@ -411,51 +405,41 @@ class PPO(EpisodicAlgorithm):
             MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
         )
 
-    def _reference(self, played: Round, sequences: Sequences) -> dict[str, Any]:
-        """Return what a round keeps of the reference for the exact KL, as `Experience` names it."""
-        if self.settings.kl_estimator != "exact" or self.kl_coef == 0.0:
-            return {}
-        if not self.processes.passes_over_all:  # it does not know yet which rows will be its own
-            return {}
-        size = sequences.response_mask.numel() * self.policy.num_actions * 4
-        rows = {"max_size": self._max_rows}
-        if size > MAX_REFERENCE_BYTES:
-            return {"ref_states": self.policy.reference_states(sequences, **rows)}
-        logits = self.policy.reference_logits(sequences, played.action_masks, **rows)
-        return {"ref_logits": logits}
+    def _reference(
+        self, played: RolloutBatch, sequences: Sequences
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Return what a round keeps of the reference, and its log-probs of the sampled tokens.
 
-    def _reference_log_probs(
-        self, played: Round, sequences: Sequences, reference: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Return the log-probs of the sampled tokens under the reference, (batch, time), nats."""
-        if (ref_logits := reference.get("ref_logits")) is None:
+        The first is for the exact KL, as `Experience` names it; log-probs are (batch, time), nats.
+        """
+        kept: dict[str, Any] = {}
+        limit: dict[str, Any] = {"max_size": self._max_rows}
+        # Where processes share the passes out, none knows yet which rows will be its own.
+        if self.settings.kl_estimator == "exact" and self.kl_coef != 0.0:
+            if self.processes.passes_over_all:
+                size = sequences.response_mask.numel() * self.policy.num_actions * 4  # bytes
+                if size > MAX_REFERENCE_BYTES:
+                    kept["ref_states"] = self.policy.reference_states(sequences, **limit)
+                else:
+                    masks = played.action_masks
+                    logits = self.policy.reference_logits(sequences, masks, **limit)
+                    kept["ref_logits"] = logits  # (batch, time, vocab)
+        if "ref_logits" not in kept:
+            ref_states = kept.get("ref_states")
             log_probs = partial(
-                self.policy.response_log_probs,
-                reference=True,
-                ref_states=reference.get("ref_states"),
-                max_size=self._max_rows,
+                self.policy.response_log_probs, reference=True, ref_states=ref_states, **limit
             )
-            return self._of_rows(log_probs, played, sequences)
+            return kept, self.processes.of_rows(log_probs, sequences, played.action_masks)
         rows, times, columns = sequences.response_positions()
-        chosen = chosen_log_probs(ref_logits[rows, times], sequences.input_ids[rows, columns])
-        return chosen.new_zeros(sequences.response_mask.shape).index_put((rows, times), chosen)
+        tokens = sequences.input_ids[rows, columns]
+        chosen = chosen_log_probs(kept["ref_logits"][rows, times], tokens)  # (tokens,)
+        return kept, sequences.padded(chosen)
 
     def _now(self, schedule: Any) -> Any:
         """Return a schedule's value at this point of the training, None for None."""
         return (
             None if schedule is None else FloatSchedule(schedule)(self._current_progress_remaining)
         )
-
-    def _step_optimizer(self, where: str) -> None:
-        """Clip the gradient and step, unless it is not finite."""
-        parameters = self.policy.optimizer.param_groups[0]["params"]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        whole = self.processes.whole_tensor(norm)
-        if not whole.isfinite():  # before clipping, which would spread a nan to all
-            raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
-        torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, norm)
-        self.policy.optimizer.step()
 
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""
@@ -472,14 +456,26 @@ class PPO(EpisodicAlgorithm):
 
     # --- figures and callbacks --------------------------------------------------------------------
 
-    def _token_rewards(self, played: Round) -> Tensor:
-        """Return the episodes' token rewards as (batch, time), refusing NaN and Inf."""
-        rewards = np.zeros(played.log_probs.shape, dtype=np.float32)  # type: ignore[union-attr]
+    def _rewards(self, played: RolloutBatch) -> tuple[Tensor, Tensor]:
+        """Return the episodes' token rewards, (batch, time), and scores, (batch,).
+
+        Raises:
+            ValueError: if one is missing where it is read.
+            NonFiniteError: if a token reward is NaN or Inf.
+        """
+        assert played.log_probs is not None
+        rewards = np.zeros(played.log_probs.shape, dtype=np.float32)
+        reads_scores = not self.estimator.uses_token_rewards or self.settings.drop_equal_groups
         for row, episode in enumerate(played.episodes):
             if episode.token_rewards is None:
                 raise ValueError(
                     f"the episode of row {row} has no token_rewards; make the environment with "
                     "reward=..., or wrap it in tokengym.rewards.CreditReward"
+                )
+            if reads_scores and episode.score is None:  # as 0 it would bend the group's mean
+                raise ValueError(
+                    f"the episode of row {row} has no score, which "
+                    f"advantage={self.estimator.name!r} reads; make the environment with reward=..."
                 )
             rewards[row, : len(episode.response_ids)] = episode.token_rewards
         if not self.estimator.uses_token_rewards and not self._has_warned and is_dense(rewards):
@@ -495,10 +491,12 @@ class PPO(EpisodicAlgorithm):
                 f"token_rewards of row {row} is {rewards[row, step]} at response token {step} "
                 f"(update {self._n_updates}, timestep {self.num_timesteps}); fix the scorer"
             )
-        return torch.from_numpy(rewards).to(self.device)
+        scores = [np.nan if e.score is None else e.score for e in played.episodes]
+        given = torch.tensor(scores, dtype=torch.float32, device=self.device)
+        return torch.from_numpy(rewards).to(self.device), given
 
     def _log_round(
-        self, played: Round, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
+        self, played: RolloutBatch, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
     ) -> None:
         """Record the round's figures; scores are raw where a reward normalises them.
 
@@ -518,15 +516,6 @@ class PPO(EpisodicAlgorithm):
         if values is not None:
             learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
             record("train/explained_variance", float(learned))
-
-    def _log_update(self, stats: UpdateStats) -> None:
-        """Record the update's figures."""
-        for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction"):
-            if name != "value_loss" or self.has_critic:
-                self.logger.record(f"train/{name}", stats.mean(name))
-        self.logger.record("train/ratio_error", stats.ratio_error)
-        self.logger.record("train/log_prob_gap", max(stats.log_prob_gap, self._log_prob_gap))
-        self.logger.record("train/n_updates", self._n_updates)
 
 
 def is_dense(token_rewards: NDArray[np.floating]) -> bool:

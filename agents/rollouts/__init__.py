@@ -10,13 +10,20 @@ from tokengym.base.exports import lazily, listed
 if TYPE_CHECKING:
     from tokengym.agents.rollouts.chosen import ChosenPrompts, PolicyContinuations, at_temperature
     from tokengym.agents.rollouts.environments import Environments, Observation, bare_envs
-    from tokengym.agents.rollouts.playing import Agent, Choice, Player, as_player
+    from tokengym.agents.rollouts.playing import (
+        Agent,
+        Choice,
+        Player,
+        Sampler,
+        as_player,
+        as_sampler,
+    )
     from tokengym.agents.rollouts.reward import RoundReward
 
 _NAMES = {
     "chosen": "ChosenPrompts PolicyContinuations at_temperature",
     "environments": "Environments Observation bare_envs",
-    "playing": "Agent Choice Player as_player",
+    "playing": "Agent Choice Player Sampler as_player as_sampler",
     "reward": "RoundReward",
 }
 

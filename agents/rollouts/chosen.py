@@ -7,12 +7,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tokengym.agents.policy.player import Observation, Player
+from tokengym.agents.policy.sampler import Observation, Sampler
 from tokengym.agents.rollouts.environments import (
     Environments,
     bare_envs,
 )
-from tokengym.agents.rollouts.playing import Agent, as_player, play_round
+from tokengym.agents.rollouts.playing import Agent, as_sampler, play_round
 from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import GymRounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
@@ -63,7 +63,7 @@ class ChosenPrompts:
 
     def play(
         self,
-        player: Player,
+        sampler: Sampler,
         prompts: Sequence[PromptChoice],
         *,
         beginnings: Sequence[Sequence[int]] | None = None,
@@ -72,9 +72,9 @@ class ChosenPrompts:
         """Play one episode from each prompt.
 
         Args:
-            player: Chooses the tokens; see `tokengym.agents.rollouts.playing.as_player`.
+            sampler: Chooses the tokens; see `tokengym.agents.rollouts.playing.as_sampler`.
             prompts: Prompts to play; the same one may come many times.
-            beginnings: (prompts,) the first tokens of each response, which the player continues;
+            beginnings: (prompts,) the first tokens of each response, which the sampler continues;
                 they must not end it. None begins all responses anew.
             deterministic: The likeliest token instead of a sampled one.
 
@@ -93,7 +93,7 @@ class ChosenPrompts:
             if beginnings is not None:
                 options["responses"] = beginnings[rows]
             played = play_round(
-                player, GymRounds(envs), options=options, deterministic=deterministic
+                sampler, GymRounds(envs), options=options, deterministic=deterministic
             )
             assert played is not None  # only on_step abandons rounds
             episodes += played.episodes
@@ -185,7 +185,7 @@ class PolicyContinuations:
     """
 
     def __init__(self, envs: Environments, agent: Agent, *, seed: int) -> None:
-        self._player = as_player(agent, seed=seed)
+        self._sampler = as_sampler(agent, seed=seed)
         self._envs = envs
         self._rules: TokenGenerationVectorEnv | None = None
         self._uncounted = 0
@@ -200,7 +200,7 @@ class PolicyContinuations:
         order = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row].response_ids))
         begun = [prefixes[row] for row in order]
         ended = ChosenPrompts(self._rules, max_rows=ROWS).play(
-            self._player,
+            self._sampler,
             [EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1) for episode in begun],
             beginnings=[episode.response_ids for episode in begun],
         )

@@ -9,12 +9,13 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.policy.player import Observation as Observation
+from tokengym.agents.policy.sampler import Observation as Observation
 from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
+"""What learners and players take: a batch or one environment, of Gymnasium or of SB3."""
 
 
 def environment_attribute(envs: Environments, name: str, default: Any = None) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.policy.player import Choice, Observation, Player
+from tokengym.agents.policy.sampler import Choice, Observation, Sampler
 from tokengym.agents.policy.sampling import mask_rows
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.environments import Environments
-from tokengym.agents.rollouts.reward import RoundReward
 from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
@@ -37,7 +36,7 @@ class Agent(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
+class RolloutBatch:
     """One episode per row, as it was played; 0 past a response's end."""
 
     episodes: tuple[Episode, ...]
@@ -57,7 +56,7 @@ class Round:
     """Time that the environment took, scoring included."""
 
     @classmethod
-    def joined(cls, rounds: "Sequence[Round]") -> "Round":
+    def joined(cls, rounds: "Sequence[RolloutBatch]") -> "RolloutBatch":
         """Return rounds on the CPU as one, row after row."""
         rows = [len(played.episodes) for played in rounds]
         time = max(len(e.response_ids) for played in rounds for e in played.episodes)
@@ -77,7 +76,7 @@ class Round:
             entropy=padded("entropy"),
         )
 
-    def to(self, device: torch.device | str) -> "Round":
+    def to(self, device: torch.device | str) -> "RolloutBatch":
         """Return the round with its tensors on a device."""
         moved: dict[str, Any] = {}
         for name in ("action_masks", *TENSORS):
@@ -109,8 +108,12 @@ class Round:
         )
 
 
+Round: TypeAlias = RolloutBatch
+"""Its name in version 0.1."""
+Player: TypeAlias = Sampler
+"""Its name in version 0.1, as `as_player` is `as_sampler`'s."""
 TENSORS = ("log_probs", "values", "entropy")
-"""Fields of `Round` of shape (batch, time)."""
+"""Fields of `RolloutBatch` of shape (batch, time)."""
 OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]
 """Called after each step with (active rows, choice, result); False abandons the round."""
 
@@ -146,12 +149,12 @@ def collect(
     if num_episodes < 0:
         raise ValueError(f"num_episodes must be >= 0, got {num_episodes}; pass how many to play")
     rounds = as_rounds(envs)
-    player = as_player(agent, seed=seed)
+    sampler = as_sampler(agent, seed=seed)
     episodes: list[Episode] = []
     while len(episodes) < num_episodes:
         try:
             played = play_round(
-                player, rounds, seed=None if episodes else seed, deterministic=deterministic
+                sampler, rounds, seed=None if episodes else seed, deterministic=deterministic
             )
         except RewardError as error:
             error.keep(episodes)
@@ -165,7 +168,7 @@ def collect(
 
 
 def play_round(
-    player: Player,
+    sampler: Sampler,
     envs: RoundEnvironment,
     *,
     seed: int | None = None,
@@ -173,11 +176,11 @@ def play_round(
     deterministic: bool = False,
     on_step: OnStep | None = None,
     keep_round: Callable[[bool], bool] | None = None,
-) -> Round | None:
+) -> RolloutBatch | None:
     """Reset every row and play each to the end of one episode.
 
     Args:
-        player: Chooses the tokens; see `as_player`.
+        sampler: Chooses the tokens; see `as_sampler`.
         envs: The environment; see `tokengym.agents.rollouts.rounds.as_rounds`.
         seed: Seed of the reset; None continues with the environment's random state.
         options: Options of the reset, such as ``{"prompt_ids": [...]}``, one per row, or
@@ -199,9 +202,10 @@ def play_round(
     try:
         with recorder.timed():
             observation, masks = envs.reset(seed, options)
-        player.begin(observation)
+        sampler.begin(observation)
         while goes_on and len(active):
-            choice = player.act(active, observation, masks, deterministic=deterministic)
+            choice = sampler.act(active, observation, masks, deterministic=deterministic)
+            # (num_envs,): rows that have ended are stepped too, with a token that says nothing.
             actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
             actions[active] = choice.actions
             with recorder.timed():
@@ -212,8 +216,9 @@ def play_round(
             observation, masks = result.observation, result.action_masks
         if not (goes_on if keep_round is None else keep_round(goes_on)):
             return None
+        # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         with recorder.timed():
-            recorder.pay(envs.reward)
+            envs.reward.evaluate(recorder.episodes)
     except RewardError as error:
         error.keep(recorder.ended())
         raise
@@ -226,7 +231,8 @@ class RoundRecorder:
     """Records the steps of a round and arranges them as (batch, time) arrays at its end."""
 
     def __init__(self, num_envs: int) -> None:
-        self._episodes: dict[int, Episode] = {}
+        self.episodes: dict[int, Episode] = {}
+        """Those that have ended by row, in the order in which they ended."""
         self._num_envs = num_envs
         self._truncated = np.zeros(num_envs, dtype=bool)
         self._masks = MaskRecorder(num_envs)
@@ -252,30 +258,22 @@ class RoundRecorder:
         if choice.support is None and action_masks is not None:
             self._masks.add(rows, mask_rows(action_masks, rows))
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
-            self._episodes[row] = result.episodes[row]
+            self.episodes[row] = result.episodes[row]
             self._truncated[row] = result.truncated[row]
-
-    def pay(self, reward: RoundReward) -> None:
-        """Give the episodes their scores and token rewards."""
-        try:
-            reward.evaluate(self._episodes)
-        except RewardError as error:
-            error.episodes = ()  # `ended` has them, with what they were sampled with
-            raise
 
     def ended(self) -> list[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""
-        rows = sorted(self._episodes)
+        rows = sorted(self.episodes)
         log_probs = self._padded("log_probs") if rows else None
-        episodes = [self._episodes[row] for row in rows]
+        episodes = [self.episodes[row] for row in rows]
         return episodes if log_probs is None else _with_log_probs(episodes, log_probs[rows])
 
-    def finish(self) -> Round:
+    def finish(self) -> RolloutBatch:
         """Return the round."""
         first = self._steps[0][1]
         device = "cpu" if first.log_probs is None else first.log_probs.device
-        played = Round(
-            episodes=tuple(self._episodes[row] for row in range(self._num_envs)),
+        played = RolloutBatch(
+            episodes=tuple(self.episodes[row] for row in range(self._num_envs)),
             truncated=self._truncated,
             action_masks=self._masks.finish(device) if first.support is None else self._support(),
             log_probs=self._padded("log_probs"),
@@ -303,14 +301,15 @@ class RoundRecorder:
         columns = [getattr(choice, name) for _, choice in self._steps]
         if columns[0] is None:
             return None
-        padded = columns[0].new_zeros(self._num_envs, len(columns))
+        # One scatter in place of one write per step: a GPU is not waited for.
+        padded = columns[0].new_zeros(self._num_envs, len(columns))  # (batch, time)
         rows = np.concatenate([rows for rows, _ in self._steps])
         times = np.repeat(np.arange(len(columns)), [len(rows) for rows, _ in self._steps])
         padded[torch.from_numpy(rows), torch.from_numpy(times)] = torch.cat(columns)
         return padded
 
 
-def _between_replies(played: Round) -> Round:
+def _between_replies(played: RolloutBatch) -> RolloutBatch:
     """Return a round with the figures of its steps at the tokens that were written.
 
     A step writes one token, and in a conversation replies stand between them.
@@ -340,7 +339,7 @@ def _between_replies(played: Round) -> Round:
     return replace(played, **moved)
 
 
-class PredictPlayer:
+class PredictSampler:
     """Plays any agent through its ``predict``, on the whole batch at each step."""
 
     def __init__(self, agent: Agent) -> None:
@@ -350,7 +349,7 @@ class PredictPlayer:
         self._episode_start = np.zeros(0, dtype=bool)
 
     def begin(self, observation: Observation) -> None:
-        """See `Player.begin`."""
+        """See `Sampler.begin`."""
         self._state = None
         self._episode_start = np.ones(len(next(iter(observation.values()))), dtype=bool)
 
@@ -362,7 +361,7 @@ class PredictPlayer:
         *,
         deterministic: bool,
     ) -> Choice:
-        """See `Player.act`."""
+        """See `Sampler.act`."""
         masks: Mapping[str, Any] = {}
         if self._takes_masks and action_masks is not None:
             masks = {"action_masks": action_masks}
@@ -373,28 +372,33 @@ class PredictPlayer:
         return Choice(actions=np.asarray(actions, dtype=np.int64)[rows])
 
 
-def as_player(
+def as_sampler(
     agent: Agent, generator: torch.Generator | None = None, *, seed: int | None = None
-) -> Player:
-    """Return the player of an agent: its own if it has one, else one that calls ``predict``.
+) -> Sampler:
+    """Return the sampler of an agent: its own if it has one, else one that calls ``predict``.
 
     Args:
         agent: See `collect`.
-        generator: Source of the sampling of agents with a player of their own; None continues
+        generator: Source of the sampling of agents with a sampler of their own; None continues
             with its random state, or with that of a seed.
         seed: Seed of a new generator.
 
     Raises:
         TypeError: if the agent has no ``predict``.
     """
-    if hasattr(agent, "player"):
-        return agent.player(generator if seed is None else torch.Generator().manual_seed(seed))
+    make = getattr(agent, "sampler", None) or getattr(agent, "player", None)  # its earlier name
+    if make is not None:
+        made: Sampler = make(generator if seed is None else torch.Generator().manual_seed(seed))
+        return made
     if not callable(getattr(agent, "predict", None)):
         raise TypeError(
             f"an agent must have predict(observation, state, episode_start, deterministic), got "
             f"{type(agent).__name__}"
         )
-    return PredictPlayer(agent)
+    return PredictSampler(agent)
+
+
+as_player = as_sampler
 
 
 def _with_log_probs(episodes: Sequence[Episode], log_probs: Tensor) -> list[Episode]:

@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 
 from tokengym.agents.rollouts.environments import Environments, layers
 from tokengym.envs import Episode, PadTokenRewards, SettingsError
-from tokengym.rewards import Normalize, Reward, RewardWrapper, Scorer, VectorRewardWrapper
+from tokengym.rewards import (
+    Normalize,
+    Reward,
+    RewardError,
+    RewardWrapper,
+    Scorer,
+    VectorRewardWrapper,
+)
 from tokengym.rewards.scorers.base import ScorerWrapper
 
 TRANSPARENT = (OrderEnforcing, PassiveEnvChecker, PadTokenRewards)
 """Layers around a reward wrapper that do nothing with what it pays."""
+PAYING = (RewardWrapper, VectorRewardWrapper)
 
 
 class RoundReward:
@@ -32,7 +40,9 @@ class RoundReward:
 
     def __init__(self, envs: Environments) -> None:
         shared, *rows = layers(envs)
-        wrappers = [[layer for layer in chain if _pays(layer)] for chain in (shared, *rows)]
+        wrappers = [
+            [layer for layer in chain if isinstance(layer, PAYING)] for chain in (shared, *rows)
+        ]
         self.rewards: list[Reward] = [layer.reward for chain in wrappers for layer in chain]
         """Rewards of all wrappers, the outermost first, those of single rows row by row."""
         self._of_all: VectorRewardWrapper | None = None
@@ -102,14 +112,19 @@ class RoundReward:
             episodes: The episodes by row, in the order in which they ended; replaced in place.
 
         Raises:
-            RewardError: if the scorer fails; what had its score before keeps it.
+            RewardError: if the scorer fails; what had its score before keeps it. It has no
+                episodes: the caller knows what they were sampled with.
         """
-        if self._of_all is not None:
-            paid = self._of_all.reward.evaluate(list(episodes.values()))
-            episodes.update(zip(episodes, paid, strict=True))
-        for row in episodes:
-            if row in self._of_rows:
-                (episodes[row],) = self._of_rows[row].reward.evaluate([episodes[row]])
+        try:
+            if self._of_all is not None:
+                paid = self._of_all.reward.evaluate(list(episodes.values()))
+                episodes.update(zip(episodes, paid, strict=True))
+            for row in episodes:
+                if row in self._of_rows:
+                    (episodes[row],) = self._of_rows[row].reward.evaluate([episodes[row]])
+        except RewardError as error:
+            error.episodes = ()
+            raise
 
     def segment_ends(self, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
         """Return the last token of each token's segment, as the credit rule pays them.
@@ -152,14 +167,10 @@ class RoundReward:
                 scorer = scorer.scorer
 
 
-def _pays(layer: Any) -> bool:
-    return isinstance(layer, RewardWrapper | VectorRewardWrapper)
-
-
 def _payer(chain: Sequence[Any]) -> Any:
     """Return the outermost reward wrapper, None where a wrapper around it may read what it pays."""
     for layer in chain:
-        if _pays(layer):
+        if isinstance(layer, PAYING):
             return layer
         if isinstance(layer, Wrapper | VectorWrapper) and not isinstance(layer, TRANSPARENT):
             return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from tokengym.agents.policy.player import Observation
+from tokengym.agents.policy.sampler import Observation
 from tokengym.agents.rollouts.environments import (
     Environments,
     filler_action,
@@ -60,7 +60,7 @@ class StepResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundStart:
+class RolloutState:
     """State before a round; weights and optimiser do not change while one is played.
 
     A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays

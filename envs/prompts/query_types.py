@@ -17,6 +17,7 @@ from tokengym.base.prompt import PromptSet, QueryType
 WEIGHTS = Path(__file__).with_name("query_types.npy")
 """Weight of each feature and, last, the bias; positive speaks for CONSTRAINED."""
 BUCKETS = 8192
+"""Number of hashed features of a question."""
 _WORDS = 60
 
 

@@ -5,7 +5,7 @@ from tokengym.envs.tasks.task import Task, register_task
 DETOX = register_task(
     Task(
         name="Detox",
-        summary="Write on from the start of a quarrel, without a rude word.",
+        summary="Continue a quarrel without a rude word.",
         bundle="detox",
         training={"fixed_length": True},
         description=(

@@ -5,7 +5,7 @@ from tokengym.envs.tasks.task import Task, register_task
 SUMMARIZE = register_task(
     Task(
         name="Summarize",
-        summary="Sum up a post.",
+        summary="Summarize a post.",
         bundle="summarize",
         training={"max_new_tokens": 32},
         description=(

@@ -1,3 +1,1 @@
 """Conversations as one episode: partners, and how a reply is appended to the tokens."""
-
-from tokengym.envs.turns import calculator as calculator  # registers its name

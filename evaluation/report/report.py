@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).parent / "templates"
+"""Folder of the pages' templates and styles."""
 COLOURS = REFERENCE
 """Number of colours in the palette; further rewards reuse them."""
 PROFILE_POINTS = 120

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily, listed
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.runs.compare import compare
     from tokengym.evaluation.runs.config import (
         SETTINGS_FILE,
         ComparisonConfig,
@@ -36,13 +35,11 @@ if TYPE_CHECKING:
         load_agent,
         make_agent,
         make_evaluator,
-        run,
         run_references,
     )
     from tokengym.evaluation.runs.saved import known_task
 
 _NAMES = {
-    "compare": "compare",
     "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat run_folder slug",
     "defaults": "EvaluationSettings ModelSettings TrainingSettings bundle_settings "
     "default_env default_lengths task_name training_settings",
@@ -50,7 +47,7 @@ _NAMES = {
     "progress": "clock_time fixed",
     "record": "RunRecord read_result versions",
     "results": "rows_of",
-    "run": "load_agent make_agent make_evaluator run run_references",
+    "run": "load_agent make_agent make_evaluator run_references",
     "saved": "known_task",
 }
 

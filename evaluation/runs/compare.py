@@ -150,7 +150,7 @@ def _in_words(
     text = f"{count} run{'s' if count != 1 else ''} of {size}"
     if has_references:
         text += " and the reference samples"
-    return f"{text}, results in {out}; the time left is shown when the pace is known"
+    return f"{text}, results in {out}; the time left is shown after the first runs"
 
 
 def check_folder(config: ComparisonConfig, out: Path) -> None:

@@ -487,7 +487,6 @@ def run_references(
 def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
     """Draw reference samples by a plan; see `run_references`."""
     from tokengym.agents import PPO
-    from tokengym.agents.policy.language_model import reference_weights
 
     config, folder = plan.config, plan.folder
     assert folder is not None
@@ -514,7 +513,7 @@ def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
             device=config.training.device,
         )
         policy = start.policy  # its adapters, which change nothing yet, let it share its backbone
-        with reference_weights(policy.language_model, policy.reference):
+        with policy.weights(True):
             drawn = draw_references(evaluator, policy, wanted, file=folder / SAMPLES, told=told)
         evaluator.close()
         record = {

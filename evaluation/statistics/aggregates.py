@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+"""Numbers, float64."""
 Statistic = Callable[[Array], float]
 Random = np.random.Generator | int
+"""A generator, or the seed of one."""
 
 RELIABLE_SEEDS = 5
 """With fewer runs than this, intervals are reported as unreliable."""

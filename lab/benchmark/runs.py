@@ -13,8 +13,8 @@ import numpy as np
 from tokengym import ComparisonConfig
 from tokengym.base import read_json, split_file_word, write_json
 from tokengym.envs import bundled
+from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug, training_settings
-from tokengym.evaluation.runs import run as run_one
 from tokengym.lab.benchmark.definition import BASELINE, PASSED, Definition, Setting, Track
 from tokengym.lab.cards.parts import bare
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
-from tokengym import __version__
-from tokengym.agents import GPT2Stream, RandomAgent, bind_policy
+from tokengym import __version__, compare
+from tokengym.agents import RandomAgent, bind_policy, noting_reads
 from tokengym.base import auto_device, read_json
 from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
@@ -27,7 +26,6 @@ from tokengym.evaluation.runs import (
     EvaluationSettings,
     TrainingSettings,
     bundle_settings,
-    compare,
     run_folder,
     training_settings,
 )
@@ -515,7 +513,6 @@ def _counted_texts() -> Iterator[list[int]]:
     from transformers import PreTrainedModel
 
     texts: list[int] = []
-    start = GPT2Stream.start  # reads prompts without the model's forward
     depth = 0
 
     def before(module: torch.nn.Module, args: Any) -> None:
@@ -530,17 +527,13 @@ def _counted_texts() -> Iterator[list[int]]:
                 tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
                 texts.append(len(tensors[0]) if tensors else 0)
 
-    def started(stream: GPT2Stream, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        texts.append(len(input_ids))
-        return start(stream, input_ids, attention_mask)
-
     hooks = torch.nn.modules.module
     handles = [
         hooks.register_module_forward_pre_hook(before),
         hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True),
     ]
     try:
-        with patch.object(GPT2Stream, "start", started):
+        with noting_reads(texts.append):  # of streams that read without a model's forward
             yield texts
     finally:
         for handle in handles:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.agents.rollouts import Choice, ChosenPrompts, Observation, Player, as_player
+from tokengym.agents.rollouts import Choice, ChosenPrompts, Observation, Sampler, as_sampler
 from tokengym.envs import Episode, encode
 from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
@@ -238,7 +238,7 @@ class RuleCritic:
         faulty = [index for index, critique in enumerate(critiques) if critique.words]
         forbidden = [self._ids(self.rules.offensive(episodes[index].prompt)) for index in faulty]
         starts = [self._before_offence(episodes[index], critiques[index].words) for index in faulty]
-        player = _Forbidding(as_player(self.agent, seed=seed))
+        player = _Forbidding(as_sampler(self.agent, seed=seed))
         revised = list(episodes)
         size = self.chosen.max_rows
         for first in range(0, len(faulty), size):
@@ -366,12 +366,12 @@ class ModelCritic:
 class _Forbidding:
     """Plays another player with some tokens forbidden in each row."""
 
-    def __init__(self, player: Player) -> None:
+    def __init__(self, player: Sampler) -> None:
         self._player = player
         self.forbidden: Sequence[Sequence[int]] = ()
 
     def begin(self, observation: Observation) -> None:
-        """See `Player.begin`."""
+        """See `Sampler.begin`."""
         self._player.begin(observation)
 
     def act(
@@ -382,7 +382,7 @@ class _Forbidding:
         *,
         deterministic: bool,
     ) -> Choice:
-        """See `Player.act`."""
+        """See `Sampler.act`."""
         assert action_masks is not None  # our own environments always say
         masks = np.array(action_masks)
         for row, ids in enumerate(self.forbidden):

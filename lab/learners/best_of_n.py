@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokengym.agents import TrainingRun
 from tokengym.agents.losses import best_of, best_of_n_kl_bound
 from tokengym.agents.offline import Candidates, Model, ResponseCollector, make_policy
-from tokengym.agents.rollouts import Agent, Choice, Environments, Observation, Player
+from tokengym.agents.rollouts import Agent, Choice, Environments, Observation, Sampler
 from tokengym.base import from_keywords, takes
 from tokengym.rewards import Scorer
 
@@ -98,7 +98,7 @@ class BestOfN:
             plans.append(tuple(group[best].response_ids))
         return plans
 
-    def player(self, generator: torch.Generator | None = None) -> Player:
+    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
         """Return the player of whole rounds; see `tokengym.agents.collect`.
 
         Args:
@@ -159,7 +159,7 @@ class _Replay:
         self._time = 0
 
     def begin(self, observation: Observation) -> None:
-        """See `Player.begin`."""
+        """See `Sampler.begin`."""
         self._plans = self._agent.plan(observation, self._generator)
         self._time = 0
 
@@ -171,7 +171,7 @@ class _Replay:
         *,
         deterministic: bool,
     ) -> Choice:
-        """See `Player.act`."""
+        """See `Sampler.act`."""
         del observation, action_masks, deterministic
         plans = [self._plans[row] for row in rows.tolist()]
         if any(self._time >= len(plan) for plan in plans):

@@ -12,7 +12,7 @@ from tokengym.agents import CausalLMPolicy
 from tokengym.agents.rollouts import (
     ChosenPrompts,
     RoundReward,
-    as_player,
+    as_sampler,
     at_temperature,
     bare_envs,
 )
@@ -226,7 +226,7 @@ class Explorer:
         known = self._prompt_ids.get(prompt)
         begun = self._encoded(prompt) if known is None else known
         with at_temperature(self.agent, temperature):
-            player = as_player(self.agent, seed=seed)
+            player = as_sampler(self.agent, seed=seed)
             (episode,) = self._chosen.play(player, [begun], deterministic=greedy)
         (scored,), gold = self._scored([episode])
         policy = policy_of(self.agent)
@@ -320,10 +320,10 @@ class Explorer:
         generator = torch.Generator()
         branches = []
         for chosen in (int(response.episode.response_ids[time]), token_id):
-            player = as_player(self.agent, generator.manual_seed(seed))
+            player = as_sampler(self.agent, generator.manual_seed(seed))
             with at_temperature(self.agent, temperature):
                 branches.append(self._branch(response, time, chosen, player, n, greedy))
-        player = as_player(self.agent, generator.manual_seed(seed + 1))
+        player = as_sampler(self.agent, generator.manual_seed(seed + 1))
         with at_temperature(self.agent, temperature):
             continuations = self._continued(
                 response, response.episode.response_ids[:time], player, n, greedy

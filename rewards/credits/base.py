@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.credits.probe import Probe
 
 FloatArray = NDArray[np.float32]
+"""Token rewards of one response, (time,)."""
 Source = Union[str, Path, "PolicyReader"]
 """Folder or hub name of a language model, or what reads it."""
 Rule = TypeVar("Rule", bound="type[Credit]")
@@ -224,6 +225,7 @@ class Credit:
 
 
 Cut = Literal["even", "entropy"]
+"""How a response is cut: into equal parts, or where the policy was least certain."""
 
 
 class SegmentedCredit(Credit):

@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 T = TypeVar("T", bound=np.generic)
 
 StepForm = Literal["sum", "min", "last", "delta"]
+"""How scores of steps become rewards; see `step_rewards`."""
 
 GUARD = 0.1
 """Least part of the shares' absolute sum that must be left for them to be rescaled."""

@@ -327,6 +327,7 @@ def hash_weights(model: torch.nn.Module) -> str:
 
 
 PaddingSide = Literal["left", "right"]
+"""Side on which shorter texts are padded."""
 
 
 class PaddedBatch(NamedTuple):

@@ -43,6 +43,7 @@ RESPONSE_COLUMNS = {
 }
 """Columns of a row of responses; the same, with the reason why the response ended."""
 FORMATS = (".jsonl", ".parquet")
+"""Endings of files that pairs are written to."""
 
 
 def pairs_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":

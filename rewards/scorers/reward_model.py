@@ -311,7 +311,7 @@ class RewardModel(Shared, Scorer):
     def _check(self, sequences: Sequence[Sequence[int]]) -> None:
         """Raise unless the model can read every sequence."""
         limit = longest_input(self.model) if self._is_encoder else positions(self.model)
-        size = self._vocab_size
+        size = vocabulary_size(self.model)
         for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(

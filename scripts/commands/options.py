@@ -47,6 +47,7 @@ ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 """Name and text of an argument in a docstring."""
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
+"""An option that takes several names."""
 Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
 
 Command = Callable[..., int | None]

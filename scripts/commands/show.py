@@ -34,8 +34,8 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
         for table in _figures(group, console.width):
             console.print(table)
         way = f"; way: share of the way to best of {group['way']['n']}" if group["way"] else ""
-        arrives = f"arrives: {unit_of(group)} to {group['baseline']}'s final level"
-        console.print(line_of(f"{arrives}{way}", "dim"))
+        reached = f"reached: {unit_of(group)} until {group['baseline']}'s final level is reached"
+        console.print(line_of(f"{reached}{way}", "dim"))
         show_references(console, group["reference"])
         for caution in group["verdict"]["cautions"]:
             console.print(line_of(f"! {caution}", "yellow"))
@@ -112,12 +112,12 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     for name, measure in measures_of(group["by_gold"]).items():
         if measure.short and all(name in entry["figures"] for entry in entries):
             columns.append(_column(entries, measure.short, name, "final"))
-    arrives = ["arrives"]
+    reached = ["reached"]
     for entry in entries:
         steps = entry["steps_to_threshold"]["iqm_curve"]
-        reached = "never" if math.isinf(steps) else f"at {steps:.0f}"
-        arrives.append(reached if group["baseline_rises"] else "n/a")
-    columns.append([Text(text) for text in arrives])
+        when = "never" if math.isinf(steps) else f"at {steps:.0f}"
+        reached.append(when if group["baseline_rises"] else "n/a")
+    columns.append([Text(text) for text in reached])
     first = [Text(text) for text in (kind_of(group), *names)]
     room = width - max(text.cell_len for text in first)
     while columns:

@@ -267,10 +267,7 @@ def test_only_the_face_of_the_agents_names_what_is_behind_their_door():
         for name, imported in house.import_graph(ROOT).items()
         if any(module.startswith(behind) for module in imported)
     }
-    assert {name for name in naming if not name.startswith(behind)} <= {
-        "tokengym.agents",
-        "tokengym.lab.cards.parts",  # counts the texts that its streams read
-    }
+    assert {name for name in naming if not name.startswith(behind)} == {"tokengym.agents"}
 
 
 def packages_in(*folders: str) -> set[str]:

@@ -7,7 +7,7 @@ graph does. It raises `TapeError` where the function
 - would now do other operations, or the same with other numbers or other memory: a graph repeats
   what was captured (a temperature that has changed, a weight that was replaced).
 
-``TOKENGYM_TAPES=1 pytest tests/suite/agents/decoding tests/suite/agents/ppo`` runs any tests so,
+``TOKENGYM_TAPES=1 pytest tests/suite/agents/fast tests/suite/agents/ppo`` runs any tests so,
 rollouts that ``decoding="auto"`` would write without a static cache included.
 """
 

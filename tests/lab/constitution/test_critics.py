@@ -5,7 +5,7 @@ import pytest
 from tests.suite.agents.conftest import make_model
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.rollouts.chosen import ChosenPrompts
-from tokengym.agents.rollouts.playing import as_player
+from tokengym.agents.rollouts.playing import as_sampler
 from tokengym.envs import Episode
 from tokengym.lab.constitution.critics import (
     Critique,
@@ -74,7 +74,7 @@ def rule_critic(make_envs, rules=RUDE, **settings):
 
 def test_revisions_have_no_offence_and_others_stay(make_envs):
     critic, policy, chosen = rule_critic(make_envs)
-    episodes = chosen.play(as_player(policy, seed=0), [0, 1, 2, 3] * 4)
+    episodes = chosen.play(as_sampler(policy, seed=0), [0, 1, 2, 3] * 4)
     critiques = critic.critique(episodes, [KIND] * 16)
     faulty = [bool(critique.words) for critique in critiques]
     assert any(faulty)

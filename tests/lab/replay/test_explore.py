@@ -46,7 +46,7 @@ class Scripted:
     def __init__(self, tokens: Any) -> None:
         self.tokens = list(tokens)
 
-    def player(self, generator: torch.Generator | None) -> "Scripted":
+    def sampler(self, generator: torch.Generator | None) -> "Scripted":
         del generator
         return Scripted(self.tokens)
 

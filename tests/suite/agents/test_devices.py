@@ -88,7 +88,7 @@ def test_attention_on_a_gpu_is_not_cudnns_and_lengths_are_few(
     with playing(monkeypatch):
         kwargs = {"model": model, "gradient_checkpointing": recomputes}
         agent = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, seed=0, device="cuda:1")
-        agent.player()  # the model is checked on short texts before the first round
+        agent.sampler()  # the model is checked on short texts before the first round
         model.model.layers[0].self_attn.register_forward_pre_hook(see, with_kwargs=True)
         agent.learn(8)
         assert torch.backends.cuda.cudnn_sdp_enabled()

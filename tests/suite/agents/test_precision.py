@@ -17,7 +17,7 @@ from tests.suite.agents.conftest import (
 )
 from tests.suite.agents.offline.test_dpo import PAIRS
 from tokengym.agents import DPO, PPO, SFT, ModelError, collect
-from tokengym.agents.fast.captured import CapturedPlayer
+from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs import SettingsError
@@ -62,7 +62,7 @@ def test_only_the_trunk_s_products_are_in_bfloat16(
     logits.sum().backward()
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in trained)
     if decoding == "static":
-        assert isinstance(mixed.player(), CapturedPlayer)
+        assert isinstance(mixed.sampler(), CapturedSampler)
         (decoder,) = policy.decoders
         assert decoder.dtypes == {torch.bfloat16}
 

@@ -6,20 +6,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import DQN
 from stable_baselines3 import PPO as StockPPO
+from stable_baselines3.common.callbacks import BaseCallback
 
 from tests.suite.agents.conftest import make_model, target_reward
 from tests.support.partners import failing, teacher
 from tests.support.tapes import record_tapes
 from tokengym.agents import NLPO, PPO, collect, losses
-from tokengym.agents.fast.captured import CapturedPlayer
+from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.gpt2 import GPT2Stream
 from tokengym.agents.fast.static import StaticStream
-from tokengym.agents.policy import player as decoding
+from tokengym.agents.policy import sampler as decoding
 from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
-from tokengym.agents.sb3 import HindsightRolloutBuffer, TokenFeatures, as_vec_env
+from tokengym.agents.sb3 import (
+    HindsightReplayBuffer,
+    HindsightRolloutBuffer,
+    TokenFeatures,
+    as_vec_env,
+)
 from tokengym.envs import Episode, Reply
 from tokengym.rewards import Uniform
 
@@ -51,9 +58,9 @@ def test_replies_are_read_before_the_next_token(
         monkeypatch.setattr(decoding, "make_stream", lambda model, capacity: ModelStream(model))
     agent = make_ppo(envs=make_envs(**TALK, num_envs=6), model=make_model(shape))
     if stream == "captured":
-        kind = CapturedPlayer
+        kind = CapturedSampler
         monkeypatch.setattr(
-            type(agent.policy), "player", lambda self, g=None: kind(self, g or self.generator)
+            type(agent.policy), "sampler", lambda self, g=None: kind(self, g or self.generator)
         )
     episodes = collect(agent, make_envs(**TALK, num_envs=6), 24, seed=3)
     assert max(len(episode.turns) for episode in episodes) >= 6
@@ -112,7 +119,7 @@ def test_appended_replies_play_as_texts_read_again(
         options = {"group_size": agent.settings.group_size} if "group_size" in settings else None
         starts.clear()
         played = [
-            play_round(agent.player(), as_rounds(envs), seed=seed, options=options)
+            play_round(agent.sampler(), as_rounds(envs), seed=seed, options=options)
             for seed in range(3)
         ]
         if is_static and appends:  # prompts alone: replies are read into the same memory
@@ -213,6 +220,38 @@ def test_steps_lead_over_replies(gamma: float, gae_lambda: float):
         torch.testing.assert_close(compressed(within, mask, row), r)
 
 
+def test_gae_over_a_reply_by_hand():
+    """delta_1 = .5 + .9 * .6 - .4: the value of the next turn's first token, not the reply's."""
+    rewards = torch.tensor([[0.0, 0.5, 9.0, 1.0]], dtype=torch.float64)
+    values = torch.tensor([[0.2, 0.4, 7.0, 0.6]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False, True]])
+    advantages, returns = losses.gae(rewards, values, mask, gamma=0.9, gae_lambda=0.5)
+    assert advantages[0].tolist() == pytest.approx([0.529, 0.82, 0.0, 0.4])
+    assert returns[0].tolist() == pytest.approx([0.729, 1.22, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("as_one_turn", [False, True])
+def test_loo_baselines_begin_in_the_same_state(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., Any], as_one_turn: bool
+):
+    """What the learner hands over is the round's tokens; with one turn nothing changes."""
+    talk = TALK | ({"max_turns": 1} if as_one_turn else {})
+    envs = make_envs(**talk, num_envs=8, reward=target_reward(Uniform()))
+    agent = make_ppo(envs=envs, advantage="loo", group_size=4, kl_coef=0.0)
+    agent.learn(1)
+    episodes = agent.last_round.episodes
+    experience = agent.assign(agent.last_round)
+    mask = experience.response_mask
+    ids, rewards = torch.zeros_like(mask, dtype=torch.int64), torch.zeros(mask.shape)
+    for row, episode in enumerate(episodes):
+        ids[row, : len(episode.response_ids)] = torch.tensor(episode.response_ids)
+        rewards[row, : len(episode.response_ids)] = torch.tensor(episode.token_rewards)
+    plain = losses.leave_one_out(rewards, mask, 4)
+    expected = losses.leave_one_out(rewards, mask, 4, response_ids=ids)
+    torch.testing.assert_close(experience.advantages, expected)
+    assert torch.allclose(expected, plain) == as_one_turn
+
+
 def test_lost_episodes_are_not_learned(make_envs: Callable[..., Any], make_ppo: Callable[..., Any]):
     talk = TALK | {"partner": failing, "on_partner_error": "skip"}
     agent = make_ppo(envs=make_envs(**talk, num_envs=12), advantage="rloo", group_size=2)
@@ -249,6 +288,40 @@ def test_stock_agents_learn_from_token_rewards(make_envs: Callable[..., Any]):
     agent.learn(160)
     assert np.isfinite(agent.rollout_buffer.rewards).all()
     assert (agent.rollout_buffer.rewards > 0).sum() > 20
+
+
+@pytest.mark.parametrize("kind", [StockPPO, DQN])
+def test_a_stock_buffer_pays_each_written_token(make_envs: Callable[..., Any], kind: Any):
+    """Step for step, and no reply's place is taken for a step."""
+    envs = as_vec_env(make_envs(**TALK, reward=target_reward(Uniform())))
+    paid: list[list[float]] = [[] for _ in range(4)]
+    scores: list[float] = []
+
+    class Reads(BaseCallback):
+        def _on_step(self) -> bool:
+            for row, info in enumerate(self.locals["infos"]):
+                if self.locals["dones"][row]:
+                    paid[row] += info["token_rewards"][info["written"] > 0].tolist()
+                    scores.append(info["score"])
+            return True
+
+    how: dict[str, Any] = {
+        "n_steps": 60,
+        "batch_size": 60,
+        "rollout_buffer_class": HindsightRolloutBuffer,
+    }
+    if kind is DQN:
+        how = {"buffer_size": 400, "replay_buffer_class": HindsightReplayBuffer}
+        how |= {"learning_starts": 10_000, "exploration_initial_eps": 1.0}
+    features = {"features_extractor_class": TokenFeatures}
+    agent = kind("MultiInputPolicy", envs, policy_kwargs=features, seed=0, **how)
+    agent.learn(240, callback=Reads())
+    buffer = agent.rollout_buffer if kind is StockPPO else agent.replay_buffer
+    assert buffer is not None
+    assert sum(sum(row) for row in paid) == pytest.approx(sum(scores), rel=1e-5)
+    for row, expected in enumerate(paid):
+        assert len(expected) > 20
+        np.testing.assert_allclose(buffer.rewards[: len(expected), row], expected, atol=1e-6)
 
 
 def test_it_learns(make_envs: Callable[..., Any], make_ppo: Callable[..., Any]):

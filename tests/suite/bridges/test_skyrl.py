@@ -46,10 +46,22 @@ def test_steps_of_a_trajectory_are_refused() -> None:
         credited(output(is_last_step=[False, True]), credit)
 
 
-def test_tokens_of_the_environment_are_refused() -> None:
+def test_tokens_of_the_environment_are_not_paid() -> None:
+    """SkyRL's loss_masks are 0 at what the environment said."""
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
-    masks = [[1] * len(IDS[0]), [1, 0]]
-    with pytest.raises(SettingsError, match="response 1 has 1 tokens that the policy did not"):
+    masks = [[1, 0, *[1] * (len(IDS[0]) - 2)], [1, 0, *[1] * (len(IDS[1]) - 2)]]
+    found = credited(output(loss_masks=masks), credit)
+    for row, ids, mask in zip(found["rewards"], IDS, masks, strict=True):
+        score = by_length("", str(TOKENIZER.decode(ids)))
+        assert row == pytest.approx([score / sum(mask) * own for own in mask], rel=1e-6)
+    assert found["loss_masks"] == masks
+
+
+@pytest.mark.parametrize("mask", [[0, 1], [1] * 9])
+def test_a_mask_that_does_not_fit_is_refused(mask: list[int]) -> None:
+    credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
+    masks = [[1] * len(IDS[0]), (mask + [1] * len(IDS[1]))[: max(len(mask), len(IDS[1]))]]
+    with pytest.raises(ValueError, match=r"written\[1\] has .* pass one per token, the policy's"):
         credited(output(loss_masks=masks), credit)
 
 

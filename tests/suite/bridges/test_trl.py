@@ -117,6 +117,38 @@ def test_credit_arrives_and_keeps_its_sum(credit: str, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.tensor(list(logged)), theirs.flatten(), atol=1e-4, rtol=1e-4)
 
 
+def test_what_an_environment_said_is_not_paid(tmp_path: Path) -> None:
+    """TRL takes env_mask from a rollout function, and hands it on as tool_mask."""
+    said = BUNDLE.tokenizer("a dull film")["input_ids"]
+
+    def play(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        texts = [BUNDLE.tokenizer(text)["input_ids"] for text in prompts]
+        turns = [said[: 1 + row % 2] for row in range(len(prompts))]
+        return {
+            "prompt_ids": texts,
+            "completion_ids": [[*turn, *said[:2], *turn] for turn in turns],
+            "logprobs": None,
+            "env_mask": [[*[1] * len(turn), 0, 0, *[1] * len(turn)] for turn in turns],
+        }
+
+    def length(prompt: str, response: str) -> float:
+        return float(len(response.split()))
+
+    trainer = trained(
+        tmp_path, credit="uniform", scorer=length, estimator="reinforce", rollout_func=play
+    )
+    advantages, written = trainer.batch["advantages"], trainer.batch["tool_mask"].bool()
+    assert not written.all()
+    ids = trainer.batch["completion_ids"]
+    for row in range(ROWS):
+        own = written[row] & trainer.batch["completion_mask"][row].bool()
+        score = length("", str(BUNDLE.tokenizer.decode(ids[row], skip_special_tokens=True)))
+        count = int(own.sum())
+        to_go = [score * (count - place) / count for place in range(count)]
+        assert advantages[row][own].tolist() == pytest.approx(to_go, rel=1e-5)
+        assert not advantages[row][~own].any()
+
+
 def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
     seen: list[str] = []
 

@@ -112,18 +112,25 @@ def test_the_command_line_names_what_the_module_has() -> None:
     assert said["reward_manager.name"] == TokenCreditManager.__name__
 
 
-def test_tokens_of_tools_are_refused() -> None:
-    manager = TokenCreditManager(
-        {"reward": {"tokengym": {"scorer": BUNDLE.reward_model}}}, BUNDLE.tokenizer
-    )
+def test_tokens_of_tools_are_not_paid() -> None:
+    """verl's response_mask is 1 where the model wrote and 0 at a tool's answer and padding."""
+    options = {"scorer": BUNDLE.reward_model, "credit": "uniform"}
+    manager = TokenCreditManager({"reward": {"tokengym": options}}, BUNDLE.tokenizer)
+    pad, size = BUNDLE.tokenizer.pad_token_id, len(RESPONSE)
+    written = [1, 0, *[1] * (size - 2)]
     tensors = {
         "prompts": torch.tensor([PROMPT]),
-        "responses": torch.tensor([RESPONSE]),
-        "attention_mask": torch.ones(1, len(PROMPT) + len(RESPONSE), dtype=torch.long),
-        "response_mask": torch.tensor([[1, 0, *[1] * (len(RESPONSE) - 2)]]),
+        "responses": torch.tensor([[*RESPONSE, pad]]),
+        "attention_mask": torch.tensor([[*[1] * (len(PROMPT) + size), 0]]),
+        "response_mask": torch.tensor([[*written, 0]]),
     }
-    with pytest.raises(SettingsError, match="has 1 tokens that the policy did not write"):
-        asyncio.run(manager.run_single(Batch(tensors, {})))
+    none = np.array([{"ground_truth": None}], dtype=object)
+    found = asyncio.run(manager.run_single(Batch(tensors, {"reward_model": none})))
+    score = found["reward_extra_info"]["score"]
+    whole = manager._credit([RESPONSE], prompts=[PROMPT]).scores[0]
+    assert score == pytest.approx(float(whole))  # the scorer reads all
+    expected = [score / (size - 1) * own for own in written]
+    assert found["reward_score"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_configuration_without_a_scorer_is_refused() -> None:

@@ -13,18 +13,21 @@ from tokengym.rewards import (
     Credit,
     CreditReward,
     FunctionScorer,
-    RewardError,
     ScorerError,
     Scores,
     check_reward,
 )
 from tokengym.rewards.credits import Uniform
+from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
 from tokengym.rewards.written import moved
 
 TALK = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 3, "max_new_tokens": 14}
-RULES = ["sparse", "uniform", "random", "recency"]
+RULES = ["sparse", "uniform", "random", "recency", "red:every_prefix=true"]
+SUITE_RULES = sorted(
+    name for name in REWARDS if REWARDS.find(name).factory.__module__.startswith("tokengym.rewards")
+)
 
 
 def talk(**changes: Any) -> Episode:
@@ -147,13 +150,73 @@ def test_a_partner_that_never_scored():
     assert scorer.score([failed]).values.tolist() == [0.0]
 
 
-def test_a_causal_rule_is_refused(make_env: Callable[..., Any]):
-    class Causal(Given):
-        name = "causal"
-        causal = True
+def test_a_step_that_ends_a_turn_is_paid_for_the_reply(make_env: Callable[..., Any]):
+    """By hand: red is paid what the text is worth after the step, less what it was before."""
+    env = CreditReward(make_env(**TALK), lambda _, text: len(text) ** 1.5, "red:every_prefix=true")
+    task: Any = env.unwrapped
+    rng, replies = np.random.default_rng(1), 0
+    for seed in range(6):
+        env.reset(seed=seed)
+        worth, paid, over = 0.0, [], False
+        while not over:
+            before = len(task.unfinished_episode().response_ids)
+            _, reward, terminated, truncated, info = env.step(rng.choice([1, 3, 4, 5]))
+            over = terminated or truncated
+            text = task.unfinished_episode()
+            replies += len(text.response_ids) > before + 1
+            now = info["score"] if over else len(text.response) ** 1.5
+            assert reward == pytest.approx(now - worth, abs=1e-4)
+            worth = now
+            paid.append(reward)
+        np.testing.assert_allclose(info["token_rewards"][info["written"] > 0], paid, atol=1e-4)
+    assert replies > 6
 
-    with pytest.raises(RewardError, match="take 'causal:delivery=end'"):
-        CreditReward(make_env(**TALK), lambda prompt, response: 0.0, Causal())
+
+def test_step_rewards_go_on_after_a_fork(make_env: Callable[..., Any]):
+    """Inside a turn and between turns, in an environment that paid nothing before."""
+    rule = "red:every_prefix=true"
+    one, other = (CreditReward(make_env(**TALK), lambda _, t: len(t) ** 1.5, rule) for _ in "ab")
+    rng = np.random.default_rng(2)
+    for seed in range(4):
+        one.reset(seed=seed), other.reset(seed=seed + 50)
+        over = False
+        while not over:
+            task: Any = other.unwrapped
+            task.set_state(one.unwrapped.get_state())
+            action = rng.choice([1, 3, 4, 5])
+            (_, first, *flags, _), (_, second, *_, _) = one.step(action), other.step(action)
+            assert first == pytest.approx(second, abs=1e-4)
+            over = any(flags)
+
+
+@pytest.mark.parametrize("rule", SUITE_RULES)
+def test_every_rule_pays_all_of_the_score_to_the_policy(rule: str):
+    """Over random conversations of the bundled models, of any length, with every rule by name."""
+    words = ["and", "the", "film", "is", "good", "dull", "plot"]
+
+    def says(conversation: Any, metadata: Any, rng: np.random.Generator) -> Reply:
+        said = " ".join(rng.choice(words, size=rng.integers(1, 5)))
+        return Reply(said, score=float(rng.normal()), done=bool(rng.random() < 0.2))
+
+    talk: Any = {"partner": says, "max_turns": 3, "max_turn_tokens": 4, "max_new_tokens": 30}
+    envs = gymnasium.make_vec("tokengym/MovieReview-v0", num_envs=6, reward=rule, **talk)
+    _, infos = envs.reset(seed=3)
+    rng = np.random.default_rng(3)
+    paid, ended = np.zeros(6), 0
+    for _ in range(40):
+        masks = np.broadcast_to(infos["action_mask"], (6, infos["action_mask"].shape[-1]))
+        actions = np.array([rng.choice(np.flatnonzero(mask)) for mask in masks])
+        _, rewards, terminated, truncated, infos = envs.step(actions)
+        paid += rewards
+        for row in np.flatnonzero(terminated | truncated):
+            ended += 1
+            score, size = infos["score"][row], len(infos["response_ids"][row])
+            written, tokens = infos["written"][row][:size], infos["token_rewards"][row][:size]
+            assert float(tokens.sum(dtype=np.float64)) == pytest.approx(score, rel=1e-4, abs=1e-4)
+            assert paid[row] == pytest.approx(score, rel=1e-4, abs=1e-4)
+            assert not tokens[written == 0].any()
+            paid[row] = 0.0
+    assert ended > 12
 
 
 def test_registered_tasks_take_a_partner():

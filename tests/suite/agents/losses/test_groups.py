@@ -120,3 +120,78 @@ def test_groups_that_cannot_be(rows: int, size: int, message: str):
             function(torch.zeros(rows), size)
     with pytest.raises(ValueError, match=message):
         groups.leave_one_out(torch.zeros(rows, 2), torch.ones(rows, 2, dtype=torch.bool), size)
+
+
+def conversations() -> list[tuple[list[int], list[int], list[tuple[str, int]]]]:
+    """Return all episodes of two turns: ids, written, and (state, choice) of each written token.
+
+    The first turn has one token if that is 2, else two; the reply to it is longer in one case.
+    """
+    found = []
+    for first in (1, 2):
+        for second in (1, 2) if first == 1 else (0,):
+            turn = [first, second] if second else [first]
+            reply = [3] if second == 1 else [4, 4]
+            for last in (1, 2):
+                states = [*["", str(first)][: len(turn)], f"{turn} {reply}"]
+                chosen = [*zip(states, [*turn, last], strict=True)]
+                written = [1] * len(turn) + [0] * len(reply) + [1]
+                found.append(([*turn, *reply, last], written, chosen))
+    return found
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("rewards_of_turns", [True, False])
+def test_baselines_of_turns_have_the_true_gradient(n: int, rewards_of_turns: bool):
+    """By enumeration of all groups, whatever is shared, where turns earn something or the end."""
+    torch.manual_seed(0)
+    played = conversations()
+    states = sorted({state for _, _, chosen in played for state, _ in chosen})
+    theta = torch.randn(len(states), 2, dtype=torch.float64, requires_grad=True)
+    rewards = torch.zeros(len(played), 5, dtype=torch.float64)
+    ids, mask = torch.zeros(len(played), 5, dtype=torch.int64), torch.zeros(len(played), 5).bool()
+    log_probs = torch.zeros(len(played), 5, dtype=torch.float64)
+    for row, (tokens, written, chosen) in enumerate(played):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = torch.tensor(written) > 0
+        for place, (state, choice) in zip(mask[row].nonzero()[:, 0], chosen, strict=True):
+            log_probs[row, place] = theta[states.index(state)].log_softmax(0)[choice - 1]
+        rewards[row, len(tokens) - 1] = torch.randn(())
+        rewards[row, 0] = tokens[0] * 1.5 if rewards_of_turns else 0.0
+    of_row = log_probs.sum(1).exp()
+    (true,) = torch.autograd.grad((of_row * rewards.sum(1)).sum(), theta, retain_graph=True)
+    surrogate = torch.zeros((), dtype=torch.float64)
+    for group in itertools.product(range(len(played)), repeat=n):
+        rows = torch.tensor(group)
+        advantages = groups.leave_one_out(rewards[rows], mask[rows], n, response_ids=ids[rows])
+        probability = of_row[rows].prod().detach()
+        surrogate = surrogate + probability * (advantages * log_probs[rows]).sum() / n
+    (found,) = torch.autograd.grad(surrogate, theta)
+    torch.testing.assert_close(found, true)
+
+
+def test_a_turn_is_held_against_those_that_began_after_the_same_tokens():
+    """Rows 0 and 1 share their first turn and its reply, row 2 nothing, row 3 the first turn."""
+    ids = torch.tensor([[5, 9, 5, 6], [5, 9, 6, 0], [6, 9, 5, 0], [5, 0, 0, 0]])
+    mask = torch.tensor([[1, 0, 1, 1], [1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 0, 0]]) > 0
+    rewards = torch.tensor(
+        [[1.0, 9.0, 2.0, 4.0], [0.0, 9.0, 3.0, 0.0], [6.0, 9.0, 1.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
+    )
+    found = groups.leave_one_out(rewards, mask, 4, response_ids=ids)
+    whole = [7.0, 3.0, 7.0, 2.0]
+    expected = [
+        [7 - (3 + 7 + 2) / 3, 0, 6 - 3, 4 - (3 + 7 + 2) / 3],
+        [3 - (7 + 7 + 2) / 3, 0, 3 - 6, 0],
+        [7 - (7 + 3 + 2) / 3, 0, 1 - (7 + 3 + 2) / 3, 0],
+        [2 - (7 + 3 + 7) / 3, 0, 0, 0],
+    ]
+    assert sum(whole) == float((rewards * mask).sum())
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_first_turns_have_the_baseline_of_one_response():
+    torch.manual_seed(0)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]]) > 0
+    rewards, ids = torch.randn(4, 4), torch.randint(1, 9, (4, 4))
+    found = groups.leave_one_out(rewards, mask, 2, response_ids=ids)
+    torch.testing.assert_close(found, groups.leave_one_out(rewards, mask, 2))

@@ -24,7 +24,7 @@ from tokengym.agents.fast import parts
 from tokengym.agents.policy import policy as policy_module
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.rollouts.playing import as_player, play_round
+from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.envs import TokenizerError
 
@@ -279,7 +279,7 @@ def test_what_a_row_samples_does_not_depend_on_who_else_still_writes(
     observation, _ = make_envs().reset(seed=0)
 
     def play(*steps: list[int]) -> list[dict[int, int]]:
-        player = agent.player(torch.Generator().manual_seed(0))
+        player = agent.sampler(torch.Generator().manual_seed(0))
         player.begin(observation)
         chosen = []
         for rows in steps:
@@ -413,7 +413,7 @@ def test_a_diverged_policy_stops_where_it_samples(
     agent = make_ppo()
     next(agent.policy.language_model.parameters()).data.fill_(float("nan"))
     with pytest.raises(ValueError, match="logits of row 0 at response token 0 are not finite"):
-        play_round(as_player(agent), as_rounds(make_envs()))
+        play_round(as_sampler(agent), as_rounds(make_envs()))
 
 
 def test_without_triton_figures_are_computed_plainly(

@@ -7,13 +7,13 @@ from tests.suite.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_mode
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.rollouts.chosen import ChosenPrompts, PromptChoice
-from tokengym.agents.rollouts.playing import as_player
+from tokengym.agents.rollouts.playing import as_sampler
 from tokengym.envs import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
 
 
 def random_player(envs, seed=0):
-    return as_player(RandomAgent(envs, seed=seed))
+    return as_sampler(RandomAgent(envs, seed=seed))
 
 
 def test_prompts_come_in_the_order_asked_for(make_envs):
@@ -72,7 +72,7 @@ def test_a_prompt_of_one_s_own_may_be_longer_than_all_others(make_envs):
     long = EncodedPrompt("e e", (7,) * (width + 3), -1, "d")
     both: tuple[list[PromptChoice], ...] = ([long], [long, 0])
     for prompts in both:
-        played = chosen.play(as_player(policy, seed=0), prompts, deterministic=True)
+        played = chosen.play(as_sampler(policy, seed=0), prompts, deterministic=True)
         assert (played[0].prompt_ids, played[0].reference) == (long.ids, "d")
         text = [*long.ids, *played[0].response_ids]
         assert text[width + 3] == int(policy.next_logits([text[: width + 3]], None).argmax())
@@ -82,9 +82,9 @@ def test_a_prompt_of_one_s_own_may_be_longer_than_all_others(make_envs):
 def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):
     envs = make_envs(num_envs=1, prompts=PROMPTS[:1])
     policy = make_policy(envs, make_model())
-    (there,) = ChosenPrompts(envs).play(as_player(policy, seed=3), [0])
+    (there,) = ChosenPrompts(envs).play(as_sampler(policy, seed=3), [0])
     envs.reset(seed=0)
-    player = as_player(policy, seed=3)
+    player = as_sampler(policy, seed=3)
     observation, infos = envs.reset()
     player.begin(observation)
     ids, over = [], False
@@ -101,13 +101,13 @@ def test_responses_can_go_on_from_a_beginning(make_envs):
     starts = [[3], [4, 5, 6, 3, 3], []]
     envs = make_envs(min_new_tokens=6)  # the longest beginning has one token left, the last six
     policy = make_policy(envs, make_model())
-    episodes = ChosenPrompts(envs).play(as_player(policy, seed=0), [1, 2, 2], beginnings=starts)
+    episodes = ChosenPrompts(envs).play(as_sampler(policy, seed=0), [1, 2, 2], beginnings=starts)
     for episode, start in zip(episodes, starts, strict=True):
         assert list(episode.response_ids[: len(start)]) == start
         assert len(start) < len(episode.response_ids) <= 6
     # What follows is what the policy says after prompt and beginning: the likeliest, step by step.
     (greedy,) = ChosenPrompts(envs).play(
-        as_player(policy, seed=0), [1], beginnings=[[4, 5, 6]], deterministic=True
+        as_sampler(policy, seed=0), [1], beginnings=[[4, 5, 6]], deterministic=True
     )
     text = [*greedy.prompt_ids, *greedy.response_ids]
     place = len(greedy.prompt_ids) + 3

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.suite.agents.conftest import EOS, PROMPTS, TARGET, VOCABULARY, target_reward
 from tokengym.agents import PPO, RandomAgent, collect
-from tokengym.agents.rollouts.playing import as_player, play_round
+from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import PadTokenRewards, SettingsError, TokenGenerationEnv
@@ -93,7 +93,7 @@ def test_a_round_plays_chosen_prompts_everywhere(
     adapted.reset()  # a reset that nothing was played from is not taken for the chosen prompts
     for envs in (make_envs(), adapted, stock):
         for options in ({"prompt_ids": wanted}, {"prompts": [PROMPTS[i] for i in wanted]}):
-            played = play_round(as_player(agent), as_rounds(envs), seed=1, options=options)
+            played = play_round(as_sampler(agent), as_rounds(envs), seed=1, options=options)
             assert played is not None
             assert [episode.prompt for episode in played.episodes] == [PROMPTS[i] for i in wanted]
 
@@ -105,7 +105,9 @@ def test_a_round_plays_groups_of_one_prompt(
         rounds = as_rounds(envs)
         seen = set()
         for seed in range(6):
-            played = play_round(as_player(make_ppo()), rounds, seed=seed, options={"group_size": 2})
+            played = play_round(
+                as_sampler(make_ppo()), rounds, seed=seed, options={"group_size": 2}
+            )
             assert played is not None
             first, second, third, fourth = (episode.prompt for episode in played.episodes)
             assert (first, third) == (second, fourth)

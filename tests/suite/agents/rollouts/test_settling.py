@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from tests.suite.agents.conftest import EOS, PROMPTS, TARGET
 from tests.suite.agents.rollouts.test_playing import MODES, Scripted
 from tokengym.agents import PPO, collect
-from tokengym.agents.rollouts.playing import Round, as_player, play_round
+from tokengym.agents.rollouts.playing import Round, as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
@@ -57,7 +57,7 @@ class HalfToTheHorizon:
 def play(envs: Any, *, rounds: int = 1) -> Round:
     played = None
     for _ in range(rounds):
-        played = play_round(as_player(HalfToTheHorizon()), as_rounds(envs), seed=0)
+        played = play_round(as_sampler(HalfToTheHorizon()), as_rounds(envs), seed=0)
     assert played is not None
     return played
 
@@ -143,7 +143,7 @@ def test_an_abandoned_round_is_dropped(make_envs: Callable[..., Any]) -> None:
         return len(seen) < 2
 
     rounds = as_rounds(envs)
-    assert play_round(as_player(Scripted()), rounds, seed=0, on_step=stop) is None
+    assert play_round(as_sampler(Scripted()), rounds, seed=0, on_step=stop) is None
     assert not envs.deferred
     assert [episode.score for episode in play(envs).episodes] == [-3.5, -1.5, 2.5, 2.5]
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from tests.suite.agents.conftest import EOS, TARGET, make_tokenizer
 from tests.suite.agents.rollouts.test_playing import MODES, Scripted
 from tokengym.agents import PPO, collect
-from tokengym.agents.rollouts.playing import as_player, play_round
+from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenGenerationVectorEnv
@@ -167,7 +167,7 @@ def test_the_autoreset_mode_is_in_force_again_after_a_round(mode: str):
 def test_an_abandoned_round_lets_go_of_its_rows():
     counting = Counting()
     envs = native(counting, "NextStep")
-    played = play_round(as_player(Scripted()), as_rounds(envs), seed=0, on_step=lambda *_: False)
+    played = play_round(as_sampler(Scripted()), as_rounds(envs), seed=0, on_step=lambda *_: False)
     assert played is None
     envs.step(np.full(ROWS, TARGET))
     *_, infos = envs.step(np.full(ROWS, EOS))

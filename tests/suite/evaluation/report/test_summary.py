@@ -442,5 +442,5 @@ def test_the_figures_fit_a_terminal(make_curves, capsys: pytest.CaptureFixture[s
         assert shown.count("Surprisal") == parts
         assert "…" not in shown
         assert all(len(line.rstrip()) <= width for line in shown.splitlines())
-        for part in ("over the run", "gold", "KL", "arrives", "at 28"):
+        for part in ("over the run", "gold", "KL", "reached", "at 28"):
             assert part in shown

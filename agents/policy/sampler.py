@@ -24,6 +24,7 @@ from tokengym.agents.policy.streams import make_stream
 from tokengym.agents.policy.value import ValueFunction
 
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
+"""What an environment returns: ids of tokens, or a dictionary with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Choice:
     """Words of the vocabulary, where there is a support."""
 
 
-class Player(Protocol):
+class Sampler(Protocol):
     """Anything that can play a round."""
 
     def begin(self, observation: Observation) -> None:
@@ -63,7 +64,7 @@ class Player(Protocol):
 
 
 class DecodedPolicy(Protocol):
-    """Interface of a policy that a player reads; `CausalLMPolicy` has it."""
+    """Interface of a policy that a sampler reads; `CausalLMPolicy` has it."""
 
     settings: PolicySettings
     temperature: float
@@ -114,7 +115,7 @@ class Appended(NamedTuple):
     """(rows,), >= 1."""
 
 
-class DecodingPlayer:
+class CachedSampler:
     """Plays a `CausalLMPolicy`, with a `Stream` that caches the texts.
 
     Prompts are padded on the left, so that all rows' next tokens are in one column. A row that is
@@ -153,7 +154,8 @@ class DecodingPlayer:
             models.append(self.policy.masking_model)
         capacity = columns_needed(observation)
         self._streams: list[Any] = []  # the last round's caches and packed weights go first
-        self._streams = [make_stream(model, capacity) for model in models]
+        for model in models:
+            self._streams.append(make_stream(model, capacity))
         self._read(np.arange(self._num_rows), observation)
 
     def _read(self, rows: NDArray[np.integer], observation: Observation) -> None:
@@ -179,7 +181,13 @@ class DecodingPlayer:
             self._read(rows, observation)
         else:
             self._drop_all_but(rows)
-        states, *masking_states = self._next_states(came)
+        if self._states is None and came is not None:
+            given = [torch.from_numpy(array).to(self._device) for array in came]
+            self._states = [stream.append(*given) for stream in self._streams]
+        elif self._states is None:  # else the prompts have just been read
+            assert self._tokens is not None
+            self._states = [stream.step(self._tokens) for stream in self._streams]
+        states, *masking_states = self._states  # (active, hidden) each
         mask = None
         if action_masks is not None:
             mask = as_action_mask(mask_rows(action_masks, rows), self._device)
@@ -187,11 +195,13 @@ class DecodingPlayer:
         support = self.policy.support(logits, mask, *masking_states)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
+        # Of all rows, (rows,): what a row draws must not hang on which others have ended.
         uniforms = row_uniforms(self._num_rows, self.generator, self._share)
         if len(rows) < self._num_rows:
-            uniforms = uniforms[rows]
+            uniforms = uniforms[rows]  # (active,)
         uniforms = uniforms.to(logits.device)
         tokens, log_probs, entropy = draw(logits, None if deterministic else uniforms)
+        # One look at a sum, which waits for the device once a step; the row is found if it fails.
         if not math.isfinite(log_probs.sum().item()):
             raise not_finite(rows[int(log_probs.isfinite().int().argmin())], self._time)
         self._tokens, self._states = tokens, None
@@ -204,16 +214,6 @@ class DecodingPlayer:
             support=None if support is None else packed(support),
             vocab_size=logits.shape[-1],
         )
-
-    def _next_states(self, came: Appended | None) -> list[Tensor]:
-        """Return the hidden states before the next tokens, (active, hidden), of each model."""
-        if self._states is None and came is not None:
-            given = [torch.from_numpy(array).to(self._device) for array in came]
-            self._states = [stream.append(*given) for stream in self._streams]
-        elif self._states is None:
-            assert self._tokens is not None
-            self._states = [stream.step(self._tokens) for stream in self._streams]
-        return self._states
 
     def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
         """Take finished rows out of the batch."""

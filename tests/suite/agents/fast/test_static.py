@@ -16,11 +16,11 @@ from tests.support.tapes import Tape, TapeError, record_tapes
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.fast import captured
 from tokengym.agents.fast import static as static_cache
-from tokengym.agents.fast.captured import CapturedPlayer, bucket
+from tokengym.agents.fast.captured import CapturedSampler, bucket
 from tokengym.agents.fast.static import StaticStream, check_static
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.player import DecodingPlayer, columns_needed, left_padded
 from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.sampler import CachedSampler, columns_needed, left_padded
 from tokengym.agents.policy.sampling import draw
 from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.chosen import at_temperature
@@ -218,7 +218,7 @@ def test_there_is_room_for_prompts_padded_to_a_multiple(multiple: int):
 def test_a_model_without_a_static_cache_says_so_before_the_first_rollout(family: str):
     with pytest.raises(ModelError, match="no static cache, use decoding='auto'"):
         policy_of(model_of(family).model, decoding="static", num_actions=64)
-    assert isinstance(policy_of(model_of(family).model, num_actions=64).player(), DecodingPlayer)
+    assert isinstance(policy_of(model_of(family).model, num_actions=64).sampler(), CachedSampler)
 
 
 def test_layers_of_an_unknown_kind_are_named():
@@ -312,8 +312,8 @@ def test_a_captured_player_plays_as_the_dynamic_one(
         for decoding in ("dynamic", "static")
     ]
     for seed in range(3):
-        players = [policy.player(torch.Generator().manual_seed(seed)) for policy in policies]
-        assert isinstance(players[1], CapturedPlayer)
+        players = [policy.sampler(torch.Generator().manual_seed(seed)) for policy in policies]
+        assert isinstance(players[1], CapturedSampler)
         for dynamic, static in zip(*(played(p, **how, seed=seed) for p in players), strict=True):
             torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
         with torch.no_grad():  # a step of learning, in place
@@ -361,7 +361,7 @@ def test_a_temperature_that_changes_between_rounds_is_sampled_at(monkeypatch: py
         rounds = []
         for policy in policies:
             with at_temperature(policy, temperature):
-                player = policy.player(torch.Generator().manual_seed(seed))
+                player = policy.sampler(torch.Generator().manual_seed(seed))
                 rounds.append(list(played(player, "rows", deterministic=False, seed=seed)))
         for dynamic, static in zip(*rounds, strict=True):
             torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
@@ -375,7 +375,7 @@ def test_a_value_head_or_a_buffer_elsewhere_is_captured_again(
     record_tapes(monkeypatch)
     policy = policy_of(make_model("llama"), decoding="static")
     how: Any = {"masks": "none", "deterministic": True, "seed": 0}
-    before = list(played(policy.player(), **how))
+    before = list(played(policy.sampler(), **how))
     assert policy.critic is not None
     trunk: Any = policy.language_model.model.base_model
     if moved == "weight":
@@ -384,8 +384,8 @@ def test_a_value_head_or_a_buffer_elsewhere_is_captured_again(
         policy.critic.head.weight = torch.nn.Parameter(2 * policy.critic.head.weight.data)
     else:
         trunk.rotary_emb.inv_freq = 2 * trunk.rotary_emb.inv_freq
-    expected = list(played(DecodingPlayer(policy, torch.Generator()), **how))
-    after = list(played(policy.player(), **how))
+    expected = list(played(CachedSampler(policy, torch.Generator()), **how))
+    after = list(played(policy.sampler(), **how))
     assert not torch.equal(before[1][2], after[1][2])  # type: ignore[arg-type]
     for one, other in zip(expected, after, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -415,10 +415,10 @@ def test_players_at_the_same_time_have_memory_of_their_own():
     """A credit by Monte Carlo continues texts while the round that it scores goes on."""
     policy = policy_of(make_model(), decoding="static")
     how: Any = {"masks": "none", "deterministic": False, "seed": 0}
-    alone = list(played(policy.player(torch.Generator().manual_seed(0)), **how))
-    outer = played(policy.player(torch.Generator().manual_seed(0)), **how)
+    alone = list(played(policy.sampler(torch.Generator().manual_seed(0)), **how))
+    outer = played(policy.sampler(torch.Generator().manual_seed(0)), **how)
     found = [next(outer)]
-    list(played(policy.player(torch.Generator().manual_seed(1)), **how | {"seed": 1}))
+    list(played(policy.sampler(torch.Generator().manual_seed(1)), **how | {"seed": 1}))
     found += outer
     for one, other in zip(alone, found, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
@@ -427,11 +427,11 @@ def test_players_at_the_same_time_have_memory_of_their_own():
 def test_weights_moved_elsewhere_are_captured_again():
     policy = policy_of(make_model(), decoding="static")
     how: Any = {"masks": "none", "deterministic": True, "seed": 0}
-    before = list(played(policy.player(), **how))
+    before = list(played(policy.sampler(), **how))
     for parameter in policy.language_model.parameters():
         parameter.data = 2 * parameter.data
-    expected = list(played(DecodingPlayer(policy, torch.Generator()), **how))
-    after = list(played(policy.player(), **how))
+    expected = list(played(CachedSampler(policy, torch.Generator()), **how))
+    after = list(played(policy.sampler(), **how))
     assert not torch.equal(before[0][1], after[0][1])  # type: ignore[arg-type]
     for one, other in zip(expected, after, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -443,7 +443,7 @@ def test_diverged_weights_are_named():
     trunk: Any = policy.language_model.model.base_model
     trunk.wte.weight.data[5:].fill_(torch.nan)
     with pytest.raises(NonFiniteError, match=r"row 0 at response token 0 .* lower learning_rate"):
-        list(played(policy.player(), "none", deterministic=False, seed=0))
+        list(played(policy.sampler(), "none", deterministic=False, seed=0))
 
 
 def test_too_many_rows_for_the_memory_are_named(monkeypatch: pytest.MonkeyPatch):
@@ -453,7 +453,7 @@ def test_too_many_rows_for_the_memory_are_named(monkeypatch: pytest.MonkeyPatch)
     policy = policy_of(make_model(), decoding="static")
     monkeypatch.setattr(StaticStream, "start", full)
     with pytest.raises(ModelError, match=r"21 rows of 24 tokens do not fit .* lower num_envs"):
-        list(played(policy.player(), "none", deterministic=False, seed=0))
+        list(played(policy.sampler(), "none", deterministic=False, seed=0))
 
 
 @pytest.mark.parametrize("decoding", ["auto", "static"])
@@ -469,12 +469,12 @@ def test_what_cannot_be_captured_is_an_error_only_where_it_was_asked_for(
     policy = policy_of(make_model(), decoding=decoding)
     assert policy.captured is None
     how: Any = {"masks": "none", "deterministic": False, "seed": 0}
-    static = played(policy.player(torch.Generator().manual_seed(0)), **how)
+    static = played(policy.sampler(torch.Generator().manual_seed(0)), **how)
     if decoding == "static":
         with pytest.raises(ModelError, match=r"captured \(operation not .*use decoding='auto'"):
             next(static)
         return
-    expected = played(DecodingPlayer(policy, torch.Generator().manual_seed(0)), **how)
+    expected = played(CachedSampler(policy, torch.Generator().manual_seed(0)), **how)
     for one, other in zip(expected, static, strict=True):
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
     assert "not captured, which is slower" in caplog.text

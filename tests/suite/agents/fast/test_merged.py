@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig
 
 from tests.suite.agents.conftest import lora_config, make_model
-from tests.suite.agents.decoding.test_static import played, policy_of
+from tests.suite.agents.fast.test_static import played, policy_of
 from tokengym.agents.errors import ModelError
-from tokengym.agents.fast.captured import CapturedPlayer
+from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.merged import MergedModel, decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
 
@@ -86,8 +86,8 @@ def test_a_rollout_with_merged_adapters_is_the_rollout(shape: str, settings: dic
         learn(policy.language_model, 0)
         policies.append(policy)
     for seed in range(3):
-        players = [policy.player(torch.Generator().manual_seed(seed)) for policy in policies]
-        assert isinstance(players[1], CapturedPlayer)
+        players = [policy.sampler(torch.Generator().manual_seed(seed)) for policy in policies]
+        assert isinstance(players[1], CapturedSampler)
         rounds = [played(p, "shared", deterministic=False, seed=seed) for p in players]
         for dynamic, static in zip(*rounds, strict=True):
             torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
@@ -99,4 +99,4 @@ def test_adapters_that_cannot_be_merged_are_refused_before_the_first_rollout():
     dora = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
     with pytest.raises(ModelError, match=r"Linear cannot be merged .* decoding='dynamic'"):
         policy_of(make_model("llama"), decoding="static", lora=dora)
-    assert policy_of(make_model("llama"), lora=dora).player() is not None
+    assert policy_of(make_model("llama"), lora=dora).sampler() is not None

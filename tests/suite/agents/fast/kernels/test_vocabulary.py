@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.suite.agents.conftest import lora_config, make_model
-from tests.suite.agents.decoding.test_static import played, policy_of
+from tests.suite.agents.fast.test_static import played, policy_of
 from tests.suite.agents.policy.test_chunks import TEXTS, masks_of
 from tests.suite.agents.policy.test_head import asked, assert_as_autograd, parts
 from tests.suite.agents.policy.test_policy import shake
@@ -197,6 +197,6 @@ def test_a_captured_player_draws_by_the_kernel(
         model: Any = make_model(shape, scale=2.0)
         model.to(DEVICE)
         policy = policy_of(model, decoding="static", kernels=kernels, **settings)
-        rounds.append(list(played(policy.player(torch.Generator().manual_seed(0)), **how)))
+        rounds.append(list(played(policy.sampler(torch.Generator().manual_seed(0)), **how)))
     for plain, fused in zip(*rounds, strict=True):
         torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)

@@ -38,7 +38,13 @@ from tokengym.agents.fast.gpt2 import (
 )
 from tokengym.agents.fast.llama import LlamaStream, has_llama_shape
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.streams import ModelStream, Stream, check_decoding, make_stream
+from tokengym.agents.policy.streams import (
+    ModelStream,
+    Stream,
+    check_decoding,
+    make_stream,
+    noting_reads,
+)
 
 PROMPTS = [[3, 4, 5], [6], [7, 0, 0, 1], [2, 2]]  # pad and EOS are words like others here
 
@@ -273,8 +279,8 @@ def test_a_round_begins_without_the_memory_of_the_last(make_ppo: Any, monkeypatc
         streams.append(weakref.ref(stream))
         return stream
 
-    monkeypatch.setattr("tokengym.agents.policy.player.make_stream", make)
-    player = make_ppo().policy.player()
+    monkeypatch.setattr("tokengym.agents.policy.sampler.make_stream", make)
+    player = make_ppo().policy.sampler()
     ids = np.array([[0, 0, 3, 4, 0, 0]])
     for _ in range(2):
         player.begin({"input_ids": ids, "attention_mask": ids > 0})
@@ -374,3 +380,15 @@ def test_the_check_of_a_model_is_made_in_full_precision():
     finally:
         torch.set_float32_matmul_precision(before)
     assert seen == ["highest"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_a_prompt_read_without_the_forward_is_noted_once(shape: str):
+    noted: list[int] = []
+    model = LanguageModel(make_model(shape)).eval()
+    with noting_reads(noted.append):
+        make_stream(model, 6).start(*left_padded(PROMPTS))
+        ModelStream(model).start(*left_padded(PROMPTS))  # its model's own
+    make_stream(model, 6).start(*left_padded(PROMPTS))
+    assert noted == [len(PROMPTS)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.suite.agents.conftest import make_model
-from tests.suite.agents.decoding.test_static import model_of
+from tests.suite.agents.fast.test_static import model_of
 from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.static import StaticStream

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.base.errors import SettingsError
-from tokengym.base.prompt import Messages
-from tokengym.envs.turns.partner import PARTNERS, Partner, Reply
+from tokengym.base import Messages
+from tokengym.envs import PARTNERS, Partner, Reply, SettingsError
 
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/()])")
 MAX_DIGITS = 30

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tokengym.envs import SettingsError
-from tokengym.envs.turns.calculator import Calculator, calculate
 from tokengym.envs.turns.partner import as_partner
+from tokengym.lab.partners.calculator import Calculator, calculate
 
 
 @pytest.mark.parametrize(

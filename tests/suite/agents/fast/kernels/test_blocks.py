@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.cache_utils import Cache
 
-from tests.suite.agents.decoding.test_static import FAMILIES, model_of
+from tests.suite.agents.fast.test_static import FAMILIES, model_of
 from tests.support.traffic import Traffic
 from tokengym.agents.fast.static import StaticStream, _Layer
 from tokengym.agents.fast.streams import static_stream

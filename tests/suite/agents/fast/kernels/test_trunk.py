@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.suite.agents.conftest import make_model
-from tests.suite.agents.decoding.test_static import model_of
+from tests.suite.agents.fast.test_static import model_of
 from tests.support.traffic import Traffic
 from tokengym.agents import PPO
 from tokengym.agents.policy.language_model import LanguageModel
@@ -22,7 +22,7 @@ from tokengym.agents.policy.sequences import Sequences
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-from tests.suite.agents.fused.test_blocks import FUSED, as_language_model  # noqa: E402
+from tests.suite.agents.fast.kernels.test_blocks import FUSED, as_language_model  # noqa: E402
 from tokengym.agents.fast.kernels import trunk  # noqa: E402
 
 ADAPTERS = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
