@@ -36,10 +36,7 @@ _HOMES = {
     "algorithm": ["EpisodicAlgorithm"],
     "contract": ["TrainingRun"],
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
-<<<<<<< HEAD
     "policy.counting": ["counted_texts"],
-=======
->>>>>>> origin/main
     "learner": ["LEARNERS", "Learner", "register_learner"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
