@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tokengym.agents.learner import LEARNERS, Learner, register_learner
     from tokengym.agents.offline.dpo import DPO
     from tokengym.agents.offline.sft import SFT
-    from tokengym.agents.policy.counting import counted_texts
     from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
     from tokengym.agents.policy.sampling import chosen_log_probs
     from tokengym.agents.policy.sequences import Sequences
@@ -36,7 +35,6 @@ _HOMES = {
     "algorithm": ["EpisodicAlgorithm"],
     "contract": ["TrainingRun"],
     "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
-    "policy.counting": ["counted_texts"],
     "learner": ["LEARNERS", "Learner", "register_learner"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
@@ -78,7 +76,6 @@ __all__ = [
     "bind_policy",
     "chosen_log_probs",
     "collect",
-    "counted_texts",
     "losses",
     "noting_reads",
     "register_learner",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tokengym.base.models import MODELS
     from tokengym.base.plugins import LABORATORY
     from tokengym.base.pretrained import from_pretrained
-    from tokengym.base.prompt import prompt_messages
+    from tokengym.base.prompt import Messages, prompt_messages
     from tokengym.base.registry import Registry, did_you_mean
     from tokengym.base.settings import (
         as_plain,
@@ -57,7 +57,7 @@ _NAMES = {
     "models": "MODELS",
     "plugins": "LABORATORY",
     "pretrained": "from_pretrained",
-    "prompt": "prompt_messages",
+    "prompt": "Messages prompt_messages",
     "registry": "Registry did_you_mean",
     "settings": "as_plain check_choice check_count check_number field_paths from_keywords "
     "names_of takes",

@@ -23,7 +23,6 @@ from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.fast.products import MULTIPLE, has_onednn, packed_map
-from tokengym.agents.policy.counting import note_texts
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.streams import note_read
@@ -125,7 +124,6 @@ class GPT2Stream:
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
         rows, width = input_ids.shape
-        note_texts(rows)
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         x = self._embedded(input_ids, positions).flatten(0, 1)  # (rows * width, hidden)
         dtype = torch.float32 if self._on_cpu else x.dtype

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model
 
 from tokengym.agents.fast.gpt2 import GPT2Stream, Map, linear_map, packs
-from tokengym.agents.policy.counting import note_texts
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
 
@@ -105,7 +104,6 @@ class LlamaStream(GPT2Stream):
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
         rows, width = input_ids.shape
-        note_texts(rows)
         places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         x = F.embedding(input_ids, self._words).flatten(0, 1)  # (rows * width, hidden)
         heads = (self._num_keys, self._width)

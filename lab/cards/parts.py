@@ -4,16 +4,19 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from torch import Tensor
 
 from tokengym import __version__, compare
-from tokengym.agents import RandomAgent, bind_policy, counted_texts
+from tokengym.agents import RandomAgent, bind_policy, noting_reads
 from tokengym.base import auto_device, read_json
 from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
@@ -342,7 +345,7 @@ def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
         for name in dict.fromkeys((subject, "sparse")):
             reward, _ = task_reward(task, {**kwargs, "reward": name}, policy)
             reward.evaluate(episodes[:2])  # loads what is loaded at first use
-            with counted_texts() as texts:
+            with _counted_texts() as texts:
                 reward.evaluate(episodes)
             times = []
             for _ in range(TIMINGS):
@@ -502,3 +505,36 @@ def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str,
             kind: difference_of(group, subject, measure, kind) for kind in kinds
         }
     return ends
+
+
+@contextmanager
+def _counted_texts() -> Iterator[list[int]]:
+    """Count the texts that models read: rows of each outermost forward, and those continued."""
+    from transformers import PreTrainedModel
+
+    texts: list[int] = []
+    depth = 0
+
+    def before(module: torch.nn.Module, args: Any) -> None:
+        nonlocal depth
+        depth += isinstance(module, PreTrainedModel)
+
+    def after(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        nonlocal depth
+        if isinstance(module, PreTrainedModel):
+            depth -= 1
+            if depth == 0:  # a model inside a model reads the same text
+                tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+                texts.append(len(tensors[0]) if tensors else 0)
+
+    hooks = torch.nn.modules.module
+    handles = [
+        hooks.register_module_forward_pre_hook(before),
+        hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True),
+    ]
+    try:
+        with noting_reads(texts.append):  # of streams that read without a model's forward
+            yield texts
+    finally:
+        for handle in handles:
+            handle.remove()
