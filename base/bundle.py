@@ -249,7 +249,7 @@ def bundled(task: str) -> Bundle:
 
     Args:
         task: "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle",
-            "forks", "reasoning_gym", "feedback", which has a judge and no prompts, or
+            "forks", "reasoning_gym", "calculator", "feedback", which has a judge and no prompts, or
             "smollm2-reviews" and "smollm2-answers", whose language model is the extra ``smollm2``.
 
     Raises:

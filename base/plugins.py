@@ -19,7 +19,7 @@ LABORATORY: dict[str, tuple[str, ...]] = {
     "scorers": ("judge", "preference-model", "reasoning-gym"),
     "agents": ("best-of-n", "online-dpo", "raft"),
     "estimators": ("gigpo", "gigpo-prefix", "turn-auxiliary", "turn-returns"),
-    "partners": ("calculator", "gem", "higher-lower", "textarena", "turn-forks"),
+    "partners": ("calculator", "gem", "higher-lower", "textarena", "turn-forks", "user"),
     "weights": (
         *("constant", "entropy", "gtpo", "oar", "policy-attention", "position", "random"),
         *("reward-attention", "rsi", "self-teacher", "teacher"),

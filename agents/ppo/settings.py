@@ -85,7 +85,7 @@ class PPOSettings(EpisodicSettings):
     ent_coef: float = 0.0
     """Weight of the entropy bonus."""
     kl_coef: float = 0.05
-    """Price of a nat of KL to the reference, reward units; the first value if adaptive."""
+    """Penalty per nat of KL to the reference, reward units; the first value if adaptive."""
     kl_in: KlPlace = "reward"
     """"reward": each token's KL is subtracted from its reward, so that a token answers for the KL
     after it too (Ziegler et al. 2019). "loss": kl_coef times its mean is added to the loss and

@@ -103,8 +103,8 @@ class TrainingSettings(ModelSettings):
     batch_size: int = 64
     """Episodes per update: the number of environment rows."""
     tokens: int | None = None
-    """Response tokens after which training ends, those of candidates and continuations counted,
-    in place of ``steps`` and the like; None ends after these."""
+    """Response tokens after which training ends, including those of candidates and continuations;
+    None trains for ``steps``, or the learner's own iterations or epochs."""
     max_new_tokens: int = 48
     """Longest response, tokens."""
     fixed_length: bool = False

@@ -59,7 +59,7 @@ def bench(
             share the runs of sparse.
         submit: File for the leaderboard (docs/results/cards.md): the card with the rule's code, its
             hours and the checklist of arXiv:2604.09459.
-        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         v1: Measure a rule by the benchmark tokengym-credit v1 in place of a card
             (docs/results/credit_v1.md): tuned and trained on six tasks, ten seeds, against sparse.
             Says first how long it takes, and writes the row that the leaderboard takes; rules

@@ -40,7 +40,7 @@ def collect(
         env: Environment id, or a task's bare name (default: the bundle's, or MovieReview).
         out: File, .jsonl or .parquet (default: the task's name and what is kept).
         trust_code: Run the files of code that the agent names.
-        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         config: Settings of the collection.
     """
     import torch

@@ -49,7 +49,7 @@ def explore(
         port: Port on 127.0.0.1 (default: the first that is free from 7860 on).
         no_browser: Only print the address; otherwise the page opens, if there is a display.
         trust_code: Run the files of code that saved agents and their runs name.
-        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment to begin with.
     """
     import torch

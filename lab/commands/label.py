@@ -46,7 +46,7 @@ def label(
         out: Folder of the answers of all people.
         once: Ask each pair in one order only, which halves the work and hides a habit of
             preferring what stands first.
-        reading: How the pairs are read.
+        reading: Settings of reading the pairs.
     """
     from rich.console import Console
 

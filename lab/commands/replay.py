@@ -52,7 +52,7 @@ def replay(
         out: Folder of the results (default: runs/replay- and the task's name).
         trust_code: Run the files of code that the agent and the run name, which your command does
             not.
-        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         truth: "forks:k=32" measures the worth of every token: the mean score of 32 continuations
             with it minus that of 32 without, by the policy that plays (default: what the task
             knows).

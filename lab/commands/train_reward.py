@@ -133,9 +133,9 @@ def train_reward(
             of an encoder (default: a bundled language model).
         env: Environment whose bundled model that is.
         out: A new folder (default: runs/ and the kind).
-        reading: How the pairs are read.
-        placement: How the model is loaded (--dtype auto is float32); adapters are merged.
-        training: How the model is trained; the defaults are those of a bundled model, or with
+        reading: Settings of reading the pairs.
+        placement: Settings of loading the model (--dtype auto is float32); adapters are merged.
+        training: Settings of training; the defaults are those of a bundled model, or with
             --model the paper's.
     """
     from rich.console import Console

@@ -31,6 +31,7 @@ class Options:
         "oracle",
         "forks",
         "reasoning_gym",
+        "calculator",
         "feedback",
         "all",
     ] = "all"
@@ -107,7 +108,7 @@ def build_bundled(options: Options) -> None:
     from tokengym.lab.makers.bundles.movie_review import build_movie_review
     from tokengym.lab.makers.bundles.oracle import build_oracle
     from tokengym.lab.makers.bundles.question_answer import build_question_answer
-    from tokengym.lab.makers.bundles.reasoning_gym import build_reasoning_gym
+    from tokengym.lab.makers.bundles.reasoning_gym import build_calculator, build_reasoning_gym
     from tokengym.lab.makers.bundles.summarize import build_summarize
 
     builders: dict[str, Callable[..., BuiltBundle]] = {
@@ -119,6 +120,7 @@ def build_bundled(options: Options) -> None:
         "oracle": build_oracle,
         "forks": build_forks,
         "reasoning_gym": build_reasoning_gym,
+        "calculator": build_calculator,
         "feedback": build_feedback,
     }
     tasks = list(builders) if options.task == "all" else [options.task]

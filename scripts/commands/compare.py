@@ -44,8 +44,8 @@ def compare(
 ) -> None:
     """Train each reward, or each learner, with the same seeds and budget: which learned faster?
 
-    Writes curves.csv, summary.json, curves.png and report.html. Ctrl-C leaves what is done; the
-    same command continues from there, and may add rewards or seeds.
+    Writes curves.csv, summary.json, curves.png and report.html. Ctrl-C keeps
+    finished runs. The same command resumes, and may add rewards or seeds.
 
     For example:
       tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
@@ -56,13 +56,13 @@ def compare(
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
             bundle's, or MovieReview).
-        rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon; the others are
-            set against the first (default: the task's).
-        agent: How the policies learn; one that learns from token rewards.
+        rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon. The first is
+            the baseline (default: the task's).
+        agent: Learner of the policies; one that learns from token rewards.
         agents: Learners to compare at equal tokens (--tokens; default: those of --steps at full
             length), by name or path/to/file.py:MyAgent, settings after a colon:
-            loo:learning_rate=1e-3. The others are set against the first; the options below are
-            those of the first, and of the others that have them.
+            loo:learning_rate=1e-3. The first is the baseline. The options below
+            apply to the first, and to the others that have them.
         seeds: Runs per reward.
         out: Folder of the results (default: runs/ and the task's name).
         first_seed: The lowest seed.
@@ -71,11 +71,11 @@ def compare(
             'tokengym[ray]'): the numbers are the same.
         checkpoint_every: Evaluations between two checkpoints, from which a stopped run resumes; 0
             keeps none.
-        retry_failed: Do failed runs again.
-        track: Pass the log and the evaluations on to a tracker; each is an extra: pip install
+        retry_failed: Repeat failed runs.
+        track: Tracker that gets the log and the evaluations. Each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
-        training: How each policy is trained.
-        evaluation: How policies are measured.
+        training: Settings of training.
+        evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
     from rich.console import Console

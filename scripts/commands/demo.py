@@ -13,7 +13,7 @@ SETTINGS = (
 def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> None:
     """Compare two rewards and a control in two minutes on two CPU cores, and open the report.
 
-    Nothing is downloaded. Ctrl-C leaves what is done; the same command continues from there.
+    Nothing is downloaded. Ctrl-C keeps finished runs, and the same command resumes.
 
     For example:
       tokengym demo

@@ -69,7 +69,7 @@ def evaluate(
         agent_class: Class of an agent of your own: path/to/file.py:MyAgent. It reads AGENT with its
             method load; without AGENT its method predict is all it needs.
         trust_code: Run the files of code that AGENT and its run name, which your command does not.
-        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment.
         references: Settings of the responses of the untrained policy.
     """

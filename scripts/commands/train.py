@@ -77,14 +77,14 @@ def train(
             bundle's, or MovieReview).
         reward: A reward by name or path/to/file.py:MyCredit, options after a colon; learners
             from whole scores use its scorer alone.
-        agent: How the policy learns.
+        agent: Learner of the policy.
         seed: Seed of everything random.
-        out: A new folder, or that of the same command, which is then continued where it stopped, or
-            found complete: the agent in agent/, the figures beside it (default: runs/train-...).
-        track: Pass the log and the evaluations on to a tracker; each is an extra: pip install
+        out: A new folder, or that of the same command, which then resumes: the agent is in agent/,
+            the figures beside it (default: runs/train-...).
+        track: Tracker that gets the log and the evaluations. Each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
-        training: How the policy is trained.
-        evaluation: How policies are measured.
+        training: Settings of training.
+        evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
     from rich.console import Console

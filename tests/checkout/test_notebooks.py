@@ -25,8 +25,8 @@ def source(path: Path) -> str:
     return re.sub(r"(?m)^( *)%pip .*$", r"\1pass", text)
 
 
-def test_there_are_five():
-    assert len(NOTEBOOKS) == 5
+def test_there_are_six():
+    assert len(NOTEBOOKS) == 6
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
