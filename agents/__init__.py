@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tokengym.agents.learner import LEARNERS, Learner, register_learner
     from tokengym.agents.offline.dpo import DPO
     from tokengym.agents.offline.sft import SFT
+    from tokengym.agents.policy.language_model import load_causal_lm
     from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
     from tokengym.agents.policy.sampling import chosen_log_probs
     from tokengym.agents.policy.sequences import Sequences
@@ -38,6 +39,7 @@ _HOMES = {
     "learner": ["LEARNERS", "Learner", "register_learner"],
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
+    "policy.language_model": ["load_causal_lm"],
     "policy.policy": ["CausalLMPolicy", "PlaysPolicy"],
     "policy.sampling": ["chosen_log_probs"],
     "policy.sequences": ["Sequences"],
@@ -76,6 +78,7 @@ __all__ = [
     "bind_policy",
     "chosen_log_probs",
     "collect",
+    "load_causal_lm",
     "losses",
     "noting_reads",
     "register_learner",

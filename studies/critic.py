@@ -42,8 +42,11 @@ STARTED = tuple(
 """The score under a critic that starts from the reward model."""
 SIGNED_STARTED = replace(SIGNED, critic="reward model")
 WARM = tuple(replace(SPARSE, gae_lambda=at, critic="warm-up") for at in (HIGH, LOW, BETWEEN))
+SIGNED_BETWEEN = replace(SIGNED, gae_lambda=BETWEEN)
+"""Added on 25 November 2026, after the runs of `STARTED` at that lambda."""
 PAIRS = range(10)
-CELLS = (*PUBLISHED, *STARTED, SIGNED_STARTED, *WARM, replace(SPARSE, gae_lambda=BETWEEN))
+SPARSE_BETWEEN = replace(SPARSE, gae_lambda=BETWEEN)
+CELLS = (*PUBLISHED, *STARTED, SIGNED_STARTED, *WARM, SPARSE_BETWEEN, SIGNED_BETWEEN)
 """All cells of the study."""
 
 
@@ -59,7 +62,7 @@ def stages() -> Iterator[tuple[Sequence[Cell], range]]:
     yield STARTED[1:2], PAIRS[:5]
     yield [WARM[0]], PAIRS[:5]
     yield [SIGNED, SPARSE, *PUBLISHED[2:]], PAIRS
-    yield [STARTED[2], *WARM[1:], CELLS[-1]], PAIRS[:5]
+    yield [STARTED[2], SIGNED_BETWEEN, *WARM[1:], SPARSE_BETWEEN], PAIRS[:5]
     yield CELLS, PAIRS
 
 

@@ -48,7 +48,7 @@ MARGIN = 0.03
 EVERY = 5
 """Updates between two points of the ledger's curves."""
 MEASURES = ("score", "gold_score", "kl")
-DRAWN = (SPARSE, SIGNED, STARTED[0], STARTED[1])
+DRAWN = (SPARSE, SIGNED, STARTED[2], STARTED[0])
 COLORS = ("#0072b2", "#009e73", "#d55e00", "#e69f00")
 
 

@@ -59,6 +59,11 @@ RULES = {
     "red:delivery=end": "0.5",
 }
 """Rules and their lambdas, the ledger's best; what is needed most comes first."""
+ADDED: tuple[dict[str, str], ...] = (
+    {"rule": "abc-signed", "gae_lambda": "0.95"},
+    {"rule": "sparse", "gae_lambda": "0.8", "critic": "reward_model"},
+)
+"""Cells on Dialogue that were added on 25 November 2026, after the others there."""
 CONTROLS = ("sparse", "uniform", "random")
 """What a rule that finds the right tokens has to be ahead of."""
 LINES = "best_of_n.csv"
@@ -76,14 +81,21 @@ def cell_of(task: str, rule: str) -> Cell:
     return STUDY.cell(task=task, rule=rule, gae_lambda=RULES[rule])
 
 
+def cells_of(task: str) -> list[Cell]:
+    """Return all cells of a task."""
+    added = [STUDY.cell(task=task, **about) for about in ADDED] if task == "Dialogue" else []
+    return [*(cell_of(task, rule) for rule in RULES), *added]
+
+
 def rounds() -> Iterator[Round]:
     """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
     *first, last = RULES
     for task in TASKS:
         yield [cell_of(task, rule) for rule in first], range(5)
+        yield [cell for cell in cells_of(task) if cell.rule in first], range(5)
     yield [cell_of(task, last) for task in TASKS], range(5)
     for task in TASKS:
-        yield [cell_of(task, rule) for rule in RULES], range(10)
+        yield cells_of(task), range(10)
 
 
 def config(run: Cell, out: Path) -> ComparisonConfig:
@@ -135,7 +147,7 @@ def bundle_of(task: str) -> str:
 def tables(published: Published) -> dict[str, str]:
     """Return the page's tables by name."""
     runs, drawn = published.runs, published.drawn[LINES]
-    cells = [cell_of(task, rule) for task in TASKS for rule in RULES]
+    cells = [cell for task in TASKS for cell in cells_of(task)]
     return {
         "differences": differences_table(runs),
         "levels": levels_table(runs, cells, ways(drawn)),
@@ -156,25 +168,27 @@ def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
 
 def title(cell: Cell) -> str:
     """Return a cell's rule as the tables show it."""
-    return f"`{cell.rule.partition(':')[0]}`"
+    start = ", critic from the reward model" if cell.critic != "own" else ""
+    return f"`{cell.rule.partition(':')[0]}`{start}"
 
 
 def differences_table(runs: Runs) -> str:
-    """Return every rule minus each control, by task; bold after Holm's correction."""
+    """Return every cell minus each control, by task; bold after Holm's correction."""
     figures = {
-        (task, rule, control): figure
+        (cell, control): figure
         for task in TASKS
-        for rule in RULES
+        for cell in cells_of(task)
         for control in CONTROLS
-        if rule != control and not (rule in CONTROLS and control != "sparse")
-        if (figure := runs.difference(cell_of(task, rule), cell_of(task, control))) is not None
+        if cell != (other := cell_of(task, control))
+        and (control == "sparse" or cell.rule not in CONTROLS)
+        and (figure := runs.difference(cell, other)) is not None
     }
     shown = after_holm(figures)
     rows = [
-        [task, title(cell_of(task, rule)), *(shown.get((task, rule, c), NONE) for c in CONTROLS)]
-        for task, rule in dict.fromkeys((task, rule) for task, rule, _ in figures)
+        [cell.task, title(cell), cell.gae_lambda, *(shown.get((cell, c), NONE) for c in CONTROLS)]
+        for cell in dict.fromkeys(cell for cell, _ in figures)
     ]
-    head = ["task", "rule", *(f"minus `{control}`" for control in CONTROLS)]
+    head = ["task", "rule", "lambda", *(f"minus `{control}`" for control in CONTROLS)]
     return markdown_table(head, rows) if rows else NOT_YET
 
 
@@ -220,8 +234,12 @@ def lines_table(drawn: Sequence[Row]) -> str:
 
 def rates(runs: Runs, cells: Sequence[Cell]) -> str:
     """Return what each rate of the sweeps has reached."""
-    swept = {(cell.task, title(cell)): runs.sweeps[cell] for cell in cells if cell in runs.sweeps}
-    return rates_table(swept, ("task", "rule"), with_best=True) if swept else NOT_YET
+    swept = {
+        (cell.task, title(cell), cell.gae_lambda): runs.sweeps[cell]
+        for cell in cells
+        if cell in runs.sweeps
+    }
+    return rates_table(swept, ("task", "rule", "lambda"), with_best=True) if swept else NOT_YET
 
 
 STUDY = Study(

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.special import stdtrit
+
 from tokengym import ComparisonConfig
 from tokengym.base import find_bundle
 from tokengym.evaluation.measure import reference_lines
@@ -42,6 +45,10 @@ RULES = ("sparse", "abc-signed", "random")
 PAIRS = (("abc-signed", "sparse"), ("random", "sparse"), ("abc-signed", "random"))
 FIGURES = {NET: f"{NET} over the run", "score": "score at the end", "gold_score": "gold at the end"}
 LINES = "lines.csv"
+LEAD, WITHIN = 0.1, 0.06
+"""Difference that is to be seen, and the margin of "level", in score - c KL over the run."""
+MEASURED = ((PROMPTS, 1), (PROMPTS, 8), (64, 8))
+"""Openings and draws of each in a measurement: the published one first. 64 are held out."""
 
 
 def config(run: Cell, out: Path) -> ComparisonConfig:
@@ -84,6 +91,7 @@ def tables(published: Published) -> dict[str, str]:
         "means": means_table(runs),
         "pairs": pairs_table(runs),
         "runs": runs_table(runs),
+        "power": power_table(runs, published.drawn[LINES]),
     }
 
 
@@ -129,6 +137,67 @@ def runs_table(runs: Runs) -> str:
         rows.append([f"`{run.rule}`", f"{run.rate:g}", seed, *moved, *spent])
     head = ["rule", "rate", "seed", "score", "gold", "KL at the end", FIGURES[NET]]
     return markdown_table(head, rows)
+
+
+def power_table(runs: Runs, lines: Sequence[Row]) -> str:
+    """Return how many pairs a difference of 0.1 takes, by the draws that measure a policy.
+
+    The published variance of a pair's difference has two parts: that of runs, and that of the
+    single draws which measure them. The second follows from the spread of scores at one opening.
+    Measurements of the start are the same for all runs; the others are taken as independent.
+    """
+    one, other = PAIRS[0]
+    gain = [runs.areas(Cell(rule=rule)) for rule in (one, other)]
+    seeds = sorted(gain[0].keys() & gain[1].keys())
+    if len(seeds) < 2 or not lines:
+        return "Too few runs yet."
+    variance = float(np.var([gain[0][seed] - gain[1][seed] for seed in seeds], ddof=1))
+    spread = spread_of(lines)
+    tokens = [row["tokens"] for row in runs.runs[Cell(rule=one)][seeds[0]]]
+    steps = np.diff(tokens) / (tokens[-1] - tokens[0])
+    weights = (np.append(steps, 0.0) + np.append(0.0, steps)) / 2  # of the trapezoid rule
+    per_draw = 2 * spread**2 * float(np.sum(weights[1:] ** 2))
+    rows = []
+    for openings, draws in MEASURED:
+        left = max(variance - per_draw / PROMPTS, 0.0) + per_draw / (openings * draws)
+        figures = [str(pairs_needed(left**0.5, LEAD)), str(pairs_needed(left**0.5, WITHIN, True))]
+        rows.append([str(openings), str(draws), number(left**0.5), *figures])
+    head = ["openings", "draws of each", "standard deviation of a pair's difference"]
+    shown = [f"pairs to see {LEAD:g}", f"pairs to show level within {WITHIN:g}"]
+    return markdown_table([*head, *shown], rows)
+
+
+def spread_of(lines: Sequence[Row]) -> float:
+    """Return the standard deviation of scores at one opening, from best-of-1 and best-of-2.
+
+    E[max of 2] - E[one] = sd / sqrt(pi) for normal scores.
+
+    Args:
+        lines: Rows of best-of-n.
+    """
+    scores = {row["n"]: row["score"] for row in lines}
+    return float(np.sqrt(np.pi) * (scores[2] - scores[1]))
+
+
+def pairs_needed(spread: float, difference: float, level: bool = False) -> int:
+    """Return the pairs that show a difference 80 times in 100, by Student's t at 5 %.
+
+    Args:
+        spread: Standard deviation of a pair's difference.
+        difference: What is to be seen, or the margin within which no difference is to be shown.
+        level: Whether two one-sided tests are to show that a true 0 is within the margin.
+
+    Example:
+        >>> pairs_needed(0.196, 0.1), pairs_needed(0.196, 0.06, level=True)
+        (33, 94)
+    """
+    tail, power = (0.95, 0.9) if level else (0.975, 0.8)
+    pairs = 2
+    while True:
+        quantiles = float(stdtrit(pairs - 1, tail) + stdtrit(pairs - 1, power))
+        if pairs >= (quantiles * spread / difference) ** 2:
+            return pairs
+        pairs += 1
 
 
 STUDY = Study(

@@ -1,9 +1,12 @@
 """``tokengym bench``: the card of a credit rule, an advantage estimator or a weight."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from tokengym.lab.cards.card import CardConfig
 
 
 def bench(
@@ -70,15 +73,10 @@ def bench(
             maintainers train a submission again.
     """
     import torch
-    from rich.console import Console
 
-    from tokengym.base import locked, preferred_device
     from tokengym.evaluation.runs import slug
-    from tokengym.lab.cards.card import PAGE_FILE, CardConfig, broken, make_card, unmeasured
+    from tokengym.lab.cards.card import CardConfig
     from tokengym.lab.cards.elsewhere import TransferTask
-    from tokengym.lab.cards.page import card_page
-    from tokengym.lab.cards.submission import write_submission
-    from tokengym.scripts.commands import say
 
     torch.set_num_threads(1)
     if v1:
@@ -93,22 +91,33 @@ def bench(
             f"--model {model} needs prompts and a reward model that read what it writes; add "
             "--bundle, such as smollm2-reviews"
         )
-    size = "quick" if quick else "full" if full else "standard"
     config = CardConfig(
         subject=subject,
         parts=parts,
-        size=size,
+        size="quick" if quick else "full" if full else "standard",
         seed=seed,
         seeds=seeds,
         tasks=tasks,
         elsewhere=None if bundle is None else TransferTask(bundle=bundle, model=model),
     )
-    out = out or Path("runs") / f"card-{slug(subject)}"
+    return _bench_card(config, out or Path("runs") / f"card-{slug(subject)}", submit, device)
+
+
+def _bench_card(config: "CardConfig", out: Path, submit: Path | None, device: str) -> int:
+    """Measure a card."""
+    from rich.console import Console
+
+    from tokengym.base import locked, preferred_device
+    from tokengym.lab.cards.card import PAGE_FILE, broken, make_card, unmeasured
+    from tokengym.lab.cards.page import card_page
+    from tokengym.lab.cards.submission import write_submission
+    from tokengym.scripts.commands import say
+
     console = Console()
     with preferred_device(device), locked(out):
         card = make_card(config, out, console)
     if (cause := unmeasured(card)) is not None:
-        raise ValueError(f"nothing of {subject} could be measured: {cause}")
+        raise ValueError(f"nothing of {config.subject} could be measured: {cause}")
     console.print(card_page(card), markup=False, highlight=False, soft_wrap=True)
     say(console, f"{out / PAGE_FILE}  hash {card['hash']}")
     faults = broken(card)

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokengym.agents.policy.language_model import load_causal_lm
-from tokengym.base.settings import check_count, check_number
-from tokengym.envs import Partner, Reply, SettingsError, bundled
-from tokengym.envs.turns.partner import PARTNERS
+from tokengym.agents import load_causal_lm
+from tokengym.base import check_count, check_number
+from tokengym.envs import PARTNERS, Partner, Reply, SettingsError, bundled
 
 
 class UserModel(Partner):

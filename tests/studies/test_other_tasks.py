@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from studies import other_tasks
-from studies.other_tasks import RULES, STUDY, TASKS, bundle_of, cell_of, over
+from studies.other_tasks import ADDED, RULES, STUDY, TASKS, bundle_of, cell_of, cells_of, over
 from tokengym.envs import bundled
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import Published, Runs
@@ -17,7 +17,8 @@ def test_every_task_is_bundled() -> None:
 
 def test_every_cell_is_planned_for_ten_seeds() -> None:
     planned = {cell: seeds for cells, seeds in STUDY.rounds() for cell in cells}
-    assert set(planned) == {cell_of(task, rule) for task in TASKS for rule in RULES}
+    assert set(planned) == {cell for task in TASKS for cell in cells_of(task)}
+    assert len(planned) == len(TASKS) * len(RULES) + len(ADDED)
     assert set(planned.values()) == {range(10)}
 
 
@@ -57,7 +58,7 @@ def test_tables_of_a_small_study(tmp_path: Path) -> None:
         runs=Runs(rows, STUDY.axes), drawn={other_tasks.LINES: drawn}, folder=tmp_path
     )
     made = other_tasks.tables(published)
-    assert "| Dialogue | `abc-signed` | +0.831 (" in made["differences"].replace("**", "")
+    assert "| Dialogue | `abc-signed` | 0.5 | +0.831 (" in made["differences"].replace("**", "")
     # (1.75 - 0.05 * 0.875) / 4
     assert "| 43% |" in made["levels"].replace(" %", "%")
-    assert "| Dialogue | `abc-signed` | **1.71** |" in made["rates"]
+    assert "| Dialogue | `abc-signed` | 0.5 | **1.71** |" in made["rates"]

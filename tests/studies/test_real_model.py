@@ -1,6 +1,9 @@
 """The real model's study: its order of runs, its comparison, and its tables."""
 
+import math
 from pathlib import Path
+
+import pytest
 
 from studies import real_model as study
 from tokengym.lab.protocol import PRICE
@@ -68,3 +71,29 @@ def test_pairs_are_taken_by_seed() -> None:
     assert "`abc-signed` minus `random`" in third
     means = study.means_table(runs).splitlines()[2]
     assert means.startswith("| `sparse` | 3 | 0.950 (")
+
+
+def test_pairs_that_a_difference_takes() -> None:
+    # normal quantiles give (1.96 + 0.84)^2 * 4 = 31.4 and (1.645 + 1.282)^2 * 4 = 34.3
+    assert study.pairs_needed(0.2, 0.1) == 34
+    assert study.pairs_needed(0.2, 0.1, level=True) == 36
+
+
+def test_the_power_by_hand() -> None:
+    scores = {"sparse": (1.0, 2.0, 3.0), "abc-signed": (1.5, 2.0, 3.5)}
+    rows = [
+        row
+        for rule, values in scores.items()
+        for seed, score in [(1000, 1.0), *enumerate(values)]
+        for row in rows_of(Cell(rule=rule, rate=1e-3, seed=seed), score)
+    ]
+    # best of 2 minus one: 0.1 / sqrt(pi), a spread of 0.1 at one opening
+    lines = [{"n": 1.0, "score": 0.0}, {"n": 2.0, "score": 0.1 / math.pi**0.5}]
+    assert study.spread_of(lines) == pytest.approx(0.1)
+    table = study.power_table(Runs(rows, STUDY.axes), lines)
+    # areas: half of the scores; differences 0.25, 0, 0.25 have a variance of 1 / 48. Two steps
+    # weigh 1/2 and 1/4, so that two runs' draws add 2 * 0.01 * 5 / 16 a draw: 1/48 - that / 32
+    # + that / (32 * 8)
+    noise = 2 * 0.01 * 5 / 16
+    spread = (1 / 48 - noise / 32 + noise / 256) ** 0.5
+    assert f"| 32 | 8 | {spread:.3f} | {study.pairs_needed(spread, 0.1)} |" in table
