@@ -22,7 +22,7 @@ from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import ResponseDecoder, check_tokenizer, load_tokenizer
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.turns.conversation import Conversation, TurnRules
+from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
 from tokengym.envs.turns.turn import Turn
 
 if TYPE_CHECKING:
@@ -261,16 +261,26 @@ class TokenMdp:
             turns=() if conversation is None else tuple(conversation.turns),
         )
 
-    def begun(self, response: Any, what: str) -> tuple[int, ...]:
+    def begun(self, response: Any, what: str) -> tuple[tuple[int, ...], tuple[Turn, ...]]:
         """Return the first tokens of a response that an episode is to begin with.
 
         Args:
-            response: Token ids, as they would have been sampled; they must not end the episode.
+            response: Token ids, as they would have been sampled, or an unfinished `Episode` with
+                its turns; they must not end the episode or the turn.
             what: Option that names them, for the message.
 
+        Returns:
+            The ids, and the turns that are over.
+
         Raises:
-            SettingsError: if these are no ids of the vocabulary, or end the episode.
+            SettingsError: if these are no ids of the vocabulary, or end the episode, or there are
+                turns and no partner.
         """
+        turns = response.turns if isinstance(response, Episode) else ()
+        if isinstance(response, Episode):
+            response = response.response_ids
+        if turns and self.turns is None:
+            raise SettingsError(f"{what} has {len(turns)} turns and there is no partner; pass one")
         try:
             ids = tuple(map(index, response))
         except TypeError:
@@ -281,12 +291,16 @@ class TokenMdp:
                 f"{max(ids)}; take them from the environment's tokenizer"
             )
         limit = self.settings.max_new_tokens if self.turns is None else self.turns.turn_budget
-        if len(ids) >= limit or self.eos_id in ids[self.eos_ends_after :]:
+        own = ids[turn_start(turns) :]
+        if (
+            max(len(own) - limit, len(ids) - self.settings.max_new_tokens) >= 0
+            or self.eos_id in own[self.eos_ends_after :]
+        ):
             raise SettingsError(
-                f"{what} ends the episode before it begins: it has EOS, or {len(ids)} of at most "
+                f"{what} ends the episode before it begins: it has EOS, or {len(own)} of at most "
                 f"{limit} tokens; leave at least one to write"
             )
-        return ids
+        return ids, turns
 
     def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
         """Return which responses were completed to a stop string by their last token.
