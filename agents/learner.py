@@ -18,6 +18,7 @@ from typing import Any
 
 from tokengym.agents.contract import TrainingRun, check_plays, own_player
 from tokengym.base.registry import Registry, imported
+from tokengym.base.settings import values_by_name
 
 BY_ROUNDS = "tokengym.agents.algorithm:EpisodicAlgorithm"
 TRAIN_BY_ROUNDS = "tokengym.agents.training:train"
@@ -69,6 +70,10 @@ class Learner:
     def default_settings(self) -> Any:
         """Return the settings of a run that changes none."""
         return self._default_settings
+
+    def default_values(self) -> dict[str, Any]:
+        """Return the values of these settings by name, without making them."""
+        return {**values_by_name(self.settings), **self.defaults, **self.fixed}
 
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""

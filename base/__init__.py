@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         takes,
     )
     from tokengym.base.text import markdown
-    from tokengym.base.user_code import load_from_file
+    from tokengym.base.user_code import CODE, code_hashes, copy_of, load_from_file
     from tokengym.base.words import split_file_word
 
 _NAMES = {
@@ -62,7 +62,7 @@ _NAMES = {
     "settings": "as_plain check_choice check_count check_number field_paths from_keywords "
     "names_of takes",
     "text": "markdown",
-    "user_code": "load_from_file",
+    "user_code": "CODE code_hashes copy_of load_from_file",
     "words": "split_file_word",
 }
 

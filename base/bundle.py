@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -61,6 +61,10 @@ class Bundle:
     path: Path
     hidden: frozenset[str] = frozenset()
     model: str | None = None
+    manifest: dict[str, Any] = field(init=False, repr=False, compare=False)
+    """Contents of ``bundle.json``: the task, and the figures that the builder measured."""
+    _named_models: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    """Parts that are models found by name and not stored here."""
 
     def __init__(
         self, path: Path | str, *, hidden: Iterable[str] = (), model: str | None = None
@@ -68,29 +72,14 @@ class Bundle:
         object.__setattr__(self, "path", Path(path))
         object.__setattr__(self, "hidden", frozenset(hidden))
         object.__setattr__(self, "model", model)
-        _ = self.manifest
-
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """Contents of ``bundle.json``: the task, and the figures that the builder measured."""
         file = self.path / "bundle.json"
         if not file.is_file():
             raise BundleError(f"{str(self.path)!r} has no bundle.json; build it with {_BUILDER}")
-        try:
-            manifest = parse_json(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise BundleError(
-                f"{str(file)!r} is damaged ({error}); build it again with {_BUILDER}"
-            ) from error
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("task"), str):
-            raise BundleError(f"{str(file)!r} names no task; build it again with {_BUILDER}")
-        if manifest.get("format") != FORMAT:
-            raise BundleError(
-                f"{str(file)!r} has format {manifest.get('format')!r}, not {FORMAT}; "
-                f"build it again with {_BUILDER}"
-            )
-        _check_words(manifest, file)
-        return manifest
+        manifest = _read_manifest(file, _stamp(file))
+        object.__setattr__(self, "manifest", manifest)
+        named = manifest.get("models", {})
+        named = named if model is None else {**named, "policy": model}
+        object.__setattr__(self, "_named_models", named)
 
     @property
     def task(self) -> str:
@@ -114,7 +103,6 @@ class Bundle:
         Raises:
             BundleError: if the file is missing or damaged, or has no prompts of this split.
         """
-        check_split(split)
         file = self._part("prompts").resolve()
         return _read_prompts(file, split, _stamp(file))
 
@@ -205,12 +193,6 @@ class Bundle:
         """Return the name of a part that is a model found by name; None if it is stored here."""
         return self._named_models.get(part)
 
-    @property
-    def _named_models(self) -> Mapping[str, str]:
-        """Parts that are models found by name and not stored here."""
-        named = self.manifest.get("models", {})
-        return named if self.model is None else {**named, "policy": self.model}
-
     def settings(self, kind: SettingsKind) -> dict[str, Any]:
         """Return settings whose defaults are the bundle's own, by name.
 
@@ -220,13 +202,27 @@ class Bundle:
         return dict(self.manifest.get(kind, {}))
 
 
-def _check_words(manifest: Mapping[str, Any], file: Path) -> None:
-    """Refuse a bundle whose settings are of another kind, or stand for code.
+@lru_cache(maxsize=32)
+def _read_manifest(file: Path, stamp: Stamp) -> dict[str, Any]:
+    """Return what a ``bundle.json`` holds; ``stamp`` identifies the file's version.
 
     Raises:
-        BundleError: naming the entry that is no mapping, or the env that is no text.
-        UntrustedCodeError: naming the code: a bundle may be somebody else's.
+        BundleError: if it is damaged, an entry is no mapping, or the env no text.
+        UntrustedCodeError: if its settings stand for code: a bundle may be somebody else's.
     """
+    try:
+        manifest = parse_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(
+            f"{str(file)!r} is damaged ({error}); build it again with {_BUILDER}"
+        ) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("task"), str):
+        raise BundleError(f"{str(file)!r} names no task; build it again with {_BUILDER}")
+    if manifest.get("format") != FORMAT:
+        raise BundleError(
+            f"{str(file)!r} has format {manifest.get('format')!r}, not {FORMAT}; "
+            f"build it again with {_BUILDER}"
+        )
     for name in ("models", *get_args(SettingsKind)):
         if not isinstance(manifest.get(name, {}), dict):
             raise BundleError(
@@ -242,6 +238,7 @@ def _check_words(manifest: Mapping[str, Any], file: Path) -> None:
         )
     check_saved(env, file)
     check_module(env or "", file)
+    return manifest
 
 
 def bundled(task: str) -> Bundle:
@@ -255,12 +252,13 @@ def bundled(task: str) -> Bundle:
     Raises:
         BundleError: if there is no bundle of this task (the message lists those that exist).
     """
-    if task not in (tasks := bundle_names()):
-        raise BundleError(
-            f"no bundle of task {task!r} ships with tokengym, only {', '.join(tasks) or 'none'}; "
-            f"build one with {_BUILDER} and pass bundle=Bundle(path)"
-        )
-    return Bundle(_ASSETS / task)
+    if (_ASSETS / task / "bundle.json").is_file():
+        return Bundle(_ASSETS / task)
+    raise BundleError(
+        f"no bundle of task {task!r} ships with tokengym, only "
+        f"{', '.join(bundle_names()) or 'none'}; build one with {_BUILDER} and pass "
+        "bundle=Bundle(path)"
+    )
 
 
 def find_bundle(word: Bundle | Path | str) -> Bundle:
@@ -308,6 +306,7 @@ def _read_tokenizer(folder: Path, stamps: tuple[Stamp, ...]) -> PreTrainedTokeni
 @lru_cache(maxsize=8)
 def _read_prompts(file: Path, split: Split, stamp: Stamp) -> PromptSet:
     """Return a split's prompts; ``stamp`` identifies the file's version."""
+    check_split(split)
     lines = file.read_text(encoding="utf-8").splitlines()
     prompts = []
     for number, line in enumerate(filter(str.strip, lines), start=1):

@@ -207,14 +207,16 @@ class Registry(Mapping[str, T]):
         Raises:
             TokenGymError: if there is none, with the near matches, or it cannot be imported.
         """
+        if isinstance(word, str) and word in self._entries:
+            return self._entries[word]
         word = self._as_word(word)
-        self.check(word)
-        if not word.file and word.name in self._entries:
-            return self._entries[word.name]
-        made = self.load(word)
-        if not word.file and word.name in self._entries:  # the package registers it itself
-            return self._entries[word.name]
-        return self._adopt(word.without_options, made) if self._adopt else made
+        if word.file or word.name not in self._entries:
+            self.check(word)  # which imports the file of its name
+        if word.file or word.name not in self._entries:
+            made = self.load(word)
+            if word.file or word.name not in self._entries:  # else the package registers it itself
+                return self._adopt(word.without_options, made) if self._adopt else made
+        return self._entries[word.name]
 
     def load(self, word: str | Spec) -> Any:
         """Return the object that a file or an installed package has under a name, as it is.
@@ -274,7 +276,8 @@ class Registry(Mapping[str, T]):
         is_registered = word.file is None and word.name in self._entries
         if not (is_registered or options or isinstance(factory, type)):
             return factory
-        self.check_options(word, factory, also=also)
+        if word.options:
+            self.check_options(word, factory, also=also)
         with running_user_code(
             f"{self.kind} {word.without_options} cannot be made", word.file, self._error
         ):

@@ -40,7 +40,7 @@ def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str)
         TypeError: if a keyword is not a field, with the near matches.
         ValueError: if a value is out of range.
     """
-    known = names_of(declared)
+    known = [one.name for one in fields(declared)]  # type: ignore[arg-type]
     for name in keywords:
         if name not in known:
             hint = did_you_mean(name, known, shown={word: word for word in known})
@@ -136,18 +136,36 @@ class FieldPath:
 
 
 def field_paths(settings: Any, path: tuple[str, ...] = ()) -> Iterator[FieldPath]:
-    """Yield the fields of a settings dataclass in order, those of nested ones in their place."""
+    """Yield the fields of a settings dataclass in order, those of nested ones in their place.
+
+    Args:
+        settings: An instance, or the class, whose fields have their defaults.
+        path: Names of the fields that lead to it.
+    """
+    owner = settings if isinstance(settings, type) else type(settings)
     for one in fields(settings):
-        value, here = getattr(settings, one.name), (*path, one.name)
+        value = _default(one) if owner is settings else getattr(settings, one.name)
         if is_dataclass(value):
-            yield from field_paths(value, here)
+            yield from field_paths(value, (*path, one.name))
         else:
             flag = one.metadata.get("flag", one.name.replace("_", "-"))
-            yield FieldPath(path=here, flag=flag, value=value, owner=type(settings))
+            yield FieldPath(path=(*path, one.name), flag=flag, value=value, owner=owner)
 
 
-def with_values(settings: T, values: Mapping[tuple[str, ...], Any]) -> T:
-    """Return settings with fields replaced by `FieldPath.path`; each dataclass is checked again."""
+def values_by_name(settings: Any) -> dict[str, Any]:
+    """Return the values of all fields by name, those of nested dataclasses in their place."""
+    return {one.path[-1]: one.value for one in field_paths(settings)}
+
+
+def with_values(settings: T | type[T], values: Mapping[tuple[str, ...], Any]) -> T:
+    """Return settings with fields replaced by `FieldPath.path`; what changes is checked again.
+
+    Args:
+        settings: An instance, or the class, which is made once with these values.
+        values: New values.
+    """
+    known = {one.name: one for one in fields(settings)}  # type: ignore[arg-type]
+    is_class = isinstance(settings, type)
     changes: dict[str, Any] = {}
     nested: dict[str, dict[tuple[str, ...], Any]] = {}
     for (name, *rest), value in values.items():
@@ -155,14 +173,20 @@ def with_values(settings: T, values: Mapping[tuple[str, ...], Any]) -> T:
             nested.setdefault(name, {})[tuple(rest)] = value
         else:
             changes[name] = value
-    changes |= {name: with_values(getattr(settings, name), v) for name, v in nested.items()}
-    if not changes:
-        return settings
-    return replace(settings, **changes)  # type: ignore[type-var]
+    for name, inner in nested.items():
+        before = _default(known[name]) if is_class else getattr(settings, name)
+        changes[name] = with_values(before, inner)
+    if isinstance(settings, type):
+        return settings(**changes)
+    return replace(settings, **changes) if changes else settings  # type: ignore[type-var]
 
 
-def changed(settings: T, **changes: Any) -> T:
+def changed(settings: T | type[T], **changes: Any) -> T:
     """Return settings with fields changed by name, nested ones included; None is no change.
+
+    Args:
+        settings: An instance, or the class, whose defaults are changed.
+        changes: New values by name.
 
     Raises:
         TypeError: if no field has the name, with the near matches.
@@ -172,7 +196,8 @@ def changed(settings: T, **changes: Any) -> T:
     for name in changes:
         if name not in known:
             hint = did_you_mean(name, known, shown={word: word for word in known})
-            said = f"{type(settings).__name__} has no setting {name!r}; {hint}"
+            owner = settings if isinstance(settings, type) else type(settings)
+            said = f"{owner.__name__} has no setting {name!r}; {hint}"
             raise TypeError(said.rstrip("; "))
     return with_values(settings, {known[k]: v for k, v in changes.items() if v is not None})
 
@@ -196,23 +221,29 @@ def as_plain(value: object) -> Any:
     raise SettingsError(f"settings that are saved must be numbers or texts, got {value!r}")
 
 
-def from_plain(defaults: T, data: Mapping[str, Any]) -> T:
-    """Return the settings that `as_plain` wrote.
+def from_plain(declared: type[T], data: Mapping[str, Any], **arguments: Any) -> T:
+    """Return the settings that `as_plain` wrote, built once from what was read.
+
+    Args:
+        declared: Their dataclass.
+        data: Plain data by field; a nested dataclass may be built already.
+        arguments: What the dataclass takes besides its fields.
 
     Raises:
         SettingsError: if the fields are not the same, as in a file of another version.
     """
-    names = names_of(type(defaults))
+    names = names_of(declared)
     if differ := set(names) ^ set(data):
         where = "unknown" if (name := sorted(differ)[0]) in data else "missing"
-        raise SettingsError(f"{type(defaults).__name__} of another version: {name} is {where}")
-    values: dict[str, Any] = {}
-    for name in names:
-        default, value = getattr(defaults, name), data[name]
-        if is_dataclass(default):
-            value = from_plain(default, value)
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return type(defaults)(**values)
+        raise SettingsError(f"{declared.__name__} of another version: {name} is {where}")
+    values = dict(data)
+    for one in fields(declared):  # type: ignore[arg-type]
+        value, default = data[one.name], _default(one)
+        if is_dataclass(default) and not is_dataclass(value):
+            values[one.name] = from_plain(type(default), value)
+        elif isinstance(value, list):
+            values[one.name] = tuple(value)
+    return declared(**values, **arguments)
 
 
 # --- checks ---------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from tokengym.envs.prompts.sampler import (
 )
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.turns.conversation import Conversation, TurnEnd
+from tokengym.envs.turns.turn import Turn
 
 Rows = NDArray[np.intp]
 
@@ -93,6 +94,7 @@ class EpisodeBatch:
         rows: Rows,
         prompts: Sequence[EncodedPrompt] | None = None,
         responses: Sequence[Sequence[int]] | None = None,
+        turns: Sequence[Sequence[Turn]] | None = None,
         *,
         group_size: int = 1,
     ) -> None:
@@ -102,6 +104,7 @@ class EpisodeBatch:
             rows: The rows; whole groups if they are drawn in groups.
             prompts: (len(rows),) theirs; None draws them.
             responses: (len(rows),) tokens that their responses begin with; None: none.
+            turns: (len(rows),) turns in these that are over; None: none.
             group_size: Consecutive rows that share a drawn prompt.
         """
         if prompts is None:
@@ -124,10 +127,11 @@ class EpisodeBatch:
             self.attention[row, width : width + len(response)] = 1
             self.lengths[row] = len(response)
         if self.conversations:
-            for row in rows.tolist():
+            for place, row in enumerate(rows.tolist()):
                 self.rng(row)  # has a seed from now on
-                self.conversations[row] = self.conversations[row].next(self.seeds[row])
-            self._turn_starts[rows] = 0
+                said = () if turns is None else turns[place]
+                self.conversations[row] = self.conversations[row].next(self.seeds[row], turns=said)
+                self._turn_starts[row] = self.conversations[row].start
 
     def _drawn(self, rows: list[int], group_size: int = 1) -> list[int]:
         """Return the next prompt id of each of the rows; the first row of a group draws it."""

@@ -179,7 +179,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if self._waits and seed is None and not options:
             return self._observation(), self._waiting_info()
         rest = as_options(options)
-        response = self._mdp.begun(rest.pop("response", ()), "options['response']")
+        response, turns = self._mdp.begun(rest.pop("response", ()), "options['response']")
         prompt = chosen_prompt(self._mdp.table, rest)
         self._warn_of_cuts()
         super().reset(seed=seed)
@@ -189,7 +189,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             prompt = self._mdp.table[self._sampler.draw(self.np_random)]
         if self._mdp.turns is not None:
             talk = self._conversation or Conversation(episode=-1)
-            self._conversation = talk.next(self.np_random_seed, restart=seed is not None)
+            restart = seed is not None
+            self._conversation = talk.next(self.np_random_seed, restart=restart, turns=turns)
         self._begin(prompt, response)
         if self.render_mode == "human":
             sys.stdout.write(f"\n{render_ansi(prompt.text, [])}")

@@ -20,9 +20,9 @@ from tokengym.base.prompt import Messages, Metadata, Prompt, PromptSet, QueryTyp
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
-from tokengym.envs.prompts.tokenization import ResponseDecoder, load_tokenizer
+from tokengym.envs.prompts.tokenization import ResponseDecoder, check_tokenizer, load_tokenizer
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.turns.conversation import Conversation, TurnRules
+from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
 from tokengym.envs.turns.turn import Turn
 
 if TYPE_CHECKING:
@@ -261,16 +261,26 @@ class TokenMdp:
             turns=() if conversation is None else tuple(conversation.turns),
         )
 
-    def begun(self, response: Any, what: str) -> tuple[int, ...]:
+    def begun(self, response: Any, what: str) -> tuple[tuple[int, ...], tuple[Turn, ...]]:
         """Return the first tokens of a response that an episode is to begin with.
 
         Args:
-            response: Token ids, as they would have been sampled; they must not end the episode.
+            response: Token ids, as they would have been sampled, or an unfinished `Episode` with
+                its turns; they must not end the episode or the turn.
             what: Option that names them, for the message.
 
+        Returns:
+            The ids, and the turns that are over.
+
         Raises:
-            SettingsError: if these are no ids of the vocabulary, or end the episode.
+            SettingsError: if these are no ids of the vocabulary, or end the episode, or there are
+                turns and no partner.
         """
+        turns = response.turns if isinstance(response, Episode) else ()
+        if isinstance(response, Episode):
+            response = response.response_ids
+        if turns and self.turns is None:
+            raise SettingsError(f"{what} has {len(turns)} turns and there is no partner; pass one")
         try:
             ids = tuple(map(index, response))
         except TypeError:
@@ -281,12 +291,16 @@ class TokenMdp:
                 f"{max(ids)}; take them from the environment's tokenizer"
             )
         limit = self.settings.max_new_tokens if self.turns is None else self.turns.turn_budget
-        if len(ids) >= limit or self.eos_id in ids[self.eos_ends_after :]:
+        own = ids[turn_start(turns) :]
+        if (
+            max(len(own) - limit, len(ids) - self.settings.max_new_tokens) >= 0
+            or self.eos_id in own[self.eos_ends_after :]
+        ):
             raise SettingsError(
-                f"{what} ends the episode before it begins: it has EOS, or {len(ids)} of at most "
+                f"{what} ends the episode before it begins: it has EOS, or {len(own)} of at most "
                 f"{limit} tokens; leave at least one to write"
             )
-        return ids
+        return ids, turns
 
     def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
         """Return which responses were completed to a stop string by their last token.
@@ -466,11 +480,13 @@ def token_mdp(
     Raises:
         TokenGymError: as `TokenMdp`, or for a tokenizer without EOS or pad.
     """
-    chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
-    if bundle is None or not bundle.has("tokenizer") or chosen is not bundle.tokenizer:
+    shares = bundle is not None and bundle.has("tokenizer") and tokenizer is bundle.tokenizer
+    if not shares or eos_token is not None or pad_token is not None:
+        chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
         return TokenMdp(chosen, prompts, settings)
+    assert not isinstance(tokenizer, str)
     prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    return _shared_mdp(chosen, len(chosen), prompt_set, settings)
+    return _shared_mdp(tokenizer, len(tokenizer), prompt_set, settings)
 
 
 @lru_cache(maxsize=8)
@@ -480,6 +496,7 @@ def _shared_mdp(
     prompts: PromptSet,
     settings: GenerationSettings,
 ) -> TokenMdp:
+    check_tokenizer(tokenizer)  # once, as all that follows from it
     return TokenMdp(tokenizer, prompts, settings)
 
 

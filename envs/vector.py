@@ -168,7 +168,7 @@ class TokenGenerationVectorEnv(
                 are not reset are ignored), each prompt a text, a `Prompt`, a conversation or what
                 `find_prompt` returned;
                 "responses", (num_envs,): the token ids that each row's response begins with, as if
-                they had been sampled; they must not end it;
+                they had been sampled, or an unfinished `Episode`; they must not end it;
                 "group_size", n: one prompt is drawn, by the first row, for each n consecutive rows.
 
         Raises:
@@ -181,12 +181,13 @@ class TokenGenerationVectorEnv(
         rows = self._batch.all_rows
         if "reset_mask" in rest:
             rows = np.flatnonzero(_checked_reset_mask(rest.pop("reset_mask"), self.num_envs))
-        responses = None
+        responses, turns = None, None
         if "responses" in rest:
             given = per_row(rest.pop("responses"), "responses", self.num_envs)
-            responses = [
+            begun = [
                 self._mdp.begun(given[row], f"options['responses'][{row}]") for row in rows.tolist()
             ]
+            responses, turns = [ids for ids, _ in begun], [said for _, said in begun]
         prompts, group_size = None, 1
         if rest:
             prompts = chosen_prompts(self._mdp.table, rest, rows.tolist(), self.num_envs)
@@ -196,7 +197,7 @@ class TokenGenerationVectorEnv(
         for row in rows.tolist() if seeds else ():
             if (row_seed := seeds[row]) is not None:
                 self._batch.seed(row, row_seed)
-        self._batch.begin(rows, prompts, responses, group_size=group_size)
+        self._batch.begin(rows, prompts, responses, turns, group_size=group_size)
         self._over[rows] = False
         infos: dict[str, Any] = Info()
         add_prompts(infos, self._batch, rows)

@@ -13,6 +13,7 @@ from tokengym.agents.offline import Sampling
 from tokengym.base import (
     check_choice,
     check_count,
+    code_hashes,
     content_hash,
     field_paths,
     locked,
@@ -23,7 +24,7 @@ from tokengym.base import (
     write_jsonl,
 )
 from tokengym.evaluation.measure import resolve_env
-from tokengym.evaluation.runs import TaskSettings, code_hashes, differences
+from tokengym.evaluation.runs import TaskSettings, differences
 from tokengym.rewards.pairs import FORMATS, pairs_dataset, responses_dataset, save_dataset
 
 _FIGURES = ("prompts", "responses", "tokens", "score")

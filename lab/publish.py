@@ -13,9 +13,11 @@ import numpy as np
 
 from tokengym.agents import LEARNERS
 from tokengym.base import (
+    CODE,
     LABORATORY,
     check_links,
     content_hash,
+    copy_of,
     markdown,
     replacing,
     split_file_word,
@@ -23,9 +25,7 @@ from tokengym.base import (
 )
 from tokengym.evaluation.report import read_curves, save_figure, summarize, write_curves
 from tokengym.evaluation.runs import (
-    CODE,
     ComparisonConfig,
-    copy_of,
     fixed,
     flat,
     load_agent,

@@ -175,28 +175,35 @@ def make_reward(
         TypeError: if ``spec`` is something else.
     """
     models = {"reward_model": reward_model, "encoder": encoder}
-    passed = _passed(scorer, models)
+    passed = [name for name, model in models.items() if model is not None]
+    if scorer is not None and passed:
+        raise RewardError(f"scorer={scorer!r} leaves {passed[0]} no effect; pass one of the two")
+    passed = ["scorer"] if scorer is not None else passed[:1]
     if spec is None:
         if passed or normalize is not None or scorer_timeout is not None:
-            what = passed or ("scorer_timeout" if normalize is None else "normalize")
+            idle = [*passed, "scorer_timeout" if normalize is None else "normalize"]
             raise RewardError(
-                f"{what} has no effect with reward=None; name a reward, e.g. 'sparse'"
+                f"{idle[0]} has no effect with reward=None; name a reward, e.g. 'sparse'"
             )
         return None
     choice = RewardChoice.of(spec)
     if choice.kind is None and passed:
         what = "has a scorer already" if isinstance(choice.made, Reward) else "is a scorer itself"
-        raise RewardError(f"{choice.made!r} {what}; leave {passed} out, or pass a credit")
-    made = choice.scored(scorer, models, bundle, max_len)
-    return _wrapped(made, normalize, batch_size, scorer_timeout)
-
-
-def _passed(scorer: Any, models: Mapping[str, str | Path | None]) -> str | None:
-    """Return the name of the argument that says what scores, None if none was passed."""
-    passed = [name for name, model in models.items() if model is not None]
-    if scorer is not None and passed:
-        raise RewardError(f"scorer={scorer!r} leaves {passed[0]} no effect; pass one of the two")
-    return "scorer" if scorer is not None else next(iter(passed), None)
+        raise RewardError(f"{choice.made!r} {what}; leave {passed[0]} out, or pass a credit")
+    reward = choice.scored(scorer, models, bundle, max_len)
+    if scorer_timeout is not None:
+        reward = Reward(_limited(reward.scorer, scorer_timeout), reward.credit)
+    if normalize is None:
+        return reward
+    name, options = parse_normalization(normalize)
+    if name == "batch":
+        if batch_size < 2:
+            raise RewardError(
+                "normalize='batch' takes the mean of one score off itself with 1 environment; "
+                "use make_vec with more, or normalize='running'"
+            )
+        options = {"window": batch_size, "scale": False, "clip": None} | options
+    return Reward(Normalize(reward.scorer, **options), reward.credit)
 
 
 def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
@@ -260,25 +267,6 @@ def _stored(path: str | Path, kind: ScorerKind, max_len: int | None) -> Scorer:
             f"unknown scorer {path!r}; {hint}"
             f"there is no folder of that name either; known: {', '.join(scorer_names())}"
         ) from error
-
-
-def _wrapped(
-    reward: Reward, normalize: str | None, batch_size: int, scorer_timeout: float | None
-) -> Reward:
-    """Return the reward with its scorer limited in time, and its scores normalised."""
-    if scorer_timeout is not None:
-        reward = Reward(_limited(reward.scorer, scorer_timeout), reward.credit)
-    if normalize is None:
-        return reward
-    name, options = parse_normalization(normalize)
-    if name == "batch":
-        if batch_size < 2:
-            raise RewardError(
-                "normalize='batch' takes the mean of one score off itself with 1 environment; "
-                "use make_vec with more, or normalize='running'"
-            )
-        options = {"window": batch_size, "scale": False, "clip": None} | options
-    return Reward(Normalize(reward.scorer, **options), reward.credit)
 
 
 def _limited(scorer: Scorer, seconds: float) -> Scorer:

@@ -1,5 +1,6 @@
 """A reward: a scorer and a credit rule, checked where they meet."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,14 @@ from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.models.kinds import remedy_for
-from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, call_scorer, is_scorer
+from tokengym.rewards.scorers.base import (
+    Scorer,
+    Scores,
+    SupportsScore,
+    as_scorer,
+    call_scorer,
+    is_scorer,
+)
 from tokengym.rewards.written import assign_written, moved, newest
 
 if TYPE_CHECKING:
@@ -51,7 +59,7 @@ class Reward:
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
     ) -> None:
-        if not is_scorer(scorer):
+        if not isinstance(scorer, Scorer) and not is_scorer(scorer):
             raise TypeError(
                 f"scorer must have a method score(episodes), got {scorer!r}; wrap a function in "
                 "FunctionScorer"
@@ -62,6 +70,10 @@ class Reward:
         self.continuations: Continuations | None = None
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
         self.stopwatch = Stopwatch(self.scorer.name, warns=not self.credit.needs_policy)
+        self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """Refuse a credit whose attributions the scorer cannot give."""
         kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
         self._asks = wanted is not None and kinds is not None
         if wanted is not None and kinds is not None and wanted not in kinds:
@@ -98,8 +110,12 @@ class Reward:
         Raises:
             TokenizerError: if the scorer cannot read its ids.
         """
-        scorer, credit = self.scorer.bind(tokenizer), self.credit.bind(tokenizer)
-        return Reward(scorer, credit, tokenizer=tokenizer)
+        bound = copy.copy(self)
+        bound.scorer, bound.credit = self.scorer.bind(tokenizer), self.credit.bind(tokenizer)
+        bound.tokenizer, bound.continuations = tokenizer, None
+        bound.stopwatch = Stopwatch(bound.scorer.name, warns=not bound.credit.needs_policy)
+        bound._check_kinds()  # a text written in other tokens has fewer kinds
+        return bound
 
     def check_steps(self) -> None:
         """Refuse a credit that cannot be paid token by token.

@@ -52,19 +52,13 @@ class RewardWrapper(gymnasium.Wrapper):
     ) -> None:
         super().__init__(env)
         self.reward = _bound(env, reward)
-        self._steps = StepPayment(self.reward) if self.reward.causal else None
+        self._steps = StepPayment(self.reward) if reward.credit.causal else None
         self._in_spec = in_spec
 
     @property
     def spec(self) -> Any:  # type: ignore[override]
         """The environment's spec."""
         return super().spec if self._in_spec else self.env.spec
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
-        return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Append one token; the step that ends the episode returns its score, or what is left."""
@@ -116,13 +110,7 @@ class VectorRewardWrapper(VectorWrapper):
     def __init__(self, env: VectorEnv[Any, Any, Any], reward: Reward) -> None:
         super().__init__(env)
         self.reward = _bound(env, reward)
-        self._steps = StepPayment(self.reward) if self.reward.causal else None
-
-    def reset(
-        self, *, seed: Any = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode in every row, or in those of the mask."""
-        return self.env.reset(seed=seed, options=options)
+        self._steps = StepPayment(self.reward) if reward.credit.causal else None
 
     def step(
         self, actions: Any

@@ -16,6 +16,7 @@ import ast
 import inspect
 import io
 import json
+import pickle
 import re
 import sys
 import tempfile
@@ -436,13 +437,13 @@ def compare_once(word: str) -> None:
     """
     from tokengym.evaluation.report import curves
     from tokengym.evaluation.runs import compare, results
-    from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.run import run_or_references
+    from tokengym.evaluation.runs.plan import RunPlan
+    from tokengym.evaluation.runs.run import do_plan
     from tokengym.scripts.cli import main
 
-    def run_here(config: ComparisonConfig, out: Path, runs: Sequence[Any], *_: object) -> None:
-        for run in runs:
-            run_or_references(ComparisonConfig.from_dict(config.as_dict()), *run, out=out)
+    def run_here(plans: Sequence[RunPlan], *_: object) -> None:
+        for plan in plans:
+            do_plan(pickle.loads(pickle.dumps(plan)))  # as a process of its own gets it
 
     class CurvesWritten(BaseException):  # the command line reports an Exception as a fault
         pass

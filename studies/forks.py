@@ -44,7 +44,7 @@ from tokengym.evaluation.report import (
 from tokengym.evaluation.runs import (
     EvaluationSettings,
     TaskSettings,
-    missing_runs,
+    missing_plans,
     run_folder,
     slug,
     training_settings,
@@ -390,7 +390,7 @@ def _missing(
 ) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
     """Yield a cell's run of a seed, if it is not there yet."""
     config = cell.config(rate, first_seed=seed, seeds=1)
-    for reward, _ in missing_runs(config, cell.folder(out, rate)):
+    for reward in (plan.run.reward for plan in missing_plans(config, cell.folder(out, rate))):
         yield cell.folder(out, rate).name, config, reward, seed
 
 

@@ -4,7 +4,7 @@ python -m studies.ledger_page publish --out runs/ledger
 python -m studies.ledger_page page
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -747,6 +747,47 @@ def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
+DRAWN_OVER = {
+    "sparse": Cell(rule="sparse"),
+    "uniform": Cell(rule="uniform"),
+    "abc-signed": Cell(rule="abc-signed", gae_lambda="0.5"),
+}
+"""Rules whose curves are drawn, at their best lambda."""
+
+
+def draw_curves(file: Path, ledger: Ledger) -> None:
+    """Draw score - c KL, score and KL over the updates at three lengths, means and intervals."""
+    from matplotlib.figure import Figure
+
+    measures: dict[str, Callable[[Row], float]] = {
+        "score - c KL": net,
+        "score": lambda row: float(row["score"]),
+        "KL, nats": lambda row: float(row["kl"]),
+    }
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    panels = figure.subplots(len(measures), 3, sharex=True, sharey="row", squeeze=False)
+    for column, length in enumerate(LENGTHS[:3]):
+        for color, (name, cell) in zip(
+            ("#0072b2", "#888888", "#009e73"), DRAWN_OVER.items(), strict=True
+        ):
+            runs = [*ledger.runs.get(replace(cell, length=length), {}).values()]
+            if len(runs) < 2:
+                continue
+            steps = [row["step"] for row in runs[0]]
+            for axes, of in zip(panels[:, column], measures.values(), strict=True):
+                at_steps = [[of(row) for row in rows] for rows in zip(*runs, strict=True)]
+                middle, low, high, _ = student_interval(at_steps)
+                axes.plot(steps, middle, "o-", markersize=3, color=color, label=name)
+                axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+                axes.grid(alpha=0.3)
+        panels[0, column].set_title(f"{length} tokens", fontsize=10)
+        panels[-1, column].set_xlabel("updates")
+    for axes, title in zip(panels[:, 0], measures, strict=True):
+        axes.set_ylabel(title)
+    panels[0, 0].legend(fontsize=8)
+    figure.savefig(file, dpi=120, metadata={"Software": None})
+
+
 def _draw_points(axes: Any, points: Sequence[tuple[float, ...]], name: str) -> None:
     """Draw points (x, middle, low, high) with their intervals."""
     if points:
@@ -785,6 +826,7 @@ def page(docs: Docs = DOCS) -> None:
     draw(docs / FOLDER / "ledger.png", ledger)
     draw_frontier(docs / FOLDER / "frontier.png", ledger, [w for w in ways if w["length"] == 48])
     draw_lengths(docs / FOLDER / "lengths.png", ledger, ways)
+    draw_curves(docs / FOLDER / "curves.png", ledger)
 
 
 if __name__ == "__main__":

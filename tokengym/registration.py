@@ -192,7 +192,7 @@ def _reward_for(
     batch_size: int = 1,
 ) -> Reward | None:
     """Return the reward for an environment, None where nothing pays it."""
-    if reward is scorer is normalize is scorer_timeout is None and not any(models.values()):
+    if all(one is None for one in (reward, scorer, normalize, scorer_timeout, *models.values())):
         return None
     from tokengym.rewards.registry import RewardChoice, make_reward
 

@@ -66,7 +66,7 @@ class ChosenPrompts:
         sampler: Sampler,
         prompts: Sequence[PromptChoice],
         *,
-        beginnings: Sequence[Sequence[int]] | None = None,
+        beginnings: Sequence[Sequence[int] | Episode] | None = None,
         deterministic: bool = False,
     ) -> list[Episode]:
         """Play one episode from each prompt.
@@ -74,8 +74,8 @@ class ChosenPrompts:
         Args:
             sampler: Chooses the tokens; see `tokengym.agents.rollouts.playing.as_sampler`.
             prompts: Prompts to play; the same one may come many times.
-            beginnings: (prompts,) the first tokens of each response, which the sampler continues;
-                they must not end it. None begins all responses anew.
+            beginnings: (prompts,) the first tokens of each response, or an unfinished episode,
+                which the sampler continues; they must not end it. None begins all anew.
             deterministic: The likeliest token instead of a sampled one.
 
         Returns:
@@ -201,12 +201,12 @@ class PolicyContinuations:
         begun = [prefixes[row] for row in order]
         ended = ChosenPrompts(self._rules, max_rows=ROWS).play(
             self._sampler,
-            [EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1) for episode in begun],
-            beginnings=[episode.response_ids for episode in begun],
+            [EncodedPrompt(e.prompt, tuple(e.prompt_ids), -1, metadata=e.metadata) for e in begun],
+            beginnings=begun,
         )
         finished = list(prefixes)
         for row, episode in zip(order, ended, strict=True):
-            self._uncounted += len(episode.response_ids) - len(prefixes[row].response_ids)
+            self._uncounted += episode.num_written - prefixes[row].num_written
             finished[row] = replace(
                 prefixes[row],
                 response=episode.response,

@@ -5,15 +5,14 @@ Each is an output format of Stable-Baselines3's logger, so that it also serves a
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TextIO
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 
@@ -122,8 +121,15 @@ def samples(episodes: list[Episode], num_shown: int) -> dict[str, str]:
 PROJECT = "tokengym"
 
 
-class _Tracker(KVWriter):
-    """Base of output formats that pass numbers on to a tracking library."""
+class Tracked(KVWriter):
+    """Passes the numbers of each row on to a tracker of accelerate.
+
+    Args:
+        tracker: The tracker, begun.
+    """
+
+    def __init__(self, tracker: GeneralTracker) -> None:
+        self.tracker = tracker
 
     def write(
         self,
@@ -136,73 +142,15 @@ class _Tracker(KVWriter):
         numbers = (int, float, np.integer, np.floating)
         row = {k: float(v) for k, v in key_values.items() if isinstance(v, numbers)}
         if row:
-            self.log(row, step)
-
-    def log(self, row: Mapping[str, float], step: int) -> None:
-        """Pass on a row of numbers."""
-        raise NotImplementedError
-
-
-class WandbTracker(_Tracker):
-    """Logs to Weights & Biases, or to Trackio, which has the same functions.
-
-    Args:
-        library: The module.
-        name: Name of the run.
-        config: Settings shown beside it.
-    """
-
-    def __init__(self, library: ModuleType, name: str, config: Mapping[str, Any]) -> None:
-        self.library = library
-        library.init(project=PROJECT, name=name, config=dict(config))
-
-    def log(self, row: Mapping[str, float], step: int) -> None:
-        """Pass on a row of numbers."""
-        self.library.log(dict(row), step=step)
+            self.tracker.log(row, step)
 
     def close(self) -> None:
         """End the run."""
-        self.library.finish()
+        self.tracker.finish()
 
 
-class MLflowTracker(_Tracker):
-    """Logs to MLflow, where MLFLOW_TRACKING_URI says.
-
-    Args:
-        library: The module.
-        name: Name of the run.
-        config: Settings shown beside it.
-    """
-
-    def __init__(self, library: ModuleType, name: str, config: Mapping[str, Any]) -> None:
-        self.library = library
-        library.set_experiment(PROJECT)
-        library.start_run(run_name=name)
-        library.log_params({key: str(value)[:500] for key, value in config.items()})
-
-    def log(self, row: Mapping[str, float], step: int) -> None:
-        """Pass on a row of numbers."""
-        self.library.log_metrics(dict(row), step=step)
-
-    def close(self) -> None:
-        """End the run."""
-        self.library.end_run()
-
-
-@dataclass(frozen=True)
-class _Entry:
-    library: str
-    """Module that must be installed; the extra has the tracker's name."""
-    make: Callable[[ModuleType, str, Mapping[str, Any]], KVWriter] | None
-    """None: Stable-Baselines3 has it."""
-
-
-TRACKERS = {
-    "tensorboard": _Entry("tensorboard", None),
-    "wandb": _Entry("wandb", WandbTracker),
-    "mlflow": _Entry("mlflow", MLflowTracker),
-    "trackio": _Entry("trackio", WandbTracker),
-}
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+"""Trackers by name, which is also that of the module they need and of the extra."""
 
 
 def check_tracker(track: str | None) -> None:
@@ -215,10 +163,8 @@ def check_tracker(track: str | None) -> None:
         return
     if track not in TRACKERS:
         raise SettingsError(f"track must be one of {', '.join(TRACKERS)}, got {track!r}")
-    if find_spec(TRACKERS[track].library) is None:
-        raise SettingsError(
-            f"track={track!r} needs {TRACKERS[track].library}; pip install 'tokengym[{track}]'"
-        )
+    if find_spec(track) is None:
+        raise SettingsError(f"track={track!r} needs {track}; pip install 'tokengym[{track}]'")
 
 
 def make_tracker(
@@ -236,11 +182,18 @@ def make_tracker(
         SettingsError: if the tracker is unknown, not installed, or cannot begin a run.
     """
     check_tracker(track)
-    entry = TRACKERS[track]
-    if entry.make is None:
+    if track == "tensorboard":
         return TensorBoardOutputFormat(str(folder / "tensorboard"))
+    settings = dict(config or {})
+    is_mlflow = track == "mlflow"  # which names a run otherwise, and takes settings once it runs
+    begun = {"run_name": name} if is_mlflow else {"name": name, "config": settings}
+    PartialState()  # by which the trackers know that this is the process that logs
     try:
-        return entry.make(import_module(entry.library), name, config or {})
+        tracker = LOGGER_TYPE_TO_CLASS[track](PROJECT, **begun)
+        tracker.start()
+        if is_mlflow:
+            tracker.store_init_configuration(settings)
+        return Tracked(tracker)
     except Exception as error:  # a service that is not reached, a store that it will not write to
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SettingsError(

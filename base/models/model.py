@@ -93,7 +93,8 @@ def located(word: str | Path) -> str | Path:
     Raises:
         PretrainedError: if the model is not installed, or the GGUF file cannot be read.
     """
-    if (model := find_model(word)) is not None:
+    is_bare = Path(word).name == str(word)  # what has a slash is no model's name
+    if is_bare and (model := find_model(word)) is not None:
         return model.path()
     file = gguf_file(word)
     return word if file is None else dequantised(file)

@@ -257,11 +257,13 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
     """
     tokenizer_path = options.tokenizer or _beside(options.model)
     models = _models(task, options, tokenizer_path)
-    given = tokenizer_path
+    given: Any = tokenizer_path
     if given is None:
         assert models is not None
         given = models.tokenizer
-    tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
+    tokenizer = given  # the bundle's own is checked with the rules that its environments share
+    if tokenizer_path is not None or options.eos_token or options.pad_token:
+        tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
         changes = tokenizer_path is not None or tokenizer is not given
         prompts = _read(task, options, tokenizer, split, may_change=changes)

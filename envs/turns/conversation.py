@@ -50,29 +50,37 @@ class Conversation:
     def from_state(cls, state: Mapping[str, Any]) -> Conversation:
         """Return the conversation of an environment's saved state."""
         turns = [Turn(role, text, (a, b), score) for role, text, (a, b), score in state["turns"]]
-        replies = [turn.span for turn in turns if turn.role != POLICY]
-        start = max((stop for begin, stop in replies if stop > begin), default=0)
-        return cls(state["partner_seed"], state["episode"], turns, start)
+        return cls(state["partner_seed"], state["episode"], turns, turn_start(turns))
 
     def as_state(self) -> dict[str, Any]:
         """Return the conversation as plain data: entries of the environment's saved state."""
         turns = [[turn.role, turn.text, list(turn.span), turn.score] for turn in self.turns]
         return {"turns": turns, "episode": self.episode, "partner_seed": self.seed}
 
-    def next(self, seed: int | None = None, *, restart: bool = False) -> Conversation:
+    def next(
+        self, seed: int | None = None, *, restart: bool = False, turns: Sequence[Turn] = ()
+    ) -> Conversation:
         """Return the conversation of the row's next episode.
 
         Args:
             seed: The row's seed; None or negative if it has none that is known.
             restart: Whether the row was just seeded.
+            turns: What was said before it begins.
         """
-        return Conversation(max(seed or 0, 0), 0 if restart else self.episode + 1)
+        number = 0 if restart else self.episode + 1
+        return Conversation(max(seed or 0, 0), number, list(turns), turn_start(turns))
 
     def written(self, size: int) -> NDArray[np.int8]:
         """Return which of ``size`` tokens the policy wrote, the turn being written included."""
         written = written_mask(self.turns, size)
         written[self.start :] = 1
         return written
+
+
+def turn_start(turns: Sequence[Turn]) -> int:
+    """Return the tokens after the prompt before the turn that follows these."""
+    replies = [turn.span for turn in turns if turn.role != POLICY]
+    return max((stop for begin, stop in replies if stop > begin), default=0)
 
 
 class TurnEnd(NamedTuple):

@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.files import LOCK, locked, read_hashed, write_hashed
+from tokengym.base.user_code import CODE, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.runs.config import (
-    REFERENCE,
     SETTINGS_FILE,
     ComparisonConfig,
     differences,
-    missing_runs,
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
 from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher, run_in_subprocess
-from tokengym.evaluation.runs.progress import ProgressDisplay, Run
+from tokengym.evaluation.runs.plan import RunPlan, plan_run, plan_runs
+from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import lacks_references
-from tokengym.evaluation.runs.user_code import CODE, keep_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,43 +102,43 @@ def _compare(
     from rich.console import Console
 
     check_folder(config, out)  # another process may have begun and ended since
-    folders = config.folders(out)
-    for folder in folders.values():
+    plans, references = [*plan_runs(config, out)], plan_run(config, *config.reference_run, out)
+    folders = config.folders(out).values()
+    for folder in folders:
         clear_finished(folder)
-    total = len(folders)
-    folders[config.reference_run] = run_folder(out, *config.reference_run)
-    _check_finished(folders.values(), remove_failed=retry_failed)
-    runs = [*missing_runs(config, out)]
-    if lacks_references(folders[config.reference_run], config.evaluation.reference_samples):
-        runs.insert(0, config.reference_run)
+    at_reference = run_folder(out, *config.reference_run)
+    _check_finished([*folders, at_reference], remove_failed=retry_failed)
+    total, missing = len(plans), [plan for plan in plans if not plan.is_done]
+    if lacks_references(at_reference, config.evaluation.reference_samples):
+        missing.insert(0, references)
     console = console or Console()
-    for run in runs:  # an orphan of a killed comparison may still be writing one
-        if folders[run].is_dir():
-            with locked(folders[run]):
+    for plan in missing:  # an orphan of a killed comparison may still be writing one
+        if plan.folder is not None and plan.folder.is_dir():
+            with locked(plan.folder):
                 pass
-    if runs:
+    if missing:
         with console.status("making the environments"):
             measured_by = run_in_subprocess(preflight, config)
         keep_code(config.code, out / CODE)
         for line in (
-            _in_words(config.training, runs, out, by_tokens=bool(config.agents)),
+            _in_words(config.training, missing, out, by_tokens=bool(config.agents)),
             f"measured by {measured_by}",
         ):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         write_hashed(out / SETTINGS_FILE, config.as_dict())
-        total += config.reference_run in runs
+        total += references in missing
         steps = config.training.last_step
-        with ProgressDisplay(console, total=total, done=total - len(runs), steps=steps) as board:
-            launch(config, out, runs, board, jobs)
+        with ProgressDisplay(console, total=total, done=total - len(missing), steps=steps) as board:
+            launch(missing, board, jobs)
     return write_comparison(config, out)
 
 
 def _in_words(
-    training: TrainingSettings, runs: Sequence[Run], out: Path, *, by_tokens: bool
+    training: TrainingSettings, plans: Sequence[RunPlan], out: Path, *, by_tokens: bool
 ) -> str:
     """Return what is about to be done, in one line."""
-    has_references = any(name == REFERENCE for name, _ in runs)
-    count = len(runs) - has_references
+    has_references = any(plan.is_reference for plan in plans)
+    count = len(plans) - has_references
     size = (
         f"{training.last_step} updates ({training.batch_size} x {training.max_new_tokens} tokens)"
     )

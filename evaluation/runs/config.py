@@ -2,15 +2,14 @@
 
 import re
 import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.learner import LEARNERS
+from tokengym.agents.learner import LEARNERS, Learner
 from tokengym.base.errors import SettingsError
 from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.settings import (
@@ -22,21 +21,28 @@ from tokengym.base.settings import (
     field_paths,
     from_plain,
     names_of,
+    values_by_name,
 )
-from tokengym.base.user_code import check_module, check_saved, display_name
+from tokengym.base.user_code import (
+    changed_files,
+    check_module,
+    check_saved,
+    code_hashes,
+    display_name,
+)
 from tokengym.base.words import Spec, split_file_word
-from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.settings import GenerationSettings, checked
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
     CREDIT_SETTINGS,
     EvaluationSettings,
-    ReferenceSettings,
     TrainingSettings,
+    names_of_run,
+    task_defaults,
     task_name,
     training_settings,
 )
-from tokengym.evaluation.runs.user_code import changed_files, code_hashes
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import RewardChoice
 
@@ -72,9 +78,8 @@ class TaskSettings(GenerationSettings, TaskOptions):
         TaskOptions.__post_init__(self)
         given = {name: getattr(self, name) for name in names_of(GenerationSettings)}
         given = {name: value for name, value in given.items() if value is not None}
-        checked = GenerationSettings(**{"max_new_tokens": sys.maxsize, **given})
-        for name in given:
-            object.__setattr__(self, name, getattr(checked, name))
+        for name, value in checked(given).items():
+            object.__setattr__(self, name, value)
         if self.overlong not in (None, "error") and self.max_prompt_tokens is None:
             raise SettingsError(
                 f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
@@ -88,11 +93,10 @@ class TaskSettings(GenerationSettings, TaskOptions):
         Args:
             env: Id of the environment.
         """
-        left_out = TaskSettings()
         values = {
             name: value
-            for name in names_of(TaskSettings)
-            if (value := getattr(self, name)) != getattr(left_out, name)
+            for name, default in values_by_name(TaskSettings).items()
+            if (value := getattr(self, name)) != default
         }
         if self.max_new_tokens is not None:
             values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
@@ -127,7 +131,7 @@ class NamedRun:
 
     def folder(self, out: Path, seed: int) -> Path:
         """Return the folder of the run with a seed, in a comparison's folder."""
-        return out / self.slug / f"seed-{seed}"
+        return run_folder(out, self.name, seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,11 +271,18 @@ class ComparisonConfig:
         return {r.name: r.title if shown.count(r.title) == 1 else r.name for r in self.runs}
 
     @cached_property
+    def _learners(self) -> list[tuple[Spec, Learner]]:
+        """The learners' words taken apart, with what they stand for."""
+        if not self.agents:
+            return [(LEARNERS.parse(self.training.agent), self.training.declaration)]
+        return [(word, LEARNERS.find(word)) for word in map(LEARNERS.parse, self.agents)]
+
+    @cached_property
     def runs(self) -> tuple[NamedRun, ...]:
         """The runs of one seed, resolved once."""
         runs = []
-        for word in map(LEARNERS.parse, self.agents or (self.training.agent,)):
-            uses_credit = LEARNERS.find(word).uses_credit
+        for word, learner in self._learners:
+            uses_credit = learner.uses_credit
             for reward in self.rewards if uses_credit else self.rewards[:1]:
                 name, title = word.text, word.text
                 if uses_credit and not self.agents:
@@ -304,6 +315,8 @@ class ComparisonConfig:
             SettingsError: if learners are compared, and none has runs of that name.
         """
         first = self.runs[0]
+        if name == REFERENCE:
+            return replace(first, name=name, slug=slug(name), title=name, uses_credit=False)
         if run := next((run for run in self.runs if run.name == name), None):
             return run
         if self.agents:
@@ -324,33 +337,32 @@ class ComparisonConfig:
         """The settings of the runs' training, by the runs' names."""
         if not self.agents:
             return dict.fromkeys(self.names, self.training)
-        return {run.name: self._training_of(run.agent) for run in self.runs}
+        learners = dict(self._learners)
+        return {run.name: self._training_of(run.agent, learners[run.agent]) for run in self.runs}
 
-    def _training_of(self, agent: Spec) -> TrainingSettings:
-        """Return a learner's settings: those of ``training`` that it has, then its own options.
+    def _training_of(self, agent: Spec, learner: Learner) -> TrainingSettings:
+        """Return a learner's settings: its own options, else what ``training`` says of it.
+
+        That is every setting of the run that the learner has, and those of the first learner that
+        differ from their defaults: an explicit setting is shared, a default is not.
 
         Raises:
             SettingsError: if it has no such option.
         """
-        name, env = agent.without_options, resolve_env(self.env)
-        learner, options = LEARNERS.find(agent), agent.options
-        shared = {
-            field: getattr(self.training, field)
-            for field in names_of(TrainingSettings)
-            if field not in ("agent", "learner")
-            and (learner.uses_credit or field not in CREDIT_SETTINGS)
-        }
-        default_leaves = field_paths(training_settings(env, self.training.agent).learner)
-        known = {leaf.path[-1] for leaf in field_paths(learner.default_settings())}
-        for leaf, default in zip(field_paths(self.training.learner), default_leaves, strict=True):
-            is_own = leaf.path[-1] in known and leaf.path[-1] not in self.training.declaration.fixed
-            if is_own and leaf.value != default.value:
-                shared[leaf.path[-1]] = leaf.value
+        first, env = self.training, resolve_env(self.env)
+        shared = {name: getattr(first, name) for name in names_of(TrainingSettings)}
+        del shared["agent"], shared["learner"]
+        if not learner.uses_credit:
+            shared = {k: v for k, v in shared.items() if k not in CREDIT_SETTINGS}
+        defaults = first.declaration.default_values() | task_defaults(env, first.declaration)
+        for name in learner.default_values().keys() - first.declaration.fixed:
+            if name in defaults and (value := first.values[name]) != defaults[name]:
+                shared[name] = value
         try:
-            training = training_settings(env, name, **{**shared, **options})
+            training = training_settings(env, learner, **{**shared, **agent.options})
         except TypeError as error:
             raise SettingsError(f"agent {agent.text!r}: {error}") from None
-        return _within_budget(training, options)
+        return _within_budget(training, agent.options)
 
     def controls(self, *, with_files: bool) -> list[str]:
         """Return the names of the runs whose rule does not read the text (`Credit.control`).
@@ -371,7 +383,7 @@ class ComparisonConfig:
     @property
     def kl_coef(self) -> float | None:
         """Price of a nat of KL; None where learners have none, or different ones."""
-        settings = [flat(as_plain(training)) for training in self.trainings.values()]
+        settings = [training.values for training in self.trainings.values()]
         prices = {values["kl_coef"] for values in settings if "kl_coef" in values}
         return prices.pop() if len(prices) == 1 else None
 
@@ -379,6 +391,13 @@ class ComparisonConfig:
     def price(self) -> float | None:
         """`kl_coef` under its name of version 0.1."""
         return self.kl_coef
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as plain data, read with ``trust_code``: a process does what its parent was told.
+
+        Classes of files of the user's own are found by their words again.
+        """
+        return partial(ComparisonConfig.from_dict, trust_code=True), (self.as_dict(),)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
@@ -415,11 +434,11 @@ class ComparisonConfig:
             parts = {
                 "training": TrainingSettings.from_dict(data["training"]),
                 "evaluation": from_plain(
-                    EvaluationSettings(),
+                    EvaluationSettings,
                     # An earlier version drew none.
-                    as_plain(ReferenceSettings(reference_samples=0)) | data["evaluation"],
+                    {"reference_samples": 0} | data["evaluation"],
                 ),
-                "task": from_plain(TaskSettings(), task_of_file(data["task"])),
+                "task": from_plain(TaskSettings, task_of_file(data["task"])),
             }
             return cls(**{**data, **parts})
         except (KeyError, TypeError, AttributeError) as error:
@@ -460,7 +479,7 @@ def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
         task = {name: value for name, value in task.items() if defaults.get(name) != value}
         if len(numbers := task.get("prompt_tokens") or []) == 1:
             task["prompt_tokens"] = numbers[0]
-    return as_plain(TaskSettings()) | task
+    return as_plain(values_by_name(TaskSettings)) | task
 
 
 def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:
@@ -472,7 +491,7 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
     name = training.declaration.prompts_setting
     if not name or training.tokens is None or getattr(training.learner, "pairs", None):
         return training
-    values = {leaf.path[-1]: leaf.value for leaf in field_paths(training.learner)}
+    values = values_by_name(training.learner)
     per_prompt = values["n"] * training.max_new_tokens
     if name in options:
         if values[name] * per_prompt >= training.tokens:
@@ -531,15 +550,18 @@ def command_line(config: ComparisonConfig) -> str:
         parts.append(f"--agent {config.training.agent}")
     if config.first_seed != ComparisonConfig.first_seed:
         parts.append(f"--first-seed {config.first_seed}")
+    learner = config.training.declaration
+    of_task = task_defaults(config.env, learner)
+    of_learner = learner.default_values() | of_task  # which may have a name that the run has too
+    of_run = {name: of_task[name] for name in of_task.keys() & names_of_run(learner)}
     for settings, defaults in (
-        (config.training, training_settings(config.env, config.training.agent)),
-        (config.evaluation, EvaluationSettings()),
-        (config.task, TaskSettings()),
+        (config.training, values_by_name(TrainingSettings) | {"agent": learner.name} | of_run),
+        (config.evaluation, values_by_name(EvaluationSettings)),
+        (config.task, values_by_name(TaskSettings)),
     ):
-        default_values = {leaf.path: leaf.value for leaf in field_paths(defaults)}
         for leaf in field_paths(settings):
-            is_default = leaf.value == default_values.get(leaf.path, ...)
-            if leaf.flag and not is_default:
+            of_leaf = defaults if leaf.owner is type(settings) else of_learner
+            if leaf.flag and leaf.value != of_leaf[leaf.path[-1]]:
                 values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
                 parts.append(f"--{leaf.flag} {shlex.join(map(str, values))}")
     return " ".join(parts)
@@ -559,14 +581,3 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
     """Return the folder of one run; the reference samples have one seed."""
     folder = out / slug(name)
     return folder if name == REFERENCE else folder / f"seed-{seed}"
-
-
-def missing_runs(config: ComparisonConfig, out: Path) -> Sequence[tuple[str, int]]:
-    """Return the runs that have no result yet, seed by seed so that all rewards advance alike."""
-    folders = config.folders(out)
-    return [
-        (name, seed)
-        for seed in config.all_seeds
-        for name in config.names
-        if not (folders[name, seed] / "run.json").exists()
-    ]

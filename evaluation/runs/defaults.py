@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -17,9 +16,9 @@ from tokengym.base.settings import (
     changed,
     check_choice,
     check_count,
-    field_paths,
     from_plain,
     names_of,
+    values_by_name,
 )
 from tokengym.base.words import split_file_word
 from tokengym.envs.tasks import Task, task_of
@@ -117,9 +116,11 @@ class TrainingSettings(ModelSettings):
     reports the raw score."""
     learner: Any = None
     """Settings of the learner, an instance of its `Learner.settings`; None takes the defaults."""
+    found: InitVar[Learner | None] = None
+    """The learner's `declaration`, where the caller has found it; no setting."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __post_init__(self, found: Learner | None) -> None:
+        ModelSettings.__post_init__(self)
         check_count(self, "steps", "batch_size", "max_new_tokens")
         check_count(self, "tokens", optional=True)
         centring = self.normalize.partition(":")[0]
@@ -128,7 +129,9 @@ class TrainingSettings(ModelSettings):
                 check_choice(self, "normalize", (*NORMALIZATIONS, "off"))
             parse_normalization(self.normalize)
         check_choice(self, "fixed_length", (True, False))
-        learner = self.declaration
+        learner = found if found and found.name == self.agent else find_learner(self.agent)
+        # `replace` hands an InitVar on from the instance's attribute: nothing is found twice.
+        object.__setattr__(self, "found", learner)
         if self.learner is None:
             object.__setattr__(self, "learner", learner.default_settings())
         if type(self.learner) is not learner.settings:
@@ -167,19 +170,23 @@ class TrainingSettings(ModelSettings):
                 "leave dtype out"
             )
 
-    @cached_property
+    @property
     def declaration(self) -> Learner:
         """The learner's declaration."""
-        return find_learner(self.agent)
+        learner: Learner = vars(self)["found"]
+        return learner
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All settings by name, the learner's among them."""
+        return values_by_name(self)
 
     @property
     def last_step(self) -> int:
         """Last step of the learning curve, in the learner's unit; tokens where they end it."""
         if self.tokens is not None:
             return self.tokens
-        name = self.declaration.steps_setting
-        values = {leaf.path[-1]: leaf.value for leaf in field_paths(self)}
-        return max(round(values[name]), 1)
+        return max(round(self.values[self.declaration.steps_setting]), 1)
 
     def lengths(self) -> dict[str, int]:
         """Return the arguments of ``gym.make`` that decide how long responses are."""
@@ -195,7 +202,9 @@ class TrainingSettings(ModelSettings):
         """
         if "learner" not in data or "agent" not in data:
             raise SettingsError("the training settings are of an earlier version, without learner")
-        return from_plain(cls(agent=data["agent"]), data)
+        learner = find_learner(data["agent"])
+        settings: Any = from_plain(learner.settings, data["learner"])
+        return from_plain(cls, {**data, "learner": settings}, found=learner)
 
 
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
@@ -305,7 +314,7 @@ def evaluation_settings(bundle: str = "", **defaults: Any) -> EvaluationSettings
 
 def training_settings(
     env_id: str,
-    agent: str = "ppo",
+    agent: str | Learner = "ppo",
     *,
     bundle_defaults: Mapping[str, Any] | None = None,
     **changes: Any,
@@ -314,8 +323,8 @@ def training_settings(
 
     Args:
         env_id: Id of the environment.
-        agent: Name of the learner. A task's defaults for settings that are not the run's own are
-            those of learners from token rewards.
+        agent: The learner, or its name. A task's defaults for settings that are not the run's own
+            are those of learners from token rewards.
         bundle_defaults: Defaults that go before the task's: a bundle's.
         changes: Settings of the run or of the learner by name.
 
@@ -323,23 +332,40 @@ def training_settings(
         ValueError: if a value is out of range.
         TypeError: if there is no setting of a name.
     """
-    learner = find_learner(agent)
-    of_runs = set(names_of(TrainingSettings))
-    if not learner.uses_credit:
-        of_runs -= CREDIT_SETTINGS
-    task = task_of(env_id)
-    defaults = {**({} if task is None else task.training), **(bundle_defaults or {})}
-    own = {leaf.path[-1] for leaf in field_paths(learner.default_settings())}
-    wanted = (of_runs | own) - set(learner.fixed) if learner.uses_credit else of_runs
-    known = {name: value for name, value in defaults.items() if name in wanted}
+    learner = find_learner(agent) if isinstance(agent, str) else agent
+    of_runs = names_of_run(learner)
+    known = task_defaults(env_id, learner, bundle_defaults)
     known |= {name: value for name, value in changes.items() if value is not None}
+    of_learner = {name: value for name, value in known.items() if name not in of_runs}
     return TrainingSettings(
-        agent=agent,
-        learner=changed(
-            learner.default_settings(), **{k: v for k, v in known.items() if k not in of_runs}
-        ),
+        agent=learner.name,
+        found=learner,
+        learner=changed(learner.settings, **{**learner.defaults, **learner.fixed, **of_learner}),
         **{name: value for name, value in known.items() if name in of_runs},
     )
+
+
+def names_of_run(learner: Learner) -> set[str]:
+    """Return the names of the run's own settings that a learner has."""
+    idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS
+    return set(names_of(TrainingSettings)) - idle
+
+
+def task_defaults(
+    env_id: str, learner: Learner, bundle_defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a task's defaults that differ from those declared, by name; see `training_settings`.
+
+    Args:
+        env_id: Id of the environment.
+        learner: The learner; what its name stands for has no other default.
+        bundle_defaults: Defaults that go before the task's.
+    """
+    task, wanted = task_of(env_id), names_of_run(learner)
+    if learner.uses_credit:
+        wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
+    defaults = {**({} if task is None else task.training), **(bundle_defaults or {})}
+    return {name: value for name, value in defaults.items() if name in wanted}
 
 
 def default_lengths(env_id: str, bundle: Bundle | Path | str | None = None) -> dict[str, int]:

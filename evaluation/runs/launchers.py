@@ -17,7 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
@@ -29,8 +29,9 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from tokengym.base.files import read_json, write_bytes
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
-from tokengym.evaluation.runs.progress import ProgressDisplay, Run
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.plan import RunPlan
+from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import describe, record_failure
 
 SECONDS_TO_STOP = 5.0
@@ -48,7 +49,8 @@ LIBRARIES = (
 )
 """Modules that take seconds to import, and that a run needs."""
 Launcher = Literal["local", "ray"]
-Launch = Callable[[ComparisonConfig, Path, Sequence[Run], ProgressDisplay, "int | None"], None]
+Launch = Callable[[Sequence[RunPlan], ProgressDisplay, "int | None"], None]
+"""Does the runs of plans, so many at a time, and shows them."""
 T = TypeVar("T")
 
 
@@ -77,7 +79,7 @@ def find_launcher(launcher: str, checkpoint_every: int, track: str | None = None
 class _Worker:
     """A process at work on one run."""
 
-    run: Run
+    plan: RunPlan
     process: Any
     connection: Connection
     error: str | None = None
@@ -85,9 +87,7 @@ class _Worker:
 
 
 def _run_here(
-    config: ComparisonConfig,
-    out: Path,
-    runs: Sequence[Run],
+    plans: Sequence[RunPlan],
     board: ProgressDisplay,
     jobs: int | None,
     *,
@@ -96,24 +96,24 @@ def _run_here(
 ) -> None:
     """Do the runs in processes of this machine; on Ctrl-C stop them and raise."""
     context = processes()
-    waiting, working = deque(runs), list[_Worker]()
-    jobs = jobs or max(1, (os.cpu_count() or 1) // config.training.threads)
+    waiting, working = deque(plans), list[_Worker]()
+    jobs = jobs or max(1, (os.cpu_count() or 1) // plans[0].training.threads)
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
-                run = waiting.popleft()
-                work = config.as_dict(), out, run, checkpoint_every, track
-                working.append(
-                    _Worker(run, *_begin(context, _work, work, f"{run[0]} seed {run[1]}"))
-                )
-                board.start(run)
+                plan = waiting.popleft()
+                title = f"{plan.run.name} seed {plan.seed}"
+                work = pickle.dumps(plan), checkpoint_every, track
+                begun = _begin(context, _work, work, title)
+                working.append(_Worker(plan, *begun))
+                board.start(plan.key)
             wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
             for worker in working:
                 _listen(worker, board)
             for worker in [w for w in working if not w.process.is_alive()]:
                 _listen(worker, board)
                 working.remove(worker)
-                board.finish(worker.run, _ended(config, out, worker))
+                board.finish(worker.plan.key, _ended(worker))
     finally:
         _stop([worker.process for worker in working])
 
@@ -147,7 +147,7 @@ def run_in_subprocess(function: Callable[[ComparisonConfig], T], config: Compari
             RuntimeError that names it.
         ChildProcessError: if the process was killed.
     """
-    process, connection = _begin(processes(), _answer, (function, config.as_dict()), "apart")
+    process, connection = _begin(processes(), _answer, (function, pickle.dumps(config)), "apart")
     try:
         answer, fault, error = connection.recv()
         process.join(SECONDS_TO_STOP)  # the answer was its last act; stopped, it leaves semaphores
@@ -172,7 +172,7 @@ def run_in_subprocess(function: Callable[[ComparisonConfig], T], config: Compari
 
 def _answer(
     function: Callable[[ComparisonConfig], Any],
-    settings: dict[str, Any],
+    pickled: bytes,
     connection: Connection,
     *here: Any,
 ) -> None:
@@ -180,7 +180,7 @@ def _answer(
     answer = fault = error = None
     with _settled(*here):
         try:
-            answer = function(ComparisonConfig.from_dict(settings, trust_code=True))
+            answer = function(pickle.loads(pickled))
         except Exception as raised:
             fault = describe(raised)
             with suppress(Exception):  # it may hold what cannot be sent
@@ -273,15 +273,13 @@ def _settled(path: list[str], environment: Mapping[str, str], device: str) -> It
 
 
 def _work(
-    settings: dict[str, Any],
-    out: Path,
-    run: Run,
+    pickled: bytes,
     checkpoint_every: int,
     track: str | None,
     connection: Connection,
     *here: Any,
 ) -> None:
-    """Do one run, in a process of its own."""
+    """Do one run, in a process of its own: its plan is read where the user's code is found."""
 
     def tell(step: int, point: Mapping[str, Any]) -> None:
         try:
@@ -291,13 +289,10 @@ def _work(
 
     try:
         with _settled(*here):
-            from tokengym.evaluation.runs.run import run_or_references as train
+            from tokengym.evaluation.runs.run import do_plan
 
-            # The caller's, not a file's.
-            config = ComparisonConfig.from_dict(settings, trust_code=True)
-            train(
-                config, *run, out=out, report=tell, checkpoint_every=checkpoint_every, track=track
-            )
+            plan: RunPlan = pickle.loads(pickled)
+            do_plan(plan, report=tell, checkpoint_every=checkpoint_every, track=track)
     except Exception as error:
         with suppress(BrokenPipeError):  # the parent was stopped
             connection.send(describe(error))
@@ -319,23 +314,22 @@ def _listen(worker: _Worker, board: ProgressDisplay) -> None:
             if isinstance(message, str):
                 worker.error = message
             else:
-                board.update(worker.run, *message)
+                board.update(worker.plan.key, *message)
     except EOFError:
         worker.open = False
 
 
-def _ended(config: ComparisonConfig, out: Path, worker: _Worker) -> str | None:
+def _ended(worker: _Worker) -> str | None:
     """Return the error a run ended with; one that left no result is recorded as failed."""
     worker.connection.close()
-    file = run_folder(out, *worker.run) / "run.json"
-    if file.exists():
+    if worker.plan.is_done:
         return worker.error
     code = worker.process.exitcode
     error = worker.error or (
         f"its process ended with code {code} and no result"
         + ("; it was killed, perhaps for want of memory: try fewer jobs" if code == -9 else "")
     )
-    record_failure(config, out, worker.run, error)
+    record_failure(worker.plan, error)
     return error
 
 
@@ -343,9 +337,7 @@ def _ended(config: ComparisonConfig, out: Path, worker: _Worker) -> str | None:
 
 
 def run_on_ray(
-    config: ComparisonConfig,
-    out: Path,
-    runs: Sequence[Run],
+    plans: Sequence[RunPlan],
     board: ProgressDisplay,
     jobs: int | None,
     *,
@@ -354,9 +346,7 @@ def run_on_ray(
     """Do the runs on a Ray cluster.
 
     Args:
-        config: The comparison.
-        out: Its folder, on this machine.
-        runs: The runs that are missing.
+        plans: The runs that are missing, with their folders on this machine.
         board: Shows each run's start and end.
         jobs: Runs at a time; None takes one per core of the cluster, fewer where each has several
             threads.
@@ -376,23 +366,23 @@ def run_on_ray(
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     from tokengym.base.device import auto_device
 
-    threads, device = config.training.threads, auto_device().partition(":")[0]  # Ray numbers GPUs
+    threads, device = plans[0].training.threads, auto_device().partition(":")[0]  # Ray numbers GPUs
     task = ray.remote(num_cpus=threads, max_retries=RETRIES)(do_run)
-    waiting, working = deque(runs), dict[Any, Run]()
+    waiting, working = deque(plans), dict[Any, RunPlan]()
     try:
         while waiting or working:
             resources = ray.cluster_resources()  # nodes come and go
             limit = jobs or max(1, int(resources.get("CPU", 1)) // threads)
             share = 0.0 if device == "cpu" else gpu_share(limit, int(resources.get("GPU", 0)))
             while waiting and len(working) < limit:
-                run = waiting.popleft()
-                work = config.as_dict(), run, sys.path[:], track, device
-                working[task.options(num_gpus=share).remote(*work)] = run
-                board.start(run)
+                plan = waiting.popleft()
+                work = pickle.dumps(plan), sys.path[:], track, device
+                working[task.options(num_gpus=share).remote(*work)] = plan
+                board.start(plan.key)
             done, _ = ray.wait(list(working), timeout=1.0)
             for reference in done:
-                run = working.pop(reference)
-                board.finish(run, _bring_back(config, out, run, reference))
+                plan = working.pop(reference)
+                board.finish(plan.key, _bring_back(plan, reference))
     finally:
         for reference in working:
             ray.cancel(reference, force=True)
@@ -411,8 +401,7 @@ def gpu_share(jobs: int, gpus: int) -> float:
 
 
 def do_run(
-    settings: dict[str, Any],
-    run: Run,
+    pickled: bytes,
     path: list[str],
     track: str | None = None,
     device: str = "auto",
@@ -420,8 +409,7 @@ def do_run(
     """Do one run on the node this is called on.
 
     Args:
-        settings: The comparison, as `ComparisonConfig.as_dict` gives it.
-        run: The run's reward and seed.
+        pickled: The run's plan, whose folder is on the caller's machine.
         path: Where Python finds modules.
         track: Name of a tracker.
         device: What "auto" stands for: "auto", "cpu" or "cuda", the GPU that Ray lends.
@@ -432,14 +420,14 @@ def do_run(
     sys.path[:] = path
     os.environ.update(QUIET)
     from tokengym.base.device import preferred_device
-    from tokengym.evaluation.runs.run import run_or_references as train
+    from tokengym.evaluation.runs.run import do_plan
 
-    config = ComparisonConfig.from_dict(settings, trust_code=True)  # the caller's, not a file's
+    plan: RunPlan = pickle.loads(pickled)
     with tempfile.TemporaryDirectory() as folder:
-        folder_of_run = run_folder(Path(folder), *run)
+        folder_of_run = plan.run.folder(Path(folder), plan.seed)
         try:
             with preferred_device(device):
-                train(config, *run, out=Path(folder), track=track)
+                do_plan(replace(plan, folder=folder_of_run), track=track)
         except Exception:
             if not (folder_of_run / LAST).exists():
                 raise
@@ -447,7 +435,7 @@ def do_run(
         return {str(f.relative_to(folder_of_run)): f.read_bytes() for f in files if f.is_file()}
 
 
-def _bring_back(config: ComparisonConfig, out: Path, run: Run, reference: Any) -> str | None:
+def _bring_back(plan: RunPlan, reference: Any) -> str | None:
     """Write a finished run's files and return the error it ended with, if any."""
     import ray
 
@@ -455,9 +443,10 @@ def _bring_back(config: ComparisonConfig, out: Path, run: Run, reference: Any) -
         files: Mapping[str, bytes] = ray.get(reference)
     except ray.exceptions.RayError as lost:
         text = describe(lost)[:500]
-        record_failure(config, out, run, text)
+        record_failure(plan, text)
         return text
-    folder = run_folder(out, *run)
+    folder = plan.folder
+    assert folder is not None
     for name in sorted(files, key=lambda name: name == LAST):
         write_bytes(folder / name, files[name])
     result: dict[str, Any] = read_json(folder / LAST)

@@ -26,13 +26,8 @@ from tokengym.base.files import (
 )
 from tokengym.envs import episode_to_record
 from tokengym.evaluation.report.curves import COLUMNS
-from tokengym.evaluation.runs.config import (
-    ComparisonConfig,
-    NamedRun,
-    differences,
-    run_folder,
-)
-from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.config import differences
+from tokengym.evaluation.runs.plan import RunPlan
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -71,15 +66,12 @@ class RunRecord:
     """Measurements of one run so far, and the files they are written to.
 
     Args:
-        run: The runs of its name.
-        seed: Its seed.
-        training: How it learns.
+        plan: The run.
     """
 
-    def __init__(self, run: NamedRun, seed: int, training: TrainingSettings) -> None:
-        self.name = run.name
-        self.seed = seed
-        self.training = training
+    def __init__(self, plan: RunPlan) -> None:
+        self.name, self.seed = plan.key
+        self.training = plan.training
         self.curve: list[dict[str, Any]] = []
         self.train: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
@@ -285,18 +277,13 @@ def _read_state(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def record_failure(config: ComparisonConfig, out: Path, run: tuple[str, int], error: str) -> None:
+def record_failure(plan: RunPlan, error: str) -> None:
     """Record as failed a run that left no result of its own."""
-    write_hashed(
-        run_folder(out, *run) / "run.json",
-        {
-            "credit": run[0],
-            "seed": run[1],
-            "status": "failed",
-            "error": error,
-            "settings": config.as_dict(),
-        },
-    )
+    assert plan.folder is not None
+    name, seed = plan.key
+    settings = plan.config.as_dict()
+    record = {"credit": name, "seed": seed, "status": "failed", "error": error}
+    write_hashed(plan.folder / "run.json", {**record, "settings": settings})
 
 
 def versions() -> dict[str, str]:

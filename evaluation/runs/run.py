@@ -20,19 +20,18 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.base.files import file_hash, locked, previous_folder, read_json, write_hashed
 from tokengym.base.text import printable
+from tokengym.base.user_code import check_code
 from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.runs.config import (
     NO_NUMBERS,
-    REFERENCE,
     ComparisonConfig,
-    NamedRun,
     flat,
-    run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.plan import RunPlan, plan_run
 from tokengym.evaluation.runs.record import (
     RunRecord,
     UnfinishedRun,
@@ -41,7 +40,6 @@ from tokengym.evaluation.runs.record import (
     read_result,
     versions,
 )
-from tokengym.evaluation.runs.user_code import check_code
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -103,16 +101,33 @@ def run(
             save; what was complete is kept.
         Exception: whatever the training raises, after it was recorded.
     """
-    processes = join_run(config.training)
-    named = config.run_of(name)
-    folder = None if out is None else named.folder(out, seed)
+    plan = plan_run(config, name, seed, out)
+    return _do(plan, save=save, report=report, checkpoint_every=checkpoint_every, track=track)
+
+
+def do_plan(plan: RunPlan, *, report: Report | None = None, **options: Any) -> None:
+    """Do a planned run, or draw its comparison's reference samples; options are those of `run`."""
+    if plan.is_reference:
+        _draw(plan, report)
+    else:
+        _do(plan, report=report, **options)
+
+
+def _do(
+    plan: RunPlan,
+    *,
+    report: Report | None = None,
+    save: Path | None = None,
+    checkpoint_every: int = 0,
+    track: str | None = None,
+) -> RunRecord:
+    """Train by a plan; see `run`."""
+    processes = join_run(plan.training)
     mine: AbstractContextManager[None] = nullcontext()
-    if folder is not None and processes.is_main:
-        mine = locked(folder)
-    with mine, config.training.applied():
-        work = _Run(
-            config, named, seed, folder, report, checkpoint_every, track, saves=save is not None
-        )
+    if plan.folder is not None and processes.is_main:
+        mine = locked(plan.folder)
+    with mine, plan.training.applied():
+        work = _Run(plan, report, checkpoint_every, track, saves=save is not None)
         work.is_main, work.saves_together = processes.is_main, processes.saves_together
         return _recorded(work, save)
 
@@ -143,7 +158,7 @@ def _recorded(work: "_Run", save: Path | None) -> RunRecord:
     config = work.config
     try:
         check_code(config.code)
-        agent = config.training.declaration.load()(work)
+        agent = work.plan.learner.load()(work)
         if save is not None and agent is not None:
             agent.save(save)
     except (CheckpointError, StorageError):  # the same call resumes, elsewhere or with more space
@@ -176,8 +191,8 @@ def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
     """Return a fresh PPO, or a learner derived from it, in the training environments of one run."""
     from tokengym.agents import training
 
-    run = _Run(config, config.run_of(reward), seed)
-    agent: PPO = training.make_agent(run, config.training.declaration.algorithm_class())
+    run = _Run(plan_run(config, reward, seed))
+    agent: PPO = training.make_agent(run, run.plan.learner.algorithm_class())
     return agent
 
 
@@ -204,22 +219,19 @@ class _Run:
 
     def __init__(
         self,
-        config: ComparisonConfig,
-        run: NamedRun,
-        seed: int,
-        folder: Path | None = None,
+        plan: RunPlan,
         report: Report | None = None,
         checkpoint_every: int = 0,
         track: str | None = None,
         *,
         saves: bool = False,
     ) -> None:
-        config, self.reward = config.of_run(run), run.reward
-        self.config, self.seed, self.report = config, seed, report
-        self.training, self.settings = config.training, config.training.learner
+        config = plan.config
+        self.plan, self.config, self.report = plan, config, report
+        self.seed, self.folder, self.reward = plan.seed, plan.folder, plan.run.reward
+        self.training, self.settings = plan.training, plan.training.learner
         self.eval_every = config.evaluation.every
-        self.record = RunRecord(run, seed, config.training)
-        self.folder = folder
+        self.record = RunRecord(plan)
         self.is_main = True
         """Whether this process, of those that train together, measures and writes."""
         self.saves_together = False
@@ -249,7 +261,7 @@ class _Run:
     def make_envs(self, num_envs: int, *, normalize: bool = False) -> Any:
         import gymnasium as gym
 
-        kwargs = self.config.env_kwargs(self.reward, train=True)
+        kwargs = self.plan.env_kwargs(train=True)
         if not normalize:
             kwargs["normalize"] = None
         return gym.make_vec(resolve_env(self.config.env), num_envs=num_envs, **kwargs)
@@ -320,7 +332,7 @@ class _Run:
         from tokengym.evaluation.measure.evaluate import task_reward
 
         config = self.config
-        kwargs = config.env_kwargs(self.reward, train=False)
+        kwargs = self.plan.env_kwargs(train=False)
         reward, tokenizer = task_reward(config.env, kwargs, agent)
         episodes = evaluation.episodes[: config.evaluation.samples]
         credited = reward.evaluate(list(episodes)) if episodes else []
@@ -469,9 +481,16 @@ def run_references(
         FolderInUseError: if another process does the same in the same folder.
         Exception: whatever the model or the scorer raises.
     """
+    return _draw(plan_run(config, *config.reference_run, out), report)
+
+
+def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
+    """Draw reference samples by a plan; see `run_references`."""
     from tokengym.agents import PPO
 
-    folder, wanted = run_folder(out, *config.reference_run), config.evaluation.reference_samples
+    config, folder = plan.config, plan.folder
+    assert folder is not None
+    wanted = config.evaluation.reference_samples
     began = time.perf_counter()
 
     def told(drawn: ReferenceSamples) -> None:
@@ -510,19 +529,3 @@ def run_references(
         }
         write_hashed(folder / "run.json", record)
     return drawn
-
-
-def run_or_references(
-    config: ComparisonConfig,
-    name: str,
-    seed: int,
-    *,
-    out: Path,
-    report: Report | None = None,
-    **options: Any,
-) -> None:
-    """Do a run of a comparison, or that of its reference samples; see `run`."""
-    if name == REFERENCE:
-        run_references(config, out, report)
-    else:
-        run(config, name, seed, out=out, report=report, **options)

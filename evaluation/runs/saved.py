@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.base.files import read_hashed
-from tokengym.base.settings import as_plain, from_plain
-from tokengym.base.user_code import check_module, check_saved, code_hash, named_object
+from tokengym.base.settings import as_plain, from_plain, values_by_name
+from tokengym.base.user_code import (
+    changed_files,
+    check_module,
+    check_saved,
+    code_hash,
+    named_object,
+)
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, task_of_file
 from tokengym.evaluation.runs.defaults import TrainingSettings, default_env, default_lengths
-from tokengym.evaluation.runs.user_code import changed_files
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +53,7 @@ def known_task(
         return env, {**default_lengths(env, task.bundle), **task.env_kwargs(env)}
     file, settings = stored
     try:
-        defaults = as_plain(TaskSettings())
+        defaults = as_plain(values_by_name(TaskSettings))
         given = {} if task is None else as_plain(task)
         given = {name: value for name, value in given.items() if value != defaults[name]}
         stored_task = task_of_file(settings["task"])
@@ -57,7 +62,7 @@ def known_task(
         check_module(settings["env"], file, trust_code=trust_code or env is not None)
         names = ("max_new_tokens", "fixed_length")
         training = TrainingSettings(**{name: settings["training"][name] for name in names})
-        merged = from_plain(TaskSettings(), {**defaults, **kept, **given})
+        merged = from_plain(TaskSettings, {**defaults, **kept, **given})
         code = settings.get("code", {})
         changed = changed_files(code, {p: code_hash(Path(p)) for p in code if exists(p)})
     except (KeyError, TypeError, AttributeError) as error:

@@ -51,7 +51,7 @@ class ExecutedTruth:
     forks: Forks
     """Settings of the execution."""
     worths: tuple[ExecutedWorth, ...]
-    """Per episode."""
+    """Per episode, of the tokens that the policy wrote."""
     ceiling: float
     """Mean rank correlation of the true advantages with these estimates, from two halves."""
     chance: float
@@ -63,6 +63,13 @@ class ExecutedTruth:
     def share(self) -> float:
         """Share of the tokens whose interval leaves out 0; by chance 1 in 20 does."""
         return float(np.mean(np.concatenate([w.low * w.high > 0 for w in self.worths])))
+
+
+def written_places(episode: Episode) -> list[int]:
+    """Return the places of the tokens that the policy wrote."""
+    if episode.written is None:
+        return [*range(len(episode.response_ids))]
+    return [int(place) for place in np.flatnonzero(episode.written)]
 
 
 def executed_truth(probe: Probe, episodes: Sequence[Episode], forks: Forks) -> ExecutedTruth:
@@ -79,13 +86,13 @@ def executed_truth(probe: Probe, episodes: Sequence[Episode], forks: Forks) -> E
     prefixes = [
         prefix
         for episode in episodes
-        for end in range(len(episode.response_ids))
+        for end in written_places(episode)
         for prefix in [probe.restrict(episode, range(end))] * forks.k
     ]
     ended = probe.finish(prefixes)
     scores = probe.values(ended).reshape(-1, forks.k)
     finals = probe.values(episodes)
-    lengths = [len(episode.response_ids) for episode in episodes]
+    lengths = [len(written_places(episode)) for episode in episodes]
     draws = split_by_lengths(scores, lengths)
     bounds = (float(min(scores.min(), finals.min())), float(max(scores.max(), finals.max())))
     worths = tuple(
@@ -98,5 +105,5 @@ def executed_truth(probe: Probe, episodes: Sequence[Episode], forks: Forks) -> E
         worths=worths,
         ceiling=split_half_ceiling([worth.halves for worth in told]) if told else 0.0,
         chance=chance_correlation([worth.worth for worth in told], rng=0) if told else 0.0,
-        tokens=sum(len(e.response_ids) for e in ended) - sum(len(p.response_ids) for p in prefixes),
+        tokens=sum(e.num_written for e in ended) - sum(p.num_written for p in prefixes),
     )

@@ -26,7 +26,7 @@ from tokengym.evaluation.statistics import Array
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.lab.replay.agreement import Agreement, agreement
-from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth
+from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, written_places
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import Probe, Reward, RewardError, gold_scorer, scorer_kind
 
@@ -91,8 +91,9 @@ class Replay:
         """Return one response's token rewards by rule, ``truth`` first where it is known."""
         truth = {} if self.truth is None else {"truth": self.truth.values[index]}
         if self.truth is not None and self.truth.executed is not None:
-            worth = self.truth.executed.worths[index]
-            truth |= {"truth low": worth.low, "truth high": worth.high}
+            worth, episode = self.truth.executed.worths[index], self.episodes[index]
+            truth |= {"truth low": _placed(worth.low, episode)}
+            truth |= {"truth high": _placed(worth.high, episode)}
         return truth | {name: rule[index] for name, rule in self.credits.items()}
 
     def heat_map(self, index: int = 0) -> "HeatMap":
@@ -157,8 +158,8 @@ def replay(
     else:
         truth = measured_truth(env, kwargs, episodes, policy, forks)
     agreements = {
-        name: agreement(rows, truth.values, truth.matters)
-        for name, rows in credits.items()
+        name: agreement(*(_own(rows, episodes) for rows in (given, truth.values, truth.matters)))
+        for name, given in credits.items()
         if truth is not None and _can_agree(truth)
     }
     bare.close()
@@ -173,6 +174,18 @@ def replay(
         truth=truth,
         agreements=agreements,
     )
+
+
+def _placed(values: NDArray[Any], episode: Episode) -> NDArray[Any]:
+    """Return values of the written tokens in their places, 0 at those of replies."""
+    placed = np.zeros(len(episode.response_ids), dtype=values.dtype)
+    placed[written_places(episode)] = values
+    return placed
+
+
+def _own(rows: Sequence[NDArray[Any]], episodes: Sequence[Episode]) -> list[NDArray[Any]]:
+    """Return the rows at the tokens that the policy wrote."""
+    return [row[written_places(e)] for row, e in zip(rows, episodes, strict=True)]
 
 
 def token_truth(
@@ -279,8 +292,10 @@ def measured_truth(
     envs.close()
     return Truth(
         name=f"executed truth (k = {forks.k})",
-        values=tuple(worth.worth for worth in executed.worths),
-        matters=tuple(worth.low * worth.high > 0 for worth in executed.worths),
+        values=tuple(_placed(w.worth, e) for w, e in zip(executed.worths, episodes, strict=True)),
+        matters=tuple(
+            _placed(w.low * w.high > 0, e) for w, e in zip(executed.worths, episodes, strict=True)
+        ),
         meaning="tokens whose 95 % interval leaves out 0",
         executed=executed,
     )

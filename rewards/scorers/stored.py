@@ -109,6 +109,12 @@ def load_scorer(
     Raises:
         ScorerError: if there is no such model, or it is of the other kind.
     """
+    return _load_scorer(path, kind=kind, max_len=max_len)
+
+
+@loaded_once
+def _load_scorer(path: str, *, kind: ModelKind | Literal["any"], max_len: int | None) -> Scorer:
+    """Return the scorer of a stored model, which is shared by all that ask for it otherwise."""
     stored = stored_kind(path)
     if kind == "any":
         kind = stored or "reward_model"

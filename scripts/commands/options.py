@@ -9,7 +9,7 @@ are declared, and then the command line.
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -21,6 +21,7 @@ from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
+    StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
 )
@@ -41,6 +42,9 @@ USED = frozenset(
 """Settings that ``--help`` shows beside those of learners outside tokengym."""
 RARE = frozenset({"first-seed", "launcher", "checkpoint-every", "retry-failed"})
 """Parameters of commands that it does not show."""
+
+ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+"""Name and text of an argument in a docstring."""
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 """An option that takes several names."""
@@ -142,6 +146,12 @@ class Option:
             marks.append(tyro.conf.Suppress)
         return Annotated[(self.kind, *marks)]
 
+    def field(self, text: str | None, *, is_shown: bool) -> StructFieldSpec:
+        """Return it as tyro has the fields of a struct; ``text`` is the docstring's."""
+        is_required = self.default is inspect.Parameter.empty
+        default = MISSING_NONPROP if is_required else self.default
+        return StructFieldSpec(self.name, self.annotation(is_shown), default, text)
+
 
 def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     """Run a command with the options of a command line.
@@ -152,42 +162,64 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     Raises:
         ValueError: for an option that the command does not have, or that has no effect.
     """
+    arguments = _with_choice(command, arguments)
     chosen = _chosen(command, arguments)
-    options = list(_options(command, chosen))
+    asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
+    options = list(_options(command, chosen, lists_choices=asks or "--help-all" in arguments))
     _refuse_unknown(command, arguments, options)
     _refuse_wrong_numbers(arguments, options)
-    asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
     hidden = [option for option in options if asks and not option.is_used]
-
-    def run(**values: Any) -> int:
-        for name, one in chosen.items():
-            given = {o.path: getattr(values[name], o.name) for o in options if o.parameter == name}
-            values[name] = with_values(one.settings, given)
-        return command(**values) or 0
-
-    kinds = {o.parameter: o.annotation(o not in hidden) for o in options if not o.path}
-    for name in chosen:
-        shown = [
-            (o.name, o.annotation(o not in hidden), field(default=o.default))
-            for o in options
-            if o.parameter == name
-        ]
-        kinds[name] = make_dataclass(name, shown, kw_only=True)
-    parameters = inspect.signature(command).parameters.values()
-    signature = inspect.Signature([p.replace(annotation=kinds[p.name]) for p in parameters])
-    run.__signature__ = signature  # type: ignore[attr-defined]
-    said = inspect.getdoc(command) or ""
-    # An argument's text is one line: tyro would break it where the docstring does.
-    run.__annotations__, run.__doc__ = kinds, re.sub(r"\n {8}(?=\S)", " ", said)
-    said = said.partition("\n\nArgs:")[0]
-    status: int = tyro.cli(
-        run,
+    said = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
+    values: Any = tyro.cli(
+        _Parameters,
         prog=prog,
         description=f"{said}\n\n--help-all shows {len(hidden)} more options." if hidden else said,
         args=["--help" if a == "--help-all" else a for a in _with_truth(arguments, options)],
         config=(tyro.conf.OmitArgPrefixes,),
+        registry=_reader(command, chosen, options, hidden),
     )
-    return status
+    for name, one in chosen.items():  # after tyro, which would put a refusal into a box of its own
+        mine = [o for o in options if o.parameter == name]
+        given = {o.path: values[name][o.name] for o in mine if values[name][o.name] != o.default}
+        values[name] = with_values(one.settings, given)
+    return command(**values) or 0
+
+
+class _Parameters:
+    """Stands for the parameters of a command, where tyro asks for a type."""
+
+
+def _reader(
+    command: Command,
+    chosen: Mapping[str, Chosen],
+    options: Sequence[Option],
+    hidden: Sequence[Option],
+) -> ConstructorRegistry:
+    """Return what has tyro read a command's parameters, and its settings' fields, into dicts."""
+    described = (inspect.getdoc(command) or "").partition("\n\nArgs:")[2]
+    texts = {name: " ".join(text.split()) for name, text in ARGUMENT.findall(described)}
+
+    inside: dict[Any, list[StructFieldSpec]] = {_Parameters: []}
+    kinds = {name: type(one.settings) for name, one in chosen.items()}
+    for one in options:
+        if one.parameter not in kinds:
+            fields = inside[_Parameters]
+        elif (kind := kinds[one.parameter]) in inside:
+            fields = inside[kind]
+        else:  # the first of its settings, which stand where the command has them
+            text = texts.get(one.parameter)
+            inside[_Parameters].append(StructFieldSpec(one.parameter, kind, MISSING_NONPROP, text))
+            fields = inside[kind] = []
+        fields.append(one.field(texts.get(one.name), is_shown=one not in hidden))
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def read(info: StructTypeInfo) -> StructConstructorSpec | None:
+        return (
+            StructConstructorSpec(dict, tuple(inside[info.type])) if info.type in inside else None
+        )
+
+    return registry
 
 
 def options_of(command: Command, arguments: Sequence[str] = ()) -> list[Option]:
@@ -206,8 +238,12 @@ def _chosen(command: Command, arguments: Sequence[str]) -> dict[str, Chosen]:
     return {name: one if isinstance(one, Chosen) else Chosen(one) for name, one in groups.items()}
 
 
-def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]:
+def _options(
+    command: Command, chosen: Mapping[str, Chosen], *, lists_choices: bool = True
+) -> Iterator[Option]:
     """Yield a command's options in order.
+
+    Values of a choice are listed for a reader alone: that imports what declares each of them.
 
     A field is no option if no text can say its value, or the command itself or earlier settings
     have an option of that name.
@@ -218,7 +254,7 @@ def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]
     for name, parameter in parameters.items():
         if name not in chosen:
             kind, flag = parameter.annotation, name.replace("_", "-")
-            if choice is not None and choice[0] == name:
+            if lists_choices and choice is not None and choice[0] == name:
                 lines = choice[1]()
                 text = " ".join(f"{value}: {line}." for value, line in lines.items())
                 kind = Annotated[kind, tyro.conf.arg(metavar=f"{{{','.join(lines)}}}", help=text)]
@@ -294,6 +330,20 @@ def _read_first(command: Command, arguments: Sequence[str]) -> dict[str, str]:
             elif argument.startswith(f"{flag}="):
                 first[name] = argument.partition("=")[2]
     return first
+
+
+def _with_choice(command: Command, arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments of "train dpo --beta 0.1" as those of "train --agent dpo --beta 0.1".
+
+    tyro's subcommands would fix each learner's defaults, which the task and the bundle decide.
+    """
+    _, choice = _DECLARED.get(command, (None, None))
+    if choice is None or not arguments or arguments[0].startswith("-"):
+        return arguments
+    flag = f"--{choice[0]}"
+    if any(argument.partition("=")[0] == flag for argument in arguments):
+        raise ValueError(f"{arguments[0]} is named first, and {flag} names another; leave one out")
+    return [flag, *arguments]
 
 
 def _with_truth(arguments: Sequence[str], options: Sequence[Option]) -> list[str]:

@@ -63,13 +63,13 @@ def train(
 
     ppo, nlpo, reinforce, reinforce++, vineppo and loo learn from token rewards, the others from
     whole scores by the reward's scorer; the tokens of their curves are those sampled and those
-    passed over with gradient. --help shows the options of the agent that is named with it, which
-    may be path/to/file.py:MyAgent.
+    passed over with gradient. --help shows the options of the agent that is named with it, first
+    or by --agent, which may be path/to/file.py:MyAgent.
 
     For example:
       tokengym train --env MovieReview --reward abc --steps 60 --out runs/abc
-      tokengym train --agent dpo --pairs pairs.jsonl --beta 0.1 --out runs/dpo
-      tokengym train --agent online-dpo --iterations 3 --out runs/online
+      tokengym train dpo --pairs pairs.jsonl --beta 0.1 --out runs/dpo
+      tokengym train online-dpo --iterations 3 --out runs/online
       tokengym evaluate runs/abc/agent
 
     Args:
@@ -224,10 +224,10 @@ def _show_references(
 def _prepare(config: "ComparisonConfig", out: Path) -> None:
     """Make the run's folder, refusing it or the run before the models are loaded."""
     from tokengym.base.files import locked
+    from tokengym.base.user_code import CODE, keep_code
     from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import run_folder
     from tokengym.evaluation.runs.record import clear_finished
-    from tokengym.evaluation.runs.user_code import CODE, keep_code
 
     clear_finished(run_folder(out, config.names[0], config.first_seed))
     _check_folder(config, out)
@@ -245,9 +245,9 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
         ValueError: naming the folder, and what differs of a run of other settings.
     """
     from tokengym.base.files import LOCK, is_leftover, read_hashed
+    from tokengym.base.user_code import CODE
     from tokengym.evaluation.runs.config import differences, run_folder
     from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
-    from tokengym.evaluation.runs.user_code import CODE
 
     if not out.exists():
         return

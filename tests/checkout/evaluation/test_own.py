@@ -19,11 +19,11 @@ from tests.suite.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
 from tokengym.agents import PPO
 from tokengym.agents.learner import find_learner
 from tokengym.base.errors import SettingsError
+from tokengym.base.user_code import check_code
 from tokengym.envs.tasks import find_task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs
 from tokengym.evaluation.runs.config import ComparisonConfig, command_line
-from tokengym.evaluation.runs.user_code import check_code
 from tokengym.rewards import LengthPenalty, RewardError, make_reward
 from tokengym.rewards.scorers import find_scorer
 from tokengym.scripts.cli import main

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tokengym.agents import PPO, collect, policy_table
+from tokengym.envs import Reply
 from tokengym.lab.replay.executed import TRUTHS, Forks
 from tokengym.lab.replay.replay import replay, token_truth
 from tokengym.scripts.cli import main
@@ -85,3 +86,37 @@ def test_a_truth_by_forks_needs_a_policy() -> None:
     with pytest.raises(ValueError, match="pass --agent"):
         replay(episodes, ["sparse"], env="Oracle", forks=Forks(k=2))
     assert policy_table(agent.policy, envs).shape[1] == len(envs.unwrapped.tokenizer)
+
+
+def test_forks_go_on_after_replies() -> None:
+    """The last turn alone decides: a token of the first changes nothing, by any continuation."""
+
+    def asks(conversation: Any, metadata: Any, rng: np.random.Generator) -> Reply:
+        return Reply("and why", score=float(len(conversation) > 2 and "good" in said(conversation)))
+
+    def said(conversation: Any) -> list[str]:
+        words: list[str] = conversation[-1]["content"].split()
+        return words
+
+    talk = {"partner": asks, "max_turns": 2, "max_turn_tokens": 3, "max_new_tokens": 16}
+    kwargs: dict[str, Any] = {**talk, "scorer": "partner", "min_new_tokens": 3}
+    envs: Any = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="uniform", **kwargs)
+    agent = PPO("CausalLMPolicy", envs, seed=0)
+    episodes = collect(agent, envs, 4, seed=0)
+    found = replay(
+        episodes,
+        ["sparse", "uniform"],
+        env="MovieReview",
+        env_kwargs=kwargs,
+        policy=agent.policy,
+        forks=Forks(k=4),
+    )
+    assert found.truth is not None
+    assert found.truth.executed is not None
+    for index, episode in enumerate(episodes):
+        assert episode.written is not None
+        assert (episode.written == 0).any()
+        assert len(found.truth.executed.worths[index].worth) == episode.num_written
+        for name, column in found.columns(index).items():
+            assert len(column) == len(episode.response_ids), name
+            assert not np.asarray(column)[episode.written == 0].any()

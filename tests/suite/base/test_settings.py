@@ -54,11 +54,11 @@ def test_settings_survive_json():
     ours = Outer(count=2, inner=Inner(names=("x", "y")), place=Path("a"))
     plain = json.loads(json.dumps(as_plain(ours)))
     assert plain["inner"] == {"rate": 0.5, "names": ["x", "y"]}
-    assert from_plain(Outer(), plain) == replace(ours, place="a")
+    assert from_plain(Outer, plain) == replace(ours, place="a")
     with pytest.raises(SettingsError, match="must be numbers or texts, got <built-in"):
         as_plain(Outer(place=len))
     with pytest.raises(SettingsError, match="Inner of another version: speed is unknown"):
-        from_plain(Outer(), {**plain, "inner": {**plain["inner"], "speed": 1}})
+        from_plain(Outer, {**plain, "inner": {**plain["inner"], "speed": 1}})
     del plain["every"]
     with pytest.raises(SettingsError, match="Outer of another version: every is missing"):
-        from_plain(Outer(), plain)
+        from_plain(Outer, plain)

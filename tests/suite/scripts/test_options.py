@@ -226,7 +226,7 @@ def test_help_shows_what_people_use_and_help_all_the_rest(
     assert shown["--help-all"] - {"help"} == named
     examples = (find_command(name).__doc__ or "").partition("For example:")[2].partition("Args:")[0]
     for line in examples.splitlines():
-        if line.strip().startswith(f"tokengym {name} ") and "--agent " not in line:
+        if line.strip().startswith(f"tokengym {name} --") and "--agent " not in line:
             assert set(re.findall(r" --([a-z][\w-]*)", line)) <= shown["--help"], line
 
 
@@ -285,3 +285,12 @@ def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(
     assert "dpo learns from the scorer alone" in capsys.readouterr().err
     assert main(["compare", "--agent", "pppo"]) == 2
     assert "unknown agent 'pppo'; did you mean 'ppo'" in capsys.readouterr().err
+
+
+def test_a_learner_may_be_named_first(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "dop"]) == 2
+    assert "unknown agent 'dop'; did you mean 'dpo'?" in capsys.readouterr().err
+    assert main(["train", "dpo", "--agent", "ppo"]) == 2
+    assert "dpo is named first, and --agent names another" in capsys.readouterr().err
+    assert main(["train", "dpo", "--n-epochs", "2"]) == 2
+    assert "--n-epochs has no effect on dpo; it is an option of" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from importlib.metadata import metadata
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,17 @@ class Calls(ModuleType):
         super().__init__(name)
         self.__spec__ = ModuleSpec(name, None)
         self.made: list[tuple[str, Any, dict[str, Any]]] = []
+        limits = SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100)
+        self.utils = SimpleNamespace(validation=limits)  # of MLflow
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return lambda *args, **kwargs: self.made.append((name, args, kwargs))
+        return lambda *args, **kwargs: self._note(name, args, kwargs)
+
+    def _note(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.made.append((name, args, kwargs))
+        return [] if name.startswith("search") else self  # a run has the library's functions
 
 
 @pytest.fixture
@@ -63,9 +69,10 @@ def test_mlflow_is_called(library: Calls, tmp_path: Path):
     tracker.write(ROW, dict.fromkeys(ROW, ()), 3)
     tracker.close()
     assert library.made == [
-        ("set_experiment", ("tokengym",), {}),
-        ("start_run", (), {"run_name": "abc"}),
-        ("log_params", ({"beta": "None"},), {}),
+        ("search_experiments", (), {"filter_string": "name = 'tokengym'"}),
+        ("create_experiment", (), {"name": "tokengym", "artifact_location": None, "tags": None}),
+        ("start_run", (), library.made[2][2] | {"run_name": "abc", "run_id": None}),
+        ("log_params", ({"beta": None},), {}),
         ("log_metrics", ({"train/kl": 0.5, "rollout/score": 2.0},), {"step": 3}),
         ("end_run", (), {}),
     ]
@@ -75,10 +82,10 @@ def test_mlflow_is_called(library: Calls, tmp_path: Path):
 def test_a_tracker_that_cannot_begin_is_named_in_one_line(
     library: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(name: str) -> None:
+    def refuse(**_: Any) -> None:
         raise RuntimeError("the store is in maintenance mode\nmore")
 
-    monkeypatch.setattr(library, "set_experiment", refuse, raising=False)
+    monkeypatch.setattr(library, "search_experiments", refuse, raising=False)
     message = r"'mlflow' cannot begin a run \(the store is in maintenance mode\); change its set"
     with pytest.raises(SettingsError, match=message):
         make_tracker("mlflow", tmp_path, name="abc")

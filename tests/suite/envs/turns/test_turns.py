@@ -190,6 +190,37 @@ def test_forks_of_a_batch(make_envs: Callable[..., Any]):
         np.testing.assert_equal(other.step(tokens), envs.step(tokens))
 
 
+def test_an_episode_begins_with_an_unfinished_one(
+    make_env: Callable[..., Any], make_envs: Callable[..., Any]
+):
+    """Inside a turn and between turns, as a single one and in a batch."""
+    talk: Any = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 3, "max_new_tokens": 14}
+    env, other, envs = make_env(**talk), make_env(**talk), make_envs(**talk)
+    rng, between = np.random.default_rng(0), 0
+    for seed in range(6):
+        env.reset(seed=seed)
+        over = False
+        while not over:
+            observation, _, terminated, truncated, _ = env.step(rng.choice([1, 3, 4, 5]))
+            over = terminated or truncated
+            if over:
+                continue
+            text = env.unfinished_episode()
+            between += bool(text.written[-1] == 0)
+            prompt = other.find_prompt(text.prompt_ids, text.prompt)
+            again, _ = other.reset(options={"prompt": prompt, "response": text})
+            batch, _ = envs.reset(options={"prompts": [prompt] * 3, "responses": [text] * 3})
+            for name, array in observation.items():
+                np.testing.assert_array_equal(again[name], array)
+                np.testing.assert_array_equal(batch[name][1], array)
+            begun = other.unfinished_episode()
+            assert (begun.turns, begun.written.tolist()) == (text.turns, text.written.tolist())
+            assert envs.unfinished_episodes([2])[0].turns == text.turns
+    assert between > 5
+    with pytest.raises(SettingsError, match="turns and there is no partner"):
+        make_env().reset(options={"prompt": prompt, "response": text})
+
+
 def test_a_state_needs_its_turns(make_env: Callable[..., Any]):
     env = make_env(partner=teacher)
     env.reset(seed=0)

@@ -17,7 +17,6 @@ from tokengym.evaluation.runs.config import (
     TaskSettings,
     command_line,
     differences,
-    missing_runs,
     slug,
 )
 from tokengym.evaluation.runs.defaults import (
@@ -26,6 +25,7 @@ from tokengym.evaluation.runs.defaults import (
     default_rewards,
     training_settings,
 )
+from tokengym.evaluation.runs.plan import missing_plans
 from tokengym.rewards.registry import RewardChoice
 
 RULES = """
@@ -305,7 +305,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
 def test_missing_runs_go_seed_by_seed(tmp_path: Path):
     ours = config(seeds=2, first_seed=7)
     write_json(tmp_path / "abc" / "seed-7" / "run.json", {})
-    assert missing_runs(ours, tmp_path) == [("sparse", 7), ("sparse", 8), ("abc", 8)]
+    missing = [plan.key for plan in missing_plans(ours, tmp_path)]
+    assert missing == [("sparse", 7), ("sparse", 8), ("abc", 8)]
 
 
 def test_names_of_folders():

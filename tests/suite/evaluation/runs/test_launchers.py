@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing.util
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -23,12 +24,9 @@ from tokengym.base.files import read_json
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import (
-    ComparisonConfig,
-    missing_runs,
-    run_folder,
-)
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.plan import plan_run, plan_runs
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.run import run
 
@@ -117,9 +115,8 @@ def leave_a_file(config: ComparisonConfig) -> str:
 
 
 def test_what_is_done_apart_ends_by_itself() -> None:
-    file = Path(
-        launchers.run_in_subprocess(leave_a_file, tiny())
-    )  # stopped, it would leave semaphores
+    # Stopped, it would leave semaphores.
+    file = Path(launchers.run_in_subprocess(leave_a_file, tiny()))
     assert file.exists()
     shutil.rmtree(file.parent)
 
@@ -170,7 +167,8 @@ def test_with_a_gpu_each_run_imports_for_itself(monkeypatch: pytest.MonkeyPatch)
 def test_a_node_brings_back_reference_samples_as_it_does_a_run() -> None:
     measured = EvaluationSettings(every=1, episodes=4, reference_samples=16)
     config = tiny(evaluation=measured)
-    files = launchers.do_run(config.as_dict(), config.reference_run, sys.path[:])
+    plan = plan_run(config, *config.reference_run)
+    files = launchers.do_run(pickle.dumps(plan), sys.path[:])
     assert {"run.json", "samples.json"} <= set(files)
     assert json.loads(files["run.json"])["samples"] == 16
     scores = json.loads(files["samples.json"])["scores"]
@@ -213,9 +211,11 @@ def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, mon
 
 
 def test_a_run_that_fails_comes_back_as_failed():
-    config = tiny(training=changed(TrainingSettings(), steps=1, batch_size=4, max_new_tokens=6))
-    settings = {**config.as_dict(), "task": {**config.as_dict()["task"], "model": "no/such/model"}}
-    files = launchers.do_run(settings, ("sparse", 0), sys.path[:])
+    config = tiny(
+        training=changed(TrainingSettings(), steps=1, batch_size=4, max_new_tokens=6),
+        task=TaskSettings(model="no/such/model"),
+    )
+    files = launchers.do_run(pickle.dumps(plan_run(config, "sparse", 0)), sys.path[:])
     assert b'"status": "failed"' in files["run.json"]
     assert b"no/such/model" in files["run.json"]
 
@@ -223,8 +223,8 @@ def test_a_run_that_fails_comes_back_as_failed():
 def test_a_run_elsewhere_is_on_the_device_that_is_preferred_here(tmp_path: Path) -> None:
     (tmp_path / "player.py").write_text(PLAYER)
     config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
-    (name,) = missing_runs(config, tmp_path / "out")
-    files = launchers.do_run(config.as_dict(), name, sys.path[:], device="meta")
+    (plan,) = plan_runs(config, tmp_path / "out")
+    files = launchers.do_run(pickle.dumps(plan), sys.path[:], device="meta")
     assert b'"status": "failed"' in files["run.json"]
     assert b"models are on meta" in files["run.json"]
     assert select_device("auto").type != "meta"
@@ -252,7 +252,7 @@ def test_files_of_a_run_are_written_with_the_record_last(tmp_path: Path, monkeyp
     monkeypatch.setattr(launchers, "write_bytes", listed)
     files = {"run.json": b'{"status": "finished"}', "curve.csv": b"x", "train.csv": b"y"}
     monkeypatch.setattr(ray, "get", lambda reference: files)
-    assert launchers._bring_back(tiny(), tmp_path, ("sparse", 0), None) is None
+    assert launchers._bring_back(plan_run(tiny(), "sparse", 0, tmp_path), None) is None
     assert written == ["curve.csv", "train.csv", "run.json"]
     assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["status"] == "finished"
 
@@ -266,7 +266,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_has_finished(
         monkeypatch.setenv(name, os.environ.get(name, ""))  # and back again
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    launchers._work({}, tmp_path, ("sparse", 0), 1, None, sender, sys.path[:], {}, "cpu")
+    launchers._work(b"", 1, None, sender, sys.path[:], {}, "cpu")
     assert isinstance(receiver.recv(), str)  # why there is no run
     assert handlers[signal.SIGINT] is signal.SIG_IGN
     with pytest.raises(SystemExit):
