@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from studies import critic_page, ledger_page
+from studies import critic_page, ledger_page, other_tasks
 from studies.critic import SIGNED, SPARSE, STARTED
 from studies.ledger import Cell
 from tokengym.evaluation.statistics import equivalence
@@ -69,6 +69,27 @@ def test_a_critic_that_knows_the_score():
     for figure in (gain, left):
         shown = f"{figure.difference:+.3f} ({figure.low:.3f} to {figure.high:.3f})"
         assert shown.replace("-", "\u2212") in CLAIMS
+
+
+def test_another_task():
+    runs = other_tasks.STUDY.published(DOCS).runs
+    sparse = other_tasks.cell_of("Dialogue", "sparse")
+    own = other_tasks.cell_of("Dialogue", "abc-signed")
+    added = {
+        cell.gae_lambda: cell for cell in other_tasks.cells_of("Dialogue")[len(other_tasks.RULES) :]
+    }
+    for cell in (own, added["0.95"]):
+        figure = runs.difference(cell, sparse)
+        assert figure is not None
+        assert figure.pairs == 5
+        places = 2 if abs(figure.difference) >= 1 else 3
+        shown = "{:.{p}f} ({:.{p}f} to {:.{p}f})".format(
+            figure.difference, figure.low, figure.high, p=places
+        )
+        assert shown.replace("-", "\u2212") in CLAIMS
+    behind = runs.difference(own, sparse)
+    assert behind is not None
+    assert f"it is {-behind.difference:.2f} behind at that lambda" in README
 
 
 def test_the_way_that_is_left():
