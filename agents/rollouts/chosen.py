@@ -11,6 +11,7 @@ from tokengym.agents.policy.sampler import Observation, Sampler
 from tokengym.agents.rollouts.environments import (
     Environments,
     bare_envs,
+    environment_attribute,
 )
 from tokengym.agents.rollouts.playing import Agent, as_sampler, play_round
 from tokengym.agents.rollouts.reward import RoundReward
@@ -193,9 +194,9 @@ class PolicyContinuations:
     def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
         """Return each response continued to its end; see `tokengym.rewards.reward.Reward`."""
         if self._rules is None:  # one prompt stands for the set, which would be encoded again
-            prompts = [prefixes[0].prompt]
-            options = {"overlong": "left", "chat_template": False, "prompt_format": None}
-            self._rules = bare_envs(self._envs, 1, prompts=prompts, **options)
+            options = {"overlong": "left", "prompt_format": None}
+            options |= {"prompts": [prefixes[0].prompt], "chat_template": self._replies_in_chat()}
+            self._rules = bare_envs(self._envs, 1, **options)
         # Responses of similar length end together, and need the least padding.
         order = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row].response_ids))
         begun = [prefixes[row] for row in order]
@@ -216,6 +217,14 @@ class PolicyContinuations:
                 written=episode.written,
             )
         return finished
+
+    def _replies_in_chat(self) -> bool:
+        """Say whether a partner's replies are put into the tokenizer's chat template."""
+        settings = environment_attribute(self._envs, "settings")
+        if getattr(settings, "partner", None) is None:
+            return False
+        prompts = environment_attribute(self._envs, "prompts")
+        return bool(settings.chat_template) or any(prompt.messages for prompt in prompts)
 
     def count_tokens(self) -> int:
         """Return the tokens that were sampled since the last call."""

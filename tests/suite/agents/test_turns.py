@@ -10,7 +10,7 @@ from stable_baselines3 import DQN
 from stable_baselines3 import PPO as StockPPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from tests.suite.agents.conftest import make_model, target_reward
+from tests.suite.agents.conftest import EOS, make_model, make_tokenizer, target_reward
 from tests.support.partners import failing, teacher
 from tests.support.tapes import record_tapes
 from tokengym.agents import NLPO, PPO, collect, losses
@@ -19,6 +19,7 @@ from tokengym.agents.fast.gpt2 import GPT2Stream
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy import sampler as decoding
 from tokengym.agents.policy.streams import ModelStream
+from tokengym.agents.rollouts.chosen import PolicyContinuations
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import (
@@ -341,3 +342,30 @@ def test_it_learns(make_envs: Callable[..., Any], make_ppo: Callable[..., Any]):
     before = score()
     agent.learn(4000)
     assert score() > before + 0.3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"chat_template": True}, {"prompts": [[{"role": "user", "content": "b c"}]] * 4}],
+    ids=["option", "messages"],
+)
+def test_continuations_write_replies_in_the_chat_template(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., Any], settings: dict[str, Any]
+):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ 'd' if m.role == 'user' else 'e' }} {{ m.content }} <eos> "
+        "{% endfor %}{% if add_generation_prompt %}e {% endif %}"
+    )
+    talk = {**TALK, "partner": lambda said, metadata, rng: Reply("b"), "max_turns": 2}
+    envs = make_envs(tokenizer=tokenizer, forbidden_token_ids=[EOS], **{**talk, **settings})
+    agent = make_ppo(envs=envs)
+    episodes = collect(agent, envs, 4, seed=0)
+    begun = [
+        Episode(prompt=episode.prompt, response="", prompt_ids=episode.prompt_ids, response_ids=())
+        for episode in episodes
+    ]
+    finished = PolicyContinuations(envs, agent, seed=1).finish(begun)
+    for played in (*episodes, *finished):
+        replied = np.array(played.response_ids)[~written_of(played)]
+        assert tokenizer.decode(replied) == "<eos> d b <eos> e"
