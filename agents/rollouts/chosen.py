@@ -194,7 +194,7 @@ class PolicyContinuations:
     def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
         """Return each response continued to its end; see `tokengym.rewards.reward.Reward`."""
         if self._rules is None:  # one prompt stands for the set, which would be encoded again
-            options = {"overlong": "left", "prompt_format": None}
+            options: dict[str, Any] = {"overlong": "left", "prompt_format": None}
             options |= {"prompts": [prefixes[0].prompt], "chat_template": self._replies_in_chat()}
             self._rules = bare_envs(self._envs, 1, **options)
         # Responses of similar length end together, and need the least padding.
