@@ -286,16 +286,16 @@ def picture(docs: Docs = DOCS) -> None:
     rows = [row for row in STUDY.published(docs).drawn[EXACT] if not row["leaves"]]
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     halves = figure.subplots(1, 2)
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys((*REACHING, *NOISY)))}
     titles = ("share of the decisive word in the gradient", "conversations until noise = signal")
     for axes, names, measure, title in zip(
         halves, (REACHING, NOISY), ("reach", "noise"), titles, strict=True
     ):
         for name in names:
             found = [row for row in rows if row["credit"] == name]
-            axes.plot([row["turns"] for row in found], [row[measure] for row in found], "o-")
-            axes.annotate(
-                f" {name}", (found[-1]["turns"], found[-1][measure]), va="center", fontsize=9
-            )
+            numbers, values = [row["turns"] for row in found], [row[measure] for row in found]
+            axes.plot(numbers, values, "o-", color=colours[name])
+            axes.annotate(f"  {name}", (numbers[-1], values[-1]), va="center", fontsize=9)
         axes.set(title=title, xlabel="turns", xscale="log")
         axes.set_xlim(1.8, 16)
         axes.set_xticks(TURNS, [str(turns) for turns in TURNS])
