@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from tokengym.envs import Episode
 from tokengym.rewards import ABC, CreditError, Probe, Scores, Source, register_credit
-from tokengym.rewards.maths import last_written_row, received_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +22,7 @@ class ABCD(ABC):
     """ABC with the policy's attention while it generated, in place of the reward model's.
 
     Weight of token t: the attention it received from the steps after it, on average over them, in
-    the last layer's head mean (`shares.received_attention`). Any scorer will do.
+    the last layer's head mean (`received_attention`). Any scorer will do.
 
     Whose attention: an agent that kept its own leaves it in
     ``Episode.metadata["policy_attention"]``, an (n, n) array of the response's tokens, query by
@@ -115,4 +114,61 @@ def _checked(episode: Episode, index: int) -> NDArray[np.float64]:
             f"metadata[{METADATA_KEY!r}] of episode {index} lies in {matrix.min()} .. "
             f"{matrix.max()}; attention must be finite and >= 0"
         )
+    return matrix
+
+
+def received_attention(attention: ArrayLike) -> NDArray[np.float64]:
+    """Return how much attention each token received from the steps that came after it.
+
+    alpha_t = 1 / (n - 1 - t) * sum_{s = t}^{n - 2} a_st;   alpha_{n-1} = 0
+
+    Row s of ``attention`` is the query of token s, the one that wrote token s + 1. The last token
+    was written when nothing followed that could look at it.
+
+    Args:
+        attention: (n, n) a: queries and keys of a response's tokens, n >= 1.
+
+    Returns:
+        (n,) >= 0, not normalised.
+
+    Raises:
+        ValueError: if it is no square matrix.
+
+    Source: ABC-D of Chan et al. 2024, arXiv:2402.00782.
+    """
+    matrix = _square(attention)
+    size = len(matrix)
+    weights = np.zeros(size)
+    later = np.tril(matrix)[: size - 1]  # the last token's query wrote nothing
+    weights[: size - 1] = later.sum(axis=0)[: size - 1] / np.arange(size - 1, 0, -1)
+    return weights
+
+
+def last_written_row(attention: ArrayLike) -> NDArray[np.float64]:
+    """Return what the step that wrote the last token attended to.
+
+    alpha_t = a_{n-2, t} for t <= n - 2;   alpha_{n-1} = 0
+
+    Args:
+        attention: (n, n) as in `received_attention`.
+
+    Returns:
+        (n,) >= 0, not normalised; all 0 for one token, which only the prompt preceded.
+
+    Raises:
+        ValueError: if it is no square matrix.
+
+    Source: ABC-D2 of Chan et al. 2024, arXiv:2402.00782.
+    """
+    matrix = _square(attention)
+    weights = np.zeros(len(matrix))
+    if len(matrix) > 1:
+        weights[:-1] = matrix[-2, :-1]
+    return weights
+
+
+def _square(attention: ArrayLike) -> NDArray[np.float64]:
+    matrix = np.asarray(attention, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise ValueError(f"attention must have shape (n, n) with n >= 1, got {matrix.shape}")
     return matrix

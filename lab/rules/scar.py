@@ -1,9 +1,11 @@
 """SCAR: each span of the response earns its Shapley value."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tokengym.base import check_count, check_number
 from tokengym.envs import Episode
@@ -16,13 +18,7 @@ from tokengym.rewards import (
     check_beta,
     register_credit,
 )
-from tokengym.rewards.maths import (
-    coalitions_of,
-    sample_permutations,
-    shapley_exact,
-    shapley_sampled,
-    split_evenly,
-)
+from tokengym.rewards.maths import split_evenly
 
 MAX_SPANS = 62
 """A coalition is the bits of one integer."""
@@ -123,3 +119,117 @@ class SCAR(SegmentedCredit):
         orders = sample_permutations(count, self.permutations // 2, entropy)
         masks = set(coalitions_of(orders).reshape(-1).tolist())
         return spans, orders, sorted(masks - {2**count - 1})
+
+
+def shapley_exact(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the Shapley value of each of m players from the value of all 2^m coalitions.
+
+    phi_i = sum_{S without i} |S|! (m - |S| - 1)! / m! * (v(S + i) - v(S))
+
+    Args:
+        values: (2^m,) v, coalition S at index sum_{i in S} 2^i.
+
+    Returns:
+        (m,), sums to v(all) - v(none).
+
+    Raises:
+        ValueError: if the length is no power of two of at least 2.
+
+    Source: Shapley 1953.
+
+    Example:
+        >>> shapley_exact([0.0, 1.0, 2.0, 5.0])
+        array([2., 3.])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    players = int(values.size).bit_length() - 1
+    if values.ndim != 1 or players < 1 or values.size != 2**players:
+        raise ValueError(f"values must have shape (2^m,) with m >= 1, got {values.shape}")
+    masks = np.arange(values.size)
+    sizes = np.array([int(mask).bit_count() for mask in masks])
+    weights = np.array(
+        [
+            math.factorial(size) * math.factorial(players - size - 1) / math.factorial(players)
+            for size in range(players)
+        ]
+    )
+    result = np.zeros(players)
+    for player in range(players):
+        without = masks[(masks >> player) & 1 == 0]
+        gains = values[without | (1 << player)] - values[without]
+        result[player] = (weights[sizes[without]] * gains).sum()
+    return result
+
+
+class ShapleyEstimate(NamedTuple):
+    """Shapley values from sampled permutations."""
+
+    values: NDArray[np.float64]
+    """(m,), sums to v(all) - v(none) exactly."""
+    standard_errors: NDArray[np.float64]
+    """(m,) of each value, same units."""
+
+
+def sample_permutations(players: int, pairs: int, entropy: Sequence[int]) -> NDArray[np.int64]:
+    """Return random orders of the players, each followed by its reverse.
+
+    Going through an order backwards as well cancels much of the variance (antithetic sampling).
+
+    Args:
+        players: m.
+        pairs: Independent orders.
+        entropy: Non-negative integers that seed the draw; the same give the same orders.
+
+    Returns:
+        (2 * pairs, players).
+    """
+    generator = np.random.default_rng(list(entropy))
+    orders = [generator.permutation(players) for _ in range(pairs)]
+    return np.array([order for one in orders for order in (one, one[::-1])], dtype=np.int64)
+
+
+def coalitions_of(permutations: ArrayLike) -> NDArray[np.int64]:
+    """Return the coalition before each arrival, and the full one, as bit masks.
+
+    Args:
+        permutations: (orders, m).
+
+    Returns:
+        (orders, m + 1): 0, then one more bit per arrival.
+    """
+    orders = np.asarray(permutations, dtype=np.int64)
+    joined = np.cumsum(np.int64(1) << orders, axis=1)
+    return np.concatenate([np.zeros((len(orders), 1), dtype=np.int64), joined], axis=1)
+
+
+def shapley_sampled(values: Mapping[int, float], permutations: ArrayLike) -> ShapleyEstimate:
+    """Return Shapley values as the mean gain of each player's arrival, with standard errors.
+
+    phi_i = mean over orders of v(before i + i) - v(before i)
+
+    Each order and its reverse make one independent draw, so the standard error is the deviation of
+    the pairs' means over the root of their number.
+
+    Args:
+        values: v of every coalition in `coalitions_of` these permutations.
+        permutations: (2 * pairs, m) as `sample_permutations` gives them, at least two pairs.
+
+    Raises:
+        ValueError: if there are fewer than two pairs.
+
+    Source: Castro, Gomez & Tejada 2009; pairs: Mitchell et al. 2022, arXiv:2104.12199.
+    """
+    orders = np.asarray(permutations, dtype=np.int64)
+    if orders.ndim != 2 or len(orders) < 4 or len(orders) % 2:
+        raise ValueError(
+            f"permutations must have shape (2 * pairs, m) with two pairs or more, got "
+            f"{orders.shape}; one pair says nothing about its error"
+        )
+    table = np.array([[values[int(mask)] for mask in row] for row in coalitions_of(orders)])
+    gains = np.empty(orders.shape)
+    np.put_along_axis(gains, orders, np.diff(table, axis=1), axis=1)
+    pairs = gains.reshape(len(orders) // 2, 2, -1).mean(axis=1)  # (pairs, m)
+    return ShapleyEstimate(
+        values=pairs.mean(axis=0),
+        standard_errors=pairs.std(axis=0, ddof=1) / math.sqrt(len(pairs)),
+    )

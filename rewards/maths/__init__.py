@@ -19,15 +19,9 @@ if TYPE_CHECKING:
     from tokengym.rewards.maths.redistribution import sparse
     from tokengym.rewards.maths.shares import (
         StepForm,
-        coalitions_of,
         complete,
-        last_written_row,
         min_form,
         on_last_tokens,
-        received_attention,
-        sample_permutations,
-        shapley_exact,
-        shapley_sampled,
         split_by_lengths,
         split_evenly,
         spread_signed,
@@ -38,9 +32,8 @@ _NAMES = {
     "pairwise": "ReliabilityBin bradley_terry_loss calibration_error length_correlation "
     "pair_accuracy reliability wilson_interval",
     "redistribution": "sparse",
-    "shares": "StepForm coalitions_of complete last_written_row min_form on_last_tokens "
-    "received_attention sample_permutations shapley_exact shapley_sampled "
-    "split_by_lengths split_evenly spread_signed step_rewards",
+    "shares": "StepForm complete min_form on_last_tokens split_by_lengths split_evenly "
+    "spread_signed step_rewards",
 }
 
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

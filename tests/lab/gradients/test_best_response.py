@@ -9,7 +9,7 @@ import pytest
 from tokengym.evaluation.measure.evaluate import task_reward
 from tokengym.lab.envs.oracle.score import oracle_score
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
-from tokengym.rewards.maths.shares import shapley_exact
+from tokengym.lab.rules.scar import shapley_exact
 
 FILM, GOOD = 0, 1
 WORDS = ("film", "good")

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM
 from tests.suite.rewards.attribution.test_last_row import CONFIGS
 from tests.suite.rewards.conftest import LengthScorer, make_episode, random_episodes, scale_weights
 from tokengym.envs import TokenizerError
+from tokengym.lab.rules.abc_d import last_written_row, received_attention
 from tokengym.rewards import ABCD, ABCD2, CreditReward, Reward, check_reward, make_reward
 from tokengym.rewards.attribution.policy_reader import PolicyReader
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import blend
-from tokengym.rewards.maths.shares import last_written_row
 
 
 def language_model(name="gpt2", factor=6.0, **changes):
@@ -156,3 +156,11 @@ def test_bad_attention():
         reader.attention([make_episode([3] * 60, [4] * 5)])
     with pytest.raises(RewardError, match=r"has no option 'gamma'; it has beta, model"):
         make_reward("abc-d:gamma=1", scorer=LengthScorer())
+
+
+def test_received_attention_by_hand():
+    attention = [[0.9, 9, 9], [0.2, 0.4, 9], [7, 7, 7]]  # above the diagonal and last row: ignored
+    np.testing.assert_allclose(received_attention(attention), [(0.9 + 0.2) / 2, 0.4, 0.0])
+    assert received_attention([[1.0]]).tolist() == [0.0]
+    with pytest.raises(ValueError, match=r"shape \(n, n\) with n >= 1, got \(2, 3\)"):
+        received_attention(np.zeros((2, 3)))
