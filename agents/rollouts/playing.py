@@ -281,7 +281,8 @@ class RoundRecorder:
             entropy=self._padded("entropy"),
             env_seconds=self._env_seconds,
         )
-        return _between_replies(played)
+        rows = np.concatenate([rows for rows, _ in self._steps])
+        return _between_replies(played, np.bincount(rows, minlength=self._num_envs))
 
     def _support(self) -> ActionMasks:
         """Return what was sampled among, which stays on the device."""
@@ -309,10 +310,11 @@ class RoundRecorder:
         return padded
 
 
-def _between_replies(played: RolloutBatch) -> RolloutBatch:
+def _between_replies(played: RolloutBatch, counts: NDArray[np.int64]) -> RolloutBatch:
     """Return a round with the figures of its steps at the tokens that were written.
 
-    A step writes one token, and in a conversation replies stand between them.
+    A step writes one token, and in a conversation replies stand between them. The steps of a row
+    (``counts`` has their number) wrote its last tokens: a beginning that it was given comes before.
     """
     if all(episode.written is None for episode in played.episodes):
         return played
@@ -320,6 +322,7 @@ def _between_replies(played: RolloutBatch) -> RolloutBatch:
         np.arange(len(e.response_ids)) if e.written is None else np.flatnonzero(e.written)
         for e in played.episodes
     ]
+    places = [each[len(each) - n :] for each, n in zip(places, counts.tolist(), strict=True)]
     time = max(len(episode.response_ids) for episode in played.episodes)
     rows = torch.from_numpy(np.repeat(np.arange(len(places)), list(map(len, places))))
     steps = torch.from_numpy(np.concatenate([np.arange(len(place)) for place in places]))

@@ -268,8 +268,7 @@ class Explorer:
                 f"{type(self.agent).__name__} does not tell its probabilities; explore an agent "
                 "whose policy is a CausalLMPolicy"
             )
-        one, state = self._before(response, time)
-        observation, infos = one.set_state([state])
+        _, observation, infos = self._before(response, time)
         text = observation["input_ids"][0][observation["attention_mask"][0] == 1].tolist()
         with at_temperature(policy, temperature), torch.inference_mode():
             logits = policy.next_logits([text], infos["action_mask"])[0]
@@ -326,7 +325,7 @@ class Explorer:
         player = as_sampler(self.agent, generator.manual_seed(seed + 1))
         with at_temperature(self.agent, temperature):
             continuations = self._continued(
-                response, response.episode.response_ids[:time], player, n, greedy
+                response, _beginning(response.episode, time), player, n, greedy
             )
         return Fork(
             time=time,
@@ -336,18 +335,20 @@ class Explorer:
         )
 
     def _continued(
-        self, response: Response, begun: Sequence[int], player: Any, n: int, greedy: bool
+        self, response: Response, begun: Episode, player: Any, n: int, greedy: bool
     ) -> list[Episode]:
         """Return the responses that the player makes of a beginning, unscored."""
-        episode = replace(response.episode, token_rewards=None, log_probs=None)
+        episode = replace(response.episode, token_rewards=None, log_probs=None, written=None)
         count = 1 if greedy else n
-        prompt = EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1)
+        prompt = _prompt(episode)
         return [
             replace(
                 episode,
                 response=continuation.response,
                 response_ids=continuation.response_ids,
                 finish_reason=continuation.finish_reason,
+                turns=continuation.turns,
+                written=continuation.written,
             )
             for continuation in self._chosen.play(
                 player, [prompt] * count, beginnings=[begun] * count, deterministic=greedy
@@ -358,8 +359,7 @@ class Explorer:
         self, response: Response, time: int, token_id: int, player: Any, n: int, greedy: bool
     ) -> Branch:
         """Return continuations of a response after another token."""
-        one, state = self._before(response, time)
-        _, infos = one.set_state([state])
+        one, _, infos = self._before(response, time)
         (mask,) = infos["action_mask"]
         if not (0 <= token_id < len(mask) and mask[token_id]):
             raise ValueError(
@@ -369,10 +369,14 @@ class Explorer:
         _, _, terminated, truncated, infos = one.step(np.array([token_id]))
         if terminated[0] or truncated[0]:  # every continuation is the same
             ends = {name: infos[name][0] for name in ("response", "response_ids", "finish_reason")}
-            episode = replace(response.episode, token_rewards=None, log_probs=None)
-            played = [replace(episode, **ends)] * (1 if greedy else n)
+            if response.episode.written is not None:
+                written = infos["written"][0][: len(ends["response_ids"])]
+                ends |= {"turns": infos["turns"][0], "written": written}
+            episode = replace(response.episode, token_rewards=None, log_probs=None, written=None)
+            played = [replace(episode, **ends)]
+            played *= 1 if greedy else n
         else:
-            begun = (*response.episode.response_ids[:time], token_id)
+            (begun,) = one.unfinished_episodes([0])
             played = self._continued(response, begun, player, n, greedy)
         scored, gold = self._scored(played)
         return Branch(
@@ -384,26 +388,22 @@ class Explorer:
 
     def _before(
         self, response: Response, time: int
-    ) -> tuple[TokenGenerationVectorEnv, dict[str, Any]]:
-        """Return an environment, and its state before a token of a response."""
+    ) -> tuple[TokenGenerationVectorEnv, Any, dict[str, Any]]:
+        """Return an environment before a token of a response, its observation and infos."""
         episode = response.episode
         if not 0 <= time < len(episode.response_ids):
             raise ValueError(
                 f"time must be the index of one of {len(episode.response_ids)} tokens, got {time}"
             )
-        one = self._chosen.envs([EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1)])
-        (state,) = one.get_state()
-        state |= {
-            "prompt": episode.prompt,
-            "prompt_id": -1,
-            "prompt_ids": list(episode.prompt_ids),
-            "reference": episode.reference,
-            "query_type": episode.query_type,
-            "response_ids": list(episode.response_ids[:time]),
-            "terminated": False,
-            "truncated": False,
-        }
-        return one, state
+        if episode.written is not None and not episode.written[time]:
+            role = next(turn.role for turn in episode.turns if turn.span[1] > time)
+            raise ValueError(
+                f"token {time} is of a reply (role {role!r}), which the policy did not write; "
+                "choose one of the policy's"
+            )
+        one = self._chosen.envs([_prompt(episode)])
+        options = {"prompts": [_prompt(episode)], "responses": [_beginning(episode, time)]}
+        return one, *one.reset(options=options)
 
     def _encoded(self, text: str) -> EncodedPrompt:
         """Return a prompt that is not one of the task's."""
@@ -431,6 +431,24 @@ class Explorer:
             if scored[0].prompt in self._prompt_ids:
                 raise
             return scored, None
+
+
+def _prompt(episode: Episode) -> EncodedPrompt:
+    """Return an episode's prompt for an environment that need not have it."""
+    return EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1, metadata=episode.metadata)
+
+
+def _beginning(episode: Episode, time: int) -> Episode:
+    """Return an episode as it was before one of its written tokens."""
+    return replace(
+        episode,
+        response_ids=episode.response_ids[:time],
+        turns=tuple(turn for turn in episode.turns if turn.span[1] <= time),
+        written=None if episode.written is None else episode.written[:time],
+        token_rewards=None,
+        log_probs=None,
+        finish_reason=None,
+    )
 
 
 def saved_agents(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import torch
 
 from tokengym.agents import RandomAgent
 from tokengym.agents.rollouts.playing import Choice
+from tokengym.envs import Reply
 from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.explore import (
     Branch,
@@ -286,3 +287,34 @@ def test_saved_agents_are_found_below_a_folder(tmp_path: Path):
     assert (
         agent_folder(tmp_path / "a") == agent_folder(tmp_path / "a/agent") == tmp_path / "a/agent"
     )
+
+
+def test_forks_go_on_inside_conversations() -> None:
+    """A fork inside, between and at the end of turns keeps what was said and is answered anew."""
+
+    def asks(conversation: Any, metadata: Any, rng: np.random.Generator) -> Reply:
+        return Reply("and why", score=float("good" in conversation[-1]["content"]))
+
+    talk = {"partner": asks, "max_turns": 2, "max_turn_tokens": 3, "max_new_tokens": 16}
+    kwargs: dict[str, Any] = {**talk, "scorer": "partner", "min_new_tokens": 3}
+    explorer = Explorer("MovieReview", kwargs)
+    response = explorer.sample(explorer.draw_prompt(0), ["sparse", "uniform"], seed=1)
+    episode = response.episode
+    assert [turn.span for turn in episode.turns[:3]] == [(0, 3), (3, 5), (5, 8)]
+    for time in (1, 2, 5, 7):
+        choosable = explorer.alternatives(response, time)
+        other = next(each for each in choosable if not each.is_taken)
+        fork = explorer.fork(response, time, other.token_id, n=3)
+        for branch in (fork.taken, fork.other):
+            for ended in branch.episodes:
+                assert ended.response_ids[:time] == episode.response_ids[:time]
+                assert ended.response_ids[time] == branch.token_id
+                assert ended.response_ids[3:5] == episode.response_ids[3:5]
+                assert [turn.role for turn in ended.turns[:3]] == ["assistant", "user", "assistant"]
+                assert ended.written is not None
+                assert ended.written.tolist() == [1, 1, 1, 0, 0, 1, 1, 1]
+                assert ended.score == sum(turn.score or 0 for turn in ended.turns)
+    with pytest.raises(ValueError, match="token 3 is of a reply"):
+        explorer.alternatives(response, 3)
+    with pytest.raises(ValueError, match="token 4 is of a reply"):
+        explorer.fork(response, 4, 5)
