@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.envs import printable
+from tokengym.envs import Episode, printable
 from tokengym.evaluation.report import coloured_tokens, number, render
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.agreement import (
@@ -126,18 +126,38 @@ def episode_rows(result: Replay, index: int) -> dict[str, Any]:
     episode, pieces = result.episodes[index], result.tokens[index]
     rows = []
     if result.truth is not None:
-        shown = coloured_tokens(pieces, result.truth.values[index].tolist())
+        shown = _shown_tokens(episode, pieces, result.truth.values[index])
         rows.append({"name": "truth", "note": result.truth.name, "tokens": shown, "truth": True})
     for name, rule in result.credits.items():
-        shown, note = coloured_tokens(pieces, rule[index].tolist()), _note(result, name, index)
+        shown, note = _shown_tokens(episode, pieces, rule[index]), _note(result, name, index)
         rows.append({"name": printable(name), "note": note, "tokens": shown, "truth": False})
     score = float(next(iter(result.scores.values()))[index])
     return {
         "prompt": printable(episode.prompt),
         "score": f"score {number(score)}" if same_scores(result) else "",
         "rows": rows,
-        "table": _table(pieces, result.columns(index)),
+        "table": _table(episode, pieces, result.columns(index)),
     }
+
+
+def _shown_tokens(
+    episode: Episode, pieces: Sequence[str], rewards: Array
+) -> list[dict[str, str | bool]]:
+    """Return coloured tokens with who wrote them.
+
+    Returns:
+        As of `coloured_tokens`, and per token "turn", the role of the turn that begins there, and
+        "reply", whether the partner wrote it. An episode without partner has "" and False.
+    """
+    begins = {turn.span[0]: turn for turn in episode.turns if turn.span[1] > turn.span[0]}
+    shown: list[dict[str, str | bool]] = []
+    for place, token in enumerate(coloured_tokens(pieces, rewards.tolist())):
+        known = bool(token["value"])  # the ellipsis of a long response has none
+        reply = known and episode.written is not None and not episode.written[place]
+        turn = printable(begins[place].role) if known and place in begins else ""
+        value = "reply" if reply else token["value"]
+        shown.append({**token, "value": value, "turn": turn, "reply": reply})
+    return shown
 
 
 def _note(result: Replay, name: str, index: int) -> str:
@@ -151,13 +171,13 @@ def _note(result: Replay, name: str, index: int) -> str:
     return ", ".join(notes)
 
 
-def _table(pieces: Sequence[str], columns: Mapping[str, Array]) -> dict[str, Any]:
+def _table(episode: Episode, pieces: Sequence[str], columns: Mapping[str, Array]) -> dict[str, Any]:
     """Return the numbers of an episode: one row per token, one column per rule."""
-    coloured = [coloured_tokens(pieces, values.tolist()) for values in columns.values()]
+    coloured = [_shown_tokens(episode, pieces, values) for values in columns.values()]
     return {
         "columns": [printable(name) for name in columns],
         "rows": [
-            {"text": cells[0]["text"], "cells": cells}
+            {**cells[0], "cells": cells}
             for cells in zip(*coloured, strict=True)
             if cells[0]["value"]
         ],

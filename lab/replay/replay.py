@@ -105,7 +105,7 @@ class Replay:
         from tokengym.lab.replay.heat_map import HeatMap
 
         words = [printable(text).strip() for text in self.tokens[index]]
-        return HeatMap(self.columns(index), words)
+        return HeatMap(self.columns(index), words, self.episodes[index].turns)
 
 
 def replay(

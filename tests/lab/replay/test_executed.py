@@ -10,6 +10,7 @@ import pytest
 from tokengym.agents import PPO, collect, policy_table
 from tokengym.envs import Reply
 from tokengym.lab.replay.executed import TRUTHS, Forks
+from tokengym.lab.replay.page import episode_rows, render_replay
 from tokengym.lab.replay.replay import replay, token_truth
 from tokengym.scripts.cli import main
 
@@ -120,3 +121,16 @@ def test_forks_go_on_after_replies() -> None:
         for name, column in found.columns(index).items():
             assert len(column) == len(episode.response_ids), name
             assert not np.asarray(column)[episode.written == 0].any()
+    episode = episodes[0]
+    assert episode.written is not None
+    for row in episode_rows(found, 0)["rows"]:
+        assert [token["reply"] for token in row["tokens"]] == (episode.written == 0).tolist()
+        begins = {place: token["turn"] for place, token in enumerate(row["tokens"])}
+        assert {place: role for place, role in begins.items() if role} == {
+            turn.span[0]: turn.role for turn in episode.turns if turn.span[1] > turn.span[0]
+        }
+    shown = render_replay(found)
+    assert '<b class="turn">assistant</b>' in shown
+    assert 'reply" style="--v:0.00" title="reply"><b class="turn">user</b>and</span>' in shown
+    axes = found.heat_map(0).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["assistant", "user", "assistant"]
