@@ -67,7 +67,7 @@ FORKED: Mapping[str, tuple[str, int, int, dict[str, Any]]] = {
     "Dialogue": ("Dialogue", 24, 16, {}),
     "SmolLM2": ("MovieReview", 8, 8, {"bundle": "smollm2-reviews", "max_new_tokens": 16}),
 }
-"""What `--forks` plays: task, responses, continuations of each prefix, other arguments."""
+"""Settings of `--forks`: task, responses, continuations of each prefix, other arguments."""
 FORKS_FILE = "cards/forks.json"
 V1_FOLDER, RANKS_PICTURE = "v1", "cards/ranks.png"
 EXACT = ("contract", "best-response", "gradient")

@@ -1,4 +1,4 @@
-"""What the bundled judge and critic are worth, by the gold rules, on prompts they were not taught.
+"""Accuracy of the bundled judge and critic by the gold rules, on prompts they were not taught.
 
 Pairs are two responses that the bundled policy samples to a held-out prompt; each principle is
 asked of every pair, in both orders. Word lists and an untrained model are measured beside it. Then

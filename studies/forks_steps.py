@@ -1,4 +1,4 @@
-"""How well does a process model find the first error? Figures of docs/results/forks.md.
+"""Accuracy of a process model at finding the first error. Figures of docs/results/forks.md.
 
 Demonstrations of bracket sequences, two thirds of them right, with labels of steps that are exact,
 or by continuations of the bundled policy. On other prompts, whose labels are exact. `train` makes

@@ -72,7 +72,7 @@ SHORTLIST = ("sparse", "uniform", "abc-signed", "red:delivery=end", WORDS)
 CONTROLS = ("uniform", "recency", "random")
 LENGTHS = (24, 48, 96, 192)
 LAMBDAS = ("0.95", "1", "0.5", "0", "1-1/n")
-"""What is needed most comes first."""
+"""Values of lambda, the most needed first."""
 MODELS: dict[str, Callable[[Path], None] | None] = {
     "aligned": None,
     MISALIGNED: build_misaligned,
@@ -86,7 +86,7 @@ LEARNER: dict[str, Any] = {
     "n_epochs": 2,
     "n_minibatches": 4,
 }
-"""What docs/results/learner.md recommends, but for the critic."""
+"""Settings recommended in docs/results/learner.md, without the critic."""
 CRITICS: dict[str, dict[str, Any]] = {
     "own": {"value_network": "own"},
     "trunk": {"value_network": "trunk"},
@@ -97,7 +97,7 @@ CRITICS: dict[str, dict[str, Any]] = {
 }
 """By name: where PPO's values come from; without a critic they are 0, and VinePPO takes none."""
 IN_FILES = str.maketrans({"/": None, ":": ".", " ": "-"})
-"""What stands for signs of a cell's name in the names of its files."""
+"""Replacements for signs of a cell's name in the names of its files."""
 RUNS, WAYS = "runs.csv", "best_of_n.csv"
 FOLDER, TEXT = "ledger", ("rule", "gae_lambda", "critic", "model")
 
@@ -230,7 +230,7 @@ AT_LENGTHS = (
     Cell(rule="abc-signed", gae_lambda="1"),
     Cell(rule=WORDS),
 )
-"""What is run at other lengths."""
+"""Cells run at other lengths."""
 AT_LLAMA = (
     Cell(rule="sparse"),
     Cell(rule="abc-signed", gae_lambda="0.5"),
@@ -240,13 +240,13 @@ AT_LLAMA = (
     Cell(rule="attribution"),
     Cell(rule="red:delivery=end", gae_lambda="0.5"),
 )
-"""What is run under the reward model of another architecture; what is needed most comes first."""
+"""Cells run under the reward model of another architecture, the most needed first."""
 AT_LONGER = (
     Cell(rule="sparse"),
     Cell(rule="abc-signed", gae_lambda="0.5"),
     Cell(rule="uniform"),
 )
-"""What is run for longer: at 24 tokens for as many tokens as texts of 96 take."""
+"""Cells run for longer: at 24 tokens, for as many tokens as texts of 96 take."""
 AT_TRUNK = (
     Cell(rule="sparse", critic="trunk"),
     Cell(rule="sparse", gae_lambda="1", critic="trunk"),
@@ -254,7 +254,7 @@ AT_TRUNK = (
     Cell(rule="abc-signed", critic="trunk"),
     Cell(rule="uniform", critic="trunk"),
 )
-"""What is run with a critic that is a head on the policy."""
+"""Cells run with a critic that is a head on the policy."""
 CONTINUED = "mc:k=4"
 AT_CONTINUED = tuple(
     Cell(rule=CONTINUED, gae_lambda=name, critic="none", length=LENGTHS[0])
@@ -275,7 +275,7 @@ AT_LONGEST = (
     Cell(rule="sparse", gae_lambda="1"),
     Cell(rule="uniform"),
 )
-"""What is run at the longest texts."""
+"""Cells run at the longest texts."""
 
 
 def stages() -> Iterator[tuple[list[Cell], range]]:

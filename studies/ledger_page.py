@@ -82,7 +82,7 @@ MODEL_LABELS = {
 }
 """By title: the reward model."""
 AT_MODELS = (*AT_LLAMA, Cell(rule="red:delivery=end"))
-"""What the reward models are compared by."""
+"""Cells by which the reward models are compared."""
 CONTRASTS = (
     ("abc-signed minus sparse, both at lambda 0.95", "abc-signed", "0.95", "0.95"),
     ("both at lambda 1", "abc-signed", "1", "1"),
@@ -348,7 +348,7 @@ def models_table(ledger: Ledger) -> str:
 
 @dataclass(frozen=True)
 class AtLength:
-    """What the lengths are compared by."""
+    """Measures by which the lengths are compared."""
 
     start: float
     """score - c KL of the untrained policy."""

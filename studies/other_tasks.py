@@ -65,7 +65,7 @@ ADDED: tuple[dict[str, str], ...] = (
 )
 """Cells on Dialogue that were added on 25 November 2026, after the others there."""
 CONTROLS = ("sparse", "uniform", "random")
-"""What a rule that finds the right tokens has to be ahead of."""
+"""Rules that a rule must beat to show that it finds the right tokens."""
 LINES = "best_of_n.csv"
 MEASURES = ("score", "gold_score", "kl")
 NOT_YET = "Not measured yet."

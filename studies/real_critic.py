@@ -52,7 +52,7 @@ DECLINING = (
     "unable",
     "not appropriate",
 )
-"""What an answer says that declines, one of them at least."""
+"""Phrases of a refusal; an answer that declines contains at least one."""
 FIGURES = {
     "relevance": "r_y with the answer they preferred",
     "vader": "VADER",

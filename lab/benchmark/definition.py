@@ -1,4 +1,4 @@
-"""What a version of the benchmark measures: tasks, models, budget, tuning, tracks and seeds."""
+"""Contents of a version of the benchmark: tasks, models, budget, tuning, tracks and seeds."""
 
 import hashlib
 import json

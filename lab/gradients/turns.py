@@ -144,7 +144,7 @@ class Talks:
 
     @cached_property
     def choices(self) -> list[dict[int, Step]]:
-        """What follows each legal token, state by state."""
+        """The step after each legal token, state by state."""
         each: list[dict[int, Step]] = [{} for _ in self.states]
         for (row, token), step in sorted(self.steps.items()):
             each[row][token] = step

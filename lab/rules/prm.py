@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from typing_extensions import Self
 
@@ -21,7 +21,7 @@ from tokengym.rewards import (
     SegmentedCredit,
     register_credit,
 )
-from tokengym.rewards.maths import StepForm, complete, on_last_tokens, split_evenly, step_rewards
+from tokengym.rewards.maths import complete, min_form, on_last_tokens, split_evenly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tokengym.rewards import RewardModel
 
 Steps = Literal["line", "sentence", "segment"]
+StepForm = Literal["sum", "min", "last", "delta"]
+"""How scores of steps become rewards; see `step_rewards`."""
 STEPS_KEY = "step_separator"
 """Entry of a model's configuration that `train_process_model` leaves: its scores are logits."""
 
@@ -38,10 +40,9 @@ class PRM(SegmentedCredit):
     """Each step of a response earns by the value that a process model gives its end.
 
     v_j = expit(M(x, y up to the end of step j)), and M itself of a model that was not trained by
-    `train_process_model`; r_j of ``form`` by `tokengym.rewards.maths.shares.step_rewards`, on the
-    step's last token. Under "delta" the last token gets the rest of the score, so that the sum is
-    kept; under the others the score is not paid. ``form=min`` is PURE with the process model that
-    its paper has.
+    `train_process_model`; r_j of ``form`` by `step_rewards`, on the step's last token. Under
+    "delta" the last token gets the rest of the score, so that the sum is kept; under the others the
+    score is not paid. ``form=min`` is PURE with the process model that its paper has.
 
     Args:
         model: Folder or hub name of the process model, a causal classifier of one logit with the
@@ -181,3 +182,42 @@ def step_spans(texts: Sequence[str], steps: Steps) -> list[range]:
             ends.append(index + 1)
     bounds = [end for end in ends if end < len(texts)]
     return [range(a, b) for a, b in zip([0, *bounds], [*bounds, len(texts)], strict=True)]
+
+
+def step_rewards(
+    values: ArrayLike, form: StepForm, *, start: float = 0.0, temperature: float = 0.1
+) -> NDArray[np.float64]:
+    """Return what each step of a response earns by a process model's values.
+
+    sum:   r_j = v_j
+    min:   r_j = w_j v_j,  w = softmax(-v / temperature)   (`min_form`: the sum is about the worst)
+    last:  r_m = v_m, the others 0
+    delta: r_j = v_j - v_{j-1},  v_0 = start               (the sum is v_m - v_0)
+
+    Args:
+        values: (steps,) v, reward units.
+        form: One of the four.
+        start: v_0, the value before the first step, of "delta".
+        temperature: Of "min", reward units.
+
+    Returns:
+        (steps,) reward units.
+
+    Raises:
+        ValueError: if the values are no vector of finite numbers, or the temperature is not
+            positive.
+
+    Example:
+        >>> step_rewards([0.9, 0.5, 0.6], "delta", start=0.7).round(2)
+        array([ 0.2, -0.4,  0.1])
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if form == "min":
+        return min_form(array, temperature=temperature)
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+        raise ValueError(f"values must be finite, (steps,) with a step or more, got {array}")
+    if form == "sum":
+        return array
+    if form == "last":
+        return np.where(np.arange(len(array)) == len(array) - 1, array, 0.0)
+    return np.diff(array, prepend=start)

@@ -18,22 +18,19 @@ if TYPE_CHECKING:
     )
     from tokengym.rewards.maths.redistribution import sparse
     from tokengym.rewards.maths.shares import (
-        StepForm,
         complete,
         min_form,
         on_last_tokens,
         split_by_lengths,
         split_evenly,
         spread_signed,
-        step_rewards,
     )
 
 _NAMES = {
     "pairwise": "ReliabilityBin bradley_terry_loss calibration_error length_correlation "
     "pair_accuracy reliability wilson_interval",
     "redistribution": "sparse",
-    "shares": "StepForm complete min_form on_last_tokens split_by_lengths split_evenly "
-    "spread_signed step_rewards",
+    "shares": "complete min_form on_last_tokens split_by_lengths split_evenly spread_signed",
 }
 
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -8,7 +8,7 @@ is a ValueError.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +18,6 @@ from tokengym.rewards.maths.redistribution import sparse
 FloatArray = NDArray[np.float64]
 T = TypeVar("T", bound=np.generic)
 
-StepForm = Literal["sum", "min", "last", "delta"]
-"""How scores of steps become rewards; see `step_rewards`."""
 
 GUARD = 0.1
 """Least part of the shares' absolute sum that must be left for them to be rescaled."""
@@ -164,45 +162,6 @@ def min_form(rewards: ArrayLike, *, temperature: float) -> FloatArray:
     rewards = _finite_vector(rewards)
     weights = np.exp((rewards.min() - rewards) / temperature)
     return rewards * weights / weights.sum()
-
-
-def step_rewards(
-    values: ArrayLike, form: StepForm, *, start: float = 0.0, temperature: float = 0.1
-) -> NDArray[np.float64]:
-    """Return what each step of a response earns by a process model's values.
-
-    sum:   r_j = v_j
-    min:   r_j = w_j v_j,  w = softmax(-v / temperature)   (`min_form`: the sum is about the worst)
-    last:  r_m = v_m, the others 0
-    delta: r_j = v_j - v_{j-1},  v_0 = start               (the sum is v_m - v_0)
-
-    Args:
-        values: (steps,) v, reward units.
-        form: One of the four.
-        start: v_0, the value before the first step, of "delta".
-        temperature: Of "min", reward units.
-
-    Returns:
-        (steps,) reward units.
-
-    Raises:
-        ValueError: if the values are no vector of finite numbers, or the temperature is not
-            positive.
-
-    Example:
-        >>> step_rewards([0.9, 0.5, 0.6], "delta", start=0.7).round(2)
-        array([ 0.2, -0.4,  0.1])
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if form == "min":
-        return min_form(array, temperature=temperature)
-    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
-        raise ValueError(f"values must be finite, (steps,) with a step or more, got {array}")
-    if form == "sum":
-        return array
-    if form == "last":
-        return np.where(np.arange(len(array)) == len(array) - 1, array, 0.0)
-    return np.diff(array, prepend=start)
 
 
 def split_evenly(length: int, parts: int) -> list[range]:

@@ -35,7 +35,7 @@ def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> None:
         console,
         "A small language model learns to continue film reviews positively, 5 times with each of 3 "
         "rewards: sparse (the score at the last token), abc-signed (the same score divided over "
-        "the tokens) and random (a control). This takes about 2 minutes on 2 cores. It is:\n\n"
+        "the tokens) and random (a control). This takes about 2 minutes on 2 cores and runs:\n\n"
         f"  tokengym compare {settings}\n",
     )
     call(compare, "tokengym compare", shlex.split(settings))

@@ -16,7 +16,7 @@ from tests.suite.rewards.conftest import FixedScorer, make_classifier, make_epis
 from tokengym.agents import bind_policy
 from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode, episodes_from_infos
-from tokengym.lab.rules.prm import PRM, step_spans
+from tokengym.lab.rules.prm import PRM, step_rewards, step_spans
 from tokengym.lab.training import (
     RewardTraining,
     read_steps,
@@ -26,7 +26,7 @@ from tokengym.lab.training import (
 from tokengym.lab.training.process import first_error, first_error_f1
 from tokengym.rewards import Reward, RewardModel
 from tokengym.rewards.errors import CreditError, RewardError
-from tokengym.rewards.maths.shares import split_evenly, step_rewards
+from tokengym.rewards.maths.shares import split_evenly
 from tokengym.scripts.cli import main
 
 EPISODE = make_episode(response_ids=[5, 6, 7, 8, 1])
