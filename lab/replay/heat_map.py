@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 from matplotlib.figure import Figure
 
-from tokengym.envs.turns.turn import POLICY, Turn
+from tokengym.envs import Turn
 from tokengym.evaluation.statistics import Array
 
 
@@ -34,7 +34,7 @@ class HeatMap(Figure):
                 continue
             axes.text(begin - 0.4, -0.6, role, fontsize=8, va="bottom")
             axes.axvline(begin - 0.5, color="black", linewidth=1)
-            if role != POLICY:
+            if role != "assistant":
                 axes.axvspan(begin - 0.5, end - 0.5, facecolor="0.93", edgecolor="0.6", hatch="//")
 
     def _repr_png_(self) -> bytes:
