@@ -50,40 +50,9 @@ class PPOKeywords(TypedDict, total=False):
     micro_batch_size: int | None
 
 
-class NLPOKeywords(TypedDict, total=False):
+class NLPOKeywords(PPOKeywords, total=False):
     """Fields of `NLPOSettings`."""
 
-    temperature: float
-    top_k: int
-    top_p: float
-    learning_rate_schedule: LrSchedule
-    advantage: str
-    advantage_weight: str | None
-    group_size: int | None
-    drop_equal_groups: bool
-    std_floor: float
-    loss_mean: LossMean
-    n_epochs: int
-    n_minibatches: int
-    gamma: float
-    gae_lambda: float | None
-    clip_range: Schedule
-    clip_range_high: float | None
-    old_log_probs: OldLogProbs
-    importance_cap: float | None
-    clip_range_vf: Schedule | None
-    value_network: ValueNetwork
-    vf_coef: float
-    ent_coef: float
-    kl_coef: float
-    kl_in: KlPlace
-    kl_estimator: KlEstimator
-    kl_target: float | None
-    kl_horizon: float
-    n_value_warmup: int
-    target_kl: float | None
-    max_grad_norm: float
-    micro_batch_size: int | None
     mask_top_p: float
     mask_refresh: int
 
@@ -112,8 +81,8 @@ class SFTKeywords(TypedDict, total=False):
     callbacks: Sequence[Any] | None
 
 
-class DPOKeywords(TypedDict, total=False):
-    """Fields of `PreferenceLoss` and `OfflineOptions`."""
+class DPOKeywords(SFTKeywords, total=False):
+    """Fields of `PreferenceLoss`."""
 
     loss_type: str
     beta: float
@@ -121,22 +90,3 @@ class DPOKeywords(TypedDict, total=False):
     gamma: float
     nll_coef: float
     dpop_coef: float
-    tokenizer: PreTrainedTokenizerBase | None
-    ref_model: str | Path | PreTrainedModel | None
-    encoding: TextEncoding | None
-    lora: Any | None
-    dtype: str
-    precision: Precision
-    disable_dropout: bool
-    temperature: float
-    learning_rate: float | None
-    num_train_epochs: float | None
-    max_steps: int | None
-    per_device_train_batch_size: int | None
-    gradient_accumulation_steps: int | None
-    lr_scheduler_type: str | None
-    output_dir: str | Path | None
-    args: TrainingArguments | None
-    seed: int | None
-    device: str
-    callbacks: Sequence[Any] | None

@@ -14,14 +14,14 @@ from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions
 from tokengym.agents.ppo.settings import NLPOSettings, PPOSettings
 
-KEYWORDS: dict[str, tuple[type, ...]] = {
-    "PPOKeywords": (PPOSettings,),
-    "NLPOKeywords": (NLPOSettings,),
-    "SFTKeywords": (OfflineOptions,),
-    "DPOKeywords": (PreferenceLoss, OfflineOptions),
+KEYWORDS: dict[str, tuple[str, type]] = {
+    "PPOKeywords": ("TypedDict", PPOSettings),
+    "NLPOKeywords": ("PPOKeywords", NLPOSettings),
+    "SFTKeywords": ("TypedDict", OfflineOptions),
+    "DPOKeywords": ("SFTKeywords", PreferenceLoss),
 }
-"""Names of the written types, and the dataclasses whose fields they have."""
-ELSEWHERE = frozenset({"learning_rate"})
+"""Names of the written types, what they extend, and the dataclass whose fields they have."""
+PARAMETERS = frozenset({"learning_rate"})
 """Fields that are parameters of their own where the learner is PPO or one of its relatives."""
 HEADING = '''"""Types of the keywords of the learners' constructors, read by type checkers alone.
 
@@ -63,18 +63,20 @@ def text() -> str:
     """Return the file."""
     imports: dict[str, set[str]] = {"typing": {"TypedDict"}}
     blocks = []
-    for name, classes in KEYWORDS.items():
-        lines = [f"class {name}(TypedDict, total=False):"]
-        owners = ", ".join(f"`{declared.__name__}`" for declared in classes)
-        lines.append(f'    """Fields of {owners.replace(", ", " and ")}."""\n')
-        for declared in classes:
-            for field, annotation, module in annotations(declared):
-                if field in ELSEWHERE and issubclass(declared, PPOSettings):
-                    continue
-                for node in ast.walk(ast.parse(annotation)):
-                    if isinstance(node, ast.Name) and (source := source_of(node.id, module)):
-                        imports.setdefault(source, set()).add(node.id)
-                lines.append(f"    {field}: {annotation}")
+    for name, (base, declared) in KEYWORDS.items():
+        inherited = (
+            {field.name for field in fields(KEYWORDS[base][1])} if base in KEYWORDS else set()
+        )
+        lines = [f"class {name}({base}, total=False):"]
+        lines.append(f'    """Fields of `{declared.__name__}`."""\n')
+        for field, annotation, module in annotations(declared):
+            is_parameter = field in PARAMETERS and issubclass(declared, PPOSettings)
+            if is_parameter or field in inherited:
+                continue
+            for node in ast.walk(ast.parse(annotation)):
+                if isinstance(node, ast.Name) and (source := source_of(node.id, module)):
+                    imports.setdefault(source, set()).add(node.id)
+            lines.append(f"    {field}: {annotation}")
         blocks.append("\n".join(lines))
     ours = [f"from {m} import {', '.join(sorted(n))}" for m, n in sorted(imports.items())]
     groups = [
