@@ -8,17 +8,23 @@ from typing import Any
 from tokengym.envs import PARTNERS, Reply, SettingsError
 from tokengym.lab.partners.text_game import TextGame, installed
 
+SERVED = ("gem.envs.game_env.", "gem.envs.qa_env:")
+"""Beginnings of the addresses of GEM's environments that only read what the policy writes."""
+
 
 class Gem(TextGame):
-    """An environment of GEM: ``partner="gem:game:GuessTheNumber-v0"``.
+    """A game or a question of GEM: ``partner="gem:game:GuessTheNumber-v0"``.
 
     A turn's score is its reward, and the last observation of an episode is recorded, not appended.
+    GEM's other environments run what the policy writes, as code or by a verifier that evaluates it.
+    A name in somebody else's folder would have them do so, so they are refused.
 
     Args:
         id: Id of the environment.
 
     Raises:
-        SettingsError: if GEM is not installed, or cannot make the environment.
+        SettingsError: if GEM is not installed, cannot make the environment, or runs in it what the
+            policy writes.
 
     Source: Liu et al. 2025, GEM, arXiv:2510.01051; package gem-llm.
     """
@@ -30,6 +36,13 @@ class Gem(TextGame):
         handlers = [*logging.getLogger().handlers]
         self._suite = installed("gem", "gem")
         logging.getLogger().handlers[:] = handlers  # importing GEM configures logging
+        known = self._suite.envs.registration.ENV_REGISTRY.get(id)
+        address = getattr(known, "entry_point", None)  # a class where the caller registered it
+        if isinstance(address, str) and not address.startswith(SERVED):
+            raise SettingsError(
+                f"partner 'gem' serves GEM's games and questions; {id!r} ({address}) may run what "
+                "the policy writes: call gem.make in a Partner of your own"
+            )
 
     def begin(self, seed: int) -> tuple[Any, str]:
         """Return an environment that was reset, and what it shows."""

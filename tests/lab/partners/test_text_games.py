@@ -1,6 +1,8 @@
 """Text environments as partners: a game of our own, and those of TextArena and GEM if installed."""
 
 import random
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,30 @@ def test_textarena_s_guessing_game_is_a_token_mdp():
         as_partner("textarena:Nope-v0")
     with pytest.raises(SettingsError, match="cannot begin 'TicTacToe-v0' with one player"):
         as_partner("textarena:TicTacToe-v0").prompts(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("id", "address"),
+    [
+        ("code:CodeContest", "gem.envs.code_env:CodeEnv"),
+        ("math:Math12K", "gem.envs.math_env:MathEnv"),
+        ("rg:arc_1d", "gem.envs.reasoning_gym:ReasoningGymEnv"),
+    ],
+)
+def test_gem_s_environments_that_run_what_is_written_are_refused(
+    monkeypatch: pytest.MonkeyPatch, id: str, address: str
+):
+    made: list[str] = []
+    registry = {id: SimpleNamespace(entry_point=address)}
+    suite = SimpleNamespace(
+        envs=SimpleNamespace(registration=SimpleNamespace(ENV_REGISTRY=registry)), make=made.append
+    )
+    monkeypatch.setitem(sys.modules, "gem", suite)
+    with pytest.raises(SettingsError, match=r"may run what the policy writes: call gem\.make"):
+        as_partner(f"gem:{id}")
+    registry[id].entry_point = "gem.envs.game_env.guess_the_number:GuessTheNumberEnv"
+    as_partner(f"gem:{id}")
+    assert made == []
 
 
 def test_gem_s_guessing_game():

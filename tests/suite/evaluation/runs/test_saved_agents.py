@@ -1,4 +1,4 @@
-"""The class that a saved folder names."""
+"""What a saved folder names: the class of its agent, and a partner."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 import tokengym.agents
+from tokengym.base.files import write_hashed
+from tokengym.envs import UntrustedCodeError
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.run import SAVED_AGENTS, load_agent
+from tokengym.evaluation.runs.saved import known_task
 
 
 @pytest.mark.parametrize("name", sorted({*tokengym.agents.__all__} - {*SAVED_AGENTS}))
@@ -19,3 +23,21 @@ def test_what_is_no_saved_learner_is_refused_by_name(tmp_path: Path, name: str):
 def test_every_saved_learner_loads():
     for name in SAVED_AGENTS:
         assert callable(getattr(tokengym.agents, name).load)
+
+
+def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path: Path):
+    ran, file = tmp_path / "ran", tmp_path / "own.py"
+    file.write_text(
+        f"open({str(ran)!r}, 'w').close()\n\n\ndef asks(said, metadata, rng):\n    return None\n"
+    )
+    word = f"{file}:asks"
+    named = TaskSettings(partner=word, max_turns=2)
+    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named)
+    write_hashed(tmp_path / SETTINGS_FILE, config.as_dict())
+    ran.unlink(missing_ok=True)
+    with pytest.raises(UntrustedCodeError, match=r"names code, .*own\.py:asks .*SHA-256"):
+        known_task(tmp_path, None)
+    assert not ran.exists()
+    _, kwargs = known_task(tmp_path, None, task=TaskSettings(partner=word))
+    assert kwargs["partner"] == word
+    assert kwargs["max_turns"] == 2
