@@ -5,13 +5,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from tokengym.agents import losses
 from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors, register_advantage
 from tokengym.lab.estimators.turns import (
     State,
     centred,
     conversation_so_far,
     last_reply,
-    returns_to_go,
     states,
     turns_of,
 )
@@ -45,7 +45,7 @@ def gigpo(played: RoundTensors, settings: PPOSettings, *, state: State) -> tuple
     turns = turns_of(played.token_rewards, mask)
     groups = torch.arange(len(mask), device=mask.device) // size
     of_episode = centred(played.scores, groups, scale=False)
-    returns = returns_to_go(turns.rewards, turns.mask, settings.gamma)
+    returns = losses.rewards_to_go(turns.rewards, turns.mask, gamma=settings.gamma)
     own = torch.zeros_like(returns)
     own[turns.mask] = centred(returns[turns.mask], states(played, size, state), scale=False)
     advantages = turns.on_tokens(of_episode[:, None] + OMEGA * own, mask)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from tokengym.agents import losses
 from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors, register_advantage
-from tokengym.lab.estimators.turns import centred, returns_to_go, turns_of
+from tokengym.lab.estimators.turns import centred, turns_of
 
 
 def turn_returns(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
@@ -27,7 +28,7 @@ def turn_returns(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, T
     mask = played.response_mask
     turns = turns_of(played.token_rewards, mask)
     groups = (torch.arange(len(mask), device=mask.device) // settings.group_size)[:, None]
-    returns = returns_to_go(turns.rewards, turns.mask, settings.gamma)
+    returns = losses.rewards_to_go(turns.rewards, turns.mask, gamma=settings.gamma)
     advantages = torch.zeros_like(returns)
     of_turn = groups.expand_as(returns)[turns.mask]
     advantages[turns.mask] = centred(returns[turns.mask], of_turn, scale=True)

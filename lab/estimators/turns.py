@@ -56,30 +56,6 @@ def turns_of(token_rewards: Tensor, response_mask: Tensor) -> Turns:
     return Turns(of_token=of_token, mask=mask, rewards=rewards)
 
 
-def returns_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
-    """Return what each turn and its successors earn.
-
-    G_k = r_k + gamma G_{k+1}
-
-    Args:
-        rewards: (batch, turns), reward units.
-        mask: (batch, turns) bool.
-        gamma: Discount per turn.
-
-    Returns:
-        (batch, turns), reward units; 0 where the mask is False.
-
-    Example:
-        >>> returns_to_go(torch.tensor([[1.0, 0.0, 4.0]]), torch.ones(1, 3).bool(), 0.5).tolist()
-        [[2.0, 2.0, 4.0]]
-    """
-    returns, following = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
-    for turn in reversed(range(rewards.shape[1])):
-        following = torch.where(mask[:, turn], rewards[:, turn] + gamma * following, following)
-        returns[:, turn] = following
-    return returns.masked_fill(~mask, 0.0)
-
-
 def centred(values: Tensor, groups: Tensor, *, scale: bool) -> Tensor:
     """Return values minus the mean of their group, over its deviation where ``scale``.
 

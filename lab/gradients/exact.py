@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents.losses import rewards_to_go
-from tokengym.lab.estimators.turns import returns_to_go, turns_of
+from tokengym.lab.estimators.turns import turns_of
 
 GROUPS = 200_000
 """Most groups that are enumerated; more are sampled."""
@@ -387,5 +387,5 @@ def turn_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: in
     alive = turns.mask.view(shape).sum(1).clamp(min=1)
     mean = turns.rewards.view(shape).sum(1) / alive
     centred = turns.rewards - mean.repeat_interleave(group_size, 0)
-    to_go = returns_to_go(centred, turns.mask, gamma=1.0)
+    to_go = rewards_to_go(centred, turns.mask)
     return turns.on_tokens(to_go, response_mask)

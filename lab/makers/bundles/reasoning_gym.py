@@ -81,12 +81,7 @@ def build_reasoning_gym(
     return BuiltBundle(
         task="reasoning_gym",
         tokenizer=_TOKENIZER,
-        # The library generates the prompts; these two show the form.
-        prompts=[
-            PromptRow(prompt=prompts[0].text, reference=prompts[0].reference, split=split)
-            for split in ("train", "test")
-            for prompts in [generated_prompts("spell_backward", split)]
-        ],
+        prompts=examples_of_form("spell_backward"),
         models={
             "policy": policy,
             "reward_model": reward_model,
@@ -99,6 +94,15 @@ def build_reasoning_gym(
             "reward_model_error": round(error**0.5, 3),
         },
     )
+
+
+def examples_of_form(data_set: str) -> list[PromptRow]:
+    """Return a prompt per split: the library generates all, and these two show the form."""
+    return [
+        PromptRow(prompt=prompt.text, reference=prompt.reference, split=split)
+        for split in ("train", "test")
+        for prompt in [generated_prompts(data_set, split)[0]]
+    ]
 
 
 def questions() -> list[Prompt]:
@@ -183,12 +187,7 @@ def build_calculator(*, seed: int, language_steps: int = 500) -> BuiltBundle:
     return BuiltBundle(
         task="reasoning_gym",
         tokenizer=_TOKENIZER,
-        # The library generates the prompts; these two show the form.
-        prompts=[
-            PromptRow(prompt=prompts[0].text, reference=prompts[0].reference, split=split)
-            for split in ("train", "test")
-            for prompts in [generated_prompts(SUMS, split)]
-        ],
+        prompts=examples_of_form(SUMS),
         models={"policy": policy},
         figures={"seed": seed, "vocabulary": len(_TOKENIZER), "policy_nats": round(loss, 3)},
     )
