@@ -7,7 +7,7 @@ import pytest
 from studies import turns
 from studies.turns import LEAVING, RULES, STUDY, TURNS
 from tokengym.lab.protocol import SPARE_SEED
-from tokengym.lab.study import Published, Runs
+from tokengym.lab.study import DOCS, Published, Runs
 
 
 def test_every_credit_is_planned_for_ten_seeds_at_every_length() -> None:
@@ -49,6 +49,33 @@ def test_tables_of_a_small_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "| exact | 1.000 |" in made["gradients"]
     assert "| turn-score | 0." in made["runs"]
     assert made["batches"] == turns.NOT_YET
+
+
+def test_the_published_figures_are_those_of_the_present_estimators(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The runs of a page stay behind when an estimator changes: two turns are measured again."""
+    monkeypatch.setattr(turns, "TURNS", (2,))
+    published = STUDY.published(DOCS)
+    drawn = {
+        (row["turns"], row["leaves"], row["credit"]): row for row in published.drawn[turns.EXACT]
+    }
+    for row in turns.gradients(tmp_path):
+        there = drawn[row["turns"], row["leaves"], row["credit"]]
+        for figure in ("cosine", "reach", "noise"):
+            assert row[figure] == pytest.approx(there[figure], rel=1e-3, abs=1e-4), row["credit"]
+    for credit in ("turn-score", "turn-progress", "gigpo"):
+        run = STUDY.cell(credit=credit, turns=2).but(rate=0.01, seed=0)
+        (points,) = (
+            points
+            for cell, by_seed in published.runs.runs.items()
+            if cell == STUDY.cell(credit=credit, turns=2)
+            for points in [by_seed[0]]
+        )
+        played = turns.play(run)
+        for figure in ("score", "kl", "decisive"):
+            expected = pytest.approx([point[figure] for point in points], abs=1e-3)
+            assert [point[figure] for point in played] == expected
 
 
 def test_the_page_is_current(tmp_path: Path) -> None:
