@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tokengym.base.errors import PretrainedError, StorageError
     from tokengym.base.files import (
         check_links,
-        content_hash,
         locked,
         parse_json,
         read_hashed,
@@ -51,7 +50,7 @@ _NAMES = {
     "bundle": "PARTS Split find_bundle",
     "device": "auto_device preferred_device select_device use_device",
     "errors": "PretrainedError StorageError",
-    "files": "check_links content_hash locked parse_json read_hashed read_json read_jsonl "
+    "files": "check_links locked parse_json read_hashed read_json read_jsonl "
     "replacing write_bytes write_csv write_hashed write_json write_jsonl "
     "write_text writing",
     "models": "MODELS",

@@ -566,12 +566,6 @@ def _record_hash(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def content_hash(path: Path) -> str:
-    """Return a hash of a file's bytes, or of the names and bytes of a folder's files."""
-    digest = _hashes(path) if path.is_dir() else file_hash(path)
-    return hashlib.sha256(repr(digest).encode()).hexdigest()
-
-
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

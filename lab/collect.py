@@ -1,11 +1,12 @@
 """Collecting responses or preference pairs into a file, in chunks, so that it can be stopped."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,22 +15,40 @@ from tokengym.base import (
     check_choice,
     check_count,
     code_hashes,
-    content_hash,
     field_paths,
     locked,
     read_hashed,
     read_jsonl,
+    replacing,
     split_file_word,
     write_json,
     write_jsonl,
 )
+from tokengym.envs import DatasetError, encode
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.runs import TaskSettings, differences
-from tokengym.rewards.pairs import FORMATS, pairs_dataset, responses_dataset, save_dataset
+from tokengym.rewards.pairs import pairs_dataset, read_table, responses_dataset
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 _FIGURES = ("prompts", "responses", "tokens", "score")
+FORMATS = (".jsonl", ".parquet")
+"""Endings of files that pairs are written to."""
 CHUNK = 32
 """Prompts played, scored and written at a time; a stop loses at most these."""
+
+
+def content_hash(path: Path) -> str:
+    """Return a hash of a file's bytes, or of the names and bytes of a folder's files."""
+
+    def digest(file: Path) -> str:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    named = {file.relative_to(path).as_posix(): digest(file) for file in files}
+    return hashlib.sha256(repr(named if path.is_dir() else digest(path)).encode()).hexdigest()
 
 
 def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
@@ -236,3 +255,72 @@ def _summary(
     score = total.pop("score") / total["responses"]
     kept_score = float(np.mean([row[column] for row in rows])) if rows else float("nan")
     return Collected(**total, rows=len(rows), score=score, kept_score=kept_score)
+
+
+def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
+    """Write a data set as jsonl or parquet, beside its place and then moved into it.
+
+    Returns:
+        The path.
+
+    Raises:
+        DatasetError: if the suffix is neither.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise DatasetError(
+            f"a data set is stored as {' or '.join(FORMATS)}, got {path.name!r}; name it so"
+        )
+    with replacing(path) as part:
+        # datasets' own writers draw progress bars, and its readers keep copies and refuse no rows.
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(dataset.with_format("arrow")[:], part)
+        else:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in dataset)
+            part.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def load_pairs(path: str | Path) -> "Dataset":
+    """Return a data set of pairs as `save_dataset` wrote it.
+
+    Pairs of other making, texts alone, are read by `tokengym.rewards.read_pairs`.
+
+    Raises:
+        DatasetError: if it is not there, cannot be read, or is of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"{str(path)!r} is not there; tokengym collect writes such files")
+    if path.suffix not in FORMATS:
+        raise DatasetError(f"{path.name!r} must be one of {', '.join(FORMATS)}")
+    try:
+        if path.suffix == ".jsonl":
+            return pairs_dataset(read_jsonl(path))
+        import pyarrow.parquet
+
+        has_rows = pyarrow.parquet.read_metadata(path).num_rows > 0  # datasets reads no empty table
+        return pairs_dataset([*read_table(path)] if has_rows else [])
+    except (OSError, ValueError) as error:
+        remedy = "texts without ids are read by tokengym.rewards.read_pairs"
+        raise DatasetError(f"{str(path)!r} cannot be read: {error}; {remedy}") from None
+
+
+def as_texts(pairs: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, str]]:
+    """Return pairs as texts that read, put together, as the ids do.
+
+    What reads ``prompt + chosen`` needs the space between them that tokenizers of whole words leave
+    out of a response's text.
+    """
+    texts: list[dict[str, str]] = pairs.select_columns(["prompt", "chosen", "rejected"]).to_list()
+    if texts:
+        (ids,) = encode(tokenizer, [texts[0]["prompt"] + texts[0]["chosen"]])
+        eos = tokenizer.eos_token_id
+        if ids != [*pairs[0]["prompt_ids"], *(i for i in pairs[0]["chosen_ids"] if i != eos)]:
+            texts = [
+                row | {"chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"}
+                for row in texts
+            ]
+    return texts

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from tokengym.base import locked, read_json, write_json, write_jsonl
+from tokengym.lab.tables import wilson_interval
 from tokengym.rewards import PreferencePair, PreferencePairs
-from tokengym.rewards.maths import wilson_interval
 
 ANSWERS, KEPT = "answers.json", "pairs.jsonl"
 Side = Literal["chosen", "rejected"]

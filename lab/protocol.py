@@ -1,17 +1,19 @@
 """Rules of docs/results/protocol.md for every study: criterion, grid, levels, margins and rates."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtr, stdtrit
 
 from tokengym.agents.losses import best_of_n_kl_bound, mean_of_best
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
-from tokengym.evaluation.statistics import Equivalence, area_under_curve, equivalence
+from tokengym.evaluation.statistics import area_under_curve, paired_difference
 from tokengym.lab.tables import mean
 
 Row = Mapping[str, Any]
@@ -78,6 +80,65 @@ def best_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float 
     if next_rate(areas, first) is not None:
         return None
     return max(areas, key=lambda rate: areas[rate])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equivalence:
+    """Two one-sided tests of whether two sets of runs with the same seeds are level."""
+
+    margin: float
+    """Largest difference that counts as none, in the scores' unit."""
+    low: float
+    """Lower end of the interval of x - y, of level 2 * level - 1: 90 % for 0.95."""
+    high: float
+    """Upper end of that interval."""
+    p_value: float
+    """p-value of a difference of the margin or more; 1 with a single pair."""
+    equivalent: bool
+    """Whether the interval is inside the margin, which is whether p_value < 1 - level."""
+
+
+def equivalence(x: ArrayLike, y: ArrayLike, margin: float, level: float = 0.95) -> Equivalence:
+    """Return whether runs paired by seed differ by less than a margin: a test of "no difference".
+
+    p = max(P(T_{n-1} > (mean + margin) * sqrt(n) / s), P(T_{n-1} > (margin - mean) * sqrt(n) / s))
+
+    An interval that holds 0 shows nothing of the kind: with few noisy pairs it always does.
+
+    Args:
+        x: (pairs,) scores.
+        y: (pairs,) scores of the same seeds, in the same order.
+        margin: Largest difference that counts as none, chosen before the runs; > 0.
+        level: Confidence level, in (0.5, 1).
+
+    Raises:
+        ValueError: if the two differ in length, or the margin or the level is out of range.
+
+    Source:
+        Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach",
+        J. Pharmacokinet. Biopharm. 15.
+    """
+    if not margin > 0.0:
+        raise ValueError(f"margin must be > 0, got {margin}; choose it before the runs")
+    if not 0.5 < level < 1.0:
+        raise ValueError(f"level must lie in (0.5, 1), got {level}; 0.95 is usual")
+    paired = paired_difference(x, y, 2.0 * level - 1.0)
+    if paired.pairs == 1:
+        return Equivalence(
+            margin=margin, low=paired.low, high=paired.high, p_value=1.0, equivalent=False
+        )
+    degrees = paired.pairs - 1
+    error = (paired.high - paired.low) / 2.0 / stdtrit(degrees, level)
+    room = margin - abs(paired.difference)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_value = float(stdtr(degrees, -np.divide(room, error))) if room else 0.5
+    return Equivalence(
+        margin=margin,
+        low=paired.low,
+        high=paired.high,
+        p_value=p_value,
+        equivalent=p_value < 1.0 - level,
+    )
 
 
 def level(

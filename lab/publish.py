@@ -16,7 +16,6 @@ from tokengym.base import (
     CODE,
     LABORATORY,
     check_links,
-    content_hash,
     copy_of,
     markdown,
     replacing,
@@ -35,6 +34,7 @@ from tokengym.evaluation.runs import (
     task_name,
 )
 from tokengym.evaluation.statistics import interval
+from tokengym.lab.collect import content_hash
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure import Evaluation

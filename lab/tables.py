@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,6 @@ from tokengym.evaluation.statistics import (
     iqm,
     student_interval,
 )
-from tokengym.rewards.maths import wilson_interval
 
 Key = TypeVar("Key")
 Title = TypeVar("Title", bound=Sequence[str])
@@ -103,6 +103,25 @@ def student_mean(values: ArrayLike) -> str:
     """Return the mean of a sample (n,) with Student's t interval."""
     middle, low, high, _ = (float(value) for value in student_interval(values))
     return with_interval({"iqm": middle, "low": low, "high": high})
+
+
+def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a share.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    Args:
+        share: Observed, in [0, 1].
+        count: Number of independent observations.
+        level: Confidence level, in (0, 1).
+
+    Source: Wilson 1927, Journal of the American Statistical Association 22, 209-212.
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    middle = share + z * z / (2 * count)
+    reach = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return float((middle - reach) / scale), float((middle + reach) / scale)
 
 
 def share_of(count: float, total: float) -> str:

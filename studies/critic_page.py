@@ -28,8 +28,8 @@ from studies.ledger_page import FASTER_AT, AtLength, Ledger, label
 from tokengym.base import write_csv
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, signed
-from tokengym.evaluation.statistics import area_under_curve, equivalence, student_interval
-from tokengym.lab.protocol import SPARE_SEED, Row, net
+from tokengym.evaluation.statistics import area_under_curve, student_interval
+from tokengym.lab.protocol import SPARE_SEED, Row, equivalence, net
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import (
     NONE,

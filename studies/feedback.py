@@ -47,12 +47,11 @@ from tokengym.lab.makers.corpora.feedback import (
     RULES,
     quality,
 )
-from tokengym.lab.scorers.judge import GreedyAnswers
+from tokengym.lab.scorers.judge import BUNDLED, GreedyAnswers, load_answering_model
 from tokengym.lab.scorers.preference_model import Triple
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_missing
 from tokengym.lab.tables import fill, markdown_table, share_of, student_mean
 from tokengym.rewards import gold_scorer
-from tokengym.rewards.models import BUNDLED, load_answering_model
 
 Row = dict[str, Any]
 FOLDER = "feedback"

@@ -44,7 +44,6 @@ from tokengym.evaluation.report import (
 from tokengym.evaluation.runs import (
     EvaluationSettings,
     TaskSettings,
-    missing_plans,
     run_folder,
     slug,
     training_settings,
@@ -390,8 +389,10 @@ def _missing(
 ) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
     """Yield a cell's run of a seed, if it is not there yet."""
     config = cell.config(rate, first_seed=seed, seeds=1)
-    for reward in (plan.run.reward for plan in missing_plans(config, cell.folder(out, rate))):
-        yield cell.folder(out, rate).name, config, reward, seed
+    folder = cell.folder(out, rate)
+    for run in config.runs:
+        if not (run.folder(folder, seed) / "run.json").is_file():
+            yield folder.name, config, run.reward, seed
 
 
 def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[dict[str, Any]]]:

@@ -22,11 +22,10 @@ from tokengym.evaluation.measure import copy_rate, words
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.constitution.critics import ModelCritic, Principle
-from tokengym.lab.scorers.judge import GreedyAnswers
+from tokengym.lab.scorers.judge import GreedyAnswers, load_answering_model
 from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import after_holm, fill, markdown_table, mean
 from tokengym.rewards import Scorer, Vader, load_scorer
-from tokengym.rewards.models import load_answering_model
 
 Row = dict[str, Any]
 PAGE, FOLDER = "real_model.md", "real_model"

@@ -21,11 +21,11 @@ from tokengym.base import write_csv
 from tokengym.envs import Episode
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES
 from tokengym.lab.constitution.judge import CHOICE, PrincipleJudge
+from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.lab.scorers.preference_model import PreferenceModel
 from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import fill, markdown_table, mean, share_of
 from tokengym.rewards import Vader
-from tokengym.rewards.models import load_answering_model
 
 Row = dict[str, Any]
 PAGE, FOLDER = "real_model.md", "real_model"

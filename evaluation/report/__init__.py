@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         to_cell,
         write_curves,
     )
-    from tokengym.evaluation.report.figures import save_figure, save_reliability
+    from tokengym.evaluation.report.figures import save_figure
     from tokengym.evaluation.report.report import TEMPLATES, render
     from tokengym.evaluation.report.summary import SummarySettings, per_run, summarize
     from tokengym.evaluation.report.tables import coloured_tokens
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "curves": "COLUMNS Curve Panel make_panels read_curves to_cell write_curves",
-    "figures": "save_figure save_reliability",
+    "figures": "save_figure",
     "report": "TEMPLATES render",
     "summary": "SummarySettings per_run summarize",
     "tables": "coloured_tokens",

@@ -1,4 +1,4 @@
-"""Pictures for a paper or a README: learning curves and the reliability of a reward model."""
+"""Pictures for a paper or a README: learning curves."""
 
 import io
 import warnings
@@ -16,8 +16,6 @@ from tokengym.evaluation.statistics import curve_interval, iqm
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from tokengym.rewards.maths.pairwise import ReliabilityBin
 
 COLOURS = ("#56616f", "#1f77c9", "#d9620a", "#10845b", "#b0338b", "#6f52c8", "#8a6d00", "#00839a")
 """The report's light palette; the first, drawn dashed, is the baseline's."""
@@ -111,47 +109,6 @@ def draw_levels(axis: "Axes", heights: Sequence[tuple[str, float]]) -> None:
         side = "top" if above - value < NEAR * (high - low) else "bottom"
         axis.text(0.01, value, name, transform=axis.get_yaxis_transform(), va=side, fontsize=8)
         above = value
-
-
-def save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: str = "") -> None:
-    """Draw accuracy against confidence, with the share of the pairs in each bin below.
-
-    On the diagonal a model is right as often as it claims. The intervals are Wilson's, 95 %.
-
-    Args:
-        path: The PNG to write.
-        table: From `tokengym.rewards.maths.pairwise.reliability`.
-        title: Title of the figure.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    from tokengym.rewards.maths.pairwise import wilson_interval
-
-    total = sum(row.pairs for row in table)
-    # Not pyplot: a library leaves the user's figures, backend and settings alone.
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6, 4.0), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        above.plot([0.5, 1], [0.5, 1], color=COLOURS[0], linestyle="--", linewidth=1)
-        for row in table:
-            if row.accuracy is None or row.confidence is None:
-                continue
-            low, high = wilson_interval(row.accuracy, row.pairs)
-            above.plot([row.confidence] * 2, [low, high], color=COLOURS[1], linewidth=1)
-            above.plot(row.confidence, row.accuracy, "o", color=COLOURS[1], markersize=4)
-        below.bar(
-            [row.low for row in table],
-            [row.pairs / total for row in table],
-            width=[row.high - row.low for row in table],
-            align="edge",
-            color=COLOURS[1],
-            alpha=0.5,
-        )
-        above.set(xlim=(0.5, 1), ylim=(0, 1), ylabel="accuracy", title=title)
-        below.set(xlabel="confidence", ylabel="pairs")
-        below.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
-        write_picture(path, figure, dpi=120)
 
 
 def write_picture(path: Path, figure: "Figure", *, dpi: int) -> None:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
         task_name,
         training_settings,
     )
-    from tokengym.evaluation.runs.plan import missing_plans
-    from tokengym.evaluation.runs.progress import clock_time, fixed
+    from tokengym.evaluation.runs.progress import fixed
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
     from tokengym.evaluation.runs.results import rows_of
     from tokengym.evaluation.runs.run import (
@@ -43,8 +42,7 @@ _NAMES = {
     "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat run_folder slug",
     "defaults": "EvaluationSettings ModelSettings TrainingSettings bundle_settings "
     "default_env default_lengths task_name training_settings",
-    "plan": "missing_plans",
-    "progress": "clock_time fixed",
+    "progress": "fixed",
     "record": "RunRecord read_result versions",
     "results": "rows_of",
     "run": "load_agent make_agent make_evaluator run_references",

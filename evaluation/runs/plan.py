@@ -78,8 +78,3 @@ def plan_runs(config: ComparisonConfig, out: Path) -> Iterator[RunPlan]:
     for seed in config.all_seeds:
         for run in config.runs:
             yield RunPlan(config=own[run.name], run=run, seed=seed, folder=run.folder(out, seed))
-
-
-def missing_plans(config: ComparisonConfig, out: Path) -> list[RunPlan]:
-    """Return the plans of the runs that have no result yet, in the order of `plan_runs`."""
-    return [plan for plan in plan_runs(config, out) if not plan.is_done]

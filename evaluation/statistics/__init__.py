@@ -11,9 +11,7 @@ from tokengym.evaluation.statistics.aggregates import (
     performance_profile,
 )
 from tokengym.evaluation.statistics.comparisons import (
-    Equivalence,
     PairedDifference,
-    equivalence,
     frontier,
     gain_at,
     holm,
@@ -43,7 +41,6 @@ __all__ = [
     "SHARES",
     "Array",
     "CensoredSteps",
-    "Equivalence",
     "PairedDifference",
     "Random",
     "RelativeSteps",
@@ -51,7 +48,6 @@ __all__ = [
     "censored_steps",
     "collapsed",
     "curve_interval",
-    "equivalence",
     "final_mean",
     "frontier",
     "gain_at",

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 
 from tokengym import __version__
 from tokengym.evaluation.runs import versions
-from tokengym.evaluation.statistics import area_under_curve, equivalence, holm, student_interval
+from tokengym.evaluation.statistics import area_under_curve, holm, student_interval
 from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, Definition
 from tokengym.lab.benchmark.runs import Bench
 from tokengym.lab.cards.parts import bare
-from tokengym.lab.protocol import PRICE, Row, net
+from tokengym.lab.protocol import PRICE, Row, equivalence, net
 from tokengym.lab.study import Cell
 from tokengym.lab.tables import mean
 

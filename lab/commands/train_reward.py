@@ -1,8 +1,9 @@
 """``tokengym train-reward``: a reward or preference model from pairs, or labelled texts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs import ModelSettings
     from tokengym.lab.training import RewardTraining
     from tokengym.lab.training.fitting import Report
+    from tokengym.lab.training.pairwise import ReliabilityBin
     from tokengym.rewards import PreferencePairs
 
 BUNDLED: dict[str, Any] = {
@@ -140,7 +142,6 @@ def train_reward(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.report import save_reliability
     from tokengym.lab.commands.show import show_pair_metrics, show_process_metrics
     from tokengym.lab.training import (
         read_steps,
@@ -182,8 +183,42 @@ def train_reward(
             training=training,
             report=report,
         )
-    save_reliability(out / "reliability.png", trained.metrics.reliability, title=f"{kind} model")
+    _save_reliability(out / "reliability.png", trained.metrics.reliability, title=f"{kind} model")
     show_pair_metrics(console, trained)
+
+
+def _save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: str = "") -> None:
+    """Draw accuracy against confidence, with the share of the pairs in each bin below.
+
+    On the diagonal a model is right as often as it claims. The intervals are Wilson's, 95 %.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    from tokengym.lab.tables import wilson_interval
+
+    total = sum(row.pairs for row in table)
+    figure = Figure(figsize=(3.6, 4.0), layout="constrained")  # not pyplot, which keeps state
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    above.plot([0.5, 1], [0.5, 1], color="#56616f", linestyle="--", linewidth=1)
+    for row in table:
+        if row.accuracy is None or row.confidence is None:
+            continue
+        low, high = wilson_interval(row.accuracy, row.pairs)
+        above.plot([row.confidence] * 2, [low, high], color="#1f77c9", linewidth=1)
+        above.plot(row.confidence, row.accuracy, "o", color="#1f77c9", markersize=4)
+    below.bar(
+        [row.low for row in table],
+        [row.pairs / total for row in table],
+        width=[row.high - row.low for row in table],
+        align="edge",
+        color="#1f77c9",
+        alpha=0.5,
+    )
+    above.set(xlim=(0.5, 1), ylim=(0, 1), ylabel="accuracy", title=title)
+    below.set(xlabel="confidence", ylabel="pairs")
+    below.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.savefig(path, dpi=120, metadata={"Software": None})  # the same bytes each time
 
 
 def _check_process(reading: PairOptions, placement: "ModelSettings") -> None:
@@ -222,8 +257,6 @@ def _progress(console: "Console") -> "Iterator[Report]":
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from tokengym.evaluation.runs import clock_time
-
     bar = Progress(
         TextColumn("training"),
         BarColumn(),
@@ -239,7 +272,7 @@ def _progress(console: "Console") -> "Iterator[Report]":
     def report(done: int, total: int, loss: float) -> None:
         bar.update(task, completed=done, total=total, loss=f"loss {loss:.3f}")
         if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
-            left = clock_time((monotonic() - began) / done * (total - done))
+            left = timedelta(seconds=round((monotonic() - began) / done * (total - done)))
             line = f"step {done} of {total}, loss {loss:.3f}, {left} left"
             console.print(line, highlight=False, markup=False)
             console.file.flush()  # or a log file shows nothing until the end

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.lab.scorers.judge import without_tags
+from tokengym.lab.scorers.judge import load_answering_model, without_tags
 from tokengym.lab.scorers.preference_model import PreferenceModel, Triple
 from tokengym.rewards import ScorerError
-from tokengym.rewards.models import load_answering_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

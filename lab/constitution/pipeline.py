@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from tokengym.base import (
-    content_hash,
     locked,
     read_hashed,
     read_json,
@@ -33,7 +32,7 @@ from tokengym.base import (
 )
 from tokengym.envs import Episode
 from tokengym.evaluation.statistics import interval
-from tokengym.lab.collect import claim_folder
+from tokengym.lab.collect import claim_folder, content_hash
 from tokengym.lab.constitution.critics import draw_principles
 from tokengym.lab.constitution.report import write_reports
 from tokengym.lab.constitution.scene import ConstitutionConfig, PipelineState
@@ -182,7 +181,8 @@ class _Run:
     def make_pairs(self) -> None:
         """Let the revised policy answer, and the judge rank its answers."""
         from tokengym.agents.offline import Sampling, pair_rows
-        from tokengym.rewards.pairs import pairs_dataset, save_dataset
+        from tokengym.lab.collect import save_dataset
+        from tokengym.rewards.pairs import pairs_dataset
 
         groups = self.scene.respond(
             self.scene.policy(self.out / "sft"),
@@ -204,8 +204,8 @@ class _Run:
 
     def make_reward_model(self) -> None:
         """Train a reward model on the judged pairs, from the revised policy's weights."""
+        from tokengym.lab.collect import as_texts, load_pairs
         from tokengym.lab.training import RewardTraining, train_reward_model
-        from tokengym.rewards.pairs import as_texts, load_pairs
 
         scene, pairs = self.scene, load_pairs(self.out / "pairs.jsonl")
         train_reward_model(

@@ -245,8 +245,7 @@ class PipelineState:
         path = self._named(self.config.critic)
         if path is None:
             return RuleCritic(self._known_rules("critique", "--critic"), self.base, self.chosen)
-        from tokengym.lab.scorers.judge import GreedyAnswers
-        from tokengym.rewards.models import load_answering_model
+        from tokengym.lab.scorers.judge import GreedyAnswers, load_answering_model
 
         model, tokenizer = load_answering_model(path, dtype="float32", device=self.config.device)
         longest = training_settings(

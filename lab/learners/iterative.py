@@ -30,11 +30,12 @@ from tokengym.agents.offline import (
 )
 from tokengym.agents.rollouts import Environments
 from tokengym.base import from_keywords, names_of, read_json, takes, write_json
+from tokengym.lab.collect import save_dataset
 from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
 from tokengym.lab.scorers.preference_model import WinRate
+from tokengym.lab.training.results import hash_weights
 from tokengym.rewards import Scorer
-from tokengym.rewards.models import hash_weights
-from tokengym.rewards.pairs import pairs_dataset, responses_dataset, save_dataset
+from tokengym.rewards.pairs import pairs_dataset, responses_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset

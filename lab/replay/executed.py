@@ -14,7 +14,6 @@ from tokengym.lab.replay.agreement import (
     split_half_ceiling,
 )
 from tokengym.rewards import Probe
-from tokengym.rewards.maths import split_by_lengths
 
 DEFAULT_K = 32
 FORM = "forks:k=32"
@@ -93,7 +92,7 @@ def executed_truth(probe: Probe, episodes: Sequence[Episode], forks: Forks) -> E
     scores = probe.values(ended).reshape(-1, forks.k)
     finals = probe.values(episodes)
     lengths = [len(written_places(episode)) for episode in episodes]
-    draws = split_by_lengths(scores, lengths)
+    draws = np.split(scores, np.cumsum(lengths)[:-1])
     bounds = (float(min(scores.min(), finals.min())), float(max(scores.max(), finals.max())))
     worths = tuple(
         executed_worth(rows, float(score), bounds=bounds)

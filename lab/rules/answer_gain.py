@@ -19,7 +19,7 @@ from tokengym.rewards import (
     Source,
     register_credit,
 )
-from tokengym.rewards.maths import on_last_tokens, split_by_lengths
+from tokengym.rewards.maths import on_last_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,7 +87,8 @@ class AnswerGain(SegmentedCredit):
                 asked.append(self._after(episode, end, answer))
         values = [self.known(row) for row in self.log_probs(asked)]
         lengths = [len(parts) + 1 for parts in pieces]
-        gains = [np.diff(known) for known in split_by_lengths(np.array(values), lengths)]
+        known_values = np.split(np.array(values), np.cumsum(lengths)[:-1])
+        gains = [np.diff(known) for known in known_values]
         rows = [on_last_tokens(gain, parts) for gain, parts in zip(gains, pieces, strict=True)]
         return scores.with_attributions(rows, signed=True)
 

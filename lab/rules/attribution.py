@@ -18,7 +18,7 @@ from tokengym.rewards import (
     check_beta,
     register_credit,
 )
-from tokengym.rewards.maths import on_last_tokens, split_by_lengths, spread_signed
+from tokengym.rewards.maths import on_last_tokens, spread_signed
 
 Method = Literal["gradient", "integrated-gradients", "deeplift", "leave-one-out"]
 
@@ -81,7 +81,9 @@ class Attribution(SegmentedCredit):
             for episode, parts in zip(episodes, pieces, strict=True)
             for part in parts
         ]
-        without = split_by_lengths(probe.values(shortened), [len(parts) for parts in pieces])
+        without = np.split(
+            probe.values(shortened), np.cumsum([len(parts) for parts in pieces])[:-1]
+        )
         rows = [
             on_last_tokens(float(value) - row, parts)
             for value, row, parts in zip(scores.values, without, pieces, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 from tokengym.base import check_count
 from tokengym.envs import Episode
 from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit, register_credit
-from tokengym.rewards.maths import on_last_tokens, split_by_lengths
+from tokengym.rewards.maths import on_last_tokens
 
 
 @register_credit
@@ -59,7 +59,7 @@ class MonteCarlo(SegmentedCredit):
             for prefix in [probe.restrict(episode, range(part.stop))] * self.k
         ]
         values = probe.values(probe.finish(prefixes)).reshape(-1, self.k).mean(axis=1)
-        known = split_by_lengths(values, [len(parts) - 1 for parts in pieces])
+        known = np.split(values, np.cumsum([len(parts) - 1 for parts in pieces])[:-1])
         rows = [
             on_last_tokens(np.diff([0.0, *estimates, float(score)]), parts)
             for estimates, score, parts in zip(known, scores.values, pieces, strict=True)

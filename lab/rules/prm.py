@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from tokengym.base import check_choice, check_number
 from tokengym.envs import Episode, token_texts
+from tokengym.lab.rules.pure import min_form
 from tokengym.rewards import (
     CreditError,
     Cut,
@@ -21,7 +22,7 @@ from tokengym.rewards import (
     SegmentedCredit,
     register_credit,
 )
-from tokengym.rewards.maths import complete, min_form, on_last_tokens, split_evenly
+from tokengym.rewards.maths import complete, on_last_tokens, split_evenly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

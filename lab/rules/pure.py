@@ -1,12 +1,47 @@
 """PURE: step rewards in min form, whose sum is about the worst step."""
 
+import math
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tokengym.base import check_number
 from tokengym.envs import Episode
 from tokengym.rewards import CreditError, Cut, FloatArray, IncrementCredit, register_credit
-from tokengym.rewards.maths import min_form
+
+
+def min_form(rewards: ArrayLike, *, temperature: float) -> NDArray[np.float64]:
+    """Return step rewards weighted so that their sum is about the smallest of them.
+
+    r*_t = w_t * r_t,   w = softmax(-r / temperature)
+
+    The sum tends to the minimum as the temperature falls to 0, and to the mean as it grows.
+
+    Args:
+        rewards: (n,) r, reward units.
+        temperature: Reward units, > 0.
+
+    Returns:
+        (n,) reward units.
+
+    Raises:
+        ValueError: if the rewards are no vector of finite numbers or the temperature is not
+            positive.
+
+    Source: Cheng et al. 2025, "Stop Summation: Min-Form Credit Assignment Is All Process Reward
+    Model Needs for Reasoning", arXiv:2504.15275.
+
+    Example:
+        >>> min_form([0.0, math.log(3.0)], temperature=1.0).round(4)
+        array([0.    , 0.2747])
+    """
+    if not temperature > 0 or not math.isfinite(temperature):
+        raise ValueError(f"temperature must be a finite number > 0, got {temperature}")
+    rewards = np.asarray(rewards, dtype=np.float64)
+    if rewards.ndim != 1 or len(rewards) == 0 or not np.isfinite(rewards).all():
+        raise ValueError(f"rewards must be finite, of shape (n,) with n >= 1, got {rewards}")
+    weights = np.exp((rewards.min() - rewards) / temperature)
+    return rewards * weights / weights.sum()
 
 
 @register_credit
@@ -51,6 +86,6 @@ class PURE(IncrementCredit):
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
     ) -> NDArray[np.floating]:
-        """Return the weighted step rewards (`shares.min_form`); the score itself is not paid."""
+        """Return the weighted step rewards (`min_form`); the score itself is not paid."""
         assert attribution is not None
         return min_form(attribution, temperature=self.temperature)

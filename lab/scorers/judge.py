@@ -9,9 +9,15 @@ import numpy as np
 import torch
 
 from tokengym.base import check_count
-from tokengym.envs import Episode, decode, encode
+from tokengym.envs import Episode, TokenizerError, bundled, decode, encode
 from tokengym.rewards import Scorer, ScorerError, Scores, Shared, register_scorer
-from tokengym.rewards.models import evaluating, load_answering_model, padded_batches, positions
+from tokengym.rewards.models import (
+    evaluating,
+    load_pretrained,
+    load_tokenizer,
+    padded_batches,
+    positions,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,6 +68,35 @@ def parse_rating(answer: str, low: float, high: float) -> float | None:
         return None
     rating = numbers.pop()
     return rating if low <= rating <= high else None
+
+
+BUNDLED = "bundled"
+"""Name of the judge and critic that ships with the package."""
+
+
+def load_answering_model(
+    path: str | Path, *, dtype: str, device: str
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Return a stored causal language model with the tokenizer beside it, to put questions to.
+
+    Args:
+        path: Folder or hub name; "bundled" is the judge and critic that ships with the package.
+        dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+        device: "auto" takes a GPU if there is one.
+
+    Raises:
+        ScorerError: if there is no such model.
+        TokenizerError: if it has no tokenizer.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if path == BUNDLED:
+        path = bundled("feedback").judge
+    model = load_pretrained(AutoModelForCausalLM, path, dtype=dtype, device=device)
+    tokenizer = load_tokenizer(path)
+    if tokenizer is None:
+        raise TokenizerError(f"no tokenizer beside the model in {path}; save it there")
+    return model, tokenizer
 
 
 class Judge(Scorer):

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tokengym.base import check_choice, check_count
 from tokengym.envs import Episode, TokenizerError, encode, unknown_share
+from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.rewards import PREFERENCE_FORMAT, Scorer, ScorerError, Scores, Shared, register_scorer
-from tokengym.rewards.maths import split_by_lengths
-from tokengym.rewards.models import evaluating, load_answering_model, padded_batches, positions
+from tokengym.rewards.models import evaluating, padded_batches, positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -255,7 +255,7 @@ class WinRate(Scorer):
             ]
         sizes = [len(group) for group in groups]
         pairs = [size * (size - 1) for size in sizes]
-        parts = split_by_lengths(self.model.preferences(triples), pairs)
+        parts = np.split(self.model.preferences(triples), np.cumsum(pairs)[:-1])
         rates = [_win_rates(part, size) for part, size in zip(parts, sizes, strict=True)]
         return Scores(np.concatenate(rates))
 

@@ -28,16 +28,16 @@ from tokengym.base import (
     StorageError,
     check_count,
     check_number,
-    content_hash,
     read_hashed,
     use_device,
     write_hashed,
     writing,
 )
 from tokengym.envs import TextSettings
+from tokengym.lab.collect import content_hash
+from tokengym.lab.training.pairwise import bradley_terry_loss
 from tokengym.lab.training.readers import PairReader, Sequences
 from tokengym.rewards import RewardError
-from tokengym.rewards.maths import bradley_terry_loss
 from tokengym.rewards.models import PaddingSide, padded_batches
 
 

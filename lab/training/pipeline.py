@@ -34,11 +34,12 @@ from tokengym.lab.training.results import (
     TrainerPaths,
     accuracy_again,
     fingerprint,
+    hash_weights,
     measure_pairs,
     measured,
 )
 from tokengym.rewards import PreferencePairs, RewardError, read_pairs
-from tokengym.rewards.models import hash_weights, load_tokenizer, longest_input, quiet, store_heads
+from tokengym.rewards.models import load_tokenizer, longest_input, quiet
 from tokengym.rewards.pairs import TableSource, limit_lengths, split_pairs
 
 if TYPE_CHECKING:
@@ -343,7 +344,7 @@ def train_reward_model(
             "logits; pass its folder, or a model with num_labels of that many"
         )
     if training.heads > 1:
-        store_heads(network)
+        network.config.reward_heads = training.heads  # so `RewardModel` reads their mean
     start = StartingPoint(
         kind="reward",
         source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,

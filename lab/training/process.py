@@ -15,9 +15,9 @@ from tokengym.envs import DatasetError, Episode, decode, encode
 from tokengym.lab.rules.prm import STEPS_KEY
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
 from tokengym.lab.training.pipeline import load_start, tokenizer_of
-from tokengym.lab.training.results import TrainerPaths, fingerprint
+from tokengym.lab.training.results import TrainerPaths, fingerprint, hash_weights
 from tokengym.rewards import RewardError
-from tokengym.rewards.models import Classifier, evaluating, hash_weights, length_buckets, positions
+from tokengym.rewards.models import Classifier, evaluating, positions
 from tokengym.rewards.pairs import TableSource, read_table
 
 if TYPE_CHECKING:
@@ -351,7 +351,9 @@ def _measured(classifier: Classifier, encoded: Sequence[Encoded]) -> ProcessMetr
     values: list[NDArray[np.float64]] = [np.zeros(0)] * len(encoded)
     module = StepModule(classifier)
     with evaluating(classifier.model), torch.no_grad():
-        for indices in length_buckets([len(ids) for ids, _, _ in encoded], 32):
+        longest_first = np.argsort([-len(ids) for ids, _, _ in encoded], kind="stable")
+        for start in range(0, len(longest_first), 32):
+            indices = longest_first[start : start + 32]
             texts = collate([encoded[index] for index in indices])
             del texts["labels"]
             device = classifier.model.device

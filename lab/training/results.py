@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from tokengym.base import locked, parse_json, replacing, write_json
-from tokengym.lab.training.readers import PairReader, PreferenceReader, Sequences
-from tokengym.rewards import PreferencePair, RewardError
-from tokengym.rewards.maths import (
+from tokengym.lab.tables import wilson_interval
+from tokengym.lab.training.pairwise import (
     ReliabilityBin,
     calibration_error,
     length_correlation,
     pair_accuracy,
     reliability,
-    wilson_interval,
 )
+from tokengym.lab.training.readers import PairReader, PreferenceReader, Sequences
+from tokengym.rewards import PreferencePair, RewardError
 from tokengym.rewards.models import evaluating, padded_batches, quiet
 
 if TYPE_CHECKING:
@@ -238,3 +238,13 @@ def fingerprint(rows: Iterable[object]) -> str:
     for row in rows:
         digest.update(repr(row).encode())
     return digest.hexdigest()[:16]
+
+
+def hash_weights(model: torch.nn.Module) -> str:
+    """Return a hash of a model's weights, by which another one is told."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # A scalar cannot be viewed as bytes.
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -6,9 +6,7 @@ Pure functions, one response at a time; `redistribution` has credit by weights. 
 is a ValueError.
 """
 
-import math
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from tokengym.rewards.maths.redistribution import sparse
 
 FloatArray = NDArray[np.float64]
-T = TypeVar("T", bound=np.generic)
 
 
 GUARD = 0.1
@@ -132,38 +129,6 @@ def spread_signed(
     return beta * spread + (1.0 - beta) * sparse(score, len(spread))
 
 
-def min_form(rewards: ArrayLike, *, temperature: float) -> FloatArray:
-    """Return step rewards weighted so that their sum is about the smallest of them.
-
-    r*_t = w_t * r_t,   w = softmax(-r / temperature)
-
-    The sum tends to the minimum as the temperature falls to 0, and to the mean as it grows.
-
-    Args:
-        rewards: (n,) r, reward units.
-        temperature: Reward units, > 0.
-
-    Returns:
-        (n,) reward units.
-
-    Raises:
-        ValueError: if the rewards are no vector of finite numbers or the temperature is not
-            positive.
-
-    Source: Cheng et al. 2025, "Stop Summation: Min-Form Credit Assignment Is All Process Reward
-    Model Needs for Reasoning", arXiv:2504.15275.
-
-    Example:
-        >>> min_form([0.0, math.log(3.0)], temperature=1.0).round(4)
-        array([0.    , 0.2747])
-    """
-    if not temperature > 0 or not math.isfinite(temperature):
-        raise ValueError(f"temperature must be a finite number > 0, got {temperature}")
-    rewards = _finite_vector(rewards)
-    weights = np.exp((rewards.min() - rewards) / temperature)
-    return rewards * weights / weights.sum()
-
-
 def split_evenly(length: int, parts: int) -> list[range]:
     """Return consecutive spans that cover ``length`` tokens, of sizes that differ by at most 1.
 
@@ -223,20 +188,6 @@ def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
         array([3., 4.])
     """
     return np.add.reduceat(_finite_vector(shares), [segment.start for segment in segments])
-
-
-def split_by_lengths(values: NDArray[T], lengths: Sequence[int]) -> list[NDArray[T]]:
-    """Return consecutive parts of an array.
-
-    Args:
-        values: (sum of lengths, ...).
-        lengths: Rows of each part.
-
-    Example:
-        >>> [part.tolist() for part in split_by_lengths(np.array([1, 2, 3]), [2, 0, 1])]
-        [[1, 2], [], [3]]
-    """
-    return np.split(values, np.cumsum(lengths)[:-1])
 
 
 def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:

@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily, listed
 
 if TYPE_CHECKING:
-    from tokengym.rewards.models.classifier import (
-        Classifier,
-        EncoderClassifier,
-        read_classifier,
-        store_heads,
-    )
+    from tokengym.rewards.models.classifier import Classifier, EncoderClassifier, read_classifier
     from tokengym.rewards.models.loading import (
-        BUNDLED,
         PaddingSide,
         evaluating,
-        hash_weights,
-        length_buckets,
-        load_answering_model,
+        load_pretrained,
         load_tokenizer,
         longest_input,
         padded_batches,
@@ -29,10 +21,9 @@ if TYPE_CHECKING:
     )
 
 _NAMES = {
-    "classifier": "Classifier EncoderClassifier read_classifier store_heads",
-    "loading": "BUNDLED PaddingSide evaluating hash_weights length_buckets "
-    "load_answering_model load_tokenizer longest_input padded_batches positions "
-    "quiet",
+    "classifier": "Classifier EncoderClassifier read_classifier",
+    "loading": "PaddingSide evaluating load_pretrained load_tokenizer longest_input "
+    "padded_batches positions quiet",
 }
 
 __all__ = listed(_NAMES)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 Labels = int | str | tuple[int | str, int | str]
 """One class, or (positive, negative): by index, by name, or as "positive+negative"."""
 
-_HEADS = "reward_heads"
-
 
 class Inputs(NamedTuple):
     """A padded batch as the backbone takes it."""
@@ -249,7 +247,7 @@ def resolve_labels(
         labels: One class, or (positive, negative), by index or name.
 
     Returns:
-        None for a head with one logit, or several that `store_heads` noted.
+        None for a head with one logit, or several that are each a score, see `has_heads`.
 
     Raises:
         ScorerError: if the head has several classes and ``labels`` does not choose among them, or
@@ -285,18 +283,14 @@ def resolve_labels(
     return chosen[0], chosen[1] if len(chosen) == 2 else None
 
 
-def store_heads(model: "PreTrainedModel") -> None:
-    """Note in a model's configuration, which is stored with it, that its logits are each a score.
-
-    Its score is then their mean, and their standard deviation what is not known of it.
-    """
-    setattr(model.config, _HEADS, model.config.num_labels)
-
-
 def has_heads(model: "PreTrainedModel") -> bool:
-    """Return whether `store_heads` noted that a model's several logits are each a score."""
+    """Return whether a model's several logits are each a score, as its configuration notes.
+
+    Its score is then their mean, and their standard deviation what is not known of it. Training
+    several heads leaves their number in the configuration as ``reward_heads``.
+    """
     config: Any = model.config
-    return bool(getattr(config, _HEADS, None) == config.num_labels > 1)
+    return bool(getattr(config, "reward_heads", None) == config.num_labels > 1)
 
 
 def split_head(model: "PreTrainedModel") -> tuple[torch.nn.Module, torch.nn.Module]:

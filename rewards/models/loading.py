@@ -1,7 +1,6 @@
 """Common parts of scorers with a model: loading, eval mode, padded batches, vocabularies."""
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.base.bundle import bundled
 from tokengym.base.device import auto_precision, select_device
 from tokengym.base.errors import PretrainedError, TokenizerError
 from tokengym.base.files import read_json
@@ -62,35 +60,6 @@ def load_pretrained(
     model.eval().requires_grad_(False)
     model.to(select_device(device))
     return model
-
-
-BUNDLED = "bundled"
-"""Name of the judge and critic that ships with the package."""
-
-
-def load_answering_model(
-    path: str | Path, *, dtype: str, device: str
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """Return a stored causal language model with the tokenizer beside it, to put questions to.
-
-    Args:
-        path: Folder or hub name; "bundled" is the judge and critic that ships with the package.
-        dtype: As for `load_pretrained`, as the next.
-        device: "auto" takes a GPU if there is one.
-
-    Raises:
-        ScorerError: if there is no such model.
-        TokenizerError: if it has no tokenizer.
-    """
-    from transformers import AutoModelForCausalLM
-
-    if path == BUNDLED:
-        path = bundled("feedback").judge
-    model = load_pretrained(AutoModelForCausalLM, path, dtype=dtype, device=device)
-    tokenizer = load_tokenizer(path)
-    if tokenizer is None:
-        raise TokenizerError(f"no tokenizer beside the model in {path}; save it there")
-    return model, tokenizer
 
 
 @contextmanager
@@ -314,16 +283,6 @@ def _head_weight(folder: Path) -> torch.Tensor:
     raise ScorerError(
         f"{file} holds no trained score.weight; train the adapters with task_type='SEQ_CLS'"
     )
-
-
-def hash_weights(model: torch.nn.Module) -> str:
-    """Return a hash of a model's weights, by which another one is told."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        # A scalar cannot be viewed as bytes.
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 PaddingSide = Literal["left", "right"]

@@ -1,22 +1,16 @@
-"""Pairs and responses as `datasets.Dataset`, on disk as jsonl or parquet, whole or not there."""
+"""Rows of pairs and responses as `datasets.Dataset`."""
 
-import json
 import reprlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokengym.base.errors import DatasetError
-from tokengym.base.files import parse_json, replacing
 from tokengym.base.text import lone_surrogate
-from tokengym.envs.prompts.loading import check_parquet
-from tokengym.envs.prompts.tokenization import encode
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
 _IDS = "list of int"
 PAIR_COLUMNS = {
@@ -42,8 +36,6 @@ RESPONSE_COLUMNS = {
     "prompt_id": "int64",
 }
 """Columns of a row of responses; the same, with the reason why the response ended."""
-FORMATS = (".jsonl", ".parquet")
-"""Endings of files that pairs are written to."""
 
 
 def pairs_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
@@ -61,66 +53,6 @@ def pairs_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
 def responses_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
     """Return rows of responses as a data set; see `pairs_dataset`."""
     return _dataset(rows, RESPONSE_COLUMNS)
-
-
-def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
-    """Write a data set as jsonl or parquet, beside its place and then moved into it.
-
-    Returns:
-        The path.
-
-    Raises:
-        DatasetError: if the suffix is neither.
-    """
-    path = Path(path)
-    if path.suffix not in FORMATS:
-        raise DatasetError(
-            f"a data set is stored as {' or '.join(FORMATS)}, got {path.name!r}; name it so"
-        )
-    with replacing(path) as part:
-        # datasets' own writers draw progress bars, and its readers keep copies and refuse no rows.
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            pyarrow.parquet.write_table(dataset.with_format("arrow")[:], part)
-        else:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in dataset)
-            part.write_text("".join(lines), encoding="utf-8")
-    return path
-
-
-def load_pairs(path: str | Path) -> "Dataset":
-    """Return a data set of pairs as `save_dataset` wrote it.
-
-    Pairs of other making, texts alone, are read by `tokengym.rewards.read_pairs`.
-
-    Raises:
-        DatasetError: if it is not there, cannot be read, or is of another kind.
-    """
-    return _load(path, PAIR_COLUMNS)
-
-
-def load_responses(path: str | Path) -> "Dataset":
-    """Return a data set of responses; see `load_pairs`."""
-    return _load(path, RESPONSE_COLUMNS)
-
-
-def as_texts(pairs: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, str]]:
-    """Return pairs as texts that read, put together, as the ids do.
-
-    What reads ``prompt + chosen`` needs the space between them that tokenizers of whole words leave
-    out of a response's text.
-    """
-    texts: list[dict[str, str]] = pairs.select_columns(["prompt", "chosen", "rejected"]).to_list()
-    if texts:
-        (ids,) = encode(tokenizer, [texts[0]["prompt"] + texts[0]["chosen"]])
-        eos = tokenizer.eos_token_id
-        if ids != [*pairs[0]["prompt_ids"], *(i for i in pairs[0]["chosen_ids"] if i != eos)]:
-            texts = [
-                row | {"chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"}
-                for row in texts
-            ]
-    return texts
 
 
 def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Dataset":
@@ -160,41 +92,6 @@ def _is_kind(value: Any, column: str, kind: str) -> bool:
 def _is_id(value: Any) -> bool:
     is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return is_number and -(2**63) <= value < 2**63
-
-
-def _load(path: str | Path, columns: dict[str, str]) -> "Dataset":
-    path = Path(path)
-    if not path.is_file():
-        raise DatasetError(f"{str(path)!r} is not there; tokengym collect writes such files")
-    if path.suffix not in FORMATS:
-        raise DatasetError(f"{path.name!r} must be one of {', '.join(FORMATS)}")
-    try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            check_parquet(path)
-            rows = pyarrow.parquet.read_table(path).to_pylist()
-            names = pyarrow.parquet.read_schema(path).names
-        else:
-            lines = path.read_text(encoding="utf-8").split("\n")
-            rows = [parse_json(line) for line in lines if line]
-            known = (name for row in rows if isinstance(row, Mapping) for name in row)
-            names = list(dict.fromkeys(known)) if rows else list(columns)
-    except DatasetError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"{str(path)!r} cannot be read ({reason}); write it again") from error
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise DatasetError(
-            f"{str(path)!r} has no column {missing[0]!r}, it has {', '.join(names) or 'none'}; "
-            "texts without ids are read by tokengym.rewards.read_pairs"
-        )
-    try:
-        return _dataset(rows, columns)
-    except DatasetError as error:
-        raise DatasetError(f"{str(path)!r}: {error}") from None
 
 
 def _features(columns: dict[str, str]) -> Any:

@@ -17,7 +17,7 @@ STOPS = {
     "ppo": "tokengym.evaluation.runs.run._Run.end",
     "online-dpo": "tokengym.evaluation.runs.run._Run.end",
     "raft": "tokengym.evaluation.runs.run._Run.end",
-    "collect": "tokengym.rewards.pairs.store.save_dataset",
+    "collect": "tokengym.lab.collect.save_dataset",
     "train-reward": "tokengym.lab.training.pipeline.measure_pairs",
     "constitution": "tokengym.lab.constitution.pipeline.write_reports",
     "bench": "tokengym.lab.cards.page.card_page",

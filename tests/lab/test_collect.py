@@ -1,15 +1,26 @@
-"""A collection can be stopped anywhere and ends with the same file."""
+"""A collection can be stopped anywhere and ends with the same file; pairs survive the disk."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.suite.agents.conftest import make_tokenizer
+from tokengym.agents.offline import Sampling, pair_rows
+from tokengym.envs import DatasetError, Episode
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.run import load_agent
 from tokengym.lab import collect
-from tokengym.lab.collect import CollectionConfig, collect_to_file
-from tokengym.rewards.pairs.store import load_pairs, load_responses
+from tokengym.lab.collect import (
+    CollectionConfig,
+    as_texts,
+    collect_to_file,
+    load_pairs,
+    save_dataset,
+)
+from tokengym.rewards.pairs import pairs_dataset, read_table, responses_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +65,14 @@ def test_stopped_collection_ends_with_the_same_file(tmp_path):
 
 def test_all_responses_or_the_best(tmp_path):
     found = collect_to_file(config(keep="all", num_prompts=2, n=2), tmp_path / "all.parquet")
-    rows = load_responses(tmp_path / "all.parquet")
+    rows = responses_dataset([*read_table(tmp_path / "all.parquet")])
     assert len(rows) == found.rows == 4
     assert found.kept_score == pytest.approx(found.score, abs=1e-6)
     assert not math.isnan(found.score)
     best = collect_to_file(config(keep="best", num_prompts=2, n=2), tmp_path / "best.jsonl")
     assert best.rows == 2
     expected = [max(rows["score"][:2]), max(rows["score"][2:])]
-    assert load_responses(tmp_path / "best.jsonl")["score"] == expected
+    assert [row["score"] for row in read_table(tmp_path / "best.jsonl")] == expected
 
 
 @pytest.mark.parametrize(
@@ -112,3 +123,101 @@ def test_other_contents_and_damaged_parts_are_refused(tmp_path):
             collect_to_file(own, out)
     part.unlink()
     assert collect_to_file(own, out).prompts == 8
+
+
+def episode(response, score, prompt="p"):
+    return Episode(
+        prompt=prompt,
+        response=response,
+        prompt_ids=[1, 2],
+        response_ids=[3, len(response)],
+        score=score,
+        finish_reason="eos",
+    )
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "deep/pairs.parquet"])
+def test_pairs_survive_the_disk(tmp_path, name):
+    groups = [(episode("caf\u00e9\nline", 0.1), episode("", 0.3))]
+    dataset = pairs_dataset(pair_rows(groups, Sampling(n=2), [-1]))
+    path = save_dataset(dataset, tmp_path / name)
+    loaded = load_pairs(path)
+    assert loaded.to_list() == dataset.to_list()
+    assert loaded.features == dataset.features
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_no_rows_survive_too(tmp_path, suffix):
+    path = save_dataset(pairs_dataset([]), tmp_path / f"none{suffix}")
+    assert len(load_pairs(path)) == 0
+
+
+def test_other_files_are_named(tmp_path):
+    with pytest.raises(DatasetError, match="is not there"):
+        load_pairs(tmp_path / "none.jsonl")
+    (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b"}) + "\n")
+    with pytest.raises(DatasetError, match=r"has no 'rejected'.*read_pairs"):
+        load_pairs(tmp_path / "x.jsonl")
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load_pairs(tmp_path / "bad.jsonl")
+    with pytest.raises(DatasetError, match=r"\.jsonl or \.parquet, got 'x.csv'"):
+        save_dataset(pairs_dataset([]), tmp_path / "x.csv")
+    with pytest.raises(DatasetError, match="row 0 has no 'chosen'"):
+        pairs_dataset([{"prompt": "a"}])
+
+
+def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = save_dataset(pairs_dataset([]), tmp_path / "pairs.jsonl")
+    dataset = pairs_dataset([])
+
+    def full(*arguments, **settings):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        save_dataset(dataset, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_texts_read_as_the_ids_do():
+    tokenizer = make_tokenizer()
+    rows = pair_rows([(episode("b c", 1.0, "d e"), episode("a", 0.0, "d e"))], Sampling(n=2), [0])
+    ids = {name: tokenizer(text).input_ids for name, text in (("x", "d e"), ("y", "b c"))}
+    rows[0] |= {"prompt_ids": ids["x"], "chosen_ids": [*ids["y"], tokenizer.eos_token_id]}
+    (text,) = as_texts(pairs_dataset(rows), tokenizer)
+    assert tokenizer(text["prompt"] + text["chosen"]).input_ids == ids["x"] + ids["y"]
+    assert text["rejected"] == " a"
+    rows[0] |= {"prompt": "d e ", "prompt_ids": ids["x"]}  # the space is the prompt's own
+    (text,) = as_texts(pairs_dataset(rows), tokenizer)
+    assert (text["prompt"], text["chosen"]) == ("d e ", "b c")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (None, "a line is no object"),
+        ([1], "a line is no object"),
+        ({"chosen_ids": None}, "row 1: 'chosen_ids' must be a list of int, got None"),
+        ({"chosen_ids": [1, None]}, r"row 1: 'chosen_ids' must be a list of int, got \[1, None\]"),
+        ({"chosen_ids": [[1]]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen_ids": [10**30]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen_ids": [True]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen": None}, "row 1: 'chosen' must be a string, got None"),
+        ({"chosen": "\ud800"}, "row 1: 'chosen' must be a string"),
+        ({"chosen_score": "x"}, "row 1: 'chosen_score' must be a float64, got 'x'"),
+        ({"prompt_id": "q"}, "row 1: 'prompt_id' must be a int64, got 'q'"),
+    ],
+)
+def test_damaged_rows_of_valid_json_are_named(tmp_path, change, match):
+    good = {
+        **{"prompt": "b", "chosen": "a", "rejected": "c"},
+        **{"prompt_ids": [4], "chosen_ids": [3], "rejected_ids": [5]},
+        **{"chosen_score": 1.0, "rejected_score": 0.0, "prompt_id": -1},
+    }
+    bad = good | change if isinstance(change, dict) else change
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    with pytest.raises(DatasetError, match=match):
+        load_pairs(file)

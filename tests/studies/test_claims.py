@@ -8,7 +8,7 @@ import pytest
 from studies import critic_page, ledger_page, other_tasks
 from studies.critic import SIGNED, SPARSE, STARTED
 from studies.ledger import Cell
-from tokengym.evaluation.statistics import equivalence
+from tokengym.lab.protocol import equivalence
 from tokengym.lab.study import DOCS, read_rows
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ import tyro
 from numpy.typing import NDArray
 
 from tokengym.envs import BUCKETS, WEIGHTS, bundled, features
-from tokengym.rewards.maths import wilson_interval
+from tokengym.lab.tables import wilson_interval
 
 HELD_OUT = 400
 """Queries of the file that are not trained on."""

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 from tokengym.lab.commands import train_reward as command
+from tokengym.lab.commands.train_reward import _save_reliability
 from tokengym.lab.training.fitting import Report
+from tokengym.lab.training.pairwise import reliability
 from tokengym.rewards import PreferenceModel, RewardModel
 from tokengym.scripts.cli import main
 
@@ -50,7 +53,7 @@ def test_a_model_is_trained_measured_and_loads(
     steps = [line for line in said.splitlines() if line.startswith("step ")]
     assert len(steps) == 10  # of 16; nothing here is a terminal
     assert steps[-1].startswith("step 16 of 16, loss 0.")
-    assert steps[-1].endswith(", 0:00 left")
+    assert steps[-1].endswith(", 0:00:00 left")
     measures = json.loads((out / "measures.json").read_text())
     assert measures["held_out"]["accuracy"] == 1.0
     assert measures["skipped"] == {"equal": 1}
@@ -171,3 +174,18 @@ def test_mistakes_are_said_in_one_line(
     assert message in said
     assert said.splitlines()[-1].startswith("error: ")
     assert {path.name for path in tmp_path.iterdir()} == {"pairs.jsonl"}  # nothing was begun
+
+
+def test_the_calibration_is_a_small_picture_and_the_same_each_time(tmp_path: Path) -> None:
+    table = reliability(np.random.default_rng(0).normal(0.5, 2.0, 200))
+    for name in ("one", "two"):
+        _save_reliability(tmp_path / f"{name}.png", table, title="reward model")
+    one, two = ((tmp_path / f"{name}.png").read_bytes() for name in ("one", "two"))
+    assert one.startswith(b"\x89PNG")
+    assert one == two
+    assert len(one) < 60_000
+
+
+def test_empty_bins_of_the_calibration_are_left_out(tmp_path: Path) -> None:
+    _save_reliability(tmp_path / "a.png", reliability([3.0]))
+    assert (tmp_path / "a.png").stat().st_size > 0

@@ -15,11 +15,12 @@ from tokengym.agents.offline.collecting import Sampling
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.settings import Tuning
 from tokengym.agents.offline.sft import SFT
+from tokengym.lab.collect import load_pairs
 from tokengym.lab.learners.iterative import RAFT, OnlineDPO
 from tokengym.lab.learners.settings import OnlineDPOSettings
 from tokengym.lab.scorers.preference_model import WinRate
 from tokengym.rewards import FunctionScorer, Scorer, Scores
-from tokengym.rewards.pairs.store import load_pairs, load_responses
+from tokengym.rewards.pairs import read_table, responses_dataset
 
 QUICK = Tuning(learning_rate=3e-3, num_train_epochs=4, batch_size=16, micro_batch_size=16)
 
@@ -110,7 +111,7 @@ def test_adapters_learn_too(make_envs):
 
 def test_raft_learns_the_best(make_envs, tmp_path):
     build(make_envs, RAFT, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
-    rows = load_responses(tmp_path / "iteration-001" / "best.jsonl")
+    rows = responses_dataset([*read_table(tmp_path / "iteration-001" / "best.jsonl")])
     assert len(rows) == 4
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from tests.suite.rewards.conftest import LengthScorer, make_classifier, make_episode
-from tokengym.lab.rules.pure import PURE
+from tokengym.lab.rules.pure import PURE, min_form
 from tokengym.rewards import CreditReward, Reward, RewardModel, Uniform, check_reward
 from tokengym.rewards.credits import RED
 from tokengym.rewards.credits.base import as_credit
 from tokengym.rewards.errors import CreditError, RewardCheckError
-from tokengym.rewards.maths.shares import min_form
 
 
 def test_the_formula_by_hand(tokenizer: Any):

@@ -13,7 +13,14 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from tests.lab.training.test_training import good_and_bad
 from tests.suite.rewards.conftest import make_classifier, make_episode
 from tokengym.envs import TokenizerError
+from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training.fitting import Collator, PairModule, Row
+from tokengym.lab.training.pairwise import (
+    calibration_error,
+    length_correlation,
+    pair_accuracy,
+    reliability,
+)
 from tokengym.lab.training.readers import PreferenceReader
 from tokengym.rewards import (
     PreferenceModel,
@@ -22,13 +29,6 @@ from tokengym.rewards import (
     ScorerError,
     make_reward,
     train_preference_model,
-)
-from tokengym.rewards.maths.pairwise import (
-    calibration_error,
-    length_correlation,
-    pair_accuracy,
-    reliability,
-    wilson_interval,
 )
 
 TEMPLATE = "q {context} r {a} s {b} t"

@@ -19,6 +19,12 @@ from tests.suite.rewards.conftest import make_classifier, make_episode
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs import DatasetError
 from tokengym.lab.training.fitting import Collator, PairModule, Row, bootstrap
+from tokengym.lab.training.pairwise import (
+    bradley_terry_loss,
+    calibration_error,
+    length_correlation,
+    pair_accuracy,
+)
 from tokengym.lab.training.readers import RewardReader
 from tokengym.rewards import (
     RewardModel,
@@ -29,12 +35,6 @@ from tokengym.rewards import (
     train_reward_model,
 )
 from tokengym.rewards.errors import RewardError, ScorerError
-from tokengym.rewards.maths.pairwise import (
-    bradley_terry_loss,
-    calibration_error,
-    length_correlation,
-    pair_accuracy,
-)
 from tokengym.rewards.pairs import PreferencePair
 
 LORA = LoraConfig(

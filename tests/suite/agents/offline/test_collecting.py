@@ -1,8 +1,5 @@
 """Responses are drawn, scored and paired; data sets survive the disk."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from tests.suite.agents.conftest import PROMPTS, make_model, target_share
@@ -17,18 +14,9 @@ from tokengym.agents.offline.collecting import (
     response_rows,
 )
 from tokengym.agents.offline.policies import make_policy
-from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
-from tokengym.rewards.pairs.store import (
-    PAIR_COLUMNS,
-    as_texts,
-    load_pairs,
-    load_responses,
-    pairs_dataset,
-    responses_dataset,
-    save_dataset,
-)
+from tokengym.rewards.pairs.store import PAIR_COLUMNS
 
 
 def episode(response, score, prompt="p"):
@@ -103,57 +91,6 @@ def test_pairs_and_best_responses():
     assert len(response_rows(groups, [7, 8])) == 5
 
 
-@pytest.mark.parametrize("name", ["pairs.jsonl", "deep/pairs.parquet"])
-def test_pairs_survive_the_disk(tmp_path, name):
-    groups = [(episode("caf\u00e9\nline", 0.1), episode("", 0.3))]
-    dataset = pairs_dataset(pair_rows(groups, Sampling(n=2), [-1]))
-    path = save_dataset(dataset, tmp_path / name)
-    loaded = load_pairs(path)
-    assert loaded.to_list() == dataset.to_list()
-    assert loaded.features == dataset.features
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_no_rows_survive_too(tmp_path, suffix):
-    path = save_dataset(pairs_dataset([]), tmp_path / f"none{suffix}")
-    assert len(load_pairs(path)) == 0
-
-
-def test_responses_survive_the_disk(tmp_path):
-    dataset = responses_dataset(response_rows([(episode("a", 1.0),)], [0]))
-    path = save_dataset(dataset, tmp_path / "responses.jsonl")
-    assert load_responses(path).to_list() == dataset.to_list()
-
-
-def test_other_files_are_named(tmp_path):
-    with pytest.raises(DatasetError, match="is not there"):
-        load_pairs(tmp_path / "none.jsonl")
-    (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b"}) + "\n")
-    with pytest.raises(DatasetError, match=r"no column 'rejected'.*read_pairs"):
-        load_pairs(tmp_path / "x.jsonl")
-    (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(DatasetError, match="cannot be read"):
-        load_pairs(tmp_path / "bad.jsonl")
-    with pytest.raises(DatasetError, match=r"\.jsonl or \.parquet, got 'x.csv'"):
-        save_dataset(pairs_dataset([]), tmp_path / "x.csv")
-    with pytest.raises(DatasetError, match="row 0 has no 'chosen'"):
-        pairs_dataset([{"prompt": "a"}])
-
-
-def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
-    path = save_dataset(pairs_dataset([]), tmp_path / "pairs.jsonl")
-    dataset = pairs_dataset([])
-
-    def full(*arguments, **settings):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        save_dataset(dataset, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["pairs.jsonl"]
-
-
 def test_prompt_order_goes_through_all_before_any_comes_again():
     order = prompt_order(4, 10, seed=3)
     assert sorted(order[:4]) == sorted(order[4:8]) == [0, 1, 2, 3]
@@ -174,44 +111,3 @@ def test_prompt_order_goes_through_all_before_any_comes_again():
 def test_bad_sampling_is_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         Sampling(**settings)
-
-
-def test_texts_read_as_the_ids_do(tokenizer):
-    rows = pair_rows([(episode("b c", 1.0, "d e"), episode("a", 0.0, "d e"))], Sampling(n=2), [0])
-    ids = {name: tokenizer(text).input_ids for name, text in (("x", "d e"), ("y", "b c"))}
-    rows[0] |= {"prompt_ids": ids["x"], "chosen_ids": [*ids["y"], tokenizer.eos_token_id]}
-    (text,) = as_texts(pairs_dataset(rows), tokenizer)
-    assert tokenizer(text["prompt"] + text["chosen"]).input_ids == ids["x"] + ids["y"]
-    assert text["rejected"] == " a"
-    rows[0] |= {"prompt": "d e ", "prompt_ids": ids["x"]}  # the space is the prompt's own
-    (text,) = as_texts(pairs_dataset(rows), tokenizer)
-    assert (text["prompt"], text["chosen"]) == ("d e ", "b c")
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        (None, "row 1 must be an object, got None"),
-        ([1], r"row 1 must be an object, got \[1\]"),
-        ({"chosen_ids": None}, "row 1: 'chosen_ids' must be a list of int, got None"),
-        ({"chosen_ids": [1, None]}, r"row 1: 'chosen_ids' must be a list of int, got \[1, None\]"),
-        ({"chosen_ids": [[1]]}, "row 1: 'chosen_ids' must be a list of int"),
-        ({"chosen_ids": [10**30]}, "row 1: 'chosen_ids' must be a list of int"),
-        ({"chosen_ids": [True]}, "row 1: 'chosen_ids' must be a list of int"),
-        ({"chosen": None}, "row 1: 'chosen' must be a string, got None"),
-        ({"chosen": "\ud800"}, "row 1: 'chosen' must be a string"),
-        ({"chosen_score": "x"}, "row 1: 'chosen_score' must be a float64, got 'x'"),
-        ({"prompt_id": "q"}, "row 1: 'prompt_id' must be a int64, got 'q'"),
-    ],
-)
-def test_damaged_rows_of_valid_json_are_named(tmp_path, change, match):
-    good = {
-        **{"prompt": "b", "chosen": "a", "rejected": "c"},
-        **{"prompt_ids": [4], "chosen_ids": [3], "rejected_ids": [5]},
-        **{"chosen_score": 1.0, "rejected_score": 0.0, "prompt_id": -1},
-    }
-    bad = good | change if isinstance(change, dict) else change
-    file = tmp_path / "pairs.jsonl"
-    file.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
-    with pytest.raises(DatasetError, match=match):
-        load_pairs(file)

@@ -11,7 +11,7 @@ import pytest
 from tokengym.envs import DatasetError, load_prompts
 from tokengym.envs.prompts import loading
 from tokengym.envs.prompts.loading import check_parquet
-from tokengym.rewards.pairs.store import load_pairs
+from tokengym.rewards import read_pairs
 
 SAME = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), ["x" * 4000])
 ONE = [{"role": "user", "content": "x" * 40_000}]
@@ -48,7 +48,7 @@ def test_a_parquet_file_is_measured_before_it_is_read(
     monkeypatch.setattr("datasets.load_dataset", pytest.fail)
     monkeypatch.setattr(pq, "read_table", pytest.fail)
     message = rf"small\.parquet', {path.stat().st_size} bytes, unpacks to more than 10000000 bytes"
-    for read in (load_prompts, load_pairs):
+    for read in (load_prompts, read_pairs):
         with pytest.raises(
             DatasetError, match=f"{message}.*; read the rows that you need yourself"
         ):

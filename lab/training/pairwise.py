@@ -4,7 +4,6 @@ Throughout, differences are (pairs,) R_w - R_l, or log-odds of the chosen respon
 """
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -132,25 +131,6 @@ def calibration_error(differences: ArrayLike, *, bins: int = 10) -> float:
         if row.accuracy is not None and row.confidence is not None
     ]
     return sum(gaps) / sum(row.pairs for row in table)
-
-
-def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a share.
-
-    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-
-    Args:
-        share: Observed, in [0, 1].
-        count: Number of independent observations.
-        level: Confidence level, in (0, 1).
-
-    Source: Wilson 1927, Journal of the American Statistical Association 22, 209-212.
-    """
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    middle = share + z * z / (2 * count)
-    reach = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return float((middle - reach) / scale), float((middle + reach) / scale)
 
 
 def length_correlation(differences: ArrayLike, length_differences: ArrayLike) -> float:

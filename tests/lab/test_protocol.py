@@ -1,0 +1,54 @@
+"""Two one-sided tests of the protocol: when two sets of runs are level."""
+
+import numpy as np
+import pytest
+import scipy
+
+from tokengym.lab.protocol import equivalence
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def test_equivalence_by_hand():
+    # Differences 0, 0, 1, 1: mean .5, s = .5774, error .2887; t_{3, .95} = 2.3534.
+    x, y = [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 2.0, 3.0]
+    wide, narrow = equivalence(x, y, margin=1.2), equivalence(x, y, margin=1.1)
+    assert (wide.low, wide.high) == pytest.approx((0.5 - 0.6794, 0.5 + 0.6794), abs=1e-4)
+    assert wide.equivalent  # 1.1794 < 1.2
+    assert not narrow.equivalent
+    assert equivalence(y, x, margin=1.2).p_value == pytest.approx(wide.p_value)
+    assert equivalence([1.0], [1.0], margin=9.0).p_value == 1.0  # one pair shows nothing
+
+
+def test_equivalence_is_two_one_sided_tests(rng: np.random.Generator):
+    for margin in (0.05, 0.3, 1.0):
+        x, y = rng.normal(size=(2, 7))
+        tests = [
+            scipy.stats.ttest_1samp(x - y, bound, alternative=way).pvalue
+            for bound, way in ((-margin, "greater"), (margin, "less"))
+        ]
+        found = equivalence(x, y, margin)
+        assert found.p_value == pytest.approx(max(tests))
+        inside = -margin < found.low and found.high < margin
+        assert found.equivalent == inside
+
+
+@pytest.mark.parametrize(("shift", "p_value"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
+def test_equivalence_of_runs_that_differ_by_a_constant(shift: float, p_value: float):
+    x = np.array([1.0, 2.0, 3.0])
+    assert equivalence(x + shift, x, margin=0.5).p_value == p_value
+
+
+@pytest.mark.parametrize(
+    ("margin", "level", "message"),
+    [
+        (0.0, 0.95, "margin must be > 0, got 0.0; choose it before"),
+        (1.0, 0.5, r"level must lie in \(0.5, 1\), got 0.5"),
+    ],
+)
+def test_bad_margins_and_levels_are_named(margin: float, level: float, message: str):
+    with pytest.raises(ValueError, match=message):
+        equivalence([1.0], [1.0], margin, level)
