@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 
-from tokengym.agents.losses import best_of_n_kl_bound, mean_of_best
+from tokengym.agents import losses
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
@@ -189,9 +189,9 @@ def best_of_rows(proxy: ArrayLike, gold: ArrayLike) -> list[dict[str, Any]]:
     return [
         {
             "n": n,
-            "score": mean(mean_of_best(proxy, proxy, n)),
-            "gold_score": mean(mean_of_best(proxy, gold, n)),
-            "kl": best_of_n_kl_bound(n),
+            "score": mean(losses.mean_of_best(proxy, proxy, n)),
+            "gold_score": mean(losses.mean_of_best(proxy, gold, n)),
+            "kl": losses.best_of_n_kl_bound(n),
         }
         for n in NS
     ]

@@ -1,28 +1,26 @@
 """Trained agents on the Hugging Face hub, each with a card made from its run."""
 
+import csv
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tokengym.agents import LEARNERS
 from tokengym.base import (
-    CODE,
-    LABORATORY,
     check_links,
     copy_of,
     markdown,
     replacing,
     split_file_word,
-    write_bytes,
+    write_csv,
 )
-from tokengym.evaluation.report import read_curves, save_figure, summarize, write_curves
+from tokengym.evaluation.report import read_curves, save_figure, summarize
 from tokengym.evaluation.runs import (
     ComparisonConfig,
     fixed,
@@ -30,14 +28,10 @@ from tokengym.evaluation.runs import (
     load_agent,
     make_evaluator,
     read_result,
-    rows_of,
     task_name,
 )
 from tokengym.evaluation.statistics import interval
 from tokengym.lab.collect import content_hash
-
-if TYPE_CHECKING:
-    from tokengym.evaluation.measure import Evaluation
 
 CARD, PICTURE, CURVE = "README.md", "curve.png", "curve.csv"
 FIGURES = {"score": "score", "gold_score": "gold score", "kl": "KL to the reference, nats"}
@@ -137,20 +131,23 @@ def export_agent(
     run = read_result(results[0].parent)
     config = ComparisonConfig.from_dict(run["settings"], results[0], trust_code=trust_code)
     kind = config.training.agent
-    is_foreign = kind in LEARNERS.plugins() and kind not in LABORATORY["agents"]
+    plugins = entry_points(group="tokengym.agents", name=kind)
+    is_foreign = any(not point.value.startswith("tokengym.") for point in plugins)
     agent_class = kind if split_file_word(kind) or is_foreign else None
     evaluator = make_evaluator(config)
     evaluation = evaluator(load_agent(out / "agent", agent_class, trust_code=trust_code))
     data = _data_hashes(config, evaluator.envs)
     evaluator.close()
-    curves = read_curves(results[0].with_name(CURVE), group_by=())
-    curves = [replace(curve, credit=_shareable(curve.credit)) for curve in curves]
-    first = {measure: float(values[0]) for measure, values in curves[0].values.items()}
+    with results[0].with_name(CURVE).open(encoding="utf-8", newline="") as file:
+        rows = [{**row, "credit": _shareable(row["credit"])} for row in csv.DictReader(file)]
     with replacing(folder) as part:
         shutil.copytree(out / "agent", part / "agent")
         for path in config.code:
-            write_bytes(part / CODE / Path(path).name, copy_of(path, out / CODE).read_bytes())
-        write_curves(part / CURVE, rows_of(curves))
+            (part / "code").mkdir(exist_ok=True)
+            shutil.copyfile(copy_of(path, out / "code"), part / "code" / Path(path).name)
+        write_csv(part / CURVE, rows, [*rows[0]])
+        curves = read_curves(part / CURVE, group_by=())
+        first = {measure: float(values[0]) for measure, values in curves[0].values.items()}
         save_figure(part / PICTURE, summarize(curves), curves)
         text = agent_card(config, run, first, evaluation, data, name=name)
         (part / CARD).write_text(text, encoding="utf-8")
@@ -161,7 +158,7 @@ def agent_card(
     config: ComparisonConfig,
     run: Mapping[str, Any],
     before: Mapping[str, float],
-    evaluation: "Evaluation",
+    evaluation: Any,
     data: Mapping[str, str],
     *,
     name: str,

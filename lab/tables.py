@@ -9,18 +9,11 @@ from statistics import NormalDist
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tokengym.base import write_text
 from tokengym.evaluation.report import number, signed
-from tokengym.evaluation.statistics import (
-    Array,
-    PairedDifference,
-    holm,
-    interval,
-    iqm,
-    student_interval,
-)
+from tokengym.evaluation.statistics import PairedDifference, holm, interval, iqm, student_interval
 
 Key = TypeVar("Key")
 Title = TypeVar("Title", bound=Sequence[str])
@@ -82,7 +75,7 @@ def with_interval(figure: Mapping[str, Any], value: str = "iqm") -> str:
     return f"{number(figure[value])} ({number(figure['low'])} to {number(figure['high'])})"
 
 
-def iqm_with_interval(values: Array) -> str:
+def iqm_with_interval(values: NDArray[np.float64]) -> str:
     """Return the interquartile mean of runs (runs,) with its bootstrap interval."""
     low, high = interval(values)
     return with_interval({"iqm": iqm(values), "low": low, "high": high})
@@ -93,7 +86,7 @@ def mean(values: ArrayLike) -> float:
     return float(np.mean(np.asarray(values)))
 
 
-def mean_with_interval(values: Array) -> str:
+def mean_with_interval(values: NDArray[np.float64]) -> str:
     """Return the mean of a sample (n,) with its bootstrap interval."""
     low, high = interval(values, mean)
     return with_interval({"iqm": mean(values), "low": low, "high": high})

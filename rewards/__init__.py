@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     )
     from tokengym.rewards.credits.probe import Probe
     from tokengym.rewards.credits.red import IncrementCredit
-    from tokengym.rewards.registry import RewardChoice, check_name, scorer_kind
+    from tokengym.rewards.registry import RewardChoice, scorer_kind
     from tokengym.rewards.scorers.base import SCORERS, Shared, SupportsScore, register_scorer
     from tokengym.rewards.scorers.partner import PartnerScore
     from tokengym.rewards.scorers.relevance import Relevance
@@ -73,7 +73,7 @@ _NAMES = {
     "credits.base": "Cut FloatArray REWARDS SegmentedCredit Source check_beta register_credit",
     "credits.probe": "Probe",
     "credits.red": "IncrementCredit",
-    "registry": "RewardChoice check_name scorer_kind",
+    "registry": "RewardChoice scorer_kind",
     "scorers.base": "SCORERS Shared SupportsScore register_scorer",
     "scorers.partner": "PartnerScore",
     "scorers.relevance": "Relevance",
@@ -142,7 +142,6 @@ __all__ = [
     "agent_folder",
     "assign_written",
     "check_beta",
-    "check_name",
     "check_reward",
     "continued_spans",
     "gold_scorer",

@@ -274,12 +274,3 @@ def _limited(scorer: Scorer, seconds: float) -> Scorer:
     if not isinstance(scorer, Normalize):
         return TimeLimit(scorer, seconds)
     return scorer.around(_limited(scorer.scorer, seconds))
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that no reward has; one of a file of the user's own passes.
-
-    Raises:
-        RewardError: with the near matches.
-    """
-    REWARDS.check(name)

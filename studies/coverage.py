@@ -10,20 +10,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import scipy.stats
+from numpy.typing import NDArray
 
-from tokengym.evaluation.statistics import (
-    Array,
-    improvement_interval,
-    interval,
-    iqm,
-    paired_difference,
-)
+from tokengym.evaluation.statistics import improvement_interval, interval, iqm, paired_difference
 from tokengym.lab.study import DOCS, Docs, command_line
 from tokengym.lab.tables import fill, markdown_table
 
 SEEDS = (3, 5, 10, 20)
 RESAMPLES = 1_000
-Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 DISTRIBUTIONS: Mapping[str, Draw] = {
     "normal": lambda rng, size: rng.normal(size=size),

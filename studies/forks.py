@@ -48,7 +48,7 @@ from tokengym.evaluation.runs import (
     slug,
     training_settings,
 )
-from tokengym.evaluation.statistics import Array, PairedDifference, holm, paired_difference
+from tokengym.evaluation.statistics import PairedDifference, holm, paired_difference
 from tokengym.lab.cards.page import AREA
 from tokengym.lab.envs.forks.families import FILLERS, FamilyName, read
 from tokengym.lab.envs.forks.values import backward, best
@@ -64,7 +64,7 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending
 from tokengym.lab.tables import difference, fields, fill, iqm_with_interval, markdown_table
-from tokengym.rewards import Credit, FloatArray, register_credit, registered_rewards
+from tokengym.rewards import Credit, register_credit, registered_rewards
 from tokengym.rewards.maths import split_evenly
 
 OUT = Path("runs/forks")
@@ -151,7 +151,7 @@ class Decisive(Credit):
     gae_lambda = 0.0
 
     def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
+        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> NDArray[np.floating]:
         """Return the changes of V*, and the rest of the score on the first token."""
         del attribution
@@ -295,7 +295,7 @@ class PairedRuns:
         other = rewards[self.baseline].seeds
         return tuple(seed for seed in rewards[self.rule].seeds if seed in other)
 
-    def figures(self, measure: str, kind: str) -> tuple[Array, Array]:
+    def figures(self, measure: str, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return both sides' figures of a measurement, each (pairs,); see `summary.per_run`."""
         rule, baseline = (
             per_run(self.panel, self.panel.rewards[name], measure, kind)[self._rows(name)]

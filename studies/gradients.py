@@ -18,7 +18,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from tokengym.agents.losses import mean_one
+from tokengym.agents import losses
 from tokengym.agents.ppo import EARLIER_DEFAULTS, register_advantage
 from tokengym.base import write_csv
 from tokengym.evaluation.report import number
@@ -89,7 +89,7 @@ PROPORTIONAL = "in proportion to entropy"
 def proportional(small: SmallOracle, probs: Tensor) -> Tensor:
     """Return the weights w_t proportional to H_t, which depend on the state alone but for scale."""
     entropy = -(probs * probs.clamp(min=1e-300).log()).sum(1)[small.responses.states]
-    return mean_one(entropy, small.responses.mask)
+    return losses.mean_one(entropy, small.responses.mask)
 
 
 def measure(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym import ComparisonConfig
 from tokengym.base import write_csv
@@ -46,7 +47,7 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
-from tokengym.rewards import Credit, FloatArray, gold_scorer, register_credit, registered_rewards
+from tokengym.rewards import Credit, gold_scorer, register_credit, registered_rewards
 from tokengym.rewards.maths import complete
 
 Work = Iterable[tuple[Sequence["Cell"], range]]
@@ -122,7 +123,9 @@ class TrueWords(Credit):
         self._tokenizer = tokenizer
         return self
 
-    def spread(self, score: float, episode: Episode, attribution: FloatArray | None) -> np.ndarray:
+    def spread(
+        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
+    ) -> np.ndarray:
         """Return the words' worth, and the rest of the score on the last token."""
         truth = gold_token_credit(self._gold, [episode], self._tokenizer)
         assert truth is not None

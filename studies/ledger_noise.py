@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studies.ledger import ENV, FOLDER, ROWS, RULES, Cell, register_words
-from tokengym.agents import Sequences, bind_policy, chosen_log_probs
-from tokengym.agents.losses import gae
+from tokengym.agents import Sequences, bind_policy, chosen_log_probs, losses
 from tokengym.agents.rollouts import RoundReward
 from tokengym.base import write_csv
 from tokengym.envs import Episode
@@ -89,7 +88,7 @@ def without_critic(rewards: Tensor, gae_lambda: float) -> Tensor:
     """Return the advantages of token rewards where all values are 0, like the rewards."""
     mask = torch.ones_like(rewards, dtype=torch.bool)
     values = torch.zeros_like(rewards)
-    return gae(rewards, values, mask, gamma=1.0, gae_lambda=gae_lambda)[0]
+    return losses.gae(rewards, values, mask, gamma=1.0, gae_lambda=gae_lambda)[0]
 
 
 def paid_advantages(

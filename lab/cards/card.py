@@ -9,22 +9,22 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokengym import __version__
-from tokengym.agents.ppo import WEIGHTS, AdvantageEstimator, AdvantageWeight
+from tokengym.agents.ppo import WEIGHTS, find_weight
 from tokengym.base import (
-    as_plain,
     auto_device,
     check_count,
-    load_from_file,
     read_json,
     split_file_word,
     write_json,
     write_text,
 )
+from tokengym.envs import SettingsError
 from tokengym.evaluation.runs import versions
 from tokengym.lab.cards.elsewhere import AMOUNTS, PART, TransferTask
 from tokengym.lab.cards.parts import (
@@ -38,8 +38,8 @@ from tokengym.lab.cards.parts import (
     trained_by,
     unsettled,
 )
-from tokengym.lab.gradients.oracle import estimator_names
-from tokengym.rewards import check_name, registered_rewards
+from tokengym.lab.gradients.oracle import estimator_names, find_estimator
+from tokengym.rewards import REWARDS, registered_rewards
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,18 +130,21 @@ class CardConfig:
     @property
     def kind(self) -> Kind:
         """Kind of the subject."""
-        if file_word := split_file_word(self.name):
-            made = load_from_file(file_word[0], file_word[1])
-            is_weight = isinstance(made, type) and issubclass(made, AdvantageWeight)
-            is_estimator = isinstance(made, AdvantageEstimator)
-            return "estimator" if is_estimator else "weight" if is_weight else "rule"
+        if split_file_word(self.name):
+            with suppress(SettingsError):
+                find_estimator(self.name)
+                return "estimator"
+            with suppress(SettingsError):
+                find_weight(self.name)
+                return "weight"
+            return "rule"
         if self.subject in estimator_names():
             return "estimator"
         bare = self.name.partition(":")[0]
         is_rule = bare in registered_rewards() and not self.subject.startswith(WEIGHT)
         if bare in WEIGHTS.names() and not is_rule:
             return "weight"
-        check_name(bare)
+        REWARDS.check(bare)
         return "rule"
 
     @property
@@ -189,8 +192,8 @@ class CardConfig:
 
     def _training(self) -> dict[str, Any]:
         """Return per task how a card's runs are trained, but for what the subject changes."""
-        plain = {task: as_plain(trained_by(task, self.amounts)) for task in self.amounts.tasks}
-        return {task: {**settings, "device": "auto"} for task, settings in plain.items()}
+        tasks = self.amounts.tasks
+        return {task: asdict(trained_by(task, self.amounts, device="auto")) for task in tasks}
 
 
 def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -> dict[str, Any]:

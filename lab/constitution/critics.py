@@ -1,7 +1,7 @@
 """Constitutional AI: principles, critics that criticise and rewrite by them, and judges."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.agents.rollouts import Choice, ChosenPrompts, Observation, Sampler, as_sampler
+from tokengym.agents.rollouts import Choice, ChosenPrompts, as_sampler
 from tokengym.envs import Episode, encode
 from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
@@ -366,18 +366,18 @@ class ModelCritic:
 class _Forbidding:
     """Plays another player with some tokens forbidden in each row."""
 
-    def __init__(self, player: Sampler) -> None:
+    def __init__(self, player: Any) -> None:
         self._player = player
         self.forbidden: Sequence[Sequence[int]] = ()
 
-    def begin(self, observation: Observation) -> None:
+    def begin(self, observation: Mapping[str, Any]) -> None:
         """See `Sampler.begin`."""
         self._player.begin(observation)
 
     def act(
         self,
         rows: NDArray[np.integer],
-        observation: Observation,
+        observation: Mapping[str, Any],
         action_masks: NDArray[np.generic] | None,
         *,
         deterministic: bool,

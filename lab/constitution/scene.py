@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tokengym.agents.losses import Choice, best_against_worst
-from tokengym.agents.offline import Group, ResponseCollector, Sampling, make_policy, prompt_order
+from tokengym.agents import losses
+from tokengym.agents.offline import ResponseCollector, Sampling, make_policy, prompt_order
 from tokengym.agents.rollouts import ChosenPrompts
 from tokengym.base import check_count, check_number
 from tokengym.envs import COLUMNS, Episode, PromptSet
@@ -291,7 +291,7 @@ class PipelineState:
 
     def respond(
         self, agent: Any, num_prompts: int, *, responses: int, use: int, skip: int
-    ) -> list[Group]:
+    ) -> list[tuple[Episode, ...]]:
         """Return responses to red-team prompts, those before ``skip`` left to others.
 
         Several to a prompt are judged.
@@ -333,7 +333,7 @@ class PipelineState:
         rules = self._known_rules("count of offences", "--toxicity")
         return [rules.offences(episode.prompt, episode.response) for episode in episodes]
 
-    def told_apart(self, groups: Sequence[Group]) -> list[Group]:
+    def told_apart(self, groups: Sequence[tuple[Episode, ...]]) -> list[tuple[Episode, ...]]:
         """Return the groups whose best and worst response the judge orders alike in both orders.
 
         What a model prefers by the place it stands in differs in its win rate by rounding alone.
@@ -342,8 +342,8 @@ class PipelineState:
             return list(groups)
         texts = [[episode.response for episode in group] for group in groups]
         ends = [
-            best_against_worst([episode.score or 0.0 for episode in group], responses)
-            or Choice(0, 0)  # equal responses: by the order alone
+            losses.best_against_worst([episode.score or 0.0 for episode in group], responses)
+            or losses.Choice(0, 0)  # equal responses: by the order alone
             for group, responses in zip(groups, texts, strict=True)
         ]
         pairs = [

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokengym.agents.losses import rewards_to_go
+from tokengym.agents import losses
 from tokengym.lab.estimators.turns import turns_of
 
 GROUPS = 200_000
@@ -312,7 +312,7 @@ def prime(token_rewards: Tensor, response_mask: Tensor, group_size: int) -> Tens
     n = group_size
     means = token_rewards.sum(1) / response_mask.sum(1)
     shift = means.view(-1, n).sum(1).repeat_interleave(n) / (n - 1)
-    return rewards_to_go(token_rewards * n / (n - 1) - shift[:, None], response_mask)
+    return losses.rewards_to_go(token_rewards * n / (n - 1) - shift[:, None], response_mask)
 
 
 def centred_steps(token_rewards: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
@@ -333,7 +333,7 @@ def centred_steps(token_rewards: Tensor, response_mask: Tensor, group_size: int)
     total = token_rewards.sum(1).view(-1, group_size).sum(1)
     tokens = response_mask.sum(1).view(-1, group_size).sum(1)
     mean = (total / tokens).repeat_interleave(group_size)
-    return rewards_to_go(token_rewards - mean[:, None], response_mask)
+    return losses.rewards_to_go(token_rewards - mean[:, None], response_mask)
 
 
 def per_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
@@ -355,7 +355,7 @@ def per_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: int
     alive = response_mask.view(shape).sum(1).clamp(min=1)
     mean = token_rewards.view(shape).sum(1) / alive
     centred = token_rewards - mean.repeat_interleave(group_size, 0)
-    return rewards_to_go(centred, response_mask)
+    return losses.rewards_to_go(centred, response_mask)
 
 
 def turn_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: int) -> Tensor:
@@ -387,5 +387,5 @@ def turn_index_mean(token_rewards: Tensor, response_mask: Tensor, group_size: in
     alive = turns.mask.view(shape).sum(1).clamp(min=1)
     mean = turns.rewards.view(shape).sum(1) / alive
     centred = turns.rewards - mean.repeat_interleave(group_size, 0)
-    to_go = rewards_to_go(centred, turns.mask)
+    to_go = losses.rewards_to_go(centred, turns.mask)
     return turns.on_tokens(to_go, response_mask)

@@ -14,7 +14,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from tokengym.agents.losses import rewards_to_go
+from tokengym.agents import losses
 from tokengym.agents.ppo import (
     ADVANTAGES,
     AdvantageEstimator,
@@ -253,7 +253,7 @@ def gradient_of(
         if estimator.needs_critic:
             values = torch.zeros_like(rewards)
             if critic:
-                values = values_to_come(probs, responses, rewards_to_go(rewards, mask))
+                values = values_to_come(probs, responses, losses.rewards_to_go(rewards, mask))
         given = advantages(rewards, mask, scores, values)
         if estimator.whitens:
             given = _whitened(given, mask, chances)

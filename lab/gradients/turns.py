@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokengym.agents.losses import masked_whiten, rewards_to_go
+from tokengym.agents import losses
 from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
 from tokengym.envs import Episode, Turn
 from tokengym.lab.gradients.exact import (
@@ -438,7 +438,7 @@ def _advantages(
     """Return the advantages (groups * size, time) of drawn groups, or of all conversations."""
     more: dict[str, Any] = {}
     if estimator.needs_critic:
-        to_go = rewards_to_go(rewards, talks.responses.mask, gamma=settings.gamma)
+        to_go = losses.rewards_to_go(rewards, talks.responses.mask, gamma=settings.gamma)
         more["values"] = values_to_come(probs, talks.responses, to_go)
     parts = []
     for some in members.split(CHUNK):
@@ -528,7 +528,7 @@ def train(
                 seen = count > 0
                 values[seen] += critic_rate * (total[seen] / count[seen] - values[seen])
             if estimator.whitens:
-                advantages = masked_whiten(advantages, mask)
+                advantages = losses.masked_whiten(advantages, mask)
         gradient = group_gradients(probs, talks.responses, members[None], advantages)[0]
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2

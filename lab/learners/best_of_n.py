@@ -1,5 +1,6 @@
 """Best-of-n: the best of several responses by a scorer, without training anything."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -7,10 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents import TrainingRun
-from tokengym.agents.losses import best_of, best_of_n_kl_bound
-from tokengym.agents.offline import Candidates, Model, ResponseCollector, make_policy
-from tokengym.agents.rollouts import Agent, Choice, Environments, Observation, Sampler
+from tokengym.agents import TrainingRun, losses
+from tokengym.agents.offline import Candidates, ResponseCollector, make_policy
+from tokengym.agents.rollouts import Choice, Environments
 from tokengym.base import from_keywords, takes
 from tokengym.rewards import Scorer
 
@@ -45,7 +45,7 @@ class BestOfN:
     @takes(Candidates)
     def __init__(
         self,
-        agent: Agent | Model | None,
+        agent: Any,
         env: Environments,
         *,
         n: int = 16,
@@ -58,7 +58,7 @@ class BestOfN:
         self.collector = ResponseCollector(env, scorer=scorer, sampling=sampling, max_rows=max_rows)
         given: Any = agent
         plays = callable(getattr(given, "predict", None))
-        self.agent: Agent = given if plays else make_policy(env, given, seed=seed)
+        self.agent: Any = given if plays else make_policy(env, given, seed=seed)
 
     @property
     def n(self) -> int:
@@ -68,7 +68,7 @@ class BestOfN:
     @property
     def kl_bound(self) -> float:
         """The most its responses can differ from the agent's own: log n - (n - 1) / n, nats."""
-        return best_of_n_kl_bound(self.n)
+        return losses.best_of_n_kl_bound(self.n)
 
     @property
     def num_tokens(self) -> int:
@@ -76,7 +76,7 @@ class BestOfN:
         return self.collector.num_tokens
 
     def plan(
-        self, observation: Observation, generator: torch.Generator | None = None
+        self, observation: Mapping[str, Any], generator: torch.Generator | None = None
     ) -> list[Plan]:
         """Return the best response to the prompt of each row.
 
@@ -90,7 +90,7 @@ class BestOfN:
         prompts = self.collector.chosen.recognise(observation)
         plans = []
         for group in self.collector.draw(self.agent, prompts, generator):
-            best = best_of(
+            best = losses.best_of(
                 [float(episode.score or 0.0) for episode in group],
                 [episode.response for episode in group],
                 length_penalty=self.collector.sampling.length_penalty,
@@ -98,7 +98,7 @@ class BestOfN:
             plans.append(tuple(group[best].response_ids))
         return plans
 
-    def sampler(self, generator: torch.Generator | None = None) -> Sampler:
+    def sampler(self, generator: torch.Generator | None = None) -> Any:
         """Return the player of whole rounds; see `tokengym.agents.collect`.
 
         Args:
@@ -158,7 +158,7 @@ class _Replay:
         self._plans: list[Plan] = []
         self._time = 0
 
-    def begin(self, observation: Observation) -> None:
+    def begin(self, observation: Mapping[str, Any]) -> None:
         """See `Sampler.begin`."""
         self._plans = self._agent.plan(observation, self._generator)
         self._time = 0
@@ -166,7 +166,7 @@ class _Replay:
     def act(
         self,
         rows: NDArray[np.integer],
-        observation: Observation,
+        observation: Mapping[str, Any],
         action_masks: NDArray[np.generic] | None,
         *,
         deterministic: bool,

@@ -16,20 +16,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, Precision, TrainingRun
-from tokengym.agents.losses import best_of
+from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, Precision, TrainingRun, losses
 from tokengym.agents.offline import (
-    Group,
     OfflineTrainer,
     ResponseCollector,
-    Row,
     best_rows,
     make_policy,
     pair_rows,
     prompt_order,
 )
 from tokengym.agents.rollouts import Environments
-from tokengym.base import from_keywords, names_of, read_json, takes, write_json
+from tokengym.base import from_keywords, read_json, takes, write_json
+from tokengym.envs import Episode
 from tokengym.lab.collect import save_dataset
 from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
 from tokengym.lab.scorers.preference_model import WinRate
@@ -225,7 +223,7 @@ class IterativeLearner(PlaysPolicy, ABC):
             write_json(folder / RECORD, asdict(iteration))
         return iteration
 
-    def respond(self, prompts: Sequence[int], seed: int) -> list[Group]:
+    def respond(self, prompts: Sequence[int], seed: int) -> list[tuple[Episode, ...]]:
         """Return the scored responses to each prompt, half of them by the enhancer, if any."""
         settings, collector = self.settings, self.collector
         if settings.enhancer == "temperatures":
@@ -243,7 +241,7 @@ class IterativeLearner(PlaysPolicy, ABC):
 
     def _best_candidates(
         self, prompts: Sequence[int], generator: torch.Generator, count: int
-    ) -> list[Group]:
+    ) -> list[tuple[Episode, ...]]:
         """Return responses to each prompt, of which each is the best of several candidates.
 
         By "disagreement", each is the one that the scorer is least sure of. RLHF Workflow's
@@ -257,7 +255,7 @@ class IterativeLearner(PlaysPolicy, ABC):
         penalty = 0.0 if unsure else self.settings.sampling.length_penalty
         best = [
             scored[
-                best_of(
+                losses.best_of(
                     [e.score_parts["disagreement"] if unsure else e.score or 0.0 for e in scored],
                     [episode.response for episode in scored],
                     length_penalty=penalty,
@@ -281,12 +279,14 @@ class IterativeLearner(PlaysPolicy, ABC):
                     parameter.copy_(weights[name])
 
     @abstractmethod
-    def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
+    def choose(
+        self, groups: Sequence[tuple[Episode, ...]], prompts: Sequence[int]
+    ) -> list[dict[str, Any]]:
         """Return the rows to learn from, out of the scored responses to each prompt."""
 
     @staticmethod
     @abstractmethod
-    def make_dataset(rows: Sequence[Row]) -> "Dataset":
+    def make_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
         """Return rows as a data set."""
 
     @abstractmethod
@@ -306,7 +306,7 @@ class IterativeLearner(PlaysPolicy, ABC):
             "device": self.device,
         }
 
-    def improve(self, rows: Sequence[Row], seed: int) -> tuple[float, int]:
+    def improve(self, rows: Sequence[dict[str, Any]], seed: int) -> tuple[float, int]:
         """Train the policy.
 
         Returns:
@@ -399,7 +399,7 @@ def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
     agent = learner(
         envs,
         **run.policy_kwargs(),
-        **{name: getattr(settings, name) for name in names_of(type(settings))},
+        **vars(settings),
         output_dir=folder,
         seed=run.seed,
         device=run.training.device,
@@ -516,7 +516,9 @@ class OnlineDPO(IterativeLearner):
     score_column: ClassVar[str] = "chosen_score"
     make_dataset = staticmethod(pairs_dataset)
 
-    def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
+    def choose(
+        self, groups: Sequence[tuple[Episode, ...]], prompts: Sequence[int]
+    ) -> list[dict[str, Any]]:
         """Return the best response to each prompt, paired with the worst."""
         return pair_rows(groups, self.settings.sampling, prompts)
 
@@ -546,7 +548,9 @@ class RAFT(IterativeLearner):
     score_column: ClassVar[str] = "score"
     make_dataset = staticmethod(responses_dataset)
 
-    def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
+    def choose(
+        self, groups: Sequence[tuple[Episode, ...]], prompts: Sequence[int]
+    ) -> list[dict[str, Any]]:
         """Return the best response to each prompt."""
         return best_rows(groups, self.settings.sampling, prompts)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from tokengym.base import Messages
 from tokengym.envs import PARTNERS, Partner, Reply, SettingsError
 
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/()])")
@@ -50,7 +49,10 @@ class Calculator(Partner):
         self.begin, self.end, self.error, self.spaced = begin, end, error, spaced
 
     def reply(
-        self, conversation: Messages, metadata: Mapping[str, Any], rng: np.random.Generator
+        self,
+        conversation: Sequence[Mapping[str, str]],
+        metadata: Mapping[str, Any],
+        rng: np.random.Generator,
     ) -> Reply:
         """Return the value of the turn's last expression, or the end of the conversation."""
         _, mark, asked = conversation[-1]["content"].rpartition(self.begin)

@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata, spearmanr
 
-from tokengym.evaluation.statistics import Array, Random, student_interval
+from tokengym.evaluation.statistics import student_interval
+
+Array = NDArray[np.float64]
+"""Numbers, float64."""
 
 LEVEL = 0.95
 """Confidence level of a token's interval, and share of random orders below the chance level."""
@@ -314,7 +317,7 @@ def split_half_ceiling(halves: Sequence[tuple[Array, Array]]) -> float:
     return float(np.sqrt(2.0 * rho / (1.0 + rho)))
 
 
-def chance_correlation(truths: Sequence[Array], *, rng: Random) -> float:
+def chance_correlation(truths: Sequence[Array], *, rng: np.random.Generator | int) -> float:
     """Return the mean rank correlation that a share `LEVEL` of random orders stay below.
 
     Args:

@@ -25,8 +25,7 @@ from tokengym.envs import (
     token_texts,
 )
 from tokengym.evaluation.measure import Evaluator, check_reads, policy_of, resolve_env
-from tokengym.evaluation.statistics import Array
-from tokengym.lab.replay.agreement import forked_worth
+from tokengym.lab.replay.agreement import Array, forked_worth
 from tokengym.lab.replay.replay import Replay, replay
 from tokengym.rewards.models import positions
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tokengym.envs import Turn
-from tokengym.evaluation.statistics import Array
+from tokengym.lab.replay.agreement import Array
 
 
 class HeatMap(Figure):

@@ -7,8 +7,8 @@ import numpy as np
 
 from tokengym.envs import Episode, printable
 from tokengym.evaluation.report import coloured_tokens, number, render
-from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.agreement import (
+    Array,
     charged_share,
     effective_tokens,
     rank_correlation,

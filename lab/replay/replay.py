@@ -22,10 +22,9 @@ from tokengym.envs import (
 )
 from tokengym.evaluation.measure import make_eval_envs, resolve_env, task_reward
 from tokengym.evaluation.report import to_cell
-from tokengym.evaluation.statistics import Array
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
-from tokengym.lab.replay.agreement import Agreement, agreement
+from tokengym.lab.replay.agreement import Agreement, Array, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, written_places
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import Probe, Reward, RewardError, gold_scorer, scorer_kind

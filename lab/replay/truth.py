@@ -5,20 +5,13 @@ advantages of a policy (`tokengym.lab.envs.oracle.env`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode
-from tokengym.rewards import (
-    Product,
-    RuleScorer,
-    Sentiment,
-    SupportsScore,
-    continued_spans,
-    spread_by_overlap,
-)
+from tokengym.rewards import Product, RuleScorer, Sentiment, continued_spans, spread_by_overlap
 from tokengym.rewards.gold import ToxicityRules, split_words, word_contributions
 
 if TYPE_CHECKING:
@@ -29,7 +22,7 @@ WordTruth = Callable[[Sequence[str], int], NDArray[np.float64]]
 
 
 def gold_token_credit(
-    gold: SupportsScore | None,
+    gold: Any | None,
     episodes: Sequence[Episode],
     tokenizer: "PreTrainedTokenizerBase",
 ) -> list[NDArray[np.float64]] | None:
@@ -58,7 +51,7 @@ def gold_token_credit(
     ]
 
 
-def _word_truth(gold: SupportsScore | None) -> WordTruth | None:
+def _word_truth(gold: Any | None) -> WordTruth | None:
     """Return what a gold scorer's words are worth, None where it does not rest on single words."""
     if isinstance(gold, Sentiment):
         lexicon = gold.lexicon

@@ -11,7 +11,6 @@ from tokengym.envs import Episode
 from tokengym.rewards import (
     CreditError,
     Cut,
-    FloatArray,
     Probe,
     Scores,
     SegmentedCredit,
@@ -91,7 +90,7 @@ class Attribution(SegmentedCredit):
         return scores.with_attributions(rows, signed=True)
 
     def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
+        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> NDArray[np.floating]:
         """Return the shares, rescaled or completed to the score (`shares.spread_signed`)."""
         assert attribution is not None

@@ -13,15 +13,7 @@ from typing_extensions import Self
 from tokengym.base import check_choice, check_number
 from tokengym.envs import Episode, token_texts
 from tokengym.lab.rules.pure import min_form
-from tokengym.rewards import (
-    CreditError,
-    Cut,
-    FloatArray,
-    Probe,
-    Scores,
-    SegmentedCredit,
-    register_credit,
-)
+from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit, register_credit
 from tokengym.rewards.maths import complete, on_last_tokens, split_evenly
 
 if TYPE_CHECKING:
@@ -156,7 +148,7 @@ class PRM(SegmentedCredit):
         return step_values
 
     def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
+        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> NDArray[np.floating]:
         """Return the steps' rewards; under "delta" the rest of the score is on the last token."""
         assert attribution is not None

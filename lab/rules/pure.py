@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tokengym.base import check_number
 from tokengym.envs import Episode
-from tokengym.rewards import CreditError, Cut, FloatArray, IncrementCredit, register_credit
+from tokengym.rewards import CreditError, Cut, IncrementCredit, register_credit
 
 
 def min_form(rewards: ArrayLike, *, temperature: float) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ class PURE(IncrementCredit):
         check_number(self, "temperature", above=0, finite=True, error=CreditError)
 
     def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
+        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> NDArray[np.floating]:
         """Return the weighted step rewards (`min_form`); the score itself is not paid."""
         assert attribution is not None

@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from tokengym.base import check_number
 from tokengym.envs import Episode
-from tokengym.rewards import Credit, CreditError, FloatArray, Probe, Scores, Source, register_credit
+from tokengym.rewards import Credit, CreditError, Probe, Scores, Source, register_credit
 from tokengym.rewards.maths import sparse
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class RTO(Credit):
         return scores.with_attributions(ratios, signed=True)
 
     def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
+        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> NDArray[np.floating]:
         """Return the implicit rewards plus the sparse reward."""
         assert attribution is not None

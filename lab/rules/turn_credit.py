@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode, Turn
-from tokengym.rewards import Credit, FloatArray
+from tokengym.rewards import Credit
 
 POLICY = "assistant"
 """Role of the policy's turns."""
@@ -51,7 +51,7 @@ class TurnCredit(Credit):
         return [[range(*turn.span) for turn in policy_turns(episode)] for episode in episodes]
 
     def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
+        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> NDArray[np.floating]:
         """Return the turns' rewards on their last tokens."""
         del attribution

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tokengym.envs import Episode
 from tokengym.lab.rules.answer_gain import AnswerGain
 from tokengym.lab.rules.turn_credit import policy_turns
-from tokengym.rewards import FloatArray, Source, register_credit
+from tokengym.rewards import Source, register_credit
 
 
 @register_credit
@@ -64,7 +64,7 @@ class TurnGain(AnswerGain):
         return float(np.exp(log_probs.mean()))
 
     def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
+        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> NDArray[np.floating]:
         """Return the gains at the turns' last tokens, and the score's part at the last turn's."""
         assert attribution is not None

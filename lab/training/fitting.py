@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from tokengym.lab.collect import content_hash
 from tokengym.lab.training.pairwise import bradley_terry_loss
 from tokengym.lab.training.readers import PairReader, Sequences
 from tokengym.rewards import RewardError
-from tokengym.rewards.models import PaddingSide, padded_batches
+from tokengym.rewards.models import padded_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +249,7 @@ class Collator:
         padding_side: Where sequences are padded.
     """
 
-    def __init__(self, padding_side: PaddingSide) -> None:
+    def __init__(self, padding_side: Literal["left", "right"]) -> None:
         self.padding_side = padding_side
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
@@ -266,7 +266,7 @@ class Collator:
 
 
 def padded(
-    sequences: Sequence[Sequence[int]], padding_side: PaddingSide = "right"
+    sequences: Sequence[Sequence[int]], padding_side: Literal["left", "right"] = "right"
 ) -> dict[str, Tensor]:
     """Return ids, attention mask and positions of sequences as one batch, in their order."""
     (batch,) = padded_batches(sequences, batch_size=len(sequences), padding_side=padding_side)

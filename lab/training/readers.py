@@ -6,7 +6,7 @@ preference model reads one question in both orders; its numbers are how much it 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from tokengym.lab.scorers.preference_model import (
     write_question,
 )
 from tokengym.rewards import PreferencePair, ScorerError
-from tokengym.rewards.models import EncoderClassifier, PaddingSide, read_classifier
+from tokengym.rewards.models import EncoderClassifier, read_classifier
 from tokengym.rewards.pairs import encode_in_template
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ Sequences = tuple[list[int], list[int]]
 class PairReader(ABC):
     """Reading of pairs by a kind of model."""
 
-    padding_side: PaddingSide
+    padding_side: Literal["left", "right"]
     """Side of the padding."""
     model: "PreTrainedModel"
     """The model that reads."""

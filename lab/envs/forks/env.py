@@ -20,7 +20,6 @@ from tokengym.envs import (
     SettingsError,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
-    TokenMdp,
     bundled,
     word_tokenizer,
 )
@@ -125,7 +124,7 @@ class ForksValues:
     environment was made with.
     """
 
-    _mdp: TokenMdp
+    _mdp: Any
     _knobs: ForksSettings
 
     @property

@@ -18,7 +18,6 @@ from tokengym.envs import (
     SettingsError,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
-    TokenMdp,
     bundled,
     word_tokenizer,
 )
@@ -69,7 +68,7 @@ class OracleValues:
     of the true score as return, undiscounted, whatever reward the environment was made with.
     """
 
-    _mdp: TokenMdp
+    _mdp: Any
     _rules: tuple[Rule, ...]
 
     @property
