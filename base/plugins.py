@@ -17,6 +17,7 @@ LABORATORY: dict[str, tuple[str, ...]] = {
         *("turn-broadcast", "turn-gain", "turn-progress", "turn-return", "turn-score"),
     ),
     "scorers": ("judge", "preference-model", "reasoning-gym"),
+    "readings": ("deeplift", "gradient", "integrated-gradients"),
     "agents": ("best-of-n", "online-dpo", "raft"),
     "estimators": ("gigpo", "gigpo-prefix", "turn-auxiliary", "turn-returns"),
     "partners": ("calculator", "gem", "higher-lower", "textarena", "turn-forks", "user"),

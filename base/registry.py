@@ -28,6 +28,7 @@ Group = Literal[
     "agents",
     "models",
     "partners",
+    "readings",
     "estimators",
     "weights",
     "measures",

@@ -45,7 +45,8 @@ from tokengym.rewards.wrappers import (
 
 if TYPE_CHECKING:
     from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
-    from tokengym.rewards.attribution.policy_reader import PolicyReader, agent_folder
+    from tokengym.rewards.attribution.policy_reader import PolicyReader
+    from tokengym.rewards.attribution.readings import Reading, register_reading
     from tokengym.rewards.credits.base import (
         REWARDS,
         Cut,
@@ -69,7 +70,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "attribution.alignment": "continued_spans spread_by_overlap",
-    "attribution.policy_reader": "PolicyReader agent_folder",
+    "attribution.readings": "Reading register_reading",
+    "attribution.policy_reader": "PolicyReader",
     "credits.base": "Cut FloatArray REWARDS SegmentedCredit Source check_beta register_credit",
     "credits.probe": "Probe",
     "credits.red": "IncrementCredit",
@@ -111,6 +113,7 @@ __all__ = [
     "Product",
     "R3Reward",
     "Random",
+    "Reading",
     "Recency",
     "Relevance",
     "Reward",
@@ -139,7 +142,6 @@ __all__ = [
     "Vader",
     "VectorRewardWrapper",
     "WithAttribution",
-    "agent_folder",
     "assign_written",
     "check_beta",
     "check_reward",
@@ -151,6 +153,7 @@ __all__ = [
     "read_pairs",
     "register",
     "register_credit",
+    "register_reading",
     "register_scorer",
     "registered_rewards",
     "scorer_kind",

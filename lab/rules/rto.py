@@ -101,7 +101,5 @@ def _saved_reference(policy: Source | None) -> Path | None:
     """Return the folder of the reference that was saved with a policy, None if there is none."""
     if not isinstance(policy, str | Path):
         return None
-    from tokengym.rewards import agent_folder
-
-    agent = agent_folder(policy)
-    return agent / "reference" if agent is not None and (agent / "reference").is_dir() else None
+    places = (Path(policy) / "reference", Path(policy) / "agent" / "reference")
+    return next((folder for folder in places if folder.is_dir()), None)

@@ -227,9 +227,8 @@ class RewardModel(Shared, Scorer):
                   heads, restricted to the response and normalised;
                 - "signed-attention": attention times what each value vector does to the score;
                 - "prefix": by how much each token moved the score of the text before it;
-                - "gradient", "integrated-gradients": embedding times gradient of the score;
-                - "deeplift": shares of the change of score from a blank response; of this and the
-                  former the part "attribution_gap" is what the sum over the tokens misses.
+                - "gradient", "integrated-gradients" and "deeplift" of tokengym-lab: by gradients of
+                  the score; what the sum over the tokens misses is the part "attribution_gap".
 
         Raises:
             ScorerError: if an episode has no response, or is longer than the model reads.
@@ -281,6 +280,7 @@ class RewardModel(Shared, Scorer):
         if self.disagrees:
             parts["disagreement"] = np.zeros_like(values)
         rows = [np.zeros(0)] * len(episodes)
+        read = readings.plain if kind is None else readings.READINGS.find(kind)
         batches = padded_batches(
             sequences, batch_size=self.batch_size, padding_side=self.padding_side
         )
@@ -290,7 +290,7 @@ class RewardModel(Shared, Scorer):
                 ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
                 starts = ends + 1 - after[chosen] - np.array([sizes[index] for index in chosen])
                 inputs = self._classifier.inputs(batch, ends, starts)
-                logits, columns, gap = readings.READINGS[kind](self._classifier, inputs)
+                logits, columns, gap = read(self._classifier, inputs)
                 values[chosen] = self._classifier.of_logits(logits).cpu().numpy()
                 if self.disagrees:
                     parts["disagreement"][chosen] = logits.float().cpu().numpy().std(axis=1)

@@ -10,8 +10,8 @@ from transformers import AutoModelForSequenceClassification, Qwen3Config
 
 from tests.suite.rewards.attribution.test_last_row import CONFIGS
 from tests.suite.rewards.conftest import random_episodes, scale_weights
+from tokengym.lab.scorers.deeplift import deeplift
 from tokengym.rewards import RewardModel
-from tokengym.rewards.attribution.deeplift import deeplift
 
 
 def test_a_product_and_a_bend_by_hand():
