@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tokengym import ComparisonConfig
 from tokengym.base import (
     check_links,
     copy_of,
@@ -21,15 +22,7 @@ from tokengym.base import (
     write_csv,
 )
 from tokengym.evaluation.report import read_curves, save_figure, summarize
-from tokengym.evaluation.runs import (
-    ComparisonConfig,
-    fixed,
-    flat,
-    load_agent,
-    make_evaluator,
-    read_result,
-    task_name,
-)
+from tokengym.evaluation.runs import fixed, flat, load_agent, make_evaluator, read_result, task_name
 from tokengym.evaluation.statistics import interval
 from tokengym.lab.collect import content_hash
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from tokengym import ComparisonConfig
 from tokengym.base import write_csv, write_json
 from tokengym.evaluation import run as run_one
-from tokengym.evaluation.runs import SETTINGS_FILE, ComparisonConfig, RunRecord
+from tokengym.evaluation.runs import SETTINGS_FILE, RunRecord
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.protocol import (
     FIRST_RATE,

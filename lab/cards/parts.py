@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokengym import __version__, compare
+from tokengym import ComparisonConfig, __version__, compare
 from tokengym.agents import RandomAgent, bind_policy, noting_reads
 from tokengym.base import auto_device, read_json
 from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
 from tokengym.evaluation.report import Curve, SummarySettings, difference_of, read_curves, summarize
 from tokengym.evaluation.runs import (
-    ComparisonConfig,
     EvaluationSettings,
     TrainingSettings,
     bundle_settings,

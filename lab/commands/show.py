@@ -16,7 +16,7 @@ from tokengym.lab.replay.page import (
     headline,
     same_scores,
 )
-from tokengym.scripts.commands import line_of, say
+from tokengym.scripts.commands import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,7 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
     for index in range(min(show, len(result.episodes))):
         console.print(_heading(result, index))
         console.print(heat_map(result, index))
-    console.print(line_of(f"\n{headline(result)}", "bold"))
+    console.print(Text(printable(f"\n{headline(result)}"), "bold"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("rule", no_wrap=True)
     for title in figure_columns(result):
@@ -107,7 +107,7 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
         table.add_row(Text(row["name"]), *map(Text, row["cells"]))
     console.print(table)
     if result.truth is not None and result.truth.executed is not None:
-        console.print(line_of(f"\n{executed_words(result.truth.executed)}"))
+        console.print(Text(printable(f"\n{executed_words(result.truth.executed)}")))
     console.print()
     for name in ("replay.html", "credit.csv"):
         say(console, str(out / name))
@@ -122,7 +122,7 @@ def heat_map(result: "Replay", index: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("token", no_wrap=True, max_width=16)
     for name in columns:
-        table.add_column(line_of(name), justify="right")
+        table.add_column(Text(printable(name)), justify="right")
     painted = [_cells(values) for values in columns.values()]
     for piece, *cells in zip(result.tokens[index], *painted, strict=True):
         table.add_row(Text(printable(piece).strip()), *cells)

@@ -411,3 +411,8 @@ class RuleJudge(Scorer):
         self.check_attribution(attribution)
         counts = [len(self.rules.offences(e.prompt, e.response)) for e in episodes]
         return Scores(-np.array(counts, dtype=np.float64))
+
+    def preferences(self, triples: Sequence[tuple[str, str, str]]) -> "np.ndarray[Any, Any]":
+        """Return 1 for each (prompt, A, B) where A has fewer offences, 0 where more, else 1/2."""
+        counts = [[len(self.rules.offences(p, said)) for said in both] for p, *both in triples]
+        return 0.5 + 0.5 * np.array([np.sign(b - a) for a, b in counts])

@@ -1,7 +1,7 @@
 """Settings of a constitutional run, and what its stages share: prompts, policies, critic, judge."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from tokengym.agents import losses
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy, prompt_order
 from tokengym.agents.rollouts import ChosenPrompts
 from tokengym.base import check_count, check_number
-from tokengym.envs import COLUMNS, Episode, PromptSet
+from tokengym.envs import Episode, PromptSet
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.runs import ModelSettings, TaskSettings, training_settings
 from tokengym.lab.constitution.critics import (
@@ -31,7 +31,6 @@ from tokengym.lab.scorers.preference_model import WinRate
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
     from tokengym.evaluation.measure import Evaluator
-    from tokengym.evaluation.measure import WinRate as Wins
     from tokengym.rewards import Scorer, Toxicity
 
 
@@ -167,11 +166,9 @@ class PipelineState:
         if self.config.model is not None:
             kwargs |= {"tokenizer": self.config.model, "bundle": None}
         prompts = self._prompts(split)
-        for name in ("dataset", *COLUMNS):
-            kwargs.pop(name, None)
-        return {name: value for name, value in kwargs.items() if value is not None} | {
-            "prompts": prompts
-        }
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        kept = {k: v for k, v in given.items() if k != "dataset" and not k.endswith("_column")}
+        return {**kept, "prompts": prompts}
 
     def _prompts(self, split: str) -> PromptSet:
         """Return a split's red-team prompts: all, or those that the rules know for harmful."""
@@ -355,20 +352,12 @@ class PipelineState:
         is_sure = (as_a > 0.5) & (as_b > 0.5)
         return [group for group, sure in zip(groups, is_sure, strict=True) if sure]
 
-    def win_rate(self, first: Sequence[Episode], second: Sequence[Episode]) -> "Wins":
-        """Return how often the judge prefers the first of two policies' responses."""
-        from tokengym.evaluation.measure import judged, scored
+    def win_rate(self, first: Sequence[Episode], second: Sequence[Episode]) -> Any:
+        """Return how often the judge prefers the first of two policies' responses, a `WinRate`."""
+        from tokengym.evaluation.measure import judged
 
-        if self.model_judge is not None:
-            return judged(first, second, self.model_judge.preferences)
-        one, other = (
-            [
-                replace(episode, score=float(value))
-                for episode, value in zip(episodes, self.judge.score(episodes).values, strict=True)
-            ]
-            for episodes in (first, second)
-        )
-        return scored(one, other)
+        judge: Any = self.model_judge or self.judge
+        return judged(first, second, judge.preferences)
 
     @cached_property
     def _classifier(self) -> "Toxicity":

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, Precision, TrainingRun, losses
+from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, losses
 from tokengym.agents.offline import (
-    OfflineTrainer,
     ResponseCollector,
     best_rows,
     make_policy,
@@ -117,7 +116,7 @@ class IterativeLearner(PlaysPolicy, ABC):
         scorer: Scorer | None = None,
         lora: "LoraConfig | None" = None,
         dtype: str = "auto",
-        precision: Precision = "full",
+        precision: str = "full",
         output_dir: str | Path | None = None,
         max_rows: int = 256,
         seed: int = 0,
@@ -290,7 +289,7 @@ class IterativeLearner(PlaysPolicy, ABC):
         """Return rows as a data set."""
 
     @abstractmethod
-    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> OfflineTrainer:
+    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> Any:
         """Return the trainer of an iteration, which also writes the policy to a folder.
 
         Args:

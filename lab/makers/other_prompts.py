@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokengym.base import PARTS, write_text
+from tokengym.base import write_text
 
-PROMPTS = PARTS["prompts"]
+PROMPTS = "prompts.jsonl"
 
 
 def read_prompts(bundle: Path) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     token_texts,
 )
-from tokengym.evaluation.measure import Evaluator, check_reads, policy_of, resolve_env
+from tokengym.evaluation.measure import Evaluator, check_reads, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
 from tokengym.lab.replay.replay import Replay, replay
 from tokengym.rewards.models import positions
@@ -183,12 +183,12 @@ class Explorer:
     @property
     def temperature(self) -> float | None:
         """The policy's own temperature; None for an agent that has none."""
-        return getattr(policy_of(self.agent), "temperature", None)
+        return getattr(getattr(self.agent, "policy", self.agent), "temperature", None)
 
     @property
     def longest_prompt(self) -> int | None:
         """Most tokens that the model reads before a response; None if it names no limit."""
-        policy = policy_of(self.agent)
+        policy = getattr(self.agent, "policy", self.agent)
         if not isinstance(policy, CausalLMPolicy):
             return None
         limit = positions(policy.language_model.model)
@@ -228,7 +228,7 @@ class Explorer:
             player = as_sampler(self.agent, seed=seed)
             (episode,) = self._chosen.play(player, [begun], deterministic=greedy)
         (scored,), gold = self._scored([episode])
-        policy = policy_of(self.agent)
+        policy = getattr(self.agent, "policy", self.agent)
         result = replay(
             [scored],
             rewards,
@@ -261,7 +261,7 @@ class Explorer:
             ValueError: if there is no such token, or the agent has no policy that tells its
                 probabilities.
         """
-        policy = policy_of(self.agent)
+        policy = getattr(self.agent, "policy", self.agent)
         if not isinstance(policy, CausalLMPolicy):
             raise ValueError(
                 f"{type(self.agent).__name__} does not tell its probabilities; explore an agent "

@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from tokengym.base import PretrainedError, from_pretrained, select_device
+from tokengym.envs import DatasetError
 from tokengym.lab.scorers.preference_model import (
     ANSWERS,
     TEMPLATE,
@@ -38,9 +39,9 @@ from tokengym.lab.training.results import (
     measure_pairs,
     measured,
 )
-from tokengym.rewards import PreferencePairs, RewardError, read_pairs
+from tokengym.rewards import PreferencePair, PreferencePairs, RewardError, read_pairs
 from tokengym.rewards.models import load_tokenizer, longest_input, quiet
-from tokengym.rewards.pairs import TableSource, limit_lengths, split_pairs
+from tokengym.rewards.pairs import SkippedRow, TableSource
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -168,19 +169,94 @@ def encode_side(
     """
     limit = min(training.max_tokens, longest_input(reader.model) or training.max_tokens)
     sequences = reader.encode(pairs, tokenizer)
-    overlong = training.overlong
-    if overlong == "left":
+    if training.overlong == "left":
         places = reader.spare(pairs, tokenizer)
         sequences = [
             (cut_prompt(first, prompt_span, limit), cut_prompt(second, prompt_span, limit))
             for (first, second), prompt_span in zip(sequences, places, strict=True)
         ]
-        overlong = "drop"  # what is too long even without its prompt
+        # What is too long even without its prompt is dropped.
     lengths = [max(map(len, both)) for both in sequences]
-    fitting = limit_lengths(pairs, lengths, max_tokens=limit, overlong=overlong)
+    fitting = limit_lengths(pairs, lengths, max_tokens=limit, drop=training.overlong != "error")
     kept = set(fitting.rows)
     chosen = [ids for row, ids in zip(pairs.rows, sequences, strict=True) if row in kept]
     return ReadablePairs(pairs=fitting, sequences=chosen)
+
+
+def limit_lengths(
+    pairs: PreferencePairs, lengths: Sequence[int], *, max_tokens: int, drop: bool
+) -> PreferencePairs:
+    """Return the pairs that a model can read.
+
+    Args:
+        pairs: The pairs.
+        lengths: (pairs,) tokens of each pair's longer text, prompt included.
+        max_tokens: Most tokens of a text.
+        drop: Whether pairs with a longer one are left out; otherwise they stop everything.
+
+    Raises:
+        DatasetError: if one is longer and may not be, or none is left.
+    """
+    long = {
+        index: f"row {row} of the pairs: its longer text has {length} tokens, more than max_tokens="
+        f"{max_tokens}; raise max_tokens, or pass overlong='left' or 'drop'"
+        for index, (row, length) in enumerate(zip(pairs.rows, lengths, strict=True))
+        if length > max_tokens
+    }
+    if not long:
+        return pairs
+    if not drop:
+        others = f" ({len(long) - 1} more rows likewise)" if len(long) > 1 else ""
+        raise DatasetError(next(iter(long.values())) + others)
+    kept = [index for index in range(len(pairs)) if index not in long]
+    skipped = [
+        SkippedRow(row=pairs.rows[index], kind="overlong", reason=reason)
+        for index, reason in long.items()
+    ]
+    fitting = replace(pairs.select(kept), skipped=(*pairs.skipped, *skipped))
+    if not kept:
+        raise DatasetError(f"no pair is left: {fitting.report()}; {skipped[0].reason}")
+    return fitting
+
+
+def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int], list[int]]:
+    """Return which pairs to train on, and which are held out: all those of every k-th prompt.
+
+    Pairs without a prompt count as having one each. The same pairs are split the same way.
+
+    Args:
+        pairs: All of them.
+        share: Share of prompts to hold out, in (0, 1).
+
+    Returns:
+        Places in ``pairs``, ascending; no prompt is on both sides.
+
+    Raises:
+        DatasetError: if nothing is left to train on, or to hold out.
+
+    Example:
+        >>> texts = "aabbccdd"
+        >>> pairs = [PreferencePair(prompt=text, chosen="x", rejected="y") for text in texts]
+        >>> split_pairs(pairs, 0.25)
+        ([0, 1, 2, 3, 4, 5], [6, 7])
+    """
+    if not 0.0 < share < 1.0:
+        raise DatasetError(f"held_out must be a share in (0, 1), or pairs, got {share}")
+    every = max(round(1 / share), 2)
+    groups: dict[str | int, list[int]] = {}
+    for number, pair in enumerate(pairs):
+        groups.setdefault(pair.prompt or number, []).append(number)
+    sides: tuple[list[int], list[int]] = ([], [])
+    for number, places in enumerate(groups.values()):
+        sides[number % every == every - 1].extend(places)
+    rest, held_out = sorted(sides[0]), sorted(sides[1])
+    if not rest or not held_out:
+        raise DatasetError(
+            f"{len(pairs)} pairs of {len(groups)} prompts with held_out={share} leave {len(rest)} "
+            f"to train on and {len(held_out)} held out; give more pairs, or pass held_out=other "
+            "pairs"
+        )
+    return rest, held_out
 
 
 def cut_prompt(ids: list[int], prompt_span: tuple[int, int], limit: int) -> list[int]:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from tokengym.base import prompt_messages
-from tokengym.envs import encode, encode_chats
+from tokengym.envs import encode
 from tokengym.lab.scorers.preference_model import (
     answer_ids,
     answer_logits,
@@ -23,7 +22,7 @@ from tokengym.lab.scorers.preference_model import (
     write_question,
 )
 from tokengym.rewards import PreferencePair, ScorerError
-from tokengym.rewards.models import EncoderClassifier, read_classifier
+from tokengym.rewards.models import read_classifier
 from tokengym.rewards.pairs import encode_in_template
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class RewardReader(PairReader):
         self.append_eos = append_eos
         self.chat_template = chat_template
         self.classifier = read_classifier(model, None)
-        self.is_encoder = isinstance(self.classifier, EncoderClassifier)
+        self.is_encoder = self.classifier.reads_both_ways
 
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
@@ -134,7 +133,8 @@ class RewardReader(PairReader):
             prompts = tokenizer([p.prompt for p in pairs], verbose=False, add_special_tokens=False)
             return [(1, 1 + len(ids)) for ids in prompts["input_ids"]]
         if self.chat_template:
-            prompts = encode_chats(tokenizer, [prompt_messages(pair.prompt) for pair in pairs])
+            alone = [(pair.prompt, ()) for pair in pairs]
+            prompts = [ids for ids, _ in encode_in_template(alone, tokenizer)]
         else:
             prompts = encode(tokenizer, [pair.prompt for pair in pairs])
         return [(0, len(ids)) for ids in prompts]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from tokengym.base import locked, parse_json, replacing, write_json
+from tokengym.base import locked, read_json, replacing, write_json
 from tokengym.lab.tables import wilson_interval
 from tokengym.lab.training.pairwise import (
     ReliabilityBin,
@@ -206,7 +206,7 @@ class TrainerPaths:
         if not file.exists():
             return
         try:
-            stored = parse_json(file.read_text())
+            stored = read_json(file)
         except ValueError as error:
             raise RewardError(f"{file} is damaged ({error}); delete {self.folder}") from error
         names = [

@@ -45,6 +45,8 @@ class Classifier:
 
     kinds = REWARD_MODEL_KINDS
     """Kinds of attribution that can be read."""
+    reads_both_ways = False
+    """Whether it is bidirectional: it pools the whole text and has no score per position."""
 
     def __init__(self, model: "PreTrainedModel", labels: Labels | None) -> None:
         self.model = model
@@ -154,6 +156,7 @@ class EncoderClassifier(Classifier):
 
     # No gradients: DeBERTa normalises each embedding alone, so that its length has no effect.
     kinds = frozenset({"attention"})
+    reads_both_ways = True
 
     def __init__(
         self, model: "PreTrainedModel", labels: Labels | None, *, pairs: bool = False

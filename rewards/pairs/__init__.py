@@ -7,10 +7,8 @@ from tokengym.rewards.pairs.read import (
     PreferencePair,
     PreferencePairs,
     SkippedRow,
-    limit_lengths,
     read_labels,
     read_pairs,
-    split_pairs,
 )
 
 if TYPE_CHECKING:
@@ -30,12 +28,10 @@ __all__ = [
     "SkippedRow",
     "TableSource",
     "encode_in_template",
-    "limit_lengths",
     "pairs_dataset",
     "read_labels",
     "read_pairs",
     "read_table",
     "responses_dataset",
-    "split_pairs",
 ]
 __getattr__ = lazily(__name__, _NAMES)

@@ -8,7 +8,7 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from operator import index
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args, overload
@@ -18,7 +18,6 @@ from tokengym.base.prompt import is_messages
 from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
 from tokengym.envs.prompts.loading import DatasetSource, read_tables
-from tokengym.envs.settings import Overlong
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -529,87 +528,3 @@ def _check_all(pairs: PreferencePairs) -> None:
             "every response begins with its prompt, which a model would read twice; leave the "
             "prompt out of the responses"
         )
-
-
-# --- what a model can read, and what is held out --------------------------------------------------
-
-
-def limit_lengths(
-    pairs: PreferencePairs, lengths: Sequence[int], *, max_tokens: int, overlong: Overlong = "error"
-) -> PreferencePairs:
-    """Return the pairs that a model can read.
-
-    Args:
-        pairs: The pairs.
-        lengths: (pairs,) tokens of each pair's longer text, prompt included.
-        max_tokens: Most tokens of a text.
-        overlong: Treatment of longer ones: "error" stops, "drop" skips the pair, "left" keeps all
-            of them, for a caller that cuts them itself.
-
-    Raises:
-        DatasetError: if one is longer and may not be, or none is left.
-    """
-    if overlong not in get_args(Overlong):
-        raise DatasetError(f"overlong must be 'error', 'left' or 'drop', got {overlong!r}")
-    if overlong == "left":
-        return pairs
-    long = {
-        index: f"row {row} of the pairs: its longer text has {length} tokens, more than max_tokens="
-        f"{max_tokens}; raise max_tokens, or pass overlong='left' or 'drop'"
-        for index, (row, length) in enumerate(zip(pairs.rows, lengths, strict=True))
-        if length > max_tokens
-    }
-    if not long:
-        return pairs
-    if overlong == "error":
-        others = f" ({len(long) - 1} more rows likewise)" if len(long) > 1 else ""
-        raise DatasetError(next(iter(long.values())) + others)
-    kept = [index for index in range(len(pairs)) if index not in long]
-    skipped = [
-        SkippedRow(row=pairs.rows[index], kind="overlong", reason=reason)
-        for index, reason in long.items()
-    ]
-    fitting = replace(pairs.select(kept), skipped=(*pairs.skipped, *skipped))
-    if not kept:
-        raise DatasetError(f"no pair is left: {fitting.report()}; {skipped[0].reason}")
-    return fitting
-
-
-def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int], list[int]]:
-    """Return which pairs to train on, and which are held out: all those of every k-th prompt.
-
-    Pairs without a prompt count as having one each. The same pairs are split the same way.
-
-    Args:
-        pairs: All of them.
-        share: Share of prompts to hold out, in (0, 1).
-
-    Returns:
-        Places in ``pairs``, ascending; no prompt is on both sides.
-
-    Raises:
-        DatasetError: if nothing is left to train on, or to hold out.
-
-    Example:
-        >>> texts = "aabbccdd"
-        >>> pairs = [PreferencePair(prompt=text, chosen="x", rejected="y") for text in texts]
-        >>> split_pairs(pairs, 0.25)
-        ([0, 1, 2, 3, 4, 5], [6, 7])
-    """
-    if not 0.0 < share < 1.0:
-        raise DatasetError(f"held_out must be a share in (0, 1), or pairs, got {share}")
-    every = max(round(1 / share), 2)
-    groups: dict[str | int, list[int]] = {}
-    for number, pair in enumerate(pairs):
-        groups.setdefault(pair.prompt or number, []).append(number)
-    sides: tuple[list[int], list[int]] = ([], [])
-    for number, places in enumerate(groups.values()):
-        sides[number % every == every - 1].extend(places)
-    rest, held_out = sorted(sides[0]), sorted(sides[1])
-    if not rest or not held_out:
-        raise DatasetError(
-            f"{len(pairs)} pairs of {len(groups)} prompts with held_out={share} leave {len(rest)} "
-            f"to train on and {len(held_out)} held out; give more pairs, or pass held_out=other "
-            "pairs"
-        )
-    return rest, held_out

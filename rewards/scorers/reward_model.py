@@ -16,7 +16,7 @@ from tokengym.rewards.attribution import readings
 from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
-from tokengym.rewards.models.classifier import EncoderClassifier, Labels, has_heads, read_classifier
+from tokengym.rewards.models.classifier import Labels, has_heads, read_classifier
 from tokengym.rewards.models.kinds import SIGNED_KINDS
 from tokengym.rewards.models.loading import (
     PaddingSide,
@@ -93,7 +93,7 @@ class RewardModel(Shared, Scorer):
         self._classifier = read_classifier(model, labels, pairs=form == "pair")
         self._form = form
         self.disagrees = self._classifier.labels is None and has_heads(model)
-        self._is_encoder = isinstance(self._classifier, EncoderClassifier)
+        self._is_encoder = self._classifier.reads_both_ways
         if self._is_encoder and padding_side != "right":
             raise ScorerError(
                 f"padding_side must be 'right' for {type(model).__name__}, which reads its first "

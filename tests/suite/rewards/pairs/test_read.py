@@ -10,7 +10,6 @@ import pytest
 
 from tokengym.envs import DatasetError
 from tokengym.rewards import PreferencePair, read_pairs
-from tokengym.rewards.pairs import limit_lengths, split_pairs
 
 PROMPT = "\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant:"
 DIALOGUE = {"chosen": f"{PROMPT} Yes, yes", "rejected": f"{PROMPT} Yes, no"}
@@ -142,37 +141,6 @@ def test_an_unreadable_file_is_named(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("{")
     with pytest.raises(DatasetError, match=r"pairs.jsonl' cannot be read"):
         read_pairs(tmp_path / "pairs.jsonl")
-
-
-def test_overlong_pairs():
-    pairs = read_pairs([{**ROW, "chosen": ""}, ROW, DIALOGUE | {"prompt": "x"}], on_error="skip")
-    assert limit_lengths(pairs, [5, 9], max_tokens=9) is pairs
-    assert limit_lengths(pairs, [5, 9], max_tokens=4, overlong="left") is pairs
-    with pytest.raises(DatasetError, match=r"row 2 of the pairs: .* has 9 tokens, more than .*=8;"):
-        limit_lengths(pairs, [5, 9], max_tokens=8)
-    with pytest.raises(DatasetError, match=r"row 1 of the pairs: .* \(1 more rows likewise\)"):
-        limit_lengths(pairs, [5, 9], max_tokens=4)
-    fitting = limit_lengths(pairs, [5, 9], max_tokens=8, overlong="drop")
-    assert (fitting.pairs, fitting.rows) == (pairs.pairs[:1], (1,))
-    assert fitting.skip_counts() == {"empty": 1, "overlong": 1}
-    with pytest.raises(DatasetError, match=r"no pair is left: 3 rows, 0 pairs, 3 skipped"):
-        limit_lengths(pairs, [5, 9], max_tokens=4, overlong="drop")
-    with pytest.raises(DatasetError, match=r"overlong must be .* got 'right'"):
-        limit_lengths(pairs, [5, 9], max_tokens=4, overlong="right")
-
-
-def test_no_prompt_is_on_both_sides_and_none_is_lost():
-    pairs = [PreferencePair(prompt=str(i % 7), chosen=f"{i}", rejected="x") for i in range(42)]
-    train, test = split_pairs(pairs, 1 / 3)
-    assert sorted(train + test) == list(range(42))
-    assert {pairs[i].prompt for i in test} == {"2", "5"}
-    assert {pairs[i].prompt for i in train} == {"0", "1", "3", "4", "6"}
-    alone = [PreferencePair(prompt="", chosen=f"{i}", rejected="x") for i in range(20)]
-    assert split_pairs(alone, 0.1)[1] == [9, 19]
-    with pytest.raises(DatasetError, match=r"1 pairs of 1 prompts .* leave 1 to train on and 0"):
-        split_pairs(pairs[:1], 0.5)
-    with pytest.raises(DatasetError, match=r"held_out must be a share .* or pairs, got 1"):
-        split_pairs(pairs, 1.0)
 
 
 @pytest.mark.parametrize("row", ["null", "[1]", "3", '"x"', '{"chosen": "a \\ud800"}', "[" * 5000])

@@ -1,0 +1,37 @@
+# mypy: no-check-untyped-defs
+"""Pairs that a model cannot read, and pairs that are held out."""
+
+import pytest
+
+from tests.suite.rewards.pairs.test_read import DIALOGUE, ROW
+from tokengym.envs import DatasetError
+from tokengym.lab.training.pipeline import limit_lengths, split_pairs
+from tokengym.rewards import PreferencePair, read_pairs
+
+
+def test_overlong_pairs():
+    pairs = read_pairs([{**ROW, "chosen": ""}, ROW, DIALOGUE | {"prompt": "x"}], on_error="skip")
+    assert limit_lengths(pairs, [5, 9], max_tokens=9, drop=False) is pairs
+    with pytest.raises(DatasetError, match=r"row 2 of the pairs: .* has 9 tokens, more than .*=8;"):
+        limit_lengths(pairs, [5, 9], max_tokens=8, drop=False)
+    with pytest.raises(DatasetError, match=r"row 1 of the pairs: .* \(1 more rows likewise\)"):
+        limit_lengths(pairs, [5, 9], max_tokens=4, drop=False)
+    fitting = limit_lengths(pairs, [5, 9], max_tokens=8, drop=True)
+    assert (fitting.pairs, fitting.rows) == (pairs.pairs[:1], (1,))
+    assert fitting.skip_counts() == {"empty": 1, "overlong": 1}
+    with pytest.raises(DatasetError, match=r"no pair is left: 3 rows, 0 pairs, 3 skipped"):
+        limit_lengths(pairs, [5, 9], max_tokens=4, drop=True)
+
+
+def test_no_prompt_is_on_both_sides_and_none_is_lost():
+    pairs = [PreferencePair(prompt=str(i % 7), chosen=f"{i}", rejected="x") for i in range(42)]
+    train, test = split_pairs(pairs, 1 / 3)
+    assert sorted(train + test) == list(range(42))
+    assert {pairs[i].prompt for i in test} == {"2", "5"}
+    assert {pairs[i].prompt for i in train} == {"0", "1", "3", "4", "6"}
+    alone = [PreferencePair(prompt="", chosen=f"{i}", rejected="x") for i in range(20)]
+    assert split_pairs(alone, 0.1)[1] == [9, 19]
+    with pytest.raises(DatasetError, match=r"1 pairs of 1 prompts .* leave 1 to train on and 0"):
+        split_pairs(pairs[:1], 0.5)
+    with pytest.raises(DatasetError, match=r"held_out must be a share .* or pairs, got 1"):
+        split_pairs(pairs, 1.0)
