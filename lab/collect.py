@@ -216,7 +216,7 @@ class _Maker:
 
     def write(self, parts: Path, number: int, prompts: Sequence[int]) -> None:
         """Make a chunk and write its rows, then its figures, which make it count."""
-        from tokengym.agents.offline import best_rows, pair_rows, response_rows
+        from tokengym.agents.offline import best_rows, pair_rows
 
         seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0])
         groups = self.collector.collect(self.agent, prompts, seed=seed)
@@ -225,7 +225,8 @@ class _Maker:
         elif self.config.keep == "best":
             rows = best_rows(groups, self.config, prompts)
         else:
-            rows = response_rows(groups, prompts)
+            each = [((one,), p) for group, p in zip(groups, prompts, strict=True) for one in group]
+            rows = best_rows([one for one, _ in each], self.config, [p for _, p in each])
         flat = [episode for group in groups for episode in group]
         write_jsonl(_rows_file(parts, number), rows)
         figures = {

@@ -50,7 +50,7 @@ from tokengym.lab.cards.page import (
 from tokengym.lab.cards.parts import bare, held_to_forks, unsettled
 from tokengym.lab.study import DOCS, Docs, command_line
 from tokengym.lab.tables import fill, markdown_table
-from tokengym.rewards import scorer_kind
+from tokengym.rewards import RewardChoice
 
 RULES = (
     *("sparse", "random", "recency", "uniform", "abc", "abc-d", "abc-d2", "abc-signed"),
@@ -112,7 +112,7 @@ def main(
         file = docs / FORKS_FILE
         stored = read_json(file) if file.exists() else {}
         task, count, k, options = FORKED[name]
-        rules = [rule for rule in names or RULES if scorer_kind(rule) != "encoder"]
+        rules = [rule for rule in names or RULES if RewardChoice.of(rule).kind != "encoder"]
         write_json(file, {**stored, name: held_to_forks(task, rules, count, k, **options)})
     if forks:
         return

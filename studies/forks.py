@@ -30,8 +30,6 @@ from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.report import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.report import (
-    Curve,
-    Panel,
     SummarySettings,
     make_panels,
     number,
@@ -64,7 +62,7 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending
 from tokengym.lab.tables import difference, fields, fill, iqm_with_interval, markdown_table
-from tokengym.rewards import Credit, register_credit, registered_rewards
+from tokengym.rewards import REWARDS, Credit, register_credit
 from tokengym.rewards.maths import split_evenly
 
 OUT = Path("runs/forks")
@@ -171,7 +169,7 @@ class Decisive(Credit):
 
 def register_decisive() -> None:
     """Make `Decisive` a rule by name, unless it is: importing the study registers nothing."""
-    if Decisive.name not in registered_rewards():
+    if Decisive.name not in REWARDS.names():
         register_credit(Decisive)
 
 
@@ -279,7 +277,7 @@ class Cell:
 class PairedRuns:
     """A rule and its baseline, in one setting."""
 
-    panel: Panel
+    panel: Any
     """The setting's runs."""
     rule: str
     """The rule in question."""
@@ -514,16 +512,16 @@ def _rates(rows: Sequence[Row]) -> str:
     return markdown_table(["cell", *(f"{rate:g}" for rate in RATES)], [*lines.values()])
 
 
-def _curves(cell: Cell, docs: Path) -> list[Curve]:
+def _curves(cell: Cell, docs: Path) -> list[Any]:
     """Return a cell's published runs by its label, over tokens; none where it has no file."""
     file = docs / FOLDER / f"{cell.name}.csv"
     curves = read_curves(file, group_by=()) if file.exists() else []
     return [replace(one, credit=cell.label, steps=one.values["tokens"]) for one in curves]
 
 
-def _panels(docs: Path) -> dict[str, Panel]:
+def _panels(docs: Path) -> dict[str, Any]:
     """Return the published runs by setting and learner, over tokens."""
-    curves_of: dict[tuple[str, float], list[Curve]] = {}
+    curves_of: dict[tuple[str, float], list[Any]] = {}
     for cell in cells():
         if curves := _curves(cell, docs):
             key = f"{cell.setting}, {cell.learner}", cell.price
@@ -554,7 +552,7 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
     return by_rule
 
 
-def rules_table(panels: Mapping[str, Panel]) -> str:
+def rules_table(panels: Mapping[str, Any]) -> str:
     """Return each rule's figures: interquartile means with intervals."""
     rows = []
     for label, panel in panels.items():
@@ -571,7 +569,7 @@ def rules_table(panels: Mapping[str, Panel]) -> str:
     return markdown_table(["cell", "rule", "seeds", *FIGURES], rows)
 
 
-def _differences(panels: dict[str, Panel]) -> str:
+def _differences(panels: dict[str, Any]) -> str:
     """Return every rule's differences from sparse, clear ones of the first column in bold."""
     pairs = {
         (label, rule): PairedRuns(panel=panel, rule=rule, baseline=BASELINE)

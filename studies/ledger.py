@@ -47,7 +47,7 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
-from tokengym.rewards import Credit, gold_scorer, register_credit, registered_rewards
+from tokengym.rewards import REWARDS, Credit, gold_scorer, register_credit
 from tokengym.rewards.maths import complete
 
 Work = Iterable[tuple[Sequence["Cell"], range]]
@@ -134,7 +134,7 @@ class TrueWords(Credit):
 
 def register_words() -> None:
     """Make `TrueWords` a rule by name, unless it is: importing the study registers nothing."""
-    if WORDS not in registered_rewards():
+    if WORDS not in REWARDS.names():
         register_credit(TrueWords)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tokengym.agents.ppo import AdvantageEstimator, find_advantage
+from tokengym.agents.ppo import ADVANTAGES, AdvantageEstimator
 from tokengym.evaluation.report import number
 from tokengym.lab.gradients.turns import TURN_INDEX, Talks, train, turn_gradient
 from tokengym.lab.partners.turn_forks import TurnForks
@@ -84,7 +84,7 @@ def talks_of(turns: int, leaves: bool, scores: Any) -> Talks:
 
 def estimator_of(name: str) -> AdvantageEstimator:
     """Return a learner's estimator, or the control that no learner has."""
-    return TURN_INDEX if name == TURN_INDEX.name else find_advantage(name)
+    return TURN_INDEX if name == TURN_INDEX.name else ADVANTAGES.find(name)
 
 
 @lru_cache(maxsize=64)

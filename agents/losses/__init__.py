@@ -1,21 +1,15 @@
 """Losses, advantages and divergences: pure functions of tensors."""
 
 from tokengym.agents.losses.advantages import (
-    band_weights,
     check_groups,
     dr_grpo,
-    entropy_bonus_weights,
-    evidence_weights,
     gae,
-    gated_weights,
     grpo,
     leave_one_out,
     mean_one,
     rewards_to_go,
     rewards_within,
     rloo,
-    softmax_weights,
-    top_weights,
     varied_groups,
 )
 from tokengym.agents.losses.policy import (
@@ -55,7 +49,6 @@ __all__ = [
     "PreferenceFormula",
     "Ratios",
     "adaptive_kl_coef",
-    "band_weights",
     "best_against_worst",
     "best_of",
     "best_of_n_kl_bound",
@@ -65,11 +58,8 @@ __all__ = [
     "dpo_loss",
     "dr_grpo",
     "entropy",
-    "entropy_bonus_weights",
-    "evidence_weights",
     "full_kl",
     "gae",
-    "gated_weights",
     "grpo",
     "kl_estimate",
     "leave_one_out",
@@ -84,8 +74,6 @@ __all__ = [
     "rewards_to_go",
     "rewards_within",
     "rloo",
-    "softmax_weights",
-    "top_weights",
     "value_loss",
     "varied_groups",
 ]

@@ -61,8 +61,8 @@ class AdvantageWeight(ABC):
         >>> class Last(AdvantageWeight):
         ...     name = "last"
         ...     def weigh(self, played):
-        ...         return losses.top_weights(played.response_mask.cumsum(1).float(),
-        ...                                   played.response_mask, share=0.01)
+        ...         is_last = played.response_mask.flip(1).cumsum(1).flip(1) == 1
+        ...         return losses.mean_one(is_last.float(), played.response_mask)
     """
 
     name: ClassVar[str]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokengym import __version__
-from tokengym.agents.ppo import WEIGHTS, find_weight
+from tokengym.agents.ppo import WEIGHTS
 from tokengym.base import (
     auto_device,
     check_count,
@@ -39,7 +39,7 @@ from tokengym.lab.cards.parts import (
     unsettled,
 )
 from tokengym.lab.gradients.oracle import estimator_names, find_estimator
-from tokengym.rewards import REWARDS, registered_rewards
+from tokengym.rewards import REWARDS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,13 +135,13 @@ class CardConfig:
                 find_estimator(self.name)
                 return "estimator"
             with suppress(SettingsError):
-                find_weight(self.name)
+                WEIGHTS.make(self.name)
                 return "weight"
             return "rule"
         if self.subject in estimator_names():
             return "estimator"
         bare = self.name.partition(":")[0]
-        is_rule = bare in registered_rewards() and not self.subject.startswith(WEIGHT)
+        is_rule = bare in REWARDS.names() and not self.subject.startswith(WEIGHT)
         if bare in WEIGHTS.names() and not is_rule:
             return "weight"
         REWARDS.check(bare)

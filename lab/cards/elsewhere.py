@@ -8,12 +8,12 @@ from typing import Any
 import gymnasium as gym
 
 from tokengym.agents import RandomAgent, bind_policy
-from tokengym.base import MODELS, find_bundle, from_pretrained
+from tokengym.base import find_bundle, from_pretrained
 from tokengym.envs import task_of
 from tokengym.evaluation.measure import resolve_env, task_reward
 from tokengym.evaluation.runs import default_env
 from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks
-from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward, scorer_kind
+from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward
 
 PART = "bundle"
 """Name of the part."""
@@ -89,7 +89,7 @@ class TransferTask:
 
     def files(self) -> list[Path]:
         """Return the files and folders here that its figures depend on."""
-        named = [] if self.model is None or self.model in MODELS.names() else [Path(self.model)]
+        named = [] if self.model is None else [Path(self.model)]
         return [find_bundle(self.bundle).path, *(path for path in named if path.exists())]
 
     def cost(self, amounts: Amounts) -> str:
@@ -131,7 +131,10 @@ class TransferTask:
 
     def _refusal(self, subject: str, task_reward: str) -> str | None:
         """Return why a rule has no truth there; None if it has one."""
-        kind, by_encoder = scorer_kind(subject), scorer_kind(task_reward) == "encoder"
+        kind, by_encoder = (
+            RewardChoice.of(subject).kind,
+            RewardChoice.of(task_reward).kind == "encoder",
+        )
         if kind in ("encoder", "reward_model") and (kind == "encoder") != by_encoder:
             article = "an encoder" if kind == "encoder" else "a reward model"
             return NO_TRUTH.format(article, self.name)
@@ -143,6 +146,6 @@ class TransferTask:
 
     def _scorer(self, subject: str, reward: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the scorer of a rule that any serves where the task's own is an encoder."""
-        if (scorer_kind(subject), scorer_kind(reward)) != ("any", "encoder"):
+        if (RewardChoice.of(subject).kind, RewardChoice.of(reward).kind) != ("any", "encoder"):
             return {}
         return {"scorer": task_reward(self.env, {**kwargs, "reward": reward})[0].scorer}

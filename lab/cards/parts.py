@@ -20,10 +20,9 @@ from tokengym.agents import RandomAgent, bind_policy, noting_reads
 from tokengym.base import auto_device, read_json
 from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
-from tokengym.evaluation.report import Curve, SummarySettings, difference_of, read_curves, summarize
+from tokengym.evaluation.report import SummarySettings, difference_of, read_curves, summarize
 from tokengym.evaluation.runs import (
     EvaluationSettings,
-    TrainingSettings,
     bundle_settings,
     run_folder,
     training_settings,
@@ -40,7 +39,7 @@ from tokengym.lab.gradients.oracle import (
     weights_of,
 )
 from tokengym.lab.replay.agreement import agreement
-from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward, scorer_kind
+from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward
 
 REFUSALS = (RewardError, TokenizerError)
 """Why a rule cannot be measured on a task, as by a model of its own that reads other tokens."""
@@ -226,7 +225,7 @@ def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any
         trained = _trained(task, ("sparse", subject), size, seed, out / "runs")
         return _ends([trained], "sparse", subject)
 
-    if scorer_kind(subject) == "encoder":  # two scorers: one comparison measures both by gold
+    if RewardChoice.of(subject).kind == "encoder":  # one comparison measures both by gold
         return _per_task(subject, (ENCODER_TASK,), together)
     return _learned({"sparse": {}, subject: {}}, subject, size, seed, out, rule=subject)
 
@@ -279,7 +278,7 @@ def _learned(
     return _per_task(rule, size.tasks, train)
 
 
-def trained_by(task: str, size: Size, **learner: Any) -> TrainingSettings:
+def trained_by(task: str, size: Size, **learner: Any) -> Any:
     """Return the settings of the runs on a task: the default learner, and the card's size.
 
     Lambda is the rule's own, and the rate that of all cards.
@@ -304,8 +303,8 @@ def trained_by(task: str, size: Size, **learner: Any) -> TrainingSettings:
 class _Trained:
     """Runs of a comparison."""
 
-    curves: list[Curve]
-    training: TrainingSettings
+    curves: list[Any]
+    training: Any
     cpu_s: float
     """CPU seconds of the processes of all runs."""
 

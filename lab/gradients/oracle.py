@@ -17,12 +17,11 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.ppo import (
     ADVANTAGES,
+    WEIGHTS,
     AdvantageEstimator,
     PPOSettings,
     RoundTensors,
     WeighedRound,
-    find_advantage,
-    find_weight,
     weighted,
 )
 from tokengym.envs import Episode, SettingsError
@@ -82,7 +81,7 @@ def find_estimator(name: str) -> AdvantageEstimator:
     """
     if name in CONTROLS:
         return CONTROLS[name]
-    return find_advantage(name)
+    return ADVANTAGES.find(name)
 
 
 def estimator_names() -> list[str]:
@@ -282,7 +281,7 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
     Raises:
         SettingsError: if it reads a model, which a table has not, or other responses.
     """
-    entry = find_weight(weight)
+    entry = WEIGHTS.make(weight)
     if entry.needs_model or not entry.by_response:
         what = "a model, which a table of states lacks" if entry.needs_model else "other responses"
         raise SettingsError(f"advantage_weight {weight!r} reads {what}; it is not enumerated")

@@ -11,6 +11,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.ppo import AdvantageWeight, WeighedRound, register_weight
 from tokengym.envs import SettingsError
+from tokengym.lab.learners import weighing
 
 
 def _check_share(name: str, value: float) -> float:
@@ -65,7 +66,7 @@ class Position(AdvantageWeight):
 
 @register_weight
 class Entropy(AdvantageWeight):
-    """Gradient on the tokens with the highest entropy alone; see `losses.top_weights`.
+    """Gradient on the tokens with the highest entropy alone; see `weighing.top_weights`.
 
     Args:
         top: Share of a response's tokens that carry gradient.
@@ -79,12 +80,12 @@ class Entropy(AdvantageWeight):
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return n / k on the k tokens of highest entropy."""
-        return losses.top_weights(played.entropy(), played.response_mask, share=self.top)
+        return weighing.top_weights(played.entropy(), played.response_mask, share=self.top)
 
 
 @register_weight
 class GTPO(AdvantageWeight):
-    """Entropy against that of the other responses; see `losses.entropy_bonus_weights`.
+    """Entropy against that of the other responses; see `weighing.entropy_bonus_weights`.
 
     Args:
         share: Weight of the entropy.
@@ -99,7 +100,7 @@ class GTPO(AdvantageWeight):
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return the shaped entropies, scaled."""
-        return losses.entropy_bonus_weights(
+        return weighing.entropy_bonus_weights(
             played.entropy(), played.advantages, played.response_mask, share=self.share
         )
 
@@ -188,7 +189,7 @@ class Teacher(AdvantageWeight):
         """Return the softmax of the log ratios, scaled."""
         assert played.ref_log_probs is not None
         teacher = played.padded(self.reader.log_probs(played.episodes))
-        return losses.softmax_weights(
+        return weighing.softmax_weights(
             teacher - played.ref_log_probs, played.response_mask, temperature=self.temperature
         )
 
@@ -197,7 +198,7 @@ class Teacher(AdvantageWeight):
 class RelativeSurprisal(AdvantageWeight):
     """Gradient on the tokens whose surprisal is near what the policy expected of it.
 
-    w_t equal where low <= -log pi(y_t) / H_t <= high, 0 elsewhere (`losses.band_weights`): neither
+    w_t equal where low <= -log pi(y_t) / H_t <= high, 0 elsewhere (`weighing.band_weights`): neither
     on what was sure to be written, nor on the tail.
 
     Args:
@@ -217,7 +218,7 @@ class RelativeSurprisal(AdvantageWeight):
         """Return n / k on the k tokens in the band."""
         assert played.log_probs is not None
         values = -played.log_probs / played.entropy().clamp(min=1e-6)
-        return losses.band_weights(values, played.response_mask, low=self.low, high=self.high)
+        return weighing.band_weights(values, played.response_mask, low=self.low, high=self.high)
 
 
 @register_weight
@@ -225,7 +226,7 @@ class OutcomeSensitivity(AdvantageWeight):
     """OAR: the size of embedding times gradient of the score, gated at a quantile.
 
     There the outcome is the distribution of the answer that follows the reasoning; here it is the
-    reward model's score. See `losses.gated_weights`.
+    reward model's score. See `weighing.gated_weights`.
 
     Args:
         quantile: Share of a response's tokens that lose weight, in (0, 1].
@@ -250,7 +251,7 @@ class OutcomeSensitivity(AdvantageWeight):
         """
         rows = _attributions(played, "gradient", self.name)
         size = played.padded([np.abs(np.asarray(row)) for row in rows])
-        return losses.gated_weights(
+        return weighing.gated_weights(
             size, played.response_mask, quantile=self.quantile, boost=self.boost
         )
 
@@ -259,7 +260,7 @@ class OutcomeSensitivity(AdvantageWeight):
 class SelfTeacher(AdvantageWeight):
     """RLSD: the policy that has read the reference answer teaches the policy that has not.
 
-    w_t by pi(y_t | answer, x, y_<t) / pi(y_t | x, y_<t), see `losses.evidence_weights`; the answer
+    w_t by pi(y_t | answer, x, y_<t) / pi(y_t | x, y_<t), see `weighing.evidence_weights`; the answer
     stands before the prompt. One more pass over the finished texts.
 
     Args:
@@ -293,7 +294,7 @@ class SelfTeacher(AdvantageWeight):
             told.append(replace(episode, prompt_ids=(*answer, *episode.prompt_ids)))
         assert played.log_probs is not None
         teacher = played.padded(PolicyReader(played.language_model).log_probs(told))
-        return losses.evidence_weights(
+        return weighing.evidence_weights(
             teacher - played.log_probs,
             played.advantages,
             played.response_mask,

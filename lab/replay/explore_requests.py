@@ -27,7 +27,7 @@ from tokengym.lab.replay.explore import (
     saved_agents,
 )
 from tokengym.lab.replay.replay import usual_rewards
-from tokengym.rewards import REWARDS, registered_rewards
+from tokengym.rewards import REWARDS
 
 MAX_LOADED_POLICIES = 4
 """Policies that stay loaded."""
@@ -124,7 +124,7 @@ class ExplorePage:
         saved_folders = [] if results is None else map(str, saved_agents(results))
         self.agents = list(dict.fromkeys(filter(None, [self.agent, *saved_folders])))
         """Folders of saved agents that can be chosen."""
-        self.rewards = list(dict.fromkeys([*self._rewards, *registered_rewards()]))
+        self.rewards = list(dict.fromkeys([*self._rewards, *REWARDS.names()]))
         """Rules that can be chosen; registered ones with options, too."""
         self._explorers: dict[tuple[str, str], Explorer] = {}
         self._lock = threading.Lock()

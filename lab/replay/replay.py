@@ -27,7 +27,7 @@ from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.lab.replay.agreement import Agreement, Array, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, written_places
 from tokengym.lab.replay.truth import gold_token_credit
-from tokengym.rewards import Probe, Reward, RewardError, gold_scorer, scorer_kind
+from tokengym.rewards import Probe, Reward, RewardChoice, RewardError, gold_scorer
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
@@ -318,7 +318,7 @@ def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tupl
     rewards = []
     for group in USUAL:
         for name in group:
-            if kwargs.get("scorer") is None and scorer_kind(name) not in allowed:
+            if kwargs.get("scorer") is None and RewardChoice.of(name).kind not in allowed:
                 continue
             try:
                 _paid_by(env, kwargs, name)
@@ -333,7 +333,7 @@ def _paid_by(
     env: str, kwargs: Mapping[str, Any], name: str, policy: "CausalLMPolicy | None" = None
 ) -> Reward:
     """Return the reward of a rule; one that any scorer serves has that of the task's own reward."""
-    if kwargs.get("scorer") is None and scorer_kind(name) == "any" and _is_by_encoder(env):
+    if kwargs.get("scorer") is None and RewardChoice.of(name).kind == "any" and _is_by_encoder(env):
         r3, _ = task_reward(env, {**kwargs, "reward": "r3"})
         kwargs = {**kwargs, "scorer": r3.scorer}
     return task_reward(env, {**kwargs, "reward": name}, policy)[0]
@@ -342,7 +342,7 @@ def _paid_by(
 def _is_by_encoder(env: str) -> bool:
     """Return whether a task's own reward is scored by an encoder."""
     task = task_of(env)
-    return task is not None and scorer_kind(task.reward) == "encoder"
+    return task is not None and RewardChoice.of(task.reward).kind == "encoder"
 
 
 def load_episodes(

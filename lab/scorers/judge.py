@@ -10,7 +10,7 @@ import torch
 
 from tokengym.base import check_count
 from tokengym.envs import Episode, TokenizerError, bundled, decode, encode
-from tokengym.rewards import Scorer, ScorerError, Scores, Shared, register_scorer
+from tokengym.rewards import SCORERS, Scorer, ScorerError, Scores, Shared
 from tokengym.rewards.models import (
     evaluating,
     load_pretrained,
@@ -290,4 +290,4 @@ class GreedyAnswers(Shared):
         return answers
 
 
-register_scorer("judge", Judge.from_pretrained)
+SCORERS.register("judge", Judge.from_pretrained)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokengym.envs import DatasetError, Episode
 from tokengym.lab.envs.reasoning import verdict
-from tokengym.rewards import Scorer, ScorerError, Scores, register_scorer
+from tokengym.rewards import SCORERS, Scorer, ScorerError, Scores
 
 logger = logging.getLogger(__name__)
 
@@ -59,4 +59,4 @@ class ReasoningGym(Scorer):
         return 0.0
 
 
-register_scorer("reasoning-gym", ReasoningGym)
+SCORERS.register("reasoning-gym", ReasoningGym)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from tokengym.base import PretrainedError, from_pretrained, select_device
+from tokengym.base import from_pretrained, select_device
 from tokengym.envs import DatasetError
 from tokengym.lab.scorers.preference_model import (
     ANSWERS,
@@ -287,7 +287,7 @@ def load_start(
         try:
             precision = "float32" if dtype == "auto" else dtype
             network = from_pretrained(auto_class, model, dtype=precision, **options)
-        except PretrainedError as error:
+        except ValueError as error:
             raise RewardError(str(error)) from error
     return network.to(select_device(device))
 

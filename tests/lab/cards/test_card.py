@@ -238,8 +238,8 @@ from tokengym.agents.ppo.weights import AdvantageWeight
 class First(AdvantageWeight):
     name = "first"
     def weigh(self, played):
-        places = -played.response_mask.cumsum(1).float()
-        return losses.top_weights(places, played.response_mask, share=0.01)
+        is_first = (played.response_mask.cumsum(1) == 1).float()
+        return losses.mean_one(is_first, played.response_mask)
 """
 
 

@@ -36,8 +36,12 @@ class Uncertain(AdvantageWeight):
     by_response = False
 
     def weigh(self, played: WeighedRound) -> torch.Tensor:
-        shaped = (played.entropy(), played.advantages, played.response_mask)
-        return losses.entropy_bonus_weights(*shaped, share=0.5)
+        entropy, mask = (
+            played.entropy().masked_fill(~played.response_mask, 0.0),
+            played.response_mask,
+        )
+        others = entropy.sum(0) / mask.sum(0).clamp(min=1)
+        return losses.mean_one(0.5 + 0.5 * entropy / others.clamp(min=1e-6), mask)
 
 
 ROWS = 8

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from tokengym.agents.losses import (
+from tokengym.agents.losses import mean_one
+from tokengym.lab.learners.weighing import (
     band_weights,
     entropy_bonus_weights,
     evidence_weights,
     gated_weights,
-    mean_one,
     softmax_weights,
     top_weights,
 )
