@@ -198,7 +198,7 @@ class Teacher(AdvantageWeight):
 class RelativeSurprisal(AdvantageWeight):
     """Gradient on the tokens whose surprisal is near what the policy expected of it.
 
-    w_t equal where low <= -log pi(y_t) / H_t <= high, 0 elsewhere (`weighing.band_weights`): neither
+    w_t equal where low <= -log pi(y_t) / H_t <= high, 0 elsewhere (`band_weights`): neither
     on what was sure to be written, nor on the tail.
 
     Args:
@@ -260,7 +260,7 @@ class OutcomeSensitivity(AdvantageWeight):
 class SelfTeacher(AdvantageWeight):
     """RLSD: the policy that has read the reference answer teaches the policy that has not.
 
-    w_t by pi(y_t | answer, x, y_<t) / pi(y_t | x, y_<t), see `weighing.evidence_weights`; the answer
+    w_t by pi(y_t | answer, x, y_<t) / pi(y_t | x, y_<t), see `evidence_weights`; the answer
     stands before the prompt. One more pass over the finished texts.
 
     Args:
