@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ class IterativeLearner(PlaysPolicy, ABC):
         scorer: Scorer | None = None,
         lora: "LoraConfig | None" = None,
         dtype: str = "auto",
-        precision: str = "full",
+        precision: Literal["full", "bf16-mixed"] = "full",
         output_dir: str | Path | None = None,
         max_rows: int = 256,
         seed: int = 0,
