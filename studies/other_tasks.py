@@ -18,7 +18,6 @@ from tokengym.envs import bundled
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, percent
 from tokengym.evaluation.runs import training_settings
-from tokengym.evaluation.statistics import area_under_curve
 from tokengym.lab.protocol import (
     DRAWN,
     GRID,
@@ -26,6 +25,7 @@ from tokengym.lab.protocol import (
     best_of_rows,
     measured,
     net,
+    over_run,
     scores_of,
     untrained_responses,
 )
@@ -194,12 +194,6 @@ def differences_table(runs: Runs) -> str:
     return markdown_table(head, rows) if rows else NOT_YET
 
 
-def over(points: Sequence[Row], measure: str) -> float:
-    """Return the mean of a measurement over the tokens of a run."""
-    tokens = [row["tokens"] for row in points]
-    return float(area_under_curve(tokens, [row[measure] for row in points], normalize=True))
-
-
 def levels_table(
     runs: Runs, cells: Sequence[Cell], by_task: Mapping[str, tuple[float, float]]
 ) -> str:
@@ -213,7 +207,7 @@ def levels_table(
         curves = [*runs.runs[cell].values()]
         share = percent((mean(areas) - start) / (goal - start))
         about = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}", str(len(areas))]
-        means = [number(mean([over(points, name) for points in curves])) for name in MEASURES]
+        means = [number(mean([over_run(points, name) for points in curves])) for name in MEASURES]
         ends = [number(mean([*runs.ends(cell, name).values()])) for name in MEASURES]
         rows.append([*about, student_mean(areas), share, *means, *ends])
     names = ("score", "gold", "KL")
