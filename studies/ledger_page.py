@@ -543,7 +543,8 @@ def fine_table(fine: Ledger, ways: Sequence[Row]) -> str:
             rows.append([*line, fast])
     if not figures:
         return "Not measured yet."
-    head = ["tokens", "rule, lambda", "runs", NET, "minus `sparse`", "score", "gold", "KL"]
+    head = ["tokens", "rule, lambda", "runs", f"{NET} over the run", "minus `sparse`"]
+    head += [f"{name}, minus `sparse`" for name in ("score", "gold", "KL")]
     return markdown_table([*head, "updates to 50 / 75 / 90 %", "times as fast to 75 %"], rows)
 
 
@@ -827,8 +828,12 @@ CURVES = {"sparse": "#0072b2", "uniform": "#888888", "abc-signed": "#009e73"}
 """Rules whose curves are drawn, and their colours."""
 
 
-def draw_curves(file: Path, fine: Ledger) -> None:
-    """Draw score - c KL, score and KL over the updates at three lengths, means and intervals."""
+def draw_curves(file: Path, ledger: Ledger, fine: Ledger) -> None:
+    """Draw score - c KL, score and KL over the updates at three lengths, means and intervals.
+
+    A cell that was not measured at every update is drawn from the ledger's curves, with a dot a
+    point.
+    """
     from matplotlib.figure import Figure
 
     measures: dict[str, Callable[[Row], float]] = {
@@ -840,15 +845,17 @@ def draw_curves(file: Path, fine: Ledger) -> None:
     panels = figure.subplots(len(measures), 3, sharex=True, sharey="row", squeeze=False)
     for column, length in enumerate(SPARSE_LAMBDAS):
         for cell in map(_plain, cells(length)):
-            runs = [*fine.runs.get(cell, {}).values()]
+            measured = fine if len(fine.runs.get(cell, {})) > 1 else ledger
+            runs = [*measured.runs.get(cell, {}).values()]
             if len(runs) < 2 or cell.rule not in CURVES:
                 continue
+            dots = "-" if measured is fine else "o-"
             look = {"color": CURVES[cell.rule], "label": f"{cell.rule}, lambda {cell.gae_lambda}"}
             steps = [row["step"] for row in runs[0]]
             for axes, of in zip(panels[:, column], measures.values(), strict=True):
                 at_steps = [[of(row) for row in rows] for rows in zip(*runs, strict=True)]
                 middle, low, high, _ = student_interval(at_steps)
-                axes.plot(steps, middle, **look)
+                axes.plot(steps, middle, dots, markersize=3, **look)
                 axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
                 axes.grid(alpha=0.3)
         panels[0, column].set_title(f"{length} tokens", fontsize=10)
@@ -898,7 +905,7 @@ def page(docs: Docs = DOCS) -> None:
     draw(docs / FOLDER / "ledger.png", ledger)
     draw_frontier(docs / FOLDER / "frontier.png", ledger, [w for w in ways if w["length"] == 48])
     draw_lengths(docs / FOLDER / "lengths.png", ledger, ways)
-    draw_curves(docs / FOLDER / "curves.png", fine)
+    draw_curves(docs / FOLDER / "curves.png", ledger, fine)
 
 
 if __name__ == "__main__":
