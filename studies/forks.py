@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym import ComparisonConfig
-from tokengym.agents.ppo import GAE_LAMBDA
 from tokengym.base import read_json, write_csv, write_json
 from tokengym.envs import Episode
 from tokengym.evaluation import run as run_one
@@ -250,7 +249,7 @@ class Cell:
         if self.gae_lambda is not None:
             learner["gae_lambda"] = self.gae_lambda
         elif self.learner == "ppo" and self.rule == "abc-signed":
-            learner["gae_lambda"] = GAE_LAMBDA  # its runs are from before it declared a lambda
+            learner["gae_lambda"] = 0.95  # its runs are from before it declared a lambda
         rows = CONTINUED_ROWS if self.rule == MC else ROWS
         updates = budget // (rows * self.tokens_per_episode())
         knobs = ",".join(f"{name}={value}" for name, value in SETTINGS[self.setting].items())

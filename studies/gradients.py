@@ -19,7 +19,7 @@ import tyro
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import EARLIER_DEFAULTS, register_advantage
+from tokengym.agents.ppo import register_advantage
 from tokengym.base import write_csv
 from tokengym.evaluation.report import number
 from tokengym.lab.gradients.exact import GradientCheck, response_probs
@@ -61,6 +61,11 @@ SHIFT = 3.0
 """Added to scores that are not centred: a reward model's zero is arbitrary."""
 SHIFTED = f", scores + {SHIFT:g}"
 """End of the name of a rule whose scores are shifted."""
+LEARNER: dict[str, Any] = {
+    **{"learning_rate_schedule": "constant", "gae_lambda": 0.95, "n_epochs": 4, "n_minibatches": 2},
+    **{"value_network": "trunk", "vf_coef": 0.1, "clip_range_vf": 0.2},
+}
+"""Settings of the runs, the defaults of version 0.1.0."""
 LONG = 6
 """Horizon of the rules' ascents and runs: long enough for a rule to lead away."""
 STEPS, RATE, REFRESH = 400, 0.2, 20
@@ -193,7 +198,7 @@ def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, A
         kl_coef=0.0,
         seed=seed,
         group_size=group_size,
-        **EARLIER_DEFAULTS,
+        **LEARNER,
     )
     for _ in range(UPDATES):
         agent.learn(1, reset_num_timesteps=False)

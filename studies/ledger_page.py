@@ -45,7 +45,6 @@ from studies.ledger_noise import (
     noise_file,
     of_gradient,
 )
-from tokengym.agents.ppo import GAE_LAMBDA
 from tokengym.base import write_csv
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, percent, signed
@@ -333,7 +332,7 @@ def _own(rules: Iterable[str]) -> Iterator[tuple[str, Cell]]:
     for rule in rules:
         made = RewardChoice.of(rule).made
         own_lambda = made.gae_lambda if isinstance(made, Credit) else None
-        at = GAE_LAMBDA if own_lambda is None else own_lambda
+        at = 0.95 if own_lambda is None else own_lambda
         yield rule, Cell(rule=rule, gae_lambda=f"{at:g}")
 
 

@@ -342,7 +342,8 @@ def _paid_by(
 def _is_by_encoder(env: str) -> bool:
     """Return whether a task's own reward is scored by an encoder."""
     task = task_of(env)
-    return task is not None and RewardChoice.of(task.reward).kind == "encoder"
+    own = None if task is None else task.reward
+    return own is not None and RewardChoice.of(own).kind == "encoder"
 
 
 def load_episodes(
