@@ -39,7 +39,6 @@ if TYPE_CHECKING:
         encode_chats,
         token_texts,
         unknown_share,
-        word_tokenizer,
     )
     from tokengym.envs.render import reward_colours
     from tokengym.envs.settings import ResponseSettings, TextSettings
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "mdp": "TokenMdp",
     "prompts.query_types": "BUCKETS WEIGHTS features",
-    "prompts.tokenization": "decode encode encode_chats token_texts unknown_share word_tokenizer",
+    "prompts.tokenization": "decode encode encode_chats token_texts unknown_share",
     "render": "reward_colours",
     "settings": "ResponseSettings TextSettings",
     "tasks.task": "COLUMNS Task register_task registered_tasks task_of",
@@ -105,7 +104,6 @@ __all__ = [
     "task_of",
     "token_texts",
     "unknown_share",
-    "word_tokenizer",
 ]
 
 

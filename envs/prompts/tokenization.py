@@ -14,7 +14,7 @@ from tokengym.base.errors import PretrainedError, TokenizerError
 from tokengym.base.pretrained import from_pretrained
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
@@ -95,27 +95,6 @@ def _with_special_tokens(
     changed = copy.deepcopy(tokenizer)
     changed.add_special_tokens(dict(tokens))  # special also for decoding, unlike a set attribute
     return changed
-
-
-def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one token per word, built in memory.
-
-    Args:
-        vocabulary: Words in the order of their ids, "<pad>", "<eos>" and "<unk>" among them.
-    """
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {word: position for position, word in enumerate(vocabulary)}
-    backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        padding_side="left",
-    )
 
 
 def check_tokenizer(tokenizer: Any) -> None:

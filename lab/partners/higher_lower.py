@@ -18,8 +18,8 @@ from tokengym.envs import (
     SettingsError,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
-    word_tokenizer,
 )
+from tokengym.lab.envs.words import word_tokenizer
 
 WORDS = ("<pad>", "<eos>", "<unk>", "guess", "higher", "lower", "what")
 

@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from tokengym.base import check_choice, check_count, check_number
-from tokengym.envs import (
-    PARTNERS,
-    Partner,
-    Reply,
-    TokenGenerationEnv,
-    TokenGenerationVectorEnv,
-    word_tokenizer,
-)
+from tokengym.envs import PARTNERS, Partner, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.lab.envs.words import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

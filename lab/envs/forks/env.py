@@ -21,7 +21,6 @@ from tokengym.envs import (
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
     bundled,
-    word_tokenizer,
 )
 from tokengym.lab.envs.forks import families
 from tokengym.lab.envs.forks.families import FAMILIES, FILLERS, FamilyName
@@ -33,6 +32,7 @@ from tokengym.lab.envs.forks.values import (
     PrefixValues,
     backward,
 )
+from tokengym.lab.envs.words import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -19,7 +19,6 @@ from tokengym.envs import (
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
     bundled,
-    word_tokenizer,
 )
 from tokengym.lab.envs.oracle.dynamic_programming import FloatArray
 from tokengym.lab.envs.oracle.score import RULES, WORDS, Rule, oracle_score, removal_effects
@@ -31,6 +30,7 @@ from tokengym.lab.envs.oracle.values import (
     State,
     StateTable,
 )
+from tokengym.lab.envs.words import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

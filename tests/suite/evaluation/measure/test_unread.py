@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.words import make_word_tokenizer
 from tokengym.agents import RandomAgent
 from tokengym.envs import Episode, bundled
-from tokengym.envs.prompts.tokenization import word_tokenizer
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.rewards.scorers.base import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
@@ -19,7 +19,7 @@ FAMILIAR = ["the", "film", "is", "great"]
 
 
 def evaluator(words: list[str], task: str = "movie_review") -> Evaluator:
-    tokenizer = word_tokenizer(["<pad>", "<eos>", "<unk>", *words])
+    tokenizer = make_word_tokenizer(["<pad>", "<eos>", "<unk>", *words])
     kwargs: dict[str, Any] = {"tokenizer": tokenizer, "bundle": bundled(task).path}
     names = {"movie_review": "MovieReview", "dialogue": "Dialogue"}
     kwargs["prompts"] = [" ".join(words[:2])]

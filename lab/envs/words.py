@@ -1,0 +1,28 @@
+"""A tokenizer of whole words, for environments whose every response can be enumerated."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def word_tokenizer(vocabulary: Sequence[str]) -> "PreTrainedTokenizerFast":
+    """Return a tokenizer with one token per word, built in memory.
+
+    Args:
+        vocabulary: Words in the order of their ids, "<pad>", "<eos>" and "<unk>" among them.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: position for position, word in enumerate(vocabulary)}
+    backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        padding_side="left",
+    )
