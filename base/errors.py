@@ -66,10 +66,6 @@ class PartnerError(TokenGymError):
     """A partner in a conversation that raised, took too long, or gave no usable reply."""
 
 
-class PolicyError(TokenGymError):
-    """Invalid probabilities of a policy, or probability given to an illegal token."""
-
-
 class UntrustedCodeError(TokenGymError):
     """Code of a file that a saved folder names, and nobody else does; it was not run."""
 

@@ -35,7 +35,7 @@ LABORATORY: dict[str, tuple[str, ...]] = {
         *("agents.BestOfN", "agents.OnlineDPO", "agents.RAFT"),
         *("agents.policy_table", "agents.value_table"),
         *("envs.ExactValues", "envs.ForksEnv", "envs.ForksVectorEnv"),
-        *("envs.OracleEnv", "envs.OracleVectorEnv", "envs.StateTable"),
+        *("envs.OracleEnv", "envs.OracleVectorEnv", "envs.PolicyError", "envs.StateTable"),
         *("rewards.ABCD", "rewards.ABCD2", "rewards.Attribution", "rewards.SCAR"),
         *("rewards.Judge", "rewards.PreferenceModel", "rewards.RewardTraining"),
         *("rewards.train_preference_model", "rewards.train_reward_model"),

@@ -27,7 +27,6 @@ from tokengym.base import read_json, write_csv, write_json
 from tokengym.envs import Episode
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import resolve_env
-from tokengym.evaluation.report import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.report import (
     SummarySettings,
     make_panels,
@@ -41,7 +40,6 @@ from tokengym.evaluation.report import (
 from tokengym.evaluation.runs import (
     EvaluationSettings,
     TaskSettings,
-    run_folder,
     slug,
     training_settings,
 )
@@ -66,7 +64,30 @@ from tokengym.rewards.maths import split_evenly
 
 OUT = Path("runs/forks")
 BASELINE = "sparse"
-PUBLISHED = tuple(c for c in CURVE_COLUMNS if c not in ("distinct_1", "distinct_2", "train_kl"))
+PUBLISHED = (
+    *("credit", "seed", "step", "tokens", "episodes", "score", "gold_score", "kl", "length"),
+    *("entropy", "repetition", "copy_rate", "compression", "toxicity", "eos_rate"),
+    *("reference_perplexity", "train_score", "wall_s"),
+)
+    "credit",
+    "seed",
+    "step",
+    "tokens",
+    "episodes",
+    "score",
+    "gold_score",
+    "kl",
+    "length",
+    "entropy",
+    "repetition",
+    "copy_rate",
+    "compression",
+    "toxicity",
+    "eos_rate",
+    "reference_perplexity",
+    "train_score",
+    "wall_s",
+)
 """Columns of the published curves."""
 FOLDER = "forks"
 BUDGET, HARD_BUDGET = 100_000, 200_000
@@ -369,7 +390,7 @@ def finished_rows(
     """Yield a row per evaluation of every finished run of a comparison's folder."""
     for reward in rewards:
         for seed in seeds:
-            run = run_folder(folder, reward, seed)
+            run = folder / slug(reward) / f"seed-{seed}"
             record = run / "run.json"
             if not record.exists() or read_json(record)["status"] != "finished":
                 continue

@@ -24,7 +24,6 @@ from tokengym.evaluation.report import SummarySettings, difference_of, read_curv
 from tokengym.evaluation.runs import (
     EvaluationSettings,
     bundle_settings,
-    run_folder,
     training_settings,
 )
 from tokengym.lab.envs.oracle.env import PROMPT
@@ -327,8 +326,8 @@ def _trained(
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     out = folder / f"{task}-{digest[:8]}"
     compare(config, out, checkpoint_every=0)
-    runs = [(name, seed) for name in config.names for seed in config.all_seeds]
-    made = [read_json(run_folder(out, *run) / "run.json") for run in runs]
+    folders = [run.folder(out, seed) for run in config.runs for seed in config.all_seeds]
+    made = [read_json(folder / "run.json") for folder in folders]
     curves = read_curves(out / "curves.csv", group_by=())
     return _Trained(curves, training, sum(run.get("cpu_s", 0.0) for run in made))
 

@@ -19,7 +19,7 @@ from tokengym.envs import (
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
 )
-from tokengym.lab.envs.words import word_tokenizer
+from tokengym.lab.envs.enumerated import word_tokenizer
 
 WORDS = ("<pad>", "<eos>", "<unk>", "guess", "higher", "lower", "what")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tokengym.base import check_choice, check_count, check_number
 from tokengym.envs import PARTNERS, Partner, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.lab.envs.words import word_tokenizer
+from tokengym.lab.envs.enumerated import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

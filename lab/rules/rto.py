@@ -11,7 +11,6 @@ from typing_extensions import Self
 from tokengym.base import check_number
 from tokengym.envs import Episode
 from tokengym.rewards import Credit, CreditError, Probe, Scores, Source, register_credit
-from tokengym.rewards.maths import sparse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,7 +80,9 @@ class RTO(Credit):
     ) -> NDArray[np.floating]:
         """Return the implicit rewards plus the sparse reward."""
         assert attribution is not None
-        return self.beta * attribution.astype(np.float64) + sparse(score, len(attribution))
+        rewards = self.beta * attribution.astype(np.float64)
+        rewards[-1] += score
+        return rewards
 
     def _trained(self) -> "PolicyReader":
         """Return what reads the DPO-trained policy, loaded when it is first needed."""

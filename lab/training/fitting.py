@@ -25,7 +25,6 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tokengym.base import (
-    StorageError,
     check_count,
     check_number,
     read_hashed,
@@ -301,7 +300,7 @@ class _RewardTrainer(Trainer):
             with writing(folder):
                 super()._save_checkpoint(model, trial)
                 write_hashed(made.with_suffix(".json"), {"contents": content_hash(made)})
-        except StorageError as error:
+        except OSError as error:
             _LOG.warning("no checkpoint at step %d: %s", self.state.global_step, error)
             shutil.rmtree(made, ignore_errors=True)
 

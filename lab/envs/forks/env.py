@@ -22,6 +22,7 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     bundled,
 )
+from tokengym.lab.envs.enumerated import word_tokenizer
 from tokengym.lab.envs.forks import families
 from tokengym.lab.envs.forks.families import FAMILIES, FILLERS, FamilyName
 from tokengym.lab.envs.forks.values import (
@@ -32,7 +33,6 @@ from tokengym.lab.envs.forks.values import (
     PrefixValues,
     backward,
 )
-from tokengym.lab.envs.words import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

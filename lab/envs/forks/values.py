@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokengym.envs import PolicyError, SettingsError
+from tokengym.envs import SettingsError
+from tokengym.lab.envs.enumerated import PolicyError
 
 State = Hashable
 Symbol = str

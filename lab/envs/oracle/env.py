@@ -20,6 +20,7 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     bundled,
 )
+from tokengym.lab.envs.enumerated import word_tokenizer
 from tokengym.lab.envs.oracle.dynamic_programming import FloatArray
 from tokengym.lab.envs.oracle.score import RULES, WORDS, Rule, oracle_score, removal_effects
 from tokengym.lab.envs.oracle.values import (
@@ -30,7 +31,6 @@ from tokengym.lab.envs.oracle.values import (
     State,
     StateTable,
 )
-from tokengym.lab.envs.words import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokengym.envs import PolicyError
+from tokengym.lab.envs.enumerated import PolicyError
 from tokengym.lab.envs.oracle.dynamic_programming import (
     FloatArray,
     level_starts,

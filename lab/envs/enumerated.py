@@ -1,10 +1,16 @@
-"""A tokenizer of whole words, for environments whose every response can be enumerated."""
+"""Shared by environments whose every response can be enumerated: words as tokens, and an error."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tokengym.envs import SettingsError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+class PolicyError(SettingsError):
+    """Invalid probabilities of a policy, or probability given to an illegal token."""
 
 
 def word_tokenizer(vocabulary: Sequence[str]) -> "PreTrainedTokenizerFast":
