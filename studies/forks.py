@@ -69,25 +69,6 @@ PUBLISHED = (
     *("entropy", "repetition", "copy_rate", "compression", "toxicity", "eos_rate"),
     *("reference_perplexity", "train_score", "wall_s"),
 )
-    "credit",
-    "seed",
-    "step",
-    "tokens",
-    "episodes",
-    "score",
-    "gold_score",
-    "kl",
-    "length",
-    "entropy",
-    "repetition",
-    "copy_rate",
-    "compression",
-    "toxicity",
-    "eos_rate",
-    "reference_perplexity",
-    "train_score",
-    "wall_s",
-)
 """Columns of the published curves."""
 FOLDER = "forks"
 BUDGET, HARD_BUDGET = 100_000, 200_000
