@@ -228,16 +228,21 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
         digest = _digest(settings.encode())
         if hashes.get(part) != digest or part not in parts:
             if console is not None:
-                said = f"{config.subject}: {_said(config, part)}"
+                said = f"{config.subject}: {part}"
+                if part == PART and config.elsewhere is not None:
+                    cost = config.elsewhere.cost(AMOUNTS[config.size])
+                    said = f"{config.subject}: {config.elsewhere.name}: {cost}"
                 console.print(said, markup=False, highlight=False, soft_wrap=True)
             began = sum(os.times()[:4])
             parts[part] = measures[part](config.name, config.amounts, config.seed, out)
             hashes[part] = digest
+            tasks = [task for task in parts[part].values() if isinstance(task, Mapping)]
+            of_runs = [task.get("cpu_s", 0.0) for task in tasks]  # nobody waits for their processes
             made[part] = {
                 "settings": settings,
                 "figures": figures_hash(parts[part]),
                 "device": auto_device(),
-                "cpu_s": round(sum(os.times()[:4]) - began + _run_seconds(parts[part]), 1),
+                "cpu_s": round(sum(os.times()[:4]) - began + sum(of_runs), 1),
             }
         card = {
             "format": FORMAT,
@@ -256,19 +261,6 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
         write_json(out / CARD_FILE, card)
         write_text(out / PAGE_FILE, card_page(card))
     return card
-
-
-def _said(config: CardConfig, part: str) -> str:
-    """Return a part's name, with what it costs where that is much."""
-    if part != PART or config.elsewhere is None:
-        return part
-    return f"{config.elsewhere.name}: {config.elsewhere.cost(AMOUNTS[config.size])}"
-
-
-def _run_seconds(part: Mapping[str, Any]) -> float:
-    """Return the CPU seconds of a part's training runs, whose processes are not waited for."""
-    tasks = [task for task in part.values() if isinstance(task, Mapping)]
-    return sum(task.get("cpu_s", 0.0) for task in tasks)
 
 
 def _stored(file: Path) -> dict[str, Any]:

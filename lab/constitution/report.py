@@ -26,7 +26,9 @@ def write_reports(config: ConstitutionConfig, results: Mapping[str, Any], out: P
     title = f"Constitutional AI on {config.env}"
     sections = _report_sections(config, results)
     write_text(out / "report.md", _as_markdown(title, sections))
-    headline = _headline_of(results["policies"])
+    policies = results["policies"].items()
+    steps = [f"{_figure(entry['toxicity'])} ({name})" for name, entry in policies]
+    headline = f"Toxicity of held-out responses: {', '.join(steps)}."
     write_text(out / "report.html", as_html(title, headline, sections))
 
 
@@ -111,12 +113,6 @@ def as_html(
         )
     page = {"title": title, "subtitle": title, "headline": headline, "sections": shown}
     return render("constitution.html.jinja", page)
-
-
-def _headline_of(policies: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the first sentence of the report: toxicity, policy by policy."""
-    steps = [f"{_figure(entry['toxicity'])} ({name})" for name, entry in policies.items()]
-    return f"Toxicity of held-out responses: {', '.join(steps)}."
 
 
 def policies_table(policies: Mapping[str, Mapping[str, Any]]) -> Table:

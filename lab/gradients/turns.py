@@ -404,7 +404,11 @@ def turn_gradient(
     advantages = _advantages(talks, probs, rewards, scores, estimator, settings, members)
     if estimator.whitens:
         mask = talks.responses.mask[members.flatten()]
-        mean, deviation = _moments(advantages, mask, weights, size)
+        # Mean and deviation over tokens, as a large batch has them.
+        each = (weights[:, None].expand(-1, size).flatten()[:, None] * mask).to(advantages.dtype)
+        each = each / each.sum()
+        mean = (each * advantages).sum()
+        deviation = ((each * (advantages - mean) ** 2).sum()).sqrt()
         advantages = ((advantages - mean) / deviation).masked_fill(~mask, 0.0)
     total, square = torch.zeros_like(probs), torch.zeros_like(probs)
     lines = advantages.view(len(members), size, -1)
@@ -447,14 +451,6 @@ def _advantages(
             played = replace(played, values=more["values"][some.flatten()])
         parts.append(estimator.estimate(played, settings)[0])
     return torch.cat(parts)
-
-
-def _moments(advantages: Tensor, mask: Tensor, weights: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of the advantages over tokens, as a large batch has them."""
-    each = (weights[:, None].expand(-1, size).flatten()[:, None] * mask).to(advantages.dtype)
-    each = each / each.sum()
-    mean = (each * advantages).sum()
-    return mean, ((each * (advantages - mean) ** 2).sum()).sqrt()
 
 
 def train(

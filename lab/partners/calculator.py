@@ -127,11 +127,9 @@ def _factor(tokens: list[str], place: int, depth: int) -> tuple[Fraction, int]:
         if place >= len(tokens) or tokens[place] != ")":
             raise ValueError("a bracket is not closed")
         return value, place + 1
-    return Fraction(token) if token[0].isdigit() else _no_number(token), place + 1
-
-
-def _no_number(token: str) -> Fraction:
-    raise ValueError(f"{token!r} stands where a number should")
+    if not token[0].isdigit():
+        raise ValueError(f"{token!r} stands where a number should")
+    return Fraction(token), place + 1
 
 
 PARTNERS.register("calculator", Calculator)

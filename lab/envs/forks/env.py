@@ -293,18 +293,17 @@ def _arguments(
     decisions = tuple(sorted(ids[symbol] for symbol in families.symbols(knobs.family)))
     fillers = tuple(sorted(ids[word] for word in FILLERS[: knobs.filler_words]))
     generation = {name: getattr(knobs, name) for name in ResponseSettings.__dataclass_fields__}
+    if prompts is None:
+        drawing = (knobs.family, knobs.decisions, knobs.recoverable, knobs.distractors)
+        prompts = _drawn(*drawing, split)
     return {
         **generation,
         "tokenizer": forks_tokenizer(),
-        "prompts": _drawn(*_drawing(knobs), split) if prompts is None else prompts,
+        "prompts": prompts,
         "bundle": _models(knobs),
         "forbidden_token_ids": (ids["<eos>"], *knobs.forbidden_token_ids),
         "allowed_token_ids": tuple(decisions if here else fillers for here in knobs.decides),
     }
-
-
-def _drawing(knobs: ForksSettings) -> tuple[FamilyName, int, int, int]:
-    return knobs.family, knobs.decisions, knobs.recoverable, knobs.distractors
 
 
 @lru_cache(maxsize=64)

@@ -97,26 +97,22 @@ def human_summary(post: Post, dice: Dice, *, mistake: float = MISTAKE) -> str:
 
 def _write_post(dice: Dice) -> Post:
     optional = [kind for kind in FACTS if kind not in _ALWAYS]
-    wanted = {optional.pop(dice.integer(0, len(optional) - 1)) for _ in range(_count(dice))}
+    wanted = {
+        optional.pop(dice.integer(0, len(optional) - 1))
+        for _ in range(dice.integer(*OPTIONAL_FACTS))
+    }
     facts = {kind: pick(FACTS[kind], dice) for kind in FACTS if kind in _ALWAYS or kind in wanted}
     body = [pick(_SENTENCES[kind], dice).format(**facts) for kind in facts if kind in wanted]
     for _ in range(dice.integer(*DETAILS)):
-        body.insert(dice.integer(0, len(body)), _detail(dice))
+        place, detail = dice.integer(0, len(body)), pick(_DETAILS, dice)
+        body.insert(place, detail.format(weather=pick(_WEATHER, dice), meal=pick(_MEALS, dice)))
     sentences = (pick(_OPENINGS, dice).format(**facts), *body)
     return Post(" ".join([*sentences, ENDING]), facts, sentences)
-
-
-def _count(dice: Dice) -> int:
-    return dice.integer(*OPTIONAL_FACTS)
 
 
 def _summarize(facts: dict[str, str]) -> str:
     pieces = [_SHORT[kind].format(value) for kind, value in facts.items()]
     return " ".join([*pieces, "."])
-
-
-def _detail(dice: Dice) -> str:
-    return pick(_DETAILS, dice).format(weather=pick(_WEATHER, dice), meal=pick(_MEALS, dice))
 
 
 def pick(choices: Sequence[Choice], dice: Dice) -> Choice:
