@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -184,7 +184,10 @@ def collect_to_file(
         make = pairs_dataset if pairs else responses_dataset
         save_dataset(make(rows), out)
         shutil.rmtree(parts)
-    return _summary(rows, figures, "chosen_score" if pairs else "score")
+    total = {name: sum(part[name] for part in figures) for name in _FIGURES}
+    score, column = total.pop("score") / total["responses"], "chosen_score" if pairs else "score"
+    kept_score = float(np.mean([row[column] for row in rows])) if rows else float("nan")
+    return Collected(**total, rows=len(rows), score=score, kept_score=kept_score)
 
 
 class _Maker:
@@ -247,15 +250,6 @@ def _read_figures(file: Path) -> dict[str, Any]:
 
 def _rows_file(parts: Path, number: int) -> Path:
     return parts / f"{number:06d}.jsonl"
-
-
-def _summary(
-    rows: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]], column: str
-) -> Collected:
-    total = {name: sum(part[name] for part in figures) for name in _FIGURES}
-    score = total.pop("score") / total["responses"]
-    kept_score = float(np.mean([row[column] for row in rows])) if rows else float("nan")
-    return Collected(**total, rows=len(rows), score=score, kept_score=kept_score)
 
 
 def save_dataset(dataset: "Dataset", path: str | Path) -> Path:

@@ -129,7 +129,11 @@ def export_agent(
     agent_class = kind if split_file_word(kind) or is_foreign else None
     evaluator = make_evaluator(config)
     evaluation = evaluator(load_agent(out / "agent", agent_class, trust_code=trust_code))
-    data = _data_hashes(config, evaluator.envs)
+    envs: Any = evaluator.envs
+    bundle, dataset = envs.unwrapped.bundle, config.task.dataset
+    data = {} if bundle is None else {"SHA-256 of the bundle": content_hash(bundle.path)}
+    if dataset is not None and Path(dataset).exists():
+        data["SHA-256 of the data set"] = content_hash(Path(dataset))
     evaluator.close()
     with results[0].with_name(CURVE).open(encoding="utf-8", newline="") as file:
         rows = [{**row, "credit": _shareable(row["credit"])} for row in csv.DictReader(file)]
@@ -246,15 +250,6 @@ agent = from_hub("{name}")
 |---|---|
 {facts}
 """
-
-
-def _data_hashes(config: ComparisonConfig, envs: Any) -> dict[str, str]:
-    """Return SHA-256 of the bundle and of the data set's file, as far as there are any."""
-    bundle, dataset = envs.unwrapped.bundle, config.task.dataset
-    hashes = {} if bundle is None else {"SHA-256 of the bundle": content_hash(bundle.path)}
-    if dataset is not None and Path(dataset).exists():
-        hashes["SHA-256 of the data set"] = content_hash(Path(dataset))
-    return hashes
 
 
 def _shareable(value: Any) -> Any:

@@ -96,7 +96,12 @@ def _reliability(trained: "TrainedReward") -> Table:
 def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> None:
     """Print a replay: its finding, the first heat maps, and where its files are."""
     for index in range(min(show, len(result.episodes))):
-        console.print(_heading(result, index))
+        heading = Text("\n")
+        heading.append(printable(result.episodes[index].prompt), "bold").append(" \u2026")
+        if same_scores(result):
+            score = float(next(iter(result.scores.values()))[index])
+            heading.append(f"  [score {number(score)}]", "dim")
+        console.print(heading)
         console.print(heat_map(result, index))
     console.print(Text(printable(f"\n{headline(result)}"), "bold"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -127,15 +132,6 @@ def heat_map(result: "Replay", index: int) -> Table:
     for piece, *cells in zip(result.tokens[index], *painted, strict=True):
         table.add_row(Text(printable(piece).strip()), *cells)
     return table
-
-
-def _heading(result: "Replay", index: int) -> Text:
-    line = Text("\n")
-    line.append(printable(result.episodes[index].prompt), "bold").append(" \u2026")
-    if same_scores(result):
-        score = float(next(iter(result.scores.values()))[index])
-        line.append(f"  [score {number(score)}]", "dim")
-    return line
 
 
 def _cells(values: np.ndarray) -> list[Text]:

@@ -256,17 +256,13 @@ class WinRate(Scorer):
         sizes = [len(group) for group in groups]
         pairs = [size * (size - 1) for size in sizes]
         parts = np.split(self.model.preferences(triples), np.cumsum(pairs)[:-1])
-        rates = [_win_rates(part, size) for part, size in zip(parts, sizes, strict=True)]
+        rates = []
+        for preferred, size in zip(parts, sizes, strict=True):
+            table = np.zeros((size, size))  # P(row is better | row is A), off the diagonal
+            table[~np.eye(size, dtype=bool)] = preferred
+            wins = (table + 1.0 - table.T) / 2
+            rates.append((wins.sum(axis=1) - 0.5) / (size - 1))
         return Scores(np.concatenate(rates))
-
-
-def _win_rates(preferred: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Return mean win rates, (count,), of P(row better | row is A) off the diagonal, row-major."""
-    table = np.zeros((count, count))
-    table[~np.eye(count, dtype=bool)] = preferred
-    wins = (table + 1.0 - table.T) / 2
-    rates: NDArray[np.float64] = (wins.sum(axis=1) - 0.5) / (count - 1)
-    return rates
 
 
 def log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -505,7 +505,11 @@ def train_preference_model(
     tokenizer = tokenizer_of(model, tokenizer)
     tokenizer, added = _with_tokens(tokenizer, template, answers)
     if added:
-        _add_rows(network, len(tokenizer), training.seed)
+        embeddings: Any = network.get_input_embeddings()
+        if len(tokenizer) > embeddings.num_embeddings:
+            with torch.random.fork_rng(devices=[]):  # new rows are drawn about the others' mean
+                torch.manual_seed(training.seed)
+                network.resize_token_embeddings(len(tokenizer))
         _LOG.info("the tokenizer now knows %s", ", ".join(map(repr, added)))
     store_format(network, template, answers)
     if lora is not None:
@@ -544,12 +548,3 @@ def _with_tokens(
     tokens += [AddedToken(answer, normalized=False, single_word=True) for answer in unknown]
     tokenizer.add_tokens(tokens)
     return tokenizer, [*pieces, *unknown]
-
-
-def _add_rows(network: "PreTrainedModel", size: int, seed: int) -> None:
-    """Give the embeddings rows for new tokens, drawn about the mean of the others."""
-    embeddings: Any = network.get_input_embeddings()
-    if size > embeddings.num_embeddings:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network.resize_token_embeddings(size)

@@ -68,25 +68,19 @@ def write_bundle(bundle: BuiltBundle, path: Path) -> None:
     check_target(path)
     with replacing(path) as partial:
         partial.mkdir()
-        _write_parts(bundle, partial)
-
-
-def _write_parts(bundle: BuiltBundle, partial: Path) -> None:
-    """Write a bundle's files into an empty folder."""
-    bundle.tokenizer.save_pretrained(partial / "tokenizer")
-    for name, model in bundle.models.items():
-        _save_model(model, partial / name)
-    if bundle.lexicon is not None:
-        save_rules(bundle.lexicon, partial / "lexicon.json")
-    if bundle.grammar is not None:
-        save_rules(bundle.grammar, partial / "grammar.json")
-    if bundle.rules is not None:
-        save_rules(bundle.rules, partial / "gold.json")
-    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bundle.prompts]
-    if lines:
-        (partial / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
-    facts = {"task": bundle.task, "format": FORMAT, **bundle.figures}
-    (partial / "bundle.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        bundle.tokenizer.save_pretrained(partial / "tokenizer")
+        for name, model in bundle.models.items():
+            _save_model(model, partial / name)
+        gold = {"lexicon": bundle.lexicon, "grammar": bundle.grammar, "gold": bundle.rules}
+        for name, rules in gold.items():
+            if rules is not None:
+                save_rules(rules, partial / f"{name}.json")
+        lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bundle.prompts]
+        if lines:
+            (partial / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+        facts = {"task": bundle.task, "format": FORMAT, **bundle.figures}
+        text = json.dumps(facts, indent=1) + "\n"
+        (partial / "bundle.json").write_text(text, encoding="utf-8")
 
 
 def _save_model(model: PreTrainedModel, path: Path) -> None:

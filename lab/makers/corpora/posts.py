@@ -97,10 +97,8 @@ def human_summary(post: Post, dice: Dice, *, mistake: float = MISTAKE) -> str:
 
 def _write_post(dice: Dice) -> Post:
     optional = [kind for kind in FACTS if kind not in _ALWAYS]
-    wanted = {
-        optional.pop(dice.integer(0, len(optional) - 1))
-        for _ in range(dice.integer(*OPTIONAL_FACTS))
-    }
+    count = dice.integer(*OPTIONAL_FACTS)
+    wanted = {optional.pop(dice.integer(0, len(optional) - 1)) for _ in range(count)}
     facts = {kind: pick(FACTS[kind], dice) for kind in FACTS if kind in _ALWAYS or kind in wanted}
     body = [pick(_SENTENCES[kind], dice).format(**facts) for kind in facts if kind in wanted]
     for _ in range(dice.integer(*DETAILS)):
