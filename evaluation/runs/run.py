@@ -37,7 +37,6 @@ from tokengym.evaluation.runs.record import (
     UnfinishedRun,
     commit,
     hardware,
-    read_result,
     versions,
 )
 
@@ -452,17 +451,6 @@ def _loaded(kind: Any, path: str | Path, trust_code: bool) -> Any:
 
     takes = trust_code and isinstance(kind, type) and issubclass(kind, EpisodicAlgorithm)
     return kind.load(path, trust_code=True) if takes else kind.load(path)
-
-
-def lacks_references(folder: Path, wanted: int) -> bool:
-    """Return whether a folder lacks reference samples that a comparison's settings ask for.
-
-    A run that failed is not done again.
-    """
-    if not wanted or not (folder / "run.json").exists():
-        return bool(wanted)
-    result = read_result(folder)
-    return result["status"] == "finished" and result.get("samples", 0) < wanted
 
 
 def run_references(
