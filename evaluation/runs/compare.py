@@ -20,11 +20,11 @@ from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
+    RunPlan,
     differences,
 )
 from tokengym.evaluation.runs.defaults import bundle_settings
 from tokengym.evaluation.runs.launchers import launch, run_in_subprocess
-from tokengym.evaluation.runs.plan import RunPlan, plan_run, plan_runs
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.results import write_comparison
@@ -111,10 +111,10 @@ def _missing(config: ComparisonConfig, out: Path, retry_failed: bool) -> tuple[l
         ValueError: if files of a finished run were changed.
         FolderInUseError: if a killed comparison's process is still at work on a run.
     """
-    plans, missing = [*plan_runs(config, out)], []
+    plans, missing = config.plans(out), []
     total, wanted = len(plans), config.evaluation.reference_samples
     if wanted:
-        plans.insert(0, plan_run(config, *config.reference_run, out))
+        plans.insert(0, config.plan(*config.reference_run, out))
     for plan in plans:
         folder = plan.folder
         assert folder is not None

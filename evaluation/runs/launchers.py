@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.plan import RunPlan
+from tokengym.evaluation.runs.config import ComparisonConfig, RunPlan
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import describe, record_failure
 

@@ -437,7 +437,7 @@ def compare_once(word: str) -> None:
     """
     from tokengym.evaluation.report import curves
     from tokengym.evaluation.runs import compare, results
-    from tokengym.evaluation.runs.plan import RunPlan
+    from tokengym.evaluation.runs.config import RunPlan
     from tokengym.evaluation.runs.run import do_plan
     from tokengym.scripts.cli import main
 
