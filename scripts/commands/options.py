@@ -134,8 +134,8 @@ class Option:
         short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
         return "|".join(short).replace("STR", "TEXT")
 
-    def annotation(self, is_shown: bool) -> Any:
-        """Return its type with what tyro needs to know about it."""
+    def field(self, said: str | None, *, is_shown: bool) -> StructFieldSpec:
+        """Return it as tyro has the fields of a struct; ``said`` is the docstring's text."""
         text = None if self.text is None else self.text.replace("`", "")
         is_said = text is None or "(default" in text  # what no default stands for
         hint = "" if self.default in (None, ()) and is_said else None
@@ -144,13 +144,10 @@ class Option:
             marks.append(tyro.conf.FlagConversionOff if self.path else tyro.conf.FlagCreatePairsOff)
         if not is_shown:
             marks.append(tyro.conf.Suppress)
-        return Annotated[(self.kind, *marks)]
-
-    def field(self, text: str | None, *, is_shown: bool) -> StructFieldSpec:
-        """Return it as tyro has the fields of a struct; ``text`` is the docstring's."""
         is_required = self.default is inspect.Parameter.empty
         default = MISSING_NONPROP if is_required else self.default
-        return StructFieldSpec(self.name, self.annotation(is_shown), default, text)
+        kind: Any = Annotated[(self.kind, *marks)]
+        return StructFieldSpec(self.name, kind, default, said)
 
 
 def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
