@@ -57,7 +57,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
     references = {tuple(group["group"].items()): group["reference"] for group in groups}
     names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
     baseline = groups[0]["baseline"]
-    lines = {
+    lines: dict[str, dict[str, Any]] = {
         name: {
             "color": COLOURS[index % len(COLOURS)],
             "linestyle": "--" if name == baseline else "-",

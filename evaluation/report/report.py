@@ -25,12 +25,7 @@ from tokengym.evaluation.report.paper import BIBTEX, group_table
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests, side_by_side, untrained
 from tokengym.evaluation.report.verdict import kind_of, number, unit_of
-from tokengym.evaluation.statistics import (
-    RELIABLE_SEEDS,
-    curve_interval,
-    iqm,
-    performance_profile,
-)
+from tokengym.evaluation.statistics import RELIABLE_SEEDS, curve_interval, iqm, performance_profile
 
 if TYPE_CHECKING:
     import jinja2
@@ -173,7 +168,9 @@ def _axis_view(
             for w, h in sizes
         ]
 
-    small = [{"label": m, "chart": drawn(m.name, (400.0, 250.0))[0]} for m in others]
+    small: list[dict[str, Any]] = [
+        {"label": m, "chart": drawn(m.name, (400.0, 250.0))[0]} for m in others
+    ]
     wide, narrow = drawn("score", (1000.0, 400.0), (400.0, 340.0))
     return {
         "key": axis,

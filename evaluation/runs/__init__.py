@@ -31,12 +31,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.progress import clock_time, fixed
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
     from tokengym.evaluation.runs.results import rows_of
-    from tokengym.evaluation.runs.run import (
-        load_agent,
-        make_agent,
-        make_evaluator,
-        run_references,
-    )
+    from tokengym.evaluation.runs.run import load_agent, make_agent, make_evaluator, run_references
     from tokengym.evaluation.runs.saved import known_task
 
 _NAMES = {

@@ -17,12 +17,7 @@ from tokengym.base.files import LOCK, locked, read_hashed, write_hashed
 from tokengym.base.user_code import CODE, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
-from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
-    ComparisonConfig,
-    RunPlan,
-    differences,
-)
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, RunPlan, differences
 from tokengym.evaluation.runs.defaults import bundle_settings
 from tokengym.evaluation.runs.launchers import launch, run_in_subprocess
 from tokengym.evaluation.runs.progress import ProgressDisplay

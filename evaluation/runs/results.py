@@ -40,8 +40,6 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import task_name
 from tokengym.evaluation.runs.record import read_result
 
-RESULT_FILES = ("curves.csv", "summary.json", "curves.png", "report.html")
-
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     """Gather a comparison's runs and write its results beside them.

@@ -25,20 +25,9 @@ from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
-from tokengym.evaluation.runs.config import (
-    NO_NUMBERS,
-    ComparisonConfig,
-    RunPlan,
-    flat,
-)
+from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, RunPlan, flat
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.record import (
-    RunRecord,
-    UnfinishedRun,
-    commit,
-    hardware,
-    versions,
-)
+from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, commit, hardware, versions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter

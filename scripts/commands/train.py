@@ -89,9 +89,6 @@ def train(
     from rich.console import Console
 
     from tokengym.agents.rollouts.logs import check_tracker
-    from tokengym.base.files import locked
-    from tokengym.base.user_code import CODE, keep_code
-    from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
     from tokengym.evaluation.runs.defaults import default_env, task_name
     from tokengym.evaluation.runs.progress import ProgressDisplay
@@ -120,11 +117,8 @@ def train(
         said = f"{out} is complete: it holds this very run, and nothing was trained again"
         say(console, said)
     else:
-        if processes.is_main:  # refuses folder and settings before the models are loaded
-            _check_folder(config, out)
-            with locked(out):
-                preflight(config)
-                keep_code(config.code, out / CODE)
+        if processes.is_main:
+            _prepare(config, out)
         with ProgressDisplay(console, total=1, done=0, steps=training.last_step) as board:
             board.start((name, seed))
             record = run(
@@ -209,6 +203,18 @@ def _trained(config: "ComparisonConfig", out: Path) -> list[dict[str, Any]] | No
             "folder with --out"
         )
     return read_points(folder)
+
+
+def _prepare(config: "ComparisonConfig", out: Path) -> None:
+    """Make the run's folder, refusing it or the run before the models are loaded."""
+    from tokengym.base.files import locked
+    from tokengym.base.user_code import CODE, keep_code
+    from tokengym.evaluation.runs.compare import preflight
+
+    _check_folder(config, out)
+    with locked(out):
+        preflight(config)
+        keep_code(config.code, out / CODE)
 
 
 def _check_folder(config: "ComparisonConfig", out: Path) -> None:
