@@ -389,9 +389,9 @@ def _missing(
     """Yield a cell's run of a seed, if it is not there yet."""
     config = cell.config(rate, first_seed=seed, seeds=1)
     folder = cell.folder(out, rate)
-    for run in config.runs:
-        if not (run.folder(folder, seed) / "run.json").is_file():
-            yield folder.name, config, run.reward, seed
+    for plan in config.plans(folder):
+        if not plan.is_done:
+            yield folder.name, config, plan.run.reward, seed
 
 
 def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[dict[str, Any]]]:

@@ -29,13 +29,7 @@ if TYPE_CHECKING:
     )
     from tokengym.evaluation.runs.progress import fixed
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
-    from tokengym.evaluation.runs.results import rows_of
-    from tokengym.evaluation.runs.run import (
-        load_agent,
-        make_agent,
-        make_evaluator,
-        run_references,
-    )
+    from tokengym.evaluation.runs.run import load_agent, make_agent, make_evaluator, run_references
     from tokengym.evaluation.runs.saved import known_task
 
 _NAMES = {
@@ -44,7 +38,6 @@ _NAMES = {
     "default_env default_lengths task_name training_settings",
     "progress": "fixed",
     "record": "RunRecord read_result versions",
-    "results": "rows_of",
     "run": "load_agent make_agent make_evaluator run_references",
     "saved": "known_task",
 }

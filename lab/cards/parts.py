@@ -326,8 +326,7 @@ def _trained(
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     out = folder / f"{task}-{digest[:8]}"
     compare(config, out, checkpoint_every=0)
-    folders = [run.folder(out, seed) for run in config.runs for seed in config.all_seeds]
-    made = [read_json(folder / "run.json") for folder in folders]
+    made = [read_json(folder / "run.json") for folder in config.folders(out).values()]
     curves = read_curves(out / "curves.csv", group_by=())
     return _Trained(curves, training, sum(run.get("cpu_s", 0.0) for run in made))
 

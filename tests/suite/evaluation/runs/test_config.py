@@ -25,7 +25,6 @@ from tokengym.evaluation.runs.defaults import (
     default_rewards,
     training_settings,
 )
-from tokengym.evaluation.runs.plan import plan_runs
 from tokengym.rewards.registry import RewardChoice
 
 RULES = """
@@ -305,7 +304,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
 def test_missing_runs_go_seed_by_seed(tmp_path: Path):
     ours = config(seeds=2, first_seed=7)
     write_json(tmp_path / "abc" / "seed-7" / "run.json", {})
-    missing = [plan.key for plan in plan_runs(ours, tmp_path) if not plan.is_done]
+    missing = [plan.key for plan in ours.plans(tmp_path) if not plan.is_done]
     assert missing == [("sparse", 7), ("sparse", 8), ("abc", 8)]
 
 
