@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from tokengym.envs.render import reward_colours
     from tokengym.envs.settings import ResponseSettings, TextSettings
-    from tokengym.envs.tasks.task import COLUMNS, Task, register_task, registered_tasks, task_of
+    from tokengym.envs.tasks.task import Task, register_task, registered_tasks, task_of
     from tokengym.envs.turns.partner import PARTNERS
 
 _NAMES = {
@@ -50,13 +50,12 @@ _NAMES = {
     "prompts.tokenization": "decode encode encode_chats token_texts unknown_share",
     "render": "reward_colours",
     "settings": "ResponseSettings TextSettings",
-    "tasks.task": "COLUMNS Task register_task registered_tasks task_of",
+    "tasks.task": "Task register_task registered_tasks task_of",
     "turns.partner": "PARTNERS",
 }
 
 __all__ = [
     "BUCKETS",
-    "COLUMNS",
     "PARTNERS",
     "WEIGHTS",
     "ActionError",

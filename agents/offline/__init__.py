@@ -9,21 +9,18 @@ from tokengym.base.exports import lazily, listed
 
 if TYPE_CHECKING:
     from tokengym.agents.offline.collecting import (
-        Group,
         ResponseCollector,
-        Row,
         best_rows,
         pair_rows,
         prompt_order,
-        response_rows,
     )
-    from tokengym.agents.offline.policies import Model, make_policy
+    from tokengym.agents.offline.policies import make_policy
     from tokengym.agents.offline.settings import TINY, Candidates, PreferenceLoss, Sampling, Tuning
     from tokengym.agents.offline.trainer import OfflineTrainer
 
 _NAMES = {
-    "collecting": "Group ResponseCollector Row best_rows pair_rows prompt_order response_rows",
-    "policies": "Model make_policy",
+    "collecting": "ResponseCollector best_rows pair_rows prompt_order",
+    "policies": "make_policy",
     "settings": "Candidates PreferenceLoss Sampling TINY Tuning",
     "trainer": "OfflineTrainer",
 }

@@ -15,20 +15,19 @@ if TYPE_CHECKING:
         find_advantage,
         register_advantage,
     )
-    from tokengym.agents.ppo.settings import EARLIER_DEFAULTS, GAE_LAMBDA, PPOSettings
+    from tokengym.agents.ppo.settings import PPOSettings
     from tokengym.agents.ppo.weights import (
         WEIGHTS,
         AdvantageWeight,
         WeighedRound,
-        find_weight,
         register_weight,
         weighted,
     )
 
 _NAMES = {
     "advantages": "ADVANTAGES AdvantageEstimator RoundTensors find_advantage register_advantage",
-    "settings": "EARLIER_DEFAULTS GAE_LAMBDA PPOSettings",
-    "weights": "AdvantageWeight WEIGHTS WeighedRound find_weight register_weight weighted",
+    "settings": "PPOSettings",
+    "weights": "AdvantageWeight WEIGHTS WeighedRound register_weight weighted",
 }
 
 __all__ = listed(_NAMES)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         Evaluator,
         check_reads,
         make_eval_envs,
-        policy_of,
         task_reward,
     )
     from tokengym.evaluation.measure.metrics import copy_rate, distinct, rouge, words
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "environments": "resolve_env",
-    "evaluate": "Evaluation Evaluator check_reads make_eval_envs policy_of task_reward",
+    "evaluate": "Evaluation Evaluator check_reads make_eval_envs task_reward",
     "metrics": "copy_rate distinct rouge words",
     "references": "BEST_OF reference_lines",
     "win_rate": "WinRate judged scored",

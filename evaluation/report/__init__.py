@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily, listed
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.report.curves import (
-        COLUMNS,
-        Curve,
-        Panel,
-        make_panels,
-        read_curves,
-        to_cell,
-        write_curves,
-    )
+    from tokengym.evaluation.report.curves import Curve, make_panels, read_curves, to_cell
     from tokengym.evaluation.report.figures import save_figure
     from tokengym.evaluation.report.report import TEMPLATES, render
     from tokengym.evaluation.report.summary import SummarySettings, per_run, summarize
@@ -24,7 +16,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.report.verdict import difference_of, number, percent, signed
 
 _NAMES = {
-    "curves": "COLUMNS Curve Panel make_panels read_curves to_cell write_curves",
+    "curves": "Curve make_panels read_curves to_cell",
     "figures": "save_figure",
     "report": "TEMPLATES render",
     "summary": "SummarySettings per_run summarize",

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         TaskSettings,
         differences,
         flat,
-        run_folder,
         slug,
     )
     from tokengym.evaluation.runs.defaults import (
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.saved import known_task
 
 _NAMES = {
-    "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat run_folder slug",
+    "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat slug",
     "defaults": "EvaluationSettings ModelSettings TrainingSettings bundle_settings "
     "default_env default_lengths task_name training_settings",
     "progress": "fixed",

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily, listed
 
 if TYPE_CHECKING:
-    from tokengym.rewards.models.classifier import Classifier, EncoderClassifier, read_classifier
+    from tokengym.rewards.models.classifier import Classifier, read_classifier
     from tokengym.rewards.models.loading import (
-        PaddingSide,
         evaluating,
         load_pretrained,
         load_tokenizer,
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     )
 
 _NAMES = {
-    "classifier": "Classifier EncoderClassifier read_classifier",
-    "loading": "PaddingSide evaluating load_pretrained load_tokenizer longest_input "
+    "classifier": "Classifier read_classifier",
+    "loading": "evaluating load_pretrained load_tokenizer longest_input "
     "padded_batches positions quiet",
 }
 

@@ -9,11 +9,11 @@ from tokengym.base.exports import lazily, listed
 
 if TYPE_CHECKING:
     from tokengym.scripts.commands.options import Chosen, Names, takes_settings, task_settings
-    from tokengym.scripts.commands.show import line_of, open_page, say
+    from tokengym.scripts.commands.show import open_page, say
 
 _NAMES = {
     "options": "Chosen Names takes_settings task_settings",
-    "show": "line_of open_page say",
+    "show": "open_page say",
 }
 
 __all__ = listed(_NAMES)
