@@ -18,6 +18,7 @@ from tokengym.envs import bundled
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, percent, signed
 from tokengym.evaluation.runs import training_settings
+from tokengym.lab.cards.parts import held_to_forks
 from tokengym.lab.protocol import (
     DRAWN,
     GRID,
@@ -39,6 +40,7 @@ from tokengym.lab.tables import (
     mean,
     rates_table,
     student_mean,
+    with_interval,
 )
 from tokengym.rewards import gold_scorer
 
@@ -70,6 +72,13 @@ ON_DIALOGUE: tuple[dict[str, str], ...] = (
 CONTROLS = ("sparse", "uniform", "random")
 """Rules that a rule must beat to show that it finds the right tokens."""
 LINES = "best_of_n.csv"
+FORKS = "forks.csv"
+FORKED = ("sparse", "random", "abc-signed", "red:delivery=end")
+"""Rules whose credit is held against executed forks of the untrained policy."""
+FILMS = {"MovieReview": 48}
+"""The task of the ledger, whose forks stand beside those of the others."""
+RESPONSES, CONTINUATIONS = 24, 16
+"""Responses that are forked at every token, and continuations of each prefix."""
 MEASURES = ("score", "gold_score", "kl")
 NOT_YET = "Not measured yet."
 
@@ -135,6 +144,15 @@ def lines(task: str, out: Path) -> list[Row]:
     return [{"task": task, **row} for row in best_of_rows(scores_of(episodes), gold)]
 
 
+def forks(task: str, out: Path) -> list[Row]:
+    """Return how well rules find the tokens on which the score of an untrained response hangs."""
+    del out
+    tokens = {**FILMS, **TASKS}[task]
+    held = held_to_forks(task, FORKED, RESPONSES, CONTINUATIONS, max_new_tokens=tokens)
+    figures = held.pop("rules")
+    return [{"task": task, "rule": rule, **figures[rule], **held} for rule in figures]
+
+
 def bundle_of(task: str) -> str:
     """Return the name of a task's bundle.
 
@@ -153,6 +171,7 @@ def tables(published: Published) -> dict[str, str]:
     runs, drawn = published.runs, published.drawn[LINES]
     cells = [cell for task in TASKS for cell in cells_of(task)]
     return {
+        "forks": forks_table(published.drawn.get(FORKS, ())),
         "differences": differences_table(runs),
         "level": level_table(runs, ways(drawn)),
         "levels": levels_table(runs, cells, ways(drawn)),
@@ -245,6 +264,18 @@ def levels_table(
     return markdown_table(head, rows) if rows else NOT_YET
 
 
+def forks_table(rows: Sequence[Row]) -> str:
+    """Return the rank correlation of each rule's credit with executed forks, by task."""
+    tasks = {row["task"]: row for row in rows}
+    figures = {(row["task"], row["rule"]): with_interval(row, "correlation") for row in rows}
+    lines = [
+        [task, *(figures[task, r] for r in FORKED), number(tasks[task]["ceiling"])]
+        for task in tasks
+    ]
+    head = ["task", *(f"`{rule.partition(':')[0]}`" for rule in FORKED), "the truth itself"]
+    return markdown_table(head, lines) if lines else NOT_YET
+
+
 def lines_table(drawn: Sequence[Row]) -> str:
     """Return the untrained policy and its best of 16 by task."""
     rows = []
@@ -288,6 +319,12 @@ STUDY = Study(
             parts={f"ways/{task}.csv": partial(lines, task) for task in TASKS},
             text=("task",),
             part_of=lambda row: f"ways/{row['task']}.csv",
+        ),
+        Drawn(
+            file=FORKS,
+            parts={f"forks/{task}.csv": partial(forks, task) for task in {**FILMS, **TASKS}},
+            text=("task", "rule"),
+            part_of=lambda row: f"forks/{row['task']}.csv",
         ),
     ),
 )
