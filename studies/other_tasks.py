@@ -69,6 +69,11 @@ ON_DIALOGUE: tuple[dict[str, str], ...] = (
     {"rule": "sparse", "gae_lambda": "0.5"},
 )
 """Cells that were added on 25 November 2026: the first on every task, the others on Dialogue."""
+NO_EOS: tuple[dict[str, str], ...] = (
+    {"rule": "sparse", "eos": "forbidden"},
+    {"rule": "abc-signed", "gae_lambda": "0.5", "eos": "forbidden"},
+)
+"""Added on the same day: Summarize with responses of full length."""
 CONTROLS = ("sparse", "uniform", "random")
 """Rules that a rule must beat to show that it finds the right tokens."""
 LINES = "best_of_n.csv"
@@ -95,9 +100,14 @@ def cell_of(task: str, rule: str) -> Cell:
 
 def cells_of(task: str) -> list[Cell]:
     """Return all cells of a task."""
-    added = [SIGNED_HIGH, *(ON_DIALOGUE if task == "Dialogue" else ())]
+    added = [SIGNED_HIGH, *{"Dialogue": ON_DIALOGUE, "Summarize": NO_EOS}.get(task, ())]
     planned = [cell_of(task, rule) for rule in RULES]
     return planned + [STUDY.cell(task=task, **about) for about in added]
+
+
+def signed_cells(task: str) -> list[Cell]:
+    """Return `abc-signed` at the lambda that it declares and at that of `sparse`."""
+    return [cell_of(task, "abc-signed"), STUDY.cell(task=task, **SIGNED_HIGH)]
 
 
 def rounds() -> Iterator[Round]:
@@ -128,6 +138,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
             learning_rate=run.rate,
             gae_lambda=float(run.gae_lambda),
             value_network=run.critic,
+            **({"fixed_length": True} if run.eos == "forbidden" else {}),
             **LEARNER,
         ),
         evaluation=GRID,
@@ -193,7 +204,8 @@ def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
 def title(cell: Cell) -> str:
     """Return a cell's rule as the tables show it."""
     start = ", critic from the reward model" if cell.critic != "own" else ""
-    return f"`{cell.rule.partition(':')[0]}`{start}"
+    eos = ", EOS forbidden" if cell.eos == "forbidden" else ""
+    return f"`{cell.rule.partition(':')[0]}`{start}{eos}"
 
 
 def differences_table(runs: Runs) -> str:
@@ -203,7 +215,7 @@ def differences_table(runs: Runs) -> str:
         for task in TASKS
         for cell in cells_of(task)
         for control in CONTROLS
-        if cell != (other := cell_of(task, control))
+        if cell != (other := cell_of(task, control).but(eos=cell.eos))
         and (control == "sparse" or cell.rule not in CONTROLS)
         and (figure := runs.difference(cell, other)) is not None
     }
@@ -224,7 +236,7 @@ def level_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
         for cell in cells_of(task):
             areas = runs.areas(cell)
             seeds = sorted(areas.keys() & base.keys())
-            if cell.rule == "sparse" or len(seeds) < 2:
+            if cell.rule == "sparse" or cell.eos == "forbidden" or len(seeds) < 2:
                 continue
             way = goal - start
             one, two = ([figures[seed] for seed in seeds] for figures in (areas, base))
@@ -251,7 +263,8 @@ def levels_table(
             continue
         start, goal = by_task[cell.task]
         curves = [*runs.runs[cell].values()]
-        share = percent((mean(areas) - start) / (goal - start))
+        known = cell.eos == "allowed"  # the way is that of responses which may end
+        share = percent((mean(areas) - start) / (goal - start)) if known else NONE
         about = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}", str(len(areas))]
         means = [number(mean([over_run(points, name) for points in curves])) for name in MEASURES]
         ends = [number(mean([*runs.ends(cell, name).values()])) for name in MEASURES]
@@ -306,6 +319,7 @@ STUDY = Study(
         "rule": str,
         "gae_lambda": "0.95",
         "critic": "own",
+        "eos": "allowed",
         "updates": UPDATES,
         "rows": ROWS,
     },
