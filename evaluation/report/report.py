@@ -21,11 +21,18 @@ from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measur
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.paper import BIBTEX, group_table
 from tokengym.evaluation.report.summary import per_run
-from tokengym.evaluation.report.tables import cells, columns, forests, side_by_side, untrained
+from tokengym.evaluation.report.tables import (
+    cells,
+    columns,
+    forests,
+    group_table,
+    side_by_side,
+    untrained,
+)
 from tokengym.evaluation.report.verdict import kind_of, number, unit_of
 from tokengym.evaluation.statistics import RELIABLE_SEEDS, curve_interval, iqm, performance_profile
+from tokengym.version import REPOSITORY, __version__
 
 if TYPE_CHECKING:
     import jinja2
@@ -38,6 +45,12 @@ PROFILE_POINTS = 120
 """Thresholds of a performance profile."""
 MAX_POINTS = 240
 """Points a drawn line keeps; statistics use all."""
+BIBTEX = f"""@software{{tokengym,
+  title   = {{tokengym: {{Gymnasium}} environments for text generation with interchangeable token rewards}},
+  author  = {{{{The tokengym developers}}}},
+  year    = {{2026}},
+{f"  url     = {{{REPOSITORY}}},{chr(10)}" if REPOSITORY else ""}  version = {{{__version__}}}
+}}"""  # noqa: E501
 
 
 def render_report(
@@ -123,7 +136,7 @@ def _group(
     low, high = min(runs), max(runs)
     count = f"{low}" if low == high else f"{low} to {high}"
     # What the curves can be drawn against: first what the panel's steps are.
-    spent = [name for name in SPENT if all(name in runs.values for runs in panel.rewards.values())]
+    spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
     return {
         "label": group_label(panel.group),
