@@ -298,18 +298,12 @@ class ResponseDecoder:
         """
         ends = np.cumsum(lengths)
         if self._words is None:
-            values = flat.tolist()
-            return decode(self._tokenizer, [values[a:b] for a, b in _spans(ends)])
+            pieces = np.split(flat, ends[:-1]) if len(ends) else []
+            return decode(self._tokenizer, [piece.tolist() for piece in pieces])
         shown = self._shown[flat]
         words = self._words[flat[shown]].tolist()
-        shown_before = np.concatenate([[0], np.cumsum(shown)])
-        return [" ".join(words[a:b]) for a, b in _spans(shown_before[ends])]
-
-
-def _spans(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Return the (start, end) pairs of consecutive pieces with these ends."""
-    bounds = ends.tolist()
-    return zip([0, *bounds], bounds, strict=False)
+        bounds = np.concatenate([[0], np.cumsum(shown)])[ends].tolist()
+        return [" ".join(words[a:b]) for a, b in zip([0, *bounds], bounds, strict=False)]
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
