@@ -26,11 +26,11 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 types: .venv/installed
-	$(BIN)/mypy -p tokengym -p tests -p studies -p examples
+	$(BIN)/mypy -p tokengym -p tests -p studies -p examples -p docs.makers
 
 # The suite is tested as it is installed without the laboratory: its wheel, and a copy of its tests.
 pytest: .venv/installed
-	$(BIN)/python scripts/check_package.py --alone $(XDIST) $(SUITE)
+	$(BIN)/python tests/checkout/check_package.py --alone $(XDIST) $(SUITE)
 	$(PYTEST) tests/checkout
 
 test-lab: .venv/installed
@@ -43,13 +43,13 @@ campaign: .venv/installed
 
 # Builds sdist and wheel and tries the wheel in an empty environment.
 package:
-	$(PYTHON) scripts/check_package.py
+	$(PYTHON) tests/checkout/check_package.py
 
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 PATH=$(BIN):$$PATH mkdocs build --strict
 
 notebooks: .venv/docs
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/run_notebooks.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/makers/run_notebooks.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

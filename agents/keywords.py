@@ -1,6 +1,6 @@
 """Types of the keywords of the learners' constructors, read by type checkers alone.
 
-Written by `python -m tokengym.scripts.build_docs` from the settings dataclasses: edit those.
+Written by `python -m docs.makers.build_docs` from the settings dataclasses: edit those.
 """
 
 from collections.abc import Sequence

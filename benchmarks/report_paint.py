@@ -1,6 +1,6 @@
 """How soon a report is painted, and how big it is: headless Chromium, medians over fresh browsers.
 
-python benchmarks/report_paint.py runs/demo/report.html [--repeats 5]
+python -m benchmarks.report_paint runs/demo/report.html [--repeats 5]
 """
 
 import argparse
@@ -8,7 +8,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from tokengym.scripts.browser import browser_page, complaints
+from tests.support.browser import browser_page, complaints
 
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 

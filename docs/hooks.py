@@ -98,7 +98,6 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
     from tokengym.evaluation.runs.results import report_curves
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import replay
-    from tokengym.scripts.build_episodes import file_of
 
     rows = []
     for task, rules in GALLERY.items():
@@ -119,7 +118,8 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
             files.append(File.generated(config, f"gallery/{name}.html", content=page))
             command = f"`tokengym report --curves docs/results/{name}/curves.csv`"
             rows.append(f"| [Report: {name.replace('_', ' ')}](gallery/{name}.html) | {command} |")
-    tasks = (task for task in registered_tasks() if file_of(task.name).is_file())
+    pictures = {path.stem for path in (ROOT / "docs" / "images" / "episodes").glob("*.svg")}
+    tasks = (task for task in registered_tasks() if task.name.lower() in pictures)
     shown = [
         f"-   **{task.name}** {task.summary}\n\n    "
         + _THUMBNAIL.format(task=task.name, name=task.name.lower())

@@ -59,11 +59,12 @@ RULES = {
     "red:delivery=end": "0.5",
 }
 """Rules and their lambdas, the ledger's best; what is needed most comes first."""
-ADDED: tuple[dict[str, str], ...] = (
-    {"rule": "abc-signed", "gae_lambda": "0.95"},
+SIGNED_HIGH = {"rule": "abc-signed", "gae_lambda": "0.95"}
+ON_DIALOGUE: tuple[dict[str, str], ...] = (
     {"rule": "sparse", "gae_lambda": "0.8", "critic": "reward_model"},
+    {"rule": "sparse", "gae_lambda": "0.5"},
 )
-"""Cells on Dialogue that were added on 25 November 2026, after the others there."""
+"""Cells that were added on 25 November 2026: the first on every task, the others on Dialogue."""
 CONTROLS = ("sparse", "uniform", "random")
 """Rules that a rule must beat to show that it finds the right tokens."""
 LINES = "best_of_n.csv"
@@ -83,8 +84,9 @@ def cell_of(task: str, rule: str) -> Cell:
 
 def cells_of(task: str) -> list[Cell]:
     """Return all cells of a task."""
-    added = [STUDY.cell(task=task, **about) for about in ADDED] if task == "Dialogue" else []
-    return [*(cell_of(task, rule) for rule in RULES), *added]
+    added = [SIGNED_HIGH, *(ON_DIALOGUE if task == "Dialogue" else ())]
+    planned = [cell_of(task, rule) for rule in RULES]
+    return planned + [STUDY.cell(task=task, **about) for about in added]
 
 
 def rounds() -> Iterator[Round]:

@@ -8,10 +8,7 @@ from typing import Any
 import gymnasium
 import pytest
 
-from tokengym.envs import TokenGenerationEnv
-from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
-from tokengym.evaluation.measure.measures import MEASURES
-from tokengym.scripts.build_docs import (
+from docs.makers.build_docs import (
     PAGES,
     addressed,
     arguments,
@@ -26,9 +23,12 @@ from tokengym.scripts.build_docs import (
     sections,
     task_page,
 )
-from tokengym.scripts.build_episodes import RULES as EPISODES
-from tokengym.scripts.build_episodes import file_of
-from tokengym.scripts.build_hero import RULES, picture, rows
+from docs.makers.build_episodes import RULES as EPISODES
+from docs.makers.build_episodes import file_of
+from docs.makers.build_hero import RULES, picture, rows
+from tokengym.envs import TokenGenerationEnv
+from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
+from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import call
 
@@ -49,7 +49,7 @@ def test_the_address_of_the_repository_is_written_from_one_line(name: str, line:
     version = (FOLDER.parent / "tokengym/version.py").read_text(encoding="utf-8")
     assert version.splitlines()[3].startswith('REPOSITORY = "')  # as CONTRIBUTING.md says
     now = (FOLDER.parent / name).read_text(encoding="utf-8")
-    assert addressed(name) == now, "stale; run python -m tokengym.scripts.build_docs"
+    assert addressed(name) == now, "stale; run python -m docs.makers.build_docs"
     there = addressed(name, "https://a.example/b")
     assert there.count("https://a.example/b") == (2 if "listings" in name else 1)
     assert line in there
@@ -58,7 +58,7 @@ def test_the_address_of_the_repository_is_written_from_one_line(name: str, line:
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_is_current(name: str):
     current = (FOLDER / name).read_text(encoding="utf-8")
-    assert current == PAGES[name](), "stale; run python -m tokengym.scripts.build_docs"
+    assert current == PAGES[name](), "stale; run python -m docs.makers.build_docs"
 
 
 def test_the_command_line_has_every_option(capsys):

@@ -8,8 +8,8 @@ from typing import get_type_hints
 
 import pytest
 
+from docs.makers import build_keywords
 from tokengym.agents import keywords
-from tokengym.scripts import build_keywords
 
 ROOT = Path(__file__).parents[2]
 CODE = """import gymnasium as gym

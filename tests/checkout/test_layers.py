@@ -6,18 +6,17 @@ The laboratory, a distribution of its own, stands on all of them.
 import ast
 import doctest
 import importlib
-import importlib.util
 import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 import tokengym
+from tests.checkout import house
 from tokengym.base.plugins import LABORATORY as LABORATORY_NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +26,8 @@ MAY_IMPORT["tokengym"] = {"base", "envs", "rewards"}
 FACE = ROOT / "tokengym" / "__init__.py"  # names what users import, for types, and loads it lazily
 COMMAND_LINE = FACE.with_name("__main__.py")
 """Stands on the floor of the commands, as the script ``tokengym`` does."""
-UPKEEP = {ROOT / "scripts" / name for name in ("build_hero.py", "build_models.py")}
-"""Scripts of a checkout, which are not installed and use the laboratory."""
+UPKEEP = {ROOT / "scripts" / "build_models.py"}
+"""Script of a checkout, which is not installed and uses the laboratory."""
 MAY_IMPORT["bridges"] = {"bridges", "base", "envs", "rewards", "agents", "credit"}
 MATHEMATICS = [
     "rewards/maths",
@@ -45,18 +44,6 @@ BY_NAME = ("envs/tasks", "rewards/credits", "rewards/scorers")
 """Folders with one file for each name that users type, as many as there are."""
 
 
-def load_house() -> ModuleType:
-    """Load the script that measures the repository, by its path."""
-    spec = importlib.util.spec_from_file_location("house", ROOT / "scripts" / "house.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["house"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-house = load_house()
 LABORATORY = {f"tokengym.lab.makers.{name}" for name in ("bundles", "corpora")}
 """Packages that stay in the repository: none of them is installed."""
 
@@ -185,10 +172,6 @@ def test_stations_are_those_of_the_files_that_count(tmp_path: Path):
     assert house.compact(entered) == ["house_first.py, house_second.py: 2 times"]
 
 
-def test_the_house_is_measured_through_its_link_too():
-    assert importlib.import_module("tokengym.scripts.house").ROOT == ROOT
-
-
 @pytest.mark.parametrize("folder", sorted({*house.files_per_folder(ROOT)} - {*BY_NAME}))
 def test_folders_can_be_taken_in(folder: str):
     assert house.files_per_folder(ROOT)[folder] <= MAX_FILES
@@ -236,7 +219,7 @@ def test_the_suite_imports_nothing_that_stays_out_of_its_wheel():
     installed = set(house.installed_files(ROOT))
     names = {name for name, path in files.items() if path in installed}
     assert {"tokengym.scripts", "tokengym.scripts.cli", "tokengym.rewards.credits"} < names
-    assert not {"tokengym.scripts.house", "tokengym.lab", "tokengym.lab.rules.scar"} & names
+    assert not {"tokengym.scripts.build_models", "tokengym.lab", "tokengym.lab.rules.scar"} & names
     for name, imported in house.import_graph(ROOT).items():
         if name in names:
             assert imported <= names, f"{name} imports {sorted(imported - names)}"
@@ -318,7 +301,7 @@ def modules() -> list[str]:
             for info in pkgutil.walk_packages(package.__path__, folder + ".")
             if "scripts.benchmarks" not in info.name
         ]
-    return sorted(set(names))
+    return sorted({*names, house.__name__})
 
 
 @pytest.mark.parametrize("name", modules())

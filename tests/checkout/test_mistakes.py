@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokengym.scripts import build_plots
-from tokengym.scripts.build_plots import column, curves, read
+from docs.makers import build_plots
+from docs.makers.build_plots import column, curves, read
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guide" / "mistakes.md").read_text(encoding="utf-8")
 

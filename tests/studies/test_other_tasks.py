@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from studies import other_tasks
-from studies.other_tasks import ADDED, RULES, STUDY, TASKS, bundle_of, cell_of, cells_of, over
+from studies.other_tasks import (
+    ON_DIALOGUE,
+    RULES,
+    STUDY,
+    TASKS,
+    bundle_of,
+    cell_of,
+    cells_of,
+    over,
+)
 from tokengym.envs import bundled
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import Published, Runs
@@ -18,7 +27,7 @@ def test_every_task_is_bundled() -> None:
 def test_every_cell_is_planned_for_ten_seeds() -> None:
     planned = {cell: seeds for cells, seeds in STUDY.rounds() for cell in cells}
     assert set(planned) == {cell for task in TASKS for cell in cells_of(task)}
-    assert len(planned) == len(TASKS) * len(RULES) + len(ADDED)
+    assert len(planned) == len(TASKS) * (len(RULES) + 1) + len(ON_DIALOGUE)
     assert set(planned.values()) == {range(10)}
 
 

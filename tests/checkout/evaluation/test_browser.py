@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.browser import browser_page, complaints, missing_browser
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.scripts.browser import browser_page, complaints, missing_browser
 
 ROOT = Path(__file__).parents[3]
 AXE = Path(os.environ.get("AXE_CORE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))

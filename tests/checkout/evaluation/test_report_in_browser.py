@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.suite.evaluation.report.test_report import hostile_page
-from tokengym.scripts.browser import browser_page, complaints, missing_browser
+from tests.support.browser import browser_page, complaints, missing_browser
 
 __all__ = ["hostile_page"]
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.campaign.requests import Client
+from tests.support.browser import browser_page, complaints, missing_browser
 from tokengym.agents import PPO
 from tokengym.envs import Episode
 from tokengym.lab.replay import explore_app, explore_requests
@@ -29,7 +30,6 @@ from tokengym.lab.replay.explore_page import (
 from tokengym.lab.replay.explore_requests import ExplorePage, check_rule
 from tokengym.lab.replay.replay import USUAL, Replay
 from tokengym.rewards.credits.base import REWARDS, RewardEntry
-from tokengym.scripts.browser import browser_page, complaints, missing_browser
 from tokengym.scripts.cli import main
 
 torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Draws docs/images/hero.svg: one review coloured by the truth and by three rules.
 
-python -m tokengym.scripts.build_hero
+python -m docs.makers.build_hero
 """
 
 import html
@@ -13,7 +13,7 @@ from tokengym.envs import Episode, TokenGenerationEnv
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.replay import replay
 
-FILE = Path(__file__).resolve().parents[1] / "docs" / "images" / "hero.svg"
+FILE = Path(__file__).resolve().parents[1] / "images" / "hero.svg"
 PROMPT = "the mystery felt"
 RESPONSE = "shallow . the pacing is awful . the scenery soars and the soundtrack is warm ."
 RULES = {

@@ -1,7 +1,7 @@
 """Writes agents/keywords.py: the types of the learners' settings, for a user's type checker.
 
 A learner takes the fields of its settings dataclasses as keywords. Their types are copied from
-there, so that they are declared once; `python -m tokengym.scripts.build_docs` writes the file.
+there, so that they are declared once; `python -m docs.makers.build_docs` writes the file.
 """
 
 import ast
@@ -25,7 +25,7 @@ PARAMETERS = frozenset({"learning_rate"})
 """Fields that are parameters of their own where the learner is PPO or one of its relatives."""
 HEADING = '''"""Types of the keywords of the learners' constructors, read by type checkers alone.
 
-Written by `python -m tokengym.scripts.build_docs` from the settings dataclasses: edit those.
+Written by `python -m docs.makers.build_docs` from the settings dataclasses: edit those.
 """
 '''
 

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
+FOLDER = Path(__file__).parents[1] / "notebooks"
 
 
 def execute(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Build the distributions, look into them, and try the wheels as a newcomer would.
 
-python scripts/check_package.py [--out build/package]
-python scripts/check_package.py --alone [arguments of pytest]
+python tests/checkout/check_package.py [--out build/package]
+python tests/checkout/check_package.py --alone [arguments of pytest]
 
 The suite's wheel is installed alone into an empty virtual environment, where the README's first
 example, a short comparison and the suite's tests run outside of the checkout. Then the laboratory's
@@ -25,7 +25,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LABORATORY = ("tests", "docs", "studies", "benchmarks", "lab")
 TESTS = ("conftest.py", "support", "suite")
 """Tests that the suite's wheel must pass alone: all of ``tests/suite``, and its helpers."""

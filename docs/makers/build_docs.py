@@ -4,7 +4,7 @@ Everything on them comes from the docstrings, the settings, the spaces and the t
 say what the code does not. So do the types of the learners' keywords in agents/keywords.py. The
 repository's address, once known, is written where it is named:
 
-    python -m tokengym.scripts.build_docs [--out docs] [--check]
+    python -m docs.makers.build_docs [--out docs] [--check]
 """
 
 import argparse
@@ -23,24 +23,22 @@ from typing import Any
 import docstring_parser
 import gymnasium
 
+from docs.makers import build_keywords, public_names
+from docs.makers.build_episodes import DRAWN
+from docs.makers.build_episodes import RULES as PICTURED
+from docs.makers.build_episodes import file_of as picture_of
 from tokengym.base.bundle import PARTS
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env
-from tokengym.scripts import build_keywords, public_names
-from tokengym.scripts.build_episodes import DRAWN
-from tokengym.scripts.build_episodes import RULES as PICTURED
-from tokengym.scripts.build_episodes import file_of as picture_of
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import Option, options_of
 from tokengym.version import REPOSITORY
 
 FOLDER = Path("docs")
-_ROOT = Path(__file__).resolve().parents[1]
-_NOTICE = (
-    "<!-- Written by `python -m tokengym.scripts.build_docs` from the docstrings: edit those. -->"
-)
+_ROOT = Path(__file__).resolve().parents[2]
+_NOTICE = "<!-- Written by `python -m docs.makers.build_docs` from the docstrings: edit those. -->"
 _SECTIONS = (
     "Observation Space",
     "Action Space",

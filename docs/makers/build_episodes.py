@@ -3,7 +3,7 @@
 Each picture is an episode that the bundled policy wrote: the best scored of sixteen. The tokens
 appear as they were written, then the score, and then what the rule pays each token.
 
-    python -m tokengym.scripts.build_episodes [TASK ...]
+    python -m docs.makers.build_episodes [TASK ...]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tokengym.agents import PPO, collect
 from tokengym.envs import Episode
 from tokengym.envs.prompts.tokenization import token_texts
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images" / "episodes"
+FOLDER = Path(__file__).resolve().parents[1] / "images" / "episodes"
 RULES = {
     "Detox": "abc-signed",
     "Dialogue": "abc-signed",

@@ -1,14 +1,14 @@
 """Measure a checkout: lines, modules, long functions, import cycles, where settings are declared.
 
-`python scripts/house.py [ROOT] [--json]` needs nothing but the standard library.
+`python tests/checkout/house.py [ROOT] [--json]` needs nothing but the standard library.
 The product is what a user runs: the five floors, the command line and its commands. Its core is
 what makes an environment, pays a rule, trains a learner, compares and reports; the laboratory
 and its commands stand above, and doors are reached by name alone. Imports inside functions and
 for type checkers count like others.
-`python scripts/house.py --path` needs the package: it traces PPO with ABC from `gym.make_vec` to
-the first gradient and lists the files on the way. `--carried` lists those that a comparison's
-configuration and the word after `--rewards` enter as an argument of a function, until the curves
-are written; a return is an entry into a file that it had entered and left.
+With `--path`, which needs the package, it traces PPO with ABC from `gym.make_vec` to the first
+gradient and lists the files on the way. `--carried` lists those that a comparison's configuration
+and the word after `--rewards` enter as an argument of a function, until the curves are written; a
+return is an entry into a file that it had entered and left.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from types import CodeType, FrameType
 from typing import Any
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parents[1]  # also where it is imported through a link
+ROOT = Path(__file__).resolve().parents[2]
 FLOORS = ("base", "envs", "rewards", "agents", "evaluation", "bridges", "scripts", "lab")
 PRODUCT = (
     "base",

@@ -3,7 +3,7 @@
 All but two, which measure bundled models, read published curves. real_text.png is a picture of
 docs/results/README.md.
 
-    python -m tokengym.scripts.build_plots [NAME ...]
+    python -m docs.makers.build_plots [NAME ...]
 """
 
 import argparse
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 FOLDER = _ROOT / "docs" / "images" / "mistakes"
 RESULTS = _ROOT / "docs" / "results"
 GREY, BLUE, ORANGE, GREEN = COLOURS[:4]
