@@ -153,7 +153,9 @@ class TurnRules:
         """Return a reply for each turn, or what went wrong."""
         said = [self._messages(end) for end in ends]
         columns = [end.prompt.metadata for end in ends]
-        rngs = [_generator(end.conversation) for end in ends]
+        rngs = []  # the partner's generators of these turns
+        for talk in (end.conversation for end in ends):
+            rngs.append(np.random.default_rng((talk.seed, talk.episode, len(talk.turns))))
         if answers_many(self.partner):
             replies = self._tried(lambda: list(self.partner.replies(said, columns, rngs)))
             if isinstance(replies, Exception):
@@ -239,11 +241,6 @@ class TurnRules:
             f"partner {name_of(self.partner)!r} {said} (row {end.row}, turn {turn}); correct it, "
             "or pass on_partner_error='skip' to lose the episode only"
         )
-
-
-def _generator(talk: Conversation) -> np.random.Generator:
-    """Return the partner's generator of a turn."""
-    return np.random.default_rng((talk.seed, talk.episode, len(talk.turns)))
 
 
 def _within(seconds: float | None, call: Callable[[], T]) -> T:
