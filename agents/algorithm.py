@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -20,7 +21,13 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokengym.agents.checkpoint import Checkpointed, load_checkpoint, save_checkpoint
+from tokengym.agents.checkpoint import (
+    COUNTERS,
+    Checkpointed,
+    RolloutState,
+    load_checkpoint,
+    save_checkpoint,
+)
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
@@ -33,17 +40,10 @@ from tokengym.agents.rollouts.environments import (
 )
 from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, RolloutBatch, play_round
-from tokengym.agents.rollouts.reward import RoundReward
-from tokengym.agents.rollouts.rounds import (
-    COUNTERS,
-    RolloutState,
-    StepResult,
-    as_rounds,
-)
+from tokengym.agents.rollouts.rounds import RoundReward, StepResult, as_rounds
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.base.device import select_device
 from tokengym.base.settings import from_keywords, names_of, shown_signature
-from tokengym.envs import Episode
 from tokengym.rewards import RewardError
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
@@ -110,6 +110,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     shards_weights: ClassVar[bool] = False
     """Whether the learner takes its gradient steps within `updating`, as FSDP needs it."""
     policy: CausalLMPolicy
+    env: VecEnv
+    """The environment; of an agent that was loaded to predict, `NoEnvironment`."""
     settings: Any
     """The settings, an instance of ``settings_class``."""
     remaining: float = 1.0
@@ -178,8 +180,9 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             _init_setup_model=False,
         )
         # Means in the log are over one round's episodes.
-        self._stats_window_size = self.processes.total(self.n_envs)
-        self._timings: dict[str, float] = {}
+        self._stats_window_size = self.processes.count * self.n_envs
+        self.rounds = as_rounds(self.env)
+        """The environment, as rounds of one episode per row."""
         self.last_round: RolloutBatch | None = None
         """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
         self._round_start: RolloutState | None = None  # of the round being played or learned from
@@ -210,12 +213,11 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             RewardError: if the scorer fails; its ``episodes`` are those of the round that had
                 ended, and an `EpisodeLog` has them too. The policy is as it was before the round.
         """
-        assert self.env is not None
         if callback is None:
             callback = CallbackList([])
             callback.init_callback(self)
         self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
-        started, rounds = time.perf_counter(), as_rounds(self.env)
+        started, rounds = time.perf_counter(), self.rounds
         scored = rounds.reward.seconds
         options = self.round_options()
         # A checkpoint written in the middle of the round holds this, and plays the round again.
@@ -227,57 +229,75 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if rounds.reward.of_policy:
             seed = derived_seed(self.policy.generator) + self.processes.number
             continuations = bind_policy(self.env, self, seed=seed)
-        figures: dict[int, dict[str, Any]] = {}
-
-        def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
-            self.num_timesteps += len(rows)  # one timestep is one response token
-            ended = {row: result.episodes[row] for row in rows.tolist() if row in result.episodes}
-            callback.update_locals(
-                {
-                    "self": self,
-                    "actions": choice.actions,
-                    "new_obs": result.observation,
-                    "rewards": result.rewards,
-                    "dones": result.terminated | result.truncated,
-                    "infos": self._episode_infos(ended, figures),
-                }
-            )
-            return callback.on_step()
-
+        figures: dict[int, dict[str, Any]] = {}  # SB3's of the episodes that ended, by row
         callback.on_rollout_start()
         try:
             played = play_round(
                 self.sampler(),
                 rounds,
                 options=options,
-                on_step=on_step,
+                on_step=partial(self._on_step, callback, figures),
                 keep_round=lambda goes_on: all(self.processes.gather(goes_on)),
             )
         except RewardError as error:
             write_failed_round(callback, error)
             raise
         if played is not None:
-            self._timings["step_s"] = played.env_seconds  # the environment's share
+            self.logger.record("time/step_s", played.env_seconds)  # the environment's share
             if continuations is not None:
                 self.num_timesteps += continuations.count_tokens()
-            infos = self._episode_infos(dict(enumerate(played.episodes)), figures)
+            for row, episode in enumerate(played.episodes):  # scored only now
+                figures[row]["r"] = math.nan if episode.score is None else episode.score
+            infos = [{"episode": figures[row]} for row in range(self.n_envs)]
             self._update_info_buffer(infos)
             callback.update_locals({"infos": infos})
             played = self.processes.join_rounds(self, played, self.num_timesteps - known)
-        self.last_round = played
-        if played is not None:
+            self.last_round = played
             callback.on_rollout_end()
         if self.policy.captured is not None:
             self.logger.record("rollout/captured", self.policy.captured)
-        self._timings["rollout_s"] = time.perf_counter() - started
-        self._timings["score_s"] = rounds.reward.seconds - scored  # that of scoring and credit
+        self.logger.record("time/rollout_s", time.perf_counter() - started)
+        self.logger.record("time/score_s", rounds.reward.seconds - scored)  # scoring and credit
         return played
+
+    def _on_step(
+        self,
+        callback: BaseCallback,
+        figures: dict[int, dict[str, Any]],
+        rows: NDArray[np.integer],
+        choice: Choice,
+        result: StepResult,
+    ) -> bool:
+        """Tell callbacks of a step of ``rows``; return whether they let the training continue.
+
+        A round is scored at its end: until then the return "r" of an episode is nan, and it is then
+        written into the dictionaries in ``figures``, by row, which callbacks have seen.
+        """
+        self.num_timesteps += len(rows)  # one timestep is one response token
+        dones = result.terminated | result.truncated  # (num_envs,)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
+        for row in rows[dones[rows]].tolist():
+            episode = result.episodes[row]
+            seconds = max(time.time() - self.start_time / 1e9, 0.0)
+            score = math.nan if episode.score is None else episode.score
+            infos[row]["episode"] = {"l": episode.num_written, "t": seconds, "r": score}
+            figures[row] = infos[row]["episode"]
+        callback.update_locals(
+            {
+                "self": self,
+                "actions": choice.actions,
+                "new_obs": result.observation,
+                "rewards": result.rewards,
+                "dones": dones,
+                "infos": infos,
+            }
+        )
+        return callback.on_step()
 
     @property
     def reward(self) -> RoundReward:
         """The reward of the environment, which is called once for all episodes of a round."""
-        assert self.env is not None
-        return RoundReward(self.env)
+        return self.rounds.reward
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of the reset that begins a round; None for none."""
@@ -291,7 +311,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def updating(self) -> Iterator[None]:
         """Let ``policy`` be the one that ``policy.optimizer`` steps on: under FSDP, its shards.
 
-        `Processes.backward` adds gradients up; by a loss's own, those of shards are means.
+        Gradients of shards are means over the processes; `Processes.add_gradients` adds them up.
         """
         whole = self.policy
         try:
@@ -323,10 +343,18 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             The agent itself.
         """
         self.policy.warn_of_rounding()
-        self._before_learning = None if self.env is None else environment_state(self.env)
+        self._before_learning = environment_state(self.env)
+        is_logged = self._custom_logger or self.tensorboard_log is not None
+        if not is_logged:  # SB3 would leave an empty temporary folder for each training
+            formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
+            self.set_logger(Logger(folder=None, output_formats=formats))
         total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+            total_timesteps, callback, reset_num_timesteps, tb_log_name
         )
+        self._custom_logger = is_logged and self._custom_logger
+        if progress_bar and self.processes.is_main:
+            callback = CallbackList([callback, TokenProgressBar()])
+            callback.init_callback(self)
         callback.on_training_start(locals(), globals())
         if reset_num_timesteps or not 0 <= self.learning_since <= self.num_timesteps:
             self.learning_since = self.num_timesteps
@@ -344,26 +372,11 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 self.dump_logs(iteration)
         if self.num_timesteps >= total_timesteps:
             self.learning_since = -1
-        self.processes.end_learning(self)
+        if self.processes.count > 1 and self._round_start is None:
+            # All take part in it once more; the main process may then save the agent alone.
+            self._round_start = self.present_state()
         callback.on_training_end()
         return self
-
-    def _setup_learn(self, *arguments: Any, **options: Any) -> tuple[int, BaseCallback]:
-        """Prepare a training; SB3 itself would leave an empty temporary folder for each one."""
-        is_logged = self._custom_logger or self.tensorboard_log is not None
-        if not is_logged:
-            formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
-            self.set_logger(Logger(folder=None, output_formats=formats))
-        try:
-            return super()._setup_learn(*arguments, **options)
-        finally:
-            self._custom_logger = is_logged and self._custom_logger
-
-    def dump_logs(self, iteration: int = 0) -> None:
-        """Write one row of the log, with the seconds that each phase took."""
-        for name, seconds in self._timings.items():
-            self.logger.record(f"time/{name}", seconds)
-        super().dump_logs(iteration)
 
     # --- Stable-Baselines3's hooks ----------------------------------------------------------------
 
@@ -373,7 +386,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self._logger = Logger(folder=None, output_formats=[])  # until learn() makes one
         self.ep_info_buffer = deque(maxlen=self._stats_window_size)
         self.ep_success_buffer = deque(maxlen=self._stats_window_size)
-        if self.policy_kwargs.get("model") is None and self.env is not None:
+        if self.policy_kwargs.get("model") is None:
             bundle = environment_attribute(self.env, "bundle")
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
         process_seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
@@ -391,7 +404,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             ).to(self.device)
         starts_from_reward_model = self.policy.settings.value_network == "reward_model"
         # An agent without an environment is being loaded, and its values with it.
-        if starts_from_reward_model and self.env is not None and not self._only_plays:
+        if starts_from_reward_model and not self._only_plays:
             if self.policy.critic is not None:
                 self.policy.critic.start_from(self.reward.scorer)
         self.policy.generator.manual_seed(seeds[1])
@@ -400,7 +413,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the environment's next reset; global random state, which SB3 sets, is left alone."""
-        if seed is not None and self.env is not None:
+        if seed is not None:
             self.env.seed(seed + self.processes.number * self.n_envs)
 
     @staticmethod
@@ -409,33 +422,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         del verbose, monitor_wrapper
         return as_vec_env(env)
 
-    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        """Set up callbacks, with a progress bar that counts tokens."""
-        prepared = super()._init_callback(callback, progress_bar=False)
-        if progress_bar and self.processes.is_main:
-            prepared = CallbackList([prepared, TokenProgressBar()])
-            prepared.init_callback(self)
-        return prepared
-
-    def _episode_infos(
-        self, ended: Mapping[int, Episode], figures: dict[int, dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """Return one info per row, with SB3's figures of the episodes that ended.
-
-        A round is scored at its end: until then their return "r" is nan, and it is then written
-        into the dictionaries that callbacks have seen.
-
-        Args:
-            ended: Episodes by row.
-            figures: Dictionaries of the round's earlier calls by row; new ones are added.
-        """
-        seconds = max(time.time() - self.start_time / 1e9, 0.0)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
-        for row, episode in ended.items():
-            known = figures.setdefault(row, {"l": episode.num_written, "t": seconds})
-            known["r"] = math.nan if episode.score is None else episode.score
-            infos[row]["episode"] = known
-        return infos
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Continue in another environment; see SB3's ``set_env``."""
+        super().set_env(env, force_reset)
+        self.rounds = as_rounds(self.env)
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -483,10 +473,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             before_learning: The environment's state before ``learn`` reset it, where it did.
             resets_again: Whether the next round begins with a reset of its own all the same.
         """
-        is_reset = isinstance(self.env, GymVecEnv) and self.env.is_fresh
+        is_reset = isinstance(self.env, GymVecEnv) and self.env.fresh is not None
         environment = before_learning
         if not is_reset or resets_again:
-            environment = None if self.env is None else environment_state(self.env)
+            environment = environment_state(self.env)
         return RolloutState(
             counters={name: getattr(self, name) for name in COUNTERS},
             sampling=self.policy.generator.get_state(),

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +27,6 @@ from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import Environments, restore_environment
-from tokengym.agents.rollouts.rounds import COUNTERS, RolloutState
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.base.files import check_entries, read_folder, read_json, write_folder, write_json
 from tokengym.base.models import BASE, named_folder
@@ -55,6 +55,14 @@ OPTIMIZER = "optimizer."
 """Prefix of the names of the optimiser's tensors."""
 LACKING = {"value_network": "trunk", "learning_rate_schedule": "constant"}
 """Settings that checkpoints of version 0.1.0 lack, as their agents had them."""
+COUNTERS = {
+    "num_timesteps": int,
+    "_n_updates": int,
+    "_total_timesteps": int,
+    "_current_progress_remaining": int | float,
+    "learning_since": int,
+}
+"""Counters of an agent that a checkpoint keeps, and their types."""
 SIZES = ("num_envs", "num_tokens", "length")
 MAX_SIZE = 10**6
 """Largest of these sizes that is believed: arrays are made of them."""
@@ -63,6 +71,22 @@ MODELS = ("model", "reference", "lora")
 
 logger = logging.getLogger(__name__)
 Algorithm = TypeVar("Algorithm", bound="Checkpointed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutState:
+    """State before a round; weights and optimiser do not change while one is played.
+
+    A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays
+    the round again, token for token, from its beginning.
+    """
+
+    counters: dict[str, Any]
+    """`COUNTERS` by name."""
+    sampling: Tensor
+    """State of the generator that tokens are drawn with."""
+    environment: dict[str, Any] | None
+    """See `environment_state`; None: it had not begun, and its seed is all there is."""
 
 
 class Checkpointed(OnPolicyAlgorithm):
@@ -136,7 +160,7 @@ def _record(agent: "Checkpointed", start: RolloutState) -> dict[str, Any]:
         logger.warning("the environment has no get_state(): a resumed run will see other prompts")
     schedules = sorted(name for name, value in settings.items() if callable(value))
     sizes = (
-        agent.processes.total(agent.n_envs),
+        agent.processes.count * agent.n_envs,
         agent.policy.num_actions,
         agent.policy.max_length,
     )
@@ -235,7 +259,7 @@ def _build(
     """Return the agent of a whole checkpoint, under `_settings`."""
     envs = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
     processes = Processes() if env is None else join(device)
-    _check_environment(envs, processes.total(envs.num_envs), record["environment"], folder)
+    _check_environment(envs, processes.count * envs.num_envs, record["environment"], folder)
     policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
     if policy_kwargs.get("products") == "onednn" and not fast().has_onednn():
         logger.warning("%s was trained with oneDNN's products, which are not here", folder)

@@ -34,6 +34,8 @@ class Processes:
 
     number = 0
     """This process's place among those that train the agent."""
+    count = 1
+    """Processes that train the agent, each of which has as many rows."""
     passes_over_all = True
     """Whether this process passes over all rows of a minibatch."""
     saves_together = False
@@ -51,10 +53,6 @@ class Processes:
     def add(self, tensor: Tensor) -> Tensor:
         """Return the sum of every process's tensor, in place."""
         return tensor
-
-    def total(self, rows: int) -> int:
-        """Return the rows of all processes, each of which has as many."""
-        return rows
 
     def prepare(self, agent: Any) -> None:
         """Let an agent play its rows among those of all, from the same weights and seeds."""
@@ -95,15 +93,14 @@ class Processes:
         for rows in minibatch.sequences.buckets(max_rows):
             yield minibatch.select(rows)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a part's loss to the minibatch's."""
-        loss.backward()
+    def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
+        """Make a minibatch's gradients those of all processes' parts; return all parts' figures.
 
-    def add_gradients(self, policy: CausalLMPolicy) -> None:
-        """Make the minibatch's gradients those of all processes' parts."""
-
-    def end_learning(self, agent: Any) -> None:
-        """Let the main process save the agent alone from now on."""
+        Args:
+            policy: The policy, whose gradients are those of this process's parts.
+            figures: Figures of each of these.
+        """
+        return figures
 
     # --- weights and states -----------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping
 from types import ModuleType
 from typing import Any, SupportsFloat
 
@@ -97,7 +97,7 @@ def convert_texts() -> None:
 
 
 def episodes_from_infos(
-    infos: Mapping[str, Any], *, unscored: Callable[[int], bool] = lambda row: False
+    infos: Mapping[str, Any], *, unscored: Container[int] = ()
 ) -> dict[int, Episode]:
     """Return the episodes that ended in a step of a batched environment, by row.
 
@@ -106,7 +106,7 @@ def episodes_from_infos(
 
     Args:
         infos: The step's.
-        unscored: Returns whether a row's episode has no score yet, only zeros in its place.
+        unscored: Rows whose episodes have no score yet, only zeros in its place.
 
     Returns:
         row -> episode; empty when no row ended.
@@ -114,7 +114,7 @@ def episodes_from_infos(
     source = infos.get("final_info", infos)
     episodes: dict[int, Episode] = {}
     for row in np.flatnonzero(source.get("_finish_reason", ())).tolist():
-        scored = not unscored(row)
+        scored = row not in unscored
         info = {key: source[key][row] for key in _EPISODE_KEYS}
         if "turns" in source:
             info["turns"] = source["turns"][row]

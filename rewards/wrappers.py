@@ -120,7 +120,7 @@ class VectorRewardWrapper(VectorWrapper):
         values = np.zeros_like(values)
         if self.deferred:
             return observations, values, terminated, truncated, infos
-        ended = episodes_from_infos(infos, unscored=lambda row: True)
+        ended = episodes_from_infos(infos, unscored=range(self.num_envs))
         if self._steps is not None:
             continues = ~(terminated | truncated | infos.get("waiting", np.False_))
             texts = self._unfinished(np.flatnonzero(continues).tolist())

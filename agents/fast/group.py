@@ -34,10 +34,11 @@ from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.objective import Experience
 from tokengym.agents.processes import Processes
-from tokengym.agents.rollouts.environments import share_prompts
+from tokengym.agents.rollouts.environments import layers
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
+from tokengym.envs import TokenGenerationVectorEnv
 
 
 class Shards:
@@ -209,21 +210,25 @@ class Group(Processes):
             distributed.all_reduce(tensor)
         return tensor
 
-    def total(self, rows: int) -> int:
-        """See `Processes.total`."""
-        return rows * self.count
-
     def prepare(self, agent: Any) -> None:
         """See `Processes.prepare`.
 
         Raises:
             SettingsError: if the processes have different numbers of rows.
+            TypeError: if the environment is no native batch, whose rows alone can be counted on.
         """
-        assert agent.env is not None
-        rows = self.gather(agent.n_envs)
-        if len(set(rows)) > 1:
-            raise SettingsError(f"every process must have as many rows, got {rows}")
-        share_prompts(agent.env, self.number, self.count)
+        counts = self.gather(agent.n_envs)
+        if len(set(counts)) > 1:
+            raise SettingsError(f"every process must have as many rows, got {counts}")
+        (chain, *rows) = layers(agent.env)
+        bare = chain[-1]
+        if rows or not isinstance(bare, TokenGenerationVectorEnv):
+            raise TypeError(
+                f"several processes need a native batch, got {type(bare).__name__}; make one with "
+                "gym.make_vec(id, num_envs=...)"
+            )
+        # Prompts go round the rows of all processes.
+        bare.share_prompts(self.number * bare.num_envs, self.count * bare.num_envs)
         agent.reward.share(self.gather)
         agent.policy.place = (self.number, self.count)
         with _explained():
@@ -288,8 +293,8 @@ class Group(Processes):
         for rows in self.own_rows(minibatch, max_rows):
             yield minibatch.select(rows)
 
-    def add_gradients(self, policy: CausalLMPolicy) -> None:
-        """See `Processes.add_gradients`; those that no process has stay None."""
+    def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
+        """See `Processes.add_gradients`; gradients that no process has stay None."""
         parameters = policy.trained_parameters()
         device = parameters[0].device
         have = [parameter.grad is not None for parameter in parameters]
@@ -303,11 +308,7 @@ class Group(Processes):
                     waits.append(distributed.all_reduce(parameter.grad, async_op=True))
             for wait in waits:
                 wait.wait()
-
-    def end_learning(self, agent: Any) -> None:
-        """See `Processes.end_learning`."""
-        if agent._round_start is None:
-            agent._round_start = agent.present_state()
+        return [figure for share in self.gather(figures) for figure in share]
 
     def join_states(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
         """See `Processes.join_states`; the scorers' state is the same in all."""
@@ -366,12 +367,12 @@ class ShardedGroup(Group):
             part = minibatch.select(first)
             yield replace(part, response_mask=torch.zeros_like(part.response_mask))
 
-    def backward(self, loss: Tensor) -> None:
-        """See `Processes.backward`; FSDP averages the gradients of shards, which are to be sums."""
-        (loss * self.count).backward()
-
-    def add_gradients(self, policy: CausalLMPolicy) -> None:
-        """See `Processes.add_gradients`; the backward passes have done it."""
+    def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
+        """See `Processes.add_gradients`; the backward passes have taken their mean."""
+        for parameter in policy.trained_parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(self.count)
+        return [figure for share in self.gather(figures) for figure in share]
 
     @contextmanager
     def whole(self) -> Iterator[None]:

@@ -30,7 +30,7 @@ from tokengym.agents.rollouts.environments import (
     environment_attribute,
 )
 from tokengym.agents.rollouts.playing import Agent, as_sampler
-from tokengym.agents.rollouts.reward import RoundReward
+from tokengym.agents.rollouts.rounds import RoundReward
 from tokengym.base.errors import SettingsError
 from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer

@@ -41,7 +41,7 @@ from tokengym.agents.rollouts.environments import (
     environment_attribute,
 )
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.agents.rollouts.reward import RoundReward
+from tokengym.agents.rollouts.rounds import RoundReward
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -213,7 +213,7 @@ class PPO(EpisodicAlgorithm):
             **kept,
         )
         experience = self._scaled(experience, played)
-        self._timings["assign_s"] = time.perf_counter() - started
+        self.logger.record("time/assign_s", time.perf_counter() - started)
         return self._teaching(experience, raw_scores)
 
     def _scaled(self, experience: Experience, played: RolloutBatch) -> Experience:
@@ -344,7 +344,7 @@ class PPO(EpisodicAlgorithm):
                 horizon=settings.kl_horizon,
                 n_steps=len(experience),
             )
-        self._timings["update_s"] = time.perf_counter() - started
+        self.logger.record("time/update_s", time.perf_counter() - started)
         return stats
 
     # --- one gradient step ------------------------------------------------------------------------
@@ -367,10 +367,9 @@ class PPO(EpisodicAlgorithm):
                 if is_first:
                     figures["ratio_error"] = log_ratio.expm1().abs().max().item()
                     figures["log_prob_gap"] = log_ratio.abs().max().item()
-                self.processes.backward(loss)
+                loss.backward()
             here.append(figures)
-        self.processes.add_gradients(self.policy)
-        parts = [figures for share in self.processes.gather(here) for figures in share]
+        parts = self.processes.add_gradients(self.policy, here)
         stats.add(parts)
         return sum(figures["approx_kl"] for figures in parts)
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
         as_player,
         as_sampler,
     )
-    from tokengym.agents.rollouts.reward import RoundReward
+    from tokengym.agents.rollouts.rounds import RoundReward
 
 _NAMES = {
     "chosen": "ChosenPrompts PolicyContinuations at_temperature",
     "environments": "Environments Observation bare_envs",
     "playing": "Agent Choice Player Sampler as_player as_sampler",
-    "reward": "RoundReward",
+    "rounds": "RoundReward",
 }
 
 __all__ = listed(_NAMES)

@@ -14,8 +14,7 @@ from tokengym.agents.rollouts.environments import (
     environment_attribute,
 )
 from tokengym.agents.rollouts.playing import Agent, as_sampler, play_round
-from tokengym.agents.rollouts.reward import RoundReward
-from tokengym.agents.rollouts.rounds import GymRounds
+from tokengym.agents.rollouts.rounds import RoundReward, as_rounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import GenerationSettings
@@ -94,7 +93,7 @@ class ChosenPrompts:
             if beginnings is not None:
                 options["responses"] = beginnings[rows]
             played = play_round(
-                sampler, GymRounds(envs), options=options, deterministic=deterministic
+                sampler, as_rounds(envs), options=options, deterministic=deterministic
             )
             assert played is not None  # only on_step abandons rounds
             episodes += played.episodes

@@ -105,27 +105,6 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
         scorer.load_state_dict(saved)
 
 
-def share_prompts(envs: Environments, number: int, count: int) -> None:
-    """Make an environment's rows a part of those of several processes: prompts go round all.
-
-    Args:
-        envs: This process's environment.
-        number: Number of the process.
-        count: Processes, each with as many rows.
-
-    Raises:
-        TypeError: if it is no native batch, whose rows alone can be counted on.
-    """
-    (chain, *rows) = layers(envs)
-    bare = chain[-1]
-    if rows or not isinstance(bare, TokenGenerationVectorEnv):
-        raise TypeError(
-            f"several processes need a native batch, got {type(bare).__name__}; make one with "
-            "gym.make_vec(id, num_envs=...)"
-        )
-    bare.share_prompts(number * bare.num_envs, count * bare.num_envs)
-
-
 def layers(envs: Any) -> list[list[Any]]:
     """Return the layers of an environment, outermost first, the innermost environment last.
 
@@ -155,9 +134,3 @@ def _scorers(chains: list[list[Any]]) -> list[Scorer]:
         for layer in chain
         if isinstance(layer, RewardWrapper | VectorRewardWrapper)
     ]
-
-
-def filler_action(envs: Environments) -> int:
-    """Return a token that ends no text: the pad token where there is a tokenizer, else 0."""
-    tokenizer = environment_attribute(envs, "tokenizer")
-    return 0 if tokenizer is None else int(tokenizer.pad_token_id)

@@ -6,8 +6,7 @@ episodes as they finish would prefer short ones.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
@@ -197,19 +196,20 @@ def play_round(
         RewardError: if the scorer fails; its ``episodes`` are those of the round that had ended.
     """
     recorder = RoundRecorder(envs.num_envs)
-    active = np.arange(envs.num_envs)
-    goes_on = True
+    active, goes_on = np.arange(envs.num_envs), True
+    started = perf_counter()
     try:
-        with recorder.timed():
-            observation, masks = envs.reset(seed, options)
+        observation, masks = envs.reset(seed, options)
+        recorder.env_seconds += perf_counter() - started
         sampler.begin(observation)
         while goes_on and len(active):
             choice = sampler.act(active, observation, masks, deterministic=deterministic)
             # (num_envs,): rows that have ended are stepped too, with a token that says nothing.
             actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
             actions[active] = choice.actions
-            with recorder.timed():
-                result = envs.step(actions)
+            started = perf_counter()
+            result = envs.step(actions)
+            recorder.env_seconds += perf_counter() - started
             recorder.add(active, choice, masks, result)
             goes_on = on_step is None or on_step(active, choice, result)
             active = active[~(result.terminated | result.truncated)[active]]
@@ -217,8 +217,9 @@ def play_round(
         if not (goes_on if keep_round is None else keep_round(goes_on)):
             return None
         # All episodes at once: one batch for the scorer, and its statistics see the whole round.
-        with recorder.timed():
-            envs.reward.evaluate(recorder.episodes)
+        started = perf_counter()
+        envs.reward.evaluate(recorder.episodes)
+        recorder.env_seconds += perf_counter() - started
     except RewardError as error:
         error.keep(recorder.ended())
         raise
@@ -233,18 +234,12 @@ class RoundRecorder:
     def __init__(self, num_envs: int) -> None:
         self.episodes: dict[int, Episode] = {}
         """Those that have ended by row, in the order in which they ended."""
+        self.env_seconds = 0.0
+        """Time that the environment took."""
         self._num_envs = num_envs
         self._truncated = np.zeros(num_envs, dtype=bool)
         self._masks = MaskRecorder(num_envs)
         self._steps: list[tuple[NDArray[np.integer], Choice]] = []
-        self._env_seconds = 0.0
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count the time of the block as the environment's."""
-        started = perf_counter()
-        yield
-        self._env_seconds += perf_counter() - started
 
     def add(
         self,
@@ -279,8 +274,10 @@ class RoundRecorder:
             log_probs=self._padded("log_probs"),
             values=self._padded("values"),
             entropy=self._padded("entropy"),
-            env_seconds=self._env_seconds,
+            env_seconds=self.env_seconds,
         )
+        if all(episode.written is None for episode in played.episodes):
+            return played
         rows = np.concatenate([rows for rows, _ in self._steps])
         return _between_replies(played, np.bincount(rows, minlength=self._num_envs))
 
@@ -316,8 +313,6 @@ def _between_replies(played: RolloutBatch, counts: NDArray[np.int64]) -> Rollout
     A step writes one token, and in a conversation replies stand between them. The steps of a row
     (``counts`` has their number) wrote its last tokens: a beginning that it was given comes before.
     """
-    if all(episode.written is None for episode in played.episodes):
-        return played
     places = [
         np.arange(len(e.response_ids)) if e.written is None else np.flatnonzero(e.written)
         for e in played.episodes

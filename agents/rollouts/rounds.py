@@ -1,44 +1,186 @@
-"""One interface to every kind of environment: rounds of one episode per row."""
+"""Any environment as a learner plays it: rounds of one episode per row, scored at their end."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium import Wrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 
 from tokengym.agents.policy.sampler import Observation
-from tokengym.agents.rollouts.environments import (
-    Environments,
-    filler_action,
-)
-from tokengym.agents.rollouts.reward import RoundReward
+from tokengym.agents.rollouts.environments import Environments, environment_attribute, layers
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
-from tokengym.envs import Episode, SettingsError, episodes_from_infos
+from tokengym.envs import Episode, PadTokenRewards, SettingsError, episodes_from_infos
+from tokengym.rewards import (
+    Normalize,
+    Reward,
+    RewardError,
+    RewardWrapper,
+    Scorer,
+    VectorRewardWrapper,
+)
+from tokengym.rewards.scorers.base import ScorerWrapper
 
 Options: TypeAlias = dict[str, Any]
 """Options of an environment's reset, such as ``{"prompt_ids": [...]}`` or ``{"group_size": n}``."""
-Start: TypeAlias = tuple[Observation, NDArray[np.generic] | None]
-"""Observation and action masks of a round's first step."""
 Begin: TypeAlias = Callable[[int | None, Options | None], tuple[Any, dict[str, Any]]]
 """Takes a seed and options; returns observations and infos, as Gymnasium's ``reset`` does."""
 HOLD = "hold_after_end"
 """Method of environments whose rows can stay at the end of an episode."""
 PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id", "responses": "response"}
 """Options with one entry per row of a batch, and their names in a single environment."""
+TRANSPARENT = (OrderEnforcing, PassiveEnvChecker, PadTokenRewards)
+"""Layers around a reward wrapper that do nothing with what it pays."""
+PAYING = (RewardWrapper, VectorRewardWrapper)
 
-COUNTERS = {
-    "num_timesteps": int,
-    "_n_updates": int,
-    "_total_timesteps": int,
-    "_current_progress_remaining": int | float,
-    "learning_since": int,
-}
-"""Counters of an agent that a checkpoint keeps, and their types."""
+
+class RoundReward:
+    """An environment's reward, taken out of its `step` for as long as a round is played.
+
+    The wrapper leaves the episodes of the round unscored, and `evaluate` scores them in one batch:
+    that is cheaper, and statistics such as `Normalize`'s see the round as one. A reward wrapper
+    inside another wrapper that may read what it pays (``RecordEpisodeStatistics``, one of the
+    user's own) keeps paying in `step`, and so do rows in other processes.
+
+    Args:
+        envs: The environment, single or batched, wrapped or not.
+    """
+
+    def __init__(self, envs: Environments) -> None:
+        shared, *rows = layers(envs)
+        wrappers = [
+            [layer for layer in chain if isinstance(layer, PAYING)] for chain in (shared, *rows)
+        ]
+        self.rewards: list[Reward] = [layer.reward for chain in wrappers for layer in chain]
+        """Rewards of all wrappers, the outermost first, those of single rows row by row."""
+        self.of_policy = [reward for reward in self.rewards if reward.credit.needs_policy]
+        """The rewards whose credit continues responses with a policy."""
+        self._of_all: VectorRewardWrapper | None = None
+        self._of_rows: dict[int, RewardWrapper] = {}
+        if wrappers[0]:
+            self._of_all = _payer(shared)
+        else:
+            payers = {number: _payer([*shared, *row]) for number, row in enumerate(rows)}
+            self._of_rows = {number: payer for number, payer in payers.items() if payer is not None}
+        # Those inside another are deferred with it: what they pay is replaced.
+        chains = wrappers if self._of_all else [wrappers[number + 1] for number in self._of_rows]
+        self.deferred = [layer for chain in chains for layer in chain]
+        """Wrappers that leave the episodes of a round unscored."""
+        num_rows = getattr(envs, "num_envs", 1)
+        self.unscored: Container[int] = range(num_rows) if self._of_all else self._of_rows
+        """Rows whose episodes come without score from a round's steps."""
+
+    @property
+    def reward(self) -> Reward | None:
+        """The reward that decides: the outermost, the first row's if each has its own."""
+        return self.rewards[0] if self.rewards else None
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The scorer of the reward without normalisation, None without a reward."""
+        scorer = None if self.reward is None else self.reward.scorer
+        while isinstance(scorer, Normalize):
+            scorer = scorer.scorer
+        return scorer
+
+    @property
+    def gae_lambda(self) -> float | None:
+        """The lambda that the credit rule declares, None if it declares none.
+
+        Raises:
+            SettingsError: if it is no number in [0, 1].
+        """
+        if self.reward is None or (declared := self.reward.credit.gae_lambda) is None:
+            return None
+        if not 0.0 <= declared <= 1.0:
+            raise SettingsError(
+                f"credit {self.reward.credit_name!r} declares gae_lambda={declared}, which must be "
+                "within [0, 1], or None to leave it to the learner"
+            )
+        return declared
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that scoring has taken so far."""
+        distinct = {id(reward): reward for reward in self.rewards}  # rows may share one
+        return sum(reward.stopwatch.seconds for reward in distinct.values())
+
+    def evaluate(self, episodes: dict[int, Episode]) -> None:
+        """Give a round's episodes their scores and token rewards.
+
+        Args:
+            episodes: The episodes by row, in the order in which they ended; replaced in place.
+
+        Raises:
+            RewardError: if the scorer fails; what had its score before keeps it. It has no
+                episodes: the caller knows what they were sampled with.
+        """
+        try:
+            if self._of_all is not None:
+                paid = self._of_all.reward.evaluate(list(episodes.values()))
+                episodes.update(zip(episodes, paid, strict=True))
+            for row in episodes:
+                if row in self._of_rows:
+                    (episodes[row],) = self._of_rows[row].reward.evaluate([episodes[row]])
+        except RewardError as error:
+            error.episodes = ()
+            raise
+
+    def segment_ends(self, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
+        """Return the last token of each token's segment, as the credit rule pays them.
+
+        Args:
+            episodes: Finished episodes.
+            time: Columns of the result, at least the longest response.
+
+        Returns:
+            (episodes, time) positions; past a response's end and without a rule, each its own.
+        """
+        ends = np.tile(np.arange(time), (len(episodes), 1))
+        if self.reward is not None:
+            for row, pieces in enumerate(self.reward.credit.pieces(episodes)):
+                for piece in pieces:
+                    ends[row, piece.start : piece.stop] = piece.stop - 1
+        return ends
+
+    def share(self, gather: Callable[[Any], list[Any]]) -> None:
+        """Take running statistics over the rounds of several processes.
+
+        Args:
+            gather: Returns all processes' values, given this one's.
+
+        Raises:
+            SettingsError: if such statistics change in `step`, which processes take at different
+                times.
+        """
+        for reward in self.rewards:
+            scorer = reward.scorer
+            while isinstance(scorer, ScorerWrapper):
+                if isinstance(scorer, Normalize):
+                    if not self.deferred:
+                        raise SettingsError(
+                            f"several processes share the statistics of {scorer.name!r}, which "
+                            "needs its reward as the environment's outermost wrapper; put other "
+                            "wrappers inside it"
+                        )
+                    scorer.gather = gather
+                scorer = scorer.scorer
+
+
+def _payer(chain: Sequence[Any]) -> Any:
+    """Return the outermost reward wrapper, None where a wrapper around it may read what it pays."""
+    for layer in chain:
+        if isinstance(layer, PAYING):
+            return layer
+        if isinstance(layer, Wrapper | VectorWrapper) and not isinstance(layer, TRANSPARENT):
+            return None
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +201,6 @@ class StepResult:
     """The episodes that ended in this step, by row; their scores come when the round has ended."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RolloutState:
-    """State before a round; weights and optimiser do not change while one is played.
-
-    A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays
-    the round again, token for token, from its beginning.
-    """
-
-    counters: dict[str, Any]
-    """`COUNTERS` by name."""
-    sampling: Tensor
-    """State of the generator that tokens are drawn with."""
-    environment: dict[str, Any] | None
-    """See `environment_state`; None: it had not begun, and its seed is all there is."""
-
-
 class RoundEnvironment(ABC):
     """A batch of environments that are reset together and each play one episode.
 
@@ -84,47 +210,51 @@ class RoundEnvironment(ABC):
 
     Args:
         envs: The batch.
+        begin: Begins an episode in every row.
+        hold: Holds rows that end, given True, or gives them back to the autoreset mode; None where
+            the environment cannot.
     """
 
-    envs: Any
-
-    def __init__(self, envs: VectorEnv[Any, Any, Any] | VecEnv) -> None:
-        self.envs = envs
+    def __init__(
+        self,
+        envs: VectorEnv[Any, Any, Any] | VecEnv,
+        begin: Begin,
+        hold: Callable[[bool], Any] | None,
+    ) -> None:
         self.num_envs = envs.num_envs
-        self.filler_action = filler_action(envs)
-        """Action of rows that wait for the end of the round."""
+        tokenizer = environment_attribute(envs, "tokenizer")
+        self.filler_action = 0 if tokenizer is None else int(tokenizer.pad_token_id)
+        """Action of rows that wait for the end of the round: a token that ends no text."""
         self.reward = RoundReward(envs)
         """Reward of the episodes of a round."""
+        self._begin = begin
+        self._hold = hold or (lambda held: None)
 
-    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
+    def reset(
+        self, seed: int | None = None, options: Options | None = None
+    ) -> tuple[Observation, NDArray[np.generic] | None]:
         """Begin an episode in every row; return observation and action masks.
 
         Args:
             seed: Seed of the environment's random state; None continues with its present one.
             options: Options of the environment's reset.
         """
-        self._hold(False)
-        self.reward.defer(True)
-        start = self._begin(seed, options)
+        self._hold(False)  # a row that is held would not begin anew
+        for wrapper in self.reward.deferred:
+            wrapper.deferred = True
+        observation, infos = self._begin(seed, options)
         self._hold(True)
-        return start
-
-    @abstractmethod
-    def _begin(self, seed: int | None, options: Options | None) -> Start:
-        """Reset every row; see `reset`."""
+        return observation, infos.get("action_mask")
 
     @abstractmethod
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """Append one token to every row; what rows that ended return is not read."""
 
-    @abstractmethod
-    def _hold(self, held: bool) -> None:
-        """Hold rows that end, or give them back to the autoreset mode."""
-
     def finish(self) -> None:
         """End the round: the environment pays episodes and resets rows as before it."""
         self._hold(False)
-        self.reward.defer(False)
+        for wrapper in self.reward.deferred:
+            wrapper.deferred = False
 
 
 class GymRounds(RoundEnvironment):
@@ -132,29 +262,22 @@ class GymRounds(RoundEnvironment):
 
     Args:
         envs: The batch.
-        reset: Begins a round, given a seed and options; None takes the batch's own ``reset``.
+        begin: Begins a round, given a seed and options; None takes the batch's own ``reset``.
     """
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], reset: Begin | None = None) -> None:
-        super().__init__(envs)
-        self._reset = reset or (lambda seed, options: envs.reset(seed=seed, options=options))
-        # Gymnasium's own batches refuse to step a row that ended and was not reset.
-        self._must_reset = (
-            isinstance(envs.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-            and envs.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
+    def __init__(self, envs: VectorEnv[Any, Any, Any], begin: Begin | None = None) -> None:
+        self.envs = envs
+        bare: Any = envs.unwrapped
+        is_copies = isinstance(bare, SyncVectorEnv | AsyncVectorEnv)
+        hold = getattr(bare, HOLD, None)
+        if is_copies and all(bare.call("has_wrapper_attr", HOLD)):
+            hold = partial(bare.call, HOLD)
+        super().__init__(
+            envs, begin or (lambda seed, options: envs.reset(seed=seed, options=options)), hold
         )
-
-    def _begin(self, seed: int | None, options: Options | None) -> Start:
-        observation, infos = self._reset(seed, options)
-        return observation, infos.get("action_mask")
-
-    def _hold(self, held: bool) -> None:
-        bare: Any = self.envs.unwrapped
-        if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
-            if all(bare.call("has_wrapper_attr", HOLD)):
-                bare.call(HOLD, held)
-        elif hasattr(bare, HOLD):
-            bare.hold_after_end(held)
+        # Gymnasium's own batches refuse to step a row that ended and was not reset.
+        mode = envs.metadata.get("autoreset_mode")
+        self._must_reset = is_copies and mode == AutoresetMode.DISABLED
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """See `RoundEnvironment.step`."""
@@ -165,7 +288,7 @@ class GymRounds(RoundEnvironment):
             rewards=rewards,
             terminated=terminated,
             truncated=truncated,
-            episodes=episodes_from_infos(infos, unscored=self.reward.leaves_unscored),
+            episodes=episodes_from_infos(infos, unscored=self.reward.unscored),
         )
         if self._must_reset and (ended := terminated | truncated).any():
             self.envs.reset(options={"reset_mask": ended})
@@ -173,19 +296,25 @@ class GymRounds(RoundEnvironment):
 
 
 class VecEnvRounds(RoundEnvironment):
-    """Rounds on a Stable-Baselines3 ``VecEnv``."""
+    """Rounds on a Stable-Baselines3 ``VecEnv``.
 
-    def _begin(self, seed: int | None, options: Options | None) -> Start:
+    Args:
+        envs: The batch.
+    """
+
+    def __init__(self, envs: VecEnv) -> None:
+        self.envs = envs
+        can_hold = envs.has_attr(HOLD)
+        hold = partial(envs.env_method, HOLD) if can_hold else None
+        super().__init__(envs, self._reset, hold)
+
+    def _reset(self, seed: int | None, options: Options | None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self.envs.seed(seed)
         if options is not None:
             self.envs.set_options(_row_options(options, self.num_envs))
-        observation: Any = self.envs.reset()
-        return observation, _stacked_masks(self.envs.reset_infos)
-
-    def _hold(self, held: bool) -> None:
-        if self.envs.has_attr(HOLD):
-            self.envs.env_method(HOLD, held)
+        observation = self.envs.reset()
+        return observation, {"action_mask": _stacked_masks(self.envs.reset_infos)}
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """See `RoundEnvironment.step`."""
@@ -200,7 +329,7 @@ class VecEnvRounds(RoundEnvironment):
             terminated=dones & ~truncated,
             truncated=truncated,
             episodes={
-                row: Episode.from_info(infos[row], scored=not self.reward.leaves_unscored(row))
+                row: Episode.from_info(infos[row], scored=row not in self.reward.unscored)
                 for row in np.flatnonzero(dones).tolist()
             },
         )
@@ -216,7 +345,7 @@ def as_rounds(envs: Environments) -> RoundEnvironment:
         TypeError: if it is none of these.
     """
     if isinstance(envs, GymVecEnv):  # our own adapter: the batch below it is faster
-        return GymRounds(envs.envs, reset=envs.begin)
+        return GymRounds(envs.envs, envs.begin)
     if isinstance(envs, VecEnv):
         return VecEnvRounds(envs)
     return GymRounds(as_vector_env(envs))

@@ -59,16 +59,12 @@ class GymVecEnv(VecEnv):
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         self.envs = envs
         self._mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self._fresh: tuple[Any, dict[str, Any]] | None = None
+        self.fresh: tuple[Any, dict[str, Any]] | None = None
+        """Observations and infos of the last reset, which `begin` takes; None once they were."""
         self._actions: NDArray[np.int64] = np.zeros(envs.num_envs, dtype=np.int64)
         num_tokens = int(envs.single_action_space.n)  # type: ignore[attr-defined]
         self._action_masks: NDArray[np.bool_] = np.ones((envs.num_envs, num_tokens), np.bool_)
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether nothing was played since the last reset, which `begin` then uses."""
-        return self._fresh is not None
 
     def begin(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -83,25 +79,22 @@ class GymVecEnv(VecEnv):
             Observations and infos: those of the last reset if nothing was played since and neither
             seed nor options are given, so that no prompt is drawn in vain.
         """
-        if self._fresh is None or seed is not None or options is not None:
-            self._restart(seed, options)
-        assert self._fresh is not None
-        fresh, self._fresh = self._fresh, None
+        if self.fresh is None or seed is not None or options is not None:
+            self.reset(seed, options)
+        assert self.fresh is not None
+        fresh, self.fresh = self.fresh, None
         return fresh
 
-    def reset(self) -> VecEnvObs:
-        """Begin an episode in every row and return the observations."""
-        return self._restart(None, None)
-
-    def _restart(self, seed: int | None, options: dict[str, Any] | None) -> Any:
-        """Reset every row and return the observations."""
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> VecEnvObs:
+        """Begin an episode in every row and return the observations; see `begin`."""
         seeds: Any = seed
         if seed is None:
             seeds = None if self._seeds[0] is None else list(self._seeds)
             self._reset_seeds()
-        observation, infos = self._fresh = self.envs.reset(seed=seeds, options=options)
+        observation, infos = self.fresh = self.envs.reset(seed=seeds, options=options)
         self.reset_infos = [self._row_info(infos, row) for row in range(self.num_envs)]
-        self._note_masks(infos, np.ones(self.num_envs, dtype=bool))
+        if "action_mask" in infos:
+            self._action_masks[:] = infos["action_mask"]
         self._reset_options()
         return observation
 
@@ -114,7 +107,7 @@ class GymVecEnv(VecEnv):
 
         The rewards are `StepRewards`: for `HindsightRolloutBuffer`, they carry token rewards.
         """
-        self._fresh = None
+        self.fresh = None
         observation, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         dones = terminated | truncated
         final_infos = infos
@@ -131,11 +124,13 @@ class GymVecEnv(VecEnv):
             info["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
             if dones[row]:
                 info["terminal_observation"] = self._row_of(final_observation, row)
-        self._note_masks(infos, ~dones)
+        if "action_mask" in infos:
+            self._action_masks[~dones] = infos["action_mask"][~dones]
         if dones.any():
             if self._mode != AutoresetMode.SAME_STEP:
                 observation, reset_infos = self.envs.reset(options={"reset_mask": dones})
-            self._note_masks(reset_infos, dones)
+            if "action_mask" in reset_infos:
+                self._action_masks[dones] = reset_infos["action_mask"][dones]
             for row in np.flatnonzero(dones).tolist():
                 self.reset_infos[row] = self._row_info(reset_infos, row)
         token_rewards = {
@@ -218,11 +213,6 @@ class GymVecEnv(VecEnv):
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
         """Return no images: texts are rendered as text."""
         return [None] * self.num_envs
-
-    def _note_masks(self, infos: dict[str, Any], rows: NDArray[np.bool_]) -> None:
-        """Keep the action masks of ``rows``."""
-        if "action_mask" in infos:
-            self._action_masks[rows] = infos["action_mask"][rows]
 
     @staticmethod
     def _row_info(infos: dict[str, Any], row: int) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Evaluator:
     @property
     def measured_by(self) -> str:
         """The scorer of ``score``, and that of ``gold_score`` if there is one, in words."""
-        from tokengym.agents.rollouts.reward import RoundReward
+        from tokengym.agents.rollouts.rounds import RoundReward
 
         scorer = RoundReward(self.envs).scorer
         if self.gold is None:
@@ -158,7 +158,7 @@ class Evaluator:
         Args:
             episodes: The first that are measured; what they decide holds for all.
         """
-        from tokengym.agents.rollouts.reward import RoundReward
+        from tokengym.agents.rollouts.rounds import RoundReward
 
         if self._is_checked:
             return

@@ -56,7 +56,7 @@ def check_ranks(evaluator: "Evaluator", samples: int) -> None:
     Raises:
         ValueError: if the environment has no scorer.
     """
-    from tokengym.agents.rollouts.reward import RoundReward
+    from tokengym.agents.rollouts.rounds import RoundReward
 
     if samples and RoundReward(evaluator.envs).scorer is None:
         raise ValueError(
