@@ -200,10 +200,10 @@ def episode_from_record(
         )
     given: dict[str, Any] = {name: known.get(name) for name in (*needed, *OPTIONAL)}
     try:
-        turns = [Turn(**{**turn, "span": tuple(turn["span"])}) for turn in known.get("turns") or ()]
+        said = (Turn(**{**one, "span": tuple(one["span"])}) for one in known.get("turns") or ())
         return Episode(
             **given,
-            turns=turns,
+            turns=tuple(said),
             written=known.get("written"),
             score_parts=dict(known.get("score_parts") or {}),
             metadata=Metadata(known.get("metadata")),

@@ -41,10 +41,6 @@ def _is_seed(value: Any) -> bool:
     return value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool))
 
 
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool | np.bool_)
-
-
 def _are_turns(value: Any) -> bool:
     try:
         return all(
@@ -63,8 +59,8 @@ STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "query_type": (_is_text, "a text or None"),
     "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
     "response_ids": (are_whole, "a list of token ids"),
-    "terminated": (_is_flag, "True or False"),
-    "truncated": (_is_flag, "True or False"),
+    "terminated": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
+    "truncated": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
     "np_random_seed": (_is_seed, "an integer or None"),
 }
 """Types of the entries of a state, except for the generators'."""
@@ -398,9 +394,14 @@ class MdpEnvironment:
     """Common parts of the environments that play a `TokenMdp`."""
 
     _mdp: TokenMdp
-    _bundle: Bundle | None
     metadata: dict[str, Any]
     render_mode: str | None
+    bundle: Bundle | None
+    """The models this environment belongs to."""
+    max_prompt_tokens: int
+    """Columns of the observation that belong to the prompt."""
+    max_new_tokens: int
+    """The horizon: columns of the observation that belong to the response."""
 
     def _play_by(
         self,
@@ -429,7 +430,7 @@ class MdpEnvironment:
                 f"render_mode must be one of {', '.join(map(repr, modes))} or None, got "
                 f"{render_mode!r}"
             )
-        self.render_mode, self._bundle = render_mode, bundle
+        self.render_mode, self.bundle = render_mode, bundle
         settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
         prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
         shares = bundle is not None and bundle.has("tokenizer") and tokenizer is bundle.tokenizer
@@ -439,6 +440,8 @@ class MdpEnvironment:
             self._mdp = TokenMdp(chosen, prompt_set, settings)
         else:
             self._mdp = _shared_mdp(tokenizer, len(tokenizer), prompt_set, settings)
+        self.max_prompt_tokens = self._mdp.prompt_width
+        self.max_new_tokens = settings.max_new_tokens
         return self._mdp
 
     @property
@@ -447,24 +450,9 @@ class MdpEnvironment:
         return self._mdp.tokenizer
 
     @property
-    def bundle(self) -> Bundle | None:
-        """The models this environment belongs to."""
-        return self._bundle
-
-    @property
     def prompts(self) -> PromptSet:
         """The prompts that episodes start from; a prompt id is a position in it."""
         return self._mdp.table.prompts
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """Columns of the observation that belong to the prompt."""
-        return self._mdp.prompt_width
-
-    @property
-    def max_new_tokens(self) -> int:
-        """The horizon: columns of the observation that belong to the response."""
-        return self._mdp.settings.max_new_tokens
 
     @property
     def settings(self) -> GenerationSettings:

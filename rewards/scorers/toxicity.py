@@ -183,7 +183,8 @@ class ClassProbability(Shared):
         check_count(self, "batch_size", error=ScorerError)
         self.model = model
         self.tokenizer = tokenizer
-        names: dict[int, str] = {int(i): str(name) for i, name in model.config.id2label.items()}
+        config: Any = model.config
+        names = {int(index): str(name) for index, name in config.id2label.items()}
         if label is not None:
             classes = [i for i, name in names.items() if label in (i, name)]
         elif model.config.num_labels == 1:
