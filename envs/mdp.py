@@ -396,12 +396,7 @@ class MdpEnvironment:
     _mdp: TokenMdp
     metadata: dict[str, Any]
     render_mode: str | None
-    bundle: Bundle | None
-    """The models this environment belongs to."""
-    max_prompt_tokens: int
-    """Columns of the observation that belong to the prompt."""
-    max_new_tokens: int
-    """The horizon: columns of the observation that belong to the response."""
+    _bundle: Bundle | None
 
     def _play_by(
         self,
@@ -430,7 +425,7 @@ class MdpEnvironment:
                 f"render_mode must be one of {', '.join(map(repr, modes))} or None, got "
                 f"{render_mode!r}"
             )
-        self.render_mode, self.bundle = render_mode, bundle
+        self.render_mode, self._bundle = render_mode, bundle
         settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
         prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
         shares = bundle is not None and bundle.has("tokenizer") and tokenizer is bundle.tokenizer
@@ -440,14 +435,27 @@ class MdpEnvironment:
             self._mdp = TokenMdp(chosen, prompt_set, settings)
         else:
             self._mdp = _shared_mdp(tokenizer, len(tokenizer), prompt_set, settings)
-        self.max_prompt_tokens = self._mdp.prompt_width
-        self.max_new_tokens = settings.max_new_tokens
         return self._mdp
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer whose ids are the actions."""
         return self._mdp.tokenizer
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The models this environment belongs to."""
+        return self._bundle
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Columns of the observation that belong to the prompt."""
+        return self._mdp.prompt_width
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The horizon: columns of the observation that belong to the response."""
+        return self._mdp.settings.max_new_tokens
 
     @property
     def prompts(self) -> PromptSet:
