@@ -78,11 +78,6 @@ class Reward:
         """The credit's and the scorer's names."""
         return f"{self.credit_name}({self.scorer.name})"
 
-    @property
-    def causal(self) -> bool:
-        """Whether the credit declares that it can be paid token by token."""
-        return bool(self.credit.causal)
-
     def __repr__(self) -> str:
         return f"Reward({self.name})"
 
