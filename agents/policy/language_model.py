@@ -4,7 +4,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,11 +182,12 @@ class LanguageModel(nn.Module):
     def computing(self) -> Iterator[None]:
         """Set what the trunk computes with: recomputed blocks, precision, kinds of attention."""
         kind = self.device.type
-        with (
-            self._recomputed_blocks(),
-            torch.autocast(kind, torch.bfloat16, self.autocasts),
-            attention_kernels(kind),
-        ):
+        with ExitStack() as contexts:
+            if self.recompute and torch.is_grad_enabled():
+                contexts.enter_context(self._recomputed_blocks())
+            contexts.enter_context(torch.autocast(kind, torch.bfloat16, self.autocasts))
+            if kind == "cuda":
+                contexts.enter_context(attention_kernels(kind))
             yield
 
     def response_states(self, sequences: Sequences, *, kernels: bool = False) -> Tensor:
@@ -196,7 +197,7 @@ class LanguageModel(nn.Module):
             sequences: The texts.
             kernels: Whether to read them by kernels if the model's shape allows it.
         """
-        rows, _, columns = sequences.response_positions()
+        rows, _, columns = sequences.response_positions
         ids = sequences.input_ids[:, :-1]
         is_cuda = self.device.type == "cuda"
         multiple = LENGTHS if is_cuda else fast().multiple(self.products)
@@ -303,14 +304,11 @@ class LanguageModel(nn.Module):
 
     @contextmanager
     def _recomputed_blocks(self) -> Iterator[None]:
-        """Let the blocks keep nothing but their inputs, where gradients are wanted and asked so.
+        """Let the blocks keep nothing but their inputs for the backward pass.
 
         transformers does this in training mode only, which would bring dropout back: so the mode is
         set on the blocks themselves, which have no dropout of their own, not on what is in them.
         """
-        if not (self.recompute and torch.is_grad_enabled()):
-            yield
-            return
         blocks: list[Any] = self.blocks()
         for block in blocks:
             block.training = block.gradient_checkpointing = True

@@ -121,7 +121,7 @@ class Objective:
     loss_mean: str
     """See `PPOSettings.loss_mean`, without "auto"."""
     horizon: int
-    """Longest response, tokens; what "constant" divides by."""
+    """Longest response, tokens; what "constant" divides by, 0 elsewhere."""
     value_head_only: bool
     """Warm-up: loss = vf_coef * L_value, and gradients reach the value head alone."""
 

@@ -257,7 +257,6 @@ class PPO(EpisodicAlgorithm):
         self, played: RolloutBatch, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
     ) -> WeighedRound:
         """Return what the advantage's weight may read of a round."""
-        assert self.env is not None
         return WeighedRound(
             response_mask=sequences.response_mask,
             advantages=advantages,
@@ -375,17 +374,18 @@ class PPO(EpisodicAlgorithm):
 
     def objective(self) -> Objective:
         """Return the objective of the next gradient step."""
-        settings, horizon = self.settings, 0
-        if self.env is not None:
-            horizon = int(environment_attribute(self.env, "max_new_tokens", 0))
+        settings = self.settings
         is_auto = settings.loss_mean == "auto"
+        loss_mean = self.estimator.loss_mean if is_auto else settings.loss_mean
+        is_by_horizon = loss_mean == "constant"  # which divides by the longest response, tokens
+        progress, clip_range_vf = self._current_progress_remaining, settings.clip_range_vf
         return Objective(
             settings=settings,
-            clip_range=self._now(settings.clip_range),
-            clip_range_vf=self._now(settings.clip_range_vf),
+            clip_range=FloatSchedule(settings.clip_range)(progress),
+            clip_range_vf=None if clip_range_vf is None else FloatSchedule(clip_range_vf)(progress),
             kl_coef=self.kl_coef if settings.has_kl_in_loss else 0.0,
-            loss_mean=self.estimator.loss_mean if is_auto else settings.loss_mean,
-            horizon=horizon,
+            loss_mean=loss_mean,
+            horizon=environment_attribute(self.env, "max_new_tokens", 0) if is_by_horizon else 0,
             value_head_only=self._n_updates < settings.n_value_warmup,
         )
 
@@ -429,16 +429,10 @@ class PPO(EpisodicAlgorithm):
                 self.policy.response_log_probs, reference=True, ref_states=ref_states, **limit
             )
             return kept, self.processes.of_rows(log_probs, sequences, played.action_masks)
-        rows, times, columns = sequences.response_positions()
+        rows, times, columns = sequences.response_positions
         tokens = sequences.input_ids[rows, columns]
         chosen = chosen_log_probs(kept["ref_logits"][rows, times], tokens)  # (tokens,)
         return kept, sequences.padded(chosen)
-
-    def _now(self, schedule: Any) -> Any:
-        """Return a schedule's value at this point of the training, None for None."""
-        return (
-            None if schedule is None else FloatSchedule(schedule)(self._current_progress_remaining)
-        )
 
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""

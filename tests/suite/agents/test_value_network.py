@@ -99,7 +99,7 @@ def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape
         assert name.startswith("language_model")
         torch.testing.assert_close(both[name], gradient)
     # by hand: 0.7 * 0.5 * mean of squares (the clipped error is the same at the old values)
-    rows, times, columns = experience.sequences.response_positions()
+    rows, times, columns = experience.sequences.response_positions
     assert critic_of(agent).network is not None
     agent.policy.optimizer.zero_grad()
     hidden = critic_of(agent).network.model.base_model(experience.sequences.input_ids)[0]
