@@ -254,7 +254,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             played = self.processes.join_rounds(self, played, self.num_timesteps - known)
             self.last_round = played
             callback.on_rollout_end()
-        if self.policy.captured is not None:
+        if self.policy.decoders:  # of rollouts with a static cache
             self.logger.record("rollout/captured", self.policy.captured)
         self.logger.record("time/rollout_s", time.perf_counter() - started)
         self.logger.record("time/score_s", rounds.reward.seconds - scored)  # scoring and credit

@@ -115,7 +115,8 @@ class LanguageModel(nn.Module):
                 "AutoModelForCausalLM"
             )
         self.model = model
-        self._is_rescaled = any(getattr(model.config, name, None) for name in RESCALING)
+        self.is_rescaled = any(getattr(model.config, name, None) for name in RESCALING)
+        """Whether the logits are not the head's output, see `rescaled`."""
         self.recompute = False
         """Whether blocks are computed again in the backward pass instead of kept in memory."""
         self.base: dict[str, str] | None = None
@@ -181,7 +182,7 @@ class LanguageModel(nn.Module):
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Set what the trunk computes with: recomputed blocks, precision, kinds of attention."""
-        kind = self.device.type
+        kind = self.model.device.type
         with ExitStack() as contexts:
             if self.recompute and torch.is_grad_enabled():
                 contexts.enter_context(self._recomputed_blocks())
@@ -199,8 +200,7 @@ class LanguageModel(nn.Module):
         """
         rows, _, columns = sequences.response_positions
         ids = sequences.input_ids[:, :-1]
-        is_cuda = self.device.type == "cuda"
-        multiple = LENGTHS if is_cuda else fast().multiple(self.products)
+        multiple = LENGTHS if ids.is_cuda else fast().multiple(self.products)
         if multiple > 1:  # kernels are planned or compiled anew for each length that is new
             width = -(-ids.shape[1] // multiple) * multiple
             ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))
@@ -224,14 +224,14 @@ class LanguageModel(nn.Module):
             return product(hidden, as_read(hidden, weight))
         head = self.model.get_output_embeddings()
         logits = head(hidden.to(head.weight.dtype) if self.autocasts else hidden)
-        return self.rescaled(logits) if self._is_rescaled else logits
+        return self.rescaled(logits) if self.is_rescaled else logits
 
     def plain_head(self) -> Tensor | None:
         """Return the head's weight, (vocab, hidden), where it is all that makes the logits."""
         head = self.model.get_output_embeddings()
         is_plain = type(head) is nn.Linear and head.bias is None
         is_plain &= type(self) is LanguageModel  # FSDP's is not: its shards are whole in `logits`
-        return head.weight if is_plain and not self._is_rescaled else None
+        return head.weight if is_plain and not self.is_rescaled else None
 
     def rescaled(self, logits: Tensor) -> Tensor:
         """Return the head's output, scaled and capped as some models do."""

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from tokengym.agents import losses
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.door import fast
-from tokengym.agents.policy.head import LOWEST, Figures, token_figures
+from tokengym.agents.policy.head import Figures, token_figures
 from tokengym.agents.policy.language_model import (
     LanguageModel,
     check_length,
@@ -367,8 +367,7 @@ class CausalLMPolicy(BasePolicy):
                     temperature=self.temperature,
                     num_actions=self.num_actions,
                     size=chunk_size(self.num_actions),
-                    forbid_=partial(_forbid_, action_masks, rows, times),
-                    masks=None if action_masks is None else partial(action_masks.bits, rows, times),
+                    masks=None if action_masks is None else (action_masks, rows, times),
                     with_entropy=with_entropy,
                     reference=(ref_tokens, ref_head) if with_kl else None,
                     products=self.language_model.products,
@@ -702,15 +701,6 @@ def _fault_of_kernels(device: torch.device) -> str | None:
         logger.warning("kernels are not used, which is slower: %s", error)
         return str(error)
     return None
-
-
-def _forbid_(
-    masks: ActionMasks | None, rows: Tensor, times: Tensor, logits: Tensor, part: slice
-) -> Tensor:
-    """Return the logits of a chunk of response tokens with what could not be sampled `LOWEST`."""
-    if masks is None:
-        return logits
-    return masks.forbid_(logits, rows[part], times[part], value=LOWEST)
 
 
 class PlaysPolicy:

@@ -15,7 +15,6 @@ from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
-    mask_rows,
     packed,
     row_uniforms,
 )
@@ -201,7 +200,7 @@ class CachedSampler:
         states, *masking_states = self._advance(rows, observation)  # (active, hidden) each
         mask = None
         if action_masks is not None:
-            mask = as_action_mask(mask_rows(action_masks, rows), self._device)
+            mask = as_action_mask(action_masks, self._device, rows)
         logits = self.policy.shaped(self._streams[0].logits(states), mask)  # (active, vocab)
         support = self.policy.support(logits, mask, *masking_states)
         if support is not None:

@@ -309,7 +309,17 @@ class MaskRecorder:
         if self._last is not None and np.array_equal(self._last[0], masks):
             numbers = self._last[1]
         else:
-            numbers = self._number(masks)
+            allowed = masks.astype(bool)
+            if (allowed == allowed[0]).all():
+                allowed = allowed[:1]
+            places = []
+            for mask in allowed:
+                key = np.packbits(mask).tobytes()
+                if key not in self._numbers:
+                    self._numbers[key] = len(self._table)
+                    self._table.append(mask)
+                places.append(self._numbers[key])
+            numbers = np.broadcast_to(np.array(places, dtype=np.int64), (len(masks),))
             self._last = (masks.copy(), numbers)
         step = np.zeros(self._num_rows, dtype=np.int64)
         step[rows] = numbers
@@ -322,16 +332,3 @@ class MaskRecorder:
         table = torch.from_numpy(np.stack(self._table))
         index = torch.from_numpy(np.stack(self._steps, axis=1))
         return ActionMasks(table=table, index=index, columns=few_forbidden(table)).to(device)
-
-    def _number(self, masks: NDArray[np.generic]) -> NDArray[np.int64]:
-        allowed = masks.astype(bool)
-        if (allowed == allowed[0]).all():
-            allowed = allowed[:1]
-        numbers = []
-        for mask in allowed:
-            key = np.packbits(mask).tobytes()
-            if key not in self._numbers:
-                self._numbers[key] = len(self._table)
-                self._table.append(mask)
-            numbers.append(self._numbers[key])
-        return np.broadcast_to(np.array(numbers, dtype=np.int64), (len(masks),))

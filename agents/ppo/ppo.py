@@ -11,7 +11,6 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +197,9 @@ class PPO(EpisodicAlgorithm):
             segment_ends=segment_ends,
             episodes=played.episodes,
         )
-        advantages, returns = self.estimator.estimate(tensors, settings)
+        advantages, returns, scale = self._advantages(
+            played, sequences, tensors, old_log_probs, ref_log_probs
+        )
         self._log_round(played, kl, mask, values, returns)
         self._kl = kl.sum(1).mean().item()
         experience = Experience(
@@ -209,34 +210,38 @@ class PPO(EpisodicAlgorithm):
             old_values=values,
             advantages=advantages,
             returns=None if values is None else returns,
-            ref_log_probs=ref_log_probs,
+            ref_log_probs=ref_log_probs if settings.kl_in == "loss" else None,
+            advantage_scale=scale,
             **kept,
         )
-        experience = self._scaled(experience, played)
         self.logger.record("time/assign_s", time.perf_counter() - started)
         return self._teaching(experience, raw_scores)
 
-    def _scaled(self, experience: Experience, played: RolloutBatch) -> Experience:
-        """Return the experience with its advantages whitened and weighed, where that is asked."""
-        advantages, scale, cap = experience.advantages, 1.0, self.settings.importance_cap
-        mask, ref_log_probs = experience.response_mask, experience.ref_log_probs
-        assert ref_log_probs is not None
-        assert played.log_probs is not None
+    def _advantages(
+        self,
+        played: RolloutBatch,
+        sequences: Sequences,
+        tensors: RoundTensors,
+        old_log_probs: Tensor,
+        ref_log_probs: Tensor,
+    ) -> tuple[Tensor, Tensor, float]:
+        """Return advantages as the loss takes them, returns, and what whitening divided by.
+
+        Advantages and returns are (batch, time), reward units, the divisor too.
+        """
+        advantages, returns = self.estimator.estimate(tensors, self.settings)
+        mask, scale, cap = tensors.response_mask, 1.0, self.settings.importance_cap
         if self.estimator.whitens:
             scale = losses.masked_std(advantages, mask).item()
             advantages = losses.masked_whiten(advantages, mask)
         if self.weight is not None:
-            weighed = self._weighed(played, experience.sequences, advantages, ref_log_probs)
+            weighed = self._weighed(played, sequences, advantages, ref_log_probs)
             advantages = weighted(advantages, self.weight, weighed)
         if cap is not None:
-            ratio = (experience.old_log_probs - played.log_probs).exp()
+            assert played.log_probs is not None
+            ratio = (old_log_probs - played.log_probs).exp()
             advantages = advantages * ratio.clamp(max=cap)
-        return replace(
-            experience,
-            advantages=advantages,
-            advantage_scale=scale,
-            ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
-        )
+        return advantages, returns, scale
 
     def _teaching(self, experience: Experience, scores: Tensor) -> Experience:
         """Return the experience without the rows that teach nothing.
@@ -415,7 +420,7 @@ class PPO(EpisodicAlgorithm):
         limit: dict[str, Any] = {"max_size": self._max_rows}
         # Where processes share the passes out, none knows yet which rows will be its own.
         if self.settings.kl_estimator == "exact" and self.kl_coef != 0.0:
-            if self.processes.passes_over_all:
+            if self.processes.count == 1:
                 size = sequences.response_mask.numel() * self.policy.num_actions * 4  # bytes
                 if size > MAX_REFERENCE_BYTES:
                     kept["ref_states"] = self.policy.reference_states(sequences, **limit)
