@@ -50,6 +50,12 @@ def net_area(rows: Sequence[Row], price: float = PRICE) -> float:
     return float(area_under_curve(tokens, [net(row, price) for row in rows], normalize=True))
 
 
+def over_run(rows: Sequence[Row], measure: str) -> float:
+    """Return the mean of a measurement over the tokens of a run."""
+    tokens = [row["tokens"] for row in rows]
+    return float(area_under_curve(tokens, [row[measure] for row in rows], normalize=True))
+
+
 def next_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float | None:
     """Return the rate that a sweep tries next, None once no neighbour of the best is untried.
 

@@ -81,10 +81,15 @@ def run(out: Out, docs: Docs = DOCS, until: str | None = None) -> None:
 def restore(out: Path, docs: Path) -> None:
     """Write the published runs, and the ledger's sweep of its own cells, to files of their own."""
     ledger.restore_runs(out, docs / FOLDER / RUNS)
+    sweeps_of(PUBLISHED, out, docs)
+
+
+def sweeps_of(cells: Sequence[Cell], out: Path, docs: Path) -> None:
+    """Write the ledger's sweeps of cells to files of their own."""
     sweeps: dict[Path, list[ledger.Row]] = {}
     for row in read_runs(docs / ledger.FOLDER / ledger.RUNS):
         cell = Cell.of(row)
-        if row["seed"] == SPARE_SEED and FineCell(**vars(cell)) in PUBLISHED:
+        if row["seed"] == SPARE_SEED and FineCell(**vars(cell)) in cells:
             sweeps.setdefault(cell.file(out, row["rate"], SPARE_SEED), []).append(row)
     for file, rows in sweeps.items():
         if not file.exists():

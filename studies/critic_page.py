@@ -4,7 +4,7 @@ python -m studies.critic_page publish --out runs/critic
 python -m studies.critic_page page
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from studies.ledger_page import FASTER_AT, AtLength, Ledger, label
 from tokengym.base import write_csv
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, signed
-from tokengym.evaluation.statistics import area_under_curve, equivalence, student_interval
-from tokengym.lab.protocol import SPARE_SEED, Row, net
+from tokengym.evaluation.statistics import equivalence, student_interval
+from tokengym.lab.protocol import SPARE_SEED, Row, net, over_run
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import (
     NONE,
@@ -107,7 +107,7 @@ def cells_table(read: Readings) -> str:
     rows = []
     for cell in read.run():
         runs = [*read.fine.runs[cell].values()]
-        over = [f"{number(mean([area(run, m) for run in runs]))}" for m in MEASURES]
+        over = [f"{number(mean([over_run(run, m) for run in runs]))}" for m in MEASURES]
         ends = [number(mean(read.fine.ends(cell, m))) for m in MEASURES]
         areas = [*read.fine.areas(cell).values()]
         figures = (f"{read.fine.rate(cell):g}", str(len(runs)), student_mean(areas))
@@ -116,12 +116,6 @@ def cells_table(read: Readings) -> str:
     ends_head = [f"{m} at the end" for m in ("score", "gold", "KL")]
     head = ["rule, the critic's start, lambda", "rate", "pairs", "score - c KL over the run"]
     return markdown_table([*head, *over_head, *ends_head], rows)
-
-
-def area(run: Sequence[Row], measure: str) -> float:
-    """Return the mean of a measurement over the tokens of a run."""
-    tokens = [row["tokens"] for row in run]
-    return float(area_under_curve(tokens, [row[measure] for row in run], normalize=True))
 
 
 def differences_table(read: Readings) -> str:

@@ -1,6 +1,7 @@
-"""The tables and the picture of docs/results/ledger.md, from the published runs of `ledger`.
+"""The tables and pictures of docs/results/ledger.md, from the runs of `ledger` and `ledger_fine`.
 
 python -m studies.ledger_page publish --out runs/ledger
+python -m studies.ledger_page publish-fine --out runs/fine
 python -m studies.ledger_page page
 """
 
@@ -35,6 +36,7 @@ from studies.ledger import (
     read_runs,
     ways_file,
 )
+from studies.ledger_fine import CRITIC_RUNS, FINE, SPARSE_LAMBDAS, cells
 from studies.ledger_noise import (
     CONTINUED,
     EXACT,
@@ -46,7 +48,7 @@ from studies.ledger_noise import (
 from tokengym.agents.ppo import GAE_LAMBDA
 from tokengym.base import write_csv
 from tokengym.evaluation.measure import BEST_OF
-from tokengym.evaluation.report import number, percent
+from tokengym.evaluation.report import number, percent, signed
 from tokengym.evaluation.statistics import (
     SHARES,
     PairedDifference,
@@ -55,8 +57,8 @@ from tokengym.evaluation.statistics import (
     student_interval,
 )
 from tokengym.lab.makers.bundles.other_reward_models import LLAMA, MISALIGNED
-from tokengym.lab.protocol import MEASURES, SPARE_SEED, Row, net, net_area
-from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows
+from tokengym.lab.protocol import MEASURES, SPARE_SEED, Row, net, net_area, over_run
+from tokengym.lab.study import DOCS, NET, Docs, Out, command_line, read_rows
 from tokengym.lab.tables import (
     NONE,
     after_holm,
@@ -113,6 +115,22 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     page(docs)
 
 
+def publish_fine(out: Out, docs: Docs = DOCS) -> None:
+    """Write the runs measured at every update that no other file has as one csv."""
+    rows = read_runs(*sorted((out / "runs").glob("*.csv")))
+    known = read_runs(docs / CRITIC_RUNS, docs / FOLDER / RUNS)
+    there = {run_of(row) for row in known if row["seed"] == SPARE_SEED}
+    there |= {run_of(row) for row in read_runs(docs / CRITIC_RUNS)}
+    made = [row for row in rows if run_of(row) not in there]
+    write_csv(docs / FOLDER / FINE, made, list(made[0]))
+    page(docs)
+
+
+def run_of(row: Row) -> tuple[Cell, float, int]:
+    """Return the run that a row is from: its cell, rate and seed."""
+    return Cell.of(row), float(row["rate"]), int(row["seed"])
+
+
 class Ledger:
     """The published runs, by cell.
 
@@ -123,8 +141,7 @@ class Ledger:
     def __init__(self, rows: Iterable[Row]) -> None:
         runs: dict[tuple[Cell, float, int], list[Row]] = {}
         for row in rows:
-            where = Cell.of(row), float(row["rate"]), int(row["seed"])
-            runs.setdefault(where, []).append(row)
+            runs.setdefault(run_of(row), []).append(row)
         self.sweeps: dict[Cell, dict[float, float]] = {}
         """Cell -> rate -> mean of score - c KL over the run of the spare seed."""
         for (cell, rate, seed), run_rows in runs.items():
@@ -199,6 +216,20 @@ def published(docs: Path) -> Ledger:
     """Return the published runs, none where there is no file."""
     file = docs / FOLDER / RUNS
     return Ledger(read_runs(file) if file.exists() else [])
+
+
+def published_fine(docs: Path) -> Ledger:
+    """Return the published runs with a point after every update, at the ledger's rates."""
+    wanted = {plain for length in SPARSE_LAMBDAS for plain in map(_plain, cells(length))}
+    files = [docs / FOLDER / FINE, docs / CRITIC_RUNS]
+    made = read_runs(*(file for file in files if file.exists()))
+    sweeps = [row for row in read_runs(docs / FOLDER / RUNS) if row["seed"] == SPARE_SEED]
+    return Ledger(row for row in (*made, *sweeps) if Cell.of(row) in wanted)
+
+
+def _plain(cell: Cell) -> Cell:
+    """Return a cell as `Ledger` knows it."""
+    return Cell(**vars(cell))
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -469,6 +500,52 @@ def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
             rows.append([f"{label(rule.rule)}, {setting(rule)}, {when}", *line])
     head = [f"{base.length} tokens, {base.updates} updates" for base in baselines]
     return markdown_table(["", *head], rows)
+
+
+def fine_table(fine: Ledger, ways: Sequence[Row]) -> str:
+    """Return each rule minus `sparse` with a point after every update, by length.
+
+    The difference in score - c KL is bold where clear after Holm's correction; the ones in score,
+    gold and KL over the run describe it. The last figures are the updates to shares of the way.
+    """
+    figures = {
+        (length, cell): figure
+        for length in SPARSE_LAMBDAS
+        for cell in map(_plain, cells(length))
+        if cell != (other := _plain(cells(length)[0]))
+        and (figure := fine.difference(cell, other)) is not None
+    }
+    shown = after_holm(figures)
+    rows = []
+    for length in SPARSE_LAMBDAS:
+        best = {row["n"]: net(row) for row in ways if row["length"] == length}
+        sparse, *others = map(_plain, cells(length))
+        here = AtLength(start=best[1], goal=best[BEST_OF], sparse=sparse)
+        for cell in (sparse, *others):
+            runs = fine.runs.get(cell, {})
+            if len(runs) < 2:
+                continue
+            seeds = sorted(runs.keys() & fine.runs[sparse].keys())
+            apart = [
+                mean([over_run(runs[s], m) - over_run(fine.runs[sparse][s], m) for s in seeds])
+                for m in MEASURES[2:]
+            ]
+            steps = np.mean([*fine.steps(cell, here).values()], axis=0)
+            line = [f"{length}", f"{label(cell.rule)}, {cell.gae_lambda}", f"{len(runs)}"]
+            line += [student_mean([*fine.areas(cell).values()])]
+            if cell == sparse:
+                line += [NONE] * 4
+            else:
+                line += [shown.get((length, cell), NONE), *map(signed, apart)]
+            line.append(" / ".join(f"{at:.1f}" for at in steps))
+            times = None if cell == sparse else fine.speed(cell, here, FASTER_AT)
+            fast = NONE if times is None else "{} ({} to {})".format(*map(number, times))
+            rows.append([*line, fast])
+    if not figures:
+        return "Not measured yet."
+    head = ["tokens", "rule, lambda", "runs", f"{NET} over the run", "minus `sparse`"]
+    head += [f"{name}, minus `sparse`" for name in ("score", "gold", "KL")]
+    return markdown_table([*head, "updates to 50 / 75 / 90 %", "times as fast to 75 %"], rows)
 
 
 def vineppo_table(ledger: Ledger) -> str:
@@ -747,44 +824,45 @@ def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
-DRAWN_OVER = {
-    "sparse": Cell(rule="sparse"),
-    "uniform": Cell(rule="uniform"),
-    "abc-signed": Cell(rule="abc-signed", gae_lambda="0.5"),
-}
-"""Rules whose curves are drawn, at their best lambda."""
+CURVES = {"sparse": "#0072b2", "uniform": "#888888", "abc-signed": "#009e73"}
+"""Rules whose curves are drawn, and their colours."""
 
 
-def draw_curves(file: Path, ledger: Ledger) -> None:
-    """Draw score - c KL, score and KL over the updates at three lengths, means and intervals."""
+def draw_curves(file: Path, ledger: Ledger, fine: Ledger) -> None:
+    """Draw score - c KL, score and KL over the updates at three lengths, means and intervals.
+
+    A cell that was not measured at every update is drawn from the ledger's curves, with a dot a
+    point.
+    """
     from matplotlib.figure import Figure
 
     measures: dict[str, Callable[[Row], float]] = {
-        "score - c KL": net,
+        NET: net,
         "score": lambda row: float(row["score"]),
         "KL, nats": lambda row: float(row["kl"]),
     }
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     panels = figure.subplots(len(measures), 3, sharex=True, sharey="row", squeeze=False)
-    for column, length in enumerate(LENGTHS[:3]):
-        for color, (name, cell) in zip(
-            ("#0072b2", "#888888", "#009e73"), DRAWN_OVER.items(), strict=True
-        ):
-            runs = [*ledger.runs.get(replace(cell, length=length), {}).values()]
-            if len(runs) < 2:
+    for column, length in enumerate(SPARSE_LAMBDAS):
+        for cell in map(_plain, cells(length)):
+            measured = fine if len(fine.runs.get(cell, {})) > 1 else ledger
+            runs = [*measured.runs.get(cell, {}).values()]
+            if len(runs) < 2 or cell.rule not in CURVES:
                 continue
+            dots = "-" if measured is fine else "o-"
+            look = {"color": CURVES[cell.rule], "label": f"{cell.rule}, lambda {cell.gae_lambda}"}
             steps = [row["step"] for row in runs[0]]
             for axes, of in zip(panels[:, column], measures.values(), strict=True):
                 at_steps = [[of(row) for row in rows] for rows in zip(*runs, strict=True)]
                 middle, low, high, _ = student_interval(at_steps)
-                axes.plot(steps, middle, "o-", markersize=3, color=color, label=name)
-                axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+                axes.plot(steps, middle, dots, markersize=3, **look)
+                axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
                 axes.grid(alpha=0.3)
         panels[0, column].set_title(f"{length} tokens", fontsize=10)
         panels[-1, column].set_xlabel("updates")
+        panels[0, column].legend(fontsize=8)
     for axes, title in zip(panels[:, 0], measures, strict=True):
         axes.set_ylabel(title)
-    panels[0, 0].legend(fontsize=8)
     figure.savefig(file, dpi=120, metadata={"Software": None})
 
 
@@ -795,7 +873,7 @@ def _draw_points(axes: Any, points: Sequence[tuple[float, ...]], name: str) -> N
         axes.errorbar(x, middle, [middle - low, high - middle], marker="o", capsize=2, label=name)
 
 
-def result_tables(ledger: Ledger, ways: Sequence[Row]) -> dict[str, str]:
+def result_tables(ledger: Ledger, fine: Ledger, ways: Sequence[Row]) -> dict[str, str]:
     """Return the page's tables of training, by name."""
     settings = settings_with_runs(ledger)
     return {
@@ -808,14 +886,15 @@ def result_tables(ledger: Ledger, ways: Sequence[Row]) -> dict[str, str]:
         "speeds": speeds_table(ledger, ways),
         "longer": longer_table(ledger, ways),
         "executed": executed_table(ledger),
+        "fine": fine_table(fine, ways),
     }
 
 
 def page(docs: Docs = DOCS) -> None:
     """Fill the page from the published csv files."""
-    ledger = published(docs)
+    ledger, fine = published(docs), published_fine(docs)
     ways = read_rows(docs / FOLDER / WAYS, text=())
-    tables = dict(page_wide(partial(result_tables, ledger, ways)))
+    tables = dict(page_wide(partial(result_tables, ledger, fine, ways)))
     for policy in POLICIES:
         file = docs / FOLDER / noise_file(policy)
         rows = read_rows(file, text=("policy", "rule")) if file.exists() else []
@@ -826,8 +905,8 @@ def page(docs: Docs = DOCS) -> None:
     draw(docs / FOLDER / "ledger.png", ledger)
     draw_frontier(docs / FOLDER / "frontier.png", ledger, [w for w in ways if w["length"] == 48])
     draw_lengths(docs / FOLDER / "lengths.png", ledger, ways)
-    draw_curves(docs / FOLDER / "curves.png", ledger)
+    draw_curves(docs / FOLDER / "curves.png", ledger, fine)
 
 
 if __name__ == "__main__":
-    command_line(__doc__, publish, page)
+    command_line(__doc__, publish, publish_fine, page)

@@ -16,16 +16,18 @@ from typing import Any
 from tokengym import ComparisonConfig
 from tokengym.envs import bundled
 from tokengym.evaluation.measure import BEST_OF
-from tokengym.evaluation.report import number, percent
+from tokengym.evaluation.report import number, percent, signed
 from tokengym.evaluation.runs import training_settings
-from tokengym.evaluation.statistics import area_under_curve
 from tokengym.lab.protocol import (
     DRAWN,
     GRID,
+    NET_MARGIN,
     PRICE,
     best_of_rows,
+    level,
     measured,
     net,
+    over_run,
     scores_of,
     untrained_responses,
 )
@@ -152,6 +154,7 @@ def tables(published: Published) -> dict[str, str]:
     cells = [cell for task in TASKS for cell in cells_of(task)]
     return {
         "differences": differences_table(runs),
+        "level": level_table(runs, ways(drawn)),
         "levels": levels_table(runs, cells, ways(drawn)),
         "lines": lines_table(drawn),
         "rates": rates(runs, cells),
@@ -194,10 +197,28 @@ def differences_table(runs: Runs) -> str:
     return markdown_table(head, rows) if rows else NOT_YET
 
 
-def over(points: Sequence[Row], measure: str) -> float:
-    """Return the mean of a measurement over the tokens of a run."""
-    tokens = [row["tokens"] for row in points]
-    return float(area_under_curve(tokens, [row[measure] for row in points], normalize=True))
+def level_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
+    """Return the two one-sided tests of cells against `sparse`, in shares of the way."""
+    rows = []
+    for task, (start, goal) in by_task.items():
+        base = runs.areas(cell_of(task, "sparse"))
+        for cell in cells_of(task):
+            areas = runs.areas(cell)
+            seeds = sorted(areas.keys() & base.keys())
+            if cell.rule == "sparse" or len(seeds) < 2:
+                continue
+            way = goal - start
+            one, two = ([figures[seed] for seed in seeds] for figures in (areas, base))
+            test = level(one, two, way)
+            low, middle, high = (
+                f"{signed(100 * figure / way)} %"
+                for figure in (test.low, mean(one) - mean(two), test.high)
+            )
+            verdict = "level" if test.equivalent else "not shown"
+            about = [task, title(cell), cell.gae_lambda, middle, f"{low} to {high}"]
+            rows.append([*about, number(test.p_value), verdict])
+    head = ["task", "rule", "lambda", "minus `sparse`, of the way", "90 % interval", "p"]
+    return markdown_table([*head, f"within {percent(NET_MARGIN)}"], rows) if rows else NOT_YET
 
 
 def levels_table(
@@ -213,12 +234,14 @@ def levels_table(
         curves = [*runs.runs[cell].values()]
         share = percent((mean(areas) - start) / (goal - start))
         about = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}", str(len(areas))]
-        means = [number(mean([over(points, name) for points in curves])) for name in MEASURES]
+        means = [number(mean([over_run(points, name) for points in curves])) for name in MEASURES]
         ends = [number(mean([*runs.ends(cell, name).values()])) for name in MEASURES]
-        rows.append([*about, student_mean(areas), share, *means, *ends])
+        tokens = mean([points[-1]["tokens"] for points in curves]) / (cell.updates * cell.rows)
+        rows.append([*about, student_mean(areas), share, *means, *ends, number(tokens)])
     names = ("score", "gold", "KL")
     head = ["task", "rule", "lambda", "rate", "pairs", "score - c KL over the run", "of the way"]
     head += [f"{name} over the run" for name in names] + [f"{name} at the end" for name in names]
+    head += ["tokens a response"]
     return markdown_table(head, rows) if rows else NOT_YET
 
 

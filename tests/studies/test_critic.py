@@ -8,7 +8,7 @@ from studies import critic, critic_page
 from studies.critic import PUBLISHED, SIGNED, SPARSE, STARTED, WARM, FineCell
 from studies.ledger import Cell
 from tokengym.base.files import write_csv
-from tokengym.lab.protocol import SPARE_SEED, net_area
+from tokengym.lab.protocol import SPARE_SEED, net_area, over_run
 from tokengym.lab.study import DOCS
 
 
@@ -63,5 +63,5 @@ def test_differences_are_read_on_both_grids(tmp_path: Path):
 
 def test_the_area_of_the_net_is_that_of_its_parts():
     rows = run_rows(FineCell(rule="sparse"), 0, 1e-3, 1.5)
-    parts = [critic_page.area(rows, measure) for measure in ("score", "kl")]
+    parts = [over_run(rows, measure) for measure in ("score", "kl")]
     assert net_area(rows) == pytest.approx(parts[0] - 0.05 * parts[1])

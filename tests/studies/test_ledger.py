@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from studies import ledger as study
+from studies import ledger_fine as fine
 from studies import ledger_noise as noise
 from studies import ledger_page as page
 from tokengym.base.files import write_csv
@@ -343,6 +344,24 @@ def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
         gains = lines[f"`abc-signed`, lambda 0.5, {when}"]
         assert [gain.split(" ")[0] for gain in gains] == ["**+1.00**", "**+0.500**"]
         assert lines[f"`uniform`, lambda 0.95, {when}"] == [NONE, NONE]
+
+
+def test_a_run_at_every_update_is_set_against_sparse_at_its_length():
+    assert {cell.gae_lambda for cell in fine.cells(96)} == {"1", "0.5", "0.95"}
+    planned = {cell: seeds for cells, seeds in fine.stages() for cell in cells}
+    assert planned == {cell: range(10) for at in fine.SPARSE_LAMBDAS for cell in fine.cells(at)}
+    sparse, signed, *_ = (study.Cell(**vars(cell)) for cell in fine.cells(24))
+    ledger = ledger_of({sparse: (1.0, [2.0, 2.0, 2.0]), signed: (1.0, [2.9, 3.0, 3.1])})
+    ways = [
+        {"length": length, "n": n, "score": score, "kl": 0.0}
+        for length in fine.SPARSE_LAMBDAS
+        for n, score in ((1, 0.0), (16, 9.0))  # no run comes near
+    ]
+    *_, first, second = cells_of(page.fine_table(ledger, ways))
+    assert first[:3] == ["24", "`sparse`, 0.95", "3"]
+    assert second[1] == "`abc-signed`, 0.5"
+    assert second[4].replace("**", "").startswith("+1.00 (")
+    assert second[5] == "+1.00"
 
 
 def test_vineppo_stands_beside_sparse_for_the_tokens_that_it_had():

@@ -13,10 +13,9 @@ from studies.other_tasks import (
     bundle_of,
     cell_of,
     cells_of,
-    over,
 )
 from tokengym.envs import bundled
-from tokengym.lab.protocol import SPARE_SEED
+from tokengym.lab.protocol import SPARE_SEED, over_run
 from tokengym.lab.study import Published, Runs
 
 
@@ -58,7 +57,7 @@ def test_tables_of_a_small_study(tmp_path: Path) -> None:
         for row in run_of("Dialogue", rule, seed, score + 0.1 * (seed == 1) * (rule == "sparse"))
     ]
     # the mean over 40 tokens of 0 to 2 in a straight line for 10 of them, then 2: 1.75
-    assert over(rows[-3:], "score") == pytest.approx(1.75)
+    assert over_run(rows[-3:], "score") == pytest.approx(1.75)
     drawn = [
         {"task": "Dialogue", "n": n, "score": score, "gold_score": 0.0, "kl": 0.0}
         for n, score in ((1, 0.0), (16, 4.0))

@@ -35,8 +35,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "critic.md": (("critic", "ledger"), critic_page.page),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
-    "ledger.md": (("ledger",), ledger_page.page),
-    "mc.md": (("ledger", "ledger.md"), ledger_page.page),
+    "ledger.md": (("ledger", "critic"), ledger_page.page),
+    "mc.md": (("ledger", "critic", "ledger.md"), ledger_page.page),
     "rewards.md": (("rewards",), entities.STUDY.page),
     "sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
     "tasks.md": (("tasks",), other_tasks.STUDY.page),
