@@ -40,7 +40,6 @@ from tokengym.agents.rollouts.environments import (
     environment_attribute,
 )
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.agents.rollouts.rounds import RoundReward
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -108,14 +107,14 @@ class PPO(EpisodicAlgorithm):
         self._has_warned, self._log_prob_gap = False, 0.0
         self._alarms = Alarms()
 
-    def resolve_settings(self, given: Mapping[str, Any], env: Environments) -> Mapping[str, Any]:
+    def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the settings with the lambda that the environment's credit rule declares."""
         name = given.get("advantage", self.settings_class.advantage)
         if given.get("gae_lambda") is not None or not isinstance(name, str):
             return given
         if not find_advantage(name).needs_critic:
             return given
-        declared = RoundReward(env).gae_lambda
+        declared = self.reward.gae_lambda
         return {**given, "gae_lambda": GAE_LAMBDA if declared is None else declared}
 
     def round_options(self) -> dict[str, Any] | None:
