@@ -415,28 +415,22 @@ class PPO(EpisodicAlgorithm):
 
         The first is for the exact KL, as `Experience` names it; log-probs are (batch, time), nats.
         """
-        kept: dict[str, Any] = {}
-        limit: dict[str, Any] = {"max_size": self._max_rows}
+        masks, limit = played.action_masks, {"max_size": self._max_rows}
         # Where processes share the passes out, none knows yet which rows will be its own.
-        if self.settings.kl_estimator == "exact" and self.kl_coef != 0.0:
-            if self.processes.count == 1:
-                size = sequences.response_mask.numel() * self.policy.num_actions * 4  # bytes
-                if size > MAX_REFERENCE_BYTES:
-                    kept["ref_states"] = self.policy.reference_states(sequences, **limit)
-                else:
-                    masks = played.action_masks
-                    logits = self.policy.reference_logits(sequences, masks, **limit)
-                    kept["ref_logits"] = logits  # (batch, time, vocab)
-        if "ref_logits" not in kept:
-            ref_states = kept.get("ref_states")
-            log_probs = partial(
-                self.policy.response_log_probs, reference=True, ref_states=ref_states, **limit
-            )
-            return kept, self.processes.of_rows(log_probs, sequences, played.action_masks)
-        rows, times, columns = sequences.response_positions
-        tokens = sequences.input_ids[rows, columns]
-        chosen = chosen_log_probs(kept["ref_logits"][rows, times], tokens)  # (tokens,)
-        return kept, sequences.padded(chosen)
+        keeps = self.settings.kl_estimator == "exact" and self.processes.count == 1
+        keeps &= self.kl_coef != 0.0
+        num_bytes = 4 * sequences.response_mask.numel() * self.policy.num_actions  # of the logits
+        if keeps and num_bytes <= MAX_REFERENCE_BYTES:
+            logits = self.policy.reference_logits(sequences, masks, **limit)  # (batch, time, vocab)
+            rows, times, columns = sequences.response_positions
+            tokens = sequences.input_ids[rows, columns]
+            chosen = chosen_log_probs(logits[rows, times], tokens)  # (tokens,)
+            return {"ref_logits": logits}, sequences.padded(chosen)
+        kept: dict[str, Any] = {}
+        if keeps:
+            kept["ref_states"] = self.policy.reference_states(sequences, **limit)
+        log_probs = partial(self.policy.response_log_probs, reference=True, **kept, **limit)
+        return kept, self.processes.of_rows(log_probs, sequences, masks)
 
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""
