@@ -117,6 +117,24 @@ def all_optional(cls: type[T]) -> type[T]:
     return cls
 
 
+def check_given(settings: object, declared: type, **stand_ins: Any) -> None:
+    """Check the fields that `all_optional` left open, as far as they are given, as their base does.
+
+    Args:
+        settings: In its ``__post_init__``; it takes the values as its base keeps them.
+        declared: The base.
+        stand_ins: Values of open fields that no other value contradicts, in place of the defaults.
+
+    Raises:
+        ValueError: as the base does.
+    """
+    values = {name: getattr(settings, name) for name in names_of(declared)}
+    given = {name: value for name, value in values.items() if value is not None}
+    made = declared(**{**stand_ins, **given})
+    for name in given:
+        object.__setattr__(settings, name, getattr(made, name))
+
+
 # --- nested settings ------------------------------------------------------------------------------
 
 

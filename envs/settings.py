@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any, Literal, get_args
@@ -130,20 +129,6 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
                     f"stop_strings must be Unicode texts, got {text!r} with a lone surrogate at "
                     f"character {position}, which no text contains; write the character itself"
                 )
-
-
-def checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return some of the settings of an environment as validated, the others being open.
-
-    Args:
-        given: Values by field of `GenerationSettings`.
-
-    Raises:
-        SettingsError: if a value is out of range or two contradict each other.
-    """
-    # No other setting contradicts the longest horizon there is.
-    made = GenerationSettings(**{"max_new_tokens": sys.maxsize, **given})
-    return {name: getattr(made, name) for name in given}
 
 
 def _check_list(settings: Any, name: str, things: str) -> None:

@@ -107,7 +107,13 @@ class Evaluator:
         """Scorer of the gold score, None if the task has none."""
         self.by_gold = by_gold and gold is not None
         """Whether the score is the gold score."""
-        self._toxicity = None if toxicity is None else _toxicity(toxicity)
+        self._toxicity: Toxicity | None = None
+        if toxicity == "words":
+            bundles = (bundled("detox"), bundled("dialogue"))
+            rude = [word for bundle in bundles for word in rude_words(bundle.gold)]
+            self._toxicity = Toxicity.from_words((*RUDE_WORDS, *rude))
+        elif toxicity is not None:
+            self._toxicity = Toxicity.from_pretrained(toxicity)
         self._is_checked = False
 
     @property
@@ -184,11 +190,21 @@ class Evaluator:
             )
             self.gold, self.by_gold = None, False
 
-    def untrained(self, model: str | None = None) -> "PPO":
+    def untrained(
+        self,
+        model: str | None = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        **policy_kwargs: Any,
+    ) -> "PPO":
         """Return an agent with the policy that training starts from.
 
         Args:
             model: Folder or hub name of the language model; None takes the task's.
+            seed: Seed of its sampling.
+            device: Device of the model.
+            policy_kwargs: Further arguments of the policy, such as ``lora``.
         """
         from tokengym.agents import PPO
 
@@ -197,8 +213,9 @@ class Evaluator:
             self.envs,
             advantage="reinforce",
             n_minibatches=1,
-            policy_kwargs={} if model is None else {"model": model},
-            seed=0,
+            policy_kwargs=policy_kwargs if model is None else {"model": model, **policy_kwargs},
+            seed=seed,
+            device=device,
         )
 
     def close(self) -> None:
@@ -211,27 +228,22 @@ class Evaluator:
         log_probs = [e.log_probs for e in episodes if e.log_probs is not None]
         if not isinstance(policy, KnowsLogProbs) or len(log_probs) < len(episodes):
             return {}
-        reference = []
+        reference, task = [], _task(self.envs)
         for start in range(0, len(episodes), ROWS):
             part = episodes[start : start + ROWS]
+            masks = [task.response_masks(len(e.response_ids), e.turns) for e in part]
             reference += policy.log_probs(
                 [episode.prompt_ids for episode in part],
                 [episode.response_ids for episode in part],
                 reference=True,
-                action_masks=self._action_masks(part),
+                # under which both policies were sampled
+                action_masks=[mask for mask in masks if mask is not None] or None,
             )
         for row, episode in enumerate(episodes):
             if episode.written is not None:
                 own = episode.written > 0
                 log_probs[row], reference[row] = log_probs[row][own], reference[row][own]
         return policy_metrics(log_probs, reference)
-
-    def _action_masks(self, episodes: Sequence[Episode]) -> list[NDArray[np.int8]] | None:
-        """Return the action mask at each token, under which both policies were sampled."""
-        task = _task(self.envs)
-        masks = [task.response_masks(len(e.response_ids), e.turns) for e in episodes]
-        given = [mask for mask in masks if mask is not None]
-        return given or None
 
 
 def evaluate(
@@ -264,13 +276,6 @@ def evaluate(
         return evaluator(agent, deterministic=deterministic)
     finally:
         evaluator.close()
-
-
-def _toxicity(measure: str) -> Toxicity:
-    if measure != "words":
-        return Toxicity.from_pretrained(measure)
-    rude = [word for task in ("detox", "dialogue") for word in rude_words(bundled(task).gold)]
-    return Toxicity.from_words((*RUDE_WORDS, *rude))
 
 
 def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:

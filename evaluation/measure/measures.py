@@ -262,25 +262,6 @@ def register_measure(measure: Measure) -> Measure:
 for _measure in _TABLE:
     register_measure(_measure)
 
-_BY_GOLD = {
-    "score": replace(
-        MEASURES["score"],
-        title="Gold score",
-        meaning="The task's true score, which no reward sees. The rewards have different scorers, "
-        "so all are measured by it.",
-        word="gold score",
-        short="gold",
-    ),
-    "net_score": replace(
-        MEASURES["net_score"],
-        title="Gold score minus the KL penalty",
-        meaning="Gold score minus the KL coefficient times KL. No learner maximises it: each "
-        "maximises its own reward's score minus the penalty.",
-        word="gold score minus the KL penalty",
-    ),
-}
-"""Entries that read otherwise where the gold score is what all runs are measured by."""
-
 BLOCK = 16
 """Reference samples per prompt that are drawn with one seed."""
 Axis = Literal["step", "tokens"]
@@ -294,11 +275,32 @@ AXES = {
 
 
 def measures_of(by_gold: bool) -> Mapping[str, Measure]:
-    """Return the table of measurements, as it reads where all runs are measured by gold or not."""
+    """Return the table of measurements.
+
+    Its ``score`` is what all runs are measured by: the scorer's value, or the gold score where
+    rewards have different scorers, none of which may judge the others. The gold score's words then
+    stand there, and it has no second entry.
+
+    Args:
+        by_gold: Whether that is the gold score.
+    """
     MEASURES.import_plugins()
     if not by_gold:
         return MEASURES
-    return {name: _BY_GOLD.get(name, m) for name, m in MEASURES.items() if name != "gold_score"}
+    score, net, gold = (MEASURES[name] for name in ("score", "net_score", "gold_score"))
+    why = (
+        "The task's true score, which no reward sees. The rewards have different scorers, so all "
+        "are measured by it."
+    )
+    whose = (
+        "Gold score minus the KL coefficient times KL. No learner maximises it: each maximises its "
+        "own reward's score minus the penalty."
+    )
+    of_gold = {
+        "score": replace(score, title=gold.title, word=gold.word, short=gold.short, meaning=why),
+        "net_score": replace(net, title=f"Gold {net.word}", word=f"gold {net.word}", meaning=whose),
+    }
+    return {name: of_gold.get(name, m) for name, m in MEASURES.items() if name != "gold_score"}
 
 
 def measure_of(name: str, by_gold: bool = False) -> Measure:

@@ -109,6 +109,7 @@ def line_chart(
     height: float,
     whole_x: bool = False,
     levels: Sequence[tuple[str, float]] = (),
+    hovers: bool = False,
 ) -> Chart:
     """Lay out lines with their bands.
 
@@ -118,6 +119,7 @@ def line_chart(
         height: Height of the view box, pixels.
         whole_x: Whether to keep only whole numbers on the horizontal axis.
         levels: Names and heights of horizontal lines.
+        hovers: Whether the script of the page shows the values under the pointer.
     """
     everything = [values for s in series for values in (s.y, s.low, s.high) if values is not None]
     everything.append(np.array([value for _, value in levels]))
@@ -132,22 +134,25 @@ def line_chart(
     def to_y(values: ArrayLike) -> Array:
         return lower - (np.asarray(values) - y_low) / (y_high - y_low) * (lower - upper)
 
-    lines = []
+    lines, hover = [], []
     for s in series:
-        x, y = to_x(s.x), to_y(s.y)
-        band = ""
+        x, y, band = to_x(s.x), to_y(s.y), ""
         if s.low is not None and s.high is not None:
             around = np.concatenate([x, x[::-1]])
             band = _path(around, np.concatenate([to_y(s.high), to_y(s.low)[::-1]])) + "Z"
+        points = [(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)]
+        runs = [] if s.runs is None else [_path(x, to_y(run)) for run in s.runs]
+        path = _path(x, y)
         lines.append(
-            Line(
-                name=s.name,
-                colour=s.colour,
-                path=_path(x, y),
-                band=band,
-                runs=[_path(x, to_y(run)) for run in s.runs] if s.runs is not None else [],
-                points=[(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)],
-            )
+            Line(name=s.name, colour=s.colour, path=path, band=band, runs=runs, points=points)
+        )
+        values = {"y": s.y, "low": s.low, "high": s.high}
+        hover.append(
+            {"name": s.name, "x": [float(f"{v:.6g}") for v in s.x], "at": [at for at, _ in points]}
+            | {
+                name: None if row is None else [float(f"{v:.4g}") for v in row]
+                for name, row in values.items()
+            }
         )
     return Chart(
         width=width,
@@ -164,24 +169,8 @@ def line_chart(
         y_ticks=[Tick(at=float(to_y(v)), text=short(v)) for v in ticks(y_low, y_high, 5)],
         lines=lines,
         levels=_spread([(name, float(to_y(value))) for name, value in levels]),
+        hover={"series": hover} if hovers else {},
     )
-
-
-def hover_data(series: Sequence[Series], chart: Chart) -> dict[str, object]:
-    """Return the values that the report's script shows under the pointer, and their places."""
-    return {
-        "series": [
-            {
-                "name": s.name,
-                "x": [float(f"{v:.6g}") for v in s.x],
-                "at": [point[0] for point in line.points],
-                "y": [float(f"{v:.4g}") for v in s.y],
-                "low": [float(f"{v:.4g}") for v in s.low] if s.low is not None else None,
-                "high": [float(f"{v:.4g}") for v in s.high] if s.high is not None else None,
-            }
-            for s, line in zip(series, chart.lines, strict=True)
-        ]
-    }
 
 
 def interval_chart(

@@ -56,9 +56,15 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
     groups = summary["groups"]
     references = {tuple(group["group"].items()): group["reference"] for group in groups}
     names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
-    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     baseline = groups[0]["baseline"]
-    lines = {name: _line(name, colours, baseline) for name in names}
+    lines: dict[str, dict[str, Any]] = {
+        name: {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": "--" if name == baseline else "-",
+            "linewidth": 1.8,
+        }
+        for index, name in enumerate(names)
+    }
     columns = [
         name
         for name, m in measures_of(summary["by_gold"]).items()
@@ -68,10 +74,11 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
         cells = [(panel, "score", group_label(panel.group)) for panel in panels]
         width = 2 if len(cells) == 4 else min(len(cells), 3)
     else:
+        labels = {name: measure_of(name, summary["by_gold"]).label for name in columns}
         cells = [
-            (panel, name, _title(panel, name, summary["by_gold"]))
+            (panel, name, f"{label} ({group_label(panel.group)})" if panel.group else label)
             for panel in panels
-            for name in columns
+            for name, label in labels.items()
         ]
         width = len(columns)
     height = -(-len(cells) // width)
@@ -183,16 +190,6 @@ def draw(
         colour = lines[name]["color"]
         axis.fill_between(panel.steps, low, high, color=colour, alpha=0.14, linewidth=0)
     axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
-
-
-def _line(name: str, colours: Mapping[str, str], baseline: str) -> dict[str, Any]:
-    style = "--" if name == baseline else "-"
-    return {"color": colours[name], "linestyle": style, "linewidth": 1.8}
-
-
-def _title(panel: Panel, measure: str, by_gold: bool) -> str:
-    title = measure_of(measure, by_gold).label
-    return f"{title} ({group_label(panel.group)})" if panel.group else title
 
 
 def plain(text: str) -> str:

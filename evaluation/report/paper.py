@@ -216,10 +216,15 @@ def group_table(
     note = " ".join(printable(note).split())
     first = kind_of(group).capitalize()
     if style == "Markdown":
+
+        def in_words(cell: Mapping[str, str]) -> str:
+            below = f" ({cell['below']})" if cell["below"] else ""
+            return f"{cell['value']}{below} {cell['mark']}".strip()
+
         grid = [
             [first, *map(" ".join, heads)],
             ["---", *("---:" for _ in shown)],
-            *([name, *map(_in_words, row)] for name, row in rewards.items()),
+            *([name, *map(in_words, row)] for name, row in rewards.items()),
         ]
         shown_rows = (f"| {' | '.join(map(markdown, row))} |" for row in grid)
         return "\n".join([*shown_rows, "", f"{note}."])
@@ -241,11 +246,6 @@ def latex(text: str) -> str:
     """
     line = " ".join(printable(text).split())
     return "".join(_LATEX.get(character, character) for character in line)
-
-
-def _in_words(cell: Mapping[str, str]) -> str:
-    below = f" ({cell['below']})" if cell["below"] else ""
-    return f"{cell['value']}{below} {cell['mark']}".strip()
 
 
 def _check_measures(measures: Sequence[str], known: Sequence[str]) -> None:

@@ -19,18 +19,13 @@ from tokengym.base.models import title_of
 from tokengym.base.text import printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
-from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, hover_data, line_chart
+from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
 from tokengym.evaluation.report.paper import BIBTEX, group_table
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests, side_by_side, untrained
 from tokengym.evaluation.report.verdict import kind_of, number, unit_of
-from tokengym.evaluation.statistics import (
-    RELIABLE_SEEDS,
-    curve_interval,
-    iqm,
-    performance_profile,
-)
+from tokengym.evaluation.statistics import RELIABLE_SEEDS, curve_interval, iqm, performance_profile
 
 if TYPE_CHECKING:
     import jinja2
@@ -67,11 +62,15 @@ def render_report(
     level = float(summary["level"])
     score = measure_of("score", summary["by_gold"])  # of curves made elsewhere, it is not known
     if not summary.get("settings"):
-        source = summary.get("source") or "curves"
-        score = replace(score, meaning=f"The column score of {source}, taken as better if higher.")
+        where = summary.get("source") or "curves"
+        score = replace(score, meaning=f"The column score of {where}, taken as better if higher.")
+    settings, first = summary.get("settings") or {}, summary["groups"][0]
+    runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
+    source = settings.get("env") or summary.get("source") or "learning curves"
+    rewards, steps = f"{len(first['rewards'])} {kind_of(first)}s", f"{first['steps'][1]:g}"
     page = {
         "title": summary.get("title") or "tokengym: which reward learns faster",
-        "subtitle": _subtitle(summary),
+        "subtitle": f"{source} · {rewards} · {runs} runs · {steps} {unit_of(first)} each",
         "script_hash": f"sha256-{digest}",
         "level": f"{level:.0%}",
         "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
@@ -113,15 +112,6 @@ def _templates() -> "jinja2.Environment":
     )
 
 
-def _subtitle(summary: Mapping[str, Any]) -> str:
-    settings = summary.get("settings") or {}
-    runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
-    first = summary["groups"][0]
-    source = settings.get("env") or summary.get("source") or "learning curves"
-    rewards, steps = f"{len(first['rewards'])} {kind_of(first)}s", f"{first['steps'][1]:g}"
-    return f"{source} · {rewards} · {runs} runs · {steps} {unit_of(first)} each"
-
-
 def _group(
     group: Mapping[str, Any],
     panel: Panel,
@@ -132,6 +122,9 @@ def _group(
     runs = [entry["runs"] for entry in group["rewards"].values()]
     low, high = min(runs), max(runs)
     count = f"{low}" if low == high else f"{low} to {high}"
+    # What the curves can be drawn against: first what the panel's steps are.
+    spent = [name for name in SPENT if all(name in runs.values for runs in panel.rewards.values())]
+    axes = [group["axis"], *(name for name in spent if name != group["axis"])]
     return {
         "label": group_label(panel.group),
         "verdict": group["verdict"],
@@ -139,10 +132,7 @@ def _group(
         "kind": kind_of(group),
         "runs_note": f"Seeds per {kind_of(group)}: {count}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
-        "axes": [
-            _axis_view(panel, key, colours, level, score, group)
-            for key in _axes(panel, group["axis"])
-        ],
+        "axes": [_axis_view(panel, key, colours, level, score, group) for key in axes],
         "untrained": untrained(group),
         "columns": [title for title, _, _ in columns(group)],
         "rows": [
@@ -154,12 +144,6 @@ def _group(
         "frontiers": _frontiers(panel, colours, group),
         "profile": _profile(panel, colours),
     }
-
-
-def _axes(panel: Panel, first: str) -> list[str]:
-    """Return what the curves can be drawn against, beginning with what the panel's steps are."""
-    known = [name for name in SPENT if all(name in runs.values for runs in panel.rewards.values())]
-    return [first, *(name for name in known if name != first)]
 
 
 def _axis_view(
@@ -175,27 +159,25 @@ def _axis_view(
         for name, measure in measures_of(group["by_gold"]).items()
         if name in panel.measures and name != "score"
     ]
-    first = [measure for measure in others if measure.word]  # the rest folds away
-    more = [measure for measure in others if not measure.word]
 
     def drawn(measure: str, *sizes: tuple[float, float]) -> list[Chart]:
         series = _series(panel, measure, axis, colours, level)
         lines = levels(group["reference"], measure)
-        charts = [
-            line_chart(series, width=w, height=h, whole_x=True, levels=lines) for w, h in sizes
+        return [
+            line_chart(series, width=w, height=h, whole_x=True, levels=lines, hovers=True)
+            for w, h in sizes
         ]
-        return [replace(chart, hover=hover_data(series, chart)) for chart in charts]
 
-    def small(measure: Measure) -> dict[str, Any]:
-        return {"label": measure, "chart": drawn(measure.name, (400.0, 250.0))[0]}
-
+    small: list[dict[str, Any]] = [
+        {"label": m, "chart": drawn(m.name, (400.0, 250.0))[0]} for m in others
+    ]
     wide, narrow = drawn("score", (1000.0, 400.0), (400.0, 340.0))
     return {
         "key": axis,
         "label": AXES[axis],
         "main": {"label": score, "wide": wide, "narrow": narrow},
-        "first": [small(measure) for measure in first],
-        "more": [small(measure) for measure in more],
+        "first": [chart for chart in small if chart["label"].word],
+        "more": [chart for chart in small if not chart["label"].word],  # these fold away
     }
 
 
@@ -265,49 +247,45 @@ def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
         )
         for name, end in ends.items()
     ]
-    chart = line_chart(series, width=400.0, height=270.0)
-    return replace(chart, hover=hover_data(series, chart))
+    return line_chart(series, width=400.0, height=270.0, hovers=True)
 
 
 def _facts(summary: Mapping[str, Any], score: Measure) -> list[tuple[str, list[tuple[str, str]]]]:
+    settings = summary.get("settings")
+    if settings and not settings.get("model") and settings.get("bundle") in bundle_names():
+        settings = {**settings, "model": bundled(settings["bundle"]).model_name("policy")}
+
+    def shown(key: str, value: object) -> str:
+        if key in ("model", "encoder", "reward_model") and isinstance(value, str):
+            return title_of(value)
+        if isinstance(value, (list, tuple)):
+            return ", ".join(map(str, value))
+        if value is None:
+            return "\u2013"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
     facts = [
-        (title, [(str(key).replace("_", " "), _named(key, value)) for key, value in table.items()])
+        (title, [(str(key).replace("_", " "), shown(key, value)) for key, value in table.items()])
         for title, table in (
-            ("Settings", _with_model(summary.get("settings"))),
+            ("Settings", settings),
             ("Versions", summary.get("versions")),
             ("Made on", summary.get("made")),
         )
         if table
     ]
-    shown = summary["groups"][0]["measures"]
-    table = {name: measure_of(name, summary["by_gold"]) for name in shown}
+    measured = summary["groups"][0]["measures"]
+    table = {name: measure_of(name, summary["by_gold"]) for name in measured}
     if summary["by_gold"]:
         del table["gold_score"]  # it is the score
     table["score"] = score
     meanings = [(measure.title, measure.meaning) for measure in table.values()]
     if summary.get("measured_by"):
         meanings.insert(0, ("Measured by", summary["measured_by"]))
-    anchor = summary["anchors"]["reference"]
-    if anchor:
+    if anchor := summary["anchors"]["reference"]:
         values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())
         meanings.append(("Fixed anchor", f"The reference policy, before training: {values}."))
-    facts.append(
-        ("Measurements and definitions", [row for row in meanings if row[1]] + _definitions())
-    )
-    return facts
-
-
-def _with_model(settings: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return settings in which a bundle of this package names the model that it trains."""
-    if not settings or settings.get("model") or settings.get("bundle") not in bundle_names():
-        return settings
-    return {**settings, "model": bundled(settings["bundle"]).model_name("policy")}
-
-
-def _named(key: str, value: object) -> str:
-    """Return a setting as text; of a model found by name, its title."""
-    is_model = key in ("model", "encoder", "reward_model") and isinstance(value, str)
-    return title_of(str(value)) if is_model else _plain(value)
+    defined = [row for row in meanings if row[1]] + _definitions()
+    return [*facts, ("Measurements and definitions", defined)]
 
 
 def _definitions() -> list[tuple[str, str]]:
@@ -337,9 +315,3 @@ def _definitions() -> list[tuple[str, str]]:
         ("Chance to beat", "Probability that a run of one reward has the larger area."),
         ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return "\u2013" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

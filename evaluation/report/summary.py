@@ -32,7 +32,7 @@ from tokengym.evaluation.statistics import (
     steps_to_shares,
     steps_to_threshold,
 )
-from tokengym.evaluation.statistics.curves import RelativeSteps, censored_steps, relative_steps
+from tokengym.evaluation.statistics.curves import censored_steps, relative_steps
 
 FORMAT = 1
 FINAL_WINDOW = 0.1
@@ -90,7 +90,14 @@ def summarize(
     """
     baseline, failed, kl_coef = settings.baseline, settings.failed, settings.kl_coef
     sound = [curve for curve in curves if not curve.fault()]
-    lost = [*failed, *_faults(curves)]
+    lost = [
+        *failed,
+        *(
+            {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": str(fault)}
+            for c in curves
+            if (fault := c.fault())
+        ),
+    ]
     if not sound:
         error = f" (the first: {lost[0]['error']})" if lost else ""
         raise ValueError(f"no run to summarise, {len(lost)} failed{error}")
@@ -116,7 +123,11 @@ def summarize(
         drawn = settings.references.get(panel.group)
         if drawn is not None:
             group["reference"] = reference_lines(drawn, kl_coef, by_gold=settings.by_gold)
-            _alarm_short_of_best(panel, group, "score" if kl_coef is None else "net_score")
+            measure = "score" if kl_coef is None else "net_score"
+            for entry in group["rewards"].values() if measure in panel.measures else ():
+                ended = entry["figures"][measure]["final"]["iqm"]
+                alarm = short_of_best(ended, group["reference"]["best_of_n"])
+                entry["alarms"] += [] if alarm is None else [alarm]
             _add_way(panel, group, settings.level)
         _add_controls(panel, group, settings)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
@@ -125,23 +136,6 @@ def summarize(
         group["verdict"] = make_verdict(group, settings.level)
         group["verdict"]["cautions"] += settings.cautions
     return summary
-
-
-def _faults(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Return the runs whose curves cannot be used, in the form of those that failed."""
-    return [
-        {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": str(c.fault())}
-        for c in curves
-        if c.fault()
-    ]
-
-
-def _alarm_short_of_best(panel: Panel, group: Mapping[str, Any], measure: str) -> None:
-    """Add an alarm to each reward that ended below the best of a few reference samples."""
-    for entry in group["rewards"].values() if measure in panel.measures else ():
-        ended = entry["figures"][measure]["final"]["iqm"]
-        alarm = short_of_best(ended, group["reference"]["best_of_n"])
-        entry["alarms"] += [] if alarm is None else [alarm]
 
 
 def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
@@ -268,22 +262,17 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
                 "low": low,
                 "high": high,
             }
-    speed = {
-        measure: relative_steps(
-            panel.steps,
-            runs.values[measure][x_rows],
-            baseline.values[measure][y_rows],
-            level,
-            window=FINAL_WINDOW,
-        )
-        for measure in ("score", "net_score")
-        if len(x_rows) and measure in panel.measures
-    }
+    speed = {}
+    for measure in ("score", "net_score") if len(x_rows) else ():
+        if measure in panel.measures:
+            x, y = runs.values[measure][x_rows], baseline.values[measure][y_rows]
+            compared = relative_steps(panel.steps, x, y, level, window=FINAL_WINDOW)
+            speed[measure] = None if compared is None else asdict(compared)
     return {
         "differences": {},
         "probability_of_improvement": improvement,
-        "relative_steps": _plain(speed.get("score")),
-        "relative_steps_net": _plain(speed.get("net_score")),
+        "relative_steps": speed.get("score"),
+        "relative_steps_net": speed.get("net_score"),
     }
 
 
@@ -339,10 +328,6 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
             gap = paired_difference(x, y, settings.level) if len(x_rows) >= RELIABLE_SEEDS else None
             if gap is None or gap.p_value >= 1.0 - settings.level or sign_of(gap.difference) <= 0:
                 unbeaten.append(control)
-
-
-def _plain(speed: RelativeSteps | None) -> dict[str, float] | None:
-    return None if speed is None else asdict(speed)
 
 
 def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float) -> None:

@@ -47,7 +47,8 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
         below = f"{steps['reached']:.0%} of seeds arrive"
     elif kind == "shares":
         reached = [entry["steps_to_shares"][f"{share:g}"] for share in SHARES]
-        value = " / ".join(_steps(steps["iqm_curve"]) for steps in reached)
+        curves = [steps["iqm_curve"] for steps in reached]
+        value = " / ".join(NOTHING if np.isinf(steps) else f"{steps:.0f}" for steps in curves)
         arrived = " / ".join(f"{steps['reached']:.0%}" for steps in reached)
         below = f"{arrived} of seeds arrive"
     elif kind == "chance" and entry.get("versus_baseline"):
@@ -57,12 +58,11 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     elif kind != "chance":
         figure = entry["figures"][measure][kind]
         value, below = number(figure["iqm"]), f"{number(figure['low'])} to {number(figure['high'])}"
-        mark, tone = _mark(measure, clear(difference_of(group, name, measure, kind)))
+        if sign := clear(difference_of(group, name, measure, kind)):
+            better = measure_of(measure).better
+            tone = "good" if (better == "higher") == (sign > 0) else "bad"
+            mark, tone = "▲" if sign > 0 else "▼", tone if better else "other"
     return {"value": value, "below": below, "mark": mark, "tone": tone}
-
-
-def _steps(steps: float) -> str:
-    return NOTHING if np.isinf(steps) else f"{steps:.0f}"
 
 
 def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -94,15 +94,6 @@ def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
         note += "At price 0 the best policy has the highest score there is, which no sample bounds."
     largest = lines["best_of_n"][-1]["n"]
     return {"columns": ["", *heads.values()], "rows": rows, "note": note, "largest": largest}
-
-
-def _mark(measure: str, sign: int) -> tuple[str, str]:
-    """Return the arrow of a clear difference and whether it is good."""
-    if sign == 0:
-        return "", ""
-    better = measure_of(measure).better
-    good = (better == "higher") == (sign > 0)
-    return ("▲" if sign > 0 else "▼"), ("good" if good else "bad") if better else "other"
 
 
 def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -152,7 +143,12 @@ def side_by_side(
         num_prompts: Number of prompts.
     """
     rows = [row for row in episodes if isinstance(row.get("prompt"), str) and "response" in row]
-    last = _last_step_of_lowest_seed(rows)
+    last: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        seed, step = int(row["seed"]), int(row["step"])
+        lowest, latest = last.get(row["credit"], (seed, step))
+        if (seed, -step) <= (lowest, -latest):
+            last[row["credit"]] = seed, step
     chosen = [row for row in rows if row["credit"] in colours]
     before: dict[str, Mapping[str, Any]] = {}
     after: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -174,16 +170,6 @@ def side_by_side(
         samples.append({"prompt": printable(prompt), "responses": shown})
     samples.sort(key=lambda sample: -len(sample["responses"]))  # stable: the fullest rows first
     return samples[:num_prompts]
-
-
-def _last_step_of_lowest_seed(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    last: dict[str, tuple[int, int]] = {}
-    for row in rows:
-        seed, step = int(row["seed"]), int(row["step"])
-        known = last.get(row["credit"])
-        if known is None or seed < known[0] or (seed == known[0] and step > known[1]):
-            last[row["credit"]] = (seed, step)
-    return last
 
 
 def coloured_tokens(pieces: Sequence[str], rewards: Sequence[float]) -> list[dict[str, str]]:

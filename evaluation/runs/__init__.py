@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         TaskSettings,
         differences,
         flat,
+        missing_plans,
         run_folder,
         slug,
     )
@@ -27,23 +28,17 @@ if TYPE_CHECKING:
         task_name,
         training_settings,
     )
-    from tokengym.evaluation.runs.plan import missing_plans
     from tokengym.evaluation.runs.progress import clock_time, fixed
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
     from tokengym.evaluation.runs.results import rows_of
-    from tokengym.evaluation.runs.run import (
-        load_agent,
-        make_agent,
-        make_evaluator,
-        run_references,
-    )
+    from tokengym.evaluation.runs.run import load_agent, make_agent, make_evaluator, run_references
     from tokengym.evaluation.runs.saved import known_task
 
 _NAMES = {
-    "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat run_folder slug",
+    "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat missing_plans "
+    "run_folder slug",
     "defaults": "EvaluationSettings ModelSettings TrainingSettings bundle_settings "
     "default_env default_lengths task_name training_settings",
-    "plan": "missing_plans",
     "progress": "clock_time fixed",
     "record": "RunRecord read_result versions",
     "results": "rows_of",

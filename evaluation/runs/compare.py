@@ -5,32 +5,24 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
 
 from tokengym.agents.rollouts.logs import check_tracker
+from tokengym.base.device import select_device
 from tokengym.base.files import LOCK, locked, read_hashed, write_hashed
 from tokengym.base.user_code import CODE, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
-from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
-    ComparisonConfig,
-    differences,
-    run_folder,
-)
-from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
-from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher, run_in_subprocess
-from tokengym.evaluation.runs.plan import RunPlan, plan_run, plan_runs
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, RunPlan, differences
+from tokengym.evaluation.runs.defaults import bundle_settings
+from tokengym.evaluation.runs.launchers import launch, run_in_subprocess
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.results import write_comparison
-from tokengym.evaluation.runs.run import lacks_references
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def compare(
@@ -38,11 +30,10 @@ def compare(
     out: Path | str,
     *,
     jobs: int | None = None,
-    launcher: Launcher = "local",
     checkpoint_every: int = 1,
     retry_failed: bool = False,
     track: str | None = None,
-    console: "Console | None" = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Run what is missing of a comparison, and write its results.
 
@@ -53,10 +44,8 @@ def compare(
     Args:
         config: The comparison.
         out: The comparison's folder.
-        jobs: Runs at a time; None takes the bundle's own number, else one per core, of this machine
-            or of the Ray cluster; fewer where each has several threads.
-        launcher: "local" starts processes here, "ray" hands the runs to a Ray cluster (that of
-            RAY_ADDRESS, or one on this machine). The numbers are the same.
+        jobs: Runs at a time; None takes the bundle's own number, else one per core, fewer where
+            each has several threads.
         checkpoint_every: Evaluations between two checkpoints of a run here, from which the same
             call resumes it if it was stopped; 0 keeps none, and a stopped run begins anew.
         retry_failed: Do failed runs again; otherwise they stay, and are shown as failed.
@@ -68,7 +57,7 @@ def compare(
 
     Raises:
         ValueError: if the folder holds another comparison, there is no such device, an environment
-            cannot be made, every run failed, or Ray is wanted and not installed.
+            cannot be made, or every run failed.
         FolderInUseError: if another process writes the folder, or one of its runs.
         KeyboardInterrupt: if it was stopped.
     """
@@ -77,80 +66,71 @@ def compare(
     if checkpoint_every < 0:
         raise ValueError(f"checkpoint_every must be >= 0, got {checkpoint_every}; 0 keeps none")
     check_tracker(track)
-    if launcher == "local":  # Ray's machines may have GPUs that this one lacks
-        from tokengym.base.device import select_device
-
-        select_device(config.training.device)
-    launch = find_launcher(launcher, checkpoint_every, track)
-    if jobs is None and launcher == "local":
+    select_device(config.training.device)  # refuses one that is not there
+    if jobs is None:
         jobs = bundle_settings(config.task.bundle, "comparison").get("jobs")
     out = Path(out)
     check_folder(config, out)
     with locked(out):
-        return _compare(config, out, launch, jobs, retry_failed, console)
+        check_folder(config, out)  # another process may have begun and ended since
+        missing, total = _missing(config, out, retry_failed)
+        if missing:
+            console = console or Console()
+            with console.status("making the environments"):
+                measured_by = run_in_subprocess(preflight, config)
+            keep_code(config.code, out / CODE)
+            training, count = config.training, sum(not plan.is_reference for plan in missing)
+            size = f"{training.batch_size} x {training.max_new_tokens} tokens"
+            size = f"{training.last_step} updates ({size})"
+            size = f"{training.tokens:,} tokens" if config.agents else size
+            text = f"{count} run{'s' if count != 1 else ''} of {size}"
+            text += " and the reference samples" if count < len(missing) else ""
+            for line in (
+                f"{text}, results in {out}; the time left is shown after the first runs",
+                f"measured by {measured_by}",
+            ):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            write_hashed(out / SETTINGS_FILE, config.as_dict())
+            done, steps = total - len(missing), training.last_step
+            with ProgressDisplay(console, total=total, done=done, steps=steps) as board:
+                launch(missing, board, jobs, checkpoint_every=checkpoint_every, track=track)
+        return write_comparison(config, out)
 
 
-def _compare(
-    config: ComparisonConfig,
-    out: Path,
-    launch: Launch,
-    jobs: int | None,
-    retry_failed: bool,
-    console: "Console | None",
-) -> dict[str, Any]:
-    """Do a comparison in a folder that is this process's own."""
-    from rich.console import Console
+def _missing(config: ComparisonConfig, out: Path, retry_failed: bool) -> tuple[list[RunPlan], int]:
+    """Return the runs that have no result yet, and how many there are with those that have.
 
-    check_folder(config, out)  # another process may have begun and ended since
-    plans, references = [*plan_runs(config, out)], plan_run(config, *config.reference_run, out)
-    folders = config.folders(out).values()
-    for folder in folders:
+    Those that failed are removed where they are to be done again.
+
+    Raises:
+        ValueError: if files of a finished run were changed.
+        FolderInUseError: if a killed comparison's process is still at work on a run.
+    """
+    plans, missing = config.plans(out), []
+    total, wanted = len(plans), config.evaluation.reference_samples
+    if wanted:
+        plans.insert(0, config.plan(*config.reference_run, out))
+    for plan in plans:
+        folder = plan.folder
+        assert folder is not None
         clear_finished(folder)
-    at_reference = run_folder(out, *config.reference_run)
-    _check_finished([*folders, at_reference], remove_failed=retry_failed)
-    total, missing = len(plans), [plan for plan in plans if not plan.is_done]
-    if lacks_references(at_reference, config.evaluation.reference_samples):
-        missing.insert(0, references)
-    console = console or Console()
-    for plan in missing:  # an orphan of a killed comparison may still be writing one
-        if plan.folder is not None and plan.folder.is_dir():
-            with locked(plan.folder):
-                pass
-    if missing:
-        with console.status("making the environments"):
-            measured_by = run_in_subprocess(preflight, config)
-        keep_code(config.code, out / CODE)
-        for line in (
-            _in_words(config.training, missing, out, by_tokens=bool(config.agents)),
-            f"measured by {measured_by}",
-        ):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        write_hashed(out / SETTINGS_FILE, config.as_dict())
-        total += references in missing
-        steps = config.training.last_step
-        with ProgressDisplay(console, total=total, done=total - len(missing), steps=steps) as board:
-            launch(missing, board, jobs)
-    return write_comparison(config, out)
-
-
-def _in_words(
-    training: TrainingSettings, plans: Sequence[RunPlan], out: Path, *, by_tokens: bool
-) -> str:
-    """Return what is about to be done, in one line."""
-    has_references = any(plan.is_reference for plan in plans)
-    count = len(plans) - has_references
-    size = (
-        f"{training.last_step} updates ({training.batch_size} x {training.max_new_tokens} tokens)"
-    )
-    if by_tokens:
-        tokens = training.tokens or (
-            training.last_step * training.batch_size * training.max_new_tokens
-        )
-        size = f"{tokens:,} tokens"
-    text = f"{count} run{'s' if count != 1 else ''} of {size}"
-    if has_references:
-        text += " and the reference samples"
-    return f"{text}, results in {out}; the time left is shown after the first runs"
+        result = read_result(folder) if plan.is_done else None
+        if result is not None and result["status"] != "finished" and retry_failed:
+            if {UNFINISHED, SAMPLES} & {path.name for path in folder.iterdir()}:
+                (folder / "run.json").unlink()  # it was stopped: it resumes from there
+            else:
+                shutil.rmtree(folder)
+            result = None
+        is_done = result is not None
+        if plan.is_reference and result is not None and result["status"] == "finished":
+            is_done = result.get("samples", 0) >= wanted  # of more, the others are drawn
+        if not is_done:
+            missing.append(plan)
+            total += plan.is_reference
+            if folder.is_dir():  # an orphan of a killed comparison may still be writing it
+                with locked(folder):
+                    pass
+    return missing, total
 
 
 def check_folder(config: ComparisonConfig, out: Path) -> None:
@@ -217,15 +197,3 @@ def preflight(config: ComparisonConfig) -> str:
     check_ranks(evaluator, config.evaluation.reference_samples)
     evaluator.close()
     return evaluator.measured_by
-
-
-def _check_finished(folders: Iterable[Path], *, remove_failed: bool) -> None:
-    """Refuse runs whose files were changed, before others are done; remove those that failed."""
-    for folder in folders:
-        if not (folder / "run.json").exists():
-            continue
-        if read_result(folder)["status"] != "finished" and remove_failed:
-            if {UNFINISHED, SAMPLES} & {path.name for path in folder.iterdir()}:
-                (folder / "run.json").unlink()  # it was stopped: it resumes from there
-            else:
-                shutil.rmtree(folder)

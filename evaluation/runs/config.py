@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,10 @@ from tokengym.base.settings import (
     as_plain,
     changed,
     check_count,
+    check_given,
     check_number,
     field_paths,
     from_plain,
-    names_of,
     values_by_name,
 )
 from tokengym.base.user_code import (
@@ -31,11 +32,10 @@ from tokengym.base.user_code import (
     display_name,
 )
 from tokengym.base.words import Spec, split_file_word
-from tokengym.envs.settings import GenerationSettings, checked
+from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
-    CREDIT_SETTINGS,
     EvaluationSettings,
     TrainingSettings,
     names_of_run,
@@ -76,10 +76,7 @@ class TaskSettings(GenerationSettings, TaskOptions):
 
     def __post_init__(self) -> None:
         TaskOptions.__post_init__(self)
-        given = {name: getattr(self, name) for name in names_of(GenerationSettings)}
-        given = {name: value for name, value in given.items() if value is not None}
-        for name, value in checked(given).items():
-            object.__setattr__(self, name, value)
+        check_given(self, GenerationSettings, max_new_tokens=sys.maxsize)
         if self.overlong not in (None, "error") and self.max_prompt_tokens is None:
             raise SettingsError(
                 f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
@@ -118,8 +115,6 @@ class NamedRun:
 
     name: str
     """Name of the learner, the reward or both, whichever vary."""
-    slug: str
-    """The name as a folder's."""
     title: str
     """Name in the results, with an own rule's ``name`` in place of its file and class."""
     agent: Spec
@@ -129,9 +124,46 @@ class NamedRun:
     uses_credit: bool
     """Whether the learner sees more of the reward than the score."""
 
-    def folder(self, out: Path, seed: int) -> Path:
-        """Return the folder of the run with a seed, in a comparison's folder."""
-        return run_folder(out, self.name, seed)
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """One run, resolved: its settings, learner, reward and folder.
+
+    Sent to another process it is its settings as plain data, which are read there once.
+    """
+
+    config: "ComparisonConfig"
+    """Settings that the run's results keep: the comparison's, under this run's learner alone."""
+    run: NamedRun
+    """The runs of its name."""
+    seed: int
+    """Seed of everything random in it."""
+    folder: Path | None = None
+    """Folder of its results; None writes none."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name and seed, which no other run of the comparison has."""
+        return self.run.name, self.seed
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it draws the reference samples and trains nothing."""
+        return self.run.name == REFERENCE
+
+    @property
+    def training(self) -> TrainingSettings:
+        """Settings of its training."""
+        return self.config.training
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its result is in its folder, failed or finished."""
+        return self.folder is not None and (self.folder / "run.json").exists()
+
+    def env_kwargs(self, *, train: bool) -> dict[str, Any]:
+        """Return the arguments of ``gym.make_vec`` under its reward."""
+        return self.config.env_kwargs(self.run.reward, train=train)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,29 +230,20 @@ class ComparisonConfig:
         object.__setattr__(self, "code", code_hashes(named, known=self.code))
         for word in self._words.values():
             REWARDS.check(word)
-        self._check_names()
-
-    def _check_names(self) -> None:
-        """Refuse rewards that are the same to the learner, and runs of one name.
-
-        Raises:
-            ValueError: naming them.
-        """
         learner = self.training.declaration
         if not self.agents and not learner.uses_credit and len(self.rewards) > 1:
             raise SettingsError(
                 f"{learner.name} learns from the scorer alone, so that rewards {self.rewards[0]!r} "
                 f"and {self.rewards[1]!r} are the same to it; name one reward"
             )
-        slugs = [run.slug for run in self.runs]
+        slugs = [slug(name) for name in self.names]
         for index, name in enumerate(slugs):
             if name in slugs[:index]:
                 what = "agents" if self.agents else "rewards"
                 raise ValueError(
                     f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
-        if self.agents:
-            _ = self.trainings  # refuses what a learner does not have
+        _ = self.trainings  # refuses what a learner does not have
 
     @cached_property
     def _words(self) -> dict[str, Spec]:
@@ -239,7 +262,9 @@ class ComparisonConfig:
             out: The comparison's folder.
         """
         return {
-            (run.name, seed): run.folder(out, seed) for run in self.runs for seed in self.all_seeds
+            (name, seed): run_folder(out, name, seed)
+            for name in self.names
+            for seed in self.all_seeds
         }
 
     @cached_property
@@ -289,7 +314,7 @@ class ComparisonConfig:
                     name, title = reward, display_name(reward)
                 elif uses_credit and len(self.rewards) > 1:
                     name, title = f"{name} {reward}", f"{name} {display_name(reward)}"
-                runs.append(NamedRun(name, slug(name), title, word, reward, uses_credit))
+                runs.append(NamedRun(name, title, word, reward, uses_credit))
         return tuple(runs)
 
     @cached_property
@@ -308,29 +333,54 @@ class ComparisonConfig:
             self._choices[reward] = RewardChoice.of(self._words.get(reward, reward))
         return self._choices[reward]
 
-    def run_of(self, name: str) -> NamedRun:
-        """Return the runs of a name; a reward that is not compared has runs like the others'.
+    def plan(self, name: str, seed: int, out: Path | None = None) -> RunPlan:
+        """Return the plan of a run; a reward that is not compared has one too.
+
+        Args:
+            name: Name of the run, see `names`, or `REFERENCE`.
+            seed: Its seed.
+            out: The comparison's folder; None writes nothing.
 
         Raises:
             SettingsError: if learners are compared, and none has runs of that name.
         """
-        first = self.runs[0]
+        config, first = self, self.runs[0]
+        run = next((run for run in self.runs if run.name == name), None)
         if name == REFERENCE:
-            return replace(first, name=name, slug=slug(name), title=name, uses_credit=False)
-        if run := next((run for run in self.runs if run.name == name), None):
-            return run
-        if self.agents:
+            run = replace(first, name=name, title=name, uses_credit=False)
+        elif run is not None:
+            config = self._own[name]
+        elif self.agents:
             raise SettingsError(f"no run is named {name!r}; known: {', '.join(self.names)}")
-        if not first.uses_credit:
-            return first
-        return replace(first, name=name, slug=slug(name), title=name, reward=name)
+        elif first.uses_credit:
+            run = replace(first, name=name, title=name, reward=name)
+        else:
+            run = first
+        folder = None if out is None else run_folder(out, run.name, seed)
+        return RunPlan(config=config, run=run, seed=seed, folder=folder)
 
-    def of_run(self, run: NamedRun) -> "ComparisonConfig":
-        """Return the configuration of some runs, with their learner alone."""
+    def plans(self, out: Path) -> list[RunPlan]:
+        """Return the plans of all runs, seed by seed so that all rewards advance alike.
+
+        Args:
+            out: The comparison's folder.
+        """
+        return [self.plan(name, seed, out) for seed in self.all_seeds for name in self.names]
+
+    @cached_property
+    def _own(self) -> dict[str, "ComparisonConfig"]:
+        """The runs' settings, with their learner alone, by the runs' names."""
         if not self.agents:
-            return self
-        rewards = self.rewards if run.uses_credit else (run.reward,)
-        return replace(self, agents=(), rewards=rewards, training=self.trainings[run.name])
+            return dict.fromkeys(self.names, self)
+        return {
+            run.name: replace(
+                self,
+                agents=(),
+                rewards=self.rewards if run.uses_credit else (run.reward,),
+                training=self.trainings[run.name],
+            )
+            for run in self.runs
+        }
 
     @cached_property
     def trainings(self) -> dict[str, TrainingSettings]:
@@ -350,16 +400,17 @@ class ComparisonConfig:
             SettingsError: if it has no such option.
         """
         first, env = self.training, resolve_env(self.env)
-        shared = {name: getattr(first, name) for name in names_of(TrainingSettings)}
-        del shared["agent"], shared["learner"]
-        if not learner.uses_credit:
-            shared = {k: v for k, v in shared.items() if k not in CREDIT_SETTINGS}
-        defaults = first.declaration.default_values() | task_defaults(env, first.declaration)
-        for name in learner.default_values().keys() - first.declaration.fixed:
-            if name in defaults and (value := first.values[name]) != defaults[name]:
-                shared[name] = value
+        values, declared = first.values, first.declaration
+        defaults = declared.default_values() | task_defaults(env, declared)
+        of_run = names_of_run(learner) - {"agent", "learner"}
+        shared = {name: getattr(first, name) for name in of_run}
+        explicit = {
+            name: values[name]
+            for name in (learner.default_values().keys() & defaults.keys()) - declared.fixed.keys()
+            if values[name] != defaults[name]
+        }
         try:
-            training = training_settings(env, learner, **{**shared, **agent.options})
+            training = training_settings(env, learner, **{**shared, **explicit, **agent.options})
         except TypeError as error:
             raise SettingsError(f"agent {agent.text!r}: {error}") from None
         return _within_budget(training, agent.options)
@@ -480,6 +531,11 @@ def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
         if len(numbers := task.get("prompt_tokens") or []) == 1:
             task["prompt_tokens"] = numbers[0]
     return as_plain(values_by_name(TaskSettings)) | task
+
+
+def missing_plans(config: ComparisonConfig, out: Path) -> list[RunPlan]:
+    """Return the plans of the runs that have no result yet, in their order."""
+    return [plan for plan in config.plans(out) if not plan.is_done]
 
 
 def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:

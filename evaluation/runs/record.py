@@ -26,8 +26,7 @@ from tokengym.base.files import (
 )
 from tokengym.envs import episode_to_record
 from tokengym.evaluation.report.curves import COLUMNS
-from tokengym.evaluation.runs.config import differences
-from tokengym.evaluation.runs.plan import RunPlan
+from tokengym.evaluation.runs.config import RunPlan, differences
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:

@@ -40,8 +40,6 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import task_name
 from tokengym.evaluation.runs.record import read_result
 
-RESULT_FILES = ("curves.csv", "summary.json", "curves.png", "report.html")
-
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     """Gather a comparison's runs and write its results beside them.
@@ -54,30 +52,18 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     """
     collected = _Collected()
     collected.add(config, out)
-    collected.refuse_empty(out)
-    settings = collected.with_lambdas(flat(config.as_dict()))
-    about = {
-        "settings": settings,
-        "versions": collected.shown_versions(),
-        "made": collected.shown_origin(),
-        "measured_by": "; ".join(collected.measured_by),
-        "command": command_line(config),
-    }
-    summary_settings = SummarySettings(
+    summary = SummarySettings(
         kl_coef=config.kl_coef,  # learners at prices of their own have no one objective
         optimum=known_optimum(config),
-        references=collected.common_references(),
         level=config.level,
         baseline=config.titles[config.names[0]],
-        failed=collected.failed,
-        cautions=[*collected.mixed_versions(), *collected.no_references(), *_unseen_credit(config)],
+        cautions=_unseen_credit(config),
         controls=[config.titles[name] for name in config.controls(with_files=True)],
         axis="tokens" if config.agents else "step",
         by_gold=config.by_gold,
     )
-    return write_results(
-        out, collected.curves, summary_settings, about=about, episodes=collected.episodes
-    )
+    settings, about = flat(config.as_dict()), {"command": command_line(config)}
+    return collected.write(out, summary, settings=settings, about=about)
 
 
 def merge_comparisons(
@@ -99,50 +85,53 @@ def merge_comparisons(
         UntrustedCodeError: if a folder names code of its own.
         ValueError: if a folder holds no comparison, or a run is there twice.
     """
-    configs = [_read_config(Path(folder) / SETTINGS_FILE, trust_code) for folder in folders]
-    titles = {name: title for config in configs for name, title in config.titles.items()}
-    varying = _varying(configs)
+    configs = []
+    for folder in folders:
+        file = Path(folder) / SETTINGS_FILE
+        if not file.exists():
+            raise ValueError(
+                f"{folder} holds no comparison ({file.name} is missing); name a folder that "
+                "tokengym compare wrote"
+            )
+        stored = read_hashed(file, optional=True)
+        configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
+    first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
+    flat_settings = [flat(config.as_dict()) for config in configs]
+    varying = list(
+        dict.fromkeys(
+            name
+            for config in configs[1:]
+            for difference in differences(first.as_dict(), config.as_dict())
+            if (name := difference.split(" ", 1)[0]) not in ("rewards", "seeds", "first_seed")
+        )
+    )
     # One reward at several settings: the settings are what is compared, not groups of one each.
-    single = bool(varying) and len({config.names for config in configs}) == 1
-    single = single and len(configs[0].names) == 1
+    single = bool(varying) and len({c.names for c in configs}) == len(first.names) == 1
     collected = _Collected()
-    for config, folder in zip(configs, folders, strict=True):
-        settings = flat(config.as_dict())
+    for config, folder, settings in zip(configs, folders, flat_settings, strict=True):
         group = tuple((name, str(settings[name])) for name in varying)
         if single:
             label = f"{titles[config.names[0]]} ({group_label(group)})"
             collected.add(config, Path(folder), label=label)
         else:
             collected.add(config, Path(folder), group)
-    collected.refuse_empty(folders[0])
-    coefs = {flat(config.as_dict()).get("kl_coef") for config in configs}
-    first = collected.with_lambdas(flat(configs[0].as_dict()))
+    coefs = {settings.get("kl_coef") for settings in flat_settings}
     apart = {*varying, "seeds", "first_seed", "rewards"}
-    about = {
-        "settings": {name: value for name, value in first.items() if name not in apart},
-        "versions": collected.shown_versions(),
-        "made": collected.shown_origin(),
-        "measured_by": "; ".join(collected.measured_by),
-        "source": f"{len(folders)} comparisons",
-    }
-    summary_settings = SummarySettings(
+    summary = SummarySettings(
         kl_coef=coefs.pop() if len(coefs) == 1 else None,
-        references=collected.common_references(),
-        level=configs[0].level,
+        level=first.level,
         baseline=titles.get(baseline or "", baseline)
-        or (None if single else titles[configs[0].names[0]]),
-        failed=collected.failed,
-        cautions=collected.mixed_versions(),
+        or (None if single else titles[first.names[0]]),
         controls=[titles[name] for config in configs for name in config.controls(with_files=False)],
         axis="tokens" if any(config.agents for config in configs) else "step",
         by_gold=all(config.by_gold for config in configs),
     )
-    return write_results(
+    return collected.write(
         out,
-        collected.curves,
-        summary_settings,
-        about=about,
-        episodes=collected.episodes if not varying else [],
+        summary,
+        settings={n: value for n, value in flat_settings[0].items() if n not in apart},
+        about={"source": f"{len(folders)} comparisons"},
+        with_episodes=not varying,
         paper=paper,
     )
 
@@ -236,6 +225,7 @@ def write_results(
 class _Collected:
     """Runs of one or more comparisons, as their folders hold them."""
 
+    folders: list[Path] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     episodes: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
@@ -250,13 +240,22 @@ class _Collected:
     references: dict[Group, list[ReferenceSamples | None]] = field(default_factory=dict)
     """Each comparison's reference samples, if it has them."""
     lost_references: list[str] = field(default_factory=list)
-    """Why comparisons have none though they were asked for."""
+    """Cautions for those that could not be drawn."""
 
     def add(
         self, config: ComparisonConfig, out: Path, group: Group = (), label: str | None = None
     ) -> None:
         """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
-        self.references.setdefault(group, []).append(self._references(config, out))
+        self.folders.append(out)
+        drawn = None
+        if ((folder := run_folder(out, *config.reference_run)) / "run.json").exists():
+            result = read_result(folder)
+            if result["status"] == "finished":
+                drawn = read_references(folder / SAMPLES)
+            else:
+                error = printable(str(result.get("error", "unknown")))
+                self.lost_references.append(f"No best-of-n: its responses failed ({error}).")
+        self.references.setdefault(group, []).append(drawn)
         for (name, seed), folder in config.folders(out).items():
             credit = label or config.titles[name]
             if not (folder / "run.json").exists():
@@ -281,58 +280,63 @@ class _Collected:
                     {"credit": credit, "seed": seed, "group": dict(group), "error": error}
                 )
 
-    def with_lambdas(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return settings with the lambdas that rules declared in place of None."""
-        if not self.lambdas or settings.get("gae_lambda", 0) is not None:
-            return settings
-        shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
-        return {**settings, "gae_lambda": shown}
+    def write(
+        self,
+        out: Path | None,
+        summary: SummarySettings,
+        *,
+        settings: Mapping[str, Any],
+        about: Mapping[str, Any],
+        with_episodes: bool = True,
+        paper: Paper | None = None,
+    ) -> dict[str, Any]:
+        """Write the results of all runs, see `write_results`.
 
-    def refuse_empty(self, out: Path) -> None:
-        """Raise ValueError if no run has finished."""
+        Args:
+            out: Folder for them; None writes no report.
+            summary: What the figures depend on, but for what the runs' folders say.
+            settings: Settings of the runs.
+            about: What the summary says of them besides.
+            with_episodes: Whether to show responses.
+            paper: Figure and table to write.
+
+        Raises:
+            ValueError: if no run has finished.
+        """
         if not self.curves:
             first = f", the first: {self.failed[0]['error']}" if self.failed else ""
             raise ValueError(
-                f"no run of {out} has finished ({len(self.failed)} failed{first}); the runs' "
-                "run.json has the whole error"
+                f"no run of {self.folders[0]} has finished ({len(self.failed)} failed{first}); the "
+                "runs' run.json has the whole error"
             )
-
-    def _references(self, config: ComparisonConfig, out: Path) -> ReferenceSamples | None:
-        folder = run_folder(out, *config.reference_run)
-        if not (folder / "run.json").exists():
-            return None
-        result = read_result(folder)
-        if result["status"] != "finished":
-            self.lost_references.append(printable(str(result.get("error", "unknown"))))
-            return None
-        return read_references(folder / SAMPLES)
-
-    def no_references(self) -> list[str]:
-        """Return a caution for reference samples that could not be drawn."""
-        return [f"No best-of-n: its responses failed ({error})." for error in self.lost_references]
-
-    def common_references(self) -> dict[Group, ReferenceSamples]:
-        """Return the reference samples of each group whose comparisons all have the same."""
-        return {
-            group: known
-            for group, drawn in self.references.items()
-            if (known := common_samples(drawn)) is not None
-        }
-
-    def shown_versions(self) -> dict[str, str]:
-        """Return the versions of each package as text."""
-        return {name: ", ".join(values) for name, values in self.versions.items()}
-
-    def shown_origin(self) -> dict[str, str]:
-        """Return the commits and the hardware of the runs as text, as far as they are known."""
-        return {
-            name: " and ".join(map(str, values)) for name, values in self.made.items() if values
-        }
-
-    def mixed_versions(self) -> list[str]:
-        """Return a caution if runs were made with different versions of a package."""
+        common = {group: common_samples(drawn) for group, drawn in self.references.items()}
         mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
-        return [f"The runs were made with different versions: {', '.join(mixed)}."] if mixed else []
+        cautions = [*self.lost_references, *summary.cautions]
+        if mixed:
+            made_with = f"The runs were made with different versions: {', '.join(mixed)}."
+            cautions.insert(0, made_with)
+        if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
+            shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
+            settings = {**settings, "gae_lambda": shown}
+        return write_results(
+            out,
+            self.curves,
+            replace(
+                summary,
+                references={group: drawn for group, drawn in common.items() if drawn is not None},
+                failed=self.failed,
+                cautions=cautions,
+            ),
+            about={
+                "settings": settings,
+                "versions": {name: ", ".join(values) for name, values in self.versions.items()},
+                "made": {n: " and ".join(map(str, v)) for n, v in self.made.items() if v},
+                "measured_by": "; ".join(self.measured_by),
+                **about,
+            },
+            episodes=self.episodes if with_episodes else [],
+            paper=paper,
+        )
 
 
 def _unseen_credit(config: ComparisonConfig) -> list[str]:
@@ -413,22 +417,3 @@ def rows_of(curves: Sequence[Curve]) -> list[dict[str, object]]:
                     row[name] = int(value) if whole else value
             rows.append(row)
     return rows
-
-
-def _read_config(path: Path, trust_code: bool) -> ComparisonConfig:
-    if not path.exists():
-        raise ValueError(
-            f"{path.parent} holds no comparison ({path.name} is missing); name a folder that "
-            "tokengym compare wrote"
-        )
-    return ComparisonConfig.from_dict(read_hashed(path, optional=True), path, trust_code=trust_code)
-
-
-def _varying(configs: Sequence[ComparisonConfig]) -> list[str]:
-    """Return the settings in which comparisons differ, rewards and seeds apart."""
-    names: dict[str, None] = {}
-    first = configs[0].as_dict()
-    for config in configs[1:]:
-        for difference in differences(first, config.as_dict()):
-            names.setdefault(difference.split(" ", 1)[0])
-    return [name for name in names if name not in ("rewards", "seeds", "first_seed")]

@@ -7,7 +7,7 @@ are resumed, retried and shown alike.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,21 +25,9 @@ from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
-from tokengym.evaluation.runs.config import (
-    NO_NUMBERS,
-    ComparisonConfig,
-    flat,
-)
+from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, RunPlan, flat
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.plan import RunPlan, plan_run
-from tokengym.evaluation.runs.record import (
-    RunRecord,
-    UnfinishedRun,
-    commit,
-    hardware,
-    read_result,
-    versions,
-)
+from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, commit, hardware, versions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -101,7 +89,7 @@ def run(
             save; what was complete is kept.
         Exception: whatever the training raises, after it was recorded.
     """
-    plan = plan_run(config, name, seed, out)
+    plan = config.plan(name, seed, out)
     return _do(plan, save=save, report=report, checkpoint_every=checkpoint_every, track=track)
 
 
@@ -123,13 +111,23 @@ def _do(
 ) -> RunRecord:
     """Train by a plan; see `run`."""
     processes = join_run(plan.training)
-    mine: AbstractContextManager[None] = nullcontext()
-    if plan.folder is not None and processes.is_main:
-        mine = locked(plan.folder)
-    with mine, plan.training.applied():
+    folder = plan.folder if processes.is_main else None
+    with locked(folder) if folder else nullcontext(), plan.training.applied():
         work = _Run(plan, report, checkpoint_every, track, saves=save is not None)
         work.is_main, work.saves_together = processes.is_main, processes.saves_together
-        return _recorded(work, save)
+        try:
+            check_code(plan.config.code)
+            agent = plan.training.declaration.load()(work)
+            if save is not None and agent is not None:
+                agent.save(save)
+        except (CheckpointError, StorageError):
+            raise  # the same call resumes, elsewhere or with more space
+        except Exception as error:
+            # Resumed it would fail again, unless the fault was a passing one.
+            work.end(error, keep_checkpoint=is_transient(error))
+            raise
+        work.end()
+        return work.record
 
 
 def join_run(training: TrainingSettings) -> "Processes":
@@ -153,24 +151,6 @@ def join_run(training: TrainingSettings) -> "Processes":
     return join(training.device)
 
 
-def _recorded(work: "_Run", save: Path | None) -> RunRecord:
-    """Do a run whose folder is this process's own, and record its end."""
-    config = work.config
-    try:
-        check_code(config.code)
-        agent = work.plan.learner.load()(work)
-        if save is not None and agent is not None:
-            agent.save(save)
-    except (CheckpointError, StorageError):  # the same call resumes, elsewhere or with more space
-        raise
-    except Exception as error:
-        # Resumed it would fail again, unless the fault was a passing one.
-        work.end(error, keep_checkpoint=is_transient(error))
-        raise
-    work.end()
-    return work.record
-
-
 def is_transient(error: BaseException) -> bool:
     """Return whether a fault may be gone when the same run is done again.
 
@@ -191,8 +171,8 @@ def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
     """Return a fresh PPO, or a learner derived from it, in the training environments of one run."""
     from tokengym.agents import training
 
-    run = _Run(plan_run(config, reward, seed))
-    agent: PPO = training.make_agent(run, run.plan.learner.algorithm_class())
+    run = _Run(config.plan(reward, seed))
+    agent: PPO = training.make_agent(run, run.training.declaration.algorithm_class())
     return agent
 
 
@@ -299,8 +279,21 @@ class _Run:
         self._measured += 1
         if self.is_main:
             self._add_point(step, tokens, agent)
-        if self._resumable and self._measured % max(self.checkpoint_every, 1) == 0:
-            self._checkpoint(step, agent)
+        is_due = self._resumable and self._measured % max(self.checkpoint_every, 1) == 0
+        if self.unfinished is None or not is_due:
+            return
+        if not self.is_main:
+            agent.save(self.unfinished.agent)  # its part of what the main process writes
+            return
+        began = time.perf_counter()
+        try:
+            self.unfinished.save(agent, self.record.state())
+        except StorageError as error:
+            # Nor would the trained agent be saved; or other processes wait for shards of this one.
+            if (self._saves and step == 0) or self.saves_together:
+                raise
+            logger.warning("no checkpoint after step %d: %s", step, error)
+        self.record.add_evaluation_time(time.perf_counter() - began)
 
     def _add_point(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
         """Evaluate an agent and record what was found."""
@@ -354,23 +347,6 @@ class _Run:
             for index, (episode, paid) in enumerate(zip(episodes, credited, strict=True))
         ]
 
-    def _checkpoint(self, step: int, agent: Any) -> None:
-        """Keep the agent and the measurements so far, where the run can be resumed."""
-        if self.unfinished is None:
-            return
-        if not self.is_main:
-            agent.save(self.unfinished.agent)  # its part of what the main process writes
-            return
-        began = time.perf_counter()
-        try:
-            self.unfinished.save(agent, self.record.state())
-        except StorageError as error:
-            # Nor would the trained agent be saved; or other processes wait for shards of this one.
-            if (self._saves and step == 0) or self.saves_together:
-                raise
-            logger.warning("no checkpoint after step %d: %s", step, error)
-        self.record.add_evaluation_time(time.perf_counter() - began)
-
     def _watch(self, step: int, row: Mapping[str, Any]) -> None:
         """Pass a row on to the tracker, if there is one."""
         if self._track is None or not self.is_main:
@@ -417,16 +393,23 @@ def load_agent(
     """
     from tokengym import agents
 
-    if agent_class is not None:
-        made: Any = LEARNERS.load(agent_class)
+    path = Path(path)
+    if agent_class is None:
+        made = getattr(agents, _saved_class(path))
+    else:
+        made = LEARNERS.load(agent_class)
         if not hasattr(made, "load"):
             raise ValueError(
                 f"agent_class {agent_class!r} has no method load to read {path} with; add one, or "
                 "leave the folder out to play the agent as it is made"
             )
-        return _loaded(made, path, trust_code)
+    # Those that keep no word for code have no such argument.
+    takes = isinstance(made, type) and issubclass(made, agents.EpisodicAlgorithm)
+    return made.load(path, trust_code=True) if trust_code and takes else made.load(path)
 
-    path = Path(path)
+
+def _saved_class(path: Path) -> str:
+    """Return the name of the class that a folder's agent was saved by, one of `SAVED_AGENTS`."""
     for file in (*sorted(path.glob("*.json")), *sorted(previous_folder(path).glob("*.json"))):
         try:
             record = read_json(file)
@@ -434,7 +417,7 @@ def load_agent(
             continue
         name = record.get("algorithm") if isinstance(record, dict) else None
         if isinstance(name, str) and name in SAVED_AGENTS:
-            return _loaded(getattr(agents, name), path, trust_code)
+            return name
         if isinstance(name, str):
             raise ValueError(
                 f"{path} was saved by {printable(name)}, which is none of tokengym's agents that "
@@ -444,25 +427,6 @@ def load_agent(
     raise ValueError(
         f"{path} holds no saved agent; name a folder that tokengym train or agent.save wrote"
     )
-
-
-def _loaded(kind: Any, path: str | Path, trust_code: bool) -> Any:
-    """Return what a class loads; those that keep no word for code have no ``trust_code``."""
-    from tokengym.agents import EpisodicAlgorithm
-
-    takes = trust_code and isinstance(kind, type) and issubclass(kind, EpisodicAlgorithm)
-    return kind.load(path, trust_code=True) if takes else kind.load(path)
-
-
-def lacks_references(folder: Path, wanted: int) -> bool:
-    """Return whether a folder lacks reference samples that a comparison's settings ask for.
-
-    A run that failed is not done again.
-    """
-    if not wanted or not (folder / "run.json").exists():
-        return bool(wanted)
-    result = read_result(folder)
-    return result["status"] == "finished" and result.get("samples", 0) < wanted
 
 
 def run_references(
@@ -481,13 +445,11 @@ def run_references(
         FolderInUseError: if another process does the same in the same folder.
         Exception: whatever the model or the scorer raises.
     """
-    return _draw(plan_run(config, *config.reference_run, out), report)
+    return _draw(config.plan(*config.reference_run, out), report)
 
 
 def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
     """Draw reference samples by a plan; see `run_references`."""
-    from tokengym.agents import PPO
-
     config, folder = plan.config, plan.folder
     assert folder is not None
     wanted = config.evaluation.reference_samples
@@ -503,16 +465,9 @@ def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
     with locked(folder), config.training.applied():
         (folder / "run.json").unlink(missing_ok=True)  # it has a hash of the samples so far
         evaluator = make_evaluator(config)
-        start = PPO(  # as training starts: a model of fewer tokens is made to fit
-            "CausalLMPolicy",
-            evaluator.envs,
-            advantage="reinforce",
-            n_minibatches=1,
-            policy_kwargs=config.policy_kwargs(),
-            seed=config.evaluation.seed,
-            device=config.training.device,
-        )
-        policy = start.policy  # its adapters, which change nothing yet, let it share its backbone
+        seed, device = config.evaluation.seed, config.training.device
+        # Its adapters, which change nothing yet, let it share its backbone.
+        policy = evaluator.untrained(seed=seed, device=device, **config.policy_kwargs()).policy
         with policy.weights(True):
             drawn = draw_references(evaluator, policy, wanted, file=folder / SAMPLES, told=told)
         evaluator.close()

@@ -1,7 +1,7 @@
 """``tokengym compare``: which reward learns faster?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tokengym.scripts.commands.options import Names, Tracker, takes_settings
 from tokengym.scripts.commands.train import agents as agent_lines
@@ -33,7 +33,6 @@ def compare(
     out: Path | None = None,
     first_seed: int = 0,
     jobs: int | None = None,
-    launcher: Literal["local", "ray"] = "local",
     checkpoint_every: int = 1,
     retry_failed: bool = False,
     track: Tracker = None,
@@ -67,8 +66,6 @@ def compare(
         out: Folder of the results (default: runs/ and the task's name).
         first_seed: The lowest seed.
         jobs: Runs at a time (default: one per core, or the bundle's own).
-        launcher: Processes of this machine, or a Ray cluster (RAY_ADDRESS; pip install
-            'tokengym[ray]'): the numbers are the same.
         checkpoint_every: Evaluations between two checkpoints, from which a stopped run resumes; 0
             keeps none.
         retry_failed: Repeat failed runs.
@@ -106,7 +103,6 @@ def compare(
         config,
         out,
         jobs=jobs,
-        launcher=launcher,
         checkpoint_every=checkpoint_every,
         retry_failed=retry_failed,
         track=track,

@@ -40,7 +40,7 @@ USED = frozenset(
     """.split()
 )
 """Settings that ``--help`` shows beside those of learners outside tokengym."""
-RARE = frozenset({"first-seed", "launcher", "checkpoint-every", "retry-failed"})
+RARE = frozenset({"first-seed", "checkpoint-every", "retry-failed"})
 """Parameters of commands that it does not show."""
 
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
@@ -134,8 +134,8 @@ class Option:
         short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
         return "|".join(short).replace("STR", "TEXT")
 
-    def annotation(self, is_shown: bool) -> Any:
-        """Return its type with what tyro needs to know about it."""
+    def field(self, said: str | None, *, is_shown: bool) -> StructFieldSpec:
+        """Return it as tyro has the fields of a struct; ``said`` is the docstring's text."""
         text = None if self.text is None else self.text.replace("`", "")
         is_said = text is None or "(default" in text  # what no default stands for
         hint = "" if self.default in (None, ()) and is_said else None
@@ -144,13 +144,10 @@ class Option:
             marks.append(tyro.conf.FlagConversionOff if self.path else tyro.conf.FlagCreatePairsOff)
         if not is_shown:
             marks.append(tyro.conf.Suppress)
-        return Annotated[(self.kind, *marks)]
-
-    def field(self, text: str | None, *, is_shown: bool) -> StructFieldSpec:
-        """Return it as tyro has the fields of a struct; ``text`` is the docstring's."""
         is_required = self.default is inspect.Parameter.empty
         default = MISSING_NONPROP if is_required else self.default
-        return StructFieldSpec(self.name, self.annotation(is_shown), default, text)
+        kind: Any = Annotated[(self.kind, *marks)]
+        return StructFieldSpec(self.name, kind, default, said)
 
 
 def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
@@ -322,14 +319,16 @@ def _read_first(command: Command, arguments: Sequence[str]) -> dict[str, str]:
     names = inspect.signature(_DECLARED[command][0]).parameters
     # What is no parameter is a field of the settings whose defaults depend on it.
     first = {name: (parameters if name in parameters else names)[name].default for name in names}
-    for name in first:
-        flag = f"--{name.replace('_', '-')}"
-        for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-            if argument == flag:
-                first[name] = following
-            elif argument.startswith(f"{flag}="):
-                first[name] = argument.partition("=")[2]
-    return first
+    given = {flag.replace("-", "_"): value for flag, value in _given(arguments)}
+    return first | {name: value for name, value in given.items() if name in first}
+
+
+def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the options of a command line, without dashes, and the text after each."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--") and flag != "--":
+            yield flag.removeprefix("--").replace("_", "-"), value if equals else following
 
 
 def _with_choice(command: Command, arguments: Sequence[str]) -> Sequence[str]:
@@ -364,9 +363,8 @@ def _refuse_unknown(command: Command, arguments: Sequence[str], options: Sequenc
     """Refuse options that the command does not have, naming those that would work."""
     ours = _settings_flags(options)
     plain = {"help", "help-all", *(o.flag for o in options if not o.path)}
-    for argument in arguments:
-        flag = argument.removeprefix("--").partition("=")[0].replace("_", "-")
-        if not argument.startswith("--") or not flag or flag in plain or flag in ours:
+    for flag, _ in _given(arguments):
+        if flag in plain or flag in ours:
             continue
         known = {*plain, *ours, *_refuse_idle(command, arguments, flag, ours)}
         if (positive := flag.removeprefix("no-")) != flag and positive in known:
@@ -374,33 +372,26 @@ def _refuse_unknown(command: Command, arguments: Sequence[str], options: Sequenc
             off = named is not None and bool in _members(named.kind) and named.path
             instead = f"write --{positive} False" if off else f"leave --{positive} out"
             raise ValueError(f"there is no --{flag}; {instead}")
-        short = [f"'--{name}'" for name in sorted(known) if _initials(name) == flag]
+        words = {name: name.split("-") for name in sorted(known)}
+        short = [f"'--{n}'" for n, parts in words.items() if "".join(w[0] for w in parts) == flag]
         hint = f"did you mean {' or '.join(short)}? " if short else ""
         hint = hint or did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
         raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
 
 
-def _initials(name: str) -> str:
-    return "".join(word[0] for word in name.split("-"))
-
-
 def _refuse_wrong_numbers(arguments: Sequence[str], options: Sequence[Option]) -> None:
     """Refuse a text where an option takes one number, in one line."""
     kinds = {o.flag: _members(o.kind) for o in options}
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        flag, equals, value = argument.partition("=")
-        value = value if equals else following
-        types = kinds.get(flag.removeprefix("--").replace("_", "-"), ())
+    for flag, value in _given(arguments):
+        types = kinds.get(flag, ())
         numbers = {*types} - {NoneType}
-        if not flag.startswith("--") or numbers not in ({int}, {float}):
-            continue
-        if value == "None" and NoneType in types:
+        if numbers not in ({int}, {float}) or (value == "None" and NoneType in types):
             continue
         try:
             next(iter(numbers))(value)
         except ValueError:
             what = "a whole number" if numbers == {int} else "a number"
-            raise ValueError(f"{flag} must be {what}, got {value!r}") from None
+            raise ValueError(f"--{flag} must be {what}, got {value!r}") from None
 
 
 def _refuse_idle(

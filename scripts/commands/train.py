@@ -1,6 +1,5 @@
 """``tokengym train``: one policy, one reward."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,34 +108,33 @@ def train(
     (name,) = config.names
     check_tracker(track)
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
-    trained = _trained(config, out)  # looked at by all processes before one of them writes
+    curve = _trained(config, out)  # looked at by all processes before one of them writes
     processes = join_run(training)
     console = Console(quiet=not processes.is_main)
-    if trained is not None:
+    if processes.is_main:
+        clear_finished(run_folder(out, name, seed))
+    if curve is not None:
+        said = f"{out} is complete: it holds this very run, and nothing was trained again"
+        say(console, said)
+    else:
         if processes.is_main:
-            clear_finished(run_folder(out, name, seed))
-            say(
-                console, f"{out} is complete: it holds this very run, and nothing was trained again"
+            _prepare(config, out)
+        with ProgressDisplay(console, total=1, done=0, steps=training.last_step) as board:
+            board.start((name, seed))
+            record = run(
+                config,
+                name,
+                seed,
+                out=out,
+                save=out / "agent",
+                checkpoint_every=1,
+                report=lambda step, point: board.update((name, seed), step, point),
+                track=track,
             )
-            _show(console, config, out, trained, with_references=not processes.saves_together)
-        return
-    if processes.is_main:
-        _prepare(config, out)
-    with ProgressDisplay(console, total=1, done=0, steps=training.last_step) as board:
-        board.start((name, seed))
-        record = run(
-            config,
-            name,
-            seed,
-            out=out,
-            save=out / "agent",
-            checkpoint_every=1,
-            report=lambda step, point: board.update((name, seed), step, point),
-            track=track,
-        )
-        board.finish((name, seed), None)
-    if processes.is_main:
-        _show(console, config, out, record.curve, with_references=not processes.saves_together)
+            board.finish((name, seed), None)
+        curve = record.curve
+    if processes.is_main:  # models that are shared out among processes may be too large for one
+        _show(console, config, out, curve, with_references=not processes.saves_together)
 
 
 def _show(
@@ -147,30 +145,41 @@ def _show(
     *,
     with_references: bool,
 ) -> None:
-    """Print what a run gave, and where it is.
-
-    Args:
-        console: Where to print.
-        config: The run's settings.
-        out: Its folder.
-        curve: Its measurements.
-        with_references: Whether to draw what needs no training too; models that are shared out
-            among processes may be too large for one.
-    """
+    """Print where a run began and ended, where its files are, and what needs no training."""
+    from tokengym.agents.errors import ModelError
+    from tokengym.agents.losses.ranking import best_of_n_kl_bound
+    from tokengym.evaluation.measure.alarms import short_of_best
+    from tokengym.evaluation.measure.references import reference_lines
     from tokengym.evaluation.runs.config import run_folder
-    from tokengym.scripts.commands.show import say
+    from tokengym.evaluation.runs.progress import fixed
+    from tokengym.evaluation.runs.run import run_references
+    from tokengym.scripts.commands.show import say, show_references
 
-    _show_curve(console, curve)
-    if config.training.agent == "best-of-n":
-        from tokengym.agents.losses.ranking import best_of_n_kl_bound
-
+    for point in (curve[0], curve[-1]):
+        gold, kl = point.get("gold_score"), point.get("kl")
+        gold = "" if gold is None else f", gold {fixed(gold, 3)}"
+        kl = "" if kl is None else f", KL {fixed(kl, 2)} nats"
+        console.print(f"{point['tokens']} tokens: score {fixed(point['score'], 3)}{gold}{kl}")
+    (name,), is_best_of_n = config.names, config.training.agent == "best-of-n"
+    if is_best_of_n:
         n = config.training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
     else:
         say(console, f"{out / 'agent'}  the agent")
-    say(console, f"{run_folder(out, config.names[0], config.first_seed)}  its curve")
-    if with_references:
-        _show_references(console, config, out, curve[-1])
+    say(console, f"{run_folder(out, name, config.first_seed)}  its curve")
+    if not with_references or not config.evaluation.reference_samples:
+        return
+    try:
+        with console.status("best-of-n of the untrained policy"):
+            drawn = run_references(config, out)
+    except ModelError as error:  # an agent of one's own may need no model
+        console.print(f"no best-of-n: {error}", markup=False)
+        return
+    lines = reference_lines(drawn, config.kl_coef, by_gold=config.by_gold)
+    show_references(console, lines)
+    ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
+    if not is_best_of_n and (alarm := short_of_best(ended, lines["best_of_n"])):
+        say(console, f"! {name}: {alarm}")
 
 
 def _trained(config: "ComparisonConfig", out: Path) -> list[dict[str, Any]] | None:
@@ -196,40 +205,12 @@ def _trained(config: "ComparisonConfig", out: Path) -> list[dict[str, Any]] | No
     return read_points(folder)
 
 
-def _show_references(
-    console: "Console", config: "ComparisonConfig", out: Path, end: Mapping[str, Any]
-) -> None:
-    """Print what the same scorer and price give without training, and whether it is more."""
-    from tokengym.agents.errors import ModelError
-    from tokengym.evaluation.measure.alarms import short_of_best
-    from tokengym.evaluation.measure.references import reference_lines
-    from tokengym.evaluation.runs.run import run_references
-    from tokengym.scripts.commands.show import say, show_references
-
-    if not config.evaluation.reference_samples:
-        return
-    try:
-        with console.status("best-of-n of the untrained policy"):
-            drawn = run_references(config, out)
-    except ModelError as error:  # an agent of one's own may need no model
-        console.print(f"no best-of-n: {error}", markup=False)
-        return
-    lines = reference_lines(drawn, config.kl_coef, by_gold=config.by_gold)
-    show_references(console, lines)
-    ended = end["score"] - (config.kl_coef or 0.0) * (end.get("kl") or 0.0)
-    if config.training.agent != "best-of-n" and (alarm := short_of_best(ended, lines["best_of_n"])):
-        say(console, f"! {config.names[0]}: {alarm}")
-
-
 def _prepare(config: "ComparisonConfig", out: Path) -> None:
     """Make the run's folder, refusing it or the run before the models are loaded."""
     from tokengym.base.files import locked
     from tokengym.base.user_code import CODE, keep_code
     from tokengym.evaluation.runs.compare import preflight
-    from tokengym.evaluation.runs.config import run_folder
-    from tokengym.evaluation.runs.record import clear_finished
 
-    clear_finished(run_folder(out, config.names[0], config.first_seed))
     _check_folder(config, out)
     with locked(out):
         preflight(config)
@@ -281,14 +262,3 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
             f"{out} holds a stopped run of other settings: {'; '.join(differ)}. Repeat those "
             f"settings{kept}, or name another folder with --out"
         )
-
-
-def _show_curve(console: "Console", curve: list[dict[str, Any]]) -> None:
-    """Print where a run began and ended."""
-    from tokengym.evaluation.runs.progress import fixed
-
-    for point in (curve[0], curve[-1]):
-        gold, kl = point.get("gold_score"), point.get("kl")
-        gold = "" if gold is None else f", gold {fixed(gold, 3)}"
-        kl = "" if kl is None else f", KL {fixed(kl, 2)} nats"
-        console.print(f"{point['tokens']} tokens: score {fixed(point['score'], 3)}{gold}{kl}")

@@ -437,11 +437,11 @@ def compare_once(word: str) -> None:
     """
     from tokengym.evaluation.report import curves
     from tokengym.evaluation.runs import compare, results
-    from tokengym.evaluation.runs.plan import RunPlan
+    from tokengym.evaluation.runs.config import RunPlan
     from tokengym.evaluation.runs.run import do_plan
     from tokengym.scripts.cli import main
 
-    def run_here(plans: Sequence[RunPlan], *_: object) -> None:
+    def run_here(plans: Sequence[RunPlan], *_: object, **_options: object) -> None:
         for plan in plans:
             do_plan(pickle.loads(pickle.dumps(plan)))  # as a process of its own gets it
 
@@ -457,7 +457,7 @@ def compare_once(word: str) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         redirect_stdout(io.StringIO()),
-        patch.object(compare, "find_launcher", lambda *_: run_here),
+        patch.object(compare, "launch", run_here),
         patch.object(results, "write_curves", write_and_stop),
         suppress(CurvesWritten),
     ):

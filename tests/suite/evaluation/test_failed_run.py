@@ -5,14 +5,13 @@ from pathlib import Path
 
 from tokengym.envs import Episode
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
-from tokengym.evaluation.runs.plan import plan_run
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.rewards import ScorerError
 
 
 def test_episodes_that_could_not_be_scored_are_written(tmp_path: Path) -> None:
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",))
-    record = RunRecord(plan_run(config, "sparse", 3))
+    record = RunRecord(config.plan("sparse", 3))
     error = ScorerError("scorer 'judge' returned values[0] = nan")
     error.keep([Episode(prompt="p", response="r", prompt_ids=(1,), response_ids=(2,))])
     folder, settings = run_folder(tmp_path, "sparse", 3), config.as_dict()

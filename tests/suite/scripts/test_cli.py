@@ -177,9 +177,9 @@ def test_a_traceback_is_there_for_who_wants_it(monkeypatch: pytest.MonkeyPatch):
 
 def test_wrong_types_are_explained(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
-        main(["compare", "--launcher", "many"])
+        main(["compare", "--dtype", "many"])
     assert ended.value.code == 2
-    assert "--launcher" in capsys.readouterr().err
+    assert "--dtype" in capsys.readouterr().err
 
 
 def test_a_file_of_rules_says_what_it_has(

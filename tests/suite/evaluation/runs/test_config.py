@@ -11,6 +11,7 @@ from tokengym.base.files import read_json, write_json
 from tokengym.base.settings import changed
 from tokengym.envs import bundled
 from tokengym.evaluation.measure.environments import resolve_env
+from tokengym.evaluation.runs import missing_plans
 from tokengym.evaluation.runs.compare import check_folder
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
@@ -25,7 +26,6 @@ from tokengym.evaluation.runs.defaults import (
     default_rewards,
     training_settings,
 )
-from tokengym.evaluation.runs.plan import missing_plans
 from tokengym.rewards.registry import RewardChoice
 
 RULES = """

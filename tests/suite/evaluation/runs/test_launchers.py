@@ -1,11 +1,7 @@
-"""The same comparison on a Ray cluster of two local nodes, one of which is lost on the way."""
+"""Processes that do runs: what they have of their parent, how they answer, how they end."""
 
-import csv
-import json
-import logging
 import multiprocessing.util
 import os
-import pickle
 import shutil
 import signal
 import sys
@@ -20,15 +16,11 @@ from rich.console import Console
 
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
-from tokengym.base.files import read_json
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
-from tokengym.evaluation.runs.plan import plan_run, plan_runs
-from tokengym.evaluation.runs.progress import ProgressDisplay
-from tokengym.evaluation.runs.run import run
 
 QUIET = Console(quiet=True)
 
@@ -49,11 +41,6 @@ def tiny(**changes) -> ComparisonConfig:
         "evaluation": EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=0),
     }
     return ComparisonConfig(**{**settings, **changes})
-
-
-def curve(out: Path, reward: str, seed: int) -> list[dict[str, str]]:
-    with (run_folder(out, reward, seed) / "curve.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(file)]
 
 
 PLAYER = """
@@ -122,10 +109,10 @@ def test_what_is_done_apart_ends_by_itself() -> None:
 
 
 def test_a_comparison_loads_no_model_in_its_own_process(tmp_path: Path, monkeypatch) -> None:
-    def launch(*_: object) -> None:
+    def launch(*_: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tokengym.evaluation.runs.compare.find_launcher", lambda *_: launch)
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.launch", launch)
     monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_: pytest.fail("a model is loaded"))
     with pytest.raises(KeyboardInterrupt):
         compare(tiny(), tmp_path / "out", console=QUIET)
@@ -164,99 +151,6 @@ def test_with_a_gpu_each_run_imports_for_itself(monkeypatch: pytest.MonkeyPatch)
     assert launchers.processes().get_start_method() == "spawn"
 
 
-def test_a_node_brings_back_reference_samples_as_it_does_a_run() -> None:
-    measured = EvaluationSettings(every=1, episodes=4, reference_samples=16)
-    config = tiny(evaluation=measured)
-    plan = plan_run(config, *config.reference_run)
-    files = launchers.do_run(pickle.dumps(plan), sys.path[:])
-    assert {"run.json", "samples.json"} <= set(files)
-    assert json.loads(files["run.json"])["samples"] == 16
-    scores = json.loads(files["samples.json"])["scores"]
-    assert (len(scores), len(scores[0])) == (4, 16)
-
-
-def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, monkeypatch):
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    second = cluster.add_node(**node)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    starts: list[int] = []
-    begun = ProgressDisplay.start
-
-    def lose_a_node(self: ProgressDisplay, name: tuple[str, int]) -> None:
-        """Two runs are at work, one on each node: the second node dies."""
-        begun(self, name)
-        starts.append(len(self._tasks))
-        if len(starts) == 2:
-            cluster.remove_node(second, allow_graceful=False)
-
-    monkeypatch.setattr(ProgressDisplay, "start", lose_a_node)
-    try:
-        summary = compare(tiny(), tmp_path / "ray", launcher="ray", console=QUIET)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert starts[:2] == [1, 2]
-    assert summary["failed"] == []
-    torch.set_num_threads(1)
-    for reward, seed in (("sparse", 0), ("abc", 1)):
-        run(tiny(), reward, seed, out=tmp_path / "here")
-        assert curve(tmp_path / "ray", reward, seed) == curve(tmp_path / "here", reward, seed)
-        assert (run_folder(tmp_path / "ray", reward, seed) / "episodes.jsonl").exists()
-    assert summary["groups"][0]["rewards"]["abc"]["runs"] == 2
-
-
-def test_a_run_that_fails_comes_back_as_failed():
-    config = tiny(
-        training=changed(TrainingSettings(), steps=1, batch_size=4, max_new_tokens=6),
-        task=TaskSettings(model="no/such/model"),
-    )
-    files = launchers.do_run(pickle.dumps(plan_run(config, "sparse", 0)), sys.path[:])
-    assert b'"status": "failed"' in files["run.json"]
-    assert b"no/such/model" in files["run.json"]
-
-
-def test_a_run_elsewhere_is_on_the_device_that_is_preferred_here(tmp_path: Path) -> None:
-    (tmp_path / "player.py").write_text(PLAYER)
-    config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
-    (plan,) = plan_runs(config, tmp_path / "out")
-    files = launchers.do_run(pickle.dumps(plan), sys.path[:], device="meta")
-    assert b'"status": "failed"' in files["run.json"]
-    assert b"models are on meta" in files["run.json"]
-    assert select_device("auto").type != "meta"
-
-
-def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(launchers, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs Ray; pip install 'tokengym\[ray\]'"):
-        compare(tiny(), tmp_path / "x", launcher="ray", console=QUIET)
-    with pytest.raises(ValueError, match="launcher must be 'local' or 'ray', got 'slurm'"):
-        compare(tiny(), tmp_path / "y", launcher="slurm", console=QUIET)  # type: ignore[arg-type]
-
-
-def test_files_of_a_run_are_written_with_the_record_last(tmp_path: Path, monkeypatch):
-    pytest.importorskip("ray")
-    import ray
-
-    written: list[str] = []
-    real = launchers.write_bytes
-
-    def listed(path: Path, data: bytes) -> None:
-        written.append(path.name)
-        real(path, data)
-
-    monkeypatch.setattr(launchers, "write_bytes", listed)
-    files = {"run.json": b'{"status": "finished"}', "curve.csv": b"x", "train.csv": b"y"}
-    monkeypatch.setattr(ray, "get", lambda reference: files)
-    assert launchers._bring_back(plan_run(tiny(), "sparse", 0, tmp_path), None) is None
-    assert written == ["curve.csv", "train.csv", "run.json"]
-    assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["status"] == "finished"
-
-
 def test_a_run_that_is_stopped_ends_as_one_that_has_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -284,7 +178,7 @@ def test_ctrl_c_does_not_reach_a_process_that_still_imports(method: str):
     context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=tell_blocked, args=(sender,))
-    with launchers._without_ctrl_c():
+    with launchers._starting():
         process.start()
     assert receiver.recv() is True
     process.join()

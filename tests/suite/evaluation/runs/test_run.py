@@ -56,9 +56,11 @@ def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind):
 def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.MonkeyPatch):
     """The same with the command line's ``train``, a worker of ``compare`` and a notebook."""
     found: list[int] = []
-    monkeypatch.setattr(
-        "tokengym.evaluation.runs.run._recorded", lambda *_: found.append(torch.get_num_threads())
-    )
+
+    def note(*_: object) -> None:
+        found.append(torch.get_num_threads())
+
+    monkeypatch.setattr(Learner, "load", lambda self: note)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

@@ -22,7 +22,6 @@ from tokengym.evaluation.runs.config import (
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
-from tokengym.evaluation.runs.plan import plan_run
 from tokengym.evaluation.runs.record import record_failure
 from tokengym.evaluation.runs.run import run
 from tokengym.rewards import ScorerError
@@ -132,7 +131,7 @@ def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path: Path)
     with pytest.raises(Killed):
         run(config, "sparse", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
     write_json(tmp_path / SETTINGS_FILE, config.as_dict())
-    record_failure(plan_run(config, "sparse", 0, tmp_path), "its process ended with code -9")
+    record_failure(config.plan("sparse", 0, tmp_path), "its process ended with code -9")
     with pytest.raises(ValueError, match="1 failed, the first: its process ended with code -9"):
         compare(config, tmp_path, console=QUIET)
     summary = compare(config, tmp_path, retry_failed=True, jobs=1, console=QUIET)
