@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.progress import clock_time, fixed
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
     from tokengym.evaluation.runs.results import rows_of
-    from tokengym.evaluation.runs.run import load_agent, make_agent, make_evaluator, run_references
-    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references
+    from tokengym.evaluation.runs.saved import known_task, load_agent
 
 _NAMES = {
     "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat missing_plans "
@@ -42,8 +42,8 @@ _NAMES = {
     "progress": "clock_time fixed",
     "record": "RunRecord read_result versions",
     "results": "rows_of",
-    "run": "load_agent make_agent make_evaluator run_references",
-    "saved": "known_task",
+    "run": "make_agent make_evaluator run_references",
+    "saved": "known_task load_agent",
 }
 
 __all__ = listed(_NAMES)

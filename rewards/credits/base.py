@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -392,28 +392,15 @@ def register(
     REWARDS.register(name, RewardEntry(factory, scorer, scorer_options))
 
 
-@overload
-def register_credit(rule: Rule, /) -> Rule: ...
-
-
-@overload
-def register_credit(*, scorer_options: tuple[str, ...]) -> Callable[[Rule], Rule]: ...
-
-
-def register_credit(rule: Any = None, /, *, scorer_options: tuple[str, ...] = ()) -> Any:
+def register_credit(rule: Rule) -> Rule:
     """Register a credit rule's class under its own name: a class decorator.
 
     Args:
         rule: A subclass of `Credit` with a ``name``.
-        scorer_options: See `register`.
     """
-
-    def decorate(cls: Rule) -> Rule:
-        # What it scores with follows from the attributions that the rule, once made, asks for.
-        register(cls.name, cls, scorer_options=scorer_options)
-        return cls
-
-    return decorate if rule is None else decorate(rule)
+    # What it scores with follows from the attributions that the rule, once made, asks for.
+    register(rule.name, rule)
+    return rule
 
 
 def check_beta(beta: float) -> float:

@@ -388,15 +388,14 @@ def load_rules(path: str | Path) -> Rules:
     Raises:
         ValueError: if the file holds no rules.
     """
-    return _load(Path(path), _declared, "holds no gold rules")
 
+    def declared(stored: Any) -> type[Any]:
+        name = stored["kind"]
+        if not GOLD.knows(name) and name not in LABORATORY["gold"]:
+            raise KeyError(name)
+        return GOLD.find(name).rules
 
-def _declared(stored: Any) -> type[Any]:
-    """Return the dataclass of stored rules."""
-    name = stored["kind"]
-    if not GOLD.knows(name) and name not in LABORATORY["gold"]:
-        raise KeyError(name)
-    return GOLD.find(name).rules
+    return _load(Path(path), declared, "holds no gold rules")
 
 
 def load_lexicon(path: str | Path) -> Lexicon:

@@ -46,11 +46,12 @@ class Sentiment(Scorer):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the polarity of each episode, in (-1, 1)."""
         self.check_attribution(attribution)
-        values = [gold_score(split_words(self._text(e))[0], self.lexicon) for e in episodes]
+        values = []
+        for episode in episodes:
+            prompt = f"{episode.prompt} " if self.include_prompt else ""
+            words, _ = split_words(f"{prompt}{episode.response}")
+            values.append(gold_score(words, self.lexicon))
         return Scores(values=np.array(values, dtype=np.float32))
-
-    def _text(self, episode: Episode) -> str:
-        return f"{episode.prompt} {episode.response}" if self.include_prompt else episode.response
 
 
 def _sentiment(path: str | None = None, include_prompt: bool = True) -> Sentiment:

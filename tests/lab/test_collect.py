@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.run import load_agent
+from tokengym.evaluation.runs.saved import load_agent
 from tokengym.lab import collect
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.rewards.pairs.store import load_pairs, load_responses
