@@ -415,7 +415,8 @@ class PPO(EpisodicAlgorithm):
 
         The first is for the exact KL, as `Experience` names it; log-probs are (batch, time), nats.
         """
-        masks, limit = played.action_masks, {"max_size": self._max_rows}
+        masks = played.action_masks
+        limit: dict[str, Any] = {"max_size": self._max_rows}
         # Where processes share the passes out, none knows yet which rows will be its own.
         keeps = self.settings.kl_estimator == "exact" and self.processes.count == 1
         keeps &= self.kl_coef != 0.0
