@@ -141,7 +141,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
             learning_rate=run.rate,
             gae_lambda=float(run.gae_lambda),
             value_network=run.critic,
-            **({"fixed_length": True} if run.eos == "forbidden" else {}),
+            fixed_length=True if run.eos == "forbidden" else None,
             **LEARNER,
         ),
         evaluation=GRID,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
@@ -33,7 +34,6 @@ from tokengym.evaluation.report.tables import (
 from tokengym.evaluation.report.verdict import kind_of, number, unit_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
-    Array,
     curve_interval,
     iqm,
     performance_profile,
@@ -171,7 +171,7 @@ def _group(
 def _axis_view(
     panel: Panel,
     axis: str,
-    keep: Array,
+    keep: NDArray[np.int_],
     series: Mapping[str, Sequence[Series]],
     score: Measure,
     group: Mapping[str, Any],
@@ -206,7 +206,7 @@ def _axis_view(
 
 
 def _series(
-    panel: Panel, measure: str, keep: Array, colours: Mapping[str, int], level: float
+    panel: Panel, measure: str, keep: NDArray[np.int_], colours: Mapping[str, int], level: float
 ) -> list[Series]:
     """Return a measurement's lines with their bands, one per reward."""
     series = []
