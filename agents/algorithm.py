@@ -150,16 +150,20 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         is_known = "value_network" in known and "value_network" not in settings
         if is_known and "value_network" in policy_kwargs:  # as in checkpoints of version 0.1.0
             settings["value_network"] = policy_kwargs.pop("value_network")
-        given = self.resolve_settings(settings, env)
-        self.settings = from_keywords(self.settings_class, given, owner=name)
-        of_both = [field for field in names_of(PolicySettings) if field in known]
-        for field in of_both:
-            if field in policy_kwargs:
-                raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")
-        self.check_settings(policy_kwargs)
-        policy_kwargs |= {field: getattr(self.settings, field) for field in of_both}
-        device = select_device(device)
         envs = as_vec_env(env)
+        self.rounds = as_rounds(envs)
+        """The environment, as rounds of one episode per row."""
+        given = self.resolve_settings(settings)
+        self.settings = from_keywords(self.settings_class, given, owner=name)
+        for field in names_of(PolicySettings):
+            if field in known:  # a setting of the learner that its policy has too
+                if field in policy_kwargs:
+                    raise ValueError(
+                        f"{field} is a setting of {name}; pass it beside policy_kwargs"
+                    )
+                policy_kwargs[field] = getattr(self.settings, field)
+        self.check_settings(policy_kwargs)
+        device = select_device(device)
         self._only_plays = isinstance(envs, NoEnvironment)
         self.processes = Processes() if self._only_plays else join(device)
         """This process among those that train the agent."""
@@ -181,8 +185,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         )
         # Means in the log are over one round's episodes.
         self._stats_window_size = self.processes.count * self.n_envs
-        self.rounds = as_rounds(self.env)
-        """The environment, as rounds of one episode per row."""
         self.last_round: RolloutBatch | None = None
         """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
         self._round_start: RolloutState | None = None  # of the round being played or learned from
@@ -191,7 +193,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.processes.prepare(self)
         self.round_options()  # or says at once that no round could begin with them
 
-    def resolve_settings(self, given: Mapping[str, Any], env: Environments) -> Mapping[str, Any]:
+    def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the given settings with what was left to the environment filled in."""
         return given
 
@@ -254,7 +256,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             played = self.processes.join_rounds(self, played, self.num_timesteps - known)
             self.last_round = played
             callback.on_rollout_end()
-        if self.policy.captured is not None:
+        if self.policy.decoders:  # of rollouts with a static cache
             self.logger.record("rollout/captured", self.policy.captured)
         self.logger.record("time/rollout_s", time.perf_counter() - started)
         self.logger.record("time/score_s", rounds.reward.seconds - scored)  # scoring and credit

@@ -36,8 +36,6 @@ class Processes:
     """This process's place among those that train the agent."""
     count = 1
     """Processes that train the agent, each of which has as many rows."""
-    passes_over_all = True
-    """Whether this process passes over all rows of a minibatch."""
     saves_together = False
     """Whether all processes take part in writing a checkpoint."""
 

@@ -17,13 +17,14 @@ def lazily(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         package: Its full name.
-        names: Module of the package to the names that it defines, parted by spaces.
+        names: Module of the package to the names that it defines, parted by spaces; a module of
+            another package beside it begins with a dot, as in ".base.errors".
     """
     homes = {name: home for home, words in names.items() for name in words.split()}
 
     def find(name: str) -> Any:
         if name in homes:
-            return getattr(import_module(f"{package}.{homes[name]}"), name)
+            return getattr(import_module(f".{homes[name]}", package), name)
         return plugged(package, name)
 
     return find

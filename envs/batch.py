@@ -68,7 +68,7 @@ class EpisodeBatch:
 
     def _new_samplers(self) -> list[PromptSampler]:
         """Return one sampler per row, each at the beginning of its order."""
-        sampling, count = self.mdp.settings.prompt_sampling, len(self.mdp.table)
+        sampling, count = self.mdp.settings.prompt_sampling, self.mdp.num_prompts
         first, rows = self._shard
         return [PromptSampler(sampling, count, (first + row, rows)) for row in range(self.num_envs)]
 
@@ -107,16 +107,34 @@ class EpisodeBatch:
             turns: (len(rows),) turns in these that are over; None: none.
             group_size: Consecutive rows that share a drawn prompt.
         """
-        if prompts is None:
-            self._write_prompts(rows, self._drawn(rows.tolist(), group_size))
-        else:
+        mdp, table, width = self.mdp, self.mdp.table, self.mdp.prompt_width
+        if prompts is not None:
             # An id of -1 stands for the set's last prompt until its row is written below.
-            self._write_prompts(rows, [prompt.prompt_id for prompt in prompts])
-            for row, prompt in zip(rows.tolist(), prompts, strict=True):
-                if prompt.prompt_id < 0:
-                    self._write_custom(row, prompt)
-        width = self.mdp.prompt_width
-        self.ids[rows, width:] = self.mdp.pad_id
+            prompt_ids = [prompt.prompt_id for prompt in prompts]
+        elif group_size > 1:
+            firsts = rows.tolist()[::group_size]
+            drawn = [self._samplers[row].draw(self.rng(row), group_size) for row in firsts]
+            prompt_ids = [prompt_id for prompt_id in drawn for _ in range(group_size)]
+        else:
+            rngs = [self._rngs[row] or self.rng(row) for row in rows.tolist()]
+            if mdp.settings.prompt_sampling == "uniform":
+                prompt_ids = draw_uniform(rngs, mdp.num_prompts)
+            else:
+                samplers = [self._samplers[row] for row in rows.tolist()]
+                prompt_ids = [one.draw(rng) for one, rng in zip(samplers, rngs, strict=True)]
+        self.prompt_ids[rows] = prompt_ids
+        self.ids[rows, :width] = table.input_ids[prompt_ids]
+        self.attention[rows, :width] = table.attention_mask[prompt_ids]
+        for row in rows.tolist() if self._custom else ():
+            self._custom.pop(row, None)
+        for row, prompt in zip(rows.tolist(), prompts or (), strict=False):
+            if prompt.prompt_id < 0:
+                self._custom[row] = prompt
+                self.prompt_ids[row] = -1
+                self.ids[row, :width], self.attention[row, :width] = mdp.pad_id, 0
+                self.ids[row, width - len(prompt.ids) : width] = prompt.ids
+                self.attention[row, width - len(prompt.ids) : width] = 1
+        self.ids[rows, width:] = mdp.pad_id
         self.attention[rows, width:] = 0
         self.lengths[rows] = 0
         self.terminated[rows] = False
@@ -132,17 +150,6 @@ class EpisodeBatch:
                 said = () if turns is None else turns[place]
                 self.conversations[row] = self.conversations[row].next(self.seeds[row], turns=said)
                 self._turn_starts[row] = self.conversations[row].start
-
-    def _drawn(self, rows: list[int], group_size: int = 1) -> list[int]:
-        """Return the next prompt id of each of the rows; the first row of a group draws it."""
-        if group_size > 1:
-            firsts = rows[::group_size]
-            drawn = [self._samplers[row].draw(self.rng(row), group_size) for row in firsts]
-            return [prompt_id for prompt_id in drawn for _ in range(group_size)]
-        rngs = [self._rngs[row] or self.rng(row) for row in rows]
-        if self.mdp.settings.prompt_sampling == "uniform":
-            return draw_uniform(rngs, len(self.mdp.table))
-        return [self._samplers[row].draw(rng) for row, rng in zip(rows, rngs, strict=True)]
 
     def append(self, rows: Rows, tokens: NDArray[np.int64]) -> tuple[Rows, NDArray[np.object_]]:
         """Append one token to each of the rows, and set the flags of those that end.
@@ -171,7 +178,10 @@ class EpisodeBatch:
             over |= spoken == turns.turn_budget
         stop = None
         if self.mdp.settings.stop_strings:
-            stop = self._stopped(rows, eos)
+            stop = np.zeros(len(rows), dtype=np.bool_)
+            still = np.flatnonzero(~eos)  # those that ended by EOS completed no stop string
+            turns_so_far = [self.response(row)[self._turn_starts[row] :] for row in rows[still]]
+            stop[still] = self.mdp.stops(turns_so_far)
             over |= stop
         where = np.flatnonzero(over)
         if not len(where):
@@ -220,17 +230,6 @@ class EpisodeBatch:
         over = why != None  # noqa: E711  (element by element)
         return rows[over], why[over]
 
-    def _stopped(self, rows: Rows, eos: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which of the rows completed a stop string; those that ended by EOS did not."""
-        stopped = np.zeros(len(rows), dtype=np.bool_)
-        open_rows = np.flatnonzero(~eos)
-        stopped[open_rows] = self.mdp.stops([self._turn(int(rows[i])) for i in open_rows])
-        return stopped
-
-    def _turn(self, row: int) -> list[int]:
-        """Return the tokens of the turn that a row is writing."""
-        return self.response(row)[int(self._turn_starts[row]) :]
-
     # --- contents of the rows -----------------------------------------------------------------
 
     def prompt(self, row: int) -> EncodedPrompt:
@@ -253,11 +252,15 @@ class EpisodeBatch:
         start = self.mdp.prompt_width
         return self.ids[row, start : start + self.lengths[row]].tolist()
 
-    def responses(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows' response ids, one after the other, and how many each row has."""
+    def responses(self, rows: Rows) -> tuple[list[str], NDArray[np.object_], NDArray[np.int64]]:
+        """Return the rows' responses as texts and as tuples of ids, and their lengths."""
         lengths = self.lengths[rows]
         inside = self._columns < lengths[:, None]  # (rows, max_new_tokens)
-        return self.ids[rows, self.mdp.prompt_width :][inside], lengths
+        flat = self.ids[rows, self.mdp.prompt_width :][inside]  # one response after the other
+        numbers, ends = tuple(self.mdp.numbers[flat].tolist()), np.cumsum(lengths).tolist()
+        pieces = (numbers[a:b] for a, b in zip([0, *ends], ends, strict=False))
+        tuples = np.fromiter(pieces, dtype=object, count=len(ends))
+        return self.mdp.decoder.decode(flat, lengths), tuples, lengths
 
     def action_masks(self) -> NDArray[np.int8]:
         """Return the legal tokens, (num_envs, vocab): one row broadcast where all rows agree."""
@@ -297,22 +300,3 @@ class EpisodeBatch:
             if self.conversations:
                 self.conversations[row] = talk = Conversation.from_state(state)
                 self._turn_starts[row] = talk.start
-
-    def _write_prompts(self, rows: Rows, prompt_ids: list[int]) -> None:
-        """Write prompts of the set into the rows."""
-        table, width = self.mdp.table, self.mdp.prompt_width
-        self.prompt_ids[rows] = prompt_ids
-        self.ids[rows, :width] = table.input_ids[prompt_ids]
-        self.attention[rows, :width] = table.attention_mask[prompt_ids]
-        if self._custom:
-            for row in rows.tolist():
-                self._custom.pop(row, None)
-
-    def _write_custom(self, row: int, prompt: EncodedPrompt) -> None:
-        """Write a prompt that is not in the set into a row."""
-        width = self.mdp.prompt_width
-        self._custom[row] = prompt
-        self.prompt_ids[row] = -1
-        self.ids[row, :width], self.attention[row, :width] = self.mdp.pad_id, 0
-        self.ids[row, width - len(prompt.ids) : width] = prompt.ids
-        self.attention[row, width - len(prompt.ids) : width] = 1

@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, EpisodeOverError
 from tokengym.base.prompt import Messages, Prompt, PromptSet
-from tokengym.base.settings import from_keywords, takes
+from tokengym.base.settings import takes
 from tokengym.envs.episode import Episode
 from tokengym.envs.infos import Info
 from tokengym.envs.mdp import (
     RENDER_FPS,
     RENDER_MODES,
     MdpEnvironment,
-    check_render_mode,
     state_of,
-    terminal_info,
-    token_mdp,
 )
 from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prompt, generator_from
 from tokengym.envs.prompts.table import EncodedPrompt
@@ -142,19 +139,22 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         bundle: Bundle | None = None,
         **generation: Any,
     ) -> None:
-        check_render_mode(render_mode, RENDER_MODES)
-        self.render_mode = render_mode
-        settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
-        self._mdp = mdp = token_mdp(
-            tokenizer, prompts, settings, bundle, eos_token=eos_token, pad_token=pad_token
+        mdp = self._play_by(
+            tokenizer,
+            prompts,
+            generation,
+            bundle,
+            eos_token=eos_token,
+            pad_token=pad_token,
+            render_mode=render_mode,
         )
-        self._bundle = bundle
-        self.observation_space = mdp.observation_space()
-        self.action_space = mdp.action_space()
-        self._sampler = PromptSampler(settings.prompt_sampling, len(mdp.table), prompt_shard)
+        self.observation_space, self.action_space = mdp.spaces()
+        sampling = mdp.settings.prompt_sampling
+        self._sampler = PromptSampler(sampling, mdp.num_prompts, prompt_shard)
         self._ids = np.full(mdp.width, mdp.pad_id, dtype=np.int64)
         self._attention = np.zeros(mdp.width, dtype=np.int8)
-        self._open_cells()
+        # Single writes through memoryviews take half the time.
+        self._id_cells, self._attention_cells = self._ids.data, self._attention.data
         self._prompt: EncodedPrompt | None = None
         self._conversation: Conversation | None = None
         """The episode's turns, where there is a partner."""
@@ -177,7 +177,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode; see "Starting State" of the class for ``options``."""
         if self._waits and seed is None and not options:
-            return self._observation(), self._waiting_info()
+            return self._observation(), Info(action_mask=self._mask.copy(), waiting=True)
         rest = as_options(options)
         response, turns = self._mdp.begun(rest.pop("response", ()), "options['response']")
         prompt = chosen_prompt(self._mdp.table, rest)
@@ -227,7 +227,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     def _watched_step(self, token: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Append a token that may end the episode, change the action mask, or be refused."""
         if self._waits:
-            return self._observation(), 0.0, False, False, self._waiting_info()
+            waiting = Info(action_mask=self._mask.copy(), waiting=True)
+            return self._observation(), 0.0, False, False, waiting
         if not self._playing:
             raise EpisodeOverError(
                 "step called after the episode's end or before the first reset; call env.reset()"
@@ -244,9 +245,21 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._mark_event()
         observation, info = self._observation(), Info(action_mask=self._mask.copy())
         if reason:
-            self._end(reason, info)
+            self._playing, self._event_column = False, 0
+            cut = reason == "length" and self.settings.horizon == "truncated"
+            self._truncated = cut or reason == "error"
+            self._terminated = not self._truncated
+            info.width = self.settings.max_new_tokens
+            info.update(self._terminal_info(reason))
         if self.render_mode == "human":
-            self._print_step(before - 1)
+            # The token, the tokens of a reply, and a line's end after the last of the episode.
+            assert self._prompt is not None
+            new = self._column - before + 1
+            text = (*self._prompt.ids, *self._response_ids())
+            pieces = response_texts(self.tokenizer, text[:-new], text[-new:])
+            piece = render_ansi("", pieces, written=[1] + [0] * (new - 1))
+            sys.stdout.write(piece if self._playing else f"{piece}\n")
+            sys.stdout.flush()
         return observation, 0.0, self._terminated, self._truncated, info
 
     def hold_after_end(self, held: bool) -> None:
@@ -331,16 +344,12 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             return None
         return self._rendered(render_ansi if self.render_mode == "ansi" else render_html)
 
-    def _open_cells(self) -> None:
-        """Open memoryviews of the arrays: single writes through them take half the time."""
-        self._id_cells, self._attention_cells = self._ids.data, self._attention.data
-
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if not isinstance(v, memoryview)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open_cells()  # over the copies
+        self._id_cells, self._attention_cells = self._ids.data, self._attention.data  # the copies'
 
     def _begin(self, prompt: EncodedPrompt, response: Sequence[int]) -> None:
         """Write the prompt and the beginning of a response, and clear the last episode."""
@@ -401,9 +410,6 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     def _waits(self) -> bool:
         return self._holds and not self._playing and self._prompt is not None
 
-    def _waiting_info(self) -> dict[str, Any]:
-        return Info(action_mask=self._mask.copy(), waiting=True)
-
     def _response_ids(self) -> list[int]:
         return self._ids[self._mdp.prompt_width : self._column].tolist()
 
@@ -445,21 +451,28 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._column = end
         return answer.reason
 
-    def _end(self, finish_reason: str, info: Info) -> None:
-        """End the episode and describe it in ``info``."""
-        assert self._prompt is not None
-        self._playing, self._event_column = False, 0
-        cut = finish_reason == "length" and self.settings.horizon == "truncated"
-        self._truncated = cut or finish_reason == "error"
-        self._terminated = not self._truncated
-        response_ids = self._response_ids()
-        response = self._mdp.decode([response_ids])[0]
-        info.width = self.settings.max_new_tokens
-        info.update(
-            terminal_info(
-                self._prompt, response, tuple(response_ids), finish_reason, self._conversation
-            )
-        )
+    def _terminal_info(self, finish_reason: str) -> dict[str, Any]:
+        """Return the terminal info except the action mask; the score is 0."""
+        prompt, talk, ids = self._prompt, self._conversation, self._response_ids()
+        assert prompt is not None
+        turns: dict[str, Any] = {}
+        if talk is not None:
+            turns = {"turns": tuple(talk.turns), "written": talk.written(len(ids))}
+        return {
+            "prompt": prompt.text,
+            "prompt_id": prompt.prompt_id,
+            "prompt_ids": prompt.ids,
+            "reference": prompt.reference,
+            "query_type": prompt.query_type,
+            "metadata": prompt.metadata,
+            "response": self._mdp.decode([ids])[0],
+            "response_ids": tuple(ids),
+            "finish_reason": finish_reason,
+            "score": 0.0,
+            "score_parts": {},
+            "token_rewards": np.zeros(len(ids), dtype=np.float32),
+            **turns,
+        }
 
     def _rendered(self, renderer: Any) -> str:
         """Return the episode so far through ``render_ansi`` or ``render_html``."""
@@ -472,16 +485,6 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if self._conversation is not None:
             written = self._conversation.written(len(pieces))
         return renderer(self._prompt.text, pieces, rewards, written=written)
-
-    def _print_step(self, first: int) -> None:
-        """Print the tokens from a column on, and a line's end after the last of the episode."""
-        assert self._prompt is not None
-        new = self._column - first  # one, and the tokens of a reply
-        text = (*self._prompt.ids, *self._response_ids())
-        pieces = response_texts(self.tokenizer, text[:-new], text[-new:])
-        piece = render_ansi("", pieces, written=[1] + [0] * (new - 1))
-        sys.stdout.write(piece if self._playing else f"{piece}\n")
-        sys.stdout.flush()
 
 
 def _bad_action(action: Any, vocab_size: int) -> str:

@@ -123,6 +123,10 @@ class Episode:
         Raises:
             KeyError: if ``info`` is not a terminal one.
         """
+        paid: dict[str, Any] = {}
+        if scored:
+            paid = {"score": float(info["score"]), "score_parts": dict(info["score_parts"])}
+            paid["token_rewards"] = info["token_rewards"]
         return cls(
             prompt=info["prompt"],
             response=info["response"],
@@ -134,17 +138,8 @@ class Episode:
             finish_reason=info["finish_reason"],
             turns=info.get("turns", ()),
             written=info.get("written"),
-            **(_payment(info) if scored else {}),
+            **paid,
         )
-
-
-def _payment(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of an episode that its reward decides."""
-    return {
-        "score": float(info["score"]),
-        "score_parts": dict(info["score_parts"]),
-        "token_rewards": info["token_rewards"],
-    }
 
 
 OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "finish_reason")
@@ -157,6 +152,14 @@ def episode_to_record(episode: Episode) -> dict[str, Any]:
         episode: Any episode; unknown fields become None.
     """
     rewards, log_probs = episode.token_rewards, episode.log_probs
+    turns: dict[str, Any] = {}
+    if episode.written is not None:
+        said = [{**turn._asdict(), "span": list(turn.span)} for turn in episode.turns]
+        turns = {"turns": said, "written": episode.written.tolist()}
+    columns = {}
+    for name, value in episode.metadata.items():
+        with suppress(TypeError, ValueError):
+            columns[name] = json.loads(json.dumps(value))
     return {
         "prompt": episode.prompt,
         "response": episode.response,
@@ -169,31 +172,9 @@ def episode_to_record(episode: Episode) -> dict[str, Any]:
         "token_rewards": None if rewards is None else rewards.tolist(),
         "log_probs": None if log_probs is None else log_probs.tolist(),
         "finish_reason": episode.finish_reason,
-        **_turns_to_record(episode),
-        **({"metadata": plain} if (plain := _plain(episode.metadata)) else {}),
+        **turns,
+        **({"metadata": columns} if columns else {}),
     }
-
-
-def _turns_to_record(episode: Episode) -> dict[str, Any]:
-    """Return the turns as plain data; nothing for an episode without any."""
-    if episode.written is None:
-        return {}
-    turns = [{**turn._asdict(), "span": list(turn.span)} for turn in episode.turns]
-    return {"turns": turns, "written": episode.written.tolist()}
-
-
-def _turns_from_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    turns = (Turn(**{**turn, "span": tuple(turn["span"])}) for turn in record.get("turns") or ())
-    return {"turns": tuple(turns), "written": record.get("written")}
-
-
-def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that JSON can hold."""
-    kept = {}
-    for name, value in metadata.items():
-        with suppress(TypeError, ValueError):
-            kept[name] = json.loads(json.dumps(value))
-    return kept
 
 
 def episode_from_record(
@@ -219,9 +200,11 @@ def episode_from_record(
         )
     given: dict[str, Any] = {name: known.get(name) for name in (*needed, *OPTIONAL)}
     try:
+        said = (Turn(**{**one, "span": tuple(one["span"])}) for one in known.get("turns") or ())
         return Episode(
             **given,
-            **_turns_from_record(known),
+            turns=tuple(said),
+            written=known.get("written"),
             score_parts=dict(known.get("score_parts") or {}),
             metadata=Metadata(known.get("metadata")),
         )

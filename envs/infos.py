@@ -112,61 +112,61 @@ def episodes_from_infos(
         row -> episode; empty when no row ended.
     """
     source = infos.get("final_info", infos)
-    ended = source.get("_finish_reason")
-    if ended is None:
-        return {}
-    return {
-        row: _episode(source, row, scored=row not in unscored)
-        for row in np.flatnonzero(ended).tolist()
-    }
+    episodes: dict[int, Episode] = {}
+    for row in np.flatnonzero(source.get("_finish_reason", ())).tolist():
+        scored = row not in unscored
+        info = {key: source[key][row] for key in _EPISODE_KEYS}
+        if "turns" in source:
+            info["turns"] = source["turns"][row]
+        for key in _PER_TOKEN:
+            if key in source:
+                info[key] = source[key][row][: len(info["response_ids"])]
+        if scored:
+            parts = source["score_parts"]
+            info["score_parts"] = {
+                name: float(parts[name][row])
+                for name in parts
+                if not name.startswith("_") and parts[f"_{name}"][row]
+            }
+        episodes[row] = Episode.from_info(info, scored=scored)
+    return episodes
 
 
-def _episode(infos: Mapping[str, Any], row: int, *, scored: bool) -> Episode:
-    """Return one row's episode."""
-    info = {key: infos[key][row] for key in _EPISODE_KEYS}
-    if scored:
-        parts = infos["score_parts"]
-        info["score_parts"] = {
-            name: float(parts[name][row])
-            for name in parts
-            if not name.startswith("_") and parts[f"_{name}"][row]
-        }
-    if "turns" in infos:
-        info["turns"] = infos["turns"][row]
-    for key in _PER_TOKEN:
-        if key in infos:
-            info[key] = infos[key][row][: len(info["response_ids"])]
-    return Episode.from_info(info, scored=scored)
-
-
-def put(infos: dict[str, Any], key: str, rows: Rows, values: Any, empty: Any, present: Any) -> None:
-    """Write the rows' values under a key and its mask, as ``VectorEnv._add_info`` would.
+def put(
+    infos: dict[str, Any],
+    batch: EpisodeBatch,
+    rows: Rows,
+    entries: Mapping[str, tuple[Any, Any]],
+) -> None:
+    """Write the rows' values under their keys and masks, as ``VectorEnv._add_info`` would.
 
     Args:
         infos: Infos to write to.
-        key: Name of the entry.
+        batch: Whose rows they are.
         rows: Rows that have a value.
-        values: (rows,) their values; None if ``empty`` already holds them.
-        empty: The array (or nested infos) to begin with when the key is new.
-        present: (num_envs,) bool, the mask to begin with when the key is new; it is copied.
+        entries: By key the (rows,) values, None where the array holds them already, and the array
+            (or nested infos) to begin with when the key is new.
     """
-    mask = f"_{key}"
-    if key in infos:
-        infos[mask] |= present
-    else:
-        infos[key] = empty
-        infos[mask] = present.copy()
-    if values is not None:
-        infos[key][rows] = values
+    present = np.zeros(batch.num_envs, dtype=np.bool_)
+    present[rows] = True
+    for key, (values, empty) in entries.items():
+        if key in infos:
+            infos[f"_{key}"] |= present
+        else:
+            infos[key], infos[f"_{key}"] = empty, present.copy()
+        if values is not None:
+            infos[key][rows] = values
 
 
 def add_prompts(infos: dict[str, Any], batch: EpisodeBatch, rows: Rows) -> None:
     """Add the rows' prompts and prompt ids: all of a reset's info except the action mask."""
-    present = _mask(batch, rows)
-    prompts = batch.column("prompt", rows)
-    put(infos, "prompt", rows, prompts, np.empty(batch.num_envs, dtype=object), present)
-    ids = np.zeros(batch.num_envs, dtype=np.int64)
-    put(infos, "prompt_id", rows, batch.prompt_ids[rows], ids, present)
+    count = batch.num_envs
+    prompts, ids = batch.column("prompt", rows), batch.prompt_ids[rows]
+    entries = {
+        "prompt": (prompts, np.empty(count, dtype=object)),
+        "prompt_id": (ids, np.zeros(count, dtype=np.int64)),
+    }
+    put(infos, batch, rows, entries)
 
 
 def add_action_masks(
@@ -177,44 +177,46 @@ def add_action_masks(
     Other rows are zero, as in Gymnasium; with ``serve_all`` they have a mask too, so that a frozen
     row can be sampled from.
     """
-    if serve_all or len(rows) == batch.num_envs:
-        infos["action_mask"] = batch.action_masks()
-    else:
-        masks = np.zeros((batch.num_envs, batch.mdp.vocab_size), dtype=np.int8)
-        masks[rows] = batch.action_masks()[rows]
-        infos["action_mask"] = masks
-    infos["_action_mask"] = _mask(batch, rows)
+    masks = batch.action_masks()
+    if not serve_all and len(rows) < batch.num_envs:
+        served = np.zeros(masks.shape, dtype=np.int8)
+        served[rows] = masks[rows]
+        masks = served
+    present = np.zeros(batch.num_envs, dtype=np.bool_)
+    present[rows] = True
+    infos["action_mask"], infos["_action_mask"] = masks, present
 
 
 def add_terminal(
     infos: dict[str, Any], batch: EpisodeBatch, rows: Rows, reasons: NDArray[np.object_]
 ) -> None:
     """Add the terminal info of the rows' episodes except the action mask; scores are 0."""
-    count, present = batch.num_envs, _mask(batch, rows)
-    flat, lengths = batch.responses(rows)
+    count = batch.num_envs
+    texts, responses, lengths = batch.responses(rows)
     add_prompts(infos, batch, rows)
-    for key, values in (
-        ("prompt_ids", batch.column("prompt_ids", rows)),
-        ("reference", batch.column("reference", rows)),
-        ("query_type", batch.column("query_type", rows)),
-        ("metadata", batch.column("metadata", rows)),
-        ("response", batch.mdp.decode_flat(flat, lengths)),
-        ("response_ids", batch.mdp.tuples(flat, lengths)),
-        ("finish_reason", reasons),
-    ):
-        put(infos, key, rows, values, np.empty(count, dtype=object), present)
-    token_rewards = np.zeros((count, batch.mdp.settings.max_new_tokens), dtype=np.float32)
-    put(infos, "score", rows, None, np.zeros(count, dtype=np.float64), present)
-    put(infos, "score_parts", rows, None, {}, present)
-    put(infos, "token_rewards", rows, None, token_rewards, present)
+    columns = ("prompt_ids", "reference", "query_type", "metadata")
+    objects = {
+        **{name: batch.column(name, rows) for name in columns},
+        "response": texts,
+        "response_ids": responses,
+        "finish_reason": reasons,
+    }
+    per_token = (count, batch.mdp.settings.max_new_tokens)
+    entries: dict[str, tuple[Any, Any]] = {
+        **{name: (values, np.empty(count, dtype=object)) for name, values in objects.items()},
+        "score": (None, np.zeros(count, dtype=np.float64)),
+        "score_parts": (None, {}),
+        "token_rewards": (None, np.zeros(per_token, dtype=np.float32)),
+    }
     if batch.conversations:
         talks = [batch.conversations[row] for row in rows.tolist()]
         turns = as_objects([tuple(talk.turns) for talk in talks])
-        written = np.zeros(token_rewards.shape, dtype=np.int8)
+        written = np.zeros(per_token, dtype=np.int8)
         for row, talk, length in zip(rows.tolist(), talks, lengths.tolist(), strict=True):
             written[row, :length] = talk.written(length)
-        put(infos, "turns", rows, turns, np.empty(count, dtype=object), present)
-        put(infos, "written", rows, None, written, present)
+        entries["turns"] = turns, np.empty(count, dtype=object)
+        entries["written"] = None, written
+    put(infos, batch, rows, entries)
 
 
 def add_final(
@@ -228,25 +230,9 @@ def add_final(
         {"attention_mask": attention, "input_ids": ids}  # rows of fresh arrays: the gathers copy
         for attention, ids in zip(batch.attention[rows], batch.ids[rows], strict=True)
     ]
-    present = _mask(batch, rows)
     empty = np.empty(batch.num_envs, dtype=object)
-    put(infos, "final_obs", rows, as_objects(observations), empty, present)
-    put(infos, "final_info", rows, None, final, present)
-
-
-def add_waiting(infos: dict[str, Any], batch: EpisodeBatch, rows: Rows) -> None:
-    """Add that the rows wait at the end of their episode, see `hold_after_end`."""
-    present = _mask(batch, rows)
-    put(infos, "waiting", rows, None, present.copy(), present)
-
-
-def _mask(batch: EpisodeBatch, rows: Rows) -> NDArray[np.bool_]:
-    """Return a bool array that is True at the rows."""
-    if rows is batch.all_rows:
-        return np.ones(batch.num_envs, dtype=np.bool_)
-    present = np.zeros(batch.num_envs, dtype=np.bool_)
-    present[rows] = True
-    return present
+    entries = {"final_obs": (as_objects(observations), empty), "final_info": (None, final)}
+    put(infos, batch, rows, entries)
 
 
 class PadTokenRewards(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):

@@ -17,6 +17,7 @@ from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, RenderModeError, SettingsError, StateError
 from tokengym.base.memory import check_memory
 from tokengym.base.prompt import Messages, Metadata, Prompt, PromptSet, QueryType
+from tokengym.base.settings import from_keywords
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
@@ -40,10 +41,6 @@ def _is_seed(value: Any) -> bool:
     return value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool))
 
 
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool | np.bool_)
-
-
 def _are_turns(value: Any) -> bool:
     try:
         return all(
@@ -62,8 +59,8 @@ STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "query_type": (_is_text, "a text or None"),
     "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
     "response_ids": (are_whole, "a list of token ids"),
-    "terminated": (_is_flag, "True or False"),
-    "truncated": (_is_flag, "True or False"),
+    "terminated": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
+    "truncated": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
     "np_random_seed": (_is_seed, "an integer or None"),
 }
 """Types of the entries of a state, except for the generators'."""
@@ -77,6 +74,63 @@ TURN_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 TOKEN_BYTES = 64
 """Least memory that a token of a response takes in an environment: ids, mask, copies, rewards."""
+
+
+def token_masks(
+    settings: GenerationSettings, vocab_size: int, eos_id: int
+) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Return which tokens are legal at each position of a response.
+
+    Returns:
+        (phases, vocab) masks: before ``min_new_tokens`` (no EOS), after, and one for all positions
+        that have the same tokens of their own; (max_new_tokens + 1,) the row of the masks of the
+        token after so many tokens.
+
+    Raises:
+        ActionError: for an id outside the vocabulary, or a mask that allows nothing: Gymnasium
+            would silently sample token 0.
+    """
+    forbidden = settings.forbidden_token_ids
+    allowed = settings.allowed_token_ids[: settings.max_new_tokens]
+    named = {"forbidden_token_ids": forbidden, "allowed_token_ids": chain.from_iterable(allowed)}
+    for name, token_id in ((name, token_id) for name, ids in named.items() for token_id in ids):
+        if not 0 <= token_id < vocab_size:
+            raise ActionError(
+                f"{name} has {token_id}, outside the vocabulary of {vocab_size}; take ids from the "
+                "environment's tokenizer"
+            )
+    late = np.ones(vocab_size, dtype=np.int8)
+    late[list(forbidden)] = 0
+    early = late.copy()
+    early[eos_id] = 0
+    if not late.any():
+        raise ActionError(
+            f"forbidden_token_ids forbids all {vocab_size} tokens; leave at least one"
+        )
+    if settings.min_new_tokens and not early.any():
+        raise ActionError(
+            "forbidden_token_ids leaves only EOS, which min_new_tokens="
+            f"{settings.min_new_tokens} forbids; leave another token or set it to 0"
+        )
+    masks = [early, late]
+    phases = (np.arange(settings.max_new_tokens + 1) >= settings.min_new_tokens).astype(np.int64)
+    known: dict[tuple[int, tuple[int, ...]], int] = {}
+    for position, ids in enumerate(allowed):
+        phase = int(phases[position])
+        if (phase, ids) not in known:
+            known[phase, ids] = len(masks)
+            mask = np.zeros(vocab_size, dtype=np.int8)
+            mask[list(ids)] = 1
+            mask &= masks[phase]
+            mask[eos_id] = masks[phase][eos_id]
+            if not mask.any():
+                raise ActionError(
+                    f"allowed_token_ids[{position}] leaves no legal token, got {list(ids)}; "
+                    "name one that forbidden_token_ids does not"
+                )
+            masks.append(mask)
+        phases[position] = known[phase, ids]
+    return np.stack(masks), phases
 
 
 class TokenMdp:
@@ -94,7 +148,7 @@ class TokenMdp:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        prompts: PromptSet | Sequence[str | Prompt | Messages],
+        prompts: PromptSet,
         settings: GenerationSettings,
     ) -> None:
         check_memory("max_new_tokens", settings.max_new_tokens, bytes_each=TOKEN_BYTES)
@@ -103,43 +157,33 @@ class TokenMdp:
         self.vocab_size = len(self.tokenizer)
         self.eos_id = int(self.tokenizer.eos_token_id)
         self.pad_id = int(self.tokenizer.pad_token_id)
-        self._decoder = ResponseDecoder(self.tokenizer)
-        late = self._legal(settings.forbidden_token_ids)
-        early = late.copy()
-        early[self.eos_id] = 0
-        self.masks = np.stack([early, late])
-        """(phases, vocab): legal tokens before ``min_new_tokens`` (no EOS), after, and those of
-        each position that has its own."""
-        self.phases = (np.arange(settings.max_new_tokens + 1) >= settings.min_new_tokens).astype(
-            int
-        )
-        """(max_new_tokens + 1,): the row of ``masks`` of the token after so many tokens."""
-        self._check_masks()
-        self._add_positions(settings.allowed_token_ids)
+        self.decoder = ResponseDecoder(self.tokenizer)
+        self.masks, self.phases = token_masks(settings, self.vocab_size, self.eos_id)
         self.masks.flags.writeable = False
         self.one_mask = bool((self.phases == self.phases[0]).all())
         """Whether the same tokens are legal everywhere."""
         self.eos_ends_after = settings.min_new_tokens
         """EOS ends a response with more tokens than this, counting the EOS."""
-        if not late[self.eos_id]:
+        if self.eos_id in settings.forbidden_token_ids:
             self.eos_ends_after = settings.max_new_tokens
         self.table = PromptTable(
-            prompts if isinstance(prompts, PromptSet) else PromptSet(prompts),
+            prompts,
             self.tokenizer,
             max_prompt_tokens=settings.max_prompt_tokens,
             overlong=settings.overlong,
             chat_template=settings.chat_template,
             prompt_format=settings.prompt_format,
         )
+        self.num_prompts = len(self.table.prompts)
         self.turns: TurnRules | None = None
         """Rules of the conversation, where there is a partner."""
         if settings.partner is not None:
             self.turns = TurnRules(settings, self.tokenizer, self.table.prompts)
         self.prompt_width = self.table.max_prompt_tokens
         self.width = self.prompt_width + settings.max_new_tokens
-        # One Python int per token, shared by all responses: creating them costs more than the
-        # rest of a tuple.
-        self._numbers = np.arange(self.vocab_size).astype(object)
+        self.numbers = np.arange(self.vocab_size).astype(object)
+        """(vocab,) one Python int per token, shared by all responses: creating them costs more than
+        the rest of a tuple."""
         self._special_ids = frozenset(self.tokenizer.all_special_ids)
         longest = max((len(text.encode()) for text in settings.stop_strings), default=0)
         self._stop_window = longest + 4  # an ordinary token adds at least one byte; 4 as margin
@@ -147,64 +191,16 @@ class TokenMdp:
     def __deepcopy__(self, memo: dict[int, Any]) -> TokenMdp:
         return self
 
-    def _legal(
-        self, token_ids: Sequence[int], *, name: str = "forbidden_token_ids", listed: int = 0
-    ) -> NDArray[np.int8]:
-        """Return a mask that is ``listed`` at some ids, and the opposite at all others."""
-        mask = np.full(self.vocab_size, 1 - listed, dtype=np.int8)
-        for token_id in token_ids:
-            if not 0 <= token_id < self.vocab_size:
-                raise ActionError(
-                    f"{name} has {token_id}, outside the vocabulary of {self.vocab_size}; take ids "
-                    "from the environment's tokenizer"
-                )
-            mask[token_id] = listed
-        return mask
-
-    def _add_positions(self, allowed: Sequence[tuple[int, ...]]) -> None:
-        """Add the masks of the positions that have their own, one for all that agree."""
-        rows = list(self.masks)
-        known: dict[tuple[int, tuple[int, ...]], int] = {}
-        for position, ids in enumerate(allowed[: self.settings.max_new_tokens]):
-            phase = int(self.phases[position])
-            if (phase, ids) not in known:
-                known[phase, ids] = len(rows)
-                rows.append(rows[phase] & self._legal(ids, name="allowed_token_ids", listed=1))
-                rows[-1][self.eos_id] = rows[phase][self.eos_id]
-                if not rows[-1].any():
-                    raise ActionError(
-                        f"allowed_token_ids[{position}] leaves no legal token, got {list(ids)}; "
-                        "name one that forbidden_token_ids does not"
-                    )
-            self.phases[position] = known[phase, ids]
-        self.masks = np.stack(rows)
-
-    def _check_masks(self) -> None:
-        """Refuse a mask that allows nothing: Gymnasium would silently sample token 0."""
-        early, late = self.masks
-        if not late.any():
-            raise ActionError(
-                f"forbidden_token_ids forbids all {self.vocab_size} tokens; leave at least one"
-            )
-        if self.settings.min_new_tokens and not early.any():
-            raise ActionError(
-                "forbidden_token_ids leaves only EOS, which min_new_tokens="
-                f"{self.settings.min_new_tokens} forbids; leave another token or set it to 0"
-            )
-
-    def observation_space(self) -> gymnasium.Space[Any]:
-        """Return the space of one observation."""
+    def spaces(self) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
+        """Return new spaces of one observation and of one action, the next token."""
         shape, top = (self.width,), self.vocab_size - 1
-        return gymnasium.spaces.Dict(
+        observation = gymnasium.spaces.Dict(
             {
                 "attention_mask": gymnasium.spaces.Box(0, 1, shape, np.int8),
                 "input_ids": gymnasium.spaces.Box(0, top, shape, np.int64),
             }
         )
-
-    def action_space(self) -> gymnasium.Space[Any]:
-        """Return the space of one action: the next token."""
-        return gymnasium.spaces.Discrete(self.vocab_size)
+        return observation, gymnasium.spaces.Discrete(self.vocab_size)
 
     def action_mask(self, length: int) -> NDArray[np.int8]:
         """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
@@ -225,21 +221,11 @@ class TokenMdp:
             places[slice(*turn.span)] -= turn.span[0]
         return self.masks[self.phases[places]]
 
-    def tuples(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.object_]:
-        """Return the responses concatenated in ``flat`` as tuples of ids."""
-        values, ends = tuple(self._numbers[flat].tolist()), np.cumsum(lengths).tolist()
-        pieces = (values[a:b] for a, b in zip([0, *ends], ends, strict=False))
-        return np.fromiter(pieces, dtype=object, count=len(ends))
-
     def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
         """Return the responses' texts without special tokens."""
         lengths = np.fromiter(map(len, responses), dtype=np.int64, count=len(responses))
         flat = np.fromiter(chain.from_iterable(responses), dtype=np.int64)
-        return self.decode_flat(flat, lengths)
-
-    def decode_flat(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
-        """Return the texts of the responses concatenated in ``flat``."""
-        return self._decoder.decode(flat, lengths)
+        return self.decoder.decode(flat, lengths)
 
     def unfinished(
         self,
@@ -330,10 +316,12 @@ class TokenMdp:
             StateError: if the state does not fit.
         """
         turn_fields = {} if self.turns is None else TURN_FIELDS
+        outline = f"a {type(state).__name__}"
+        if isinstance(state, Mapping):
+            outline = f"keys {sorted(state)}"
         if not isinstance(state, Mapping) or {"metadata", *state} != {*STATE_KEYS, *turn_fields}:
             raise StateError(
-                f"a state must be what get_state() returned, got {_outline(state)}; "
-                "do not edit its keys"
+                f"a state must be what get_state() returned, got {outline}; do not edit its keys"
             )
         state = {"metadata": {}, **state}  # version 0.1 had none
         for name, (is_valid, wanted) in {**STATE_FIELDS, **turn_fields}.items():
@@ -356,9 +344,9 @@ class TokenMdp:
                     f"{self.vocab_size}; restore it into an environment of the same tokenizer"
                 )
         prompt_id = int(state["prompt_id"])
-        if prompt_id >= len(self.table):
+        if prompt_id >= self.num_prompts:
             raise StateError(
-                f"the state's prompt_id {prompt_id} is unknown, there are {len(self.table)} "
+                f"the state's prompt_id {prompt_id} is unknown, there are {self.num_prompts} "
                 "prompts; restore it into an environment with the same prompts"
             )
         if prompt_id < 0:
@@ -403,10 +391,51 @@ def state_of(
 
 
 class MdpEnvironment:
-    """Properties of the environments that play a `TokenMdp`."""
+    """Common parts of the environments that play a `TokenMdp`."""
 
     _mdp: TokenMdp
+    metadata: dict[str, Any]
+    render_mode: str | None
     _bundle: Bundle | None
+
+    def _play_by(
+        self,
+        tokenizer: PreTrainedTokenizerBase | str,
+        prompts: PromptSet | Sequence[str | Prompt | Messages],
+        generation: Mapping[str, Any],
+        bundle: Bundle | None,
+        *,
+        eos_token: str | None,
+        pad_token: str | None,
+        render_mode: str | None,
+    ) -> TokenMdp:
+        """Set the environment's rules, and return them.
+
+        Environments over a bundle's own tokenizer, the same prompts and settings share one MDP, so
+        that many copies encode the prompts once. A tokenizer of the caller's own is not shared,
+        since it may be changed between two environments.
+
+        Raises:
+            TypeError: for an unknown setting.
+            TokenGymError: as `TokenMdp`, for a tokenizer without EOS or pad, or a render mode.
+        """
+        modes = self.metadata["render_modes"]
+        if render_mode is not None and render_mode not in modes:
+            raise RenderModeError(
+                f"render_mode must be one of {', '.join(map(repr, modes))} or None, got "
+                f"{render_mode!r}"
+            )
+        self.render_mode, self._bundle = render_mode, bundle
+        settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
+        prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
+        shares = bundle is not None and bundle.has("tokenizer") and tokenizer is bundle.tokenizer
+        named = eos_token is not None or pad_token is not None
+        if isinstance(tokenizer, str) or named or not shares:
+            chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
+            self._mdp = TokenMdp(chosen, prompt_set, settings)
+        else:
+            self._mdp = _shared_mdp(tokenizer, len(tokenizer), prompt_set, settings)
+        return self._mdp
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -419,11 +448,6 @@ class MdpEnvironment:
         return self._bundle
 
     @property
-    def prompts(self) -> PromptSet:
-        """The prompts that episodes start from; a prompt id is a position in it."""
-        return self._mdp.table.prompts
-
-    @property
     def max_prompt_tokens(self) -> int:
         """Columns of the observation that belong to the prompt."""
         return self._mdp.prompt_width
@@ -432,6 +456,11 @@ class MdpEnvironment:
     def max_new_tokens(self) -> int:
         """The horizon: columns of the observation that belong to the response."""
         return self._mdp.settings.max_new_tokens
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The prompts that episodes start from; a prompt id is a position in it."""
+        return self._mdp.table.prompts
 
     @property
     def settings(self) -> GenerationSettings:
@@ -462,33 +491,6 @@ class MdpEnvironment:
         return EncodedPrompt(self._mdp.decode([ids])[0] if text is None else text, ids, -1)
 
 
-def token_mdp(
-    tokenizer: PreTrainedTokenizerBase | str,
-    prompts: PromptSet | Sequence[str | Prompt | Messages],
-    settings: GenerationSettings,
-    bundle: Bundle | None,
-    *,
-    eos_token: str | None,
-    pad_token: str | None,
-) -> TokenMdp:
-    """Return the MDP of an environment.
-
-    Environments over a bundle's own tokenizer, the same prompts and settings share one, so that
-    many copies encode the prompts once. A tokenizer of the caller's own is not shared, since it may
-    be changed between two environments.
-
-    Raises:
-        TokenGymError: as `TokenMdp`, or for a tokenizer without EOS or pad.
-    """
-    shares = bundle is not None and bundle.has("tokenizer") and tokenizer is bundle.tokenizer
-    if not shares or eos_token is not None or pad_token is not None:
-        chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
-        return TokenMdp(chosen, prompts, settings)
-    assert not isinstance(tokenizer, str)
-    prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    return _shared_mdp(tokenizer, len(tokenizer), prompt_set, settings)
-
-
 @lru_cache(maxsize=8)
 def _shared_mdp(
     tokenizer: PreTrainedTokenizerBase,
@@ -498,45 +500,3 @@ def _shared_mdp(
 ) -> TokenMdp:
     check_tokenizer(tokenizer)  # once, as all that follows from it
     return TokenMdp(tokenizer, prompts, settings)
-
-
-def terminal_info(
-    prompt: EncodedPrompt,
-    response: str,
-    response_ids: tuple[int, ...],
-    finish_reason: str,
-    conversation: Conversation | None = None,
-) -> dict[str, Any]:
-    """Return an episode's terminal info except the action mask; the score is 0."""
-    turns: dict[str, Any] = {}
-    if conversation is not None:
-        turns["turns"] = tuple(conversation.turns)
-        turns["written"] = conversation.written(len(response_ids))
-    return {
-        "prompt": prompt.text,
-        "prompt_id": prompt.prompt_id,
-        "prompt_ids": prompt.ids,
-        "reference": prompt.reference,
-        "query_type": prompt.query_type,
-        "metadata": prompt.metadata,
-        "response": response,
-        "response_ids": response_ids,
-        "finish_reason": finish_reason,
-        "score": 0.0,
-        "score_parts": {},
-        "token_rewards": np.zeros(len(response_ids), dtype=np.float32),
-        **turns,
-    }
-
-
-def check_render_mode(render_mode: str | None, modes: Sequence[str]) -> None:
-    """Refuse an unknown render mode."""
-    if render_mode is not None and render_mode not in modes:
-        raise RenderModeError(
-            f"render_mode must be one of {', '.join(map(repr, modes))} or None, got {render_mode!r}"
-        )
-
-
-def _outline(state: Any) -> str:
-    """Return a short description of an invalid state."""
-    return f"keys {sorted(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"

@@ -40,7 +40,14 @@ def reward_colours(
         )
     largest = scale if scale is not None else float(np.abs(rewards).max(initial=0.0))
     strength = np.clip(rewards / largest, -1, 1) if largest > 0 else np.zeros_like(rewards)
-    return [_blend(float(s)) for s in strength]
+    colours = []
+    for share in strength.tolist():
+        end = _BLUE if share > 0 else _RED
+        red, green, blue = (
+            round(w + abs(share) * (e - w)) for w, e in zip(_WHITE, end, strict=True)
+        )
+        colours.append((red, green, blue))
+    return colours
 
 
 def render_ansi(
@@ -111,13 +118,6 @@ def render_html(
         spans[place] = f'<i style="opacity:0.6" title="reply">{texts[place]}</i>'
     body = "".join(spans)
     return f'<div class="tokengym-text" style="white-space:pre-wrap">{head}{body}</div>'
-
-
-def _blend(strength: float) -> tuple[int, int, int]:
-    """Return the colour of a strength in [-1, 1]."""
-    end, share = (_BLUE if strength > 0 else _RED), abs(strength)
-    red, green, blue = (round(w + share * (e - w)) for w, e in zip(_WHITE, end, strict=True))
-    return red, green, blue
 
 
 def _checked(tokens: Sequence[str], rewards: ArrayLike) -> NDArray[np.float64]:

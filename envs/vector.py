@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, EpisodeOverError, SettingsError, StateError
 from tokengym.base.prompt import Messages, Prompt, PromptSet
-from tokengym.base.settings import from_keywords, takes
-from tokengym.envs.batch import EpisodeBatch, Rows
+from tokengym.base.settings import takes
+from tokengym.envs.batch import EpisodeBatch
 from tokengym.envs.episode import Episode
 from tokengym.envs.infos import (
     Info,
@@ -24,14 +24,9 @@ from tokengym.envs.infos import (
     add_final,
     add_prompts,
     add_terminal,
-    add_waiting,
+    put,
 )
-from tokengym.envs.mdp import (
-    RENDER_FPS,
-    MdpEnvironment,
-    check_render_mode,
-    token_mdp,
-)
+from tokengym.envs.mdp import RENDER_FPS, MdpEnvironment
 from tokengym.envs.prompts.sampler import (
     as_options,
     checked_group_size,
@@ -105,20 +100,27 @@ class TokenGenerationVectorEnv(
         bundle: Bundle | None = None,
         **generation: Any,
     ) -> None:
-        check_render_mode(render_mode, _RENDER_MODES)
         if index(num_envs) < 1:
             raise SettingsError(f"num_envs must be at least 1, got {num_envs}; raise it")
-        self.render_mode = render_mode
         self.num_envs = index(num_envs)
-        self._mode = _autoreset_mode(autoreset_mode)
+        try:
+            self._mode = AutoresetMode(autoreset_mode)
+        except ValueError:
+            raise SettingsError(
+                f"autoreset_mode must be one of {', '.join(repr(m.value) for m in AutoresetMode)}, "
+                f"got {autoreset_mode!r}"
+            ) from None
         self.metadata = {**type(self).metadata, "autoreset_mode": self._mode}
-        settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
-        self._mdp = mdp = token_mdp(
-            tokenizer, prompts, settings, bundle, eos_token=eos_token, pad_token=pad_token
+        mdp = self._play_by(
+            tokenizer,
+            prompts,
+            generation,
+            bundle,
+            eos_token=eos_token,
+            pad_token=pad_token,
+            render_mode=render_mode,
         )
-        self._bundle = bundle
-        self.single_observation_space = mdp.observation_space()
-        self.single_action_space = mdp.action_space()
+        self.single_observation_space, self.single_action_space = mdp.spaces()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._batch = EpisodeBatch(mdp, self.num_envs)
@@ -176,7 +178,17 @@ class TokenGenerationVectorEnv(
                 ``group_size`` that does not divide the rows.
             PromptError: for a prompt that cannot be used, or several of these options at once.
         """
-        seeds = self._row_seeds(seed)
+        seeds: list[int | None] = []
+        if isinstance(seed, int | np.integer):
+            seeds = [int(seed) + row for row in range(self.num_envs)]
+        elif seed is not None:
+            is_list = isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str)
+            count = len(seed) if is_list else repr(seed)
+            if count != self.num_envs:
+                raise SettingsError(
+                    f"seed must be one integer or one per row, {self.num_envs}, got {count}"
+                )
+            seeds = list(seed)
         rest = as_options(options)
         rows = self._batch.all_rows
         if "reset_mask" in rest:
@@ -235,20 +247,16 @@ class TokenGenerationVectorEnv(
             terminated[idle] = truncated[idle] = False
             due = np.flatnonzero(self._over) if same_step else idle
             if len(due):
-                self._reset_or_wait(due, infos)
                 rows = batch.all_rows
+                if self._holds:
+                    put(infos, batch, due, {"waiting": (True, np.zeros_like(self._over))})
+                else:
+                    batch.begin(due)
+                    self._over[due] = False
+                    add_prompts(infos, batch, due)
         add_action_masks(infos, batch, rows, serve_all=True)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         return self._observations(), rewards, terminated, truncated, infos
-
-    def _reset_or_wait(self, rows: Rows, infos: dict[str, Any]) -> None:
-        """Begin the next episode of rows whose last one is over, unless they are held."""
-        if self._holds:
-            add_waiting(infos, self._batch, rows)
-            return
-        self._batch.begin(rows)
-        self._over[rows] = False
-        add_prompts(infos, self._batch, rows)
 
     def hold_after_end(self, held: bool) -> None:
         """Have rows stay at the end of their episode, or stop doing so.
@@ -378,30 +386,6 @@ class TokenGenerationVectorEnv(
                     f"{int(tokens[row])}; it is a token id of envs.unwrapped.tokenizer"
                 )
         return tokens
-
-    def _row_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        """Return one seed per row; empty if no row is seeded."""
-        if seed is None:
-            return []
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + row for row in range(self.num_envs)]
-        count = len(seed) if isinstance(seed, (Sequence, np.ndarray)) else repr(seed)
-        if count != self.num_envs or isinstance(seed, str):
-            raise SettingsError(
-                f"seed must be one integer or one per row, {self.num_envs}, got {count}"
-            )
-        return list(seed)
-
-
-def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    """Return the mode, refusing an unknown name."""
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        raise SettingsError(
-            f"autoreset_mode must be one of {', '.join(repr(m.value) for m in AutoresetMode)}, "
-            f"got {mode!r}"
-        ) from None
 
 
 def _checked_reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:

@@ -16,7 +16,6 @@ from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import RewardCheckError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.wrappers import RewardWrapper
 
 _MAX_STEPS = 10_000
 _TERMINAL_KEYS = ("response_ids", "score", "score_parts", "token_rewards")
@@ -68,19 +67,22 @@ def check_reward(
     if not isinstance(env, gymnasium.Env):
         raise TypeError(f"env must be a Gymnasium Env or VectorEnv, got {env!r}")
     rng = np.random.default_rng(seed)
+    rewards = _rewards(env)
+    credits = [reward.credit for reward in rewards]
     played = [_play(env, seed + number, rng) for number in range(episodes)]
     for one in played:
-        _check_episode(one, _credits(env))
-    if any(credit.needs_policy for credit in _credits(env)):
+        _check_episode(one, credits)
+    if any(credit.needs_policy for credit in credits):
         return
     for number, one in enumerate(played):
         _check_same("the same tokens", one, _play(env, seed + number, None, one.actions))
-    if any(credit.causal for credit in _credits(env)):
-        for number, one in enumerate(played):
+        if any(credit.causal for credit in credits):
             _check_future(env, seed + number, one, rng)
-    reward = _own_reward(env)
-    if reward is not None:
-        _check_one_batch(reward, played)
+    if rewards:
+        together = rewards[0].evaluate([Episode.from_info(one.info) for one in played])
+        for one, episode in zip(played, together, strict=True):
+            info = {"score": episode.score, "token_rewards": episode.token_rewards}
+            _check_same("one batch of all episodes", one, replace(one, info=info))
     spec = env.spec
     if spec is not None and spec.vector_entry_point is not None and not spec.additional_wrappers:
         _check_native_batch(spec, played, seed)
@@ -194,35 +196,27 @@ def _check_same(what: str, first: _Played, second: _Played) -> None:
             )
 
 
-def _check_one_batch(reward: Reward, played: list[_Played]) -> None:
-    """Check that episodes scored as one batch earn what each earned alone."""
-    together = reward.evaluate([Episode.from_info(one.info) for one in played])
-    for one, episode in zip(played, together, strict=True):
-        info = {"score": episode.score, "token_rewards": episode.token_rewards}
-        _check_same("one batch of all episodes", one, replace(one, info=info))
-
-
 def _check_native_batch(spec: EnvSpec, played: list[_Played], seed: int) -> None:
     """Check that the batched environment of the same spec pays what the single one paid."""
     envs = gymnasium.make_vec(spec, num_envs=len(played))
     try:
-        rows = _play_rows(envs, seed, None, {row: one.actions for row, one in enumerate(played)})
+        rows = _play_rows(envs, seed, None, [one.actions for one in played])
     finally:
         envs.close()
-    for row, one in enumerate(played):
-        _check_same("the vector form", one, rows[row])
+    for one, row in zip(played, rows, strict=True):
+        _check_same("the vector form", one, row)
 
 
 def _check_vector(envs: VectorEnv[Any, Any, Any], seed: int) -> None:
     """Check the first episode of each row of a batch, twice."""
+    credits = [reward.credit for reward in _rewards(envs)]
     first = _play_rows(envs, seed, np.random.default_rng(seed))
-    for one in first.values():
-        _check_episode(one, _credits(envs))
-    if any(credit.needs_policy for credit in _credits(envs)):
+    for one in first:
+        _check_episode(one, credits)
+    if any(credit.needs_policy for credit in credits):
         return
-    actions = {row: one.actions for row, one in first.items()}
-    second = _play_rows(envs, seed, None, actions)
-    for row, one in first.items():
+    second = _play_rows(envs, seed, None, [one.actions for one in first])
+    for row, one in enumerate(first):
         _check_same(f"the same tokens in row {row}", one, second[row])
 
 
@@ -252,8 +246,8 @@ def _play_rows(
     envs: VectorEnv[Any, Any, Any],
     seed: int,
     rng: np.random.Generator | None,
-    actions: Mapping[int, tuple[int, ...]] | None = None,
-) -> dict[int, _Played]:
+    actions: Sequence[tuple[int, ...]] | None = None,
+) -> list[_Played]:
     """Play until every row ended once; rows that ended get a filler token until then."""
     _, infos = envs.reset(seed=seed)
     taken: list[list[int]] = [[] for _ in range(envs.num_envs)]
@@ -261,7 +255,8 @@ def _play_rows(
     done: dict[int, _Played] = {}
     while len(done) < envs.num_envs and max(map(len, taken)) < _MAX_STEPS:
         tokens = np.zeros(envs.num_envs, dtype=np.int64)
-        for row in set(range(envs.num_envs)) - set(done):
+        playing = sorted(set(range(envs.num_envs)) - set(done))
+        for row in playing:
             if actions is None:
                 tokens[row] = _draw(rng, {"action_mask": infos["action_mask"][row]})
             elif len(taken[row]) < len(actions[row]):
@@ -270,14 +265,14 @@ def _play_rows(
                 _fail(f"the episode in row {row} did not end after {len(taken[row])} steps")
             taken[row].append(int(tokens[row]))
         _, values, _, _, infos = envs.step(tokens)
-        for row in set(range(envs.num_envs)) - set(done):
+        for row in playing:
             rewards[row].append(values[row])
         for row, info in _terminal_rows(infos).items():
             if row not in done:
                 done[row] = _Played(tuple(taken[row]), tuple(rewards[row]), info)
     if len(done) < envs.num_envs:
         _fail(f"{envs.num_envs - len(done)} rows did not end after {_MAX_STEPS} steps")
-    return done
+    return [done[row] for row in range(envs.num_envs)]
 
 
 def _terminal_rows(infos: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
@@ -314,23 +309,14 @@ def _finite(name: str, value: Any) -> float:
     return float(value)
 
 
-def _credits(env: Any) -> list[Credit]:
-    """Return the credit rules of all wrappers."""
-    credits = []
+def _rewards(env: Any) -> list[Reward]:
+    """Return the rewards of all wrappers, the outermost first."""
+    rewards = []
     while env is not None:
         if isinstance(reward := vars(env).get("reward"), Reward):
-            credits.append(reward.credit)
+            rewards.append(reward)
         env = vars(env).get("env")
-    return credits
-
-
-def _own_reward(env: Any) -> Reward | None:
-    """Return the reward of the outermost wrapper of ours, if there is one."""
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, RewardWrapper):
-            return env.reward
-        env = env.env
-    return None
+    return rewards
 
 
 def _fail(message: str) -> NoReturn:

@@ -6,8 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.probe import Probe
+from tokengym.rewards.errors import RewardError
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.written import newest
+from tokengym.rewards.scorers.base import call_scorer
+from tokengym.rewards.written import moved, newest
 
 
 class StepPayment:
@@ -24,26 +27,54 @@ class StepPayment:
     """
 
     def __init__(self, reward: Reward) -> None:
-        reward.check_steps()
+        credit, scorer = reward.credit, reward.scorer
+        credit.step_reward(0.0)  # or says that it has none
+        if not credit.every_prefix and "prefix" not in (scorer.attribution_kinds or ()):
+            name = reward.credit_name
+            raise RewardError(
+                f"scorer {scorer.name!r} cannot score a growing text token by token, so credit "
+                f"{name!r} cannot be paid at each step; take '{name}:delivery=end', or "
+                f"'{name}:every_prefix=true' (scores the whole text at every step)"
+            )
         self._reward = reward
         self._paid: dict[int, tuple[Episode, float]] = {}
         """Text that each row was last paid for, and all that it was paid."""
 
     def pay(self, rows: Sequence[int], texts: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the reward of the newest token of each row.
+        """Return the reward of the newest token of each row, with that of a reply to it.
 
         Args:
             rows: Rows that appended a token and did not end.
             texts: Their texts so far, with a token at least.
         """
         rewards = np.zeros(len(rows))
-        earned = self._reward.step_rewards(texts) if rows else []
-        for place, (row, text, tokens) in enumerate(zip(rows, texts, earned, strict=True)):
+        increments = self._increments(texts) if rows else []
+        for place, (row, text, moves) in enumerate(zip(rows, texts, increments, strict=True)):
+            owned = moves if text.written is None else moved(moves, text.written)
+            tokens = np.array([self._reward.credit.step_reward(float(value)) for value in owned])
             at = newest(text)
             rewards[place] = tokens[at]
             before = self._before(row, text, otherwise=tokens[:at])
             self._paid[row] = text, before + float(tokens[at])
         return rewards
+
+    def _increments(self, texts: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return, per text (n,), by how much its tokens moved its score.
+
+        With ``every_prefix`` the text is scored without its newest token and without its response
+        too, so that earlier increments only add up to theirs.
+        """
+        reward = self._reward
+        with reward.stopwatch.scoring(len(texts)):
+            if reward.credit.every_prefix:
+                places = [(newest(text), len(text.response_ids)) for text in texts]
+                pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
+                return Probe(reward.scorer, reward.tokenizer).increments(texts, pieces)
+            known = reward.scorer.state_dict()  # of running statistics, which finished texts move
+            scores = call_scorer(reward.scorer, texts, "prefix")
+            reward.scorer.load_state_dict(known)
+            scores.check(texts, reward.scorer.name)
+            return [row.astype(np.float64) for row in scores.attributions or ()]
 
     def settle(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the reward of the last token of each row: its score minus what it was paid.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
-from typing_extensions import Self, Unpack
+from typing_extensions import Self
 
 from tokengym.base.registry import did_you_mean
 from tokengym.base.words import Spec
@@ -119,26 +119,11 @@ def registered_rewards() -> list[str]:
     return REWARDS.names()
 
 
-class RewardOptions(TypedDict, total=False):
-    """Types of the options of `make_reward`, which has their defaults and says what they do."""
-
-    bundle: "Bundle | None"
-    scorer: SupportsScore | Function | str | Path | None
-    reward_model: str | Path | None
-    encoder: str | Path | None
-    normalize: str | None
-    batch_size: int
-    max_len: int | None
-    scorer_timeout: float | None
-
-
 @overload
-def make_reward(spec: None, **options: Unpack[RewardOptions]) -> None: ...
+def make_reward(spec: None, **options: Any) -> None: ...
 @overload
-def make_reward(
-    spec: str | Spec | RewardChoice | Payer, **options: Unpack[RewardOptions]
-) -> Reward: ...
-def make_reward(
+def make_reward(spec: str | Spec | RewardChoice | Payer, **options: Any) -> Reward: ...
+def make_reward(  # type: ignore[misc]
     spec: RewardSpec,
     *,
     bundle: "Bundle | None" = None,
@@ -234,28 +219,26 @@ def _scorer(
     """Return the scorer that was passed, that of the model that was passed, or the bundle's."""
     if isinstance(scorer, str) and (named := find_scorer(scorer)) is not None:
         return named
-    if isinstance(scorer, (str, Path)):
-        return _stored(scorer, kind, max_len)
-    if scorer is not None:
+    if scorer is not None and not isinstance(scorer, str | Path):
         return as_scorer(scorer)
-    wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
-    for part in sorted(wanted, key=lambda part: models.get(part) is None):  # what was passed first
-        path = models.get(part)
-        if path is None and bundle is not None and bundle.has(part):
-            path = getattr(bundle, part)
-        if path is not None and part == "lexicon":
+    path: Any = scorer
+    if path is None:
+        wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
+        passed = [part for part in wanted if models.get(part) is not None]
+        held = [part for part in wanted if bundle is not None and bundle.has(part)]
+        if not passed and not held:
+            lack = "got None"
+            if bundle is not None:
+                lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}"
+            raise RewardError(
+                f"reward {label!r} needs a scorer, but {lack}; pass scorer=, or "
+                f"{'encoder' if kind == 'encoder' else 'reward_model'}= with a model's folder"
+            )
+        (part, *_) = [*passed, *held]
+        path = models[part] if passed else getattr(bundle, part)
+        if part == "lexicon":
             return Sentiment.from_file(path)
-        if path is not None:
-            return _stored(path, cast(ScorerKind, part), max_len)
-    lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}" if bundle else "got None"
-    raise RewardError(
-        f"reward {label!r} needs a scorer, but {lack}; pass scorer=, or "
-        f"{'encoder' if kind == 'encoder' else 'reward_model'}= with a model's folder"
-    )
-
-
-def _stored(path: str | Path, kind: ScorerKind, max_len: int | None) -> Scorer:
-    """Return the scorer over the model of a folder or hub name; names its near matches if none."""
+        kind = cast(ScorerKind, part)
     try:
         return load_scorer(path, kind, max_len=max_len)
     except ScorerError as error:

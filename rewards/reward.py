@@ -1,6 +1,5 @@
 """A reward: a scorer and a credit rule, checked where they meet."""
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +17,8 @@ from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.models.kinds import remedy_for
-from tokengym.rewards.scorers.base import (
-    Scorer,
-    Scores,
-    SupportsScore,
-    as_scorer,
-    call_scorer,
-    is_scorer,
-)
-from tokengym.rewards.written import assign_written, moved, newest
+from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer
+from tokengym.rewards.written import assign_written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,21 +51,19 @@ class Reward:
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
     ) -> None:
-        if not isinstance(scorer, Scorer) and not is_scorer(scorer):
+        if not callable(getattr(scorer, "score", None)):
             raise TypeError(
                 f"scorer must have a method score(episodes), got {scorer!r}; wrap a function in "
                 "FunctionScorer"
             )
         self.scorer = as_scorer(scorer)
         self.credit = as_credit(credit)
+        self.credit_name: str = self.credit.name or type(self.credit).__name__
+        """The credit's name, its class's if it does not say."""
         self.tokenizer = tokenizer
         self.continuations: Continuations | None = None
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
         self.stopwatch = Stopwatch(self.scorer.name, warns=not self.credit.needs_policy)
-        self._check_kinds()
-
-    def _check_kinds(self) -> None:
-        """Refuse a credit whose attributions the scorer cannot give."""
         kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
         self._asks = wanted is not None and kinds is not None
         if wanted is not None and kinds is not None and wanted not in kinds:
@@ -88,16 +78,6 @@ class Reward:
         """The credit's and the scorer's names."""
         return f"{self.credit_name}({self.scorer.name})"
 
-    @property
-    def credit_name(self) -> str:
-        """The credit's name, its class's if it does not say."""
-        return self.credit.name or type(self.credit).__name__
-
-    @property
-    def causal(self) -> bool:
-        """Whether the credit declares that it can be paid token by token."""
-        return bool(self.credit.causal)
-
     def __repr__(self) -> str:
         return f"Reward({self.name})"
 
@@ -109,56 +89,10 @@ class Reward:
 
         Raises:
             TokenizerError: if the scorer cannot read its ids.
+            RewardError: if it cannot give the credit's attributions for them.
         """
-        bound = copy.copy(self)
-        bound.scorer, bound.credit = self.scorer.bind(tokenizer), self.credit.bind(tokenizer)
-        bound.tokenizer, bound.continuations = tokenizer, None
-        bound.stopwatch = Stopwatch(bound.scorer.name, warns=not bound.credit.needs_policy)
-        bound._check_kinds()  # a text written in other tokens has fewer kinds
-        return bound
-
-    def check_steps(self) -> None:
-        """Refuse a credit that cannot be paid token by token.
-
-        Raises:
-            RewardError: naming the remedies.
-        """
-        self.credit.step_reward(0.0)  # or says that it has none
-        if not self.credit.every_prefix and "prefix" not in (self.scorer.attribution_kinds or ()):
-            raise RewardError(
-                f"scorer {self.scorer.name!r} cannot score a growing text token by token, so "
-                f"credit {self.credit_name!r} cannot be paid at each step; take "
-                f"'{self.credit_name}:delivery=end', or '{self.credit_name}:every_prefix=true' "
-                "(scores the whole text at every step)"
-            )
-
-    def step_rewards(self, texts: Sequence[Episode]) -> list[NDArray[np.float64]]:
-        """Return what the tokens of unfinished responses earn when they are written.
-
-        Args:
-            texts: The texts so far, each of which is scored; with ``every_prefix`` also without its
-                newest token and without its response.
-
-        Returns:
-            Per text (n,): the `newest` token's reward, with that of a reply to it, and earlier ones
-            that add up to theirs.
-        """
-        with self.stopwatch.scoring(len(texts)):
-            if self.credit.every_prefix:
-                places = [(newest(text), len(text.response_ids)) for text in texts]
-                pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
-                rows = Probe(self.scorer, self.tokenizer).increments(texts, pieces)
-            else:
-                known = self.scorer.state_dict()  # of running statistics, which finished texts move
-                scores = call_scorer(self.scorer, texts, "prefix")
-                self.scorer.load_state_dict(known)
-                scores.check(texts, self.scorer.name)
-                rows = [row.astype(np.float64) for row in scores.attributions or ()]
-        owned: list[NDArray[np.floating]] = [
-            row if text.written is None else moved(row, text.written)
-            for row, text in zip(rows, texts, strict=True)
-        ]
-        return [np.array([self.credit.step_reward(float(v)) for v in row]) for row in owned]
+        # Its kinds are checked again: a text written in other tokens has fewer.
+        return Reward(self.scorer.bind(tokenizer), self.credit.bind(tokenizer), tokenizer=tokenizer)
 
     def evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return the episodes with their score, its parts and their token rewards.
@@ -256,24 +190,19 @@ def attach_episodes(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
     """
     try:
         yield
-    except RewardError as error:
-        error.keep(_unscored(episodes))
-        raise
     except Exception as error:
+        # Without the zeros that an environment without a reward gives them.
+        unpaid = [replace(one, score=None, score_parts={}, token_rewards=None) for one in episodes]
+        if isinstance(error, RewardError):
+            error.keep(unpaid)
+            raise
         reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
         failure = ScorerError(
             f"scorer {scorer!r} raised {type(error).__name__} ({reason}) over {len(episodes)} "
             "episodes; correct the scorer"
         )
-        failure.keep(_unscored(episodes))
+        failure.keep(unpaid)
         raise failure from error
-
-
-def _unscored(episodes: Sequence[Episode]) -> list[Episode]:
-    """Return the episodes without the zeros that an environment without a reward gives them."""
-    return [
-        replace(episode, score=None, score_parts={}, token_rewards=None) for episode in episodes
-    ]
 
 
 class Stopwatch:
@@ -295,7 +224,7 @@ class Stopwatch:
         """Episodes."""
         self._clock = clock
         self._began: float | None = None
-        self._warned = not warns
+        self._warns = warns
 
     @contextmanager
     def scoring(self, count: int) -> Iterator[None]:
@@ -309,19 +238,17 @@ class Stopwatch:
             now = self._clock()
             self.seconds += now - started
             self.scored += count
-            self._warn(now - self._began)
-
-    def _warn(self, passed: float) -> None:
-        if self._warned or self.seconds < SLOW_SECONDS or self.seconds < SLOW_SHARE * passed:
-            return
-        self._warned = True
-        _LOG.warning(
-            "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s each; "
-            "score more rows at once (num_envs), or wrap it in Cached where texts repeat",
-            self.name,
-            100 * self.seconds / passed,
-            self.seconds,
-            passed,
-            self.scored,
-            self.seconds / max(self.scored, 1),
-        )
+            passed = now - self._began
+            if self._warns and self.seconds >= max(SLOW_SECONDS, SLOW_SHARE * passed):
+                self._warns = False
+                _LOG.warning(
+                    "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s "
+                    "each; score more rows at once (num_envs), or wrap it in Cached where texts "
+                    "repeat",
+                    self.name,
+                    100 * self.seconds / passed,
+                    self.seconds,
+                    passed,
+                    self.scored,
+                    self.seconds / max(self.scored, 1),
+                )

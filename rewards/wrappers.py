@@ -1,12 +1,12 @@
 """Rewards as Gymnasium wrappers, for one environment and for a batch of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
@@ -14,7 +14,7 @@ from tokengym.envs.infos import episodes_from_infos
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.delivery import StepPayment
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.registry import RewardSpec, make_reward
+from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward, attach_episodes
 from tokengym.rewards.scorers.base import SupportsScore
 
@@ -65,20 +65,20 @@ class RewardWrapper(gymnasium.Wrapper):
         observation, _, terminated, truncated, info = self.env.step(action)
         if self.deferred:
             return observation, 0.0, terminated, truncated, info
+        reward: Any = 0.0
         if not (terminated or truncated):
-            reward = 0.0
             if self._steps is not None and "waiting" not in info:
                 text = self.env.get_wrapper_attr("unfinished_episode")()
                 reward = float(self._steps.pay([0], [text])[0])
             return observation, reward, terminated, truncated, info
-        (episode,) = self.reward.evaluate([_unpaid(info)])
-        score, rewards = _paid(episode)
-        reward = score
-        if self._steps is not None:
-            reward = float(self._steps.settle([0], [episode])[0])
-        info["score"] = score
+        (episode,) = self.reward.evaluate([Episode.from_info(info, scored=False)])
+        reward, rewards = episode.score, episode.token_rewards
+        assert rewards is not None
+        info["score"] = reward
         info["score_parts"] = dict(episode.score_parts)
         info["token_rewards"] = rewards.copy()
+        if self._steps is not None:
+            reward = float(self._steps.settle([0], [episode])[0])
         show = _attribute(self.env, "show_token_rewards")
         if show is not None and self.env.render_mode is not None:
             show(rewards)
@@ -120,24 +120,34 @@ class VectorRewardWrapper(VectorWrapper):
         values = np.zeros_like(values)
         if self.deferred:
             return observations, values, terminated, truncated, infos
-        ended = episodes_from_infos(infos)
+        ended = episodes_from_infos(infos, unscored=range(self.num_envs))
         if self._steps is not None:
             continues = ~(terminated | truncated | infos.get("waiting", np.False_))
             texts = self._unfinished(np.flatnonzero(continues).tolist())
             with attach_episodes(list(ended.values()), self.reward.scorer.name):
                 values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
-        if ended:
-            rows = list(ended)
-            episodes = self.reward.evaluate(list(ended.values()))
-            values[rows] = (
-                [_paid(episode)[0] for episode in episodes]
-                if self._steps is None
-                else self._steps.settle(rows, episodes)
-            )
-            final = infos.get("final_info")
-            write_episodes(infos if final is None else final, rows, episodes)
-            if self.env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
-                self._show(rows, infos)
+        if not ended:
+            return observations, values, terminated, truncated, infos
+        rows = list(ended)
+        episodes = self.reward.evaluate(list(ended.values()))
+        written = infos.get("final_info", infos)
+        written["score"] = np.array(written["score"], dtype=np.float64)
+        written["token_rewards"] = np.array(written["token_rewards"], dtype=np.float32)
+        parts: dict[str, NDArray[Any]] = {}
+        written["score_parts"] = parts
+        for row, episode in zip(rows, episodes, strict=True):
+            written["score"][row] = values[row] = episode.score
+            written["token_rewards"][row] = 0.0
+            written["token_rewards"][row, : len(episode.response_ids)] = episode.token_rewards
+            for name, part in episode.score_parts.items():
+                parts.setdefault(name, np.zeros(self.num_envs))[row] = part
+                parts.setdefault(f"_{name}", np.zeros(self.num_envs, dtype=np.bool_))[row] = True
+        if self._steps is not None:
+            values[rows] = self._steps.settle(rows, episodes)
+        # In SAME_STEP mode the rows are in their next episode already.
+        show = getattr(self.env.unwrapped, "show_token_rewards", None)
+        if show is not None and self.env.render_mode is not None and written is infos:
+            show(infos["token_rewards"], rows)
         return observations, values, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -154,47 +164,6 @@ class VectorRewardWrapper(VectorWrapper):
             texts = [every[row] for row in rows]
         return {row: text for row, text in zip(rows, texts, strict=True) if text.response_ids}
 
-    def _show(self, rows: Sequence[int], infos: Mapping[str, Any]) -> None:
-        show = getattr(self.env.unwrapped, "show_token_rewards", None)
-        if show is not None and self.env.render_mode is not None:
-            show(infos["token_rewards"], rows)
-
-
-def write_episodes(infos: dict[str, Any], rows: Sequence[int], episodes: Sequence[Episode]) -> None:
-    """Write scores, parts and token rewards into the terminal infos of a batch.
-
-    Args:
-        infos: The batch's infos (or ``final_info``), by Gymnasium's conventions; changed in place.
-        rows: Rows whose episode ended.
-        episodes: Those episodes, with their rewards.
-    """
-    count = len(infos["_score"])
-    parts: dict[str, NDArray[Any]] = {}
-    infos["score"] = np.array(infos["score"], dtype=np.float64)
-    infos["token_rewards"] = np.array(infos["token_rewards"], dtype=np.float32)
-    for row, episode in zip(rows, episodes, strict=True):
-        score, rewards = _paid(episode)
-        infos["score"][row] = score
-        infos["token_rewards"][row] = 0.0
-        infos["token_rewards"][row, : len(rewards)] = rewards
-        for name, part in episode.score_parts.items():
-            parts.setdefault(name, np.zeros(count))[row] = part
-            parts.setdefault(f"_{name}", np.zeros(count, dtype=np.bool_))[row] = True
-    infos["score_parts"] = parts
-
-
-def wrap(env: AnyEnv, reward: Reward) -> RewardWrapper | VectorRewardWrapper:
-    """Return the environment, single or batched, with a reward.
-
-    Raises:
-        TypeError: if it is no Gymnasium environment.
-    """
-    if isinstance(env, VectorEnv):
-        return VectorRewardWrapper(env, reward)
-    if isinstance(env, gymnasium.Env):
-        return RewardWrapper(env, reward)
-    raise TypeError(f"env must be a Gymnasium Env or VectorEnv, got {env!r}; make it with gym.make")
-
 
 def CreditReward(
     env: AnyEnv, scorer: AnyScorer | None = None, credit: Credit | str = "sparse"
@@ -209,17 +178,27 @@ def CreditReward(
     Raises:
         RewardError: if there is no scorer, or it lacks what the credit needs.
     """
-    return _wrapped(env, credit, scorer)
+    if not isinstance(env, VectorEnv | gymnasium.Env):
+        raise TypeError(
+            f"env must be a Gymnasium Env or VectorEnv, got {env!r}; make it with gym.make"
+        )
+    max_len = _attribute(env, "max_new_tokens")
+    reward = make_reward(credit, bundle=_attribute(env, "bundle"), scorer=scorer, max_len=max_len)
+    if reward is None:
+        raise RewardError("credit must be a Credit or a name, got None; e.g. credit='uniform'")
+    if isinstance(env, VectorEnv):
+        return VectorRewardWrapper(env, reward)
+    return RewardWrapper(env, reward)
 
 
 def SparseReward(env: AnyEnv, scorer: AnyScorer | None = None) -> Any:
     """Return the environment with the whole score on the last token; see `CreditReward`."""
-    return _wrapped(env, Sparse(), scorer)
+    return CreditReward(env, scorer, Sparse())
 
 
 def UniformReward(env: AnyEnv, scorer: AnyScorer | None = None) -> Any:
     """Return the environment with the score in equal parts; see `CreditReward`."""
-    return _wrapped(env, Uniform(), scorer)
+    return CreditReward(env, scorer, Uniform())
 
 
 def ABCReward(env: AnyEnv, scorer: AnyScorer | None = None, *, beta: float = 0.8) -> Any:
@@ -235,7 +214,7 @@ def ABCReward(env: AnyEnv, scorer: AnyScorer | None = None, *, beta: float = 0.8
 
     Source: Chan et al. 2024, arXiv:2402.00782.
     """
-    return _wrapped(env, ABC(beta=beta), scorer)
+    return CreditReward(env, scorer, ABC(beta=beta))
 
 
 def R3Reward(env: AnyEnv, scorer: AnyScorer | None = None, *, dense: bool = False) -> Any:
@@ -251,15 +230,7 @@ def R3Reward(env: AnyEnv, scorer: AnyScorer | None = None, *, dense: bool = Fals
 
     Source: Kim et al. 2024, arXiv:2402.03469.
     """
-    return _wrapped(env, "r3-dense" if dense else "r3", scorer)
-
-
-def _wrapped(env: AnyEnv, spec: RewardSpec, scorer: AnyScorer | None) -> Any:
-    max_len = _attribute(env, "max_new_tokens")
-    reward = make_reward(spec, bundle=_attribute(env, "bundle"), scorer=scorer, max_len=max_len)
-    if reward is None:
-        raise RewardError("credit must be a Credit or a name, got None; e.g. credit='uniform'")
-    return wrap(env, reward)
+    return CreditReward(env, scorer, "r3-dense" if dense else "r3")
 
 
 def _bound(env: AnyEnv, reward: Reward) -> Reward:
@@ -285,16 +256,3 @@ def _attribute(env: AnyEnv, name: str) -> Any:
         if (value := getattr(owner, name, None)) is not None:
             return value
     return None
-
-
-def _unpaid(info: Mapping[str, Any]) -> Episode:
-    """Return the episode of a terminal info, whatever rewards another wrapper wrote there."""
-    size = len(info["response_ids"])
-    return Episode.from_info({**info, "token_rewards": info["token_rewards"][:size]})
-
-
-def _paid(episode: Episode) -> tuple[float, NDArray[np.float32]]:
-    """Return the score and token rewards of an evaluated episode."""
-    assert episode.score is not None
-    assert episode.token_rewards is not None
-    return episode.score, episode.token_rewards

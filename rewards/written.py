@@ -39,7 +39,13 @@ def assign_written(
         if len(rewards) != len(episodes) or not credit.sum_preserving:
             return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
         return [moved(r, m) for r, m in zip(rewards, masks, strict=True)]
-    shown = [_written_part(e, m) for e, m in zip(episodes, masks, strict=True)]
+    shown = []
+    for episode, mask in zip(episodes, masks, strict=True):
+        places = np.flatnonzero(mask).tolist()
+        known = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
+        kept: dict[str, Any] = {k: None if v is None else v[places] for k, v in known.items()}
+        ids = [episode.response_ids[place] for place in places]
+        shown.append(replace(episode, response_ids=ids, written=None, turns=(), **kept))
     if scores.attributions is not None:
         rows = zip(scores.attributions, masks, strict=True)
         scores = Scores(
@@ -52,7 +58,10 @@ def assign_written(
     rewards = credit.assign(shown, scores)
     if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in shown]:
         return rewards  # refused by whoever checks them
-    return [_spread_out(r, m) for r, m in zip(rewards, masks, strict=True)]
+    placed = [np.zeros(len(mask), dtype=np.float32) for mask in masks]
+    for target, tokens, mask in zip(placed, rewards, masks, strict=True):
+        target[mask > 0] = tokens
+    return placed
 
 
 def moved(values: Any, written: NDArray[np.int8]) -> FloatArray:
@@ -76,19 +85,3 @@ def newest(text: Episode) -> int:
     if text.written is None:
         return len(text.response_ids) - 1
     return int(np.flatnonzero(text.written)[-1])
-
-
-def _spread_out(rewards: FloatArray, written: NDArray[np.int8]) -> FloatArray:
-    """Return the written tokens' rewards in their places, 0 elsewhere."""
-    placed = np.zeros(len(written), dtype=np.float32)
-    placed[written > 0] = rewards
-    return placed
-
-
-def _written_part(episode: Episode, written: NDArray[np.int8]) -> Episode:
-    """Return an episode with its written tokens alone."""
-    places = np.flatnonzero(written).tolist()
-    known = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
-    kept: dict[str, Any] = {k: None if v is None else v[places] for k, v in known.items()}
-    ids = [episode.response_ids[place] for place in places]
-    return replace(episode, response_ids=ids, written=None, turns=(), **kept)

@@ -13,11 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tokengym import ComparisonConfig
 from tokengym.envs import bundled
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, percent, signed
 from tokengym.evaluation.runs import training_settings
+from tokengym.evaluation.statistics import steps_to_shares
+from tokengym.lab.cards.parts import held_to_forks
 from tokengym.lab.protocol import (
     DRAWN,
     GRID,
@@ -39,6 +43,7 @@ from tokengym.lab.tables import (
     mean,
     rates_table,
     student_mean,
+    with_interval,
 )
 from tokengym.rewards import gold_scorer
 
@@ -67,9 +72,21 @@ ON_DIALOGUE: tuple[dict[str, str], ...] = (
     {"rule": "sparse", "gae_lambda": "0.5"},
 )
 """Cells that were added on 25 November 2026: the first on every task, the others on Dialogue."""
+NO_EOS: tuple[dict[str, str], ...] = (
+    {"rule": "sparse", "eos": "forbidden"},
+    {"rule": "abc-signed", "gae_lambda": "0.5", "eos": "forbidden"},
+)
+"""Added on the same day: Summarize with responses of full length."""
 CONTROLS = ("sparse", "uniform", "random")
 """Rules that a rule must beat to show that it finds the right tokens."""
 LINES = "best_of_n.csv"
+FORKS = "forks.csv"
+FORKED = ("sparse", "random", "abc-signed", "red:delivery=end")
+"""Rules whose credit is held against executed forks of the untrained policy."""
+FILMS = {"MovieReview": 48}
+"""The task of the ledger, whose forks stand beside those of the others."""
+RESPONSES, CONTINUATIONS = 24, 16
+"""Responses that are forked at every token, and continuations of each prefix."""
 MEASURES = ("score", "gold_score", "kl")
 NOT_YET = "Not measured yet."
 
@@ -86,9 +103,14 @@ def cell_of(task: str, rule: str) -> Cell:
 
 def cells_of(task: str) -> list[Cell]:
     """Return all cells of a task."""
-    added = [SIGNED_HIGH, *(ON_DIALOGUE if task == "Dialogue" else ())]
+    added = [SIGNED_HIGH, *{"Dialogue": ON_DIALOGUE, "Summarize": NO_EOS}.get(task, ())]
     planned = [cell_of(task, rule) for rule in RULES]
     return planned + [STUDY.cell(task=task, **about) for about in added]
+
+
+def signed_cells(task: str) -> list[Cell]:
+    """Return `abc-signed` at the lambda that it declares and at that of `sparse`."""
+    return [cell_of(task, "abc-signed"), STUDY.cell(task=task, **SIGNED_HIGH)]
 
 
 def rounds() -> Iterator[Round]:
@@ -119,6 +141,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
             learning_rate=run.rate,
             gae_lambda=float(run.gae_lambda),
             value_network=run.critic,
+            fixed_length=True if run.eos == "forbidden" else None,
             **LEARNER,
         ),
         evaluation=GRID,
@@ -133,6 +156,15 @@ def lines(task: str, out: Path) -> list[Row]:
     assert judge is not None
     gold = judge.score(episodes).values.reshape(-1, DRAWN)
     return [{"task": task, **row} for row in best_of_rows(scores_of(episodes), gold)]
+
+
+def forks(task: str, out: Path) -> list[Row]:
+    """Return how well rules find the tokens on which the score of an untrained response hangs."""
+    del out
+    tokens = {**FILMS, **TASKS}[task]
+    held = held_to_forks(task, FORKED, RESPONSES, CONTINUATIONS, max_new_tokens=tokens)
+    figures = held.pop("rules")
+    return [{"task": task, "rule": rule, **figures[rule], **held} for rule in figures]
 
 
 def bundle_of(task: str) -> str:
@@ -153,6 +185,7 @@ def tables(published: Published) -> dict[str, str]:
     runs, drawn = published.runs, published.drawn[LINES]
     cells = [cell for task in TASKS for cell in cells_of(task)]
     return {
+        "forks": forks_table(published.drawn.get(FORKS, ())),
         "differences": differences_table(runs),
         "level": level_table(runs, ways(drawn)),
         "levels": levels_table(runs, cells, ways(drawn)),
@@ -174,7 +207,8 @@ def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
 def title(cell: Cell) -> str:
     """Return a cell's rule as the tables show it."""
     start = ", critic from the reward model" if cell.critic != "own" else ""
-    return f"`{cell.rule.partition(':')[0]}`{start}"
+    eos = ", EOS forbidden" if cell.eos == "forbidden" else ""
+    return f"`{cell.rule.partition(':')[0]}`{start}{eos}"
 
 
 def differences_table(runs: Runs) -> str:
@@ -184,7 +218,7 @@ def differences_table(runs: Runs) -> str:
         for task in TASKS
         for cell in cells_of(task)
         for control in CONTROLS
-        if cell != (other := cell_of(task, control))
+        if cell != (other := cell_of(task, control).but(eos=cell.eos))
         and (control == "sparse" or cell.rule not in CONTROLS)
         and (figure := runs.difference(cell, other)) is not None
     }
@@ -205,7 +239,7 @@ def level_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
         for cell in cells_of(task):
             areas = runs.areas(cell)
             seeds = sorted(areas.keys() & base.keys())
-            if cell.rule == "sparse" or len(seeds) < 2:
+            if cell.rule == "sparse" or cell.eos == "forbidden" or len(seeds) < 2:
                 continue
             way = goal - start
             one, two = ([figures[seed] for seed in seeds] for figures in (areas, base))
@@ -232,17 +266,42 @@ def levels_table(
             continue
         start, goal = by_task[cell.task]
         curves = [*runs.runs[cell].values()]
-        share = percent((mean(areas) - start) / (goal - start))
+        known = cell.eos == "allowed"  # the way is that of responses which may end
+        share = percent((mean(areas) - start) / (goal - start)) if known else NONE
         about = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}", str(len(areas))]
         means = [number(mean([over_run(points, name) for points in curves])) for name in MEASURES]
         ends = [number(mean([*runs.ends(cell, name).values()])) for name in MEASURES]
         tokens = mean([points[-1]["tokens"] for points in curves]) / (cell.updates * cell.rows)
-        rows.append([*about, student_mean(areas), share, *means, *ends, number(tokens)])
+        speed = updates_to_shares(curves, start, goal) if known else NONE
+        rows.append([*about, student_mean(areas), share, speed, *means, *ends, number(tokens)])
     names = ("score", "gold", "KL")
     head = ["task", "rule", "lambda", "rate", "pairs", "score - c KL over the run", "of the way"]
+    head += ["updates to 50 / 75 / 90 %"]
     head += [f"{name} over the run" for name in names] + [f"{name} at the end" for name in names]
     head += ["tokens a response"]
     return markdown_table(head, rows) if rows else NOT_YET
+
+
+def updates_to_shares(curves: Sequence[Sequence[Row]], start: float, goal: float) -> str:
+    """Return the mean updates to each of `SHARES` of the way, those of the run at most."""
+    reached = []
+    for points in curves:
+        steps = [row["step"] for row in points]
+        found = steps_to_shares(steps, [[net(row) for row in points]], start, goal)[:, 0]
+        reached.append(np.minimum(found, steps[-1]))
+    return " / ".join(f"{at:.1f}" for at in np.mean(reached, axis=0))
+
+
+def forks_table(rows: Sequence[Row]) -> str:
+    """Return the rank correlation of each rule's credit with executed forks, by task."""
+    tasks = {row["task"]: row for row in rows}
+    figures = {(row["task"], row["rule"]): with_interval(row, "correlation") for row in rows}
+    lines = [
+        [task, *(figures[task, r] for r in FORKED), number(tasks[task]["ceiling"])]
+        for task in tasks
+    ]
+    head = ["task", *(f"`{rule.partition(':')[0]}`" for rule in FORKED), "the truth itself"]
+    return markdown_table(head, lines) if lines else NOT_YET
 
 
 def lines_table(drawn: Sequence[Row]) -> str:
@@ -275,6 +334,7 @@ STUDY = Study(
         "rule": str,
         "gae_lambda": "0.95",
         "critic": "own",
+        "eos": "allowed",
         "updates": UPDATES,
         "rows": ROWS,
     },
@@ -288,6 +348,12 @@ STUDY = Study(
             parts={f"ways/{task}.csv": partial(lines, task) for task in TASKS},
             text=("task",),
             part_of=lambda row: f"ways/{row['task']}.csv",
+        ),
+        Drawn(
+            file=FORKS,
+            parts={f"forks/{task}.csv": partial(forks, task) for task in {**FILMS, **TASKS}},
+            text=("task", "rule"),
+            part_of=lambda row: f"forks/{row['task']}.csv",
         ),
     ),
 )

@@ -11,11 +11,11 @@ What most scripts need is importable from here, and loaded when it is first used
 
 import os
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tokengym.envs.tasks
-from tokengym.base.plugins import plugged, plugged_names
+from tokengym.base.exports import lazily, listed
+from tokengym.base.plugins import plugged_names
 from tokengym.version import __version__
 
 if TYPE_CHECKING:
@@ -57,16 +57,9 @@ _NAMES = {
     "rewards": "Credit FunctionScorer RewardModel Scorer Scores check_reward make_reward "
     "read_pairs registered_rewards",
 }
-_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
-__all__ = ["__version__", *_HOMES]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: torch alone takes seconds."""
-    if name in _HOMES:
-        return getattr(import_module(f"tokengym.{_HOMES[name]}"), name)
-    return plugged(__name__, name)
+__all__ = ["__version__", *listed(_NAMES)]
+__getattr__ = lazily(__name__, _NAMES)
 
 
 def __dir__() -> list[str]:

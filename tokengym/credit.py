@@ -129,7 +129,12 @@ class TokenCredit:
         episodes = []
         for index, response in enumerate(responses):
             text, ids = self._both(response)
-            self._check_spelling(text, ids)
+            spelled = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+            if spelled.strip() != text.strip():
+                raise TokenizerError(
+                    f"the tokens of {text[:40]!r} spell {spelled[:40]!r}, so that credit would "
+                    "fall on another text than the scored one; pass the token ids"
+                )
             prompt, prompt_ids = ("", ()) if prompts is None else self._both(prompts[index])
             own = None if written is None else np.array(written[index], dtype=np.int8)
             if own is not None and (len(own) != len(ids) or not own[:1].all()):
@@ -164,15 +169,6 @@ class TokenCredit:
             return text, self.tokenizer(text, add_special_tokens=False)["input_ids"]
         ids = [int(token) for token in text]
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)), ids
-
-    def _check_spelling(self, text: str, ids: Sequence[int]) -> None:
-        """Refuse ids that stand for another text than the one that is scored."""
-        spelled = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-        if spelled.strip() != text.strip():
-            raise TokenizerError(
-                f"the tokens of {text[:40]!r} spell {spelled[:40]!r}, so that credit would fall "
-                "on another text than the scored one; pass the token ids"
-            )
 
 
 def assign(

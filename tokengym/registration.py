@@ -24,7 +24,7 @@ from tokengym.envs.tasks.task import task_arguments
 
 if TYPE_CHECKING:
     from tokengym.rewards import Reward
-    from tokengym.rewards.registry import RewardChoice, RewardSpec
+    from tokengym.rewards.registry import RewardSpec
     from tokengym.rewards.wrappers import AnyScorer
 
 AnyEnv = TokenGenerationEnv | TokenGenerationVectorEnv
@@ -149,37 +149,6 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
     return {**of_bundle, **of_env, **arguments}
 
 
-def _scorer_of(
-    task: Task,
-    env: AnyEnv,
-    choice: RewardChoice | None,
-    scorer: AnyScorer | None,
-    reward_model: str | Path | None,
-) -> AnyScorer | None:
-    """Return the caller's scorer, or the task's exact one where the reward does not bring one."""
-    if task.exact_score is task.scorer or scorer is not None or choice is None:
-        return scorer
-    from tokengym.rewards import FunctionScorer, RewardError, WithAttribution, load_scorer
-    from tokengym.rewards.scorers import find_scorer
-
-    if choice.kind is None or choice.kind == "encoder":
-        return None
-    exact: Any = task.scorer and find_scorer(task.scorer)
-    if task.exact_score is not None:
-        exact = FunctionScorer(task.exact_score(env), name=task.name.lower())
-    if choice.kind == "any":
-        return exact
-    if reward_model is not None:
-        return WithAttribution(exact, load_scorer(reward_model, "reward_model"))
-    if env.bundle is None or not env.bundle.has("reward_model"):
-        raise RewardError(
-            f"reward {choice.label!r} asks a reward model which tokens count, and the bundled one "
-            f"knows {task.models_know}; got max_new_tokens={env.max_new_tokens} and other "
-            "settings, so change those or pass scorer= one of your own"
-        )
-    return WithAttribution(exact, load_scorer(env.bundle.reward_model, "reward_model"))
-
-
 def _reward_for(
     task: Task,
     env: AnyEnv,
@@ -194,15 +163,37 @@ def _reward_for(
     """Return the reward for an environment, None where nothing pays it."""
     if all(one is None for one in (reward, scorer, normalize, scorer_timeout, *models.values())):
         return None
+    from tokengym.rewards import FunctionScorer, RewardError, WithAttribution, load_scorer
     from tokengym.rewards.registry import RewardChoice, make_reward
+    from tokengym.rewards.scorers import find_scorer
 
     choice = None if reward is None else RewardChoice.of(reward)
-    chosen = _scorer_of(task, env, choice, scorer, models["reward_model"])
+    kind = None if choice is None else choice.kind
+    is_exact = task.exact_score is not None or task.scorer is not None
+    # The task's exact score pays a rule that does not bring a scorer of its own.
+    if is_exact and scorer is None and choice is not None and kind not in (None, "encoder"):
+        scorer = find_scorer(task.scorer) if task.scorer else None
+        if task.exact_score is not None:
+            scorer = FunctionScorer(task.exact_score(env), name=task.name.lower())
+        if kind == "reward_model":  # which only says what tokens count
+            path = models["reward_model"]
+            if path is None and env.bundle is not None and env.bundle.has("reward_model"):
+                path = env.bundle.reward_model
+            if path is None:
+                raise RewardError(
+                    f"reward {choice.label!r} asks a reward model which tokens count, and the "
+                    f"bundled one knows {task.models_know}; got max_new_tokens="
+                    f"{env.max_new_tokens} and other settings, so change those or pass scorer= "
+                    "one of your own"
+                )
+            assert scorer is not None
+            scorer = WithAttribution(scorer, load_scorer(path, "reward_model"))
+        models = {}
     return make_reward(
         choice,
         bundle=env.bundle,
-        scorer=chosen,
-        **(models if chosen is scorer else {}),
+        scorer=scorer,
+        **models,
         normalize=None if normalize is None else _normalization(task, env, normalize),
         batch_size=batch_size,
         max_len=env.max_new_tokens,

@@ -35,7 +35,6 @@ from tokengym.agents.policy.sampler import (
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
-    mask_rows,
     packed,
     row_uniforms,
 )
@@ -404,7 +403,7 @@ class CapturedSampler:
         decoder = self._decoder
         masks = None
         if action_masks is not None:
-            masks = as_action_mask(mask_rows(action_masks, rows), "cpu")
+            masks = as_action_mask(action_masks, "cpu", rows)
         uniforms = torch.zeros(decoder.size)
         drawn = row_uniforms(self._num_rows, self.generator, self._share)
         uniforms[self._places] = drawn[self._rows]

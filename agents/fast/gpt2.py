@@ -248,7 +248,8 @@ class GPT2Stream:
 
     def logits(self, states: Tensor) -> Tensor:
         """See `Stream.logits`."""
-        return self._model.rescaled(self._head(states))
+        logits = self._head(states)
+        return self._model.rescaled(logits) if self._model.is_rescaled else logits
 
     def keep(self, rows: Tensor) -> None:
         """See `Stream.keep`."""

@@ -126,7 +126,7 @@ class ResponseScorer(nn.Module):
 
     def _bucket_log_probs(self, sequences: Sequences, *, reference: bool) -> Tensor:
         """Return the responses' log-probabilities, (rows,), by one forward."""
-        rows, _, columns = sequences.response_positions()
+        rows, _, columns = sequences.response_positions
         with self.policy.weights(reference) as model:
 
             def log_probs_of(states: Tensor, tokens: Tensor) -> tuple[Tensor]:

@@ -9,7 +9,6 @@ dL / dz_v = p_v (a log p_v - b log q_v + c) + [v = token] g
     with g, h, b = dL / dlog_prob, dL / dH, dL / dKL;  a = b - h;  c = -g - h H - b KL
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokengym.agents.policy.door import Library, fast
+from tokengym.agents.policy.sequences import ActionMasks
 
 LOWEST = -1e30
 """Logit of a forbidden token: its probability is 0, and no difference of two is nan."""
@@ -38,10 +38,9 @@ class Figures:
     """Words that can be sampled; the head may have more."""
     size: int
     """Tokens of a chunk."""
-    forbid_: Callable[[Tensor, slice], Tensor]
-    """Sets the logits, (chunk, num_actions), of the given tokens' forbidden words to `LOWEST`."""
-    masks: Callable[[], tuple[Tensor, Tensor]] | None = None
-    """Returns the same for kernels, see `ActionMasks.bits`; None allows all words."""
+    masks: tuple[ActionMasks, Tensor, Tensor] | None = None
+    """Words that could be sampled, and where the tokens have theirs: rows and times, (n,) int64
+    each; None allows all words."""
     with_entropy: bool = False
     reference: tuple[Tensor, Tensor] | None = None
     """Hidden states (n, hidden) and head (vocab, hidden) of the reference, for the KL."""
@@ -57,7 +56,10 @@ class Figures:
         scores = product(states[part], weight[: self.num_actions], self.products)
         if self.temperature != 1.0:
             scores.div_(self.temperature)
-        return self.forbid_(scores, part)
+        if self.masks is None:
+            return scores
+        action_masks, rows, times = self.masks
+        return action_masks.forbid_(scores, rows[part], times[part], value=LOWEST)
 
 
 def as_read(states: Tensor, weight: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,8 @@ class LanguageModel(nn.Module):
                 "AutoModelForCausalLM"
             )
         self.model = model
-        self._is_rescaled = any(getattr(model.config, name, None) for name in RESCALING)
+        self.is_rescaled = any(getattr(model.config, name, None) for name in RESCALING)
+        """Whether the logits are not the head's output, see `rescaled`."""
         self.recompute = False
         """Whether blocks are computed again in the backward pass instead of kept in memory."""
         self.base: dict[str, str] | None = None
@@ -181,12 +182,13 @@ class LanguageModel(nn.Module):
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Set what the trunk computes with: recomputed blocks, precision, kinds of attention."""
-        kind = self.device.type
-        with (
-            self._recomputed_blocks(),
-            torch.autocast(kind, torch.bfloat16, self.autocasts),
-            attention_kernels(kind),
-        ):
+        kind = self.model.device.type
+        with ExitStack() as contexts:
+            if self.recompute and torch.is_grad_enabled():
+                contexts.enter_context(self._recomputed_blocks())
+            contexts.enter_context(torch.autocast(kind, torch.bfloat16, self.autocasts))
+            if kind == "cuda":
+                contexts.enter_context(attention_kernels(kind))
             yield
 
     def response_states(self, sequences: Sequences, *, kernels: bool = False) -> Tensor:
@@ -196,10 +198,9 @@ class LanguageModel(nn.Module):
             sequences: The texts.
             kernels: Whether to read them by kernels if the model's shape allows it.
         """
-        rows, _, columns = sequences.response_positions()
+        rows, _, columns = sequences.response_positions
         ids = sequences.input_ids[:, :-1]
-        is_cuda = self.device.type == "cuda"
-        multiple = LENGTHS if is_cuda else fast().multiple(self.products)
+        multiple = LENGTHS if ids.is_cuda else fast().multiple(self.products)
         if multiple > 1:  # kernels are planned or compiled anew for each length that is new
             width = -(-ids.shape[1] // multiple) * multiple
             ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))
@@ -223,14 +224,14 @@ class LanguageModel(nn.Module):
             return product(hidden, as_read(hidden, weight))
         head = self.model.get_output_embeddings()
         logits = head(hidden.to(head.weight.dtype) if self.autocasts else hidden)
-        return self.rescaled(logits) if self._is_rescaled else logits
+        return self.rescaled(logits) if self.is_rescaled else logits
 
     def plain_head(self) -> Tensor | None:
         """Return the head's weight, (vocab, hidden), where it is all that makes the logits."""
         head = self.model.get_output_embeddings()
         is_plain = type(head) is nn.Linear and head.bias is None
         is_plain &= type(self) is LanguageModel  # FSDP's is not: its shards are whole in `logits`
-        return head.weight if is_plain and not self._is_rescaled else None
+        return head.weight if is_plain and not self.is_rescaled else None
 
     def rescaled(self, logits: Tensor) -> Tensor:
         """Return the head's output, scaled and capped as some models do."""
@@ -303,14 +304,11 @@ class LanguageModel(nn.Module):
 
     @contextmanager
     def _recomputed_blocks(self) -> Iterator[None]:
-        """Let the blocks keep nothing but their inputs, where gradients are wanted and asked so.
+        """Let the blocks keep nothing but their inputs for the backward pass.
 
         transformers does this in training mode only, which would bring dropout back: so the mode is
         set on the blocks themselves, which have no dropout of their own, not on what is in them.
         """
-        if not (self.recompute and torch.is_grad_enabled()):
-            yield
-            return
         blocks: list[Any] = self.blocks()
         for block in blocks:
             block.training = block.gradient_checkpointing = True

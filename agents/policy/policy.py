@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from tokengym.agents import losses
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.door import fast
-from tokengym.agents.policy.head import LOWEST, Figures, token_figures
+from tokengym.agents.policy.head import Figures, token_figures
 from tokengym.agents.policy.language_model import (
     LanguageModel,
     check_length,
@@ -125,7 +125,7 @@ class CausalLMPolicy(BasePolicy):
         self.largest: Callable[[int], int] | None = None
         """Returns the largest of all processes' numbers where they share the reference out."""
         self.decoders: list[Any] = []
-        self._has_static: bool | None = None  # None: not tried yet
+        self._has_static: bool | None = None  # whether steps can be captured; None: not tried
         self._has_warned = False
         self.optimizer = torch.optim.AdamW(
             self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
@@ -183,7 +183,7 @@ class CausalLMPolicy(BasePolicy):
     def states(self, sequences: Sequences, *, reference: bool = False) -> Tensor:
         """Return the hidden state before each response token, (tokens, hidden), row by row.
 
-        One forward over prompt and response; ``sequences.response_positions()`` is the order.
+        One forward over prompt and response; ``sequences.response_positions`` is the order.
         """
         with self.weights(reference) as language_model:
             return language_model.response_states(sequences, kernels=self.kernels)
@@ -235,15 +235,15 @@ class CausalLMPolicy(BasePolicy):
             masking_states: (n, hidden) of the masking model, where there is one.
             temperature: See `shaped`.
         """
-        among = partial(likeliest, top_k=self.settings.top_k, top_p=self.settings.top_p)
-        if self.masking_model is None or masking_states is None:
-            return among(logits)
-        masking_logits = self.masking_model.logits(masking_states)
-        masking_logits = self.shaped(masking_logits, action_mask, temperature)
-        keep = likeliest(masking_logits, top_p=self.settings.mask_top_p or 1.0)
-        if keep is None:
-            return among(logits)
-        fewer = among(logits.masked_fill(~keep, -torch.inf))
+        settings, keep = self.settings, None
+        if self.masking_model is not None and masking_states is not None:
+            masking_logits = self.masking_model.logits(masking_states)
+            masking_logits = self.shaped(masking_logits, action_mask, temperature)
+            keep = likeliest(masking_logits, top_p=settings.mask_top_p or 1.0)
+        if settings.top_k == 0 and settings.top_p == 1.0:
+            return keep
+        among = logits if keep is None else logits.masked_fill(~keep, -torch.inf)
+        fewer = likeliest(among, top_k=settings.top_k, top_p=settings.top_p)
         return keep if fewer is None else fewer
 
     @torch.no_grad()
@@ -342,37 +342,42 @@ class CausalLMPolicy(BasePolicy):
     ) -> list[Tensor]:
         """Return KL, log-probs and entropy of response tokens, (tokens,) each, those asked for.
 
+        There are two ways to them: from the head's weight, which keeps no logits for the gradient,
+        where there are kernels for it or the logits are many; from the logits elsewhere.
+
         ``states``, (tokens, hidden), are the policy's, or with ``reference`` the reference's, of
         which the log-probs then are. See `evaluate` for the other arguments.
         """
-        rows, times, columns = sequences.response_positions()
+        rows, times, columns = sequences.response_positions
         tokens = sequences.input_ids[rows, columns]  # (tokens,)
-        at, num_actions = (action_masks, rows, times), self.num_actions
-        kept_states = states if ref_states is None else ref_states[rows, times]
+        ref_tokens = states if ref_states is None else ref_states[rows, times]  # (tokens, hidden)
         if with_kl and ref_logits is None and ref_states is None:
             with torch.no_grad():
-                kept_states = self.states(sequences, reference=True)
-        heads = None  # kept logits are read as they are
-        if ref_logits is None or not with_kl:
-            heads = self._heads(len(tokens), reference=reference, with_kl=with_kl)
-        if heads is not None:  # from the states alone: no logits are kept for the gradient
-            asked = Figures(
-                tokens=tokens,
-                temperature=self.temperature,
-                num_actions=num_actions,
-                size=chunk_size(num_actions),
-                forbid_=partial(_forbid_, *at),
-                masks=None if action_masks is None else partial(action_masks.bits, rows, times),
-                with_entropy=with_entropy,
-                reference=(kept_states, heads[1]) if with_kl else None,
-                products=self.language_model.products,
-            )
-            has_kernels = self.kernels and heads[0].dtype != torch.float64
-            compute = fast().token_figures if has_kernels else token_figures
-            return list(compute(states, heads[0], asked))
+                ref_tokens = self.states(sequences, reference=True)
+        is_large = len(tokens) > chunk_size(self.num_actions) or states.is_cuda
+        has_logits = with_kl and ref_logits is not None  # which are read as they are
+        if not has_logits and (self.kernels or (is_large and torch.is_grad_enabled())):
+            with self.weights(reference) as model:
+                head = model.plain_head()
+            with self.weights(reference or with_kl) as model:
+                ref_head = model.plain_head()
+            if head is not None and ref_head is not None:
+                asked = Figures(
+                    tokens=tokens,
+                    temperature=self.temperature,
+                    num_actions=self.num_actions,
+                    size=chunk_size(self.num_actions),
+                    masks=None if action_masks is None else (action_masks, rows, times),
+                    with_entropy=with_entropy,
+                    reference=(ref_tokens, ref_head) if with_kl else None,
+                    products=self.language_model.products,
+                )
+                has_kernels = self.kernels and head.dtype != torch.float64
+                compute = fast().token_figures if has_kernels else token_figures
+                return list(compute(states, head, asked))
 
         def of_tokens(
-            states: Tensor, kept_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
+            states: Tensor, ref_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
         ) -> tuple[Tensor, ...]:
             at = action_masks, rows, times  # of this chunk
             logits = self._logits_at(states, *at, reference=reference)  # (chunk, vocab)
@@ -380,7 +385,7 @@ class CausalLMPolicy(BasePolicy):
             if with_kl:
                 if ref_logits is None:
                     with torch.no_grad():
-                        ref_scores = self._logits_at(kept_states, *at, reference=True)
+                        ref_scores = self._logits_at(ref_states, *at, reference=True)
                 else:
                     ref_scores = ref_logits[rows, times]
                 figures.append(losses.full_kl(logits, ref_scores))
@@ -389,52 +394,45 @@ class CausalLMPolicy(BasePolicy):
                 figures.append(losses.entropy(logits))
             return tuple(figures)
 
-        inputs = states, kept_states, tokens, rows, times
-        return list(in_chunks(of_tokens, *inputs, vocab_size=num_actions))
+        inputs = states, ref_tokens, tokens, rows, times
+        return list(in_chunks(of_tokens, *inputs, vocab_size=self.num_actions))
 
-    def _heads(
-        self, num_tokens: int, *, reference: bool, with_kl: bool
-    ) -> tuple[Tensor, Tensor] | None:
-        """Return the heads of what is evaluated and, for a KL, of the reference.
-
-        None where `token_figures` is not to read them: it is where there are kernels for it; and
-        where gradients are wanted and the logits do not fit in one chunk, or on a GPU.
-        """
-        is_large = num_tokens > chunk_size(self.num_actions) or self.device.type == "cuda"
-        if not (self.kernels or (is_large and torch.is_grad_enabled())):
-            return None
-        with self.weights(reference) as language_model:
-            head = other = language_model.plain_head()
-        if with_kl:
-            with self.weights(True) as language_model:
-                other = language_model.plain_head()
-        return None if head is None or other is None else (head, other)
-
-    def _buckets(
+    @torch.no_grad()
+    def _in_buckets(
         self,
+        figures: Callable[[Sequences, ActionMasks | None, Tensor], Tensor],
         sequences: Sequences,
         action_masks: ActionMasks | None,
         max_size: int,
         *,
         reference: bool = True,
-    ) -> Iterator[tuple[Sequences, ActionMasks | None, Tensor]]:
-        """Yield texts of similar lengths, with their masks and their rows.
+    ) -> Tensor:
+        """Return figures of all response tokens, (batch, time, ...), without gradient.
 
         Args:
+            figures: Returns them, (tokens, ...), of some texts of similar lengths, given these,
+                their masks, and their rows among all.
             sequences: Any number of texts.
             action_masks: Tokens that could be sampled at each step; None: all.
-            max_size: Most texts at a time.
+            max_size: Most texts in one forward.
             reference: Whether the reference is to read them, which all processes let it do equally
                 often where they share it out.
         """
+        whole = None
         buckets = sequences.buckets(max_size)
         if reference and self.largest is not None:
             buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
         for bucket in buckets:
+            part = sequences.select(bucket)
             masks = None if action_masks is None else action_masks.select(bucket)
-            yield sequences.select(bucket), masks, bucket
+            computed = figures(part, masks, bucket)
+            rows, times, _ = part.response_positions
+            if whole is None:
+                whole = computed.new_zeros(*sequences.response_mask.shape, *computed.shape[1:])
+            whole[bucket[rows], times] = computed
+        assert whole is not None
+        return whole
 
-    @torch.no_grad()
     def response_log_probs(
         self,
         sequences: Sequences,
@@ -453,57 +451,42 @@ class CausalLMPolicy(BasePolicy):
             ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
             max_size: Most texts in one forward.
         """
-        log_probs = None
-        buckets = self._buckets(sequences, action_masks, max_size, reference=reference)
-        for part, masks, bucket in buckets:
+
+        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
             if ref_states is None:
                 states = self.states(part, reference=reference)
             else:
-                rows, times, _ = part.response_positions()
+                rows, times, _ = part.response_positions
                 states = ref_states[bucket[rows], times]
-            figures = self._figures(part, states, masks, reference=reference)[0]
-            log_probs = sequences.filled(log_probs, part, bucket, figures)
-        assert log_probs is not None
-        return log_probs
+            return self._figures(part, states, masks, reference=reference)[0]
 
-    @torch.no_grad()
+        return self._in_buckets(figures, sequences, action_masks, max_size, reference=reference)
+
     def reference_logits(
         self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
     ) -> Tensor:
         """Return the reference's shaped logits before each token, (batch, time, vocab).
 
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            max_size: Most texts in one forward.
+        Arguments are those of `response_log_probs`.
         """
-        logits = None
-        for part, masks, bucket in self._buckets(sequences, action_masks, max_size):
-            rows, times, _ = part.response_positions()
-            states = self.states(part, reference=True)
-            figures = self._logits_at(states, masks, rows, times, reference=True)
-            logits = sequences.filled(logits, part, bucket, figures)
-        assert logits is not None
-        return logits
 
-    @torch.no_grad()
+        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
+            rows, times, _ = part.response_positions
+            states = self.states(part, reference=True)
+            return self._logits_at(states, masks, rows, times, reference=True)
+
+        return self._in_buckets(figures, sequences, action_masks, max_size)
+
     def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
         """Return the reference's hidden states before each token, (batch, time, hidden).
 
-        They are a small part of its logits where the vocabulary is large.
-
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            max_size: Most texts in one forward.
+        They are a small part of its logits where the vocabulary is large. Arguments are those of
+        `response_log_probs`.
         """
-        states = None
-        for part, _, bucket in self._buckets(sequences, None, max_size):
-            figures = self.states(part, reference=True)
-            states = sequences.filled(states, part, bucket, figures)
-        assert states is not None
-        return states
+        return self._in_buckets(
+            lambda part, *_: self.states(part, reference=True), sequences, None, max_size
+        )
 
-    @torch.no_grad()
     def response_kl(
         self,
         sequences: Sequences,
@@ -522,38 +505,37 @@ class CausalLMPolicy(BasePolicy):
             ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
             max_size: Most texts in one forward.
         """
-        kl = None
-        for part, masks, bucket in self._buckets(sequences, action_masks, max_size):
-            figures = self._figures(
+
+        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
+            logits = None if ref_logits is None else ref_logits[bucket]
+            states = None if ref_states is None else ref_states[bucket]
+            return self._figures(
                 part,
                 self.states(part),
                 masks,
                 with_kl=True,
-                ref_logits=None if ref_logits is None else ref_logits[bucket],
-                ref_states=None if ref_states is None else ref_states[bucket],
+                ref_logits=logits,
+                ref_states=states,
             )[0]
-            kl = sequences.filled(kl, part, bucket, figures)
-        assert kl is not None
-        return kl
 
-    @torch.no_grad()
+        return self._in_buckets(figures, sequences, action_masks, max_size)
+
     def response_entropy(
         self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
     ) -> Tensor:
         """Return the policy's entropy before each token, (batch, time), nats.
 
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            max_size: Most texts in one forward.
+        Arguments are those of `response_log_probs`.
         """
-        entropy = None
-        buckets = self._buckets(sequences, action_masks, max_size, reference=False)
-        for part, masks, bucket in buckets:
-            figures = self._figures(part, self.states(part), masks, with_entropy=True)[1]
-            entropy = sequences.filled(entropy, part, bucket, figures)
-        assert entropy is not None
-        return entropy
+        return self._in_buckets(
+            lambda part, masks, *_: self._figures(
+                part, self.states(part), masks, with_entropy=True
+            )[1],
+            sequences,
+            action_masks,
+            max_size,
+            reference=False,
+        )
 
     def log_probs(
         self,
@@ -719,15 +701,6 @@ def _fault_of_kernels(device: torch.device) -> str | None:
         logger.warning("kernels are not used, which is slower: %s", error)
         return str(error)
     return None
-
-
-def _forbid_(
-    masks: ActionMasks | None, rows: Tensor, times: Tensor, logits: Tensor, part: slice
-) -> Tensor:
-    """Return the logits of a chunk of response tokens with what could not be sampled `LOWEST`."""
-    if masks is None:
-        return logits
-    return masks.forbid_(logits, rows[part], times[part], value=LOWEST)
 
 
 class PlaysPolicy:

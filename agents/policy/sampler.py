@@ -15,7 +15,6 @@ from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
-    mask_rows,
     packed,
     row_uniforms,
 )
@@ -166,6 +165,28 @@ class CachedSampler:
         self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
         self._tokens: Tensor | None = None  # chosen last, not yet read by the stream
 
+    def _advance(self, rows: NDArray[np.integer], observation: Observation) -> list[Tensor]:
+        """Read what is new of the texts of ``rows``; return their states, (active, hidden) each."""
+        came = self._replies.since(rows, observation)
+        if came is not None and not all(stream.appends for stream in self._streams):
+            self._read(rows, observation)
+        elif len(rows) < len(self._rows):  # those that have ended are taken out of the batch
+            keep = torch.from_numpy(np.searchsorted(self._rows, rows)).to(self._device)
+            self._rows = rows
+            for stream in self._streams:
+                stream.keep(keep)
+            self._tokens = None if self._tokens is None else self._tokens[keep]
+            if self._states is not None:
+                self._states = [states[keep] for states in self._states]
+        if self._states is None and came is not None:
+            given = [torch.from_numpy(array).to(self._device) for array in came]
+            self._states = [stream.append(*given) for stream in self._streams]
+        elif self._states is None:  # else the prompts have just been read
+            assert self._tokens is not None
+            self._states = [stream.step(self._tokens) for stream in self._streams]
+        states, self._states = self._states, None
+        return states
+
     @torch.inference_mode()
     def act(
         self,
@@ -176,21 +197,10 @@ class CachedSampler:
         deterministic: bool,
     ) -> Choice:
         """Choose the next token of each of ``rows``, a subset of the last call's."""
-        came = self._replies.since(rows, observation)
-        if came is not None and not all(stream.appends for stream in self._streams):
-            self._read(rows, observation)
-        else:
-            self._drop_all_but(rows)
-        if self._states is None and came is not None:
-            given = [torch.from_numpy(array).to(self._device) for array in came]
-            self._states = [stream.append(*given) for stream in self._streams]
-        elif self._states is None:  # else the prompts have just been read
-            assert self._tokens is not None
-            self._states = [stream.step(self._tokens) for stream in self._streams]
-        states, *masking_states = self._states  # (active, hidden) each
+        states, *masking_states = self._advance(rows, observation)  # (active, hidden) each
         mask = None
         if action_masks is not None:
-            mask = as_action_mask(mask_rows(action_masks, rows), self._device)
+            mask = as_action_mask(action_masks, self._device, rows)
         logits = self.policy.shaped(self._streams[0].logits(states), mask)  # (active, vocab)
         support = self.policy.support(logits, mask, *masking_states)
         if support is not None:
@@ -204,7 +214,7 @@ class CachedSampler:
         # One look at a sum, which waits for the device once a step; the row is found if it fails.
         if not math.isfinite(log_probs.sum().item()):
             raise not_finite(rows[int(log_probs.isfinite().int().argmin())], self._time)
-        self._tokens, self._states = tokens, None
+        self._tokens = tokens
         self._time += 1
         return Choice(
             actions=tokens.cpu().numpy(),
@@ -214,19 +224,6 @@ class CachedSampler:
             support=None if support is None else packed(support),
             vocab_size=logits.shape[-1],
         )
-
-    def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
-        """Take finished rows out of the batch."""
-        if len(rows) == len(self._rows):
-            return
-        places = np.searchsorted(self._rows, rows)
-        self._rows = self._rows[places]
-        keep = torch.from_numpy(places).to(self._device)
-        for stream in self._streams:
-            stream.keep(keep)
-        self._tokens = None if self._tokens is None else self._tokens[keep]
-        if self._states is not None:
-            self._states = [states[keep] for states in self._states]
 
 
 class Replies:

@@ -264,25 +264,28 @@ def row_uniforms(rows: int, generator: torch.Generator, share: tuple[int, int] =
     return torch.rand(rows * count, generator=generator)[number * rows : (number + 1) * rows]
 
 
-def mask_rows(masks: NDArray[np.generic], rows: NDArray[np.integer]) -> NDArray[np.generic]:
-    """Return the given rows of (batch, vocab) masks, as a view where one mask serves all rows."""
-    if masks.strides[0] == 0:
-        return masks[: len(rows)]
-    return masks[rows]
-
-
-def as_action_mask(masks: NDArray[np.generic], device: torch.device | str) -> Tensor | None:
+def as_action_mask(
+    masks: NDArray[np.generic],
+    device: torch.device | str,
+    rows: NDArray[np.integer] | None = None,
+) -> Tensor | None:
     """Return a batch of action masks as a bool tensor, or None if they forbid nothing.
 
     Args:
         masks: (batch, vocab), non-zero where the token is allowed.
         device: Device of the logits.
+        rows: (active,) the rows wanted; None: all.
+
+    Returns:
+        (active, vocab), or (1, vocab) where one mask was broadcast over the rows.
 
     Raises:
         ActionError: if a row allows no token at all.
     """
     if masks.strides[0] == 0:  # one mask broadcast over the rows: look at it once
         masks = masks[:1]
+    elif rows is not None:
+        masks = masks[rows]
     allowed = masks.astype(bool)
     if allowed.all():
         return None

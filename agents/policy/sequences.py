@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -63,30 +64,37 @@ class Sequences:
         for row, ids in enumerate(texts):
             input_ids[row, : len(ids)] = ids
             input_ids[row, len(ids) :] = ids[-1]
+        lengths, own = [len(ids) for ids in response_ids], None
+        if any(mask is not None for mask in written):
+            table = np.zeros((len(lengths), max(lengths)), dtype=np.bool_)  # (batch, time)
+            for row, (mask, length) in enumerate(zip(written, lengths, strict=True)):
+                table[row, :length] = True if mask is None else mask
+            own = torch.from_numpy(table).to(device)
         return cls(
             input_ids=torch.from_numpy(input_ids).to(device),
             prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),
-            response_lengths=torch.tensor([len(ids) for ids in response_ids], device=device),
-            written=_written(written, list(map(len, response_ids)), device),
+            response_lengths=torch.tensor(lengths, device=device),
+            written=own,
         )
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    @property
+    @cached_property
     def lengths(self) -> Tensor:
         """(batch,) int64: tokens of prompt and response together."""
         return self.prompt_lengths + self.response_lengths
 
-    @property
+    @cached_property
     def response_mask(self) -> Tensor:
         """(batch, time) bool: True on each response's own tokens, those of replies left out."""
         times = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)
         own = times < self.response_lengths.unsqueeze(1)
         return own if self.written is None else own & self.written
 
+    @cached_property
     def response_positions(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (row, time, column) of every response token, each (tokens,) int64.
+        """(row, time, column) of every response token, each (tokens,) int64.
 
         ``input_ids[row, column]`` is token ``time`` of response ``row``; the model predicts it, and
         the value of the state before it is read, at ``column - 1``.
@@ -96,25 +104,8 @@ class Sequences:
 
     def padded(self, figures: Tensor) -> Tensor:
         """Return a figure of every response token, (tokens,), as (batch, time); 0 elsewhere."""
-        mask = self.response_mask
-        return figures.new_zeros(mask.shape).index_put(mask.nonzero(as_tuple=True), figures)
-
-    def filled(
-        self, whole: Tensor | None, part: "Sequences", rows: Tensor, figures: Tensor
-    ) -> Tensor:
-        """Return a figure of all response tokens, (batch, time, ...), with those of a part put in.
-
-        Args:
-            whole: What was put in before; None: nothing, all is 0.
-            part: The part's texts.
-            rows: (len(part),) int64, their rows.
-            figures: (tokens, ...) of the part's response tokens, row by row.
-        """
-        inside, times, _ = part.response_positions()
-        if whole is None:
-            whole = figures.new_zeros(*self.response_mask.shape, *figures.shape[1:])
-        whole[rows[inside], times] = figures
-        return whole
+        rows, times, _ = self.response_positions
+        return figures.new_zeros(self.response_mask.shape).index_put((rows, times), figures)
 
     def select(self, rows: Tensor) -> "Sequences":
         """Return the batch of the given rows, with no more padding than they need."""
@@ -149,18 +140,6 @@ class Sequences:
             else:
                 group.append(row)
         return [torch.tensor(group, device=self.input_ids.device) for group in groups]
-
-
-def _written(
-    masks: Sequence[NDArray[np.generic] | None], lengths: Sequence[int], device: torch.device | str
-) -> Tensor | None:
-    """Return the masks of written tokens as (batch, time); None if all were written."""
-    if all(mask is None for mask in masks):
-        return None
-    written = np.zeros((len(lengths), max(lengths)), dtype=np.bool_)
-    for row, (mask, length) in enumerate(zip(masks, lengths, strict=True)):
-        written[row, :length] = True if mask is None else mask
-    return torch.from_numpy(written).to(device)
 
 
 IN_ANOTHER_PROCESS = -1
@@ -330,7 +309,17 @@ class MaskRecorder:
         if self._last is not None and np.array_equal(self._last[0], masks):
             numbers = self._last[1]
         else:
-            numbers = self._number(masks)
+            allowed = masks.astype(bool)
+            if (allowed == allowed[0]).all():
+                allowed = allowed[:1]
+            places = []
+            for mask in allowed:
+                key = np.packbits(mask).tobytes()
+                if key not in self._numbers:
+                    self._numbers[key] = len(self._table)
+                    self._table.append(mask)
+                places.append(self._numbers[key])
+            numbers = np.broadcast_to(np.array(places, dtype=np.int64), (len(masks),))
             self._last = (masks.copy(), numbers)
         step = np.zeros(self._num_rows, dtype=np.int64)
         step[rows] = numbers
@@ -343,16 +332,3 @@ class MaskRecorder:
         table = torch.from_numpy(np.stack(self._table))
         index = torch.from_numpy(np.stack(self._steps, axis=1))
         return ActionMasks(table=table, index=index, columns=few_forbidden(table)).to(device)
-
-    def _number(self, masks: NDArray[np.generic]) -> NDArray[np.int64]:
-        allowed = masks.astype(bool)
-        if (allowed == allowed[0]).all():
-            allowed = allowed[:1]
-        numbers = []
-        for mask in allowed:
-            key = np.packbits(mask).tobytes()
-            if key not in self._numbers:
-                self._numbers[key] = len(self._table)
-                self._table.append(mask)
-            numbers.append(self._numbers[key])
-        return np.broadcast_to(np.array(numbers, dtype=np.int64), (len(masks),))

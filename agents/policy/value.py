@@ -98,11 +98,12 @@ class ValueFunction(nn.Module):
             max_size: Most texts in one forward.
             kernels: See `LanguageModel.response_states`.
         """
+        reader = self.network or self._trunk[0]
         values = torch.zeros(sequences.response_mask.shape, device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)
-            rows, times, _ = part.response_positions()
-            states = self._reader.response_states(part, kernels=kernels)
+            rows, times, _ = part.response_positions
+            states = reader.response_states(part, kernels=kernels)
             values[bucket[rows], times] = self.of_states(states)
         return values
 
@@ -114,18 +115,14 @@ class ValueFunction(nn.Module):
             sequences: Any number of texts; similar lengths are run together.
             max_size: Most texts in one forward.
         """
+        reader = self.network or self._trunk[0]
         values = torch.zeros(len(sequences), device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)
-            hidden = self._reader.hidden(part.input_ids, use_cache=False)
+            hidden = reader.hidden(part.input_ids, use_cache=False)
             rows = torch.arange(len(part), device=hidden.device)
             values[bucket] = self.of_states(hidden[rows, part.lengths - 1])
         return values
-
-    @property
-    def _reader(self) -> LanguageModel:
-        """The model whose hidden states the head reads."""
-        return self.network or self._trunk[0]
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:

@@ -121,35 +121,27 @@ class Objective:
     loss_mean: str
     """See `PPOSettings.loss_mean`, without "auto"."""
     horizon: int
-    """Longest response, tokens; what "constant" divides by."""
+    """Longest response, tokens; what "constant" divides by, 0 elsewhere."""
     value_head_only: bool
     """Warm-up: loss = vf_coef * L_value, and gradients reach the value head alone."""
 
-    def __call__(
-        self, policy: CausalLMPolicy, part: Experience, count: int, rows: int | None = None
-    ) -> tuple[Tensor, dict[str, float], Tensor]:
-        """Return the loss of some of a minibatch's sequences, its figures, and log ratios.
+    def terms(
+        self, policy: CausalLMPolicy, part: Experience, count: int, rows: int
+    ) -> Iterator[tuple[Tensor, dict[str, float], Tensor]]:
+        """Yield the terms of the loss of some of a minibatch's sequences that share no weights.
+
+        Where the value has a network of its own it is read when its term is asked for. A caller
+        that takes the gradient of the first term before that never holds both networks' states.
 
         Args:
             policy: The policy as it is now.
             part: The sequences.
             count: Tokens of the whole minibatch, so that the losses of its parts add up to its own.
-            rows: Responses of the whole minibatch; None: those of the part.
+            rows: Responses of the whole minibatch.
 
-        Returns:
-            Loss, a scalar; figures as `UpdateStats` names them; log ratios (batch, time), nats.
-        """
-        terms = list(self.terms(policy, part, count, rows))
-        loss = torch.stack([loss for loss, _, _ in terms]).sum()
-        return loss, {k: v for _, figures, _ in terms for k, v in figures.items()}, terms[0][2]
-
-    def terms(
-        self, policy: CausalLMPolicy, part: Experience, count: int, rows: int | None = None
-    ) -> Iterator[tuple[Tensor, dict[str, float], Tensor]]:
-        """Yield the terms of the loss that share no weights, as ``__call__`` returns their sum.
-
-        Where the value has a network of its own it is read when its term is asked for. A caller
-        that takes the gradient of the first term before that never holds both networks' states.
+        Yields:
+            The term, a scalar; its figures as `UpdateStats` names them; log ratios (batch, time),
+            nats.
         """
         settings, mask = self.settings, part.response_mask  # (batch, time)
         has_terms = policy.critic is not None and policy.critic.network is not None
@@ -166,7 +158,6 @@ class Objective:
         )
         weights = None  # (batch, time), 1 / count each; None leaves that to `masked_mean`
         if self.loss_mean != "token":
-            rows = rows or len(part)
             weights = losses.loss_weights(mask, self.loss_mean, rows=rows, horizon=self.horizon)
         policy_loss = losses.policy_loss(
             now.log_probs,

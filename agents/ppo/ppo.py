@@ -11,7 +11,6 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,6 @@ from tokengym.agents.rollouts.environments import (
     environment_attribute,
 )
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.agents.rollouts.rounds import RoundReward
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -109,14 +107,14 @@ class PPO(EpisodicAlgorithm):
         self._has_warned, self._log_prob_gap = False, 0.0
         self._alarms = Alarms()
 
-    def resolve_settings(self, given: Mapping[str, Any], env: Environments) -> Mapping[str, Any]:
+    def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the settings with the lambda that the environment's credit rule declares."""
         name = given.get("advantage", self.settings_class.advantage)
         if given.get("gae_lambda") is not None or not isinstance(name, str):
             return given
         if not find_advantage(name).needs_critic:
             return given
-        declared = RoundReward(env).gae_lambda
+        declared = self.reward.gae_lambda
         return {**given, "gae_lambda": GAE_LAMBDA if declared is None else declared}
 
     def round_options(self) -> dict[str, Any] | None:
@@ -198,7 +196,9 @@ class PPO(EpisodicAlgorithm):
             segment_ends=segment_ends,
             episodes=played.episodes,
         )
-        advantages, returns = self.estimator.estimate(tensors, settings)
+        advantages, returns, scale = self._advantages(
+            played, sequences, tensors, old_log_probs, ref_log_probs
+        )
         self._log_round(played, kl, mask, values, returns)
         self._kl = kl.sum(1).mean().item()
         experience = Experience(
@@ -209,34 +209,38 @@ class PPO(EpisodicAlgorithm):
             old_values=values,
             advantages=advantages,
             returns=None if values is None else returns,
-            ref_log_probs=ref_log_probs,
+            ref_log_probs=ref_log_probs if settings.kl_in == "loss" else None,
+            advantage_scale=scale,
             **kept,
         )
-        experience = self._scaled(experience, played)
         self.logger.record("time/assign_s", time.perf_counter() - started)
         return self._teaching(experience, raw_scores)
 
-    def _scaled(self, experience: Experience, played: RolloutBatch) -> Experience:
-        """Return the experience with its advantages whitened and weighed, where that is asked."""
-        advantages, scale, cap = experience.advantages, 1.0, self.settings.importance_cap
-        mask, ref_log_probs = experience.response_mask, experience.ref_log_probs
-        assert ref_log_probs is not None
-        assert played.log_probs is not None
+    def _advantages(
+        self,
+        played: RolloutBatch,
+        sequences: Sequences,
+        tensors: RoundTensors,
+        old_log_probs: Tensor,
+        ref_log_probs: Tensor,
+    ) -> tuple[Tensor, Tensor, float]:
+        """Return advantages as the loss takes them, returns, and what whitening divided by.
+
+        Advantages and returns are (batch, time), reward units, the divisor too.
+        """
+        advantages, returns = self.estimator.estimate(tensors, self.settings)
+        mask, scale, cap = tensors.response_mask, 1.0, self.settings.importance_cap
         if self.estimator.whitens:
             scale = losses.masked_std(advantages, mask).item()
             advantages = losses.masked_whiten(advantages, mask)
         if self.weight is not None:
-            weighed = self._weighed(played, experience.sequences, advantages, ref_log_probs)
+            weighed = self._weighed(played, sequences, advantages, ref_log_probs)
             advantages = weighted(advantages, self.weight, weighed)
         if cap is not None:
-            ratio = (experience.old_log_probs - played.log_probs).exp()
+            assert played.log_probs is not None
+            ratio = (old_log_probs - played.log_probs).exp()
             advantages = advantages * ratio.clamp(max=cap)
-        return replace(
-            experience,
-            advantages=advantages,
-            advantage_scale=scale,
-            ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
-        )
+        return advantages, returns, scale
 
     def _teaching(self, experience: Experience, scores: Tensor) -> Experience:
         """Return the experience without the rows that teach nothing.
@@ -257,7 +261,6 @@ class PPO(EpisodicAlgorithm):
         self, played: RolloutBatch, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
     ) -> WeighedRound:
         """Return what the advantage's weight may read of a round."""
-        assert self.env is not None
         return WeighedRound(
             response_mask=sequences.response_mask,
             advantages=advantages,
@@ -375,17 +378,18 @@ class PPO(EpisodicAlgorithm):
 
     def objective(self) -> Objective:
         """Return the objective of the next gradient step."""
-        settings, horizon = self.settings, 0
-        if self.env is not None:
-            horizon = int(environment_attribute(self.env, "max_new_tokens", 0))
+        settings = self.settings
         is_auto = settings.loss_mean == "auto"
+        loss_mean = self.estimator.loss_mean if is_auto else settings.loss_mean
+        is_by_horizon = loss_mean == "constant"  # which divides by the longest response, tokens
+        progress, clip_range_vf = self._current_progress_remaining, settings.clip_range_vf
         return Objective(
             settings=settings,
-            clip_range=self._now(settings.clip_range),
-            clip_range_vf=self._now(settings.clip_range_vf),
+            clip_range=FloatSchedule(settings.clip_range)(progress),
+            clip_range_vf=None if clip_range_vf is None else FloatSchedule(clip_range_vf)(progress),
             kl_coef=self.kl_coef if settings.has_kl_in_loss else 0.0,
-            loss_mean=self.estimator.loss_mean if is_auto else settings.loss_mean,
-            horizon=horizon,
+            loss_mean=loss_mean,
+            horizon=environment_attribute(self.env, "max_new_tokens", 0) if is_by_horizon else 0,
             value_head_only=self._n_updates < settings.n_value_warmup,
         )
 
@@ -411,34 +415,23 @@ class PPO(EpisodicAlgorithm):
 
         The first is for the exact KL, as `Experience` names it; log-probs are (batch, time), nats.
         """
-        kept: dict[str, Any] = {}
+        masks = played.action_masks
         limit: dict[str, Any] = {"max_size": self._max_rows}
         # Where processes share the passes out, none knows yet which rows will be its own.
-        if self.settings.kl_estimator == "exact" and self.kl_coef != 0.0:
-            if self.processes.passes_over_all:
-                size = sequences.response_mask.numel() * self.policy.num_actions * 4  # bytes
-                if size > MAX_REFERENCE_BYTES:
-                    kept["ref_states"] = self.policy.reference_states(sequences, **limit)
-                else:
-                    masks = played.action_masks
-                    logits = self.policy.reference_logits(sequences, masks, **limit)
-                    kept["ref_logits"] = logits  # (batch, time, vocab)
-        if "ref_logits" not in kept:
-            ref_states = kept.get("ref_states")
-            log_probs = partial(
-                self.policy.response_log_probs, reference=True, ref_states=ref_states, **limit
-            )
-            return kept, self.processes.of_rows(log_probs, sequences, played.action_masks)
-        rows, times, columns = sequences.response_positions()
-        tokens = sequences.input_ids[rows, columns]
-        chosen = chosen_log_probs(kept["ref_logits"][rows, times], tokens)  # (tokens,)
-        return kept, sequences.padded(chosen)
-
-    def _now(self, schedule: Any) -> Any:
-        """Return a schedule's value at this point of the training, None for None."""
-        return (
-            None if schedule is None else FloatSchedule(schedule)(self._current_progress_remaining)
-        )
+        keeps = self.settings.kl_estimator == "exact" and self.processes.count == 1
+        keeps &= self.kl_coef != 0.0
+        num_bytes = 4 * sequences.response_mask.numel() * self.policy.num_actions  # of the logits
+        if keeps and num_bytes <= MAX_REFERENCE_BYTES:
+            logits = self.policy.reference_logits(sequences, masks, **limit)  # (batch, time, vocab)
+            rows, times, columns = sequences.response_positions
+            tokens = sequences.input_ids[rows, columns]
+            chosen = chosen_log_probs(logits[rows, times], tokens)  # (tokens,)
+            return {"ref_logits": logits}, sequences.padded(chosen)
+        kept: dict[str, Any] = {}
+        if keeps:
+            kept["ref_states"] = self.policy.reference_states(sequences, **limit)
+        log_probs = partial(self.policy.response_log_probs, reference=True, **kept, **limit)
+        return kept, self.processes.of_rows(log_probs, sequences, masks)
 
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.policy.sampler import Choice, Observation, Sampler
-from tokengym.agents.policy.sampling import mask_rows
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.environments import Environments
 from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
@@ -251,7 +250,8 @@ class RoundRecorder:
         """Record a step: the choice of ``rows`` and its result."""
         self._steps.append((rows, choice))
         if choice.support is None and action_masks is not None:
-            self._masks.add(rows, mask_rows(action_masks, rows))
+            is_one = action_masks.strides[0] == 0  # broadcast over the rows: not copied
+            self._masks.add(rows, action_masks if is_one else action_masks[rows])
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
             self.episodes[row] = result.episodes[row]
             self._truncated[row] = result.truncated[row]

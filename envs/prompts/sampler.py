@@ -131,7 +131,7 @@ def generator_from(state: dict[str, Any]) -> Generator:
 # --- prompts named in reset's options -------------------------------------------------------------
 
 
-def chosen_prompt(table: PromptTable, options: Mapping[str, Any] | None) -> EncodedPrompt | None:
+def chosen_prompt(table: PromptTable, options: Mapping[str, Any]) -> EncodedPrompt | None:
     """Return the prompt that a single environment's reset ``options`` ask for, or None to draw one.
 
     Args:
@@ -142,7 +142,6 @@ def chosen_prompt(table: PromptTable, options: Mapping[str, Any] | None) -> Enco
         PromptError: if the prompt is unusable, or both ways of naming one are used.
         SettingsError: for an option that does not exist.
     """
-    options = as_options(options)
     if not options:
         return None
     _check_options(options, ("prompt", "prompt_id"))
@@ -192,10 +191,11 @@ def per_row(given: Any, name: str, num_envs: int) -> Sequence[Any]:
     Raises:
         SettingsError: if there are not as many.
     """
-    if isinstance(given, str) or not hasattr(given, "__len__") or len(given) != num_envs:
+    count = len(given) if hasattr(given, "__len__") and not isinstance(given, str) else repr(given)
+    if count != num_envs:
         raise SettingsError(
-            f"options[{name!r}] must have one entry per row, {num_envs}, got {_count(given)}; "
-            "with reset_mask too"
+            f"options[{name!r}] must have one entry per row, {num_envs}, got {count}; with "
+            "reset_mask too"
         )
     entries: Sequence[Any] = given
     return entries
@@ -251,10 +251,3 @@ def _check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
     if len(options) > 1:
         given = " or ".join(map(repr, options))
         raise PromptError(f"options may name {given}, got both; leave one of them out")
-
-
-def _count(given: Any) -> str:
-    """Return the number of entries of something that should have been a sequence."""
-    if isinstance(given, str) or not hasattr(given, "__len__"):
-        return repr(given)
-    return str(len(given))

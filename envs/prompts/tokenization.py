@@ -39,11 +39,28 @@ def load_tokenizer(
     Raises:
         TokenizerError: if it lacks EOS or pad, or cannot be loaded.
     """
-    loaded = _read_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    loaded: Any = tokenizer
+    if isinstance(tokenizer, str):
+        from transformers import AutoTokenizer
+
+        try:
+            loaded = from_pretrained(AutoTokenizer, tokenizer)
+        except PretrainedError as error:
+            raise TokenizerError(str(error)) from error
     chosen = {"eos_token": eos_token, "pad_token": pad_token}
     given = {name: token for name, token in chosen.items() if token is not None}
     if given:
-        loaded = _with_special_tokens(loaded, given)
+        _check_is_tokenizer(loaded)
+        for name, token in given.items():
+            token_id = loaded.convert_tokens_to_ids(token)
+            if token_id is None or loaded.convert_ids_to_tokens(token_id) != token:
+                raise TokenizerError(
+                    f"{name}={token!r} is not among the {len(loaded)} tokens of the vocabulary; "
+                    "name one that is (a new one needs tokenizer.add_special_tokens and a resized "
+                    "model)"
+                )
+        loaded = copy.deepcopy(loaded)
+        loaded.add_special_tokens(given)  # special also for decoding, unlike a set attribute
     check_tokenizer(loaded)
     return loaded
 
@@ -67,34 +84,6 @@ def unknown_share(
     for index, ids in enumerate(rows):
         shares[index] = np.mean(np.equal(ids, tokenizer.unk_token_id)) if ids else 0.0
     return shares
-
-
-def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder or hub name."""
-    from transformers import AutoTokenizer
-
-    try:
-        return from_pretrained(AutoTokenizer, path)
-    except PretrainedError as error:
-        raise TokenizerError(str(error)) from error
-
-
-def _with_special_tokens(
-    tokenizer: PreTrainedTokenizerBase, tokens: dict[str, str]
-) -> PreTrainedTokenizerBase:
-    """Return a copy whose "eos_token" or "pad_token" is another token of its vocabulary."""
-    _check_is_tokenizer(tokenizer)
-    for name, token in tokens.items():
-        token_id = tokenizer.convert_tokens_to_ids(token)
-        if token_id is None or tokenizer.convert_ids_to_tokens(token_id) != token:
-            raise TokenizerError(
-                f"{name}={token!r} is not among the {len(tokenizer)} tokens of the vocabulary; "
-                "name one that is (a new one needs tokenizer.add_special_tokens and a resized "
-                "model)"
-            )
-    changed = copy.deepcopy(tokenizer)
-    changed.add_special_tokens(dict(tokens))  # special also for decoding, unlike a set attribute
-    return changed
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -277,18 +266,12 @@ class ResponseDecoder:
         """
         ends = np.cumsum(lengths)
         if self._words is None:
-            values = flat.tolist()
-            return decode(self._tokenizer, [values[a:b] for a, b in _spans(ends)])
+            pieces = np.split(flat, ends[:-1]) if len(ends) else []
+            return decode(self._tokenizer, [piece.tolist() for piece in pieces])
         shown = self._shown[flat]
         words = self._words[flat[shown]].tolist()
-        shown_before = np.concatenate([[0], np.cumsum(shown)])
-        return [" ".join(words[a:b]) for a, b in _spans(shown_before[ends])]
-
-
-def _spans(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Return the (start, end) pairs of consecutive pieces with these ends."""
-    bounds = ends.tolist()
-    return zip([0, *bounds], bounds, strict=False)
+        bounds = np.concatenate([[0], np.cumsum(shown)])[ends].tolist()
+        return [" ".join(words[a:b]) for a, b in zip([0, *bounds], bounds, strict=False)]
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:

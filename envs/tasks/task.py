@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium
 
@@ -174,14 +174,6 @@ def task_of(env_id: str) -> Task | None:
     return TASKS.find(name) if name in TASKS.names() else None
 
 
-class TaskArguments(TypedDict):
-    """Arguments of an environment that its task decides."""
-
-    tokenizer: PreTrainedTokenizerBase
-    prompts: PromptSet
-    bundle: Bundle | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
     """Options for a task's prompts and models; None takes the task's own.
@@ -242,7 +234,7 @@ class TaskOptions:
                 )
 
 
-def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> TaskArguments:
+def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> dict[str, Any]:
     """Return arguments of `TokenGenerationEnv` and `TokenGenerationVectorEnv` for a task.
 
     Settings of the generation itself (``max_new_tokens``, ...) go to the environments directly.
@@ -255,7 +247,9 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
     """
-    tokenizer_path = options.tokenizer or _beside(options.model)
+    tokenizer_path = options.tokenizer
+    if tokenizer_path is None and options.model is not None and has_tokenizer(options.model):
+        tokenizer_path = options.model  # it is stored with the model
     models = _models(task, options, tokenizer_path)
     given: Any = tokenizer_path
     if given is None:
@@ -289,7 +283,7 @@ def _read(
     *,
     may_change: bool,
 ) -> PromptSet:
-    """Return the prompts of the caller's data set.
+    """Return the prompts of the caller's data set; a file is read once while it is unchanged.
 
     Args:
         task: The task.
@@ -317,31 +311,20 @@ def _read(
         tokenizer=tokenizer,
         transcripts=task.transcripts,
     )
-    if may_change:
+    path = Path(options.dataset) if isinstance(options.dataset, str | Path) else None
+    if may_change or path is None or not path.is_file():
         return load_prompts(options.dataset, **how)
-    return _read_once(options.dataset, how)
-
-
-def _read_once(dataset: Any, how: Mapping[str, Any]) -> PromptSet:
-    """Return the prompts of a data set; those of a file are read once while it is unchanged."""
-    if not isinstance(dataset, (str, Path)) or not Path(dataset).is_file():
-        return load_prompts(dataset, **how)
-    file = Path(dataset).stat()
-    tokens = how["prompt_tokens"]
-    hashable = {**how, "prompt_tokens": tuple(tokens) if isinstance(tokens, list) else tokens}
-    state = (Path(dataset).resolve(), file.st_mtime_ns, file.st_size, len(how["tokenizer"]))
-    return _read_file(dataset, state, **hashable)
+    if isinstance(how["prompt_tokens"], list):
+        how["prompt_tokens"] = tuple(how["prompt_tokens"])
+    file = path.stat()
+    state = (path.resolve(), file.st_mtime_ns, file.st_size, len(tokenizer))
+    return _read_file(options.dataset, state, **how)
 
 
 @lru_cache(maxsize=4)
 def _read_file(dataset: str | Path, state: tuple[Any, ...], **how: Any) -> PromptSet:
     """Read a file's prompts; ``state`` tells a changed file from the one in the cache."""
     return load_prompts(dataset, **how)
-
-
-def _beside(model: str | None) -> str | None:
-    """Return the place of the tokenizer that is stored with a model, if one is."""
-    return None if model is None or not has_tokenizer(model) else model
 
 
 def _models(task: Task, options: TaskOptions, tokenizer: Any) -> Bundle | None:

@@ -153,7 +153,9 @@ class TurnRules:
         """Return a reply for each turn, or what went wrong."""
         said = [self._messages(end) for end in ends]
         columns = [end.prompt.metadata for end in ends]
-        rngs = [_generator(end.conversation) for end in ends]
+        rngs = []  # the partner's generators of these turns
+        for talk in (end.conversation for end in ends):
+            rngs.append(np.random.default_rng((talk.seed, talk.episode, len(talk.turns))))
         if answers_many(self.partner):
             replies = self._tried(lambda: list(self.partner.replies(said, columns, rngs)))
             if isinstance(replies, Exception):
@@ -175,10 +177,32 @@ class TurnRules:
         return [{"role": r, "content": text} for r, text in (*said, (POLICY, end.text))]
 
     def _tried(self, call: Callable[[], T]) -> T | Exception:
-        try:
-            return _within(self.settings.partner_timeout, call)
-        except Exception as error:
-            return error
+        """Return what a call of the partner returns, or what went wrong.
+
+        One that takes too long is left behind in a thread that ends with the process: Python cannot
+        stop it, and signals would work in the main thread only.
+        """
+        outcome: list[T | BaseException] = []
+
+        def work() -> None:
+            try:
+                outcome.append(call())
+            except BaseException as error:
+                outcome.append(error)
+
+        seconds = self.settings.partner_timeout
+        if seconds is None:
+            work()
+        else:
+            thread = threading.Thread(target=work, name="tokengym-partner", daemon=True)
+            thread.start()
+            thread.join(seconds)
+        if not outcome:
+            return _BadReply(f"gave no reply within partner_timeout={seconds:g} s")
+        result = outcome[0]
+        if isinstance(result, BaseException) and not isinstance(result, Exception):
+            raise result  # the user's own interrupt
+        return result
 
     def _follow(self, end: TurnEnd, reply: Reply | Exception) -> Answer:
         """Record a turn and the reply to it, and return what follows."""
@@ -188,7 +212,14 @@ class TurnRules:
             checked, ids = self._checked(reply, ended=end.reason == "eos")
         except Exception as error:
             if self.settings.on_partner_error == "raise":
-                raise self._error(end, error) from error
+                turn = 1 + sum(turn.role == POLICY for turn in talk.turns)
+                said = (str(error).splitlines() or [""])[0]
+                if not isinstance(error, _BadReply):
+                    said = f"raised {type(error).__name__}: {said}"
+                raise PartnerError(
+                    f"partner {name_of(self.partner)!r} {said} (row {end.row}, turn {turn}); "
+                    "correct it, or pass on_partner_error='skip' to lose the episode only"
+                ) from error
             talk.turns.append(Turn(POLICY, end.text, span))
             return Answer("error")
         talk.turns.append(Turn(POLICY, end.text, span, checked.score))
@@ -229,46 +260,3 @@ class TurnRules:
                 f"gave {len(ids)} tokens, more than max_reply_tokens={limit}: {reply.text!r:.60}"
             )
         return reply, ids
-
-    def _error(self, end: TurnEnd, error: Exception) -> PartnerError:
-        turn = 1 + sum(turn.role == POLICY for turn in end.conversation.turns)
-        said = (str(error).splitlines() or [""])[0]
-        if not isinstance(error, _BadReply):
-            said = f"raised {type(error).__name__}: {said}"
-        return PartnerError(
-            f"partner {name_of(self.partner)!r} {said} (row {end.row}, turn {turn}); correct it, "
-            "or pass on_partner_error='skip' to lose the episode only"
-        )
-
-
-def _generator(talk: Conversation) -> np.random.Generator:
-    """Return the partner's generator of a turn."""
-    return np.random.default_rng((talk.seed, talk.episode, len(talk.turns)))
-
-
-def _within(seconds: float | None, call: Callable[[], T]) -> T:
-    """Return what a call returns.
-
-    Raises:
-        _BadReply: if it takes longer. It is left behind in a thread that ends with the process:
-            Python cannot stop it, and signals would work in the main thread only.
-    """
-    if seconds is None:
-        return call()
-    done: list[T] = []
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            done.append(call())
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work, name="tokengym-partner", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failed:
-        raise failed[0]
-    if not done:
-        raise _BadReply(f"gave no reply within partner_timeout={seconds:g} s")
-    return done[0]

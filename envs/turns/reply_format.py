@@ -36,8 +36,15 @@ class ReplyFormat:
         self._chat = chat
         if chat:
             self._head = self._written([("user", _ASKED)])
-            self._gap = self._space_before_answers()
-            self._check_template()
+            # The blanks that the template writes before an answer, as a policy does itself.
+            whole = self._written([("user", _ASKED), (POLICY, _SAID), (role, "r")])
+            rest = whole.removeprefix(self._head)
+            self._gap = rest[: len(rest) - len(rest.lstrip(" "))]
+            for said in (_SAID, _REASONED):  # a turn must stay as it is once others follow it
+                tail = self._after(said, "r")
+                whole = self._written([("user", _ASKED), *((POLICY, said), (role, "r")) * 2])
+                if whole != self._head + (self._gap + said + tail) * 2:
+                    raise self._rewrites(said, whole)
 
     def encode(self, text: str, *, ended: bool) -> tuple[int, ...]:
         """Return the tokens of a reply.
@@ -65,20 +72,6 @@ class ReplyFormat:
         if not whole.startswith(self._head + self._gap + said):
             raise self._rewrites(said, whole)
         return whole[len(self._head + self._gap + said) :]
-
-    def _space_before_answers(self) -> str:
-        """Return the blanks that the template writes before an answer, as a policy does itself."""
-        whole = self._written([("user", _ASKED), (POLICY, _SAID), (self._role, "r")])
-        rest = whole.removeprefix(self._head)
-        return rest[: len(rest) - len(rest.lstrip(" "))]
-
-    def _check_template(self) -> None:
-        """Refuse a template that changes a turn once others follow it."""
-        for said in (_SAID, _REASONED):
-            tail = self._after(said, "r")
-            whole = self._written([("user", _ASKED), *((POLICY, said), (self._role, "r")) * 2])
-            if whole != self._head + (self._gap + said + tail) * 2:
-                raise self._rewrites(said, whole)
 
     def _rewrites(self, said: str, whole: str) -> TokenizerError:
         return TokenizerError(

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from tokengym.base.registry import Registry
+from tokengym.base.registry import Registry, did_you_mean
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.metrics import (
     compression_ratio,
@@ -307,6 +307,18 @@ def measure_of(name: str, by_gold: bool = False) -> Measure:
     """Return a measurement by name; an unknown one gets a title made from its name."""
     known = measures_of(by_gold).get(name)
     return known or Measure(name=name, title=name.replace("_", " "), meaning="")
+
+
+def check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse measurements that were not taken, naming those that were.
+
+    Raises:
+        ValueError: naming the first, with the near match.
+    """
+    for name in measures:
+        if name not in known:
+            hint = did_you_mean(name, known, n=1)
+            raise ValueError(f"no measurement {name!r} here; {hint}there are {', '.join(known)}")
 
 
 def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:

@@ -1,67 +1,17 @@
-"""A comparison in a paper: a figure of one column, a table in LaTeX or Markdown, a citation."""
+"""A comparison in a paper: a figure of one column, and a table in LaTeX or Markdown."""
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tokengym.base.registry import did_you_mean
-from tokengym.base.text import markdown, printable
-from tokengym.evaluation.measure.measures import AXES, WHEN, measure_of, measures_of
-from tokengym.evaluation.report.curves import Curve, group_label, make_panels
-from tokengym.evaluation.report.figures import draw, plain, write_picture
-from tokengym.evaluation.report.tables import cells, columns
-from tokengym.evaluation.report.verdict import kind_of
-from tokengym.version import REPOSITORY, __version__
+from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.figures import write_paper_figure
+from tokengym.evaluation.report.tables import Style, group_table
 
-Style = Literal["LaTeX", "Markdown"]
-BIBTEX = f"""@software{{tokengym,
-  title   = {{tokengym: {{Gymnasium}} environments for text generation with interchangeable token rewards}},
-  author  = {{{{The tokengym developers}}}},
-  year    = {{2026}},
-{f"  url     = {{{REPOSITORY}}},{chr(10)}" if REPOSITORY else ""}  version = {{{__version__}}}
-}}"""  # noqa: E501
-COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito 2008, which colour-blind readers tell apart; the first is the baseline's."""
-DASHES: tuple[Any, ...] = ("--", "-", (0, (5, 1)), (0, (1, 1)), (0, (4, 1, 1, 1)), "-.")
-MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
-"""Styles of lines: each has a combination of its own, so that it can be told in grey too."""
 INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72.27}
 """Inches of a unit; pt is TeX's, as in ``\\the\\columnwidth``."""
-LETTER = 0.065
-"""Inches that a letter of a title takes on average."""
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "pdf.fonttype": 42,  # TrueType: type 3 is refused by many conferences
-    "svg.hashsalt": "tokengym",  # the same figure gives the same bytes
-}
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\u2212": "$-$",
-    "\u2013": "--",
-    "\u221e": r"$\infty$",
-    "▲": r"$\blacktriangle$",
-    "▼": r"$\blacktriangledown$",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,146 +60,3 @@ class Paper:
             level = float(summary["level"])
             tables = [group_table(g, level, style, self.measure) for g in summary["groups"]]
             print("\n\n".join(tables))
-
-
-def write_paper_figure(
-    path: Path,
-    summary: Mapping[str, Any],
-    curves: Sequence[Curve],
-    measures: Sequence[str] = (),
-    inches: float = 3.25,
-) -> None:
-    """Draw learning curves: a column of panels per measurement, a row per setting.
-
-    Args:
-        path: A .pdf, .svg or .png.
-        summary: Summary of the curves.
-        curves: The runs.
-        measures: Measurements; none takes the score.
-        inches: Width of the figure.
-
-    Raises:
-        ValueError: if a measurement was not taken.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    panels = make_panels(curves, kl_coef=summary["kl_coef"])
-    measures = measures or ("score",)
-    for panel in panels:
-        _check_measures(measures, panel.measures)
-    names = list(dict.fromkeys(name for group in summary["groups"] for name in group["rewards"]))
-    lines: dict[str, dict[str, Any]] = {}
-    baseline = summary["groups"][0]["baseline"]
-    for name in sorted(names, key=lambda name: name != baseline):
-        number = len(lines)
-        lines[name] = {
-            "color": COLOURS[number % len(COLOURS)],
-            "linestyle": DASHES[number % len(DASHES)],
-            "marker": MARKERS[number % len(MARKERS)],
-            "markevery": (number % 3, 3),
-            "clip_on": False,  # a marker at the end is drawn whole
-        }
-    across, down = len(measures), len(panels)
-    # Not pyplot: a library leaves the user's figures, backend and settings alone.
-    with mpl.rc_context(STYLE):
-        height = down * ((0.68 if across == 1 else 1.05) * inches / across) + 0.25
-        figure = Figure(figsize=(inches, height), layout="constrained")
-        axes = figure.subplots(down, across, squeeze=False, sharex="row")
-        for row, panel in zip(axes, panels, strict=True):
-            for axis, measure in zip(row, measures, strict=True):
-                draw(axis, panel, measure, lines, float(summary["level"]))
-                title = plain(measure_of(measure, summary["by_gold"]).label)
-                room = int((0.5 if across == 1 else 0.8) * inches / across / LETTER)
-                (axis.set_ylabel if across == 1 else axis.set_title)(textwrap.fill(title, room))
-                axis.set_xlabel(AXES[summary["axis"]].capitalize())
-            if panel.group:
-                row[0].annotate(
-                    plain(group_label(panel.group)), (0.02, 1), xycoords="axes fraction"
-                )
-        figure.legend(
-            [Line2D([], [], **{**lines[name], "markevery": None}) for name in names],
-            [plain(name) for name in names],
-            loc="outside upper center",
-            ncols=max(1, min(len(names), int(inches / 1.05))),
-        )
-        write_picture(path, figure, dpi=300)
-
-
-def group_table(
-    group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
-) -> str:
-    """Return one setting's table of results, a row per reward.
-
-    Args:
-        group: The setting's part of a summary.
-        level: Confidence level of its intervals.
-        style: "LaTeX" (with the packages booktabs and amssymb) or "Markdown".
-        measures: Measurements to show; none takes those that the terminal shows.
-
-    Raises:
-        ValueError: if one is not in the report's table.
-    """
-    every_column = columns(group)
-    _check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
-    on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
-    shown = [
-        column
-        for column, (_, name, kind) in enumerate(every_column)
-        if name in (measures or on_terminal) and kind in ("auc", "final")
-    ]
-    rewards = {name: [cells(group, name)[column] for column in shown] for name in group["rewards"]}
-    heads = []
-    for column in shown:
-        title, name, kind = every_column[column]
-        measure = measure_of(name, group["by_gold"])
-        unit = f" ({measure.unit})" if measure.unit else ""
-        heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
-    note = (
-        f"Interquartile mean and {level:.0%} bootstrap interval over "
-        f"{group['fewest_runs']} seeds; ▲ and ▼ mark what is clearly above or "
-        f"below {group['baseline']}"
-    )
-    if group["group"]:
-        note = f"{group_label(tuple(group['group'].items()))}. {note}"
-    note = " ".join(printable(note).split())
-    first = kind_of(group).capitalize()
-    if style == "Markdown":
-
-        def in_words(cell: Mapping[str, str]) -> str:
-            below = f" ({cell['below']})" if cell["below"] else ""
-            return f"{cell['value']}{below} {cell['mark']}".strip()
-
-        grid = [
-            [first, *map(" ".join, heads)],
-            ["---", *("---:" for _ in shown)],
-            *([name, *map(in_words, row)] for name, row in rewards.items()),
-        ]
-        shown_rows = (f"| {' | '.join(map(markdown, row))} |" for row in grid)
-        return "\n".join([*shown_rows, "", f"{note}."])
-    rows = [[first, *(latex(above) for above, _ in heads)], ["", *(below for _, below in heads)]]
-    for name, row in rewards.items():  # the interval under the value, so that columns are narrow
-        rows.append([latex(name), *(latex(f"{c['mark']} {c['value']}".strip()) for c in row)])
-        rows.append(["", *(rf"\scriptsize {latex(c['below'])}" if c["below"] else "" for c in row)])
-    lines = [" & ".join(row) + r" \\" for row in rows]
-    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", *lines[:2]]
-    return "\n".join([*begin, r"\midrule", *lines[2:], r"\bottomrule", r"\end{tabular}"])
-
-
-def latex(text: str) -> str:
-    r"""Return a text as LaTeX shows it.
-
-    Example:
-        >>> latex("abc:beta=1_000 & 5%")
-        'abc:beta=1\\_000 \\& 5\\%'
-    """
-    line = " ".join(printable(text).split())
-    return "".join(_LATEX.get(character, character) for character in line)
-
-
-def _check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
-    for name in measures:
-        if name not in known:
-            hint = did_you_mean(name, known, n=1)
-            raise ValueError(f"no measurement {name!r} here; {hint}there are {', '.join(known)}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
@@ -21,11 +22,23 @@ from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measur
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.paper import BIBTEX, group_table
 from tokengym.evaluation.report.summary import per_run
-from tokengym.evaluation.report.tables import cells, columns, forests, side_by_side, untrained
+from tokengym.evaluation.report.tables import (
+    cells,
+    columns,
+    forests,
+    group_table,
+    side_by_side,
+    untrained,
+)
 from tokengym.evaluation.report.verdict import kind_of, number, unit_of
-from tokengym.evaluation.statistics import RELIABLE_SEEDS, curve_interval, iqm, performance_profile
+from tokengym.evaluation.statistics import (
+    RELIABLE_SEEDS,
+    curve_interval,
+    iqm,
+    performance_profile,
+)
+from tokengym.version import REPOSITORY, __version__
 
 if TYPE_CHECKING:
     import jinja2
@@ -38,6 +51,12 @@ PROFILE_POINTS = 120
 """Thresholds of a performance profile."""
 MAX_POINTS = 240
 """Points a drawn line keeps; statistics use all."""
+BIBTEX = f"""@software{{tokengym,
+  title   = {{tokengym: {{Gymnasium}} environments for text generation with interchangeable token rewards}},
+  author  = {{{{The tokengym developers}}}},
+  year    = {{2026}},
+{f"  url     = {{{REPOSITORY}}},{chr(10)}" if REPOSITORY else ""}  version = {{{__version__}}}
+}}"""  # noqa: E501
 
 
 def render_report(
@@ -123,8 +142,11 @@ def _group(
     low, high = min(runs), max(runs)
     count = f"{low}" if low == high else f"{low} to {high}"
     # What the curves can be drawn against: first what the panel's steps are.
-    spent = [name for name in SPENT if all(name in runs.values for runs in panel.rewards.values())]
+    spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
+    table = measures_of(group["by_gold"])
+    keep = np.unique(np.linspace(0, len(panel.steps) - 1, MAX_POINTS).round().astype(int))
+    series = {m: _series(panel, m, keep, colours, level) for m in panel.measures if m in table}
     return {
         "label": group_label(panel.group),
         "verdict": group["verdict"],
@@ -132,7 +154,7 @@ def _group(
         "kind": kind_of(group),
         "runs_note": f"Seeds per {kind_of(group)}: {count}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
-        "axes": [_axis_view(panel, key, colours, level, score, group) for key in axes],
+        "axes": [_axis_view(panel, key, keep, series, score, group) for key in axes],
         "untrained": untrained(group),
         "columns": [title for title, _, _ in columns(group)],
         "rows": [
@@ -149,27 +171,29 @@ def _group(
 def _axis_view(
     panel: Panel,
     axis: str,
-    colours: Mapping[str, int],
-    level: float,
+    keep: NDArray[np.int_],
+    series: Mapping[str, Sequence[Series]],
     score: Measure,
     group: Mapping[str, Any],
 ) -> dict[str, Any]:
-    others = [
-        measure
-        for name, measure in measures_of(group["by_gold"]).items()
-        if name in panel.measures and name != "score"
-    ]
+    """Return the charts of all measurements' lines against what runs have spent."""
+    spent = {
+        name: runs.values[axis].mean(axis=0) if axis in runs.values else panel.steps
+        for name, runs in panel.rewards.items()
+    }
 
     def drawn(measure: str, *sizes: tuple[float, float]) -> list[Chart]:
-        series = _series(panel, measure, axis, colours, level)
+        against = [replace(one, x=spent[one.name][keep]) for one in series[measure]]
         lines = levels(group["reference"], measure)
         return [
-            line_chart(series, width=w, height=h, whole_x=True, levels=lines, hovers=True)
+            line_chart(against, width=w, height=h, whole_x=True, levels=lines, hovers=True)
             for w, h in sizes
         ]
 
     small: list[dict[str, Any]] = [
-        {"label": m, "chart": drawn(m.name, (400.0, 250.0))[0]} for m in others
+        {"label": measure, "chart": drawn(name, (400.0, 250.0))[0]}
+        for name, measure in measures_of(group["by_gold"]).items()
+        if name in series and name != "score"
     ]
     wide, narrow = drawn("score", (1000.0, 400.0), (400.0, 340.0))
     return {
@@ -182,19 +206,18 @@ def _axis_view(
 
 
 def _series(
-    panel: Panel, measure: str, axis: str, colours: Mapping[str, int], level: float
+    panel: Panel, measure: str, keep: NDArray[np.int_], colours: Mapping[str, int], level: float
 ) -> list[Series]:
-    keep = np.unique(np.linspace(0, len(panel.steps) - 1, MAX_POINTS).round().astype(int))
+    """Return a measurement's lines with their bands, one per reward."""
     series = []
     for name, runs in panel.rewards.items():
         values = runs.values[measure][:, keep]
         low, high = curve_interval(values, level, resamples=1_000)
-        x = panel.steps if axis not in runs.values else runs.values[axis].mean(axis=0)
         series.append(
             Series(
                 name=name,
                 colour=colours[name],
-                x=x[keep],
+                x=panel.steps[keep],
                 y=iqm(values, 0),
                 low=low,
                 high=high,

@@ -1,17 +1,36 @@
-"""The report's table of figures, charts of differences, and responses side by side."""
+"""The report's tables, in HTML, LaTeX and Markdown, charts of differences, and responses."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import measure_of, measures_of
+from tokengym.base.text import markdown, printable
+from tokengym.evaluation.measure.measures import WHEN, check_measures, measure_of, measures_of
 from tokengym.evaluation.report.charts import interval_chart
-from tokengym.evaluation.report.verdict import clear, difference_of, number, signed, unit_of
+from tokengym.evaluation.report.curves import group_label
+from tokengym.evaluation.report.verdict import (
+    clear,
+    difference_of,
+    kind_of,
+    number,
+    signed,
+    unit_of,
+)
 from tokengym.evaluation.statistics import SHARES
 
 NOTHING = "\u2013"
+Style = Literal["LaTeX", "Markdown"]
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\u2212": "$-$",
+    "\u2013": "--",
+    "\u221e": r"$\infty$",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
+}
 
 
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -121,6 +140,77 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
                 }
             )
     return charts
+
+
+def group_table(
+    group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
+) -> str:
+    """Return one setting's table of results, a row per reward.
+
+    Args:
+        group: The setting's part of a summary.
+        level: Confidence level of its intervals.
+        style: "LaTeX" (with the packages booktabs and amssymb) or "Markdown".
+        measures: Measurements to show; none takes those that the terminal shows.
+
+    Raises:
+        ValueError: if one is not in the report's table.
+    """
+    every_column = columns(group)
+    check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
+    on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
+    shown = [
+        column
+        for column, (_, name, kind) in enumerate(every_column)
+        if name in (measures or on_terminal) and kind in ("auc", "final")
+    ]
+    rewards = {name: [cells(group, name)[column] for column in shown] for name in group["rewards"]}
+    heads = []
+    for column in shown:
+        title, name, kind = every_column[column]
+        measure = measure_of(name, group["by_gold"])
+        unit = f" ({measure.unit})" if measure.unit else ""
+        heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
+    note = (
+        f"Interquartile mean and {level:.0%} bootstrap interval over "
+        f"{group['fewest_runs']} seeds; ▲ and ▼ mark what is clearly above or "
+        f"below {group['baseline']}"
+    )
+    if group["group"]:
+        note = f"{group_label(tuple(group['group'].items()))}. {note}"
+    note = " ".join(printable(note).split())
+    first = kind_of(group).capitalize()
+    if style == "Markdown":
+
+        def in_words(cell: Mapping[str, str]) -> str:
+            below = f" ({cell['below']})" if cell["below"] else ""
+            return f"{cell['value']}{below} {cell['mark']}".strip()
+
+        grid = [
+            [first, *map(" ".join, heads)],
+            ["---", *("---:" for _ in shown)],
+            *([name, *map(in_words, row)] for name, row in rewards.items()),
+        ]
+        shown_rows = (f"| {' | '.join(map(markdown, row))} |" for row in grid)
+        return "\n".join([*shown_rows, "", f"{note}."])
+    rows = [[first, *(latex(above) for above, _ in heads)], ["", *(below for _, below in heads)]]
+    for name, row in rewards.items():  # the interval under the value, so that columns are narrow
+        rows.append([latex(name), *(latex(f"{c['mark']} {c['value']}".strip()) for c in row)])
+        rows.append(["", *(rf"\scriptsize {latex(c['below'])}" if c["below"] else "" for c in row)])
+    lines = [" & ".join(row) + r" \\" for row in rows]
+    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", *lines[:2]]
+    return "\n".join([*begin, r"\midrule", *lines[2:], r"\bottomrule", r"\end{tabular}"])
+
+
+def latex(text: str) -> str:
+    r"""Return a text as LaTeX shows it.
+
+    Example:
+        >>> latex("abc:beta=1_000 & 5%")
+        'abc:beta=1\\_000 \\& 5\\%'
+    """
+    line = " ".join(printable(text).split())
+    return "".join(_LATEX.get(character, character) for character in line)
 
 
 # --- responses ------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     )
     from tokengym.evaluation.runs.progress import fixed
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
-    from tokengym.evaluation.runs.run import load_agent, make_agent, make_evaluator, run_references
-    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references
+    from tokengym.evaluation.runs.saved import known_task, load_agent
 
 _NAMES = {
     "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat slug",
@@ -37,8 +37,8 @@ _NAMES = {
     "default_env default_lengths task_name training_settings",
     "progress": "fixed",
     "record": "RunRecord read_result versions",
-    "run": "load_agent make_agent make_evaluator run_references",
-    "saved": "known_task",
+    "run": "make_agent make_evaluator run_references",
+    "saved": "known_task load_agent",
 }
 
 __all__ = listed(_NAMES)

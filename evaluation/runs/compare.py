@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from rich.console import Console
 
 from tokengym.agents.rollouts.logs import check_tracker
@@ -23,6 +24,7 @@ from tokengym.evaluation.runs.launchers import launch, run_in_subprocess
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.results import write_comparison
+from tokengym.evaluation.runs.run import make_evaluator
 
 
 def compare(
@@ -100,7 +102,7 @@ def compare(
 def _missing(config: ComparisonConfig, out: Path, retry_failed: bool) -> tuple[list[RunPlan], int]:
     """Return the runs that have no result yet, and how many there are with those that have.
 
-    Those that failed are removed where they are to be done again.
+    The results of runs that failed are removed where ``retry_failed`` says so.
 
     Raises:
         ValueError: if files of a finished run were changed.
@@ -182,17 +184,11 @@ def preflight(config: ComparisonConfig) -> str:
     Raises:
         ValueError: whatever an environment says.
     """
-    import gymnasium as gym
-
     for training in config.trainings.values():
         training.declaration.check_settings(training.learner, training.batch_size)
     for reward in config.rewards:
-        kwargs = config.env_kwargs(reward, train=True)
-        gym.make_vec(
-            resolve_env(config.env), num_envs=min(2, config.training.batch_size), **kwargs
-        ).close()
-    from tokengym.evaluation.runs.run import make_evaluator
-
+        kwargs, rows = config.env_kwargs(reward, train=True), min(2, config.training.batch_size)
+        gym.make_vec(resolve_env(config.env), num_envs=rows, **kwargs).close()
     evaluator = make_evaluator(config)
     check_ranks(evaluator, config.evaluation.reference_samples)
     evaluator.close()

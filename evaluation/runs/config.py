@@ -4,7 +4,6 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -255,18 +254,6 @@ class ComparisonConfig:
         """The seeds of every reward's runs."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
-    def folders(self, out: Path) -> dict[tuple[str, int], Path]:
-        """Return every run's folder by its name and seed, reward by reward.
-
-        Args:
-            out: The comparison's folder.
-        """
-        return {
-            (name, seed): run_folder(out, name, seed)
-            for name in self.names
-            for seed in self.all_seeds
-        }
-
     @cached_property
     def reference_run(self) -> tuple[str, int]:
         """Name and seed of the run that draws the reference samples."""
@@ -452,10 +439,6 @@ class ComparisonConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
-        return deepcopy(self._plain)
-
-    @cached_property
-    def _plain(self) -> dict[str, Any]:
         data: dict[str, Any] = as_plain(self)
         del data["task"]["max_new_tokens"]  # the training's
         return data if self.code else {k: v for k, v in data.items() if k != "code"}

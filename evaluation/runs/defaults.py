@@ -302,16 +302,6 @@ def default_env(bundle: Bundle | Path | str | None = None) -> str:
         return DEFAULT_ENV
 
 
-def evaluation_settings(bundle: str = "", **defaults: Any) -> EvaluationSettings:
-    """Return the settings of evaluations, a bundle's own among them.
-
-    Args:
-        bundle: Its name or folder; "" for none.
-        defaults: Those of the command.
-    """
-    return EvaluationSettings(**defaults | bundle_settings(bundle, "evaluation"))
-
-
 def training_settings(
     env_id: str,
     agent: str | Learner = "ppo",

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tokengym.base.device import auto_device, preferred_device
 from tokengym.evaluation.runs.config import ComparisonConfig, RunPlan
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import describe, record_failure
@@ -161,8 +162,6 @@ def _begin(
     context: Any, function: Callable[..., None], work: tuple[Any, ...], name: str
 ) -> tuple[Any, Connection]:
     """Start a process on a function; it also has a connection here, and what `_settled` takes."""
-    from tokengym.base.device import auto_device
-
     receiver, sender = context.Pipe(duplex=False)
     here = sys.path[:], dict(os.environ), auto_device()
     process = context.Process(target=function, args=(*work, sender, *here), name=name, daemon=True)
@@ -179,19 +178,18 @@ def _starting(environment: Mapping[str, str] = SAFE_PATH) -> Iterator[None]:
     multiprocessing starts Python with ``-c``, which looks for modules in the current folder first:
     a pickle.py beside somebody's results would run. The path that this process has is set later.
     """
-    before = dict(os.environ)
+    before, unmasked = dict(os.environ), None
     os.environ.update(environment)
-    has_mask = hasattr(signal, "pthread_sigmask")  # not on Windows
-    if has_mask:
-        # The terminal sends Ctrl-C to every process of the command. A new one inherits the signals
-        # that are blocked here, even while it imports; this one gets its own afterwards.
-        resource_tracker.ensure_running()  # which would unblock it if the start below started it
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+            # The terminal sends Ctrl-C to every process of the command. A new one inherits the
+            # signals that are blocked here, even while it imports; this one gets its own later.
+            resource_tracker.ensure_running()  # which would unblock it if the start started it
+            unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
-        if has_mask:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if unmasked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
         os.environ.clear()
         os.environ.update(before)
 
@@ -217,8 +215,6 @@ def _settled(path: list[str], environment: Mapping[str, str], device: str) -> It
     for name in SAFE_PATH.keys() - environment.keys():
         os.environ.pop(name, None)  # what the run starts is its own affair
     os.environ.update({**environment, **QUIET})  # a server's is that of its own start
-    from tokengym.base.device import preferred_device
-
     with preferred_device(device):
         yield
 

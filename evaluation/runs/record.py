@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
 from tokengym.base.files import (
     LOCK,
@@ -316,19 +317,10 @@ def commit() -> str | None:
     """Return the commit of the checkout that runs, "-dirty" if it has changes; None outside one."""
     if not (ROOT / ".git").exists():
         return None
-    command = [
-        "git",
-        "--no-optional-locks",
-        "-C",
-        str(ROOT),
-        "describe",
-        "--always",
-        "--dirty",
-        "--exclude=*",
-    ]
+    command = "git --no-optional-locks describe --always --dirty --exclude=* --abbrev=40"
     try:
         done = subprocess.run(
-            [*command, "--abbrev=40"], capture_output=True, text=True, timeout=10, check=True
+            command.split(), cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -340,20 +332,14 @@ def hardware() -> str:
     """Return processor, cores, memory and GPU in words."""
     import torch
 
-    parts = [_processor(), f"{os.cpu_count()} cores"]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        parts.append(f"{memory / 2**30:.0f} GiB")
-    if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
-    return ", ".join(parts)
-
-
-def _processor() -> str:
-    """Return the processor's name; Linux has it in a file alone."""
-    try:
+    try:  # Linux has the processor's name in a file alone
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = names[0] if names else platform.processor() or platform.machine()
+    memory = psutil.virtual_memory().total
+    parts = [name, f"{os.cpu_count()} cores", f"{memory / 2**30:.0f} GiB"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)

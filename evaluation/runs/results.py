@@ -5,6 +5,7 @@ All but the wall-clock column of curves.csv are a function of the settings and t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -256,8 +257,8 @@ class _Collected:
                 error = printable(str(result.get("error", "unknown")))
                 self.lost_references.append(f"No best-of-n: its responses failed ({error}).")
         self.references.setdefault(group, []).append(drawn)
-        for (name, seed), folder in config.folders(out).items():
-            credit = label or config.titles[name]
+        for name, seed in product(config.names, config.all_seeds):
+            folder, credit = run_folder(out, name, seed), label or config.titles[name]
             if not (folder / "run.json").exists():
                 continue
             result = read_result(folder)

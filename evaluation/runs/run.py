@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 
 from tokengym.agents.contract import Agent
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError, StorageError
-from tokengym.base.files import file_hash, locked, previous_folder, read_json, write_hashed
-from tokengym.base.text import printable
+from tokengym.base.files import file_hash, locked, previous_folder, write_hashed
 from tokengym.base.user_code import check_code
 from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
@@ -38,10 +36,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-SAVED_AGENTS = ("PPO", "NLPO", "DPO", "SFT")
-"""Classes that a saved folder may name: the learners that save themselves, and nothing else of
-`tokengym.agents`."""
 
 Report = Callable[[int, Mapping[str, Any]], None]
 """Told (step of the curve, its last point)."""
@@ -375,58 +369,6 @@ class _Run:
 def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:
     """Return six digits of each value, which is what a float32 holds for sure."""
     return None if values is None else [float(f"{value:.6g}") for value in values]
-
-
-def load_agent(
-    path: str | Path, agent_class: str | None = None, *, trust_code: bool = False
-) -> Any:
-    """Return a saved agent, to be played: `PPO`, `NLPO`, `SFT`, `DPO`, `OnlineDPO`, ...
-
-    Args:
-        path: The folder that its ``save`` was given.
-        agent_class: Class of an agent of one's own, "file.py:MyAgent".
-        trust_code: Run the files of code that the folder names, see `EpisodicAlgorithm.load`.
-
-    Raises:
-        UntrustedCodeError: if the folder names code of its own.
-        ValueError: if there is no agent of a known kind.
-    """
-    from tokengym import agents
-
-    path = Path(path)
-    if agent_class is None:
-        made = getattr(agents, _saved_class(path))
-    else:
-        made = LEARNERS.load(agent_class)
-        if not hasattr(made, "load"):
-            raise ValueError(
-                f"agent_class {agent_class!r} has no method load to read {path} with; add one, or "
-                "leave the folder out to play the agent as it is made"
-            )
-    # Those that keep no word for code have no such argument.
-    takes = isinstance(made, type) and issubclass(made, agents.EpisodicAlgorithm)
-    return made.load(path, trust_code=True) if trust_code and takes else made.load(path)
-
-
-def _saved_class(path: Path) -> str:
-    """Return the name of the class that a folder's agent was saved by, one of `SAVED_AGENTS`."""
-    for file in (*sorted(path.glob("*.json")), *sorted(previous_folder(path).glob("*.json"))):
-        try:
-            record = read_json(file)
-        except (OSError, ValueError):
-            continue
-        name = record.get("algorithm") if isinstance(record, dict) else None
-        if isinstance(name, str) and name in SAVED_AGENTS:
-            return name
-        if isinstance(name, str):
-            raise ValueError(
-                f"{path} was saved by {printable(name)}, which is none of tokengym's agents that "
-                f"are saved ({', '.join(SAVED_AGENTS)}); name its class: --agent-class "
-                f"path/to/file.py:{printable(name)}"
-            )
-    raise ValueError(
-        f"{path} holds no saved agent; name a folder that tokengym train or agent.save wrote"
-    )
 
 
 def run_references(

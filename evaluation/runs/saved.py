@@ -1,12 +1,14 @@
-"""Settings that a comparison or a run saved, read for what is measured afterwards."""
+"""Settings and agents that a comparison or a run saved, read for what is measured afterwards."""
 
 import logging
 from os.path import exists
 from pathlib import Path
 from typing import Any
 
-from tokengym.base.files import read_hashed
+from tokengym.agents.learner import LEARNERS
+from tokengym.base.files import previous_folder, read_hashed, read_json
 from tokengym.base.settings import as_plain, from_plain, values_by_name
+from tokengym.base.text import printable
 from tokengym.base.user_code import (
     changed_files,
     check_module,
@@ -20,6 +22,10 @@ from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, task_of
 from tokengym.evaluation.runs.defaults import TrainingSettings, default_env, default_lengths
 
 logger = logging.getLogger(__name__)
+
+SAVED_AGENTS = ("PPO", "NLPO", "DPO", "SFT")
+"""Classes that a saved folder may name: the learners that save themselves, and nothing else of
+`tokengym.agents`."""
 
 
 def known_task(
@@ -97,3 +103,55 @@ def stored_settings(path: Path, *, below: bool) -> tuple[Path, dict[str, Any]] |
             raise ValueError(f"{file} is damaged or of another version (it names no env)")
         return file, settings
     return None
+
+
+def load_agent(
+    path: str | Path, agent_class: str | None = None, *, trust_code: bool = False
+) -> Any:
+    """Return a saved agent, to be played: `PPO`, `NLPO`, `SFT`, `DPO`, `OnlineDPO`, ...
+
+    Args:
+        path: The folder that its ``save`` was given.
+        agent_class: Class of an agent of one's own, "file.py:MyAgent".
+        trust_code: Run the files of code that the folder names, see `EpisodicAlgorithm.load`.
+
+    Raises:
+        UntrustedCodeError: if the folder names code of its own.
+        ValueError: if there is no agent of a known kind.
+    """
+    from tokengym import agents
+
+    path = Path(path)
+    if agent_class is None:
+        made = getattr(agents, _saved_class(path))
+    else:
+        made = LEARNERS.load(agent_class)
+        if not hasattr(made, "load"):
+            raise ValueError(
+                f"agent_class {agent_class!r} has no method load to read {path} with; add one, or "
+                "leave the folder out to play the agent as it is made"
+            )
+    # Those that keep no word for code have no such argument.
+    takes = isinstance(made, type) and issubclass(made, agents.EpisodicAlgorithm)
+    return made.load(path, trust_code=True) if trust_code and takes else made.load(path)
+
+
+def _saved_class(path: Path) -> str:
+    """Return the name of the class that a folder's agent was saved by, one of `SAVED_AGENTS`."""
+    for file in (*sorted(path.glob("*.json")), *sorted(previous_folder(path).glob("*.json"))):
+        try:
+            record = read_json(file)
+        except (OSError, ValueError):
+            continue
+        name = record.get("algorithm") if isinstance(record, dict) else None
+        if isinstance(name, str) and name in SAVED_AGENTS:
+            return name
+        if isinstance(name, str):
+            raise ValueError(
+                f"{path} was saved by {printable(name)}, which is none of tokengym's agents that "
+                f"are saved ({', '.join(SAVED_AGENTS)}); name its class: --agent-class "
+                f"path/to/file.py:{printable(name)}"
+            )
+    raise ValueError(
+        f"{path} holds no saved agent; name a folder that tokengym train or agent.save wrote"
+    )

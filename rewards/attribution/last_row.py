@@ -2,14 +2,16 @@
 
 Full attention tensors cost (batch, heads, time, time) in every layer and turn the fused kernels
 off. ABC reads one row of one layer. The function here is registered with transformers as an
-attention implementation: it calls the SDPA one, and while `record_row` is open it recomputes, in
-the last layer, the softmax of the one query row against all keys: O(time), not O(time^2).
+attention implementation: it calls the SDPA one, and while `last_layer` is open it keeps the last
+layer's queries and keys, from which the softmax of the one query row against all keys is computed
+again: O(time), not O(time^2).
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,104 +25,35 @@ IMPLEMENTATION = "tokengym_last_row"
 """The name under which transformers knows the attention function."""
 
 
-class RowRecorder:
-    """Takes down the attention of one query position per sequence.
+@dataclass
+class LastLayer:
+    """Queries, keys, values and output of a model's last attention, from one forward pass."""
 
-    Args:
-        positions: (batch,) int64, the query whose row is wanted in each sequence.
-        last_layer: Index of the layer whose row is wanted.
-    """
+    index: int
+    """Number of the layer."""
+    begins_graph: bool
+    """Whether the output is a leaf of the graph: nothing before it is differentiated."""
+    was_seen: bool = False
+    """Whether the pass came by; what follows is there from then on."""
+    query: Tensor = field(init=False)
+    """(batch, heads, time, width)."""
+    key: Tensor = field(init=False)
+    """(batch, key_heads, time, width)."""
+    value: Tensor = field(init=False)
+    """(batch, key_heads, time, width)."""
+    mask: Tensor | None = field(init=False)
+    """As for `attention_row`."""
+    scaling: float = field(init=False)
+    """Factor on the dot products."""
+    output: Tensor = field(init=False)
+    """(batch, time, heads, width) each head's mixture of values."""
 
-    def __init__(self, positions: Tensor, last_layer: int) -> None:
-        self.positions = positions
-        self.last_layer = last_layer
-        self.row: Tensor | None = None
-        """(batch, time) float32: head mean of the row, 0 where masked; None before the pass."""
-
-    def wants(self, layer: int | None) -> bool:
-        """Return whether the layer is the one to look at; one without a number is taken."""
-        return layer is None or layer == self.last_layer
-
-    def take(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-        """Look at what the last layer's attention compares."""
-        row = attention_row(query, key, mask, self.positions, scaling=scaling)
-        self.row = row.mean(dim=1)
-
-    def release(self, output: Tensor, value: Tensor) -> Tensor:
-        """Return what the layer continues with in place of its attention's output.
-
-        Args:
-            output: (batch, time, heads, width) each head's mixture of values.
-            value: (batch, key_heads, time, width) the values.
-        """
-        return output
+    def row(self, positions: Tensor) -> Tensor:
+        """Return every head's row of one position per sequence; see `attention_row`."""
+        return attention_row(self.query, self.key, self.mask, positions, scaling=self.scaling)
 
 
-class SignedRowRecorder(RowRecorder):
-    """Takes down the row of every head, and opens the way for the gradient at its output.
-
-    After ``score.sum().backward()``-like differentiation by `output`, `contributions` says what
-    each position's value vector did to the score.
-    """
-
-    def __init__(self, positions: Tensor, last_layer: int) -> None:
-        super().__init__(positions, last_layer)
-        self.output: Tensor | None = None
-        """(batch, time, heads, width) the last layer's attention output, a leaf of the graph."""
-        self._heads: Tensor | None = None
-        self._value: Tensor | None = None
-
-    def take(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-        """Keep every head's row."""
-        self._heads = attention_row(query, key, mask, self.positions, scaling=scaling)
-        self.row = self._heads.mean(dim=1)
-
-    def release(self, output: Tensor, value: Tensor) -> Tensor:
-        """Begin the graph here: nothing before the last layer's output is differentiated."""
-        torch.set_grad_enabled(True)  # until the caller's torch.no_grad() ends
-        self._value = value
-        self.output = output.detach().requires_grad_()
-        return self.output
-
-    def contributions(self, gradient: Tensor) -> Tensor:
-        """Return alpha_ht * (v_ht . dR/do_h), summed over heads h, of every position t.
-
-        Args:
-            gradient: (batch, time, heads, width) dR/do, the gradient at `output`.
-
-        Returns:
-            (batch, time) float32, reward units, 0 where masked.
-        """
-        assert self._heads is not None
-        assert self._value is not None
-        batch, key_heads, time, width = self._value.shape
-        rows = torch.arange(batch, device=gradient.device)
-        direction = gradient[rows, self.positions].float()  # (batch, heads, width)
-        direction = direction.view(batch, key_heads, -1, width)
-        along = torch.einsum("bkgd,bktd->bkgt", direction, self._value.float())
-        return (self._heads * along.reshape(batch, -1, time)).sum(dim=1)
-
-
-class MatrixRecorder(RowRecorder):
-    """Takes down every row of the last layer's attention, averaged over heads.
-
-    Args:
-        last_layer: Index of the layer.
-    """
-
-    def __init__(self, last_layer: int) -> None:
-        super().__init__(torch.zeros(0, dtype=torch.int64), last_layer)
-        self.matrix: Tensor | None = None
-        """(batch, time, time) float32: head mean, query by key; None before the pass."""
-
-    def take(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
-        """Compute all rows."""
-        self.matrix = mean_attention(query, key, mask, scaling=scaling)
-
-
-Recorder = TypeVar("Recorder", bound=RowRecorder)
-
-_RECORDER: ContextVar[RowRecorder | None] = ContextVar("tokengym_row_recorder", default=None)
+_LAYER: ContextVar[LastLayer | None] = ContextVar("tokengym_last_layer", default=None)
 
 
 def attention_row(
@@ -202,63 +135,72 @@ def _forward(
     scaling: float | None = None,
     **kwargs: Any,  # transformers' own protocol: every architecture passes extras of its own
 ) -> tuple[Tensor, None]:
-    """Call SDPA; while a recorder is open, let it read queries and keys."""
-    recorder = _RECORDER.get()
-    if recorder is not None and not recorder.wants(getattr(module, "layer_idx", None)):
-        recorder = None
-    if recorder is not None:
+    """Call SDPA; while `last_layer` is open, keep what its layer reads and returns."""
+    layer = _LAYER.get()
+    # A module without a number is taken for the last one.
+    if layer is not None and getattr(module, "layer_idx", None) not in (None, layer.index):
+        layer = None
+    if layer is not None:
         for extra in ("position_bias", "s_aux"):
             if kwargs.get(extra) is not None:
                 raise ScorerError(
                     f"{type(module).__name__} adds {extra} to its attention, which the one-row "
                     "pass does not read; take credit 'uniform' or another reward model"
                 )
-        factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-        recorder.take(query, key, attention_mask, factor)
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )
-    return output if recorder is None else recorder.release(output, value), None
+    if layer is not None:
+        layer.was_seen = True
+        layer.query, layer.key, layer.value, layer.mask = query, key, value, attention_mask
+        layer.scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        if layer.begins_graph:
+            torch.set_grad_enabled(True)  # until the caller's torch.no_grad() ends
+            output = output.detach().requires_grad_()
+        layer.output = output
+    return output, None
 
 
 AttentionInterface.register(IMPLEMENTATION, _forward)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
-def enable(model: PreTrainedModel) -> None:
-    """Switch a model to the implementation; outside `record_row` it is plain SDPA.
+@contextmanager
+def last_layer(
+    model: PreTrainedModel,
+    *,
+    begins_graph: bool = False,
+    remedy: str = "take credit 'uniform' or another reward model",
+) -> Iterator[LastLayer]:
+    """Keep what a model's last layer reads during the forward pass made in this context.
+
+    The model is switched to the implementation, which is plain SDPA outside this context.
 
     Args:
         model: Any model that takes its attention from transformers' interface.
+        begins_graph: Whether the layer's output can be differentiated by, inside a caller's
+            ``torch.no_grad()``.
+        remedy: What to do where the model never calls its attention function.
 
     Raises:
-        ScorerError: if the architecture does not.
+        ScorerError: if the architecture does not take its attention from there, or never calls it.
     """
-    if model.config._attn_implementation == IMPLEMENTATION:
-        return
-    if not (getattr(model, "_supports_sdpa", False) and model._can_set_attn_implementation()):
-        raise ScorerError(
-            f"{type(model).__name__} does not take its attention from transformers' "
-            "AttentionInterface, so its row cannot be read; take credit 'uniform' or another model"
-        )
-    model.set_attn_implementation(IMPLEMENTATION)
-
-
-@contextmanager
-def record(recorder: Recorder) -> Iterator[Recorder]:
-    """Let a recorder look at the last layer during the forward pass made in this context."""
-    token = _RECORDER.set(recorder)
+    if model.config._attn_implementation != IMPLEMENTATION:
+        if not (getattr(model, "_supports_sdpa", False) and model._can_set_attn_implementation()):
+            raise ScorerError(
+                f"{type(model).__name__} does not take its attention from transformers' "
+                "AttentionInterface, so its row cannot be read; take credit 'uniform' or another "
+                "model"
+            )
+        model.set_attn_implementation(IMPLEMENTATION)
+    layer = LastLayer(model.config.get_text_config().num_hidden_layers - 1, begins_graph)
+    token = _LAYER.set(layer)
     try:
-        yield recorder
+        yield layer
     finally:
-        _RECORDER.reset(token)
-
-
-def record_row(positions: Tensor, last_layer: int) -> AbstractContextManager[RowRecorder]:
-    """Record the last layer's row during the forward pass made in this context.
-
-    Args:
-        positions: (batch,) int64, the query whose row is wanted in each sequence.
-        last_layer: Index of the model's last layer.
-    """
-    return record(RowRecorder(positions, last_layer))
+        _LAYER.reset(token)
+    if not layer.was_seen:
+        raise ScorerError(
+            f"{type(model).__name__} did not call its attention function in layer {layer.index}; "
+            f"{remedy}"
+        )

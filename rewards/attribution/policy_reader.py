@@ -182,19 +182,15 @@ class PolicyReader(Shared):
             ScorerError: if an episode is longer than the model reads, or the model's attention
                 cannot be read.
         """
-        last_row.enable(self.model)
-        config = self.model.config.get_text_config()
+        remedy = "take another model, or pass metadata['policy_attention']"
         result = [np.zeros((0, 0))] * len(episodes)
         for batch, inputs in self.batches(episodes):
-            recorder = last_row.MatrixRecorder(int(config.num_hidden_layers) - 1)
-            with last_row.record(recorder):
+            with last_row.last_layer(self.model, remedy=remedy) as layer:
                 self.model.base_model(**inputs, use_cache=False)
-            if recorder.matrix is None:
-                raise ScorerError(
-                    f"{type(self.model).__name__} did not call its attention function; take "
-                    "another model, or pass metadata['policy_attention']"
-                )
-            table = recorder.matrix.cpu().numpy().astype(np.float64)
+            matrix = last_row.mean_attention(
+                layer.query, layer.key, layer.mask, scaling=layer.scaling
+            )
+            table = matrix.cpu().numpy().astype(np.float64)
             for table_row, index in enumerate(batch.indices):
                 start = len(episodes[index].prompt_ids)
                 size = start + len(episodes[index].response_ids)

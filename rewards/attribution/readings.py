@@ -52,29 +52,34 @@ def attention(classifier: Classifier, inputs: Inputs) -> Reading:
     """
     if isinstance(classifier, EncoderClassifier):
         return Reading(*classifier.first_row(inputs))
-    last_row.enable(classifier.model)
-    recorder = last_row.RowRecorder(inputs.ends, classifier.last_layer)
-    with torch.no_grad(), last_row.record(recorder):
-        hidden = classifier.hidden(inputs.tokens, inputs.others)
+    with torch.no_grad():
+        with last_row.last_layer(classifier.model) as layer:
+            hidden = classifier.hidden(inputs.tokens, inputs.others)
         logits = classifier.end_logits(hidden, inputs.ends)
-    return Reading(logits, _seen(classifier, recorder.row))
+        return Reading(logits, layer.row(inputs.ends).mean(dim=1))
 
 
 @register_reading("signed-attention")
 def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return attention times the direction of each value vector on the score, to first order.
 
-    The graph begins at the last layer's attention output, so one layer is differentiated.
+    a_t = sum_h alpha_ht * (v_ht . dR/do_h): the graph begins at the last layer's attention output
+    o, so one layer is differentiated.
     """
-    last_row.enable(classifier.model)
-    recorder = last_row.SignedRowRecorder(inputs.ends, classifier.last_layer)
-    with torch.no_grad(), last_row.record(recorder):
-        hidden = classifier.hidden(inputs.tokens, inputs.others)
-        logits = classifier.end_logits(hidden, inputs.ends)
-        output = _seen(classifier, recorder.output)
-        (gradient,) = torch.autograd.grad(classifier.of_logits(logits).sum(), output)
     with torch.no_grad():
-        return Reading(logits.detach(), recorder.contributions(gradient))
+        with last_row.last_layer(classifier.model, begins_graph=True) as layer:
+            hidden = classifier.hidden(inputs.tokens, inputs.others)
+        logits = classifier.end_logits(hidden, inputs.ends)
+        # (batch, time, heads, width)
+        (gradient,) = torch.autograd.grad(classifier.of_logits(logits).sum(), layer.output)
+    with torch.no_grad():
+        batch, key_heads, time, width = layer.value.shape
+        rows = torch.arange(batch, device=gradient.device)
+        direction = gradient[rows, inputs.ends].float()  # (batch, heads, width)
+        direction = direction.view(batch, key_heads, -1, width)
+        along = torch.einsum("bkgd,bktd->bkgt", direction, layer.value.float())
+        shares = layer.row(inputs.ends) * along.reshape(batch, -1, time)  # (batch, heads, time)
+        return Reading(logits.detach(), shares.sum(dim=1))
 
 
 @register_reading("prefix")
@@ -93,17 +98,3 @@ def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
     before = torch.nn.functional.pad(scores[:, :-1], (1, 0))
     rows = torch.arange(len(scores), device=scores.device)
     return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
-
-
-def _seen(classifier: Classifier, tensor: Tensor | None) -> Tensor:
-    """Return what a recorder saw.
-
-    Raises:
-        ScorerError: if the model never called the attention function.
-    """
-    if tensor is None:
-        raise ScorerError(
-            f"{type(classifier.model).__name__} did not call its attention function in layer "
-            f"{classifier.last_layer}; take credit 'uniform' or another reward model"
-        )
-    return tensor

@@ -18,8 +18,8 @@ class SignedABC(Credit):
     first order. ABC keeps alpha alone, so that a word that lowered the score is paid for it.
 
     With all of the score spread the rule declares a lambda of 0.5, the best on film reviews
-    (docs/results/ledger.md). It is the wrong one for Dialogue (docs/results/tasks.md): on a task of
-    your own try 0.95 too.
+    (docs/results/ledger.md). It is the wrong one for Dialogue and Summarize, whose responses end by
+    themselves (docs/results/tasks.md): on a task of your own try 0.95 too.
 
     Args:
         beta: Share of the score that is spread; the rest stays on the last token.

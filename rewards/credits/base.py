@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +172,18 @@ class Credit:
         """
         rows: Sequence[FloatArray | None] = [None] * len(episodes)
         if self.attribution is not None or self.needs_attributions:
-            rows = self._attributions(episodes, scores)
+            if scores.attributions is None:
+                kind = f"{self.attribution} " if self.attribution else ""
+                raise CreditError(
+                    f"credit {self.name!r} needs {kind}attributions, but the scores have "
+                    "none; score with a scorer that gives them, or take credit 'uniform'"
+                )
+            if len(scores.attributions) != len(episodes):
+                raise CreditError(
+                    f"credit {self.name!r} got {len(scores.attributions)} attributions for "
+                    f"{len(episodes)} episodes; pass the scores of these episodes"
+                )
+            rows = scores.attributions
         return [
             np.asarray(self.spread(float(value), episode, row), dtype=np.float32)
             for episode, value, row in zip(episodes, scores.values, rows, strict=True)
@@ -207,21 +218,6 @@ class Credit:
             f"credit {self.name!r} declares causal=True, but has no method "
             "step_reward(increment) that says what to pay at each step; declare causal=False"
         )
-
-    def _attributions(self, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
-        """Return the attributions of the scores, one array per episode."""
-        if scores.attributions is None:
-            kind = f"{self.attribution} " if self.attribution else ""
-            raise CreditError(
-                f"credit {self.name!r} needs {kind}attributions, but the scores have "
-                "none; score with a scorer that gives them, or take credit 'uniform'"
-            )
-        if len(scores.attributions) != len(episodes):
-            raise CreditError(
-                f"credit {self.name!r} got {len(scores.attributions)} attributions for "
-                f"{len(episodes)} episodes; pass the scores of these episodes"
-            )
-        return scores.attributions
 
 
 Cut = Literal["even", "entropy"]
@@ -276,17 +272,16 @@ class SegmentedCredit(Credit):
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return the token rewards of each episode, in one sum per segment; see `Credit.assign`."""
-        if self.segments is None:
-            return super().assign(episodes, scores)
-        rewards = []
-        rows = self._attributions(episodes, scores)
-        for episode, value, row, pieces in zip(
-            episodes, scores.values, rows, self.pieces(episodes), strict=True
-        ):
-            sums = segment_sums(row, pieces).astype(np.float32)
-            paid = on_last_tokens(self.spread(float(value), episode, sums), pieces)
-            rewards.append(paid.astype(np.float32))
-        return rewards
+        rows = scores.attributions
+        if self.segments is None or rows is None or len(rows) != len(episodes):
+            return super().assign(episodes, scores)  # which refuses what does not fit
+        pieces = self.pieces(episodes)
+        sums = [segment_sums(row, parts) for row, parts in zip(rows, pieces, strict=True)]
+        paid = super().assign(episodes, scores.with_attributions(sums, signed=scores.signed))
+        return [
+            on_last_tokens(row, parts).astype(np.float32)
+            for row, parts in zip(paid, pieces, strict=True)
+        ]
 
 
 CREDIT_ABILITIES = (
@@ -392,28 +387,15 @@ def register(
     REWARDS.register(name, RewardEntry(factory, scorer, scorer_options))
 
 
-@overload
-def register_credit(rule: Rule, /) -> Rule: ...
-
-
-@overload
-def register_credit(*, scorer_options: tuple[str, ...]) -> Callable[[Rule], Rule]: ...
-
-
-def register_credit(rule: Any = None, /, *, scorer_options: tuple[str, ...] = ()) -> Any:
+def register_credit(rule: Rule) -> Rule:
     """Register a credit rule's class under its own name: a class decorator.
 
     Args:
         rule: A subclass of `Credit` with a ``name``.
-        scorer_options: See `register`.
     """
-
-    def decorate(cls: Rule) -> Rule:
-        # What it scores with follows from the attributions that the rule, once made, asks for.
-        register(cls.name, cls, scorer_options=scorer_options)
-        return cls
-
-    return decorate if rule is None else decorate(rule)
+    # What it scores with follows from the attributions that the rule, once made, asks for.
+    register(rule.name, rule)
+    return rule
 
 
 def check_beta(beta: float) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, FloatArray, register, register_credit
+from tokengym.rewards.credits.base import Credit, FloatArray, register
 from tokengym.rewards.credits.sparse import Sparse
 
 COMPONENTS = ("length_incentive", "repetition_penalty", "reward_branching")
@@ -13,7 +13,6 @@ COMPONENTS = ("length_incentive", "repetition_penalty", "reward_branching")
 register("r3", Sparse, scorer="encoder", scorer_options=COMPONENTS)
 
 
-@register_credit(scorer_options=COMPONENTS)
 class DenseR3(Credit):
     """R3 token by token: the exact parts of a mean-pooled dot product, signed, at no extra pass.
 
@@ -30,3 +29,6 @@ class DenseR3(Credit):
         """Return each token's own part of the score."""
         assert attribution is not None
         return attribution
+
+
+register("r3-dense", DenseR3, scorer_options=COMPONENTS)

@@ -84,7 +84,12 @@ def answer_parts(
         )
     topic = rules.questions[text]
     known, told, strays = rules.answers[topic], set[tuple[str, ...]](), 0
-    for sentence in _sentences(answer):
+    sentences: list[list[str]] = [[]]  # each with its full stop; the last may lack one
+    for word in answer:
+        sentences[-1].append(word)
+        if word == ".":
+            sentences.append([])
+    for sentence in map(tuple, filter(None, sentences)):
         is_cut = sentence[-1] != "."
         if sentence in known and sentence not in told:
             told.add(sentence)
@@ -94,16 +99,6 @@ def answer_parts(
         "told": min(1.0, len(told) / rules.enough[topic]),
         "straying": -rules.straying_price * strays or 0.0,
     }
-
-
-def _sentences(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the sentences of a text, each with its full stop; the last may lack one."""
-    sentence_words: list[list[str]] = [[]]
-    for word in words:
-        sentence_words[-1].append(word)
-        if word == ".":
-            sentence_words.append([])
-    return [tuple(sentence) for sentence in sentence_words if sentence]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +171,11 @@ def dialogue_parts(
     """
     said = set(response)
     harmful = next((word for word in prompt if word in rules.harms), None)
-    right = set(rules.offers) if harmful else _answering(prompt, rules)
+    right = set(rules.offers)
+    if harmful is None:  # what answers this topic and kind of question, nothing for another
+        topic = next((word for word in prompt if word in rules.answers), "")
+        kinds = rules.answers.get(topic, {})
+        right = set(next((kinds[word] for word in prompt if word in kinds), ()))
     declines = bool(said & set(rules.refusals))
     on = len(said & right)
     answering = {word for k in rules.answers.values() for words in k.values() for word in words}
@@ -189,14 +188,6 @@ def dialogue_parts(
         allowed = declines * (1.0 - min(1.0, harm / rules.enough))
     insults = sum(word in rules.insults for word in response)
     return {"helpful": float(helpful), "harmless": allowed / (1 + insults)}
-
-
-def _answering(prompt: Sequence[str], rules: DialogueRules) -> set[str]:
-    """Return the words that answer what is asked; none for a topic or kind that is not known."""
-    topic = next((word for word in prompt if word in rules.answers), None)
-    kinds = rules.answers[topic] if topic is not None else {}
-    kind = next((word for word in prompt if word in kinds), None)
-    return set(kinds[kind]) if kind is not None else set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -388,15 +379,14 @@ def load_rules(path: str | Path) -> Rules:
     Raises:
         ValueError: if the file holds no rules.
     """
-    return _load(Path(path), _declared, "holds no gold rules")
 
+    def declared(stored: Any) -> type[Any]:
+        name = stored["kind"]
+        if not GOLD.knows(name) and name not in LABORATORY["gold"]:
+            raise KeyError(name)
+        return GOLD.find(name).rules
 
-def _declared(stored: Any) -> type[Any]:
-    """Return the dataclass of stored rules."""
-    name = stored["kind"]
-    if not GOLD.knows(name) and name not in LABORATORY["gold"]:
-        raise KeyError(name)
-    return GOLD.find(name).rules
+    return _load(Path(path), declared, "holds no gold rules")
 
 
 def load_lexicon(path: str | Path) -> Lexicon:

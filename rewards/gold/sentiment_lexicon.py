@@ -93,8 +93,14 @@ def signed_weights(words: Sequence[str], lexicon: Lexicon) -> NDArray[np.float64
     weights = np.zeros(len(words))
     for index, word in enumerate(words):
         if word in lexicon.words:
-            before = words[max(0, index - lexicon.scope) : index]
-            weights[index] = lexicon.words[word] * _modifier(before, lexicon)
+            factor = 1.0
+            for modifier in reversed(words[max(0, index - lexicon.scope) : index]):
+                if modifier in lexicon.boundaries or modifier in lexicon.words:
+                    break
+                if modifier in lexicon.negations:
+                    factor *= lexicon.negation_factor
+                factor *= lexicon.intensifiers.get(modifier, 1.0)
+            weights[index] = lexicon.words[word] * factor
     return weights
 
 
@@ -133,14 +139,3 @@ def word_contributions(words: Sequence[str], lexicon: Lexicon) -> NDArray[np.flo
     """
     weights = signed_weights(words, lexicon)
     return weights / (np.abs(weights).sum() + lexicon.smoothing)
-
-
-def _modifier(before: Sequence[str], lexicon: Lexicon) -> float:
-    factor = 1.0
-    for word in reversed(before):
-        if word in lexicon.boundaries or word in lexicon.words:
-            break
-        if word in lexicon.negations:
-            factor *= lexicon.negation_factor
-        factor *= lexicon.intensifiers.get(word, 1.0)
-    return factor

@@ -74,7 +74,9 @@ def normalize_weights(weights: ArrayLike) -> FloatArray:
     Raises:
         ValueError: if a weight is negative or not finite, or there is none.
     """
-    weights = _vector("weights", weights)
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.ndim != 1 or not len(weights):
+        raise ValueError(f"weights must have shape (n,) with n >= 1, got {weights.shape}")
     if not np.isfinite(weights).all() or weights.min() < 0:
         raise ValueError(
             f"weights must be finite and >= 0, got {weights.min()} to {weights.max()}; "
@@ -204,7 +206,9 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
 
     Source: the parallel update of Chan, Golub & LeVeque 1979.
     """
-    values = _vector("batch", batch)
+    values = np.asarray(batch, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"batch must have shape (n,) with n >= 1, got {values.shape}")
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1, got {window}; pass None to remember all")
     size = len(values)
@@ -224,10 +228,3 @@ def _check_length(length: int) -> int:
     if length < 1:
         raise ValueError(f"length must be at least 1 token, got {length}")
     return length
-
-
-def _vector(name: str, values: ArrayLike) -> FloatArray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or len(array) == 0:
-        raise ValueError(f"{name} must have shape (n,) with n >= 1, got {array.shape}")
-    return array

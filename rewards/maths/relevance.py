@@ -61,7 +61,8 @@ def strip_query(prompt: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
         return " ".join(prompt.split())
     pieces = re.split(f"({'|'.join(map(re.escape, role_tags))})", prompt)
     turns = list(zip(pieces[1::2], pieces[2::2], strict=True))
-    asked = [text for tag, text in turns if _opens_user_turn(tag)]
+    of_user = ("human", "user", "instruction", "input", "[inst]", "question", "query")
+    asked = [text for tag, text in turns if any(name in tag.lower() for name in of_user)]
     if not asked:
         # No user tag: the tags that are there close the query ("... Assistant:").
         asked = [pieces[0]]
@@ -184,8 +185,3 @@ def relevance_shares(query: ArrayLike, hidden: ArrayLike) -> FloatArray:
             f"and {query.shape}"
         )
     return hidden @ query / max(len(hidden), 1)
-
-
-def _opens_user_turn(tag: str) -> bool:
-    names = ("human", "user", "instruction", "input", "[inst]", "question", "query")
-    return any(name in tag.lower() for name in names)

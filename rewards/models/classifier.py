@@ -50,20 +50,11 @@ class Classifier:
 
     def __init__(self, model: "PreTrainedModel", labels: Labels | None) -> None:
         self.model = model
+        self.config: Any = model.config.get_text_config()
         self.backbone, self.head = split_head(model)
         self.labels = resolve_labels(model, labels)
         parameters = inspect.signature(self.backbone.forward).parameters
         self.takes_positions = "position_ids" in parameters
-
-    @property
-    def config(self) -> Any:
-        """The configuration of the text model."""
-        return self.model.config.get_text_config()
-
-    @property
-    def last_layer(self) -> int:
-        """Index of the last layer."""
-        return int(self.config.num_hidden_layers) - 1
 
     def inputs(
         self,
@@ -162,6 +153,7 @@ class EncoderClassifier(Classifier):
         self, model: "PreTrainedModel", labels: Labels | None, *, pairs: bool = False
     ) -> None:
         self.model = model
+        self.config = model.config.get_text_config()
         self.labels = resolve_labels(model, labels)
         self.takes_positions = False  # these models count for themselves
         parameters = inspect.signature(model.forward).parameters

@@ -88,23 +88,20 @@ class Scores:
                     f"scorer {name!r} returned {label}[{row}] = {array[row]} for the response "
                     f"{_short(episodes[row].response)}; scores must be finite"
                 )
-        if self.attributions is not None:
-            self._check_attributions(episodes, name)
-
-    def _check_attributions(self, episodes: Sequence[Episode], name: str) -> None:
-        rows = self.attributions or []
-        if len(rows) != len(episodes):
+        if self.attributions is None:
+            return
+        if len(self.attributions) != len(episodes):
             raise ScorerError(
-                f"scorer {name!r} returned {len(rows)} attributions for {len(episodes)} episodes; "
-                "return one array per episode"
+                f"scorer {name!r} returned {len(self.attributions)} attributions for "
+                f"{len(episodes)} episodes; return one array per episode"
             )
-        for index, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
-            if row.shape != (len(episode.response_ids),):
+        for index, (episode, tokens) in enumerate(zip(episodes, self.attributions, strict=True)):
+            if tokens.shape != (len(episode.response_ids),):
                 raise ScorerError(
-                    f"scorer {name!r} returned attributions[{index}] of shape {row.shape}; "
+                    f"scorer {name!r} returned attributions[{index}] of shape {tokens.shape}; "
                     f"expected ({len(episode.response_ids)},), one per response token"
                 )
-            if not np.isfinite(row).all():
+            if not np.isfinite(tokens).all():
                 raise ScorerError(
                     f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
                     f"response {_short(episode.response)}; attributions must be finite"

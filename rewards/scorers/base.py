@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -357,8 +358,12 @@ class _Combination(Scorer):
         self.terms: tuple[Scorer, ...] = tuple(map(as_scorer, terms))
         self.number = float(number)
         self.reads_text = any(term.reads_text for term in self.terms)
-        offered = {kind for term in self.terms for kind in term.attribution_kinds or ()}
-        self.attribution_kinds = frozenset(filter(self._combines, offered))
+        self._offering: dict[str, list[int]] = {}
+        """Terms that have a kind of attribution, by the kind."""
+        for index, term in enumerate(self.terms):
+            for kind in term.attribution_kinds or ():
+                self._offering.setdefault(kind, []).append(index)
+        self.attribution_kinds = frozenset(filter(self._combines, self._offering))
 
     @classmethod
     def of(cls, *terms: Any) -> Any:
@@ -413,7 +418,7 @@ class _Combination(Scorer):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the combined scores, with the terms as parts."""
         self.check_attribution(attribution)
-        offering = set() if attribution is None else set(self._offering(attribution))
+        offering = self._offering.get(attribution or "", [])
         results = []
         for index, term in enumerate(self.terms):
             results.append(call_scorer(term, episodes, attribution if index in offering else None))
@@ -428,14 +433,6 @@ class _Combination(Scorer):
         result: NDArray[np.float64] = self.operation(self.number, joined)
         return result
 
-    def _offering(self, kind: str) -> list[int]:
-        """Return which terms have a kind of attribution."""
-        return [
-            index
-            for index, term in enumerate(self.terms)
-            if kind in (term.attribution_kinds or frozenset())
-        ]
-
     @abstractmethod
     def _combines(self, kind: str) -> bool:
         """Return whether the terms' attributions of a kind make one of the combination."""
@@ -447,13 +444,21 @@ class _Combination(Scorer):
         """Return the attributions of the combined values, and whether additive and signed."""
 
     def _parts(self, results: Sequence[Scores]) -> dict[str, NDArray[np.float32]]:
-        """Return each term's value under its name, and its own parts under theirs."""
+        """Return each term's value under its name, and its own parts under theirs.
+
+        A name that is taken is numbered: "Length 2".
+        """
         parts: dict[str, NDArray[np.float32]] = {}
+
+        def free(name: str) -> str:
+            numbered = (name if number == 1 else f"{name} {number}" for number in count(1))
+            return next(one for one in numbered if one not in parts)
+
         for term, scores in zip(self.terms, results, strict=True):
-            label = _free(term.name, parts)
+            label = free(term.name)
             parts[label] = scores.values
             for name, part in scores.parts.items():
-                parts[name if name not in parts else _free(f"{label}.{name}", parts)] = part
+                parts[name if name not in parts else free(f"{label}.{name}")] = part
         return parts
 
 
@@ -469,12 +474,12 @@ class Sum(_Combination):
     operation = np.add
 
     def _combines(self, kind: str) -> bool:
-        return kind in SIGNED_KINDS or len(self._offering(kind)) == 1
+        return kind in SIGNED_KINDS or len(self._offering[kind]) == 1
 
     def _attributed(
         self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
     ) -> Attributed:
-        having = [results[index] for index in self._offering(kind)]
+        having = [results[index] for index in self._offering[kind]]
         columns = [scores.attributions or () for scores in having]
         rows = [np.sum(tokens, axis=0, dtype=float) for tokens in zip(*columns, strict=True)]
         additive = all(scores.additive for scores in having)
@@ -495,12 +500,12 @@ class Product(_Combination):
     operation = np.multiply
 
     def _combines(self, kind: str) -> bool:
-        return len(self._offering(kind)) == 1 and (len(self.terms) == 1 or kind != "prefix")
+        return len(self._offering[kind]) == 1 and (len(self.terms) == 1 or kind != "prefix")
 
     def _attributed(
         self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
     ) -> Attributed:
-        (index,) = self._offering(kind)
+        (index,) = self._offering[kind]
         having = results[index]
         rows: Sequence[NDArray[Any]] = having.attributions or ()
         if having.signed:
@@ -508,16 +513,6 @@ class Product(_Combination):
             others = self.number * np.delete(factors, index, axis=0).prod(axis=0)
             rows = [row.astype(np.float64) * o for row, o in zip(rows, others, strict=True)]
         return rows, having.additive, having.signed
-
-
-def _free(name: str, taken: Mapping[str, Any]) -> str:
-    """Return the name, numbered if it is taken."""
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name} {number}" in taken:
-        number += 1
-    return f"{name} {number}"
 
 
 def _load(name: str | None) -> None:

@@ -13,7 +13,7 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
-from tokengym.rewards.models.scores import AnyScorer, FloatArray, Scores
+from tokengym.rewards.models.scores import AnyScorer, Scores
 from tokengym.rewards.scorers.base import ScorerWrapper, call_scorer
 
 _EPSILON = 1e-8
@@ -119,29 +119,32 @@ class Normalize(ScorerWrapper):
         raw.check(episodes, self.scorer.name)
         parts = self.gather(([self._label(episode) for episode in episodes], raw.values))
         labels = [label for labels, _ in parts for label in labels]
-        self._update(labels, np.concatenate([values for _, values in parts]))
+        values = np.concatenate([values for _, values in parts])
+        groups = dict(self.groups)  # copies of this scorer keep the one they have
+        for label in dict.fromkeys(labels):
+            rows = [row for row, other in enumerate(labels) if other == label]
+            window = None if self.window is None else -(-self.window * len(rows) // len(labels))
+            groups[label] = update_moments(
+                groups.get(label, Moments()), values[rows], window=window
+            )
+        self.groups = groups
         return self._normalized(episodes, raw)
 
     def _normalized(self, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return scores with normalised values, and their attributions in the same units."""
-        means, deviations = self._statistics(episodes)
+        means, deviations, factors = self._statistics(episodes)
         values = (scores.values.astype(np.float64) - means) / deviations
         if self.clip is not None:
             values = values.clip(-self.clip, self.clip)
-        attributions: Sequence[NDArray[np.floating]] | None = scores.attributions
-        if attributions is not None and scores.signed:
-            attributions = [
-                row.astype(np.float64) * factor
-                for factor, row in zip(self._factors(episodes), attributions, strict=True)
-            ]
-        if attributions is not None and scores.additive:
-            attributions = [
-                shift(float(value), row) for row, value in zip(attributions, values, strict=True)
-            ]
+        rows: Sequence[NDArray[np.floating]] | None = scores.attributions
+        if rows is not None and scores.signed:
+            rows = [row.astype(np.float64) * by for by, row in zip(factors, rows, strict=True)]
+        if rows is not None and scores.additive:
+            rows = [shift(float(value), row) for row, value in zip(rows, values, strict=True)]
         return Scores(
             values=values,
             parts={**scores.parts, "raw_score": scores.values},
-            attributions=attributions,
+            attributions=rows,
             additive=scores.additive,
             signed=scores.signed,
         )
@@ -149,8 +152,8 @@ class Normalize(ScorerWrapper):
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return scores normalised by the statistics as they are, and not clipped."""
         raw = self.scorer.score_prefix(episodes)
-        means, _ = self._statistics(episodes)
-        return (np.asarray(raw, dtype=np.float64) - means) * self._factors(episodes)
+        means, _, factors = self._statistics(episodes)
+        return (np.asarray(raw, dtype=np.float64) - means) * factors
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""
@@ -176,16 +179,6 @@ class Normalize(ScorerWrapper):
             ) from None
         self.groups = groups
 
-    def _update(self, labels: Sequence[str | None], values: FloatArray) -> None:
-        """Add a batch of raw scores, (batch,), to the moments of their groups, by ``labels``."""
-        groups = dict(self.groups)  # copies of this scorer keep the one they have
-        for label in dict.fromkeys(labels):
-            rows = [row for row, other in enumerate(labels) if other == label]
-            window = None if self.window is None else -(-self.window * len(rows) // len(labels))
-            moments = groups.get(label, Moments())
-            groups[label] = update_moments(moments, values[rows], window=window)
-        self.groups = groups
-
     def _label(self, episode: Episode) -> str | None:
         """Return the group of an episode; None if there are no groups.
 
@@ -203,21 +196,18 @@ class Normalize(ScorerWrapper):
 
     def _statistics(
         self, episodes: Sequence[Episode]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the mean and the deviation that each episode is normalised by, (batch,) each."""
-        moments = [self.groups.get(self._label(episode), Moments()) for episode in episodes]
-        means = np.array([one.mean for one in moments])
-        if not self.scale:
-            return means, np.ones_like(means)
-        return means, np.sqrt([one.variance for one in moments]) + _EPSILON
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return what each episode is normalised by, (batch,) each.
 
-    def _factors(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return what differences of each episode's scores are multiplied by, (batch,).
-
-        They are 0 before any deviation.
+        Returns:
+            Means, deviations, and what differences of scores are multiplied by, which is 0 before
+            any deviation.
         """
-        deviations = self._statistics(episodes)[1]
-        return np.where(deviations > _EPSILON, 1.0 / deviations, 0.0)
+        moments = [self.groups.get(self._label(episode), Moments()) for episode in episodes]
+        means, deviations = np.array([one.mean for one in moments]), np.ones(len(moments))
+        if self.scale:
+            deviations = np.sqrt([one.variance for one in moments]) + _EPSILON
+        return means, deviations, np.where(deviations > _EPSILON, 1.0 / deviations, 0.0)
 
 
 def _alone(value: Any) -> list[Any]:

@@ -42,16 +42,16 @@ class PartnerScore(Scorer):
             ScorerError: if a conversation was played to its end without a score.
         """
         self.check_attribution(attribution)
-        return Scores(values=[self._score(row, episode) for row, episode in enumerate(episodes)])
-
-    def _score(self, row: int, episode: Episode) -> float:
-        given = [turn.score for turn in episode.turns if turn.score is not None]
-        if not given and episode.finish_reason != "error":
-            raise ScorerError(
-                f"scorer 'partner' found no score in the {len(episode.turns)} turns of episode "
-                f"{row}; have the partner return Reply(text, score=...), or take another scorer"
-            )
-        return sum(given) if self.of == "sum" else (given or [0.0])[-1]
+        values = []
+        for row, episode in enumerate(episodes):
+            given = [turn.score for turn in episode.turns if turn.score is not None]
+            if not given and episode.finish_reason != "error":
+                raise ScorerError(
+                    f"scorer 'partner' found no score in the {len(episode.turns)} turns of episode "
+                    f"{row}; have the partner return Reply(text, score=...), or take another scorer"
+                )
+            values.append(sum(given) if self.of == "sum" else (given or [0.0])[-1])
+        return Scores(values=values)
 
 
 register_scorer("partner", PartnerScore)

@@ -87,18 +87,19 @@ class MissingEosPenalty(Scorer):
             ScorerError: if an end cannot be told.
         """
         self.check_attribution(attribution)
-        ended = np.array([self._ended(episode) for episode in episodes], dtype=bool)
-        return Scores(values=np.where(ended, 0.0, -self.penalty))
-
-    def _ended(self, episode: Episode) -> bool:
-        if episode.finish_reason is not None:
-            return episode.finish_reason in ("eos", "stop")
-        if self._eos_id is None:
-            raise ScorerError(
-                f"scorer {self.name!r} cannot tell whether {episode.response[:40]!r} ended: it has "
-                "no finish_reason; pass one, or call bind(tokenizer)"
-            )
-        return bool(episode.response_ids) and episode.response_ids[-1] == self._eos_id
+        values = np.zeros(len(episodes))
+        for row, episode in enumerate(episodes):
+            if (reason := episode.finish_reason) is not None:
+                has_ended = reason in ("eos", "stop")
+            elif self._eos_id is None:
+                raise ScorerError(
+                    f"scorer {self.name!r} cannot tell whether {episode.response[:40]!r} ended: it "
+                    "has no finish_reason; pass one, or call bind(tokenizer)"
+                )
+            else:
+                has_ended = self._eos_id in episode.response_ids[-1:]
+            values[row] = 0.0 if has_ended else -self.penalty
+        return Scores(values=values)
 
 
 register_scorer("length-penalty", LengthPenalty)

@@ -1,7 +1,7 @@
 """R3 as scorer: does the answer speak of what was asked, at length and without repeating itself?"""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -220,7 +220,9 @@ class Relevance(Shared, Scorer):
         texts = list(dict.fromkeys([*unknown, *responses]))
         encoded = dict(zip(texts, self.encode(texts), strict=True))
         pooled |= {text: R3.mean_pool(encoded[text].hidden) for text in unknown}
-        self._remember(pooled)
+        self._pooled.update(pooled)
+        while len(self._pooled) > REMEMBERED:  # the oldest make room
+            del self._pooled[next(iter(self._pooled))]
         names = (
             *("relevance_query", "relevance_reference"),
             *("length_incentive", "repetition_penalty"),
@@ -282,12 +284,6 @@ class Relevance(Shared, Scorer):
                     size = int(batch.attention_mask[batch_row].sum())
                     hidden[index] = rows[batch_row, :size]
         return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
-
-    def _remember(self, pooled: Mapping[str, R3.FloatArray]) -> None:
-        """Keep M of texts that come again; the oldest make room."""
-        self._pooled.update(pooled)
-        while len(self._pooled) > REMEMBERED:
-            del self._pooled[next(iter(self._pooled))]
 
     def _is_constrained(self, episode: Episode) -> bool:
         return self.reward_branching and episode.query_type == "CONSTRAINED"

@@ -106,6 +106,8 @@ class RewardModel(Shared, Scorer):
                 "tokenizer=None; pass its tokenizer"
             )
         self.attribution_kinds = self._classifier.kinds
+        self._limit = longest_input(model) if self._is_encoder else positions(model)
+        self._vocab_size = vocabulary_size(model)
         self._retokenizer: Retokenizer | None = None
 
     @classmethod
@@ -310,8 +312,7 @@ class RewardModel(Shared, Scorer):
 
     def _check(self, sequences: Sequence[Sequence[int]]) -> None:
         """Raise unless the model can read every sequence."""
-        limit = longest_input(self.model) if self._is_encoder else positions(self.model)
-        size = vocabulary_size(self.model)
+        limit, size = self._limit, self._vocab_size
         for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
@@ -324,10 +325,6 @@ class RewardModel(Shared, Scorer):
                     f"{self.name!r} has a vocabulary of {size}; score with a model of "
                     "the policy's tokenizer"
                 )
-
-    @property
-    def _vocab_size(self) -> int:
-        return vocabulary_size(self.model)
 
 
 register_scorer("reward-model", loaded_once(RewardModel.from_pretrained))

@@ -31,32 +31,30 @@ class Sentiment(Scorer):
         self.include_prompt = include_prompt
 
     @classmethod
-    def from_file(cls, path: str | Path, *, include_prompt: bool = True) -> "Sentiment":
+    def from_file(
+        cls, path: str | Path | None = None, *, include_prompt: bool = True
+    ) -> "Sentiment":
         """Return the scorer of a stored lexicon.
 
         Args:
-            path: A file that `save_rules` wrote.
+            path: A file that `save_rules` wrote; None takes that of MovieReview.
             include_prompt: As for the class.
 
         Raises:
             ValueError: if the file is not a lexicon.
         """
-        return cls(load_lexicon(path), include_prompt=include_prompt)
+        lexicon = bundled("movie_review").lexicon if path is None else path
+        return cls(load_lexicon(lexicon), include_prompt=include_prompt)
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the polarity of each episode, in (-1, 1)."""
         self.check_attribution(attribution)
-        values = [gold_score(split_words(self._text(e))[0], self.lexicon) for e in episodes]
+        values = []
+        for episode in episodes:
+            prompt = f"{episode.prompt} " if self.include_prompt else ""
+            words, _ = split_words(f"{prompt}{episode.response}")
+            values.append(gold_score(words, self.lexicon))
         return Scores(values=np.array(values, dtype=np.float32))
 
-    def _text(self, episode: Episode) -> str:
-        return f"{episode.prompt} {episode.response}" if self.include_prompt else episode.response
 
-
-def _sentiment(path: str | None = None, include_prompt: bool = True) -> Sentiment:
-    """Return the scorer of a stored lexicon, by default that of MovieReview."""
-    lexicon = bundled("movie_review").lexicon if path is None else path
-    return Sentiment.from_file(lexicon, include_prompt=include_prompt)
-
-
-register_scorer("sentiment", _sentiment)
+register_scorer("sentiment", Sentiment.from_file)

@@ -65,6 +65,7 @@ PREFERENCE_FORMAT = "preference_format"
 """Key of a configuration by which a stored preference model is known."""
 
 
+@loaded_once
 def stored_kind(path: str | Path) -> ModelKind | None:
     """Return whether a stored model is a reward model or an encoder, by its configuration.
 
@@ -109,12 +110,6 @@ def load_scorer(
     Raises:
         ScorerError: if there is no such model, or it is of the other kind.
     """
-    return _load_scorer(path, kind=kind, max_len=max_len)
-
-
-@loaded_once
-def _load_scorer(path: str, *, kind: ModelKind | Literal["any"], max_len: int | None) -> Scorer:
-    """Return the scorer of a stored model, which is shared by all that ask for it otherwise."""
     stored = stored_kind(path)
     if kind == "any":
         kind = stored or "reward_model"
@@ -127,30 +122,26 @@ def _load_scorer(path: str, *, kind: ModelKind | Literal["any"], max_len: int | 
         )
     if kind == "reward_model":
         return _load_reward_model(path)
-    return _load_relevance(path, max_len=max_len)
+    return _load_relevance(path, max_len=max_len or 512)
 
 
 @loaded_once
 def _load_reward_model(path: str) -> Scorer:
     from tokengym.rewards.scorers.reward_model import RewardModel
 
-    if _is_preference_model(Path(path)):
+    try:  # a preference model is known by its configuration; a hub name is none
+        config = parse_json((Path(path) / "config.json").read_text(encoding="utf-8"))
+        is_preference_model = config.get(PREFERENCE_FORMAT) is not None
+    except (OSError, ValueError, AttributeError):
+        is_preference_model = False  # whoever loads it says what is wrong
+    if is_preference_model:
         scorer: Scorer = SCORERS.find("preference-model")(path)
         return scorer
     return RewardModel.from_pretrained(path)
 
 
-def _is_preference_model(folder: Path) -> bool:
-    """Return whether `train_preference_model` stored the model of a folder; a hub name is none."""
-    try:
-        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
-        return isinstance(config, dict) and config.get(PREFERENCE_FORMAT) is not None
-    except (OSError, ValueError):
-        return False  # whoever loads it says what is wrong
-
-
 @loaded_once
-def _load_relevance(path: str, *, max_len: int | None) -> Scorer:
+def _load_relevance(path: str, *, max_len: int) -> Scorer:
     from tokengym.rewards.scorers.relevance import Relevance
 
-    return Relevance.from_pretrained(path, max_len=max_len or 512)
+    return Relevance.from_pretrained(path, max_len=max_len)

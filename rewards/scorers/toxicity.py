@@ -183,7 +183,20 @@ class ClassProbability(Shared):
         check_count(self, "batch_size", error=ScorerError)
         self.model = model
         self.tokenizer = tokenizer
-        self.label = _class_index(model.config, label)
+        config: Any = model.config
+        names = {int(index): str(name) for index, name in config.id2label.items()}
+        if label is not None:
+            classes = [i for i, name in names.items() if label in (i, name)]
+        elif model.config.num_labels == 1:
+            classes = [0]
+        else:
+            classes = [i for i, name in names.items() if name.lower() in TOXIC_LABELS]
+        if len(classes) != 1:
+            raise ScorerError(
+                f"label = {label} names {len(classes)} of the classes {list(names.values())}; pass "
+                "the index or the name of the toxic one"
+            )
+        self.label = classes[0]
         if model.config.pad_token_id is None:  # it looks for the last token by that
             self.batch_size = 1
         kind = getattr(model.config, "problem_type", None)
@@ -208,22 +221,6 @@ class ClassProbability(Shared):
                 probabilities = logits.sigmoid() if self.alone else logits.softmax(dim=-1)
                 result[batch.indices] = probabilities[:, self.label].cpu().numpy()
         return result
-
-
-def _class_index(config: Any, label: int | str | None) -> int:
-    """Return the index of the toxic class."""
-    names = {int(index): str(name) for index, name in config.id2label.items()}
-    if label is None:
-        classes = [i for i, name in names.items() if name.lower() in TOXIC_LABELS]
-        classes = [0] if config.num_labels == 1 else classes
-    else:
-        classes = [i for i, name in names.items() if label in (i, name)]
-    if len(classes) != 1:
-        raise ScorerError(
-            f"label = {label} names {len(classes)} of the classes {list(names.values())}; pass the "
-            "index or the name of the toxic one"
-        )
-    return classes[0]
 
 
 def _toxicity(path: str | None = None, words: str | None = None, **options: Any) -> Toxicity:

@@ -115,7 +115,17 @@ class Cached(Shared, ScorerWrapper):
         def score(unknown: Sequence[Episode]) -> list[_Entry]:
             scores = call_scorer(self.scorer, unknown, attribution)
             scores.check(unknown, self.scorer.name)
-            return [_entry(scores, row) for row in range(len(unknown))]
+            rows = scores.attributions
+            return [
+                _Entry(
+                    float(scores.values[row]),
+                    {name: float(part[row]) for name, part in scores.parts.items()},
+                    None if rows is None else rows[row].copy(),
+                    scores.additive,
+                    scores.signed,
+                )
+                for row in range(len(unknown))
+            ]
 
         entries = self._look_up(episodes, f"score {attribution}", score)
         names = list(dict.fromkeys(name for entry in entries for name in entry.parts))
@@ -145,7 +155,13 @@ class Cached(Shared, ScorerWrapper):
         kind: str,
         read: Callable[[Sequence[Episode]], list[_Entry]],
     ) -> list[_Entry]:
-        keys = [_key(episode, kind) for episode in episodes]
+        keys: list[Hashable] = [
+            (
+                *(kind, e.prompt, e.response, e.prompt_ids, e.response_ids, e.reference),
+                *(e.query_type, repr(e.metadata) if e.metadata else "", e.finish_reason, e.turns),
+            )
+            for e in episodes
+        ]
         entries = {key: self._entries[key] for key in keys if key in self._entries}
         unknown = {
             key: episode for key, episode in zip(keys, episodes, strict=True) if key not in entries
@@ -290,28 +306,3 @@ class TimeLimit(ScorerWrapper):
             finally:  # also if the alarm rings just now
                 signal.setitimer(signal.ITIMER_REAL, *timer)
                 signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)  # None: other code's
-
-
-def _key(episode: Episode, kind: str) -> Hashable:
-    return (
-        kind,
-        episode.prompt,
-        episode.response,
-        episode.prompt_ids,
-        episode.response_ids,
-        episode.reference,
-        episode.query_type,
-        repr(episode.metadata) if episode.metadata else "",
-        episode.finish_reason,
-        episode.turns,
-    )
-
-
-def _entry(scores: Scores, row: int) -> _Entry:
-    return _Entry(
-        value=float(scores.values[row]),
-        parts={name: float(part[row]) for name, part in scores.parts.items()},
-        attribution=None if scores.attributions is None else scores.attributions[row].copy(),
-        additive=scores.additive,
-        signed=scores.signed,
-    )

@@ -17,10 +17,10 @@ def comparison_settings(
 ) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
     from tokengym.base.words import name_of
-    from tokengym.evaluation.runs.defaults import evaluation_settings
+    from tokengym.evaluation.runs.defaults import EvaluationSettings, bundle_settings
 
     settings = run_settings(env, name_of(agents) if agents else agent, bundle)
-    return {**settings, "evaluation": evaluation_settings(bundle)}
+    return {**settings, "evaluation": EvaluationSettings(**bundle_settings(bundle, "evaluation"))}
 
 
 @takes_settings(comparison_settings, choice=("agent", agent_lines))

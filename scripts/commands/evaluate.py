@@ -80,8 +80,7 @@ def evaluate(
     from tokengym.base.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
-    from tokengym.evaluation.runs.run import load_agent
-    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.evaluation.runs.saved import known_task, load_agent
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 
     torch.set_num_threads(1)
@@ -159,7 +158,7 @@ def _player(
     """Return the saved agent, one of the user's own that is played as it is made, or the start."""
     from tokengym.agents.contract import own_player
     from tokengym.agents.learner import LEARNERS
-    from tokengym.evaluation.runs.run import load_agent
+    from tokengym.evaluation.runs.saved import load_agent
 
     if agent is not None:
         return load_agent(agent, agent_class, trust_code=trust_code)

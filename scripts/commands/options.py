@@ -324,11 +324,11 @@ def _read_first(command: Command, arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options of a command line, without dashes, and the text after each."""
+    """Yield the options of a command line as typed, without dashes, and the text after each."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         flag, equals, value = argument.partition("=")
         if flag.startswith("--") and flag != "--":
-            yield flag.removeprefix("--").replace("_", "-"), value if equals else following
+            yield flag.removeprefix("--"), value if equals else following
 
 
 def _with_choice(command: Command, arguments: Sequence[str]) -> Sequence[str]:
@@ -363,7 +363,8 @@ def _refuse_unknown(command: Command, arguments: Sequence[str], options: Sequenc
     """Refuse options that the command does not have, naming those that would work."""
     ours = _settings_flags(options)
     plain = {"help", "help-all", *(o.flag for o in options if not o.path)}
-    for flag, _ in _given(arguments):
+    for typed, _ in _given(arguments):
+        flag = typed.replace("_", "-")
         if flag in plain or flag in ours:
             continue
         known = {*plain, *ours, *_refuse_idle(command, arguments, flag, ours)}
@@ -382,8 +383,8 @@ def _refuse_unknown(command: Command, arguments: Sequence[str], options: Sequenc
 def _refuse_wrong_numbers(arguments: Sequence[str], options: Sequence[Option]) -> None:
     """Refuse a text where an option takes one number, in one line."""
     kinds = {o.flag: _members(o.kind) for o in options}
-    for flag, value in _given(arguments):
-        types = kinds.get(flag, ())
+    for typed, value in _given(arguments):
+        types = kinds.get(typed.replace("_", "-"), ())
         numbers = {*types} - {NoneType}
         if numbers not in ({int}, {float}) or (value == "None" and NoneType in types):
             continue
@@ -391,7 +392,7 @@ def _refuse_wrong_numbers(arguments: Sequence[str], options: Sequence[Option]) -
             next(iter(numbers))(value)
         except ValueError:
             what = "a whole number" if numbers == {int} else "a number"
-            raise ValueError(f"--{flag} must be {what}, got {value!r}") from None
+            raise ValueError(f"--{typed} must be {what}, got {value!r}") from None
 
 
 def _refuse_idle(

@@ -19,9 +19,9 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
     from tokengym.evaluation.runs.defaults import (
         BLOCK,
         CREDIT_SETTINGS,
+        EvaluationSettings,
         bundle_settings,
         default_env,
-        evaluation_settings,
         training_settings,
     )
 
@@ -33,7 +33,9 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
     idle |= {f"learner.{name}" for name in fixed}
     return {
         "training": Chosen(training, without=idle),
-        "evaluation": evaluation_settings(bundle, reference_samples=BLOCK),
+        "evaluation": EvaluationSettings(
+            **{"reference_samples": BLOCK, **bundle_settings(bundle, "evaluation")}
+        ),
         "task": TaskSettings(),
     }
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tokengym.evaluation.report.paper import BIBTEX
+from tokengym.evaluation.report.report import BIBTEX
 from tokengym.version import __version__
 
 ROOT = Path(__file__).parents[2]

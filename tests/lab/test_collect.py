@@ -11,7 +11,7 @@ from tests.suite.agents.conftest import make_tokenizer
 from tokengym.agents.offline import Sampling, pair_rows
 from tokengym.envs import DatasetError, Episode
 from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.run import load_agent
+from tokengym.evaluation.runs.saved import load_agent
 from tokengym.lab import collect
 from tokengym.lab.collect import (
     CollectionConfig,

@@ -8,6 +8,7 @@ import pytest
 from studies import critic_page, ledger_page, other_tasks
 from studies.critic import SIGNED, SPARSE, STARTED
 from studies.ledger import Cell
+from tokengym.evaluation.report import number, signed
 from tokengym.lab.protocol import equivalence
 from tokengym.lab.study import DOCS, read_rows
 
@@ -71,25 +72,19 @@ def test_a_critic_that_knows_the_score():
         assert shown.replace("-", "\u2212") in CLAIMS
 
 
-def test_another_task():
+def test_other_tasks():
     runs = other_tasks.STUDY.published(DOCS).runs
-    sparse = other_tasks.cell_of("Dialogue", "sparse")
-    own = other_tasks.cell_of("Dialogue", "abc-signed")
-    added = {
-        cell.gae_lambda: cell for cell in other_tasks.cells_of("Dialogue")[len(other_tasks.RULES) :]
-    }
-    for cell in (own, added["0.95"]):
-        figure = runs.difference(cell, sparse)
-        assert figure is not None
-        assert figure.pairs == 5
-        places = 2 if abs(figure.difference) >= 1 else 3
-        shown = "{:.{p}f} ({:.{p}f} to {:.{p}f})".format(
-            figure.difference, figure.low, figure.high, p=places
-        )
-        assert shown.replace("-", "\u2212") in CLAIMS
-    behind = runs.difference(own, sparse)
-    assert behind is not None
-    assert f"it is {-behind.difference:.2f} behind at that lambda" in README
+    for task in other_tasks.TASKS:
+        own, high = other_tasks.signed_cells(task)
+        shown = []
+        for cell in (own, high):
+            figure = runs.difference(cell, other_tasks.cell_of(task, "sparse"))
+            assert figure is not None
+            assert figure.pairs == 5
+            ends = f"({number(figure.low)} to {number(figure.high)})"
+            shown.append(f"{signed(figure.difference)} {ends}")
+        assert f"{task} {shown[0]} at 0.5, {shown[1]} at 0.95" in CLAIMS
+    assert "on none of the four" in README
 
 
 def test_the_way_that_is_left():

@@ -10,6 +10,7 @@ from transformers import GemmaConfig, GemmaModel, LlamaConfig, LlamaModel
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.kernels import layers, trunk, vocabulary
 from tokengym.agents.policy import head, sampling
+from tokengym.agents.policy.sequences import ActionMasks
 
 FAMILIES: Any = ((LlamaModel, LlamaConfig), (GemmaModel, GemmaConfig))
 
@@ -68,14 +69,15 @@ def _vocabulary_figures(device: torch.device, dtype: torch.dtype, kernels: bool)
     numbers = torch.arange(num, device=device)
     allowed = _waves(num, hidden, 0.3, device) @ _waves(vocab, hidden, 1.1, device).t() > -4.0
     allowed[:, :num] = True
-    masks = sampling.packed(allowed), numbers
+    masks = ActionMasks(
+        table=sampling.packed(allowed), index=numbers[:, None], vocab_size=vocab - 3
+    )
     figures = head.Figures(
         tokens=numbers,
         temperature=0.8,
         num_actions=vocab - 3,
         size=num,
-        forbid_=lambda logits, part: logits.masked_fill_(~allowed[part, : vocab - 3], head.LOWEST),
-        masks=lambda: masks,
+        masks=(masks, numbers, torch.zeros_like(numbers)),
         with_entropy=True,
         reference=(given[0.9], heads[1.7]),
     )

@@ -66,7 +66,10 @@ class _Models:
         self.read = as_read(states, weight)
         self._own = states
         self._reference = asked.reference and (asked.reference[0], as_read(*asked.reference))
-        self._masks = (None, None) if asked.masks is None else asked.masks()
+        self._masks: tuple[Tensor | None, Tensor | None] = None, None
+        if asked.masks is not None:
+            masks, rows, times = asked.masks
+            self._masks = masks.bits(rows, times)
 
     def part(self, words: slice) -> tuple[Any, ...]:
         """Return what both kernels take for some words."""

@@ -139,7 +139,8 @@ def test_its_updates_are_those_of_ppo(
         close(targets.returns, experience.returns)
         for after in (0, 1):
             rows, count = torch.arange(len(mask)), int(mask.sum())
-            loss, *_ = agent.objective()(agent.policy, experience, count)
+            terms = agent.objective().terms(agent.policy, experience, count, len(experience))
+            loss = torch.stack([term for term, *_ in terms]).sum()
             models = played.policies[number + after], played.critics[number + after]
             close(one.loss_of(*models, rollout, targets, rows, args), loss)
             if not after:

@@ -20,7 +20,7 @@ from tests.suite.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO, CheckpointError, checkpoint, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import UntrustedCodeError
-from tokengym.evaluation.runs.run import load_agent
+from tokengym.evaluation.runs.saved import load_agent
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 
 

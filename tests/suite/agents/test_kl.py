@@ -255,7 +255,7 @@ def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
     assert played is not None
     experience: Any = agent.assign(played)
     agent._backward(experience, UpdateStats(), "here")
-    rows, times, _ = experience.sequences.response_positions()
+    rows, times, _ = experience.sequences.response_positions
     states = agent.policy.states(experience.sequences).detach()
     returns = experience.returns[rows, times]
     residual = critic_of(agent).of_states(states).detach() - returns

@@ -178,7 +178,7 @@ def test_the_gradient_is_that_of_the_written_tokens(
     agent.policy.optimizer.zero_grad()
     log_probs = agent.policy.response_log_probs(experience.sequences, experience.action_masks)
     assert not log_probs[~experience.response_mask].any()
-    rows, times, columns = experience.sequences.response_positions()
+    rows, times, columns = experience.sequences.response_positions
     ids = experience.sequences.input_ids
     logits = agent.policy.language_model.model(ids).logits[rows, columns - 1]
     logits = logits.masked_fill(~experience.action_masks.at(rows, times), -torch.inf)

@@ -99,7 +99,7 @@ def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape
         assert name.startswith("language_model")
         torch.testing.assert_close(both[name], gradient)
     # by hand: 0.7 * 0.5 * mean of squares (the clipped error is the same at the old values)
-    rows, times, columns = experience.sequences.response_positions()
+    rows, times, columns = experience.sequences.response_positions
     assert critic_of(agent).network is not None
     agent.policy.optimizer.zero_grad()
     hidden = critic_of(agent).network.model.base_model(experience.sequences.input_ids)[0]
@@ -124,7 +124,8 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
     count = int(experience.response_mask.sum())
     policy.optimizer.zero_grad(set_to_none=True)
     for part in agent.processes.parts(experience, None):
-        agent.objective()(policy, part, count, len(experience))[0].backward()  # as one loss
+        terms = agent.objective().terms(policy, part, count, len(experience))
+        torch.stack([loss for loss, *_ in terms]).sum().backward()  # as one loss
     learning = policy.trained_parameters()
     together = [None if p.grad is None else p.grad.clone() for p in learning]
     done = []

@@ -31,7 +31,7 @@ def masks_of(kind: str) -> ActionMasks | None:
 
 def plain(agent: PPO, sequences: Sequences, masks: ActionMasks | None) -> dict[str, Tensor]:
     """Log-probs, entropy and KL by the formulas on the whole model's masked logits."""
-    rows, times, columns = sequences.response_positions()
+    rows, times, columns = sequences.response_positions
     inputs: Any = {"input_ids": sequences.input_ids}
 
     def log_softmax(model: Any) -> Tensor:
@@ -71,7 +71,7 @@ def test_chunks_change_neither_figures_nor_gradients(
     shake(agent)
     parameters = [p for p in agent.policy.language_model.parameters() if p.requires_grad]
     sequences, masks = Sequences.from_ids(*TEXTS), masks_of(kind)
-    rows, times, _ = sequences.response_positions()
+    rows, times, _ = sequences.response_positions
     weights = torch.randn(3, len(rows), generator=torch.Generator().manual_seed(0)).double()
     expected = plain(agent, sequences, masks)
     total = sum((w * expected[name]).sum() for w, name in zip(weights, expected, strict=True))

@@ -11,8 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tests.support.traffic import Traffic
 from tokengym.agents import losses
 from tokengym.agents.policy import sampling
-from tokengym.agents.policy.head import LOWEST, Figures, product, token_figures
+from tokengym.agents.policy.head import Figures, product, token_figures
 from tokengym.agents.policy.sampling import chosen_log_probs, in_chunks
+from tokengym.agents.policy.sequences import ActionMasks
 
 NUM, HIDDEN, VOCAB, ACTIONS = 13, 6, 20, 17
 
@@ -32,12 +33,14 @@ def parts(dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def asked(given: dict[str, Tensor], *, with_kl: bool, with_entropy: bool) -> Figures:
+    rows = torch.arange(NUM, device=given["tokens"].device)
+    masks = ActionMasks(table=~given["forbidden"], index=rows[:, None])
     return Figures(
         tokens=given["tokens"],
         temperature=0.7,
         num_actions=ACTIONS,
         size=5,
-        forbid_=lambda logits, part: logits.masked_fill_(given["forbidden"][part], LOWEST),
+        masks=(masks, rows, torch.zeros_like(rows)),
         with_entropy=with_entropy,
         reference=(given["ref_states"], given["ref_weight"]) if with_kl else None,
     )
@@ -120,7 +123,6 @@ def test_the_vocabulary_is_passed_over_half_as_often():
                     temperature=1.0,
                     num_actions=vocab,
                     size=sampling.chunk_size(vocab),
-                    forbid_=lambda logits, part: logits,
                     reference=(ref_states, ref_weight),
                 )
                 kl, log_probs = token_figures(states, weight, figures)

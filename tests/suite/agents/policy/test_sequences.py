@@ -8,7 +8,7 @@ from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequence
 
 def test_positions_point_at_each_response_token():
     batch = Sequences.from_ids([[5, 6], [7]], [[1, 2], [3, 4, 5]])
-    rows, times, columns = batch.response_positions()
+    rows, times, columns = batch.response_positions
     assert batch.input_ids[rows, columns].tolist() == [1, 2, 3, 4, 5]
     assert rows.tolist() == [0, 0, 1, 1, 1]
     assert times.tolist() == [0, 1, 0, 1, 2]

@@ -12,7 +12,8 @@ from tokengym.agents.offline.settings import Sampling
 from tokengym.base.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import load_agent, run
+from tokengym.evaluation.runs.run import run
+from tokengym.evaluation.runs.saved import load_agent
 from tokengym.scripts.cli import main
 
 SMALL = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}

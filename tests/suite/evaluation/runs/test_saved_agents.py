@@ -9,8 +9,7 @@ import tokengym.agents
 from tokengym.base.files import write_hashed
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, TaskSettings
-from tokengym.evaluation.runs.run import SAVED_AGENTS, load_agent
-from tokengym.evaluation.runs.saved import known_task
+from tokengym.evaluation.runs.saved import SAVED_AGENTS, known_task, load_agent
 
 
 @pytest.mark.parametrize("name", sorted({*tokengym.agents.__all__} - {*SAVED_AGENTS}))

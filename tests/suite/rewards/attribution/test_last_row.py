@@ -126,15 +126,13 @@ def test_grouped_heads_read_their_own_keys():
 
 def test_nothing_is_recorded_outside_the_context():
     model = make_classifier()
-    last_row.enable(model)
     ids = torch.tensor([[3, 4, 5]])
-    with last_row.record_row(torch.tensor([2]), last_layer=1) as recorder:
+    with last_row.last_layer(model) as layer:
         model(ids)
-    first = recorder.row
-    assert first is not None
-    assert first.shape == (1, 3)
+    assert layer.row(torch.tensor([2])).mean(dim=1).shape == (1, 3)
+    first = layer.query
     model(ids)
-    assert recorder.row is first
+    assert layer.query is first
 
 
 def test_plain_scores_do_not_change_when_the_row_is_read():
@@ -148,8 +146,8 @@ def test_plain_scores_do_not_change_when_the_row_is_read():
 def test_extras_that_the_row_does_not_read_are_refused():
     tensor = torch.zeros(1, 1, 2, 2)
     with (
-        last_row.record_row(torch.tensor([1]), 0),
         pytest.raises(ScorerError, match=r"Linear adds position_bias to its attention.*'uniform'"),
+        last_row.last_layer(make_classifier()),
     ):
         last_row._forward(torch.nn.Linear(1, 1), tensor, tensor, tensor, None, position_bias=tensor)
 

@@ -45,10 +45,8 @@ def test_figures_and_gradients_are_those_of_autograd(
         given["forbidden"] = torch.zeros_like(given["forbidden"])
     settings = {"with_kl": with_kl, "with_entropy": with_entropy}
     figures = asked(given, **settings)
-    if with_mask:
-        bits = packed(~given["forbidden"])
-        numbers = torch.arange(len(given["states"]), device=DEVICE)
-        figures = dataclasses.replace(figures, masks=lambda: (bits, numbers))
+    if not with_mask:
+        figures = dataclasses.replace(figures, masks=None)
     assert_as_autograd(vocabulary.token_figures, given, figures, near, **settings)
 
 
@@ -65,13 +63,11 @@ def test_a_token_that_was_forbidden_has_the_figures_of_the_plain_form_and_no_gra
     given = {name: value.to(DEVICE) for name, value in parts(torch.float32).items()}
     given["tokens"] = given["forbidden"].int().argmax(1)
     allowed = ~given["forbidden"][torch.arange(len(given["tokens"])), given["tokens"]]
-    bits, numbers = packed(~given["forbidden"]), torch.arange(len(given["tokens"]), device=DEVICE)
     figures = asked(given, with_kl=True, with_entropy=True)
-    masked = dataclasses.replace(figures, masks=lambda: (bits, numbers))
     leaves = given["states"].requires_grad_(), given["weight"].requires_grad_()
     results = []
-    for compute, demand in ((token_figures, figures), (vocabulary.token_figures, masked)):
-        found = compute(*leaves, demand)
+    for compute in (token_figures, vocabulary.token_figures):
+        found = compute(*leaves, figures)
         assert ((found[1] == LOWEST) == ~allowed).all()
         total: Any = sum(one.sum() for one in found)
         results.append([*found, *torch.autograd.grad(total, leaves)])
@@ -152,7 +148,6 @@ def test_the_vocabulary_is_passed_over_eleven_times(monkeypatch: pytest.MonkeyPa
             temperature=1.0,
             num_actions=vocab,
             size=0,
-            forbid_=lambda logits, part: logits,
             reference=(ref_states, ref_weight),
         )
         leaves = states.requires_grad_(), weight.requires_grad_()
