@@ -326,7 +326,8 @@ def _trained(
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     out = folder / f"{task}-{digest[:8]}"
     compare(config, out, checkpoint_every=0)
-    made = [read_json(f"{plan.folder}/run.json") for plan in config.plans(out)]
+    folders = [plan.folder for plan in config.plans(out)]
+    made = [read_json(folder / "run.json") for folder in folders if folder is not None]
     curves = read_curves(out / "curves.csv", group_by=())
     return _Trained(curves, training, sum(run.get("cpu_s", 0.0) for run in made))
 
