@@ -139,30 +139,6 @@ def test_abc_reads_the_row_of_the_first_token() -> None:
     np.testing.assert_allclose(given[0], expected, atol=1e-5)
 
 
-def test_gradients_of_a_conversation_keep_their_sum() -> None:
-    """What the end of the turn gets counts for EOS, or for all tokens alike."""
-    policy = qwen_tokenizer()
-    model, own = make("qwen3")
-    scorer = RewardModel(model, tokenizer=own, form="chat").bind(policy)
-    for eos in (True, False):
-        episode = spoken(policy, RESPONSES[0].strip(), eos=eos)
-        given = scorer.score([episode], attribution="gradient").attributions
-        assert given is not None
-        text = own.apply_chat_template(
-            [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": "is wonderful"}],
-            tokenize=False,
-        )
-        tokens = own(text, return_tensors="pt")
-        embeddings = model.get_input_embeddings()(tokens["input_ids"]).detach().requires_grad_()
-        out = model.model(inputs_embeds=embeddings, attention_mask=tokens["attention_mask"])
-        model.score(out.last_hidden_state[0, -1]).sum().backward()
-        products = (embeddings * embeddings.grad).sum(-1)[0].detach().numpy()
-        size = len(own("is wonderful<|im_end|>\n")["input_ids"])
-        assert given[0].sum() == pytest.approx(products[-size:].sum(), rel=1e-4)
-        if eos:
-            assert given[0][-1] == pytest.approx(products[-2:].sum(), rel=1e-4)
-
-
 def test_chat_credit_falls_on_the_response_and_its_end() -> None:
     policy = qwen_tokenizer()
     model, own = make("qwen3")
