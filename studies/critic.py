@@ -46,8 +46,12 @@ SIGNED_BETWEEN = replace(SIGNED, gae_lambda=BETWEEN)
 """Added on 25 November 2026, after the runs of `STARTED` at that lambda."""
 PAIRS = range(10)
 SPARSE_BETWEEN = replace(SPARSE, gae_lambda=BETWEEN)
+LENGTHS = (24, 96)
+"""Other lengths, at which the ledger's runs stand beside `AT_LENGTHS`."""
+AT_LENGTHS = tuple(replace(STARTED[2], length=length) for length in LENGTHS)
+"""Added on 25 November 2026: the critic that did best, on shorter and longer texts."""
 CELLS = (*PUBLISHED, *STARTED, SIGNED_STARTED, *WARM, SPARSE_BETWEEN, SIGNED_BETWEEN)
-"""All cells of the study."""
+"""All cells of 48 tokens."""
 
 
 def stages() -> Iterator[tuple[Sequence[Cell], range]]:
@@ -58,11 +62,11 @@ def stages() -> Iterator[tuple[Sequence[Cell], range]]:
     yield [SIGNED], PAIRS
     yield [SPARSE], PAIRS[:5]
     yield [SIGNED_STARTED], PAIRS[:5]
-    yield [SPARSE], PAIRS
     yield STARTED[1:2], PAIRS[:5]
     yield [WARM[0]], PAIRS[:5]
-    yield [SIGNED, SPARSE, *PUBLISHED[2:]], PAIRS
-    yield [STARTED[2], SIGNED_BETWEEN, *WARM[1:], SPARSE_BETWEEN], PAIRS[:5]
+    yield AT_LENGTHS, PAIRS[:5]
+    yield [*WARM[1:], SPARSE_BETWEEN, SIGNED_BETWEEN], PAIRS[:5]
+    yield AT_LENGTHS, PAIRS
     yield CELLS, PAIRS
 
 
