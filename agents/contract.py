@@ -40,12 +40,13 @@ class TrainingRun(Protocol):
     """Seed of everything random."""
     folder: Path | None
     """Folder for files that the learner keeps while it trains; None keeps none."""
-    eval_every: int
-    """Updates between two measurements."""
 
     @property
     def updates(self) -> int:
         """Updates made so far, those before a resumption included."""
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the policy is measured after that many updates."""
 
     @property
     def configuration(self) -> Mapping[str, Any]:

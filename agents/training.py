@@ -42,7 +42,7 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
 
     recorder = Recorder(
         training.steps if training.tokens is None else None,
-        run.eval_every,
+        run.is_due,
         measure,
         done=done,
         measured=resumed is not None,
@@ -88,7 +88,7 @@ def teach(run: TrainingRun, name: str, made: Any) -> Any:
     step = tokens = 0
     while True:
         is_over = step == training.steps if training.tokens is None else tokens >= training.tokens
-        if is_over or step % run.eval_every == 0:
+        if is_over or run.is_due(step):
             run.measure(step, tokens, agent)
         if is_over:
             break
@@ -112,7 +112,7 @@ class Recorder(BaseCallback):
 
     Args:
         steps: Updates to make; None makes updates until ``tokens`` are sampled.
-        every: Updates between two measurements.
+        is_due: Returns whether the policy is measured after that many updates.
         measure: Called with the number of updates made.
         done: Updates made before, by the run that this one resumes.
         measured: Whether the policy was measured after them.
@@ -124,7 +124,7 @@ class Recorder(BaseCallback):
     def __init__(
         self,
         steps: int | None,
-        every: int,
+        is_due: Callable[[int], bool],
         measure: Callable[[int], None],
         *,
         done: int = 0,
@@ -134,7 +134,7 @@ class Recorder(BaseCallback):
         super().__init__()
         self.steps = steps
         self.tokens = tokens
-        self.every = every
+        self.is_due = is_due
         self.measure = measure
         self.updates = done
         self._known = done if measured else None
@@ -147,7 +147,7 @@ class Recorder(BaseCallback):
             self.model.remaining = 1.0 - min(self.model.num_timesteps / self.tokens, 1.0)
         elif self.steps is not None:
             self.model.remaining = 1.0 - self.updates / self.steps
-        if self.updates != self._known and (self._is_over or self.updates % self.every == 0):
+        if self.updates != self._known and (self._is_over or self.is_due(self.updates)):
             self.measure(self.updates)
 
     def _on_rollout_end(self) -> None:

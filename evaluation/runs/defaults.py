@@ -244,6 +244,9 @@ class EvaluationSettings(ReferenceSettings):
 
     every: int = field(default=3, metadata={"flag": "eval-every"})
     """Updates between two evaluations; the reference (step 0) and the end are always measured."""
+    every_until: int = field(default=0, metadata={"flag": "eval-every-until"})
+    """Updates from the start that are all evaluated: a lead can arise in the first ones, which a
+    coarse grid cuts short."""
     episodes: int = field(default=128, metadata={"flag": "eval-episodes"})
     """Held-out prompts per evaluation, the same at every step and for every run."""
     seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
@@ -257,8 +260,17 @@ class EvaluationSettings(ReferenceSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count(self, "every", "episodes")
-        check_count(self, "samples", "seed", least=0)
+        check_count(self, "samples", "seed", "every_until", least=0)
         check_memory("episodes", self.episodes, bytes_each=EPISODE_BYTES)
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the policy is evaluated after that many updates.
+
+        Example:
+            >>> [step for step in range(10) if EvaluationSettings(every_until=2).is_due(step)]
+            [0, 1, 2, 3, 6, 9]
+        """
+        return step <= self.every_until or step % self.every == 0
 
 
 def task_name(env_id: str) -> str:

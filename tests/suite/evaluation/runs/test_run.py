@@ -1,6 +1,6 @@
 """Agents that learn from preferences are measured like PPO, and resumed where they can be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,23 @@ def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.Monke
         assert (found, torch.get_num_threads()) == ([1, 2], 3)
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_first_updates_can_be_measured_more_finely_and_change_nothing():
+    coarse, fine = (
+        run(
+            replace(
+                config("ppo", steps=5, batch_size=8),
+                evaluation=EvaluationSettings(episodes=16, samples=0, every=3, every_until=until),
+            ),
+            "sparse",
+            0,
+        ).curve
+        for until in (0, 1)
+    )
+    assert [point["step"] for point in coarse] == [0, 3, 5]
+    assert [point["step"] for point in fine] == [0, 1, 3, 5]
+    assert [p["score"] for p in fine if p["step"] != 1] == [p["score"] for p in coarse]
 
 
 def test_nlpo_is_run_by_name():
