@@ -8,6 +8,7 @@ import pytest
 
 from studies import (
     critic_page,
+    end,
     entities,
     film_reviews,
     ledger_page,
@@ -34,6 +35,7 @@ def fill_real_model(docs: Path) -> None:
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "critic.md": (("critic", "ledger"), critic_page.page),
+    "end.md": (("end", "ledger"), end.STUDY.page),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "ledger.md": (("ledger", "critic"), ledger_page.page),
     "mc.md": (("ledger", "critic", "ledger.md"), ledger_page.page),

@@ -1,0 +1,367 @@
+"""Does token credit end better, or only start faster?
+
+PPO on film reviews for 120 and 480 updates: the score alone, `abc-signed` at its lambda and at one
+that rises over the run, and the score under a critic that starts from the reward model. Measured
+after every update to 10 and then more coarsely, the learning rate tuned for each on a spare seed.
+
+    python -m studies.end run --out runs/end [--until 22:00] [--part 0/2]
+    python -m studies.end publish --out runs/end    # fills the page
+    python -m studies.end page
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tokengym import ComparisonConfig
+from tokengym.agents.ppo import (
+    ADVANTAGES,
+    AdvantageEstimator,
+    PPOSettings,
+    RoundTensors,
+    register_advantage,
+)
+from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.report import number, signed
+from tokengym.evaluation.runs import EvaluationSettings, training_settings
+from tokengym.evaluation.statistics import (
+    PairedDifference,
+    paired_difference,
+    steps_to_shares,
+    student_interval,
+)
+from tokengym.lab.protocol import (
+    GOLD_MARGIN,
+    NET_MARGIN,
+    PRICE,
+    PROMPTS,
+    Equivalence,
+    level,
+    measured,
+    net,
+    over_run,
+)
+from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, read_rows
+from tokengym.lab.tables import (
+    NONE,
+    after_holm,
+    markdown_table,
+    mean,
+    rates_table,
+    student_mean,
+)
+
+ENV = "tokengym/MovieReview-v0"
+ROWS = 64
+LEARNER: dict[str, Any] = {
+    "learning_rate_schedule": "linear",
+    "vf_coef": 1.0,
+    "clip_range_vf": None,
+    "n_epochs": 2,
+    "n_minibatches": 4,
+}
+"""The ledger's."""
+RISING, FROM, TO = "rising", 0.5, 0.95
+"""Name of a lambda that rises in a straight line over the run, and its ends."""
+EACH_TO = 10
+"""Updates from the start that are all measured."""
+EVERY = {120: 2, 480: 8}
+"""Updates of a run -> updates between two measurements after those."""
+SETTINGS = ((48, 120), (24, 120), (96, 120), (48, 480))
+"""Tokens of a response and updates of a run, in the order in which they are run."""
+WAYS = Path("ledger") / "best_of_n.csv"
+"""Published levels of the untrained policy's best of n, the ledger's."""
+NOT_YET = "Not measured yet."
+
+
+class RisingLambda:
+    """GAE whose lambda rises in a straight line over the updates of a run."""
+
+    def __init__(self) -> None:
+        self.begin(1)
+
+    def begin(self, updates: int) -> None:
+        """Begin a run; its last update has the lambda `TO`."""
+        self.updates, self.done = updates, 0
+
+    def __call__(self, played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
+        """Return advantages and returns of the next update, both (batch, time), reward units."""
+        at = FROM + (TO - FROM) * min(self.done / max(self.updates - 1, 1), 1.0)
+        self.done += 1
+        return ADVANTAGES["gae"].estimate(played, replace(settings, gae_lambda=at))
+
+
+RISING_LAMBDA = RisingLambda()
+
+
+def begin_rising(updates: int) -> str:
+    """Begin a run with the rising lambda and return its estimator's name."""
+    name = f"gae-{RISING}"
+    if name not in ADVANTAGES.names():  # importing the study registers nothing
+        register_advantage(
+            AdvantageEstimator(name=name, estimate=RISING_LAMBDA, needs_critic=True, whitens=True)
+        )
+    RISING_LAMBDA.begin(updates)
+    return name
+
+
+def cells_of(length: int, updates: int) -> list[Cell]:
+    """Return the cells of a length of texts and of runs, `sparse` first."""
+    at = {"length": length, "updates": updates}
+    return [
+        STUDY.cell(rule="sparse", gae_lambda="0.95", **at),
+        STUDY.cell(rule="abc-signed", gae_lambda="0.5", **at),
+        STUDY.cell(rule="abc-signed", gae_lambda=RISING, **at),
+        STUDY.cell(rule="sparse", gae_lambda="0.8", critic="reward_model", **at),
+    ]
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    for length, updates in SETTINGS:
+        yield cells_of(length, updates), range(5)
+    for length, updates in SETTINGS:
+        yield cells_of(length, updates), range(10)
+
+
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    del out
+    updates = int(run.updates)
+    is_rising = run.gae_lambda == RISING
+    estimator: dict[str, Any] = {"advantage": begin_rising(updates)} if is_rising else {}
+    return ComparisonConfig(
+        env="MovieReview",
+        rewards=(run.rule,),
+        seeds=1,
+        training=training_settings(
+            ENV,
+            steps=updates,
+            batch_size=ROWS,
+            max_new_tokens=int(run.length),
+            kl_coef=PRICE,
+            kl_estimator="exact",
+            learning_rate=run.rate,
+            gae_lambda=FROM if is_rising else float(run.gae_lambda),
+            value_network=run.critic,
+            **estimator,
+            **LEARNER,
+        ),
+        evaluation=EvaluationSettings(
+            every=EVERY[updates], every_until=EACH_TO, episodes=PROMPTS, samples=0
+        ),
+    )
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    runs = published.runs
+    ways = ways_of(read_rows(published.folder.parent / WAYS, text=()))
+    cells = [cell for setting in SETTINGS for cell in cells_of(*setting)]
+    draw(published.folder / "curves.png", runs)
+    return {
+        "ends": ends_table(runs, cells),
+        "differences": differences_table(runs, ways),
+        "speeds": speeds_table(runs, ways),
+        "rates": rates(runs, cells),
+    }
+
+
+def ways_of(drawn: Sequence[Row]) -> dict[int, dict[str, tuple[float, float]]]:
+    """Return by length and measure where the way to best-of-16 begins and ends."""
+    found: dict[int, dict[str, tuple[float, float]]] = {}
+    for length in sorted({int(row["length"]) for row in drawn}):
+        by_n = {row["n"]: row for row in drawn if row["length"] == length}
+        first, best = by_n[1], by_n[BEST_OF]
+        found[length] = {
+            "net": (net(first), net(best)),
+            "gold": (first["gold_score"], best["gold_score"]),
+        }
+    return found
+
+
+def title(cell: Cell) -> str:
+    """Return a cell's rule, lambda and critic as the tables show them."""
+    at = f"{FROM:g} to {TO:g}" if cell.gae_lambda == RISING else cell.gae_lambda
+    start = ", critic from the reward model" if cell.critic != "own" else ""
+    return f"`{cell.rule}`, lambda {at}{start}"
+
+
+def about(cell: Cell) -> list[str]:
+    """Return the first columns of a cell's line."""
+    return [str(int(cell.length)), str(int(cell.updates)), title(cell)]
+
+
+ABOUT = ["tokens", "updates", "rule, lambda"]
+
+
+def last_tenth(points: Sequence[Row], measure: str) -> float:
+    """Return the mean of a measurement, or of score - c KL, over the last tenth of a run."""
+    kept = [row for row in points if row["step"] >= 0.9 * points[-1]["step"]]
+    return mean([net(row) if measure == "net" else row[measure] for row in kept])
+
+
+def last_tenths(runs: Runs, cell: Cell, measure: str) -> dict[int, float]:
+    """Return `last_tenth` by seed; {} without runs."""
+    return {seed: last_tenth(p, measure) for seed, p in runs.runs.get(cell, {}).items()}
+
+
+def ends_table(runs: Runs, cells: Sequence[Cell]) -> str:
+    """Return what every cell reaches over the run and in its last tenth."""
+    rows = []
+    for cell in cells:
+        areas = [*runs.areas(cell).values()]
+        if len(areas) < 2:
+            continue
+        curves = [*runs.runs[cell].values()]
+        ends = [[last_tenth(points, m) for points in curves] for m in MEASURES]
+        figures = [student_mean(ends[0]), *(number(mean(values)) for values in ends[1:])]
+        over = [student_mean(areas), number(mean([over_run(p, "kl") for p in curves]))]
+        rows.append([*about(cell), f"{runs.rate(cell):g}", str(len(areas)), *over, *figures])
+    head = [*ABOUT, "rate", "pairs", "score - c KL over the run", "KL over the run"]
+    head += [f"{name} in the last tenth" for name in ("score - c KL", "score", "gold", "KL")]
+    return markdown_table(head, rows) if rows else NOT_YET
+
+
+MEASURES = ("net", "score", "gold_score", "kl")
+
+
+def differences_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, float]]]) -> str:
+    """Return each cell minus `sparse` over the run and at the end, with the tests of level."""
+    over: dict[Cell, PairedDifference] = {}
+    ends: dict[Cell, PairedDifference] = {}
+    gold: dict[Cell, PairedDifference] = {}
+    tests: dict[tuple[Cell, str], Equivalence] = {}
+    for setting in SETTINGS:
+        base, *others = cells_of(*setting)
+        for cell in others:
+            figure = runs.difference(cell, base)
+            if figure is None:
+                continue
+            over[cell] = figure
+            for found, measure in ((ends, "net"), (gold, "gold_score")):
+                one, two = (last_tenths(runs, c, measure) for c in (cell, base))
+                seeds = sorted(one.keys() & two.keys())
+                pairs = [one[s] for s in seeds], [two[s] for s in seeds]
+                found[cell] = paired_difference(*pairs)
+                name, margin = ("net", NET_MARGIN) if found is ends else ("gold", GOLD_MARGIN)
+                start, goal = ways[int(cell.length)][name]
+                tests[cell, name] = level(*pairs, goal - start, margin)
+    keyed = {("over", c): f for c, f in over.items()} | {("end", c): f for c, f in ends.items()}
+    shown = after_holm(keyed)
+    rows = [
+        [
+            *about(cell),
+            shown["over", cell],
+            shown["end", cell],
+            verdict(tests[cell, "net"]),
+            f"{signed(gold[cell].difference)} ({number(gold[cell].low)} to "
+            f"{number(gold[cell].high)})",
+            verdict(tests[cell, "gold"]),
+        ]
+        for cell in over
+    ]
+    head = [*ABOUT, "score - c KL over the run", "in the last tenth", "level there?"]
+    return markdown_table([*head, "gold in the last tenth", "level?"], rows) if rows else NOT_YET
+
+
+def verdict(test: Equivalence) -> str:
+    """Return what two one-sided tests say, with the 90 % interval and the margin."""
+    ends = f"{signed(test.low)} to {signed(test.high)}"
+    return f"{'yes' if test.equivalent else 'not shown'}, {ends} of ±{number(test.margin)}"
+
+
+def speeds_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, float]]]) -> str:
+    """Return the updates to shares of the way, and how many times as fast as `sparse` to 75 %."""
+    rows = []
+    for setting in SETTINGS:
+        base, *_ = cells = cells_of(*setting)
+        start, goal = ways.get(setting[0], {}).get("net", (0.0, 1.0))
+        steps = {cell: steps_of(runs, cell, start, goal) for cell in cells}
+        for cell in cells:
+            if len(steps[cell]) < 2:
+                continue
+            shares = " / ".join(f"{at:.1f}" for at in np.mean([*steps[cell].values()], axis=0))
+            seeds = sorted(steps[cell].keys() & steps[base].keys())
+            logs = [np.log(steps[base][s][1] / steps[cell][s][1]) for s in seeds]
+            faster = NONE
+            if cell != base and len(logs) > 1:
+                middle, low, high = (np.exp(float(v)) for v in student_interval(logs)[:3])
+                faster = f"{number(middle)} ({number(low)} to {number(high)})"
+            rows.append([*about(cell), shares, faster])
+    head = [*ABOUT, "updates to 50 / 75 / 90 %", "times as fast to 75 %"]
+    return markdown_table(head, rows) if rows else NOT_YET
+
+
+def steps_of(runs: Runs, cell: Cell, start: float, goal: float) -> dict[int, np.ndarray]:
+    """Return by seed the updates to each of `SHARES` of the way, those of the run at most."""
+    found = {}
+    for seed, points in runs.runs.get(cell, {}).items():
+        steps = [row["step"] for row in points]
+        reached = steps_to_shares(steps, [[net(row) for row in points]], start, goal)[:, 0]
+        found[seed] = np.minimum(reached, steps[-1])
+    return found
+
+
+def rates(runs: Runs, cells: Sequence[Cell]) -> str:
+    """Return what each rate of the sweeps has reached."""
+    swept = {tuple(about(cell)): runs.sweeps[cell] for cell in cells if cell in runs.sweeps}
+    return rates_table(swept, ABOUT, with_best=True) if swept else NOT_YET
+
+
+def draw(file: Path, runs: Runs) -> None:
+    """Draw score - c KL over the updates for each setting, means with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    settings = [s for s in SETTINGS if len(runs.runs.get(cells_of(*s)[0], {})) > 1]
+    if not settings:
+        return
+    figure = Figure(figsize=(5.5 * len(settings), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(settings), squeeze=False)[0]
+    for axes, setting in zip(panels, settings, strict=True):
+        for cell, color in zip(cells_of(*setting), COLORS, strict=True):
+            curves = [*runs.runs.get(cell, {}).values()]
+            if len(curves) < 2:
+                continue
+            steps = [row["step"] for row in curves[0]]
+            bands = [student_interval([net(run[at]) for run in curves]) for at in range(len(steps))]
+            middle, low, high, _ = np.array([[float(v) for v in band] for band in bands]).T
+            axes.plot(steps, middle, color=color, label=title(cell).replace("`", ""))
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.set_title(f"{setting[0]} tokens, {setting[1]} updates", fontsize=10)
+        axes.set_xlabel("updates")
+        axes.set_ylabel("score - c KL")
+        axes.grid(alpha=0.3)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=2, fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+COLORS = ("#0072b2", "#009e73", "#e69f00", "#d55e00")
+
+STUDY = Study(
+    document="end.md",
+    folder="end",
+    axes={
+        "rule": str,
+        "gae_lambda": str,
+        "critic": "own",
+        "length": int,
+        "updates": int,
+    },
+    rounds=rounds,
+    config=config,
+    measure=lambda run, record: measured(record),
+    tables=tables,
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)
