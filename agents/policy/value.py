@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.rewards import RewardModel
+from tokengym.rewards import RewardModel, WithAttribution
 from tokengym.rewards.scorers.base import Scorer
 
 
@@ -36,13 +36,16 @@ class ValueFunction(nn.Module):
         are in units of the raw score, which a reward that divides by a running deviation leaves.
 
         Args:
-            scorer: Scorer of the environment, for its policy's tokenizer.
+            scorer: Scorer of the environment, for its policy's tokenizer. Of a `WithAttribution` it
+                is the model that says which tokens count.
 
         Raises:
             ModelError: if it is no causal reward model of this network's architecture that reads
                 the policy's tokens.
         """
         remedy = "take value_network='own'"
+        if isinstance(scorer, WithAttribution):  # the model that stands in for a verifier
+            scorer = scorer.explainer
         if not isinstance(scorer, RewardModel) or not scorer.is_causal:
             name = "none" if scorer is None else repr(scorer.name)
             raise ModelError(

@@ -11,6 +11,7 @@ from studies import (
     end,
     entities,
     film_reviews,
+    forks_critic,
     ledger_page,
     other_tasks,
     real_critic,
@@ -36,6 +37,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "critic.md": (("critic", "ledger"), critic_page.page),
     "end.md": (("end", "ledger"), end.STUDY.page),
+    "forks.md": (("forks",), forks_critic.STUDY.page),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "ledger.md": (("ledger", "critic"), ledger_page.page),
     "mc.md": (("ledger", "critic", "ledger.md"), ledger_page.page),

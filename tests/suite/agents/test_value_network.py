@@ -19,7 +19,7 @@ from tokengym.agents.policy.memory import memory_by_role
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.ppo.objective import UpdateStats
 from tokengym.envs import SettingsError
-from tokengym.rewards import FunctionScorer, Reward, RewardModel, Sparse
+from tokengym.rewards import FunctionScorer, Reward, RewardModel, Sparse, WithAttribution
 
 SHAPES = pytest.mark.parametrize(
     ("shape", "lora"), [("gpt2", False), ("gpt2", True), ("llama", False), ("llama", True)]
@@ -272,6 +272,21 @@ def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
     assert body.keys() == critic.network.model.base_model.state_dict().keys()
     for name, weight in critic.network.model.base_model.state_dict().items():
         assert torch.equal(weight, body[name]), name
+
+
+def test_beside_a_verifier_it_starts_from_the_model_that_explains_it(
+    build_started: Callable[..., PPO],
+):
+    text = Sequences.from_ids([[6, 5]], [[7, 3, 4]])
+    alone, beside = (
+        critic_of(build_started(scorer)).of_responses(text)
+        for scorer in (
+            make_scorer(),
+            WithAttribution(FunctionScorer(target_share), make_scorer()),
+        )
+    )
+    assert torch.equal(alone, beside)
+    assert beside.abs().sum() > 0
 
 
 def test_starting_from_it_leaves_policy_and_scorer_alone(build_started: Callable[..., PPO]):
