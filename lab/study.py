@@ -9,18 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from tokengym import ComparisonConfig
 from tokengym.base import write_csv, write_json
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import SETTINGS_FILE, RunRecord
-from tokengym.evaluation.statistics import PairedDifference, paired_difference
+from tokengym.evaluation.statistics import (
+    SHARES,
+    PairedDifference,
+    paired_difference,
+    steps_to_shares,
+    student_interval,
+)
 from tokengym.lab.protocol import (
     FIRST_RATE,
     PRICE,
     RATES,
     SPARE_SEED,
+    best_rate,
     measured,
     net,
     net_area,
@@ -38,6 +47,10 @@ Data = Annotated[Path, tyro.conf.arg(help="Folder of the texts; they are not cop
 Docs = Annotated[Path, tyro.conf.arg(help="Folder of the study's page.")]
 DOCS = Path("docs/results")
 """Folder of the pages that the studies fill."""
+OF_RUNS = ("rate", "seed")
+"""Columns that say, with its cell, which run a row is from."""
+FASTER_AT = 0.75
+"""Share of the way to best-of-n at which speeds are compared."""
 
 
 class Cell(Mapping[str, Any]):
@@ -101,6 +114,11 @@ class Drawn:
     """Returns the part that a published row is from; None: the only one."""
 
 
+def run_of(row: Row, axes: Iterable[str]) -> Cell:
+    """Return the run that a row is from: its cell with rate and seed."""
+    return Cell(**{axis: row[axis] for axis in axes if axis in row})
+
+
 class Runs:
     """Runs of a study, by cell.
 
@@ -113,12 +131,11 @@ class Runs:
 
     def __init__(self, rows: Iterable[Row], axes: Iterable[str], price: float = PRICE) -> None:
         self.price = price
-        names = (*axes, "rate", "seed")
+        names = (*axes, *OF_RUNS)
         self.each: dict[Cell, list[Row]] = {}
         """Cell with its rate and seed -> the run's measurements."""
         for row in rows:
-            run = Cell(**{axis: row[axis] for axis in names if axis in row})
-            self.each.setdefault(run, []).append(row)
+            self.each.setdefault(run_of(row, names), []).append(row)
         self.sweeps: dict[Cell, dict[float, float]] = {}
         """Cell -> rate -> mean of score - c KL over the run of the spare seed."""
         for run, points in self.each.items():
@@ -147,21 +164,58 @@ class Runs:
         """Return the last measurement of every run by seed."""
         return {seed: float(p[-1][measure]) for seed, p in self.runs.get(cell, {}).items()}
 
-    def difference(self, cell: Cell, other: Cell, measure: str = NET) -> PairedDifference | None:
+    def difference(
+        self, cell: Cell, other: Cell, measure: str = NET, *, at_end: bool = False
+    ) -> PairedDifference | None:
         """Return a cell's figure minus another's, paired by seed; None below two pairs.
 
         Args:
             cell: The cell.
             other: What it is compared with.
             measure: A measurement at the end, or `NET`: score - c KL over the run.
+            at_end: Whether score - c KL is that of the end.
         """
         one, two = (
-            self.areas(at) if measure == NET else self.ends(at, measure) for at in (cell, other)
+            self.areas(at, at_end=at_end) if measure == NET else self.ends(at, measure)
+            for at in (cell, other)
         )
         seeds = sorted(one.keys() & two.keys())
         if len(seeds) < 2:
             return None
         return paired_difference([one[seed] for seed in seeds], [two[seed] for seed in seeds])
+
+    def steps(self, cell: Cell, start: float, goal: float) -> dict[int, NDArray[np.float64]]:
+        """Return by seed the updates to each of `SHARES` of the way, those of the run at most.
+
+        Args:
+            cell: The cell.
+            start: score - c KL of the untrained policy.
+            goal: That of the best of its responses, where the way ends.
+        """
+        by_seed = {}
+        for seed, points in self.runs.get(cell, {}).items():
+            at = [point["step"] for point in points]
+            curve = [net(point, self.price) for point in points]
+            by_seed[seed] = np.minimum(steps_to_shares(at, [curve], start, goal)[:, 0], at[-1])
+        return by_seed
+
+    def speed(
+        self, cell: Cell, other: Cell, start: float, goal: float
+    ) -> tuple[float, float, float] | None:
+        """Return how many times as fast as another a cell comes `FASTER_AT` of the way.
+
+        Geometric mean of the ratios, paired by seed, with Student's interval of their logarithms;
+        None below two pairs, and where the other does not always come there.
+        """
+        share = SHARES.index(FASTER_AT)
+        one, two = self.steps(cell, start, goal), self.steps(other, start, goal)
+        seeds = sorted(one.keys() & two.keys())
+        last = {seed: points[-1]["step"] for seed, points in self.runs.get(other, {}).items()}
+        if len(seeds) < 2 or any(two[seed][share] >= last[seed] for seed in seeds):
+            return None
+        logs = [np.log(two[seed][share] / one[seed][share]) for seed in seeds]
+        middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
+        return middle, low, high
 
     def chosen(self, cells: Iterable[Cell]) -> Cell | None:
         """Return the cell that did best on the spare seed, of those with runs; None of none."""
@@ -222,6 +276,11 @@ class Study:
     """Columns of the runs that hold text, beside those of the axes."""
     holm: Literal["page", "table"] = "page"
     """Family of the differences that are corrected together."""
+    beside: Callable[[Path], Iterable[Row]] = lambda docs: ()
+    """Returns rows of runs that another page publishes, given the folder of the pages: they are
+    read with the study's own, and neither run again nor published twice."""
+    pictures: Callable[[Published], None] = lambda published: None
+    """Draws the page's pictures into the published folder."""
 
     @property
     def text(self) -> tuple[str, ...]:
@@ -278,15 +337,17 @@ class Study:
                         yield run
                         if not self.file(run, out).exists():
                             break  # another process has it
-            runs = (self._tuned(cell, out).but(seed=seed) for seed in seeds for cell in here)
+            # A cell whose sweep another process has not finished has no rate yet.
+            tuned = [at for cell in here if (at := self._tuned(cell, out)) is not None]
+            runs = (at.but(seed=seed) for seed in seeds for at in tuned)
             yield from (run for run in runs if not self.file(run, out).exists())
 
-    def _tuned(self, cell: Cell, out: Path) -> Cell:
-        """Return a cell with the best rate of its sweep, where rates are swept."""
+    def _tuned(self, cell: Cell, out: Path) -> Cell | None:
+        """Return a cell with the best rate of its sweep, where rates are swept, or None so far."""
         if self.first_rate is None:
             return cell
-        areas = self.swept(cell, out)
-        return cell.but(rate=max(areas, key=lambda rate: areas[rate]))
+        rate = best_rate(self.swept(cell, out), self.first_rate)
+        return None if rate is None else cell.but(rate=rate)
 
     def run(self, out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None) -> None:
         """Draw and run what is missing, one at a time.
@@ -352,7 +413,11 @@ class Study:
             parts = [out / name for name in drawn.parts]
             rows = read_rows(*(part for part in parts if part.exists()), text=drawn.text)
             write_rows(docs / self.folder / drawn.file, rows)
-        write_rows(docs / self.folder / self.runs, self.read(*sorted((out / "runs").glob("*.csv"))))
+        names = (*self.axes, *OF_RUNS)
+        known = {run_of(row, names) for row in self.beside(docs)}
+        every = self.read(*sorted((out / "runs").glob("*.csv")))
+        made = [row for row in every if run_of(row, names) not in known]
+        write_rows(docs / self.folder / self.runs, made)
         self.page(docs)
 
     def published(self, docs: Path) -> Published:
@@ -362,17 +427,23 @@ class Study:
         for each in self.drawn:
             file = folder / each.file
             drawn[each.file] = read_rows(file, text=each.text) if file.exists() else []
-        runs = Runs(self.read(folder / self.runs), self.axes, self.price)
+        names = (*self.axes, *OF_RUNS)
+        made = self.read(folder / self.runs)
+        own = {run_of(row, names) for row in made}
+        others = [row for row in self.beside(docs) if run_of(row, names) not in own]
+        runs = Runs([*made, *others], self.axes, self.price)
         return Published(runs=runs, drawn=drawn, folder=folder)
 
     def page(self, docs: Docs = DOCS) -> None:
-        """Fill the page's tables from the published files.
+        """Fill the page's tables from the published files, and draw its pictures.
 
         Args:
             docs: Folder of the study's page.
         """
-        make = partial(self.tables, self.published(docs))
+        published = self.published(docs)
+        make = partial(self.tables, published)
         fill(docs / self.document, page_wide(make) if self.holm == "page" else make())
+        self.pictures(published)
 
     def command_line(self, description: str | None) -> None:
         """Read the command line and run, publish or fill the page.

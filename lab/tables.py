@@ -21,6 +21,8 @@ CLEAR = 0.05
 """Corrected p-value below which a difference is clear."""
 NONE = "\u2013"
 """Cell of a table where nothing was measured."""
+NOT_YET = "Not measured yet."
+"""A table without any run."""
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from studies import forks as forks_study
-from studies import ledger_page
+from studies import ledger
 from tokengym.base import read_json, split_file_word, write_json
 from tokengym.evaluation.runs import slug
 from tokengym.lab.benchmark.definition import TRACKS, V1
@@ -136,7 +136,7 @@ def main(
         forked = read_json(file) if file.exists() else {}
         fill(docs / "cards.md", tables(cards, forked, docs))
         title = "MovieReview, 48 tokens, rates tuned: score - c KL over the run"
-        draw_ranks(docs / RANKS_PICTURE, ranks(ledger_page.tuned(docs)), title)
+        draw_ranks(docs / RANKS_PICTURE, ranks(ledger.tuned(docs)), title)
 
 
 def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> dict[str, str]:
@@ -146,7 +146,7 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
     rules = [trained_alike(card, chance) for card in rules]
     sparse = next((card for card in rules if card["subject"] == "sparse"), None)
 
-    placed = ranks(ledger_page.tuned(docs))
+    placed = ranks(ledger.tuned(docs))
 
     def order(card: Mapping[str, Any]) -> tuple[float, float]:
         rank, *_ = placed.get(card["subject"], (len(rules),))
@@ -154,7 +154,7 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
 
     tuned, on_forks = (
         {rule: vars(gain) for rule, gain in study.gains(docs).items()}
-        for study in (ledger_page, forks_study)
+        for study in (ledger, forks_study)
     )
     trained = {"MovieReview (tuned)": tuned, "Forks (tuned)": on_forks}
     details = [card_row(c, sparse) for c in sorted(rules, key=lambda c: c is not sparse)]

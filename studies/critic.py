@@ -1,104 +1,251 @@
 """Is token credit worth more than a critic that knows the score?
 
-`sparse` and `abc-signed` on the ledger's 48 tokens with value networks that start from the language
-model, are warmed up, or start from the reward model; and the ledger's own cells, measured finely.
+`sparse` and `abc-signed` on the ledger's film reviews with value networks that start from the
+language model, are warmed up, or start from the reward model, measured after every update.
 
-    python -m studies.critic --out runs/critic [--until 22:00]
-    python -m studies.critic_page publish --out runs/critic
+    python -m studies.critic run --out runs/critic [--until 22:00]
+    python -m studies.critic publish --out runs/critic
+    python -m studies.critic page
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from studies import ledger
-from studies.ledger import Cell, do_runs, measure, pending, read_runs
-from tokengym.base import write_csv
-from tokengym.evaluation.runs import EvaluationSettings
-from tokengym.lab.protocol import SPARE_SEED
-from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline
+import numpy as np
 
-FOLDER, RUNS = "critic", "runs.csv"
+from studies import ledger_cells, ledger_fine
+from studies.ledger_cells import AXES, WAYS, make_cell
+from studies.ledger_fine import FINE, label
+from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.report import number, signed
+from tokengym.evaluation.statistics import student_interval
+from tokengym.lab.protocol import NET_MARGIN, SPARE_SEED, Row, equivalence, net, over_run
+from tokengym.lab.study import Cell, Published, Round, Runs, Study, read_rows
+from tokengym.lab.tables import NONE, after_holm, markdown_table, mean, student_mean
 
-
-@dataclass(frozen=True, kw_only=True)
-class FineCell(Cell):
-    """A cell of the ledger, measured after every update."""
-
-    def evaluation(self) -> EvaluationSettings:
-        """Return how its runs are measured."""
-        return EvaluationSettings(every=1, episodes=128, samples=0)
-
-
+FOLDER = "critic"
 LOW, HIGH, BETWEEN = "0.5", "0.95", "0.8"
-SPARSE = FineCell(rule="sparse")
-SIGNED = FineCell(rule="abc-signed", gae_lambda=LOW)
-CONTROLS = FineCell(rule="uniform"), FineCell(rule="random")
-PUBLISHED = (SIGNED, SPARSE, replace(SPARSE, gae_lambda=LOW), *CONTROLS)
+SPARSE = make_cell(rule="sparse")
+SIGNED = make_cell(rule="abc-signed", gae_lambda=LOW)
+CONTROLS = make_cell(rule="uniform"), make_cell(rule="random")
+PUBLISHED = (SIGNED, SPARSE, SPARSE.but(gae_lambda=LOW), *CONTROLS)
 """Cells of the ledger, whose rates are those of its sweep."""
-STARTED = tuple(
-    replace(SPARSE, gae_lambda=at, critic="reward model") for at in (LOW, HIGH, BETWEEN)
-)
+STARTED = tuple(SPARSE.but(gae_lambda=at, critic="reward model") for at in (LOW, HIGH, BETWEEN))
 """The score under a critic that starts from the reward model."""
-SIGNED_STARTED = replace(SIGNED, critic="reward model")
-WARM = tuple(replace(SPARSE, gae_lambda=at, critic="warm-up") for at in (HIGH, LOW, BETWEEN))
-SIGNED_BETWEEN = replace(SIGNED, gae_lambda=BETWEEN)
+SIGNED_STARTED = SIGNED.but(critic="reward model")
+WARM = tuple(SPARSE.but(gae_lambda=at, critic="warm-up") for at in (HIGH, LOW, BETWEEN))
+SIGNED_BETWEEN = SIGNED.but(gae_lambda=BETWEEN)
 """Added on 25 November 2026, after the runs of `STARTED` at that lambda."""
-PAIRS = range(10)
-SPARSE_BETWEEN = replace(SPARSE, gae_lambda=BETWEEN)
+SPARSE_BETWEEN = SPARSE.but(gae_lambda=BETWEEN)
 LENGTHS = (24, 96)
 """Other lengths, at which the ledger's runs stand beside `AT_LENGTHS`."""
-AT_LENGTHS = tuple(replace(STARTED[2], length=length) for length in LENGTHS)
+AT_LENGTHS = tuple(STARTED[2].but(length=length) for length in LENGTHS)
 """Added on 25 November 2026: the critic that did best, on shorter and longer texts."""
 CELLS = (*PUBLISHED, *STARTED, SIGNED_STARTED, *WARM, SPARSE_BETWEEN, SIGNED_BETWEEN)
 """All cells of 48 tokens."""
+STARTS = {"own": "language model", "warm-up": "warm-up", "reward model": "reward model"}
+"""By the name of a critic: what it starts from."""
+EVERY = 5
+"""Updates between two points of the ledger's curves."""
+MEASURES = ("score", "gold_score", "kl")
+DRAWN = (SPARSE, SIGNED, STARTED[2], STARTED[0])
+COLORS = ("#0072b2", "#009e73", "#d55e00", "#e69f00")
 
 
-def stages() -> Iterator[tuple[Sequence[Cell], range]]:
+def rounds() -> Iterator[Round]:
     """Yield cells and the seeds wanted of them, in the order in which they are needed."""
-    yield STARTED[:1], PAIRS[:5]
-    yield [SIGNED], PAIRS[:5]
-    yield STARTED[:1], PAIRS
-    yield [SIGNED], PAIRS
-    yield [SPARSE], PAIRS[:5]
-    yield [SIGNED_STARTED], PAIRS[:5]
-    yield STARTED[1:2], PAIRS[:5]
-    yield [WARM[0]], PAIRS[:5]
-    yield AT_LENGTHS, PAIRS[:5]
-    yield [*WARM[1:], SPARSE_BETWEEN, SIGNED_BETWEEN], PAIRS[:5]
-    yield AT_LENGTHS, PAIRS
-    yield CELLS, PAIRS
+    five, ten = range(5), range(10)
+    yield STARTED[:1], five
+    yield [SIGNED], five
+    yield STARTED[:1], ten
+    yield [SIGNED], ten
+    yield [SPARSE], five
+    yield [SIGNED_STARTED], five
+    yield STARTED[1:2], five
+    yield [WARM[0]], five
+    yield AT_LENGTHS, five
+    yield [*WARM[1:], SPARSE_BETWEEN, SIGNED_BETWEEN], five
+    yield AT_LENGTHS, ten
+    yield CELLS, ten
 
 
-def run(out: Out, docs: Docs = DOCS, until: str | None = None) -> None:
-    """Do the runs that are missing, one at a time.
-
-    Args:
-        out: Folder of the study's runs.
-        docs: Folder of the study's page, whose published runs are not run again.
-        until: Time of day, HH:MM, after which no run begins.
-    """
-    restore(out, docs)
-    do_runs(pending(out, stages()), measure, out, deadline(until))
-
-
-def restore(out: Path, docs: Path) -> None:
-    """Write the published runs, and the ledger's sweep of its own cells, to files of their own."""
-    ledger.restore_runs(out, docs / FOLDER / RUNS)
-    sweeps_of(PUBLISHED, out, docs)
+def beside(docs: Path) -> list[Row]:
+    """Return the ledger's sweeps of its own cells, and its runs with a point at every update."""
+    folder = docs / ledger_cells.FOLDER
+    sweeps = [
+        row
+        for row in STUDY.read(folder / ledger_cells.RUNS)
+        if row["seed"] == SPARE_SEED and cell_of(row) in PUBLISHED
+    ]
+    return [*sweeps, *STUDY.read(folder / FINE)]
 
 
-def sweeps_of(cells: Sequence[Cell], out: Path, docs: Path) -> None:
-    """Write the ledger's sweeps of cells to files of their own."""
-    sweeps: dict[Path, list[ledger.Row]] = {}
-    for row in read_runs(docs / ledger.FOLDER / ledger.RUNS):
-        cell = Cell.of(row)
-        if row["seed"] == SPARE_SEED and FineCell(**vars(cell)) in cells:
-            sweeps.setdefault(cell.file(out, row["rate"], SPARE_SEED), []).append(row)
-    for file, rows in sweeps.items():
-        if not file.exists():
-            write_csv(file, rows, list(rows[0]))
+def cell_of(row: Row) -> Cell:
+    """Return the cell that a row is from."""
+    return Cell(**{axis: row[axis] for axis in AXES})
 
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+class Readings:
+    """The study's runs as they were measured, and read like the ledger's beside the ledger's."""
+
+    def __init__(self, docs: Path) -> None:
+        self.fine = STUDY.published(docs).runs
+        """A point after every update."""
+        made = [
+            row for run, rows in self.fine.each.items() if run.seed != SPARE_SEED for row in rows
+        ]
+        own = STUDY.read(docs / FOLDER / STUDY.runs)
+        sweeps = [row for row in own if row["seed"] == SPARE_SEED]
+        folder = docs / ledger_cells.FOLDER
+        known = [r for r in STUDY.read(folder / ledger_cells.RUNS) if cell_of(r) in PUBLISHED]
+        again = {(cell_of(row), row["seed"]) for row in made}
+        kept = [row for row in known if (cell_of(row), row["seed"]) not in again]
+        coarse = [row for row in (*sweeps, *made) if row["step"] % EVERY == 0]
+        self.coarse = Runs([*kept, *coarse], AXES)
+        """A point every 5 updates; runs of the ledger that were not made again are its own."""
+        ways = read_rows(folder / WAYS, text=())
+        best = {row["n"]: net(row) for row in ways if row["length"] == SPARSE.length}
+        self.way = best[1], best[BEST_OF]
+        """score - c KL of the untrained policy and of the best of its responses, at 48 tokens."""
+
+    @property
+    def margin(self) -> float:
+        """Difference in score - c KL over the run that counts as none."""
+        return NET_MARGIN * (self.way[1] - self.way[0])
+
+    def run(self) -> list[Cell]:
+        """Return the cells with runs on fresh seeds."""
+        return [cell for cell in CELLS if len(self.fine.areas(cell)) > 1]
+
+
+def name(cell: Cell) -> str:
+    """Return a cell's name in the tables."""
+    return f"{label(cell.rule)}, {STARTS[cell.critic]}, lambda {cell.gae_lambda}"
+
+
+def cells_table(read: Readings) -> str:
+    """Return what each cell reaches over the run and at its end, a point after every update."""
+    rows = []
+    for cell in read.run():
+        runs = [*read.fine.runs[cell].values()]
+        over = [f"{number(mean([over_run(run, m) for run in runs]))}" for m in MEASURES]
+        ends = [number(mean([*read.fine.ends(cell, m).values()])) for m in MEASURES]
+        areas = [*read.fine.areas(cell).values()]
+        figures = (f"{read.fine.rate(cell):g}", str(len(runs)), student_mean(areas))
+        rows.append([name(cell), *figures, *over, *ends])
+    over_head = [f"{m} over the run" for m in ("score", "gold", "KL")]
+    ends_head = [f"{m} at the end" for m in ("score", "gold", "KL")]
+    head = ["rule, the critic's start, lambda", "rate", "pairs", "score - c KL over the run"]
+    return markdown_table([*head, *over_head, *ends_head], rows)
+
+
+def differences_table(read: Readings) -> str:
+    """Return each cell minus the two references, on both grids; bold after Holm over the page."""
+    columns = {
+        "minus `sparse`, every update": (read.fine, SPARSE),
+        "minus `abc-signed`, every update": (read.fine, SIGNED),
+        "minus `sparse`, every 5": (read.coarse, SPARSE),
+        "minus `abc-signed`, every 5": (read.coarse, SIGNED),
+    }
+    cells = [cell for cell in CELLS if cell not in (SPARSE, *CONTROLS)]
+    cells = [cell for cell in cells if len(read.coarse.areas(cell)) > 1]
+    figures = {
+        (cell, column): figure
+        for cell in cells
+        for column, (runs, other) in columns.items()
+        if cell != other and (figure := runs.difference(cell, other)) is not None
+    }
+    shown = after_holm(figures)
+    rows = [[name(c), *(shown.get((c, column), NONE) for column in columns)] for c in cells]
+    return markdown_table(["", *columns], rows)
+
+
+def level_table(read: Readings) -> str:
+    """Return the two one-sided tests of cells against `abc-signed` at the protocol's margin."""
+    rows = []
+    for cell in (*STARTED, SIGNED):
+        for grid, ledger in (("every update", read.fine), ("every 5", read.coarse)):
+            one, two = ledger.areas(cell), ledger.areas(SIGNED)
+            seeds = sorted(set(one) & set(two))
+            if cell == SIGNED or len(seeds) < 2:
+                continue
+            result = equivalence([one[s] for s in seeds], [two[s] for s in seeds], read.margin)
+            apart = signed(mean([one[s] - two[s] for s in seeds]))
+            ends = f"{signed(result.low)} to {signed(result.high)}"
+            verdict = "level" if result.equivalent else "not shown"
+            p_value = number(result.p_value)
+            rows.append([name(cell), grid, str(len(seeds)), apart, ends, p_value, verdict])
+    head = ["minus `abc-signed`, language model, lambda 0.5", "grid", "pairs", "difference"]
+    return markdown_table([*head, "90 % interval", "p", f"within {number(read.margin)}"], rows)
+
+
+def speeds_table(read: Readings) -> str:
+    """Return the updates to shares of the way to best-of-16, and how many times `sparse` takes."""
+    rows = []
+    for cell in read.run():
+        steps = [*read.fine.steps(cell, *read.way).values()]
+        times = read.fine.speed(cell, SPARSE, *read.way)
+        text = NONE
+        if times is not None and cell != SPARSE:
+            text = f"{number(times[0])} ({number(times[1])} to {number(times[2])})"
+        rows.append([name(cell), " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0)), text])
+    return markdown_table(["", "updates to 50 / 75 / 90 %", "times as fast to 75 %"], rows)
+
+
+def draw(file: Path, read: Readings) -> None:
+    """Draw score - c KL, score and KL over the updates, means with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    panels: dict[str, Callable[[Row], float]] = {
+        "score - c KL": net,
+        "score": lambda row: float(row["score"]),
+        "KL, nats per response": lambda row: float(row["kl"]),
+    }
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for axes, (title, of) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for cell, color in zip(DRAWN, COLORS, strict=True):
+            runs = [*read.fine.runs.get(cell, {}).values()]
+            if len(runs) < 2:
+                continue
+            steps = [row["step"] for row in runs[0]]
+            bands = [student_interval([of(run[at]) for run in runs]) for at in range(len(steps))]
+            middle, low, high, _ = np.array([[float(v) for v in band] for band in bands]).T
+            axes.plot(steps, middle, color=color, label=name(cell).replace("`", ""))
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("updates")
+        axes.grid(alpha=0.3)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=2, fontsize=8)
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    read = Readings(published.folder.parent)
+    return {
+        "level": level_table(read),
+        "differences": differences_table(read),
+        "cells": cells_table(read),
+        "speeds": speeds_table(read),
+    }
+
+
+STUDY = Study(
+    document="critic.md",
+    folder=FOLDER,
+    axes=AXES,
+    rounds=rounds,
+    config=ledger_fine.AT_EVERY_UPDATE,
+    beside=beside,
+    tables=tables,
+    pictures=lambda published: draw(
+        published.folder / "curves.png", Readings(published.folder.parent)
+    ),
+)
 
 if __name__ == "__main__":
-    command_line(__doc__, run)
+    STUDY.command_line(__doc__)

@@ -31,7 +31,6 @@ from tokengym.evaluation.runs import EvaluationSettings, training_settings
 from tokengym.evaluation.statistics import (
     PairedDifference,
     paired_difference,
-    steps_to_shares,
     student_interval,
 )
 from tokengym.lab.protocol import (
@@ -48,6 +47,7 @@ from tokengym.lab.protocol import (
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, read_rows
 from tokengym.lab.tables import (
     NONE,
+    NOT_YET,
     after_holm,
     markdown_table,
     mean,
@@ -75,7 +75,6 @@ SETTINGS = ((48, 120), (24, 120), (96, 120), (48, 480))
 """Tokens of a response and updates of a run, in the order in which they are run."""
 WAYS = Path("ledger") / "best_of_n.csv"
 """Published levels of the untrained policy's best of n, the ledger's."""
-NOT_YET = "Not measured yet."
 
 
 class RisingLambda:
@@ -165,7 +164,6 @@ def tables(published: Published) -> dict[str, str]:
     runs = published.runs
     ways = ways_of(read_rows(published.folder.parent / WAYS, text=()))
     cells = [cell for setting in SETTINGS for cell in cells_of(*setting)]
-    draw(published.folder / "curves.png", runs)
     return {
         "ends": ends_table(runs, cells),
         "differences": differences_table(runs, ways),
@@ -284,30 +282,16 @@ def speeds_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, float]
     for setting in SETTINGS:
         base, *_ = cells = cells_of(*setting)
         start, goal = ways.get(setting[0], {}).get("net", (0.0, 1.0))
-        steps = {cell: steps_of(runs, cell, start, goal) for cell in cells}
         for cell in cells:
-            if len(steps[cell]) < 2:
+            steps = [*runs.steps(cell, start, goal).values()]
+            if len(steps) < 2:
                 continue
-            shares = " / ".join(f"{at:.1f}" for at in np.mean([*steps[cell].values()], axis=0))
-            seeds = sorted(steps[cell].keys() & steps[base].keys())
-            logs = [np.log(steps[base][s][1] / steps[cell][s][1]) for s in seeds]
-            faster = NONE
-            if cell != base and len(logs) > 1:
-                middle, low, high = (np.exp(float(v)) for v in student_interval(logs)[:3])
-                faster = f"{number(middle)} ({number(low)} to {number(high)})"
-            rows.append([*about(cell), shares, faster])
+            shares = " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0))
+            times = None if cell == base else runs.speed(cell, base, start, goal)
+            fast = NONE if times is None else "{} ({} to {})".format(*map(number, times))
+            rows.append([*about(cell), shares, fast])
     head = [*ABOUT, "updates to 50 / 75 / 90 %", "times as fast to 75 %"]
     return markdown_table(head, rows) if rows else NOT_YET
-
-
-def steps_of(runs: Runs, cell: Cell, start: float, goal: float) -> dict[int, np.ndarray]:
-    """Return by seed the updates to each of `SHARES` of the way, those of the run at most."""
-    found = {}
-    for seed, points in runs.runs.get(cell, {}).items():
-        steps = [row["step"] for row in points]
-        reached = steps_to_shares(steps, [[net(row) for row in points]], start, goal)[:, 0]
-        found[seed] = np.minimum(reached, steps[-1])
-    return found
 
 
 def rates(runs: Runs, cells: Sequence[Cell]) -> str:
@@ -361,6 +345,7 @@ STUDY = Study(
     config=config,
     measure=lambda run, record: measured(record),
     tables=tables,
+    pictures=lambda published: draw(published.folder / "curves.png", published.runs),
 )
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ from tokengym.lab.study import (
 )
 from tokengym.lab.tables import (
     NONE,
+    NOT_YET,
     after_holm,
     difference,
     fields,
@@ -328,7 +329,7 @@ def levels_table(runs: Runs, cells: Sequence[Cell], lines: Sequence[Row]) -> str
         rows.append([*about, student_mean(areas), share, *ends])
     head = ["rule", "lambda", "seeds", "score - c KL over the run", "share of the way"]
     ends = [f"{name} at the end" for name in ("score", "gold", "VADER", "KL")]
-    return markdown_table([*head, *ends], rows) if rows else "Not measured yet."
+    return markdown_table([*head, *ends], rows) if rows else NOT_YET
 
 
 def differences_table(runs: Runs, cells: Sequence[Cell]) -> str:
@@ -341,7 +342,7 @@ def differences_table(runs: Runs, cells: Sequence[Cell]) -> str:
         runs.chosen([cell for cell in cells if cell.rule == rule]) for rule in ("sparse", "uniform")
     )
     if sparse is None:
-        return "Not measured yet."
+        return NOT_YET
     differences = {
         (cell, base): figure
         for base, rules in ((sparse, None), (uniform, ("abc", "abc-signed")))
@@ -356,7 +357,7 @@ def differences_table(runs: Runs, cells: Sequence[Cell]) -> str:
         for cell in dict.fromkeys(cell for cell, _ in differences)
     ]
     titles = [f"minus `{base.rule}`, lambda {base.gae_lambda}" for base in bases]
-    return markdown_table(["rule", "lambda", *titles], rows) if rows else "Not measured yet."
+    return markdown_table(["rule", "lambda", *titles], rows) if rows else NOT_YET
 
 
 def sparse_table(runs: Runs, cells: Sequence[Cell]) -> str:

@@ -24,6 +24,7 @@ from tokengym.lab.protocol import measured, net_area
 from tokengym.lab.study import Cell, Published, Round, Row, Study, read_rows
 from tokengym.lab.tables import (
     NONE,
+    NOT_YET,
     after_holm,
     markdown_table,
     mean,
@@ -48,7 +49,6 @@ BESIDE = {
     "`decisive`": "hard-ppo-decisive.csv",
 }
 """Published runs: the name in the table and the file."""
-NOT_YET = "Not measured yet."
 
 
 class Beside(Credit):

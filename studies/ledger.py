@@ -1,461 +1,790 @@
 """What is token credit worth, and how much of it is lambda or the critic?
 
 PPO on MovieReview under every rule, lambda and critic, with the learning rate tuned for each such
-cell on a spare seed, and measured as docs/results/protocol.md says. Cells are run in rounds, all
-rates first and then seed by seed, so that what is there at any time is balanced and can be
-published. Published runs are not run again.
+cell on a spare seed, and measured as docs/results/protocol.md says; and some of it again with a
+point after every update. Published runs are not run again.
 
-    python -m studies.ledger --out runs/ledger [--until 12:25] [--part 0/2]
+    python -m studies.ledger run --out runs/ledger [--until 12:25] [--part 0/2]
     python -m studies.ledger_noise --out runs/ledger
-    python -m studies.ledger_page publish --out runs/ledger
+    python -m studies.ledger publish --out runs/ledger
+    python -m studies.ledger run-fine --out runs/fine
+    python -m studies.ledger publish-fine --out runs/fine
+    python -m studies.ledger page
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tokengym import ComparisonConfig
-from tokengym.base import write_csv
-from tokengym.envs import Episode, bundled
-from tokengym.evaluation import run as run_one
-from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
-from tokengym.lab.makers.bundles.other_reward_models import (
-    LLAMA,
-    MISALIGNED,
-    build_llama,
-    build_misaligned,
-)
-from tokengym.lab.protocol import (
-    DRAWN,
-    FIRST_RATE,
-    PRICE,
-    RATES,
-    SPARE_SEED,
-    Row,
-    best_of_rows,
-    best_rate,
-    measured,
-    net_area,
-    next_rate,
-    scores_of,
-    untrained_responses,
-)
-from tokengym.lab.replay.truth import gold_token_credit
-from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline, read_rows
-from tokengym.rewards import REWARDS, Credit, gold_scorer, register_credit
-from tokengym.rewards.maths import complete
-
-Work = Iterable[tuple[Sequence["Cell"], range]]
-ENV = "tokengym/MovieReview-v0"
-UPDATES, LONGER, ROWS = 30, 120, 64
-EVALUATIONS = 6
-"""Measurements of a run after the first."""
-SEEDS = range(10)
-WORDS = "words"
-RULES = (
-    "sparse",
-    "uniform",
-    "recency",
-    "random",
-    "abc",
-    "abc-signed",
-    "attribution",
-    "red:delivery=end",
+from studies import ledger_fine
+from studies.ledger_cells import (
+    AT_CONTINUED,
+    AT_LENGTHS,
+    AT_LLAMA,
+    AT_LONGER,
+    AT_VINEPPO,
+    AXES,
+    CONTROLS,
+    CRITICS,
+    FOLDER,
+    LAMBDAS,
+    LENGTHS,
+    LONGER,
+    RULES,
+    UPDATES,
+    WAYS,
+    WAYS_DRAWN,
     WORDS,
+    config,
+    lambda_of,
+    make_cell,
+    rounds,
 )
-SHORTLIST = ("sparse", "uniform", "abc-signed", "red:delivery=end", WORDS)
-"""Rules that are tried at low lambdas."""
-CONTROLS = ("uniform", "recency", "random")
-LENGTHS = (24, 48, 96, 192)
-LAMBDAS = ("0.95", "1", "0.5", "0", "1-1/n")
-"""Values of lambda, the most needed first."""
-MODELS: dict[str, Callable[[Path], None] | None] = {
-    "aligned": None,
-    MISALIGNED: build_misaligned,
-    LLAMA: build_llama,
+from studies.ledger_fine import FINE, label
+from studies.ledger_noise import (
+    CONTINUED,
+    EXACT,
+    PERFECT,
+    POLICIES,
+    noise_file,
+    of_gradient,
+)
+from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.report import number, percent
+from tokengym.evaluation.statistics import SHARES, PairedDifference, student_interval
+from tokengym.lab.makers.bundles.other_reward_models import LLAMA, MISALIGNED
+from tokengym.lab.protocol import MEASURES, net
+from tokengym.lab.study import (
+    DOCS,
+    FASTER_AT,
+    NET,
+    Cell,
+    Docs,
+    Out,
+    Published,
+    Row,
+    Runs,
+    Study,
+    command_line,
+    read_rows,
+)
+from tokengym.lab.tables import (
+    NONE,
+    NOT_YET,
+    after_holm,
+    fill,
+    markdown_table,
+    mean,
+    student_mean,
+)
+from tokengym.rewards import Credit, RewardChoice
+
+CRITIC_LABELS = {
+    "own": "network of its own",
+    "trunk": "head on the policy",
+    "none": "none",
+    "vineppo": "VinePPO",
 }
-"""By name: what writes the reward model's folder; None is the bundled one."""
-LEARNER: dict[str, Any] = {
-    "learning_rate_schedule": "linear",
-    "vf_coef": 1.0,
-    "clip_range_vf": None,
-    "n_epochs": 2,
-    "n_minibatches": 4,
+MODEL_LABELS = {
+    "the bundled one": "aligned",
+    "spoilt attention": MISALIGNED,
+    "a Llama": LLAMA,
 }
-"""Settings recommended in docs/results/learner.md, without the critic."""
-CRITICS: dict[str, dict[str, Any]] = {
-    "own": {"value_network": "own"},
-    "trunk": {"value_network": "trunk"},
-    "none": {"vf_coef": 0.0},
-    "vineppo": {"advantage": "vineppo"},
-    "warm-up": {"value_network": "own", "n_value_warmup": 3},
-    "reward model": {"value_network": "reward_model"},
-}
-"""By name: where PPO's values come from; without a critic they are 0, and VinePPO takes none."""
-IN_FILES = str.maketrans({"/": None, ":": ".", " ": "-"})
-"""Replacements for signs of a cell's name in the names of its files."""
-RUNS, WAYS = "runs.csv", "best_of_n.csv"
-FOLDER, TEXT = "ledger", ("rule", "gae_lambda", "critic", "model")
+"""By title: the reward model."""
+AT_MODELS = (*AT_LLAMA, make_cell(rule="red:delivery=end"))
+"""Cells by which the reward models are compared."""
+CONTRASTS = (
+    ("abc-signed minus sparse, both at lambda 0.95", "abc-signed", "0.95", "0.95"),
+    ("both at lambda 1", "abc-signed", "1", "1"),
+    ("each at the lambda that suits it", "abc-signed", "0.5", None),
+    ("uniform at 0.95 minus sparse at its best", "uniform", "0.95", None),
+)
+"""Title, rule, lambda, and the lambda of `sparse`; None: its best."""
+AT_SPEEDS = (
+    make_cell(rule="uniform"),
+    make_cell(rule="abc-signed", gae_lambda="0.5"),
+    make_cell(rule="abc-signed"),
+    make_cell(rule=WORDS),
+)
+"""Whose speeds are set beside that of `sparse`."""
+COLORS = {"0": "#cc79a7", "0.5": "#009e73", "0.95": "#0072b2", "1-1/n": "#e69f00", "1": "#d55e00"}
+MARKERS = {"0": "v", "0.5": "D", "0.95": "o", "1-1/n": "P", "1": "s"}
+"""By lambda, as in the other pictures of the page."""
 
 
-class TrueWords(Credit):
-    """Each word earns what it adds to the grammar's polarity; the last token the rest of the score.
+# --- tables ---------------------------------------------------------------------------------------
 
-    The worth of a word is scaled to the reward model's score by `SCALE`.
+
+def settings_with_runs(ledger: Runs, **at: Any) -> list[Cell]:
+    """Return the settings in which a rule has runs: critic by critic, lambdas rising."""
+    order = sorted(LAMBDAS, key=lambda name: lambda_of(name, 48))
+    cells = [
+        make_cell(rule="sparse", gae_lambda=name, critic=critic, **at)
+        for critic in CRITICS
+        for name in order
+    ]
+    return [
+        cell for cell in cells if any(len(ledger.areas(cell.but(rule=rule))) > 1 for rule in RULES)
+    ]
+
+
+def chosen(ledger: Runs, rules: Sequence[str], settings: Sequence[Cell]) -> Cell | None:
+    """Return the cell of the rules that did best on the spare seed, None without any run."""
+    return ledger.chosen(cell.but(rule=rule) for cell in settings for rule in rules)
+
+
+def title(cell: Cell) -> str:
+    """Return a setting's name."""
+    return f"{CRITIC_LABELS[cell.critic]}, lambda {cell.gae_lambda}"
+
+
+def setting(cell: Cell) -> str:
+    """Return a setting's name where a critic of its own goes without saying."""
+    critic = {"own": "", "trunk": "head on the policy, ", "none": "no critic, "}[cell.critic]
+    return f"{critic}lambda {cell.gae_lambda}"
+
+
+def areas_table(ledger: Runs, settings: Sequence[Cell]) -> str:
+    """Return the mean of score - c KL over the run, a row per rule and a column per setting."""
+    rows = []
+    for rule in RULES:
+        areas = [list(ledger.areas(column.but(rule=rule)).values()) for column in settings]
+        rows.append([label(rule), *(student_mean(a) if len(a) > 1 else NONE for a in areas)])
+    return markdown_table(["rule", *map(title, settings)], rows)
+
+
+def differences_table(ledger: Runs, settings: Sequence[Cell]) -> str:
+    """Return each cell's difference from `sparse` at the lambda that suits it, clear ones in bold.
+
+    That lambda is the best of the spare seed under the same critic.
     """
-
-    name = WORDS
-    SCALE = 3.7
-    """Least-squares slope of the reward model's score on polarity, on responses of the untrained
-    policy."""
-
-    def __init__(self) -> None:
-        self._gold = gold_scorer(bundled("movie_review"))
-        self._tokenizer: Any = None
-
-    def bind(self, tokenizer: Any) -> "TrueWords":
-        """Return the rule for the policy's tokenizer."""
-        self._tokenizer = tokenizer
-        return self
-
-    def spread(
-        self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
-    ) -> np.ndarray:
-        """Return the words' worth, and the rest of the score on the last token."""
-        truth = gold_token_credit(self._gold, [episode], self._tokenizer)
-        assert truth is not None
-        return complete(score, self.SCALE * truth[0])
+    differences: dict[tuple[str, Cell], PairedDifference] = {}
+    for column in settings:
+        same = [other for other in settings if other.critic == column.critic]
+        baseline = chosen(ledger, ["sparse"], same)
+        if baseline is None:
+            continue
+        for rule in RULES:
+            cell = column.but(rule=rule)
+            figure = None if cell == baseline else ledger.difference(cell, baseline)
+            if figure is not None:
+                differences[rule, column] = figure
+    shown = after_holm(differences)
+    rows = [
+        [label(rule), *(shown.get((rule, column), NONE) for column in settings)] for rule in RULES
+    ]
+    return markdown_table(["rule", *map(title, settings)], rows)
 
 
-def register_words() -> None:
-    """Make `TrueWords` a rule by name, unless it is: importing the study registers nothing."""
-    if WORDS not in REWARDS.names():
-        register_credit(TrueWords)
+def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
+    """Return each rule's difference from sparse, at its own lambda with a critic of its own.
+
+    Args:
+        docs: Folder of the published curves.
+
+    Returns:
+        By rule, score - c KL over the run, the rate tuned for each rule.
+    """
+    ledger = STUDY.published(docs).runs
+    sparse = make_cell(rule="sparse")
+    found = {rule: ledger.difference(cell, sparse) for rule, cell in _own(RULES[1:-1])}
+    return {rule: gain for rule, gain in found.items() if gain is not None}
 
 
-def lambda_of(name: str, length: int) -> float:
-    """Return a lambda of `LAMBDAS` as a number."""
-    return 1 - 1 / length if name == "1-1/n" else float(name)
+def tuned(docs: Path = DOCS) -> dict[str, list[float]]:
+    """Return score - c KL over the run by rule and seed, those of `sparse` too.
+
+    Args:
+        docs: Folder of the published curves.
+
+    Returns:
+        By rule, in the order of the seeds that all of them have; lambda and rate as in `gains`.
+    """
+    ledger = STUDY.published(docs).runs
+    areas = {rule: ledger.areas(cell) for rule, cell in _own(RULES[:-1])}
+    areas = {rule: by_seed for rule, by_seed in areas.items() if by_seed}
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in areas.values())))
+    return {rule: [by_seed[seed] for seed in seeds] for rule, by_seed in areas.items()}
 
 
-# --- cells ----------------------------------------------------------------------------------------
+def _own(rules: Iterable[str]) -> Iterator[tuple[str, Cell]]:
+    """Yield each rule with its cell at the lambda that it declares."""
+    for rule in rules:
+        made = RewardChoice.of(rule).made
+        own_lambda = made.gae_lambda if isinstance(made, Credit) else None
+        at = 0.95 if own_lambda is None else own_lambda
+        yield rule, make_cell(rule=rule, gae_lambda=f"{at:g}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One setting that rules are compared in, with its rule."""
+def compared(
+    ledger: Runs, cells: Iterable[Cell], baselines: Mapping[str, Cell], what: str
+) -> dict[tuple[Cell, str], tuple[PairedDifference, str]]:
+    """Return cells' differences from a baseline per place, and how the page shows them.
 
-    rule: str
-    """Credit rule."""
-    gae_lambda: str = "0.95"
-    """Lambda; "1-1/n" depends on the length."""
-    critic: str = "own"
-    """Name in `CRITICS`."""
-    length: int = 48
-    """Tokens of a response."""
-    model: str = "aligned"
-    """Reward model, one of `MODELS`."""
-    updates: int = UPDATES
-    """Updates of a run."""
-    rows: int = ROWS
-    """Responses of an update."""
+    Clear differences are bold, after Holm's correction over all.
 
-    @classmethod
-    def of(cls, row: Row) -> "Cell":
-        """Return the cell that a row of a run is from."""
-        named = [name for name in cls.__dataclass_fields__ if name in row]
-        about: dict[str, Any] = {k: row[k] if k in TEXT else int(row[k]) for k in named}
-        return cls(**about)
-
-    @property
-    def first_rate(self) -> float:
-        """Return the rate that its sweep begins with."""
-        return FIRST_RATE
-
-    @property
-    def name(self) -> str:
-        """Return the name of its files."""
-        parts = [self.rule, self.gae_lambda, self.critic, f"{self.length}", self.model]
-        if (self.updates, self.rows) != (UPDATES, ROWS):
-            parts.append(f"{self.updates}" if self.rows == ROWS else f"{self.updates}x{self.rows}")
-        return "_".join(part.translate(IN_FILES) for part in parts)
-
-    def file(self, out: Path, rate: float, seed: int) -> Path:
-        """Return the file of a run's rows."""
-        return out / "runs" / f"{self.name}_{rate:g}_{seed}.csv"
-
-    def config(self, out: Path, rate: float) -> ComparisonConfig:
-        """Return the comparison that its runs are of."""
-        register_words()
-        at = lambda_of(self.gae_lambda, self.length)
-        settings = {**LEARNER, **CRITICS[self.critic], "gae_lambda": at}
-        return ComparisonConfig(
-            env="MovieReview",
-            rewards=(self.rule,),
-            seeds=1,
-            training=training_settings(
-                ENV,
-                steps=self.updates,
-                batch_size=self.rows,
-                max_new_tokens=self.length,
-                kl_coef=PRICE,
-                kl_estimator="exact",
-                learning_rate=rate,
-                **settings,
-            ),
-            evaluation=self.evaluation(),
-            task=self.task(out),
-        )
-
-    def evaluation(self) -> EvaluationSettings:
-        """Return how its runs are measured."""
-        every = max(self.updates // EVALUATIONS, 1)
-        return EvaluationSettings(every=every, episodes=128, samples=0)
-
-    def task(self, out: Path) -> TaskSettings:
-        """Return the task of its runs, with the reward model that pays them."""
-        return TaskSettings(scorer=str(out / self.model) if MODELS[self.model] else None)
+    Args:
+        ledger: The runs.
+        cells: What is compared, with the page's own place.
+        baselines: Place -> the cell that others are compared with there.
+        what: Field of a cell that is the place.
+    """
+    figures = {
+        (cell, title): figure
+        for cell in cells
+        for title, baseline in baselines.items()
+        if (here := cell.but(**{what: getattr(baseline, what)})) != baseline
+        and (figure := ledger.difference(here, baseline)) is not None
+    }
+    shown = after_holm(figures)
+    return {name: (figure, shown[name]) for name, figure in figures.items()}
 
 
-AT_LENGTHS = (
-    Cell(rule="sparse"),
-    Cell(rule="sparse", gae_lambda="1"),
-    Cell(rule="sparse", critic="none"),
-    Cell(rule="sparse", gae_lambda="1", critic="none"),
-    Cell(rule="uniform"),
-    Cell(rule="abc-signed", gae_lambda="0.5"),
-    Cell(rule="abc-signed"),
-    Cell(rule="abc-signed", gae_lambda="1"),
-    Cell(rule=WORDS),
-)
-"""Cells run at other lengths."""
-AT_LLAMA = (
-    Cell(rule="sparse"),
-    Cell(rule="abc-signed", gae_lambda="0.5"),
-    Cell(rule="uniform"),
-    Cell(rule="abc-signed"),
-    Cell(rule="abc"),
-    Cell(rule="attribution"),
-    Cell(rule="red:delivery=end", gae_lambda="0.5"),
-)
-"""Cells run under the reward model of another architecture, the most needed first."""
-AT_LONGER = (
-    Cell(rule="sparse"),
-    Cell(rule="abc-signed", gae_lambda="0.5"),
-    Cell(rule="uniform"),
-)
-"""Cells run for longer: at 24 tokens, for as many tokens as texts of 96 take."""
-AT_TRUNK = (
-    Cell(rule="sparse", critic="trunk"),
-    Cell(rule="sparse", gae_lambda="1", critic="trunk"),
-    Cell(rule="abc-signed", gae_lambda="0.5", critic="trunk"),
-    Cell(rule="abc-signed", critic="trunk"),
-    Cell(rule="uniform", critic="trunk"),
-)
-"""Cells run with a critic that is a head on the policy."""
-CONTINUED = "mc:k=4"
-AT_CONTINUED = tuple(
-    Cell(rule=CONTINUED, gae_lambda=name, critic="none", length=LENGTHS[0])
-    for name in ("0.5", "0.95", "0")
-)
-"""The score under a Monte Carlo critic: `mc` pays its temporal differences, so that GAE(lambda) of
-them is that of `sparse` with these values. Continuations do not count, which makes a run dear, so
-on the shortest texts."""
-AT_VINEPPO = tuple(
-    Cell(rule=rule, critic="vineppo", updates=updates, rows=16)
-    for rule, updates in (("mc:k=3,segments=4", 21), ("mc:k=1,segments=8", 26))
-)
-"""VinePPO's own estimator, A_t = r_t, for the tokens of the other cells, continuations included:
-264 and 216 a response, in fewer of them to an update, so that some updates are left."""
-AT_LONGEST = (
-    Cell(rule="sparse"),
-    Cell(rule="abc-signed", gae_lambda="0.5"),
-    Cell(rule="sparse", gae_lambda="1"),
-    Cell(rule="uniform"),
-)
-"""Cells run at the longest texts."""
+def models_table(ledger: Runs) -> str:
+    """Return each rule beside `sparse` with a critic of its own, by reward model."""
+    baselines = {
+        name: cell
+        for name, model in MODEL_LABELS.items()
+        if len(ledger.areas(cell := make_cell(rule="sparse", model=model))) > 1
+    }
+    differences = compared(ledger, AT_MODELS, baselines, "model")
+    level = [student_mean(list(ledger.areas(cell).values())) for cell in baselines.values()]
+    rows = [["`sparse`, lambda 0.95", *level]]
+    for cell in AT_MODELS[1:]:
+        line = [differences.get((cell, name), (None, NONE))[1] for name in baselines]
+        rows.append([f"{label(cell.rule)}, {setting(cell)}", *line])
+    return markdown_table(["", *baselines], rows)
 
 
-def stages() -> Iterator[tuple[list[Cell], range]]:
-    """Yield cells and the seeds wanted of them, in the order in which they are needed."""
+@dataclass(frozen=True)
+class AtLength:
+    """Measures by which the lengths are compared."""
 
-    def cross(rules: Sequence[str], lambdas: Sequence[str], **at: Any) -> list[Cell]:
-        return [Cell(rule=rule, gae_lambda=lam, **at) for lam in lambdas for rule in rules]
+    start: float
+    """score - c KL of the untrained policy."""
+    goal: float
+    """That of the best of 16 of its responses."""
+    sparse: Cell
+    """`sparse` at the lambda and critic that suit it."""
 
-    first_lambdas, other_lambdas = LAMBDAS[:2], LAMBDAS[2:]
-    main = [*cross(RULES, first_lambdas, critic="own"), *cross(RULES, first_lambdas, critic="none")]
-    low = cross(SHORTLIST, ("0.5", "0"))
-    yield [*main, *low], SEEDS[:5]
-    attention = ("sparse", "abc", "abc-signed", "attribution", "red:delivery=end")
-    yield cross(attention, first_lambdas[:1], model=MISALIGNED), SEEDS[:5]
-    yield [*cross(RULES, first_lambdas[:1]), *low[: len(SHORTLIST)]], SEEDS
-    yield cross(("sparse", "abc-signed"), first_lambdas[:1], critic="none"), SEEDS
-    for length in LENGTHS[0], LENGTHS[2]:
-        yield [replace(cell, length=length) for cell in AT_LENGTHS], SEEDS[:5]
-    yield [*AT_VINEPPO], SEEDS[:5]
-    yield [replace(cell, updates=LONGER) for cell in AT_LONGER], SEEDS[:5]
-    yield [*AT_TRUNK], SEEDS[:5]
-    yield cross(("sparse", "abc-signed", "uniform"), ("1-1/n",)), SEEDS[:5]
-    yield [replace(cell, length=LENGTHS[3]) for cell in AT_LONGEST], SEEDS[:3]
-    yield [*AT_CONTINUED], SEEDS[:5]
-    yield [replace(cell, model=LLAMA) for cell in AT_LLAMA], SEEDS[:5]
-    yield (
-        [replace(cell, updates=LONGER, length=LENGTHS[0]) for cell in AT_LONGER[:2]],
-        SEEDS[:3],
-    )
-    yield cross(RULES, first_lambdas, critic="trunk"), SEEDS[:5]
-    yield cross(attention, first_lambdas, model=MISALIGNED), SEEDS[:5]
-    yield main, SEEDS
-    yield cross(RULES, other_lambdas), SEEDS[:5]
+    def speed(self, runs: Runs, cell: Cell) -> tuple[float, float, float] | None:
+        """Return how many times as fast as `sparse` a cell comes three quarters of the way."""
+        return runs.speed(cell, self.sparse, self.start, self.goal)
+
+    def share(self, gain: float) -> float:
+        """Return a gain as a share of the way from start to goal."""
+        return gain / (self.goal - self.start)
 
 
-# --- runs -----------------------------------------------------------------------------------------
+def lengths_of(ledger: Runs, ways: Sequence[Row], updates: int = UPDATES) -> dict[int, AtLength]:
+    """Return the lengths at which `sparse` has runs.
 
-
-def ways_file(out: Path, length: int) -> Path:
-    """Return the file of what the best of n untrained responses scores."""
-    return out / "ways" / f"{length}.csv"
-
-
-def draw_ways(out: Path) -> None:
-    """Draw the untrained policy's responses of every length, unless that is done."""
+    Args:
+        ledger: The runs.
+        ways: The best of n untrained responses by length.
+        updates: Updates of the runs.
+    """
+    by_length = {}
     for length in LENGTHS:
-        file = ways_file(out, length)
-        if not file.exists():
-            episodes = untrained_responses(ENV, length)
-            judge = gold_scorer(bundled("movie_review"))
-            assert judge is not None
-            gold = judge.score(episodes).values.reshape(-1, DRAWN)
-            best = best_of_rows(scores_of(episodes), gold)
-            write_csv(file, [{"length": length, **row} for row in best], ["length", *best[0]])
+        settings = settings_with_runs(ledger, length=length, updates=updates)
+        sparse = chosen(ledger, ["sparse"], settings)
+        best = {row["n"]: net(row) for row in ways if row["length"] == length}
+        if sparse is not None and best:
+            by_length[length] = AtLength(start=best[1], goal=best[BEST_OF], sparse=sparse)
+    return by_length
 
 
-def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any]]:
-    """Train a policy and return a row per evaluation."""
-    if build := MODELS[cell.model]:
-        build(out / cell.model)
-    record = run_one(cell.config(out, rate), cell.rule, seed)
-    about = {**vars(cell), "rate": rate, "seed": seed}
-    return [{**about, **point} for point in measured(record)]
+def lengths_table(ledger: Runs, ways: Sequence[Row]) -> str:
+    """Return what is run at other lengths by length, as its difference from `sparse` at its best.
 
-
-def swept(cell: Cell, out: Path) -> dict[float, float]:
-    """Return what each rate of a cell's sweep has reached so far."""
-    files = {rate: cell.file(out, rate, SPARE_SEED) for rate in RATES}
-    return {rate: net_area(read_rows(f, text=TEXT)) for rate, f in files.items() if f.exists()}
-
-
-def tuned_rate(cell: Cell, out: Path) -> float | None:
-    """Return the best rate of a cell's sweep, None while it is not finished."""
-    return best_rate(swept(cell, out), cell.first_rate)
-
-
-def pending(out: Path, work: Work | None = None) -> Iterator[tuple[Cell, float, int]]:
-    """Yield what there is to run: cell, rate and seed.
-
-    Args:
-        out: Folder of the study's runs.
-        work: Cells and the seeds wanted of them, in order; None takes those of `stages`.
+    Clear differences are bold, after Holm's correction over the table; the last figure of a cell is
+    a share of the way from the untrained policy to the best of 16 of its responses.
     """
-    for cells, seeds in stages() if work is None else work:
-        for cell in cells:
-            while (rate := next_rate(swept(cell, out), cell.first_rate)) is not None:
-                yield cell, rate, SPARE_SEED
-                if not cell.file(out, rate, SPARE_SEED).exists():
-                    break  # another process has it
-        for seed in seeds:
-            for cell in cells:
-                best = tuned_rate(cell, out)
-                if best is not None and not cell.file(out, best, seed).exists():
-                    yield cell, best, seed
+    lengths = {f"{length} tokens": here for length, here in lengths_of(ledger, ways).items()}
+    baselines = {title: here.sparse for title, here in lengths.items()}
+    differences = compared(ledger, AT_LENGTHS, baselines, "length")
+    level = []
+    for here in lengths.values():
+        areas = list(ledger.areas(here.sparse).values())
+        share = percent(here.share(mean(areas) - here.start))
+        level.append(f"{student_mean(areas)}, {setting(here.sparse)}; {share}")
+    rows = [
+        ["untrained", *(number(here.start) for here in lengths.values())],
+        ["best of 16, untrained", *(number(here.goal) for here in lengths.values())],
+        ["`sparse`", *level],
+    ]
+    for cell in AT_LENGTHS:
+        line = [f"{label(cell.rule)}, {setting(cell)}"]
+        for title, here in lengths.items():
+            figure, text = differences.get((cell, title), (None, NONE))
+            share = "" if figure is None else f"; {percent(here.share(figure.difference))}"
+            line.append(f"{text}{share}")
+        rows.append(line)
+    return markdown_table(["", *lengths], rows)
 
 
-def run(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None) -> None:
-    """Do the runs that are missing, one at a time.
+def speeds_table(ledger: Runs, ways: Sequence[Row]) -> str:
+    """Return the updates that a rule takes to shares of the way to best-of-16, by length.
 
-    Args:
-        out: Folder of the study's runs.
-        docs: Folder of the study's page, whose published runs are not run again.
-        part: "i/n" takes the cells i, i + n, ... of all, for several processes side by side.
-        until: Time of day, HH:MM, after which no run begins.
+    The last figure is how many times as fast as `sparse` it is at the second share; where `sparse`
+    does not come there, what the slowest run has been faster by already.
     """
-    restore(out, docs)
-    draw_ways(out)
-    index, count = map(int, part.split("/"))
-    names = sorted({cell.name for cells, _ in stages() for cell in cells})
-    mine = (todo for todo in pending(out) if names.index(todo[0].name) % count == index)
-    do_runs(mine, measure, out, deadline(until))
+    lengths = lengths_of(ledger, ways)
+    rows = []
+    for cell in (None, *AT_SPEEDS):
+        name = "`sparse`, its best"
+        line = [name if cell is None else f"{label(cell.rule)}, {setting(cell)}"]
+        for length, here in lengths.items():
+            timed_cell = here.sparse if cell is None else cell.but(length=length)
+            steps = [*ledger.steps(timed_cell, here.start, here.goal).values()]
+            text = " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0)) if steps else NONE
+            times = None if cell is None else here.speed(ledger, timed_cell)
+            if times is not None:
+                text += f"; {number(times[0])} times ({number(times[1])} to {number(times[2])})"
+            elif cell is not None and steps:
+                slowest = max(at[SHARES.index(FASTER_AT)] for at in steps)
+                text += f"; more than {number(here.sparse.updates / slowest)} times"
+            line.append(text)
+        rows.append(line)
+    return markdown_table(["", *(f"{length} tokens" for length in lengths)], rows)
 
 
-def do_runs(
-    runs: Iterable[tuple[Cell, float, int]],
-    measure: Callable[[Any, Path, float, int], list[dict[str, Any]]],
-    out: Path,
-    end: datetime,
-) -> None:
-    """Do runs and write a file of each, until it is late.
+def longer_table(ledger: Runs, ways: Sequence[Row]) -> str:
+    """Return `sparse` and the differences of other rules from it, by length and number of updates.
 
-    Args:
-        runs: Cell, rate and seed of each.
-        measure: Does one and returns its rows.
-        out: Folder of the study's runs.
-        end: When no run begins any more.
+    Mean over the run and at its end; clear differences are bold, after Holm's correction over all
+    of each. The baseline is `sparse` at lambda 0.95, which alone is run for longer.
     """
-    for cell, rate, seed in runs:
-        if datetime.now() >= end:
-            return
-        rows = measure(cell, out, rate, seed)
-        write_csv(cell.file(out, rate, seed), rows, list(rows[0]))
-        print(
-            f"{datetime.now():%H:%M:%S} {cell.name} {rate:g} {seed} {net_area(rows):.2f}",
-            flush=True,
+    goals = {length: here.goal for length, here in lengths_of(ledger, ways, LONGER).items()}
+    baselines = [
+        AT_LONGER[0].but(length=length, updates=updates)
+        for length in goals
+        for updates in (UPDATES, LONGER)
+    ]
+    if not baselines:
+        return NOT_YET
+    rows = [["best of 16, untrained", *(number(goals[base.length]) for base in baselines)]]
+    for when, at_end in (("over the run", False), ("at the end", True)):
+        level = [student_mean([*ledger.areas(b, at_end=at_end).values()]) for b in baselines]
+        rows.append([f"`sparse`, {when}", *level])
+        differences = {
+            (rule, base): figure
+            for rule in AT_LONGER[1:]
+            for base in baselines
+            if (
+                figure := ledger.difference(
+                    rule.but(length=base.length, updates=base.updates), base, at_end=at_end
+                )
+            )
+        }
+        shown = after_holm(differences)
+        for rule in AT_LONGER[1:]:
+            line = [shown.get((rule, base), NONE) for base in baselines]
+            rows.append([f"{label(rule.rule)}, {setting(rule)}, {when}", *line])
+    head = [f"{base.length} tokens, {base.updates} updates" for base in baselines]
+    return markdown_table(["", *head], rows)
+
+
+def vineppo_table(ledger: Runs) -> str:
+    """Return what VinePPO's estimator reaches for as many tokens as `sparse` at its best."""
+    sparse = chosen(ledger, ["sparse"], settings_with_runs(ledger))
+    signed = make_cell(rule="abc-signed", gae_lambda="0.5")
+    cells = [cell for cell in (signed, *AT_VINEPPO) if len(ledger.areas(cell)) > 1]
+    if sparse is None or not {*cells} & {*AT_VINEPPO}:
+        return NOT_YET
+    cells = [sparse, *cells]
+    gains = {cell: ledger.difference(cell, sparse) for cell in cells if cell != sparse}
+    shown = after_holm({cell: gain for cell, gain in gains.items() if gain is not None})
+    rows = []
+    for cell in cells:
+        ends = [number(mean([*ledger.ends(cell, measure).values()])) for measure in MEASURES[2:]]
+        how = "VinePPO" if cell in AT_VINEPPO else setting(cell)
+        rows.append(
+            [
+                f"{label(cell.rule)}, {how}",
+                *(f"{cell.updates} of {cell.rows}", f"{ledger.rate(cell):g}"),
+                *(student_mean([*ledger.areas(cell).values()]), shown.get(cell, NONE), *ends),
+            ]
         )
+    what = ("score - c KL over the run", "minus `sparse`", "score at the end", "gold", "KL")
+    return markdown_table(["rule", "updates", "rate", *what], rows)
 
 
-def restore(out: Path, docs: Path) -> None:
-    """Write the published runs and ways to the files that they came from."""
-    ways: dict[Path, list[dict[str, Any]]] = {}
-    published = docs / FOLDER / WAYS
-    for row in read_rows(published, text=()) if published.exists() else []:
-        ways.setdefault(ways_file(out, int(row["length"])), []).append(row)
-    _write_missing(ways)
-    restore_runs(out, docs / FOLDER / RUNS)
+def share_of_gain(ledger: Runs, cell: Cell, best: Cell, baseline: Cell) -> float:
+    """Return a cell's gain on a baseline as a share of another's, on the seeds that all have."""
+    one, whole, base = (ledger.areas(c) for c in (cell, best, baseline))
+    seeds = sorted(set(one) & set(whole) & set(base))
+    return mean([one[s] - base[s] for s in seeds]) / mean([whole[s] - base[s] for s in seeds])
 
 
-def restore_runs(out: Path, published: Path) -> None:
-    """Write published runs to the files that they came from, unless they are there.
+def executed_table(ledger: Runs) -> str:
+    """Return what executed values are worth in training, and how much of it rules reach.
+
+    The last column is a rule's gain as a share of that of the best cell with executed values, which
+    is chosen on the spare seed, over the seeds that this has.
+    """
+    length = AT_CONTINUED[0].length
+    sparse = chosen(ledger, ["sparse"], settings_with_runs(ledger, length=length))
+    tried = [cell for cell in AT_CONTINUED if len(ledger.areas(cell)) > 1]
+    if sparse is None or not tried:
+        return NOT_YET
+    best = max(tried, key=lambda cell: max(ledger.sweeps[cell].values()))
+    cells = [*tried, *(cell.but(length=length) for cell in AT_SPEEDS)]
+    gains = {cell: gain for cell in cells if (gain := ledger.difference(cell, sparse)) is not None}
+    shown = after_holm(gains)
+    level = student_mean([*ledger.areas(sparse).values()])
+    rows = [[f"`sparse`, {setting(sparse)}", f"{ledger.rate(sparse):g}", level, NONE, NONE]]
+    for cell in gains:
+        executed = f"`sparse`, executed values, lambda {cell.gae_lambda}"
+        rows.append(
+            [
+                executed if cell in AT_CONTINUED else f"{label(cell.rule)}, {setting(cell)}",
+                f"{ledger.rate(cell):g}",
+                student_mean([*ledger.areas(cell).values()]),
+                shown[cell],
+                percent(share_of_gain(ledger, cell, best, sparse)),
+            ]
+        )
+    what = ("score - c KL over the run", "minus the first row", "share of the best executed")
+    return markdown_table(["cell", "rate", *what], rows)
+
+
+def controls_table(ledger: Runs) -> str:
+    """Return each rule at its best minus the best control, both chosen on the spare seed."""
+    every = settings_with_runs(ledger)
+    control = chosen(ledger, CONTROLS, every)
+    best = {rule: chosen(ledger, [rule], every) for rule in RULES if rule not in CONTROLS}
+    by_rule = {
+        rule: (cell, figure)
+        for rule, cell in best.items()
+        if cell is not None
+        and control is not None
+        and (figure := ledger.difference(cell, control)) is not None
+    }
+    if control is None or not by_rule:
+        return NOT_YET
+    shown = after_holm({rule: figure for rule, (_, figure) in by_rule.items()})
+    rows = [[label(rule), title(cell), shown[rule]] for rule, (cell, _) in by_rule.items()]
+    head = f"minus {label(control.rule)}, {title(control)}"
+    return markdown_table(["rule", "critic, lambda", head], rows)
+
+
+def steps_of(ledger: Runs) -> list[tuple[str, Cell | None]]:
+    """Return the steps from `sparse` as it is usually run to what knows every word.
+
+    The cell of a step is the one that did best on the spare seed, so that the fresh seeds, which
+    measure it, did not choose it.
+    """
+    every = settings_with_runs(ledger)
+    without = [cell for cell in every if cell.critic == "none"]
+    reading_rules = [rule for rule in RULES[1:] if rule not in (*CONTROLS, WORDS)]
+    return [
+        ("sparse, no critic, lambda 0.95", make_cell(rule="sparse", critic="none")),
+        ("lambda: sparse, no critic, its best", chosen(ledger, ["sparse"], without)),
+        ("critic: sparse, its best", chosen(ledger, ["sparse"], every)),
+        ("dense: the best control", chosen(ledger, CONTROLS, every)),
+        ("tokens: the best rule that reads the text", chosen(ledger, reading_rules, every)),
+        ("truth: true words, its best", chosen(ledger, [WORDS], every)),
+    ]
+
+
+def steps_table(ledger: Runs) -> str:
+    """Return the steps with what each adds to the one before, paired by seed."""
+    steps = [
+        (name, cell) for name, cell in steps_of(ledger) if cell and len(ledger.areas(cell)) > 1
+    ]
+    gains = {
+        name: gain
+        for (_, before), (name, cell) in pairwise(steps)
+        if cell != before and (gain := ledger.difference(cell, before)) is not None
+    }
+    shown = after_holm(gains)
+    rows = []
+    for index, (name, cell) in enumerate(steps):
+        is_same = index > 0 and cell == steps[index - 1][1]
+        added = "nothing, the same cell" if is_same else shown.get(name, NONE)
+        ends = [number(mean([*ledger.ends(cell, m).values()])) for m in ("gold_score", "kl")]
+        where = f"{label(cell.rule)}, critic {CRITIC_LABELS[cell.critic]}, {cell.gae_lambda}"
+        areas = student_mean(list(ledger.areas(cell).values()))
+        rows.append([name, where, f"{ledger.rate(cell):g}", areas, added, *ends])
+    head = ["step", "cell", "rate", "score - c KL over the run", "added", "gold at the end", "KL"]
+    return markdown_table(head, rows)
+
+
+def noise_table(rows: Sequence[Row]) -> str:
+    """Return cosine and noise of each rule's gradient by lambda, for one policy."""
+    if not rows:
+        return NOT_YET
+    lambdas = sorted({row["gae_lambda"] for row in rows if row["rule"] == "sparse"})
+    table = []
+    for rule in (*RULES, PERFECT, EXACT, CONTINUED):
+        by_lambda = {row["gae_lambda"]: row for row in rows if row["rule"] == rule}
+        if not by_lambda:
+            continue
+        if rule in (EXACT, CONTINUED):  # A_t = r_t, whatever lambda is
+            by_lambda = {at: row for at, row in zip(lambdas[-1:], by_lambda.values(), strict=False)}
+        line = [label(rule) if rule in RULES else rule]
+        for at in lambdas:
+            row = by_lambda.get(at)
+            line.append(NONE if row is None else of_gradient(row))
+        table.append(line)
+    return markdown_table(["rule", *(f"lambda {at:g}" for at in lambdas)], table)
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def draw(file: Path, ledger: Runs) -> None:
+    """Draw every cell of 48 tokens with its interval, a panel per critic."""
+    from matplotlib.figure import Figure
+
+    settings = settings_with_runs(ledger)
+    critics = list(dict.fromkeys(cell.critic for cell in settings))
+    figure = Figure(figsize=(4.2 * len(critics), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(critics), sharex=True, sharey=True, squeeze=False)[0]
+    best = chosen(ledger, ["sparse"], settings)
+    middles: list[float] = []
+    for axes, critic in zip(panels, critics, strict=True):
+        critic_cells = [cell for cell in settings if cell.critic == critic]
+        for offset, cell in enumerate(critic_cells):
+            shift = 0.6 * (0.5 - (offset + 0.5) / len(critic_cells))
+            for height, rule in enumerate(reversed(RULES)):
+                areas = list(ledger.areas(cell.but(rule=rule)).values())
+                if len(areas) > 1:
+                    middle, low, high, _ = student_interval(areas)
+                    middles.append(float(middle))
+                    axes.errorbar(
+                        middle,
+                        height + shift,
+                        xerr=[[middle - low], [high - middle]],
+                        fmt=MARKERS[cell.gae_lambda],
+                        color=COLORS[cell.gae_lambda],
+                        label=f"lambda {cell.gae_lambda}" if not height else None,
+                        markersize=5,
+                        capsize=2,
+                    )
+        if best is not None:
+            axes.axvline(mean(list(ledger.areas(best).values())), color="0.5", linestyle=":")
+        axes.set_xlim(min(middles) - 0.2, max(middles) + 0.4)  # the widest intervals are cut
+        axes.set_title(f"critic: {CRITIC_LABELS[critic]}", fontsize=10)
+        axes.set_xlabel("score - c KL, mean over the run")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(RULES)), [label(r).strip("`") for r in reversed(RULES)])
+    handles = {
+        name: line
+        for axes in panels
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=4, fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+def draw_frontier(file: Path, ledger: Runs, ways: Sequence[Row]) -> None:
+    """Draw the score that each rule's best cell has at the KL it costs, beside best-of-n.
 
     Args:
-        out: Folder of the study's runs.
-        published: Their csv; nothing is done without it.
+        file: Picture to write.
+        ledger: The runs; a rule's path is the mean over them, a point per evaluation.
+        ways: The best of n untrained responses: n, score and bound of the KL (nats).
     """
-    files: dict[Path, list[dict[str, Any]]] = {}
-    for row in read_runs(published) if published.exists() else []:
-        file = Cell.of(row).file(out, row["rate"], int(row["seed"]))
-        files.setdefault(file, []).append(row)
-    _write_missing(files)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    settings = settings_with_runs(ledger)
+    for index, rule in enumerate(RULES):
+        cell = chosen(ledger, [rule], settings)
+        if cell is not None:
+            runs = ledger.runs[cell].values()
+            kl, score = (
+                np.mean([[row[measure] for row in run] for run in runs], axis=0)
+                for measure in ("kl", "score")
+            )
+            name = f"{label(rule).strip('`')}, lambda {cell.gae_lambda}"
+            style = "--" if rule in CONTROLS else "-"
+            axes.plot(kl, score, style, marker=".", color=f"C{index}", label=name)
+    kl, score = ([row[name] for row in ways] for name in ("kl", "score"))
+    axes.plot(kl, score, ":", marker="x", color="black", label="best of n, untrained")
+    for row in ways[-1:]:
+        axes.annotate(
+            f"n = {row['n']:g}",
+            (row["kl"], row["score"]),
+            xytext=(5, -4),
+            textcoords="offset points",
+        )
+    axes.set_xlabel("KL to the reference, nats per response")
+    axes.set_ylabel("score")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
-def _write_missing(files: Mapping[Path, list[dict[str, Any]]]) -> None:
-    """Write each file's rows, unless it is there."""
-    for file, rows in files.items():
-        if not file.exists():
-            write_csv(file, rows, list(rows[0]))
+def draw_lengths(file: Path, ledger: Runs, ways: Sequence[Row]) -> None:
+    """Draw the gain of credit over the length of the response, and how much faster it learns."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    gains, speeds = figure.subplots(1, 2)
+    lengths = lengths_of(ledger, ways)
+    for index, (name, rule, at, against) in enumerate(CONTRASTS):
+        points = []
+        for length, here in lengths.items():
+            cell = make_cell(rule=rule, gae_lambda=at, length=length)
+            other = here.sparse
+            if against is not None:
+                other = make_cell(rule="sparse", gae_lambda=against, length=length)
+            gain = ledger.difference(cell, other)
+            if gain is not None:
+                ends = (gain.difference, gain.low, gain.high)
+                points.append((length * 1.02**index, *(here.share(value) for value in ends)))
+        _draw_points(gains, points, name)
+    gains.axhline(0, color="0.5", linewidth=0.8)
+    gains.yaxis.set_major_formatter("{x:.0%}")
+    gains.set_ylabel("gain over the run, of the way to best-of-16")
+    for index, cell in enumerate(AT_SPEEDS):
+        points = [
+            (length * 1.02**index, *times)
+            for length, here in lengths.items()
+            if (times := here.speed(ledger, cell.but(length=length)))
+        ]
+        _draw_points(speeds, points, f"{label(cell.rule).strip('`')}, {setting(cell)}")
+    speeds.axhline(1, color="0.5", linewidth=0.8)
+    speeds.set_ylabel(f"times as fast as sparse to {FASTER_AT:.0%} of the way")
+    for axes in gains, speeds:
+        axes.set_xscale("log")
+        axes.set_xticks(list(lengths), [f"{length}" for length in lengths])
+        axes.minorticks_off()
+        axes.set_xlabel("tokens of a response")
+        axes.grid(axis="y", alpha=0.3)
+        axes.margins(y=0.2)
+        axes.legend(fontsize=8, loc="upper left")
+    figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
-def read_runs(*files: Path) -> list[dict[str, Any]]:
-    """Return the rows of runs, those that were written before cells had all of their fields too.
+CURVES = {"sparse": "#0072b2", "uniform": "#888888", "abc-signed": "#009e73"}
+"""Rules whose curves are drawn, and their colours."""
 
-    Args:
-        files: Files of single runs, or the published one.
+
+def draw_curves(file: Path, ledger: Runs, fine: Runs) -> None:
+    """Draw score - c KL, score and KL over the updates at three lengths, means and intervals.
+
+    A cell that was not measured at every update is drawn from the ledger's curves, with a dot a
+    point.
     """
-    return [{**vars(Cell.of(row)), **row} for row in read_rows(*files, text=TEXT)]
+    from matplotlib.figure import Figure
+
+    measures: dict[str, Callable[[Row], float]] = {
+        NET: net,
+        "score": lambda row: float(row["score"]),
+        "KL, nats": lambda row: float(row["kl"]),
+    }
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    panels = figure.subplots(len(measures), 3, sharex=True, sharey="row", squeeze=False)
+    for column, length in enumerate(ledger_fine.SPARSE_LAMBDAS):
+        for cell in ledger_fine.cells(length):
+            measured = fine if len(fine.runs.get(cell, {})) > 1 else ledger
+            runs = [*measured.runs.get(cell, {}).values()]
+            if len(runs) < 2 or cell.rule not in CURVES:
+                continue
+            dots = "-" if measured is fine else "o-"
+            look = {"color": CURVES[cell.rule], "label": f"{cell.rule}, lambda {cell.gae_lambda}"}
+            steps = [row["step"] for row in runs[0]]
+            for axes, of in zip(panels[:, column], measures.values(), strict=True):
+                at_steps = [[of(row) for row in rows] for rows in zip(*runs, strict=True)]
+                middle, low, high, _ = student_interval(at_steps)
+                axes.plot(steps, middle, dots, markersize=3, **look)
+                axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
+                axes.grid(alpha=0.3)
+        panels[0, column].set_title(f"{length} tokens", fontsize=10)
+        panels[-1, column].set_xlabel("updates")
+        panels[0, column].legend(fontsize=8)
+    for axes, title in zip(panels[:, 0], measures, strict=True):
+        axes.set_ylabel(title)
+    figure.savefig(file, dpi=120, metadata={"Software": None})
+
+
+def _draw_points(axes: Any, points: Sequence[tuple[float, ...]], name: str) -> None:
+    """Draw points (x, middle, low, high) with their intervals."""
+    if points:
+        x, middle, low, high = np.array(points).T
+        axes.errorbar(x, middle, [middle - low, high - middle], marker="o", capsize=2, label=name)
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name; those of both studies, which share the page."""
+    docs = published.folder.parent
+    ledger, fine = (study.published(docs).runs for study in (STUDY, FINE_STUDY))
+    ways = published.drawn[WAYS]
+    settings = settings_with_runs(ledger)
+    return {
+        "steps": steps_table(ledger),
+        "areas": areas_table(ledger, settings),
+        "differences": differences_table(ledger, settings),
+        "controls": controls_table(ledger),
+        "models": models_table(ledger),
+        "lengths": lengths_table(ledger, ways),
+        "speeds": speeds_table(ledger, ways),
+        "longer": longer_table(ledger, ways),
+        "executed": executed_table(ledger),
+        "fine": ledger_fine.table(fine, ways),
+        **{f"noise {policy}": noise_table(drawn_noise(docs, policy)) for policy in POLICIES},
+    }
+
+
+def drawn_noise(docs: Path, policy: str) -> list[dict[str, Any]]:
+    """Return the published rows of a policy's gradients, none where there is no file."""
+    file = docs / FOLDER / noise_file(policy)
+    return read_rows(file, text=("policy", "rule")) if file.exists() else []
+
+
+def pictures(published: Published) -> None:
+    """Draw the page's pictures, and fill the table that a page from before the protocol shows."""
+    docs, ways = published.folder.parent, published.drawn[WAYS]
+    ledger, fine = (study.published(docs).runs for study in (STUDY, FINE_STUDY))
+    if (docs / "mc.md").exists():
+        fill(docs / "mc.md", {"vineppo": vineppo_table(ledger)})
+    draw(published.folder / "ledger.png", ledger)
+    frontier = [way for way in ways if way["length"] == AXES["length"]]
+    draw_frontier(published.folder / "frontier.png", ledger, frontier)
+    draw_lengths(published.folder / "lengths.png", ledger, ways)
+    draw_curves(published.folder / "curves.png", ledger, fine)
+
+
+STUDY = Study(
+    document="ledger.md",
+    folder=FOLDER,
+    axes=AXES,
+    rounds=rounds,
+    config=config,
+    tables=tables,
+    pictures=pictures,
+    drawn=(WAYS_DRAWN,),
+)
+FINE_STUDY = replace(
+    STUDY,
+    runs=FINE,
+    rounds=ledger_fine.rounds,
+    config=ledger_fine.AT_EVERY_UPDATE,
+    beside=lambda docs: ledger_fine.beside(STUDY, docs),
+)
+"""Cells that are run again with a point after every update."""
+
+
+def run_fine(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None) -> None:
+    """Do the runs with a point after every update that are missing, as `run` does its own."""
+    FINE_STUDY.run(out, docs, part, until)
+
+
+def publish_fine(out: Out, docs: Docs = DOCS) -> None:
+    """Write the runs with a point after every update as one file, and fill the page."""
+    FINE_STUDY.publish(out, docs)
 
 
 if __name__ == "__main__":
-    command_line(__doc__, run)
+    command_line(__doc__, STUDY.run, STUDY.publish, STUDY.page, run_fine, publish_fine)

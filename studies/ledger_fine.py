@@ -1,39 +1,39 @@
-"""Does the ledger's lead hold where runs of 24, 48 and 96 tokens are measured at every update?
-
-python -m studies.ledger_fine --out runs/fine [--until 22:00]
-python -m studies.ledger_page publish-fine --out runs/fine
-"""
+"""Cells of the ledger that are run again with a point after every update, and their table."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from studies import critic, ledger
-from studies.critic import FineCell, sweeps_of
-from studies.ledger import FOLDER, WORDS, Cell, do_runs, measure, pending
-from tokengym.lab.study import DOCS, Docs, Out, command_line, deadline
+import numpy as np
+
+from studies.ledger_cells import AXES, FOLDER, RUNS, WORDS, config, make_cell
+from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.report import number, signed
+from tokengym.lab.protocol import GRID, MEASURES, SPARE_SEED, net, over_run
+from tokengym.lab.study import NET, Cell, Round, Row, Runs, Study
+from tokengym.lab.tables import NONE, NOT_YET, after_holm, markdown_table, mean, student_mean
 
 FINE = "fine.csv"
 """Published file of the runs, in the ledger's folder."""
-CRITIC_RUNS = Path(critic.FOLDER) / critic.RUNS
+CRITIC_RUNS = Path("critic") / RUNS
 """Runs of 48 tokens that the critic's page has measured so."""
 SPARSE_LAMBDAS = {24: "0.95", 48: "0.95", 96: "1"}
 """Lambda that suits `sparse` by length, the ledger's."""
-RULES = {"abc-signed": "0.5", "uniform": "0.95", "random": "0.95", WORDS: "0.95"}
+LABELS = {"attribution": "gradient x input", "red:delivery=end": "red", WORDS: "true words"}
+OTHERS = {"abc-signed": "0.5", "uniform": "0.95", "random": "0.95", WORDS: "0.95"}
 """Rules that are set beside it and their lambdas, the most needed first."""
+AT_EVERY_UPDATE = partial(config, evaluation=GRID)
+"""Returns the comparison of a run that is measured after every update."""
 
 
-def sparse(length: int) -> FineCell:
-    """Return `sparse` at the lambda that suits it."""
-    return FineCell(rule="sparse", gae_lambda=SPARSE_LAMBDAS[length], length=length)
+def cells(length: int) -> list[Cell]:
+    """Return the cells of a length, `sparse` at the lambda that suits it first."""
+    sparse = make_cell(rule="sparse", gae_lambda=SPARSE_LAMBDAS[length], length=length)
+    others = [make_cell(rule=r, gae_lambda=at, length=length) for r, at in OTHERS.items()]
+    return [sparse, *others]
 
 
-def cells(length: int) -> list[FineCell]:
-    """Return the cells of a length, `sparse` first."""
-    others = [FineCell(rule=r, gae_lambda=at, length=length) for r, at in RULES.items()]
-    return [sparse(length), *others]
-
-
-def stages() -> Iterator[tuple[Sequence[Cell], range]]:
+def rounds() -> Iterator[Round]:
     """Yield cells and the seeds wanted of them, in the order in which they are needed."""
     for seeds in range(5), range(10):
         for of in slice(3), slice(3, 4), slice(4, 5):  # curves, the second control, the words
@@ -41,24 +41,64 @@ def stages() -> Iterator[tuple[Sequence[Cell], range]]:
                 yield cells(length)[of], seeds
 
 
-def run(out: Out, docs: Docs = DOCS, until: str | None = None) -> None:
-    """Do the runs that are missing, one at a time.
+def read(study: Study, file: Path) -> list[Row]:
+    """Return the rows of a published file that are of these cells."""
+    wanted = {cell for length in SPARSE_LAMBDAS for cell in cells(length)}
+    return [row for row in study.read(file) if Cell(**{axis: row[axis] for axis in AXES}) in wanted]
 
-    Args:
-        out: Folder of the study's runs.
-        docs: Folder of the ledger's page, whose published runs are not run again.
-        until: Time of day, HH:MM, after which no run begins.
+
+def beside(study: Study, docs: Path) -> list[Row]:
+    """Return the runs of these cells on the critic's page, and the ledger's sweeps of them."""
+    sweeps = [row for row in read(study, docs / FOLDER / RUNS) if row["seed"] == SPARE_SEED]
+    return [*read(study, docs / CRITIC_RUNS), *sweeps]
+
+
+def label(rule: str) -> str:
+    """Return a rule's name on the page."""
+    return LABELS.get(rule, f"`{rule}`")
+
+
+def table(fine: Runs, ways: Sequence[Row]) -> str:
+    """Return each rule minus `sparse` with a point after every update, by length.
+
+    The difference in score - c KL is bold where clear after Holm's correction; the ones in score,
+    gold and KL over the run describe it. The last figures are the updates to shares of the way.
     """
-    restore(out, docs)
-    do_runs(pending(out, stages()), measure, out, deadline(until))
-
-
-def restore(out: Path, docs: Path) -> None:
-    """Write the published runs, and the ledger's sweeps of its own cells, to files of their own."""
-    for file in Path(FOLDER) / FINE, CRITIC_RUNS:
-        ledger.restore_runs(out, docs / file)
-    sweeps_of([cell for length in SPARSE_LAMBDAS for cell in cells(length)], out, docs)
-
-
-if __name__ == "__main__":
-    command_line(__doc__, run)
+    figures = {
+        cell: figure
+        for length in SPARSE_LAMBDAS
+        for cell in cells(length)
+        if cell != (sparse := cells(length)[0])
+        and (figure := fine.difference(cell, sparse)) is not None
+    }
+    shown = after_holm(figures)
+    rows = []
+    for length in SPARSE_LAMBDAS:
+        best = {row["n"]: net(row) for row in ways if row["length"] == length}
+        sparse, *others = cells(length)
+        for cell in (sparse, *others):
+            runs = fine.runs.get(cell, {})
+            if len(runs) < 2:
+                continue
+            way = best[1], best[BEST_OF]
+            seeds = sorted(runs.keys() & fine.runs[sparse].keys())
+            apart = [
+                mean([over_run(runs[s], m) - over_run(fine.runs[sparse][s], m) for s in seeds])
+                for m in MEASURES[2:]
+            ]
+            steps = np.mean([*fine.steps(cell, *way).values()], axis=0)
+            line = [f"{length}", f"{label(cell.rule)}, {cell.gae_lambda}", f"{len(runs)}"]
+            line += [student_mean([*fine.areas(cell).values()])]
+            if cell == sparse:
+                line += [NONE] * 4
+            else:
+                line += [shown.get(cell, NONE), *map(signed, apart)]
+            line.append(" / ".join(f"{at:.1f}" for at in steps))
+            times = None if cell == sparse else fine.speed(cell, sparse, *way)
+            fast = NONE if times is None else "{} ({} to {})".format(*map(number, times))
+            rows.append([*line, fast])
+    if not figures:
+        return NOT_YET
+    head = ["tokens", "rule, lambda", "runs", f"{NET} over the run", "minus `sparse`"]
+    head += [f"{name}, minus `sparse`" for name in ("score", "gold", "KL")]
+    return markdown_table([*head, "updates to 50 / 75 / 90 %", "times as fast to 75 %"], rows)

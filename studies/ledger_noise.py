@@ -10,7 +10,6 @@ signal. There is no critic, no price on the KL, and the scores are centred.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studies.ledger import ENV, FOLDER, ROWS, RULES, Cell, register_words
+from studies.ledger_cells import ENV, FOLDER, ROWS, RULES, config, make_cell, register_words
 from tokengym.agents import Sequences, bind_policy, chosen_log_probs, losses
 from tokengym.agents.rollouts import RoundReward
 from tokengym.base import write_csv
@@ -55,16 +54,14 @@ def played(
     updates: int, out: Path, *, responses: int = RESPONSES
 ) -> tuple[list[Episode], Any, dict[str, Any]]:
     """Return responses to held-out prompts, their policy, and the environment's arguments."""
-    cell = Cell(rule="sparse")
-    config = cell.config(out, 1e-3)
-    kwargs = {**config.training.lengths(), "normalize": "batch"}
+    cell = make_cell(rule="sparse", rate=1e-3)
+    kwargs = {**config(cell, out).training.lengths(), "normalize": "batch"}
     evaluator = Evaluator(ENV, kwargs, num_episodes=responses, seed=SEED)
     agent = evaluator.untrained(None)
     if updates:
         folder = out / f"policy-{updates}"
         if not folder.exists():
-            config = replace(cell, updates=updates).config(out, 1e-3)
-            run_one(config, cell.rule, SEED, save=folder)
+            run_one(config(cell.but(updates=updates), out), cell.rule, SEED, save=folder)
         agent = load_agent(str(folder))
     return list(evaluator(agent).episodes), agent.policy, kwargs
 

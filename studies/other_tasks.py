@@ -20,7 +20,6 @@ from tokengym.envs import bundled
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, percent, signed
 from tokengym.evaluation.runs import training_settings
-from tokengym.evaluation.statistics import steps_to_shares
 from tokengym.lab.cards.parts import held_to_forks
 from tokengym.lab.protocol import (
     DRAWN,
@@ -38,6 +37,7 @@ from tokengym.lab.protocol import (
 from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Runs, Study
 from tokengym.lab.tables import (
     NONE,
+    NOT_YET,
     after_holm,
     markdown_table,
     mean,
@@ -88,7 +88,6 @@ FILMS = {"MovieReview": 48}
 RESPONSES, CONTINUATIONS = 24, 16
 """Responses that are forked at every token, and continuations of each prefix."""
 MEASURES = ("score", "gold_score", "kl")
-NOT_YET = "Not measured yet."
 
 
 def env_id(task: str) -> str:
@@ -272,7 +271,8 @@ def levels_table(
         means = [number(mean([over_run(points, name) for points in curves])) for name in MEASURES]
         ends = [number(mean([*runs.ends(cell, name).values()])) for name in MEASURES]
         tokens = mean([points[-1]["tokens"] for points in curves]) / (cell.updates * cell.rows)
-        speed = updates_to_shares(curves, start, goal) if known else NONE
+        steps = np.mean([*runs.steps(cell, start, goal).values()], axis=0)
+        speed = " / ".join(f"{at:.1f}" for at in steps) if known else NONE
         rows.append([*about, student_mean(areas), share, speed, *means, *ends, number(tokens)])
     names = ("score", "gold", "KL")
     head = ["task", "rule", "lambda", "rate", "pairs", "score - c KL over the run", "of the way"]
@@ -280,16 +280,6 @@ def levels_table(
     head += [f"{name} over the run" for name in names] + [f"{name} at the end" for name in names]
     head += ["tokens a response"]
     return markdown_table(head, rows) if rows else NOT_YET
-
-
-def updates_to_shares(curves: Sequence[Sequence[Row]], start: float, goal: float) -> str:
-    """Return the mean updates to each of `SHARES` of the way, those of the run at most."""
-    reached = []
-    for points in curves:
-        steps = [row["step"] for row in points]
-        found = steps_to_shares(steps, [[net(row) for row in points]], start, goal)[:, 0]
-        reached.append(np.minimum(found, steps[-1]))
-    return " / ".join(f"{at:.1f}" for at in np.mean(reached, axis=0))
 
 
 def forks_table(rows: Sequence[Row]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studies import cards, forks, ledger_page
+from studies import cards, forks, ledger
 from tokengym.evaluation.report.verdict import number
 from tokengym.lab.benchmark.definition import V1
 from tokengym.lab.benchmark.figures import row_hash
@@ -176,7 +176,7 @@ def test_published_rows_have_the_same_figures_again(monkeypatch: pytest.MonkeyPa
 
 def test_training_beside_the_cards_is_that_of_its_pages():
     docs = ROOT / cards.DOCS
-    for page, gains in (("ledger.md", ledger_page.gains(docs)), ("forks.md", forks.gains(docs))):
+    for page, gains in (("ledger.md", ledger.gains(docs)), ("forks.md", forks.gains(docs))):
         text = (docs / page).read_text(encoding="utf-8")
         assert len(gains) >= 6
         for gain in gains.values():

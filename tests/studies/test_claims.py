@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from studies import critic_page, ledger_page, other_tasks
+from studies import critic, ledger, other_tasks
 from studies.critic import SIGNED, SPARSE, STARTED
-from studies.ledger import Cell
+from studies.ledger_cells import WAYS, make_cell
 from tokengym.evaluation.report import number, signed
 from tokengym.lab.protocol import equivalence
-from tokengym.lab.study import DOCS, read_rows
+from tokengym.lab.study import DOCS, Published
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CLAIMS = (DOCS / "claims.md").read_text(encoding="utf-8")
@@ -18,19 +18,18 @@ PAIRS = {24: 5, 48: 10, 96: 5}
 
 
 @pytest.fixture(scope="module")
-def ledger() -> ledger_page.Ledger:
-    return ledger_page.published(DOCS)
+def published() -> Published:
+    return ledger.STUDY.published(DOCS)
 
 
-def test_speeds(ledger: ledger_page.Ledger):
-    ways = read_rows(DOCS / ledger_page.FOLDER / ledger_page.WAYS, text=())
+def test_speeds(published: Published):
     quoted = []
-    for length, here in ledger_page.lengths_of(ledger, ways).items():
-        cell = Cell(rule="abc-signed", gae_lambda="0.5", length=length)
+    for length, here in ledger.lengths_of(published.runs, published.drawn[WAYS]).items():
+        cell = make_cell(rule="abc-signed", gae_lambda="0.5", length=length)
         if length in PAIRS:
-            speed = ledger.speed(cell, here, ledger_page.FASTER_AT)
+            speed = here.speed(published.runs, cell)
             assert speed is not None
-            assert len(ledger.areas(cell)) == PAIRS[length]
+            assert len(published.runs.areas(cell)) == PAIRS[length]
             ratio, low, high = speed
             quoted.append(f"{ratio:.1f}")
             assert f"{ratio:.1f} ({low:.2f} to {high:.2f})" in CLAIMS
@@ -38,15 +37,17 @@ def test_speeds(ledger: ledger_page.Ledger):
     assert f"{first}, {second} and {third} times fewer updates" in README
 
 
-def test_the_end(ledger: ledger_page.Ledger):
-    signed = Cell(rule="abc-signed", gae_lambda="0.5", updates=120)
-    sparse = Cell(rule="sparse", updates=120)
-    end = ledger.difference(signed, sparse, at_end=True)
+def test_the_end(published: Published):
+    signed = make_cell(rule="abc-signed", gae_lambda="0.5", updates=120)
+    sparse = make_cell(rule="sparse", updates=120)
+    end = published.runs.difference(signed, sparse, at_end=True)
     assert end is not None
     assert end.pairs == 5
     figure = f"{end.difference:.3f} ({end.low:.3f} to {end.high:.3f})".replace("-", "\u2212")
     assert figure in CLAIMS
-    signed_ends, sparse_ends = (ledger.areas(cell, at_end=True) for cell in (signed, sparse))
+    signed_ends, sparse_ends = (
+        published.runs.areas(cell, at_end=True) for cell in (signed, sparse)
+    )
     seeds = sorted(signed_ends.keys() & sparse_ends.keys())
     level = equivalence(
         [signed_ends[seed] for seed in seeds], [sparse_ends[seed] for seed in seeds], margin=0.086
@@ -55,8 +56,8 @@ def test_the_end(ledger: ledger_page.Ledger):
 
 
 def test_a_critic_that_knows_the_score():
-    read = critic_page.Readings(DOCS)
-    started, signed, sparse = map(critic_page.plain, (STARTED[2], SIGNED, SPARSE))
+    read = critic.Readings(DOCS)
+    started, signed, sparse = STARTED[2], SIGNED, SPARSE
     gain = read.coarse.difference(started, sparse)
     lead = read.coarse.difference(signed, sparse)
     left = read.fine.difference(started, signed)

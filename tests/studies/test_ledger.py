@@ -10,25 +10,27 @@ import numpy as np
 import pytest
 import torch
 
-from studies import ledger as study
+from studies import ledger as page
+from studies import ledger_cells as study
 from studies import ledger_fine as fine
 from studies import ledger_noise as noise
-from studies import ledger_page as page
-from tokengym.base.files import write_csv
+from studies.ledger_cells import AXES, make_cell
+from tokengym.base import write_csv
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
 from tokengym.lab.protocol import SPARE_SEED, net_area, next_rate
 from tokengym.lab.replay.truth import gold_token_credit
+from tokengym.lab.study import Cell, Runs
 from tokengym.lab.tables import NONE
 from tokengym.rewards import gold_scorer
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
-SPARSE = study.Cell(rule="sparse")
+SPARSE = make_cell(rule="sparse")
 
 
-def rows_of(cell: study.Cell, rate: float, seed: int, score: float) -> list[dict[str, object]]:
+def rows_of(cell: Cell, rate: float, seed: int, score: float) -> list[dict[str, object]]:
     """Return a run whose score stays the same and whose KL grows from 0 to 2 nats."""
-    about = {**vars(cell), "rate": rate, "seed": seed, "gold_score": 0.5}
+    about = {**cell, "rate": rate, "seed": seed, "gold_score": 0.5}
     return [
         {**about, "step": step, "tokens": step * 3072, "score": score, "kl": step / 15}
         for step in (0, 15, 30)
@@ -54,17 +56,18 @@ def test_the_area_is_that_of_the_score_minus_the_price_of_the_kl():
 
 
 def test_lambda_depends_on_the_length_where_it_says_so():
-    cell = study.Cell(rule="sparse", gae_lambda="1-1/n", length=24)
-    learner = cell.config(Path(), 1e-3).training.learner
+    cell = make_cell(rule="sparse", gae_lambda="1-1/n", length=24, rate=1e-3)
+    learner = study.config(cell, Path()).training.learner
     assert learner.gae_lambda == 1 - 1 / 24
     assert learner.value_network == "own"
-    assert study.Cell(rule="red", critic="none").config(Path(), 1e-3).training.learner.vf_coef == 0
+    without = make_cell(rule="red", critic="none", rate=1e-3)
+    assert study.config(without, Path()).training.learner.vf_coef == 0
 
 
 def test_seeds_wait_for_the_sweep_and_what_is_published_is_not_run_again(tmp_path: Path):
     out, docs = tmp_path / "out", tmp_path / "docs"
-    first = next(study.pending(out))
-    assert first == (SPARSE, 1e-3, SPARE_SEED)
+    first = next(page.STUDY.pending(out))
+    assert first == SPARSE.but(rate=1e-3, seed=SPARE_SEED)
     sweep = {3e-3: 0.0, 1e-3: 2.0, 3e-4: 1.0}
     rows = [
         row for rate, score in sweep.items() for row in rows_of(SPARSE, rate, SPARE_SEED, score)
@@ -73,10 +76,13 @@ def test_seeds_wait_for_the_sweep_and_what_is_published_is_not_run_again(tmp_pat
     write_csv(docs / study.FOLDER / study.RUNS, rows, list(rows[0]))
     ways = [{"length": length, "n": n, "score": 1.0 * n} for length in (24, 96) for n in (1, 2)]
     write_csv(docs / study.FOLDER / study.WAYS, ways, list(ways[0]))
-    study.restore(out, docs)
-    assert study.ways_file(out, 96).read_text() == "length,n,score\n96,1,1\n96,2,2\n"
-    assert study.tuned_rate(SPARSE, out) == 1e-3
-    wanted = [(rate, seed) for cell, rate, seed in study.pending(out) if cell == SPARSE]
+    page.STUDY.restore(out, docs)
+    assert (out / "ways" / "96.csv").read_text() == "length,n,score\n96,1,1\n96,2,2\n"
+    wanted = [
+        (run.rate, run.seed)
+        for run in page.STUDY.pending(out)
+        if run.without("rate", "seed") == SPARSE
+    ]
     assert wanted[:4] == [(1e-3, 1), (1e-3, 2), (1e-3, 3), (1e-3, 4)]
 
 
@@ -166,7 +172,7 @@ def cells_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
-def ledger_of(cells: dict[study.Cell, tuple[float, list[float]]]) -> page.Ledger:
+def ledger_of(cells: dict[Cell, tuple[float, list[float]]]) -> Runs:
     """Return a ledger: cell -> score on the spare seed, and on seeds 0, 1, ..."""
     rows = []
     for cell, (spare, scores) in cells.items():
@@ -174,15 +180,15 @@ def ledger_of(cells: dict[study.Cell, tuple[float, list[float]]]) -> page.Ledger
         rows += rows_of(cell, 3e-4, SPARE_SEED, spare - 1)
         for seed, score in enumerate(scores):
             rows += rows_of(cell, 1e-3, seed, score)
-    return page.Ledger(rows)
+    return Runs(rows, AXES)
 
 
 def test_a_step_is_chosen_on_the_spare_seed_and_measured_on_the_others():
-    late = study.Cell(rule="sparse", critic="none")
-    full = study.Cell(rule="sparse", critic="none", gae_lambda="1")
-    own = study.Cell(rule="sparse")
-    abc = study.Cell(rule="abc")
-    signed = study.Cell(rule="abc-signed")
+    late = make_cell(rule="sparse", critic="none")
+    full = make_cell(rule="sparse", critic="none", gae_lambda="1")
+    own = make_cell(rule="sparse")
+    abc = make_cell(rule="abc")
+    signed = make_cell(rule="abc-signed")
     ledger = ledger_of(
         {
             late: (0.5, [0.5, 0.75]),
@@ -205,8 +211,8 @@ def test_a_step_is_chosen_on_the_spare_seed_and_measured_on_the_others():
 
 
 def test_differences_are_paired_within_a_setting_and_bold_after_holm():
-    own = study.Cell(rule="sparse")
-    clear, unclear = study.Cell(rule="abc"), study.Cell(rule="red:delivery=end")
+    own = make_cell(rule="sparse")
+    clear, unclear = make_cell(rule="abc"), make_cell(rule="red:delivery=end")
     ledger = ledger_of(
         {
             own: (1.0, [1.0, 1.1, 0.9, 1.0]),
@@ -224,10 +230,10 @@ def test_differences_are_paired_within_a_setting_and_bold_after_holm():
 def test_rules_are_set_against_the_control_that_did_best_on_the_spare_seed():
     ledger = ledger_of(
         {
-            study.Cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
-            study.Cell(rule="random"): (1.5, [1.25, 1.35, 1.15]),
-            study.Cell(rule="uniform"): (1.25, [3.0, 3.0, 3.0]),
-            study.Cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
+            make_cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
+            make_cell(rule="random"): (1.5, [1.25, 1.35, 1.15]),
+            make_cell(rule="uniform"): (1.25, [3.0, 3.0, 3.0]),
+            make_cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
         }
     )
     head, _, sparse, abc = page.controls_table(ledger).splitlines()
@@ -240,11 +246,11 @@ def test_a_rule_stands_beside_the_sparse_of_its_reward_model():
     spoilt: dict[str, Any] = {"model": study.MISALIGNED}
     ledger = ledger_of(
         {
-            study.Cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
-            study.Cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
-            study.Cell(rule="sparse", **spoilt): (1.0, [1.0, 1.1, 0.9]),
-            study.Cell(rule="abc", **spoilt): (1.0, [0.75, 0.85, 0.65]),
-            study.Cell(rule="uniform"): (1.0, [1.5, 1.6, 1.4]),
+            make_cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
+            make_cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
+            make_cell(rule="sparse", **spoilt): (1.0, [1.0, 1.1, 0.9]),
+            make_cell(rule="abc", **spoilt): (1.0, [0.75, 0.85, 0.65]),
+            make_cell(rule="uniform"): (1.0, [1.5, 1.6, 1.4]),
         }
     )
     table = cells_of(page.models_table(ledger))
@@ -260,10 +266,10 @@ def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
     short: dict[str, Any] = {"length": 24}
     ledger = ledger_of(
         {
-            study.Cell(rule="sparse", **short): (1.0, [9.0, 9.1, 8.9]),
-            study.Cell(rule="sparse", gae_lambda="1", **short): (1.5, [1.0, 1.1, 0.9]),
-            study.Cell(rule="abc-signed", gae_lambda="0.5", **short): (1.0, [2.0, 2.1, 1.9]),
-            study.Cell(rule="abc-signed", gae_lambda="1", **short): (1.0, [0.75, 0.85, 0.65]),
+            make_cell(rule="sparse", **short): (1.0, [9.0, 9.1, 8.9]),
+            make_cell(rule="sparse", gae_lambda="1", **short): (1.5, [1.0, 1.1, 0.9]),
+            make_cell(rule="abc-signed", gae_lambda="0.5", **short): (1.0, [2.0, 2.1, 1.9]),
+            make_cell(rule="abc-signed", gae_lambda="1", **short): (1.0, [0.75, 0.85, 0.65]),
         }
     )
     ways = [
@@ -285,11 +291,11 @@ def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
 
 
 def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
-    signed = study.Cell(rule="abc-signed", gae_lambda="0.5")
+    signed = make_cell(rule="abc-signed", gae_lambda="0.5")
 
-    def climb(cell: study.Cell, seed: int, updates: float) -> list[dict[str, Any]]:
+    def climb(cell: Cell, seed: int, updates: float) -> list[dict[str, Any]]:
         """Return a run that rises from 0 to 2 in so many updates, without any KL."""
-        about = {**vars(cell), "rate": 1e-3, "seed": seed, "gold_score": 0.0, "kl": 0.0}
+        about = {**cell, "rate": 1e-3, "seed": seed, "gold_score": 0.0, "kl": 0.0}
         scores = {at: min(2.0, 2.0 * at / updates) for at in range(0, 31, 5)}
         return [{**about, "step": at, "tokens": at, "score": scores[at]} for at in scores]
 
@@ -300,7 +306,7 @@ def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
         row for seed, fast in ((1000, 10), (0, 10), (1, 5)) for row in climb(signed, seed, fast)
     ]
     ways = [{"length": 48, "n": n, "score": score, "kl": 0.0} for n, score in ((1, 0.0), (16, 2.0))]
-    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(page.Ledger(rows), ways))}
+    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(Runs(rows, AXES), ways))}
     assert lines["`sparse`, its best"] == "10.0 / 15.0 / 18.0"
     # 7.5 and 3.75 updates in place of 15: twice and four times, of which the mean is sqrt(8).
     assert lines["`abc-signed`, lambda 0.5"].startswith("3.8 / 5.6 / 6.8; 2.83 times (")
@@ -308,27 +314,23 @@ def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
     never = [
         row | {"score": 0.5 * row["score"]} if row["rule"] == "sparse" else row for row in rows
     ]
-    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(page.Ledger(never), ways))}
+    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(Runs(never, AXES), ways))}
     assert lines["`abc-signed`, lambda 0.5"] == "3.8 / 5.6 / 6.8; more than 4.00 times"
     slow = [row | {"score": 0.5 * row["score"]} for row in climb(signed, 0, 30.0)]
-    (steps,) = (
-        page.Ledger([*climb(signed, 1000, 30), *slow])
-        .steps(signed, page.AtLength(start=0.0, goal=2.0, sparse=SPARSE))
-        .values()
-    )
+    (steps,) = Runs([*climb(signed, 1000, 30), *slow], AXES).steps(signed, 0.0, 2.0).values()
     assert steps.tolist() == [30.0, 30.0, 30.0]  # half of the way at the end, no more after it
 
 
 def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
-    signed = study.Cell(rule="abc-signed", gae_lambda="0.5")
+    signed = make_cell(rule="abc-signed", gae_lambda="0.5")
     longer: dict[str, Any] = {"updates": study.LONGER}
     ledger = ledger_of(
         {
             SPARSE: (1.0, [1.0, 1.1, 0.9]),
             signed: (1.0, [2.0, 2.1, 1.9]),
-            replace(SPARSE, **longer): (1.0, [3.0, 3.1, 2.9]),
-            replace(signed, **longer): (1.0, [3.5, 3.6, 3.4]),
-            replace(SPARSE, length=24): (1.0, [1.0, 1.1, 0.9]),
+            SPARSE.but(**longer): (1.0, [3.0, 3.1, 2.9]),
+            signed.but(**longer): (1.0, [3.5, 3.6, 3.4]),
+            SPARSE.but(length=24): (1.0, [1.0, 1.1, 0.9]),
         }
     )
     ways = [
@@ -348,16 +350,16 @@ def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
 
 def test_a_run_at_every_update_is_set_against_sparse_at_its_length():
     assert {cell.gae_lambda for cell in fine.cells(96)} == {"1", "0.5", "0.95"}
-    planned = {cell: seeds for cells, seeds in fine.stages() for cell in cells}
+    planned = {cell: seeds for cells, seeds in fine.rounds() for cell in cells}
     assert planned == {cell: range(10) for at in fine.SPARSE_LAMBDAS for cell in fine.cells(at)}
-    sparse, signed, *_ = (study.Cell(**vars(cell)) for cell in fine.cells(24))
+    sparse, signed, *_ = (Cell(**cell) for cell in fine.cells(24))
     ledger = ledger_of({sparse: (1.0, [2.0, 2.0, 2.0]), signed: (1.0, [2.9, 3.0, 3.1])})
     ways = [
         {"length": length, "n": n, "score": score, "kl": 0.0}
         for length in fine.SPARSE_LAMBDAS
         for n, score in ((1, 0.0), (16, 9.0))  # no run comes near
     ]
-    *_, first, second = cells_of(page.fine_table(ledger, ways))
+    *_, first, second = cells_of(fine.table(ledger, ways))
     assert first[:3] == ["24", "`sparse`, 0.95", "3"]
     assert second[1] == "`abc-signed`, 0.5"
     assert second[4].replace("**", "").startswith("+1.00 (")
@@ -368,7 +370,7 @@ def test_vineppo_stands_beside_sparse_for_the_tokens_that_it_had():
     cell = study.AT_VINEPPO[0]
     spent = cell.updates * cell.rows * (48 + 3 * (36 + 24 + 12))  # three inner ends of segments
     assert 0.95 * 30 * 64 * 48 < spent <= 30 * 64 * 48
-    config = cell.config(Path(), 1e-3)
+    config = study.config(cell.but(rate=1e-3), Path())
     assert config.training.learner.advantage == "vineppo"
     assert config.training.batch_size == cell.rows
     ledger = ledger_of({SPARSE: (1.0, [3.0, 3.1, 2.9]), cell: (1.0, [2.0, 2.1, 1.9])})
@@ -385,10 +387,10 @@ def test_rules_reach_a_share_of_the_best_executed_values():
     assert (half.gae_lambda, one.gae_lambda, half.length, half.critic) == ("0.5", "0", 24, "none")
     ledger = ledger_of(
         {
-            replace(SPARSE, length=24): (1.0, [1.0, 1.1, 0.9]),
+            SPARSE.but(length=24): (1.0, [1.0, 1.1, 0.9]),
             half: (2.0, [3.0, 3.1, 2.9]),
             late: (1.5, [9.0, 9.1, 8.9]),  # not the spare seed's choice
-            study.Cell(rule="abc-signed", gae_lambda="0.5", length=24): (1.0, [2.0, 2.1, 1.9]),
+            make_cell(rule="abc-signed", gae_lambda="0.5", length=24): (1.0, [2.0, 2.1, 1.9]),
         }
     )
     lines = {line[0]: line[1:] for line in cells_of(page.executed_table(ledger))}
@@ -399,16 +401,22 @@ def test_rules_reach_a_share_of_the_best_executed_values():
     assert page.executed_table(ledger_of({SPARSE: (1.0, [1.0])})) == "Not measured yet."
 
 
-def test_a_cell_is_read_from_its_rows_those_without_all_fields_too(tmp_path: Path):
-    cell = replace(SPARSE, updates=study.LONGER, length=24)
-    rows = [{**vars(cell), "rate": 1e-3, "seed": 0, "score": 1.0}]
-    write_csv(tmp_path / "new.csv", rows, list(rows[0]))
-    del rows[0]["updates"]
-    write_csv(tmp_path / "old.csv", rows, list(rows[0]))
-    new, old = study.read_runs(tmp_path / "new.csv", tmp_path / "old.csv")
-    assert study.Cell.of(new) == cell
-    assert study.Cell.of(old) == replace(cell, updates=study.UPDATES)
-    assert cell.file(tmp_path, 1e-3, 0) != replace(cell, updates=30).file(tmp_path, 1e-3, 0)
+def test_runs_of_both_grids_are_published_once(tmp_path: Path):
+    """Those of the critic's page and the ledger's sweeps are read beside the finer runs."""
+    docs, out = tmp_path / "docs", tmp_path / "out"
+    signed = make_cell(rule="abc-signed", gae_lambda="0.5")
+    sweep = [*rows_of(signed, 1e-3, SPARE_SEED, 2.0), *rows_of(signed, 3e-4, SPARE_SEED, 1.0)]
+    sweep += rows_of(signed, 3e-3, SPARE_SEED, 1.0)
+    write_csv(docs / "ledger" / "runs.csv", sweep, list(sweep[0]))
+    critic = rows_of(signed, 1e-3, 0, 3.0)
+    write_csv(docs / "critic" / "runs.csv", critic, list(critic[0]))
+    page.FINE_STUDY.restore(out, docs)
+    new = rows_of(signed, 1e-3, 1, 4.0)
+    write_csv(page.FINE_STUDY.file(signed.but(rate=1e-3, seed=1), out), new, list(new[0]))
+    (docs / "ledger.md").write_text((DOCS / "ledger.md").read_text())
+    replace(page.FINE_STUDY, tables=lambda _: {}, pictures=lambda _: None).publish(out, docs)
+    assert [row["seed"] for row in page.STUDY.read(docs / "ledger" / "fine.csv")] == [1, 1, 1]
+    assert {*page.FINE_STUDY.published(docs).runs.areas(signed)} == {0, 1}
 
 
 def test_figures_of_the_text_are_those_of_the_tables():

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from studies import (
-    critic_page,
+    critic,
     end,
     entities,
     film_reviews,
     forks_critic,
-    ledger_page,
+    ledger,
     other_tasks,
     real_critic,
     real_judge,
@@ -35,12 +35,12 @@ def fill_real_model(docs: Path) -> None:
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
-    "critic.md": (("critic", "ledger"), critic_page.page),
+    "critic.md": (("critic", "ledger"), critic.STUDY.page),
     "end.md": (("end", "ledger"), end.STUDY.page),
     "forks.md": (("forks",), forks_critic.STUDY.page),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
-    "ledger.md": (("ledger", "critic"), ledger_page.page),
-    "mc.md": (("ledger", "critic", "ledger.md"), ledger_page.page),
+    "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
+    "mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "rewards.md": (("rewards",), entities.STUDY.page),
     "sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
     "tasks.md": (("tasks",), other_tasks.STUDY.page),
