@@ -41,6 +41,8 @@ LENGTHS = (24, 96)
 """Other lengths, at which the ledger's runs stand beside `AT_LENGTHS`."""
 AT_LENGTHS = tuple(STARTED[2].but(length=length) for length in LENGTHS)
 """Added on 25 November 2026: the critic that did best, on shorter and longer texts."""
+LONG_HIGH = STARTED[1].but(length=96)
+"""Added on 25 November 2026, with six runs of 96 tokens at lambda 0.8 known: its lambda there."""
 CELLS = (*PUBLISHED, *STARTED, SIGNED_STARTED, *WARM, SPARSE_BETWEEN, SIGNED_BETWEEN)
 """All cells of 48 tokens."""
 STARTS = {"own": "language model", "warm-up": "warm-up", "reward model": "reward model"}
@@ -65,6 +67,7 @@ def rounds() -> Iterator[Round]:
     yield [WARM[0]], five
     yield AT_LENGTHS, five
     yield [*WARM[1:], SPARSE_BETWEEN, SIGNED_BETWEEN], five
+    yield [LONG_HIGH], five
     yield AT_LENGTHS, ten
     yield CELLS, ten
 

@@ -33,7 +33,7 @@ def test_cells_differ_by_the_critics_start_alone(tmp_path: Path):
 
 def test_every_cell_is_planned_once_and_the_ledgers_rates_are_kept(tmp_path: Path):
     planned = {cell for cells, _ in critic.rounds() for cell in cells}
-    assert planned == {*critic.CELLS, *critic.AT_LENGTHS}
+    assert planned == {*critic.CELLS, *critic.AT_LENGTHS, critic.LONG_HIGH}
     critic.STUDY.restore(tmp_path, DOCS)
     for cell in PUBLISHED:
         swept = [f for f in (tmp_path / "runs").glob(f"{cell!r}_*_{SPARE_SEED}.csv")]
