@@ -17,7 +17,7 @@ from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.base.prompt import is_messages
 from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
-from tokengym.envs.prompts.loading import DatasetSource, read_tables
+from tokengym.envs.prompts.tables import DatasetSource, read_tables
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -165,7 +165,13 @@ def sift(
     return passed, skipped
 
 
-def read_table(source: TableSource, split: str | None = None, *, of: str = "pairs") -> Any:
+def read_table(
+    source: TableSource,
+    split: str | None = None,
+    *,
+    of: str = "pairs",
+    headerless: bool = False,
+) -> Any:
     """Return the rows of one table: a ``datasets.Dataset``, or a list of mappings.
 
     Args:
@@ -173,13 +179,14 @@ def read_table(source: TableSource, split: str | None = None, *, of: str = "pair
             of mappings, pairs or played episodes.
         split: Split to read, where there are several; None takes the only one.
         of: Name of the data, for messages.
+        headerless: Whether a csv or tsv file has no header; its columns are "0", "1", ...
 
     Raises:
         DatasetError: if it cannot be read, a row is no mapping, or the split is not clear.
     """
     if isinstance(source, Sequence) and not isinstance(source, str):
         return [_as_mapping(number, row, of) for number, row in enumerate(source)]
-    tables = read_tables(source)
+    tables = read_tables(source, headerless=headerless)
     have = "have" if of.endswith("s") else "has"
     names = ", ".join(map(repr, tables))
     if split is None and len(tables) > 1:

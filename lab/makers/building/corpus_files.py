@@ -1,15 +1,16 @@
 """Reading a labelled corpus of one's own."""
 
-import csv
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tokengym.envs import DatasetError
 from tokengym.lab.makers.building.errors import BuildError
+from tokengym.rewards.pairs import read_table
 
-FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".parquet": None}
-"""File endings that can be read, with the separator of those that have one."""
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+"""File endings that can be read."""
 MIN_ROWS = 200
 """Fewest rows to train on; a tenth of them must have each label."""
 
@@ -43,7 +44,7 @@ def read_corpus(
     Raises:
         BuildError: if the file, a column, the labels or the number of rows is not as it should be.
     """
-    table = _read_table(path, text_column, label_column)
+    table = _read_columns(path, text_column, label_column)
     texts = [str(text or "").strip() for text in table[text_column]]
     labels = [str(label) for label in table[label_column]]
     rows = [(text, label) for text, label in zip(texts, labels, strict=True) if text]
@@ -71,57 +72,22 @@ def read_corpus(
     return [LabelledText(text, label == preferred) for text, label in rows]
 
 
-def _read_table(path: Path, text_column: str, label_column: str) -> dict[str, list]:
+def _read_columns(path: Path, *columns: str) -> dict[str, list[Any]]:
+    """Return columns of a file by name, or by position where all are integers."""
+    endings = ", ".join(FORMATS)
     if not path.is_file():
-        raise BuildError(f"corpus {path} is not a file; give --corpus a {_endings()} file")
+        raise BuildError(f"corpus {path} is not a file; give --corpus a {endings} file")
     if path.suffix.lower() not in FORMATS:
-        raise BuildError(
-            f"corpus {path} ends in {path.suffix!r}; give --corpus a {_endings()} file"
-        )
-    separator = FORMATS[path.suffix.lower()]
-    numbered = text_column.isdecimal() and label_column.isdecimal()
-    options: dict = {}
-    if separator is not None:
-        options["sep"] = separator
-        if separator == "\t":
-            options["quoting"] = csv.QUOTE_NONE
-        if numbered:
-            options["column_names"] = [str(index) for index in range(_width(path, separator))]
-    return _load(path, options, (text_column, label_column))
-
-
-def _load(path: Path, options: dict, columns: tuple[str, str]) -> dict[str, list]:
-    import datasets
-
-    kind = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".parquet": "parquet"}
-    with tempfile.TemporaryDirectory() as cache:  # nothing of the corpus stays behind
-        try:
-            table = datasets.load_dataset(
-                kind[path.suffix.lower()],
-                data_files=str(path),
-                split="train",
-                cache_dir=cache,
-                keep_in_memory=True,
-                **options,
+        raise BuildError(f"corpus {path} ends in {path.suffix!r}; give --corpus a {endings} file")
+    numbered = all(column.isdecimal() for column in columns)
+    try:
+        table = read_table(path, of="corpus", headerless=numbered)
+    except DatasetError as error:
+        raise BuildError(str(error)) from error
+    for column in columns:
+        if column not in table.column_names:
+            raise BuildError(
+                f"{path} has no column {column!r}; it has {table.column_names} (integers "
+                "for both columns read a csv or tsv without header)"
             )
-        except Exception as error:  # the readers' own errors differ by format
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise BuildError(f"{path} cannot be read as {path.suffix[1:]}: {reason}") from error
-        for column in columns:
-            if column not in table.column_names:
-                raise BuildError(
-                    f"{path} has no column {column!r}; it has {table.column_names} (integers "
-                    "for both columns read a csv or tsv without header)"
-                )
-        return {column: list(table[column]) for column in columns}
-
-
-def _width(path: Path, separator: str) -> int:
-    with path.open(encoding="utf-8", newline="") as file:
-        if separator == "\t":
-            return file.readline().count("\t") + 1
-        return len(next(csv.reader(file, delimiter=separator), []))
-
-
-def _endings() -> str:
-    return ", ".join(FORMATS)
+    return {column: list(table[column]) for column in columns}

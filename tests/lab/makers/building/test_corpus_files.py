@@ -98,4 +98,4 @@ def test_a_positive_label_that_does_not_occur(tmp_path):
 def test_a_damaged_file(tmp_path):
     path = tmp_path / "corpus.jsonl"
     path.write_text('{"text": "a"\n')
-    refused(r"corpus\.jsonl cannot be read as jsonl: ", path)
+    refused(r"corpus\.jsonl' cannot be read \(line 1, byte 12: ", path)

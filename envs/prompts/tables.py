@@ -1,0 +1,286 @@
+"""Data sets as tables, the one reader of prompts and pairs: objects, local files, hub names.
+
+`datasets` reads. What it would crash on, read wrongly or refuse without a place is found before.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import reprlib
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+from tokengym.base.errors import DatasetError
+from tokengym.base.pretrained import hub_answers
+from tokengym.base.text import lone_surrogate
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+DatasetSource: TypeAlias = Union["Dataset", "DatasetDict", str, Path]
+"""A data set, the path of a file, or a name on the hub."""
+MAX_UNPACKED_BYTES = 2**30
+"""Most bytes that a compressed file may unpack to, unless its ratio allows more."""
+MAX_UNPACKED_RATIO = 20
+"""Most times its own size that a compressed file may unpack to, unless that is few bytes."""
+_QUOTE_NONE = 3  # csv.QUOTE_NONE: a tab-separated text may hold lone quotation marks
+_NO_NA = {"keep_default_na": False}  # "NA" is a word, and an empty reference is allowed
+_READERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("csv", _NO_NA),
+    ".tsv": ("csv", {"sep": "\t", "quoting": _QUOTE_NONE, **_NO_NA}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {}),
+}
+
+
+def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str, Dataset]:
+    """Return the tables of a data set by split; a table without splits has the name "".
+
+    Args:
+        dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl,
+            parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
+            name on the hub, with ``name:config`` for a configuration.
+        headerless: Whether a csv or tsv file has no header; its columns are then positions.
+
+    Raises:
+        DatasetError: if it cannot be read.
+    """
+    import datasets
+
+    if isinstance(dataset, datasets.Dataset):
+        return {"": dataset}
+    if isinstance(dataset, Mapping) and dataset:
+        for table in dataset.values():
+            _check_type(table, (datasets.Dataset, Sequence))
+        return dict(dataset)
+    _check_type(dataset or None, (str, Path))
+    assert isinstance(dataset, str | Path)
+    path = Path(dataset)
+    try:
+        loaded = _loaded(path, dataset, headerless=headerless)
+    except DatasetError:
+        raise
+    except Exception as error:  # datasets raises a dozen kinds; all mean that it is unreadable
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # datasets says only that an error occurred
+            cause = cause.__cause__
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+        if "corresponds to no data" in reason:
+            reason = "it has a header and no rows"
+        raise _unreadable(
+            dataset,
+            reason,
+            "pass a csv, tsv, json, jsonl, parquet or txt file, or a name that "
+            "datasets.load_dataset knows",
+        ) from error
+    return dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
+
+
+def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
+    """Return what `datasets` makes of a file, a folder that it saved, or a name on the hub."""
+    import datasets
+
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    if (reader := _READERS.get(suffixes[-1] if suffixes else "")) is not None:
+        builder, options = reader
+        if not path.is_file():
+            raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
+        if builder == "parquet":
+            check_parquet(path)
+        else:
+            text = _read_text(path)
+            if builder == "json":
+                _check_json(path, text)
+        if builder == "csv" and headerless:
+            options = {**options, "header": None}
+        with _bars_on_terminals():
+            return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        return datasets.load_from_disk(str(path))
+    if path.is_file():
+        raise DatasetError(
+            f"dataset file {str(dataset)!r} is of no kind that is read; unpack it, or convert "
+            f"it to one of {', '.join(_READERS)}"
+        )
+    name, _, config = str(dataset).partition(":")
+    if not Path(name).exists():
+        hub_answers(name, "dataset")
+    with _bars_on_terminals():
+        return datasets.load_dataset(name, config or None)
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """Keep the progress bars of `datasets` out of logs and pipes."""
+    from datasets.utils import logging as bars
+
+    hides = bars.is_progress_bar_enabled() and not sys.stderr.isatty()
+    if hides:
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hides:
+            bars.enable_progress_bar()
+
+
+def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
+    if not isinstance(dataset, known):
+        raise DatasetError(
+            "dataset must be a datasets.Dataset, a path or a hub name, got "
+            f"{type(dataset).__name__}; wrap rows with "
+            "datasets.Dataset.from_list"
+        )
+
+
+def _unreadable(dataset: Any, cause: str, remedy: str) -> DatasetError:
+    return DatasetError(f"dataset {str(dataset)!r} cannot be read ({cause}); {remedy}")
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a file, gzipped or not; refuse an empty one and other encodings."""
+    limit = _max_bytes(path)
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                data = file.read(limit + 1)
+        else:
+            data = path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, str(error), "check the file") from None
+    if len(data) > limit:
+        raise _too_large(path, limit, "unpack it with gunzip, or split it")
+    if data.startswith(b"PK\3\4"):
+        raise _unreadable(path, "it is a zip archive", "unpack it")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise _unreadable(path, "it is UTF-16", "save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        cause = f"line {line}: byte {error.start}, 0x{data[error.start]:02x}, is not UTF-8"
+        raise _unreadable(path, cause, "save it as UTF-8; it may be Latin-1") from None
+    if not text.strip():
+        raise _unreadable(path, f"it is empty, {len(data)} bytes", "pass a file with prompts")
+    return text
+
+
+def _check_json(path: Path, text: str) -> None:
+    """Refuse JSON rows that are no objects; `datasets` crashes the process on some of them."""
+    try:
+        for place, row in _json_rows(path, text):
+            if not isinstance(row, dict):
+                fault = f"is {reprlib.repr(row)}, not an object with the columns"
+            elif lone_surrogate(json.dumps(row, ensure_ascii=False)) is not None:
+                fault = "has a lone surrogate, which is no character"
+            else:
+                continue
+            raise _unreadable(path, f"{place} {fault}", "correct it")
+    except RecursionError:
+        raise _unreadable(path, "it is nested too deeply", "pass one object per prompt") from None
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the value of each row of JSON, or of each JSON line."""
+    try:
+        whole = json.loads(text)
+    except ValueError as error:
+        if text.lstrip().startswith("["):
+            raise _broken(path, error, 0, text) from None
+        start = 0
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                try:
+                    yield f"line {number}", json.loads(line)
+                except ValueError as broken:
+                    raise _broken(path, broken, start, text) from None
+            start += len(line) + 1
+    else:
+        rows = whole if isinstance(whole, list) else [whole]
+        yield from ((f"row {number}", row) for number, row in enumerate(rows))
+
+
+def _broken(path: Path, error: ValueError, start: int, text: str) -> DatasetError:
+    """Return the error of invalid JSON in what begins at a character of the text."""
+    if not isinstance(error, json.JSONDecodeError):  # such as a number with too many digits
+        return _unreadable(path, str(error), "correct it")
+    position = start + error.pos
+    line, byte = text.count("\n", 0, position) + 1, len(text[:position].encode())
+    return _unreadable(path, f"line {line}, byte {byte}: {error.msg}", "correct the line")
+
+
+# --- what small files unpack to -------------------------------------------------------------------
+
+
+def check_parquet(path: Path) -> None:
+    """Refuse a parquet file whose tables are larger than `MAX_UNPACKED_BYTES` allows.
+
+    Sizes and numbers of values stand in the file's metadata, but for texts that repeat: these are
+    passed over once, as indices into the file's dictionaries where it has them.
+
+    Raises:
+        DatasetError: naming the limit.
+        OSError, ValueError: if the file is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    limit = _max_bytes(path)
+    with pq.ParquetFile(path) as file:
+        metadata, schema = file.metadata, file.schema
+    widths = [max(8, schema.column(i).length or 0) for i in range(metadata.num_columns)]
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    parts = [(group.column(i), width) for group in groups for i, width in enumerate(widths)]
+    size = sum(max(part.total_uncompressed_size, width * part.num_values) for part, width in parts)
+    encodings: dict[str, set[str]] = {}
+    for part, _ in parts:
+        if part.physical_type == "BYTE_ARRAY":
+            encodings.setdefault(part.path_in_schema, set()).update(part.encodings)
+    repeating = ("PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY")
+    texts = {name: used for name, used in encodings.items() if not used.isdisjoint(repeating)}
+    deltas = [name for name, used in texts.items() if any(e.startswith("DELTA") for e in used)]
+    others = [name for name in texts if name not in deltas]
+    # No text is longer than all of them together, so that no batch is larger than the limit.
+    for columns, kept, rows in ((others, others, 2**16), (deltas, [], max(limit // (size + 1), 1))):
+        if columns and size <= limit:
+            with pq.ParquetFile(path, read_dictionary=kept) as file:
+                for batch in file.iter_batches(rows, columns=columns):
+                    size += sum(map(_expanded, batch.columns))
+                    if size > limit:
+                        break
+    if size > limit:
+        raise _too_large(path, limit, "read the rows that you need yourself, as a datasets.Dataset")
+
+
+def _expanded(array: Any) -> int:
+    """Return the bytes of an Arrow array's values; a text in a dictionary counts each time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(array.type):
+        lengths = pc.binary_length(array.dictionary)
+        return pc.sum(lengths.take(array.indices)).as_py() or 0
+    if pa.types.is_struct(array.type):
+        return sum(map(_expanded, array.flatten()))
+    if pa.types.is_map(array.type):
+        return _expanded(array.keys) + _expanded(array.items)
+    is_list = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
+    return _expanded(array.values) if is_list else int(array.nbytes)
+
+
+def _max_bytes(path: Path) -> int:
+    return max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
+
+
+def _too_large(path: Path, limit: int, remedy: str) -> DatasetError:
+    return DatasetError(
+        f"{str(path)!r}, {path.stat().st_size} bytes, unpacks to more than {limit} bytes, the most "
+        f"that is read of it; {remedy}"
+    )
