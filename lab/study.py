@@ -565,5 +565,5 @@ def command_line(
     if len(commands) == 1:
         tyro.cli(commands[0], description=title, args=arguments)
         return
-    named = {command.__name__: command for command in commands}
+    named = {command.__name__.replace("_", "-"): command for command in commands}
     tyro.extras.subcommand_cli_from_dict(named, description=title, args=arguments)

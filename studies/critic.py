@@ -19,7 +19,15 @@ from studies.ledger_fine import FINE, label
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import student_interval
-from tokengym.lab.protocol import NET_MARGIN, SPARE_SEED, Row, equivalence, net, over_run
+from tokengym.lab.protocol import (
+    NET_MARGIN,
+    SPARE_SEED,
+    Row,
+    equivalence,
+    level,
+    net,
+    over_run,
+)
 from tokengym.lab.study import Cell, Published, Round, Runs, Study, read_rows
 from tokengym.lab.tables import NONE, after_holm, markdown_table, mean, student_mean
 
@@ -75,10 +83,12 @@ def rounds() -> Iterator[Round]:
 def beside(docs: Path) -> list[Row]:
     """Return the ledger's sweeps of its own cells, and its runs with a point at every update."""
     folder = docs / ledger_cells.FOLDER
+    finer = (cell for length in ledger_fine.SPARSE_LAMBDAS for cell in ledger_fine.cells(length))
+    own = {*PUBLISHED, *finer}
     sweeps = [
         row
         for row in STUDY.read(folder / ledger_cells.RUNS)
-        if row["seed"] == SPARE_SEED and cell_of(row) in PUBLISHED
+        if row["seed"] == SPARE_SEED and cell_of(row) in own
     ]
     return [*sweeps, *STUDY.read(folder / FINE)]
 
@@ -98,7 +108,7 @@ class Readings:
         self.fine = STUDY.published(docs).runs
         """A point after every update."""
         made = [
-            row for run, rows in self.fine.each.items() if run.seed != SPARE_SEED for row in rows
+            row for cell in CELLS for rows in self.fine.runs.get(cell, {}).values() for row in rows
         ]
         own = STUDY.read(docs / FOLDER / STUDY.runs)
         sweeps = [row for row in own if row["seed"] == SPARE_SEED]
@@ -110,9 +120,10 @@ class Readings:
         self.coarse = Runs([*kept, *coarse], AXES)
         """A point every 5 updates; runs of the ledger that were not made again are its own."""
         ways = read_rows(folder / WAYS, text=())
-        best = {row["n"]: net(row) for row in ways if row["length"] == SPARSE.length}
-        self.way = best[1], best[BEST_OF]
-        """score - c KL of the untrained policy and of the best of its responses, at 48 tokens."""
+        levels = {(row["length"], row["n"]): net(row) for row in ways}
+        self.ways = {at: (levels[at, 1], levels[at, BEST_OF]) for at, n in levels if n == 1}
+        """Length -> score - c KL of the untrained policy and of the best of its responses."""
+        self.way = self.ways[SPARSE.length]
 
     @property
     def margin(self) -> float:
@@ -198,6 +209,47 @@ def speeds_table(read: Readings) -> str:
     return markdown_table(["", "updates to 50 / 75 / 90 %", "times as fast to 75 %"], rows)
 
 
+def lengths_table(read: Readings) -> str:
+    """Return `sparse` from the reward model beside the ledger's rules at each length.
+
+    Differences in score - c KL over the run are bold after Holm over the page. The last figures are
+    two one-sided tests against `abc-signed`, and how many times as fast as `sparse` a cell is.
+    """
+    runs, rows = read.fine, []
+    lines = {
+        length: [*ledger_fine.cells(length)[:2], STARTED[2].but(length=length)]
+        for length in ledger_fine.SPARSE_LAMBDAS
+    }
+    lines[LONG_HIGH.length].append(LONG_HIGH)
+    figures = {
+        (cell, base): figure
+        for first, second, *others in lines.values()
+        for cell, bases in ((second, (first,)), *((one, (first, second)) for one in others))
+        for base in bases
+        if (figure := runs.difference(cell, base)) is not None
+    }
+    shown = after_holm(figures)
+    for length, (first, second, *others) in lines.items():
+        start, goal = read.ways[length]
+        for cell in (first, second, *others):
+            areas, leader = runs.areas(cell), runs.areas(second)
+            if len(areas) < 2:
+                continue
+            over = [mean([over_run(p, m) for p in runs.runs[cell].values()]) for m in MEASURES]
+            line = [f"{length}", name(cell), f"{len(areas)}", student_mean([*areas.values()])]
+            line += [shown.get((cell, base), NONE) for base in (first, second)]
+            verdict = NONE
+            if cell in others and (seeds := sorted(areas.keys() & leader.keys())):
+                one, two = ([found[seed] for seed in seeds] for found in (areas, leader))
+                verdict = "yes" if level(one, two, goal - start).equivalent else "not shown"
+            times = None if cell == first else runs.speed(cell, first, start, goal)
+            fast = NONE if times is None else "{} ({} to {})".format(*map(number, times))
+            rows.append([*line, verdict, *map(number, over), fast])
+    head = ["tokens", "rule, the critic's start, lambda", "runs", "score - c KL over the run"]
+    head += ["minus `sparse`", "minus `abc-signed`", "level with it", "score", "gold", "KL"]
+    return markdown_table([*head, "times as fast to 75 %"], rows)
+
+
 def draw(file: Path, read: Readings) -> None:
     """Draw score - c KL, score and KL over the updates, means with 95 % intervals."""
     from matplotlib.figure import Figure
@@ -234,6 +286,7 @@ def tables(published: Published) -> dict[str, str]:
         "differences": differences_table(read),
         "cells": cells_table(read),
         "speeds": speeds_table(read),
+        "lengths": lengths_table(read),
     }
 
 
