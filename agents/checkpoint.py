@@ -24,13 +24,13 @@ from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.door import fast
-from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
+from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import Environments, restore_environment
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.base.files import check_entries, read_folder, read_json, write_folder, write_json
 from tokengym.base.models import BASE, named_folder
-from tokengym.base.pretrained import PICKLES
+from tokengym.base.pretrained import PICKLES, quiet
 from tokengym.base.user_code import check_saved
 
 if TYPE_CHECKING:
@@ -123,8 +123,7 @@ def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
     reference = processes.reference_weights(agent.policy.reference)
 
     def fill(folder: Path) -> dict[str, Any]:
-        with no_progress_bars():
-            write_policy(agent.policy, folder, reference)
+        write_policy(agent.policy, folder, reference)
         save_file(tensors, folder / TRAINING)
         return _record(agent, start)
 
@@ -193,6 +192,7 @@ def _policy_name(agent: "Checkpointed") -> str:
     )
 
 
+@quiet()
 def write_policy(
     policy: "CausalLMPolicy", folder: Path, ref_weights: dict[str, Tensor] | None = None
 ) -> None:

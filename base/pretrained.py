@@ -2,7 +2,9 @@
 
 import re
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,25 @@ MAX_LAYERS = 1000
 """Most blocks of a stored model that are believed and built."""
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and loading reports off: errors say what matters."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@quiet()
 def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     """Return what a class of transformers reads from a folder or from the hub.
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tokengym.agents.checkpoint import stored_base, stored_models, write_policy
 from tokengym.agents.errors import CheckpointError, ModelError
-from tokengym.agents.policy.language_model import load_causal_lm, make_reference, no_progress_bars
+from tokengym.agents.policy.language_model import load_causal_lm, make_reference
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
@@ -24,7 +24,7 @@ from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
 from tokengym.base.models import BASE, located, named_folder
 from tokengym.base.models.gguf import is_cached
-from tokengym.base.pretrained import from_pretrained
+from tokengym.base.pretrained import from_pretrained, quiet
 from tokengym.rewards.models.loading import load_tokenizer, positions
 from tokengym.rewards.pairs.encode import TextEncoding
 
@@ -221,8 +221,7 @@ def _name(source: object) -> str:
 
 def write_agent(policy: CausalLMPolicy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a policy with its reference, and its tokenizer unless it is that of the named base."""
-    with no_progress_bars():
-        write_policy(policy, folder)
+    write_policy(policy, folder)
     if (base := policy.language_model.base) is not None:
         beside = load_tokenizer(named_folder(base))
         if beside is not None and _description(beside) == _description(tokenizer):
@@ -281,7 +280,7 @@ def write_weights(
             for name, value in gathered.items()
             if name.startswith(inside)
         }
-    with no_progress_bars():
+    with quiet():
         stored.save_pretrained(str(folder), state_dict=weights)
 
 

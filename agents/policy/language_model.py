@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging as transformers_logging
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.door import Library, fast
@@ -77,8 +76,7 @@ def load_causal_lm(
     if folder is not None and adapts and is_cached(folder):
         loaded = sharing_weights(shared_backbone(folder, device="cpu", dtype=dtype))
     elif isinstance(model, str | Path):
-        with no_progress_bars():
-            loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype="auto")
+        loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype="auto")
     elif isinstance(model, PreTrainedModel):
         loaded = model
     else:
@@ -378,18 +376,6 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing a bar for every file it reads or writes."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            transformers_logging.enable_progress_bar()
 
 
 def fuse_activations(model: nn.Module) -> None:

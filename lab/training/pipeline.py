@@ -40,7 +40,7 @@ from tokengym.lab.training.results import (
     measured,
 )
 from tokengym.rewards import PreferencePair, PreferencePairs, RewardError, read_pairs
-from tokengym.rewards.models import load_tokenizer, longest_input, quiet
+from tokengym.rewards.models import load_tokenizer, longest_input
 from tokengym.rewards.pairs import SkippedRow, TableSource
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def load_start(
     """Return the model to start from; weights that it lacks, such as a head, are drawn anew."""
     if not isinstance(model, (str, Path)):
         return model
-    with torch.random.fork_rng(devices=[]), quiet():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             precision = "float32" if dtype == "auto" else dtype

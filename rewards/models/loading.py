@@ -1,7 +1,6 @@
 """Common parts of scorers with a model: loading, eval mode, padded batches, vocabularies."""
 
 import copy
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,7 +16,7 @@ from tokengym.base.errors import PretrainedError, TokenizerError
 from tokengym.base.files import read_json
 from tokengym.base.models import find_model, located
 from tokengym.base.models.gguf import is_cached
-from tokengym.base.pretrained import check_weights, from_pretrained, load_whole
+from tokengym.base.pretrained import check_weights, from_pretrained, load_whole, quiet
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
@@ -53,31 +52,12 @@ def load_pretrained(
         ScorerError: if there is no such model, or a part of it would be initialised at random.
     """
     try:
-        with quiet():
-            model: Any = load_whole(auto_class, path, unread=unread, dtype=dtype)
+        model: Any = load_whole(auto_class, path, unread=unread, dtype=dtype)
     except PretrainedError as error:
         raise ScorerError(str(error)) from error
     model.eval().requires_grad_(False)
     model.to(select_device(device))
     return model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and loading reports off: errors say what matters."""
-    from transformers.utils import logging
-
-    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
@@ -246,8 +226,7 @@ def _backbone(path: str, stamp: int, dtype: str) -> "PreTrainedModel":
     """Return the model of a folder; ``stamp`` tells a changed one."""
     from transformers import AutoModelForCausalLM
 
-    with quiet():
-        model: Any = load_whole(AutoModelForCausalLM, path, dtype=dtype)
+    model: Any = load_whole(AutoModelForCausalLM, path, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
