@@ -5,7 +5,7 @@ Its names serve packages that extend tokengym; each is imported when it is first
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.base.bundle import Split, find_bundle
@@ -40,21 +40,4 @@ if TYPE_CHECKING:
     from tokengym.base.user_code import code_hashes, copy_of
     from tokengym.base.words import split_file_word
 
-_NAMES = {
-    "bundle": "Split find_bundle",
-    "device": "auto_device preferred_device select_device use_device",
-    "errors": "StorageError",
-    "files": "check_links locked read_hashed read_json read_jsonl "
-    "replacing write_csv write_hashed write_json write_jsonl "
-    "write_text writing",
-    "pretrained": "from_pretrained",
-    "prompt": "Messages",
-    "registry": "Registry did_you_mean",
-    "settings": "check_choice check_count check_number field_paths from_keywords takes",
-    "text": "markdown",
-    "user_code": "code_hashes copy_of",
-    "words": "split_file_word",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -1,30 +1,46 @@
-"""Names that a package exports, imported when they are first used: torch alone takes seconds."""
+"""Names that a package exports, told once: by the imports that it shows to type checkers."""
 
-from collections.abc import Callable, Mapping
+import ast
+import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from tokengym.base.plugins import plugged
+from tokengym.base.plugins import plugged, plugged_names
 
 
-def listed(names: Mapping[str, str]) -> list[str]:
-    """Return the names of `lazily`, for ``__all__``."""
-    return sorted(name for words in names.values() for name in words.split())
+def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
 
-
-def lazily(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package, which also finds names of installed packages.
+    It exports what the block ``if TYPE_CHECKING`` of its ``__init__.py`` imports. Editors and type
+    checkers read that block; here it is read as text, and each name is imported when it is first
+    used: torch alone takes seconds. Names that installed packages add are found too.
 
     Args:
-        package: Its full name.
-        names: Module of the package to the names that it defines, parted by spaces; a module of
-            another package beside it begins with a dot, as in ".base.errors".
+        package: Its full name; it is being imported.
     """
-    homes = {name: home for home, words in names.items() for name in words.split()}
+    module = sys.modules[package]
+    loader: Any = module.__spec__ and module.__spec__.loader
+    homes = {
+        alias.name: f"{node.module}"
+        for block in ast.parse(loader.get_source(package)).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
 
     def find(name: str) -> Any:
-        if name in homes:
-            return getattr(import_module(f".{homes[name]}", package), name)
-        return plugged(package, name)
+        if name not in homes:
+            return plugged(package, name)
+        if homes[name] == package:  # a module of the package, which becomes its attribute
+            return import_module(f"{package}.{name}")
+        value = getattr(import_module(homes[name]), name)
+        setattr(module, name, value)  # looked up once
+        return value
 
-    return find
+    def listed() -> list[str]:
+        inside = package.removeprefix("tokengym").removeprefix(".")
+        return sorted({*vars(module), *homes, *plugged_names(inside)})
+
+    return find, listed, sorted(homes)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 from tokengym.envs.infos import convert_texts
 
 if TYPE_CHECKING:
@@ -43,30 +43,6 @@ if TYPE_CHECKING:
     from tokengym.envs.turns.turn import Turn
     from tokengym.envs.vector import TokenGenerationVectorEnv
 
-_NAMES = {
-    ".base.bundle": "Bundle bundled",
-    ".base.errors": "ActionError BundleError DatasetError EpisodeOverError PartnerError "
-    "PromptError SettingsError StateError TokenGymError TokenizerError "
-    "UntrustedCodeError",
-    ".base.prompt": "Prompt PromptSet",
-    ".base.text": "printable",
-    "env": "TokenGenerationEnv",
-    "episode": "Episode episode_from_record episode_to_record",
-    "infos": "PadTokenRewards episodes_from_infos",
-    "mdp": "TokenMdp",
-    "prompts.loading": "load_prompts",
-    "prompts.query_types": "BUCKETS WEIGHTS features",
-    "prompts.table": "EncodedPrompt",
-    "prompts.tokenization": "decode encode encode_chats token_texts unknown_share",
-    "render": "reward_colours",
-    "settings": "GenerationSettings ResponseSettings TextSettings",
-    "tasks.task": "Task register_task registered_tasks task_of",
-    "turns.partner": "PARTNERS Partner Reply",
-    "turns.turn": "Turn",
-    "vector": "TokenGenerationVectorEnv",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)
 
 convert_texts()

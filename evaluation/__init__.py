@@ -9,10 +9,9 @@
 from typing import TYPE_CHECKING
 
 from tokengym.base.exports import lazily
-from tokengym.evaluation import statistics
 
 if TYPE_CHECKING:
+    from tokengym.evaluation import statistics
     from tokengym.evaluation.runs.run import run
 
-__all__ = ["run", "statistics"]
-__getattr__ = lazily(__name__, {"runs.run": "run"})
+__getattr__, __dir__, __all__ = lazily(__name__)

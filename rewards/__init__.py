@@ -9,7 +9,7 @@ Scorers with a model load torch; they are imported when they are first named.
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
@@ -81,36 +81,4 @@ if TYPE_CHECKING:
     )
     from tokengym.rewards.written import assign_written
 
-_NAMES = {
-    "attribution.alignment": "continued_spans spread_by_overlap",
-    "attribution.policy_reader": "PolicyReader",
-    "attribution.readings": "Reading register_reading",
-    "check": "check_reward",
-    "credits": "ABC Credit DenseR3 RED Random Recency SignedABC Sparse Uniform",
-    "credits.base": "Cut FloatArray REWARDS SegmentedCredit Source check_beta register_credit",
-    "credits.probe": "Probe",
-    "credits.red": "IncrementCredit",
-    "errors": "CreditError RewardCheckError RewardError ScorerError",
-    "pairs": "PreferencePair PreferencePairs read_labels read_pairs",
-    "registry": "RewardChoice make_reward register registered_rewards scorer_kind",
-    "reward": "Reward",
-    "scorers.base": "FunctionScorer Product SCORERS Scorer Scores Shared Sum SupportsScore "
-    "register_scorer",
-    "scorers.normalize": "Normalize",
-    "scorers.partner": "PartnerScore",
-    "scorers.penalties": "LengthPenalty MissingEosPenalty",
-    "scorers.relevance": "Relevance",
-    "scorers.reward_model": "RewardModel",
-    "scorers.rules": "RuleScorer",
-    "scorers.sentiment": "Sentiment",
-    "scorers.stored": "PREFERENCE_FORMAT gold_scorer load_scorer",
-    "scorers.toxicity": "Toxicity",
-    "scorers.vader": "Vader",
-    "scorers.wrappers": "Cached TimeLimit WithAttribution",
-    "wrappers": "ABCReward CreditReward R3Reward RewardWrapper SparseReward UniformReward "
-    "VectorRewardWrapper",
-    "written": "assign_written",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

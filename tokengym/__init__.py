@@ -14,8 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import tokengym.envs.tasks
-from tokengym.base.exports import lazily, listed
-from tokengym.base.plugins import plugged_names
+from tokengym.base.exports import lazily
 from tokengym.version import __version__
 
 if TYPE_CHECKING:
@@ -47,24 +46,8 @@ if TYPE_CHECKING:
     from tokengym.rewards import read_pairs as read_pairs
     from tokengym.rewards import registered_rewards as registered_rewards
 
-_NAMES = {
-    "agents": "CausalLMPolicy DPO EpisodicAlgorithm NLPO PPO RandomAgent SFT collect",
-    "credit": "TokenCredit",
-    "envs": "Episode Prompt TokenGenerationEnv TokenGenerationVectorEnv bundled load_prompts",
-    "evaluation.measure.evaluate": "evaluate",
-    "evaluation.runs.compare": "compare",
-    "evaluation.runs.config": "ComparisonConfig",
-    "rewards": "Credit FunctionScorer RewardModel Scorer Scores check_reward make_reward "
-    "read_pairs registered_rewards",
-}
-
-__all__ = ["__version__", *listed(_NAMES)]
-__getattr__ = lazily(__name__, _NAMES)
-
-
-def __dir__() -> list[str]:
-    """List the lazy names too."""
-    return sorted({*globals(), *__all__, *plugged_names()})
+__getattr__, __dir__, __all__ = lazily(__name__)
+__all__ += ["__version__"]
 
 
 def _use_one_thread() -> None:

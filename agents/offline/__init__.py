@@ -5,7 +5,7 @@ Its names serve learners of other packages; each is imported when it is first us
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.offline.collecting import (
@@ -18,12 +18,4 @@ if TYPE_CHECKING:
     from tokengym.agents.offline.settings import TINY, Candidates, PreferenceLoss, Sampling, Tuning
     from tokengym.agents.offline.trainer import OfflineTrainer
 
-_NAMES = {
-    "collecting": "ResponseCollector best_rows pair_rows prompt_order",
-    "policies": "make_policy",
-    "settings": "Candidates PreferenceLoss Sampling TINY Tuning",
-    "trainer": "OfflineTrainer",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -5,7 +5,7 @@ Its names serve estimators and weights of other packages; each is imported when 
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.ppo.advantages import (
@@ -24,11 +24,4 @@ if TYPE_CHECKING:
         weighted,
     )
 
-_NAMES = {
-    "advantages": "ADVANTAGES AdvantageEstimator RoundTensors find_advantage register_advantage",
-    "settings": "PPOSettings",
-    "weights": "AdvantageWeight WEIGHTS WeighedRound register_weight weighted",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

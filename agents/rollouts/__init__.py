@@ -5,7 +5,7 @@ Its names serve learners and tools of other packages; each is imported when it i
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.rollouts.chosen import ChosenPrompts, PolicyContinuations, at_temperature
@@ -20,12 +20,4 @@ if TYPE_CHECKING:
     )
     from tokengym.agents.rollouts.rounds import RoundReward
 
-_NAMES = {
-    "chosen": "ChosenPrompts PolicyContinuations at_temperature",
-    "environments": "Environments Observation bare_envs",
-    "playing": "Agent Choice Player Sampler as_player as_sampler",
-    "rounds": "RoundReward",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -1,25 +1,17 @@
 """The bridge to stock Stable-Baselines3."""
 
-from tokengym.agents.sb3.hindsight import (
-    HindsightReplayBuffer,
-    HindsightRolloutBuffer,
-    StepRewards,
-    TokenFeatures,
-    hindsight_correction,
-)
-from tokengym.agents.sb3.vec_env import (
-    GymVecEnv,
-    NoEnvironment,
-    as_vec_env,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "GymVecEnv",
-    "HindsightReplayBuffer",
-    "HindsightRolloutBuffer",
-    "NoEnvironment",
-    "StepRewards",
-    "TokenFeatures",
-    "as_vec_env",
-    "hindsight_correction",
-]
+from tokengym.base.exports import lazily
+
+if TYPE_CHECKING:
+    from tokengym.agents.sb3.hindsight import HindsightReplayBuffer as HindsightReplayBuffer
+    from tokengym.agents.sb3.hindsight import HindsightRolloutBuffer as HindsightRolloutBuffer
+    from tokengym.agents.sb3.hindsight import StepRewards as StepRewards
+    from tokengym.agents.sb3.hindsight import TokenFeatures as TokenFeatures
+    from tokengym.agents.sb3.hindsight import hindsight_correction as hindsight_correction
+    from tokengym.agents.sb3.vec_env import GymVecEnv as GymVecEnv
+    from tokengym.agents.sb3.vec_env import NoEnvironment as NoEnvironment
+    from tokengym.agents.sb3.vec_env import as_vec_env as as_vec_env
+
+__getattr__, __dir__, __all__ = lazily(__name__)

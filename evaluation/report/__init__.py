@@ -5,7 +5,7 @@ Its names serve tools and studies; each is imported when it is first used.
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.evaluation.report.curves import Curve, make_panels, read_curves, to_cell
@@ -15,14 +15,4 @@ if TYPE_CHECKING:
     from tokengym.evaluation.report.tables import coloured_tokens
     from tokengym.evaluation.report.verdict import difference_of, number, percent, signed
 
-_NAMES = {
-    "curves": "Curve make_panels read_curves to_cell",
-    "figures": "save_figure",
-    "report": "TEMPLATES render",
-    "summary": "SummarySettings per_run summarize",
-    "tables": "coloured_tokens",
-    "verdict": "difference_of number percent signed",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -5,7 +5,7 @@ Its names serve tools and studies; each is imported when it is first used.
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.config import (
@@ -31,15 +31,4 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references
     from tokengym.evaluation.runs.saved import known_task, load_agent
 
-_NAMES = {
-    "config": "ComparisonConfig SETTINGS_FILE TaskSettings differences flat slug",
-    "defaults": "EvaluationSettings ModelSettings TrainingSettings bundle_settings "
-    "default_env default_lengths task_name training_settings",
-    "progress": "fixed",
-    "record": "RunRecord read_result versions",
-    "run": "make_agent make_evaluator run_references",
-    "saved": "known_task load_agent",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -5,7 +5,7 @@ Its names serve tasks of other packages; each is imported when it is first used.
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.rewards.gold.grammar import GrammarRules
@@ -27,12 +27,4 @@ if TYPE_CHECKING:
         word_contributions,
     )
 
-_NAMES = {
-    "grammar": "GrammarRules",
-    "rules": "AnswerRules DialogueRules Rules SummaryRules ToxicityRules gold_parts "
-    "load_rules register_gold save_rules",
-    "sentiment_lexicon": "Lexicon gold_score split_words word_contributions",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

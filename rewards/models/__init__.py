@@ -5,7 +5,7 @@ Its names serve scorers of other packages; each is imported when it is first use
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.rewards.models.classifier import Classifier, read_classifier
@@ -19,11 +19,4 @@ if TYPE_CHECKING:
         quiet,
     )
 
-_NAMES = {
-    "classifier": "Classifier read_classifier",
-    "loading": "evaluating load_pretrained load_tokenizer longest_input "
-    "padded_batches positions quiet",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

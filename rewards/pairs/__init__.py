@@ -3,35 +3,17 @@
 from typing import TYPE_CHECKING
 
 from tokengym.base.exports import lazily
-from tokengym.rewards.pairs.read import (
-    PreferencePair,
-    PreferencePairs,
-    SkippedRow,
-    read_labels,
-    read_pairs,
-)
 
 if TYPE_CHECKING:
-    from tokengym.rewards.pairs.encode import encode_in_template
-    from tokengym.rewards.pairs.read import TableSource, read_table
-    from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
+    from tokengym.rewards.pairs.encode import encode_in_template as encode_in_template
+    from tokengym.rewards.pairs.read import PreferencePair as PreferencePair
+    from tokengym.rewards.pairs.read import PreferencePairs as PreferencePairs
+    from tokengym.rewards.pairs.read import SkippedRow as SkippedRow
+    from tokengym.rewards.pairs.read import TableSource as TableSource
+    from tokengym.rewards.pairs.read import read_labels as read_labels
+    from tokengym.rewards.pairs.read import read_pairs as read_pairs
+    from tokengym.rewards.pairs.read import read_table as read_table
+    from tokengym.rewards.pairs.store import pairs_dataset as pairs_dataset
+    from tokengym.rewards.pairs.store import responses_dataset as responses_dataset
 
-_NAMES = {
-    "encode": "encode_in_template",
-    "read": "TableSource read_table",
-    "store": "pairs_dataset responses_dataset",
-}
-
-__all__ = [
-    "PreferencePair",
-    "PreferencePairs",
-    "SkippedRow",
-    "TableSource",
-    "encode_in_template",
-    "pairs_dataset",
-    "read_labels",
-    "read_pairs",
-    "read_table",
-    "responses_dataset",
-]
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -5,16 +5,10 @@ Its names serve commands of other packages: options from settings, and what is p
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily, listed
+from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.scripts.commands.options import Chosen, Names, takes_settings, task_settings
     from tokengym.scripts.commands.show import open_page, say
 
-_NAMES = {
-    "options": "Chosen Names takes_settings task_settings",
-    "show": "open_page say",
-}
-
-__all__ = listed(_NAMES)
-__getattr__ = lazily(__name__, _NAMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -84,7 +84,7 @@ def test_they_use_no_more_names_than_are_counted() -> None:
 
 @pytest.mark.parametrize("package", PUBLIC)
 def test_a_package_exports_what_it_shows_to_type_checkers(package: str) -> None:
-    """Names stand once for types and once by module; the two agree, and each has a module."""
+    """Names are read from the imports for types, and each has a module."""
     module = importlib.import_module(package)
     homes = homes_of(package)
     assert {*module.__all__} - {"losses", "statistics"} <= {*homes}
