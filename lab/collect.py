@@ -27,7 +27,7 @@ from tokengym.base import (
 from tokengym.envs import DatasetError, encode
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.runs import TaskSettings, differences
-from tokengym.rewards.pairs import pairs_dataset, read_table, responses_dataset
+from tokengym.rewards.pairs import pairs_dataset, read_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -158,7 +158,7 @@ def collect_to_file(
         FolderInUseError: if another process writes the same file.
         ValueError: if the file exists, or the parts belong to other settings.
     """
-    from tokengym.agents.offline import prompt_order
+    from tokengym.agents.offline import KEPT, prompt_order
 
     if out.suffix not in FORMATS:
         raise ValueError(f"out must end in {' or '.join(FORMATS)}, got {out.name!r}")
@@ -180,13 +180,12 @@ def collect_to_file(
         numbers = range(len(sizes))
         rows = [row for number in numbers for row in read_jsonl(_rows_file(parts, number))]
         figures = [_read_figures(parts / f"{number:06d}.json") for number in numbers]
-        pairs = config.keep == "pairs"
-        make = pairs_dataset if pairs else responses_dataset
-        save_dataset(make(rows), out)
+        kept = KEPT[config.keep]
+        save_dataset(kept.dataset(rows), out)
         shutil.rmtree(parts)
     total = {name: sum(part[name] for part in figures) for name in _FIGURES}
-    score, column = total.pop("score") / total["responses"], "chosen_score" if pairs else "score"
-    kept_score = float(np.mean([row[column] for row in rows])) if rows else float("nan")
+    score = total.pop("score") / total["responses"]
+    kept_score = float(np.mean([row[kept.score] for row in rows])) if rows else float("nan")
     return Collected(**total, rows=len(rows), score=score, kept_score=kept_score)
 
 
@@ -219,17 +218,11 @@ class _Maker:
 
     def write(self, parts: Path, number: int, prompts: Sequence[int]) -> None:
         """Make a chunk and write its rows, then its figures, which make it count."""
-        from tokengym.agents.offline import best_rows, pair_rows
+        from tokengym.agents.offline import KEPT
 
         seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0])
         groups = self.collector.collect(self.agent, prompts, seed=seed)
-        if self.config.keep == "pairs":
-            rows = pair_rows(groups, self.config, prompts)
-        elif self.config.keep == "best":
-            rows = best_rows(groups, self.config, prompts)
-        else:
-            each = [((one,), p) for group, p in zip(groups, prompts, strict=True) for one in group]
-            rows = best_rows([one for one, _ in each], self.config, [p for _, p in each])
+        rows = KEPT[self.config.keep].rows(groups, self.config, prompts)
         flat = [episode for group in groups for episode in group]
         write_jsonl(_rows_file(parts, number), rows)
         figures = {

@@ -9,6 +9,7 @@ from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.offline.collecting import (
+        KEPT,
         ResponseCollector,
         best_rows,
         pair_rows,

@@ -4,9 +4,9 @@ DPO and SFT learn from data that is given, or collected once from the policy.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ from tokengym.rewards import Scorer
 from tokengym.rewards.pairs.encode import TextEncoding
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
 from tokengym.rewards.scorers.base import as_scorer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Group = tuple[Episode, ...]
 """The scored responses to one prompt."""
@@ -260,6 +263,30 @@ def response_rows(groups: Sequence[Group], prompts: Sequence[PromptChoice]) -> l
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Data that is made of scored responses."""
+
+    rows: Callable[[Sequence[Group], Any, Sequence[PromptChoice]], list[Row]]
+    """Makes the rows of groups, settings of sampling, and the prompt of each group."""
+    dataset: Callable[[Sequence[Row]], "Dataset"]
+    """Makes the data set of the rows."""
+    score: str
+    """Column with the scores of what is learned from."""
+
+
+KEPT = {
+    "pairs": Kept(rows=pair_rows, dataset=pairs_dataset, score="chosen_score"),
+    "best": Kept(rows=best_rows, dataset=responses_dataset, score="score"),
+    "all": Kept(
+        rows=lambda groups, sampling, prompts: response_rows(groups, prompts),
+        dataset=responses_dataset,
+        score="score",
+    ),
+}
+"""Data by name: the best response against the worst, for `DPO`; the best, or all, for `SFT`."""
+
+
 def prompt_order(num_prompts: int, count: int, *, seed: int, skip: int = 0) -> list[int]:
     """Return prompt ids in consecutive permutations, so that none comes twice before all did.
 
@@ -323,7 +350,7 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
     envs = run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     run.measure(0, 0, policy)
-    data, sampled = _data(run, envs, policy, pairs=trainer is DPO)
+    data, sampled = _data(run, envs, policy, KEPT[trainer.learns_from])
     build: Any = trainer
     agent: Trained = build(
         policy,
@@ -347,7 +374,7 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
     return agent
 
 
-def _data(run: TrainingRun, envs: Any, policy: CausalLMPolicy, *, pairs: bool) -> tuple[Any, int]:
+def _data(run: TrainingRun, envs: Any, policy: CausalLMPolicy, kept: Kept) -> tuple[Any, int]:
     """Return the data that is learned from, and the tokens sampled for it."""
     settings = run.settings
     if settings.pairs is not None:
@@ -356,11 +383,8 @@ def _data(run: TrainingRun, envs: Any, policy: CausalLMPolicy, *, pairs: bool) -
     seeds = np.random.SeedSequence(run.seed).generate_state(2).tolist()
     prompts = prompt_order(len(collector.prompts), settings.num_prompts, seed=seeds[0])
     groups = collector.collect(policy, prompts, seed=seeds[1])
-    if pairs:
-        rows = pairs_dataset(pair_rows(groups, settings.sampling, prompts))
-    else:
-        rows = responses_dataset(best_rows(groups, settings.sampling, prompts))
-    return rows, collector.num_tokens
+    rows = kept.rows(groups, settings.sampling, prompts)
+    return kept.dataset(rows), collector.num_tokens
 
 
 def _epochs(agent: OfflineTrainer, budget: int, sampled: int) -> float:

@@ -109,6 +109,7 @@ class DPO(OfflineTrainer):
     models and adapters want rates of 1e-5 to 1e-3."""
     encode = staticmethod(encode_pairs)
     columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")
+    learns_from = "pairs"
 
     @takes(PreferenceLoss, OfflineOptions)
     def __init__(

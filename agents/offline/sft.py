@@ -51,6 +51,7 @@ class SFT(OfflineTrainer):
     1e-3."""
     encode = staticmethod(encode_responses)
     columns: ClassVar[tuple[str, ...]] = ("response_ids",)
+    learns_from = "best"
     is_per_token = True
 
     @takes(OfflineOptions)

@@ -205,6 +205,8 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     """Function that makes token ids of the data, `encode_pairs` or `encode_responses`."""
     columns: ClassVar[tuple[str, ...]]
     """Columns of the encoded data with a row's responses."""
+    learns_from: ClassVar[str]
+    """Name in `tokengym.agents.offline.KEPT` of the data that is collected for it."""
     is_per_token: ClassVar[bool] = False
     """Whether the loss is a mean over response tokens, or over rows."""
 

@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,10 +17,10 @@ from transformers import PreTrainedModel
 
 from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, losses
 from tokengym.agents.offline import (
+    KEPT,
+    OfflineTrainer,
     ResponseCollector,
-    best_rows,
     make_policy,
-    pair_rows,
     prompt_order,
 )
 from tokengym.agents.rollouts import Environments
@@ -32,7 +31,6 @@ from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings,
 from tokengym.lab.scorers.preference_model import WinRate
 from tokengym.lab.training.results import hash_weights
 from tokengym.rewards import Scorer
-from tokengym.rewards.pairs import pairs_dataset, responses_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,7 +74,7 @@ class Iteration:
         return self.tokens_sampled + self.tokens_trained
 
 
-class IterativeLearner(PlaysPolicy, ABC):
+class IterativeLearner(PlaysPolicy):
     """Answers prompts, keeps the responses a scorer prefers, learns from them, and repeats.
 
     The reference stays the policy that the first iteration began with; each iteration starts from
@@ -103,10 +101,8 @@ class IterativeLearner(PlaysPolicy, ABC):
     """
 
     settings_class: ClassVar[type[IterativeSettings]] = IterativeSettings
-    data_name: ClassVar[str]
-    """Name of the file with an iteration's data."""
-    score_column: ClassVar[str]
-    """Column of that data with the scores of the responses learned from."""
+    learner: ClassVar[type[OfflineTrainer]]
+    """What learns in an iteration, `DPO` or `SFT`."""
 
     def __init__(
         self,
@@ -195,9 +191,10 @@ class IterativeLearner(PlaysPolicy, ABC):
         before = self.collector.num_tokens
         groups = self.respond(prompts, self._seed_of(number, 0))
         sampled = self.collector.num_tokens - before
-        rows = self.choose(groups, prompts)
+        kept = KEPT[self.learner.learns_from]
+        rows = kept.rows(groups, self.settings.sampling, prompts)
         if folder is not None:
-            save_dataset(self.make_dataset(rows), folder / f"{self.data_name}.jsonl")
+            save_dataset(kept.dataset(rows), folder / f"{self.learner.learns_from}.jsonl")
         loss, trained = float("nan"), 0
         self._older = self._weights()
         if rows:
@@ -205,13 +202,13 @@ class IterativeLearner(PlaysPolicy, ABC):
         else:
             logger.warning("iteration %d: all responses tie, nothing was learned", number)
         scores = [float(episode.score or 0.0) for group in groups for episode in group]
-        kept = [row[self.score_column] for row in rows]
+        kept_scores = [row[kept.score] for row in rows]
         iteration = Iteration(
             number=number,
             prompts=len(prompts),
             rows=len(rows),
             score=float(np.mean(scores)),
-            kept_score=float(np.mean(kept)) if kept else float("nan"),
+            kept_score=float(np.mean(kept_scores)) if rows else float("nan"),
             loss=loss,
             tokens_sampled=self.tokens_sampled + sampled,
             tokens_trained=self.tokens_trained + trained,
@@ -277,18 +274,6 @@ class IterativeLearner(PlaysPolicy, ABC):
                 if name in weights:
                     parameter.copy_(weights[name])
 
-    @abstractmethod
-    def choose(
-        self, groups: Sequence[tuple[Episode, ...]], prompts: Sequence[int]
-    ) -> list[dict[str, Any]]:
-        """Return the rows to learn from, out of the scored responses to each prompt."""
-
-    @staticmethod
-    @abstractmethod
-    def make_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
-        """Return rows as a data set."""
-
-    @abstractmethod
     def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> Any:
         """Return the trainer of an iteration, which also writes the policy to a folder.
 
@@ -296,9 +281,11 @@ class IterativeLearner(PlaysPolicy, ABC):
             rows: The data set; None to learn nothing.
             arguments: Further ones of `DPO` or `SFT`.
         """
+        make: Any = self.learner
+        return make(self.policy, rows, **self.trainer_arguments(), **arguments)
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """Return the arguments that `DPO` and `SFT` share in every iteration."""
+        """Return the arguments of the trainer that are the same in every iteration."""
         return {
             "tokenizer": self.collector.chosen.tokenizer,
             "temperature": self.policy.temperature,
@@ -312,7 +299,7 @@ class IterativeLearner(PlaysPolicy, ABC):
             The mean loss, and the response tokens that carried it.
         """
         arguments = self.settings.tuning.trainer_arguments(len(rows))
-        trainer = self.trainer(self.make_dataset(rows), seed=seed, **arguments)
+        trainer = self.trainer(KEPT[self.learner.learns_from].dataset(rows), seed=seed, **arguments)
         result = trainer.train()
         return float(result.training_loss), trainer.num_response_tokens
 
@@ -511,20 +498,11 @@ class OnlineDPO(IterativeLearner):
 
     settings: OnlineDPOSettings
     settings_class = OnlineDPOSettings
-    data_name: ClassVar[str] = "pairs"
-    score_column: ClassVar[str] = "chosen_score"
-    make_dataset = staticmethod(pairs_dataset)
+    learner = DPO
 
-    def choose(
-        self, groups: Sequence[tuple[Episode, ...]], prompts: Sequence[int]
-    ) -> list[dict[str, Any]]:
-        """Return the best response to each prompt, paired with the worst."""
-        return pair_rows(groups, self.settings.sampling, prompts)
-
-    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> DPO:
-        """Return the `DPO` of an iteration; see `IterativeLearner.trainer`."""
-        loss = self.settings.loss
-        return DPO(self.policy, rows, loss=loss, **self.trainer_arguments(), **arguments)
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return the arguments of `DPO` that are the same in every iteration."""
+        return {**super().trainer_arguments(), "loss": self.settings.loss}
 
 
 def train_online_dpo(run: TrainingRun) -> OnlineDPO:
@@ -543,19 +521,7 @@ class RAFT(IterativeLearner):
     """
 
     settings_class = RAFTSettings
-    data_name: ClassVar[str] = "best"
-    score_column: ClassVar[str] = "score"
-    make_dataset = staticmethod(responses_dataset)
-
-    def choose(
-        self, groups: Sequence[tuple[Episode, ...]], prompts: Sequence[int]
-    ) -> list[dict[str, Any]]:
-        """Return the best response to each prompt."""
-        return best_rows(groups, self.settings.sampling, prompts)
-
-    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> SFT:
-        """Return the `SFT` of an iteration; see `IterativeLearner.trainer`."""
-        return SFT(self.policy, rows, **self.trainer_arguments(), **arguments)
+    learner = SFT
 
 
 def train_raft(run: TrainingRun) -> RAFT:
