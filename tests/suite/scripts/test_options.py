@@ -136,7 +136,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("agent", of_suite(LEARNERS, "agents"))
+@pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
 def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureFixture[str]):
     refuse(agent, FOREIGN[agent], capsys)
 
@@ -153,7 +153,7 @@ def refuse(
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("agent", of_suite(LEARNERS, "agents"))
+@pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
 def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["train", "--agent", agent, "--help-all"])
@@ -168,7 +168,7 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
-@pytest.mark.parametrize("agent", of_suite(LEARNERS, "agents"))
+@pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
 def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
     options = options_of(find_command("train"), [f"--agent={agent}", f"--bundle={bundle}"])
     values = {option.name: option.default for option in options}

@@ -70,7 +70,7 @@ def test_a_configuration_survives_its_file(tmp_path: Path):
     assert ComparisonConfig.from_dict(read_json(tmp_path / "c.json")) == ours
 
 
-@pytest.mark.parametrize("agent", of_suite(LEARNERS, "agents"))
+@pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
 def test_every_learner_survives_the_file(agent: str, tmp_path: Path):
     ours = config(rewards=("sparse",), training=TrainingSettings(agent=agent, lora_rank=4))
     write_json(tmp_path / "c.json", ours.as_dict())
