@@ -102,7 +102,7 @@ class ResponseCollector:
             (prompts,) groups of ``sampling.n`` episodes with ``score``, temperature by temperature.
         """
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        return self.draw(agent, prompts, generator)
+        return self.score(self.write(agent, prompts, generator))
 
     def probe(self, agent: Agent, prompts: Sequence[PromptChoice]) -> list[float]:
         """Return the scores of the agent's greedy responses, which tell another agent or scorer.
@@ -112,18 +112,6 @@ class ResponseCollector:
         episodes = self.chosen.play(as_sampler(agent), prompts, deterministic=True)
         return [float(value) for value in self.scorer.score_groups([episodes]).values]
 
-    def draw(
-        self, agent: Agent, prompts: Sequence[PromptChoice], generator: torch.Generator | None
-    ) -> list[Group]:
-        """Return the scored responses to each prompt; see `collect`.
-
-        Args:
-            agent: Writes the responses.
-            prompts: Prompt ids, or prompts.
-            generator: Source of the sampled tokens; None continues the agent's own.
-        """
-        return self.score(self.write(agent, prompts, generator))
-
     def write(
         self,
         agent: Agent,
@@ -132,7 +120,7 @@ class ResponseCollector:
         *,
         n: int | None = None,
     ) -> list[Group]:
-        """Return responses to each prompt, without scores; see `draw`.
+        """Return responses to each prompt, without scores; see `collect`.
 
         Args:
             agent: Writes the responses.

@@ -44,7 +44,7 @@ def find_tokenizer(
     """Return the tokenizer that belongs to what learns.
 
     Args:
-        source: As for `build_policy`.
+        source: As for `make_policy`.
         tokenizer: The caller's; None takes the environment's, or the one beside the model.
 
     Raises:
@@ -61,53 +61,50 @@ def find_tokenizer(
     return tokenizer
 
 
-def build_policy(
+def make_policy(
     source: Source,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Model | None = None,
     *,
-    ref_model: str | Path | PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    reference: Model | None = None,
     lora: "LoraConfig | None" = None,
     dtype: str = "auto",
     precision: Precision = "full",
     temperature: float = 1.0,
     seed: int = 0,
+    device: str | None = "auto",
 ) -> CausalLMPolicy:
     """Return the policy to train, with its frozen reference.
 
     Args:
-        source: An environment (its bundled model), a path or name, a model, or a policy, which is
-            then trained itself.
-        tokenizer: The model's.
-        ref_model: The reference; None takes the model as it is now, or with ``lora`` the model
-            without its adapters.
-        lora: A ``peft.LoraConfig``.
-        dtype: See `agents.models.load_causal_lm`.
-        precision: See `PolicySettings`.
+        source: An environment, which gives tokenizer and bundled model; a path or name; a model; or
+            a policy, which is then trained itself.
+        model: Path, hub name or model, in place of an environment's own.
+        tokenizer: The model's; None takes the one of the source, see `find_tokenizer`.
+        reference: Path, hub name or model; None takes the model as it is now, or with ``lora`` the
+            model without its adapters.
+        lora: A ``peft.LoraConfig`` to train adapters only.
+        dtype: Precision of the weights, see `agents.models.load_causal_lm`.
+        precision: That of the computation, see `PolicySettings`.
         temperature: Temperature of sampling; learning uses the model's own distribution.
         seed: Seed of the adapters' first weights and of sampling.
+        device: "auto" takes a GPU if there is one; None leaves the policy where it is made.
 
     Raises:
-        ModelError: if there is no model, or a policy is to be changed.
-        TokenizerError: if model and tokenizer do not belong together.
+        ModelError: if there is no model, it does not fit, or a policy is to be changed.
+        TokenizerError: if there is no tokenizer, or it does not belong to the model.
     """
-    learning = source.language_model.model if isinstance(source, CausalLMPolicy) else source
-    if ref_model is not None and ref_model is learning:
+    learning = source if model is None else model
+    given = learning.language_model.model if isinstance(learning, CausalLMPolicy) else learning
+    if reference is not None and reference is given:
         raise ModelError(
             "ref_model is the model that learns; leave it out for a frozen copy, or pass a path"
         )
-    if isinstance(source, CausalLMPolicy):
-        if lora is not None:
-            raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
-        if precision not in ("full", source.settings.precision):
-            raise ModelError(
-                f"the policy has precision={source.settings.precision!r}, got {precision!r}; make "
-                "it with that one, or pass its model"
-            )
-        if ref_model is not None:
-            frozen = make_reference(source.language_model, ref_model, dtype)
-            source.reference = None if frozen is None else frozen.to(source.device)
-        return source
-    model, length = _model_of(source, dtype)
+    if isinstance(learning, CausalLMPolicy):
+        policy = _given_policy(learning, reference, lora, dtype, precision)
+        return policy if device is None else policy.to(select_device(device))
+    tokenizer = find_tokenizer(source, tokenizer)
+    loaded, length = _model_of(learning, dtype)
     seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
     integers = spaces.Box(0, len(tokenizer) - 1, (length,), np.int64)
     mask = spaces.Box(0, 1, (length,), np.int8)
@@ -117,63 +114,43 @@ def build_policy(
             spaces.Dict(input_ids=integers, attention_mask=mask),
             spaces.Discrete(len(tokenizer)),
             lambda _: 0.0,  # the policy's own optimiser is not used
-            model=model,
+            model=loaded,
             lora=lora,
             dtype=dtype,
             precision=precision,
             temperature=temperature,
-            reference=ref_model,
+            reference=reference,
         )
     policy.generator.manual_seed(seeds[1])
-    return policy
+    return policy if device is None else policy.to(select_device(device))
 
 
-def make_policy(
-    env: Environments,
-    model: Model | None = None,
-    *,
-    reference: Model | None = None,
-    lora: "LoraConfig | None" = None,
-    dtype: str = "auto",
-    precision: Precision = "full",
-    temperature: float = 1.0,
-    seed: int = 0,
-    device: str = "auto",
+def _given_policy(
+    policy: CausalLMPolicy,
+    reference: Model | None,
+    lora: "LoraConfig | None",
+    dtype: str,
+    precision: Precision,
 ) -> CausalLMPolicy:
-    """Return a policy for the environment, with a frozen reference.
-
-    Args:
-        env: Gives the tokenizer, and the bundled model where none is named.
-        model: Path, hub name or model; None takes the environment's bundled one.
-        reference: Path, hub name or model; None takes the model as it is now.
-        lora: A ``peft.LoraConfig`` to train adapters only.
-        dtype: Precision of the weights, see `agents.models.load_causal_lm`.
-        precision: That of the computation, see `PolicySettings`.
-        temperature: Temperature of its sampling.
-        seed: Seed of its sampling.
-        device: "auto" takes a GPU if there is one.
-
-    Raises:
-        ModelError: if there is no model, or it does not fit.
-    """
-    policy = build_policy(
-        env if model is None else model,
-        find_tokenizer(env, None),
-        ref_model=reference,
-        lora=lora,
-        dtype=dtype,
-        precision=precision,
-        temperature=temperature,
-        seed=seed,
-    )
-    return policy.to(select_device(device))
+    """Return a policy that is trained itself, with another reference if one is given."""
+    if lora is not None:
+        raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
+    if precision not in ("full", policy.settings.precision):
+        raise ModelError(
+            f"the policy has precision={policy.settings.precision!r}, got {precision!r}; make "
+            "it with that one, or pass its model"
+        )
+    if reference is not None:
+        frozen = make_reference(policy.language_model, reference, dtype)
+        policy.reference = None if frozen is None else frozen.to(policy.device)
+    return policy
 
 
 def encoding_for(source: object, encoding: TextEncoding | None) -> TextEncoding:
     """Return the encoding, as the environment writes prompts where that is left open.
 
     Args:
-        source: As for `build_policy`.
+        source: As for `make_policy`.
         encoding: The caller's; None takes the defaults.
     """
     encoding = encoding or TextEncoding()

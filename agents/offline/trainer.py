@@ -28,10 +28,10 @@ from tokengym.agents.checkpoint import check_counts, restore_adapters
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.offline.policies import (
     Source,
-    build_policy,
     encoding_for,
     find_tokenizer,
     load_weights,
+    make_policy,
     read_agent,
     write_agent,
     write_weights,
@@ -188,7 +188,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     ``weights_only=True``. `save` writes safetensors and JSON alone.
 
     Args:
-        source: An environment, a path or name, a model, or a policy; see `build_policy`.
+        source: An environment, a path or name, a model, or a policy; see `make_policy`.
         data: Texts to learn from, for `encode`; None: the agent only plays.
         eval_data: Texts that `evaluate` measures on.
         options: Keyword arguments of the constructor that all offline learners share.
@@ -225,15 +225,16 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     ) -> None:
         args = training_arguments(options, defaults=self.defaults, scratch=scratch_folder(self))
         self.tokenizer = tokenizer = find_tokenizer(source, options.tokenizer)
-        self.policy = policy = build_policy(
+        self.policy = policy = make_policy(
             source,
-            tokenizer,
-            ref_model=options.ref_model,
+            tokenizer=tokenizer,
+            reference=options.ref_model,
             lora=options.lora,
             dtype=options.dtype,
             precision=options.precision,
             temperature=options.temperature,
             seed=args.seed,
+            device=None,  # the Trainer says which
         )
         rules = encoding_for(source, options.encoding)
         limit = positions(policy.language_model.model)

@@ -89,7 +89,8 @@ class BestOfN:
         """
         prompts = self.collector.chosen.recognise(observation)
         plans = []
-        for group in self.collector.draw(self.agent, prompts, generator):
+        groups = self.collector.write(self.agent, prompts, generator)
+        for group in self.collector.score(groups):
             best = losses.best_of(
                 [float(episode.score or 0.0) for episode in group],
                 [episode.response for episode in group],

@@ -7,7 +7,7 @@ import pytest
 from studies import real_model
 from studies import real_tax as study
 from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer
-from tokengym.agents.offline.policies import build_policy
+from tokengym.agents.offline.policies import make_policy
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import Cell
 
@@ -39,7 +39,7 @@ def test_noise_has_the_spread_that_it_says() -> None:
 
 def test_texts_are_read_by_the_policy_and_held_to_its_reference() -> None:
     texts = [study.Text("positive", [3, 4], [6, 7, 3]), study.Text("negative", [5], [2])]
-    policy = build_policy(make_model(scale=2.0), make_tokenizer(), lora=lora_config())
+    policy = make_policy(make_model(scale=2.0), tokenizer=make_tokenizer(), lora=lora_config())
     reader = study.Reader(texts, rows=1)
     first, second = reader.figures(policy)
     log_probs = policy.log_probs([[3, 4]], [[6, 7, 3]])[0]
