@@ -14,16 +14,3 @@ from tokengym.base.models.model import (
     named_folder,
     title_of,
 )
-
-__all__ = [
-    "BASE",
-    "MODELS",
-    "StoredModel",
-    "find_model",
-    "located",
-    "minilm",
-    "named_base",
-    "named_folder",
-    "smollm2",
-    "title_of",
-]

@@ -16,8 +16,6 @@ from tokengym.envs.tasks.task import (
     task_of,
 )
 
-__all__ = ["Task", "TaskOptions", "find_task", "register_task", "registered_tasks", "task_of"]
-
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 

@@ -12,18 +12,5 @@ from tokengym.rewards.credits.red import RED
 from tokengym.rewards.credits.sparse import Sparse
 from tokengym.rewards.credits.uniform import Uniform
 
-__all__ = [
-    "ABC",
-    "RED",
-    "Credit",
-    "DenseR3",
-    "Random",
-    "Recency",
-    "SignedABC",
-    "Sparse",
-    "Uniform",
-    "register_credit",
-]
-
 for _module in iter_modules(__path__):  # a rule of one's own is one further file
     import_module(f"{__name__}.{_module.name}")
