@@ -80,3 +80,8 @@ class FolderInUseError(ValueError):
 
 class StorageError(OSError):
     """A file or folder could not be written: the disk is full, read-only or failing."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error of a library, or its class's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

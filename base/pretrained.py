@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from tokengym.base.errors import PretrainedError
+from tokengym.base.errors import PretrainedError, reason_of
 from tokengym.base.files import read_json
 from tokengym.base.models import MODELS, located
 from tokengym.base.registry import did_you_mean
@@ -69,7 +69,7 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     except Exception as error:  # transformers' libraries raise a dozen kinds
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         remedy = "pass a folder that save_pretrained wrote, or a hub name"
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             reason = "it would run code of its own, which is never done"

@@ -21,7 +21,7 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.door import Library, fast
 from tokengym.agents.policy.head import as_read, product
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.base.errors import TokenizerError
+from tokengym.base.errors import TokenizerError, reason_of
 from tokengym.base.models import located
 from tokengym.base.models.gguf import is_cached
 from tokengym.base.pretrained import load_whole
@@ -344,7 +344,7 @@ class LanguageModel(nn.Module):
         except (AttributeError, IndexError, RuntimeError, TypeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = reason_of(error)
             raise ModelError(
                 f"{type(self.model).__name__} cannot read two tokens ({reason}); correct its config"
             ) from error

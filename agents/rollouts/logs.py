@@ -16,7 +16,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 
-from tokengym.base.errors import SettingsError
+from tokengym.base.errors import SettingsError, reason_of
 from tokengym.envs import Episode, episode_to_record
 from tokengym.rewards import RewardError
 
@@ -195,7 +195,7 @@ def make_tracker(
             tracker.store_init_configuration(settings)
         return Tracked(tracker)
     except Exception as error:  # a service that is not reached, a store that it will not write to
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise SettingsError(
             f"track={track!r} cannot begin a run ({reason}); change its settings or leave track out"
         ) from error

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from tokengym.base.errors import DatasetError
+from tokengym.base.errors import DatasetError, reason_of
 from tokengym.base.pretrained import hub_answers
 from tokengym.base.text import lone_surrogate
 
@@ -72,7 +72,7 @@ def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str
         cause: BaseException = error
         while cause.__cause__ is not None:  # datasets says only that an error occurred
             cause = cause.__cause__
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+        reason = reason_of(cause)
         if "corresponds to no data" in reason:
             reason = "it has a header and no rows"
         raise _unreadable(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.errors import PretrainedError, TokenizerError
+from tokengym.base.errors import PretrainedError, TokenizerError, reason_of
 from tokengym.base.pretrained import from_pretrained
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def write_chat(
         )
         text.encode()  # no lone surrogates
     except Exception as error:  # a template is a program: it may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise TokenizerError(
             f"the tokenizer's chat template refuses {reprlib.repr(messages)} ({reason}); "
             "change the messages or the template"

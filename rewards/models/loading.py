@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.base.device import auto_precision, select_device
-from tokengym.base.errors import PretrainedError, TokenizerError
+from tokengym.base.errors import PretrainedError, TokenizerError, reason_of
 from tokengym.base.files import read_json
 from tokengym.base.models import find_model, located
 from tokengym.base.models.gguf import is_cached
@@ -194,7 +194,7 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
         with quiet():
             adapted = PeftModel.from_pretrained(network, str(path))
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = reason_of(error)
         raise ScorerError(
             f"the adapters in {path} do not fit the backbone ({reason}); pass the language model "
             "that they were trained on"
