@@ -433,18 +433,18 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                 f"{path} was not written: under FSDP no process has all weights; write them with "
                 "save_model(path), then load that path as a model"
             )
-        if self.args.should_save:
-            write_folder(Path(path), RECORD, self._fill)
 
-    def _fill(self, folder: Path) -> dict[str, Any]:
-        """Write what `save` stores to a folder, and return its record."""
-        write_agent(self.policy, self.tokenizer, folder)
-        return {
-            "format": FORMAT,
-            "algorithm": type(self).__name__,
-            "settings": self.settings,
-            "counters": self.counters(),
-        }
+        def fill(folder: Path) -> dict[str, Any]:
+            write_agent(self.policy, self.tokenizer, folder)
+            return {
+                "format": FORMAT,
+                "algorithm": type(self).__name__,
+                "settings": self.settings,
+                "counters": self.counters(),
+            }
+
+        if self.args.should_save:
+            write_folder(Path(path), RECORD, fill)
 
     @classmethod
     def load(
@@ -462,37 +462,24 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         """
 
         def build(folder: Path, record: dict[str, Any]) -> Self:
-            return cls._build(folder, record, env, changes)
+            if record["algorithm"] != cls.__name__:
+                raise CheckpointError(
+                    f"{folder} was saved by {record['algorithm']}, not {cls.__name__}; load it "
+                    "with the class that saved it"
+                )
+            model, keywords = read_agent(folder, env)
+            check_entries(record["settings"], cls.stored_settings, f"settings of {folder}")
+            keywords |= {**cls.read_settings(record["settings"]), **changes}
+            make: Any = cls
+            agent: Self = make(model, **keywords)
+            restore_adapters(agent.policy, folder)
+            known = dict.fromkeys(agent.counters(), int)
+            check_entries(record["counters"], known, f"counters of {folder}")
+            check_counts(record["counters"], folder)
+            vars(agent).update(record["counters"])
+            return agent
 
         return read_folder(Path(path), RECORD, FORMAT, ENTRIES, build)
-
-    @classmethod
-    def _build(
-        cls: type[Self],
-        folder: Path,
-        record: dict[str, Any],
-        env: Any,
-        changes: Mapping[str, Any],
-    ) -> Self:
-        """Return the agent of a whole folder."""
-        if record["algorithm"] != cls.__name__:
-            raise CheckpointError(
-                f"{folder} was saved by {record['algorithm']}, not {cls.__name__}; load it with "
-                "the class that saved it"
-            )
-        model, keywords = read_agent(folder, env)
-        check_entries(record["settings"], cls.stored_settings, f"settings of {folder}")
-        make: Any = cls
-        agent: Self = make(
-            model, **{**keywords, **cls.read_settings(record["settings"]), **changes}
-        )
-        restore_adapters(agent.policy, folder)
-        known = dict.fromkeys(agent.counters(), int)
-        check_entries(record["counters"], known, f"counters of {folder}")
-        check_counts(record["counters"], folder)
-        for name, value in record["counters"].items():
-            setattr(agent, name, value)
-        return agent
 
     @classmethod
     def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -529,8 +516,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         else:
             load_weights(self.policy, folder)
         if (folder / COUNTERS).is_file():
-            for name, value in read_json(folder / COUNTERS).items():
-                setattr(self, name, value)
+            vars(self).update(read_json(folder / COUNTERS))
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
