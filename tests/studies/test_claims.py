@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from studies import critic, ledger, other_tasks
-from studies.critic import SIGNED, SPARSE, STARTED
-from studies.ledger_cells import WAYS, make_cell
+from studies import critic, ledger, ledger_fine, other_tasks
+from studies.critic import STARTED
+from studies.ledger_cells import make_cell
 from tokengym.evaluation.report import number, signed
 from tokengym.lab.protocol import equivalence
 from tokengym.lab.study import DOCS, Published
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 CLAIMS = (DOCS / "claims.md").read_text(encoding="utf-8")
-PAIRS = {24: 5, 48: 10, 96: 5}
+LENGTHS, PAIRS = (24, 48, 96), 10
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +22,17 @@ def published() -> Published:
     return ledger.STUDY.published(DOCS)
 
 
-def test_speeds(published: Published):
+def test_speeds() -> None:
+    read = critic.Readings(DOCS)
     quoted = []
-    for length, here in ledger.lengths_of(published.runs, published.drawn[WAYS]).items():
-        cell = make_cell(rule="abc-signed", gae_lambda="0.5", length=length)
-        if length in PAIRS:
-            speed = here.speed(published.runs, cell)
-            assert speed is not None
-            assert len(published.runs.areas(cell)) == PAIRS[length]
-            ratio, low, high = speed
-            quoted.append(f"{ratio:.1f}")
-            assert f"{ratio:.1f} ({low:.2f} to {high:.2f})" in CLAIMS
+    for length in LENGTHS:
+        sparse, signed, *_ = ledger_fine.cells(length)
+        speed = read.fine.speed(signed, sparse, *read.ways[length])
+        assert speed is not None
+        assert len(read.fine.areas(signed)) == len(read.fine.areas(sparse)) == PAIRS
+        ratio, low, high = speed
+        quoted.append(f"{ratio:.1f}")
+        assert f"{ratio:.1f} ({low:.2f} to {high:.2f})" in CLAIMS
     first, second, third = quoted
     assert f"{first}, {second} and {third} times fewer updates" in README
 
@@ -55,22 +55,28 @@ def test_the_end(published: Published):
     assert level.p_value < 0.05
 
 
-def test_a_critic_that_knows_the_score():
-    read = critic.Readings(DOCS)
-    started, signed, sparse = STARTED[2], SIGNED, SPARSE
-    gain = read.coarse.difference(started, sparse)
-    lead = read.coarse.difference(signed, sparse)
-    left = read.fine.difference(started, signed)
-    assert gain is not None
-    assert lead is not None
-    assert left is not None
-    assert gain.pairs == lead.pairs == left.pairs == 10
+def test_a_critic_that_knows_the_score() -> None:
+    fine = critic.Readings(DOCS).fine
+    gains, leads = [], []
+    for length in LENGTHS:
+        sparse, signed, *_ = ledger_fine.cells(length)
+        started = STARTED[2].but(length=length)
+        gain, lead, left = (
+            fine.difference(one, other)
+            for one, other in ((started, sparse), (signed, sparse), (started, signed))
+        )
+        assert gain is not None
+        assert lead is not None
+        assert left is not None
+        assert gain.pairs == lead.pairs == left.pairs == PAIRS
+        gains.append(f"+{number(gain.difference)}")
+        leads.append(f"+{number(lead.difference)}")
+        for figure in (gain, left):
+            shown = f"{figure.difference:+.3f} ({figure.low:.3f} to {figure.high:.3f})"
+            assert shown.replace("-", "\u2212") in CLAIMS
     said = " ".join(README.split())
-    assert f"+{gain.difference:.3f} in score - c KL over the run, where" in said
-    assert f"`abc-signed` gains +{lead.difference:.3f}" in said
-    for figure in (gain, left):
-        shown = f"{figure.difference:+.3f} ({figure.low:.3f} to {figure.high:.3f})"
-        assert shown.replace("-", "\u2212") in CLAIMS
+    for figures in (gains, leads):
+        assert "{}, {} and {}".format(*figures) in said
 
 
 def test_other_tasks():
