@@ -41,6 +41,9 @@ class TrainingRun(Protocol):
     folder: Path | None
     """Folder for files that the learner keeps while it trains; None keeps none."""
 
+    eval_every: int
+    """Updates between two measurements; `is_due` knows of finer first ones too."""
+
     @property
     def updates(self) -> int:
         """Updates made so far, those before a resumption included."""

@@ -205,6 +205,7 @@ class _Run:
         self.seed, self.folder, self.reward = plan.seed, plan.folder, plan.run.reward
         self.training, self.settings = plan.training, plan.training.learner
         self.is_due = config.evaluation.is_due
+        self.eval_every = config.evaluation.every
         self.record = RunRecord(plan)
         self.is_main = True
         """Whether this process, of those that train together, measures and writes."""
