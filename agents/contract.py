@@ -40,7 +40,6 @@ class TrainingRun(Protocol):
     """Seed of everything random."""
     folder: Path | None
     """Folder for files that the learner keeps while it trains; None keeps none."""
-
     eval_every: int
     """Updates between two measurements; `is_due` knows of finer first ones too."""
 

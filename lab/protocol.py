@@ -1,6 +1,6 @@
 """Rules of docs/results/protocol.md for every study: criterion, grid, levels, margins and rates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from scipy.special import stdtr, stdtrit
 from tokengym.agents import losses
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode
+from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
 from tokengym.evaluation.statistics import area_under_curve, paired_difference
 from tokengym.lab.tables import mean
@@ -32,8 +33,20 @@ GRID = EvaluationSettings(every=1, episodes=PROMPTS, samples=0)
 """Measurement of a run: after every update, since most of a lead can arise in the first ones."""
 NET_MARGIN, GOLD_MARGIN = 0.03, 0.05
 """Shares of the way within which two rules are level: score - c KL over a run, gold at its end."""
-MEASURES = ("step", "tokens", "score", "gold_score", "kl")
+FIGURES = ("score", "gold_score", "kl")
+"""What a measurement says of a policy."""
+MEASURES = ("step", "tokens", *FIGURES)
 """Columns that a study keeps of a measurement."""
+LEARNER: dict[str, Any] = {
+    "learning_rate_schedule": "linear",
+    "vf_coef": 1.0,
+    "clip_range_vf": None,
+    "n_epochs": 2,
+    "n_minibatches": 4,
+    "kl_coef": PRICE,
+    "kl_estimator": "exact",
+}
+"""PPO's settings in studies, those of docs/results/learner.md; lambda and critic are cells' own."""
 
 
 def measured(record: RunRecord) -> list[dict[str, Any]]:
@@ -56,6 +69,17 @@ def over_run(rows: Sequence[Row], measure: str) -> float:
     """Return the mean of a measurement over the tokens of a run."""
     tokens = [row["tokens"] for row in rows]
     return float(area_under_curve(tokens, [row[measure] for row in rows], normalize=True))
+
+
+def way(drawn: Iterable[Row], of: Callable[[Row], float] = net) -> tuple[float, float]:
+    """Return where the way from the untrained policy to its best of 16 begins and ends.
+
+    Args:
+        drawn: Rows of `best_of_rows`, a row per n.
+        of: What is measured; score - c KL by default.
+    """
+    by_n = {row["n"]: of(row) for row in drawn}
+    return by_n[1], by_n[BEST_OF]
 
 
 def next_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float | None:

@@ -256,7 +256,7 @@ class Study:
     """Axis -> value that cells have where they do not say, or its type where they always do."""
     rounds: Callable[[], Iterable[Round]]
     """Returns cells and the seeds wanted of them, in the order in which they are needed."""
-    tables: Callable[[Published], Mapping[str, str]]
+    tables: Callable[[Any], Mapping[str, str]]
     """Returns the page's tables by name."""
     config: Callable[[Cell, Path], ComparisonConfig] = _no_comparison
     """Returns the comparison of one reward that a run is of, given the folder of the runs."""
@@ -279,7 +279,9 @@ class Study:
     beside: Callable[[Path], Iterable[Row]] = lambda docs: ()
     """Returns rows of runs that another page publishes, given the folder of the pages: they are
     read with the study's own, and neither run again nor published twice."""
-    pictures: Callable[[Published], None] = lambda published: None
+    readings: Callable[[Published], Any] = lambda published: published
+    """Returns what `tables` and `pictures` are given, made once of what is published."""
+    pictures: Callable[[Any], None] = lambda readings: None
     """Draws the page's pictures into the published folder."""
 
     @property
@@ -440,10 +442,10 @@ class Study:
         Args:
             docs: Folder of the study's page.
         """
-        published = self.published(docs)
-        make = partial(self.tables, published)
+        readings = self.readings(self.published(docs))
+        make = partial(self.tables, readings)
         fill(docs / self.document, page_wide(make) if self.holm == "page" else make())
-        self.pictures(published)
+        self.pictures(readings)
 
     def command_line(self, description: str | None) -> None:
         """Read the command line and run, publish or fill the page.
@@ -452,6 +454,26 @@ class Study:
             description: Docstring of the study.
         """
         command_line(description, self.run, self.publish, self.page)
+
+
+def draw_mean(
+    axes: Any, runs: Sequence[Sequence[Row]], of: Callable[[Row], float], *, color: str, label: str
+) -> None:
+    """Draw the mean of runs over their updates, with Student's 95 % interval.
+
+    Args:
+        axes: Axes of matplotlib.
+        runs: Measurements of each run, at the same updates.
+        of: Returns what is drawn of a measurement.
+        color: Color of line and interval.
+        label: Name in the legend.
+    """
+    steps = [row["step"] for row in runs[0]]
+    at_steps = [[of(row) for row in rows] for rows in zip(*runs, strict=True)]
+    middle, low, high, _ = student_interval(at_steps)
+    axes.plot(steps, middle, color=color, label=label)
+    axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.grid(alpha=0.3)
 
 
 def run_missing(

@@ -100,6 +100,21 @@ def student_mean(values: ArrayLike) -> str:
     return with_interval({"iqm": middle, "low": low, "high": high})
 
 
+def times_as_fast(figure: tuple[float, float, float] | None) -> str:
+    """Return how many times as fast something is, with its interval."""
+    return NONE if figure is None else "{} ({} to {})".format(*map(number, figure))
+
+
+def updates_to_shares(steps: ArrayLike) -> str:
+    """Return the mean updates of runs, (runs, shares), to each share of the way.
+
+    Example:
+        >>> updates_to_shares([[2.0, 5.0], [3.0, 6.0]])
+        '2.5 / 5.5'
+    """
+    return " / ".join(f"{at:.1f}" for at in np.mean(np.asarray(steps), axis=0))
+
+
 def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a share.
 

@@ -11,15 +11,12 @@ language model, are warmed up, or start from the reward model, measured after ev
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from studies import ledger_cells, ledger_fine
 from studies.ledger_cells import AXES, WAYS, make_cell
 from studies.ledger_fine import FINE, label
-from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, signed
-from tokengym.evaluation.statistics import student_interval
 from tokengym.lab.protocol import (
+    FIGURES,
     NET_MARGIN,
     SPARE_SEED,
     Row,
@@ -27,9 +24,18 @@ from tokengym.lab.protocol import (
     level,
     net,
     over_run,
+    way,
 )
-from tokengym.lab.study import Cell, Published, Round, Runs, Study, read_rows
-from tokengym.lab.tables import NONE, after_holm, markdown_table, mean, student_mean
+from tokengym.lab.study import Cell, Published, Round, Runs, Study, draw_mean, read_rows, run_of
+from tokengym.lab.tables import (
+    NONE,
+    after_holm,
+    markdown_table,
+    mean,
+    student_mean,
+    times_as_fast,
+    updates_to_shares,
+)
 
 FOLDER = "critic"
 LOW, HIGH, BETWEEN = "0.5", "0.95", "0.8"
@@ -57,7 +63,6 @@ STARTS = {"own": "language model", "warm-up": "warm-up", "reward model": "reward
 """By the name of a critic: what it starts from."""
 EVERY = 5
 """Updates between two points of the ledger's curves."""
-MEASURES = ("score", "gold_score", "kl")
 DRAWN = (SPARSE, SIGNED, STARTED[2], STARTED[0])
 COLORS = ("#0072b2", "#009e73", "#d55e00", "#e69f00")
 
@@ -88,14 +93,9 @@ def beside(docs: Path) -> list[Row]:
     sweeps = [
         row
         for row in STUDY.read(folder / ledger_cells.RUNS)
-        if row["seed"] == SPARE_SEED and cell_of(row) in own
+        if row["seed"] == SPARE_SEED and run_of(row, AXES) in own
     ]
     return [*sweeps, *STUDY.read(folder / FINE)]
-
-
-def cell_of(row: Row) -> Cell:
-    """Return the cell that a row is from."""
-    return Cell(**{axis: row[axis] for axis in AXES})
 
 
 # --- page -----------------------------------------------------------------------------------------
@@ -104,24 +104,25 @@ def cell_of(row: Row) -> Cell:
 class Readings:
     """The study's runs as they were measured, and read like the ledger's beside the ledger's."""
 
-    def __init__(self, docs: Path) -> None:
-        self.fine = STUDY.published(docs).runs
+    def __init__(self, published: Published) -> None:
+        docs = published.folder.parent
+        self.folder, self.fine = published.folder, published.runs
         """A point after every update."""
         made = [
             row for cell in CELLS for rows in self.fine.runs.get(cell, {}).values() for row in rows
         ]
-        own = STUDY.read(docs / FOLDER / STUDY.runs)
+        own = STUDY.read(published.folder / STUDY.runs)
         sweeps = [row for row in own if row["seed"] == SPARE_SEED]
         folder = docs / ledger_cells.FOLDER
-        known = [r for r in STUDY.read(folder / ledger_cells.RUNS) if cell_of(r) in PUBLISHED]
-        again = {(cell_of(row), row["seed"]) for row in made}
-        kept = [row for row in known if (cell_of(row), row["seed"]) not in again]
+        known = [r for r in STUDY.read(folder / ledger_cells.RUNS) if run_of(r, AXES) in PUBLISHED]
+        again = {(run_of(row, AXES), row["seed"]) for row in made}
+        kept = [row for row in known if (run_of(row, AXES), row["seed"]) not in again]
         coarse = [row for row in (*sweeps, *made) if row["step"] % EVERY == 0]
         self.coarse = Runs([*kept, *coarse], AXES)
         """A point every 5 updates; runs of the ledger that were not made again are its own."""
         ways = read_rows(folder / WAYS, text=())
-        levels = {(row["length"], row["n"]): net(row) for row in ways}
-        self.ways = {at: (levels[at, 1], levels[at, BEST_OF]) for at, n in levels if n == 1}
+        lengths = {row["length"] for row in ways}
+        self.ways = {at: way(row for row in ways if row["length"] == at) for at in lengths}
         """Length -> score - c KL of the untrained policy and of the best of its responses."""
         self.way = self.ways[SPARSE.length]
 
@@ -145,8 +146,8 @@ def cells_table(read: Readings) -> str:
     rows = []
     for cell in read.run():
         runs = [*read.fine.runs[cell].values()]
-        over = [f"{number(mean([over_run(run, m) for run in runs]))}" for m in MEASURES]
-        ends = [number(mean([*read.fine.ends(cell, m).values()])) for m in MEASURES]
+        over = [f"{number(mean([over_run(run, m) for run in runs]))}" for m in FIGURES]
+        ends = [number(mean([*read.fine.ends(cell, m).values()])) for m in FIGURES]
         areas = [*read.fine.areas(cell).values()]
         figures = (f"{read.fine.rate(cell):g}", str(len(runs)), student_mean(areas))
         rows.append([name(cell), *figures, *over, *ends])
@@ -200,12 +201,9 @@ def speeds_table(read: Readings) -> str:
     """Return the updates to shares of the way to best-of-16, and how many times `sparse` takes."""
     rows = []
     for cell in read.run():
-        steps = [*read.fine.steps(cell, *read.way).values()]
-        times = read.fine.speed(cell, SPARSE, *read.way)
-        text = NONE
-        if times is not None and cell != SPARSE:
-            text = f"{number(times[0])} ({number(times[1])} to {number(times[2])})"
-        rows.append([name(cell), " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0)), text])
+        steps = updates_to_shares([*read.fine.steps(cell, *read.way).values()])
+        times = None if cell == SPARSE else read.fine.speed(cell, SPARSE, *read.way)
+        rows.append([name(cell), steps, times_as_fast(times)])
     return markdown_table(["", "updates to 50 / 75 / 90 %", "times as fast to 75 %"], rows)
 
 
@@ -235,7 +233,7 @@ def lengths_table(read: Readings) -> str:
             areas, leader = runs.areas(cell), runs.areas(second)
             if len(areas) < 2:
                 continue
-            over = [mean([over_run(p, m) for p in runs.runs[cell].values()]) for m in MEASURES]
+            over = [mean([over_run(p, m) for p in runs.runs[cell].values()]) for m in FIGURES]
             line = [f"{length}", name(cell), f"{len(areas)}", student_mean([*areas.values()])]
             line += [shown.get((cell, base), NONE) for base in (first, second)]
             verdict = NONE
@@ -243,14 +241,13 @@ def lengths_table(read: Readings) -> str:
                 one, two = ([found[seed] for seed in seeds] for found in (areas, leader))
                 verdict = "yes" if level(one, two, goal - start).equivalent else "not shown"
             times = None if cell == first else runs.speed(cell, first, start, goal)
-            fast = NONE if times is None else "{} ({} to {})".format(*map(number, times))
-            rows.append([*line, verdict, *map(number, over), fast])
+            rows.append([*line, verdict, *map(number, over), times_as_fast(times)])
     head = ["tokens", "rule, the critic's start, lambda", "runs", "score - c KL over the run"]
     head += ["minus `sparse`", "minus `abc-signed`", "level with it", "score", "gold", "KL"]
     return markdown_table([*head, "times as fast to 75 %"], rows)
 
 
-def draw(file: Path, read: Readings) -> None:
+def draw(read: Readings) -> None:
     """Draw score - c KL, score and KL over the updates, means with 95 % intervals."""
     from matplotlib.figure import Figure
 
@@ -265,22 +262,16 @@ def draw(file: Path, read: Readings) -> None:
             runs = [*read.fine.runs.get(cell, {}).values()]
             if len(runs) < 2:
                 continue
-            steps = [row["step"] for row in runs[0]]
-            bands = [student_interval([of(run[at]) for run in runs]) for at in range(len(steps))]
-            middle, low, high, _ = np.array([[float(v) for v in band] for band in bands]).T
-            axes.plot(steps, middle, color=color, label=name(cell).replace("`", ""))
-            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+            draw_mean(axes, runs, of, color=color, label=name(cell).replace("`", ""))
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("updates")
-        axes.grid(alpha=0.3)
     handles = figure.axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=2, fontsize=8)
-    figure.savefig(file, dpi=150, metadata={"Software": None})
+    figure.savefig(read.folder / "curves.png", dpi=150, metadata={"Software": None})
 
 
-def tables(published: Published) -> dict[str, str]:
+def tables(read: Readings) -> dict[str, str]:
     """Return the page's tables by name."""
-    read = Readings(published.folder.parent)
     return {
         "level": level_table(read),
         "differences": differences_table(read),
@@ -297,10 +288,9 @@ STUDY = Study(
     rounds=rounds,
     config=ledger_fine.AT_EVERY_UPDATE,
     beside=beside,
+    readings=Readings,
     tables=tables,
-    pictures=lambda published: draw(
-        published.folder / "curves.png", Readings(published.folder.parent)
-    ),
+    pictures=draw,
 )
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from tokengym import ComparisonConfig
@@ -25,46 +24,39 @@ from tokengym.agents.ppo import (
     RoundTensors,
     register_advantage,
 )
-from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import EvaluationSettings, training_settings
 from tokengym.evaluation.statistics import (
     PairedDifference,
+    final_mean,
     paired_difference,
-    student_interval,
 )
 from tokengym.lab.protocol import (
+    FIGURES,
     GOLD_MARGIN,
+    LEARNER,
     NET_MARGIN,
-    PRICE,
     PROMPTS,
     Equivalence,
     level,
-    measured,
     net,
     over_run,
+    way,
 )
-from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, read_rows
+from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, read_rows
 from tokengym.lab.tables import (
-    NONE,
     NOT_YET,
     after_holm,
     markdown_table,
     mean,
     rates_table,
     student_mean,
+    times_as_fast,
+    updates_to_shares,
 )
 
 ENV = "tokengym/MovieReview-v0"
 ROWS = 64
-LEARNER: dict[str, Any] = {
-    "learning_rate_schedule": "linear",
-    "vf_coef": 1.0,
-    "clip_range_vf": None,
-    "n_epochs": 2,
-    "n_minibatches": 4,
-}
-"""The ledger's."""
 RISING, FROM, TO = "rising", 0.5, 0.95
 """Name of a lambda that rises in a straight line over the run, and its ends."""
 EACH_TO = 10
@@ -73,6 +65,11 @@ EVERY = {120: 2, 480: 8}
 """Updates of a run -> updates between two measurements after those."""
 SETTINGS = ((48, 120), (24, 120), (96, 120), (48, 480))
 """Tokens of a response and updates of a run, in the order in which they are run."""
+TENTH = 0.1
+"""Share of a run's measurements that is its end."""
+ABOUT = ["tokens", "updates", "rule, lambda"]
+"""Heads of a cell's columns."""
+COLORS = ("#0072b2", "#009e73", "#e69f00", "#d55e00")
 WAYS = Path("ledger") / "best_of_n.csv"
 """Published levels of the untrained policy's best of n, the ledger's."""
 
@@ -142,8 +139,6 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
             steps=updates,
             batch_size=ROWS,
             max_new_tokens=int(run.length),
-            kl_coef=PRICE,
-            kl_estimator="exact",
             learning_rate=run.rate,
             gae_lambda=FROM if is_rising else float(run.gae_lambda),
             value_network=run.critic,
@@ -174,14 +169,10 @@ def tables(published: Published) -> dict[str, str]:
 
 def ways_of(drawn: Sequence[Row]) -> dict[int, dict[str, tuple[float, float]]]:
     """Return by length and measure where the way to best-of-16 begins and ends."""
-    found: dict[int, dict[str, tuple[float, float]]] = {}
-    for length in sorted({int(row["length"]) for row in drawn}):
-        by_n = {row["n"]: row for row in drawn if row["length"] == length}
-        first, best = by_n[1], by_n[BEST_OF]
-        found[length] = {
-            "net": (net(first), net(best)),
-            "gold": (first["gold_score"], best["gold_score"]),
-        }
+    found = {}
+    for length in {int(row["length"]) for row in drawn}:
+        here = [row for row in drawn if row["length"] == length]
+        found[length] = {"net": way(here), "gold": way(here, lambda row: float(row["gold_score"]))}
     return found
 
 
@@ -197,18 +188,14 @@ def about(cell: Cell) -> list[str]:
     return [str(int(cell.length)), str(int(cell.updates)), title(cell)]
 
 
-ABOUT = ["tokens", "updates", "rule, lambda"]
-
-
-def last_tenth(points: Sequence[Row], measure: str) -> float:
+def end_of(points: Sequence[Row], measure: str) -> float:
     """Return the mean of a measurement, or of score - c KL, over the last tenth of a run."""
-    kept = [row for row in points if row["step"] >= 0.9 * points[-1]["step"]]
-    return mean([net(row) if measure == "net" else row[measure] for row in kept])
+    return final_mean([net(row) if measure == "net" else row[measure] for row in points], TENTH)
 
 
-def last_tenths(runs: Runs, cell: Cell, measure: str) -> dict[int, float]:
-    """Return `last_tenth` by seed; {} without runs."""
-    return {seed: last_tenth(p, measure) for seed, p in runs.runs.get(cell, {}).items()}
+def ends_of(runs: Runs, cell: Cell, measure: str) -> dict[int, float]:
+    """Return `end_of` by seed; {} without runs."""
+    return {seed: end_of(p, measure) for seed, p in runs.runs.get(cell, {}).items()}
 
 
 def ends_table(runs: Runs, cells: Sequence[Cell]) -> str:
@@ -219,16 +206,13 @@ def ends_table(runs: Runs, cells: Sequence[Cell]) -> str:
         if len(areas) < 2:
             continue
         curves = [*runs.runs[cell].values()]
-        ends = [[last_tenth(points, m) for points in curves] for m in MEASURES]
+        ends = [[end_of(points, m) for points in curves] for m in ("net", *FIGURES)]
         figures = [student_mean(ends[0]), *(number(mean(values)) for values in ends[1:])]
         over = [student_mean(areas), number(mean([over_run(p, "kl") for p in curves]))]
         rows.append([*about(cell), f"{runs.rate(cell):g}", str(len(areas)), *over, *figures])
     head = [*ABOUT, "rate", "pairs", "score - c KL over the run", "KL over the run"]
     head += [f"{name} in the last tenth" for name in ("score - c KL", "score", "gold", "KL")]
     return markdown_table(head, rows) if rows else NOT_YET
-
-
-MEASURES = ("net", "score", "gold_score", "kl")
 
 
 def differences_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, float]]]) -> str:
@@ -245,7 +229,7 @@ def differences_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, f
                 continue
             over[cell] = figure
             for found, measure in ((ends, "net"), (gold, "gold_score")):
-                one, two = (last_tenths(runs, c, measure) for c in (cell, base))
+                one, two = (ends_of(runs, c, measure) for c in (cell, base))
                 seeds = sorted(one.keys() & two.keys())
                 pairs = [one[s] for s in seeds], [two[s] for s in seeds]
                 found[cell] = paired_difference(*pairs)
@@ -286,10 +270,8 @@ def speeds_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, float]
             steps = [*runs.steps(cell, start, goal).values()]
             if len(steps) < 2:
                 continue
-            shares = " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0))
             times = None if cell == base else runs.speed(cell, base, start, goal)
-            fast = NONE if times is None else "{} ({} to {})".format(*map(number, times))
-            rows.append([*about(cell), shares, fast])
+            rows.append([*about(cell), updates_to_shares(steps), times_as_fast(times)])
     head = [*ABOUT, "updates to 50 / 75 / 90 %", "times as fast to 75 %"]
     return markdown_table(head, rows) if rows else NOT_YET
 
@@ -314,22 +296,15 @@ def draw(file: Path, runs: Runs) -> None:
             curves = [*runs.runs.get(cell, {}).values()]
             if len(curves) < 2:
                 continue
-            steps = [row["step"] for row in curves[0]]
-            bands = [student_interval([net(run[at]) for run in curves]) for at in range(len(steps))]
-            middle, low, high, _ = np.array([[float(v) for v in band] for band in bands]).T
-            axes.plot(steps, middle, color=color, label=title(cell).replace("`", ""))
-            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+            draw_mean(axes, curves, net, color=color, label=title(cell).replace("`", ""))
         axes.set_title(f"{setting[0]} tokens, {setting[1]} updates", fontsize=10)
         axes.set_xlabel("updates")
         axes.set_ylabel("score - c KL")
-        axes.grid(alpha=0.3)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=2, fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
-
-COLORS = ("#0072b2", "#009e73", "#e69f00", "#d55e00")
 
 STUDY = Study(
     document="end.md",
@@ -343,7 +318,6 @@ STUDY = Study(
     },
     rounds=rounds,
     config=config,
-    measure=lambda run, record: measured(record),
     tables=tables,
     pictures=lambda published: draw(published.folder / "curves.png", published.runs),
 )

@@ -17,19 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.envs import Bundle, Episode
-from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, percent
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, TaskSettings, training_settings
 from tokengym.evaluation.statistics import optimum_bound, paired_difference
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
 from tokengym.lab.protocol import (
     DRAWN,
+    LEARNER,
     PRICE,
     SPARE_SEED,
     best_of_rows,
@@ -38,6 +38,7 @@ from tokengym.lab.protocol import (
     net_area,
     scores_of,
     untrained_responses,
+    way,
 )
 from tokengym.lab.study import (
     DOCS,
@@ -66,14 +67,6 @@ from tokengym.lab.tables import (
 from tokengym.rewards import Vader, gold_scorer
 
 ENV = "tokengym/MovieReview-v0"
-LEARNER: dict[str, Any] = {
-    "learning_rate_schedule": "linear",
-    "vf_coef": 1.0,
-    "clip_range_vf": None,
-    "n_epochs": 2,
-    "n_minibatches": 4,
-}
-"""The ledger's."""
 EVALUATIONS, PROMPTS = 4, 128
 """Measurements of a run after the first, and the held-out prompts of each."""
 WORDS = 2, 6
@@ -235,8 +228,6 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
             steps=int(run.updates),
             batch_size=int(run.rows),
             max_new_tokens=int(run.length),
-            kl_coef=PRICE,
-            kl_estimator="exact",
             learning_rate=run.rate,
             gae_lambda=float(run.gae_lambda),
             value_network=run.critic,
@@ -316,7 +307,7 @@ def lines_table(lines: Sequence[Row]) -> str:
 
 def levels_table(runs: Runs, cells: Sequence[Cell], lines: Sequence[Row]) -> str:
     """Return what every cell reaches, with its share of the way to best-of-16."""
-    start, goal = (net(row) for row in lines if row["n"] in (1, BEST_OF))
+    start, goal = way(lines)
     rows = []
     for cell in cells:
         areas = [*runs.areas(cell).values()]

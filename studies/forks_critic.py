@@ -20,7 +20,7 @@ from tokengym.envs import Episode
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
 from tokengym.evaluation.statistics import paired_difference
-from tokengym.lab.protocol import measured, net_area
+from tokengym.lab.protocol import net_area
 from tokengym.lab.study import Cell, Published, Round, Row, Study, read_rows
 from tokengym.lab.tables import (
     NONE,
@@ -178,7 +178,6 @@ STUDY = Study(
     axes={"gae_lambda": str},
     rounds=rounds,
     config=config,
-    measure=lambda run, record: measured(record),
     tables=tables,
     price=PRICE,
 )

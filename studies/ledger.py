@@ -53,11 +53,10 @@ from studies.ledger_noise import (
     noise_file,
     of_gradient,
 )
-from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, percent
 from tokengym.evaluation.statistics import SHARES, PairedDifference, student_interval
 from tokengym.lab.makers.bundles.other_reward_models import LLAMA, MISALIGNED
-from tokengym.lab.protocol import MEASURES, net
+from tokengym.lab.protocol import FIGURES, net, way
 from tokengym.lab.study import (
     DOCS,
     FASTER_AT,
@@ -70,6 +69,7 @@ from tokengym.lab.study import (
     Runs,
     Study,
     command_line,
+    draw_mean,
     read_rows,
 )
 from tokengym.lab.tables import (
@@ -80,6 +80,7 @@ from tokengym.lab.tables import (
     markdown_table,
     mean,
     student_mean,
+    updates_to_shares,
 )
 from tokengym.rewards import Credit, RewardChoice
 
@@ -292,9 +293,10 @@ def lengths_of(ledger: Runs, ways: Sequence[Row], updates: int = UPDATES) -> dic
     for length in LENGTHS:
         settings = settings_with_runs(ledger, length=length, updates=updates)
         sparse = chosen(ledger, ["sparse"], settings)
-        best = {row["n"]: net(row) for row in ways if row["length"] == length}
-        if sparse is not None and best:
-            by_length[length] = AtLength(start=best[1], goal=best[BEST_OF], sparse=sparse)
+        drawn = [row for row in ways if row["length"] == length]
+        if sparse is not None and drawn:
+            start, goal = way(drawn)
+            by_length[length] = AtLength(start=start, goal=goal, sparse=sparse)
     return by_length
 
 
@@ -341,7 +343,7 @@ def speeds_table(ledger: Runs, ways: Sequence[Row]) -> str:
         for length, here in lengths.items():
             timed_cell = here.sparse if cell is None else cell.but(length=length)
             steps = [*ledger.steps(timed_cell, here.start, here.goal).values()]
-            text = " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0)) if steps else NONE
+            text = updates_to_shares(steps) if steps else NONE
             times = None if cell is None else here.speed(ledger, timed_cell)
             if times is not None:
                 text += f"; {number(times[0])} times ({number(times[1])} to {number(times[2])})"
@@ -401,7 +403,7 @@ def vineppo_table(ledger: Runs) -> str:
     shown = after_holm({cell: gain for cell, gain in gains.items() if gain is not None})
     rows = []
     for cell in cells:
-        ends = [number(mean([*ledger.ends(cell, measure).values()])) for measure in MEASURES[2:]]
+        ends = [number(mean([*ledger.ends(cell, measure).values()])) for measure in FIGURES]
         how = "VinePPO" if cell in AT_VINEPPO else setting(cell)
         rows.append(
             [
@@ -671,12 +673,8 @@ CURVES = {"sparse": "#0072b2", "uniform": "#888888", "abc-signed": "#009e73"}
 """Rules whose curves are drawn, and their colours."""
 
 
-def draw_curves(file: Path, ledger: Runs, fine: Runs) -> None:
-    """Draw score - c KL, score and KL over the updates at three lengths, means and intervals.
-
-    A cell that was not measured at every update is drawn from the ledger's curves, with a dot a
-    point.
-    """
+def draw_curves(file: Path, fine: Runs) -> None:
+    """Draw score - c KL, score and KL over the updates at three lengths, means and intervals."""
     from matplotlib.figure import Figure
 
     measures: dict[str, Callable[[Row], float]] = {
@@ -688,19 +686,12 @@ def draw_curves(file: Path, ledger: Runs, fine: Runs) -> None:
     panels = figure.subplots(len(measures), 3, sharex=True, sharey="row", squeeze=False)
     for column, length in enumerate(ledger_fine.SPARSE_LAMBDAS):
         for cell in ledger_fine.cells(length):
-            measured = fine if len(fine.runs.get(cell, {})) > 1 else ledger
-            runs = [*measured.runs.get(cell, {}).values()]
+            runs = [*fine.runs.get(cell, {}).values()]
             if len(runs) < 2 or cell.rule not in CURVES:
                 continue
-            dots = "-" if measured is fine else "o-"
-            look = {"color": CURVES[cell.rule], "label": f"{cell.rule}, lambda {cell.gae_lambda}"}
-            steps = [row["step"] for row in runs[0]]
+            name, color = f"{cell.rule}, lambda {cell.gae_lambda}", CURVES[cell.rule]
             for axes, of in zip(panels[:, column], measures.values(), strict=True):
-                at_steps = [[of(row) for row in rows] for rows in zip(*runs, strict=True)]
-                middle, low, high, _ = student_interval(at_steps)
-                axes.plot(steps, middle, dots, markersize=3, **look)
-                axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
-                axes.grid(alpha=0.3)
+                draw_mean(axes, runs, of, color=color, label=name)
         panels[0, column].set_title(f"{length} tokens", fontsize=10)
         panels[-1, column].set_xlabel("updates")
         panels[0, column].legend(fontsize=8)
@@ -716,11 +707,24 @@ def _draw_points(axes: Any, points: Sequence[tuple[float, ...]], name: str) -> N
         axes.errorbar(x, middle, [middle - low, high - middle], marker="o", capsize=2, label=name)
 
 
-def tables(published: Published) -> dict[str, str]:
-    """Return the page's tables by name; those of both studies, which share the page."""
-    docs = published.folder.parent
-    ledger, fine = (study.published(docs).runs for study in (STUDY, FINE_STUDY))
-    ways = published.drawn[WAYS]
+class Readings:
+    """What is published of both studies, which share the page."""
+
+    def __init__(self, published: Published) -> None:
+        self.folder = published.folder
+        self.docs = published.folder.parent
+        self.ledger, self.fine = (study.published(self.docs).runs for study in (STUDY, FINE_STUDY))
+        self.ways = published.drawn[WAYS]
+
+    def noise(self, policy: str) -> list[dict[str, Any]]:
+        """Return the rows of a policy's gradients, none where there is no file."""
+        file = self.folder / noise_file(policy)
+        return read_rows(file, text=("policy", "rule")) if file.exists() else []
+
+
+def tables(read: Readings) -> dict[str, str]:
+    """Return the page's tables by name."""
+    ledger, ways = read.ledger, read.ways
     settings = settings_with_runs(ledger)
     return {
         "steps": steps_table(ledger),
@@ -732,28 +736,21 @@ def tables(published: Published) -> dict[str, str]:
         "speeds": speeds_table(ledger, ways),
         "longer": longer_table(ledger, ways),
         "executed": executed_table(ledger),
-        "fine": ledger_fine.table(fine, ways),
-        **{f"noise {policy}": noise_table(drawn_noise(docs, policy)) for policy in POLICIES},
+        "fine": ledger_fine.table(read.fine, ways),
+        **{f"noise {policy}": noise_table(read.noise(policy)) for policy in POLICIES},
     }
 
 
-def drawn_noise(docs: Path, policy: str) -> list[dict[str, Any]]:
-    """Return the published rows of a policy's gradients, none where there is no file."""
-    file = docs / FOLDER / noise_file(policy)
-    return read_rows(file, text=("policy", "rule")) if file.exists() else []
-
-
-def pictures(published: Published) -> None:
+def pictures(read: Readings) -> None:
     """Draw the page's pictures, and fill the table that a page from before the protocol shows."""
-    docs, ways = published.folder.parent, published.drawn[WAYS]
-    ledger, fine = (study.published(docs).runs for study in (STUDY, FINE_STUDY))
-    if (docs / "mc.md").exists():
-        fill(docs / "mc.md", {"vineppo": vineppo_table(ledger)})
-    draw(published.folder / "ledger.png", ledger)
-    frontier = [way for way in ways if way["length"] == AXES["length"]]
-    draw_frontier(published.folder / "frontier.png", ledger, frontier)
-    draw_lengths(published.folder / "lengths.png", ledger, ways)
-    draw_curves(published.folder / "curves.png", ledger, fine)
+    ledger, folder = read.ledger, read.folder
+    if (read.docs / "mc.md").exists():
+        fill(read.docs / "mc.md", {"vineppo": vineppo_table(ledger)})
+    draw(folder / "ledger.png", ledger)
+    frontier = [drawn for drawn in read.ways if drawn["length"] == AXES["length"]]
+    draw_frontier(folder / "frontier.png", ledger, frontier)
+    draw_lengths(folder / "lengths.png", ledger, read.ways)
+    draw_curves(folder / "curves.png", read.fine)
 
 
 STUDY = Study(
@@ -762,6 +759,7 @@ STUDY = Study(
     axes=AXES,
     rounds=rounds,
     config=config,
+    readings=Readings,
     tables=tables,
     pictures=pictures,
     drawn=(WAYS_DRAWN,),

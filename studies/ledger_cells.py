@@ -23,7 +23,7 @@ from tokengym.lab.makers.bundles.other_reward_models import (
 )
 from tokengym.lab.protocol import (
     DRAWN,
-    PRICE,
+    LEARNER,
     PROMPTS,
     best_of_rows,
     scores_of,
@@ -63,14 +63,6 @@ MODELS: dict[str, Callable[[Path], None] | None] = {
     LLAMA: build_llama,
 }
 """By name: what writes the reward model's folder; None is the bundled one."""
-LEARNER: dict[str, Any] = {
-    "learning_rate_schedule": "linear",
-    "vf_coef": 1.0,
-    "clip_range_vf": None,
-    "n_epochs": 2,
-    "n_minibatches": 4,
-}
-"""Settings recommended in docs/results/learner.md, without the critic."""
 CRITICS: dict[str, dict[str, Any]] = {
     "own": {"value_network": "own"},
     "trunk": {"value_network": "trunk"},
@@ -165,8 +157,6 @@ def config(run: Cell, out: Path, evaluation: EvaluationSettings | None = None) -
             steps=updates,
             batch_size=int(run.rows),
             max_new_tokens=length,
-            kl_coef=PRICE,
-            kl_estimator="exact",
             learning_rate=run.rate,
             **settings,
         ),

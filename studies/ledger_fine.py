@@ -4,14 +4,20 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from studies.ledger_cells import AXES, FOLDER, RUNS, WORDS, config, make_cell
-from tokengym.evaluation.measure import BEST_OF
-from tokengym.evaluation.report import number, signed
-from tokengym.lab.protocol import GRID, MEASURES, SPARE_SEED, net, over_run
-from tokengym.lab.study import NET, Cell, Round, Row, Runs, Study
-from tokengym.lab.tables import NONE, NOT_YET, after_holm, markdown_table, mean, student_mean
+from tokengym.evaluation.report import signed
+from tokengym.lab.protocol import FIGURES, GRID, SPARE_SEED, over_run, way
+from tokengym.lab.study import NET, Cell, Round, Row, Runs, Study, run_of
+from tokengym.lab.tables import (
+    NONE,
+    NOT_YET,
+    after_holm,
+    markdown_table,
+    mean,
+    student_mean,
+    times_as_fast,
+    updates_to_shares,
+)
 
 FINE = "fine.csv"
 """Published file of the runs, in the ledger's folder."""
@@ -44,7 +50,7 @@ def rounds() -> Iterator[Round]:
 def read(study: Study, file: Path) -> list[Row]:
     """Return the rows of a published file that are of these cells."""
     wanted = {cell for length in SPARSE_LAMBDAS for cell in cells(length)}
-    return [row for row in study.read(file) if Cell(**{axis: row[axis] for axis in AXES}) in wanted]
+    return [row for row in study.read(file) if run_of(row, AXES) in wanted]
 
 
 def beside(study: Study, docs: Path) -> list[Row]:
@@ -74,29 +80,26 @@ def table(fine: Runs, ways: Sequence[Row]) -> str:
     shown = after_holm(figures)
     rows = []
     for length in SPARSE_LAMBDAS:
-        best = {row["n"]: net(row) for row in ways if row["length"] == length}
+        start, goal = way(row for row in ways if row["length"] == length)
         sparse, *others = cells(length)
         for cell in (sparse, *others):
             runs = fine.runs.get(cell, {})
             if len(runs) < 2:
                 continue
-            way = best[1], best[BEST_OF]
             seeds = sorted(runs.keys() & fine.runs[sparse].keys())
             apart = [
                 mean([over_run(runs[s], m) - over_run(fine.runs[sparse][s], m) for s in seeds])
-                for m in MEASURES[2:]
+                for m in FIGURES
             ]
-            steps = np.mean([*fine.steps(cell, *way).values()], axis=0)
             line = [f"{length}", f"{label(cell.rule)}, {cell.gae_lambda}", f"{len(runs)}"]
             line += [student_mean([*fine.areas(cell).values()])]
             if cell == sparse:
                 line += [NONE] * 4
             else:
                 line += [shown.get(cell, NONE), *map(signed, apart)]
-            line.append(" / ".join(f"{at:.1f}" for at in steps))
-            times = None if cell == sparse else fine.speed(cell, sparse, *way)
-            fast = NONE if times is None else "{} ({} to {})".format(*map(number, times))
-            rows.append([*line, fast])
+            line.append(updates_to_shares([*fine.steps(cell, start, goal).values()]))
+            times = None if cell == sparse else fine.speed(cell, sparse, start, goal)
+            rows.append([*line, times_as_fast(times)])
     if not figures:
         return NOT_YET
     head = ["tokens", "rule, lambda", "runs", f"{NET} over the run", "minus `sparse`"]

@@ -11,9 +11,6 @@ reward model and two controls that do not, the learning rate tuned for each on a
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.envs import bundled
@@ -23,16 +20,16 @@ from tokengym.evaluation.runs import training_settings
 from tokengym.lab.cards.parts import held_to_forks
 from tokengym.lab.protocol import (
     DRAWN,
+    FIGURES,
     GRID,
+    LEARNER,
     NET_MARGIN,
-    PRICE,
     best_of_rows,
     level,
-    measured,
-    net,
     over_run,
     scores_of,
     untrained_responses,
+    way,
 )
 from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Runs, Study
 from tokengym.lab.tables import (
@@ -43,20 +40,13 @@ from tokengym.lab.tables import (
     mean,
     rates_table,
     student_mean,
+    updates_to_shares,
     with_interval,
 )
 from tokengym.rewards import gold_scorer
 
 TASKS = {"Dialogue": 48, "Summarize": 32, "Detox": 48, "QuestionAnswer": 48}
 """Tasks and the most tokens of a response, in the order in which they are run."""
-LEARNER: dict[str, Any] = {
-    "learning_rate_schedule": "linear",
-    "vf_coef": 1.0,
-    "clip_range_vf": None,
-    "n_epochs": 2,
-    "n_minibatches": 4,
-}
-"""The ledger's."""
 UPDATES, ROWS = 30, 64
 RULES = {
     "sparse": "0.95",
@@ -87,7 +77,6 @@ FILMS = {"MovieReview": 48}
 """The task of the ledger, whose forks stand beside those of the others."""
 RESPONSES, CONTINUATIONS = 24, 16
 """Responses that are forked at every token, and continuations of each prefix."""
-MEASURES = ("score", "gold_score", "kl")
 
 
 def env_id(task: str) -> str:
@@ -135,8 +124,6 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
             steps=int(run.updates),
             batch_size=int(run.rows),
             max_new_tokens=TASKS[run.task],
-            kl_coef=PRICE,
-            kl_estimator="exact",
             learning_rate=run.rate,
             gae_lambda=float(run.gae_lambda),
             value_network=run.critic,
@@ -197,9 +184,8 @@ def ways(drawn: Sequence[Row]) -> dict[str, tuple[float, float]]:
     """Return by task where the way to best-of-16 begins and ends, in score - c KL."""
     found = {}
     for task in TASKS:
-        levels = {row["n"]: net(row) for row in drawn if row["task"] == task}
-        if levels:
-            found[task] = levels[1], levels[BEST_OF]
+        if here := [row for row in drawn if row["task"] == task]:
+            found[task] = way(here)
     return found
 
 
@@ -268,11 +254,11 @@ def levels_table(
         known = cell.eos == "allowed"  # the way is that of responses which may end
         share = percent((mean(areas) - start) / (goal - start)) if known else NONE
         about = [cell.task, title(cell), cell.gae_lambda, f"{runs.rate(cell):g}", str(len(areas))]
-        means = [number(mean([over_run(points, name) for points in curves])) for name in MEASURES]
-        ends = [number(mean([*runs.ends(cell, name).values()])) for name in MEASURES]
+        means = [number(mean([over_run(points, name) for points in curves])) for name in FIGURES]
+        ends = [number(mean([*runs.ends(cell, name).values()])) for name in FIGURES]
         tokens = mean([points[-1]["tokens"] for points in curves]) / (cell.updates * cell.rows)
-        steps = np.mean([*runs.steps(cell, start, goal).values()], axis=0)
-        speed = " / ".join(f"{at:.1f}" for at in steps) if known else NONE
+        steps = [*runs.steps(cell, start, goal).values()]
+        speed = updates_to_shares(steps) if known else NONE
         rows.append([*about, student_mean(areas), share, speed, *means, *ends, number(tokens)])
     names = ("score", "gold", "KL")
     head = ["task", "rule", "lambda", "rate", "pairs", "score - c KL over the run", "of the way"]
@@ -330,7 +316,6 @@ STUDY = Study(
     },
     rounds=rounds,
     config=config,
-    measure=lambda run, record: measured(record),
     tables=tables,
     drawn=(
         Drawn(

@@ -180,9 +180,8 @@ class _Run:
 
     def make_pairs(self) -> None:
         """Let the revised policy answer, and the judge rank its answers."""
-        from tokengym.agents.offline import Sampling, pair_rows
+        from tokengym.agents.offline import KEPT, Sampling
         from tokengym.lab.collect import save_dataset
-        from tokengym.rewards.pairs import pairs_dataset
 
         groups = self.scene.respond(
             self.scene.policy(self.out / "sft"),
@@ -192,14 +191,15 @@ class _Run:
             skip=self.config.num_prompts,
         )
         told_apart = self.scene.told_apart(groups)
-        rows = pair_rows(told_apart, Sampling(n=self.config.responses), [-1] * len(told_apart))
+        kept, sampling = KEPT["pairs"], Sampling(n=self.config.responses)
+        rows = kept.rows(told_apart, sampling, [-1] * len(told_apart))
         if len(rows) < 10:
             raise ValueError(
                 f"the judge told responses to only {len(rows)} of {len(groups)} prompts apart, too "
                 "few to train a reward model; raise --pair-prompts or --responses, or lower "
                 "--sft-epochs"
             )
-        save_dataset(pairs_dataset(rows), self.out / "pairs.jsonl")
+        save_dataset(kept.dataset(rows), self.out / "pairs.jsonl")
         write_json(self.out / "pairs.json", {"prompts": len(groups), "pairs": len(rows)})
 
     def make_reward_model(self) -> None:

@@ -23,7 +23,7 @@ def published() -> Published:
 
 
 def test_speeds() -> None:
-    read = critic.Readings(DOCS)
+    read = critic.Readings(critic.STUDY.published(DOCS))
     quoted = []
     for length in LENGTHS:
         sparse, signed, *_ = ledger_fine.cells(length)
@@ -56,7 +56,7 @@ def test_the_end(published: Published):
 
 
 def test_a_critic_that_knows_the_score() -> None:
-    fine = critic.Readings(DOCS).fine
+    fine = critic.Readings(critic.STUDY.published(DOCS)).fine
     gains, leads = [], []
     for length in LENGTHS:
         sparse, signed, *_ = ledger_fine.cells(length)

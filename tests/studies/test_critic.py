@@ -50,7 +50,7 @@ def test_differences_are_read_on_both_grids(tmp_path: Path):
     rows = [row for seed in (0, 1, SPARE_SEED) for row in run_rows(STARTED[0], seed, 1e-3, 3.0)]
     rows += [row for seed in (0, 1) for row in run_rows(SIGNED, seed, 1e-3, 2.0 + seed)]
     write_csv(docs / "critic" / "runs.csv", rows, list(rows[0]))
-    read = critic.Readings(docs)
+    read = critic.Readings(critic.STUDY.published(docs))
     started, signed = STARTED[0], SIGNED
     assert read.fine.areas(started)[0] == pytest.approx(3.0 * (30 - 0.5) / 30 - 0.05 * 2)
     assert read.coarse.areas(started)[0] == pytest.approx(3.0 * (30 - 2.5) / 30 - 0.05 * 2)
