@@ -1,5 +1,6 @@
 """``tokengym train``: one policy, one reward."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,16 +124,21 @@ def train(
             _prepare(config, out)
         with ProgressDisplay(console, total=1, done=0, steps=training.last_step) as board:
             board.start((name, seed))
-            record = run(
-                config,
-                name,
-                seed,
-                out=out,
-                save=out / "agent",
-                checkpoint_every=1,
-                report=lambda step, point: board.update((name, seed), step, point),
-                track=track,
-            )
+            try:
+                record = run(
+                    config,
+                    name,
+                    seed,
+                    out=out,
+                    save=out / "agent",
+                    checkpoint_every=1,
+                    report=lambda step, point: board.update((name, seed), step, point),
+                    track=track,
+                )
+            except (ValueError, TypeError):  # what is said in one line, see `scripts.cli`
+                if processes.is_main:
+                    _forget_refused(run_folder(out, name, seed))
+                raise
             board.finish((name, seed), None)
         curve = record.curve
     if processes.is_main:  # models that are shared out among processes may be too large for one
@@ -217,6 +223,24 @@ def _prepare(config: "ComparisonConfig", out: Path) -> None:
     with locked(out):
         preflight(config)
         keep_code(config.code, out / CODE)
+
+
+def _forget_refused(folder: Path) -> None:
+    """Delete the files of a run that was refused before it learned anything.
+
+    The corrected command, which may be of another reward, finds its folder as it was.
+    """
+    from tokengym.evaluation.runs.record import read_result
+
+    if not (folder / "run.json").is_file():
+        return
+    written = {"curve.csv", "train.csv", "episodes.jsonl", "run.json"}
+    if read_result(folder)["steps_done"] == 0 and {p.name for p in folder.iterdir()} <= written:
+        for name in written:
+            (folder / name).unlink()
+        with suppress(OSError):  # not empty: it was there before, or holds what others need
+            for empty in (folder, folder.parent, folder.parent.parent):
+                empty.rmdir()
 
 
 def _check_folder(config: "ComparisonConfig", out: Path) -> None:

@@ -304,6 +304,19 @@ def test_a_folder_that_takes_no_agent_is_refused_before_training(
     assert main([*small, "--out", str(tmp_path / "small")]) == 0
 
 
+def test_a_refused_training_leaves_its_folder_to_the_corrected_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """What only the training itself can refuse is found out when its folder is there already."""
+    small = ["--steps", "1", "--batch-size", "4", "--n-epochs", "1", "--eval-episodes", "4"]
+    small += ["--samples", "0", "--out", str(tmp_path / "run")]
+    start = ["--reward", "r3", "--value-network", "reward_model", "--max-new-tokens", "5"]
+    assert main(["train", *start, *small]) == 2
+    assert "take value_network='own'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["train", "--reward", "uniform", "--max-new-tokens", "5", *small]) == 0
+
+
 @pytest.mark.parametrize(
     ("stopped_by", "code"), [(KeyboardInterrupt(), 130), (ConnectionError("no judge"), 2)]
 )
