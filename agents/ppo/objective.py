@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.policy.policy import CausalLMPolicy, Evaluation
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.responses import Evaluation
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.settings import PPOSettings
 

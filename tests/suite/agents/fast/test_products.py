@@ -214,7 +214,7 @@ def test_both_libraries_evaluate_and_update_alike(
     is_chunked: bool,
 ):
     if is_chunked:  # the head is read by `token_figures`, in three chunks
-        monkeypatch.setattr("tokengym.agents.policy.policy.chunk_size", lambda _: 8)
+        monkeypatch.setattr("tokengym.agents.policy.responses.chunk_size", lambda _: 8)
     sequences = Sequences.from_ids([[3, 4], [5], [2, 2, 6]], [[4] * 6, [3, 7, 1], [5] * 9])
     results = []
     for chosen in LIBRARIES:

@@ -15,7 +15,7 @@ from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.fast.streams import check_steps
-from tokengym.agents.policy import policy as policies
+from tokengym.agents.policy import responses as policies
 from tokengym.agents.policy.language_model import LanguageModel
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")

@@ -1,0 +1,414 @@
+"""What a policy says of responses that are there: log-probs, values, entropy and KL of each token.
+
+One forward over prompt and response gives the hidden state before each response token; logits, the
+large part, are computed at response positions alone, and a chunk at a time where they are many.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor
+
+from tokengym.agents import losses
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.head import Figures, token_figures
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.sampling import (
+    chosen_log_probs,
+    chunk_size,
+    in_chunks,
+    shape_logits,
+)
+from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.settings import PolicySettings
+from tokengym.agents.policy.value import ValueFunction
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The policy's figures for given responses; 0 past a response's end."""
+
+    log_probs: Tensor
+    """(batch, time), nats, of the response's tokens after temperature and action mask."""
+    values: Tensor | None
+    """(batch, time), reward units, of the text before each token; None without a critic."""
+    entropy: Tensor | None
+    """(batch, time), nats, of the distribution each token was drawn from, if asked for."""
+    kl: Tensor | None
+    """(batch, time), nats, KL(policy || reference) exact over the vocabulary, if asked for."""
+
+
+class ReadsResponses(BasePolicy):
+    """A policy's figures for given responses; `CausalLMPolicy` adds the models, and acts."""
+
+    settings: PolicySettings
+    language_model: LanguageModel
+    """The policy's own."""
+    reference: LanguageModel | None
+    """The frozen reference; None: the policy with its adapters off."""
+    critic: ValueFunction | None
+    temperature: float
+    num_actions: int
+    """Size of the vocabulary of the environment; a model may have more rows."""
+    largest: Callable[[int], int] | None
+    """Returns the largest of all processes' numbers where they share the reference out."""
+
+    @contextmanager
+    def weights(self, reference: bool) -> Iterator[LanguageModel]:
+        """Yield the model to compute with: the policy, or the frozen reference."""
+        if not reference:
+            yield self.language_model
+        elif self.reference is not None:
+            yield self.reference
+        else:  # the policy with its adapters off
+            assert self.language_model.adapters is not None
+            with self.language_model.adapters.disable_adapter():
+                yield self.language_model
+
+    @property
+    def kernels(self) -> bool:
+        """Whether kernels compute; see `PolicySettings.kernels`."""
+        wanted = self.settings.kernels
+        if wanted == "plain" or (wanted == "auto" and self.device.type != "cuda"):
+            return False
+        fault = _fault_of_kernels(self.device)
+        if fault and wanted == "triton":
+            raise ModelError(f"kernels='triton' does not work, use 'auto' or 'plain': {fault}")
+        return fault is None
+
+    def states(self, sequences: Sequences, *, reference: bool = False) -> Tensor:
+        """Return the hidden state before each response token, (tokens, hidden), row by row.
+
+        One forward over prompt and response; ``sequences.response_positions`` is the order.
+        """
+        with self.weights(reference) as language_model:
+            return language_model.response_states(sequences, kernels=self.kernels)
+
+    def evaluate(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        with_entropy: bool = False,
+        with_kl: bool = False,
+        with_values: bool = True,
+        ref_logits: Tensor | None = None,
+        ref_states: Tensor | None = None,
+        value_head_only: bool = False,
+    ) -> Evaluation:
+        """Return log-probs and values of the responses under the policy as it is now.
+
+        Logits are computed at response positions only.
+
+        Args:
+            sequences: The texts.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            with_entropy: Compute the entropy too.
+            with_kl: Compute the exact KL to the reference too.
+            with_values: Compute the values too, if there is a critic.
+            ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
+            ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
+            value_head_only: Let gradients reach the value head alone, and its own network.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
+            states = self.states(sequences)  # (tokens, hidden): at response positions alone
+        figures = self._figures(
+            sequences,
+            states,
+            action_masks,
+            with_kl=with_kl,
+            with_entropy=with_entropy,
+            ref_logits=ref_logits,
+            ref_states=ref_states,
+        )
+        values = None
+        if with_values and self.critic is not None:
+            values = self.critic.of_tokens(sequences, states, kernels=self.kernels)
+        return Evaluation(
+            kl=sequences.padded(figures.pop(0)) if with_kl else None,
+            log_probs=sequences.padded(figures.pop(0)),
+            values=None if values is None else sequences.padded(values),
+            entropy=sequences.padded(figures.pop(0)) if with_entropy else None,
+        )
+
+    def values(self, sequences: Sequences) -> Tensor:
+        """Return the values before each response token, (batch, time), with gradients.
+
+        Raises:
+            ModelError: if the value function has no network of its own; `evaluate` reads it then.
+        """
+        if self.critic is None or self.critic.network is None:
+            raise ModelError("the value has no network of its own; take evaluate(...).values")
+        states = self.critic.network.response_states(sequences, kernels=self.kernels)
+        return sequences.padded(self.critic.of_states(states))
+
+    def _figures(
+        self,
+        sequences: Sequences,
+        states: Tensor,
+        action_masks: ActionMasks | None,
+        *,
+        reference: bool = False,
+        with_kl: bool = False,
+        with_entropy: bool = False,
+        ref_logits: Tensor | None = None,
+        ref_states: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return KL, log-probs and entropy of response tokens, (tokens,) each, those asked for.
+
+        There are two ways to them: from the head's weight, which keeps no logits for the gradient,
+        where there are kernels for it or the logits are many; from the logits elsewhere.
+
+        ``states``, (tokens, hidden), are the policy's, or with ``reference`` the reference's, of
+        which the log-probs then are. See `evaluate` for the other arguments.
+        """
+        rows, times, columns = sequences.response_positions
+        tokens = sequences.input_ids[rows, columns]  # (tokens,)
+        ref_tokens = states if ref_states is None else ref_states[rows, times]  # (tokens, hidden)
+        if with_kl and ref_logits is None and ref_states is None:
+            with torch.no_grad():
+                ref_tokens = self.states(sequences, reference=True)
+        is_large = len(tokens) > chunk_size(self.num_actions) or states.is_cuda
+        has_logits = with_kl and ref_logits is not None  # which are read as they are
+        if not has_logits and (self.kernels or (is_large and torch.is_grad_enabled())):
+            with self.weights(reference) as model:
+                head = model.plain_head()
+            with self.weights(reference or with_kl) as model:
+                ref_head = model.plain_head()
+            if head is not None and ref_head is not None:
+                asked = Figures(
+                    tokens=tokens,
+                    temperature=self.temperature,
+                    num_actions=self.num_actions,
+                    size=chunk_size(self.num_actions),
+                    masks=None if action_masks is None else (action_masks, rows, times),
+                    with_entropy=with_entropy,
+                    reference=(ref_tokens, ref_head) if with_kl else None,
+                    products=self.language_model.products,
+                )
+                has_kernels = self.kernels and head.dtype != torch.float64
+                compute = fast().token_figures if has_kernels else token_figures
+                return list(compute(states, head, asked))
+
+        def of_tokens(
+            states: Tensor, ref_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
+        ) -> tuple[Tensor, ...]:
+            at = action_masks, rows, times  # of this chunk
+            logits = self._logits_at(states, *at, reference=reference)  # (chunk, vocab)
+            figures = []
+            if with_kl:
+                if ref_logits is None:
+                    with torch.no_grad():
+                        ref_scores = self._logits_at(ref_states, *at, reference=True)
+                else:
+                    ref_scores = ref_logits[rows, times]
+                figures.append(losses.full_kl(logits, ref_scores))
+            figures.append(chosen_log_probs(logits, tokens))
+            if with_entropy:
+                figures.append(losses.entropy(logits))
+            return tuple(figures)
+
+        inputs = states, ref_tokens, tokens, rows, times
+        return list(in_chunks(of_tokens, *inputs, vocab_size=self.num_actions))
+
+    def _logits_at(
+        self,
+        states: Tensor,
+        masks: ActionMasks | None,
+        rows: Tensor,
+        times: Tensor,
+        *,
+        reference: bool = False,
+    ) -> Tensor:
+        """Return the shaped logits of response tokens, as `shaped_logits` does."""
+        with self.weights(reference) as language_model:
+            logits = language_model.logits(states)[..., : self.num_actions]  # (tokens, vocab)
+        logits = shape_logits(logits, temperature=self.temperature, action_mask=None)
+        return logits if masks is None else masks.forbid_(logits, rows, times)
+
+    def response_log_probs(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        reference: bool = False,
+        ref_states: Tensor | None = None,
+        max_size: int = 64,
+    ) -> Tensor:
+        """Return log-probs of the responses without gradient, (batch, time), nats.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            reference: Under the frozen reference rather than the policy.
+            ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
+            max_size: Most texts in one forward.
+        """
+
+        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
+            if ref_states is None:
+                states = self.states(part, reference=reference)
+            else:
+                rows, times, _ = part.response_positions
+                states = ref_states[bucket[rows], times]
+            return self._figures(part, states, masks, reference=reference)[0]
+
+        return self._in_buckets(figures, sequences, action_masks, max_size, reference=reference)
+
+    def response_kl(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        ref_logits: Tensor | None = None,
+        ref_states: Tensor | None = None,
+        max_size: int = 64,
+    ) -> Tensor:
+        """Return the exact KL(policy || reference) before each token, (batch, time), nats.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
+            ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
+            max_size: Most texts in one forward.
+        """
+
+        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
+            logits = None if ref_logits is None else ref_logits[bucket]
+            states = None if ref_states is None else ref_states[bucket]
+            return self._figures(
+                part,
+                self.states(part),
+                masks,
+                with_kl=True,
+                ref_logits=logits,
+                ref_states=states,
+            )[0]
+
+        return self._in_buckets(figures, sequences, action_masks, max_size)
+
+    def response_entropy(
+        self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
+    ) -> Tensor:
+        """Return the policy's entropy before each token, (batch, time), nats.
+
+        Arguments are those of `response_log_probs`.
+        """
+        return self._in_buckets(
+            lambda part, masks, *_: self._figures(
+                part, self.states(part), masks, with_entropy=True
+            )[1],
+            sequences,
+            action_masks,
+            max_size,
+            reference=False,
+        )
+
+    def reference_logits(
+        self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
+    ) -> Tensor:
+        """Return the reference's shaped logits before each token, (batch, time, vocab).
+
+        Arguments are those of `response_log_probs`.
+        """
+
+        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
+            rows, times, _ = part.response_positions
+            states = self.states(part, reference=True)
+            return self._logits_at(states, masks, rows, times, reference=True)
+
+        return self._in_buckets(figures, sequences, action_masks, max_size)
+
+    def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
+        """Return the reference's hidden states before each token, (batch, time, hidden).
+
+        They are a small part of its logits where the vocabulary is large. Arguments are those of
+        `response_log_probs`.
+        """
+        return self._in_buckets(
+            lambda part, *_: self.states(part, reference=True), sequences, None, max_size
+        )
+
+    @torch.no_grad()
+    def _in_buckets(
+        self,
+        figures: Callable[[Sequences, ActionMasks | None, Tensor], Tensor],
+        sequences: Sequences,
+        action_masks: ActionMasks | None,
+        max_size: int,
+        *,
+        reference: bool = True,
+    ) -> Tensor:
+        """Return figures of all response tokens, (batch, time, ...), without gradient.
+
+        Args:
+            figures: Returns them, (tokens, ...), of some texts of similar lengths, given these,
+                their masks, and their rows among all.
+            sequences: Any number of texts.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            max_size: Most texts in one forward.
+            reference: Whether the reference is to read them, which all processes let it do equally
+                often where they share it out.
+        """
+        whole = None
+        buckets = sequences.buckets(max_size)
+        if reference and self.largest is not None:
+            buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
+        for bucket in buckets:
+            part = sequences.select(bucket)
+            masks = None if action_masks is None else action_masks.select(bucket)
+            computed = figures(part, masks, bucket)
+            rows, times, _ = part.response_positions
+            if whole is None:
+                whole = computed.new_zeros(*sequences.response_mask.shape, *computed.shape[1:])
+            whole[bucket[rows], times] = computed
+        assert whole is not None
+        return whole
+
+    def log_probs(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        response_ids: Sequence[Sequence[int]],
+        *,
+        reference: bool = False,
+        action_masks: Sequence[NDArray[np.generic]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return each response's token log-probs after temperature and action mask.
+
+        Args:
+            prompt_ids: Token ids of the prompts.
+            response_ids: Token ids of the responses, as sampled.
+            reference: Under the frozen reference rather than the policy.
+            action_masks: One (len(response), vocab) array per response; None allows everything.
+
+        Returns:
+            One (len(response),) float32 array per response, nats.
+        """
+        sequences = Sequences.from_ids(prompt_ids, response_ids, self.device)
+        masks = None
+        if action_masks is not None:
+            masks = ActionMasks.from_arrays(action_masks, self.device)
+        log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
+        return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
+
+
+@cache
+def _fault_of_kernels(device: torch.device) -> str | None:
+    """Return why a device cannot use the kernels, which is logged once; None where it can."""
+    try:
+        fast().check_kernels(device)
+    except (ImportError, ModelError) as error:
+        logger.warning("kernels are not used, which is slower: %s", error)
+        return str(error)
+    return None
