@@ -11,7 +11,7 @@ from typing import Any
 
 from tokengym.base.files import read_hashed, read_jsonl, write_json, write_text
 from tokengym.base.words import split_file_word
-from tokengym.envs import printable
+from tokengym.envs import printable, task_of
 from tokengym.evaluation.measure.references import (
     SAMPLES,
     ReferenceSamples,
@@ -38,7 +38,6 @@ from tokengym.evaluation.runs.config import (
     flat,
     run_folder,
 )
-from tokengym.evaluation.runs.defaults import task_name
 from tokengym.evaluation.runs.record import read_result
 
 
@@ -386,8 +385,9 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
 
 
 def known_optimum(config: ComparisonConfig) -> dict[str, float]:
-    """Return the best expected gold score where a task knows it exactly: V* of Oracle and Forks."""
-    if task_name(config.env) not in ("Oracle", "Forks"):
+    """Return the best expected gold score, V* of the empty text, where a task can compute it."""
+    task = task_of(config.env)
+    if task is None or not hasattr(task.vector_class, "optimal_values"):
         return {}
     from tokengym.base.errors import SettingsError
     from tokengym.evaluation.measure.evaluate import make_eval_envs
