@@ -48,7 +48,7 @@ class ResponseSettings:
     """
 
     max_new_tokens: int = 48
-    """Longest response, tokens: the horizon. 48 is where ABC helped most on the bundled task."""
+    """Longest response, tokens: the horizon."""
     min_new_tokens: int = 0
     """Tokens before EOS is legal, and before a stop string counts."""
     forbidden_token_ids: Sequence[int] = ()

@@ -280,7 +280,7 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
         runs = "run" if group["failed"] == 1 else "runs"
         cautions.append(
             f"Not in the figures: {group['failed']} failed {runs}, which may favour the "
-            f"{kind_of(group)}."
+            f"{kind_of(group)}; --retry-failed repeats what failed."
         )
     if group["cut_at"] is not None and group["axis"] == "step":
         cautions.append(

@@ -307,7 +307,7 @@ class _Collected:
             first = f", the first: {self.failed[0]['error']}" if self.failed else ""
             raise ValueError(
                 f"no run of {self.folders[0]} has finished ({len(self.failed)} failed{first}); the "
-                "runs' run.json has the whole error"
+                "runs' run.json has the whole error, and --retry-failed repeats them"
             )
         common = {group: common_samples(drawn) for group, drawn in self.references.items()}
         mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]

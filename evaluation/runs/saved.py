@@ -152,6 +152,8 @@ def _saved_class(path: Path) -> str:
                 f"are saved ({', '.join(SAVED_AGENTS)}); name its class: --agent-class "
                 f"path/to/file.py:{printable(name)}"
             )
+    inside = f"; the agent of that run is {path / 'agent'}" if (path / "agent").is_dir() else ""
     raise ValueError(
-        f"{path} holds no saved agent; name a folder that tokengym train or agent.save wrote"
+        f"{path} holds no saved agent; name a folder that tokengym train or agent.save "
+        f"wrote{inside}"
     )
