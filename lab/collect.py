@@ -14,10 +14,8 @@ from tokengym.agents.offline import Sampling
 from tokengym.base import (
     check_choice,
     check_count,
-    code_hashes,
-    field_paths,
     locked,
-    read_hashed,
+    read_json,
     read_jsonl,
     replacing,
     split_file_word,
@@ -62,22 +60,16 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
     Raises:
         ValueError: naming what differs, or that the file of settings is damaged.
     """
-    paths = {
-        leaf.path[-1]: Path(leaf.value)
-        for leaf in field_paths(config)
-        if leaf.value
-        and isinstance(leaf.value, str)  # an empty path is this folder
-        and leaf.path[-1] != "env"
-        and Path(leaf.value).exists()
-    }
-    hashes = {f"contents of {name}": content_hash(path) for name, path in paths.items()}
     settings = asdict(config)
-    hashes |= {f"contents of {path}": digest for path, digest in code_hashes(settings).items()}
+    words = {k: v for k, v in {**settings, **settings["task"]}.items() if v and isinstance(v, str)}
+    paths = {name: Path(word) for name, word in words.items() if name != "env"}
+    paths |= {file[0]: Path(file[0]) for file in map(split_file_word, words.values()) if file}
+    hashes = {f"contents of {k}": content_hash(path) for k, path in paths.items() if path.exists()}
     ours = json.loads(json.dumps({**settings, **hashes}))
     file = folder / "settings.json"
     if not file.exists():
         write_json(file, ours)
-    elif differ := differences(read_hashed(file, optional=True), ours):
+    elif differ := differences(_read_object(file), ours):
         raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}); {remedy}")
 
 
@@ -179,7 +171,7 @@ def collect_to_file(
                 report(start + count)
         numbers = range(len(sizes))
         rows = [row for number in numbers for row in read_jsonl(_rows_file(parts, number))]
-        figures = [_read_figures(parts / f"{number:06d}.json") for number in numbers]
+        figures = [_read_object(parts / f"{number:06d}.json", _FIGURES) for number in numbers]
         kept = KEPT[config.keep]
         save_dataset(kept.dataset(rows), out)
         shutil.rmtree(parts)
@@ -196,16 +188,17 @@ class _Maker:
         import gymnasium as gym
 
         from tokengym.agents.offline import ResponseCollector, make_policy
-        from tokengym.evaluation.runs import default_lengths, load_agent
+        from tokengym.evaluation.runs import load_agent, training_settings
 
         self.config = config
         env = resolve_env(config.env)
+        lengths = training_settings(env, bundle=config.task.bundle).lengths()
         envs = gym.make_vec(
             env,
             num_envs=1,
             reward=config.reward,
             split=config.split,
-            **default_lengths(env, config.task.bundle) | config.task.env_kwargs(env),
+            **lengths | config.task.env_kwargs(env),
         )
         self.agent = (
             make_policy(envs, config.task.model)
@@ -234,11 +227,12 @@ class _Maker:
         write_json(parts / f"{number:06d}.json", figures)
 
 
-def _read_figures(file: Path) -> dict[str, Any]:
-    figures = read_hashed(file, optional=True)
-    if set(figures) != set(_FIGURES):
+def _read_object(file: Path, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Return an object, with these names alone where any are given."""
+    value = read_json(file)
+    if not isinstance(value, dict) or (names and set(value) != set(names)):
         raise ValueError(f"{file} is damaged; delete it and run again")
-    return figures
+    return value
 
 
 def _rows_file(parts: Path, number: int) -> Path:

@@ -22,7 +22,7 @@ from tokengym.base import (
     write_csv,
 )
 from tokengym.evaluation.report import read_curves, save_figure, summarize
-from tokengym.evaluation.runs import fixed, flat, load_agent, make_evaluator, read_result, task_name
+from tokengym.evaluation.runs import fixed, flat, load_agent, read_result, task_name
 from tokengym.evaluation.statistics import interval
 from tokengym.lab.collect import content_hash
 
@@ -127,7 +127,7 @@ def export_agent(
     plugins = entry_points(group="tokengym.agents", name=kind)
     is_foreign = any(not point.value.startswith("tokengym.") for point in plugins)
     agent_class = kind if split_file_word(kind) or is_foreign else None
-    evaluator = make_evaluator(config)
+    evaluator = config.evaluator()
     evaluation = evaluator(load_agent(out / "agent", agent_class, trust_code=trust_code))
     envs: Any = evaluator.envs
     bundle, dataset = envs.unwrapped.bundle, config.task.dataset

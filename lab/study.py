@@ -14,9 +14,9 @@ import tyro
 from numpy.typing import NDArray
 
 from tokengym import ComparisonConfig
-from tokengym.base import write_csv, write_json
+from tokengym.base import write_csv
 from tokengym.evaluation import run as run_one
-from tokengym.evaluation.runs import SETTINGS_FILE, RunRecord
+from tokengym.evaluation.runs import RunRecord
 from tokengym.evaluation.statistics import (
     SHARES,
     PairedDifference,
@@ -525,7 +525,7 @@ def run_pending(
             continue
         if datetime.now() >= end:
             return
-        write_json(out / name / SETTINGS_FILE, config.as_dict())
+        config.save(out / name)
         started = time.process_time()
         run_one(config, reward, seed, out=out / name)
         seconds = time.process_time() - started

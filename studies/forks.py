@@ -31,7 +31,6 @@ from tokengym.evaluation.report import (
     SummarySettings,
     make_panels,
     number,
-    per_run,
     read_curves,
     save_figure,
     signed,
@@ -295,9 +294,9 @@ class PairedRuns:
         return tuple(seed for seed in rewards[self.rule].seeds if seed in other)
 
     def figures(self, measure: str, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return both sides' figures of a measurement, each (pairs,); see `summary.per_run`."""
+        """Return both sides' figures of a measurement, each (pairs,); see `Panel.per_run`."""
         rule, baseline = (
-            per_run(self.panel, self.panel.rewards[name], measure, kind)[self._rows(name)]
+            self.panel.per_run(self.panel.rewards[name], measure, kind)[self._rows(name)]
             for name in (self.rule, self.baseline)
         )
         return rule, baseline
@@ -565,7 +564,7 @@ def rules_table(panels: Mapping[str, Any]) -> str:
                 if measure not in panel.measures:
                     row.append("\u2013")
                     continue
-                row.append(iqm_with_interval(per_run(panel, runs, measure, kind)))
+                row.append(iqm_with_interval(panel.per_run(runs, measure, kind)))
             rows.append(row)
     return markdown_table(["cell", "rule", "seeds", *FIGURES], rows)
 

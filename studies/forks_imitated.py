@@ -22,7 +22,6 @@ from tokengym.agents import SFT
 from tokengym.base import read_json, write_csv, write_json
 from tokengym.evaluation.measure import Evaluator
 from tokengym.evaluation.report import number
-from tokengym.evaluation.runs import make_evaluator
 from tokengym.lab.makers.bundles.forks import demonstrations, token_ids
 from tokengym.lab.makers.corpora.forks_texts import Demonstration
 from tokengym.lab.protocol import SPARE_SEED, net
@@ -59,7 +58,7 @@ class Cell:
 @cache
 def evaluators() -> dict[str, Evaluator]:
     """Return by setting what measures its runs in forks.py: the same prompts, the same numbers."""
-    return {name: make_evaluator(cell.config()) for name, cell in TRAINED.items()}
+    return {name: cell.config().evaluator() for name, cell in TRAINED.items()}
 
 
 @cache

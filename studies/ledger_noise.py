@@ -13,19 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from studies.ledger_cells import ENV, FOLDER, ROWS, RULES, config, make_cell, register_words
-from tokengym.agents import Sequences, bind_policy, chosen_log_probs, losses
-from tokengym.agents.rollouts import RoundReward
+from studies.ledger_cells import ENV, FOLDER, RULES, config, make_cell, register_words
+from tokengym.agents import Sequences, losses
 from tokengym.base import write_csv
 from tokengym.envs import Episode
 from tokengym.evaluation import run as run_one
-from tokengym.evaluation.measure import Evaluator
+from tokengym.evaluation.measure import Evaluator, task_reward
 from tokengym.evaluation.runs import load_agent
 from tokengym.lab.study import DOCS, Docs, Out, command_line, run_missing
 
@@ -74,11 +73,7 @@ def token_rewards(reward: Any, episodes: Sequence[Episode]) -> Tensor:
 
 def paid_by(rule: str, env: str, kwargs: Mapping[str, Any], policy: Any = None) -> Any:
     """Return the reward of a rule, which may continue responses with a policy."""
-    envs = gym.make_vec(env, num_envs=ROWS, reward=rule, **kwargs)
-    if policy is not None:
-        bind_policy(envs, policy, seed=SEED)
-    (reward,) = RoundReward(envs).rewards
-    return reward
+    return task_reward(env, {**kwargs, "reward": rule}, policy, seed=SEED)[0]
 
 
 def without_critic(rewards: Tensor, gae_lambda: float) -> Tensor:
@@ -157,7 +152,8 @@ def gradients(
         sequences = Sequences.from_ids([episode.prompt_ids], [episode.response_ids])
         logits = policy.shaped_logits(policy.states(sequences), None)
         logits = logits.masked_fill(~legal, -torch.inf)
-        log_probs = chosen_log_probs(logits, torch.tensor(episode.response_ids))
+        tokens = torch.tensor(episode.response_ids)
+        log_probs = -cross_entropy(logits, tokens, reduction="none")
         by_parameter = torch.autograd.grad(
             log_probs, parameters, advantages[:, index], is_grads_batched=True, allow_unused=True
         )

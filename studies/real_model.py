@@ -16,7 +16,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 from tokengym import ComparisonConfig
-from tokengym.base import find_bundle
 from tokengym.evaluation.measure import reference_lines
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import (
@@ -60,7 +59,8 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
         seeds=1,
         training=training_settings(
             ENV,
-            bundle_defaults=find_bundle(BUNDLE).settings("training") | LEARNER,
+            bundle=BUNDLE,
+            **LEARNER,
             dtype="float32",
             steps=UPDATES,
             batch_size=ROWS,

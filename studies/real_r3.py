@@ -23,7 +23,7 @@ import numpy as np
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy
 from tokengym.agents.rollouts import ChosenPrompts, as_sampler
-from tokengym.base import find_bundle, read_jsonl, write_csv, write_jsonl
+from tokengym.base import read_jsonl, write_csv, write_jsonl
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import copy_rate, distinct, rouge, words
@@ -120,9 +120,7 @@ class Run:
             env="QuestionAnswer",
             rewards=(TRAINED[self.rule],),
             seeds=1,
-            training=training_settings(
-                ENV, bundle_defaults=find_bundle(BUNDLE).settings("training") | TRAINING
-            ),
+            training=training_settings(ENV, bundle=BUNDLE, **TRAINING),
             evaluation=EvaluationSettings(every=TRAINING["steps"], episodes=16, samples=0),
             task=TaskSettings(
                 bundle=BUNDLE,

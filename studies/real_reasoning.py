@@ -24,8 +24,6 @@ from tokengym.evaluation.runs import (
     EvaluationSettings,
     RunRecord,
     TaskSettings,
-    make_agent,
-    make_evaluator,
     run_references,
     training_settings,
 )
@@ -100,8 +98,9 @@ def best_of_n(task: str, out: Path) -> list[Row]:
 def likeliest(task: str, out: Path) -> list[Row]:
     """Return what the likeliest answers reach, in a row without n."""
     about = config(Cell(task=task, learner=LEARNERS[0], seed=0), out)
-    evaluator = make_evaluator(about)
-    episodes = evaluator(make_agent(about, RULE, seed=0), deterministic=True).episodes
+    evaluator = about.evaluator()
+    untrained = evaluator.untrained(**about.policy_kwargs())
+    episodes = evaluator(untrained, deterministic=True).episodes
     evaluator.close()
     scores = np.array([episode.score for episode in episodes])
     figures = {"score": float(scores.mean()), "task": task, "right": float((scores == 1).mean())}

@@ -24,10 +24,10 @@ import torch
 from studies import real_model, real_r3
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy, Sequences
-from tokengym.base import find_bundle, write_csv
+from tokengym.base import write_csv
+from tokengym.envs import bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.report import number
-from tokengym.evaluation.runs import make_agent
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.protocol import SPARE_SEED, measured
 from tokengym.lab.study import (
@@ -114,7 +114,7 @@ class Run:
     def agent(self, folder: Path) -> PPO:
         """Return the trained agent, or the one that training starts from."""
         if self.name == START:
-            return make_agent(self.config(), self.rule, seed=0)
+            return self.config().evaluator().untrained(**self.config().policy_kwargs())
         return PPO.load(folder / "agent")
 
 
@@ -187,7 +187,7 @@ def foreign_texts(data: Path) -> Iterator[Text]:
     """Yield the texts: the first of each kind that are long enough, cut to `LENGTH` tokens."""
     import pandas as pd
 
-    answers, reviews = find_bundle(real_r3.BUNDLE), find_bundle(real_model.BUNDLE)
+    answers, reviews = bundled(real_r3.BUNDLE), bundled(real_model.BUNDLE)
     tokenizer: Any = answers.tokenizer
 
     def encode(text: str) -> list[int]:
@@ -217,7 +217,7 @@ def foreign_texts(data: Path) -> Iterator[Text]:
 
 def questions() -> list[Any]:
     """Return the bundle's questions that have one right answer."""
-    bundle = find_bundle(real_r3.BUNDLE)
+    bundle = bundled(real_r3.BUNDLE)
     asked = [prompt for split in ("train", "test") for prompt in bundle.prompts(split)]
     return [prompt for prompt in asked if prompt.query_type == "CONSTRAINED"]
 

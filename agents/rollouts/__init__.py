@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
-    from tokengym.agents.rollouts.chosen import ChosenPrompts, PolicyContinuations, at_temperature
-    from tokengym.agents.rollouts.environments import Environments, Observation, bare_envs
+    from tokengym.agents.rollouts.chosen import ChosenPrompts, at_temperature
+    from tokengym.agents.rollouts.environments import Environments, Observation
     from tokengym.agents.rollouts.playing import (
         Agent,
         Choice,
@@ -18,6 +18,5 @@ if TYPE_CHECKING:
         as_player,
         as_sampler,
     )
-    from tokengym.agents.rollouts.rounds import RoundReward
 
 __getattr__, __dir__, __all__ = lazily(__name__)

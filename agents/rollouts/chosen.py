@@ -21,8 +21,8 @@ from tokengym.envs.settings import GenerationSettings
 
 ROWS = 256
 """Most responses continued at once."""
-PromptChoice: TypeAlias = int | EncodedPrompt
-"""A prompt id, or a prompt that is not in the environment's set."""
+PromptChoice: TypeAlias = int | EncodedPrompt | Episode
+"""A prompt id, a prompt that is not in the environment's set, or an episode for its prompt."""
 
 
 class ChosenPrompts:
@@ -84,14 +84,8 @@ class ChosenPrompts:
         episodes: list[Episode] = []
         for start in range(0, len(prompts), self.max_rows):
             rows = slice(start, start + self.max_rows)
-            envs = self.envs(prompts[rows])
-            encoded = [
-                envs.encoded_prompt(prompt) if isinstance(prompt, int) else prompt
-                for prompt in prompts[rows]
-            ]
-            options: dict[str, Any] = {"prompts": encoded}
-            if beginnings is not None:
-                options["responses"] = beginnings[rows]
+            begun = None if beginnings is None else beginnings[rows]
+            envs, options = self.begin(prompts[rows], begun)
             played = play_round(
                 sampler, as_rounds(envs), options=options, deterministic=deterministic
             )
@@ -99,7 +93,30 @@ class ChosenPrompts:
             episodes += played.episodes
         return episodes
 
-    def recognise(self, observation: Observation) -> list[PromptChoice]:
+    def begin(
+        self,
+        prompts: Sequence[PromptChoice],
+        beginnings: Sequence[Sequence[int] | Episode] | None = None,
+    ) -> tuple[TokenGenerationVectorEnv, dict[str, Any]]:
+        """Return an environment with a row for each prompt, and the options of its ``reset``.
+
+        Args:
+            prompts: As of `play`, like the beginnings.
+            beginnings: Of each response.
+        """
+        known = [_prompt_of(one) if isinstance(one, Episode) else one for one in prompts]
+        envs = self.envs(known)
+        encoded = [envs.encoded_prompt(one) if isinstance(one, int) else one for one in known]
+        return envs, {"prompts": encoded} | ({"responses": beginnings} if beginnings else {})
+
+    def encode(self, text: str) -> EncodedPrompt:
+        """Return a prompt that is not in the set, encoded as those are; it may be longer."""
+        keeps_end = self.settings.overlong == "left"  # as the policy was trained
+        width = self._single.max_prompt_tokens if keeps_end else None
+        typed = bare_envs(self._single, 1, prompts=PromptSet([text]), max_prompt_tokens=width)
+        return typed.encoded_prompt(0)._replace(prompt_id=-1)
+
+    def recognise(self, observation: Observation) -> list[int | EncodedPrompt]:
         """Return the prompts that the rows of an observation begin with.
 
         A prompt of the environment is known by its tokens, with its reference; the text of any
@@ -116,7 +133,7 @@ class ChosenPrompts:
             for ids in texts
         ]
 
-    def find(self, prompt_ids: tuple[int, ...], text: str) -> PromptChoice:
+    def find(self, prompt_ids: tuple[int, ...], text: str) -> int | EncodedPrompt:
         """Return the prompt with these tokens.
 
         Args:
@@ -126,7 +143,7 @@ class ChosenPrompts:
         prompt = self._single.find_prompt(prompt_ids, text)
         return prompt if prompt.prompt_id < 0 else prompt.prompt_id
 
-    def envs(self, prompts: Sequence[PromptChoice]) -> TokenGenerationVectorEnv:
+    def envs(self, prompts: Sequence[int | EncodedPrompt]) -> TokenGenerationVectorEnv:
         """Return an environment with a row and room for each prompt, begun.
 
         It is kept, unless a prompt of the caller's own is longer than any of the set.
@@ -143,6 +160,14 @@ class ChosenPrompts:
             self._batches[count] = bare_envs(self._single, count)
             self._batches[count].reset(seed=0)
         return self._batches[count]
+
+
+def _prompt_of(episode: Episode) -> EncodedPrompt:
+    """Return an episode's prompt for an environment that need not have it."""
+    ids = tuple(episode.prompt_ids)
+    return EncodedPrompt(
+        episode.prompt, ids, -1, episode.reference, episode.query_type, episode.metadata
+    )
 
 
 @contextmanager
@@ -199,11 +224,8 @@ class PolicyContinuations:
         # Responses of similar length end together, and need the least padding.
         order = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row].response_ids))
         begun = [prefixes[row] for row in order]
-        ended = ChosenPrompts(self._rules, max_rows=ROWS).play(
-            self._sampler,
-            [EncodedPrompt(e.prompt, tuple(e.prompt_ids), -1, metadata=e.metadata) for e in begun],
-            beginnings=begun,
-        )
+        chosen = ChosenPrompts(self._rules, max_rows=ROWS)
+        ended = chosen.play(self._sampler, begun, beginnings=begun)
         finished = list(prefixes)
         for row, episode in zip(order, ended, strict=True):
             self._uncounted += episode.num_written - prefixes[row].num_written

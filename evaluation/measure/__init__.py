@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import (
         Evaluation,
         Evaluator,
-        check_reads,
-        make_eval_envs,
         task_reward,
     )
     from tokengym.evaluation.measure.metrics import copy_rate, distinct, rouge, words

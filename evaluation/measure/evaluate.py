@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tokengym.agents import PPO
     from tokengym.agents.rollouts.playing import Agent
+    from tokengym.agents.rollouts.rounds import RoundReward
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +118,16 @@ class Evaluator:
         self._is_checked = False
 
     @property
-    def measured_by(self) -> str:
-        """The scorer of ``score``, and that of ``gold_score`` if there is one, in words."""
+    def paid(self) -> "RoundReward":
+        """What the environments pay: the raw score."""
         from tokengym.agents.rollouts.rounds import RoundReward
 
-        scorer = RoundReward(self.envs).scorer
+        return RoundReward(self.envs)
+
+    @property
+    def measured_by(self) -> str:
+        """The scorer of ``score``, and that of ``gold_score`` if there is one, in words."""
+        scorer = self.paid.scorer
         if self.gold is None:
             return f"{scorer.name}; the task has no gold score" if scorer else "no scorer"
         if self.by_gold or scorer is None:
@@ -140,7 +146,7 @@ class Evaluator:
         """
         from tokengym.agents import collect
 
-        check_reads(agent, self.envs)
+        self.check_reads(agent)
         episodes = collect(
             agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
         )
@@ -158,18 +164,32 @@ class Evaluator:
         metrics.update(self._policy_metrics(agent, episodes))
         return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
 
+    def check_reads(self, agent: object) -> None:
+        """Refuse a policy of another vocabulary, or one too short for the longest text.
+
+        Raises:
+            ValueError: if it cannot read the prompts.
+        """
+        from tokengym.agents import CausalLMPolicy
+        from tokengym.agents.policy.language_model import check_length, check_vocabulary
+
+        policy = policy_of(agent)
+        if isinstance(policy, CausalLMPolicy):
+            spaces: Any = self.envs
+            check_vocabulary(policy.language_model, int(spaces.single_action_space.n))
+            (length,) = spaces.single_observation_space["input_ids"].shape
+            check_length(policy.language_model, length)
+
     def check_reading(self, episodes: Sequence[Episode]) -> None:
         """Warn once of judges that cannot read texts; a gold score that knows few words is dropped.
 
         Args:
             episodes: The first that are measured; what they decide holds for all.
         """
-        from tokengym.agents.rollouts.rounds import RoundReward
-
         if self._is_checked:
             return
         self._is_checked = True
-        scorer = RoundReward(self.envs).scorer
+        scorer = self.paid.scorer
         share = 0.0 if scorer is None else float(np.mean(scorer.oov_fraction(episodes)))
         if scorer is not None and share > MAX_UNREAD_SHARE:
             logger.warning(
@@ -292,7 +312,7 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
 
 
 def task_reward(
-    env: str, env_kwargs: Mapping[str, Any], agent: "Agent | None" = None
+    env: str, env_kwargs: Mapping[str, Any], agent: "Agent | None" = None, *, seed: int = 0
 ) -> tuple[Reward, "PreTrainedTokenizerBase"]:
     """Return the reward that a task pays under these arguments, and the policy's tokenizer.
 
@@ -302,6 +322,7 @@ def task_reward(
         env: Environment id, or a task's bare name.
         env_kwargs: Arguments of ``gym.make_vec``, ``reward`` among them.
         agent: Continues responses for credit that needs a policy, which is refused without one.
+        seed: Seed of the continuations.
 
     Raises:
         ValueError: if the environment cannot be made.
@@ -311,23 +332,10 @@ def task_reward(
     if agent is not None:
         from tokengym.agents import bind_policy
 
-        bind_policy(envs, agent)
+        bind_policy(envs, agent, seed=seed)
     while not isinstance(envs, VectorRewardWrapper):
         envs = envs.env
     return envs.reward, tokenizer
-
-
-def check_reads(agent: object, envs: VectorEnv) -> None:
-    """Refuse a policy of another vocabulary, or one that is too short for the longest text."""
-    from tokengym.agents import CausalLMPolicy
-    from tokengym.agents.policy.language_model import check_length, check_vocabulary
-
-    policy = policy_of(agent)
-    if isinstance(policy, CausalLMPolicy):
-        spaces: Any = envs
-        check_vocabulary(policy.language_model, int(spaces.single_action_space.n))
-        (length,) = spaces.single_observation_space["input_ids"].shape
-        check_length(policy.language_model, length)
 
 
 def policy_of(agent: object) -> object:

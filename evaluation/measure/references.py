@@ -56,9 +56,7 @@ def check_ranks(evaluator: "Evaluator", samples: int) -> None:
     Raises:
         ValueError: if the environment has no scorer.
     """
-    from tokengym.agents.rollouts.rounds import RoundReward
-
-    if samples and RoundReward(evaluator.envs).scorer is None:
+    if samples and evaluator.paid.scorer is None:
         raise ValueError(
             f"reference_samples={samples} are ranked by the reward's scorer, and the environment "
             "has no reward; name one, or pass --reference-samples 0"

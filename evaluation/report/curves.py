@@ -17,7 +17,7 @@ import numpy as np
 from tokengym.base.files import read_json, write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES
-from tokengym.evaluation.statistics import Array
+from tokengym.evaluation.statistics import Array, area_under_curve, final_mean
 
 KEY_COLUMNS = ("credit", "seed", "step", "score")
 SPENT = tuple(name for name in AXES if name != "step")
@@ -33,6 +33,8 @@ TRAINER_COLUMNS = {
     "completions/mean_length": "length",
 }
 """Columns that a run of TRL logs, and their names here."""
+FINAL_WINDOW = 0.1
+"""The last tenth of a run's evaluations is its end."""
 Group = tuple[tuple[str, str], ...]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -88,6 +90,17 @@ class Panel:
     """Measurements that all rewards have, ``score`` first."""
     cut_at: float | None
     """The step at which longer runs were cut, so that all had one budget; None if none was."""
+
+    def per_run(self, runs: Runs, measure: str, kind: str) -> Array:
+        """Return one number per run: its ``auc`` (mean height over the budget) or ``final`` mean.
+
+        Returns:
+            (runs,), in the measurement's unit.
+        """
+        rows = runs.values[measure]
+        if kind == "auc":
+            return np.array([area_under_curve(self.steps, row, normalize=True) for row in rows])
+        return np.array([final_mean(row, FINAL_WINDOW) for row in rows])
 
 
 def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Curve]:

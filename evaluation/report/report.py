@@ -22,7 +22,6 @@ from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measur
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import (
     cells,
     columns,
@@ -259,7 +258,7 @@ def _frontiers(
 
 def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
     """Return the share of each reward's runs whose score at the end exceeds a threshold."""
-    ends = {name: per_run(panel, runs, "score", "final") for name, runs in panel.rewards.items()}
+    ends = {name: panel.per_run(runs, "score", "final") for name, runs in panel.rewards.items()}
     everything = np.concatenate(list(ends.values()))
     low, high = float(everything.min()), float(everything.max())
     margin = 0.02 * (high - low) or 1.0

@@ -13,13 +13,11 @@ import numpy as np
 from tokengym.evaluation.measure.alarms import find_alarms, short_of_best
 from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.measure.references import ReferenceSamples, reference_lines, score_range
-from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
+from tokengym.evaluation.report.curves import FINAL_WINDOW, Curve, Group, Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict, sign_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     SHARES,
-    Array,
-    area_under_curve,
     collapsed,
     final_mean,
     holm,
@@ -35,8 +33,6 @@ from tokengym.evaluation.statistics import (
 from tokengym.evaluation.statistics.curves import censored_steps, relative_steps
 
 FORMAT = 1
-FINAL_WINDOW = 0.1
-"""The last tenth of a run's evaluations is its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,18 +177,6 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
     return summary
 
 
-def per_run(panel: Panel, runs: Runs, measure: str, kind: str) -> Array:
-    """Return one number per run: its ``auc`` (mean height over the budget) or its ``final`` mean.
-
-    Returns:
-        (runs,), in the measurement's unit.
-    """
-    rows = runs.values[measure]
-    if kind == "auc":
-        return np.array([area_under_curve(panel.steps, row, normalize=True) for row in rows])
-    return np.array([final_mean(row, FINAL_WINDOW) for row in rows])
-
-
 def kinds(measure: str) -> tuple[str, ...]:
     """Return the numbers per run that are reported of a measurement."""
     return ("final", "auc") if measure_of(measure).ranked else ("final",)
@@ -203,7 +187,7 @@ def _figures(panel: Panel, runs: Runs, level: float) -> dict[str, Any]:
     for measure in panel.measures:
         figures[measure] = {}
         for kind in kinds(measure):
-            values = per_run(panel, runs, measure, kind)
+            values = panel.per_run(runs, measure, kind)
             low, high = interval(values, level=level)
             figures[measure][kind] = {"iqm": iqm(values), "low": low, "high": high}
     return figures
@@ -254,8 +238,8 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
     improvement: dict[str, Any] = {}
     for measure in panel.measures:
         for kind in kinds(measure) if measure_of(measure).ranked else ():
-            x = per_run(panel, runs, measure, kind)
-            y = per_run(panel, baseline, measure, kind)
+            x = panel.per_run(runs, measure, kind)
+            y = panel.per_run(baseline, measure, kind)
             low, high = improvement_interval(x, y, level)
             improvement.setdefault(measure, {})[kind] = {
                 "probability": probability_of_improvement(x, y),
@@ -294,7 +278,7 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
         if len(x_rows)
     }
     for measure, kind in [(m, k) for m in panel.measures for k in kinds(m)] if rows else ():
-        numbers = {n: per_run(panel, runs, measure, kind) for n, runs in panel.rewards.items()}
+        numbers = {n: panel.per_run(runs, measure, kind) for n, runs in panel.rewards.items()}
         pairs = [
             (numbers[n][x_rows], numbers[baseline][y_rows]) for n, (x_rows, y_rows) in rows.items()
         ]
@@ -318,7 +302,7 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
     """
     _, *others = panel.rewards
     group["controls"] = [name for name in others if name in settings.controls]
-    areas = {name: per_run(panel, panel.rewards[name], "score", "auc") for name in others}
+    areas = {name: panel.per_run(panel.rewards[name], "score", "auc") for name in others}
     for name in [name for name in others if name not in settings.controls]:
         unbeaten = group["rewards"][name]["unbeaten_controls"] = []
         for control in group["controls"]:

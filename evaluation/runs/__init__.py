@@ -9,7 +9,6 @@ from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.config import (
-        SETTINGS_FILE,
         ComparisonConfig,
         TaskSettings,
         differences,
@@ -20,15 +19,13 @@ if TYPE_CHECKING:
         EvaluationSettings,
         ModelSettings,
         TrainingSettings,
-        bundle_settings,
         default_env,
-        default_lengths,
         task_name,
         training_settings,
     )
     from tokengym.evaluation.runs.progress import fixed
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
-    from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references
+    from tokengym.evaluation.runs.run import run_references
     from tokengym.evaluation.runs.saved import known_task, load_agent
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
-from tokengym.base.files import LOCK, locked, read_hashed, write_hashed
+from tokengym.base.files import LOCK, locked, read_hashed
 from tokengym.base.user_code import CODE, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
@@ -24,7 +24,6 @@ from tokengym.evaluation.runs.launchers import launch, run_in_subprocess
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.results import write_comparison
-from tokengym.evaluation.runs.run import make_evaluator
 
 
 def compare(
@@ -92,7 +91,7 @@ def compare(
                 f"measured by {measured_by}",
             ):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-            write_hashed(out / SETTINGS_FILE, config.as_dict())
+            config.save(out)
             done, steps = total - len(missing), training.last_step
             with ProgressDisplay(console, total=total, done=done, steps=steps) as board:
                 launch(missing, board, jobs, checkpoint_every=checkpoint_every, track=track)
@@ -189,7 +188,7 @@ def preflight(config: ComparisonConfig) -> str:
     for reward in config.rewards:
         kwargs, rows = config.env_kwargs(reward, train=True), min(2, config.training.batch_size)
         gym.make_vec(resolve_env(config.env), num_envs=rows, **kwargs).close()
-    evaluator = make_evaluator(config)
+    evaluator = config.evaluator()
     check_ranks(evaluator, config.evaluation.reference_samples)
     evaluator.close()
     return evaluator.measured_by

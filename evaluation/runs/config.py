@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.learner import LEARNERS, Learner
 from tokengym.base.errors import SettingsError
+from tokengym.base.files import write_hashed
 from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.settings import (
     all_optional,
@@ -44,6 +45,9 @@ from tokengym.evaluation.runs.defaults import (
 )
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import RewardChoice
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.measure.evaluate import Evaluator
 
 SETTINGS_FILE = "comparison.json"
 """File of the configuration, in a comparison's folder."""
@@ -492,6 +496,27 @@ class ComparisonConfig:
             "normalize": None if normalize == "off" else normalize,
             "split": "train" if train else "test",
         }
+
+    def evaluator(self) -> "Evaluator":
+        """Return what measures every run alike.
+
+        By the first reward's scorer, and by the gold score where the task has one; by that alone
+        where the rewards are scored by different scorers.
+        """
+        from tokengym.evaluation.measure.evaluate import Evaluator
+
+        return Evaluator(
+            self.env,
+            self.env_kwargs(self.rewards[0], train=False),
+            num_episodes=self.evaluation.episodes,
+            seed=self.evaluation.seed,
+            toxicity=self.evaluation.toxicity,
+            by_gold=self.by_gold,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write it into a comparison's folder, for what reads the runs there."""
+        write_hashed(folder / SETTINGS_FILE, self.as_dict())
 
     def policy_kwargs(self) -> dict[str, Any]:
         """Return the arguments of a policy; what is left to the task is left out."""

@@ -318,7 +318,7 @@ def training_settings(
     env_id: str,
     agent: str | Learner = "ppo",
     *,
-    bundle_defaults: Mapping[str, Any] | None = None,
+    bundle: Bundle | Path | str | None = None,
     **changes: Any,
 ) -> TrainingSettings:
     """Return a task's settings with the given ones changed; a change of None is no change.
@@ -327,7 +327,8 @@ def training_settings(
         env_id: Id of the environment.
         agent: The learner, or its name. A task's defaults for settings that are not the run's own
             are those of learners from token rewards.
-        bundle_defaults: Defaults that go before the task's: a bundle's.
+        bundle: Itself, its name or folder, whose own defaults go before the task's; "" or None for
+            none.
         changes: Settings of the run or of the learner by name.
 
     Raises:
@@ -336,7 +337,7 @@ def training_settings(
     """
     learner = find_learner(agent) if isinstance(agent, str) else agent
     of_runs = names_of_run(learner)
-    known = task_defaults(env_id, learner, bundle_defaults)
+    known = task_defaults(env_id, learner, bundle_settings(bundle, "training"))
     known |= {name: value for name, value in changes.items() if value is not None}
     of_learner = {name: value for name, value in known.items() if name not in of_runs}
     return TrainingSettings(
@@ -368,16 +369,6 @@ def task_defaults(
         wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
     defaults = {**({} if task is None else task.training), **(bundle_defaults or {})}
     return {name: value for name, value in defaults.items() if name in wanted}
-
-
-def default_lengths(env_id: str, bundle: Bundle | Path | str | None = None) -> dict[str, int]:
-    """Return the arguments of ``gym.make`` for responses as long as in training.
-
-    Args:
-        env_id: Id of the environment.
-        bundle: Bundle that replaces the task's; "" or None for none.
-    """
-    return training_settings(env_id, bundle_defaults=bundle_settings(bundle, "training")).lengths()
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:

@@ -30,7 +30,6 @@ from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, commit, ha
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
 
-    from tokengym.agents import PPO
     from tokengym.agents.processes import Processes
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 
@@ -161,33 +160,6 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
-def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
-    """Return a fresh PPO, or a learner derived from it, in the training environments of one run."""
-    from tokengym.agents import training
-
-    run = _Run(config.plan(reward, seed))
-    agent: PPO = training.make_agent(run, run.training.declaration.algorithm_class())
-    return agent
-
-
-def make_evaluator(config: ComparisonConfig) -> "Evaluator":
-    """Return the evaluator that measures every run alike.
-
-    By the first reward's scorer, and by the gold score where the task has one; by that alone where
-    the rewards are scored by different scorers.
-    """
-    from tokengym.evaluation.measure.evaluate import Evaluator
-
-    return Evaluator(
-        config.env,
-        config.env_kwargs(config.rewards[0], train=False),
-        num_episodes=config.evaluation.episodes,
-        seed=config.evaluation.seed,
-        toxicity=config.evaluation.toxicity,
-        by_gold=config.by_gold,
-    )
-
-
 class _Run:
     """A `TrainingRun`, which see, with the record of its measurements."""
 
@@ -293,7 +265,7 @@ class _Run:
     def _add_point(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
         """Evaluate an agent and record what was found."""
         if self._evaluator is None:
-            self._evaluator = make_evaluator(self.config)
+            self._evaluator = self.config.evaluator()
             if self.record.curve and "gold_score" not in self.record.curve[0]:
                 self._evaluator.gold = None  # the run that is resumed left it out
         if not self.record.curve:
@@ -407,7 +379,7 @@ def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
 
     with locked(folder), config.training.applied():
         (folder / "run.json").unlink(missing_ok=True)  # it has a hash of the samples so far
-        evaluator = make_evaluator(config)
+        evaluator = config.evaluator()
         seed, device = config.evaluation.seed, config.training.device
         # Its adapters, which change nothing yet, let it share its backbone.
         policy = evaluator.untrained(seed=seed, device=device, **config.policy_kwargs()).policy

@@ -20,12 +20,8 @@ from tokengym.agents import RandomAgent, bind_policy, noting_reads
 from tokengym.base import auto_device, read_json
 from tokengym.envs import SettingsError, TokenizerError
 from tokengym.evaluation.measure import Evaluator, resolve_env, task_reward
-from tokengym.evaluation.report import SummarySettings, difference_of, read_curves, summarize
-from tokengym.evaluation.runs import (
-    EvaluationSettings,
-    bundle_settings,
-    training_settings,
-)
+from tokengym.evaluation.report import SummarySettings, read_curves, summarize
+from tokengym.evaluation.runs import EvaluationSettings, training_settings
 from tokengym.lab.envs.oracle.env import PROMPT
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.lab.gradients.exact import response_probs
@@ -436,7 +432,7 @@ def _played(
     """Return responses of the bundled policy, the policy and the environment's arguments."""
     training = training_settings(
         resolve_env(task),
-        bundle_defaults=bundle_settings(env_kwargs.get("bundle"), "training"),
+        bundle=env_kwargs.get("bundle"),
         max_new_tokens=env_kwargs.get("max_new_tokens"),
     )
     kwargs: dict[str, Any] = {**env_kwargs, **training.lengths()}
@@ -485,6 +481,7 @@ def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str,
     price = training.learner.kl_coef
     (group,) = summarize(curves, SummarySettings(baseline=baseline, kl_coef=price))["groups"]
     entry = group["rewards"][subject]
+    differences = (entry.get("versus_baseline") or {}).get("differences", {})
     ends: dict[str, Any] = {
         "tokens": max(int(c.values["tokens"][-1]) for c in curves if c.credit == subject),
         "updates": training.steps,
@@ -498,9 +495,8 @@ def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str,
             continue
         kinds = [kind for kind in ("auc", "final") if kind in entry["figures"][measure]]
         ends[measure] = {kind: entry["figures"][measure][kind] for kind in kinds}
-        ends[measure]["versus_baseline"] = {
-            kind: difference_of(group, subject, measure, kind) for kind in kinds
-        }
+        versus = differences.get(measure, {})
+        ends[measure]["versus_baseline"] = {kind: versus.get(kind) for kind in kinds}
     return ends
 
 

@@ -9,22 +9,9 @@ import numpy as np
 import torch
 
 from tokengym.agents import CausalLMPolicy
-from tokengym.agents.rollouts import (
-    ChosenPrompts,
-    RoundReward,
-    as_sampler,
-    at_temperature,
-    bare_envs,
-)
-from tokengym.envs import (
-    EncodedPrompt,
-    Episode,
-    PromptError,
-    PromptSet,
-    TokenGenerationVectorEnv,
-    token_texts,
-)
-from tokengym.evaluation.measure import Evaluator, check_reads, resolve_env
+from tokengym.agents.rollouts import ChosenPrompts, as_sampler, at_temperature
+from tokengym.envs import Episode, PromptError, TokenGenerationVectorEnv, token_texts
+from tokengym.evaluation.measure import Evaluator, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
 from tokengym.lab.replay.replay import Replay, replay
 from tokengym.rewards.models import positions
@@ -165,7 +152,7 @@ class Explorer:
         self.env, self.env_kwargs = resolve_env(env), dict(env_kwargs or {})
         evaluator = Evaluator(self.env, self.env_kwargs, num_episodes=1)
         if agent is not None:
-            check_reads(agent, evaluator.envs)
+            evaluator.check_reads(agent)
         self.agent = evaluator.untrained(model) if agent is None else agent
         task = evaluator.envs.unwrapped
         assert isinstance(task, TokenGenerationVectorEnv)
@@ -174,11 +161,9 @@ class Explorer:
         self.tokenizer = task.tokenizer
         """The tokenizer whose ids are the actions."""
         self._chosen = ChosenPrompts(evaluator.envs)
-        self._one = bare_envs(evaluator.envs, 1)
-        self._one.reset(seed=0)
-        (self._reward,) = RoundReward(evaluator.envs).rewards
+        (self._reward,) = evaluator.paid.rewards
         self._gold = evaluator.gold
-        self._prompt_ids = {prompt.text: index for index, prompt in enumerate(self._one.prompts)}
+        self._prompt_ids = {prompt.text: id for id, prompt in enumerate(self._chosen.prompts)}
 
     @property
     def temperature(self) -> float | None:
@@ -192,11 +177,11 @@ class Explorer:
         if not isinstance(policy, CausalLMPolicy):
             return None
         limit = positions(policy.language_model.model)
-        return None if limit is None else limit - self._one.max_new_tokens
+        return None if limit is None else limit - self._chosen.settings.max_new_tokens
 
     def draw_prompt(self, seed: int) -> str:
         """Return the text of one of the task's held-out prompts."""
-        prompts = self._one.prompts
+        prompts = self._chosen.prompts
         return prompts[int(np.random.default_rng(seed).integers(len(prompts)))].text
 
     def sample(
@@ -339,7 +324,6 @@ class Explorer:
         """Return the responses that the player makes of a beginning, unscored."""
         episode = replace(response.episode, token_rewards=None, log_probs=None, written=None)
         count = 1 if greedy else n
-        prompt = _prompt(episode)
         return [
             replace(
                 episode,
@@ -350,7 +334,7 @@ class Explorer:
                 written=continuation.written,
             )
             for continuation in self._chosen.play(
-                player, [prompt] * count, beginnings=[begun] * count, deterministic=greedy
+                player, [episode] * count, beginnings=[begun] * count, deterministic=greedy
             )
         ]
 
@@ -400,24 +384,18 @@ class Explorer:
                 f"token {time} is of a reply (role {role!r}), which the policy did not write; "
                 "choose one of the policy's"
             )
-        one = self._chosen.envs([_prompt(episode)])
-        options = {"prompts": [_prompt(episode)], "responses": [_beginning(episode, time)]}
+        one, options = self._chosen.begin([episode], [_beginning(episode, time)])
         return one, *one.reset(options=options)
 
-    def _encoded(self, text: str) -> EncodedPrompt:
+    def _encoded(self, text: str) -> Any:
         """Return a prompt that is not one of the task's."""
-        keeps_end = self._one.settings.overlong == "left"  # as the policy was trained
-        width = self._one.max_prompt_tokens if keeps_end else None
-        typed = bare_envs(self._one, 1, prompts=PromptSet([text]), max_prompt_tokens=width)
-        typed.reset(options={"prompt_id": 0})
-        (state,) = typed.get_state()
-        ids, limit = tuple(state["prompt_ids"]), self.longest_prompt
-        if limit is not None and len(ids) > limit:
+        typed, limit = self._chosen.encode(text), self.longest_prompt
+        if limit is not None and len(typed.ids) > limit:
             raise PromptError(
-                f"the prompt has {len(ids)} tokens, the model reads {limit} before a response of "
-                f"{self._one.max_new_tokens}; shorten the prompt"
+                f"the prompt has {len(typed.ids)} tokens, the model reads {limit} before a "
+                f"response of {self._chosen.settings.max_new_tokens}; shorten the prompt"
             )
-        return EncodedPrompt(state["prompt"], ids, -1)
+        return typed
 
     def _scored(self, episodes: Sequence[Episode]) -> tuple[list[Episode], Array | None]:
         """Return the episodes with their scores, and their gold scores."""
@@ -430,11 +408,6 @@ class Explorer:
             if scored[0].prompt in self._prompt_ids:
                 raise
             return scored, None
-
-
-def _prompt(episode: Episode) -> EncodedPrompt:
-    """Return an episode's prompt for an environment that need not have it."""
-    return EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1, metadata=episode.metadata)
 
 
 def _beginning(episode: Episode, time: int) -> Episode:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokengym.envs import printable
-from tokengym.evaluation.report import TEMPLATES, number, render, signed
+from tokengym.evaluation.report import number, render, signed
 from tokengym.lab.replay.explore import Alternative, Branch, Change, Fork, Response
 from tokengym.lab.replay.page import episode_rows
 
@@ -15,7 +15,7 @@ MAX_SHOWN_TEXTS = 3
 def styles() -> str:
     """Return the report's style sheet for use inside one element of another page."""
     sheets = ("report.css", "replay.css", "explore.css")
-    text = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in sheets)
+    text = "\n".join(render(name, {}) for name in sheets)
     return text.replace(":root", "&")
 
 

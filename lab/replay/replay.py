@@ -20,7 +20,7 @@ from tokengym.envs import (
     task_of,
     token_texts,
 )
-from tokengym.evaluation.measure import make_eval_envs, resolve_env, task_reward
+from tokengym.evaluation.measure import resolve_env, task_reward
 from tokengym.evaluation.report import to_cell
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
@@ -278,17 +278,13 @@ def measured_truth(
     Raises:
         ValueError: if there is no policy.
     """
-    from tokengym.agents.rollouts import PolicyContinuations
-
     if policy is None:
         raise ValueError(
             "truth 'forks' continues responses with the policy that played, got none; pass --agent"
         )
-    envs = gym.make_vec(env, num_envs=1, **without_reward(kwargs))
-    reward = _paid_by(env, kwargs, "sparse")
-    continued = PolicyContinuations(envs, policy, seed=0)
-    executed = executed_truth(Probe(reward.scorer, reward.tokenizer, continued), episodes, forks)
-    envs.close()
+    reward = _paid_by(env, kwargs, "mc", policy)
+    probe = Probe(reward.scorer, reward.tokenizer, reward.continuations)
+    executed = executed_truth(probe, episodes, forks)
     return Truth(
         name=f"executed truth (k = {forks.k})",
         values=tuple(_placed(w.worth, e) for w, e in zip(executed.worths, episodes, strict=True)),
@@ -421,6 +417,7 @@ class _PromptEncoder:
             return None
         if self._envs is None:
             env, kwargs = self._arguments
-            self._envs = make_eval_envs(env, kwargs, num_envs=1)
+            kwargs = {"split": "test", **without_reward(kwargs)}
+            self._envs = gym.make_vec(resolve_env(env), num_envs=1, **kwargs)
         observation, _ = self._envs.reset(options={"prompt": prompt})
         return observation["input_ids"][0][observation["attention_mask"][0] == 1].tolist()

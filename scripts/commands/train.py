@@ -26,9 +26,8 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
         training_settings,
     )
 
-    bundled = bundle_settings(bundle, "training")
     env = resolve_env(env or default_env(bundle))
-    training = training_settings(env, agent, bundle_defaults=bundled)
+    training = training_settings(env, agent, bundle=bundle)
     idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
     fixed = (*training.declaration.fixed, *training.declaration.idle)
     idle |= {f"learner.{name}" for name in fixed}

@@ -9,7 +9,6 @@ import pytest
 from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
 from tokengym.envs import bundled
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
-from tokengym.evaluation.runs.run import make_evaluator
 from tokengym.rewards import (
     Relevance,
     RewardModel,
@@ -101,7 +100,7 @@ def comparison(*rewards: str, **task: Any) -> ComparisonConfig:
 def test_rewards_of_different_scorers_are_measured_by_the_gold_score(
     rewards: tuple[str, ...], measured_by: str
 ):
-    evaluator = make_evaluator(comparison(*rewards))
+    evaluator = comparison(*rewards).evaluator()
     try:
         assert evaluator.measured_by.startswith(measured_by)
         is_gold_alone = evaluator.measured_by == measured_by

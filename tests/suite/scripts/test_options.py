@@ -176,7 +176,7 @@ def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
     learner, usual = find_learner(agent), bundled(bundle).settings("training")
     if learner.uses_credit:
         assert values["batch_size"] == usual["batch_size"]
-    settings = training_settings("MovieReview", agent, bundle_defaults=usual)
+    settings = training_settings("MovieReview", agent, bundle=bundle)
     learner.check_settings(settings.learner, settings.batch_size)
 
 

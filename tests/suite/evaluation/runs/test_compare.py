@@ -29,7 +29,7 @@ from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.record import commit, hardware
 from tokengym.evaluation.runs.results import merge_comparisons, write_comparison
-from tokengym.evaluation.runs.run import make_agent, run, run_references
+from tokengym.evaluation.runs.run import run, run_references
 from tokengym.scripts.cli import main
 
 QUIET = Console(quiet=True)
@@ -414,7 +414,7 @@ def test_reference_samples_of_adapters_need_no_second_model(tmp_path: Path, monk
 
 
 def test_evaluation_is_raw_and_repeatable():
-    agent = make_agent(tiny(), "abc", 0)
+    agent = tiny().evaluator().untrained()
     first = evaluate(agent, "MovieReview", {"max_new_tokens": 6}, num_episodes=5, seed=3)
     # Whatever shapes the reward, what is measured is the scorer's own value.
     shaped = {"max_new_tokens": 6, "reward": "random", "normalize": "running"}
@@ -435,7 +435,7 @@ def test_evaluation_is_raw_and_repeatable():
 
 def test_a_policy_at_its_reference_has_no_kl_though_tokens_are_forbidden():
     """The mask must be in both policies' log-probs, or KL is the mask's, not the policy's."""
-    agent = make_agent(tiny(), "sparse", 0)
+    agent = tiny().evaluator().untrained()
     evaluator = Evaluator(
         "MovieReview",
         {"max_new_tokens": 6, "min_new_tokens": 6, "forbidden_token_ids": (3, 4)},
