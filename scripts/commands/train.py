@@ -93,9 +93,8 @@ def train(
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
     from tokengym.evaluation.runs.defaults import default_env, task_name
-    from tokengym.evaluation.runs.progress import ProgressDisplay
     from tokengym.evaluation.runs.record import clear_finished
-    from tokengym.evaluation.runs.run import join_run, run
+    from tokengym.evaluation.runs.run import join_run
     from tokengym.scripts.commands.show import say
 
     config = ComparisonConfig(
@@ -119,29 +118,41 @@ def train(
         said = f"{out} is complete: it holds this very run, and nothing was trained again"
         say(console, said)
     else:
-        if processes.is_main:
-            _prepare(config, out)
-        with ProgressDisplay(console, total=1, done=0, steps=training.last_step) as board:
-            board.start((name, seed))
-            try:
-                record = run(
-                    config,
-                    name,
-                    seed,
-                    out=out,
-                    save=out / "agent",
-                    checkpoint_every=1,
-                    report=lambda step, point: board.update((name, seed), step, point),
-                    track=track,
-                )
-            except (ValueError, TypeError):  # what is said in one line, see `scripts.cli`
-                if processes.is_main:
-                    _forget_refused(run_folder(out, name, seed))
-                raise
-            board.finish((name, seed), None)
-        curve = record.curve
+        curve = _trained_now(config, out, console, track, is_main=processes.is_main)
     if processes.is_main:  # models that are shared out among processes may be too large for one
         _show(console, config, out, curve, with_references=not processes.saves_together)
+
+
+def _trained_now(
+    config: "ComparisonConfig", out: Path, console: "Console", track: Tracker, *, is_main: bool
+) -> list[dict[str, Any]]:
+    """Train, or resume a stopped run, and return the curve."""
+    from tokengym.evaluation.runs.config import run_folder
+    from tokengym.evaluation.runs.progress import ProgressDisplay
+    from tokengym.evaluation.runs.run import run
+
+    (name,), seed = config.names, config.first_seed
+    if is_main:
+        _prepare(config, out)
+    with ProgressDisplay(console, total=1, done=0, steps=config.training.last_step) as board:
+        board.start((name, seed))
+        try:
+            record = run(
+                config,
+                name,
+                seed,
+                out=out,
+                save=out / "agent",
+                checkpoint_every=1,
+                report=lambda step, point: board.update((name, seed), step, point),
+                track=track,
+            )
+        except (ValueError, TypeError):  # what is said in one line, see `scripts.cli`
+            if is_main:
+                _forget_refused(run_folder(out, name, seed))
+            raise
+        board.finish((name, seed), None)
+    return record.curve
 
 
 def _show(
