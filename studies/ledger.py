@@ -627,8 +627,15 @@ def draw_frontier(file: Path, ledger: Runs, ways: Sequence[Row]) -> None:
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
-def draw_lengths(file: Path, ledger: Runs, ways: Sequence[Row]) -> None:
-    """Draw the gain of credit over the length of the response, and how much faster it learns."""
+def draw_lengths(file: Path, ledger: Runs, fine: Runs, ways: Sequence[Row]) -> None:
+    """Draw the gain of credit over the length of the response, and how much faster it learns.
+
+    Args:
+        file: Picture to write.
+        ledger: Runs with a point every 5 updates, which the gains are of.
+        fine: Runs with a point after every update, which the speeds are of.
+        ways: The best of n untrained responses by length.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
@@ -649,18 +656,19 @@ def draw_lengths(file: Path, ledger: Runs, ways: Sequence[Row]) -> None:
     gains.axhline(0, color="0.5", linewidth=0.8)
     gains.yaxis.set_major_formatter("{x:.0%}")
     gains.set_ylabel("gain over the run, of the way to best-of-16")
-    for index, cell in enumerate(AT_SPEEDS):
+    others = {length: ledger_fine.cells(length)[1:] for length in ledger_fine.SPARSE_LAMBDAS}
+    for index, cells in enumerate(zip(*others.values(), strict=True)):
         points = [
             (length * 1.02**index, *times)
-            for length, here in lengths.items()
-            if (times := here.speed(ledger, cell.but(length=length)))
+            for length, cell in zip(others, cells, strict=True)
+            if (times := ledger_fine.speed(fine, cell, ways))
         ]
-        _draw_points(speeds, points, f"{label(cell.rule).strip('`')}, {setting(cell)}")
+        _draw_points(speeds, points, f"{label(cells[0].rule).strip('`')}, {setting(cells[0])}")
     speeds.axhline(1, color="0.5", linewidth=0.8)
     speeds.set_ylabel(f"times as fast as sparse to {FASTER_AT:.0%} of the way")
-    for axes in gains, speeds:
+    for axes, shown in (gains, [*lengths]), (speeds, [*others]):
         axes.set_xscale("log")
-        axes.set_xticks(list(lengths), [f"{length}" for length in lengths])
+        axes.set_xticks(shown, [f"{length}" for length in shown])
         axes.minorticks_off()
         axes.set_xlabel("tokens of a response")
         axes.grid(axis="y", alpha=0.3)
@@ -749,7 +757,7 @@ def pictures(read: Readings) -> None:
     draw(folder / "ledger.png", ledger)
     frontier = [drawn for drawn in read.ways if drawn["length"] == AXES["length"]]
     draw_frontier(folder / "frontier.png", ledger, frontier)
-    draw_lengths(folder / "lengths.png", ledger, read.ways)
+    draw_lengths(folder / "lengths.png", ledger, read.fine, read.ways)
     draw_curves(folder / "curves.png", read.fine)
 
 

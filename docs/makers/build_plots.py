@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from tokengym.evaluation.report.figures import COLOURS, STYLE
-from tokengym.evaluation.statistics import Array, curve_interval
+from tokengym.evaluation.statistics import Array, area_under_curve, curve_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,11 @@ def curves(rows: Rows, value: Callable[[dict[str, str]], float], axis: str) -> t
     at = {(int(row["seed"]), int(row[axis])): value(row) for row in rows}
     whole = [seed for seed in seeds if all((seed, point) in at for point in points)]
     return np.array(points, float), np.array([[at[seed, p] for p in points] for seed in whole])
+
+
+def over_run(points: Array, values: Array) -> Array:
+    """Return the mean over the run of each seed's curve, (seeds,), as the results pages take it."""
+    return np.array([area_under_curve(points, curve, normalize=True) for curve in values])
 
 
 def net_score(row: dict[str, str]) -> float:
@@ -121,8 +126,8 @@ def lambda_levels() -> dict[str, list[float]]:
             cell = {"rule": rule, "gae_lambda": gae_lambda, "critic": "own", "length": "48"}
             cell |= {"model": "aligned", "updates": "30"}
             found = best_rate(read("ledger/runs.csv", **cell))
-            _, values = curves(found, net_score, "step")
-            levels.setdefault(rule, []).append(float(values.mean()) if len(values) else np.nan)
+            areas = over_run(*curves(found, net_score, "step"))
+            levels.setdefault(rule, []).append(float(areas.mean()) if len(areas) else np.nan)
     return levels
 
 
@@ -144,11 +149,11 @@ def draw_lambda(axes: "Axes") -> None:
 
 
 def seed_spread() -> tuple[Array, Array, Array]:
-    """Return numbers of pairs and the least and greatest mean lead that so many pairs can show."""
+    """Return numbers of pairs, and the least and greatest lead over the run that each can show."""
     values = {}
     for rule in ("abc", "sparse"):
         rows = read("default_setting/curves.csv", credit=rule)
-        values[rule] = curves(rows, column("score"), "step")[1].mean(1)
+        values[rule] = over_run(*curves(rows, column("score"), "step"))
     lead = values["abc"] - values["sparse"]
     counts = np.arange(1, len(lead) + 1)
     means = [
@@ -335,8 +340,8 @@ def real_text_leads() -> dict[str, Array]:
         shared = {row["seed"] for row in runs[0]} & {row["seed"] for row in runs[1]}
         areas = []
         for rows in runs:
-            points, values = curves([r for r in rows if r["seed"] in shared], net_score, "step")
-            areas.append(np.trapezoid(values, points, axis=1) / (points[-1] - points[0]))
+            paired = [row for row in rows if row["seed"] in shared]
+            areas.append(over_run(*curves(paired, net_score, "step")))
         leads[title] = areas[1] - areas[0]
     return leads
 
