@@ -3,7 +3,7 @@
 Several responses to each held-out prompt are drawn from the policy that training starts from, and
 scored as every run is. Best-of-n is a policy whose KL to the reference is at most
 log n - (n - 1) / n, and the best policy under a price c on the KL has a score - c KL of at least
-c log mean exp(R / c).
+c log mean exp(R / c), and of at least that of any best-of-n.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -129,7 +129,8 @@ def reference_lines(
 
     Returns:
         ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with a
-        row per n of `SIZES`, and the ``optimum``'s lower bound, None without a positive price.
+        row per n of `SIZES`, and the ``optimum``'s lower bound, the larger of the two, None
+        without a positive price.
     """
     gold = drawn.gold_scores
     scores = gold if by_gold and gold is not None else drawn.scores
@@ -142,13 +143,15 @@ def reference_lines(
         if kl_coef is not None:
             row["net_score"] = row["score"] - kl_coef * row["kl"]
         rows.append(row)
+    # At a low price a best of n is the larger bound: of few responses the other has c log n less.
+    nets = [row["net_score"] for row in rows if "net_score" in row]
     return {
         "samples": samples,
         "prompts": prompts,
         "tokens": drawn.tokens,
         "price": kl_coef,
         "best_of_n": rows,
-        "optimum": optimum_bound(scores, kl_coef) if kl_coef else None,
+        "optimum": max(optimum_bound(scores, kl_coef), *nets) if kl_coef else None,
     }
 
 

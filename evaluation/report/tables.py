@@ -107,7 +107,8 @@ def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
     if lines["optimum"] is not None:
         note += (
             "The best policy by score minus the KL penalty has at least c log mean exp(score / c) "
-            "over these responses, c the price; each best of n is a lower bound too."
+            "over these responses, c the price, and at least what any best of n has: the larger is "
+            "shown."
         )
     elif "net_score" in lines["best_of_n"][0]:
         note += "At price 0 the best policy has the highest score there is, which no sample bounds."
