@@ -215,9 +215,14 @@ def code_hashes(settings: object, known: Mapping[str, str] | None = None) -> dic
     Raises:
         SettingsError: if there is no such file.
     """
-    paths = [str(named[0]) for text in texts_in(settings) if (named := split_file_word(text))]
     stored = known or {}
-    return {path: stored.get(path) or code_hash(Path(path)) for path in dict.fromkeys(paths)}
+    return {path: stored.get(path) or code_hash(Path(path)) for path in code_paths(settings)}
+
+
+def code_paths(settings: object) -> list[str]:
+    """Return the paths of the files of the user's code that settings name, each once."""
+    named = (split_file_word(text) for text in texts_in(settings))
+    return list(dict.fromkeys(str(file[0]) for file in named if file))
 
 
 def check_code(code: Mapping[str, str]) -> None:
@@ -239,10 +244,14 @@ def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
         new: SHA-256 of files as they are.
     """
     return [
-        f"{path} has changed: its SHA-256 was {before[:12]} and is now {new[path][:12]}"
-        for path, before in old.items()
-        if new.get(path, before) != before
+        f"{path} has changed: its SHA-256 was {old[path][:12]} and is now {new[path][:12]}"
+        for path in changed_paths(old, new)
     ]
+
+
+def changed_paths(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return the paths of the files that `changed_files` tells of."""
+    return [path for path, before in old.items() if new.get(path, before) != before]
 
 
 def keep_code(code: Mapping[str, str], folder: Path) -> None:

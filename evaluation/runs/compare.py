@@ -5,6 +5,7 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
 from tokengym.base.files import LOCK, locked, read_hashed
-from tokengym.base.user_code import CODE, keep_code
+from tokengym.base.user_code import CODE, changed_paths, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, RunPlan, differences
@@ -135,7 +136,9 @@ def _missing(config: ComparisonConfig, out: Path, retry_failed: bool) -> tuple[l
 
 
 def check_folder(config: ComparisonConfig, out: Path) -> None:
-    """Refuse a folder that holds another comparison; rewards and seeds may have been added.
+    """Refuse a folder that holds another comparison.
+
+    Rewards and seeds may have been added, and a file of code corrected that no finished run used.
 
     Raises:
         ValueError: naming what differs.
@@ -166,12 +169,24 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
     if grows:
         here |= {key: there[key] for key in (*names, "seeds")}
     differ = differences(there, here)
-    if differ:
+    changed = changed_paths(there.get("code", {}), config.code)
+    if len(differ) > len(changed) or _used_when_finished(config, out, changed):
         kept = f" ({out / CODE} has the files as they were)" if there.get("code") else ""
         raise ValueError(
             f"{out} holds another comparison: {'; '.join(differ)}. Name another folder, or repeat "
             f"those settings{kept}"
         )
+
+
+def _used_when_finished(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
+    """Return whether a finished run used one of these files; a corrected one may replace others."""
+    return any(
+        not set(paths).isdisjoint(plan.code)
+        and plan.folder is not None
+        and plan.is_done
+        and read_result(plan.folder)["status"] == "finished"
+        for plan in (config.plan(*config.reference_run, out), *config.plans(out))
+    )
 
 
 def preflight(config: ComparisonConfig) -> str:

@@ -29,6 +29,7 @@ from tokengym.base.user_code import (
     check_module,
     check_saved,
     code_hashes,
+    code_paths,
     display_name,
 )
 from tokengym.base.words import Spec, split_file_word
@@ -163,6 +164,15 @@ class RunPlan:
     def is_done(self) -> bool:
         """Whether its result is in its folder, failed or finished."""
         return self.folder is not None and (self.folder / "run.json").exists()
+
+    @property
+    def code(self) -> list[str]:
+        """Paths of the files of the user's own code that it runs.
+
+        The comparison's first reward is one of them: every run is measured by its scorer.
+        """
+        of_all = {k: v for k, v in self.config.as_dict().items() if k not in ("rewards", "code")}
+        return code_paths([of_all, self.config.rewards[0], self.run.agent, self.run.reward])
 
     def env_kwargs(self, *, train: bool) -> dict[str, Any]:
         """Return the arguments of ``gym.make_vec`` under its reward."""

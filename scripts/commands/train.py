@@ -282,7 +282,13 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
         resumable |= {ended.name, "unscored.jsonl"}
     paths = [path for path in out.rglob("*") if path.is_file() and not is_leftover(path)]
     files = [path.relative_to(out) for path in paths]
-    if not out.is_dir() or not all(resumable & set(file.parts) for file in files):
+    whole = out.is_dir() and all(resumable & set(file.parts) for file in files)
+    if not whole and record.get("status") == "failed":
+        raise ValueError(
+            f"{out} holds a run that failed after {record.get('steps_done')} updates; delete the "
+            "folder to train again from the start, or name another with --out"
+        )
+    if not whole:
         raise ValueError(f"{out} already exists; name a new folder with --out")
     for name, seed, *_ in (file.parts for file in files if len(file.parts) > 2):
         if seed.startswith("seed-") and out / name / seed != folder:

@@ -17,7 +17,9 @@ import torch
 from tests.support.suite import of_suite
 from tokengym import __main__ as program
 from tokengym.base.device import preferred_device, select_device
+from tokengym.base.files import write_json
 from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.runs.config import run_folder
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.version import __version__
@@ -315,6 +317,18 @@ def test_a_refused_training_leaves_its_folder_to_the_corrected_command(
     assert "take value_network='own'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main(["train", "--reward", "uniform", "--max-new-tokens", "5", *small]) == 0
+
+
+def test_the_folder_of_a_failed_training_names_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = run_folder(tmp_path, "sparse", 0)
+    folder.mkdir(parents=True)
+    (folder / "curve.csv").write_text("")
+    write_json(folder / "run.json", {"status": "failed", "steps_done": 2})
+    assert main(["train", "--out", str(tmp_path)]) == 2
+    said = "holds a run that failed after 2 updates; delete the folder to train again from the"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

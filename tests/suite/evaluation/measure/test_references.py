@@ -136,7 +136,7 @@ def test_lines_by_hand():
     assert rows[16]["gold_score"] == -15.0  # of the response with the highest score
     assert rows[2]["kl"] == pytest.approx(np.log(2) - 0.5)
     assert rows[16]["net_score"] == pytest.approx(15.0 - 0.5 * best_of_n_kl_bound(16))
-    # c log mean exp of 16 is near 15 - 0.5 log 16, below the best of 16 with 0.5 (log 16 - 15 / 16).
+    # Near 15 - 0.5 log 16, and the best of 16 has 15 - 0.5 (log 16 - 15 / 16).
     bound = 0.5 * np.log(np.mean(np.exp(np.arange(16.0) / 0.5)))
     assert bound < rows[16]["net_score"] == lines["optimum"]
     dear = reference_lines(samples(RISING), kl_coef=50.0)

@@ -17,6 +17,7 @@ from tokengym.evaluation.runs.config import (
     TaskSettings,
     command_line,
     differences,
+    run_folder,
     slug,
 )
 from tokengym.evaluation.runs.defaults import (
@@ -291,6 +292,36 @@ def test_a_folder_holds_one_comparison(tmp_path: Path):
         check_folder(config(seeds=2, rewards=("sparse",)), tmp_path)
     with pytest.raises(ValueError, match=r"rewards .* there"):  # another one to compare with
         check_folder(config(seeds=2, rewards=("abc", "sparse")), tmp_path)
+
+
+@pytest.mark.parametrize("first", ["sparse", "rules.py:Blind"])
+def test_a_corrected_file_may_replace_one_that_no_finished_run_used(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    rules, out = Path("rules.py"), tmp_path / "runs"
+    rewards = tuple(dict.fromkeys((first, "sparse", "rules.py:Blind")))
+
+    def end(name: str, status: str) -> None:
+        folder = run_folder(out, name, 0)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "run.json", {"status": status})
+
+    rules.write_text(RULES)
+    faulty = config(seeds=1, rewards=rewards)
+    write_json(out / "comparison.json", faulty.as_dict())
+    end("rules.py:Blind", "failed")
+    rules.write_text(f"{RULES}# corrected")
+    corrected = config(seeds=1, rewards=rewards)
+    check_folder(corrected, out)
+    with pytest.raises(ValueError, match=r"rules\.py has changed: .*steps 30 there, 5 here"):
+        check_folder(replace(corrected, training=changed(TrainingSettings(), steps=5)), out)
+    end("sparse", "finished")
+    if first == "sparse":
+        check_folder(corrected, out)
+        end("rules.py:Blind", "finished")
+    with pytest.raises(ValueError, match=r"rules\.py has changed: .*Name another folder"):
+        check_folder(corrected, out)  # the first reward's file measures every run
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
