@@ -1,6 +1,6 @@
 """Prompts and responses as one batch of tensors, and the action masks of their sampling."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from tokengym.agents.policy.sampling import MAX_LOGITS, forbid_, packed, unpacked
 
@@ -176,11 +177,13 @@ class ActionMasks:
             masks: One (response length, vocab) array per response, non-zero where allowed.
             device: Device of the logits.
         """
-        recorder = MaskRecorder(len(masks))
-        for time in range(max(map(len, masks), default=0)):
-            rows = np.array([row for row, mask in enumerate(masks) if time < len(mask)])
-            recorder.add(rows, np.stack([masks[row][time] for row in rows]))
-        return recorder.finish(device)
+        recorder = MaskRecorder()
+        for of_response in masks:
+            recorder.add(of_response)
+        lengths = [len(of_response) for of_response in masks]
+        return recorder.finish(
+            lambda numbers: pad_sequence(numbers.split(lengths), batch_first=True), device
+        )
 
     @classmethod
     def joined(
@@ -288,22 +291,17 @@ def few_forbidden(table: Tensor) -> Tensor | None:
 
 
 class MaskRecorder:
-    """Collects a rollout's action masks step by step and keeps only the distinct ones."""
+    """Collects a rollout's action masks and keeps only the distinct ones."""
 
-    def __init__(self, num_rows: int) -> None:
-        self._num_rows = num_rows
+    def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}  # packed mask -> row of the table
         self._table: list[NDArray[np.bool_]] = []
-        self._steps: list[NDArray[np.int64]] = []  # (num_rows,) each
+        self._tokens: list[NDArray[np.int64]] = []  # number of each token's mask
         self._last: tuple[NDArray[np.generic], NDArray[np.int64]] | None = None
 
-    def add(self, rows: NDArray[np.integer], masks: NDArray[np.generic]) -> None:
-        """Record one step.
-
-        Args:
-            rows: (active,) the rows that act in this step.
-            masks: (active, vocab), non-zero where allowed.
-        """
+    def add(self, masks: NDArray[np.generic]) -> None:
+        """Record the masks of some tokens, (tokens, vocab), non-zero where allowed."""
+        count = len(masks)
         if masks.strides[0] == 0:  # one mask broadcast over the rows
             masks = masks[:1]
         if self._last is not None and np.array_equal(self._last[0], masks):
@@ -319,16 +317,21 @@ class MaskRecorder:
                     self._numbers[key] = len(self._table)
                     self._table.append(mask)
                 places.append(self._numbers[key])
-            numbers = np.broadcast_to(np.array(places, dtype=np.int64), (len(masks),))
-            self._last = (masks.copy(), numbers)
-        step = np.zeros(self._num_rows, dtype=np.int64)
-        step[rows] = numbers
-        self._steps.append(step)
+            numbers = np.array(places, dtype=np.int64)
+            self._last = masks.copy(), numbers
+        self._tokens.append(np.broadcast_to(numbers, count))
 
-    def finish(self, device: torch.device | str) -> ActionMasks | None:
-        """Return the recorded masks, or None if nothing was ever forbidden."""
+    def finish(
+        self, placed: Callable[[Tensor], Tensor], device: torch.device | str
+    ) -> ActionMasks | None:
+        """Return the recorded masks, or None if nothing was ever forbidden.
+
+        Args:
+            placed: Returns figures of the recorded tokens, (tokens,), as (batch, time).
+            device: Where the masks are needed.
+        """
         if all(mask.all() for mask in self._table):
             return None
         table = torch.from_numpy(np.stack(self._table))
-        index = torch.from_numpy(np.stack(self._steps, axis=1))
+        index = placed(torch.from_numpy(np.concatenate(self._tokens)))
         return ActionMasks(table=table, index=index, columns=few_forbidden(table)).to(device)

@@ -237,7 +237,7 @@ class RoundRecorder:
         """Time that the environment took."""
         self._num_envs = num_envs
         self._truncated = np.zeros(num_envs, dtype=bool)
-        self._masks = MaskRecorder(num_envs)
+        self._masks = MaskRecorder()
         self._steps: list[tuple[NDArray[np.integer], Choice]] = []
 
     def add(
@@ -251,7 +251,7 @@ class RoundRecorder:
         self._steps.append((rows, choice))
         if choice.support is None and action_masks is not None:
             is_one = action_masks.strides[0] == 0  # broadcast over the rows: not copied
-            self._masks.add(rows, action_masks if is_one else action_masks[rows])
+            self._masks.add(action_masks[: len(rows)] if is_one else action_masks[rows])
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
             self.episodes[row] = result.episodes[row]
             self._truncated[row] = result.truncated[row]
@@ -267,74 +267,50 @@ class RoundRecorder:
         """Return the round."""
         first = self._steps[0][1]
         device = "cpu" if first.log_probs is None else first.log_probs.device
-        played = RolloutBatch(
+        if first.support is None:
+            masks = self._masks.finish(self._placed, device)
+        else:  # what was sampled among, which stays on the device
+            bits = torch.cat(self._figures("support"))
+            index = self._placed(torch.arange(len(bits))).to(bits.device)
+            masks = ActionMasks(table=bits, index=index, vocab_size=first.vocab_size)
+        return RolloutBatch(
             episodes=tuple(self.episodes[row] for row in range(self._num_envs)),
             truncated=self._truncated,
-            action_masks=self._masks.finish(device) if first.support is None else self._support(),
+            action_masks=masks,
             log_probs=self._padded("log_probs"),
             values=self._padded("values"),
             entropy=self._padded("entropy"),
             env_seconds=self.env_seconds,
         )
-        if all(episode.written is None for episode in played.episodes):
-            return played
-        rows = np.concatenate([rows for rows, _ in self._steps])
-        return _between_replies(played, np.bincount(rows, minlength=self._num_envs))
 
-    def _support(self) -> ActionMasks:
-        """Return what was sampled among, which stays on the device."""
-        bits = torch.cat(
-            [choice.support for _, choice in self._steps if choice.support is not None]
-        )
-        index = torch.zeros(self._num_envs, len(self._steps), dtype=torch.int64)
-        count = 0
-        for time, (rows, _) in enumerate(self._steps):
-            index[rows, time] = torch.arange(count, count + len(rows))
-            count += len(rows)
-        vocab_size = self._steps[0][1].vocab_size
-        return ActionMasks(table=bits, index=index.to(bits.device), vocab_size=vocab_size)
+    def _figures(self, name: str) -> list[Any]:
+        """Return one field of each step's choice."""
+        return [getattr(choice, name) for _, choice in self._steps]
 
     def _padded(self, name: str) -> Tensor | None:
-        """Return one field of the choices as (batch, time)."""
-        columns = [getattr(choice, name) for _, choice in self._steps]
-        if columns[0] is None:
-            return None
-        # One scatter in place of one write per step: a GPU is not waited for.
-        padded = columns[0].new_zeros(self._num_envs, len(columns))  # (batch, time)
+        """Return one field of the choices as (batch, time); None where the agent lacks it."""
+        figures = self._figures(name)
+        return None if figures[0] is None else self._placed(torch.cat(figures))
+
+    def _placed(self, figures: Tensor) -> Tensor:
+        """Return a figure of each choice, (choices,) step after step, as (batch, time).
+
+        A choice wrote one token, and in a conversation replies stand between them. The choices of a
+        row wrote its last tokens: a beginning that it was given comes before.
+        """
         rows = np.concatenate([rows for rows, _ in self._steps])
-        times = np.repeat(np.arange(len(columns)), [len(rows) for rows, _ in self._steps])
-        padded[torch.from_numpy(rows), torch.from_numpy(times)] = torch.cat(columns)
-        return padded
-
-
-def _between_replies(played: RolloutBatch, counts: NDArray[np.int64]) -> RolloutBatch:
-    """Return a round with the figures of its steps at the tokens that were written.
-
-    A step writes one token, and in a conversation replies stand between them. The steps of a row
-    (``counts`` has their number) wrote its last tokens: a beginning that it was given comes before.
-    """
-    places = [
-        np.arange(len(e.response_ids)) if e.written is None else np.flatnonzero(e.written)
-        for e in played.episodes
-    ]
-    places = [each[len(each) - n :] for each, n in zip(places, counts.tolist(), strict=True)]
-    time = max(len(episode.response_ids) for episode in played.episodes)
-    rows = torch.from_numpy(np.repeat(np.arange(len(places)), list(map(len, places))))
-    steps = torch.from_numpy(np.concatenate([np.arange(len(place)) for place in places]))
-    columns = torch.from_numpy(np.concatenate(places))
-
-    def placed(figures: Tensor) -> Tensor:
-        whole = figures.new_zeros(len(places), time)
-        on = figures.device
-        whole[rows.to(on), columns.to(on)] = figures[rows.to(on), steps.to(on)]
-        return whole
-
-    given = {name: getattr(played, name) for name in TENSORS}
-    moved: dict[str, Any] = {k: None if v is None else placed(v) for k, v in given.items()}
-    if played.action_masks is not None:
-        index = placed(played.action_masks.index)
-        moved["action_masks"] = replace(played.action_masks, index=index)
-    return replace(played, **moved)
+        times = np.zeros_like(rows)  # of rows that have not ended nothing is read
+        for row, episode in self.episodes.items():
+            choices, written = np.flatnonzero(rows == row), episode.written
+            tokens = (
+                np.arange(len(episode.response_ids)) if written is None else written.nonzero()[0]
+            )
+            times[choices] = tokens[-len(choices) :]
+        time = max(len(episode.response_ids) for episode in self.episodes.values())
+        # One scatter in place of one write per step: a GPU is not waited for.
+        placed = figures.new_zeros(self._num_envs, time)
+        placed[torch.from_numpy(rows), torch.from_numpy(times)] = figures
+        return placed
 
 
 class PredictSampler:

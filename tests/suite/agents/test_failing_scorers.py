@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import CallbackList
 
+from tests.suite.agents.test_turns import TALK
 from tokengym.agents import PPO, EpisodeLog, RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
@@ -75,6 +76,24 @@ def test_training_stops_and_its_log_has_the_episodes(
     assert any(line["score"] is None for line in rest)
     # The episodes of the failed round are known with what they were sampled with.
     assert all(len(line["log_probs"]) == len(line["response_ids"]) for line in rest)
+
+
+def test_in_a_conversation_what_was_finished_keeps_its_log_probs(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+) -> None:
+    envs = make_envs(**TALK, reward=Reward(FailsAfter(6, raises=True), Sparse()))
+    agent = make_ppo(envs=envs)
+    with pytest.raises(ScorerError, match="the judge is out of reach") as caught:
+        collect(agent, envs, 100, seed=0)
+    kept = caught.value.episodes
+    unhurt = collect(agent, make_envs(**TALK), len(kept), seed=0)
+    assert [e.response_ids for e in kept] == [e.response_ids for e in unhurt]
+    assert any(0 in episode.written for episode in kept if episode.written is not None)
+    for episode, same in zip(kept, unhurt, strict=True):
+        assert episode.written is not None
+        np.testing.assert_array_equal(episode.log_probs, same.log_probs)
+        assert episode.log_probs is not None
+        np.testing.assert_array_equal(episode.log_probs < 0.0, episode.written > 0)
 
 
 def test_a_training_goes_on_once_the_scorer_is_mended(

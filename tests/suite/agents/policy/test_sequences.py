@@ -42,13 +42,16 @@ def test_masks_are_kept_once_and_found_again():
     generator = np.random.default_rng(0)
     distinct = generator.integers(0, 2, size=(3, 5), dtype=np.int8)
     distinct[:, 0] = 1
-    recorder = MaskRecorder(4)
+    recorder = MaskRecorder()
     steps = []
     for rows in (np.arange(4), np.array([0, 2, 3]), np.array([2])):
         masks = distinct[generator.integers(3, size=len(rows))]
-        recorder.add(rows, masks)
+        recorder.add(masks)
         steps.append((rows, masks))
-    recorded = recorder.finish("cpu")
+    index = torch.zeros(4, len(steps), dtype=torch.int64)
+    columns = np.repeat(np.arange(len(steps)), [len(rows) for rows, _ in steps])
+    where = torch.from_numpy(np.concatenate([rows for rows, _ in steps])), torch.from_numpy(columns)
+    recorded = recorder.finish(lambda numbers: index.index_put(where, numbers), "cpu")
     assert recorded is not None
     assert len(recorded.table) <= 3
     for time, (rows, masks) in enumerate(steps):
@@ -57,9 +60,9 @@ def test_masks_are_kept_once_and_found_again():
 
 
 def test_masks_that_forbid_nothing_are_none():
-    recorder = MaskRecorder(2)
-    recorder.add(np.arange(2), np.ones((2, 3)))
-    assert recorder.finish("cpu") is None
+    recorder = MaskRecorder()
+    recorder.add(np.ones((2, 3)))
+    assert recorder.finish(lambda numbers: numbers[:, None], "cpu") is None
     assert ActionMasks.from_arrays([np.ones((2, 3)), np.ones((1, 3))]) is None
 
 
