@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.base.errors import BundleError, SettingsError
-from tokengym.base.files import parse_json
+from tokengym.base.files import parse_json, read_once
 from tokengym.base.models import located
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.prompt import Prompt, PromptSet
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Split = Literal["train", "test", "all"]
 """Part of a task's prompts."""
 SettingsKind = Literal["options", "training", "evaluation", "comparison"]
-Stamp = tuple[int, int, int]
 FORMAT = 1
 PARTS = {
     "tokenizer": "tokenizer",
@@ -75,7 +74,7 @@ class Bundle:
         file = self.path / "bundle.json"
         if not file.is_file():
             raise BundleError(f"{str(self.path)!r} has no bundle.json; build it with {_BUILDER}")
-        manifest = _read_manifest(file, _stamp(file))
+        manifest = _read_manifest(file)
         object.__setattr__(self, "manifest", manifest)
         named = manifest.get("models", {})
         named = named if model is None else {**named, "policy": model}
@@ -94,8 +93,7 @@ class Bundle:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that all of the bundle's models share."""
-        folder = self._part("tokenizer").resolve()
-        return _read_tokenizer(folder, tuple(map(_stamp, sorted(folder.iterdir()))))
+        return _read_tokenizer(self._part("tokenizer"))
 
     def prompts(self, split: Split = "train") -> PromptSet:
         """Return the prompts of a split.
@@ -103,8 +101,7 @@ class Bundle:
         Raises:
             BundleError: if the file is missing or damaged, or has no prompts of this split.
         """
-        file = self._part("prompts").resolve()
-        return _read_prompts(file, split, _stamp(file))
+        return _read_prompts(self._part("prompts"), split)
 
     @property
     def policy(self) -> Path:
@@ -202,9 +199,9 @@ class Bundle:
         return dict(self.manifest.get(kind, {}))
 
 
-@lru_cache(maxsize=32)
-def _read_manifest(file: Path, stamp: Stamp) -> dict[str, Any]:
-    """Return what a ``bundle.json`` holds; ``stamp`` identifies the file's version.
+@read_once(maxsize=32)
+def _read_manifest(file: Path) -> dict[str, Any]:
+    """Return what a ``bundle.json`` holds.
 
     Raises:
         BundleError: if it is damaged, an entry is no mapping, or the env no text.
@@ -295,17 +292,17 @@ def check_split(split: object) -> None:
         raise SettingsError(f"split must be 'train', 'test' or 'all', got {split!r}")
 
 
-@lru_cache(maxsize=8)
-def _read_tokenizer(folder: Path, stamps: tuple[Stamp, ...]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder; ``stamps`` identify its version."""
+@read_once()
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder."""
     from transformers import AutoTokenizer
 
     return from_pretrained(AutoTokenizer, folder)
 
 
-@lru_cache(maxsize=8)
-def _read_prompts(file: Path, split: Split, stamp: Stamp) -> PromptSet:
-    """Return a split's prompts; ``stamp`` identifies the file's version."""
+@read_once()
+def _read_prompts(file: Path, split: Split) -> PromptSet:
+    """Return a split's prompts."""
     check_split(split)
     lines = file.read_text(encoding="utf-8").splitlines()
     prompts = []
@@ -330,9 +327,3 @@ def _read_prompts(file: Path, split: Split, stamp: Stamp) -> PromptSet:
             f"{str(file)!r} has no prompts of split {split!r}; build it again with {_BUILDER}"
         )
     return PromptSet(prompts)
-
-
-def _stamp(file: Path) -> Stamp:
-    """Return a file's modification time, size and inode, which change when it is rewritten."""
-    status = file.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino

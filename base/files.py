@@ -13,16 +13,18 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from tokengym.base.errors import CheckpointError, FolderInUseError, StorageError
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -386,6 +388,43 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+# --- what was read --------------------------------------------------------------------------------
+
+
+def read_once(
+    maxsize: int | None = 8, also: Callable[[], Hashable] = tuple
+) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[Concatenate[str | Path, P], T]]:
+    """Return a decorator of readers of a file or folder, which reads anew only what has changed.
+
+    The reader's first argument is the path, or a name of no file; the others can be hashed.
+
+    Args:
+        maxsize: Most results that are kept for the process; None keeps all.
+        also: Returns what else a result depends on.
+    """
+
+    def decorated(
+        read: Callable[Concatenate[Any, P], T],
+    ) -> Callable[Concatenate[str | Path, P], T]:
+        @lru_cache(maxsize)
+        def remembered(path: str | Path, state: Hashable, /, *args: Any, **options: Any) -> T:
+            return read(path, *args, **options)
+
+        @wraps(read)
+        def reader(path: str | Path, *args: Any, **options: Any) -> T:
+            place = Path(path)
+            files = sorted(place.iterdir()) if place.is_dir() else [place]
+            found = [file.stat() for file in files if file.exists()]
+            # A file that is written anew has another time, size or inode.
+            stamps = tuple((file.st_mtime_ns, file.st_size, file.st_ino) for file in found)
+            path = place.resolve() if found else path
+            return remembered(path, (stamps, also()), *args, **options)
+
+        return reader
+
+    return decorated
 
 
 # --- folders --------------------------------------------------------------------------------------

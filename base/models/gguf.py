@@ -6,12 +6,18 @@ import copy
 import logging
 import os
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tokengym.base.errors import CheckpointError, FolderInUseError, PretrainedError
-from tokengym.base.files import file_hash, locked, read_folder, read_json, write_folder
+from tokengym.base.files import (
+    file_hash,
+    locked,
+    read_folder,
+    read_json,
+    read_once,
+    write_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +35,7 @@ def cache_folder() -> Path:
     return Path(ours) if ours else Path(of_user) / "tokengym"
 
 
+@read_once(maxsize=None, also=cache_folder)
 def dequantised(file: Path, *, sha256: str | None = None) -> Path:
     """Return the folder of a GGUF file's model in bfloat16, made when it is first asked for.
 
@@ -41,22 +48,13 @@ def dequantised(file: Path, *, sha256: str | None = None) -> Path:
     Raises:
         PretrainedError: if it has another hash, or is no model that transformers reads.
     """
-    status = file.stat()
-    return _dequantised(
-        file.resolve(), (status.st_mtime_ns, status.st_size), sha256, cache_folder()
-    )
-
-
-@cache
-def _dequantised(file: Path, stamp: tuple[int, int], sha256: str | None, root: Path) -> Path:
-    """Return the folder; ``stamp`` tells a changed file."""
     digest = file_hash(file)
     if sha256 not in (None, digest):
         raise PretrainedError(
             f"{file} has SHA-256 {digest[:12]}..., not {str(sha256)[:12]}...: it is another "
             "version of the model; install the version that tokengym names"
         )
-    folder = root / "models" / f"{file.stem}-{digest[:12]}"
+    folder = cache_folder() / "models" / f"{file.stem}-{digest[:12]}"
     while (made := _unchanged(folder)) is None:
         try:
             with locked(folder.with_name(f"{folder.name}.making")):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +12,7 @@ import gymnasium
 
 from tokengym.base.bundle import PARTS, Bundle, Split, bundled, find_bundle
 from tokengym.base.errors import PromptError, SettingsError
+from tokengym.base.files import read_once
 from tokengym.base.plugins import LABORATORY
 from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.prompt import Messages, Prompt, PromptSet
@@ -316,15 +316,10 @@ def _read(
         return load_prompts(options.dataset, **how)
     if isinstance(how["prompt_tokens"], list):
         how["prompt_tokens"] = tuple(how["prompt_tokens"])
-    file = path.stat()
-    state = (path.resolve(), file.st_mtime_ns, file.st_size, len(tokenizer))
-    return _read_file(options.dataset, state, **how)
+    return _read_file(path, **how)
 
 
-@lru_cache(maxsize=4)
-def _read_file(dataset: str | Path, state: tuple[Any, ...], **how: Any) -> PromptSet:
-    """Read a file's prompts; ``state`` tells a changed file from the one in the cache."""
-    return load_prompts(dataset, **how)
+_read_file = read_once(maxsize=4)(load_prompts)
 
 
 def _models(task: Task, options: TaskOptions, tokenizer: Any) -> Bundle | None:

@@ -15,7 +15,7 @@ from tokengym.base import check_choice, check_count
 from tokengym.envs import Episode, TokenizerError, encode, unknown_share
 from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.rewards import PREFERENCE_FORMAT, SCORERS, Scorer, ScorerError, Scores, Shared
-from tokengym.rewards.models import evaluating, padded_batches, positions
+from tokengym.rewards.models import evaluating, loaded_once, padded_batches, positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -398,4 +398,4 @@ def _known_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-SCORERS.register("preference-model", PreferenceModel.from_pretrained)
+SCORERS.register("preference-model", loaded_once(PreferenceModel.from_pretrained))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         evaluating,
         load_pretrained,
         load_tokenizer,
+        loaded_once,
         longest_input,
         padded_batches,
         positions,

@@ -1,19 +1,19 @@
 """Common parts of scorers with a model: loading, eval mode, padded batches, vocabularies."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.base.device import auto_precision, select_device
+from tokengym.base.device import auto_device, auto_precision, select_device
 from tokengym.base.errors import PretrainedError, TokenizerError, reason_of
-from tokengym.base.files import read_json
+from tokengym.base.files import read_json, read_once
 from tokengym.base.models import find_model, located
 from tokengym.base.models.gguf import is_cached
 from tokengym.base.pretrained import check_weights, from_pretrained, load_whole, quiet
@@ -21,6 +21,20 @@ from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+T = TypeVar("T")
+
+
+def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
+    """Return a loader of stored models that loads each once in a process.
+
+    It is loaded anew when files change, or when "auto" stands for another device or precision.
+
+    Args:
+        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
+    """
+    once = read_once(also=lambda: (auto_device(), auto_precision()))(load)
+    return wraps(load)(lambda path, **options: once(located(path), **options))
 
 
 def load_dtype(folder: str | Path, dtype: str) -> str:
@@ -215,15 +229,14 @@ def shared_backbone(
         device: As for `select_device`.
         dtype: "float32", "bfloat16", or "auto": see `preferred_device`, then `load_dtype`.
     """
-    folder = Path(located(path))
+    folder = located(path)
     dtype = load_dtype(folder, auto_precision() if dtype == "auto" else dtype)
-    stamp = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
-    return _backbone(str(folder), stamp, dtype).to(select_device(device))  # type: ignore[arg-type]
+    return _backbone(folder, dtype).to(select_device(device))  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=1)
-def _backbone(path: str, stamp: int, dtype: str) -> "PreTrainedModel":
-    """Return the model of a folder; ``stamp`` tells a changed one."""
+@read_once(maxsize=1)
+def _backbone(path: str | Path, dtype: str) -> "PreTrainedModel":
+    """Return the model of a folder or hub name."""
     from transformers import AutoModelForCausalLM
 
     model: Any = load_whole(AutoModelForCausalLM, path, dtype=dtype)

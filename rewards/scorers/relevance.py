@@ -22,6 +22,7 @@ from tokengym.rewards.models.loading import (
     evaluating,
     load_pretrained,
     load_tokenizer,
+    loaded_once,
     longest_input,
     padded_batches,
     vocabulary_size,
@@ -310,4 +311,4 @@ class Relevance(Shared, Scorer):
         return token_spans(self.policy_tokenizer, episode.response_ids)
 
 
-register_scorer("relevance", Relevance.from_pretrained)
+register_scorer("relevance", loaded_once(Relevance.from_pretrained))

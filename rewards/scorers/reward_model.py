@@ -25,6 +25,7 @@ from tokengym.rewards.models.loading import (
     load_on_backbone,
     load_pretrained,
     load_tokenizer,
+    loaded_once,
     longest_input,
     named_backbone,
     padded_batches,
@@ -32,7 +33,6 @@ from tokengym.rewards.models.loading import (
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
-from tokengym.rewards.scorers.wrappers import loaded_once
 
 if TYPE_CHECKING:
     import torch

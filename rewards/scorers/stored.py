@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tokengym.base.files import parse_json
+from tokengym.base.files import parse_json, read_once
 from tokengym.base.models import located
 from tokengym.base.pretrained import from_pretrained
 from tokengym.envs.episode import Episode
@@ -15,7 +15,6 @@ from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import SCORERS, Scorer
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
-from tokengym.rewards.scorers.wrappers import loaded_once
 
 if TYPE_CHECKING:
     from tokengym.base.bundle import Bundle
@@ -65,7 +64,7 @@ PREFERENCE_FORMAT = "preference_format"
 """Key of a configuration by which a stored preference model is known."""
 
 
-@loaded_once
+@read_once()
 def stored_kind(path: str | Path) -> ModelKind | None:
     """Return whether a stored model is a reward model or an encoder, by its configuration.
 
@@ -120,28 +119,15 @@ def load_scorer(
             f"that is scored by {'a reward model' if is_encoder else 'an encoder'} asked for it; "
             f"pass it as {stored}=, and {kind}= of the right kind"
         )
-    if kind == "reward_model":
-        return _load_reward_model(path)
-    return _load_relevance(path, max_len=max_len or 512)
-
-
-@loaded_once
-def _load_reward_model(path: str) -> Scorer:
-    from tokengym.rewards.scorers.reward_model import RewardModel
-
+    if kind == "encoder":
+        options = {} if max_len is None else {"max_len": max_len}
+        relevance: Scorer = SCORERS.find("relevance")(path, **options)
+        return relevance
     try:  # a preference model is known by its configuration; a hub name is none
-        config = parse_json((Path(path) / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((Path(located(path)) / "config.json").read_text(encoding="utf-8"))
         is_preference_model = config.get(PREFERENCE_FORMAT) is not None
     except (OSError, ValueError, AttributeError):
         is_preference_model = False  # whoever loads it says what is wrong
-    if is_preference_model:
-        scorer: Scorer = SCORERS.find("preference-model")(path)
-        return scorer
-    return RewardModel.from_pretrained(path)
-
-
-@loaded_once
-def _load_relevance(path: str, *, max_len: int) -> Scorer:
-    from tokengym.rewards.scorers.relevance import Relevance
-
-    return Relevance.from_pretrained(path, max_len=max_len)
+    name = "preference-model" if is_preference_model else "reward-model"
+    scorer: Scorer = SCORERS.find(name)(path)
+    return scorer

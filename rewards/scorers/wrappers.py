@@ -6,15 +6,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, wraps
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.models import located
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
@@ -29,37 +26,6 @@ from tokengym.rewards.scorers.base import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-T = TypeVar("T")
-
-
-def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
-    """Return a loader of stored models that loads each once in a process.
-
-    It is loaded anew when files change, or when "auto" stands for another device or precision.
-
-    Args:
-        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
-    """
-
-    @lru_cache(maxsize=8)
-    def remembered(
-        path: str, stamp: int, auto: tuple[str, str], options: tuple[tuple[str, Any], ...]
-    ) -> T:
-        return load(path, **dict(options))
-
-    @wraps(load)
-    def loader(path: str | Path, **options: Any) -> T:
-        from tokengym.base.device import auto_device, auto_precision  # loads torch
-
-        folder = Path(located(path))
-        files = list(folder.iterdir()) if folder.is_dir() else []
-        stamp = max((file.stat().st_mtime_ns for file in files), default=0)
-        location = str(folder.resolve()) if files else str(path)
-        auto = auto_device(), auto_precision()
-        return remembered(location, stamp, auto, tuple(sorted(options.items())))
-
-    return loader
 
 
 class _Entry(NamedTuple):

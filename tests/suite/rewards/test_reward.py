@@ -350,6 +350,11 @@ def test_a_model_is_loaded_once_and_again_when_it_was_written_anew(folder):
     one = make_reward("abc", bundle=bundle).scorer
     assert make_reward("sparse", scorer=folder / "reward_model").scorer is one
     assert make_reward("sparse", scorer=str(folder / "reward_model")).scorer is one
+    assert (
+        make_reward("sparse", scorer=f"reward-model:path={folder / 'reward_model'}").scorer is one
+    )
+    encoder = make_reward("r3", encoder=folder / "encoder").scorer
+    assert make_reward("r3", scorer=f"relevance:path={folder / 'encoder'}").scorer is encoder
     make_classifier(seed=5).save_pretrained(folder / "reward_model")
     import os
 
