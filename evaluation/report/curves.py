@@ -157,9 +157,10 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
 
 
 def write_curves(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a comparison's rows with the columns `COLUMNS`, atomically."""
+    """Write a comparison's rows atomically, with `COLUMNS` and the columns of their groups."""
     named = [{**row, "credit": to_cell(str(row["credit"]))} for row in rows]
-    write_csv(path, named, COLUMNS)
+    others = dict.fromkeys(name for row in named for name in row if name not in COLUMNS)
+    write_csv(path, named, [*COLUMNS, *others])
 
 
 def to_cell(text: str) -> str:
@@ -181,6 +182,16 @@ def from_cell(text: str) -> str:
 def group_label(group: Group) -> str:
     """Return a group in words, such as ``min_new_tokens 8, max_new_tokens 15``."""
     return ", ".join(f"{name} {value}" for name, value in group)
+
+
+def columns_of(group: Group) -> dict[str, str]:
+    """Return the columns of curves.csv by which a group is read again.
+
+    Example:
+        >>> columns_of((("kl_coef", "0.1"), ("tokens", "9000")))  # tokens are a measurement
+        {'kl_coef': '0.1', 'setting tokens': '9000'}
+    """
+    return {f"setting {name}" if name in COLUMNS else name: value for name, value in group}
 
 
 def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> list[Panel]:

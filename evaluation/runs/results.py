@@ -19,9 +19,9 @@ from tokengym.evaluation.measure.references import (
     read_references,
 )
 from tokengym.evaluation.report.curves import (
-    COLUMNS,
     Curve,
     Group,
+    columns_of,
     group_label,
     read_curves,
     write_curves,
@@ -38,7 +38,7 @@ from tokengym.evaluation.runs.config import (
     flat,
     run_folder,
 )
-from tokengym.evaluation.runs.record import read_result
+from tokengym.evaluation.runs.record import read_points, read_result
 
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
@@ -50,20 +50,17 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: if no run finished.
     """
-    collected = _Collected()
-    collected.add(config, out)
-    summary = SummarySettings(
-        kl_coef=config.kl_coef,  # learners at prices of their own have no one objective
-        optimum=known_optimum(config),
-        level=config.level,
+    found = _Found()
+    found.add(config, out)
+    return found.write(
+        out,
+        settings=flat(config.as_dict()),
+        about={"command": command_line(config)},
         baseline=config.titles[config.names[0]],
+        optimum=known_optimum(config),
         cautions=_unseen_credit(config),
-        controls=[config.titles[name] for name in config.controls(with_files=True)],
-        axis="tokens" if config.agents else "step",
-        by_gold=config.by_gold,
+        with_files=True,
     )
-    settings, about = flat(config.as_dict()), {"command": command_line(config)}
-    return collected.write(out, summary, settings=settings, about=about)
 
 
 def merge_comparisons(
@@ -107,30 +104,21 @@ def merge_comparisons(
     )
     # One reward at several settings: the settings are what is compared, not groups of one each.
     single = bool(varying) and len({c.names for c in configs}) == len(first.names) == 1
-    collected = _Collected()
+    found = _Found()
     for config, folder, settings in zip(configs, folders, flat_settings, strict=True):
         group = tuple((name, str(settings[name])) for name in varying)
         if single:
             label = f"{titles[config.names[0]]} ({group_label(group)})"
-            collected.add(config, Path(folder), label=label)
+            found.add(config, Path(folder), label=label)
         else:
-            collected.add(config, Path(folder), group)
-    coefs = {settings.get("kl_coef") for settings in flat_settings}
+            found.add(config, Path(folder), group)
+    own = None if single else titles[first.names[0]]
     apart = {*varying, "seeds", "first_seed", "rewards"}
-    summary = SummarySettings(
-        kl_coef=coefs.pop() if len(coefs) == 1 else None,
-        level=first.level,
-        baseline=titles.get(baseline or "", baseline)
-        or (None if single else titles[first.names[0]]),
-        controls=[titles[name] for config in configs for name in config.controls(with_files=False)],
-        axis="tokens" if any(config.agents for config in configs) else "step",
-        by_gold=all(config.by_gold for config in configs),
-    )
-    return collected.write(
+    return found.write(
         out,
-        summary,
         settings={n: value for n, value in flat_settings[0].items() if n not in apart},
         about={"source": f"{len(folders)} comparisons"},
+        baseline=titles.get(baseline or "", baseline) or own,
         with_episodes=not varying,
         paper=paper,
     )
@@ -169,14 +157,9 @@ def report_curves(
     curves = [curve for one in paths for curve in read_curves(one, group_by=group_by)]
     if baseline is None and any(curve.credit == "sparse" for curve in curves):
         baseline = "sparse"
-    return write_results(
-        out,
-        curves,
-        SummarySettings(kl_coef=kl_coef, level=level, baseline=baseline),
-        about={"source": ", ".join(dict.fromkeys(one.name for one in paths))},
-        made_here=False,
-        paper=paper,
-    )
+    settings = SummarySettings(kl_coef=kl_coef, level=level, baseline=baseline)
+    about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
+    return write_results(out, curves, settings, about=about, paper=paper)
 
 
 def write_results(
@@ -186,47 +169,37 @@ def write_results(
     *,
     about: Mapping[str, Any],
     episodes: Sequence[Mapping[str, Any]] = (),
-    made_here: bool = True,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
-    """Write the results of curves and return their summary.
+    """Write summary.json, curves.png and report.html of curves, and return their summary.
 
     Args:
-        out: Folder for them; None writes no report.
-        curves: The runs, at updates.
-        settings: What the figures depend on besides. The reference policy's scores are taken from
-            curves that were made here; only where all of these have the gold score, all are
-            measured ``by_gold``.
+        out: Folder for them; None writes none.
+        curves: The runs.
+        settings: What the figures depend on besides.
         about: Settings, versions and origin of the runs, which the summary repeats.
         episodes: Responses with the credit of their tokens.
-        made_here: Whether the curves are a comparison's, which ``out`` is to hold.
         paper: Figure and table to write.
     """
-    rows = rows_of(curves)
-    if settings.axis == "tokens":
-        curves = [replace(curve, steps=curve.values["tokens"]) for curve in curves]
-    by_gold = settings.by_gold and all(curve.has("gold_score") for curve in curves)
-    anchors = _anchors(curves) if made_here else {}
-    summary = summarize(curves, replace(settings, by_gold=by_gold, anchors=anchors))
-    summary.update(about)
+    summary = {**summarize(curves, settings), **about}
     if paper is not None:
         paper.write(summary, curves)
-    if out is None:
-        return summary
-    if made_here:
-        write_curves(out / "curves.csv", rows)
-    write_json(out / "summary.json", summary)
-    save_figure(out / "curves.png", summary, curves)
-    write_text(out / "report.html", render_report(summary, curves, episodes))
+    if out is not None:
+        write_json(out / "summary.json", summary)
+        save_figure(out / "curves.png", summary, curves)
+        write_text(out / "report.html", render_report(summary, curves, episodes))
     return summary
 
 
 @dataclass
-class _Collected:
+class _Found:
     """Runs of one or more comparisons, as their folders hold them."""
 
+    configs: list[ComparisonConfig] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The curves' rows of curves.csv."""
     episodes: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, list[str]] = field(default_factory=dict)
@@ -246,6 +219,7 @@ class _Collected:
         self, config: ComparisonConfig, out: Path, group: Group = (), label: str | None = None
     ) -> None:
         """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
+        self.configs.append(config)
         self.folders.append(out)
         drawn = None
         if ((folder := run_folder(out, *config.reference_run)) / "run.json").exists():
@@ -269,24 +243,27 @@ class _Collected:
                 self.lambdas[credit] = known
             if (by := result.get("measured_by")) and by not in self.measured_by:
                 self.measured_by.append(by)
+            run: dict[str, Any] = {"credit": credit, "seed": seed}
             if result["status"] == "finished":
                 curves = read_curves(folder / "curve.csv", group_by=())
-                self.curves += [replace(c, credit=credit, seed=seed, group=group) for c in curves]
+                self.curves += [replace(curve, **run, group=group) for curve in curves]
+                self.rows += [row | run | columns_of(group) for row in read_points(folder)]
                 rows = read_jsonl(folder / "episodes.jsonl")
                 self.episodes += [{**row, "credit": credit} for row in rows]
             else:
                 error = printable(str(result.get("error", "unknown")))
-                self.failed.append(
-                    {"credit": credit, "seed": seed, "group": dict(group), "error": error}
-                )
+                self.failed.append({**run, "group": dict(group), "error": error})
 
     def write(
         self,
         out: Path | None,
-        summary: SummarySettings,
         *,
         settings: Mapping[str, Any],
         about: Mapping[str, Any],
+        baseline: str | None,
+        optimum: Mapping[str, float] | None = None,
+        cautions: Sequence[str] = (),
+        with_files: bool = False,
         with_episodes: bool = True,
         paper: Paper | None = None,
     ) -> dict[str, Any]:
@@ -294,9 +271,12 @@ class _Collected:
 
         Args:
             out: Folder for them; None writes no report.
-            summary: What the figures depend on, but for what the runs' folders say.
             settings: Settings of the runs.
             about: What the summary says of them besides.
+            baseline: Reward that the others are compared with.
+            optimum: Best possible score, where it is known.
+            cautions: Sentences that the report says besides those of the runs.
+            with_files: Whether rules of files of the user's own may be asked what they read.
             with_episodes: Whether to show responses.
             paper: Figure and table to write.
 
@@ -311,22 +291,45 @@ class _Collected:
             )
         common = {group: common_samples(drawn) for group, drawn in self.references.items()}
         mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
-        cautions = [*self.lost_references, *summary.cautions]
+        all_cautions = [*self.lost_references, *cautions]
         if mixed:
             made_with = f"The runs were made with different versions: {', '.join(mixed)}."
-            cautions.insert(0, made_with)
+            all_cautions.insert(0, made_with)
         if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
             shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
             settings = {**settings, "gae_lambda": shown}
+        prices = {config.kl_coef for config in self.configs}
+        controls = [
+            config.titles[name]
+            for config in self.configs
+            for name in config.controls(with_files=with_files)
+        ]
+        # Learners are compared at equal tokens, rewards at equal updates.
+        by_tokens = any(config.agents for config in self.configs)
+        curves = self.curves
+        if by_tokens:
+            curves = [replace(curve, steps=curve.values["tokens"]) for curve in curves]
+        by_gold = all(config.by_gold for config in self.configs)
+        summary = SummarySettings(
+            # Learners at prices of their own have no one objective.
+            kl_coef=prices.pop() if len(prices) == 1 else None,
+            anchors=_anchors(curves),
+            optimum=optimum or {},
+            references={group: drawn for group, drawn in common.items() if drawn is not None},
+            level=self.configs[0].level,
+            baseline=baseline,
+            failed=self.failed,
+            cautions=all_cautions,
+            controls=controls,
+            axis="tokens" if by_tokens else "step",
+            by_gold=by_gold and all(curve.has("gold_score") for curve in curves),
+        )
+        if out is not None:
+            write_curves(out / "curves.csv", self.rows)
         return write_results(
             out,
-            self.curves,
-            replace(
-                summary,
-                references={group: drawn for group, drawn in common.items() if drawn is not None},
-                failed=self.failed,
-                cautions=cautions,
-            ),
+            curves,
+            summary,
             about={
                 "settings": settings,
                 "versions": {name: ", ".join(values) for name, values in self.versions.items()},
@@ -402,19 +405,3 @@ def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     finally:
         envs.close()
     return {"gold_score": float(values[()])}
-
-
-def rows_of(curves: Sequence[Curve]) -> list[dict[str, object]]:
-    """Return the rows of curves.csv."""
-    rows: list[dict[str, object]] = []
-    for curve in curves:
-        for index, step in enumerate(curve.steps):
-            row: dict[str, object] = {"credit": curve.credit, "seed": curve.seed}
-            row["step"] = int(step) if step == int(step) else float(step)
-            for name in COLUMNS:
-                if name in curve.values:
-                    value = float(curve.values[name][index])
-                    whole = name in ("tokens", "episodes") and value.is_integer()
-                    row[name] = int(value) if whole else value
-            rows.append(row)
-    return rows

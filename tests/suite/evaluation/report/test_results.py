@@ -8,12 +8,12 @@ import pytest
 
 from tokengym.base.files import write_csv, write_hashed, write_json
 from tokengym.base.settings import changed
-from tokengym.evaluation.report.curves import COLUMNS, read_curves
+from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.record import UnfinishedRun
-from tokengym.evaluation.runs.results import merge_comparisons, rows_of, write_comparison
+from tokengym.evaluation.runs.record import UnfinishedRun, read_points
+from tokengym.evaluation.runs.results import merge_comparisons, report_curves, write_comparison
 
 
 @pytest.fixture
@@ -56,6 +56,28 @@ def test_prices_of_the_kl_are_compared(make_comparison, tmp_path: Path):
     assert group["rewards"]["sparse (kl_coef 0.2)"]["versus_baseline"]
     found = merge_comparisons(folders, tmp_path / "other", baseline="sparse (kl_coef 0.2)")
     assert found["groups"][0]["baseline"] == "sparse (kl_coef 0.2)"
+
+
+def test_the_curves_of_groups_are_read_again(make_comparison, tmp_path: Path):
+    rewards = ("sparse", "abc")
+    changes = ({"tokens": 9000}, {"tokens": 8000, "max_new_tokens": 24})
+    folders = [make_comparison(f"made-{i}", rewards, **c)[1] for i, c in enumerate(changes)]
+    merged = merge_comparisons(folders, tmp_path, baseline=None)
+    again = report_curves(tmp_path / "curves.csv", None)
+    for one, other in zip(merged["groups"], again["groups"], strict=True):
+        assert other["group"] == {
+            "setting tokens" if n == "tokens" else n: v for n, v in one["group"].items()
+        }
+        for reward in rewards:
+            first, second = (group["rewards"][reward]["figures"] for group in (one, other))
+            assert first["score"] == second["score"]
+
+
+def test_merging_keeps_that_learners_have_prices_of_their_own(make_comparison, tmp_path: Path):
+    agents = ("ppo:kl_coef=0.0", "loo:kl_coef=0.1")
+    config, out = make_comparison("prices", agents=agents)
+    merged = merge_comparisons([out], None, baseline=None)
+    assert merged["kl_coef"] is write_comparison(config, out)["kl_coef"] is None
 
 
 @pytest.mark.parametrize(
@@ -136,11 +158,11 @@ def test_damaged_measurements_are_left_for_those_before(tmp_path: Path, text: st
 def test_toxicity_is_reported_before_and_after(make_comparison) -> None:
     config, out = make_comparison("rude")
     for seed in range(5):
-        path = run_folder(out, "sparse", seed) / "curve.csv"
-        (curve,) = read_curves(path, group_by=())
-        shares = np.linspace(0.4, 0.0, len(curve.steps))
-        rows = zip(rows_of([curve]), shares, strict=True)
-        write_csv(path, [{**row, "toxicity": share} for row, share in rows], COLUMNS)
+        folder = run_folder(out, "sparse", seed)
+        points = read_points(folder)
+        shares = np.linspace(0.4, 0.0, len(points))
+        rows = [point | {"toxicity": share} for point, share in zip(points, shares, strict=True)]
+        write_csv(folder / "curve.csv", rows, COLUMNS)
     summary = write_comparison(config, out)
     assert summary["anchors"]["reference"]["toxicity"] == 0.4
     page = (out / "report.html").read_text(encoding="utf-8")
