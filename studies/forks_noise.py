@@ -47,10 +47,10 @@ def played(setting: str, responses: int) -> tuple[list[Episode], Any, dict[str, 
     cell = Cell(setting=setting, learner="ppo", rule="sparse")
     kwargs = {"family": FAMILY, **SETTINGS[setting], "max_new_tokens": cell.length}
     evaluator = Evaluator(ENV, kwargs, num_episodes=responses, seed=SEED)
-    agent: Any = evaluator.untrained(None)
+    policy: Any = evaluator.untrained()
     task: Any = gym.make(ENV, **kwargs).unwrapped
     legal = torch.tensor(task.prefixes(0).legal)
-    return list(evaluator(agent).episodes), agent.policy, {**kwargs, "normalize": "batch"}, legal
+    return list(evaluator(policy).episodes), policy, {**kwargs, "normalize": "batch"}, legal
 
 
 def all_advantages(

@@ -56,13 +56,13 @@ def played(
     cell = make_cell(rule="sparse", rate=1e-3)
     kwargs = {**config(cell, out).training.lengths(), "normalize": "batch"}
     evaluator = Evaluator(ENV, kwargs, num_episodes=responses, seed=SEED)
-    agent = evaluator.untrained(None)
+    policy: Any = evaluator.untrained()
     if updates:
         folder = out / f"policy-{updates}"
         if not folder.exists():
             run_one(config(cell.but(updates=updates), out), cell.rule, SEED, save=folder)
-        agent = load_agent(str(folder))
-    return list(evaluator(agent).episodes), agent.policy, kwargs
+        policy = load_agent(str(folder)).policy
+    return list(evaluator(policy).episodes), policy, kwargs
 
 
 def token_rewards(reward: Any, episodes: Sequence[Episode]) -> Tensor:

@@ -111,11 +111,11 @@ class Run:
         record = run_one(self.config(), self.rule, self.seed, save=folder / "agent")
         return measured(record)
 
-    def agent(self, folder: Path) -> PPO:
-        """Return the trained agent, or the one that training starts from."""
+    def policy(self, folder: Path) -> CausalLMPolicy:
+        """Return the trained policy, or the one that training starts from."""
         if self.name == START:
             return self.config().evaluator().untrained(**self.config().policy_kwargs())
-        return PPO.load(folder / "agent")
+        return PPO.load(folder / "agent").policy
 
 
 ORDER = (
@@ -171,7 +171,7 @@ def run(data: Data, out: Out, until: str | None = None) -> None:
             write_csv(folder / RUNS, rows, list(rows[0]))
             print(f"{datetime.now():%H:%M:%S} {work} trained", flush=True)
         if not (folder / TEXTS).exists():
-            policy = work.agent(folder).policy
+            policy = work.policy(folder)
             if not (folder / ANSWERS).exists():
                 _write(folder / ANSWERS, work, answer_figures(policy, folder / "answers.jsonl"))
             _write(folder / TEXTS, work, reader.figures(policy))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -77,7 +76,6 @@ class DPO(OfflineTrainer):
         loss: The loss and its coefficients; overrules those given as keywords.
         precompute_ref_log_probs: Score all pairs under the reference once, before training; a copy
             of the model then waits on the CPU meanwhile.
-        ref_log_probs_path: A safetensors file that keeps them for the next run.
         keywords: Fields of `PreferenceLoss` and `OfflineOptions`.
 
     Raises:
@@ -120,7 +118,6 @@ class DPO(OfflineTrainer):
         eval_pairs: TableSource | None = None,
         loss: PreferenceLoss | None = None,
         precompute_ref_log_probs: bool = False,
-        ref_log_probs_path: str | Path | None = None,
         **keywords: "Unpack[DPOKeywords]",
     ) -> None:
         given: dict[str, Any] = dict(keywords)
@@ -138,8 +135,7 @@ class DPO(OfflineTrainer):
             with_reference=self._asks_reference,
         )
         if self._precomputes:
-            path = None if ref_log_probs_path is None else Path(ref_log_probs_path)
-            self._precompute(path)
+            self._precompute()
 
     @classmethod
     def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,24 +203,19 @@ class DPO(OfflineTrainer):
         finally:
             idle.to(self.args.device)
 
-    def _precompute(self, path: Path | None) -> None:
+    def _precompute(self) -> None:
         """Give every pair its log-probabilities under the reference."""
         scorer: Any = self.model
-        for name, dataset in (("train", self.train_dataset), ("eval", self.eval_dataset)):
-            if dataset is None:
-                continue
-            file = path
-            if path is not None and name == "eval":
-                file = path.with_name(f"{path.stem}-eval{path.suffix}")
-            log_probs = reference_log_probs(
-                scorer,
-                dataset,
-                self.collate,
-                batch_size=self.args.per_device_train_batch_size,
-                accelerator=self.accelerator,
-                path=file,
-            )
-            setattr(self, f"{name}_dataset", with_reference(dataset, log_probs))
+        for name in ("train_dataset", "eval_dataset"):
+            if (dataset := getattr(self, name)) is not None:
+                log_probs = reference_log_probs(
+                    scorer,
+                    dataset,
+                    self.collate,
+                    batch_size=self.args.per_device_train_batch_size,
+                    accelerator=self.accelerator,
+                )
+                setattr(self, name, with_reference(dataset, log_probs))
 
 
 def _share_weights(one: nn.Module, other: nn.Module) -> bool:

@@ -23,7 +23,7 @@ from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.agents import PPO
+    from tokengym.agents import CausalLMPolicy
     from tokengym.agents.rollouts.playing import Agent
     from tokengym.agents.rollouts.rounds import RoundReward
 
@@ -217,8 +217,8 @@ class Evaluator:
         seed: int = 0,
         device: str = "auto",
         **policy_kwargs: Any,
-    ) -> "PPO":
-        """Return an agent with the policy that training starts from.
+    ) -> "CausalLMPolicy":
+        """Return the policy that training starts from.
 
         Args:
             model: Folder or hub name of the language model; None takes the task's.
@@ -226,17 +226,9 @@ class Evaluator:
             device: Device of the model.
             policy_kwargs: Further arguments of the policy, such as ``lora``.
         """
-        from tokengym.agents import PPO
+        from tokengym.agents.offline import make_policy
 
-        return PPO(
-            "CausalLMPolicy",
-            self.envs,
-            advantage="reinforce",
-            n_minibatches=1,
-            policy_kwargs=policy_kwargs if model is None else {"model": model, **policy_kwargs},
-            seed=seed,
-            device=device,
-        )
+        return make_policy(self.envs, model, seed=seed, device=device, **policy_kwargs)
 
     def close(self) -> None:
         """Close the environments."""

@@ -382,7 +382,7 @@ def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
         evaluator = config.evaluator()
         seed, device = config.evaluation.seed, config.training.device
         # Its adapters, which change nothing yet, let it share its backbone.
-        policy = evaluator.untrained(seed=seed, device=device, **config.policy_kwargs()).policy
+        policy = evaluator.untrained(seed=seed, device=device, **config.policy_kwargs())
         with policy.weights(True):
             drawn = draw_references(evaluator, policy, wanted, file=folder / SAMPLES, told=told)
         evaluator.close()

@@ -12,8 +12,6 @@ from tokengym.evaluation.statistics.aggregates import (
 )
 from tokengym.evaluation.statistics.comparisons import (
     PairedDifference,
-    frontier,
-    gain_at,
     holm,
     holm_level,
     improvement_interval,
@@ -49,8 +47,6 @@ __all__ = [
     "collapsed",
     "curve_interval",
     "final_mean",
-    "frontier",
-    "gain_at",
     "holm",
     "holm_level",
     "improvement_interval",

@@ -437,10 +437,10 @@ def _played(
     )
     kwargs: dict[str, Any] = {**env_kwargs, **training.lengths()}
     evaluator = Evaluator(task, kwargs, num_episodes=count, seed=seed)
-    player = evaluator.untrained(None)
-    episodes = list(evaluator(player).episodes)
+    policy = evaluator.untrained()
+    episodes = list(evaluator(policy).episodes)
     evaluator.close()
-    return episodes, player.policy, kwargs
+    return episodes, policy, kwargs
 
 
 def _gradients(

@@ -104,22 +104,21 @@ def _replay(
     saved = agent.parent if episodes is None and agent is not None else episodes
     env, kwargs = known_task(saved, env, below=saved is episodes, task=task, trust_code=trust_code)
     evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
-    player = None
+    policy = None
     if agent is not None:
         # Without an environment: none of its random state is wanted.
-        player = PPO.load(agent, trust_code=trust_code)
+        policy = PPO.load(agent, trust_code=trust_code).policy
     elif episodes is None:
-        player = evaluator.untrained(task.model)
+        policy = evaluator.untrained(task.model)
     if episodes is None:
-        assert player is not None
-        played = list(evaluator(player).episodes)
+        assert policy is not None
+        played = list(evaluator(policy).episodes)
         source = f"Played by {agent or 'the untrained policy'}, seed {seed}"
     else:
         played = load_episodes(episodes, env=env, env_kwargs=kwargs, limit=num_episodes)
         source = f"Stored in {episodes}"
     evaluator.close()
     names = rewards or usual_rewards(env, kwargs)
-    policy = None if player is None else player.policy
     return replay(
         played, names, env=env, env_kwargs=kwargs, policy=policy, source=source, forks=forks
     )

@@ -88,7 +88,7 @@ def test_alternatives_are_what_the_policy_samples_from(explorer: Explorer, respo
     """Probabilities by hand: a softmax of the model's own logits, without padding or cache."""
     time, episode = 4, response.episode
     found = explorer.alternatives(response, time, count=5)
-    policy: Any = explorer.agent.policy
+    policy: Any = explorer.agent
     ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:time]]]).to(policy.device)
     with torch.no_grad():
         logits = policy.language_model.model(input_ids=ids).logits[0, -1].double().cpu()
@@ -147,7 +147,8 @@ def test_forks_of_the_oracle_agree_with_its_exact_values(oracle: Explorer):
     """The mean over continuations is Q(s, a), which the Oracle knows by dynamic programming."""
     response = oracle.sample("the", ("sparse",), seed=0)
     task: Any = oracle.task
-    values = task.policy_values(policy_table(oracle.agent.policy, task)).values
+    policy: Any = oracle.agent
+    values = task.policy_values(policy_table(policy, task)).values
     first, second = (a.token_id for a in oracle.alternatives(response, 0)[:2])
     response = replace_first(response, first)
     fork = oracle.fork(response, 0, second, n=400, seed=3)
@@ -228,7 +229,7 @@ def test_a_typed_prompt_may_be_as_long_as_the_model_reads(explorer: Explorer):
     assert uniform.sum() == pytest.approx(response.score, rel=1e-4)
     time = len(episode.response_ids) - 2
     first, second = explorer.alternatives(response, time)[:2]
-    policy: Any = explorer.agent.policy
+    policy: Any = explorer.agent
     ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:time]]]).to(policy.device)
     with torch.no_grad():
         logits = policy.language_model.model(input_ids=ids).logits[0, -1].double().cpu()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from tests.support.browser import browser_page, complaints, missing_browser
 from tokengym.agents import PPO
 from tokengym.envs import Episode
 from tokengym.lab.replay import explore_app, explore_requests
-from tokengym.lab.replay.explore import Alternative, Branch, Explorer, Fork, Response
+from tokengym.lab.replay.explore import Alternative, Branch, Fork, Response
 from tokengym.lab.replay.explore_app import launch
 from tokengym.lab.replay.explore_page import (
     alternative_label,
@@ -116,8 +117,8 @@ def test_the_styles_stay_inside_one_element_and_load_nothing():
 
 
 def test_the_functions_behind_the_components(tmp_path: Path):
-    agent = Explorer("MovieReview", LENGTHS).agent
-    assert isinstance(agent, PPO)
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, **LENGTHS)
+    agent = PPO("CausalLMPolicy", envs, n_minibatches=1)
     agent.save(tmp_path / "run" / "agent")
     page = ExplorePage("MovieReview", LENGTHS, results=tmp_path, rewards=("sparse", "uniform"))
     folder = str(tmp_path / "run" / "agent")

@@ -262,30 +262,6 @@ def test_precomputed_is_on_the_fly(lora: Any, tmp_path: Path):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
-def test_precomputed_log_probs_are_kept_and_held_to_pairs_and_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path = tmp_path / "kept" / "reference.safetensors"
-    settings: Any = {"precompute_ref_log_probs": True, "ref_log_probs_path": path}
-    first = make_dpo(**settings)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-    def never(*_: Any, **__: Any) -> None:
-        raise AssertionError("scored again")
-
-    scorer = "tokengym.agents.offline.scoring.ResponseScorer.reference_log_probs"
-    with monkeypatch.context() as patched:
-        patched.setattr(scorer, never)
-        again = make_dpo(**settings)
-    torch.testing.assert_close(batch_of(first)["ref_log_probs"], batch_of(again)["ref_log_probs"])
-    for other in ({"pairs": PAIRS[:4]}, {"model": make_model(seed=1)}):
-        with pytest.raises(CheckpointError, match="of other pairs or another reference"):
-            make_dpo(**{**settings, **other})
-    path.write_bytes(b"half")
-    with pytest.raises(CheckpointError, match=r"reference.safetensors is damaged"):
-        make_dpo(**settings)
-
-
 def test_a_reference_that_is_given_is_the_reference():
     dpo = make_dpo(ref_model=make_model(seed=1))
     pairs = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
