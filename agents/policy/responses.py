@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,6 @@ class ReadsResponses(BasePolicy):
         with_entropy: bool = False,
         with_kl: bool = False,
         with_values: bool = True,
-        ref_logits: Tensor | None = None,
         ref_states: Tensor | None = None,
         value_head_only: bool = False,
     ) -> Evaluation:
@@ -116,41 +116,47 @@ class ReadsResponses(BasePolicy):
             with_entropy: Compute the entropy too.
             with_kl: Compute the exact KL to the reference too.
             with_values: Compute the values too, if there is a critic.
-            ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
-            ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
+            ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
             value_head_only: Let gradients reach the value head alone, and its own network.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
             states = self.states(sequences)  # (tokens, hidden): at response positions alone
+        rows, times, _ = sequences.response_positions
         figures = self._figures(
             sequences,
             states,
             action_masks,
             with_kl=with_kl,
             with_entropy=with_entropy,
-            ref_logits=ref_logits,
-            ref_states=ref_states,
+            ref_states=None if ref_states is None else ref_states[rows, times],
         )
-        values = None
-        if with_values and self.critic is not None:
-            values = self.critic.of_tokens(sequences, states, kernels=self.kernels)
+        with_values = with_values and self.critic is not None
         return Evaluation(
             kl=sequences.padded(figures.pop(0)) if with_kl else None,
             log_probs=sequences.padded(figures.pop(0)),
-            values=None if values is None else sequences.padded(values),
+            values=sequences.padded(self._values(sequences, states)) if with_values else None,
             entropy=sequences.padded(figures.pop(0)) if with_entropy else None,
         )
 
     def values(self, sequences: Sequences) -> Tensor:
         """Return the values before each response token, (batch, time), with gradients.
 
-        Raises:
-            ModelError: if the value function has no network of its own; `evaluate` reads it then.
+        They take one pass of the value's own network, or of the trunk if it has none.
         """
-        if self.critic is None or self.critic.network is None:
-            raise ModelError("the value has no network of its own; take evaluate(...).values")
-        states = self.critic.network.response_states(sequences, kernels=self.kernels)
-        return sequences.padded(self.critic.of_states(states))
+        return sequences.padded(self._values(sequences))
+
+    def _values(self, sequences: Sequences, trunk_states: Tensor | None = None) -> Tensor:
+        """Return the value of the text before each response token, (tokens,), reward units.
+
+        ``trunk_states`` are the policy's `states`, where they are known.
+        """
+        if self.critic is None:
+            raise ModelError("the policy has no critic, and so no values; take has_critic=True")
+        network, states = self.critic.network, trunk_states
+        if network is not None or states is None:
+            reader = network or self.language_model
+            states = reader.response_states(sequences, kernels=self.kernels)
+        return self.critic.of_states(states)
 
     def _figures(
         self,
@@ -161,7 +167,6 @@ class ReadsResponses(BasePolicy):
         reference: bool = False,
         with_kl: bool = False,
         with_entropy: bool = False,
-        ref_logits: Tensor | None = None,
         ref_states: Tensor | None = None,
     ) -> list[Tensor]:
         """Return KL, log-probs and entropy of response tokens, (tokens,) each, those asked for.
@@ -170,17 +175,16 @@ class ReadsResponses(BasePolicy):
         where there are kernels for it or the logits are many; from the logits elsewhere.
 
         ``states``, (tokens, hidden), are the policy's, or with ``reference`` the reference's, of
-        which the log-probs then are. See `evaluate` for the other arguments.
+        which the log-probs then are; ``ref_states``, (tokens, hidden), are computed if the KL needs
+        them and they are None.
         """
         rows, times, columns = sequences.response_positions
         tokens = sequences.input_ids[rows, columns]  # (tokens,)
-        ref_tokens = states if ref_states is None else ref_states[rows, times]  # (tokens, hidden)
-        if with_kl and ref_logits is None and ref_states is None:
+        if ref_states is None:
             with torch.no_grad():
-                ref_tokens = self.states(sequences, reference=True)
+                ref_states = self.states(sequences, reference=True) if with_kl else states
         is_large = len(tokens) > chunk_size(self.num_actions) or states.is_cuda
-        has_logits = with_kl and ref_logits is not None  # which are read as they are
-        if not has_logits and (self.kernels or (is_large and torch.is_grad_enabled())):
+        if self.kernels or (is_large and torch.is_grad_enabled()):
             with self.weights(reference) as model:
                 head = model.plain_head()
             with self.weights(reference or with_kl) as model:
@@ -193,7 +197,7 @@ class ReadsResponses(BasePolicy):
                     size=chunk_size(self.num_actions),
                     masks=None if action_masks is None else (action_masks, rows, times),
                     with_entropy=with_entropy,
-                    reference=(ref_tokens, ref_head) if with_kl else None,
+                    reference=(ref_states, ref_head) if with_kl else None,
                     products=self.language_model.products,
                 )
                 has_kernels = self.kernels and head.dtype != torch.float64
@@ -207,18 +211,15 @@ class ReadsResponses(BasePolicy):
             logits = self._logits_at(states, *at, reference=reference)  # (chunk, vocab)
             figures = []
             if with_kl:
-                if ref_logits is None:
-                    with torch.no_grad():
-                        ref_scores = self._logits_at(ref_states, *at, reference=True)
-                else:
-                    ref_scores = ref_logits[rows, times]
-                figures.append(losses.full_kl(logits, ref_scores))
+                with torch.no_grad():
+                    ref_logits = self._logits_at(ref_states, *at, reference=True)
+                figures.append(losses.full_kl(logits, ref_logits))
             figures.append(chosen_log_probs(logits, tokens))
             if with_entropy:
                 figures.append(losses.entropy(logits))
             return tuple(figures)
 
-        inputs = states, ref_tokens, tokens, rows, times
+        inputs = states, ref_states, tokens, rows, times
         return list(in_chunks(of_tokens, *inputs, vocab_size=self.num_actions))
 
     def _logits_at(
@@ -255,48 +256,31 @@ class ReadsResponses(BasePolicy):
             max_size: Most texts in one forward.
         """
 
-        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
-            if ref_states is None:
-                states = self.states(part, reference=reference)
-            else:
-                rows, times, _ = part.response_positions
-                states = ref_states[bucket[rows], times]
+        def figures(part: Sequences, masks: ActionMasks | None, kept: Tensor | None) -> Tensor:
+            states = self.states(part, reference=reference) if kept is None else kept
             return self._figures(part, states, masks, reference=reference)[0]
 
-        return self._in_buckets(figures, sequences, action_masks, max_size, reference=reference)
+        return self._in_buckets(
+            figures, sequences, action_masks, ref_states, max_size, reference=reference
+        )
 
     def response_kl(
         self,
         sequences: Sequences,
         action_masks: ActionMasks | None = None,
         *,
-        ref_logits: Tensor | None = None,
         ref_states: Tensor | None = None,
         max_size: int = 64,
     ) -> Tensor:
         """Return the exact KL(policy || reference) before each token, (batch, time), nats.
 
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
-            ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
-            max_size: Most texts in one forward.
+        Arguments are those of `response_log_probs`.
         """
 
-        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
-            logits = None if ref_logits is None else ref_logits[bucket]
-            states = None if ref_states is None else ref_states[bucket]
-            return self._figures(
-                part,
-                self.states(part),
-                masks,
-                with_kl=True,
-                ref_logits=logits,
-                ref_states=states,
-            )[0]
+        def figures(part: Sequences, masks: ActionMasks | None, kept: Tensor | None) -> Tensor:
+            return self._figures(part, self.states(part), masks, with_kl=True, ref_states=kept)[0]
 
-        return self._in_buckets(figures, sequences, action_masks, max_size)
+        return self._in_buckets(figures, sequences, action_masks, ref_states, max_size)
 
     def response_entropy(
         self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
@@ -305,30 +289,21 @@ class ReadsResponses(BasePolicy):
 
         Arguments are those of `response_log_probs`.
         """
-        return self._in_buckets(
-            lambda part, masks, *_: self._figures(
-                part, self.states(part), masks, with_entropy=True
-            )[1],
-            sequences,
-            action_masks,
-            max_size,
-            reference=False,
-        )
 
-    def reference_logits(
+        def figures(part: Sequences, masks: ActionMasks | None, _: Tensor | None) -> Tensor:
+            return self._figures(part, self.states(part), masks, with_entropy=True)[1]
+
+        return self._in_buckets(figures, sequences, action_masks, None, max_size, reference=False)
+
+    def response_values(
         self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
     ) -> Tensor:
-        """Return the reference's shaped logits before each token, (batch, time, vocab).
+        """Return `values` without gradient; arguments are those of `response_log_probs`."""
 
-        Arguments are those of `response_log_probs`.
-        """
+        def figures(part: Sequences, *_: Any) -> Tensor:
+            return self._values(part)
 
-        def figures(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
-            rows, times, _ = part.response_positions
-            states = self.states(part, reference=True)
-            return self._logits_at(states, masks, rows, times, reference=True)
-
-        return self._in_buckets(figures, sequences, action_masks, max_size)
+        return self._in_buckets(figures, sequences, action_masks, None, max_size, reference=False)
 
     def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
         """Return the reference's hidden states before each token, (batch, time, hidden).
@@ -336,30 +311,29 @@ class ReadsResponses(BasePolicy):
         They are a small part of its logits where the vocabulary is large. Arguments are those of
         `response_log_probs`.
         """
-        return self._in_buckets(
-            lambda part, *_: self.states(part, reference=True), sequences, None, max_size
-        )
+
+        def figures(part: Sequences, *_: Any) -> Tensor:
+            return self.states(part, reference=True)
+
+        return self._in_buckets(figures, sequences, None, None, max_size)
 
     @torch.no_grad()
     def _in_buckets(
         self,
-        figures: Callable[[Sequences, ActionMasks | None, Tensor], Tensor],
+        figures: Callable[[Sequences, ActionMasks | None, Tensor | None], Tensor],
         sequences: Sequences,
         action_masks: ActionMasks | None,
+        ref_states: Tensor | None,
         max_size: int,
         *,
         reference: bool = True,
     ) -> Tensor:
         """Return figures of all response tokens, (batch, time, ...), without gradient.
 
-        Args:
-            figures: Returns them, (tokens, ...), of some texts of similar lengths, given these,
-                their masks, and their rows among all.
-            sequences: Any number of texts.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            max_size: Most texts in one forward.
-            reference: Whether the reference is to read them, which all processes let it do equally
-                often where they share it out.
+        ``figures`` returns them, (tokens, ...), of some texts of similar lengths, given these,
+        their masks, and their part of ``ref_states``, (tokens, hidden). ``reference`` says whether
+        the reference is to read, which all processes let it do equally often where they share it
+        out. The other arguments are those of `response_log_probs`.
         """
         whole = None
         buckets = sequences.buckets(max_size)
@@ -367,12 +341,13 @@ class ReadsResponses(BasePolicy):
             buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
         for bucket in buckets:
             part = sequences.select(bucket)
-            masks = None if action_masks is None else action_masks.select(bucket)
-            computed = figures(part, masks, bucket)
             rows, times, _ = part.response_positions
+            places = bucket[rows], times
+            masks = None if action_masks is None else action_masks.select(bucket)
+            computed = figures(part, masks, None if ref_states is None else ref_states[places])
             if whole is None:
                 whole = computed.new_zeros(*sequences.response_mask.shape, *computed.shape[1:])
-            whole[bucket[rows], times] = computed
+            whole[places] = computed
         assert whole is not None
         return whole
 

@@ -75,41 +75,6 @@ class ValueFunction(nn.Module):
         """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
         return self.head(states.to(self.head.weight.dtype)).squeeze(-1)
 
-    def of_tokens(
-        self, sequences: Sequences, trunk_states: Tensor, *, kernels: bool = False
-    ) -> Tensor:
-        """Return the value of the text before each response token, (tokens,).
-
-        Args:
-            sequences: The texts.
-            trunk_states: (tokens, hidden), the policy's own states, which the head reads where the
-                value has no network of its own.
-            kernels: See `LanguageModel.response_states`.
-        """
-        if self.network is None:
-            return self.of_states(trunk_states)
-        return self.of_states(self.network.response_states(sequences, kernels=kernels))
-
-    @torch.no_grad()
-    def of_responses(
-        self, sequences: Sequences, *, max_size: int = 64, kernels: bool = False
-    ) -> Tensor:
-        """Return the value of the text before each response token, (batch, time).
-
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            max_size: Most texts in one forward.
-            kernels: See `LanguageModel.response_states`.
-        """
-        reader = self.network or self._trunk[0]
-        values = torch.zeros(sequences.response_mask.shape, device=self.head.weight.device)
-        for bucket in sequences.buckets(max_size):
-            part = sequences.select(bucket)
-            rows, times, _ = part.response_positions
-            states = reader.response_states(part, kernels=kernels)
-            values[bucket[rows], times] = self.of_states(states)
-        return values
-
     @torch.no_grad()
     def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
         """Return the value of the text after each response's last token, (batch,).

@@ -43,10 +43,8 @@ class Experience:
     """(batch, time) A + V_old before whitening, reward units; None without a critic."""
     ref_log_probs: Tensor | None = None
     """(batch, time), nats, under the frozen reference; needed for a sampled KL in the loss."""
-    ref_logits: Tensor | None = None
-    """(batch, time, vocab) of the frozen reference, for the exact KL; None computes them again."""
     ref_states: Tensor | None = None
-    """(batch, time, hidden) of the frozen reference, where its logits would take too much."""
+    """(batch, time, hidden) of the frozen reference, for the exact KL; None computes them again."""
     advantage_scale: float = 1.0
     """Standard deviation that whitening divided the advantages by, reward units."""
 
@@ -153,7 +151,6 @@ class Objective:
             with_entropy=settings.ent_coef != 0.0,
             with_kl=self.kl_coef != 0.0 and settings.kl_estimator == "exact",
             with_values=not has_terms,
-            ref_logits=part.ref_logits,
             ref_states=part.ref_states,
             value_head_only=self.value_head_only,
         )

@@ -10,7 +10,7 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,7 @@ from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.policy.sampling import chosen_log_probs
-from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import (
     RoundTensors,
     check_critic_settings,
@@ -52,8 +51,6 @@ logger = logging.getLogger(__name__)
 
 MAX_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
-MAX_REFERENCE_BYTES = 2**25
-"""Most bytes of the reference's logits that a round keeps; beyond it the hidden states are kept."""
 MAX_ROWS_WITHOUT_GRADIENT = 64
 """Most texts in a forward pass without gradients; fewer with a smaller ``micro_batch_size``."""
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
@@ -166,11 +163,16 @@ class PPO(EpisodicAlgorithm):
                 "a partner's failure lost every episode of the round, so that there is nothing to "
                 "learn from; pass on_partner_error='raise' to see why"
             )
-        kept, ref_log_probs = self._reference(played, sequences)
+        texts = sequences, played.action_masks
+        read, log_probs = self._read, self.policy.response_log_probs
+        ref_states = None
+        # Where processes share the passes out, none knows yet which rows will be its own.
+        if settings.kl_estimator == "exact" and self.kl_coef != 0.0 and self.processes.count == 1:
+            ref_states = self.policy.reference_states(sequences, max_size=self._max_rows)
+        ref_log_probs = read(log_probs, *texts, reference=True, ref_states=ref_states)
         old_log_probs = played.log_probs
         if settings.old_log_probs == "recomputed":
-            now = partial(self.policy.response_log_probs, max_size=self._max_rows)
-            old_log_probs = self.processes.of_rows(now, sequences, played.action_masks)
+            old_log_probs = read(log_probs, *texts)
             self._log_prob_gap = (old_log_probs - played.log_probs).abs().max().item()
         kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
         rewards, raw_scores = self._rewards(played)
@@ -178,8 +180,7 @@ class PPO(EpisodicAlgorithm):
         if settings.kl_in == "reward" and self.kl_coef != 0.0:
             paid_kl = kl
             if settings.kl_estimator == "exact":  # of the state before each token, (batch, time)
-                exact = partial(self.policy.response_kl, max_size=self._max_rows, **kept)
-                paid_kl = self.processes.of_rows(exact, sequences, played.action_masks)
+                paid_kl = read(self.policy.response_kl, *texts, ref_states=ref_states)
             rewards = rewards - self.kl_coef * paid_kl
             scores = scores - self.kl_coef * paid_kl.sum(1)
         values, final_values = self._values(played, sequences)  # (batch, time), (batch,)
@@ -210,8 +211,8 @@ class PPO(EpisodicAlgorithm):
             advantages=advantages,
             returns=None if values is None else returns,
             ref_log_probs=ref_log_probs if settings.kl_in == "loss" else None,
+            ref_states=ref_states,
             advantage_scale=scale,
-            **kept,
         )
         self.logger.record("time/assign_s", time.perf_counter() - started)
         return self._teaching(experience, raw_scores)
@@ -266,10 +267,7 @@ class PPO(EpisodicAlgorithm):
             advantages=advantages,
             seed=(self.seed or 0) * 1_000_003 + self._n_updates,
             entropy=partial(
-                self.processes.of_rows,
-                partial(self.policy.response_entropy, max_size=self._max_rows),
-                sequences,
-                played.action_masks,
+                self._read, self.policy.response_entropy, sequences, played.action_masks
             ),
             log_probs=played.log_probs,
             episodes=played.episodes,
@@ -286,22 +284,15 @@ class PPO(EpisodicAlgorithm):
         critic = self.policy.critic
         if critic is None:
             return None, None
-        values = played.values
-        size = self._max_rows
+        texts, values = (sequences, played.action_masks), played.values
         if values is None:  # a network of its own reads whole texts once, not a token at a time
-            kernels = self.policy.kernels
-            values = self.processes.of_rows(
-                lambda texts, _: critic.of_responses(texts, max_size=size, kernels=kernels),
-                sequences,
-                played.action_masks,
-            )
+            values = self._read(self.policy.response_values, *texts)
         if not played.truncated.any():
             return values, None
         cut = torch.from_numpy(played.truncated).to(self.device)
-        after = self.processes.of_rows(
-            lambda texts, _: critic.after_responses(texts, max_size=size)[:, None],
-            sequences,
-            played.action_masks,
+        after = self._read(
+            lambda part, _, max_size: critic.after_responses(part, max_size=max_size)[:, None],
+            *texts,
         )
         return values, after[:, 0] * cut
 
@@ -408,30 +399,16 @@ class PPO(EpisodicAlgorithm):
             MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
         )
 
-    def _reference(
-        self, played: RolloutBatch, sequences: Sequences
-    ) -> tuple[dict[str, Any], Tensor]:
-        """Return what a round keeps of the reference, and its log-probs of the sampled tokens.
-
-        The first is for the exact KL, as `Experience` names it; log-probs are (batch, time), nats.
-        """
-        masks = played.action_masks
-        limit: dict[str, Any] = {"max_size": self._max_rows}
-        # Where processes share the passes out, none knows yet which rows will be its own.
-        keeps = self.settings.kl_estimator == "exact" and self.processes.count == 1
-        keeps &= self.kl_coef != 0.0
-        num_bytes = 4 * sequences.response_mask.numel() * self.policy.num_actions  # of the logits
-        if keeps and num_bytes <= MAX_REFERENCE_BYTES:
-            logits = self.policy.reference_logits(sequences, masks, **limit)  # (batch, time, vocab)
-            rows, times, columns = sequences.response_positions
-            tokens = sequences.input_ids[rows, columns]
-            chosen = chosen_log_probs(logits[rows, times], tokens)  # (tokens,)
-            return {"ref_logits": logits}, sequences.padded(chosen)
-        kept: dict[str, Any] = {}
-        if keeps:
-            kept["ref_states"] = self.policy.reference_states(sequences, **limit)
-        log_probs = partial(self.policy.response_log_probs, reference=True, **kept, **limit)
-        return kept, self.processes.of_rows(log_probs, sequences, masks)
+    def _read(
+        self,
+        figure: Callable[..., Tensor],
+        sequences: Sequences,
+        masks: ActionMasks | None,
+        **how: Any,
+    ) -> Tensor:
+        """Return a figure of every token, (batch, time), of which each process reads its rows'."""
+        reader = partial(figure, max_size=self._max_rows, **how)
+        return self.processes.of_rows(reader, sequences, masks)
 
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""

@@ -87,7 +87,7 @@ def value_table(
         raise TypeError("the policy has no critic, and so no values; train it with advantage='gae'")
     table = np.zeros(len(tree.states))
     for rows, sequences in _texts(policy, tree):
-        table[rows] = policy.critic.of_responses(sequences, max_size=ROWS)[:, 0].cpu().numpy()
+        table[rows] = policy.response_values(sequences, max_size=ROWS)[:, 0].cpu().numpy()
     return table
 
 

@@ -62,21 +62,16 @@ def test_in_the_reward_it_is_taken_off_each_token(
 @pytest.mark.parametrize(
     ("kl_in", "estimator"), [("loss", "k2"), ("loss", "k3"), ("loss", "exact"), ("reward", "exact")]
 )
-@pytest.mark.parametrize("memory", [2**28, 0])
 def test_in_the_loss_it_adds_its_own_gradient(
     make_envs: Callable[..., Any],
     make_ppo: Callable[..., PPO],
-    monkeypatch: pytest.MonkeyPatch,
     kl_in: str,
     estimator: str,
-    memory: int,
 ):
     """Against autograd on the formula written out above, over ragged rows in micro-batches too.
 
-    The exact KL in the reward adds the same to the loss: its direct gradient, in reward units. The
-    reference's logits are kept, or its hidden states where memory is short.
+    The exact KL in the reward adds the same to the loss: its direct gradient, in reward units.
     """
-    monkeypatch.setattr("tokengym.agents.ppo.ppo.MAX_REFERENCE_BYTES", memory)
     agent = make_ppo(
         envs=make_envs(num_envs=8, **MASKS),
         temperature=1.3,
@@ -89,9 +84,7 @@ def test_in_the_loss_it_adds_its_own_gradient(
     assert played is not None
     experience: Any = agent.assign(played)
     agent.kl_coef = 0.0
-    is_exact = estimator == "exact"
-    assert (experience.ref_logits is not None) == (is_exact and memory > 0)
-    assert (experience.ref_states is not None) == (is_exact and memory == 0)
+    assert (experience.ref_states is not None) == (estimator == "exact")
     assert len(set(experience.sequences.lengths.tolist())) > 2
     without = gradient(agent, experience)
     agent.kl_coef = 2.0
@@ -284,7 +277,6 @@ def test_a_micro_batch_bounds_every_pass_of_an_update(
         micro_batch_size=2,
         old_log_probs="recomputed",
     )
-    monkeypatch.setattr("tokengym.agents.ppo.ppo.MAX_REFERENCE_BYTES", 0)
     played: Any = agent.collect()
     rows: list[int] = []
     hidden = LanguageModel.hidden

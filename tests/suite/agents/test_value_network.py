@@ -58,14 +58,14 @@ def test_values_are_the_network_s_own(build: Callable[..., PPO], shape: str, lor
     agent = build(shape, lora=lora)
     texts = [[3, 4], [5]], [[6, 1], [7, 3, 4, 4]]
     sequences = Sequences.from_ids(*texts)
-    assert critic_of(agent).of_responses(sequences).abs().max() == 0.0
+    assert agent.policy.response_values(sequences).abs().max() == 0.0
     before = agent.policy.log_probs(*texts)
     assert critic_of(agent).network is not None
     learning = [*critic_of(agent).network.trunk_parameters().values()]
     generator = torch.Generator().manual_seed(3)
     for parameter in [*learning, *critic_of(agent).head.parameters()]:
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    found = critic_of(agent).of_responses(sequences)
+    found = agent.policy.response_values(sequences)
     final = critic_of(agent).after_responses(sequences)
     trunk: Any = critic_of(agent).network.model.base_model
     for row, (prompt, response) in enumerate(zip(*texts, strict=True)):
@@ -154,7 +154,7 @@ def test_old_values_are_the_network_s_and_bootstrap(
     assert played is not None
     experience: Any = agent.assign(played)
     torch.testing.assert_close(
-        experience.old_values, critic_of(agent).of_responses(experience.sequences)
+        experience.old_values, agent.policy.response_values(experience.sequences)
     )
     final = critic_of(agent).after_responses(experience.sequences)
     for row, episode in enumerate(played.episodes):
@@ -266,7 +266,9 @@ def test_first_values_are_the_reward_models_scores_of_the_text_so_far(
         expected.append(logits[0] if num_labels == 1 else logits[1] - logits[0])
     sequences = Sequences.from_ids([prompt], [response])
     critic = critic_of(agent)
-    torch.testing.assert_close(critic.of_responses(sequences)[0], torch.stack(expected[:-1]))
+    torch.testing.assert_close(
+        agent.policy.response_values(sequences)[0], torch.stack(expected[:-1])
+    )
     torch.testing.assert_close(critic.after_responses(sequences)[0], expected[-1])
     body = scorer.backbone.state_dict()
     assert body.keys() == critic.network.model.base_model.state_dict().keys()
@@ -279,7 +281,7 @@ def test_beside_a_verifier_it_starts_from_the_model_that_explains_it(
 ):
     text = Sequences.from_ids([[6, 5]], [[7, 3, 4]])
     alone, beside = (
-        critic_of(build_started(scorer)).of_responses(text)
+        build_started(scorer).policy.response_values(text)
         for scorer in (
             make_scorer(),
             WithAttribution(FunctionScorer(target_share), make_scorer()),
@@ -296,9 +298,9 @@ def test_starting_from_it_leaves_policy_and_scorer_alone(build_started: Callable
     own = build_started(scorer, learning_rate=1e-2, value_network="own")
     for name, weight in own.policy.language_model.state_dict().items():
         assert torch.equal(weight, agent.policy.language_model.state_dict()[name])
-    values = critic_of(agent).of_responses(Sequences.from_ids([[6]], [[7, 3]]))
+    values = agent.policy.response_values(Sequences.from_ids([[6]], [[7, 3]]))
     agent.learn(1)
-    after = critic_of(agent).of_responses(Sequences.from_ids([[6]], [[7, 3]]))
+    after = agent.policy.response_values(Sequences.from_ids([[6]], [[7, 3]]))
     assert not torch.equal(values, after)  # it learns
     for name, weight in scorer.model.state_dict().items():
         assert torch.equal(weight, before[name])  # on weights of its own

@@ -101,19 +101,16 @@ def test_chunks_change_neither_figures_nor_gradients(
         )
 
 
-def test_stored_reference_logits_and_log_probs_without_gradient_in_chunks(
+def test_stored_reference_states_and_log_probs_without_gradient_in_chunks(
     make_ppo: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
 ):
     agent = make_ppo()
     shake(agent)
     sequences, masks = Sequences.from_ids(*TEXTS), masks_of("several")
-    stored = agent.policy.reference_logits(sequences, masks)
     states = agent.policy.reference_states(sequences, max_size=1)
 
     def figures() -> list[Tensor]:
         kl = agent.policy.response_kl(sequences, masks)
-        same = agent.policy.response_kl(sequences, masks, ref_logits=stored)
-        torch.testing.assert_close(same, kl, atol=1e-6, rtol=1e-5)
         same = agent.policy.response_kl(sequences, masks, ref_states=states, max_size=1)
         torch.testing.assert_close(same, kl, atol=1e-6, rtol=1e-5)
         policy = agent.policy
