@@ -36,5 +36,5 @@ if TYPE_CHECKING:
     from tokengym.agents.sb3.hindsight import HindsightReplayBuffer as HindsightReplayBuffer
     from tokengym.agents.sb3.hindsight import HindsightRolloutBuffer as HindsightRolloutBuffer
 
-door.open_to("tokengym.agents.fast.parts:Parts")  # where that folder is installed
+door.open_to("tokengym.agents.fast")  # where that folder is installed
 __getattr__, __dir__, __all__ = lazily(__name__)

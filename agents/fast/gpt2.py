@@ -22,7 +22,7 @@ from transformers import GPT2Model
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from tokengym.agents.fast.products import MULTIPLE, has_onednn, packed_map
+from tokengym.agents.fast.products import MULTIPLES, has_onednn, packed_map
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.streams import note_read
@@ -255,8 +255,7 @@ class GPT2Stream:
         """See `Stream.keep`."""
         alive = rows if self._alive is None else self._alive[rows]
         self._alive = alive
-        multiple = MULTIPLE if self._model.products == "onednn" else 1
-        rest = -len(alive) % multiple
+        rest = -len(alive) % MULTIPLES[self._model.products]
         if len(alive) + rest < COMPACT_BELOW * len(self._positions):
             if rest > 0:  # the last row once more, unread, for a number that is compiled already
                 alive = torch.cat([alive, alive[-1:].expand(rest)])

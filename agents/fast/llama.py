@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model
 
-from tokengym.agents.fast.gpt2 import GPT2Stream, Map, linear_map, packs
+from tokengym.agents.fast.gpt2 import GPT2Stream, Map, has_gpt2_shape, linear_map, packs
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
 
@@ -269,3 +269,7 @@ def _adapters(module: Any) -> list[tuple[Tensor, Tensor]]:
         for name in module.active_adapters
         if name in module.lora_A
     ]
+
+
+STREAMS = ((has_gpt2_shape, GPT2Stream), (has_llama_shape, LlamaStream))
+"""Which models have a stream of their own, and the stream."""

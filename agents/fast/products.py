@@ -32,9 +32,9 @@ VARIABLE = "TOKENGYM_PRODUCTS"
 MARGIN = 1.5
 """oneDNN is chosen where it is so many times as fast: halfway between what was measured on Intel's
 processors (1.05) and on AMD's (2.2), so that every process on a machine chooses the same one."""
-MULTIPLE = 8
-"""Rows of a batch that shrinks, and columns of texts, come in multiples of so many under oneDNN,
-which compiles for half a millisecond for each shape that is new to it."""
+MULTIPLES: dict[Library, int] = {"torch": 1, "onednn": 8}
+"""Rows of a batch that shrinks, and columns of texts, come in multiples of so many: oneDNN compiles
+for half a millisecond for each shape that is new to it."""
 LEAST = 2**20
 """Multiplications from which a product goes through oneDNN; a smaller one takes longer to call."""
 
@@ -112,6 +112,11 @@ def seconds_of_a_product(repeats: int = 7) -> tuple[float, float]:
 def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x W^T + b by oneDNN, without gradient: (..., in), (out, in) -> (..., out)."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor | None:
+    """Return x W^T by oneDNN, without gradient; None where torch is as fast."""
+    return multiplied(x, weight) if is_faster(x, weight) else None
 
 
 def transposed_product(left: Tensor, right: Tensor) -> Tensor:

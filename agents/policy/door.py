@@ -7,9 +7,10 @@ nothing else in agents imports what is behind the door.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from tokengym.agents.errors import ModelError, ProcessError
 
@@ -26,9 +27,10 @@ _parts = ""
 class Plain:
     """The plain way: no part is faster than the form that the caller has itself."""
 
-    def stream(self, language_model: Any, capacity: int) -> Any | None:
-        """Return a `Stream` of the model for texts of so many tokens; None: `ModelStream`."""
-        return None
+    stream_kinds: ClassVar[tuple[tuple[Callable[[Any], bool], Callable[[Any, int], Any]], ...]] = ()
+    """Which models have a stream of their own, and what makes it for texts of so many tokens."""
+    multiples: ClassVar[Mapping[Library, int]] = {"torch": 1}
+    """Number that the columns of texts are best a multiple of, by library of their products."""
 
     def captured_sampler(
         self, policy: Any, generator: torch.Generator, share: tuple[int, int] = (0, 1)
@@ -81,10 +83,6 @@ class Plain:
     def use_products(self, model: nn.Module, chosen: Library) -> None:
         """Let a model's linear maps multiply by a library."""
 
-    def multiple(self, chosen: Library) -> int:
-        """Return the number that the columns of texts are best a multiple of."""
-        return 1
-
     def product(self, x: Tensor, weight: Tensor) -> Tensor | None:
         """Return x W^T by oneDNN, without gradient; None where torch is as fast."""
         return None
@@ -99,7 +97,7 @@ class Plain:
 
 
 def open_to(parts: str) -> None:
-    """Let a class take the plain way's part, "module:Class", wherever its folder is installed."""
+    """Let a module take the plain way's part wherever its folder is installed."""
     global _parts
     _parts = parts
     fast.cache_clear()
@@ -108,11 +106,9 @@ def open_to(parts: str) -> None:
 @cache
 def fast() -> Plain:
     """Return what there is behind the door: the faster parts, or the plain way without them."""
-    module, _, name = _parts.partition(":")
     try:
-        made: Plain = getattr(import_module(module), name)()
+        return cast(Plain, import_module(_parts))
     except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):
+        if not f"{_parts}.".startswith(f"{error.name}."):
             raise  # the folder is there, and lacks a library
         return Plain()
-    return made

@@ -198,7 +198,7 @@ class LanguageModel(nn.Module):
         """
         rows, _, columns = sequences.response_positions
         ids = sequences.input_ids[:, :-1]
-        multiple = LENGTHS if ids.is_cuda else fast().multiple(self.products)
+        multiple = LENGTHS if ids.is_cuda else fast().multiples[self.products]
         if multiple > 1:  # kernels are planned or compiled anew for each length that is new
             width = -(-ids.shape[1] // multiple) * multiple
             ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))

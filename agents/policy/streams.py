@@ -158,8 +158,11 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
         language_model: The model, with its adapters on or off as they are now.
         capacity: Most tokens of a text.
     """
-    made: Stream | None = fast().stream(language_model, capacity)
-    return ModelStream(language_model) if made is None else made
+    for fits, stream in fast().stream_kinds:
+        if fits(language_model):
+            made: Stream = stream(language_model, capacity)
+            return made
+    return ModelStream(language_model)
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ SETTINGS = {
     "command-line option": "learning_rate",
 }
 """One setting of each kind, to count the files that declare it."""
-ADDRESS = re.compile(r"(tokengym(?:\.\w+)+):\w+")
+ADDRESS = re.compile(r"(tokengym(?:\.\w+)+)(?::\w+)?")
 """Text that stands for an import."""
 ENTRY_POINTS = "tokengym.registration"
 """Module that Gymnasium's registry names as text: it is composed above the floors."""

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 import torch
 
+import tokengym.agents.fast
 from tokengym.agents.errors import ModelError, ProcessError
 from tokengym.agents.policy.door import Plain, fast, open_to
 
@@ -68,9 +70,9 @@ def test_learners_learn_the_plain_way_what_they_learn_faster():
 @pytest.fixture
 def closed() -> Iterator[None]:
     """Name a folder behind the door that is not there."""
-    open_to("tokengym.agents.no_such_folder.parts:Parts")
+    open_to("tokengym.agents.no_such_folder")
     yield
-    open_to("tokengym.agents.fast.parts:Parts")
+    open_to("tokengym.agents.fast")
 
 
 @pytest.mark.usefixtures("closed")
@@ -93,13 +95,17 @@ def test_a_library_that_a_faster_part_lacks_is_no_missing_folder(
 ):
     (tmp_path / "faster_parts.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    open_to("faster_parts:Parts")
+    open_to("faster_parts")
     try:
         with pytest.raises(ModuleNotFoundError, match="no_such_library"):
             fast()
     finally:
-        open_to("tokengym.agents.fast.parts:Parts")
+        open_to("tokengym.agents.fast")
 
 
 def test_what_is_behind_the_door_has_every_part():
-    assert {*vars(type(fast()))} >= {name for name in vars(Plain) if not name.startswith("_")}
+    assert fast() is tokengym.agents.fast
+    parts = {*tokengym.agents.fast.HOMES}
+    assert parts == {name for name in vars(Plain) if not name.startswith("_")}
+    # A module of the folder would take the place of a part of its name.
+    assert not parts & {module.name for module in iter_modules(tokengym.agents.fast.__path__)}

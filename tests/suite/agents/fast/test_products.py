@@ -282,7 +282,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_keeps_its_library(
     second.learn(200, reset_num_timesteps=False)
     assert torch.equal(weights(second), weights(whole))
 
-    monkeypatch.setattr(products, "has_onednn", lambda: False)
+    monkeypatch.setattr("tokengym.agents.fast.has_onednn", lambda: False)
     elsewhere = PPO.load(tmp_path / "half", env=make_envs(num_envs=20, max_new_tokens=6))
     assert elsewhere.policy.language_model.products == "torch"
 

@@ -19,8 +19,7 @@ from tests.suite.agents.conftest import (
     lora_config,
     make_model,
 )
-from tokengym.agents import PPO, ModelError, collect
-from tokengym.agents.fast import parts
+from tokengym.agents import PPO, ModelError, collect, fast
 from tokengym.agents.policy import responses
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
@@ -421,7 +420,8 @@ def test_without_triton_figures_are_computed_plainly(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr(parts, "CHECK_KERNELS", "tokengym.no_such_module:check")
+    monkeypatch.delitem(vars(fast), "check_kernels", raising=False)
+    monkeypatch.setitem(fast.HOMES, "check_kernels", "tokengym.no_such_module:check")
     responses._fault_of_kernels.cache_clear()
     policy = make_ppo().policy
     assert not policy.kernels  # nor does a CPU try
