@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.reward_model import RewardModel
     from tokengym.rewards.scorers.rules import RuleScorer
     from tokengym.rewards.scorers.sentiment import Sentiment
-    from tokengym.rewards.scorers.stored import PREFERENCE_FORMAT, gold_scorer, load_scorer
+    from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
     from tokengym.rewards.scorers.toxicity import Toxicity
     from tokengym.rewards.scorers.vader import Vader
     from tokengym.rewards.scorers.wrappers import Cached, TimeLimit, WithAttribution

@@ -14,7 +14,7 @@ from torch import Tensor
 from tokengym.base import check_choice, check_count
 from tokengym.envs import Episode, TokenizerError, encode, unknown_share
 from tokengym.lab.scorers.judge import load_answering_model
-from tokengym.rewards import PREFERENCE_FORMAT, SCORERS, Scorer, ScorerError, Scores, Shared
+from tokengym.rewards import SCORERS, Scorer, ScorerError, Scores, Shared
 from tokengym.rewards.models import evaluating, loaded_once, padded_batches, positions
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ TEMPLATE = "[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
 ANSWERS = ("A", "B")
 """Tokens that it answers with."""
 
-STORED_FORMAT = PREFERENCE_FORMAT
+STORED_FORMAT = "preference_format"
+"""Key of the configuration by which the suite knows a stored preference model too."""
 
 _SURE = 1e-6
 """Probabilities closer to 0 or 1 give no larger log-odds."""
