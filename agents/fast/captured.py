@@ -23,9 +23,9 @@ from tokengym.agents.fast.merged import MergedModel, decoding_model
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LENGTHS
+from tokengym.agents.policy.logits import ShapesLogits
 from tokengym.agents.policy.sampler import (
     Choice,
-    DecodedPolicy,
     Observation,
     Replies,
     columns_needed,
@@ -152,7 +152,7 @@ class Decoder:
         ModelError: if the model has no static cache.
     """
 
-    def __init__(self, policy: DecodedPolicy, rows: int, capacity: int) -> None:
+    def __init__(self, policy: ShapesLogits, rows: int, capacity: int) -> None:
         self._policy = policy
         self.rows, self.capacity = bucket(rows), capacity
         self.user: weakref.ref[CapturedSampler] | None = None
@@ -357,7 +357,7 @@ class CapturedSampler:
 
     def __init__(
         self,
-        policy: DecodedPolicy,
+        policy: ShapesLogits,
         generator: torch.Generator,
         share: tuple[int, int] = (0, 1),
     ) -> None:

@@ -33,8 +33,6 @@ from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
-    likeliest,
-    shape_logits,
 )
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings
@@ -159,72 +157,11 @@ class CausalLMPolicy(ReadsResponses):
         """Return the parameters that learn, in a fixed order."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def shaped_logits(
-        self, states: Tensor, action_mask: Tensor | None, *, reference: bool = False
-    ) -> Tensor:
-        """Return the logits tokens are drawn from, after temperature and action mask.
-
-        Args:
-            states: (n, hidden).
-            action_mask: (n or 1, vocab) bool, or None.
-            reference: Use the frozen reference instead of the policy.
-
-        Returns:
-            (n, vocab) float32.
-        """
-        with self.weights(reference) as language_model:
-            return self.shaped(language_model.logits(states), action_mask)
-
-    def support(
-        self,
-        logits: Tensor,
-        action_mask: Tensor | None,
-        masking_states: Tensor | None = None,
-        *,
-        temperature: float | Tensor | None = None,
-    ) -> Tensor | None:
-        """Return the tokens to sample among, (n, vocab) bool; None for all.
-
-        Args:
-            logits: (n, vocab), shaped.
-            action_mask: (n or 1, vocab) bool, or None.
-            masking_states: (n, hidden) of the masking model, where there is one.
-            temperature: See `shaped`.
-        """
-        settings, keep = self.settings, None
-        if self.masking_model is not None and masking_states is not None:
-            masking_logits = self.masking_model.logits(masking_states)
-            masking_logits = self.shaped(masking_logits, action_mask, temperature)
-            keep = likeliest(masking_logits, top_p=settings.mask_top_p or 1.0)
-        if settings.top_k == 0 and settings.top_p == 1.0:
-            return keep
-        among = logits if keep is None else logits.masked_fill(~keep, -torch.inf)
-        fewer = likeliest(among, top_k=settings.top_k, top_p=settings.top_p)
-        return keep if fewer is None else fewer
-
     @torch.no_grad()
     def refresh_masking_model(self) -> None:
         """Copy the policy's weights to the masking model."""
         assert self.masking_model is not None
         self.masking_model.model.load_state_dict(self.language_model.model.state_dict())
-
-    def shaped(
-        self,
-        logits: Tensor,
-        action_mask: Tensor | None,
-        temperature: float | Tensor | None = None,
-    ) -> Tensor:
-        """Return a model's logits, (n, vocab), after temperature and action mask.
-
-        Args:
-            logits: (n, vocab), as the model gives them.
-            action_mask: (n or 1, vocab) bool, or None.
-            temperature: The temperature, () where a captured step reads it; None: the policy's.
-        """
-        if logits.shape[-1] > self.num_actions:
-            logits = logits[..., : self.num_actions]
-        given = self.temperature if temperature is None else temperature
-        return shape_logits(logits, temperature=given, action_mask=action_mask)
 
     def sampler(self, generator: torch.Generator | None = None) -> Sampler:
         """Return a fast sampler of this policy: one new token per step and row, with a cache.
@@ -246,11 +183,6 @@ class CausalLMPolicy(ReadsResponses):
     def captured(self) -> bool | None:
         """Whether the steps of rollouts are captured; None where none had a static cache."""
         return all(decoder.captured for decoder in self.decoders) if self.decoders else None
-
-    @property
-    def decoding_dtype(self) -> torch.dtype | None:
-        """Precision of the weights that static decoding copies; None: their own."""
-        return torch.bfloat16 if self.settings.precision == "bf16-mixed" else None
 
     @property
     def _dtype(self) -> str:

@@ -4,35 +4,26 @@ One forward over prompt and response gives the hidden state before each response
 large part, are computed at response positions alone, and a chunk at a time where they are many.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import Figures, token_figures
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.logits import ShapesLogits
 from tokengym.agents.policy.sampling import (
     chosen_log_probs,
     chunk_size,
     in_chunks,
-    shape_logits,
 )
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.policy.settings import PolicySettings
-from tokengym.agents.policy.value import ValueFunction
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,43 +40,11 @@ class Evaluation:
     """(batch, time), nats, KL(policy || reference) exact over the vocabulary, if asked for."""
 
 
-class ReadsResponses(BasePolicy):
+class ReadsResponses(ShapesLogits):
     """A policy's figures for given responses; `CausalLMPolicy` adds the models, and acts."""
 
-    settings: PolicySettings
-    language_model: LanguageModel
-    """The policy's own."""
-    reference: LanguageModel | None
-    """The frozen reference; None: the policy with its adapters off."""
-    critic: ValueFunction | None
-    temperature: float
-    num_actions: int
-    """Size of the vocabulary of the environment; a model may have more rows."""
     largest: Callable[[int], int] | None
     """Returns the largest of all processes' numbers where they share the reference out."""
-
-    @contextmanager
-    def weights(self, reference: bool) -> Iterator[LanguageModel]:
-        """Yield the model to compute with: the policy, or the frozen reference."""
-        if not reference:
-            yield self.language_model
-        elif self.reference is not None:
-            yield self.reference
-        else:  # the policy with its adapters off
-            assert self.language_model.adapters is not None
-            with self.language_model.adapters.disable_adapter():
-                yield self.language_model
-
-    @property
-    def kernels(self) -> bool:
-        """Whether kernels compute; see `PolicySettings.kernels`."""
-        wanted = self.settings.kernels
-        if wanted == "plain" or (wanted == "auto" and self.device.type != "cuda"):
-            return False
-        fault = _fault_of_kernels(self.device)
-        if fault and wanted == "triton":
-            raise ModelError(f"kernels='triton' does not work, use 'auto' or 'plain': {fault}")
-        return fault is None
 
     def states(self, sequences: Sequences, *, reference: bool = False) -> Tensor:
         """Return the hidden state before each response token, (tokens, hidden), row by row.
@@ -204,15 +163,18 @@ class ReadsResponses(BasePolicy):
                 compute = fast().token_figures if has_kernels else token_figures
                 return list(compute(states, head, asked))
 
+        def shaped(states: Tensor, rows: Tensor, times: Tensor, reference: bool) -> Tensor:
+            logits = self.shaped_logits(states, None, reference=reference)
+            return logits if action_masks is None else action_masks.forbid_(logits, rows, times)
+
         def of_tokens(
             states: Tensor, ref_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
         ) -> tuple[Tensor, ...]:
-            at = action_masks, rows, times  # of this chunk
-            logits = self._logits_at(states, *at, reference=reference)  # (chunk, vocab)
+            logits = shaped(states, rows, times, reference)  # (chunk, vocab)
             figures = []
             if with_kl:
                 with torch.no_grad():
-                    ref_logits = self._logits_at(ref_states, *at, reference=True)
+                    ref_logits = shaped(ref_states, rows, times, True)
                 figures.append(losses.full_kl(logits, ref_logits))
             figures.append(chosen_log_probs(logits, tokens))
             if with_entropy:
@@ -221,21 +183,6 @@ class ReadsResponses(BasePolicy):
 
         inputs = states, ref_states, tokens, rows, times
         return list(in_chunks(of_tokens, *inputs, vocab_size=self.num_actions))
-
-    def _logits_at(
-        self,
-        states: Tensor,
-        masks: ActionMasks | None,
-        rows: Tensor,
-        times: Tensor,
-        *,
-        reference: bool = False,
-    ) -> Tensor:
-        """Return the shaped logits of response tokens, as `shaped_logits` does."""
-        with self.weights(reference) as language_model:
-            logits = language_model.logits(states)[..., : self.num_actions]  # (tokens, vocab)
-        logits = shape_logits(logits, temperature=self.temperature, action_mask=None)
-        return logits if masks is None else masks.forbid_(logits, rows, times)
 
     def response_log_probs(
         self,
@@ -376,14 +323,3 @@ class ReadsResponses(BasePolicy):
             masks = ActionMasks.from_arrays(action_masks, self.device)
         log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
-
-
-@cache
-def _fault_of_kernels(device: torch.device) -> str | None:
-    """Return why a device cannot use the kernels, which is logged once; None where it can."""
-    try:
-        fast().check_kernels(device)
-    except (ImportError, ModelError) as error:
-        logger.warning("kernels are not used, which is slower: %s", error)
-        return str(error)
-    return None

@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.errors import NonFiniteError
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.logits import ShapesLogits
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
     packed,
     row_uniforms,
 )
-from tokengym.agents.policy.settings import PolicySettings
 from tokengym.agents.policy.streams import make_stream
-from tokengym.agents.policy.value import ValueFunction
 
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
 """What an environment returns: ids of tokens, or a dictionary with them."""
@@ -62,49 +60,6 @@ class Sampler(Protocol):
         """Choose the next token of ``rows``; observation and masks are those of all rows."""
 
 
-class DecodedPolicy(Protocol):
-    """Interface of a policy that a sampler reads; `CausalLMPolicy` has it."""
-
-    settings: PolicySettings
-    temperature: float
-    num_actions: int
-    language_model: LanguageModel
-    masking_model: LanguageModel | None
-    critic: ValueFunction | None
-    decoders: list[Any]
-    """Memory that rounds by captured steps keep from one to the next."""
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the models."""
-
-    @property
-    def kernels(self) -> bool:
-        """Whether kernels compute what torch has no one operation for."""
-
-    @property
-    def decoding_dtype(self) -> torch.dtype | None:
-        """Precision of the weights that captured steps copy; None: their own."""
-
-    def shaped(
-        self,
-        logits: Tensor,
-        action_mask: Tensor | None,
-        temperature: float | Tensor | None = None,
-    ) -> Tensor:
-        """Return logits, (rows, vocab), after temperature and action mask."""
-
-    def support(
-        self,
-        logits: Tensor,
-        action_mask: Tensor | None,
-        masking_states: Tensor | None = None,
-        *,
-        temperature: float | Tensor | None = None,
-    ) -> Tensor | None:
-        """Return the tokens to sample among, (rows, vocab) bool; None for all."""
-
-
 class Appended(NamedTuple):
     """Tokens that were appended to rows."""
 
@@ -129,7 +84,7 @@ class CachedSampler:
 
     def __init__(
         self,
-        policy: DecodedPolicy,
+        policy: ShapesLogits,
         generator: torch.Generator,
         share: tuple[int, int] = (0, 1),
     ) -> None:
