@@ -165,10 +165,7 @@ class PPO(EpisodicAlgorithm):
             )
         texts = sequences, played.action_masks
         read, log_probs = self._read, self.policy.response_log_probs
-        ref_states = None
-        # Where processes share the passes out, none knows yet which rows will be its own.
-        if settings.kl_estimator == "exact" and self.kl_coef != 0.0 and self.processes.count == 1:
-            ref_states = self.policy.reference_states(sequences, max_size=self._max_rows)
+        ref_states = self._reference_states(sequences)
         ref_log_probs = read(log_probs, *texts, reference=True, ref_states=ref_states)
         old_log_probs = played.log_probs
         if settings.old_log_probs == "recomputed":
@@ -398,6 +395,14 @@ class PPO(EpisodicAlgorithm):
         return min(
             MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
         )
+
+    def _reference_states(self, sequences: Sequences) -> Tensor | None:
+        """Return the reference's states, (batch, time, hidden), if a round's passes share them."""
+        if self.settings.kl_estimator != "exact" or self.kl_coef == 0.0:
+            return None
+        if self.processes.count > 1:  # which share the passes out: none knows yet its own rows
+            return None
+        return self.policy.reference_states(sequences, max_size=self._max_rows)
 
     def _read(
         self,
