@@ -3,22 +3,23 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from typing_extensions import Self
 
 from tokengym.base.registry import did_you_mean
+from tokengym.base.settings import from_keywords, takes
 from tokengym.base.words import Spec
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.models.kinds import KINDS, ScorerKind
+from tokengym.rewards.options import RewardOptions
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
 from tokengym.rewards.scorers.base import Scorer, SupportsScore, as_scorer, is_scorer
-from tokengym.rewards.scorers.normalize import Normalize, parse_normalization
+from tokengym.rewards.scorers.normalize import Normalization, Normalize, parse_normalization
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.stored import load_scorer
 from tokengym.rewards.scorers.wrappers import TimeLimit
@@ -80,11 +81,7 @@ class RewardChoice:
         return isinstance(self.made, Credit) and self.made.control
 
     def scored(
-        self,
-        scorer: SupportsScore | Function | str | Path | None = None,
-        models: Mapping[str, str | Path | None] = MappingProxyType({}),
-        bundle: "Bundle | None" = None,
-        max_len: int | None = None,
+        self, options: RewardOptions, bundle: "Bundle | None" = None, max_len: int | None = None
     ) -> Reward:
         """Return the reward, a rule with the scorer that `make_reward` describes.
 
@@ -96,7 +93,7 @@ class RewardChoice:
         if not isinstance(self.made, Credit):
             return Reward(as_scorer(self.made), Sparse())
         assert self.kind is not None
-        chosen = _scorer(scorer, self.kind, models, bundle, max_len, label=self.label)
+        chosen = _scorer(options, self.kind, bundle, max_len, label=self.label)
         if self.switches:
             configured = chosen.with_components(**self.switches)
             if configured is None:
@@ -123,17 +120,15 @@ def registered_rewards() -> list[str]:
 def make_reward(spec: None, **options: Any) -> None: ...
 @overload
 def make_reward(spec: str | Spec | RewardChoice | Payer, **options: Any) -> Reward: ...
-def make_reward(  # type: ignore[misc]
+@takes(RewardOptions)
+def make_reward(
     spec: RewardSpec,
     *,
     bundle: "Bundle | None" = None,
-    scorer: SupportsScore | Function | str | Path | None = None,
-    reward_model: str | Path | None = None,
-    encoder: str | Path | None = None,
-    normalize: str | None = None,
+    normalize: str | Normalization | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
-    scorer_timeout: float | None = None,
+    **options: Any,
 ) -> Reward | None:
     """Return the reward that a user's argument describes.
 
@@ -142,30 +137,27 @@ def make_reward(  # type: ignore[misc]
             a file, "path/to/rules.py:MyCredit"; a `Reward`; a `Credit`;
             a `Scorer`, or a function of prompt and response, either with the sparse credit.
         bundle: Where the scorer comes from if none is passed.
-        scorer: A scorer, a function of prompt and response, a scorer's name with options as in
-            "toxicity:path=models/judge", "file.py:name", or the folder or hub name of a model.
-        reward_model: Folder or hub name of a reward model in place of the bundle's, for rewards
-            that are scored by one.
-        encoder: Folder or hub name of an encoder, for the r3 rewards.
         normalize: "running" centres and scales by everything seen so far, "batch" centres by about
             the last ``batch_size`` scores, exactly by those of a round for agents that play
             rounds. Options of `Normalize` follow: "running:window=512,by=query_type".
         batch_size: Episodes that are scored together: the number of environments.
         max_len: Longest response, tokens: R3's scale of constrained answers; None leaves 512.
-        scorer_timeout: Seconds after which a call of the scorer raises, see `TimeLimit`; None
-            waits for ever.
+        options: Fields of `RewardOptions`: ``scorer``, ``reward_model``, ``encoder`` and
+            ``scorer_timeout``.
 
     Raises:
         RewardError: if the name, an option or a normalisation is unknown, or there is no scorer.
         TypeError: if ``spec`` is something else.
     """
-    models = {"reward_model": reward_model, "encoder": encoder}
-    passed = [name for name, model in models.items() if model is not None]
-    if scorer is not None and passed:
-        raise RewardError(f"scorer={scorer!r} leaves {passed[0]} no effect; pass one of the two")
-    passed = ["scorer"] if scorer is not None else passed[:1]
+    given = from_keywords(RewardOptions, options, owner="make_reward")
+    passed = [name for name in ("reward_model", "encoder") if getattr(given, name) is not None]
+    if given.scorer is not None and passed:
+        raise RewardError(
+            f"scorer={given.scorer!r} leaves {passed[0]} no effect; pass one of the two"
+        )
+    passed = ["scorer"] if given.scorer is not None else passed[:1]
     if spec is None:
-        if passed or normalize is not None or scorer_timeout is not None:
+        if passed or normalize is not None or given.scorer_timeout is not None:
             idle = [*passed, "scorer_timeout" if normalize is None else "normalize"]
             raise RewardError(
                 f"{idle[0]} has no effect with reward=None; name a reward, e.g. 'sparse'"
@@ -175,20 +167,20 @@ def make_reward(  # type: ignore[misc]
     if choice.kind is None and passed:
         what = "has a scorer already" if isinstance(choice.made, Reward) else "is a scorer itself"
         raise RewardError(f"{choice.made!r} {what}; leave {passed[0]} out, or pass a credit")
-    reward = choice.scored(scorer, models, bundle, max_len)
-    if scorer_timeout is not None:
-        reward = Reward(_limited(reward.scorer, scorer_timeout), reward.credit)
+    reward = choice.scored(given, bundle, max_len)
+    if given.scorer_timeout is not None:
+        reward = Reward(_limited(reward.scorer, given.scorer_timeout), reward.credit)
     if normalize is None:
         return reward
-    name, options = parse_normalization(normalize)
+    name, settings = parse_normalization(normalize)
     if name == "batch":
         if batch_size < 2:
             raise RewardError(
                 "normalize='batch' takes the mean of one score off itself with 1 environment; "
                 "use make_vec with more, or normalize='running'"
             )
-        options = {"window": batch_size, "scale": False, "clip": None} | options
-    return Reward(Normalize(reward.scorer, **options), reward.credit)
+        settings = {"window": batch_size, "scale": False, "clip": None} | settings
+    return Reward(Normalize(reward.scorer, **settings), reward.credit)
 
 
 def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
@@ -208,15 +200,15 @@ def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
 
 
 def _scorer(
-    scorer: Any,
+    options: RewardOptions,
     kind: ScorerKind,
-    models: Mapping[str, str | Path | None],
     bundle: "Bundle | None",
     max_len: int | None,
     *,
     label: str,
 ) -> Scorer:
     """Return the scorer that was passed, that of the model that was passed, or the bundle's."""
+    scorer = options.scorer
     if isinstance(scorer, str) and (named := find_scorer(scorer)) is not None:
         return named
     if scorer is not None and not isinstance(scorer, str | Path):
@@ -224,7 +216,7 @@ def _scorer(
     path: Any = scorer
     if path is None:
         wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
-        passed = [part for part in wanted if models.get(part) is not None]
+        passed = [part for part in wanted if getattr(options, part, None) is not None]
         held = [part for part in wanted if bundle is not None and bundle.has(part)]
         if not passed and not held:
             lack = "got None"
@@ -235,7 +227,7 @@ def _scorer(
                 f"{'encoder' if kind == 'encoder' else 'reward_model'}= with a model's folder"
             )
         (part, *_) = [*passed, *held]
-        path = models[part] if passed else getattr(bundle, part)
+        path = getattr(options if passed else bundle, part)
         if part == "lexicon":
             return Sentiment.from_file(path)
         kind = cast(ScorerKind, part)

@@ -7,9 +7,8 @@ transformers no sooner than that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -18,115 +17,91 @@ from gymnasium.vector import VectorEnv
 from tokengym.base.bundle import Split, check_split
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
+from tokengym.base.settings import names_of, takes
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks import Task, TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
+from tokengym.rewards.options import RewardOptions
 
 if TYPE_CHECKING:
     from tokengym.rewards import Reward
     from tokengym.rewards.registry import RewardSpec
-    from tokengym.rewards.wrappers import AnyScorer
+    from tokengym.rewards.scorers.normalize import Normalization
 
 AnyEnv = TokenGenerationEnv | TokenGenerationVectorEnv
 
 
-def make_env(
-    task: str,
-    *,
-    reward: RewardSpec = None,
-    scorer: AnyScorer | None = None,
-    reward_model: str | Path | None = None,
-    encoder: str | Path | None = None,
-    normalize: str | None = None,
-    scorer_timeout: float | None = None,
-    split: Split = "train",
-    **options: Any,
-) -> gymnasium.Env[Any, Any]:
+@dataclass(frozen=True, kw_only=True)
+class EnvReward(RewardOptions):
+    """Options of ``gym.make`` and ``gym.make_vec`` that say what pays an environment's episodes."""
+
+    reward: RewardSpec = None
+    """None, a name, a reward, a credit, a scorer or a function of prompt and response; see
+    `tokengym.rewards.make_reward`. Where the task has an exact score, a reward that needs a reward
+    model's attribution redistributes that score by the attribution of the bundled model."""
+    normalize: str | None = None
+    """"running" centres and scales the score by all scores so far, "batch" (of ``gym.make_vec``)
+    centres it by about the last ``num_envs``; options follow, see
+    `tokengym.rewards.make_reward`."""
+
+
+@takes(EnvReward, TaskOptions)
+def make_env(task: str, *, split: Split = "train", **options: Any) -> gymnasium.Env[Any, Any]:
     """Return a task's environment with a reward; the entry point of ``gym.make``.
 
     Args:
         task: Name of a task.
-        reward: None, a name, a reward, a credit, a scorer or a function of prompt and response;
-            see `tokengym.rewards.make_reward`, as for the next four.
-        scorer: Scorer of a response; None takes the bundle's reward model or encoder, or the exact
-            score if the task has one. A reward that needs a reward model's attribution then
-            redistributes that exact score by the attribution of the bundled model.
-        reward_model: Folder or hub name of a reward model in place of the bundle's.
-        encoder: Folder or hub name of an encoder in place of the bundle's.
-        normalize: "running" centres and scales the score by all scores so far; options follow, see
-            `tokengym.rewards.make_reward`.
-        scorer_timeout: Seconds after which a call of the scorer raises; None waits for ever.
         split: "train", "test" or "all" of the task's prompts or the data set.
-        options: Fields of `TaskOptions` (where prompts and models come from) and arguments of the
-            environment class (lengths, legal tokens, ends, rendering).
+        options: Fields of `EnvReward` (the task's own reward if none is named), of `TaskOptions`
+            (where prompts and models come from) and arguments of the environment class (lengths,
+            legal tokens, ends, rendering).
 
     Raises:
         TypeError: for an unknown option, with the near matches.
         TokenGymError: for an option that cannot work, before the first episode.
     """
-    declared = find_task(task)
-    env = declared.env_class(**_env_arguments(declared, split, options))
-    models = {"reward_model": reward_model, "encoder": encoder}
-    made = _reward_for(declared, env, reward, scorer, models, normalize, scorer_timeout)
-    if made is None:
+    env, reward = _made(task, split, options)
+    if reward is None:
         return env
     from tokengym.rewards import RewardWrapper
 
-    return RewardWrapper(env, made, in_spec=False)  # the spec does not name the wrapper
+    return RewardWrapper(env, reward, in_spec=False)  # the spec does not name the wrapper
 
 
+@takes(EnvReward, TaskOptions)
 def make_vector_env(
-    task: str,
-    *,
-    reward: RewardSpec = None,
-    num_envs: int = 1,
-    scorer: AnyScorer | None = None,
-    reward_model: str | Path | None = None,
-    encoder: str | Path | None = None,
-    normalize: str | None = None,
-    scorer_timeout: float | None = None,
-    split: Split = "train",
-    **options: Any,
+    task: str, *, num_envs: int = 1, split: Split = "train", **options: Any
 ) -> VectorEnv[Any, Any, Any]:
     """Return a batch of a task's environments with a reward; the entry point of ``gym.make_vec``.
 
     Arguments and errors are those of `make_env`, with the arguments of `TokenGenerationVectorEnv`
-    (``num_envs``, ``autoreset_mode``, ``copy``, ...). ``normalize="batch"`` centres the score
-    by about the last ``num_envs`` scores.
+    (``num_envs``, ``autoreset_mode``, ``copy``, ...).
     """
-    declared = find_task(task)
-    envs = declared.vector_class(num_envs=num_envs, **_env_arguments(declared, split, options))
-    models = {"reward_model": reward_model, "encoder": encoder}
-    made = _reward_for(
-        declared, envs, reward, scorer, models, normalize, scorer_timeout, batch_size=num_envs
-    )
-    if made is None:
+    envs, reward = _made(task, split, options, num_envs=num_envs)
+    if reward is None:
         return envs
     from tokengym.rewards import VectorRewardWrapper
 
-    return VectorRewardWrapper(envs, made)
+    return VectorRewardWrapper(envs, reward)
 
 
-def make_declared_env(task: str, **options: Any) -> gymnasium.Env[Any, Any]:
-    """Return the environment of a task that an installed package declares; see `make_env`."""
-    return make_env(task, **_with_defaults(task, options))
-
-
-def make_declared_vector_env(task: str, **options: Any) -> VectorEnv[Any, Any, Any]:
-    """Return a batch of them; see `make_vector_env`."""
-    return make_vector_env(task, **_with_defaults(task, options))
-
-
-def _with_defaults(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    declared = find_task(task)
-    return {"reward": declared.reward, **declared.options, **options}
+def _made(
+    name: str, split: Split, options: Mapping[str, Any], **batch: int
+) -> tuple[Any, Reward | None]:
+    """Return a task's environment, or a batch of ``num_envs``, and the reward that pays it."""
+    task = find_task(name)
+    options = {"reward": task.reward, **task.options, **options}
+    of_reward = {key: options.pop(key) for key in names_of(EnvReward) if key in options}
+    env_class = task.vector_class if batch else task.env_class
+    env = env_class(**batch, **_env_arguments(task, split, options))
+    return env, _reward_for(task, env, EnvReward(**of_reward), **batch)
 
 
 def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a task's environment, refusing unknown options."""
     check_split(split)
-    known = set() if task.bundle is None else {field.name for field in fields(TaskOptions)}
-    accepted = {*known, *signature(task.env_class).parameters, *signature(make_env).parameters}
+    known = [] if task.bundle is None else names_of(TaskOptions)
+    accepted = {"split", *names_of(EnvReward), *known, *signature(task.env_class).parameters}
     accepted |= {*signature(task.vector_class).parameters}
     for name in options:
         if name not in accepted:
@@ -149,34 +124,24 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
     return {**of_bundle, **of_env, **arguments}
 
 
-def _reward_for(
-    task: Task,
-    env: AnyEnv,
-    reward: RewardSpec,
-    scorer: AnyScorer | None,
-    models: Mapping[str, str | Path | None],
-    normalize: str | None,
-    scorer_timeout: float | None,
-    *,
-    batch_size: int = 1,
-) -> Reward | None:
+def _reward_for(task: Task, env: AnyEnv, options: EnvReward, num_envs: int = 1) -> Reward | None:
     """Return the reward for an environment, None where nothing pays it."""
-    if all(one is None for one in (reward, scorer, normalize, scorer_timeout, *models.values())):
+    if all(value is None for value in vars(options).values()):
         return None
     from tokengym.rewards import FunctionScorer, RewardError, WithAttribution, load_scorer
     from tokengym.rewards.registry import RewardChoice, make_reward
     from tokengym.rewards.scorers import find_scorer
 
-    choice = None if reward is None else RewardChoice.of(reward)
+    choice = None if options.reward is None else RewardChoice.of(options.reward)
     kind = None if choice is None else choice.kind
     is_exact = task.exact_score is not None or task.scorer is not None
     # The task's exact score pays a rule that does not bring a scorer of its own.
-    if is_exact and scorer is None and choice is not None and kind not in (None, "encoder"):
+    if is_exact and options.scorer is None and choice and kind not in (None, "encoder"):
         scorer = find_scorer(task.scorer) if task.scorer else None
         if task.exact_score is not None:
             scorer = FunctionScorer(task.exact_score(env), name=task.name.lower())
         if kind == "reward_model":  # which only says what tokens count
-            path = models["reward_model"]
+            path = options.reward_model
             if path is None and env.bundle is not None and env.bundle.has("reward_model"):
                 path = env.bundle.reward_model
             if path is None:
@@ -188,20 +153,19 @@ def _reward_for(
                 )
             assert scorer is not None
             scorer = WithAttribution(scorer, load_scorer(path, "reward_model"))
-        models = {}
+        options = replace(options, scorer=scorer, reward_model=None, encoder=None)
+    normalize = options.normalize
     return make_reward(
         choice,
         bundle=env.bundle,
-        scorer=scorer,
-        **models,
         normalize=None if normalize is None else _normalization(task, env, normalize),
-        batch_size=batch_size,
+        batch_size=num_envs,
         max_len=env.max_new_tokens,
-        scorer_timeout=scorer_timeout,
+        **{name: getattr(options, name) for name in names_of(RewardOptions)},
     )
 
 
-def _normalization(task: Task, env: AnyEnv, normalize: str) -> str:
+def _normalization(task: Task, env: AnyEnv, normalize: str) -> Normalization:
     """Return how scores are normalised, by the task's groups unless ``by`` says otherwise.
 
     Raises:
@@ -211,14 +175,11 @@ def _normalization(task: Task, env: AnyEnv, normalize: str) -> str:
 
     name, options = parse_normalization(normalize)
     by = options.get("by", task.normalize_by)
-    if by != "query_type":
-        return normalize
-    for position, prompt in enumerate(env.prompts):
+    for position, prompt in enumerate(env.prompts if by == "query_type" else ()):
         if prompt.query_type is None:
             raise SettingsError(
                 f"normalize={normalize!r} groups scores by {by}, which prompt {position} lacks "
                 f"({prompt.text[:40]!r}); name its column with {by}_column, pass "
                 f"predict_query_types=True or normalize='{name}:by=none'"
             )
-    comma = "," if options else ":"
-    return normalize if "by" in options else f"{normalize}{comma}by={by}"
+    return name, {**options, "by": by}

@@ -14,7 +14,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from tokengym.base.bundle import PARTS
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
-from tokengym.registration import make_env
+from tokengym.registration import EnvReward, make_env
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import Option, options_of
 from tokengym.version import REPOSITORY
@@ -306,20 +305,15 @@ def _overview(task: Task, env: Any) -> Iterator[tuple[str, str]]:
 
 def _arguments() -> Iterator[tuple[str, ...]]:
     """Yield the rows of ``gymnasium.make``'s arguments: name, type, default, meaning."""
-    texts = arguments(make_env) | arguments(TokenGenerationEnv)
-    texts |= field_texts(TaskOptions) | field_texts(GenerationSettings)
-    shown = {"task", "options"}
-    for name, one in inspect.signature(make_env).parameters.items():
+    texts = arguments(make_env) | arguments(TokenGenerationEnv) | field_texts(GenerationSettings)
+    texts |= field_texts(EnvReward) | field_texts(TaskOptions)
+    shown = {"task"}
+    parameters = inspect.signature(make_env).parameters
+    for name in dict.fromkeys(("reward", *parameters)):
         if name not in shown:
-            yield _row(
-                name,
-                one.annotation,
-                "of the task" if name == "reward" else one.default,
-                texts[name],
-            )
-    for field in fields(TaskOptions):
-        shown.add(field.name)
-        yield _row(field.name, field.type, field.default, texts[field.name])
+            shown.add(name)
+            default = "of the task" if name == "reward" else parameters[name].default
+            yield _row(name, parameters[name].annotation, default, texts[name])
     for name, one in inspect.signature(TokenGenerationEnv).parameters.items():
         if name not in shown | {"prompt_shard"}:
             yield _row(name, one.annotation, one.default, texts[name])

@@ -29,8 +29,8 @@ def register_plugins() -> None:
         if (env_id := f"tokengym/{name}-v0") not in gymnasium.registry:
             gymnasium.register(
                 env_id,
-                entry_point="tokengym.registration:make_declared_env",
-                vector_entry_point="tokengym.registration:make_declared_vector_env",
+                entry_point="tokengym.registration:make_env",
+                vector_entry_point="tokengym.registration:make_vector_env",
                 kwargs={"task": name},
             )
 

@@ -45,6 +45,7 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.options import RewardOptions
 from tokengym.rewards.registry import RewardChoice
 
 if TYPE_CHECKING:
@@ -58,23 +59,13 @@ REFERENCE = "reference samples"
 
 @dataclass(frozen=True, kw_only=True)
 @all_optional
-class TaskSettings(GenerationSettings, TaskOptions):
+class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
     """Options of an environment, and models beside it; None leaves an option to the task.
 
     Raises:
         ValueError: if a value is out of range, or has no effect.
     """
 
-    scorer: str | None = None
-    """Scorer of every reward: a name, "file.py:Name", or a model's folder or hub name; None takes
-    the bundle's models."""
-    scorer_timeout: float | None = None
-    """Seconds that a call of the scorer may take before the run fails, to be resumed from its last
-    checkpoint; None waits for ever."""
-    reward_model: str | None = None
-    """Folder or hub name of the reward model; None takes the bundle's."""
-    encoder: str | None = None
-    """Folder or hub name of the encoder of the r3 rewards; None takes the bundle's."""
     task_options: str = ""
     """Arguments that only this task has, as "decisions=6,distractors=2" of Forks."""
 

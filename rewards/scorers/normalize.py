@@ -23,8 +23,12 @@ NORMALIZATIONS.register("batch", ("by", "scale", "clip"))
 NORMALIZATIONS.register("running", ("by", "scale", "clip", "window"))
 
 
-def parse_normalization(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of a normalisation and its options.
+Normalization = tuple[str, dict[str, Any]]
+"""Name of a normalisation, and its options."""
+
+
+def parse_normalization(text: str | Normalization) -> Normalization:
+    """Return the name of a normalisation and its options; a pair is returned as it is.
 
     Args:
         text: "batch" or "running", with options as in "running:window=512,by=query_type"; "none"
@@ -37,6 +41,8 @@ def parse_normalization(text: str) -> tuple[str, dict[str, Any]]:
         >>> parse_normalization("running:window=512,clip=none")
         ('running', {'window': 512, 'clip': None})
     """
+    if not isinstance(text, str):
+        return text
     if (name := name_of(text)) not in NORMALIZATIONS:
         raise RewardError(f"normalize must be None, 'running' or 'batch', got {text!r}")
     options = NORMALIZATIONS.parse(text).options
