@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
-from tokengym.base.files import LOCK, locked, read_hashed
+from tokengym.base.files import LOCK, is_leftover, locked, read_hashed
 from tokengym.base.user_code import CODE, changed_paths, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
@@ -23,7 +23,7 @@ from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, Run
 from tokengym.evaluation.runs.defaults import bundle_settings
 from tokengym.evaluation.runs.launchers import launch, run_in_subprocess
 from tokengym.evaluation.runs.progress import ProgressDisplay
-from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
+from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, result_of
 from tokengym.evaluation.runs.results import write_comparison
 
 
@@ -75,12 +75,11 @@ def compare(
     check_folder(config, out)
     with locked(out):
         check_folder(config, out)  # another process may have begun and ended since
-        missing, total = _missing(config, out, retry_failed)
+        missing, total = missing_runs(config, out, retry_failed)
         if missing:
             console = console or Console()
             with console.status("making the environments"):
                 measured_by = run_in_subprocess(preflight, config)
-            keep_code(config.code, out / CODE)
             training, count = config.training, sum(not plan.is_reference for plan in missing)
             size = f"{training.batch_size} x {training.max_new_tokens} tokens"
             size = f"{training.last_step} updates ({size})"
@@ -93,13 +92,16 @@ def compare(
             ):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             config.save(out)
+            keep_code(config.code, out / CODE)
             done, steps = total - len(missing), training.last_step
             with ProgressDisplay(console, total=total, done=done, steps=steps) as board:
                 launch(missing, board, jobs, checkpoint_every=checkpoint_every, track=track)
         return write_comparison(config, out)
 
 
-def _missing(config: ComparisonConfig, out: Path, retry_failed: bool) -> tuple[list[RunPlan], int]:
+def missing_runs(
+    config: ComparisonConfig, out: Path, retry_failed: bool
+) -> tuple[list[RunPlan], int]:
     """Return the runs that have no result yet, and how many there are with those that have.
 
     The results of runs that failed are removed where ``retry_failed`` says so.
@@ -116,15 +118,15 @@ def _missing(config: ComparisonConfig, out: Path, retry_failed: bool) -> tuple[l
         folder = plan.folder
         assert folder is not None
         clear_finished(folder)
-        result = read_result(folder) if plan.is_done else None
-        if result is not None and result["status"] != "finished" and retry_failed:
-            if {UNFINISHED, SAMPLES} & {path.name for path in folder.iterdir()}:
-                (folder / "run.json").unlink()  # it was stopped: it resumes from there
+        result = result_of(plan)
+        if retry_failed and result and result["status"] != "finished":
+            if {UNFINISHED, SAMPLES, "iterations"} & {path.name for path in folder.iterdir()}:
+                (folder / "run.json").unlink()  # it resumes from there
             else:
                 shutil.rmtree(folder)
-            result = None
-        is_done = result is not None
-        if plan.is_reference and result is not None and result["status"] == "finished":
+            result = {}
+        is_done = bool(result)
+        if plan.is_reference and result and result["status"] == "finished":
             is_done = result.get("samples", 0) >= wanted  # of more, the others are drawn
         if not is_done:
             missing.append(plan)
@@ -138,7 +140,8 @@ def _missing(config: ComparisonConfig, out: Path, retry_failed: bool) -> tuple[l
 def check_folder(config: ComparisonConfig, out: Path) -> None:
     """Refuse a folder that holds another comparison.
 
-    Rewards and seeds may have been added, and a file of code corrected that no finished run used.
+    Rewards and seeds may have been added, and a file of code corrected that no finished or stopped
+    run used.
 
     Raises:
         ValueError: naming what differs.
@@ -146,8 +149,11 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the results")
     if not (out / SETTINGS_FILE).exists():
-        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
-            raise ValueError(f"{out} holds other files, no comparison; name a new folder")
+        files = out.iterdir() if out.is_dir() else ()
+        if any(path.name != LOCK and not is_leftover(path) for path in files):
+            raise ValueError(
+                f"{out} holds other files, no {SETTINGS_FILE} of a run to resume; name a new folder"
+            )
         return
     there = {"agents": [], **read_hashed(out / SETTINGS_FILE, optional=True)}
     here = config.as_dict()
@@ -170,21 +176,22 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         here |= {key: there[key] for key in (*names, "seeds")}
     differ = differences(there, here)
     changed = changed_paths(there.get("code", {}), config.code)
-    if len(differ) > len(changed) or _used_when_finished(config, out, changed):
+    if len(differ) > len(changed) or _used(config, out, changed):
         kept = f" ({out / CODE} has the files as they were)" if there.get("code") else ""
         raise ValueError(
-            f"{out} holds another comparison: {'; '.join(differ)}. Name another folder, or repeat "
-            f"those settings{kept}"
+            f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
+            f"repeat those settings{kept}"
         )
 
 
-def _used_when_finished(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
-    """Return whether a finished run used one of these files; a corrected one may replace others."""
+def _used(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
+    """Return whether a finished run, or a stopped one that resumes, used one of these files."""
     return any(
         not set(paths).isdisjoint(plan.code)
-        and plan.folder is not None
-        and plan.is_done
-        and read_result(plan.folder)["status"] == "finished"
+        and (
+            result_of(plan).get("status") == "finished"
+            or (plan.folder is not None and (plan.folder / UNFINISHED).exists())
+        )
         for plan in (config.plan(*config.reference_run, out), *config.plans(out))
     )
 

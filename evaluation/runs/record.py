@@ -187,6 +187,11 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
+def result_of(plan: RunPlan) -> dict[str, Any]:
+    """Return what `read_result` does of a planned run, and nothing of one that has not ended."""
+    return read_result(plan.folder) if plan.folder is not None and plan.is_done else {}
+
+
 def read_points(folder: Path) -> list[dict[str, Any]]:
     """Return the measurements of a finished run; what was not measured is None."""
     with (folder / "curve.csv").open(encoding="utf-8", newline="") as file:

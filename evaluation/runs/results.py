@@ -88,7 +88,7 @@ def merge_comparisons(
         if not file.exists():
             raise ValueError(
                 f"{folder} holds no comparison ({file.name} is missing); name a folder that "
-                "tokengym compare wrote"
+                "tokengym compare or train wrote"
             )
         stored = read_hashed(file, optional=True)
         configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))

@@ -45,7 +45,8 @@ def report(
       tokengym report runs/demo --table latex
 
     Args:
-        runs: Folders that tokengym compare wrote; runs are grouped by the settings that differ.
+        runs: Folders that tokengym compare or train wrote; runs are grouped by the settings that
+            differ.
         out: Folder of the results (default: report; none beside --figure or --table).
         curves: CSVs with the columns credit, seed, step, score. Other known measurements (kl,
             gold_score, length, ...) are drawn too, runs are grouped by any other column. Or

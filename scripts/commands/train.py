@@ -1,6 +1,6 @@
 """``tokengym train``: one policy, one reward."""
 
-from contextlib import suppress
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from tokengym.scripts.commands.options import Chosen, Tracker, takes_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+    from tokengym.evaluation.runs.config import RunPlan, TaskSettings
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
@@ -91,9 +91,12 @@ def train(
     from rich.console import Console
 
     from tokengym.agents.rollouts.logs import check_tracker
-    from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
+    from tokengym.base.files import locked
+    from tokengym.base.user_code import CODE, keep_code
+    from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight
+    from tokengym.evaluation.runs.config import ComparisonConfig, slug
     from tokengym.evaluation.runs.defaults import default_env, task_name
-    from tokengym.evaluation.runs.record import clear_finished
+    from tokengym.evaluation.runs.record import result_of
     from tokengym.evaluation.runs.run import join_run
     from tokengym.scripts.commands.show import say
 
@@ -106,85 +109,101 @@ def train(
         evaluation=evaluation,
         task=task,
     )
-    (name,) = config.names
     check_tracker(track)
-    out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
-    curve = _trained(config, out)  # looked at by all processes before one of them writes
+    out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(config.names[0])}-{seed}"
+    (plan,) = config.plans(out)
+    # Looked at by all processes before one of them writes.
+    check_folder(config, out)
+    is_complete = result_of(plan).get("status") == "finished"
+    if is_complete and (out / "curves.csv").exists() and not (out / "agent").exists():
+        raise ValueError(
+            f"{out} holds this run as tokengym compare made it, which saves no agent; name another "
+            "folder with --out"
+        )
     processes = join_run(training)
     console = Console(quiet=not processes.is_main)
     if processes.is_main:
-        clear_finished(run_folder(out, name, seed))
-    if curve is not None:
+        with locked(out):
+            check_folder(config, out)  # another process may have begun since
+            missing_runs(config, out, retry_failed=True)
+            if not is_complete:
+                preflight(config)
+                config.save(out)
+                keep_code(config.code, out / CODE)
+    if is_complete:
         said = f"{out} is complete: it holds this very run, and nothing was trained again"
         say(console, said)
     else:
-        curve = _trained_now(config, out, console, track, is_main=processes.is_main)
+        _train(plan, out, console, track, is_main=processes.is_main)
     if processes.is_main:  # models that are shared out among processes may be too large for one
-        _show(console, config, out, curve, with_references=not processes.saves_together)
+        _show(console, plan, out, with_references=not processes.saves_together)
 
 
-def _trained_now(
-    config: "ComparisonConfig", out: Path, console: "Console", track: Tracker, *, is_main: bool
-) -> list[dict[str, Any]]:
-    """Train, or resume a stopped run, and return the curve."""
-    from tokengym.evaluation.runs.config import run_folder
+def _train(
+    plan: "RunPlan", out: Path, console: "Console", track: Tracker, *, is_main: bool
+) -> None:
+    """Train, or resume a stopped run."""
     from tokengym.evaluation.runs.progress import ProgressDisplay
-    from tokengym.evaluation.runs.run import run
+    from tokengym.evaluation.runs.run import do_plan
 
-    (name,), seed = config.names, config.first_seed
-    if is_main:
-        _prepare(config, out)
-    with ProgressDisplay(console, total=1, done=0, steps=config.training.last_step) as board:
-        board.start((name, seed))
+    with ProgressDisplay(console, total=1, done=0, steps=plan.training.last_step) as board:
+        board.start(plan.key)
         try:
-            record = run(
-                config,
-                name,
-                seed,
-                out=out,
+            do_plan(
+                plan,
                 save=out / "agent",
                 checkpoint_every=1,
-                report=lambda step, point: board.update((name, seed), step, point),
+                report=lambda step, point: board.update(plan.key, step, point),
                 track=track,
             )
-        except (ValueError, TypeError):  # what is said in one line, see `scripts.cli`
+        except BaseException:  # also Ctrl-C
             if is_main:
-                _forget_refused(run_folder(out, name, seed))
+                _forget_if_begun(plan, out)
             raise
-        board.finish((name, seed), None)
-    return record.curve
+        board.finish(plan.key, None)
 
 
-def _show(
-    console: "Console",
-    config: "ComparisonConfig",
-    out: Path,
-    curve: list[dict[str, Any]],
-    *,
-    with_references: bool,
-) -> None:
+def _forget_if_begun(plan: "RunPlan", out: Path) -> None:
+    """Delete a folder whose run ended before it learned or kept anything.
+
+    The corrected command, which may be of another reward, finds it as it was.
+    """
+    from tokengym.base.user_code import CODE
+    from tokengym.evaluation.runs.config import SETTINGS_FILE
+    from tokengym.evaluation.runs.record import result_of
+
+    written = {SETTINGS_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
+    files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    is_all = all(file.name in written or file.parts[0] == CODE for file in files)
+    if is_all and not result_of(plan).get("steps_done"):
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bool) -> None:
     """Print where a run began and ended, where its files are, and what needs no training."""
     from tokengym.agents.errors import ModelError
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.evaluation.measure.alarms import short_of_best
     from tokengym.evaluation.measure.references import reference_lines
-    from tokengym.evaluation.runs.config import run_folder
     from tokengym.evaluation.runs.progress import fixed
+    from tokengym.evaluation.runs.record import read_points
     from tokengym.evaluation.runs.run import run_references
     from tokengym.scripts.commands.show import say, show_references
 
+    assert plan.folder is not None
+    config, curve = plan.config, read_points(plan.folder)
     for point in (curve[0], curve[-1]):
         gold, kl = point.get("gold_score"), point.get("kl")
         gold = "" if gold is None else f", gold {fixed(gold, 3)}"
         kl = "" if kl is None else f", KL {fixed(kl, 2)} nats"
         console.print(f"{point['tokens']} tokens: score {fixed(point['score'], 3)}{gold}{kl}")
-    (name,), is_best_of_n = config.names, config.training.agent == "best-of-n"
+    is_best_of_n = config.training.agent == "best-of-n"
     if is_best_of_n:
         n = config.training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
-    else:
+    if (out / "agent").exists():  # an agent of one's own may have no method save
         say(console, f"{out / 'agent'}  the agent")
-    say(console, f"{run_folder(out, name, config.first_seed)}  its curve")
+    say(console, f"{plan.folder}  its curve")
     if not with_references or not config.evaluation.reference_samples:
         return
     try:
@@ -197,110 +216,4 @@ def _show(
     show_references(console, lines)
     ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
     if not is_best_of_n and (alarm := short_of_best(ended, lines["best_of_n"])):
-        say(console, f"! {name}: {alarm}")
-
-
-def _trained(config: "ComparisonConfig", out: Path) -> list[dict[str, Any]] | None:
-    """Return the curve of this very run if it is finished in a folder, else None.
-
-    Raises:
-        ValueError: if the folder holds it with other settings, or its files were changed.
-    """
-    from tokengym.evaluation.runs.config import differences, run_folder
-    from tokengym.evaluation.runs.record import read_points, read_result
-
-    folder = run_folder(out, config.names[0], config.first_seed)
-    if not (folder / "run.json").is_file():
-        return None
-    result = read_result(folder)
-    if result["status"] != "finished":
-        return None
-    if differ := differences(result.get("settings", {}), config.as_dict()):
-        raise ValueError(
-            f"{out} holds a finished run of other settings: {'; '.join(differ)}. Name another "
-            "folder with --out"
-        )
-    return read_points(folder)
-
-
-def _prepare(config: "ComparisonConfig", out: Path) -> None:
-    """Make the run's folder, refusing it or the run before the models are loaded."""
-    from tokengym.base.files import locked
-    from tokengym.base.user_code import CODE, keep_code
-    from tokengym.evaluation.runs.compare import preflight
-
-    _check_folder(config, out)
-    with locked(out):
-        preflight(config)
-        keep_code(config.code, out / CODE)
-
-
-def _forget_refused(folder: Path) -> None:
-    """Delete the files of a run that was refused before it learned anything.
-
-    The corrected command, which may be of another reward, finds its folder as it was.
-    """
-    from tokengym.evaluation.runs.record import read_result
-
-    if not (folder / "run.json").is_file():
-        return
-    written = {"curve.csv", "train.csv", "episodes.jsonl", "run.json"}
-    if read_result(folder)["steps_done"] == 0 and {p.name for p in folder.iterdir()} <= written:
-        for name in written:
-            (folder / name).unlink()
-        with suppress(OSError):  # not empty: it was there before, or holds what others need
-            for empty in (folder, folder.parent, folder.parent.parent):
-                empty.rmdir()
-
-
-def _check_folder(config: "ComparisonConfig", out: Path) -> None:
-    """Refuse a folder that holds anything but this very run, stopped.
-
-    A folder has one agent, which a second run in it would replace.
-
-    Raises:
-        ValueError: naming the folder, and what differs of a run of other settings.
-    """
-    from tokengym.base.files import LOCK, is_leftover, read_hashed
-    from tokengym.base.user_code import CODE
-    from tokengym.evaluation.runs.config import differences, run_folder
-    from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
-
-    if not out.exists():
-        return
-    folder = run_folder(out, config.names[0], config.first_seed)
-    resumable = {"iterations", UNFINISHED, LOCK, CODE, "tensorboard"}
-    ended = folder / "run.json"  # comes last
-    record = read_hashed(ended, optional=True) if ended.is_file() else {"status": "killed"}
-    stopped_early = record.get("status") in ("killed", "failed")
-    if stopped_early and (
-        record.get("steps_done") == 0 or any((folder / name).is_dir() for name in resumable)
-    ):
-        # Killed while it wrote its results, or failed at once or by a fault that may pass: they
-        # are made anew.
-        resumable |= {"agent", "agent.previous", "curve.csv", "train.csv", "episodes.jsonl"}
-        resumable |= {ended.name, "unscored.jsonl"}
-    paths = [path for path in out.rglob("*") if path.is_file() and not is_leftover(path)]
-    files = [path.relative_to(out) for path in paths]
-    whole = out.is_dir() and all(resumable & set(file.parts) for file in files)
-    if not whole and record.get("status") == "failed":
-        raise ValueError(
-            f"{out} holds a run that failed after {record.get('steps_done')} updates; delete the "
-            "folder to train again from the start, or name another with --out"
-        )
-    if not whole:
-        raise ValueError(f"{out} already exists; name a new folder with --out")
-    for name, seed, *_ in (file.parts for file in files if len(file.parts) > 2):
-        if seed.startswith("seed-") and out / name / seed != folder:
-            raise ValueError(
-                f"{out} holds a run of {name} with {seed.replace('-', ' ')}, and this one is of "
-                f"{folder.parent.name} with seed {config.first_seed}; repeat that run's command to "
-                "resume it, or name another folder with --out"
-            )
-    there = UnfinishedRun(folder, {}).stored_settings()
-    if there is not None and (differ := differences(there, config.as_dict())):
-        kept = f" ({out / CODE} has the files as they were)" if (out / CODE).exists() else ""
-        raise ValueError(
-            f"{out} holds a stopped run of other settings: {'; '.join(differ)}. Repeat those "
-            f"settings{kept}, or name another folder with --out"
-        )
+        say(console, f"! {plan.run.name}: {alarm}")

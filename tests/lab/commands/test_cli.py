@@ -84,9 +84,9 @@ def test_a_stored_length_is_checked_like_a_typed_one(
     tiny = ["--steps", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
     run = tmp_path / "run"
     assert main(["train", *tiny, "--reference-samples", "0", "--out", str(run)]) == 0
-    (file,) = run.glob("*/seed-0/run.json")
+    file = run / "comparison.json"
     record = json.loads(file.read_text())
-    record["settings"]["training"]["max_new_tokens"] = 10**12
+    record["training"]["max_new_tokens"] = 10**12
     file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))
     capsys.readouterr()
     rest = ["--rewards", "sparse", "--out", str(tmp_path / "replayed")]
@@ -111,7 +111,7 @@ def test_a_folder_keeps_one_run(
     capsys.readouterr()
     assert main([*raft, "--seed", "1"]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "holds a run of raft with seed 0, and this one is of raft with seed 1; repeat" in error
+    assert "holds runs of other settings: first_seed 0 there, 1 here. Name another" in error
     assert not list(tmp_path.rglob("seed-1"))
     assert main([*raft, "--seed", "0"]) == 0
 

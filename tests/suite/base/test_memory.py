@@ -68,9 +68,9 @@ def test_a_stored_length_is_checked_like_a_typed_one(
     tiny = ["--steps", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
     run = tmp_path / "run"
     assert main(["train", *tiny, "--reference-samples", "0", "--out", str(run)]) == 0
-    (file,) = run.glob("*/seed-0/run.json")
+    file = run / "comparison.json"
     record = json.loads(file.read_text())
-    record["settings"]["training"]["max_new_tokens"] = 10**12
+    record["training"]["max_new_tokens"] = 10**12
     file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))
     capsys.readouterr()
     assert main(["evaluate", str(run / "agent"), "--episodes", "2"]) == 2

@@ -3,6 +3,7 @@ import json
 import re
 import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,7 @@ import torch
 from tests.support.suite import of_suite
 from tokengym import __main__ as program
 from tokengym.base.device import preferred_device, select_device
-from tokengym.base.files import write_json
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import run_folder
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.version import __version__
@@ -275,9 +274,31 @@ def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
     assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
-    assert "holds a finished run of other settings: " in capsys.readouterr().err
+    assert "holds runs of other settings: " in capsys.readouterr().err
     assert main(["train", "--reward", "red", "--out", str(out)]) == 2
-    assert "already exists; name a new folder" in capsys.readouterr().err
+    assert "rewards ['abc'] there, ['red'] here" in capsys.readouterr().err
+
+
+def test_trained_folders_are_comparisons_of_one_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    small += ["--eval-episodes", "4", "--samples", "1", "--reference-samples", "0"]
+    folders = [str(tmp_path / reward) for reward in ("sparse", "abc")]
+    for folder in folders:
+        assert main(["train", "--reward", Path(folder).name, "--out", folder, *small]) == 0
+    assert main(["report", *folders, "--out", str(tmp_path / "both")]) == 0
+    (group,) = json.loads((tmp_path / "both" / "summary.json").read_text())["groups"]
+    assert list(group["rewards"]) == ["sparse", "abc"]
+    both = ["compare", "--rewards", "sparse", "abc", "--seeds", "1", "--jobs", "1", *small]
+    assert main([*both, "--out", folders[0]]) == 0  # which adds a run
+    shutil.rmtree(tmp_path / "abc" / "agent")
+    (tmp_path / "abc" / "curves.csv").write_text("")  # compare writes it, and saves no agent
+    assert main(["train", "--reward", "abc", "--out", folders[1], *small]) == 2
+    assert "as tokengym compare made it, which saves no agent" in capsys.readouterr().err
+    (tmp_path / "abc" / "comparison.json").unlink()  # an earlier version wrote none
+    assert main(["train", "--reward", "abc", "--out", folders[1], *small]) == 2
+    assert "no comparison.json of a run to resume; name a new folder" in capsys.readouterr().err
 
 
 def test_a_folder_that_takes_no_agent_is_refused_before_training(
@@ -319,16 +340,23 @@ def test_a_refused_training_leaves_its_folder_to_the_corrected_command(
     assert main(["train", "--reward", "uniform", "--max-new-tokens", "5", *small]) == 0
 
 
-def test_the_folder_of_a_failed_training_names_its_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_failed_training_is_done_again_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    folder = run_folder(tmp_path, "sparse", 0)
-    folder.mkdir(parents=True)
-    (folder / "curve.csv").write_text("")
-    write_json(folder / "run.json", {"status": "failed", "steps_done": 2})
-    assert main(["train", "--out", str(tmp_path)]) == 2
-    said = "holds a run that failed after 2 updates; delete the folder to train again from the"
-    assert said in capsys.readouterr().err
+    small = ["train", "--steps", "1", "--batch-size", "4", "--max-new-tokens", "5"]
+    small += ["--eval-episodes", "4", "--samples", "0", "--out", str(tmp_path / "run")]
+    result = tmp_path / "run" / "sparse" / "seed-0" / "run.json"
+
+    def fail(self: ProgressDisplay, run: object, step: int, score: float) -> None:
+        if step == 1:
+            raise ValueError("not finite")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(ProgressDisplay, "update", fail)
+        assert main(small) == 2
+    assert json.loads(result.read_text())["status"] == "failed"
+    assert main(small) == 0
+    assert json.loads(result.read_text())["status"] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -360,7 +388,7 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     capsys.readouterr()
     assert train(tmp_path / "stopped", "--learning-rate", "0.01") == 2
     error = capsys.readouterr().err
-    assert "holds a stopped run of other settings: learning_rate 0.0003 there, 0.01 here" in error
+    assert "holds runs of other settings: learning_rate 0.0003 there, 0.01 here" in error
     assert train(tmp_path / "stopped") == 0
 
     def curve(name: str) -> list[dict[str, str]]:

@@ -189,7 +189,7 @@ def test_learners_can_be_added_to_a_comparison(made: Path) -> None:
     assert run_folder(made, "reinforce++", 0).is_dir()
     assert all(path.stat().st_mtime_ns == time for path, time in known.items())
     fewer = ComparisonConfig.from_dict({**config.as_dict(), "agents": ["ppo", "grpo"]})
-    with pytest.raises(ValueError, match="holds another comparison: agents"):
+    with pytest.raises(ValueError, match="holds runs of other settings: agents"):
         compare(fewer, made, jobs=1, console=QUIET)
 
 

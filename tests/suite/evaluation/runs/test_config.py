@@ -284,7 +284,7 @@ def test_a_folder_holds_one_comparison(tmp_path: Path):
     check_folder(ours, tmp_path)
     check_folder(config(seeds=3), tmp_path)  # more seeds: the runs that are there stay
     check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
-    with pytest.raises(ValueError, match=r"another comparison: steps 30 there, 5 here\. Name"):
+    with pytest.raises(ValueError, match=r"of other settings: steps 30 there, 5 here\. Name"):
         check_folder(config(seeds=2, training=changed(TrainingSettings(), steps=5)), tmp_path)
     with pytest.raises(ValueError, match="seeds 2 there, 1 here"):
         check_folder(config(seeds=1), tmp_path)
@@ -326,7 +326,7 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match="holds other files, no comparison; name a new folder"):
+    with pytest.raises(ValueError, match=r"no comparison\.json of a run to resume; name a new"):
         check_folder(config(), tmp_path)
     with pytest.raises(ValueError, match=r"thesis\.tex is a file; name a folder"):
         check_folder(config(), tmp_path / "thesis.tex")

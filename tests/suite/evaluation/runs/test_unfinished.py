@@ -14,7 +14,7 @@ from tokengym.base.errors import FolderInUseError, StorageError
 from tokengym.base.files import locked, read_json, write_json
 from tokengym.base.settings import changed
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
-from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.compare import compare, missing_runs
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
@@ -143,6 +143,15 @@ def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path: Path)
     )
     with pytest.raises(ValueError, match="checkpoint_every must be >= 0, got -1; 0 keeps none"):
         compare(config, tmp_path, checkpoint_every=-1, console=QUIET)
+
+
+def test_iterations_are_kept_when_a_failed_run_is_done_again(tmp_path: Path):
+    config = replace(CONFIG, rewards=("sparse",))
+    plan, folder = config.plan("sparse", 0, tmp_path), run_folder(tmp_path, "sparse", 0)
+    record_failure(plan, "no space")
+    (folder / "iterations").mkdir()
+    assert missing_runs(config, tmp_path, retry_failed=True) == ([plan], 1)
+    assert [path.name for path in folder.iterdir()] == ["iterations"]
 
 
 def test_a_damaged_checkpoint_begins_anew(tmp_path: Path):
