@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
+from tokengym.agents.contract import Agent, SavedAgent
+from tokengym.base.errors import CheckpointError
 from tokengym.base.files import (
     LOCK,
     file_hash,
     locked,
+    read_folder,
     read_hashed,
     write_csv,
+    write_folder,
     write_hashed,
     write_jsonl,
 )
@@ -31,7 +35,6 @@ from tokengym.evaluation.runs.config import RunPlan, differences
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
-    from tokengym.agents.contract import SavedAgent
     from tokengym.evaluation.measure.evaluate import Evaluation
 
 FORMAT = 1
@@ -57,8 +60,8 @@ TRAIN_COLUMNS = {
 """Entries of the learner's log that train.csv keeps, one row per update."""
 UNFINISHED = "unfinished"
 """Folder of an unfinished run's checkpoint, in the run's."""
-KEPT = 2
-"""Measurements kept in it: those of the learner's checkpoint and of the one before it."""
+MEASURED = "measured.json"
+"""File of the checkpoint's measurements, beside its learner."""
 PACKAGES = ("tokengym", "torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
 
 
@@ -207,10 +210,7 @@ def _cell(name: str, cell: str) -> str | float | None:
 
 
 class UnfinishedRun:
-    """Checkpoint of one run, from which it is resumed.
-
-    Measurements are written before the learner, each under the number of tokens it had sampled, so
-    that however the run ends the two that belong together are found again.
+    """Checkpoint of one run, from which it is resumed: the learner and its measurements.
 
     Args:
         folder: Folder of the run; the checkpoint is a folder in it, removed when the run ends.
@@ -219,45 +219,39 @@ class UnfinishedRun:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder / UNFINISHED
+        self.last = self.folder / "last"
         self.settings = settings
 
-    @property
-    def agent(self) -> Path:
-        """Folder of the learner."""
-        return self.folder / "agent"
-
-    def save(self, agent: "SavedAgent", measured: Mapping[str, Any]) -> None:
+    def save(self, agent: SavedAgent, measured: Mapping[str, Any]) -> None:
         """Keep a learner between two updates and the measurements of its run so far."""
-        state = {"settings": self.settings, "measured": measured}
-        write_hashed(self._file(agent.num_timesteps), state)
-        agent.save(self.agent)
-        for path in self._files()[:-KEPT]:
-            path.unlink()
 
-    def is_ours(self) -> bool:
-        """Return whether there is a checkpoint, of the same settings."""
-        stored = self.stored_settings()
-        return stored is not None and not differences(stored, self.settings)
+        def fill(part: Path) -> dict[str, Any]:
+            agent.save(part / "agent")
+            return {"format": FORMAT, "settings": self.settings, "measured": measured}
 
-    def stored_settings(self) -> dict[str, Any] | None:
-        """Return the settings of the last whole checkpoint, None if there is none."""
-        whole = [state for state in map(_read_state, self._files()) if state is not None]
-        return whole[-1]["settings"] if whole else None
+        write_folder(self.last, MEASURED, fill)
 
-    def measured(self, tokens: int) -> dict[str, Any] | None:
-        """Return the measurements of a learner that had sampled that many tokens, if whole."""
-        state = _read_state(self._file(tokens))
-        return None if state is None else state["measured"]
+    def load(self, load: Callable[[Path], Agent]) -> tuple[Agent, dict[str, Any]] | None:
+        """Return the learner and the measurements; None if no whole checkpoint is of the settings.
+
+        Args:
+            load: Returns the learner that was saved in a folder.
+        """
+
+        def read(folder: Path, stored: dict[str, Any]) -> tuple[Agent, dict[str, Any]] | None:
+            if differences(stored["settings"], self.settings):
+                return None
+            return load(folder / "agent"), stored["measured"]
+
+        try:
+            kinds = {"settings": dict, "measured": dict}
+            return read_folder(self.last, MEASURED, FORMAT, kinds, read)
+        except CheckpointError:  # killed before the first was whole
+            return None
 
     def remove(self) -> None:
         """Delete the checkpoint: the run has ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _file(self, tokens: int) -> Path:
-        return self.folder / f"measured-{tokens:012d}.json"
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("measured-*.json"))
 
 
 def clear_finished(folder: Path) -> None:
@@ -272,14 +266,6 @@ def clear_finished(folder: Path) -> None:
     if left and ended.is_file() and read_hashed(ended, optional=True).get("status") == "finished":
         with locked(folder):
             UnfinishedRun(folder, {}).remove()
-
-
-def _read_state(file: Path) -> dict[str, Any] | None:
-    """Return the settings and measurements in a file, None if it is missing or damaged."""
-    try:
-        return read_hashed(file)
-    except ValueError:
-        return None
 
 
 def record_failure(plan: RunPlan, error: str) -> None:

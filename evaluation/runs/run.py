@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokengym.agents.contract import Agent
 from tokengym.agents.errors import CheckpointError
 from tokengym.base.errors import SettingsError, StorageError
-from tokengym.base.files import file_hash, locked, previous_folder, write_hashed
+from tokengym.base.files import file_hash, locked, write_hashed
 from tokengym.base.user_code import check_code
 from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
@@ -218,19 +218,13 @@ class _Run:
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
         self._resumable = True
-        if self.unfinished is None or not self.unfinished.is_ours():
+        checkpoint = None if self.unfinished is None else self.unfinished.load(load)
+        if checkpoint is None:
             return None
-        for folder in (self.unfinished.agent, previous_folder(self.unfinished.agent)):
-            try:
-                agent = load(folder)
-            except (CheckpointError, FileNotFoundError):  # killed before the first was whole
-                continue
-            measured = self.unfinished.measured(agent.num_timesteps)
-            if measured is not None:
-                self.record.resume(measured)
-                self._measured = len(self.record.curve)
-                return agent
-        return None
+        agent, measured = checkpoint
+        self.record.resume(measured)
+        self._measured = len(self.record.curve)
+        return agent
 
     def state(self) -> dict[str, Any]:
         return self.record.state()
@@ -250,7 +244,7 @@ class _Run:
         if self.unfinished is None or not is_due:
             return
         if not self.is_main:
-            agent.save(self.unfinished.agent)  # its part of what the main process writes
+            agent.save(self.unfinished.last)  # its part of what the main process writes
             return
         began = time.perf_counter()
         try:

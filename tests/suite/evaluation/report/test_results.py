@@ -1,12 +1,14 @@
 """Results gathered from the folders of runs, made up here."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tokengym.base.files import write_csv, write_hashed, write_json
+from tokengym.base.errors import UntrustedCodeError
+from tokengym.base.files import write_csv, write_json
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.report.summary import SummarySettings, summarize
@@ -143,16 +145,47 @@ def test_losing_by_the_own_objective_is_warned_of(make_curves, coef: float, warn
     assert np.all([text.startswith("sparse: its score") for text in found])
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"settings": {}, "measured": 3}'])
-def test_damaged_measurements_are_left_for_those_before(tmp_path: Path, text: str):
+class Saved:
+    """An agent that is a number of tokens."""
+
+    def __init__(self, num_timesteps: int) -> None:
+        self.num_timesteps = num_timesteps
+
+    def save(self, path: Path) -> None:
+        path.mkdir()
+        (path / "tokens").write_text(str(self.num_timesteps))
+
+    @classmethod
+    def load(cls, path: Path) -> "Saved":
+        return cls(int((path / "tokens").read_text()))
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"settings": {}, "measured": 3}', None])
+def test_damaged_measurements_are_left_for_those_before(tmp_path: Path, text: str | None):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
-    state = {"settings": {"a": 1}, "measured": {"curve": []}}
-    write_hashed(unfinished.folder / "measured-000000000010.json", state)
-    damaged = unfinished.folder / "measured-000000000020.json"
-    damaged.write_text(text)
-    assert unfinished.is_ours()
-    assert unfinished.measured(10) == {"curve": []}
-    assert unfinished.measured(20) is None
+    assert unfinished.load(Saved.load) is None
+    for tokens in (10, 20):
+        unfinished.save(Saved(tokens), {"curve": [tokens]})
+    agent, measured = unfinished.load(Saved.load) or (None, None)
+    assert (agent and agent.num_timesteps, measured) == (20, {"curve": [20]})
+    assert UnfinishedRun(tmp_path, {"a": 2}).load(Saved.load) is None
+    if text is None:  # killed between the two renames
+        shutil.rmtree(unfinished.last)
+    else:
+        (unfinished.last / "measured.json").write_text(text)
+    agent, measured = unfinished.load(Saved.load) or (None, None)
+    assert (agent and agent.num_timesteps, measured) == (10, {"curve": [10]})
+
+
+def test_code_that_a_checkpoint_names_is_not_taken_for_damage(tmp_path: Path):
+    unfinished = UnfinishedRun(tmp_path, {"a": 1})
+    unfinished.save(Saved(10), {"curve": []})
+
+    def refuse(path: Path) -> Saved:
+        raise UntrustedCodeError(f"{path} names code")
+
+    with pytest.raises(UntrustedCodeError, match="names code"):
+        unfinished.load(refuse)
 
 
 def test_toxicity_is_reported_before_and_after(make_comparison) -> None:
