@@ -1,6 +1,7 @@
 """Scorers that are stored: a model's folder, or what a bundle holds as truth."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -65,31 +66,30 @@ PREFERENCE_FORMAT = "preference_format"
 
 
 @read_once()
-def stored_kind(path: str | Path) -> ModelKind | None:
-    """Return whether a stored model is a reward model or an encoder, by its configuration.
+def stored_scorer(path: str | Path) -> str | None:
+    """Return the name of the scorer that a stored model is read by, as its configuration says.
 
     Returns:
-        "reward_model" for a sequence classifier, a preference model, or the adapters of either;
-        "encoder" for a model without a head or with one of masked language modelling; None for
-        others and where there is no configuration to read.
+        "preference-model" for one that `train_preference_model` stored; "reward-model" for a
+        sequence classifier or other adapters; "relevance" for a model without a head or with one of
+        masked language modelling; None for others and where there is no configuration to read.
     """
     from transformers import AutoConfig
 
-    folder = Path(located(path))
-    if (folder / "adapter_config.json").is_file():
-        return "reward_model"
-    try:
+    folder, names = Path(located(path)), None
+    with suppress(OSError, ValueError, AttributeError):  # whoever loads it says what is wrong
         if folder.is_dir():
-            names = parse_json((folder / "config.json").read_text("utf-8")).get("architectures")
+            config = parse_json((folder / "config.json").read_text("utf-8"))
+            if config.get(PREFERENCE_FORMAT) is not None:
+                return "preference-model"
+            names = config.get("architectures")
         else:
             names = from_pretrained(AutoConfig, path).architectures
-    except (OSError, ValueError, AttributeError):
-        return None  # whoever loads it says what is wrong
     (name,) = (names or [""])[:1]
-    if name.endswith("ForSequenceClassification"):
-        return "reward_model"
+    if (folder / "adapter_config.json").is_file() or name.endswith("ForSequenceClassification"):
+        return "reward-model"
     is_headless = name.endswith("Model") and not name.endswith("LMHeadModel")
-    return "encoder" if is_headless or name.endswith("ForMaskedLM") else None
+    return "relevance" if is_headless or name.endswith("ForMaskedLM") else None
 
 
 def load_scorer(
@@ -109,25 +109,18 @@ def load_scorer(
     Raises:
         ScorerError: if there is no such model, or it is of the other kind.
     """
-    stored = stored_kind(path)
+    stored = stored_scorer(path)
+    is_encoder = stored == "relevance"
     if kind == "any":
-        kind = stored or "reward_model"
-    elif stored not in (None, kind):
-        is_encoder = stored == "encoder"
+        kind = "encoder" if is_encoder else "reward_model"
+    elif stored is not None and is_encoder != (kind == "encoder"):
         raise ScorerError(
             f"{str(path)!r} holds {'an encoder' if is_encoder else 'a reward model'} and a reward "
             f"that is scored by {'a reward model' if is_encoder else 'an encoder'} asked for it; "
-            f"pass it as {stored}=, and {kind}= of the right kind"
+            f"pass it as {'encoder' if is_encoder else 'reward_model'}=, and {kind}= of the right "
+            "kind"
         )
-    if kind == "encoder":
-        options = {} if max_len is None else {"max_len": max_len}
-        relevance: Scorer = SCORERS.find("relevance")(path, **options)
-        return relevance
-    try:  # a preference model is known by its configuration; a hub name is none
-        config = parse_json((Path(located(path)) / "config.json").read_text(encoding="utf-8"))
-        is_preference_model = config.get(PREFERENCE_FORMAT) is not None
-    except (OSError, ValueError, AttributeError):
-        is_preference_model = False  # whoever loads it says what is wrong
-    name = "preference-model" if is_preference_model else "reward-model"
-    scorer: Scorer = SCORERS.find(name)(path)
+    name = "relevance" if kind == "encoder" else stored or "reward-model"
+    options = {"max_len": max_len} if max_len is not None and name == "relevance" else {}
+    scorer: Scorer = SCORERS.find(name)(path, **options)
     return scorer

@@ -16,21 +16,21 @@ from tokengym.rewards import (
     load_scorer,
     make_reward,
 )
-from tokengym.rewards.scorers.stored import stored_kind
+from tokengym.rewards.scorers.stored import stored_scorer
 
 JUDGE, ENCODER = bundled("movie_review").reward_model, bundled("question_answer").encoder
 
 
 def test_a_stored_model_is_taken_for_what_it_is(tmp_path: Path):
-    assert (stored_kind(JUDGE), stored_kind(ENCODER)) == ("reward_model", "encoder")
-    assert stored_kind(bundled("movie_review").policy) is None  # a language model is neither
-    assert stored_kind(tmp_path) is None
+    assert (stored_scorer(JUDGE), stored_scorer(ENCODER)) == ("reward-model", "relevance")
+    assert stored_scorer(bundled("movie_review").policy) is None  # a language model is neither
+    assert stored_scorer(tmp_path) is None
     assert isinstance(load_scorer(JUDGE, "any"), RewardModel)
     assert isinstance(load_scorer(ENCODER, "any"), Relevance)
     (tmp_path / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}')
-    assert stored_kind(tmp_path) == "encoder"
+    assert stored_scorer(tmp_path) == "relevance"
     (tmp_path / "adapter_config.json").write_text("{}")
-    assert stored_kind(tmp_path) == "reward_model"
+    assert stored_scorer(tmp_path) == "reward-model"
 
 
 @pytest.mark.parametrize(
