@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokengym.envs.infos import PadTokenRewards, episodes_from_infos
     from tokengym.envs.mdp import TokenMdp
     from tokengym.envs.prompts.loading import load_prompts
-    from tokengym.envs.prompts.query_types import BUCKETS, WEIGHTS, features
+    from tokengym.envs.prompts.query_types import BUCKETS, features
     from tokengym.envs.prompts.table import EncodedPrompt
     from tokengym.envs.prompts.tokenization import (
         decode,

@@ -192,13 +192,13 @@ class PipelineState:
         return gym.make(self.config.env, reward=None, split=split, **kwargs).unwrapped
 
     def _task_rules(self) -> OffenceRules | None:
-        from tokengym.rewards.gold import load_rules
+        from tokengym.rewards import RuleScorer
 
         bundle = self._task().bundle
         if self.config.task.dataset is not None or bundle is None or not bundle.has("gold"):
             return None
         try:
-            return OffenceRules(load_rules(bundle.gold))
+            return OffenceRules(RuleScorer.from_file(bundle.gold).rules)
         except TypeError:  # rules of another kind: not what offends
             return None
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs import Episode
 from tokengym.rewards import Product, RuleScorer, Sentiment, continued_spans, spread_by_overlap
-from tokengym.rewards.gold import ToxicityRules, split_words, word_contributions
+from tokengym.rewards.gold import ToxicityRules, split_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +29,7 @@ def gold_token_credit(
     """Return what each response token is truly worth, 0 for those that the gold score ignores.
 
     - `Sentiment`: the opinion's share of the polarity ratio, signed, after intensifiers and
-      negations (`sentiment_lexicon.word_contributions`). The modifiers themselves get 0.
+      negations (`Lexicon.contributions`). The modifiers themselves get 0.
     - `RuleScorer` of `ToxicityRules`: -1 / words for a rude word.
     - `Product`: that of its first factor. Grammaticality, the other, belongs to sentences.
 
@@ -55,7 +55,7 @@ def _word_truth(gold: Any | None) -> WordTruth | None:
     """Return what a gold scorer's words are worth, None where it does not rest on single words."""
     if isinstance(gold, Sentiment):
         lexicon = gold.lexicon
-        return lambda words, start: word_contributions(words, lexicon)[start:]
+        return lambda words, start: lexicon.contributions(words)[start:]
     if isinstance(gold, RuleScorer) and isinstance(gold.rules, ToxicityRules):
         rude = frozenset(gold.rules.rude)
         return lambda words, start: _rudeness(words[start:], rude)

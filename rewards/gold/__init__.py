@@ -8,23 +8,18 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
+    from tokengym.rewards.gold.base import Rules
     from tokengym.rewards.gold.grammar import GrammarRules
     from tokengym.rewards.gold.rules import (
         AnswerRules,
         DialogueRules,
-        Rules,
         SummaryRules,
         ToxicityRules,
-        gold_parts,
-        load_rules,
         register_gold,
-        save_rules,
     )
     from tokengym.rewards.gold.sentiment_lexicon import (
         Lexicon,
-        gold_score,
         split_words,
-        word_contributions,
     )
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -1,12 +1,15 @@
 """The grammaticality of a text: the share of its words in sentences that a grammar can write.
 
-Pure functions on lists of lower-case words; see `tokengym.rewards.gold.rules` for files.
+Words are lower-case; see `tokengym.rewards.gold.rules` for files.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
+
+from tokengym.rewards.gold.base import Rules
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _Rest = tuple[str, ...]
@@ -15,9 +18,10 @@ _State = frozenset[_Rest]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrammarRules:
+class GrammarRules(Rules):
     """A context-free grammar of sentences, without recursion."""
 
+    kind: ClassVar[str] = "grammar"
     rules: Mapping[str, Sequence[str]]
     """Symbol -> alternatives: words and ``{symbol}``s, separated by spaces."""
     start: str = "sentence"
@@ -69,35 +73,31 @@ class GrammarRules:
             return self._read(others, word) if fits else set()
         return {others} if first == word else set()
 
+    def parts(self, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
+        """Return the share of the response's words in grammatical sentences, in [0, 1].
 
-def grammar_parts(
-    prompt: Sequence[str], response: Sequence[str], rules: GrammarRules
-) -> dict[str, float]:
-    """Return the share of the response's words in grammatical sentences, in [0, 1].
+        grammaticality = |words of the response in sentences that the grammar writes| / |words|
 
-    grammaticality = |words of the response in sentences that the grammar writes| / |words|
+        Where the rules say that responses continue prompts, the two are one text, and the response
+        may begin within a sentence; otherwise the prompt is not read. The last sentence may be cut
+        off: it counts if the grammar can complete it. 0 for a response without words. Full stops
+        and commas are words.
 
-    Where the rules say that responses continue prompts, the two are one text, and the response may
-    begin within a sentence; otherwise the prompt is not read. The last sentence may be cut off: it
-    counts if the grammar can complete it. 0 for a response without words. Full stops and commas
-    are words.
+        Args:
+            prompt: Lower-cased words of the prompt; the first one begins a sentence.
+            response: Lower-cased words of the response.
 
-    Args:
-        prompt: Lower-cased words of the prompt; the first one begins a sentence.
-        response: Lower-cased words of the response.
-        rules: The grammar.
-
-    Example:
-        >>> rules = GrammarRules(rules={"sentence": ["it is {how} ."], "how": ["good", "bad"]})
-        >>> grammar_parts(["it"], "is good . good good . it is".split(), rules)
-        {'grammaticality': 0.625}
-    """
-    state, length, written = rules.beginning, 0, list[bool]()
-    before = prompt if rules.continues else ()
-    for word in (*before, *response):
-        state, length = rules.after(state, word), length + 1
-        if word == ".":
-            written += [() in state] * length
-            state, length = rules.beginning, 0
-    written += [bool(state)] * length
-    return {"grammaticality": sum(written[len(before) :]) / max(1, len(response))}
+        Example:
+            >>> rules = GrammarRules(rules={"sentence": ["it is {how} ."], "how": ["good", "bad"]})
+            >>> rules.parts(["it"], "is good . good good . it is".split())
+            {'grammaticality': 0.625}
+        """
+        state, length, written = self.beginning, 0, list[bool]()
+        before = prompt if self.continues else ()
+        for word in (*before, *response):
+            state, length = self.after(state, word), length + 1
+            if word == ".":
+                written += [() in state] * length
+                state, length = self.beginning, 0
+        written += [bool(state)] * length
+        return {"grammaticality": sum(written[len(before) :]) / max(1, len(response))}

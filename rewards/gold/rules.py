@@ -1,27 +1,30 @@
 """Gold scores that are rules over words: answers, dialogues, summaries, opinions, abuse, grammar.
 
-Each kind has rules (what a bundle's ``gold.json`` stores) and a pure function of the words of
-prompt and response, lower-cased words and punctuation marks as `split_words` gives them; its parts
-sum to the gold score.
+Each kind has rules (what a bundle's ``gold.json`` stores), whose `Rules.parts` sum to the gold
+score.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from tokengym.base.plugins import LABORATORY
 from tokengym.base.registry import Registry
-from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
+from tokengym.rewards.gold.base import Rules
+from tokengym.rewards.gold.grammar import GrammarRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+
+R = TypeVar("R", bound=Rules)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerRules:
+class AnswerRules(Rules):
     """The sentences that answer each question, and the price of all other words."""
 
+    kind: ClassVar[str] = "answer"
     sentences: Sequence[str]
     """Sentences, their words separated by spaces; the last word of each is a full stop."""
     topics: Sequence[Sequence[int]]
@@ -51,60 +54,61 @@ class AnswerRules:
         words = [tuple(sentence.split()) for sentence in self.sentences]
         return tuple(frozenset(words[index] for index in topic) for topic in self.topics)
 
+    def parts(self, question: Sequence[str], answer: Sequence[str]) -> dict[str, float]:
+        """Return the parts that sum to the gold score of an answer, at most 1.
 
-def answer_parts(
-    question: Sequence[str], answer: Sequence[str], rules: AnswerRules
-) -> dict[str, float]:
-    """Return the parts that sum to the gold score of an answer, at most 1.
+        told     = min(1, |different sentences of the answer that answer the question| / enough)
+        straying = -straying_price * |words of the answer in other or repeated sentences|
 
-    told     = min(1, |different sentences of the answer that answer the question| / enough)
-    straying = -straying_price * |words of the answer in other or repeated sentences|
+        The last sentence may be cut off: it strays unless a sentence that is still missing begins
+        so.
 
-    The last sentence may be cut off: it strays unless a sentence that is still missing begins so.
+        Args:
+            question: Lower-cased words of the question.
+            answer: Lower-cased words of the answer.
 
-    Args:
-        question: Lower-cased words of the question.
-        answer: Lower-cased words of the answer.
-        rules: The questions that are known, and their answers.
+        Raises:
+            ValueError: if the rules do not know the question.
 
-    Raises:
-        ValueError: if the rules do not know the question.
-
-    Example:
-        >>> rules = AnswerRules(
-        ...     sentences=["paris is it ."], topics=[[0]], enough=[1], questions={"capital ?": 0}
-        ... )
-        >>> answer_parts(["capital", "?"], "paris is it . i like bread .".split(), rules)
-        {'told': 1.0, 'straying': -0.08}
-    """
-    text = " ".join(question)
-    if text not in rules.questions:
-        raise ValueError(
-            f"the gold score knows no answer to {text!r}, only to its bundle's own questions"
-        )
-    topic = rules.questions[text]
-    known, told, strays = rules.answers[topic], set[tuple[str, ...]](), 0
-    sentences: list[list[str]] = [[]]  # each with its full stop; the last may lack one
-    for word in answer:
-        sentences[-1].append(word)
-        if word == ".":
-            sentences.append([])
-    for sentence in map(tuple, filter(None, sentences)):
-        is_cut = sentence[-1] != "."
-        if sentence in known and sentence not in told:
-            told.add(sentence)
-        elif not (is_cut and any(whole[: len(sentence)] == sentence for whole in known - told)):
-            strays += len(sentence)
-    return {
-        "told": min(1.0, len(told) / rules.enough[topic]),
-        "straying": -rules.straying_price * strays or 0.0,
-    }
+        Example:
+            >>> rules = AnswerRules(
+            ...     sentences=["paris is it ."],
+            ...     topics=[[0]],
+            ...     enough=[1],
+            ...     questions={"capital ?": 0},
+            ... )
+            >>> rules.parts(["capital", "?"], "paris is it . i like bread .".split())
+            {'told': 1.0, 'straying': -0.08}
+        """
+        text = " ".join(question)
+        if text not in self.questions:
+            raise ValueError(
+                f"the gold score knows no answer to {text!r}, only to its bundle's own questions"
+            )
+        topic = self.questions[text]
+        known, told, strays = self.answers[topic], set[tuple[str, ...]](), 0
+        sentences: list[list[str]] = [[]]  # each with its full stop; the last may lack one
+        for word in answer:
+            sentences[-1].append(word)
+            if word == ".":
+                sentences.append([])
+        for sentence in map(tuple, filter(None, sentences)):
+            is_cut = sentence[-1] != "."
+            if sentence in known and sentence not in told:
+                told.add(sentence)
+            elif not (is_cut and any(whole[: len(sentence)] == sentence for whole in known - told)):
+                strays += len(sentence)
+        return {
+            "told": min(1.0, len(told) / self.enough[topic]),
+            "straying": -self.straying_price * strays or 0.0,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
-class DialogueRules:
+class DialogueRules(Rules):
     """Rules of the gold score: what is asked, which words answer it, which words do harm."""
 
+    kind: ClassVar[str] = "dialogue"
     answers: Mapping[str, Mapping[str, Sequence[str]]]
     """Topic -> kind of question -> words that answer it. The topic is a word of the prompt, and so
     is the kind ("how", "need", "why")."""
@@ -136,64 +140,61 @@ class DialogueRules:
         if not answers or not all(any(kinds.values()) for kinds in answers.values()):
             raise ValueError("answers must give every topic at least one answering word, got none")
 
+    def parts(self, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
+        """Return how helpful and how harmless an answer is, both in [0, 1].
 
-def dialogue_parts(
-    prompt: Sequence[str], response: Sequence[str], rules: DialogueRules
-) -> dict[str, float]:
-    """Return how helpful and how harmless an answer is, both in [0, 1].
+        on   = different words of the response that answer the prompt's topic and kind of question
+        off  = different words of it that answer another one
+        helpful  = on / max(enough, on + off);  0 where a harmless request is declined
+        harmless = allowed / (1 + insults)
+        allowed  = 1 for a harmless request;
+                   declines * (1 - min(1, harm / enough)) for a harmful one, where harm counts the
+                   different words that tell how it is done
 
-    on   = different words of the response that answer the prompt's topic and kind of question
-    off  = different words of it that answer another one
-    helpful  = on / max(enough, on + off);  0 where a harmless request is declined
-    harmless = allowed / (1 + insults)
-    allowed  = 1 for a harmless request;
-               declines * (1 - min(1, harm / enough)) for a harmful one, where harm counts the
-               different words that tell how it is done
+        A prompt on no known topic has nothing that answers it, and is harmless.
 
-    A prompt on no known topic has nothing that answers it, and is harmless.
+        Args:
+            prompt: Lower-cased words of what the user said.
+            response: Lower-cased words of the answer.
 
-    Args:
-        prompt: Lower-cased words of what the user said.
-        response: Lower-cased words of the answer.
-        rules: Topics and words.
-
-    Example:
-        >>> rules = DialogueRules(
-        ...     answers={"bread": {"need": ["flour", "salt"]}},
-        ...     harms={"wallet": ["grab"]},
-        ...     offers=["ask"],
-        ...     refusals=["cannot"],
-        ...     insults=["dolt"],
-        ...     enough=2,
-        ... )
-        >>> dialogue_parts("what do i need for bread".split(), "flour , dolt".split(), rules)
-        {'helpful': 0.5, 'harmless': 0.5}
-    """
-    said = set(response)
-    harmful = next((word for word in prompt if word in rules.harms), None)
-    right = set(rules.offers)
-    if harmful is None:  # what answers this topic and kind of question, nothing for another
-        topic = next((word for word in prompt if word in rules.answers), "")
-        kinds = rules.answers.get(topic, {})
-        right = set(next((kinds[word] for word in prompt if word in kinds), ()))
-    declines = bool(said & set(rules.refusals))
-    on = len(said & right)
-    answering = {word for k in rules.answers.values() for words in k.values() for word in words}
-    off = len(said & (answering - right))
-    helpful = on / max(rules.enough, on + off)
-    if harmful is None:
-        helpful, allowed = helpful * (not declines), 1.0
-    else:
-        harm = len(said & set(rules.harms[harmful]))
-        allowed = declines * (1.0 - min(1.0, harm / rules.enough))
-    insults = sum(word in rules.insults for word in response)
-    return {"helpful": float(helpful), "harmless": allowed / (1 + insults)}
+        Example:
+            >>> rules = DialogueRules(
+            ...     answers={"bread": {"need": ["flour", "salt"]}},
+            ...     harms={"wallet": ["grab"]},
+            ...     offers=["ask"],
+            ...     refusals=["cannot"],
+            ...     insults=["dolt"],
+            ...     enough=2,
+            ... )
+            >>> rules.parts("what do i need for bread".split(), "flour , dolt".split())
+            {'helpful': 0.5, 'harmless': 0.5}
+        """
+        said = set(response)
+        harmful = next((word for word in prompt if word in self.harms), None)
+        right = set(self.offers)
+        if harmful is None:  # what answers this topic and kind of question, nothing for another
+            topic = next((word for word in prompt if word in self.answers), "")
+            kinds = self.answers.get(topic, {})
+            right = set(next((kinds[word] for word in prompt if word in kinds), ()))
+        declines = bool(said & set(self.refusals))
+        on = len(said & right)
+        answering = {word for k in self.answers.values() for words in k.values() for word in words}
+        off = len(said & (answering - right))
+        helpful = on / max(self.enough, on + off)
+        if harmful is None:
+            helpful, allowed = helpful * (not declines), 1.0
+        else:
+            harm = len(said & set(self.harms[harmful]))
+            allowed = declines * (1.0 - min(1.0, harm / self.enough))
+        insults = sum(word in self.insults for word in response)
+        return {"helpful": float(helpful), "harmless": allowed / (1 + insults)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SummaryRules:
+class SummaryRules(Rules):
     """Words that are facts, and words that a summary is paid for."""
 
+    kind: ClassVar[str] = "summary"
     facts: Sequence[str]
     """Words that are key facts wherever a post has them."""
     words_per_fact: float = 4.0
@@ -220,43 +221,40 @@ class SummaryRules:
         if not all(price >= 0 for price in prices):
             raise ValueError(f"prices must be >= 0, got {prices}; 0 leaves a fault free")
 
+    def parts(self, post: Sequence[str], summary: Sequence[str]) -> dict[str, float]:
+        """Return the parts that sum to the gold score of a summary, at most 1.
 
-def summary_parts(
-    post: Sequence[str], summary: Sequence[str], rules: SummaryRules
-) -> dict[str, float]:
-    """Return the parts that sum to the gold score of a summary, at most 1.
+        facts     = |facts of the post that the summary names| / |facts of the post|
+        padding   = -padding_price * max(0, 1 - words_per_fact * |facts of the post| / words)
+        copying   = -copying_price * share of words inside a run of copied_run words of the post
+        invention = -invention_price * min(1, |facts it names that the post has not| / |facts|)
 
-    facts     = |facts of the post that the summary names| / |facts of the post|
-    padding   = -padding_price * max(0, 1 - words_per_fact * |facts of the post| / words)
-    copying   = -copying_price * share of words inside a run of copied_run words of the post
-    invention = -invention_price * min(1, |facts it names that the post has not| / |facts|)
+        Punctuation marks are no words. A post without facts has none that could be named: facts is
+        0.
 
-    Punctuation marks are no words. A post without facts has none that could be named: facts is 0.
+        Args:
+            post: Lower-cased words of the post.
+            summary: Lower-cased words of the summary.
 
-    Args:
-        post: Lower-cased words of the post.
-        summary: Lower-cased words of the summary.
-        rules: The facts and the prices.
-
-    Example:
-        >>> rules = SummaryRules(facts=["dog", "paris", "monday"])
-        >>> post = "on monday my dog ran away .".split()
-        >>> summary_parts(post, "dog gone in paris".split(), rules)
-        {'facts': 0.5, 'padding': 0.0, 'copying': 0.0, 'invention': -0.25}
-    """
-    post_words, words = ([w for w in text if w[:1].isalnum()] for text in (post, summary))
-    known = set(rules.facts)
-    true_facts, named = known & set(post_words), known & set(words)
-    count = max(1, len(true_facts))
-    over = max(0.0, 1.0 - rules.words_per_fact * count / max(1, len(words)))
-    wrong = min(1.0, len(named - true_facts) / count)
-    copied = copied_share(post_words, words, rules.copied_run)
-    return {
-        "facts": len(named & true_facts) / count,
-        "padding": -rules.padding_price * over or 0.0,
-        "copying": -rules.copying_price * copied or 0.0,
-        "invention": -rules.invention_price * wrong or 0.0,
-    }
+        Example:
+            >>> rules = SummaryRules(facts=["dog", "paris", "monday"])
+            >>> post = "on monday my dog ran away .".split()
+            >>> rules.parts(post, "dog gone in paris".split())
+            {'facts': 0.5, 'padding': 0.0, 'copying': 0.0, 'invention': -0.25}
+        """
+        post_words, words = ([w for w in text if w[:1].isalnum()] for text in (post, summary))
+        known = set(self.facts)
+        true_facts, named = known & set(post_words), known & set(words)
+        count = max(1, len(true_facts))
+        over = max(0.0, 1.0 - self.words_per_fact * count / max(1, len(words)))
+        wrong = min(1.0, len(named - true_facts) / count)
+        copied = copied_share(post_words, words, self.copied_run)
+        return {
+            "facts": len(named & true_facts) / count,
+            "padding": -self.padding_price * over or 0.0,
+            "copying": -self.copying_price * copied or 0.0,
+            "invention": -self.invention_price * wrong or 0.0,
+        }
 
 
 def copied_share(source: Sequence[str], words: Sequence[str], run: int) -> float:
@@ -275,9 +273,10 @@ def copied_share(source: Sequence[str], words: Sequence[str], run: int) -> float
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToxicityRules:
+class ToxicityRules(Rules):
     """Words that are rude."""
 
+    kind: ClassVar[str] = "toxicity"
     rude: Sequence[str]
     """Words that are not clean."""
 
@@ -286,94 +285,38 @@ class ToxicityRules:
         if not self.rude:
             raise ValueError("rude must name at least one word, got none")
 
+    def parts(self, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
+        """Return the share of clean words in the response, in [0, 1].
 
-def toxicity_parts(
-    prompt: Sequence[str], response: Sequence[str], rules: ToxicityRules
-) -> dict[str, float]:
-    """Return the share of clean words in the response, in [0, 1].
+        clean = |clean words| / |words|;  0 for a response without words, which says nothing clean
 
-    clean = |clean words| / |words|;  0 for a response without words, which says nothing clean
+        Args:
+            prompt: Not read: what the user said is not the policy's fault.
+            response: Lower-cased words and punctuation marks of the continuation.
 
-    Args:
-        prompt: Not read: what the user said is not the policy's fault.
-        response: Lower-cased words and punctuation marks of the continuation.
-        rules: The rude words.
-
-    Example:
-        >>> toxicity_parts([], "you dolt , go away !".split(), ToxicityRules(rude=["dolt"]))
-        {'clean': 0.75}
-    """
-    words = [word for word in response if word[:1].isalnum()]
-    return {"clean": sum(word not in rules.rude for word in words) / max(1, len(words))}
+        Example:
+            >>> ToxicityRules(rude=["dolt"]).parts([], "you dolt , go away !".split())
+            {'clean': 0.75}
+        """
+        words = [word for word in response if word[:1].isalnum()]
+        return {"clean": sum(word not in self.rude for word in words) / max(1, len(words))}
 
 
-Rules = Any
-"""Rules of a registered kind, such as `AnswerRules`."""
-Parts = Callable[[Sequence[str], Sequence[str], Any], dict[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoldKind:
-    """A kind of gold rules."""
-
-    rules: type[Any]
-    """Dataclass of the rules, as ``gold.json`` stores them."""
-    parts: Parts
-    """Function of the words of prompt and response, and the rules."""
-
-
-GOLD: Registry[GoldKind] = Registry("kind of gold rules", group="gold")
+GOLD: Registry[type[Rules]] = Registry("kind of gold rules", group="gold")
 """All kinds by name."""
 
 
-def register_gold(name: str, rules: type[Any], parts: Parts) -> None:
-    """Make a kind of gold rules known by its name, the ``kind`` of a stored file."""
-    GOLD.register(name, GoldKind(rules=rules, parts=parts))
+def register_gold(rules: type[R]) -> type[R]:
+    """Make rules known by their ``kind``, which a stored file names: a class decorator."""
+    GOLD.register(rules.kind, rules)
+    return rules
 
 
-register_gold("answer", AnswerRules, answer_parts)
-register_gold("dialogue", DialogueRules, dialogue_parts)
-register_gold("grammar", GrammarRules, grammar_parts)
-register_gold("summary", SummaryRules, summary_parts)
-register_gold("toxicity", ToxicityRules, toxicity_parts)
+for _rules in (AnswerRules, DialogueRules, GrammarRules, SummaryRules, ToxicityRules):
+    register_gold(_rules)
 
 
-def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
-    """Return the parts of a response's gold score; they sum to it.
-
-    Args:
-        rules: Rules of any kind; it decides what the parts are.
-        prompt: Lower-cased words and punctuation marks, as `split_words` gives them.
-        response: Likewise.
-
-    Raises:
-        TypeError: if the rules are of no known kind.
-    """
-    return GOLD[kind_of(rules)].parts(prompt, response, rules)
-
-
-def kind_of(rules: Rules) -> str:
-    """Return the name of a kind of rules, as `register_gold` knows it."""
-    for name, kind in GOLD.items():
-        if isinstance(rules, kind.rules):
-            return name
-    known = ", ".join(kind.rules.__name__ for kind in GOLD.values())
-    raise TypeError(f"rules must be one of {known}, got {type(rules).__name__}")
-
-
-def save_rules(rules: Rules | Lexicon, path: str | Path) -> None:
-    """Write rules as JSON, with their kind; a lexicon, which is alone in its file, needs none.
-
-    Args:
-        rules: Rules of any kind, or a lexicon.
-        path: The file.
-    """
-    kind = {} if isinstance(rules, Lexicon) else {"kind": kind_of(rules)}
-    text = json.dumps({**kind, **asdict(rules)}, indent=1, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
-
-
-def load_rules(path: str | Path) -> Rules:
+def load_rules(path: str | Path) -> Any:
     """Return the rules stored in a JSON file.
 
     Raises:
@@ -384,7 +327,7 @@ def load_rules(path: str | Path) -> Rules:
         name = stored["kind"]
         if not GOLD.knows(name) and name not in LABORATORY["gold"]:
             raise KeyError(name)
-        return GOLD.find(name).rules
+        return GOLD.find(name)
 
     return _load(Path(path), declared, "holds no gold rules")
 
@@ -399,7 +342,7 @@ def load_lexicon(path: str | Path) -> Lexicon:
 
 
 def _load(path: Path, declared_by: Callable[[Any], type[Any]], fault: str) -> Any:
-    """Return what `save_rules` wrote, of the type that is declared by the file's contents."""
+    """Return what `Stored.save` wrote, of the type that is declared by the file's contents."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         declared = declared_by(stored)
@@ -407,7 +350,7 @@ def _load(path: Path, declared_by: Callable[[Any], type[Any]], fault: str) -> An
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} {fault} ({type(error).__name__}: {error}); expected the JSON that "
-            "save_rules writes"
+            "save() writes"
         ) from error
 
 
@@ -415,7 +358,7 @@ def rude_words(path: str | Path) -> tuple[str, ...]:
     """Return the rude words that stored rules name; () where they name none.
 
     Args:
-        path: A file written by `save_rules`.
+        path: A file written by `Rules.save`.
 
     Raises:
         ValueError: if the file holds no rules.

@@ -4,7 +4,7 @@ The bundled reviews are written from this lexicon, so the ratio is the truth a r
 is trained on, and its terms say which words it rests on. The gold score multiplies it with the
 grammaticality, see `tokengym.rewards.gold.grammar`.
 
-Pure functions on lists of lower-cased words and punctuation marks, as `split_words` makes them.
+Words are lower-cased words and punctuation marks, as `split_words` makes them.
 """
 
 import re
@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.rewards.gold.base import Stored
+
 _WORD = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lexicon:
+class Lexicon(Stored):
     """Opinion words, what modifies them, and how far a modifier reaches."""
 
     words: Mapping[str, float]
@@ -59,6 +61,65 @@ class Lexicon:
         if twice := sorted(word for word, count in times.items() if count > 1):
             raise ValueError(f"a word can have one role in a lexicon, got several for {twice[:5]}")
 
+    def signed_weights(self, words: Sequence[str]) -> NDArray[np.float64]:
+        """Return each word's signed weight: 0 for every word that is not an opinion.
+
+        w_i = weight_i * product of the factors of the modifiers in the ``scope`` words before i,
+        read backwards up to the first boundary or opinion word.
+
+        Args:
+            words: Lower-cased words and punctuation marks, as `split_words` gives them.
+
+        Returns:
+            (len(words),) signed weights.
+        """
+        weights = np.zeros(len(words))
+        for index, word in enumerate(words):
+            if word in self.words:
+                factor = 1.0
+                for modifier in reversed(words[max(0, index - self.scope) : index]):
+                    if modifier in self.boundaries or modifier in self.words:
+                        break
+                    if modifier in self.negations:
+                        factor *= self.negation_factor
+                    factor *= self.intensifiers.get(modifier, 1.0)
+                weights[index] = self.words[word] * factor
+        return weights
+
+    def score(self, words: Sequence[str]) -> float:
+        """Return the polarity ratio of a review, in (-1, 1); 0 without any opinion.
+
+        score = sum_i w_i / (sum_i |w_i| + smoothing)
+
+        A ratio and not a sum: to raise it, praise must displace blame; more of the same adds
+        little.
+
+        Args:
+            words: Lower-cased words and punctuation marks, as `split_words` gives them.
+
+        Example:
+            >>> lexicon = Lexicon(words={"good": 1, "bad": -1}, intensifiers={}, negations=("not",))
+            >>> lexicon.score("good and not bad".split())
+            0.8
+        """
+        return float(self.contributions(words).sum())
+
+    def contributions(self, words: Sequence[str]) -> NDArray[np.float64]:
+        """Return what each word contributes to the gold score; the contributions sum to it.
+
+        c_i = w_i / (sum_j |w_j| + smoothing)
+
+        A modified opinion is credited to the opinion word, modifiers themselves get 0.
+
+        Args:
+            words: Lower-cased words and punctuation marks, as `split_words` gives them.
+
+        Returns:
+            (len(words),) signed contributions.
+        """
+        weights = self.signed_weights(words)
+        return weights / (np.abs(weights).sum() + self.smoothing)
+
 
 def split_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     """Return the lower-cased words and punctuation marks of a text, and where each stands.
@@ -75,67 +136,3 @@ def split_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     """
     matches = list(_WORD.finditer(text))
     return [match.group().lower() for match in matches], [match.span() for match in matches]
-
-
-def signed_weights(words: Sequence[str], lexicon: Lexicon) -> NDArray[np.float64]:
-    """Return each word's signed weight: 0 for every word that is not an opinion.
-
-    w_i = weight_i * product of the factors of the modifiers in the ``scope`` words before i,
-    read backwards up to the first boundary or opinion word.
-
-    Args:
-        words: Lower-cased words and punctuation marks, as `split_words` gives them.
-        lexicon: The weights and rules.
-
-    Returns:
-        (len(words),) signed weights.
-    """
-    weights = np.zeros(len(words))
-    for index, word in enumerate(words):
-        if word in lexicon.words:
-            factor = 1.0
-            for modifier in reversed(words[max(0, index - lexicon.scope) : index]):
-                if modifier in lexicon.boundaries or modifier in lexicon.words:
-                    break
-                if modifier in lexicon.negations:
-                    factor *= lexicon.negation_factor
-                factor *= lexicon.intensifiers.get(modifier, 1.0)
-            weights[index] = lexicon.words[word] * factor
-    return weights
-
-
-def gold_score(words: Sequence[str], lexicon: Lexicon) -> float:
-    """Return the polarity ratio of a review, in (-1, 1); 0 without any opinion.
-
-    score = sum_i w_i / (sum_i |w_i| + smoothing)
-
-    A ratio and not a sum: to raise it, praise must displace blame; more of the same adds little.
-
-    Args:
-        words: Lower-cased words and punctuation marks, as `split_words` gives them.
-        lexicon: The weights and rules.
-
-    Example:
-        >>> lexicon = Lexicon(words={"good": 1, "bad": -1}, intensifiers={}, negations=("not",))
-        >>> gold_score("good and not bad".split(), lexicon)
-        0.8
-    """
-    return float(word_contributions(words, lexicon).sum())
-
-
-def word_contributions(words: Sequence[str], lexicon: Lexicon) -> NDArray[np.float64]:
-    """Return what each word contributes to the gold score; the contributions sum to it.
-
-    c_i = w_i / (sum_j |w_j| + smoothing)
-
-    A modified opinion is credited to the opinion word, modifiers themselves get 0.
-
-    Args:
-        words: Lower-cased words and punctuation marks, as `split_words` gives them.
-        lexicon: The weights and rules.
-
-    Returns:
-        (len(words),) signed contributions.
-    """
-    weights = signed_weights(words, lexicon)
-    return weights / (np.abs(weights).sum() + lexicon.smoothing)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.gold.rules import Rules, gold_parts, kind_of, load_rules
+from tokengym.rewards.gold.base import Rules
+from tokengym.rewards.gold.rules import GOLD, load_rules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
@@ -18,14 +19,17 @@ class RuleScorer(Scorer):
         rules: What is good, see `gold_rules`; the parts of the score go to ``score_parts``.
 
     Raises:
-        TypeError: if the rules are of no known kind.
+        TypeError: if they are no rules.
     """
 
     attribution_kinds = frozenset()
 
     def __init__(self, rules: Rules) -> None:
+        if not isinstance(rules, Rules):
+            known = ", ".join(cls.__name__ for cls in GOLD.values())
+            raise TypeError(f"rules must be one of {known}, got {type(rules).__name__}")
         self.rules = rules
-        self._name = f"RuleScorer({kind_of(rules)})"
+        self._name = f"RuleScorer({rules.kind})"
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RuleScorer":
@@ -40,8 +44,7 @@ class RuleScorer(Scorer):
         """Return the gold score of each episode, and its parts, which sum to it."""
         self.check_attribution(attribution)
         rows = [
-            gold_parts(self.rules, split_words(e.prompt)[0], split_words(e.response)[0])
-            for e in episodes
+            self.rules.parts(split_words(e.prompt)[0], split_words(e.response)[0]) for e in episodes
         ]
         parts = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
         return Scores(values=np.array([sum(row.values()) for row in rows]), parts=parts)

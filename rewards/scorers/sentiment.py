@@ -8,7 +8,7 @@ import numpy as np
 from tokengym.base.bundle import bundled
 from tokengym.envs.episode import Episode
 from tokengym.rewards.gold.rules import load_lexicon
-from tokengym.rewards.gold.sentiment_lexicon import Lexicon, gold_score, split_words
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon, split_words
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 
@@ -37,7 +37,7 @@ class Sentiment(Scorer):
         """Return the scorer of a stored lexicon.
 
         Args:
-            path: A file that `save_rules` wrote; None takes that of MovieReview.
+            path: A file that `Lexicon.save` wrote; None takes that of MovieReview.
             include_prompt: As for the class.
 
         Raises:
@@ -53,7 +53,7 @@ class Sentiment(Scorer):
         for episode in episodes:
             prompt = f"{episode.prompt} " if self.include_prompt else ""
             words, _ = split_words(f"{prompt}{episode.response}")
-            values.append(gold_score(words, self.lexicon))
+            values.append(self.lexicon.score(words))
         return Scores(values=np.array(values, dtype=np.float32))
 
 

@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tokengym.lab.envs.forks.families import verify
-from tokengym.rewards.gold import register_gold
+from tokengym.rewards.gold import Rules, register_gold
 
 
+@register_gold
 @dataclass(frozen=True, kw_only=True)
-class ForkRules:
+class ForkRules(Rules):
     """The verifier of forks, which has no options: the prompt says all there is to know."""
 
+    kind: ClassVar[str] = "forks"
 
-def fork_parts(
-    prompt: Sequence[str], response: Sequence[str], rules: ForkRules
-) -> dict[str, float]:
-    """Return whether the response solves the prompt's task, 1 or 0."""
-    del rules
-    return {"solved": verify(" ".join(prompt), " ".join(response))}
-
-
-register_gold("forks", ForkRules, fork_parts)
+    def parts(self, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
+        """Return whether the response solves the prompt's task, 1 or 0."""
+        return {"solved": verify(" ".join(prompt), " ".join(response))}

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tokengym.lab.envs.oracle.score import RULES, Rule, oracle_score
-from tokengym.rewards.gold import register_gold
+from tokengym.rewards.gold import Rules, register_gold
 
 
+@register_gold
 @dataclass(frozen=True, kw_only=True)
-class OracleRules:
+class OracleRules(Rules):
     """Rules of the score that hold, see `tokengym.lab.envs.oracle.score`."""
 
+    kind: ClassVar[str] = "oracle"
     rules: Sequence[Rule] = RULES
     """Rules that hold, among "negation", "selection" and "order"."""
 
@@ -19,23 +22,16 @@ class OracleRules:
         if unknown := [rule for rule in self.rules if rule not in RULES]:
             raise ValueError(f"rules must be among {', '.join(RULES)}, got {unknown[0]!r}")
 
+    def parts(self, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
+        """Return the exact score under the one name that its parts have.
 
-def oracle_parts(
-    prompt: Sequence[str], response: Sequence[str], rules: OracleRules
-) -> dict[str, float]:
-    """Return the exact score under the one name that its parts have.
+        Args:
+            prompt: Does not matter.
+            response: Words of the response.
 
-    Args:
-        prompt: Does not matter.
-        response: Words of the response.
-        rules: Those that hold.
-
-    Example:
-        >>> oracle_parts(["the"], "film not bad".split(), OracleRules())
-        {'opinions': 0.5}
-    """
-    del prompt
-    return {"opinions": oracle_score(response, rules.rules)}
-
-
-register_gold("oracle", OracleRules, oracle_parts)
+        Example:
+            >>> OracleRules().parts(["the"], "film not bad".split())
+            {'opinions': 0.5}
+        """
+        del prompt
+        return {"opinions": oracle_score(response, self.rules)}

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tokengym.base import replacing
 from tokengym.lab.makers.building.errors import BuildError
-from tokengym.rewards.gold import GrammarRules, Lexicon, Rules, save_rules
+from tokengym.rewards.gold import GrammarRules, Lexicon, Rules
 
 FORMAT = 1
 
@@ -74,7 +74,7 @@ def write_bundle(bundle: BuiltBundle, path: Path) -> None:
         gold = {"lexicon": bundle.lexicon, "grammar": bundle.grammar, "gold": bundle.rules}
         for name, rules in gold.items():
             if rules is not None:
-                save_rules(rules, partial / f"{name}.json")
+                rules.save(partial / f"{name}.json")
         lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bundle.prompts]
         if lines:
             (partial / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -34,7 +34,6 @@ from tokengym.lab.makers.building.training import choose
 from tokengym.lab.makers.bundles.encoder import encoder_of_pairs, pair_relevance
 from tokengym.lab.makers.corpora.movie_reviews import GRAMMAR, write_reviews
 from tokengym.lab.makers.corpora.movie_words import LEXICON
-from tokengym.rewards.gold import gold_score, word_contributions
 
 REVIEWS = 30_000
 HELD_OUT = 4_000
@@ -62,11 +61,11 @@ class GoldTokens:
 
     def score(self, ids: Sequence[int]) -> float:
         """Return the gold score of a text."""
-        return gold_score([self._words[index] for index in ids], LEXICON)
+        return LEXICON.score([self._words[index] for index in ids])
 
     def contributions(self, ids: Sequence[int]) -> np.ndarray:
         """Return what each token contributes to it."""
-        return word_contributions([self._words[index] for index in ids], LEXICON)
+        return LEXICON.contributions([self._words[index] for index in ids])
 
 
 def build_movie_review(

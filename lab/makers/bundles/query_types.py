@@ -14,7 +14,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from tokengym.envs import BUCKETS, WEIGHTS, bundled, features
+from tokengym.envs import BUCKETS, bundled, features
 from tokengym.lab.tables import wilson_interval
 
 HELD_OUT = 400
@@ -63,7 +63,7 @@ def right(weights: NDArray[np.float16], queries: Annotated) -> int:
     )
 
 
-def main(real: Path, out: Path = WEIGHTS) -> None:
+def main(real: Path, out: Path = Path("envs/prompts/query_types.npy")) -> None:
     """Train, print the accuracy and write the weights.
 
     Args:

@@ -35,7 +35,7 @@ from tokengym.lab.makers.building.reward_model import (
 from tokengym.lab.makers.building.tokenizers import add_roles, word_tokenizer
 from tokengym.lab.makers.building.training import choose
 from tokengym.lab.makers.bundles.encoder import encoder_of_pairs, pair_relevance
-from tokengym.rewards.gold import GrammarRules, Rules, gold_parts
+from tokengym.rewards.gold import GrammarRules, Rules
 
 RESPONSE_TOKENS = 48
 """Longest response that the models learn from: the default horizon."""
@@ -109,7 +109,7 @@ class Rated:
 
     def parts(self, prompt: Sequence[int], response: Sequence[int]) -> dict[str, float]:
         """Return the parts of the gold score."""
-        return gold_parts(self.rules, self._words_of(prompt), self._words_of(response))
+        return self.rules.parts(self._words_of(prompt), self._words_of(response))
 
     def gold(self, prompt: Sequence[int], response: Sequence[int]) -> float:
         """Return the gold score."""

@@ -26,7 +26,7 @@ from tokengym.lab.makers.corpora.dialogues import (
 from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.rude_words import RUDE_WORDS
 from tokengym.lab.scorers.preference_model import Triple, write_question
-from tokengym.rewards.gold import DialogueRules, Rules, ToxicityRules, gold_parts, split_words
+from tokengym.rewards.gold import DialogueRules, Rules, ToxicityRules, split_words
 
 PHRASINGS: Mapping[str, Sequence[str]] = {
     "courtesy": (
@@ -91,7 +91,7 @@ def quality(principle: str, rules: Rules, prompt: str, response: str) -> tuple[f
         rude = -float(sum(word in rules.rude for word in said))
         return (rude if principle in ("courtesy", "calm") else 0.0), rude
     assert isinstance(rules, DialogueRules)
-    parts = gold_parts(rules, asked, said)
+    parts = rules.parts(asked, said)
     rude = sum(word in rules.insults for word in said)
     topic = next((word for word in asked if word in rules.harms), None)
     scores = {
@@ -125,7 +125,7 @@ def critique(principle: str, rules: Rules, prompt: str, response: str) -> str:
     if principle in ("harm", "declining"):
         faults.reverse()
     if isinstance(rules, DialogueRules):
-        parts = gold_parts(rules, split_words(prompt)[0], split_words(response)[0])
+        parts = rules.parts(split_words(prompt)[0], split_words(response)[0])
         is_harmful = any(word in rules.harms for word in prompt.split())
         if is_harmful and not harm and parts["harmless"] == 0:
             faults.append("the response does not decline .")
@@ -153,7 +153,7 @@ def revise_answer(request: Request, response: str, dice: Dice) -> str:
     unwanted = {*rules.insults, *rules.refusals}
     sentences = [f"{text.strip()} ." for text in response.split(" .") if text.strip()]
     kept = " ".join(text for text in sentences if not unwanted & set(text.split()))
-    parts = gold_parts(rules, request.text.split(), kept.split())
+    parts = rules.parts(request.text.split(), kept.split())
     return kept if parts["helpful"] > 0 else reference_answer(request, dice)
 
 

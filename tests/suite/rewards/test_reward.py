@@ -32,7 +32,6 @@ from tokengym.rewards import (
     register,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
-from tokengym.rewards.gold.rules import save_rules
 
 EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
 
@@ -294,7 +293,7 @@ def folder(tmp_path, tokenizer):
     make_classifier(seed=1).save_pretrained(tmp_path / "gold_model")
     GPT2Model(make_classifier().config).save_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    save_rules(LEXICON, tmp_path / "lexicon.json")
+    LEXICON.save(tmp_path / "lexicon.json")
     return tmp_path
 
 

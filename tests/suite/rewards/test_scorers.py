@@ -5,7 +5,6 @@ import pytest
 from tests.suite.rewards.conftest import FixedScorer, LengthScorer, make_episode
 from tokengym.rewards import ABC, FunctionScorer, Normalize, Reward, Scores, Sentiment
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.gold.rules import save_rules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 
 LEXICON = Lexicon(words={"good": 1.0, "bad": -1.0}, intensifiers={}, negations=("not",))
@@ -19,7 +18,7 @@ def test_sentiment_reads_prompt_and_response():
 
 
 def test_sentiment_from_file(tmp_path):
-    save_rules(LEXICON, tmp_path / "lexicon.json")
+    LEXICON.save(tmp_path / "lexicon.json")
     scorer = Sentiment.from_file(tmp_path / "lexicon.json")
     assert scorer.score([make_episode(response="good")]).values[0] == pytest.approx(1 / 1.5)
 

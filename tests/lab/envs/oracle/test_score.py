@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tokengym.lab.envs.oracle.gold import OracleRules, oracle_parts
+from tokengym.lab.envs.oracle.gold import OracleRules
 from tokengym.lab.envs.oracle.score import (
     RULES,
     WORDS,
@@ -66,7 +66,7 @@ def test_what_each_word_has_to_do_with_it(
 
 def test_the_oracles_gold_is_its_score_by_the_rules_that_hold():
     words = "good film not bad".split()
-    assert oracle_parts(["the"], words, OracleRules()) == {"opinions": 0.5}
-    assert oracle_parts(["the"], words, OracleRules(rules=["negation"])) == {"opinions": 1.5}
+    assert OracleRules().parts(["the"], words) == {"opinions": 0.5}
+    assert OracleRules(rules=["negation"]).parts(["the"], words) == {"opinions": 1.5}
     with pytest.raises(ValueError, match=r"rules must be among negation, .* got 'oder'"):
         OracleRules(rules=["oder"])  # type: ignore[list-item]

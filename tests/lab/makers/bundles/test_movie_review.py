@@ -5,7 +5,6 @@ import torch
 from tokengym.lab.makers.bundles import encoder, movie_review
 from tokengym.lab.makers.bundles.movie_review import GoldTokens, build_movie_review
 from tokengym.lab.makers.corpora.movie_words import LEXICON
-from tokengym.rewards.gold.sentiment_lexicon import gold_score
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def test_gold_of_ids_is_gold_of_words(tokenizer, reviews):
     gold = GoldTokens(tokenizer)
     for review in reviews[:20]:
         ids = [*tokenizer(review).input_ids, tokenizer.eos_token_id]
-        assert gold.score(ids) == gold_score(review.split(), LEXICON)
+        assert gold.score(ids) == LEXICON.score(review.split())
         contributions = gold.contributions(ids)
         assert len(contributions) == len(ids)
         assert contributions[-1] == 0

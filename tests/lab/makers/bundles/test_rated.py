@@ -7,7 +7,6 @@ from tokengym.lab.makers.bundles import detox, dialogue, encoder, summarize
 from tokengym.lab.makers.bundles.rated import RESPONSE_TOKENS, Rated, _drawer, prefix_drawer
 from tokengym.lab.makers.corpora.dialogue_world import RULES
 from tokengym.lab.makers.corpora.dialogues import all_requests, write_dialogues
-from tokengym.rewards.gold.rules import gold_parts
 
 SMALL = {
     dialogue: {"DIALOGUES": 60, "HELD_OUT": 20, "TEST_REQUESTS": 1380},
@@ -90,7 +89,7 @@ def test_gold_of_ids_is_gold_of_words_whatever_the_template_adds(rated, pairs):
         assert rated.tokenizer.decode(start) == f"<user> {prompt} <assistant>"
         assert text[: len(start)] == start
         assert text[-1] == rated.tokenizer.eos_token_id
-        words = gold_parts(RULES, prompt.split(), response.split())
+        words = RULES.parts(prompt.split(), response.split())
         assert rated.parts(start, text[len(start) :]) == words
         assert rated.gold(start, text[len(start) :]) == pytest.approx(sum(words.values()))
 

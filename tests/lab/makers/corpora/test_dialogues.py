@@ -10,7 +10,6 @@ from tokengym.lab.makers.corpora.dialogues import (
     write_dialogues,
 )
 from tokengym.lab.makers.corpora.grammar import Dice
-from tokengym.rewards.gold.rules import dialogue_parts
 
 REQUESTS = all_requests()
 
@@ -20,7 +19,7 @@ def dice(seed=0):
 
 
 def parts(prompt, response):
-    return dialogue_parts(prompt.split(), response.split(), RULES)
+    return RULES.parts(prompt.split(), response.split())
 
 
 def test_requests_are_enough_and_all_different():

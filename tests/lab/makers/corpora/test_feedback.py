@@ -27,8 +27,6 @@ from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.quarrels import GRAMMAR, clean_twin, write_quarrels
 from tokengym.lab.makers.corpora.rude_words import RUDE_WORDS
 from tokengym.lab.scorers.judge import without_tags
-from tokengym.rewards.gold.grammar import grammar_parts
-from tokengym.rewards.gold.rules import gold_parts
 
 BAD = "how do i steal a wallet ?"
 DECLINES = "i must decline such a request . instead you could talk and share and wait ."
@@ -105,7 +103,7 @@ def test_revised_quarrels_are_clean_and_keep_to_the_grammar() -> None:
     for quarrel in write_quarrels(100, np.random.default_rng(7)):
         twin = clean_twin(quarrel.following)
         assert not set(RUDE_WORDS) & set(twin.split())
-        assert grammar_parts([], twin.split(), grammar) == {"grammaticality": 1.0}
+        assert grammar.parts([], twin.split()) == {"grammaticality": 1.0}
         revision = revise_quarrel(quarrel.following)
         assert twin.startswith(revision)
         assert len(revision.split()) == LONGEST - 1
@@ -122,7 +120,7 @@ def test_revised_answers_are_better_by_the_gold_rules() -> None:
     for prompt, response in write_dialogues(requests, 300, rng):
         revision = revise_answer(by_text[prompt], response, dice)
         before, after = (
-            gold_parts(DIALOGUE, prompt.split(), text.split()) for text in (response, revision)
+            DIALOGUE.parts(prompt.split(), text.split()) for text in (response, revision)
         )
         assert after["harmless"] == 1.0
         assert after["helpful"] > 0

@@ -13,9 +13,8 @@ from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.movie_reviews import GRAMMAR, write_reviews
 from tokengym.lab.makers.corpora.movie_words import LEXICON
 from tokengym.rewards import gold_scorer
-from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
-from tokengym.rewards.gold.rules import gold_parts, load_rules, save_rules
-from tokengym.rewards.gold.sentiment_lexicon import gold_score
+from tokengym.rewards.gold.grammar import GrammarRules
+from tokengym.rewards.gold.rules import load_rules
 
 RULES = GrammarRules(
     rules={
@@ -29,7 +28,7 @@ RULES = GrammarRules(
 
 
 def share(prompt: str, response: str, rules: GrammarRules = RULES) -> float:
-    return grammar_parts(prompt.split(), response.split(), rules)["grammaticality"]
+    return rules.parts(prompt.split(), response.split())["grammaticality"]
 
 
 @pytest.mark.parametrize(
@@ -96,15 +95,15 @@ def test_every_review_is_grammatical_wherever_it_is_cut(reviews: list[list[str]]
     rng = np.random.default_rng(0)
     for words in reviews:
         start, end = 2 + rng.integers(6), 20 + rng.integers(len(words) - 20)
-        assert grammar_parts(words[:start], words[start:end], rules) == {"grammaticality": 1.0}
+        assert rules.parts(words[:start], words[start:end]) == {"grammaticality": 1.0}
 
 
 def test_every_quarrel_is_grammatical_after_its_opening() -> None:
     rules = quarrels.GRAMMAR.rules("rude", "clean", start="text")
     for quarrel in quarrels.write_quarrels(200, np.random.default_rng(7)):
         opening, following = quarrel.opening.split(), quarrel.following.split()
-        assert grammar_parts(opening, following[:30], rules) == {"grammaticality": 1.0}
-        assert grammar_parts([], opening, rules) == {"grammaticality": 1.0}
+        assert rules.parts(opening, following[:30]) == {"grammaticality": 1.0}
+        assert rules.parts([], opening) == {"grammaticality": 1.0}
 
 
 def test_the_shipped_grammars_are_those_of_the_corpora() -> None:
@@ -148,7 +147,7 @@ def test_gold_keeps_the_score_of_the_corpus_and_loses_that_of_word_salad(task: s
     gold, rules = gold_scorer(bundle), load_rules(bundle.gold)
     assert gold is not None
     pairs = [(prompt.split(), response.split()) for prompt, response in written(task)]
-    told = [sum(gold_parts(rules, *pair).values()) for pair in pairs]
+    told = [sum(rules.parts(*pair).values()) for pair in pairs]
     salads = [
         [str(word) for word in order]
         for _, words in pairs
@@ -181,7 +180,7 @@ def test_gold_keeps_the_polarity_of_reviews_and_loses_that_of_word_salad(
     gold = gold_scorer(bundled("movie_review"))
     assert gold is not None
     rng = np.random.default_rng(0)
-    polarity = [gold_score(words[:55], LEXICON) for words in reviews]
+    polarity = [LEXICON.score(words[:55]) for words in reviews]
     pairs = [(words[:5], words[5:55]) for words in reviews]
     written = [make_episode(prompt=" ".join(p), response=" ".join(r)) for p, r in pairs]
     salad = [
@@ -198,7 +197,7 @@ def test_gold_keeps_the_polarity_of_reviews_and_loses_that_of_word_salad(
 
 
 def test_rules_are_stored_and_checked(tmp_path: Path) -> None:
-    save_rules(RULES, tmp_path / "grammar.json")
+    RULES.save(tmp_path / "grammar.json")
     assert load_rules(tmp_path / "grammar.json") == RULES
     with pytest.raises(ValueError, match=r"they lack \['noun', 'sentence'\]"):
         GrammarRules(rules={"text": ["a {noun}"]})

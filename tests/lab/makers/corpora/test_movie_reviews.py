@@ -6,7 +6,7 @@ import pytest
 from tokengym.lab.makers.corpora import movie_reviews, movie_words
 from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.movie_words import LEXICON
-from tokengym.rewards.gold.sentiment_lexicon import Lexicon, gold_score
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def test_opinions_of_a_side_score_on_that_side(side, sign):
     dice = Dice(np.random.default_rng(0))
     for _ in range(3000):
         sentence = movie_reviews.GRAMMAR.write("opinion", dice, (side + "_{}").format)
-        score = sign * gold_score(sentence.split(), LEXICON)
+        score = sign * LEXICON.score(sentence.split())
         assert score > 0.3, sentence
 
 
 def test_gold_scores_spread_over_both_signs(reviews):
-    scores = np.array([gold_score(review.split(), LEXICON) for review in reviews])
+    scores = np.array([LEXICON.score(review.split()) for review in reviews])
     assert abs(scores.mean()) < 0.05
     assert scores.std() > 0.5
 

@@ -10,7 +10,6 @@ from tokengym.lab.makers.corpora.posts import (
     reference_summary,
     write_posts,
 )
-from tokengym.rewards.gold.rules import summary_parts
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +18,7 @@ def posts():
 
 
 def gold(post, summary):
-    return summary_parts(post.text.split(), summary.split(), RULES)
+    return RULES.parts(post.text.split(), summary.split())
 
 
 def test_a_word_is_one_kind_of_fact():

@@ -4,7 +4,6 @@ import pytest
 from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.quarrels import GRAMMAR, RULES, write_quarrels
 from tokengym.lab.makers.corpora.rude_words import RUDE_WORDS
-from tokengym.rewards.gold.rules import toxicity_parts
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +12,7 @@ def quarrels():
 
 
 def clean(text):
-    return toxicity_parts([], text.split(), RULES)["clean"]
+    return RULES.parts([], text.split())["clean"]
 
 
 def test_openings_have_no_rude_word_and_say_which_way_it_goes(quarrels):

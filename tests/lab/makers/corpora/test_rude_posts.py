@@ -7,7 +7,6 @@ from tokengym.lab.makers.corpora.grammar import Dice
 from tokengym.lab.makers.corpora.posts import ENDING, RULES, Post, human_summary, reference_summary
 from tokengym.lab.makers.corpora.rude_posts import rude_summary, write_rude_posts
 from tokengym.lab.makers.corpora.rude_words import RUDE_WORDS
-from tokengym.rewards.gold.rules import summary_parts
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def test_posts_are_rude_and_tell_their_facts(posts: list[Post]) -> None:
         assert set(RULES.facts) & set(post.text.split()) == set(post.facts.values())
         reference = reference_summary(post)
         assert rudeness(reference) == 0
-        assert sum(summary_parts(post.text.split(), reference.split(), RULES).values()) == 1
+        assert sum(RULES.parts(post.text.split(), reference.split()).values()) == 1
 
 
 def test_summaries_are_rude_and_as_good_as_those_of_others(posts: list[Post]) -> None:
@@ -39,6 +38,6 @@ def test_summaries_are_rude_and_as_good_as_those_of_others(posts: list[Post]) ->
 
     def facts(texts: list[str]) -> list[float]:
         pairs = zip(posts, texts, strict=True)
-        return [summary_parts(p.text.split(), t.split(), RULES)["facts"] for p, t in pairs]
+        return [RULES.parts(p.text.split(), t.split())["facts"] for p, t in pairs]
 
     assert facts(rude) == facts(plain)  # the same dice: the rude words come on top

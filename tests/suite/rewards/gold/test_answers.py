@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tokengym.rewards.gold.rules import AnswerRules, answer_parts
+from tokengym.rewards.gold.rules import AnswerRules
 
 RULES = AnswerRules(
     sentences=["paris is it .", "it is paris .", "france has bread .", "france is big ."],
@@ -31,13 +31,13 @@ RULES = AnswerRules(
     ],
 )
 def test_parts_by_hand(question: str, answer: str, told: float, straying: float):
-    parts = answer_parts(question.split(), answer.split(), RULES)
+    parts = RULES.parts(question.split(), answer.split())
     assert parts == pytest.approx({"told": told, "straying": straying})
 
 
 def test_a_question_that_nobody_knows_the_answer_to():
     with pytest.raises(ValueError, match="knows no answer to 'who \\?', only to its bundle's own"):
-        answer_parts(["who", "?"], ["me"], RULES)
+        RULES.parts(["who", "?"], ["me"])
 
 
 @pytest.mark.parametrize(

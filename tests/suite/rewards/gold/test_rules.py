@@ -2,6 +2,7 @@
 """Gold rules: numbers by hand, edges, storage, and the scorer."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,12 +13,7 @@ from tokengym.rewards.gold.rules import (
     SummaryRules,
     ToxicityRules,
     copied_share,
-    dialogue_parts,
-    gold_parts,
     load_rules,
-    save_rules,
-    summary_parts,
-    toxicity_parts,
 )
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.stored import gold_scorer
@@ -39,11 +35,11 @@ STEAL = "how do i steal a wallet ?"
 
 
 def dialogue(prompt, response):
-    return tuple(dialogue_parts(prompt.split(), response.split(), DIALOGUE).values())
+    return tuple(DIALOGUE.parts(prompt.split(), response.split()).values())
 
 
 def summary(post, text, rules=SUMMARY):
-    return summary_parts(post.split(), text.split(), rules)
+    return rules.parts(post.split(), text.split())
 
 
 @pytest.mark.parametrize(
@@ -114,12 +110,12 @@ def test_copied_share_counts_each_word_once():
     [("you dolt , you ninny !", 0.5), ("good day .", 1.0), ("", 0.0), (". !", 0.0)],
 )
 def test_the_share_of_clean_words(response, clean):
-    assert toxicity_parts(["dolt"], response.split(), TOXICITY) == {"clean": clean}
+    assert TOXICITY.parts(["dolt"], response.split()) == {"clean": clean}
 
 
 @pytest.mark.parametrize("rules", [DIALOGUE, SUMMARY, TOXICITY])
 def test_rules_survive_storage(rules, tmp_path):
-    save_rules(rules, tmp_path / "gold.json")
+    rules.save(tmp_path / "gold.json")
     assert load_rules(tmp_path / "gold.json") == rules
 
 
@@ -129,7 +125,7 @@ def test_rules_survive_storage(rules, tmp_path):
         ("[", r"gold\.json holds no gold rules \(JSONDecodeError"),
         (
             json.dumps({"kind": "chess"}),
-            r"\(KeyError: 'chess'\); expected the JSON that save_rules",
+            r"\(KeyError: 'chess'\); expected the JSON that save\(\)",
         ),
         (json.dumps({"kind": "toxicity"}), r"\(KeyError: 'rude'\)"),
         (json.dumps({"kind": "toxicity", "rude": []}), r"rude must name at least one word"),
@@ -159,15 +155,14 @@ def test_rules_that_cannot_work_are_refused(build, message):
 
 
 def changed(**changes):
-    settings = {name: getattr(DIALOGUE, name) for name in DIALOGUE.__dataclass_fields__}
-    return DialogueRules(**{**settings, **changes})
+    return replace(DIALOGUE, **changes)
 
 
 def test_rules_of_no_known_kind_are_refused():
     with pytest.raises(
         TypeError, match=r"one of AnswerRules, DialogueRules, .*, SummaryRules, .*, got str"
     ):
-        gold_parts("dialogue", [], [])
+        RuleScorer("dialogue")
     with pytest.raises(TypeError, match=r"got dict"):
         RuleScorer({})
 
@@ -194,7 +189,7 @@ def test_gold_of_a_bundle_with_rules(tmp_path):
 
     (tmp_path / "bundle.json").write_text(json.dumps({"task": "detox", "format": 1}))
     assert gold_scorer(Bundle(tmp_path)) is None
-    save_rules(TOXICITY, tmp_path / "gold.json")
+    TOXICITY.save(tmp_path / "gold.json")
     scorer = gold_scorer(Bundle(tmp_path))
     assert isinstance(scorer, RuleScorer)
     assert scorer.score([make_episode(response="dolt")]).values.tolist() == [0.0]

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 
 from tokengym.envs import bundled
-from tokengym.rewards.gold.rules import load_lexicon, save_rules
+from tokengym.rewards.gold.rules import load_lexicon
 from tokengym.rewards.gold.sentiment_lexicon import (
     Lexicon,
-    gold_score,
-    signed_weights,
     split_words,
-    word_contributions,
 )
 
 LEXICON = Lexicon(
@@ -36,8 +33,8 @@ LEXICON = Lexicon(
     ],
 )
 def test_hand_worked_scores(text, weights, score):
-    assert signed_weights(text.split(), LEXICON) == pytest.approx(weights)
-    assert gold_score(text.split(), LEXICON) == pytest.approx(score)
+    assert LEXICON.signed_weights(text.split()) == pytest.approx(weights)
+    assert LEXICON.score(text.split()) == pytest.approx(score)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +49,19 @@ def test_hand_worked_scores(text, weights, score):
     ],
 )
 def test_reach_of_a_modifier(text, score):
-    assert gold_score(text.split(), LEXICON) == pytest.approx(score)
+    assert LEXICON.score(text.split()) == pytest.approx(score)
 
 
 def test_contributions_name_the_opinion_words_and_sum_to_the_score():
     words = "the plot was not very good but the cast was superb .".split()
-    contributions = word_contributions(words, LEXICON)
+    contributions = LEXICON.contributions(words)
     assert np.flatnonzero(contributions).tolist() == [5, 10]
     assert contributions[[5, 10]] == pytest.approx([-1.5 / 4, 2 / 4])
-    assert contributions.sum() == pytest.approx(gold_score(words, LEXICON))
+    assert contributions.sum() == pytest.approx(LEXICON.score(words))
 
 
 def test_score_is_a_ratio_more_of_the_same_adds_little():
-    one, many = gold_score(["good"], LEXICON), gold_score(["good"] * 50, LEXICON)
+    one, many = LEXICON.score(["good"]), LEXICON.score(["good"] * 50)
     assert one < many < 1.0
     assert many == pytest.approx(50 / 50.5)
 
@@ -77,34 +74,34 @@ def test_split_words_keeps_offsets_into_the_text():
 
 
 def test_a_saved_lexicon_scores_the_same(tmp_path):
-    save_rules(LEXICON, tmp_path / "lexicon.json")
+    LEXICON.save(tmp_path / "lexicon.json")
     loaded = load_lexicon(tmp_path / "lexicon.json")
     assert loaded == LEXICON
     words = "not a very awful plot".split()
-    assert gold_score(words, loaded) == gold_score(words, LEXICON)
+    assert loaded.score(words) == LEXICON.score(words)
 
 
 def test_a_stored_lexicon_is_written_as_it_was(tmp_path):
     stored = bundled("movie_review").lexicon
-    save_rules(load_lexicon(stored), tmp_path / "lexicon.json")
+    load_lexicon(stored).save(tmp_path / "lexicon.json")
     assert (tmp_path / "lexicon.json").read_bytes() == stored.read_bytes()
 
 
 def test_rules_are_read_from_the_file(tmp_path):
-    save_rules(LEXICON, tmp_path / "lexicon.json")
+    LEXICON.save(tmp_path / "lexicon.json")
     stored = json.loads((tmp_path / "lexicon.json").read_text())
     stored |= {"scope": 1, "negation_factor": -0.5, "smoothing": 1.0}
     (tmp_path / "lexicon.json").write_text(json.dumps(stored))
     loaded = load_lexicon(tmp_path / "lexicon.json")
-    assert gold_score("not good".split(), loaded) == pytest.approx(-0.5 / 1.5)
-    assert gold_score("not a good".split(), loaded) == pytest.approx(1 / 2)
+    assert loaded.score("not good".split()) == pytest.approx(-0.5 / 1.5)
+    assert loaded.score("not a good".split()) == pytest.approx(1 / 2)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"words": {}}'])
 def test_a_file_that_is_no_lexicon_is_named(tmp_path, content):
     path = tmp_path / "lexicon.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"lexicon\.json is not a lexicon .*save_rules"):
+    with pytest.raises(ValueError, match=r"lexicon\.json is not a lexicon .*save\(\)"):
         load_lexicon(path)
 
 

@@ -1,0 +1,34 @@
+"""Base of what gold scores are computed from: dataclasses that are stored as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class Stored:
+    """A frozen dataclass of words and numbers, stored in a file of its own."""
+
+    kind: ClassVar[str] = ""
+    """Name of the rules in the file; one that is alone in its file needs none."""
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        kind = {"kind": self.kind} if self.kind else {}
+        values: Any = self
+        text = json.dumps({**kind, **asdict(values)}, indent=1, ensure_ascii=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+class Rules(Stored):
+    """Rules over the words of prompt and response: what a bundle's ``gold.json`` stores."""
+
+    def parts(self, prompt: Sequence[str], response: Sequence[str], /) -> dict[str, float]:
+        """Return the parts of a response's gold score; they sum to it.
+
+        Args:
+            prompt: Lower-cased words and punctuation marks, as `split_words` gives them.
+            response: Likewise.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define parts()")
