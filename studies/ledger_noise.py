@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from studies.ledger_cells import ENV, FOLDER, RULES, config, make_cell, register_words
+from studies.ledger_cells import ENV, FOLDER, ROWS, RULES, config, make_cell, register_words
 from tokengym.agents import Sequences, losses
 from tokengym.base import write_csv
 from tokengym.envs import Episode
@@ -73,7 +73,7 @@ def token_rewards(reward: Any, episodes: Sequence[Episode]) -> Tensor:
 
 def paid_by(rule: str, env: str, kwargs: Mapping[str, Any], policy: Any = None) -> Any:
     """Return the reward of a rule, which may continue responses with a policy."""
-    return task_reward(env, {**kwargs, "reward": rule}, policy, seed=SEED)[0]
+    return task_reward(env, {**kwargs, "reward": rule}, policy, seed=SEED, num_envs=ROWS)[0]
 
 
 def without_critic(rewards: Tensor, gae_lambda: float) -> Tensor:

@@ -304,7 +304,12 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
 
 
 def task_reward(
-    env: str, env_kwargs: Mapping[str, Any], agent: "Agent | None" = None, *, seed: int = 0
+    env: str,
+    env_kwargs: Mapping[str, Any],
+    agent: "Agent | None" = None,
+    *,
+    seed: int = 0,
+    num_envs: int = 1,
 ) -> tuple[Reward, "PreTrainedTokenizerBase"]:
     """Return the reward that a task pays under these arguments, and the policy's tokenizer.
 
@@ -315,11 +320,12 @@ def task_reward(
         env_kwargs: Arguments of ``gym.make_vec``, ``reward`` among them.
         agent: Continues responses for credit that needs a policy, which is refused without one.
         seed: Seed of the continuations.
+        num_envs: Rows of the batch, by whose scores ``normalize="batch"`` centres.
 
     Raises:
         ValueError: if the environment cannot be made.
     """
-    envs: Any = gym.make_vec(resolve_env(env), num_envs=1, **env_kwargs)
+    envs: Any = gym.make_vec(resolve_env(env), num_envs=num_envs, **env_kwargs)
     tokenizer = _task(envs).tokenizer
     if agent is not None:
         from tokengym.agents import bind_policy
