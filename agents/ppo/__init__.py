@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         AdvantageWeight,
         WeighedRound,
         register_weight,
-        weighted,
     )
 
 __getattr__, __dir__, __all__ = lazily(__name__)

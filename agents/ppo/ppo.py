@@ -33,7 +33,7 @@ from tokengym.agents.ppo.advantages import (
 )
 from tokengym.agents.ppo.objective import Alarms, Experience, Objective, UpdateStats
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
-from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
+from tokengym.agents.ppo.weights import WeighedRound, find_weight
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
@@ -233,7 +233,7 @@ class PPO(EpisodicAlgorithm):
             advantages = losses.masked_whiten(advantages, mask)
         if self.weight is not None:
             weighed = self._weighed(played, sequences, advantages, ref_log_probs)
-            advantages = weighted(advantages, self.weight, weighed)
+            advantages = self.weight.weighted(advantages, weighed)
         if cap is not None:
             assert played.log_probs is not None
             ratio = (old_log_probs - played.log_probs).exp()

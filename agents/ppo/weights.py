@@ -78,6 +78,32 @@ class AdvantageWeight(ABC):
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return (batch, time) weights >= 0 with mean 1 over each response."""
 
+    def weighted(self, advantages: Tensor, played: WeighedRound) -> Tensor:
+        """Return the advantages times the weights.
+
+        Raises:
+            SettingsError: unless the weights are finite, >= 0, and 1 on average over each response.
+        """
+        mask = played.response_mask
+        weights = self.weigh(played)
+        if weights.shape != mask.shape:
+            raise SettingsError(
+                f"advantage_weight {self.name!r} returned shape {tuple(weights.shape)}, expected "
+                f"{tuple(mask.shape)}: (batch, time)"
+            )
+        kept = weights.masked_fill(~mask, 0.0)
+        means = kept.sum(1) / mask.sum(1).clamp(min=1)
+        wrong = ~((means - 1.0).abs() < 1e-3) | (kept < 0).any(1)
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise SettingsError(
+                f"advantage_weight {self.name!r} gives the response of row {row} weights from "
+                f"{float(kept[row].min()):.3g} to {float(kept[row].max()):.3g} with mean "
+                f"{float(means[row]):.3g}; weights must be >= 0 with mean 1 over each response: "
+                "return losses.mean_one(weights, response_mask)"
+            )
+        return advantages * kept
+
 
 def _adopted(name: str, made: Any) -> type[AdvantageWeight]:
     """Return the weight that a file of the user's own defines."""
@@ -108,30 +134,3 @@ def find_weight(text: str) -> AdvantageWeight:
     """
     weight: AdvantageWeight = WEIGHTS.make(text)
     return weight
-
-
-def weighted(advantages: Tensor, weight: AdvantageWeight, played: WeighedRound) -> Tensor:
-    """Return the advantages times a weight.
-
-    Raises:
-        SettingsError: unless the weights are finite, >= 0, and 1 on average over each response.
-    """
-    mask = played.response_mask
-    weights = weight.weigh(played)
-    if weights.shape != mask.shape:
-        raise SettingsError(
-            f"advantage_weight {weight.name!r} returned shape {tuple(weights.shape)}, expected "
-            f"{tuple(mask.shape)}: (batch, time)"
-        )
-    kept = weights.masked_fill(~mask, 0.0)
-    means = kept.sum(1) / mask.sum(1).clamp(min=1)
-    wrong = ~((means - 1.0).abs() < 1e-3) | (kept < 0).any(1)
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise SettingsError(
-            f"advantage_weight {weight.name!r} gives the response of row {row} weights from "
-            f"{float(kept[row].min()):.3g} to {float(kept[row].max()):.3g} with mean "
-            f"{float(means[row]):.3g}; weights must be >= 0 with mean 1 over each response: "
-            "return losses.mean_one(weights, response_mask)"
-        )
-    return advantages * kept

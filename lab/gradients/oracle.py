@@ -22,7 +22,6 @@ from tokengym.agents.ppo import (
     PPOSettings,
     RoundTensors,
     WeighedRound,
-    weighted,
 )
 from tokengym.envs import Episode, SettingsError
 from tokengym.evaluation.measure import task_reward
@@ -296,7 +295,7 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
         entropy=lambda: entropy,
         log_probs=chosen.clamp(min=1e-300).log(),
     )
-    return weighted(ones, entry, played)
+    return entry.weighted(ones, played)
 
 
 def _as_given(rewards: Tensor, mask: Tensor, scores: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import tokengym
 from tests.suite.agents.conftest import make_model
 from tests.suite.base import test_registry
 from tokengym.agents import PPO
-from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound, find_weight, weighted
+from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound, find_weight
 from tokengym.envs import SettingsError, bundled
 from tokengym.rewards import RewardModel
 
@@ -237,7 +237,7 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
     with pytest.raises(SettingsError, match=r"reads reference answers, and episode 0 has none"):
         find_weight("self-teacher").weigh(replace(round_, episodes=[told]))
     for word in ("oar", "self-teacher", "rsi"):
-        weighed = weighted(signs, find_weight(word), round_)
+        weighed = find_weight(word).weighted(signs, round_)
         torch.testing.assert_close(weighed.sum(1), signs.sum(1))
 
 
