@@ -73,6 +73,11 @@ def imported(address: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def _makes(found: Any) -> bool:
+    """Return whether an object of a package or file is a class, or a method of one."""
+    return isinstance(found, type) or isinstance(getattr(found, "__self__", None), type)
+
+
 class Registry(Mapping[str, T]):
     """Things of one kind by name; as a mapping, those registered so far.
 
@@ -103,10 +108,11 @@ class Registry(Mapping[str, T]):
         self._group = group
         self._error = error
         self._from_files = from_files
-        self._adopt = adopt
+        self._adopt: Callable[[str, Any], T] = adopt or (lambda _, made: made)
         self._import_names = import_names
         self._bare = bare
         self._entries: dict[str, T] = {}
+        self._objects = set[str]()  # names of entries that are objects of packages, not factories
 
     def __getitem__(self, name: str) -> T:
         return self._entries[name]
@@ -118,14 +124,14 @@ class Registry(Mapping[str, T]):
         return len(self._entries)
 
     def register(self, name: str, entry: T) -> T:
-        """Make an entry known by name, and return it.
+        """Make an entry known by name, and return it; an equal one may be registered again.
 
         Raises:
             TokenGymError: if another has the name, or it cannot be written in front of options.
         """
         if not name or any(mark in name for mark in ":=, "):
             raise self._error(f"name must be free of ':', '=', ',' and spaces, got {name!r}")
-        if self._entries.setdefault(name, entry) is not entry:
+        if self._entries.setdefault(name, entry) != entry:
             raise self._error(
                 f"a {self.kind} named {name!r} is registered already; choose another name"
             )
@@ -211,12 +217,16 @@ class Registry(Mapping[str, T]):
         if isinstance(word, str) and word in self._entries:
             return self._entries[word]
         word = self._as_word(word)
-        if word.file or word.name not in self._entries:
+        if word.file:
+            return self._adopt(word.without_options, self.load(word))
+        if word.name not in self._entries:
             self.check(word)  # which imports the file of its name
-        if word.file or word.name not in self._entries:
+        if word.name not in self._entries:
             made = self.load(word)
-            if word.file or word.name not in self._entries:  # else the package registers it itself
-                return self._adopt(word.without_options, made) if self._adopt else made
+            if word.name not in self._entries:  # else the package's module registers it itself
+                self._entries[word.name] = self._adopt(word.name, made)
+                if not _makes(made):
+                    self._objects.add(word.name)
         return self._entries[word.name]
 
     def load(self, word: str | Spec) -> Any:
@@ -263,7 +273,8 @@ class Registry(Mapping[str, T]):
     def call(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> Any:
         """Return what a factory makes of a word's options.
 
-        An object of a package or file is itself unless it is a class or has options.
+        An object of a package or file is itself unless it is a class, a method of one such as
+        ``from_pretrained``, or has options.
 
         Args:
             word: The word.
@@ -274,8 +285,8 @@ class Registry(Mapping[str, T]):
             TokenGymError: if an option is unknown, or the call raises.
         """
         options = {key: value for key, value in word.options.items() if key not in also}
-        is_registered = word.file is None and word.name in self._entries
-        if not (is_registered or options or isinstance(factory, type)):
+        is_object = not _makes(factory) if word.file else word.name in self._objects
+        if is_object and not options:
             return factory
         if word.options:
             self.check_options(word, factory, also=also)

@@ -35,7 +35,7 @@ COMMANDS: dict[str, Command] = {
     "report": report,
 }
 """The suite's own."""
-PLUGGED: Registry[Command] = Registry("command", group="commands", adopt=lambda _, made: made)
+PLUGGED: Registry[Command] = Registry("command", group="commands")
 """Those of installed packages, the laboratory's among them."""
 FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from tokengym import ComparisonConfig
 from tokengym.agents.ppo import (
-    ADVANTAGES,
     AdvantageEstimator,
     PPOSettings,
     RoundTensors,
@@ -31,6 +30,7 @@ from tokengym.evaluation.statistics import (
     final_mean,
     paired_difference,
 )
+from tokengym.lab.gradients.oracle import find_estimator
 from tokengym.lab.protocol import (
     FIGURES,
     GOLD_MARGIN,
@@ -88,7 +88,7 @@ class RisingLambda:
         """Return advantages and returns of the next update, both (batch, time), reward units."""
         at = FROM + (TO - FROM) * min(self.done / max(self.updates - 1, 1), 1.0)
         self.done += 1
-        return ADVANTAGES["gae"].estimate(played, replace(settings, gae_lambda=at))
+        return find_estimator("gae").estimate(played, replace(settings, gae_lambda=at))
 
 
 RISING_LAMBDA = RisingLambda()
@@ -97,10 +97,9 @@ RISING_LAMBDA = RisingLambda()
 def begin_rising(updates: int) -> str:
     """Begin a run with the rising lambda and return its estimator's name."""
     name = f"gae-{RISING}"
-    if name not in ADVANTAGES.names():  # importing the study registers nothing
-        register_advantage(
-            AdvantageEstimator(name=name, estimate=RISING_LAMBDA, needs_critic=True, whitens=True)
-        )
+    register_advantage(  # importing the study registers nothing
+        AdvantageEstimator(name=name, estimate=RISING_LAMBDA, needs_critic=True, whitens=True)
+    )
     RISING_LAMBDA.begin(updates)
     return name
 

@@ -58,7 +58,7 @@ from tokengym.lab.protocol import (
 )
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending
 from tokengym.lab.tables import difference, fields, fill, iqm_with_interval, markdown_table
-from tokengym.rewards import REWARDS, Credit, register_credit
+from tokengym.rewards import Credit, register_credit
 from tokengym.rewards.maths import split_evenly
 
 OUT = Path("runs/forks")
@@ -168,9 +168,8 @@ class Decisive(Credit):
 
 
 def register_decisive() -> None:
-    """Make `Decisive` a rule by name, unless it is: importing the study registers nothing."""
-    if Decisive.name not in REWARDS.names():
-        register_credit(Decisive)
+    """Make `Decisive` a rule by name: importing the study registers nothing."""
+    register_credit(Decisive)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from tokengym.lab.tables import (
     rates_table,
     student_mean,
 )
-from tokengym.rewards import REWARDS, Credit, register_credit
+from tokengym.rewards import Credit, register_credit
 
 ENV = "tokengym/Forks-v0"
 KNOBS = "family=brackets,decisions=5,distractors=2"
@@ -71,12 +71,6 @@ class Beside(Credit):
         return rewards
 
 
-def register_beside() -> None:
-    """Make `Beside` a rule by name, unless it is: importing the study registers nothing."""
-    if Beside.name not in REWARDS.names():
-        register_credit(Beside)
-
-
 def cells() -> list[Cell]:
     """Return the cells, in the order in which they are needed."""
     return [STUDY.cell(gae_lambda=at) for at in LAMBDAS]
@@ -91,7 +85,7 @@ def rounds() -> Iterator[Round]:
 def config(run: Cell, out: Path) -> ComparisonConfig:
     """Return the comparison that a run is of."""
     del out
-    register_beside()
+    register_credit(Beside)  # importing the study registers nothing
     return ComparisonConfig(
         env="Forks",
         rewards=(Beside.name,),

@@ -47,7 +47,7 @@ from tokengym.lab.tables import (
     mean,
     student_mean,
 )
-from tokengym.rewards import SCORERS, FunctionScorer
+from tokengym.rewards import SCORERS
 
 Row = dict[str, Any]
 
@@ -107,7 +107,7 @@ class Run:
     def train(self, folder: Path) -> list[Row]:
         """Train it, save its agent, and return the points of its curve."""
         if NOISE not in SCORERS.names():
-            SCORERS.register(NOISE, lambda: FunctionScorer(noise, name=NOISE))
+            SCORERS.register(NOISE, lambda: noise)
         record = run_one(self.config(), self.rule, self.seed, save=folder / "agent")
         return measured(record)
 

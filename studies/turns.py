@@ -16,8 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tokengym.agents.ppo import ADVANTAGES, AdvantageEstimator
+from tokengym.agents.ppo import AdvantageEstimator
 from tokengym.evaluation.report import number
+from tokengym.lab.gradients.oracle import find_estimator
 from tokengym.lab.gradients.turns import TURN_INDEX, Talks, train, turn_gradient
 from tokengym.lab.partners.turn_forks import TurnForks
 from tokengym.lab.study import (
@@ -84,7 +85,7 @@ def talks_of(turns: int, leaves: bool, scores: Any) -> Talks:
 
 def estimator_of(name: str) -> AdvantageEstimator:
     """Return a learner's estimator, or the control that no learner has."""
-    return TURN_INDEX if name == TURN_INDEX.name else ADVANTAGES.find(name)
+    return TURN_INDEX if name == TURN_INDEX.name else find_estimator(name)
 
 
 @lru_cache(maxsize=64)

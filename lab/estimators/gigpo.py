@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors, register_advantage
+from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
 from tokengym.lab.estimators.turns import (
     State,
     centred,
@@ -52,21 +52,17 @@ def gigpo(played: RoundTensors, settings: PPOSettings, *, state: State) -> tuple
     return advantages, advantages
 
 
-register_advantage(
-    AdvantageEstimator(
-        name="gigpo",
-        estimate=partial(gigpo, state=last_reply),
-        needs_critic=False,
-        needs_groups=True,
-        source="Feng et al. 2025, arXiv:2505.10978: a state is what the environment showed last",
-    )
+GIGPO = AdvantageEstimator(
+    name="gigpo",
+    estimate=partial(gigpo, state=last_reply),
+    needs_critic=False,
+    needs_groups=True,
+    source="Feng et al. 2025, arXiv:2505.10978: a state is what the environment showed last",
 )
-register_advantage(
-    AdvantageEstimator(
-        name="gigpo-prefix",
-        estimate=partial(gigpo, state=conversation_so_far),
-        needs_critic=False,
-        needs_groups=True,
-        source="Feng et al. 2025, arXiv:2505.10978, where a state is the whole conversation so far",
-    )
+GIGPO_PREFIX = AdvantageEstimator(
+    name="gigpo-prefix",
+    estimate=partial(gigpo, state=conversation_so_far),
+    needs_critic=False,
+    needs_groups=True,
+    source="Feng et al. 2025, arXiv:2505.10978, where a state is the whole conversation so far",
 )

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors, register_advantage
+from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
 from tokengym.lab.estimators.turns import turns_of
 
 WEIGHT = 1.0
@@ -35,12 +35,10 @@ def turn_auxiliary(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor,
     return advantages, advantages
 
 
-register_advantage(
-    AdvantageEstimator(
-        name="turn-auxiliary",
-        estimate=turn_auxiliary,
-        needs_critic=False,
-        needs_groups=True,
-        source="NeMo-RL, pull request 3543, 2026",
-    )
+TURN_AUXILIARY = AdvantageEstimator(
+    name="turn-auxiliary",
+    estimate=turn_auxiliary,
+    needs_critic=False,
+    needs_groups=True,
+    source="NeMo-RL, pull request 3543, 2026",
 )

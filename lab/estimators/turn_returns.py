@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors, register_advantage
+from tokengym.agents.ppo import AdvantageEstimator, PPOSettings, RoundTensors
 from tokengym.lab.estimators.turns import centred, turns_of
 
 
@@ -36,12 +36,10 @@ def turn_returns(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, T
     return advantages, advantages
 
 
-register_advantage(
-    AdvantageEstimator(
-        name="turn-returns",
-        estimate=turn_returns,
-        needs_critic=False,
-        needs_groups=True,
-        source="Baronio et al. 2025, arXiv:2507.11948",
-    )
+TURN_RETURNS = AdvantageEstimator(
+    name="turn-returns",
+    estimate=turn_returns,
+    needs_critic=False,
+    needs_groups=True,
+    source="Baronio et al. 2025, arXiv:2507.11948",
 )

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import AdvantageWeight, WeighedRound, register_weight
+from tokengym.agents.ppo import AdvantageWeight, WeighedRound
 from tokengym.envs import SettingsError
 from tokengym.lab.learners import weighing
 
@@ -20,7 +20,6 @@ def _check_share(name: str, value: float) -> float:
     return value
 
 
-@register_weight
 class Constant(AdvantageWeight):
     """The control that changes nothing: a run equals the unweighted one bit for bit."""
 
@@ -31,7 +30,6 @@ class Constant(AdvantageWeight):
         return played.response_mask.to(played.advantages.dtype)
 
 
-@register_weight
 class Random(AdvantageWeight):
     """The control that knows nothing: uniform numbers, drawn anew in each round."""
 
@@ -44,7 +42,6 @@ class Random(AdvantageWeight):
         return losses.mean_one(drawn.to(played.response_mask.device), played.response_mask)
 
 
-@register_weight
 class Position(AdvantageWeight):
     """The control that knows the place alone: weights rising with it.
 
@@ -64,7 +61,6 @@ class Position(AdvantageWeight):
         return losses.mean_one((places**self.power).expand(mask.shape), mask)
 
 
-@register_weight
 class Entropy(AdvantageWeight):
     """Gradient on the tokens with the highest entropy alone; see `weighing.top_weights`.
 
@@ -83,7 +79,6 @@ class Entropy(AdvantageWeight):
         return weighing.top_weights(played.entropy(), played.response_mask, share=self.top)
 
 
-@register_weight
 class GTPO(AdvantageWeight):
     """Entropy against that of the other responses; see `weighing.entropy_bonus_weights`.
 
@@ -105,7 +100,6 @@ class GTPO(AdvantageWeight):
         )
 
 
-@register_weight
 class PolicyAttentionWeight(AdvantageWeight):
     """Attention that later tokens pay: the policy's own attention received by each token.
 
@@ -127,7 +121,6 @@ class PolicyAttentionWeight(AdvantageWeight):
         return losses.mean_one(played.padded(received), played.response_mask)
 
 
-@register_weight
 class RewardAttention(AdvantageWeight):
     """The reward model's attention, which ABC spreads the score by; one more pass of it."""
 
@@ -161,7 +154,6 @@ def _attributions(played: WeighedRound, kind: str, name: str) -> Sequence[ArrayL
     return rows
 
 
-@register_weight
 class Teacher(AdvantageWeight):
     """Departure of a better model from the reference: softmax of log pi_teacher - log pi_ref.
 
@@ -194,7 +186,6 @@ class Teacher(AdvantageWeight):
         )
 
 
-@register_weight
 class RelativeSurprisal(AdvantageWeight):
     """Gradient on the tokens whose surprisal is near what the policy expected of it.
 
@@ -221,7 +212,6 @@ class RelativeSurprisal(AdvantageWeight):
         return weighing.band_weights(values, played.response_mask, low=self.low, high=self.high)
 
 
-@register_weight
 class OutcomeSensitivity(AdvantageWeight):
     """OAR: the size of embedding times gradient of the score, gated at a quantile.
 
@@ -256,7 +246,6 @@ class OutcomeSensitivity(AdvantageWeight):
         )
 
 
-@register_weight
 class SelfTeacher(AdvantageWeight):
     """RLSD: the policy that has read the reference answer teaches the policy that has not.
 

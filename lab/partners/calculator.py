@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.envs import PARTNERS, Partner, Reply, SettingsError
+from tokengym.envs import Partner, Reply, SettingsError
 
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/()])")
 MAX_DIGITS = 30
@@ -130,6 +130,3 @@ def _factor(tokens: list[str], place: int, depth: int) -> tuple[Fraction, int]:
     if not token[0].isdigit():
         raise ValueError(f"{token!r} stands where a number should")
     return Fraction(token), place + 1
-
-
-PARTNERS.register("calculator", Calculator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from tokengym.envs import PARTNERS, Reply, SettingsError
+from tokengym.envs import Reply, SettingsError
 from tokengym.lab.partners.text_game import TextGame, installed
 
 SERVED = ("gem.envs.game_env.", "gem.envs.qa_env:")
@@ -60,6 +60,3 @@ class Gem(TextGame):
         shown, reward, terminated, truncated, _ = env.step(text)
         over = bool(terminated or truncated)
         return Reply(str(shown).strip() or "?", score=float(reward), done=over)
-
-
-PARTNERS.register("gem", Gem)

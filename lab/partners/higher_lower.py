@@ -10,7 +10,6 @@ import numpy as np
 
 from tokengym.base import check_number
 from tokengym.envs import (
-    PARTNERS,
     Partner,
     Prompt,
     PromptSet,
@@ -144,6 +143,3 @@ def best_guesses(least: int, most: int) -> list[int]:
         for guess in range(least, most + 1)
     }
     return [guess for guess, wrong in worth.items() if wrong == min(worth.values())]
-
-
-PARTNERS.register("higher-lower", HigherLower)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokengym.envs import PARTNERS, Reply, SettingsError
+from tokengym.envs import Reply, SettingsError
 from tokengym.lab.partners.text_game import TextGame, installed
 
 
@@ -63,6 +63,3 @@ def _shown(env: Any) -> str:
     """Return the game's messages since they were last asked for."""
     _, messages = env.get_observation()
     return "\n".join(text for speaker, text, _ in messages if speaker == -1).strip()
-
-
-PARTNERS.register("textarena", TextArena)

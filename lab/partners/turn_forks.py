@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from tokengym.base import check_choice, check_count, check_number
-from tokengym.envs import PARTNERS, Partner, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.envs import Partner, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.lab.envs.enumerated import word_tokenizer
 
 if TYPE_CHECKING:
@@ -116,6 +116,3 @@ def turn_forks_env(
 def turn_forks_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer: one token per word, built in memory."""
     return word_tokenizer(VOCABULARY)
-
-
-PARTNERS.register("turn-forks", TurnForks)

@@ -10,7 +10,7 @@ import torch
 
 from tokengym.agents import load_causal_lm
 from tokengym.base import check_count, check_number
-from tokengym.envs import PARTNERS, Partner, Reply, SettingsError, bundled
+from tokengym.envs import Partner, Reply, SettingsError, bundled
 
 
 class UserModel(Partner):
@@ -105,6 +105,3 @@ class UserModel(Partner):
         plain = self._text(asked)
         answered = self._text(asked, add_generation_prompt=True)
         return self._encode(plain.partition(mark)[0]), self._encode(answered[len(plain) :])[0]
-
-
-PARTNERS.register("user", UserModel)

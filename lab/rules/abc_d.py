@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from tokengym.envs import Episode
-from tokengym.rewards import ABC, CreditError, Probe, Scores, Source, register_credit
+from tokengym.rewards import ABC, CreditError, Probe, Scores, Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,7 +17,6 @@ METADATA_KEY = "policy_attention"
 """Place where an agent may leave its own attention: ``Episode.metadata[METADATA_KEY]``, (n, n)."""
 
 
-@register_credit
 class ABCD(ABC):
     """ABC with the policy's attention while it generated, in place of the reward model's.
 
@@ -86,7 +85,6 @@ class ABCD(ABC):
         return received_attention(matrix)
 
 
-@register_credit
 class ABCD2(ABCD):
     """ABC-D by the last step alone: what the policy looked at when it wrote the last token.
 

@@ -17,7 +17,6 @@ from tokengym.rewards import (
     Scores,
     SegmentedCredit,
     Source,
-    register_credit,
 )
 from tokengym.rewards.maths import on_last_tokens
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@register_credit
 class AnswerGain(SegmentedCredit):
     """Each piece earns what it added to the log-probability of the prompt's reference answer.
 

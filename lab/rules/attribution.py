@@ -15,14 +15,12 @@ from tokengym.rewards import (
     Scores,
     SegmentedCredit,
     check_beta,
-    register_credit,
 )
 from tokengym.rewards.maths import on_last_tokens, spread_signed
 
 Method = Literal["gradient", "integrated-gradients", "deeplift", "leave-one-out"]
 
 
-@register_credit
 class Attribution(SegmentedCredit):
     """The score spread by signed attributions: tokens that lowered it are charged.
 

@@ -6,11 +6,10 @@ import numpy as np
 
 from tokengym.base import check_count
 from tokengym.envs import Episode
-from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit, register_credit
+from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit
 from tokengym.rewards.maths import on_last_tokens
 
 
-@register_credit
 class MonteCarlo(SegmentedCredit):
     """Each token earns what it added to the value of the text so far, estimated by sampling.
 

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from tokengym.base import check_choice, check_number
 from tokengym.envs import Episode, token_texts
 from tokengym.lab.rules.pure import min_form
-from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit, register_credit
+from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit
 from tokengym.rewards.maths import complete, on_last_tokens, split_evenly
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ STEPS_KEY = "step_separator"
 """Entry of a model's configuration that `train_process_model` leaves: its scores are logits."""
 
 
-@register_credit
 class PRM(SegmentedCredit):
     """Each step of a response earns by the value that a process model gives its end.
 

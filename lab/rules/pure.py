@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tokengym.base import check_number
 from tokengym.envs import Episode
-from tokengym.rewards import CreditError, Cut, IncrementCredit, register_credit
+from tokengym.rewards import CreditError, Cut, IncrementCredit
 
 
 def min_form(rewards: ArrayLike, *, temperature: float) -> NDArray[np.float64]:
@@ -44,7 +44,6 @@ def min_form(rewards: ArrayLike, *, temperature: float) -> NDArray[np.float64]:
     return rewards * weights / weights.sum()
 
 
-@register_credit
 class PURE(IncrementCredit):
     """Each token earns its step reward, weighted so that their sum is about the worst of them.
 

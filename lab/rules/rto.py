@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from tokengym.base import check_number
 from tokengym.envs import Episode
-from tokengym.rewards import Credit, CreditError, Probe, Scores, Source, register_credit
+from tokengym.rewards import Credit, CreditError, Probe, Scores, Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tokengym.rewards import PolicyReader
 
 
-@register_credit
 class RTO(Credit):
     """Each token earns the implicit reward of a DPO-trained policy, the last one the score as well.
 

@@ -16,7 +16,6 @@ from tokengym.rewards import (
     Scores,
     SegmentedCredit,
     check_beta,
-    register_credit,
 )
 from tokengym.rewards.maths import split_evenly
 
@@ -24,7 +23,6 @@ MAX_SPANS = 62
 """A coalition is the bits of one integer."""
 
 
-@register_credit
 class SCAR(SegmentedCredit):
     """Each span of the response earns its Shapley value, spread evenly over its tokens.
 

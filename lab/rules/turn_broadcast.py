@@ -7,10 +7,8 @@ from numpy.typing import NDArray
 
 from tokengym.envs import Turn
 from tokengym.lab.rules.turn_credit import TurnCredit
-from tokengym.rewards import register_credit
 
 
-@register_credit
 class TurnBroadcast(TurnCredit):
     """Each turn earns the episode's score, or an equal share of it.
 

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from tokengym.envs import Episode
 from tokengym.lab.rules.answer_gain import AnswerGain
 from tokengym.lab.rules.turn_credit import policy_turns
-from tokengym.rewards import Source, register_credit
+from tokengym.rewards import Source
 
 
-@register_credit
 class TurnGain(AnswerGain):
     """Each turn but the last earns what it added to the probability of the reference answer.
 

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from tokengym.base import check_number
 from tokengym.envs import Turn
 from tokengym.lab.rules.turn_credit import TurnCredit
-from tokengym.rewards import CreditError, register_credit
+from tokengym.rewards import CreditError
 
 
-@register_credit
 class TurnProgress(TurnCredit):
     """Each turn earns a share of the progress that it and the turns after it made.
 

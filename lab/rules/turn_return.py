@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from tokengym.base import check_number
 from tokengym.envs import Turn
 from tokengym.lab.rules.turn_credit import TurnCredit
-from tokengym.rewards import CreditError, register_credit
+from tokengym.rewards import CreditError
 
 
-@register_credit
 class TurnReturn(TurnCredit):
     """Each turn's reward to go is its return with a discount in turns.
 

@@ -7,10 +7,8 @@ from numpy.typing import NDArray
 
 from tokengym.envs import Turn
 from tokengym.lab.rules.turn_credit import TurnCredit
-from tokengym.rewards import register_credit
 
 
-@register_credit
 class TurnScore(TurnCredit):
     """Each turn earns, at its last token, the score that the partner gave it.
 

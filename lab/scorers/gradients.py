@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from tokengym.lab.scorers.deeplift import deeplift
-from tokengym.rewards import Reading, register_reading
+from tokengym.rewards import Reading
 from tokengym.rewards.models import Classifier
 
 GRADIENT_STEPS = 16
 """Points of integrated gradients' path; Gauss-Legendre, exact for polynomials of degree 31."""
 
 
-@register_reading("gradient")
 def gradient(classifier: Classifier, inputs: Any) -> Reading:
     """Return embedding times gradient of the score, summed over the width."""
     embeddings = _embed(classifier, inputs)
@@ -26,7 +25,6 @@ def gradient(classifier: Classifier, inputs: Any) -> Reading:
     return Reading(logits, (embeddings * slopes).sum(dim=-1))
 
 
-@register_reading("integrated-gradients")
 def integrated_gradients(classifier: Classifier, inputs: Any) -> Reading:
     """Return gradients times embeddings along the line from a blank response to the given one.
 
@@ -52,7 +50,6 @@ def integrated_gradients(classifier: Classifier, inputs: Any) -> Reading:
     return Reading(logits, attributions, changed - attributions.sum(dim=1))
 
 
-@register_reading("deeplift")
 def rescaled(classifier: Classifier, inputs: Any) -> Reading:
     """Return DeepLIFT's shares of the change of score from a blank response; see that module.
 

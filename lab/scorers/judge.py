@@ -10,7 +10,7 @@ import torch
 
 from tokengym.base import check_count
 from tokengym.envs import Episode, TokenizerError, bundled, decode, encode
-from tokengym.rewards import SCORERS, Scorer, ScorerError, Scores, Shared
+from tokengym.rewards import Scorer, ScorerError, Scores, Shared
 from tokengym.rewards.models import (
     evaluating,
     load_pretrained,
@@ -288,6 +288,3 @@ class GreedyAnswers(Shared):
                 for index, text in zip(batch.indices, decode(self.tokenizer, new), strict=True):
                     answers[index] = text
         return answers
-
-
-SCORERS.register("judge", Judge.from_pretrained)

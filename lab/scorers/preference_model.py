@@ -14,8 +14,8 @@ from torch import Tensor
 from tokengym.base import check_choice, check_count
 from tokengym.envs import Episode, TokenizerError, encode, unknown_share
 from tokengym.lab.scorers.judge import load_answering_model
-from tokengym.rewards import SCORERS, Scorer, ScorerError, Scores, Shared
-from tokengym.rewards.models import evaluating, loaded_once, padded_batches, positions
+from tokengym.rewards import Scorer, ScorerError, Scores, Shared
+from tokengym.rewards.models import evaluating, padded_batches, positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -397,6 +397,3 @@ def stored_format(config: Any) -> tuple[str, tuple[str, str]] | None:
 
 def _known_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-SCORERS.register("preference-model", loaded_once(PreferenceModel.from_pretrained))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokengym.envs import DatasetError, Episode
 from tokengym.lab.envs.reasoning import verdict
-from tokengym.rewards import SCORERS, Scorer, ScorerError, Scores
+from tokengym.rewards import Scorer, ScorerError, Scores
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,3 @@ class ReasoningGym(Scorer):
                 *(episode.metadata["dataset"], episode.response, reason),
             )
         return 0.0
-
-
-SCORERS.register("reasoning-gym", ReasoningGym)

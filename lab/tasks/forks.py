@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tokengym.envs import Task, register_task
+from tokengym.envs import Task
 from tokengym.lab.envs.forks.env import LONGEST_LEARNT, ForksEnv, ForksSettings, ForksVectorEnv
 from tokengym.lab.envs.forks.families import verify
 
@@ -14,25 +14,23 @@ def _verdict(env: Any) -> Callable[[str, str], float]:
     return verify
 
 
-FORKS = register_task(
-    Task(
-        name="Forks",
-        summary="Solve a small maze, countdown or bracket puzzle in which a few tokens decide.",
-        env_class=ForksEnv,
-        vector_class=ForksVectorEnv,
-        settings=ForksSettings,
-        exact_score=_verdict,
-        models_know=f"up to {LONGEST_LEARNT} tokens of prompt and response together",
-        training={"max_new_tokens": 16, "learning_rate": 1e-3},
-        compare=("sparse", "uniform", "abc", "red", "recency"),
-        rewards=(
-            "The score is the verifier's verdict, 1 or 0, under every reward but those of R3. By "
-            "default the last token earns all of it (`sparse`). Rewards that ask a reward model "
-            "which tokens count (`abc`, `abc-signed`, `red`, `attribution`) ask the bundled one, "
-            "which learned the chance of success at every token: they redistribute the verdict by "
-            "its account, and `score_parts` holds its own value. `scar` and "
-            "`red:every_prefix=true` ask the verifier itself, for which an unfinished response is "
-            "worth 0. The R3 rewards score by the bundled encoder, and know nothing of mazes."
-        ),
-    )
+FORKS = Task(
+    name="Forks",
+    summary="Solve a small maze, countdown or bracket puzzle in which a few tokens decide.",
+    env_class=ForksEnv,
+    vector_class=ForksVectorEnv,
+    settings=ForksSettings,
+    exact_score=_verdict,
+    models_know=f"up to {LONGEST_LEARNT} tokens of prompt and response together",
+    training={"max_new_tokens": 16, "learning_rate": 1e-3},
+    compare=("sparse", "uniform", "abc", "red", "recency"),
+    rewards=(
+        "The score is the verifier's verdict, 1 or 0, under every reward but those of R3. By "
+        "default the last token earns all of it (`sparse`). Rewards that ask a reward model "
+        "which tokens count (`abc`, `abc-signed`, `red`, `attribution`) ask the bundled one, "
+        "which learned the chance of success at every token: they redistribute the verdict by "
+        "its account, and `score_parts` holds its own value. `scar` and "
+        "`red:every_prefix=true` ask the verifier itself, for which an unfinished response is "
+        "worth 0. The R3 rewards score by the bundled encoder, and know nothing of mazes."
+    ),
 )

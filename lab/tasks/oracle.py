@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tokengym.envs import Task, register_task
+from tokengym.envs import Task
 from tokengym.lab.envs.oracle.env import LONGEST_LEARNT, OracleEnv, OracleVectorEnv
 from tokengym.lab.envs.oracle.score import oracle_text_score
 
@@ -14,26 +14,24 @@ def _exact_score(env: Any) -> Callable[[str, str], float]:
     return partial(oracle_text_score, rules=env.rules)
 
 
-ORACLE = register_task(
-    Task(
-        name="Oracle",
-        summary="Write up to six words, each of whose worth is known exactly.",
-        env_class=OracleEnv,
-        vector_class=OracleVectorEnv,
-        exact_score=_exact_score,
-        models_know=f"all rules together and up to {LONGEST_LEARNT} tokens",
-        training={"max_new_tokens": 6, "learning_rate": 1e-3},
-        compare=("sparse", "uniform", "abc", "red", "recency"),
-        rewards=(
-            "The score is the exact one, `tokengym.lab.envs.oracle.score` of the words by the "
-            "rules that hold, under every reward. By default the last token earns all of it "
-            "(`sparse`). Rewards that ask a reward model which tokens count (`abc`, "
-            "`abc-signed`, `red`, `attribution`) ask the bundled one, which learnt that score: "
-            "they redistribute the exact score by its learnt account, `score_parts` holds its "
-            "own value, and what RED's increments leave of the score goes to the last token. "
-            "`red:every_prefix=true` and `scar` ask the exact score itself. "
-            "`scorer=env.unwrapped.bundle.reward_model` makes the learnt score the score, and "
-            "any other `scorer=` that one; the exact values then know nothing of it."
-        ),
-    )
+ORACLE = Task(
+    name="Oracle",
+    summary="Write up to six words, each of whose worth is known exactly.",
+    env_class=OracleEnv,
+    vector_class=OracleVectorEnv,
+    exact_score=_exact_score,
+    models_know=f"all rules together and up to {LONGEST_LEARNT} tokens",
+    training={"max_new_tokens": 6, "learning_rate": 1e-3},
+    compare=("sparse", "uniform", "abc", "red", "recency"),
+    rewards=(
+        "The score is the exact one, `tokengym.lab.envs.oracle.score` of the words by the "
+        "rules that hold, under every reward. By default the last token earns all of it "
+        "(`sparse`). Rewards that ask a reward model which tokens count (`abc`, "
+        "`abc-signed`, `red`, `attribution`) ask the bundled one, which learnt that score: "
+        "they redistribute the exact score by its learnt account, `score_parts` holds its "
+        "own value, and what RED's increments leave of the score goes to the last token. "
+        "`red:every_prefix=true` and `scar` ask the exact score itself. "
+        "`scorer=env.unwrapped.bundle.reward_model` makes the learnt score the score, and "
+        "any other `scorer=` that one; the exact values then know nothing of it."
+    ),
 )

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
         evaluating,
         load_pretrained,
         load_tokenizer,
-        loaded_once,
         longest_input,
         padded_batches,
         positions,

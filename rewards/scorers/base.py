@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
-from tokengym.base.registry import Registry
+from tokengym.base.registry import Registry, imported
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
@@ -525,8 +525,21 @@ def _load(name: str | None) -> None:
         import_module(f"tokengym.rewards.scorers.{module}")
 
 
+def _adopted(name: str, made: Any) -> Any:
+    """Return what a package has under a name; its ``from_pretrained`` loads each model once."""
+    if getattr(made, "__name__", "") != "from_pretrained":
+        return made
+    loaded_once: Any = imported("tokengym.rewards.models.loading:loaded_once")
+    return loaded_once(made)
+
+
 SCORERS: Registry[Callable[..., Any]] = Registry(
-    "scorer", group="scorers", error=ScorerError, from_files=True, import_names=_load
+    "scorer",
+    group="scorers",
+    error=ScorerError,
+    from_files=True,
+    adopt=_adopted,
+    import_names=_load,
 )
 """Factories of scorers by name, as far as their files were imported."""
 

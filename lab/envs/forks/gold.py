@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tokengym.lab.envs.forks.families import verify
-from tokengym.rewards.gold import Rules, register_gold
+from tokengym.rewards.gold import Rules
 
 
-@register_gold
 @dataclass(frozen=True, kw_only=True)
 class ForkRules(Rules):
     """The verifier of forks, which has no options: the prompt says all there is to know."""

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tokengym.lab.envs.oracle.score import RULES, Rule, oracle_score
-from tokengym.rewards.gold import Rules, register_gold
+from tokengym.rewards.gold import Rules
 
 
-@register_gold
 @dataclass(frozen=True, kw_only=True)
 class OracleRules(Rules):
     """Rules of the score that hold, see `tokengym.lab.envs.oracle.score`."""

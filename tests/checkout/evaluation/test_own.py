@@ -17,7 +17,7 @@ import pytest
 
 from tests.suite.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
 from tokengym.agents import PPO
-from tokengym.agents.learner import find_learner
+from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.base.errors import SettingsError
 from tokengym.base.user_code import check_code
 from tokengym.envs.tasks import find_task
@@ -25,7 +25,9 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs
 from tokengym.evaluation.runs.config import ComparisonConfig, command_line
 from tokengym.rewards import LengthPenalty, RewardError, make_reward
+from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.scorers import find_scorer
+from tokengym.rewards.scorers.base import SCORERS
 from tokengym.scripts.cli import main
 
 PAGE = (Path(__file__).parents[3] / "docs/guide/own_code.md").read_text(encoding="utf-8")
@@ -394,6 +396,9 @@ def package(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(site))
+    for registry in (REWARDS, SCORERS, LEARNERS):  # what is found of a package stays known
+        monkeypatch.setattr(registry, "_entries", dict(registry))
+        monkeypatch.setattr(registry, "_objects", set(registry._objects))
     yield site
     for name in [name for name in sys.modules if name.partition(".")[0] == "mypackage"]:
         del sys.modules[name]

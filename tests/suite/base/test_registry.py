@@ -1,11 +1,13 @@
 """The registry behind every name: words, near matches, packages and files of one's own."""
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.advantages import ADVANTAGES
+from tokengym.base import plugins
 from tokengym.base.errors import PromptError
 from tokengym.base.registry import Registry
 from tokengym.base.words import Spec
@@ -24,6 +26,16 @@ class Square:
 
     def __init__(self, **options: object) -> None:
         self.options = options
+
+    @classmethod
+    def sized(cls, size: int = 1) -> "Square":
+        """Return one of a size."""
+        return cls(size=size)
+
+
+def unit(scale: float = 1.0) -> float:
+    """Stands for a function that is itself what is looked for."""
+    return scale
 
 
 @pytest.fixture
@@ -115,3 +127,31 @@ def test_names_are_imported_when_they_are_asked_for():
     assert things.find("late") == 1
     assert things.names() == ["late"]
     assert asked == ["early", "late", None]
+
+
+def test_an_object_of_a_package_is_an_entry_that_only_classes_and_options_call(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    objects = {"square": "Square", "sized": "Square.sized", "unit": "unit"}
+    points = [
+        EntryPoint(name, f"{__name__}:{address}", "tokengym.gold")
+        for name, address in objects.items()
+    ]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    things: Registry[object] = Registry("thing", group="gold")
+    assert things.names() == sorted(objects)
+    assert not things
+    for _ in range(2):  # found, and found again
+        assert things.make("unit") is unit is things["unit"]
+        assert things.make("unit:scale=2") == 2
+        assert things.make("square:a=1").options == {"a": 1}
+        assert things.make("square").options == {}
+        assert things.make("sized").options == {"size": 1}
+    things.register("registered", unit)
+    assert things.make("registered") == 1.0
+
+
+def test_what_is_equal_may_be_registered_again(shapes: Registry[type]):
+    assert shapes.register("square", Square) is Square
+    with pytest.raises(PromptError, match="a shape named 'square' is registered already"):
+        shapes.register("square", int)
