@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
-    from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
     from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.attribution.readings import Reading, register_reading
     from tokengym.rewards.check import check_reward

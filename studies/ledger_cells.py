@@ -29,7 +29,6 @@ from tokengym.lab.protocol import (
     scores_of,
     untrained_responses,
 )
-from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.lab.study import Cell, Drawn, Round, Row
 from tokengym.rewards import Credit, gold_scorer, register_credit
 from tokengym.rewards.maths import complete
@@ -110,7 +109,8 @@ class TrueWords(Credit):
         self, score: float, episode: Episode, attribution: NDArray[np.float32] | None
     ) -> np.ndarray:
         """Return the words' worth, and the rest of the score on the last token."""
-        truth = gold_token_credit(self._gold, [episode], self._tokenizer)
+        assert self._gold is not None
+        truth = self._gold.token_worth([episode], self._tokenizer)
         assert truth is not None
         return complete(score, self.SCALE * truth[0])
 

@@ -26,7 +26,6 @@ from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.lab.replay.agreement import Agreement, Array, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, written_places
-from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import Probe, Reward, RewardChoice, RewardError, gold_scorer
 
 if TYPE_CHECKING:
@@ -196,8 +195,7 @@ def token_truth(
 
     The Oracle and Forks know the exact advantage of each token for the policy that played; Forks,
     where there are too many responses to enumerate, that of the best play. A bundle whose
-    gold score rests on single words knows what each of them adds to it
-    (`tokengym.lab.replay.truth.gold_token_credit`).
+    gold score rests on single words knows what each of them adds to it (`Scorer.token_worth`).
 
     Args:
         task: The bare environment (``envs.unwrapped``).
@@ -220,7 +218,8 @@ def token_truth(
             matters=tuple(task.removal_effects(e.response_ids) != 0 for e in episodes),
             meaning="tokens without which the score would be another",
         )
-    values = gold_token_credit(gold_scorer(task.bundle), episodes, task.tokenizer)
+    gold = gold_scorer(task.bundle)
+    values = None if gold is None else gold.token_worth(episodes, task.tokenizer)
     if values is None:
         return None
     return Truth(

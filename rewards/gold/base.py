@@ -6,6 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class Stored:
     """A frozen dataclass of words and numbers, stored in a file of its own."""
@@ -32,3 +35,14 @@ class Rules(Stored):
             response: Likewise.
         """
         raise NotImplementedError(f"{type(self).__name__} must define parts()")
+
+    def contributions(self, response: Sequence[str], /) -> NDArray[np.float64] | None:
+        """Return what each word of a response adds to its gold score, in the score's units.
+
+        Args:
+            response: As for `parts`.
+
+        Returns:
+            (len(response),) signed; None where the score does not rest on single words.
+        """
+        return None

@@ -11,6 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tokengym.base.plugins import LABORATORY
 from tokengym.base.registry import Registry
 from tokengym.rewards.gold.base import Rules
@@ -300,6 +303,11 @@ class ToxicityRules(Rules):
         """
         words = [word for word in response if word[:1].isalnum()]
         return {"clean": sum(word not in self.rude for word in words) / max(1, len(words))}
+
+    def contributions(self, response: Sequence[str]) -> NDArray[np.float64]:
+        """Return -1 / words for a rude word and 0 for others: what the text is not clean by."""
+        rude, count = frozenset(self.rude), sum(word[:1].isalnum() for word in response)
+        return np.array([-(word in rude) / max(1, count) for word in response], dtype=np.float64)
 
 
 GOLD: Registry[type[Rules]] = Registry("kind of gold rules", group="gold")

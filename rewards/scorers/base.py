@@ -120,6 +120,23 @@ class Scorer(ABC):
         """
         return np.zeros(len(episodes))
 
+    def token_worth(
+        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[NDArray[np.float64]] | None:
+        """Return what each response token truly adds to the score, where the score is of words.
+
+        Credit rules are held to it, and nothing trains on it.
+
+        Args:
+            episodes: Finished responses.
+            tokenizer: The policy's, which made every ``response_ids``.
+
+        Returns:
+            Per episode (len(response_ids),), 0 for tokens that the score ignores; None where it
+            cannot be told apart by words, as most cannot.
+        """
+        return None
+
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return `score_prefix` under its name of version 0.1."""
         return self.score_prefix(episodes)
@@ -498,6 +515,12 @@ class Product(_Combination):
 
     symbol = "*"
     operation = np.multiply
+
+    def token_worth(
+        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[NDArray[np.float64]] | None:
+        """Return that of the first factor; a bundle's other, grammaticality, is of sentences."""
+        return self.terms[0].token_worth(episodes, tokenizer)
 
     def _combines(self, kind: str) -> bool:
         return len(self._offering[kind]) == 1 and (len(self.terms) == 1 or kind != "prefix")

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.base.bundle import bundled
 from tokengym.envs.episode import Episode
 from tokengym.rewards.gold.rules import load_lexicon
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon, split_words
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+from tokengym.rewards.scorers.rules import words_on_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Sentiment(Scorer):
@@ -55,6 +61,17 @@ class Sentiment(Scorer):
             words, _ = split_words(f"{prompt}{episode.response}")
             values.append(self.lexicon.score(words))
         return Scores(values=np.array(values, dtype=np.float32))
+
+    def token_worth(
+        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[NDArray[np.float64]] | None:
+        """Return the opinions' shares of the polarity, after intensifiers and negations.
+
+        The modifiers themselves get 0 (`Lexicon.contributions`).
+        """
+        return words_on_tokens(
+            self.lexicon.contributions, episodes, tokenizer, reads_prompt=self.include_prompt
+        )
 
 
 register_scorer("sentiment", Sentiment.from_file)

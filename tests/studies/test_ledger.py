@@ -19,7 +19,6 @@ from tokengym.base import write_csv
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
 from tokengym.lab.protocol import SPARE_SEED, net_area, next_rate
-from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.lab.study import Cell, Runs
 from tokengym.lab.tables import NONE
 from tokengym.rewards import gold_scorer
@@ -91,7 +90,9 @@ def test_true_words_pay_the_grammar_and_the_rest_at_the_end():
     text = " a wonderful film but a dull plot"
     ids = bundle.tokenizer(text)["input_ids"]
     episode = Episode(prompt="i saw", prompt_ids=[1], response=text, response_ids=ids)
-    (truth,) = gold_token_credit(gold_scorer(bundle), [episode], bundle.tokenizer) or []
+    gold = gold_scorer(bundle)
+    assert gold is not None
+    (truth,) = gold.token_worth([episode], bundle.tokenizer) or []
     assert (truth > 0).any()
     assert (truth < 0).any()
     paid = study.TrueWords().bind(bundle.tokenizer).spread(5.0, episode, None)
