@@ -19,7 +19,7 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.merged import decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.streams import check_decoding
-from tokengym.rewards.models.loading import positions
+from tokengym.rewards.models.loading import longest_input
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class StaticStream:
         self._model = language_model
         self.capacity = capacity
         self._windows, self._by_kind = attention_windows(language_model)
-        self._max_positions = positions(language_model.model)
+        self._max_positions = longest_input(language_model.model)
         device, dtype = language_model.device, language_model.model.dtype
         room = -(-capacity // ALIGNMENT) * ALIGNMENT
         self._columns = torch.arange(room, device=device)

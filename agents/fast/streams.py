@@ -12,7 +12,7 @@ from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
 from tokengym.agents.policy.streams import Stream, check_decoding
 from tokengym.base.registry import imported
-from tokengym.rewards.models.loading import positions
+from tokengym.rewards.models.loading import longest_input
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def check_steps(
             rounding explains.
     """
     steps = 2
-    longest = min(TEXT_COLUMNS, capacity, positions(language_model.model) or capacity) - steps
+    longest = min(TEXT_COLUMNS, capacity, longest_input(language_model.model) or capacity) - steps
     lengths = longest, max(1, longest - 37)
     ids = 7 * torch.arange(1, 2 * (longest + steps) + 1, device=language_model.device)
     ids = (ids % language_model.vocab_size).view(2, -1)

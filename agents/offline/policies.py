@@ -25,7 +25,7 @@ from tokengym.base.errors import TokenizerError
 from tokengym.base.models import BASE, located, named_folder
 from tokengym.base.models.gguf import is_cached
 from tokengym.base.pretrained import from_pretrained, quiet
-from tokengym.rewards.models.loading import load_tokenizer, positions
+from tokengym.rewards.models.loading import load_tokenizer, longest_input
 from tokengym.rewards.pairs.encode import TextEncoding
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _model_of(source: Any, dtype: str) -> tuple[Any, int]:
         return source, getattr(config, "max_position_embeddings", None) or 1024
     if not _is_environment(source):
         model = load_causal_lm(source, dtype)
-        return model, positions(model) or 1024
+        return model, longest_input(model) or 1024
     bundle = environment_attribute(source, "bundle")
     if bundle is None or not bundle.has("policy"):
         raise ModelError(

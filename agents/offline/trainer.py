@@ -45,7 +45,7 @@ from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError
 from tokengym.base.files import check_entries, read_folder, read_json, write_folder, writing
 from tokengym.base.settings import names_of
-from tokengym.rewards.models.loading import positions
+from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 from tokengym.rewards.pairs.read import TableSource
 
@@ -237,7 +237,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             device=None,  # the Trainer says which
         )
         rules = encoding_for(source, options.encoding)
-        limit = positions(policy.language_model.model)
+        limit = longest_input(policy.language_model.model)
         train_texts, eval_texts = (
             None if texts is None else self.encode(texts, tokenizer, rules, max_positions=limit)
             for texts in (data, eval_data)

@@ -27,7 +27,7 @@ from tokengym.base.models.gguf import is_cached
 from tokengym.base.pretrained import load_whole
 from tokengym.rewards.models.loading import (
     load_dtype,
-    positions,
+    longest_input,
     shared_backbone,
     sharing_weights,
 )
@@ -201,7 +201,7 @@ class LanguageModel(nn.Module):
         multiple = LENGTHS if ids.is_cuda else fast().multiples[self.products]
         if multiple > 1:  # kernels are planned or compiled anew for each length that is new
             width = -(-ids.shape[1] // multiple) * multiple
-            ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))
+            ids = F.pad(ids, (0, min(width, longest_input(self.model) or width) - ids.shape[1]))
         if kernels and ids.shape[1] <= self._longest_fused():
             with self.computing():
                 return fast().hidden(self.model.base_model, ids)[rows, columns - 1]
@@ -395,7 +395,7 @@ def check_length(model: LanguageModel, max_tokens: int) -> None:
     Raises:
         ModelError: if the model has fewer positions.
     """
-    limit = positions(model.model)
+    limit = longest_input(model.model)
     if limit is not None and limit < max_tokens:
         raise ModelError(
             f"the model reads {limit} tokens and prompt and response may take {max_tokens}; "

@@ -14,7 +14,7 @@ from tokengym.envs import Episode, PromptError, TokenGenerationVectorEnv, token_
 from tokengym.evaluation.measure import Evaluator, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
 from tokengym.lab.replay.replay import Replay, replay
-from tokengym.rewards.models import positions
+from tokengym.rewards.models import longest_input
 
 AGENT = "agent"
 """Name of the folder in which ``tokengym train`` saves the agent."""
@@ -176,7 +176,7 @@ class Explorer:
         policy = getattr(self.agent, "policy", self.agent)
         if not isinstance(policy, CausalLMPolicy):
             return None
-        limit = positions(policy.language_model.model)
+        limit = longest_input(policy.language_model.model)
         return None if limit is None else limit - self._chosen.settings.max_new_tokens
 
     def draw_prompt(self, seed: int) -> str:

@@ -6,18 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from tokengym.base import check_count
 from tokengym.envs import Episode, TokenizerError, bundled, decode, encode
-from tokengym.rewards import Scorer, ScorerError, Scores, Shared
-from tokengym.rewards.models import (
-    evaluating,
-    load_pretrained,
-    load_tokenizer,
-    padded_batches,
-    positions,
-)
+from tokengym.rewards import PolicyReader, Scorer, ScorerError, Scores, Shared
+from tokengym.rewards.models import longest_input, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,15 +81,12 @@ def load_answering_model(
         ScorerError: if there is no such model.
         TokenizerError: if it has no tokenizer.
     """
-    from transformers import AutoModelForCausalLM
-
     if path == BUNDLED:
         path = bundled("feedback").judge
-    model = load_pretrained(AutoModelForCausalLM, path, dtype=dtype, device=device)
-    tokenizer = load_tokenizer(path)
-    if tokenizer is None:
+    reader = PolicyReader.from_pretrained(path, dtype=dtype, device=device)
+    if reader.tokenizer is None:
         raise TokenizerError(f"no tokenizer beside the model in {path}; save it there")
-    return model, tokenizer
+    return reader.model, reader.tokenizer
 
 
 class Judge(Scorer):
@@ -261,7 +251,7 @@ class GreedyAnswers(Shared):
 
     def __call__(self, questions: Sequence[str]) -> list[str]:
         """Return one answer per question."""
-        limit = positions(self.model)
+        limit = longest_input(self.model)
         sequences = encode(self.tokenizer, questions)
         longest = max((len(ids) for ids in sequences), default=0)
         if limit is not None and longest + self.max_new_tokens > limit:
@@ -274,10 +264,14 @@ class GreedyAnswers(Shared):
         pad_id = self.tokenizer.eos_token_id if pad_id is None else pad_id
         device = self.model.device
         generate: Any = self.model.generate
-        with evaluating(self.model), torch.no_grad():
-            for batch in padded_batches(
-                sequences, batch_size=self.batch_size, pad_id=pad_id or 0, padding_side="left"
-            ):
+        with reading(
+            self.model,
+            sequences,
+            batch_size=self.batch_size,
+            pad_id=pad_id or 0,
+            padding_side="left",
+        ) as batches:
+            for batch in batches:
                 written = generate(
                     **batch.tensors(device),
                     max_new_tokens=self.max_new_tokens,

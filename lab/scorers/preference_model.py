@@ -15,7 +15,7 @@ from tokengym.base import check_choice, check_count
 from tokengym.envs import Episode, TokenizerError, encode, unknown_share
 from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.rewards import Scorer, ScorerError, Scores, Shared
-from tokengym.rewards.models import evaluating, padded_batches, positions
+from tokengym.rewards.models import longest_input, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -158,7 +158,7 @@ class PreferenceModel(Shared, Scorer):
         """
         questions = [write_question(self.template, triple) for triple in triples]
         sequences = encode(self.tokenizer, questions)
-        limit = positions(self.model)
+        limit = longest_input(self.model)
         for question, ids in zip(questions, sequences, strict=True):
             if not ids or (limit is not None and len(ids) > limit):
                 raise ScorerError(
@@ -168,9 +168,11 @@ class PreferenceModel(Shared, Scorer):
                 )
         result = np.zeros(len(triples))
         device = self.model.device
-        with evaluating(self.model), torch.no_grad():
-            # Padded on the left: the answer follows the last column in every row.
-            for batch in padded_batches(sequences, batch_size=self.batch_size, padding_side="left"):
+        # Padded on the left: the answer follows the last column in every row.
+        with reading(
+            self.model, sequences, batch_size=self.batch_size, padding_side="left"
+        ) as batches:
+            for batch in batches:
                 logits = answer_logits(
                     self.model,
                     self._answer_ids,

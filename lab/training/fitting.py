@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -37,7 +39,6 @@ from tokengym.lab.collect import content_hash
 from tokengym.lab.training.pairwise import bradley_terry_loss
 from tokengym.lab.training.readers import PairReader, Sequences
 from tokengym.rewards import RewardError
-from tokengym.rewards.models import padded_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,13 +269,14 @@ def padded(
     sequences: Sequence[Sequence[int]], padding_side: Literal["left", "right"] = "right"
 ) -> dict[str, Tensor]:
     """Return ids, attention mask and positions of sequences as one batch, in their order."""
-    (batch,) = padded_batches(sequences, batch_size=len(sequences), padding_side=padding_side)
-    back = np.argsort(batch.indices)
-    return {
-        "input_ids": torch.from_numpy(batch.input_ids[back]),
-        "attention_mask": torch.from_numpy(batch.attention_mask[back]),
-        "position_ids": torch.from_numpy(batch.position_ids[back]),
+    ids = [torch.tensor(row) for row in sequences]
+    rows = {
+        "input_ids": ids,
+        "attention_mask": [torch.ones_like(row) for row in ids],
+        "position_ids": [torch.arange(len(row)) for row in ids],
     }
+    together = partial(pad_sequence, batch_first=True, padding_side=padding_side)
+    return {name: together(tensors) for name, tensors in rows.items()}
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -17,7 +17,7 @@ from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn
 from tokengym.lab.training.pipeline import load_start, tokenizer_of
 from tokengym.lab.training.results import TrainerPaths, fingerprint, hash_weights
 from tokengym.rewards import RewardError
-from tokengym.rewards.models import Classifier, evaluating, positions
+from tokengym.rewards.models import Classifier, longest_input, reading
 from tokengym.rewards.pairs import TableSource, read_table
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def train_process_model(
         dtype=dtype,
         num_labels=1,
     )
-    limit = min(training.max_tokens, positions(network) or training.max_tokens)
+    limit = min(training.max_tokens, longest_input(network) or training.max_tokens)
     encoded, held = (_encoded(side, model_tokenizer, separator, limit) for side in (train, test))
     record = {"kind": "process", "weights": hash_weights(network), "separator": separator}
     record |= {"rows": fingerprint(train), "held_out": fingerprint(test)}
@@ -340,9 +340,16 @@ def collate(rows: Sequence[Encoded]) -> dict[str, Tensor]:
     """Return the arguments of `StepModule.forward`."""
     return {
         **padded([ids for ids, _, _ in rows]),
-        "rows": torch.tensor([row for row, (_, ends, _) in enumerate(rows) for _ in ends]),
-        "columns": torch.tensor([end for _, ends, _ in rows for end in ends]),
+        **_places([ends for _, ends, _ in rows]),
         "labels": torch.tensor([label for _, _, labels in rows for label in labels]),
+    }
+
+
+def _places(ends: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Return row and column of the last token of each step, (steps,) both, row after row."""
+    return {
+        "rows": torch.tensor([row for row, columns in enumerate(ends) for _ in columns]),
+        "columns": torch.tensor([column for columns in ends for column in columns]),
     }
 
 
@@ -350,16 +357,16 @@ def _measured(classifier: Classifier, encoded: Sequence[Encoded]) -> ProcessMetr
     """Return the measurements of a process model on labelled rows."""
     values: list[NDArray[np.float64]] = [np.zeros(0)] * len(encoded)
     module = StepModule(classifier)
-    with evaluating(classifier.model), torch.no_grad():
-        longest_first = np.argsort([-len(ids) for ids, _, _ in encoded], kind="stable")
-        for start in range(0, len(longest_first), 32):
-            indices = longest_first[start : start + 32]
-            texts = collate([encoded[index] for index in indices])
-            del texts["labels"]
-            device = classifier.model.device
-            at_ends = module.logits(**{name: texts[name].to(device) for name in texts})
-            counts = [len(encoded[index][1]) for index in indices]
-            for index, part in zip(indices, at_ends.double().cpu().split(counts), strict=True):
+    device = classifier.model.device
+    with reading(classifier.model, [ids for ids, _, _ in encoded], batch_size=32) as batches:
+        for batch in batches:
+            ends = [encoded[index][1] for index in batch.indices]
+            at_ends = module.logits(
+                **batch.tensors(device, positions=True),
+                **{name: places.to(device) for name, places in _places(ends).items()},
+            )
+            parts = at_ends.double().cpu().split([len(row) for row in ends])
+            for index, part in zip(batch.indices, parts, strict=True):
                 values[index] = part.numpy()
     every_label = [row_labels for _, _, row_labels in encoded]
     logits, labels = np.concatenate(values), np.concatenate(every_label)

@@ -22,7 +22,7 @@ from tokengym.lab.scorers.preference_model import (
     write_question,
 )
 from tokengym.rewards import PreferencePair, ScorerError
-from tokengym.rewards.models import read_classifier
+from tokengym.rewards.models import Classifier
 from tokengym.rewards.pairs import encode_in_template
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class RewardReader(PairReader):
         self.model = model
         self.append_eos = append_eos
         self.chat_template = chat_template
-        self.classifier = read_classifier(model, None)
+        self.classifier = Classifier.of(model, None)
         self.is_encoder = self.classifier.reads_both_ways
 
     def encode(

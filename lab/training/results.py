@@ -25,7 +25,7 @@ from tokengym.lab.training.pairwise import (
 )
 from tokengym.lab.training.readers import PairReader, PreferenceReader, Sequences
 from tokengym.rewards import PreferencePair, RewardError
-from tokengym.rewards.models import evaluating, padded_batches, quiet
+from tokengym.rewards.models import quiet, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -118,10 +118,10 @@ def _values(
     everything = [ids for pair in sequences for ids in pair]
     values = np.zeros(len(everything))
     device = reader.model.device
-    with evaluating(reader.model), torch.no_grad():
-        for batch in padded_batches(
-            everything, batch_size=batch_size, padding_side=reader.padding_side
-        ):
+    with reading(
+        reader.model, everything, batch_size=batch_size, padding_side=reader.padding_side
+    ) as batches:
+        for batch in batches:
             numbers = reader.values(**batch.tensors(device, positions=True))
             values[batch.indices] = numbers.double().cpu().numpy()
     return values

@@ -20,11 +20,10 @@ from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.loading import (
     PaddedBatch,
     check_vocabularies,
-    evaluating,
     load_pretrained,
     load_tokenizer,
-    padded_batches,
-    positions,
+    longest_input,
+    reading,
     vocabulary_size,
 )
 from tokengym.rewards.models.scores import Shared
@@ -114,7 +113,7 @@ class PolicyReader(Shared):
             ScorerError: if an episode is longer than the model reads.
         """
         sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
-        limit = positions(self.model)
+        limit = longest_input(self.model)
         for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
@@ -122,8 +121,8 @@ class PolicyReader(Shared):
                     "lower max_prompt_tokens or max_new_tokens, or shorten the prompt"
                 )
         device = self.model.device
-        with evaluating(self.model), torch.no_grad():
-            for batch in padded_batches(sequences, batch_size=self.batch_size):
+        with reading(self.model, sequences, batch_size=self.batch_size) as batches:
+            for batch in batches:
                 yield batch, batch.tensors(device, positions=self._takes_positions)
 
     def log_probs(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
-    from tokengym.rewards.models.classifier import Classifier, read_classifier
+    from tokengym.rewards.models.classifier import Classifier
     from tokengym.rewards.models.loading import (
-        evaluating,
-        load_pretrained,
         load_tokenizer,
         longest_input,
-        padded_batches,
-        positions,
         quiet,
+        reading,
     )
 
 __getattr__, __dir__, __all__ = lazily(__name__)

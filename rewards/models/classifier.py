@@ -56,6 +56,27 @@ class Classifier:
         parameters = inspect.signature(self.backbone.forward).parameters
         self.takes_positions = "position_ids" in parameters
 
+    @staticmethod
+    def of(model: "PreTrainedModel", labels: Labels | None, *, pairs: bool = False) -> "Classifier":
+        """Return a sequence classifier, causal or bidirectional, taken apart.
+
+        Args:
+            model: The model.
+            labels: The class or classes that make the score; see `resolve_labels`.
+            pairs: Whether a bidirectional model reads prompt and response as two texts.
+
+        Raises:
+            ScorerError: if it is none, or ``labels`` does not fit it.
+        """
+        name = type(model).__name__
+        if (
+            _score_head(model) is not None
+            or not name.endswith("ForSequenceClassification")
+            or model.config.is_encoder_decoder
+        ):
+            return Classifier(model, labels)
+        return EncoderClassifier(model, labels, pairs=pairs)
+
     def inputs(
         self,
         batch: PaddedBatch,
@@ -207,29 +228,6 @@ class EncoderClassifier(Classifier):
         with torch.no_grad():
             output = self.model(**inputs.tokens, **inputs.others, output_attentions=True)
         return output.logits, output.attentions[-1][:, :, 0].float().mean(dim=1)
-
-
-def read_classifier(
-    model: "PreTrainedModel", labels: Labels | None, *, pairs: bool = False
-) -> Classifier:
-    """Return a sequence classifier, causal or bidirectional, taken apart.
-
-    Args:
-        model: The model.
-        labels: The class or classes that make the score; see `resolve_labels`.
-        pairs: Whether a bidirectional model reads prompt and response as two texts.
-
-    Raises:
-        ScorerError: if it is none, or ``labels`` does not fit it.
-    """
-    name = type(model).__name__
-    if (
-        _score_head(model) is not None
-        or not name.endswith("ForSequenceClassification")
-        or model.config.is_encoder_decoder
-    ):
-        return Classifier(model, labels)
-    return EncoderClassifier(model, labels, pairs=pairs)
 
 
 def resolve_labels(

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -93,20 +93,14 @@ def vocabulary_size(model: torch.nn.Module) -> int:
     return int(embeddings.num_embeddings)
 
 
-def positions(model: "PreTrainedModel") -> int | None:
-    """Return the length of a model's table of positions; None if its configuration has none."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return limit if limit is None or limit > 0 else None  # XLNet's is -1
-
-
 def longest_input(model: "PreTrainedModel") -> int | None:
     """Return how many tokens a model has positions for, None where it says nothing of it.
 
     Encoders in RoBERTa's line count from the padding id onwards, so that the first
     ``pad_token_id + 1`` rows of their table are no positions of a text.
     """
-    limit = positions(model)
-    if limit is None:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is None or limit <= 0:  # XLNet's is -1
         return None
     tables = (
         module
@@ -349,3 +343,29 @@ def padded_batches(
             mask[row, columns] = 1
             positions[row, columns] = np.arange(size)
         yield PaddedBatch(indices, input_ids, mask, positions, starts)
+
+
+@contextmanager
+def reading(
+    model: torch.nn.Module,
+    sequences: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    pad_id: int = 0,
+    padding_side: PaddingSide = "right",
+    gradients: bool = False,
+) -> Iterator[Iterator[PaddedBatch]]:
+    """Give sequences as padded batches to a model, which has no dropout and no gradients here.
+
+    Args:
+        model: What reads them; one in training mode returns to it afterwards.
+        sequences: Token ids, any lengths; empty ones are in no batch.
+        batch_size: Most sequences in a batch.
+        pad_id: What fills the rest; masked.
+        padding_side: Where the rest is.
+        gradients: Whether gradients are left as they are.
+    """
+    with evaluating(model), nullcontext() if gradients else torch.no_grad():
+        yield padded_batches(
+            sequences, batch_size=batch_size, pad_id=pad_id, padding_side=padding_side
+        )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tokengym.base.errors import TokenizerError
@@ -19,12 +18,11 @@ from tokengym.rewards.maths import relevance as R3
 from tokengym.rewards.models.kinds import ENCODER_KINDS
 from tokengym.rewards.models.loading import (
     check_vocabularies,
-    evaluating,
     load_pretrained,
     load_tokenizer,
     loaded_once,
     longest_input,
-    padded_batches,
+    reading,
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
@@ -276,8 +274,8 @@ class Relevance(Shared, Scorer):
         width = int(self.encoder.config.get_text_config().hidden_size)
         hidden = [np.zeros((0, width)) for _ in texts]
         pad_id = self.tokenizer.pad_token_id or 0
-        batches = padded_batches(sequences, batch_size=self.batch_size, pad_id=pad_id)
-        with evaluating(self.encoder), torch.no_grad():
+        read = reading(self.encoder, sequences, batch_size=self.batch_size, pad_id=pad_id)
+        with read as batches:
             for batch in batches:
                 states = self.encoder(**batch.tensors(self.encoder.device)).last_hidden_state
                 rows = states.float().cpu().numpy().astype(np.float64)

@@ -16,20 +16,18 @@ from tokengym.rewards.attribution import readings
 from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
-from tokengym.rewards.models.classifier import Labels, has_heads, read_classifier
+from tokengym.rewards.models.classifier import Classifier, Labels, has_heads
 from tokengym.rewards.models.kinds import SIGNED_KINDS
 from tokengym.rewards.models.loading import (
     PaddingSide,
     check_vocabularies,
-    evaluating,
     load_on_backbone,
     load_pretrained,
     load_tokenizer,
     loaded_once,
     longest_input,
     named_backbone,
-    padded_batches,
-    positions,
+    reading,
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
@@ -90,7 +88,7 @@ class RewardModel(Shared, Scorer):
         check_count(self, "batch_size", error=ScorerError)
         check_choice(self, "padding_side", get_args(PaddingSide), error=ScorerError)
         self._name = name
-        self._classifier = read_classifier(model, labels, pairs=form == "pair")
+        self._classifier = Classifier.of(model, labels, pairs=form == "pair")
         self._form = form
         self.disagrees = self._classifier.labels is None and has_heads(model)
         self._is_encoder = self._classifier.reads_both_ways
@@ -106,7 +104,7 @@ class RewardModel(Shared, Scorer):
                 "tokenizer=None; pass its tokenizer"
             )
         self.attribution_kinds = self._classifier.kinds
-        self._limit = longest_input(model) if self._is_encoder else positions(model)
+        self._limit = longest_input(model)
         self._vocab_size = vocabulary_size(model)
         self._retokenizer: Retokenizer | None = None
 
@@ -283,10 +281,13 @@ class RewardModel(Shared, Scorer):
             parts["disagreement"] = np.zeros_like(values)
         rows = [np.zeros(0)] * len(episodes)
         read = readings.plain if kind is None else readings.READINGS.find(kind)
-        batches = padded_batches(
-            sequences, batch_size=self.batch_size, padding_side=self.padding_side
-        )
-        with evaluating(self.model):
+        with reading(
+            self.model,
+            sequences,
+            batch_size=self.batch_size,
+            padding_side=self.padding_side,
+            gradients=True,  # some attributions are gradients
+        ) as batches:
             for batch in batches:
                 chosen = batch.indices
                 ends = batch.starts + batch.attention_mask.sum(axis=1) - 1

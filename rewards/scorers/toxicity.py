@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tokengym.base.errors import TokenizerError
@@ -14,11 +13,10 @@ from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.loading import (
-    evaluating,
     load_pretrained,
     load_tokenizer,
     longest_input,
-    padded_batches,
+    reading,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
 
@@ -214,8 +212,8 @@ class ClassProbability(Shared):
         )["input_ids"]
         result = np.zeros(len(texts))
         pad_id = self.model.config.pad_token_id or 0
-        batches = padded_batches(sequences, batch_size=self.batch_size, pad_id=pad_id)
-        with evaluating(self.model), torch.no_grad():
+        read = reading(self.model, sequences, batch_size=self.batch_size, pad_id=pad_id)
+        with read as batches:
             for batch in batches:
                 logits = self.model(**batch.tensors(self.model.device)).logits.double()
                 probabilities = logits.sigmoid() if self.alone else logits.softmax(dim=-1)

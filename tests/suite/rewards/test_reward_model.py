@@ -11,7 +11,7 @@ from tokengym.envs import TokenizerError
 from tokengym.rewards import RewardModel
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
-from tokengym.rewards.models.loading import evaluating, length_buckets, padded_batches
+from tokengym.rewards.models.loading import length_buckets, padded_batches, reading
 
 
 @pytest.fixture
@@ -79,9 +79,25 @@ def test_dropout_is_off_and_the_mode_comes_back(classifier):
         scorer.score(episodes).values, RewardModel(classifier).score(episodes).values, atol=1e-6
     )
     assert model.training
-    with pytest.raises(RuntimeError, match=r"inside"), evaluating(model):
-        raise RuntimeError("inside")
+
+
+def test_what_reads_a_model_leaves_it_as_it_was():
+    model = make_classifier()
+    model.train()
+
+    def interrupted() -> None:
+        with reading(model, [[1], [2, 3]], batch_size=1) as batches:
+            next(batches)
+            assert not model.training
+            assert not torch.is_grad_enabled()
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match=r"inside"):
+        interrupted()
     assert model.training
+    assert torch.is_grad_enabled()
+    with reading(model, [[1]], batch_size=1, gradients=True):
+        assert torch.is_grad_enabled()
 
 
 def test_no_gradient_is_kept(classifier):
