@@ -22,7 +22,7 @@ from tokengym.base import (
     write_csv,
 )
 from tokengym.evaluation.report import read_curves, save_figure, summarize
-from tokengym.evaluation.runs import fixed, flat, load_agent, read_result, task_name
+from tokengym.evaluation.runs import fixed, load_agent, read_result, task_name
 from tokengym.evaluation.statistics import interval
 from tokengym.lab.collect import content_hash
 
@@ -193,8 +193,10 @@ def agent_card(
         for measure, label in FIGURES.items()
         if measure in before and measure in after
     ]
-    plain = flat({**config.as_dict(), "code": {Path(p).name: h for p, h in config.code.items()}})
-    settings = {key: _shareable(value) for key, value in plain.items()}
+    settings = {
+        Path(key).name if key in config.code else key: _shareable(value)
+        for key, value in config.flat().items()
+    }
     made = {**(run.get("versions") or {}), **(run.get("made") or {})}
     facts = [f"| {markdown(k)} | {markdown(str(v))} |" for k, v in {**data, **made}.items() if v]
     return _CARD.format(

@@ -16,7 +16,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 from tokengym import ComparisonConfig
-from tokengym.evaluation.measure import reference_lines
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import (
     EvaluationSettings,
@@ -77,7 +76,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 def lines(out: Path) -> list[dict[str, Any]]:
     """Return what the best of n untrained responses has."""
     first = STUDY.cell(rule=RULES[0], rate=1e-5, seed=0)
-    return reference_lines(run_references(config(first, out), out / "start"), PRICE)["best_of_n"]
+    return run_references(config(first, out), out / "start").lines(PRICE)["best_of_n"]
 
 
 def tables(published: Published) -> dict[str, str]:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym import ComparisonConfig
-from tokengym.evaluation.measure import reference_lines
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import (
     EvaluationSettings,
@@ -91,7 +90,7 @@ def best_of_n(task: str, out: Path) -> list[Row]:
     drawn = run_references(config(first, out), out / task)
     return [
         {**row, "task": task, "right": right_of_best(drawn.scores, row["n"])}
-        for row in reference_lines(drawn, None)["best_of_n"]
+        for row in drawn.lines(None)["best_of_n"]
     ]
 
 

@@ -34,7 +34,7 @@ from tokengym.lab.study import (
     command_line,
 )
 from tokengym.lab.tables import NONE, after_holm, markdown_table, rates_table, student_mean
-from tokengym.rewards import PartnerScore, make_reward
+from tokengym.rewards import make_reward
 
 TURNS = (2, 4, 8)
 PER_TOKEN, PER_TURN = 0.9, 0.77
@@ -94,7 +94,7 @@ def rewarded(turns: int, leaves: bool, rule: str, by_state: bool) -> tuple[Talks
     talks = talks_of(turns, leaves, "state" if by_state else "turn")
     if rule == "exact":
         return talks, None, talks.scores
-    scorer = PartnerScore("last" if by_state else "sum")
+    scorer = f"partner:of={'last' if by_state else 'sum'}"
     rewards, scores = talks.rewarded(make_reward(rule, scorer=scorer))
     return talks, rewards, scores
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         task_reward,
     )
     from tokengym.evaluation.measure.metrics import copy_rate, distinct, rouge, words
-    from tokengym.evaluation.measure.references import BEST_OF, reference_lines
+    from tokengym.evaluation.measure.references import BEST_OF
     from tokengym.evaluation.measure.win_rate import WinRate, judged, scored
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -153,7 +153,7 @@ def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> str | No
 
     Args:
         ended: Score minus the KL penalty at the end, or the score where there is no price.
-        rows: Best-of-n by n, as `tokengym.evaluation.measure.references.reference_lines` has it.
+        rows: Best-of-n by n, as `ReferenceSamples.lines` has it.
 
     Example:
         >>> short_of_best(0.5, [{"n": 1, "score": 0.0}, {"n": 4, "score": 1.0}])[:50]

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 
-from tokengym.base.errors import SettingsError
+from tokengym.base.bundle import Bundle, find_bundle
+from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.user_code import code_hash, running_user_code
@@ -17,20 +20,30 @@ from tokengym.envs.tasks.task import task_name_of
 
 FILES: Registry[Any] = Registry("env", from_files=True)
 """Takes apart and loads environments of files of the user's own; none is registered."""
+DEFAULT_ENV = "MovieReview"
 VERSION = re.compile(r"-v(\d+)$")
 """End of an id."""
 
 
-def resolve_env(name: str) -> str:
+def resolve_env(name: str | None = None, bundle: Bundle | Path | str | None = None) -> str:
     """Return the full id of an environment named by its id, its task, or "file.py:make_env".
+
+    Args:
+        name: None takes the environment that the bundle was made for, MovieReview without one.
+        bundle: Itself, its name or folder; "" or None for none.
 
     Raises:
         ValueError: if there is none, with the near matches.
 
     Example:
-        >>> resolve_env("MovieReview")
-        'tokengym/MovieReview-v0'
+        >>> resolve_env("MovieReview"), resolve_env(bundle="smollm2-answers")
+        ('tokengym/MovieReview-v0', 'tokengym/QuestionAnswer-v0')
     """
+    if name is None:
+        made_for = None
+        with suppress(BundleError):  # whoever makes the environment says what is wrong
+            made_for = find_bundle(bundle).env if bundle else None
+        name = made_for or DEFAULT_ENV
     if split_file_word(name):
         return env_of_file(name)
     ids = env_ids()

@@ -49,6 +49,45 @@ class ReferenceSamples:
     tokens: int
     """Response tokens that were sampled."""
 
+    def lines(self, kl_coef: float | None, *, by_gold: bool = False) -> dict[str, Any]:
+        """Return what the samples show at a price on the KL, as plain data.
+
+        Args:
+            kl_coef: Price c of a nat of KL; None where there is none, or not one for all.
+            by_gold: Whether runs are measured by the gold score, which then ranks responses too.
+
+        Returns:
+            ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with
+            a row per n of `SIZES`, and the ``optimum``'s lower bound, the larger of the two, None
+            without a positive price.
+        """
+        gold = self.gold_scores
+        scores = gold if by_gold and gold is not None else self.scores
+        prompts, samples = scores.shape
+        rows = []
+        for n in (n for n in SIZES if n <= samples):
+            row = {
+                "n": n,
+                "kl": best_of_n_kl_bound(n),
+                "score": _mean(mean_of_best(scores, scores, n)),
+            }
+            if gold is not None:
+                row["gold_score"] = _mean(mean_of_best(scores, gold, n))
+            if kl_coef is not None:
+                row["net_score"] = row["score"] - kl_coef * row["kl"]
+            rows.append(row)
+        # At a low price a best of n is the larger bound: the other has c log n less, of few
+        # responses.
+        nets = [row["net_score"] for row in rows if "net_score" in row]
+        return {
+            "samples": samples,
+            "prompts": prompts,
+            "tokens": self.tokens,
+            "price": kl_coef,
+            "best_of_n": rows,
+            "optimum": max(optimum_bound(scores, kl_coef), *nets) if kl_coef else None,
+        }
+
 
 def check_ranks(evaluator: "Evaluator", samples: int) -> None:
     """Refuse samples that nothing ranks.
@@ -117,44 +156,6 @@ def draw_references(
     return drawn
 
 
-def reference_lines(
-    drawn: ReferenceSamples, kl_coef: float | None, *, by_gold: bool = False
-) -> dict[str, Any]:
-    """Return what reference samples show at a price on the KL, as plain data.
-
-    Args:
-        drawn: The samples.
-        kl_coef: Price c of a nat of KL; None where there is none, or not one for all.
-        by_gold: Whether runs are measured by the gold score, which then ranks responses too.
-
-    Returns:
-        ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with a
-        row per n of `SIZES`, and the ``optimum``'s lower bound, the larger of the two, None
-        without a positive price.
-    """
-    gold = drawn.gold_scores
-    scores = gold if by_gold and gold is not None else drawn.scores
-    prompts, samples = scores.shape
-    rows = []
-    for n in (n for n in SIZES if n <= samples):
-        row = {"n": n, "kl": best_of_n_kl_bound(n), "score": _mean(mean_of_best(scores, scores, n))}
-        if gold is not None:
-            row["gold_score"] = _mean(mean_of_best(scores, gold, n))
-        if kl_coef is not None:
-            row["net_score"] = row["score"] - kl_coef * row["kl"]
-        rows.append(row)
-    # At a low price a best of n is the larger bound: of few responses the other has c log n less.
-    nets = [row["net_score"] for row in rows if "net_score" in row]
-    return {
-        "samples": samples,
-        "prompts": prompts,
-        "tokens": drawn.tokens,
-        "price": kl_coef,
-        "best_of_n": rows,
-        "optimum": max(optimum_bound(scores, kl_coef), *nets) if kl_coef else None,
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class ScoreRange:
     """Range that a run's score is normalised by: 0 is its start, 1 its goal."""
@@ -176,7 +177,7 @@ def score_range(lines: Mapping[str, Any]) -> ScoreRange | None:
     `BEST_OF` is then its end.
 
     Args:
-        lines: From `reference_lines`.
+        lines: From `ReferenceSamples.lines`.
 
     Returns:
         None if even one response is the best.
@@ -194,7 +195,7 @@ def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, flo
     """Return the lines that a chart of a measurement shows: names and levels.
 
     Args:
-        lines: From `reference_lines`; None shows nothing.
+        lines: From `ReferenceSamples.lines`; None shows nothing.
         measure: Name of the measurement.
     """
     if lines is None or measure not in (rows := lines["best_of_n"])[0]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tokengym.evaluation.measure.alarms import find_alarms, short_of_best
 from tokengym.evaluation.measure.measures import Axis, measure_of
-from tokengym.evaluation.measure.references import ReferenceSamples, reference_lines, score_range
+from tokengym.evaluation.measure.references import ReferenceSamples, score_range
 from tokengym.evaluation.report.curves import FINAL_WINDOW, Curve, Group, Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict, sign_of
 from tokengym.evaluation.statistics import (
@@ -118,7 +118,7 @@ def summarize(
     for group, panel in zip(summary["groups"], panels, strict=True):
         drawn = settings.references.get(panel.group)
         if drawn is not None:
-            group["reference"] = reference_lines(drawn, kl_coef, by_gold=settings.by_gold)
+            group["reference"] = drawn.lines(kl_coef, by_gold=settings.by_gold)
             measure = "score" if kl_coef is None else "net_score"
             for entry in group["rewards"].values() if measure in panel.measures else ():
                 ended = entry["figures"][measure]["final"]["iqm"]

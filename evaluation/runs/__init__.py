@@ -12,14 +12,12 @@ if TYPE_CHECKING:
         ComparisonConfig,
         TaskSettings,
         differences,
-        flat,
         slug,
     )
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,
         ModelSettings,
         TrainingSettings,
-        default_env,
         task_name,
         training_settings,
     )

@@ -448,6 +448,10 @@ class ComparisonConfig:
         del data["task"]["max_new_tokens"]  # the training's
         return data if self.code else {k: v for k, v in data.items() if k != "code"}
 
+    def flat(self) -> dict[str, Any]:
+        """Return them with the nested names alone, as the command line has them."""
+        return flat(self.as_dict())
+
     @classmethod
     def from_dict(
         cls,

@@ -32,7 +32,6 @@ MAX_THREADS = 1024
 """Most threads of one run; more than the largest machines have processors are a mistake."""
 EPISODE_BYTES = 1_000
 """Least memory of one response with its prompt, as evaluations keep them."""
-DEFAULT_ENV = "MovieReview"
 """Environment of commands that name none."""
 
 
@@ -296,22 +295,6 @@ def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> d
         return find_bundle(bundle).settings(kind) if bundle else {}
     except BundleError:  # whoever makes the environment says what is wrong
         return {}
-
-
-def default_env(bundle: Bundle | Path | str | None = None) -> str:
-    """Return the name of the environment that a bundle was made for, MovieReview without one.
-
-    Args:
-        bundle: Itself, its name or folder; "" or None for none.
-
-    Example:
-        >>> default_env("smollm2-answers")
-        'QuestionAnswer'
-    """
-    try:
-        return (find_bundle(bundle).env if bundle else None) or DEFAULT_ENV
-    except BundleError:  # whoever makes the environment says what is wrong
-        return DEFAULT_ENV
 
 
 def training_settings(

@@ -35,7 +35,6 @@ from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     command_line,
     differences,
-    flat,
     run_folder,
 )
 from tokengym.evaluation.runs.record import read_points, read_result
@@ -54,7 +53,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     found.add(config, out)
     return found.write(
         out,
-        settings=flat(config.as_dict()),
+        settings=config.flat(),
         about={"command": command_line(config)},
         baseline=config.titles[config.names[0]],
         optimum=known_optimum(config),
@@ -93,7 +92,7 @@ def merge_comparisons(
         stored = read_hashed(file, optional=True)
         configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
     first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
-    flat_settings = [flat(config.as_dict()) for config in configs]
+    flat_settings = [config.flat() for config in configs]
     varying = list(
         dict.fromkeys(
             name

@@ -23,7 +23,7 @@ from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
-from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, RunPlan, flat
+from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, RunPlan
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, commit, hardware, versions
 
@@ -200,7 +200,7 @@ class _Run:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        named = flat(self.config.as_dict())
+        named = self.config.flat()
         length = self.training.declaration.steps_setting
         left_out = ("rewards", "agents", "seeds", "first_seed", "level", length, *NO_NUMBERS)
         return {"reward": self.reward} | {k: v for k, v in named.items() if k not in left_out}
@@ -316,7 +316,7 @@ class _Run:
             from tokengym.agents.rollouts.logs import make_tracker
 
             name = f"{self.record.name}, seed {self.seed}"
-            settings = flat(self.config.as_dict()) | {"seed": self.seed}
+            settings = self.config.flat() | {"seed": self.seed}
             folder = Path() if self.folder is None else self.folder
             self._tracker = make_tracker(self._track, folder, name=name, config=settings)
         self._tracker.write(dict(row), {name: () for name in row}, step)

@@ -19,7 +19,7 @@ from tokengym.base.user_code import (
 from tokengym.base.words import split_file_word
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, task_of_file
-from tokengym.evaluation.runs.defaults import TrainingSettings, default_env, training_settings
+from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def known_task(
     stored = None if path is None else stored_settings(path, below=below)
     if stored is None or not _is_stored(env, stored[1]["env"], trust_code):
         task = TaskSettings() if task is None else task
-        env = resolve_env(env or default_env(task.bundle))
+        env = resolve_env(env, task.bundle)
         lengths = training_settings(env, bundle=task.bundle).lengths()
         return env, {**lengths, **task.env_kwargs(env)}
     file, settings = stored

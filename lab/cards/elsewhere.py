@@ -11,7 +11,6 @@ from tokengym.agents import RandomAgent, bind_policy
 from tokengym.base import find_bundle, from_pretrained
 from tokengym.envs import task_of
 from tokengym.evaluation.measure import resolve_env, task_reward
-from tokengym.evaluation.runs import default_env
 from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks
 from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward
 
@@ -79,7 +78,7 @@ class TransferTask:
     @property
     def env(self) -> str:
         """Id of the environment that the bundle was made for."""
-        return resolve_env(default_env(self.bundle))
+        return resolve_env(bundle=self.bundle)
 
     @property
     def name(self) -> str:

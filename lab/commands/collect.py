@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 def collection_settings(env: str | None, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a collection."""
-    from tokengym.evaluation.runs import default_env
+    from tokengym.evaluation.measure import resolve_env
     from tokengym.lab.collect import CollectionConfig
 
-    return {"config": CollectionConfig(env=env or default_env(bundle))}
+    return {"config": CollectionConfig(env=env or resolve_env(bundle=bundle))}
 
 
 @takes_settings(collection_settings)

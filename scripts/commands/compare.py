@@ -80,12 +80,12 @@ def compare(
     from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.defaults import default_env, default_rewards, task_name
+    from tokengym.evaluation.runs.defaults import default_rewards, task_name
     from tokengym.scripts.commands.show import show_summary
 
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
-    env = env or default_env(task.bundle)
+    env = env or resolve_env(bundle=task.bundle)
     task_rewards = default_rewards(resolve_env(env))
     config = ComparisonConfig(
         env=env,

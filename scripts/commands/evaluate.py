@@ -125,7 +125,7 @@ def _show_references(
     """Print and return what needs no training, at the price that the agent was trained at."""
     from tokengym.agents.errors import ModelError
     from tokengym.agents.offline.policies import make_policy
-    from tokengym.evaluation.measure.references import draw_references, reference_lines
+    from tokengym.evaluation.measure.references import draw_references
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.saved import stored_settings
     from tokengym.scripts.commands.show import show_references
@@ -143,7 +143,7 @@ def _show_references(
         console.print(f"no best-of-n: {error}", markup=False)
         return None
     with console.status("best-of-n of the untrained policy (--reference-samples 0 leaves it out)"):
-        lines = reference_lines(draw_references(evaluator, policy, samples), kl_coef)
+        lines = draw_references(evaluator, policy, samples).lines(kl_coef)
     show_references(console, lines)
     return lines
 

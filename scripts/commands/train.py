@@ -22,11 +22,10 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
         CREDIT_SETTINGS,
         EvaluationSettings,
         bundle_settings,
-        default_env,
         training_settings,
     )
 
-    env = resolve_env(env or default_env(bundle))
+    env = resolve_env(env, bundle)
     training = training_settings(env, agent, bundle=bundle)
     idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
     fixed = (*training.declaration.fixed, *training.declaration.idle)
@@ -93,15 +92,16 @@ def train(
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.files import locked
     from tokengym.base.user_code import CODE, keep_code
+    from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight
     from tokengym.evaluation.runs.config import ComparisonConfig, slug
-    from tokengym.evaluation.runs.defaults import default_env, task_name
+    from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.record import result_of
     from tokengym.evaluation.runs.run import join_run
     from tokengym.scripts.commands.show import say
 
     config = ComparisonConfig(
-        env=env or default_env(task.bundle),
+        env=env or resolve_env(bundle=task.bundle),
         rewards=(reward,),
         seeds=1,
         first_seed=seed,
@@ -184,7 +184,6 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
     from tokengym.agents.errors import ModelError
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.evaluation.measure.alarms import short_of_best
-    from tokengym.evaluation.measure.references import reference_lines
     from tokengym.evaluation.runs.progress import fixed
     from tokengym.evaluation.runs.record import read_points
     from tokengym.evaluation.runs.run import run_references
@@ -212,7 +211,7 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return
-    lines = reference_lines(drawn, config.kl_coef, by_gold=config.by_gold)
+    lines = drawn.lines(config.kl_coef, by_gold=config.by_gold)
     show_references(console, lines)
     ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
     if not is_best_of_n and (alarm := short_of_best(ended, lines["best_of_n"])):

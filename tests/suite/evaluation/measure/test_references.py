@@ -18,7 +18,6 @@ from tokengym.evaluation.measure.references import (
     draw_references,
     levels,
     read_references,
-    reference_lines,
     score_range,
 )
 
@@ -128,7 +127,7 @@ def test_without_a_scorer_nothing_can_be_ranked(evaluator: Evaluator):
 
 def test_lines_by_hand():
     # Of 0 to 15 the mean is 7.5, and the best of two 17 * 2 / 3 - 1 on average.
-    lines = reference_lines(samples(RISING, gold=-RISING), kl_coef=0.5)
+    lines = samples(RISING, gold=-RISING).lines(kl_coef=0.5)
     assert (lines["samples"], lines["prompts"], lines["tokens"]) == (16, 2, 100)
     rows = {row["n"]: row for row in lines["best_of_n"]}
     assert list(rows) == [1, 2, 4, 8, 16]  # no more than there are
@@ -139,17 +138,17 @@ def test_lines_by_hand():
     # Near 15 - 0.5 log 16, and the best of 16 has 15 - 0.5 (log 16 - 15 / 16).
     bound = 0.5 * np.log(np.mean(np.exp(np.arange(16.0) / 0.5)))
     assert bound < rows[16]["net_score"] == lines["optimum"]
-    dear = reference_lines(samples(RISING), kl_coef=50.0)
+    dear = samples(RISING).lines(kl_coef=50.0)
     assert dear["optimum"] == pytest.approx(50 * np.log(np.mean(np.exp(np.arange(16.0) / 50))))
     assert dear["optimum"] > max(row["net_score"] for row in dear["best_of_n"])
-    assert reference_lines(samples(RISING, gold=-RISING), 0.5, by_gold=True)["best_of_n"][-1] == (
+    assert samples(RISING, gold=-RISING).lines(0.5, by_gold=True)["best_of_n"][-1] == (
         rows[16] | {"score": 0.0, "gold_score": 0.0, "net_score": -0.5 * best_of_n_kl_bound(16)}
     )
 
 
 @pytest.mark.parametrize("price", [0.0, None])
 def test_without_a_price_the_optimum_has_no_line(price: float | None):
-    lines = reference_lines(samples(RISING), price)
+    lines = samples(RISING).lines(price)
     assert lines["optimum"] is None
     assert ("net_score" in lines["best_of_n"][0]) == (price is not None)
     assert "gold_score" not in lines["best_of_n"][0]
@@ -161,7 +160,7 @@ def test_without_a_price_the_optimum_has_no_line(price: float | None):
     [(None, "score", 16), (0.0, "net_score", 16), (0.5, "net_score", 16), (3.0, "net_score", 4)],
 )
 def test_the_way_leads_to_the_best_n_up_to_16(price: float | None, measure: str, n: int):
-    lines = reference_lines(samples(np.tile(RISING, 2)), price)
+    lines = samples(np.tile(RISING, 2)).lines(price)
     along = score_range(lines)
     assert along is not None
     assert (along.measure, along.n) == (measure, n)
@@ -170,12 +169,12 @@ def test_the_way_leads_to_the_best_n_up_to_16(price: float | None, measure: str,
 
 
 def test_there_is_no_way_where_one_response_is_the_best():
-    assert score_range(reference_lines(samples(RISING), 50.0)) is None  # too dear
-    assert score_range(reference_lines(samples(np.ones((2, 16))), 0.1)) is None  # all alike
+    assert score_range(samples(RISING).lines(50.0)) is None  # too dear
+    assert score_range(samples(np.ones((2, 16))).lines(0.1)) is None  # all alike
 
 
 def test_levels_of_a_chart():
-    lines = reference_lines(samples(np.tile(RISING, 4), gold=np.tile(RISING, 4)), kl_coef=0.5)
+    lines = samples(np.tile(RISING, 4), gold=np.tile(RISING, 4)).lines(kl_coef=0.5)
     rows = {row["n"]: row for row in lines["best_of_n"]}
     assert levels(lines, "score") == [(f"best of {n}", rows[n]["score"]) for n in (4, 16, 64)]
     assert [name for name, _ in levels(lines, "gold_score")] == [
@@ -186,7 +185,7 @@ def test_levels_of_a_chart():
         ("best of 16", rows[16]["net_score"]),
         ("optimum, at least", lines["optimum"]),
     ]
-    dear = reference_lines(samples(np.tile(RISING, 4)), kl_coef=3.0)
+    dear = samples(np.tile(RISING, 4)).lines(kl_coef=3.0)
     assert levels(dear, "net_score")[0][0] == "best of 4"
     assert levels(dear, "gold_score") == []
     assert levels(lines, "length") == []
