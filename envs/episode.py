@@ -17,6 +17,7 @@ FinishReason = Literal["eos", "length", "stop", "error"]
 
 _PER_TOKEN = {"token_rewards": np.float32, "log_probs": np.float32, "written": np.int8}
 _NO_PARTS: Mapping[str, float] = {}
+_OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "finish_reason")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,75 +142,70 @@ class Episode:
             **paid,
         )
 
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain data for JSON, of ``metadata`` what JSON can hold.
 
-OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "finish_reason")
+        Unknown fields become None.
+        """
+        rewards, log_probs = self.token_rewards, self.log_probs
+        turns: dict[str, Any] = {}
+        if self.written is not None:
+            said = [{**turn._asdict(), "span": list(turn.span)} for turn in self.turns]
+            turns = {"turns": said, "written": self.written.tolist()}
+        columns = {}
+        for name, value in self.metadata.items():
+            with suppress(TypeError, ValueError):
+                columns[name] = json.loads(json.dumps(value))
+        return {
+            "prompt": self.prompt,
+            "response": self.response,
+            "prompt_ids": list(map(int, self.prompt_ids)),
+            "response_ids": list(map(int, self.response_ids)),
+            "reference": self.reference,
+            "query_type": self.query_type,
+            "score": None if self.score is None else float(self.score),
+            "score_parts": {name: float(part) for name, part in self.score_parts.items()},
+            "token_rewards": None if rewards is None else rewards.tolist(),
+            "log_probs": None if log_probs is None else log_probs.tolist(),
+            "finish_reason": self.finish_reason,
+            **turns,
+            **({"metadata": columns} if columns else {}),
+        }
 
+    @classmethod
+    def from_record(
+        cls, record: Mapping[str, Any], *, prompt_ids: Sequence[int] | None = None
+    ) -> "Episode":
+        """Return the episode of a record; missing fields are None, unknown ones are ignored.
 
-def episode_to_record(episode: Episode) -> dict[str, Any]:
-    """Return an episode as plain data for JSON, of ``metadata`` what JSON can hold.
+        Args:
+            record: What `to_record` returned.
+            prompt_ids: The prompt's ids, for records that were written without them.
 
-    Args:
-        episode: Any episode; unknown fields become None.
-    """
-    rewards, log_probs = episode.token_rewards, episode.log_probs
-    turns: dict[str, Any] = {}
-    if episode.written is not None:
-        said = [{**turn._asdict(), "span": list(turn.span)} for turn in episode.turns]
-        turns = {"turns": said, "written": episode.written.tolist()}
-    columns = {}
-    for name, value in episode.metadata.items():
-        with suppress(TypeError, ValueError):
-            columns[name] = json.loads(json.dumps(value))
-    return {
-        "prompt": episode.prompt,
-        "response": episode.response,
-        "prompt_ids": list(map(int, episode.prompt_ids)),
-        "response_ids": list(map(int, episode.response_ids)),
-        "reference": episode.reference,
-        "query_type": episode.query_type,
-        "score": None if episode.score is None else float(episode.score),
-        "score_parts": {name: float(part) for name, part in episode.score_parts.items()},
-        "token_rewards": None if rewards is None else rewards.tolist(),
-        "log_probs": None if log_probs is None else log_probs.tolist(),
-        "finish_reason": episode.finish_reason,
-        **turns,
-        **({"metadata": columns} if columns else {}),
-    }
-
-
-def episode_from_record(
-    record: Mapping[str, Any], *, prompt_ids: Sequence[int] | None = None
-) -> Episode:
-    """Return the episode of a record; missing fields are None, unknown ones are ignored.
-
-    Args:
-        record: A value of `episode_to_record`.
-        prompt_ids: The prompt's ids, for records that were written without them.
-
-    Raises:
-        ValueError: if prompt, response or their ids are missing, or a field is of a wrong kind.
-    """
-    known = dict(record)
-    if known.get("prompt_ids") is None and prompt_ids is not None:
-        known["prompt_ids"] = prompt_ids
-    needed = ("prompt", "response", "prompt_ids", "response_ids")
-    missing = [name for name in needed if known.get(name) is None]
-    if missing:
-        raise ValueError(
-            f"a stored episode needs {', '.join(needed)}; this one lacks {', '.join(missing)}"
-        )
-    given: dict[str, Any] = {name: known.get(name) for name in (*needed, *OPTIONAL)}
-    try:
-        said = (Turn(**{**one, "span": tuple(one["span"])}) for one in known.get("turns") or ())
-        return Episode(
-            **given,
-            turns=tuple(said),
-            written=known.get("written"),
-            score_parts=dict(known.get("score_parts") or {}),
-            metadata=Metadata(known.get("metadata")),
-        )
-    except (TypeError, KeyError) as error:
-        raise ValueError(
-            f"a stored episode has a field of a wrong kind ({error}); write it as "
-            "episode_to_record does"
-        ) from error
+        Raises:
+            ValueError: if prompt, response or their ids are missing, or a field is of a wrong kind.
+        """
+        known = dict(record)
+        if known.get("prompt_ids") is None and prompt_ids is not None:
+            known["prompt_ids"] = prompt_ids
+        needed = ("prompt", "response", "prompt_ids", "response_ids")
+        missing = [name for name in needed if known.get(name) is None]
+        if missing:
+            raise ValueError(
+                f"a stored episode needs {', '.join(needed)}; this one lacks {', '.join(missing)}"
+            )
+        given: dict[str, Any] = {name: known.get(name) for name in (*needed, *_OPTIONAL)}
+        try:
+            said = (Turn(**{**one, "span": tuple(one["span"])}) for one in known.get("turns") or ())
+            return cls(
+                **given,
+                turns=tuple(said),
+                written=known.get("written"),
+                score_parts=dict(known.get("score_parts") or {}),
+                metadata=Metadata(known.get("metadata")),
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"a stored episode has a field of a wrong kind ({error}); write it as "
+                "Episode.to_record does"
+            ) from error

@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 
 from tokengym.base.errors import SettingsError, reason_of
-from tokengym.envs import Episode, episode_to_record
+from tokengym.envs import Episode
 from tokengym.rewards import RewardError
 
 
@@ -25,7 +25,7 @@ class EpisodeLog(BaseCallback):
     """Appends every episode of the training to a file, one JSON object a line.
 
     A line has ``timestep``, ``update`` and ``row``, and the episode as
-    `tokengym.envs.episode_to_record` writes it, ``log_probs`` (as sampled, nats) included: enough
+    `Episode.to_record` writes it, ``log_probs`` (as sampled, nats) included: enough
     for ``tokengym replay`` to score it under every credit. Each line is written whole when its
     round has ended: a killed run leaves no partial line. Where the scorer
     fails, the round's finished episodes are written with the ``error``; those that it failed on
@@ -71,7 +71,7 @@ class EpisodeLog(BaseCallback):
         for row, episode in enumerate(played.episodes):
             known = None if log_probs is None else log_probs[row][: len(episode.response_ids)]
             moment = {"timestep": timestep, "update": self.model._n_updates, "row": row}
-            line = moment | episode_to_record(episode) | {"log_probs": known}
+            line = moment | episode.to_record() | {"log_probs": known}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
         for name, text in samples(list(played.episodes), self.num_shown).items():
@@ -83,7 +83,7 @@ class EpisodeLog(BaseCallback):
             return
         moment = {"timestep": self.num_timesteps, "update": self.model._n_updates}
         for episode in error.episodes:
-            line = moment | episode_to_record(episode) | {"error": str(error)}
+            line = moment | episode.to_record() | {"error": str(error)}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 

@@ -29,7 +29,7 @@ from tokengym.base.files import (
     write_hashed,
     write_jsonl,
 )
-from tokengym.envs import episode_to_record
+from tokengym.envs import Episode
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import RunPlan, differences
 from tokengym.rewards.errors import RewardError
@@ -162,7 +162,7 @@ class RunRecord:
             result["error"] = describe(error)
             result["traceback"] = "".join(traceback.format_exception(error))
             if isinstance(error, RewardError) and error.episodes:
-                write_jsonl(folder / "unscored.jsonl", map(episode_to_record, error.episodes))
+                write_jsonl(folder / "unscored.jsonl", map(Episode.to_record, error.episodes))
                 files.append("unscored.jsonl")
         result["files"] = {name: file_hash(folder / name) for name in files}
         write_hashed(folder / "run.json", result)

@@ -19,7 +19,6 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.base.files import file_hash, locked, write_hashed
 from tokengym.base.user_code import check_code
-from tokengym.envs import episode_to_record
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
@@ -296,7 +295,7 @@ class _Run:
                 "seed": self.seed,
                 "step": step,
                 "sample": index,
-                **episode_to_record(paid),
+                **paid.to_record(),
                 "tokens": token_texts(tokenizer, paid.response_ids),
                 "token_rewards": _rounded(paid.token_rewards),
                 "log_probs": _rounded(paid.log_probs),

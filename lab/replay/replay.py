@@ -15,7 +15,6 @@ from tokengym.envs import (
     SettingsError,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
-    episode_from_record,
     printable,
     task_of,
     token_texts,
@@ -369,7 +368,7 @@ def load_episodes(
     for file, number, row in records:
         try:
             prompt_ids = None if row.get("prompt_ids") else encode(row.get("prompt"))
-            episode = episode_from_record(row, prompt_ids=prompt_ids)
+            episode = Episode.from_record(row, prompt_ids=prompt_ids)
         except (AttributeError, ValueError) as error:
             raise ValueError(f"{file} line {number}: {error}") from None
         if episode.response_ids:

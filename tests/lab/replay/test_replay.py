@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tokengym.agents import PPO, RandomAgent, collect
-from tokengym.envs import Episode, OracleEnv, episode_to_record
+from tokengym.envs import Episode, OracleEnv
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.saved import known_task
 from tokengym.lab.learners.oracle import policy_table
@@ -167,7 +167,7 @@ def test_credit_csv_has_a_row_per_token(replayed: Replay, tmp_path: Path):
 
 
 def test_stored_episodes_are_read_back_once(episodes: list[Episode], tmp_path: Path):
-    records = [episode_to_record(episode) for episode in episodes]
+    records = [episode.to_record() for episode in episodes]
     old = {key: value for key, value in records[0].items() if key != "prompt_ids"}
     folder = tmp_path / "abc" / "seed-0"
     folder.mkdir(parents=True)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tokengym.envs import Episode, episode_from_record, episode_to_record
+from tokengym.envs import Episode
 
 EPISODE = Episode(
     prompt="a b",
@@ -22,8 +22,8 @@ EPISODE = Episode(
 
 
 def test_an_episode_survives_json():
-    record = json.loads(json.dumps(episode_to_record(EPISODE)))
-    back = episode_from_record(record)
+    record = json.loads(json.dumps(EPISODE.to_record()))
+    back = Episode.from_record(record)
     assert back == EPISODE  # arrays and metadata are left out of the comparison
     np.testing.assert_array_equal(back.token_rewards, EPISODE.token_rewards)
     np.testing.assert_array_equal(back.log_probs, EPISODE.log_probs)
@@ -32,11 +32,11 @@ def test_an_episode_survives_json():
 
 def test_what_a_record_lacks_is_not_known():
     bare = {"prompt": "p", "response": "r", "response_ids": [5], "seed": 3, "tokens": ["r"]}
-    episode = episode_from_record(bare, prompt_ids=[7])
+    episode = Episode.from_record(bare, prompt_ids=[7])
     assert (episode.prompt_ids, episode.response_ids) == ((7,), (5,))
     assert episode.score is None
     assert episode.log_probs is None
-    stored = episode_from_record({**bare, "prompt_ids": [8]}, prompt_ids=[7])
+    stored = Episode.from_record({**bare, "prompt_ids": [8]}, prompt_ids=[7])
     assert stored.prompt_ids == (8,)  # what was played goes before what would be played now
 
 
@@ -56,4 +56,4 @@ def test_what_a_record_lacks_is_not_known():
 )
 def test_records_that_are_no_episodes(change: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        episode_from_record({**episode_to_record(EPISODE), **change})
+        Episode.from_record({**EPISODE.to_record(), **change})

@@ -24,8 +24,6 @@ from tokengym.envs import (
     StateError,
     TokenizerError,
     Turn,
-    episode_from_record,
-    episode_to_record,
     episodes_from_infos,
 )
 
@@ -478,14 +476,14 @@ def test_episodes_hold_their_turns(make_env: Callable[..., Any]):
     assert episode.written is not None
     assert episode.written.tolist() == [1, 1, 0, 1]
     assert not episode.written.flags.writeable
-    read = episode_from_record(json.loads(json.dumps(episode_to_record(episode))))
+    read = Episode.from_record(json.loads(json.dumps(episode.to_record())))
     assert read == episode
     assert read.turns == episode.turns
     assert read.written is not None
     np.testing.assert_array_equal(read.written, episode.written)
     plain = Episode(prompt="a", response="b", prompt_ids=[3], response_ids=[4])
     assert (plain.turns, plain.written) == ((), None)
-    assert not {"turns", "written"} & episode_to_record(plain).keys()
+    assert not {"turns", "written"} & plain.to_record().keys()
     with pytest.raises(ValueError, match=re.escape("written must have shape (1,)")):
         Episode(
             prompt="a", response="b", prompt_ids=[3], response_ids=[4], written=np.ones(2, np.int8)

@@ -20,7 +20,7 @@ from rich.console import Console
 from tokengym import rewards
 from tokengym.base.files import read_hashed
 from tokengym.base.settings import changed
-from tokengym.envs import episode_from_record
+from tokengym.envs import Episode
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 from tokengym.evaluation.measure.references import draw_references, read_references
 from tokengym.evaluation.report.curves import read_curves
@@ -159,7 +159,7 @@ def test_samples_carry_credit_that_sums_to_the_score(finished: tuple[Path, dict,
     for row in rows:
         assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["response_ids"])
         assert sum(row["token_rewards"]) == pytest.approx(row["score"], rel=1e-4, abs=1e-5)
-        episode = episode_from_record(row)  # all that scoring it again takes
+        episode = Episode.from_record(row)  # all that scoring it again takes
         assert len(episode.prompt_ids) > 0
         assert episode.log_probs is not None
         assert episode.log_probs.max() <= 0.0
