@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from tokengym.scripts.commands import Names, takes_settings, task_settings
+from tokengym.scripts.commands import takes_settings, task_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs import TaskSettings
@@ -19,7 +19,7 @@ def explore(
     ] = None,
     env: str | None = None,
     agent: Path | None = None,
-    rewards: Names = (),
+    rewards: tuple[str, ...] = (),
     port: int | None = None,
     no_browser: bool = False,
     trust_code: bool = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from tokengym.lab.commands.train_reward import PairOptions
-from tokengym.scripts.commands import Chosen, takes_settings
+from tokengym.scripts.commands import takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def label_settings() -> dict[str, Any]:
     """Return the default settings of reading pairs."""
-    return {"reading": Chosen(PairOptions(), without=frozenset({"held_out"}))}
+    return {"reading": PairOptions()}
 
 
 @takes_settings(label_settings)

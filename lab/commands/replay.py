@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokengym.scripts.commands import Names, takes_settings, task_settings
+from tokengym.scripts.commands import takes_settings, task_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs import TaskSettings
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @takes_settings(task_settings)
 def replay(
     episodes: Path | None = None,
-    rewards: Names = (),
+    rewards: tuple[str, ...] = (),
     env: str | None = None,
     agent: Path | None = None,
     num_episodes: int = 64,

@@ -35,8 +35,6 @@ smoothing leaves that as it is and takes the loss from .71 to .45, the calibrati
 class PairOptions:
     """Settings of reading the pairs."""
 
-    held_out: str = "0.1"
-    """Share of the prompts whose pairs are held out, or another file of pairs."""
     on_error: Literal["raise", "skip"] = "raise"
     """Whether a row that makes no comparison stops, or is left out and counted."""
     split: str | None = None
@@ -76,6 +74,14 @@ class PairOptions:
         given = {k: v for k, v in vars(self).items() if k not in ("held_out", *others)}
         return (read_pairs if self.label_column is None else read_labels)(source, **given)
 
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPairOptions(PairOptions):
+    """Settings of reading the pairs, and of what is held out."""
+
+    held_out: str = "0.1"
+    """Share of the prompts whose pairs are held out, or another file of pairs."""
+
     def share_or_pairs(self) -> Any:
         """Return what is held out: a share, or pairs."""
         try:
@@ -99,7 +105,7 @@ def reward_settings(model: str | None) -> dict[str, Any]:
     from tokengym.lab.training import RewardTraining
 
     training = RewardTraining() if model else RewardTraining(**BUNDLED)
-    return {"reading": PairOptions(), "placement": ModelSettings(), "training": training}
+    return {"reading": TrainingPairOptions(), "placement": ModelSettings(), "training": training}
 
 
 @takes_settings(reward_settings)
@@ -110,7 +116,7 @@ def train_reward(
     env: str = "MovieReview",
     out: Path | None = None,
     *,
-    reading: PairOptions,
+    reading: TrainingPairOptions,
     placement: "ModelSettings",
     training: "RewardTraining",
 ) -> None:
@@ -221,14 +227,14 @@ def _save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: s
     figure.savefig(path, dpi=120, metadata={"Software": None})  # the same bytes each time
 
 
-def _check_process(reading: PairOptions, placement: "ModelSettings") -> None:
+def _check_process(reading: TrainingPairOptions, placement: "ModelSettings") -> None:
     """Refuse options of pairs and adapters, which process models do not have.
 
     Raises:
         ValueError: naming the option.
     """
     given = {**vars(reading), "lora_rank": placement.lora_rank}
-    defaults = {**vars(PairOptions()), "lora_rank": None}
+    defaults = {**vars(TrainingPairOptions()), "lora_rank": None}
     for name, value in given.items():
         if name not in ("held_out", "split") and value != defaults[name]:
             raise ValueError(

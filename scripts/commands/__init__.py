@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
-    from tokengym.scripts.commands.options import Chosen, Names, takes_settings, task_settings
+    from tokengym.scripts.commands.options import takes_settings, task_settings
     from tokengym.scripts.commands.show import open_page, say
 
 __getattr__, __dir__, __all__ = lazily(__name__)

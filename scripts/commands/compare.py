@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import Names, Tracker, takes_settings
+from tokengym.scripts.commands.options import Tracker, takes_settings
 from tokengym.scripts.commands.train import agents as agent_lines
 from tokengym.scripts.commands.train import run_settings
 
@@ -26,9 +26,9 @@ def comparison_settings(
 @takes_settings(comparison_settings, choice=("agent", agent_lines))
 def compare(
     env: str | None = None,
-    rewards: Names = (),
+    rewards: tuple[str, ...] = (),
     agent: str = "ppo",
-    agents: Names = (),
+    agents: tuple[str, ...] = (),
     seeds: int = 5,
     out: Path | None = None,
     first_seed: int = 0,

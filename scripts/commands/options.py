@@ -46,8 +46,6 @@ RARE = frozenset({"first-seed", "checkpoint-every", "retry-failed"})
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 """Name and text of an argument in a docstring."""
 
-Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
-"""An option that takes several names."""
 Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
 
 Command = Callable[..., int | None]
@@ -130,6 +128,8 @@ class Option:
                 return str(metavar)
         if self.kind is bool and not self.path:
             return ""
+        if self.kind == tuple[str, ...] and not self.path:
+            return "NAME ..."
         shown = [_read_by_tyro(m).metavar for m in _members(self.kind) if m is not NoneType]
         short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
         return "|".join(short).replace("STR", "TEXT")
