@@ -35,7 +35,7 @@ from tokengym.scripts.cli import main
 
 torch.set_num_threads(1)
 ATTACK = "<img src=x onerror=\"document.title='owned'\"> ${1+1} {{value}}"
-LENGTHS = {"min_new_tokens": 8, "max_new_tokens": 8}
+LENGTHS: dict[str, Any] = {"min_new_tokens": 8, "max_new_tokens": 8}
 
 
 @pytest.fixture(scope="module")
