@@ -96,7 +96,7 @@ def test_what_is_measured_is_not_measured_again(
 ) -> None:
     monkeypatch.setattr(study, "foreign_texts", lambda _: iter([study.Text("positive", [3], [4])]))
     monkeypatch.setattr(study.Run, "train", lambda *_: pytest.fail("trained"))
-    monkeypatch.setattr(study.Run, "agent", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(study.Run, "policy", lambda *_: pytest.fail("loaded"))
     for run in study.ORDER:
         (tmp_path / run.folder).mkdir()
         for name in (study.RUNS, study.TEXTS, study.ANSWERS):

@@ -190,7 +190,8 @@ def test_commands_take_the_environment_of_a_bundle(monkeypatch: pytest.MonkeyPat
     for arguments in (["--bundle=smollm2-answers"], ["--bundle", "smollm2-reviews"], []):
         main(["compare", *arguments])
     main(["compare", "--bundle=smollm2-answers", "--env=MovieReview"])
-    assert asked[::2] == ["QuestionAnswer", "MovieReview", "MovieReview", "MovieReview"]
+    task, films = "tokengym/QuestionAnswer-v0", "tokengym/MovieReview-v0"
+    assert asked[::2] == [task, films, films, "MovieReview"]
 
 
 TASK_OPTIONS = {*names_of(TaskOptions), *names_of(GenerationSettings)} - {
