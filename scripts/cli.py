@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit code.
 
     0 done; 1 a fault of the program or the machine, in one line that names the file with the
-    traceback, or a rule whose contract `bench` found broken; 2 something about the input is wrong
-    (said in one line); 130 stopped by Ctrl-C.
+    traceback, a run of `compare` that failed, or a rule whose contract `bench` found broken; 2
+    something about the input is wrong (said in one line); 130 stopped by Ctrl-C.
 
     Args:
         arguments: The command line; None takes the process's.

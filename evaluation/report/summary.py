@@ -57,6 +57,8 @@ class SummarySettings:
     run takes its own first."""
     failed: Sequence[Mapping[str, Any]] = ()
     """Runs that failed, as ``{"credit", "seed", "error", "group"}``."""
+    missing: Sequence[Mapping[str, Any]] = ()
+    """Runs that have not ended, likewise but for the error."""
     cautions: Sequence[str] = ()
     """Further sentences that each group says."""
     controls: Collection[str] = ()
@@ -97,7 +99,8 @@ def summarize(
     if not sound:
         error = f" (the first: {lost[0]['error']})" if lost else ""
         raise ValueError(f"no run to summarise, {len(lost)} failed{error}")
-    known = list(dict.fromkeys([c.credit for c in curves] + [run["credit"] for run in failed]))
+    others = [run["credit"] for run in (*failed, *settings.missing)]
+    known = list(dict.fromkeys([c.credit for c in curves] + others))
     if baseline is not None and baseline not in known:
         raise ValueError(f"baseline {baseline!r} is none of the rewards: {', '.join(known)}")
     sound.sort(key=lambda curve: curve.credit != baseline)  # stable: the baseline comes first
@@ -113,6 +116,7 @@ def summarize(
             "optimum": dict(settings.optimum) or None,
         },
         "failed": lost,
+        "missing": list(settings.missing),
         "groups": [_summarize_panel(panel, settings) for panel in panels],
     }
     for group, panel in zip(summary["groups"], panels, strict=True):
@@ -127,6 +131,8 @@ def summarize(
             _add_way(panel, group, settings.level)
         _add_controls(panel, group, settings)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
+        group["failed_seeds"] = _seeds_by_reward(lost, group)
+        group["missing_seeds"] = _seeds_by_reward(settings.missing, group)
         group["axis"] = settings.axis
         group["wanted_baseline"] = baseline or known[0]
         group["verdict"] = make_verdict(group, settings.level)
@@ -175,6 +181,17 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
     }
     _add_steps_to_threshold(panel, summary, level)
     return summary
+
+
+def _seeds_by_reward(
+    runs: Sequence[Mapping[str, Any]], group: Mapping[str, Any]
+) -> dict[str, list[int]]:
+    """Return the seeds of a group's runs by their rewards."""
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        if run.get("group", {}) == group["group"]:
+            seeds.setdefault(run["credit"], []).append(run["seed"])
+    return seeds
 
 
 def kinds(measure: str) -> tuple[str, ...]:

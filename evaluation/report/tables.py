@@ -73,10 +73,13 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     elif kind == "chance" and entry.get("versus_baseline"):
         chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
         value = f"{chance['probability']:.0%}"
-        below = f"{chance['low']:.0%} to {chance['high']:.0%}"
+        if min(entry["runs"], group["rewards"][group["baseline"]]["runs"]) > 1:
+            below = f"{chance['low']:.0%} to {chance['high']:.0%}"
     elif kind != "chance":
         figure = entry["figures"][measure][kind]
-        value, below = number(figure["iqm"]), f"{number(figure['low'])} to {number(figure['high'])}"
+        value = number(figure["iqm"])
+        if entry["runs"] > 1:  # one seed has no interval
+            below = f"{number(figure['low'])} to {number(figure['high'])}"
         if sign := clear(difference_of(group, name, measure, kind)):
             better = measure_of(measure).better
             tone = "good" if (better == "higher") == (sign > 0) else "bad"
@@ -174,8 +177,8 @@ def group_table(
         heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
     note = (
         f"Interquartile mean and {level:.0%} bootstrap interval over "
-        f"{group['fewest_runs']} seeds; ▲ and ▼ mark what is clearly above or "
-        f"below {group['baseline']}"
+        f"{group['fewest_runs']} seed{'s' if group['fewest_runs'] > 1 else ''}; ▲ and ▼ mark what "
+        f"is clearly above or below {group['baseline']}"
     )
     if group["group"]:
         note = f"{group_label(tuple(group['group'].items()))}. {note}"

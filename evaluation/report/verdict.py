@@ -104,8 +104,10 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
     baseline, word = group["baseline"], measure_of("score", group["by_gold"]).word
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
-        alone = f"Only one {kind_of(group)}, so nothing to compare"
-        return f"{alone}: {baseline} ended at {word} {number(final)}{_reached(group)}."
+        finished = " has finished runs" if _absent(group) else ""
+        alone = f"Only one {kind_of(group)}{finished}, so nothing to compare"
+        ended = f"{baseline} ended at {word} {number(final)}{_reached(group)}"
+        return f"{alone}: {ended}{_absent(group)}."
     areas = {name: difference_of(group, name, "score", "auc") for name in others}
     faster = {name: area for name, area in areas.items() if area and clear(area) > 0}
     slower = [name for name in others if clear(areas[name]) < 0]
@@ -128,7 +130,15 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
         text += f"; {_list([_named(group, name) for name in unclear])} showed no clear difference"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
-    return f"{text}{_reached(group)}."
+    return f"{text}{_reached(group)}{_absent(group)}."
+
+
+def _absent(group: Figures) -> str:
+    """Return which rewards have no run in the figures, as a clause."""
+    lost = {**group["failed_seeds"], **group["missing_seeds"]}
+    names = [name for name in lost if name not in group["rewards"]]
+    has = "has" if len(names) == 1 else "have"
+    return f"; {_list(names)} {has} no finished run" if names else ""
 
 
 def _named(group: Figures, name: str) -> str:
@@ -206,7 +216,8 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
         f"{name} {verb}: {word} over the run {signed(area['difference'])}, {_interval(area)}, "
         f"against {baseline}, ahead on {area['wins']} of {area['pairs']} seeds."
     )
-    return f"{text} {_speed(group, name, baseline, level)}{_ends(group, name)}"
+    speed = _speed(group, name, baseline, level, is_one=area["pairs"] == 1)
+    return f"{text} {speed}{_ends(group, name)}"
 
 
 def _ends(group: Figures, name: str) -> str:
@@ -227,10 +238,11 @@ def _ends(group: Figures, name: str) -> str:
     return f"At the end: {', '.join(sure)}; no clear difference in {_list(unsure)}."
 
 
-def _speed(group: Figures, name: str, baseline: str, level: float) -> str:
+def _speed(group: Figures, name: str, baseline: str, level: float, *, is_one: bool) -> str:
     """Return how soon a reward reached the baseline's end, by score and by score minus KL.
 
-    They differ where a reward stops at a lower KL: it may reach the one soon, the other never.
+    They differ where a reward stops at a lower KL: it may reach the one soon, the other never. One
+    pair has no interval.
     """
     versus = group["rewards"][name]["versus_baseline"]
     speed, net = versus["relative_steps"], versus.get("relative_steps_net")
@@ -238,16 +250,16 @@ def _speed(group: Figures, name: str, baseline: str, level: float) -> str:
         return ""
     unit, word = unit_of(group), measure_of("score", group["by_gold"]).word
     arrives, arrives_net = (f and not math.isinf(f["ratio"]) for f in (speed, net))
+    net_in = f"{baseline}'s final {word} minus the KL penalty in " if arrives_net else ""
+    net_in += _times(net, unit, is_one=is_one) if arrives_net else ""
     if arrives:
-        text = f"It reached {baseline}'s final {word} in {_times(speed, unit)}"
-        return (
-            f"{text}, and {baseline}'s final {word} minus the KL penalty in {_times(net, unit)}. "
-            if arrives_net
-            else f"{text}. "
-        )
+        text = f"It reached {baseline}'s final {word} in {_times(speed, unit, is_one=is_one)}"
+        return f"{text}, and {net_in}. " if arrives_net else f"{text}. "
     text = f"Its mean curve did not reach {baseline}'s final {word} within the budget"
     if arrives_net:
-        text += f", but {baseline}'s final {word} minus the KL penalty in {_times(net, unit)}"
+        text += f", but {net_in}"
+    if is_one:
+        return f"{text}. "
     if math.isinf(speed["low"]):
         return f"{text}; nor does the {level:.0%} interval of its {unit} begin within it. "
     return (
@@ -256,9 +268,10 @@ def _speed(group: Figures, name: str, baseline: str, level: float) -> str:
     )
 
 
-def _times(speed: Figures, unit: str) -> str:
+def _times(speed: Figures, unit: str, *, is_one: bool) -> str:
     high = "beyond the budget" if math.isinf(speed["high"]) else number(speed["high"])
-    return f"{number(speed['ratio'])} times the {unit} ({number(speed['low'])} to {high})"
+    interval = "" if is_one else f" ({number(speed['low'])} to {high})"
+    return f"{number(speed['ratio'])} times the {unit}{interval}"
 
 
 def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
@@ -274,13 +287,20 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     if not group["reliable"]:
         cautions.append(
             f"Fewer than {RELIABLE_SEEDS} seeds per {kind_of(group)} ({group['fewest_runs']}): "
-            "the intervals are unreliable."
+            "the intervals are unreliable"
+            + (", and one seed has none." if group["fewest_runs"] == 1 else ".")
         )
-    if group.get("failed"):
+    if group["failed_seeds"]:
         runs = "run" if group["failed"] == 1 else "runs"
         cautions.append(
-            f"Not in the figures: {group['failed']} failed {runs}, which may favour the "
-            f"{kind_of(group)}; --retry-failed repeats what failed."
+            f"Not in the figures: {group['failed']} failed {runs} "
+            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}; "
+            "--retry-failed repeats what failed."
+        )
+    if group["missing_seeds"]:
+        cautions.append(
+            f"Not in the figures: runs that have not ended ({_runs(group['missing_seeds'])}); the "
+            "comparison's own command resumes."
         )
     if group["cut_at"] is not None and group["axis"] == "step":
         cautions.append(
@@ -311,6 +331,15 @@ def _interval(difference: Figures) -> str:
         return "no interval"
     low, high = number(difference["low"]), number(difference["high"])
     return f"{100 * difference['level']:.3g}% interval {low} to {high}"
+
+
+def _runs(seeds: Mapping[str, Sequence[int]]) -> str:
+    """Return runs in words: each name with its seeds."""
+    parts = [
+        f"{name}, {'seed' if len(of) == 1 else 'seeds'} {_list([f'{seed}' for seed in of])}"
+        for name, of in seeds.items()
+    ]
+    return "; ".join(parts)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -201,6 +201,8 @@ class _Found:
     """The curves' rows of curves.csv."""
     episodes: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[dict[str, Any]] = field(default_factory=list)
+    """Runs that have not ended."""
     versions: dict[str, list[str]] = field(default_factory=dict)
     """Versions met of each package, in the order of the runs."""
     measured_by: list[str] = field(default_factory=list)
@@ -231,7 +233,9 @@ class _Found:
         self.references.setdefault(group, []).append(drawn)
         for name, seed in product(config.names, config.all_seeds):
             folder, credit = run_folder(out, name, seed), label or config.titles[name]
+            run: dict[str, Any] = {"credit": credit, "seed": seed}
             if not (folder / "run.json").exists():
+                self.missing.append({**run, "group": dict(group)})
                 continue
             result = read_result(folder)
             for kept, met in ((self.versions, "versions"), (self.made, "made")):
@@ -242,7 +246,6 @@ class _Found:
                 self.lambdas[credit] = known
             if (by := result.get("measured_by")) and by not in self.measured_by:
                 self.measured_by.append(by)
-            run: dict[str, Any] = {"credit": credit, "seed": seed}
             if result["status"] == "finished":
                 curves = read_curves(folder / "curve.csv", group_by=())
                 self.curves += [replace(curve, **run, group=group) for curve in curves]
@@ -288,6 +291,9 @@ class _Found:
                 f"no run of {self.folders[0]} has finished ({len(self.failed)} failed{first}); the "
                 "runs' run.json has the whole error, and --retry-failed repeats them"
             )
+        # Runs may have been shared out: what one folder lacks, another may have.
+        here = [(curve.credit, curve.seed, dict(curve.group)) for curve in self.curves]
+        missing = [r for r in self.missing if (r["credit"], r["seed"], r["group"]) not in here]
         common = {group: common_samples(drawn) for group, drawn in self.references.items()}
         mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
         all_cautions = [*self.lost_references, *cautions]
@@ -318,6 +324,7 @@ class _Found:
             level=self.configs[0].level,
             baseline=baseline,
             failed=self.failed,
+            missing=missing,
             cautions=all_cautions,
             controls=controls,
             axis="tokens" if by_tokens else "step",

@@ -40,11 +40,12 @@ def compare(
     training: "TrainingSettings",
     evaluation: "EvaluationSettings",
     task: "TaskSettings",
-) -> None:
+) -> int:
     """Train each reward, or each learner, with the same seeds and budget: which learned faster?
 
     Writes curves.csv, summary.json, curves.png and report.html. Ctrl-C keeps
-    finished runs. The same command resumes, and may add rewards or seeds.
+    finished runs. The same command resumes, and may add rewards or seeds. The exit
+    status is 1 if a run failed, which leaves the others' results.
 
     For example:
       tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
@@ -109,3 +110,4 @@ def compare(
         console=console,
     )
     show_summary(console, summary, out)
+    return 1 if summary["failed"] else 0

@@ -10,7 +10,7 @@ SETTINGS = (
 """Options of the comparison; it takes about 110 seconds on two cores."""
 
 
-def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> None:
+def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> int:
     """Compare two rewards and a control in two minutes on two CPU cores, and open the report.
 
     Nothing is downloaded. Ctrl-C keeps finished runs, and the same command resumes.
@@ -38,6 +38,7 @@ def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> None:
         "the tokens) and random (a control). This takes about 2 minutes on 2 cores and runs:\n\n"
         f"  tokengym compare {settings}\n",
     )
-    call(compare, "tokengym compare", shlex.split(settings))
+    status = call(compare, "tokengym compare", shlex.split(settings))
     if not no_browser:
         open_page(console, (out / "report.html").resolve().as_uri())
+    return status

@@ -135,15 +135,16 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
 def _column(
     entries: Sequence[Mapping[str, Any]], title: str, measure: str, kind: str
 ) -> list[Text]:
-    """Return a column's title and its cells: a value above its interval."""
+    """Return a column's title and its cells: a value above its interval, if there is one."""
     cells = [Text(title, "bold")]
     for entry in entries:
         figure = entry["figures"][measure][kind]
         if measure == "share_of_best_of_n":
             cells.append(Text(percent(figure["iqm"])))
             continue
-        ends = f"{number(figure['low'])}, {number(figure['high'])}"
-        cells.append(Text(number(figure["iqm"])).append(f"\n{ends}", "dim"))
+        cells.append(Text(number(figure["iqm"])))
+        if entry["runs"] > 1:  # one seed has no interval
+            cells[-1].append(f"\n{number(figure['low'])}, {number(figure['high'])}", "dim")
     return cells
 
 

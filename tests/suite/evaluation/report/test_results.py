@@ -1,6 +1,7 @@
 """Results gathered from the folders of runs, made up here."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,23 @@ def test_learners_at_prices_of_their_own_have_no_score_minus_the_kl_penalty(
     (group,) = summary["groups"]
     assert summary["kl_coef"] == shared
     assert ("net_score" in group["measures"]) == (shared is not None)
+
+
+def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path: Path):
+    """Stopped by Ctrl-C, or shared out: what one folder lacks, another may have."""
+    _, stopped = make_comparison("stopped", rewards=("sparse", "abc"))
+    config, other = make_comparison("other", rewards=("sparse", "abc"))
+    for seed in range(1, 5):
+        shutil.rmtree(run_folder(stopped, "abc", seed))
+    (group,) = merge_comparisons([stopped], tmp_path / "merged", baseline=None)["groups"]
+    assert group["missing_seeds"] == {"abc": [1, 2, 3, 4]}
+    said = " ".join(group["verdict"]["cautions"])
+    assert "runs that have not ended (abc, seeds 1, 2, 3 and 4); the comparison's own" in said
+    for name, seed in product(config.names, config.all_seeds):
+        if run_folder(stopped, name, seed).exists():
+            shutil.rmtree(run_folder(other, name, seed))
+    whole = merge_comparisons([stopped, other], tmp_path / "both", baseline=None)
+    assert (whole["missing"], whole["groups"][0]["fewest_runs"]) == ([], 5)
 
 
 @pytest.mark.parametrize("rewards", [("sparse", "uniform"), ("sparse", "r3")])

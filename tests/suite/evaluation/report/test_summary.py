@@ -16,6 +16,7 @@ from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
+from tokengym.evaluation.report.tables import group_table
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import area_under_curve, iqm
 from tokengym.scripts.commands.show import _figures
@@ -373,7 +374,40 @@ def test_failed_runs_are_counted_and_named(make_curves):
     group = summary["groups"][0]
     assert group["rewards"]["sparse"]["runs"] == 4
     assert group["rewards"]["abc"]["versus_baseline"]["differences"]["score"]["auc"]["pairs"] == 4
-    assert "Not in the figures: 2 failed runs" in " ".join(group["verdict"]["cautions"])
+    said = " ".join(group["verdict"]["cautions"])
+    assert "Not in the figures: 2 failed runs (abc, seed 9; sparse, seed 0), which may" in said
+    assert "finished run" not in group["verdict"]["headline"]  # each reward has one
+
+
+def test_a_reward_without_finished_runs_is_in_the_headline(make_curves):
+    failed = [{"credit": "mine", "seed": s, "error": "boom", "group": {}} for s in range(2)]
+    missing = [{"credit": "abc", "seed": s, "group": {}} for s in (3, 4)]
+    settings = SummarySettings(failed=failed, missing=missing)
+    group = summarize(make_curves(("sparse", "abc"), seeds=3), settings)["groups"][0]
+    assert group["verdict"]["headline"].endswith("; mine has no finished run.")
+    said = " ".join(group["verdict"]["cautions"])
+    assert "2 failed runs (mine, seeds 0 and 1), which may" in said
+    assert "runs that have not ended (abc, seeds 3 and 4); the comparison's own command" in said
+    alone = summarize(make_curves(("sparse",)), settings)["groups"][0]["verdict"]["headline"]
+    assert alone.startswith("Only one reward has finished runs, so nothing to compare: sparse")
+    assert alone.endswith("; mine and abc have no finished run.")
+
+
+def test_one_seed_has_no_interval(make_curves):
+    curves = make_curves(("sparse", "abc"), seeds=1)
+    summary = summarize(curves)
+    (group,) = summary["groups"]
+    (sentence,) = group["verdict"]["sentences"]
+    assert "no interval" in sentence
+    assert re.search(r"final score in 0\.\d+ times the updates\. ", sentence)
+    assert "unreliable, and one seed has none" in " ".join(group["verdict"]["cautions"])
+    for text in (group_table(group, 0.95, "Markdown"), group_table(group, 0.95, "LaTeX")):
+        assert "over 1 seed;" in text
+        assert " to " not in text
+    page = re.sub(r"<[^>]+>", " ", render_report(summary, curves))
+    assert not re.search(r"\d%? to \d", page)
+    cells = [f"{cell}" for table in _figures(group, 200) for c in table.columns for cell in c.cells]
+    assert not any("\n" in cell for cell in cells)
 
 
 def test_a_baseline_without_runs_is_replaced_aloud(make_curves):
