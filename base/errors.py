@@ -18,6 +18,10 @@ class TokenGymError(ValueError):
     def __str__(self) -> str:
         return printable(super().__str__())
 
+    def for_terminal(self) -> str:
+        """Return the message for the command line, whose reader has no error at hand."""
+        return str(self)
+
 
 class SettingsError(TokenGymError):
     """An environment's setting outside its range, or two that contradict each other."""

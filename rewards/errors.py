@@ -1,8 +1,10 @@
 """Errors of rewards, which carry the finished episodes that they happened over."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tokengym.base.errors import TokenGymError
+from tokengym.base.text import printable
 from tokengym.envs.episode import Episode
 
 
@@ -12,15 +14,23 @@ class RewardError(TokenGymError):
     episodes: tuple[Episode, ...] = ()
     """Episodes that were finished when it happened, oldest first, so that none is lost; those that
     it came from have no score. Empty where nothing was being played."""
+    file: Path | None = None
+    """File that they were written to, None where they are kept here alone."""
 
     def keep(self, episodes: Sequence[Episode]) -> None:
         """Put episodes before those that are kept."""
         self.episodes = (*episodes, *self.episodes)
 
     def __str__(self) -> str:
-        count = len(self.episodes)
-        kept = f" ({count} finished episodes are kept in this error's .episodes)" if count else ""
-        return super().__str__() + kept
+        if not (count := len(self.episodes)):
+            return super().__str__()
+        where = "this error's .episodes" if self.file is None else printable(str(self.file))
+        kept = "1 finished episode is" if count == 1 else f"{count} finished episodes are"
+        return f"{super().__str__()} ({kept} kept in {where})"
+
+    def for_terminal(self) -> str:
+        """Return the message, which names the kept episodes only where a file has them."""
+        return super().__str__() if self.file is None else str(self)
 
 
 class ScorerError(RewardError):

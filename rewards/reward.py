@@ -107,7 +107,8 @@ class Reward:
         """
         if not episodes:
             return []
-        with attach_episodes(episodes, self.scorer.name), self.stopwatch.scoring(len(episodes)):
+        named = self.scorer.fault_name
+        with attach_episodes(episodes, named), self.stopwatch.scoring(len(episodes)):
             for index, episode in enumerate(episodes):
                 if not episode.response_ids:
                     raise CreditError(

@@ -124,7 +124,7 @@ class VectorRewardWrapper(VectorWrapper):
         if self._steps is not None:
             continues = ~(terminated | truncated | infos.get("waiting", np.False_))
             texts = self._unfinished(np.flatnonzero(continues).tolist())
-            with attach_episodes(list(ended.values()), self.reward.scorer.name):
+            with attach_episodes(list(ended.values()), self.reward.scorer.fault_name):
                 values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
         if not ended:
             return observations, values, terminated, truncated, infos

@@ -14,6 +14,7 @@ from types import FrameType
 
 import gymnasium
 
+from tokengym.base.errors import TokenGymError
 from tokengym.base.plugins import LABORATORY, missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.text import printable
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, gymnasium.error.Error) as error:
         if os.environ.get("TOKENGYM_TRACEBACK"):
             raise
-        _say(f"error: {' '.join(printable(str(error)).split())}")
+        said = error.for_terminal() if isinstance(error, TokenGymError) else str(error)
+        _say(f"error: {' '.join(printable(said).split())}")
         return USER_ERROR
     except Exception as error:
         if os.environ.get("TOKENGYM_TRACEBACK"):

@@ -159,11 +159,12 @@ class RunRecord:
             "measured_by": self.measured_by,
         }
         if error is not None:
+            if isinstance(error, RewardError) and error.episodes:
+                error.file = folder / "unscored.jsonl"  # which its message names from here on
+                write_jsonl(error.file, map(Episode.to_record, error.episodes))
+                files.append(error.file.name)
             result["error"] = describe(error)
             result["traceback"] = "".join(traceback.format_exception(error))
-            if isinstance(error, RewardError) and error.episodes:
-                write_jsonl(folder / "unscored.jsonl", map(Episode.to_record, error.episodes))
-                files.append("unscored.jsonl")
         result["files"] = {name: file_hash(folder / name) for name in files}
         write_hashed(folder / "run.json", result)
 

@@ -61,6 +61,11 @@ class Scorer(ABC):
         """The scorer's name in messages and reports: the class, or what the scorer was given."""
         return self._name or type(self).__name__
 
+    @property
+    def fault_name(self) -> str:
+        """The name in messages about what the scorer raised: that of the user's own scorer."""
+        return self.name
+
     @abstractmethod
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the scores of a batch of episodes.

@@ -107,6 +107,11 @@ class Normalize(ScorerWrapper):
         """Returns the values of all processes that score a round together, given this one's."""
 
     @property
+    def fault_name(self) -> str:
+        """That of the scorer inside, which ``normalize=`` has put here."""
+        return self.scorer.fault_name
+
+    @property
     def moments(self) -> Moments:
         """The moments of all episodes; empty where groups have their own."""
         return self.groups.get(None, Moments())

@@ -19,6 +19,9 @@ def test_episodes_that_could_not_be_scored_are_written(tmp_path: Path) -> None:
     (line,) = (folder / "unscored.jsonl").read_text().splitlines()
     assert json.loads(line)["response_ids"] == [2]
     assert json.loads(line)["score"] is None
-    assert "1 finished episodes are kept" in json.loads((folder / "run.json").read_text())["error"]
+    where = f"(1 finished episode is kept in {folder / 'unscored.jsonl'})"
+    assert where in json.loads((folder / "run.json").read_text())["error"]
+    assert where in str(error)
+    assert where in error.for_terminal()
     record.write(tmp_path / "other", settings, ValueError("no"))
     assert not (tmp_path / "other" / "unscored.jsonl").exists()

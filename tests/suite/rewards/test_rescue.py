@@ -82,6 +82,17 @@ def test_a_failing_scorer_is_named_in_one_line_and_keeps_the_episodes(fault):
     assert str(caught.value).endswith("(3 finished episodes are kept in this error's .episodes)")
 
 
+def test_a_terminal_hears_of_no_attribute():
+    with pytest.raises(ScorerError) as caught:
+        Reward(Failing(raises), Sparse()).evaluate(EPISODES)
+    assert caught.value.for_terminal().endswith("over 3 episodes; correct the scorer")
+
+
+def test_a_normalised_scorer_is_named_as_the_user_named_it():
+    with pytest.raises(ScorerError, match="scorer 'failing' raised KeyError"):
+        Reward(Normalize(Failing(raises)), Sparse()).evaluate(EPISODES)
+
+
 def test_the_cause_is_chained():
     with pytest.raises(ScorerError) as caught:
         Reward(Failing(raises), Sparse()).evaluate(EPISODES)
