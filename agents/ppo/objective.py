@@ -1,6 +1,7 @@
 """PPO's loss of a part of a minibatch, composed from `losses`; an update's figures and alarms."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -230,6 +231,10 @@ class Alarms:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
+        self._least = math.inf
+        """Least score of the rounds before."""
+        self._most = -math.inf
+        """Greatest score of the rounds before."""
 
     def check(
         self,
@@ -240,6 +245,7 @@ class Alarms:
         scores: Sequence[float],
         group_size: int | None,
         learning_rate: float,
+        kl_coef: float,
     ) -> None:
         """Warn of what an update's figures show; updates are counted from 1.
 
@@ -250,6 +256,7 @@ class Alarms:
             scores: Of the round's responses, in order; those of one prompt are neighbours.
             group_size: Responses to each prompt, where groups are compared.
             learning_rate: The update's.
+            kl_coef: Likewise.
         """
         if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
             self._warn(
@@ -262,11 +269,27 @@ class Alarms:
                 "kl",
                 f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "
                 f"reference, and its texts may have collapsed; lower learning_rate from "
-                f"{learning_rate:g} or raise kl_coef",
+                f"{learning_rate:g} or {'raise kl_coef' if kl_coef else 'set kl_coef above 0'}",
             )
+        self._check_ties(update, scores, group_size)
+
+    def _check_ties(self, update: int, scores: Sequence[float], group_size: int | None) -> None:
+        """Warn where scores do not differ: nothing is learned, or nothing is left to learn."""
+        if len(scores) < 2:
+            return
+        least, most = min(scores), max(scores)
+        rose = most >= self._most and most > self._least  # no response was ever better, some worse
+        self._least, self._most = min(least, self._least), max(most, self._most)
+        if least == most and rose:
+            self._warn(
+                "solved",
+                f"update {update}: all responses have the score {most:g}, the highest so far; "
+                "where no higher one exists the prompts are solved: stop here, or take harder ones",
+            )
+            return
         size = group_size or len(scores)
         groups = [scores[i : i + size] for i in range(0, len(scores), size)]
-        if len(scores) > 1 and all(min(group) == max(group) for group in groups):
+        if all(min(group) == max(group) for group in groups):
             whose = "of all responses" if group_size is None else "within every group"
             self._warn(
                 "ties",

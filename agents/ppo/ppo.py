@@ -139,6 +139,7 @@ class PPO(EpisodicAlgorithm):
             scores=[raw for raw, score in parts if raw is not None and score is not None],
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
+            kl_coef=self.kl_coef,
         )
         if stats.ratio_error > MAX_RATIO_ERROR and self.policy.language_model.is_float32:
             raise ModelError(

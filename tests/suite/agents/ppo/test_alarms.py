@@ -16,6 +16,7 @@ CALM: dict[str, Any] = {
     "scores": [0.0, 1.0, 1.0, 0.0],
     "group_size": 2,
     "learning_rate": 3e-3,
+    "kl_coef": 0.05,
 }
 
 
@@ -26,6 +27,8 @@ CALM: dict[str, Any] = {
         ({"clip_fraction": 0.6}, "60% of the ratios were clipped.*lower learning_rate from 0.003"),
         ({"clip_fraction": 0.6, "update": 9}, None),
         ({"kl_per_token": 3.25}, "update 3: the policy is 3.2 nats per token from its reference"),
+        ({"kl_per_token": 3.25}, "lower learning_rate from 0.003 or raise kl_coef"),
+        ({"kl_per_token": 3.25, "kl_coef": 0.0}, "from 0.003 or set kl_coef above 0"),
         ({"scores": [1.0, 1.0, 0.0, 0.0]}, "the scores within every group are equal"),
         ({"scores": [1.0, 1.0, 0.0, 0.0], "group_size": None}, None),
         ({"scores": [0.5, 0.5], "group_size": None}, "the scores of all responses are equal"),
@@ -42,6 +45,24 @@ def test_each_is_said_once(
     if message is not None:
         assert re.search(message, caplog.messages[0])
         assert "\n" not in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ([0.0, 1.0], "all responses have the score 1, the highest so far; .* prompts are solved"),
+        ([1.0, 1.5], "the scores within every group are equal"),  # higher ones exist
+        ([1.0, 1.0], "the scores within every group are equal"),  # no lower one was seen
+    ],
+)
+def test_solved_prompts_are_told_from_equal_scores(
+    before: list[float], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    alarms = Alarms()
+    alarms.check(**{**CALM, "scores": before})
+    alarms.check(**{**CALM, "scores": [1.0] * 4})
+    assert re.search(message, caplog.messages[-1])
+    assert len(caplog.messages) == 1
 
 
 def test_a_learner_says_it(make_ppo: Callable[..., PPO], caplog: pytest.LogCaptureFixture) -> None:
