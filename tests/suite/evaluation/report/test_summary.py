@@ -381,7 +381,7 @@ def test_failed_runs_are_counted_and_named(make_curves):
 
 def test_a_reward_without_finished_runs_is_in_the_headline(make_curves):
     failed = [{"credit": "mine", "seed": s, "error": "boom", "group": {}} for s in range(2)]
-    missing = [{"credit": "abc", "seed": s, "group": {}} for s in (3, 4)]
+    missing: list[dict[str, Any]] = [{"credit": "abc", "seed": s, "group": {}} for s in (3, 4)]
     settings = SummarySettings(failed=failed, missing=missing)
     group = summarize(make_curves(("sparse", "abc"), seeds=3), settings)["groups"][0]
     assert group["verdict"]["headline"].endswith("; mine has no finished run.")
