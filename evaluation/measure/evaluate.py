@@ -131,8 +131,8 @@ class Evaluator:
         if self.gold is None:
             return f"{scorer.name}; the task has no gold score" if scorer else "no scorer"
         if self.by_gold or scorer is None:
-            return f"the gold score, {self.gold.name}"
-        return f"the gold score, {self.gold.name}, and the score by {scorer.name}"
+            return f"the gold score, {self.gold.title}"
+        return f"the gold score, {self.gold.title}, and the score by {scorer.name}"
 
     def __call__(self, agent: "Agent", *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.

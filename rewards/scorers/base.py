@@ -62,6 +62,11 @@ class Scorer(ABC):
         return self._name or type(self).__name__
 
     @property
+    def title(self) -> str:
+        """The scorer in words, for a report; its name where that says enough."""
+        return self.name
+
+    @property
     def fault_name(self) -> str:
         """The name in messages about what the scorer raised: that of the user's own scorer."""
         return self.name
@@ -363,6 +368,8 @@ class _Combination(Scorer):
     """
 
     symbol: ClassVar[str]
+    word: ClassVar[str]
+    """Says the symbol."""
     operation: ClassVar[np.ufunc]
     """Joins values and numbers."""
 
@@ -405,10 +412,16 @@ class _Combination(Scorer):
     @property
     def name(self) -> str:
         """The terms' names, and the number unless it does nothing."""
-        names = [term.name for term in self.terms]
-        if self.number != self.operation.identity:
-            names.insert(0, f"{self.number:g}")
-        return f"({f' {self.symbol} '.join(names)})"
+        return f"({f' {self.symbol} '.join((*self._shown_number, *(t.name for t in self.terms)))})"
+
+    @property
+    def title(self) -> str:
+        """The combination in words."""
+        return f" {self.word} ".join((*self._shown_number, *(term.title for term in self.terms)))
+
+    @property
+    def _shown_number(self) -> list[str]:
+        return [f"{self.number:g}"] if self.number != self.operation.identity else []
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Any:
         """Return the combination of the terms bound to the policy's tokenizer."""
@@ -492,7 +505,7 @@ class Sum(_Combination):
     last one. Weights, as ABC's, are those of the one term that has them.
     """
 
-    symbol = "+"
+    symbol, word = "+", "plus"
     operation = np.add
 
     def _combines(self, kind: str) -> bool:
@@ -518,7 +531,7 @@ class Product(_Combination):
     alone has scores of prefixes.
     """
 
-    symbol = "*"
+    symbol, word = "*", "times"
     operation = np.multiply
 
     def token_worth(

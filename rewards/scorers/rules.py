@@ -37,6 +37,11 @@ class RuleScorer(Scorer):
         self.rules = rules
         self._name = f"RuleScorer({rules.kind})"
 
+    @property
+    def title(self) -> str:
+        """What the rules measure, where that has a word."""
+        return "grammaticality" if kind_of(self.rules) == "grammar" else self.name
+
     @classmethod
     def from_file(cls, path: str | Path) -> "RuleScorer":
         """Return the scorer of stored rules.

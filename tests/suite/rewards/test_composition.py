@@ -13,6 +13,7 @@ from tests.suite.rewards.conftest import (
     make_episode,
     random_episodes,
 )
+from tokengym.envs import bundled
 from tokengym.rewards import (
     ABC,
     RED,
@@ -31,6 +32,7 @@ from tokengym.rewards import (
     SignedABC,
     Sum,
     check_reward,
+    gold_scorer,
 )
 from tokengym.rewards.errors import RewardError, ScorerError
 
@@ -80,6 +82,13 @@ def test_equal_names_stay_apart():
         "LengthScorer 2",
         "LengthScorer 2.length",
     ]
+
+
+def test_a_combination_is_said_in_words():
+    gold = gold_scorer(bundled("movie_review"))
+    assert gold is not None
+    assert gold.title == "Sentiment times grammaticality"
+    assert (2 * LengthScorer() + LengthScorer()).title == "2 times LengthScorer plus LengthScorer"
 
 
 def test_chains_are_taken_apart():
