@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 from tyro.constructors import (
@@ -164,7 +164,7 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
     options = list(_options(command, chosen, lists_choices=asks or "--help-all" in arguments))
     _refuse_unknown(command, arguments, options)
-    _refuse_wrong_numbers(arguments, options)
+    _refuse_wrong_values(arguments, options)
     hidden = [option for option in options if asks and not option.is_used]
     said = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
     values: Any = tyro.cli(
@@ -324,11 +324,12 @@ def _read_first(command: Command, arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options of a command line as typed, without dashes, and the text after each."""
+    """Yield the options of a command line as typed, without dashes, and each one's text or ""."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         flag, equals, value = argument.partition("=")
         if flag.startswith("--") and flag != "--":
-            yield flag.removeprefix("--"), value if equals else following
+            after = "" if following.startswith("--") else following
+            yield flag.removeprefix("--"), value if equals else after
 
 
 def _with_choice(command: Command, arguments: Sequence[str]) -> Sequence[str]:
@@ -380,19 +381,39 @@ def _refuse_unknown(command: Command, arguments: Sequence[str], options: Sequenc
         raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
 
 
-def _refuse_wrong_numbers(arguments: Sequence[str], options: Sequence[Option]) -> None:
-    """Refuse a text where an option takes one number, in one line."""
-    kinds = {o.flag: _members(o.kind) for o in options}
+def _refuse_wrong_values(arguments: Sequence[str], options: Sequence[Option]) -> None:
+    """Refuse, in one line, what is no number, none of an option's few words, or no name at all."""
+    by_flag = {o.flag: o for o in options}
     for typed, value in _given(arguments):
-        types = kinds.get(typed.replace("_", "-"), ())
+        option = by_flag.get(typed.replace("_", "-"))
+        types = () if option is None else _members(option.kind)
+        if value == "None" and NoneType in types:
+            continue
         numbers = {*types} - {NoneType}
-        if numbers not in ({int}, {float}) or (value == "None" and NoneType in types):
+        if option is not None and not option.path and _is_many(option.kind):
+            if not value:
+                raise ValueError(
+                    f"--{typed} needs at least one value ({option.values}); write it, or leave "
+                    f"--{typed} out"
+                )
+            continue
+        (kind,) = numbers if len(numbers) == 1 else (None,)
+        *words, last = map(str, get_args(kind)) if get_origin(kind) is Literal else (value,)
+        if value not in (*words, last):
+            raise ValueError(f"--{typed} must be {', '.join(words)} or {last}, got {value!r}")
+        if numbers not in ({int}, {float}):
             continue
         try:
             next(iter(numbers))(value)
         except ValueError:
             what = "a whole number" if numbers == {int} else "a number"
             raise ValueError(f"--{typed} must be {what}, got {value!r}") from None
+
+
+def _is_many(kind: Any) -> bool:
+    """Return whether an option takes any number of values."""
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_origin(plain) is tuple and get_args(plain)[-1] is Ellipsis
 
 
 def _refuse_idle(

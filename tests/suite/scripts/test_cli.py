@@ -139,6 +139,11 @@ def test_baseline_can_be_named(curves: Path, tmp_path: Path):
         (["compare", "--rewards", "sprse"], "unknown reward 'sprse'; did you mean 'sparse'"),
         (["compare", "--seeds", "five"], "--seeds must be a whole number, got 'five'"),
         (["compare", "--learning_rate=x"], "--learning_rate must be a number, got 'x'"),
+        (["compare", "--dtype", "many"], "--dtype must be auto, float32 or bfloat16, got 'many'"),
+        (["compare", "--rewards"], "--rewards needs at least one value (NAME ...); write it, or"),
+        (["compare", "--rewards", "--seeds", "1"], "--rewards needs at least one value"),
+        (["compare", "--agents", "--seeds", "1"], "--agents needs at least one value"),
+        (["report", "x", "--table", "html"], "--table must be latex or markdown, got 'html'"),
         (["compare", "--lr", "1"], "unknown option --lr; did you mean '--learning-rate' or"),
         (["compare", "--no-rewards"], "there is no --no-rewards; leave --rewards out"),
         (["compare", "--no-fixed-length"], "no --no-fixed-length; write --fixed-length False"),
@@ -178,9 +183,9 @@ def test_a_traceback_is_there_for_who_wants_it(monkeypatch: pytest.MonkeyPatch):
 
 def test_wrong_types_are_explained(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
-        main(["compare", "--dtype", "many"])
+        main(["demo", "more"])
     assert ended.value.code == 2
-    assert "--dtype" in capsys.readouterr().err
+    assert "more" in capsys.readouterr().err
 
 
 def test_a_file_of_rules_says_what_it_has(
