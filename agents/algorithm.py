@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -35,6 +36,7 @@ from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.chosen import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
+    check_tokens,
     environment_attribute,
     environment_state,
 )
@@ -43,6 +45,7 @@ from tokengym.agents.rollouts.playing import Choice, RolloutBatch, play_round
 from tokengym.agents.rollouts.rounds import RoundReward, StepResult, as_rounds
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.base.device import select_device
+from tokengym.base.errors import SettingsError
 from tokengym.base.settings import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError
 
@@ -150,6 +153,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         is_known = "value_network" in known and "value_network" not in settings
         if is_known and "value_network" in policy_kwargs:  # as in checkpoints of version 0.1.0
             settings["value_network"] = policy_kwargs.pop("value_network")
+        self._check_given(policy, env)
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
         """The environment, as rounds of one episode per row."""
@@ -196,6 +200,21 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the given settings with what was left to the environment filled in."""
         return given
+
+    def _check_given(self, policy: object, env: Environments) -> None:
+        """Refuse a policy that is no language model, and an environment that has no texts.
+
+        Raises:
+            SettingsError: naming it.
+        """
+        name = type(self).__name__
+        is_known = isinstance(policy, str) and policy in self.policy_aliases
+        if not is_known and not (isinstance(policy, type) and issubclass(policy, CausalLMPolicy)):
+            raise SettingsError(
+                f"policy must be 'CausalLMPolicy' or a subclass of it, got {policy!r}; stock "
+                f"policies are for stable_baselines3.{name}"
+            )
+        check_tokens(env, name)
 
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
@@ -343,7 +362,15 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
         Returns:
             The agent itself.
+
+        Raises:
+            SettingsError: if the number of tokens is no number, or negative.
         """
+        if not isinstance(total_timesteps, Real) or not total_timesteps >= 0:
+            raise SettingsError(
+                f"total_timesteps must be a number of tokens >= 0, got {total_timesteps!r}; pass "
+                "such as 200_000"
+            )
         self.policy.warn_of_rounding()
         self._before_learning = environment_state(self.env)
         is_logged = self._custom_logger or self.tensorboard_log is not None

@@ -180,9 +180,10 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
     """
     path = Path(path).absolute()
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        _make_room(path, part)
     try:
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
                 if left == part or is_leftover(left):
                     _remove(left)
@@ -200,6 +201,26 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
             _sync_entry(path.parent)
     finally:
         _remove(part)
+
+
+def _make_room(path: Path, part: Path) -> None:
+    """Make the folder that will hold a path, and see that it takes files.
+
+    Raises:
+        StorageError: if it does not.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(part)  # of a block that this process could not end
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        if error.errno in _FAILURES:
+            raise
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; name a path in a folder that you may "
+            "write to"
+        ) from error
 
 
 _PART = re.compile(r"\..+\.(\d+)\.(?:part|replaced)$")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import gymnasium
 import numpy as np
@@ -100,6 +100,10 @@ class TokenGenerationVectorEnv(
         bundle: Bundle | None = None,
         **generation: Any,
     ) -> None:
+        if not isinstance(num_envs, SupportsIndex):
+            raise SettingsError(
+                f"num_envs must be a whole number, got {num_envs!r}; pass such as 4"
+            )
         if index(num_envs) < 1:
             raise SettingsError(f"num_envs must be at least 1, got {num_envs}; raise it")
         self.num_envs = index(num_envs)

@@ -5,17 +5,45 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 import gymnasium as gym
+from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.sampler import Observation as Observation
+from tokengym.base.errors import SettingsError
 from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
 """What learners and players take: a batch or one environment, of Gymnasium or of SB3."""
+
+
+def check_tokens(envs: Environments, learner: str) -> None:
+    """Refuse an environment whose episodes are no texts.
+
+    Args:
+        envs: The environment.
+        learner: Name of the learner, for the message.
+
+    Raises:
+        SettingsError: naming its spaces.
+    """
+    if isinstance(envs, VectorEnv):
+        observations, actions = envs.single_observation_space, envs.single_action_space
+    elif isinstance(envs, gym.Env | VecEnv):
+        observations, actions = envs.observation_space, envs.action_space
+    else:
+        return  # `as_vec_env` says what it must be
+    needed = {"input_ids", "attention_mask"}
+    has_texts = isinstance(observations, spaces.Dict) and needed <= observations.keys()
+    if not has_texts or not isinstance(actions, spaces.Discrete):
+        raise SettingsError(
+            f"{learner} writes texts, and env has {type(observations).__name__} observations and "
+            f"{type(actions).__name__} actions; make one with gym.make_vec("
+            f"'tokengym/MovieReview-v0', num_envs=64), or take stable_baselines3.{learner}"
+        )
 
 
 def environment_attribute(envs: Environments, name: str, default: Any = None) -> Any:

@@ -1,10 +1,12 @@
 """The base of learners: its settings are attributes, and it cleans up behind itself."""
 
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from stable_baselines3.common.logger import Logger
 
@@ -27,6 +29,19 @@ def test_the_settings_are_attributes_that_refuse_bad_values(make_ppo: Callable[.
     assert agent.n_epochs == 2
     with pytest.raises(AttributeError, match="n_epoch"):
         _ = agent.n_epoch
+
+
+@pytest.mark.parametrize("tokens", [-5, "100", None, math.nan])
+def test_a_training_of_no_number_of_tokens_is_refused(make_ppo: Callable[..., PPO], tokens: Any):
+    with pytest.raises(SettingsError, match=rf"total_timesteps must be .* got {tokens!r}; pass"):
+        make_ppo().learn(tokens)
+
+
+@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+def test_an_environment_without_texts_is_refused(make: Callable[..., Any]):
+    said = r"PPO writes texts, and env has Box observations and Discrete actions; make one with .*"
+    with pytest.raises(SettingsError, match=said + r"or take stable_baselines3\.PPO"):
+        PPO("CausalLMPolicy", make("CartPole-v1"))
 
 
 def test_training_leaves_nothing_in_the_temporary_folder(

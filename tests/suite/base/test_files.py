@@ -58,6 +58,12 @@ def test_a_folder_replaces_another_and_nothing_is_left_over(tmp_path: Path) -> N
     assert (names(path), names(tmp_path)) == (["2"], ["folder", "folder.previous"])
 
 
+def test_a_folder_that_takes_no_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*file/agent: .*; name a path in a fold"):
+        write_text(tmp_path / "file" / "agent", "text")
+
+
 def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path: Path) -> None:
     path = tmp_path / "saved"
 

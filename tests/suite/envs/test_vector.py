@@ -228,6 +228,7 @@ def test_rows_must_be_reset_before_they_step(make_envs: MakeEnvs) -> None:
     ("settings", "message"),
     [
         ({"num_envs": 0}, r"num_envs must be at least 1, got 0"),
+        ({"num_envs": "4"}, r"num_envs must be a whole number, got '4'; pass such as 4"),
         ({"autoreset_mode": "never"}, r"'NextStep', 'SameStep', 'Disabled', got 'never'"),
         ({"render_mode": "human"}, r"'ansi', 'html' or None, got 'human'"),
     ],

@@ -456,7 +456,9 @@ def test_temperature_is_given_once(make_envs: Callable[..., Any]):
 
 
 def test_an_unknown_policy_is_refused(make_envs: Callable[..., Any]):
-    with pytest.raises(ValueError, match="Policy MlpPolicy unknown"):
+    with pytest.raises(
+        ValueError, match="'CausalLMPolicy' or a subclass of it, got 'MlpPolicy'; stock"
+    ):
         PPO("MlpPolicy", make_envs(), policy_kwargs={"model": make_model()})
 
 
