@@ -291,44 +291,14 @@ class _Found:
                 f"no run of {self.folders[0]} has finished ({len(self.failed)} failed{first}); the "
                 "runs' run.json has the whole error, and --retry-failed repeats them"
             )
-        # Runs may have been shared out: what one folder lacks, another may have.
-        here = [(curve.credit, curve.seed, dict(curve.group)) for curve in self.curves]
-        missing = [r for r in self.missing if (r["credit"], r["seed"], r["group"]) not in here]
-        common = {group: common_samples(drawn) for group, drawn in self.references.items()}
-        mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
-        all_cautions = [*self.lost_references, *cautions]
-        if mixed:
-            made_with = f"The runs were made with different versions: {', '.join(mixed)}."
-            all_cautions.insert(0, made_with)
         if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
             shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
             settings = {**settings, "gae_lambda": shown}
-        prices = {config.kl_coef for config in self.configs}
-        controls = [
-            config.titles[name]
-            for config in self.configs
-            for name in config.controls(with_files=with_files)
-        ]
-        # Learners are compared at equal tokens, rewards at equal updates.
-        by_tokens = any(config.agents for config in self.configs)
         curves = self.curves
-        if by_tokens:
+        if self.by_tokens:
             curves = [replace(curve, steps=curve.values["tokens"]) for curve in curves]
-        by_gold = all(config.by_gold for config in self.configs)
-        summary = SummarySettings(
-            # Learners at prices of their own have no one objective.
-            kl_coef=prices.pop() if len(prices) == 1 else None,
-            anchors=_anchors(curves),
-            optimum=optimum or {},
-            references={group: drawn for group, drawn in common.items() if drawn is not None},
-            level=self.configs[0].level,
-            baseline=baseline,
-            failed=self.failed,
-            missing=missing,
-            cautions=all_cautions,
-            controls=controls,
-            axis="tokens" if by_tokens else "step",
-            by_gold=by_gold and all(curve.has("gold_score") for curve in curves),
+        summary = self._summary_settings(
+            curves, baseline, optimum or {}, cautions, with_files=with_files
         )
         if out is not None:
             write_curves(out / "curves.csv", self.rows)
@@ -345,6 +315,53 @@ class _Found:
             },
             episodes=self.episodes if with_episodes else [],
             paper=paper,
+        )
+
+    @property
+    def by_tokens(self) -> bool:
+        """Whether learners are compared, at equal tokens; rewards are at equal updates."""
+        return any(config.agents for config in self.configs)
+
+    def _summary_settings(
+        self,
+        curves: Sequence[Curve],
+        baseline: str | None,
+        optimum: Mapping[str, float],
+        cautions: Sequence[str],
+        *,
+        with_files: bool,
+    ) -> SummarySettings:
+        """Return what the figures of curves depend on besides them; see `write`."""
+        # Runs may have been shared out: what one folder lacks, another may have.
+        here = [(curve.credit, curve.seed, dict(curve.group)) for curve in self.curves]
+        missing = [r for r in self.missing if (r["credit"], r["seed"], r["group"]) not in here]
+        common = {group: common_samples(drawn) for group, drawn in self.references.items()}
+        mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
+        all_cautions = [*self.lost_references, *cautions]
+        if mixed:
+            made_with = f"The runs were made with different versions: {', '.join(mixed)}."
+            all_cautions.insert(0, made_with)
+        prices = {config.kl_coef for config in self.configs}
+        controls = [
+            config.titles[name]
+            for config in self.configs
+            for name in config.controls(with_files=with_files)
+        ]
+        by_gold = all(config.by_gold for config in self.configs)
+        return SummarySettings(
+            # Learners at prices of their own have no one objective.
+            kl_coef=prices.pop() if len(prices) == 1 else None,
+            anchors=_anchors(curves),
+            optimum=optimum,
+            references={group: drawn for group, drawn in common.items() if drawn is not None},
+            level=self.configs[0].level,
+            baseline=baseline,
+            failed=self.failed,
+            missing=missing,
+            cautions=all_cautions,
+            controls=controls,
+            axis="tokens" if self.by_tokens else "step",
+            by_gold=by_gold and all(curve.has("gold_score") for curve in curves),
         )
 
 
