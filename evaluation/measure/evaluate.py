@@ -226,9 +226,19 @@ class Evaluator:
             device: Device of the model.
             policy_kwargs: Further arguments of the policy, such as ``lora``.
         """
-        from tokengym.agents.offline import make_policy
+        from tokengym.agents import PPO
 
-        return make_policy(self.envs, model, seed=seed, device=device, **policy_kwargs)
+        # Made by a learner, it has the rows of added tokens and shares the backbone of adapters.
+        learner = PPO(
+            "CausalLMPolicy",
+            self.envs,
+            advantage="reinforce",
+            n_minibatches=1,
+            policy_kwargs=policy_kwargs if model is None else {"model": model, **policy_kwargs},
+            seed=seed,
+            device=device,
+        )
+        return learner.policy
 
     def close(self) -> None:
         """Close the environments."""

@@ -40,7 +40,7 @@ class RuleScorer(Scorer):
     @property
     def title(self) -> str:
         """What the rules measure, where that has a word."""
-        return "grammaticality" if kind_of(self.rules) == "grammar" else self.name
+        return "grammaticality" if self.rules.kind == "grammar" else self.name
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RuleScorer":
