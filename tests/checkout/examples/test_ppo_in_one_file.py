@@ -18,8 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from examples import ppo_in_one_file as one
 from tests.suite.agents.conftest import critic_of
-from tokengym.agents import PPO
-from tokengym.agents.fast import parts
+from tokengym.agents import PPO, fast
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 
 ROOT = Path(__file__).parents[3]
@@ -36,7 +35,7 @@ def compute_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[torch.dtyp
         load = partial(AutoModelForCausalLM.from_pretrained, dtype=dtype)
         monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
         if dtype == torch.float64:  # the package's fast decoding of GPT-2 caches in float32
-            monkeypatch.setattr(parts, "has_gpt2_shape", lambda model: False)
+            monkeypatch.setattr(fast, "stream_kinds", ())
 
     before = torch.get_default_dtype()
     yield compute_in
