@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokengym.base.prompt import Prompt, PromptSet
     from tokengym.base.text import printable
     from tokengym.envs.env import TokenGenerationEnv
-    from tokengym.envs.episode import Episode
+    from tokengym.envs.episode import Episode, episode_from_record, episode_to_record
     from tokengym.envs.infos import PadTokenRewards, episodes_from_infos
     from tokengym.envs.mdp import TokenMdp
     from tokengym.envs.prompts.loading import load_prompts
