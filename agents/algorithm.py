@@ -55,6 +55,10 @@ SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
 
+BUILT_IN = frozenset({*names_of(PolicySettings), "advantage", "advantage_weight"})
+"""Settings that what an agent consists of was made by: assigned later, they would do nothing."""
+
+
 def setting_attribute(name: str) -> property:
     """Return the attribute of an agent that is a field of its ``settings``.
 
@@ -62,12 +66,23 @@ def setting_attribute(name: str) -> property:
         name: Name of the field.
 
     Returns:
-        The property. Assigning another value checks it and replaces the settings.
+        The property. Assigning another value checks it and replaces the settings; of a setting that
+        the agent was built by it raises a `SettingsError`.
     """
 
     def assign(agent: Any, value: Any) -> None:
-        if value is not getattr(agent.settings, name):  # SB3's constructor hands back what it got
-            agent.settings = replace(agent.settings, **{name: value})
+        present = getattr(agent.settings, name)
+        if value is present:  # SB3's constructor hands back what it got
+            return
+        settings = replace(agent.settings, **{name: value})
+        if name in BUILT_IN:
+            raise SettingsError(
+                f"{name}={present!r} is what the agent was built by, got {value!r}; make a new "
+                f"one, or {type(agent).__name__}.load(path, env=envs, {name}={value!r})"
+            )
+        agent.settings = settings
+        if name == "learning_rate":
+            agent._setup_lr_schedule()
 
     return property(attrgetter(f"settings.{name}"), assign)
 
@@ -439,6 +454,11 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.policy.generator.manual_seed(seeds[1])
         self.shuffler = torch.Generator().manual_seed(seeds[2])
         self.set_random_seed(self.seed)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """Keep schedules within 1 to 0: the last round ends past the tokens that were asked for."""
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the environment's next reset; global random state, which SB3 sets, is left alone."""

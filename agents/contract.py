@@ -96,15 +96,36 @@ class TrainingRun(Protocol):
 
 
 def check_plays(name: str, made: Any) -> None:
-    """Refuse an object of the user's that cannot be played."""
+    """Refuse an object of the user's that cannot be played, or a class that cannot be called.
+
+    Raises:
+        SettingsError: if it has no ``predict``, or its constructor needs more than environments.
+    """
     if not callable(getattr(made, "predict", None)):
         raise SettingsError(
             f"agent {name} must be a subclass of EpisodicAlgorithm, a Learner, or have a method "
             f"predict(observation, state, episode_start, deterministic), got {made!r} without one"
         )
+    if len(required := _required(made)) > 1:
+        raise SettingsError(
+            f"agent {name} is called with the environments alone, but its constructor needs "
+            f"{', '.join(required)}; give the others a default"
+        )
 
 
-def own_player(name: str, made: Any, envs: Any, *, seed: int | None = None) -> Any:
+def _required(made: Any) -> list[str]:
+    """Return the arguments, beside ``seed``, that the constructor of an agent's class needs."""
+    parameters = inspect.signature(made).parameters.values() if isinstance(made, type) else ()
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name != "seed"
+    ]
+
+
+def own_player(name: str, made: Any, envs: Any, *, seed: int = 0) -> Any:
     """Return the agent that "path/to/file.py:MyAgent" stands for, which needs only ``predict``.
 
     Args:
@@ -120,20 +141,7 @@ def own_player(name: str, made: Any, envs: Any, *, seed: int | None = None) -> A
     check_plays(name, made)
     if not isinstance(made, type):
         return made
-    parameters = inspect.signature(made).parameters
-    seeds = {"seed": seed} if seed is not None and "seed" in parameters else {}
-    required = [
-        parameter.name
-        for parameter in parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and parameter.name not in seeds
-    ]
-    if len(required) > 1:
-        raise SettingsError(
-            f"agent {name} is called with the environments alone, but its constructor needs "
-            f"{', '.join(required)}; give the others a default"
-        )
+    seeds = {"seed": seed} if "seed" in inspect.signature(made).parameters else {}
     file_word = split_file_word(name)
     with running_user_code(f"agent {name} cannot be made", file_word and file_word[0]):
-        return made(envs, **seeds) if required else made(**seeds)
+        return made(envs, **seeds) if _required(made) else made(**seeds)

@@ -16,7 +16,7 @@ from typing import Any
 
 from tokengym.base.errors import SettingsError, TokenGymError, UntrustedCodeError
 from tokengym.base.files import write_bytes
-from tokengym.base.words import Spec, split_file_word
+from tokengym.base.words import Spec, split_file_word, words_in_options
 
 
 def _definitions(path: Path) -> list[ast.ClassDef | ast.FunctionDef]:
@@ -189,12 +189,17 @@ def named_object(text: str) -> tuple[Path, str] | None:
 
 
 def texts_in(value: object) -> Iterator[str]:
-    """Yield the texts of plain data, those of mappings and sequences of any depth."""
+    """Yield the texts of plain data, those of mappings and sequences of any depth.
+
+    A text is followed by the words for code in its options, "mine.py:Mean" of
+    "ppo:advantage=mine.py:Mean".
+    """
     left = [value]
     while left:
         item = left.pop()
         if isinstance(item, str | Spec):
             yield str(item)
+            left += reversed(words_in_options(str(item)))
         elif isinstance(item, Mapping | list | tuple):
             left += reversed(list(item.values() if isinstance(item, Mapping) else item))
 

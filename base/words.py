@@ -1,5 +1,6 @@
 """Words that a user types: a name with options, or an object of a file with options."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +35,26 @@ def split_file_word(text: str) -> tuple[Path, str, str] | None:
     Example:
         >>> split_file_word("rules.py:Half:share=0.5")[1:], split_file_word("abc:beta=1")
         (('Half', 'share=0.5'), None)
+        >>> split_file_word("ppo:advantage=mine.py:Mean")  # a file in an option, not before it
     """
     file, dot, rest = text.partition(".py:")
-    if not dot:
+    if not dot or re.match(r"[^:=]+:[^:=,]+=", file):
         return None
     name, _, options = rest.partition(":")
     return Path(f"{file}.py"), name, options
+
+
+def words_in_options(text: str) -> list[str]:
+    """Return the words for objects of files that the options of a word have as values.
+
+    Example:
+        >>> words_in_options("ppo:advantage=mine.py:Mean,n_epochs=1")
+        ['mine.py:Mean']
+    """
+    in_file = split_file_word(text)
+    options = in_file[2] if in_file else text.partition(":")[2]
+    values = (option.partition("=")[2].strip() for option in options.split(","))
+    return [value for value in values if split_file_word(value)]
 
 
 def name_of(text: str) -> str:

@@ -374,7 +374,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if not self._playing or always or self.render_mode == "human":
             self._event_column = 0
         elif length < settings.min_new_tokens:
-            self._event_column = start + settings.min_new_tokens - 1
+            # A turn may end before EOS is legal in it: where the room for all turns is used up.
+            self._event_column = min(start + settings.min_new_tokens - 1, self._last_column)
         else:
             self._event_column = self._last_column
 

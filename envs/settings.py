@@ -145,6 +145,11 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
         remedy = "a template of your own goes to tokenizer.chat_template"
         check_choice(self, "chat_template", (True, False), hint=remedy)
         check_count(self, "max_prompt_tokens", optional=True)
+        if self.max_turn_tokens is not None and self.min_new_tokens > self.max_turn_tokens:
+            raise SettingsError(
+                f"min_new_tokens must be at most max_turn_tokens={self.max_turn_tokens}, got "
+                f"{self.min_new_tokens}; no turn could end by EOS, lower it"
+            )
         if self.prompt_format is not None and str(self.prompt_format).count(PLACE) != 1:
             raise SettingsError(
                 f"prompt_format must have {PLACE} once, got {self.prompt_format!r}; write "

@@ -297,10 +297,12 @@ def as_texts(pairs: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[dic
     out of a response's text.
     """
     texts: list[dict[str, str]] = pairs.select_columns(["prompt", "chosen", "rejected"]).to_list()
-    if texts:
-        (ids,) = encode(tokenizer, [texts[0]["prompt"] + texts[0]["chosen"]])
-        eos = tokenizer.eos_token_id
-        if ids != [*pairs[0]["prompt_ids"], *(i for i in pairs[0]["chosen_ids"] if i != eos)]:
+    # An empty response reads the same with and without the space, and says nothing.
+    told = next((row for row, text in enumerate(texts) if text["chosen"]), None)
+    if told is not None:
+        (ids,) = encode(tokenizer, [texts[told]["prompt"] + texts[told]["chosen"]])
+        pair, eos = pairs[told], tokenizer.eos_token_id
+        if ids != [*pair["prompt_ids"], *(i for i in pair["chosen_ids"] if i != eos)]:
             texts = [
                 row | {"chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"}
                 for row in texts

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.maths.shares import moved
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import call_scorer
-from tokengym.rewards.written import moved, newest
+from tokengym.rewards.written import newest
 
 
 class StepPayment:

@@ -54,6 +54,8 @@ class RewardChoice:
         """
         if isinstance(spec, cls):
             return spec
+        if isinstance(spec, type):
+            raise TypeError(f"reward got the class {spec.__name__}; pass one: {spec.__name__}(...)")
         made: Any = spec
         kind: ScorerKind = "any"
         label, switches = "", {}

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit, FloatArray
+from tokengym.rewards.maths.shares import moved
 from tokengym.rewards.scorers.base import Scores
 
 
@@ -62,22 +62,6 @@ def assign_written(
     for target, tokens, mask in zip(placed, rewards, masks, strict=True):
         target[mask > 0] = tokens
     return placed
-
-
-def moved(values: Any, written: NDArray[np.int8]) -> FloatArray:
-    """Return values with those of unwritten tokens moved to the last written token before them.
-
-    Args:
-        values: (n,) whatever a token has to do with the score, additive.
-        written: (n,) non-zero where the policy wrote the token; it wrote the first.
-
-    Example:
-        >>> moved([1.0, 2.0, 3.0, 4.0], np.array([1, 1, 0, 1])).tolist()
-        [1.0, 5.0, 0.0, 4.0]
-    """
-    owner = np.maximum.accumulate(np.where(written > 0, np.arange(len(written)), 0))
-    sums = np.bincount(owner, weights=np.asarray(values, np.float64), minlength=len(written))
-    return sums.astype(np.float32)
 
 
 def newest(text: Episode) -> int:

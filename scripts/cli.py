@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -162,10 +163,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _unraisable(fault: "sys.UnraisableHookArgs") -> None:
     """Raise again, a moment later, a stop that Python dropped since it fell into a ``__del__``."""
     if isinstance(fault.exc_value, KeyboardInterrupt):
-        main_thread = threading.main_thread().ident
-        again = threading.Timer(0.01, signal.pthread_kill, [main_thread, signal.SIGTERM])
-        again.daemon = True
-        again.start()
+        main_thread, left = threading.get_ident(), threading.Event()  # no other is interrupted
+
+        def stop_again() -> None:
+            left.wait()  # a stop that falls into this hook would be dropped as well
+            time.sleep(0.1)
+            signal.pthread_kill(main_thread, signal.SIGTERM)
+
+        threading.Thread(target=stop_again, daemon=True).start()
+        left.set()
     else:
         sys.__unraisablehook__(fault)
 

@@ -195,7 +195,9 @@ def adaptive_kl_coef(
 ) -> float:
     """Return the KL coefficient moved towards a target KL, by at most 20 % per horizon.
 
-    c <- c * (1 + clip(kl / target - 1, -0.2, 0.2) * n_steps / horizon)
+    c <- c * (1 + clip(kl / target - 1, -0.2, 0.2) * min(n_steps / horizon, 1))
+
+    The paper's is without the min; an update of five horizons would make c negative.
 
     Args:
         kl_coef: The coefficient that was used.
@@ -211,7 +213,7 @@ def adaptive_kl_coef(
         0.22
     """
     error = min(max(kl / target - 1.0, -0.2), 0.2)
-    return kl_coef * (1.0 + error * n_steps / horizon)
+    return kl_coef * (1.0 + error * min(n_steps, horizon) / horizon)
 
 
 def policy_loss(

@@ -31,10 +31,10 @@ from tokengym.agents.rollouts.environments import (
 )
 from tokengym.agents.rollouts.playing import Agent, as_sampler
 from tokengym.agents.rollouts.rounds import RoundReward
-from tokengym.base.errors import SettingsError
+from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer
-from tokengym.rewards.pairs.encode import TextEncoding
+from tokengym.rewards.pairs.encode import HOLDS_REPLIES, TextEncoding
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
 from tokengym.rewards.scorers.base import as_scorer
 
@@ -172,6 +172,9 @@ def pair_rows(
 
     Returns:
         Rows with the columns of `tokengym.rewards.pairs.store.PAIR_COLUMNS`.
+
+    Raises:
+        DatasetError: if a response holds a partner's replies.
     """
     rows = []
     for group, prompt in zip(groups, prompts, strict=True):
@@ -184,6 +187,7 @@ def pair_rows(
         if choice is None:
             continue
         chosen, rejected = group[choice.chosen], group[choice.rejected]
+        _check_written([chosen, rejected])
         rows.append(
             {
                 "prompt": chosen.prompt,
@@ -235,7 +239,11 @@ def response_rows(groups: Sequence[Group], prompts: Sequence[PromptChoice]) -> l
 
     Returns:
         Rows with the columns of `tokengym.rewards.pairs.store.RESPONSE_COLUMNS`.
+
+    Raises:
+        DatasetError: if a response holds a partner's replies.
     """
+    _check_written([episode for group in groups for episode in group])
     return [
         {
             "prompt": episode.prompt,
@@ -301,6 +309,13 @@ def prompt_order(num_prompts: int, count: int, *, seed: int, skip: int = 0) -> l
     while len(order) < skip + count:
         order += rng.permutation(num_prompts).tolist()
     return order[skip : skip + count]
+
+
+def _check_written(episodes: Sequence[Episode]) -> None:
+    """Refuse conversations: rows of ids do not say which tokens the policy wrote."""
+    for episode in episodes:
+        if episode.num_written < len(episode.response_ids):
+            raise DatasetError(f"the response to {episode.prompt[:40]!r} {HOLDS_REPLIES}")
 
 
 def _prompt_number(prompt: Any) -> int:

@@ -80,8 +80,14 @@ class Tuning:
     """Schedule of the learning rate, one of ``transformers``."""
 
     def __post_init__(self) -> None:
-        names = ("learning_rate", "num_train_epochs", "batch_size", "micro_batch_size")
-        check_number(self, *names, above=0.0)
+        check_number(self, "learning_rate", "num_train_epochs", above=0.0)
+        check_count(self, "batch_size", "micro_batch_size")
+        batch, micro = self.batch_size, self.micro_batch_size
+        if batch > micro and batch % micro:  # whole forward passes are accumulated
+            raise SettingsError(
+                f"batch_size must be at most micro_batch_size={micro} or a multiple of it, got "
+                f"{batch}; pass {batch // micro * micro}, or another micro_batch_size"
+            )
 
     def trainer_arguments(self, num_rows: int) -> dict[str, Any]:
         """Return them as `DPO` and `SFT` take them, for that many rows."""
@@ -126,6 +132,7 @@ class Candidates:
                 f"n must be a positive multiple of the number of temperatures, got n={self.n} and "
                 f"temperatures={self.temperatures}; 8 responses at (1.0, 0.7) are usual"
             )
+        check_count(self, "n")
         for temperature in self.temperatures:
             if temperature is not None and not temperature > 0.0:
                 raise ValueError(f"temperatures must be > 0, got {temperature}; or None")
@@ -146,6 +153,17 @@ class Sampling(Candidates):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "min_gap", least=0.0, hint="0 leaves it out")
+
+    def check_for_pairs(self) -> None:
+        """Refuse a single response per prompt, of which no pair can be made.
+
+        Raises:
+            SettingsError: naming the number.
+        """
+        if self.n < 2:
+            raise SettingsError(
+                f"n must be at least 2 for a pair, got {self.n}; 8 responses are usual"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,3 +203,8 @@ class DPOSettings(SFTSettings):
 
     loss: PreferenceLoss = field(default=PreferenceLoss())
     """DPO's loss and its coefficients."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs is None:
+            self.sampling.check_for_pairs()

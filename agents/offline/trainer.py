@@ -473,10 +473,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             make: Any = cls
             agent: Self = make(model, **keywords)
             restore_adapters(agent.policy, folder)
-            known = dict.fromkeys(agent.counters(), int)
-            check_entries(record["counters"], known, f"counters of {folder}")
-            check_counts(record["counters"], folder)
-            vars(agent).update(record["counters"])
+            agent._set_counters(record["counters"], folder)
             return agent
 
         return read_folder(Path(path), RECORD, FORMAT, ENTRIES, build)
@@ -489,6 +486,17 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     def counters(self) -> dict[str, int]:
         """Return what has been learned from so far."""
         return {"num_tokens": self.num_tokens, "num_response_tokens": self.num_response_tokens}
+
+    def _set_counters(self, counters: Any, folder: Path) -> None:
+        """Continue the counts that a folder holds.
+
+        Raises:
+            CheckpointError: if they are no counts.
+        """
+        known = self.counters()
+        check_entries(counters, dict.fromkeys(known, int), f"counters of {folder}")
+        check_counts(counters, folder)
+        vars(self).update({name: counters[name] for name in known})
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.count_tokens()  # on every process, before the first of them writes
@@ -516,7 +524,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         else:
             load_weights(self.policy, folder)
         if (folder / COUNTERS).is_file():
-            vars(self).update(read_json(folder / COUNTERS))
+            self._set_counters(read_json(folder / COUNTERS), folder)
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint

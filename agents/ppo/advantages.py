@@ -73,7 +73,10 @@ class AdvantageEstimator:
 def _adopted(name: str, made: Any) -> AdvantageEstimator:
     """Return the estimator that a file or an installed package defines."""
     if not isinstance(made, AdvantageEstimator):
-        raise SettingsError(f"advantage {name} must be an AdvantageEstimator, got {made!r}")
+        raise SettingsError(
+            f"advantage {name} must be an AdvantageEstimator, got {made!r}; name one that the file "
+            "declares: MINE = AdvantageEstimator(name='mine', estimate=..., needs_critic=False)"
+        )
     return made
 
 
@@ -185,7 +188,8 @@ def _vineppo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tenso
         ends = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     advantages = losses.rewards_within(played.token_rewards, mask, ends, gamma=settings.gamma)
     in_first = mask & (ends == ends[:, :1])
-    advantages = advantages - in_first * advantages[:, 0].mean()
+    # Nothing was earned in an episode that a partner lost: as 0 it would bend the mean.
+    advantages = advantages - in_first * advantages[mask.any(1), 0].mean()
     return advantages, advantages
 
 

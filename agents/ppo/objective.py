@@ -177,7 +177,9 @@ class Objective:
             loss = loss + policy_loss + self._regularisation(now, part, count, weights)
         with torch.no_grad():
             log_ratio = now.log_probs - part.old_log_probs  # (batch, time), nats
-            is_clipped = (log_ratio.expm1().abs() > self.clip_range).float()
+            move, high = log_ratio.expm1(), settings.clip_range_high  # of the ratio
+            high = self.clip_range if high is None else high
+            is_clipped = ((move > high) | (move < -self.clip_range)).float()
             # KL(old || new) from the old policy's samples: k3 of old against new.
             moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
             figures["approx_kl"] = losses.masked_mean(moved, mask, count=count).item()

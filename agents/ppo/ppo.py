@@ -130,12 +130,11 @@ class PPO(EpisodicAlgorithm):
             ModelError: if rollout and update disagree about the log-probs of the same tokens.
         """
         stats = self.update(self.assign(played))
-        tokens = sum(episode.num_written for episode in played.episodes)
         parts = [(e.score_parts.get("raw_score", e.score), e.score) for e in played.episodes]
         self._alarms.check(
             update=self._n_updates,
             clip_fraction=stats.mean("clip_fraction"),
-            kl_per_token=self._kl * len(played.episodes) / tokens,
+            kl_per_token=self._kl_per_token,
             scores=[raw for raw, score in parts if raw is not None and score is not None],
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
@@ -168,10 +167,11 @@ class PPO(EpisodicAlgorithm):
         read, log_probs = self._read, self.policy.response_log_probs
         ref_states = self._reference_states(sequences)
         ref_log_probs = read(log_probs, *texts, reference=True, ref_states=ref_states)
-        old_log_probs = played.log_probs
+        # A lost episode's tokens were sampled, and are no part of the round that is learned from.
+        old_log_probs = sampled = played.log_probs.masked_fill(~mask, 0.0)
         if settings.old_log_probs == "recomputed":
             old_log_probs = read(log_probs, *texts)
-            self._log_prob_gap = (old_log_probs - played.log_probs).abs().max().item()
+            self._log_prob_gap = (old_log_probs - sampled).abs().max().item()
         kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
         rewards, raw_scores = self._rewards(played)
         scores = raw_scores  # (batch,)
@@ -199,7 +199,6 @@ class PPO(EpisodicAlgorithm):
             played, sequences, tensors, old_log_probs, ref_log_probs
         )
         self._log_round(played, kl, mask, values, returns)
-        self._kl = kl.sum(1).mean().item()
         experience = Experience(
             sequences=sequences,
             action_masks=played.action_masks,
@@ -247,14 +246,13 @@ class PPO(EpisodicAlgorithm):
         These are groups of equal scores, if they are to be dropped, and episodes that were lost to
         a partner's failure. Scores are (batch,).
         """
+        teaches = experience.response_mask.any(1)  # (batch,)
         if self.settings.drop_equal_groups:
             assert self.settings.group_size is not None
-            varied = losses.varied_groups(scores, self.settings.group_size)
+            varied = teaches & losses.varied_groups(scores, self.settings.group_size)
             self.logger.record("train/groups_kept", varied.float().mean().item())
-            if varied.any():
-                experience = experience.select(varied.nonzero()[:, 0])
-        left = experience.response_mask.any(1)
-        return experience if left.all() else experience.select(left.nonzero()[:, 0])
+            teaches = varied if varied.any() else teaches
+        return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
 
     def _weighed(
         self, played: RolloutBatch, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
@@ -334,7 +332,7 @@ class PPO(EpisodicAlgorithm):
                 self._kl,
                 target=settings.kl_target,
                 horizon=settings.kl_horizon,
-                n_steps=len(experience),
+                n_steps=self._num_finished,  # not fewer where equal groups are dropped
             )
         self.logger.record("time/update_s", time.perf_counter() - started)
         return stats
@@ -473,7 +471,9 @@ class PPO(EpisodicAlgorithm):
     def _log_round(
         self, played: RolloutBatch, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
     ) -> None:
-        """Record the round's figures; scores are raw where a reward normalises them.
+        """Record the round's figures, and the KL for the update and the alarms.
+
+        Scores are raw where a reward normalises them.
 
         KL, mask, values and returns are (batch, time), nats and reward units.
         """
@@ -483,8 +483,12 @@ class PPO(EpisodicAlgorithm):
         record = self.logger.record
         record("rollout/score", float(np.mean([s for s in scores if s is not None] or [0.0])))
         assert played.entropy is not None
-        record("train/entropy", played.entropy.sum().item() / int(mask.sum()))
-        record("train/kl", kl.sum(1).mean().item())
+        entropy, tokens = played.entropy.masked_fill(~mask, 0.0), int(mask.sum())
+        record("train/entropy", entropy.sum().item() / tokens)
+        kl_of_rows = kl.sum(1)[mask.any(1)]  # of the episodes that were not lost, nats
+        self._num_finished, self._kl = len(kl_of_rows), kl_of_rows.mean().item()
+        self._kl_per_token = kl.sum().item() / tokens
+        record("train/kl", self._kl)
         record("train/kl_coef", self.kl_coef)
         if self.has_critic:
             record("train/gae_lambda", self.settings.gae_lambda)

@@ -93,7 +93,8 @@ class PPOSettings(EpisodicSettings):
     kl_estimator: KlEstimator = "exact"
     """"exact" over the vocabulary, without sampling noise, or "k1", "k2", "k3" of the sampled
     tokens (see `losses.kl_estimate`). In the reward: "exact", whose direct gradient, that of the KL
-    in each state, is added to the loss, or "k1", which takes no further pass of the models. In the
+    in each state, is added to the loss, or "k1", which takes no further pass of the models; with
+    "grpo" that gradient is not divided by the group's deviation, so take "loss" there. In the
     loss: "exact" or "k2", or "k3" (GRPO), whose gradient on the policy's own samples is that of
     KL(reference || policy). Comparison: docs/results/kl.md."""
     kl_target: float | None = None
@@ -125,12 +126,16 @@ class PPOSettings(EpisodicSettings):
         check_choice(self, "value_network", get_args(ValueNetwork))
         check_choice(self, "loss_mean", get_args(LossMean))
         check_number(self, "std_floor", least=0.0)
+        for name in ("clip_range", "clip_range_vf"):
+            if not callable(getattr(self, name)):
+                check_number(self, name, above=0.0, optional=name == "clip_range_vf")
         check_number(self, "clip_range_high", above=0.0, optional=True)
         check_count(self, "n_value_warmup", least=0)
         check_count(self, "micro_batch_size", optional=True)
         check_number(self, "gamma", least=0.0, most=1.0)
         check_number(self, "gae_lambda", least=0.0, most=1.0, optional=True)
         check_number(self, "vf_coef", least=0.0, hint="0 is no critic")
+        check_number(self, "ent_coef", finite=True, hint="0 leaves it out")
         check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
         check_choice(self, "old_log_probs", get_args(OldLogProbs))
         check_number(self, "importance_cap", least=1.0, optional=True)
@@ -144,6 +149,11 @@ class PPOSettings(EpisodicSettings):
         self._check_kl_gradient()
         check_number(self, "kl_target", "target_kl", above=0.0, optional=True)
         check_number(self, "kl_horizon", "max_grad_norm", above=0.0)
+        if self.kl_target is not None and self.kl_coef == 0.0:
+            raise SettingsError(
+                f"kl_target={self.kl_target} has no effect with kl_coef=0, which stays 0 whatever "
+                "it is multiplied by; pass a first kl_coef above 0"
+            )
 
     def _check_kl_gradient(self) -> None:
         """Refuse an estimator that does not carry the KL's gradient where it stands."""

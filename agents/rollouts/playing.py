@@ -21,6 +21,7 @@ from tokengym.agents.policy.sampler import Choice, Observation, Sampler
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.environments import Environments
 from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
+from tokengym.base.errors import ActionError
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
 
@@ -343,7 +344,14 @@ class PredictSampler:
             observation, self._state, self._episode_start, deterministic, **masks
         )
         self._episode_start = np.zeros_like(self._episode_start)
-        return Choice(actions=np.asarray(actions, dtype=np.int64)[rows])
+        actions, rows_of_batch = np.asarray(actions), self._episode_start.shape
+        if actions.shape != rows_of_batch or not np.issubdtype(actions.dtype, np.integer):
+            raise ActionError(
+                f"{type(self.agent).__name__}.predict must return integers of shape "
+                f"{rows_of_batch}, got {actions.dtype} of shape {actions.shape}; return one "
+                "token id per row"
+            )
+        return Choice(actions=actions.astype(np.int64)[rows])
 
 
 def as_sampler(

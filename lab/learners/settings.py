@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from tokengym.agents.offline import TINY, PreferenceLoss, Sampling, Tuning
-from tokengym.base import check_choice, check_count, check_number
+from tokengym.base import check_choice, check_count
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
 
@@ -61,12 +61,24 @@ class OnlineDPOSettings(IterativeSettings):
     loss: PreferenceLoss = field(default=PreferenceLoss())
     """DPO's loss and its coefficients."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sampling.check_for_pairs()
+
 
 @dataclass(frozen=True, kw_only=True)
 class RAFTSettings(IterativeSettings):
     """Settings of RAFT."""
 
     sampling: Sampling = field(default=Sampling())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampling.min_gap:
+            raise ValueError(
+                f"min_gap={self.sampling.min_gap} has no effect on the best responses, which are "
+                "compared with none; leave it out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +93,7 @@ class IterativeRun:
     """Iterations in all."""
 
     def __post_init__(self) -> None:
-        check_number(self, "iterations", above=0)
+        check_count(self, "iterations")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.ppo import AdvantageWeight, WeighedRound
+from tokengym.base import check_number
 from tokengym.envs import SettingsError
 from tokengym.lab.learners import weighing
 
@@ -53,6 +54,7 @@ class Position(AdvantageWeight):
 
     def __init__(self, power: float = 1.0) -> None:
         self.power = power
+        check_number(self, "power", finite=True)
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return powers of the place, scaled."""
@@ -229,9 +231,9 @@ class OutcomeSensitivity(AdvantageWeight):
 
     def __init__(self, quantile: float = 0.5, boost: float = 1.0) -> None:
         self.quantile = _check_share("quantile", quantile)
-        if not boost >= 0:
-            raise SettingsError(f"boost must be >= 0, got {boost}")
         self.boost = boost
+        check_number(self, "boost", least=0)
+        check_number(self, "boost", finite=True)
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return the gated sensitivities, scaled.

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -105,7 +106,11 @@ class PRM(SegmentedCredit):
         return other
 
     def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
-        """Return the steps of each response; what follows the last end is a step too."""
+        """Return the steps of each response; what follows the last end is a step too.
+
+        In a conversation the end of a turn ends a step, to which the reply's tokens belong: its
+        lines are no steps of the policy's.
+        """
         if self.steps == "segment":
             return super().pieces(episodes)
         if self._tokenizer is None:
@@ -116,7 +121,10 @@ class PRM(SegmentedCredit):
             for ids in (episode.response_ids for episode in episodes)
             for texts in [token_texts(self._tokenizer, ids)]
         ]
-        return [step_spans(texts, self.steps) for texts in shown]
+        return [
+            _turn_by_turn(texts, episode, self.steps)
+            for texts, episode in zip(shown, episodes, strict=True)
+        ]
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with each step's reward on its last token."""
@@ -153,6 +161,18 @@ class PRM(SegmentedCredit):
         assert attribution is not None
         shares = attribution.astype(np.float64)
         return complete(score, shares) if self.form == "delta" else shares
+
+
+def _turn_by_turn(texts: Sequence[str], episode: Episode, steps: Steps) -> list[range]:
+    """Return the steps of each turn that the policy wrote, the last one with the reply to it."""
+    if episode.written is None:
+        return step_spans(texts, steps)
+    written = (episode.written > 0).astype(np.int8)
+    turns, starts = np.flatnonzero(np.diff(written, prepend=0) > 0).tolist(), list[int]()
+    for begin, end in pairwise([*turns, len(texts)]):
+        own = texts[begin : begin + int(written[begin:end].sum())]
+        starts += [begin + span.start for span in step_spans(own, steps)]
+    return [range(*span) for span in pairwise([*starts, len(texts)])]
 
 
 def step_spans(texts: Sequence[str], steps: Steps) -> list[range]:

@@ -17,7 +17,6 @@ from tokengym.rewards import (
     SegmentedCredit,
     check_beta,
 )
-from tokengym.rewards.maths import split_evenly
 
 MAX_SPANS = 62
 """A coalition is the bits of one integer."""
@@ -28,6 +27,8 @@ class SCAR(SegmentedCredit):
 
     v(S) = R(x, y restricted to the spans S): the other tokens are left out, and what remains is
     scored as a text. The values sum to R(x, y) - R(x, empty); the last token gets R(x, empty).
+    In a conversation it is the written tokens that are cut and paid, and a reply belongs to the
+    span of the token that it answers.
 
     Where all 2^spans coalitions cost no more than sampling would, the values are exact. Otherwise
     they are the mean gains over random orders, each with its reverse, and
@@ -68,6 +69,7 @@ class SCAR(SegmentedCredit):
         self.permutations = permutations
         self.seed = seed
         check_number(self, "spans", least=1, most=MAX_SPANS, error=CreditError)
+        check_count(self, "spans", "permutations", error=CreditError)
         check_count(self, "seed", least=0, error=CreditError)
         self.beta = self._share = check_beta(beta)
 
@@ -91,17 +93,22 @@ class SCAR(SegmentedCredit):
             else:
                 shapley, deviation = shapley_sampled(table, orders)
                 errors[row] = np.sqrt(np.mean(deviation**2))
+            written = np.ones(len(episodes[row].response_ids))
+            if episodes[row].written is not None:
+                written = np.asarray(episodes[row].written, dtype=np.float64)
+            # A reply's tokens take no part of their span's value: the policy did not write them.
             sizes = [len(span) for span in spans]
-            rows.append(np.repeat(shapley / sizes, sizes))
+            counts = np.add.reduceat(written, [span.start for span in spans])
+            rows.append(np.repeat(shapley / counts, sizes) * written)
         return scores.with_attributions(
             rows, signed=True, parts={"shapley_error": errors * self.beta}
         )
 
     def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
-        """Return the segments of each response, or its spans."""
+        """Return the segments of each response, or its spans, both cut as segments are."""
         if self.segments is not None:
             return super().pieces(episodes)
-        return [split_evenly(len(episode.response_ids), self.spans) for episode in episodes]
+        return SegmentedCredit(self.spans, "even").pieces(episodes)
 
     def _game(
         self, episode: Episode, spans: list[range]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.base import check_count
+from tokengym.base import check_count, check_number
 from tokengym.envs import Episode, TokenizerError, bundled, decode, encode
 from tokengym.rewards import PolicyReader, Scorer, ScorerError, Scores, Shared
 from tokengym.rewards.models import longest_input, reading
@@ -146,6 +146,7 @@ class Judge(Scorer):
         self.low = low
         self.high = high
         self.unparsed = low if unparsed is None else unparsed
+        check_number(self, "low", "high", "unparsed", finite=True, error=ScorerError)
         self.question = question
         self._name = name
 

@@ -57,7 +57,7 @@ class RewardTraining(TextSettings):
     epochs: float = 1.0
     """Passes over the pairs; more than one overfits in the paper."""
     batch_size: int = 512
-    """Pairs per optimiser step."""
+    """Pairs per optimiser step, to the nearest number of whole forward passes."""
     micro_batch_size: int = 16
     """Pairs per forward pass; the rest of a batch is accumulated."""
     warmup: float = 0.03
@@ -83,11 +83,11 @@ class RewardTraining(TextSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = ("learning_rate", "epochs", "batch_size", "micro_batch_size", "max_tokens")
-        check_number(self, *sizes, above=0.0)
-        check_count(self, "heads")
+        check_number(self, "learning_rate", "epochs", above=0.0)
+        check_count(self, "batch_size", "micro_batch_size", "max_tokens", "heads")
         check_number(self, "warmup", least=0.0, below=1.0, hint="it is a share of the steps")
         check_number(self, "label_smoothing", least=0.0, below=0.5)
+        check_number(self, "weight_decay", least=0.0, finite=True)
         check_number(self, "checkpoint_seconds", least=0.0)
 
     def what_counts(self) -> dict[str, Any]:

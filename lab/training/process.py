@@ -1,5 +1,6 @@
 """Training a process model: a score at the end of every step, from labels of steps."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -178,7 +179,7 @@ def train_process_model(
         rows: From `read_steps`, or what that reads.
         output_dir: Where the model, its tokenizer and ``measures.json`` are stored.
         tokenizer: The model's; None loads the one beside it.
-        held_out: Share of the rows, at the end, that are held out, or other rows.
+        held_out: Share of the rows that are held out, those of the last prompts, or other rows.
         separator: Text after every step.
         device: Device that trains; "auto" takes a GPU if there is one.
         dtype: Precision of the weights; "auto" is float32.
@@ -251,12 +252,19 @@ def _divided(rows: Any, held_out: Any) -> tuple[list[StepRow], list[StepRow]]:
     if not isinstance(held_out, int | float):
         return everything, read_steps(held_out)
     count = max(1, round(held_out * len(everything)))
-    if not 0 < held_out < 1 or count >= len(everything):
+    # Rows of one prompt stand on one side; a row without a prompt has one of its own.
+    names = [row.prompt or number for number, row in enumerate(everything)]
+    sizes, last = Counter(names), set[str | int]()  # in the order of the prompts' first rows
+    while sizes and sum(name in last for name in names) < count:
+        last.add(sizes.popitem()[0])
+    train = [row for row, name in zip(everything, names, strict=True) if name not in last]
+    if not 0 < held_out < 1 or not train:
         raise DatasetError(
             f"held_out={held_out} of {len(everything)} rows leaves nothing on one side; pass a "
             "share in (0, 1), or other rows"
         )
-    return everything[:-count], everything[-count:]
+    held = [row for row, name in zip(everything, names, strict=True) if name in last]
+    return train, held
 
 
 def _encoded(

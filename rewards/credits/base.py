@@ -16,10 +16,12 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import (
     complete,
+    moved,
     on_last_tokens,
     segment_sums,
     split_before_largest,
     split_evenly,
+    with_replies,
 )
 from tokengym.rewards.models.kinds import ScorerKind
 from tokengym.rewards.scorers.base import Scores, copy_overrides
@@ -256,12 +258,22 @@ class SegmentedCredit(Credit):
         self.needs_reference = cut == "entropy"
 
     def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
-        """Return the segments of each response; its single tokens without ``segments``."""
-        sizes = [len(episode.response_ids) for episode in episodes]
+        """Return the segments of each response; its single tokens without ``segments``.
+
+        In a conversation it is the written tokens that are cut, as `assign` is shown them; the
+        tokens of a reply belong to the piece of the token that it answers.
+        """
         if self.segments is None or self.cut == "even":
-            return [split_evenly(size, self.segments or size) for size in sizes]
-        entropies = self.reader().entropies(episodes)
-        return [split_before_largest(values, self.segments) for values in entropies]
+            cuts = [split_evenly(e.num_written, self.segments or e.num_written) for e in episodes]
+        else:
+            cuts = []
+            for episode, values in zip(episodes, self.reader().entropies(episodes), strict=True):
+                own = values if episode.written is None else values[episode.written > 0]
+                cuts.append(split_before_largest(own, self.segments))
+        return [
+            cut if episode.written is None else with_replies(cut, episode.written)
+            for episode, cut in zip(episodes, cuts, strict=True)
+        ]
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
@@ -278,9 +290,10 @@ class SegmentedCredit(Credit):
         pieces = self.pieces(episodes)
         sums = [segment_sums(row, parts) for row, parts in zip(rows, pieces, strict=True)]
         paid = super().assign(episodes, scores.with_attributions(sums, signed=scores.signed))
+        placed = [on_last_tokens(row, parts) for row, parts in zip(paid, pieces, strict=True)]
         return [
-            on_last_tokens(row, parts).astype(np.float32)
-            for row, parts in zip(paid, pieces, strict=True)
+            (row if e.written is None else moved(row, e.written)).astype(np.float32)
+            for row, e in zip(placed, episodes, strict=True)
         ]
 
 

@@ -7,6 +7,7 @@ is a ValueError.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -168,6 +169,39 @@ def split_before_largest(values: ArrayLike, parts: int) -> list[range]:
     largest = np.argsort(-values[1:], kind="stable")[: parts - 1] + 1
     starts = [0, *sorted(largest.tolist())]
     return [range(*span) for span in zip(starts, [*starts[1:], len(values)], strict=True)]
+
+
+def with_replies(pieces: Sequence[range], written: NDArray[np.integer]) -> list[range]:
+    """Return spans of a conversation's written tokens as spans of all its tokens.
+
+    The tokens of a reply belong to the piece of the written token before them.
+
+    Args:
+        pieces: Consecutive spans that cover the written tokens, counted without the others.
+        written: (n,) non-zero where the policy wrote the token; it wrote the first.
+
+    Example:
+        >>> with_replies([range(0, 2), range(2, 3)], np.array([1, 1, 0, 1]))
+        [range(0, 3), range(3, 4)]
+    """
+    starts = np.flatnonzero(written)[[piece.start for piece in pieces]].tolist()
+    return [range(*span) for span in pairwise([*starts, len(written)])]
+
+
+def moved(values: ArrayLike, written: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return values with those of unwritten tokens moved to the last written token before them.
+
+    Args:
+        values: (n,) whatever a token has to do with the score, additive.
+        written: (n,) non-zero where the policy wrote the token; it wrote the first.
+
+    Example:
+        >>> moved([1.0, 2.0, 3.0, 4.0], np.array([1, 1, 0, 1])).tolist()
+        [1.0, 5.0, 0.0, 4.0]
+    """
+    owner = np.maximum.accumulate(np.where(written > 0, np.arange(len(written)), 0))
+    sums = np.bincount(owner, weights=np.asarray(values, np.float64), minlength=len(written))
+    return sums.astype(np.float32)
 
 
 def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:

@@ -1,7 +1,7 @@
 """Pairs and single responses as token ids, as a policy sees them when it plays."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -34,6 +34,11 @@ PAIR = ("prompt", "chosen", "rejected")
 PAIR_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 RESPONSE_COLUMNS = ("completion", "response", "chosen")
 """Names of the column that SFT learns, the first that is there; with ``_ids`` for token ids."""
+HOLDS_REPLIES = (
+    "holds a partner's replies, which would be learned as the policy's own words; learn "
+    "conversations with PPO, or play with max_turns=1"
+)
+"""Why a response of a conversation is refused: rows of ids do not say who wrote which."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +163,10 @@ def encode_responses(
             f"{', '.join(map(repr, RESPONSE_COLUMNS))} (or these with _ids), got "
             f"{', '.join(map(repr, columns)) or 'none'}; rename them"
         )
-    return _encoded(rows, skipped, tokenizer, encoding, max_positions)
+    replied = set[int]()
+    if "written" in columns:  # of episodes: 0 at the tokens of a partner's replies
+        replied = {n for n, row in enumerate(table) if 0 in (row.get("written") or ())}
+    return _encoded(rows, skipped, tokenizer, encoding, max_positions, replied)
 
 
 def _encoded(
@@ -167,11 +175,17 @@ def _encoded(
     tokenizer: "PreTrainedTokenizerBase",
     encoding: TextEncoding,
     max_positions: int | None,
+    replied: Collection[int] = (),
 ) -> EncodedTexts:
-    """Return rows of texts, messages or ids as ids, those that can be learned from."""
+    """Return rows of texts, messages or ids as ids, those that can be learned from.
+
+    ``replied`` are the numbers of rows whose responses hold another's tokens.
+    """
     texts = iter(_encode_texts([r for r in rows if isinstance(r.prompt, str)], tokenizer, encoding))
 
     def as_ids(_: int, row: Row[Any]) -> Row[Ids]:
+        if row.row in replied:
+            raise RowError("conversation", f"the response {HOLDS_REPLIES}")
         if isinstance(row.prompt, str):
             row = next(texts)
         elif isinstance(row.prompt, list):

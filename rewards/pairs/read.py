@@ -201,7 +201,8 @@ def read_table(
 def _as_mapping(number: int, row: Any, of: str) -> Mapping[str, Any]:
     """Return a row of a table, which may be a pair or an episode."""
     if isinstance(row, Episode):
-        return {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids}
+        ids = {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids}
+        return ids if row.written is None else {**ids, "written": row.written.tolist()}
     if isinstance(row, PreferencePair):
         return vars(row)
     if not isinstance(row, Mapping):

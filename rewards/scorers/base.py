@@ -611,6 +611,8 @@ def as_scorer(value: Any) -> Scorer:
     """
     if isinstance(value, Scorer):
         return value
+    if isinstance(value, type):
+        raise TypeError(f"scorer got the class {value.__name__}; pass one: {value.__name__}(...)")
     if is_scorer(value):
         return _Adapted(value)
     if callable(value):

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tokengym.base.settings import check_choice
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
@@ -44,14 +47,29 @@ class PartnerScore(Scorer):
         self.check_attribution(attribution)
         values = []
         for row, episode in enumerate(episodes):
-            given = [turn.score for turn in episode.turns if turn.score is not None]
+            given = _given(episode)
             if not given and episode.finish_reason != "error":
                 raise ScorerError(
                     f"scorer 'partner' found no score in the {len(episode.turns)} turns of episode "
                     f"{row}; have the partner return Reply(text, score=...), or take another scorer"
                 )
-            values.append(sum(given) if self.of == "sum" else (given or [0.0])[-1])
+            values.append(self._joined(given))
         return Scores(values=values)
+
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return what the partner has given so far, 0 before its first score.
+
+        Of a text with parts left out it never saw the turns, and such a text is worth 0.
+        """
+        return np.array([self._joined(_given(episode)) for episode in episodes])
+
+    def _joined(self, given: Sequence[float]) -> float:
+        return float(sum(given)) if self.of == "sum" else [0.0, *given][-1]
+
+
+def _given(episode: Episode) -> list[float]:
+    """Return the scores that an episode's turns have, in order."""
+    return [turn.score for turn in episode.turns if turn.score is not None]
 
 
 register_scorer("partner", PartnerScore)

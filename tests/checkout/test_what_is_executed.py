@@ -93,6 +93,9 @@ HELD: dict[str, tuple[str, ...]] = {
     "What you name replaces what is stored": (
         f"{OWN}test_what_a_command_names_itself_replaces_what_is_stored",
     ),
+    "An agent with an `advantage` or weight": (
+        f"{OWN}test_code_runs_only_for_who_trusts_the_folder",
+    ),
     "`evaluate`, `replay` and `explore` ask": (
         f"{OWN}test_what_is_not_needed_of_a_folder_is_not_looked_up",
     ),

@@ -194,6 +194,18 @@ def test_texts_read_as_the_ids_do():
     assert (text["prompt"], text["chosen"]) == ("d e ", "b c")
 
 
+def test_an_empty_response_does_not_say_how_texts_are_joined():
+    tokenizer = make_tokenizer()
+    said = (episode("b c", 1.0, "d e"), episode("a", 0.0, "d e"))
+    empty = (episode("", 1.0, "d e"), episode("a", 0.0, "d e"))
+    rows = pair_rows([empty, said], Sampling(n=2), [0, 1])
+    for row, text in zip(rows, ("", "b c"), strict=True):
+        row["prompt_ids"] = tokenizer("d e").input_ids
+        row["chosen_ids"] = [*tokenizer(text).input_ids, tokenizer.eos_token_id]
+    texts = as_texts(pairs_dataset(rows), tokenizer)
+    assert [text["chosen"] for text in texts] == [" ", " b c"]
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -126,9 +126,16 @@ class PrefixTable(Mapping[Prefix, Any]):
         return np.array([self[state] for state in self.states])
 
     def along(self, response_ids: Sequence[int]) -> FloatArray:
-        """Return the entries (n,) of a response's tokens; advantages sum to score minus V()."""
+        """Return the entries (n,) of a response's tokens; advantages sum to score minus V().
+
+        Raises:
+            KeyError: if a token was not legal.
+        """
         ids = tuple(map(int, response_ids))
-        return np.array([self[ids[:t]][token] for t, token in enumerate(ids)], dtype=np.float64)
+        entries = np.array([self[ids[:t]][token] for t, token in enumerate(ids)], dtype=np.float64)
+        if np.isnan(entries).any():  # of the last one; an earlier one is no prefix
+            self._tree.state_of(ids)
+        return entries
 
     def __getitem__(self, prefix: Prefix) -> Any:
         return self._entry(prefix)

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
-from tokengym.agents.ppo.advantages import ADVANTAGES
+from tokengym.agents.ppo.advantages import ADVANTAGES, RoundTensors
+from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run
+from tokengym.scripts.cli import main
 
 DOCUMENTS = Path(__file__).parents[3] / "docs" / "agents"
 
@@ -82,15 +85,40 @@ def test_the_dpo_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
     assert (tmp_path / "runs" / "dpo" / "model" / "model.safetensors").is_file()
 
 
+def test_a_loop_of_ones_own_writes_curves_that_the_report_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (DOCUMENTS / "own_agent.md").read_text()
+    (code,) = re.findall(r"```python\n# loop\.py\n(.*?)```", text, re.DOTALL)
+    short = code.replace("TOKENS, ROWS, UPDATES = 12, 16, 20", "TOKENS, ROWS, UPDATES = 4, 4, 3")
+    assert short != code
+    with torch.random.fork_rng():
+        exec(compile(short, "loop.py", "exec"), {})
+    assert main(["report", "--curves", "curves.csv", "--out", "report"]) == 0
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
 def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
     text = (DOCUMENTS / "learners.md").read_text()
-    first, own = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    first, estimator, own = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     with torch.random.fork_rng():
         exec(compile(first, "learners.md", "exec"), {})
     assert capsys.readouterr().out.strip() == "None"
     found: dict[str, Any] = {}
-    exec(compile(own, "learners.md", "exec"), found)
+    exec(compile(estimator + own, "learners.md", "exec"), found)
     mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    played = RoundTensors(
+        token_rewards=mask.float(),
+        response_mask=mask,
+        values=None,
+        final_values=None,
+        scores=mask.sum(1).float(),
+    )
+    advantages, returns = found["CENTRED"].estimate(played, PPOSettings())
+    to_go = torch.tensor([[4.0, 3, 2, 1], [2, 1, 0, 0]])
+    torch.testing.assert_close(returns, to_go)
+    torch.testing.assert_close(advantages, (to_go - 13 / 6) * mask)
     weights = found["Mine"]().weigh(
         WeighedRound(
             response_mask=mask, advantages=torch.ones(2, 4), seed=0, entropy=lambda: mask.float()

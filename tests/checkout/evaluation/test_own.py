@@ -173,6 +173,16 @@ def test_an_agent_with_predict_alone_is_played(
             "evaluate --agent-class x.py:Two",
             "its constructor needs one, two; give the others a default",
         ),
+        (
+            "class Two:\n    def __init__(self, one, two): pass\n    predict = None.__eq__",
+            "compare --agents ppo x.py:Two --rewards sparse",  # before ppo is trained
+            "error: agent x.py:Two is called with the environments alone, but its constructor",
+        ),
+        (
+            "class P: predict = len",
+            "compare --agents x.py:P:rate=0.1 --rewards sparse",
+            "agent 'x.py:P:rate=0.1' has options, which an agent with predict does not take",
+        ),
         ("class P: predict = len", "evaluate . --agent-class x.py:P", "no method load to read"),
     ],
 )

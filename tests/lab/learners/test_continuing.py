@@ -16,7 +16,7 @@ from tests.suite.agents.conftest import make_tokenizer, target_reward
 from tests.suite.agents.ppo.test_ppo import log_of
 from tests.suite.agents.test_checkpoint import untimed
 from tokengym.agents import PPO, RandomAgent, bind_policy, policy_table
-from tokengym.envs import Episode
+from tokengym.envs import Episode, Reply
 from tokengym.lab.rules.mc import MonteCarlo
 from tokengym.rewards import Reward
 from tokengym.rewards.errors import CreditError
@@ -171,3 +171,34 @@ def test_without_a_policy_the_error_names_the_remedy():
 def test_a_bad_k_is_refused():
     with pytest.raises(CreditError, match="k must be an integer >= 1"):
         Reward(target_reward().scorer, MonteCarlo(0))
+
+
+@pytest.mark.parametrize("rule", ["mc:k=2", "mc:k=2,segments=3"])
+def test_conversations_are_continued_after_the_reply(rule: str):
+    """What ends a turn is continued with the recorded reply, not before it."""
+
+    def partner(said: Any, metadata: Any, rng: Any) -> Reply:
+        return Reply("good film", score=float(len(said[-1]["content"])))
+
+    talk: dict[str, Any] = {"max_turns": 2, "max_turn_tokens": 4, "max_new_tokens": 20}
+    envs = gym.make_vec(
+        "tokengym/MovieReview-v0",
+        num_envs=4,
+        reward=rule,
+        scorer="partner",
+        partner=partner,
+        **talk,
+    )
+    agent = PPO("CausalLMPolicy", envs, advantage="vineppo", seed=0, device="cpu")
+    agent.learn(1)
+    assert agent.last_round is not None
+    credit: Any = agent.rounds.reward.reward
+    for episode in agent.last_round.episodes:
+        assert episode.token_rewards is not None
+        assert episode.written is not None
+        assert episode.token_rewards.sum() == pytest.approx(episode.score, abs=1e-4)
+        (pieces,) = credit.credit.pieces([episode])
+        last = [
+            piece[episode.written[piece.start : piece.stop].nonzero()[0][-1]] for piece in pieces
+        ]
+        assert set(episode.token_rewards.nonzero()[0]) <= set(last)

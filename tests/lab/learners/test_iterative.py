@@ -17,7 +17,7 @@ from tokengym.agents.offline.settings import Tuning
 from tokengym.agents.offline.sft import SFT
 from tokengym.lab.collect import load_pairs
 from tokengym.lab.learners.iterative import RAFT, OnlineDPO
-from tokengym.lab.learners.settings import OnlineDPOSettings
+from tokengym.lab.learners.settings import OnlineDPORun, OnlineDPOSettings, RAFTSettings
 from tokengym.lab.scorers.preference_model import WinRate
 from tokengym.rewards import FunctionScorer, Scorer, Scores
 from tokengym.rewards.pairs import read_table, responses_dataset
@@ -126,7 +126,11 @@ def test_sampling_is_the_papers():
 
 @pytest.mark.parametrize(
     ("settings", "match"),
-    [({"learning_rate": 0.0}, "learning_rate must be > 0"), ({"batch_size": 0}, "batch_size must")],
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be > 0"),
+        ({"batch_size": 0}, "batch_size must"),
+        ({"batch_size": 48}, "at most micro_batch_size=32 or a multiple of it, got 48; pass 32"),
+    ],
 )
 def test_bad_tuning_is_refused(settings, match):
     with pytest.raises(ValueError, match=match):
@@ -268,6 +272,15 @@ def test_the_enhancer_keeps_what_the_scorer_is_least_sure_of(make_envs, monkeypa
         explorer(make_envs, "disagreement", scorer=flat_scorer())
 
 
+def test_settings_without_effect_are_refused():
+    with pytest.raises(ValueError, match=r"min_gap=0\.5 has no effect on the best responses"):
+        RAFTSettings(sampling=Sampling(min_gap=0.5))
+    with pytest.raises(ValueError, match=r"iterations must be an integer >= 1, got 2\.5"):
+        OnlineDPORun(iterations=cast("int", 2.5))
+    with pytest.raises(ValueError, match=r"n must be an integer >= 1, got 4\.0"):
+        Sampling(n=cast("int", 4.0))
+
+
 class LongerWins:
     """Prefers the response with more target tokens."""
 
@@ -294,6 +307,7 @@ def test_a_preference_model_ranks_without_references(make_envs, learner, tmp_pat
         ({"enhancer": "checkpoint", "sampling": Sampling(n=6, temperatures=(1.0, 0.7))}, "of 4 "),
         ({"enhancer_candidates": 1}, "enhancer_candidates must be an integer >= 2"),
         ({"preference_model": "x", "sampling": Sampling(n=1)}, "n must be at least 2 for a pref"),
+        ({"sampling": Sampling(n=1)}, "n must be at least 2 for a pair, got 1"),
         ({"preference_model": "x", "scorer": flat_scorer()}, "scorer or preference_model, not"),
     ],
 )

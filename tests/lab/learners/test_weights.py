@@ -245,6 +245,8 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
     ("word", "message"),
     [
         ("rsi:low=2,high=1", "rsi needs 0 <= low < high"),
+        ("position:power=nan", "power must be a finite number, got nan"),
+        ("oar:boost=inf", "boost must be a finite number, got inf"),
         ("oar:boost=-1", "boost must be >= 0, got -1"),
         ("oar:quantile=0", r"quantile must lie in \(0, 1\]"),
         ("self-teacher:clip=2", r"clip must lie in \(0, 1\]"),

@@ -16,6 +16,7 @@ from tests.suite.rewards.conftest import FixedScorer, make_classifier, make_epis
 from tokengym.agents import bind_policy
 from tokengym.base.errors import DatasetError
 from tokengym.envs import Episode, episodes_from_infos
+from tokengym.lab.envs.enumerated import word_tokenizer
 from tokengym.lab.rules.prm import PRM, step_rewards, step_spans
 from tokengym.lab.training import (
     RewardTraining,
@@ -23,7 +24,7 @@ from tokengym.lab.training import (
     rows_of_forks,
     train_process_model,
 )
-from tokengym.lab.training.process import first_error, first_error_f1
+from tokengym.lab.training.process import StepRow, _divided, first_error, first_error_f1
 from tokengym.rewards import Reward, RewardModel
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import split_evenly
@@ -94,6 +95,22 @@ def test_lines_and_sentences_end_steps():
     assert step_spans(["a"], "line") == [range(1)]
 
 
+def test_the_lines_of_a_reply_are_no_steps_of_the_policy():
+    words = word_tokenizer(["<pad>", "<eos>", "<unk>", "a", "b", "."])
+    rule = PRM(RewardModel(make_classifier(seed=4)), form="sum", steps="sentence").bind(words)
+    # "a ." "a" | "b . b ." | "a . b <eos>"
+    ids, written = [3, 5, 3, 4, 5, 4, 5, 3, 5, 4, 1], [1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
+    episode = make_episode(response_ids=ids)
+    talk = replace(episode, written=np.array(written, np.int8))
+    assert rule.pieces([talk]) == [[range(2), range(2, 7), range(7, 9), range(9, 11)]]
+    (paid,) = Reward(FixedScorer([3.0]), rule).bind(words).evaluate([talk])
+    values = by_hand(make_classifier(seed=4), episode, [2, 7, 9, 11])[1:]
+    expected = np.zeros(11)
+    expected[[1, 2, 8, 10]] = values  # what a reply tells is paid to the turn that it answers
+    assert paid.token_rewards is not None
+    np.testing.assert_allclose(paid.token_rewards, expected, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -111,13 +128,14 @@ def test_options_that_make_no_rule_are_refused(options: Any, message: str, token
 
 
 def rows_of_words(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Return rows whose steps are right until the letter "t" was written."""
+    """Return rows of a prompt each, whose steps are right until the letter "t" was written."""
     rng = np.random.default_rng(seed)
     rows = []
-    for _ in range(count):
+    prompts = [" ".join(("e", one, two)) for one in "efghijklmnopqrs" for two in "efghijklmnopqrs"]
+    for prompt in prompts[:count]:
         steps = [" ".join(rng.choice([*"abcdt"], 2)) for _ in range(3)]
         right = np.cumsum(["t" in step for step in steps]) == 0
-        rows.append({"prompt": "e", "completions": steps, "labels": right.tolist()})
+        rows.append({"prompt": prompt, "completions": steps, "labels": right.tolist()})
     return rows
 
 
@@ -145,6 +163,17 @@ def test_a_process_model_learns_labels_and_pays_by_name(tmp_path: Path, tokenize
     good, bad, spoilt = paid.token_rewards[[1, 3, 5]]
     assert good > 0.7
     assert max(bad, spoilt) < 0.3
+
+
+def test_no_prompt_is_learned_from_and_held_out():
+    rows = [StepRow(prompt=text, completions=("a",), labels=(1,)) for text in "abcdeabcde"]
+    train, held = _divided(rows, 0.1)
+    assert [row.prompt for row in train] == [*"abcdabcd"]
+    assert [row.prompt for row in held] == [*"ee"]
+    unnamed = [replace(row, prompt="") for row in rows]
+    assert [len(side) for side in _divided(unnamed, 0.1)] == [9, 1]  # each has one of its own
+    with pytest.raises(DatasetError, match="leaves nothing on one side"):
+        _divided([rows[0]] * 4, 0.25)
 
 
 def test_a_stopped_training_of_steps_is_resumed_number_for_number(tmp_path: Path, tokenizer: Any):
@@ -192,7 +221,7 @@ def test_damaged_rows_are_named(row: dict[str, Any], message: str):
 def test_long_rows_and_empty_sides_are_refused(tmp_path: Path, tokenizer: Any):
     rows = rows_of_words(4)
     options: dict[str, Any] = {"output_dir": tmp_path / "model", "tokenizer": tokenizer}
-    with pytest.raises(DatasetError, match="has 7 tokens, more than 5; raise max_tokens"):
+    with pytest.raises(DatasetError, match="has 9 tokens, more than 5; raise max_tokens"):
         train_process_model(
             make_classifier(), rows, training=RewardTraining(max_tokens=5), **options
         )
@@ -274,8 +303,14 @@ def test_the_command_trains_on_exact_labels_of_forks(
     monkeypatch.setattr(sys, "argv", command)
     main()
     shown = capsys.readouterr().out
-    assert "held out; trained on 54" in shown
-    assert "of 18 steps" in shown
+    measures = json.loads((out / "measures.json").read_text())
+    held = measures["held_out"]["rows"]
+    # A tenth, and more where the last prompts have more rows: no prompt is on both sides.
+    prompts = [json.loads(line)["prompt"] for line in lines]
+    repeats = [prompts.count(prompt) for prompt in dict.fromkeys(prompts)]
+    assert held == next(size for size in np.cumsum(repeats[::-1]) if size >= 6)
+    assert f"held out; trained on {60 - held}" in shown
+    assert f"of {3 * held} steps" in shown
     made: Any = gym.make(
         "tokengym/Forks-v0", reward=f"prm:model={out},steps=segment,segments=3", **KNOBS
     )

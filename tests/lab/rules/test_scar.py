@@ -1,5 +1,6 @@
 # mypy: no-check-untyped-defs
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,10 +130,26 @@ def test_asking_changes_no_running_statistics(classifier):
         assert close_sum(one.score, one.token_rewards)
 
 
+def test_the_spans_of_a_conversation_are_those_of_its_written_tokens():
+    """A reply of many tokens takes no spans from the policy's, and no part of their value."""
+    written = np.array([1, 1] + [0] * 8 + [1, 1], np.int8)
+    ids = [4, 5, *[6] * 8, 7, 8]
+    episode = replace(make_episode(response_ids=ids), written=written)
+    assert SCAR(spans=4).pieces([episode]) == SCAR(segments=4).pieces([episode])
+    # The span of both first tokens holds the reply to them: its gain is theirs in equal parts.
+    assert SCAR(spans=2).pieces([episode]) == [[range(10), range(10, 12)]]
+    (paid,) = Reward(Table(), SCAR(spans=2)).evaluate([episode])
+    assert close_sum(paid.score, paid.token_rewards)
+    np.testing.assert_allclose(paid.token_rewards[0], paid.token_rewards[1], atol=1e-6)
+    assert not paid.token_rewards[2:10].any()
+
+
 def test_bad_arguments():
     for arguments, message in (
         (dict(spans=0), r"spans must be within \[1, 62\], got 0"),
         (dict(spans=63), r"spans must be within \[1, 62\], got 63"),
+        (dict(spans=3.5), "spans must be an integer >= 1, got 3.5"),
+        (dict(permutations=4.0), "permutations must be an integer >= 1, got 4.0"),
         (dict(permutations=5), "permutations must be an even number >= 4, got 5"),
         (dict(seed=-1), "seed must be an integer >= 0, got -1"),
         (dict(beta=1.5), r"beta must lie in \[0, 1\], got 1.5"),

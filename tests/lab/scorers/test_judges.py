@@ -238,6 +238,9 @@ def test_bad_judges(tokenizer):
         Judge(lambda questions: [], " ")
     with pytest.raises(ScorerError, match=r"low must be less than high, got 3 and 1"):
         Judge(lambda questions: [], "x", low=3, high=1)
+    for name in ("high", "unparsed"):
+        with pytest.raises(ScorerError, match=rf"{name} must be a finite number, got inf"):
+            Judge(lambda questions: [], "x", **{name: float("inf")})
     with pytest.raises(ScorerError, match=r"'Judge' got 0 answers to 1 questions"):
         Judge(lambda questions: [], "x").score([make_episode()])
     with pytest.raises(ScorerError, match=r"max_new_tokens must be an integer >= 1, got 0"):

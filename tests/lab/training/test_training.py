@@ -470,6 +470,8 @@ def test_bad_training(language_model, tmp_path, tokenizer):
         RewardTraining(learning_rate=0)
     with pytest.raises(SettingsError, match=r"warmup must be within \[0, 1\), got 1.5; .*share"):
         RewardTraining(warmup=1.5)
+    with pytest.raises(SettingsError, match=r"weight_decay must be a finite number >= 0, got -1"):
+        RewardTraining(weight_decay=-1.0)
     with pytest.raises(SettingsError, match=r"label_smoothing must be within \[0, 0.5\), got 0.5"):
         RewardTraining(label_smoothing=0.5)
     with pytest.raises(RewardError, match=r"there is no folder .*nowhere"):

@@ -31,6 +31,28 @@ def test_the_settings_are_attributes_that_refuse_bad_values(make_ppo: Callable[.
         _ = agent.n_epoch
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", 0.5), ("top_k", 3), ("advantage", "reinforce"), ("value_network", "trunk")],
+)
+def test_a_setting_that_the_agent_was_built_by_stays(
+    make_ppo: Callable[..., PPO], name: str, value: Any
+):
+    agent: Any = make_ppo()
+    said = rf"{name}=.* is what the agent was built by, got {value!r}; make a new one"
+    with pytest.raises(SettingsError, match=said):
+        setattr(agent, name, value)
+    assert getattr(agent, name) != value
+    setattr(agent, name, getattr(agent, name))
+
+
+def test_the_learning_rate_can_be_changed(make_ppo: Callable[..., PPO]):
+    agent: Any = make_ppo(learning_rate_schedule="constant").learn(1)
+    agent.learning_rate = 1e-5
+    agent.learn(1)
+    assert agent.policy.optimizer.param_groups[0]["lr"] == 1e-5
+
+
 @pytest.mark.parametrize("tokens", [-5, "100", None, math.nan])
 def test_a_training_of_no_number_of_tokens_is_refused(make_ppo: Callable[..., PPO], tokens: Any):
     with pytest.raises(SettingsError, match=rf"total_timesteps must be .* got {tokens!r}; pass"):

@@ -29,7 +29,7 @@ from tokengym.agents.sb3 import (
     as_vec_env,
 )
 from tokengym.envs import Episode, Reply
-from tokengym.rewards import Uniform
+from tokengym.rewards import FunctionScorer, Reward, Sparse, Uniform
 
 TALK: dict[str, Any] = {
     "partner": teacher,
@@ -261,6 +261,42 @@ def test_lost_episodes_are_not_learned(make_envs: Callable[..., Any], make_ppo: 
     assert 0 < lost.sum() < 10
     kept = 12 - 2 * lost.reshape(-1, 2).any(1).sum()
     assert len(agent.assign(agent.last_round)) == kept
+
+
+@pytest.mark.parametrize("log_probs", ["sampled", "recomputed"])
+def test_lost_episodes_are_not_counted(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., Any], log_probs: str
+):
+    """Before the first update the policy is its reference: a lost episode has no KL either."""
+    talk = TALK | {"partner": failing, "on_partner_error": "skip"}
+    settings: Any = {"kl_target": 1.0, "kl_horizon": 100.0, "kl_coef": 0.2, "learning_rate": 1e-9}
+    agent = make_ppo(envs=make_envs(**talk, num_envs=12), old_log_probs=log_probs, **settings)
+    agent.learn(1, log_interval=None)
+    finished = [e.finish_reason != "error" for e in agent.last_round.episodes]
+    assert 0 < sum(finished) < 12
+    figures = agent.logger.name_to_value
+    assert figures["train/kl"] == pytest.approx(0.0, abs=1e-5)
+    assert figures["train/log_prob_gap"] < 1e-5
+    mask = agent.last_round.sequences("cpu").response_mask
+    entropy = agent.last_round.entropy[mask].mean().item()
+    assert figures["train/entropy"] == pytest.approx(entropy, rel=1e-5)
+    # KL 0 is below the target: 20 % down, by the share of the horizon that was finished.
+    assert agent.kl_coef == pytest.approx(0.2 * (1 - 0.2 * sum(finished) / 100))
+
+
+def test_groups_that_differ_only_where_they_were_lost_are_not_kept(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., Any]
+):
+    """Scores tell apart what the partner failed on: the groups left are all equal, and stay."""
+    talk = TALK | {"partner": failing, "on_partner_error": "skip", "num_envs": 12}
+    score = FunctionScorer(lambda prompt, response: float(response.startswith("b")))
+    envs = make_envs(**talk, reward=Reward(score, Sparse()))
+    agent = make_ppo(envs=envs, advantage="loo", group_size=2, drop_equal_groups=True)
+    agent.learn(1)
+    lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
+    whole = ~lost.reshape(-1, 2).any(1)
+    assert 0 < whole.sum() < 6
+    assert len(agent.assign(agent.last_round)) == 2 * whole.sum()
 
 
 def test_a_round_without_a_whole_episode(

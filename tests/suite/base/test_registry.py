@@ -8,8 +8,9 @@ import pytest
 from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.base import plugins
-from tokengym.base.errors import PromptError
+from tokengym.base.errors import PromptError, UntrustedCodeError
 from tokengym.base.registry import Registry
+from tokengym.base.user_code import check_saved, code_paths
 from tokengym.base.words import Spec
 from tokengym.envs import SettingsError
 from tokengym.envs.tasks import TASKS
@@ -79,6 +80,18 @@ def test_a_word_is_taken_apart_once(shapes: Registry[type]):
         PromptError, match="shape 'square:a' has the option 'a'; write it as option"
     ):
         shapes.parse("square:a")
+
+
+def test_a_file_in_an_option_is_not_the_file_of_the_word():
+    word = Registry[type]("agent", from_files=True).parse("ppo:advantage=mine.py:Mean,gamma=1")
+    assert (word.name, word.file) == ("ppo", None)
+    assert word.options == {"advantage": "mine.py:Mean", "gamma": 1}
+    for text in ("ppo:advantage=mine.py:Mean,gamma=1", "a.py:B:c=1,advantage=mine.py:Mean"):
+        assert "mine.py" in code_paths([text])
+        with pytest.raises(UntrustedCodeError, match=r"mine\.py:Mean"):
+            check_saved({"agents": [text]}, "run.json", named="a.py:B")
+        check_saved({"agents": [text]}, "run.json", named=text)
+    assert code_paths("runs/rate=0.1/mine.py:Mean") == ["runs/rate=0.1/mine.py"]
 
 
 def test_a_name_without_options_is_no_word_with_options(shapes: Registry[type]):

@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig
 
 from tests.suite.bridges import gathered_rows
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.bridges.trl import TokenCreditGRPOTrainer
+from tokengym.bridges.trl import TokenCreditGRPOTrainer, _text_of
 from tokengym.credit import TokenCredit
 from tokengym.envs import bundled
 from tokengym.rewards.errors import RewardError
@@ -229,3 +229,14 @@ def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(
         )
     with pytest.raises(TokenizerError, match="spell"):
         TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)(["no-such-word"])
+
+
+def test_messages_in_parts_and_calls_of_tools_are_read_as_what_was_said() -> None:
+    asked = [{"type": "text", "text": "what is "}, {"type": "text", "text": "2 + 2 ?"}]
+    messages = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]},
+        {"role": "tool", "content": "4"},
+    ]
+    assert _text_of(messages) == "be brief\nwhat is 2 + 2 ?\n4"

@@ -18,6 +18,7 @@ from tokengym.rewards import (
     Credit,
     DenseR3,
     FunctionScorer,
+    LengthPenalty,
     Normalize,
     Random,
     Recency,
@@ -237,6 +238,10 @@ def test_rewards_that_cannot_be_made(arguments, message):
 
 
 def test_what_is_no_reward_at_all():
+    with pytest.raises(TypeError, match=r"reward got the class Sparse; pass one: Sparse\(\.\.\.\)"):
+        make_reward(Sparse)
+    with pytest.raises(TypeError, match="scorer got the class LengthPenalty; pass one"):
+        make_reward("sparse", scorer=LengthPenalty)
     with pytest.raises(TypeError, match=r"reward must be None, a name, .* got 3"):
         make_reward(3)
 

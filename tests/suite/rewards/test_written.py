@@ -13,15 +13,19 @@ from tokengym.rewards import (
     Credit,
     CreditReward,
     FunctionScorer,
+    PartnerScore,
+    Probe,
+    Scorer,
     ScorerError,
     Scores,
     check_reward,
 )
 from tokengym.rewards.credits import Uniform
 from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.maths.shares import moved
+from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
-from tokengym.rewards.written import moved
 
 TALK = {"partner": teacher, "max_turns": 3, "max_turn_tokens": 3, "max_new_tokens": 14}
 RULES = ["sparse", "uniform", "random", "recency", "red:every_prefix=true"]
@@ -97,6 +101,33 @@ def test_rules_that_read_turns_see_them():
     assert paid.token_rewards.tolist() == [1.0, 14.0, 0.0, 0.0, 16.0]
     assert rule.seen is not None
     assert rule.seen.turns == talk().turns
+
+
+def test_segments_are_of_written_tokens_and_end_with_the_reply():
+    """Three written tokens in two pieces: a turn with its reply, and the token after them."""
+    asked: list[int] = []
+
+    class Lengths(Scorer):
+        reads_text = False
+
+        def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+            asked.extend(len(episode.response_ids) for episode in episodes)
+            return Scores([float(len(episode.response_ids) ** 2) for episode in episodes])
+
+    rule: Any = make_reward("red:every_prefix=true,delivery=end,segments=2", scorer=Lengths())
+    assert rule.credit.pieces([talk()]) == [[range(4), range(4, 5)]]
+    (paid,) = rule.evaluate([talk()])
+    assert sorted(asked) == [0, 4, 5, 5]
+    assert paid.token_rewards.tolist() == [0.0, 16.0, 0.0, 0.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"), [("sum", [0, 0, 0.25, 0.75]), ("last", [0, 0, 0.25, 0.5])]
+)
+def test_a_partner_has_given_a_beginning_the_scores_of_its_turns(of: Any, expected: list[float]):
+    probe = Probe(PartnerScore(of))
+    texts = [probe.restrict(talk(), range(size)) for size in (0, 1, 2, 5)]
+    assert probe.values(texts).tolist() == expected
 
 
 def test_values_are_moved_to_the_turn_before():

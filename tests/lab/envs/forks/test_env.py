@@ -169,3 +169,13 @@ def test_probabilities_are_checked() -> None:
         env.exact_advantages(table[:-1])
     with pytest.raises(PolicyError, match="apply the action mask"):
         env.exact_advantages(np.full_like(table, 1 / table.shape[1]))
+
+
+@pytest.mark.parametrize("place", [2, -1])
+def test_an_illegal_token_has_no_worth(place: int):
+    env: Any = gym.make("tokengym/Forks-v0", reward=None, filler_words=1).unwrapped
+    ids = [int(np.flatnonzero(row)[0]) for row in env.prefixes(0).legal]
+    assert np.isfinite(env.exact_advantages().along(ids)).all()
+    ids[place] = env.tokenizer.eos_token_id
+    with pytest.raises(KeyError, match="has an illegal token"):
+        env.exact_advantages().along(ids)

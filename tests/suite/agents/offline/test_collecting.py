@@ -1,5 +1,7 @@
 """Responses are drawn, scored and paired; data sets survive the disk."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.suite.agents.conftest import PROMPTS, make_model, target_share
@@ -14,6 +16,8 @@ from tokengym.agents.offline.collecting import (
     response_rows,
 )
 from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.offline.settings import DPOSettings, SFTSettings
+from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.envs import Episode
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 from tokengym.rewards.pairs.store import PAIR_COLUMNS
@@ -91,6 +95,17 @@ def test_pairs_and_best_responses():
     assert len(response_rows(groups, [7, 8])) == 5
 
 
+def test_conversations_make_no_rows():
+    """Rows of ids would have the partner's words learned as the policy's."""
+    talks = tuple(
+        replace(episode(text, score), written=[1, 0]) for text, score in (("a", 1), ("b", 2))
+    )
+    with pytest.raises(DatasetError, match="holds a partner's replies"):
+        pair_rows([talks], Sampling(n=2), [0])
+    with pytest.raises(DatasetError, match="holds a partner's replies"):
+        response_rows([talks], [0])
+
+
 def test_prompt_order_goes_through_all_before_any_comes_again():
     order = prompt_order(4, 10, seed=3)
     assert sorted(order[:4]) == sorted(order[4:8]) == [0, 1, 2, 3]
@@ -111,3 +126,10 @@ def test_prompt_order_goes_through_all_before_any_comes_again():
 def test_bad_sampling_is_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         Sampling(**settings)
+
+
+def test_one_response_makes_no_pair():
+    with pytest.raises(SettingsError, match="n must be at least 2 for a pair, got 1"):
+        DPOSettings(sampling=Sampling(n=1))
+    assert DPOSettings(pairs="pairs.jsonl", sampling=Sampling(n=1)).sampling.n == 1
+    assert SFTSettings(sampling=Sampling(n=1)).sampling.n == 1

@@ -339,6 +339,26 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
         other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
 
 
+@pytest.mark.parametrize(
+    ("counters", "said"),
+    [
+        ('{"num_tokens": 1, "num_response_tokens": 1, "model": 3}', "model is unknown"),
+        ('{"num_tokens": "x", "num_response_tokens": 1}', "num_tokens of counters"),
+        ('{"num_tokens": -1, "num_response_tokens": 1}', "must be a count"),
+    ],
+)
+def test_counters_of_a_checkpoint_are_counts(tmp_path: Path, counters: str, said: str):
+    """Nothing else of the agent is set by the file."""
+    args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2)
+    make_dpo(args=args).train()
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    (checkpoint / "counters.json").write_text(counters)
+    other = make_dpo(args=make_args(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match=said):
+        other.train(resume_from_checkpoint=str(checkpoint))
+    assert isinstance(other.model, torch.nn.Module)
+
+
 def test_global_random_state_is_left_alone(tmp_path: Path):
     torch.manual_seed(3)
     np.random.seed(3)

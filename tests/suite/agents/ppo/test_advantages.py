@@ -170,6 +170,27 @@ def test_rewards_within_segments():
     assert found.tolist() == [[1.0, 2.0, 4.5, 1.0], [3.0, 0.0, 0.0, 0.0]]
 
 
+def test_vineppo_takes_no_mean_over_episodes_that_were_lost():
+    estimate = find_advantage("vineppo").estimate
+    rewards, mask = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]]), torch.ones(3, 2).bool()
+    mask[2] = False
+
+    def advantages(rows: int) -> Any:
+        part = rewards[:rows]
+        played = RoundTensors(
+            token_rewards=part,
+            response_mask=mask[:rows],
+            values=None,
+            final_values=None,
+            scores=part.sum(1),
+        )
+        return estimate(played, PPOSettings())[0]
+
+    assert advantages(2).tolist() == [[-1.0, 2.0], [1.0, 4.0]]
+    assert torch.equal(advantages(3)[:2], advantages(2))
+    assert not advantages(3)[2].any()
+
+
 def test_vineppo_pays_each_token_the_reward_of_its_segment(
     make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
 ):

@@ -1,5 +1,6 @@
 """PPO's phases, its place in Stable-Baselines3, and what stops it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -220,6 +221,17 @@ def test_the_kl_coefficient_adapts(make_ppo: Callable[..., PPO]):
     assert agent.kl_coef != 0.2
 
 
+def test_a_kl_coefficient_stays_positive_in_updates_of_many_horizons(
+    make_ppo: Callable[..., PPO],
+):
+    """Four episodes are eight horizons: 20 % down for one of them, not for each."""
+    agent = make_ppo(kl_coef=0.2, kl_target=1e3, kl_horizon=0.5)
+    agent.learn(1)
+    assert agent.kl_coef == pytest.approx(0.2 * 0.8)
+    with pytest.raises(ValueError, match=r"kl_target=5\.0 has no effect with kl_coef=0"):
+        make_ppo(kl_coef=0.0, kl_target=5.0)
+
+
 # --- in Stable-Baselines3 -----------------------------------------------------------------------
 
 
@@ -281,8 +293,20 @@ def test_schedules_move_the_learning_rate(make_ppo: Callable[..., PPO]):
     agent = make_ppo(learning_rate=lambda progress: 0.01 * progress, clip_range=lambda p: 0.1 + p)
     rates = [row["train/learning_rate"] for row in log_of(agent, 80)]
     assert rates == sorted(rates, reverse=True)
-    assert rates[0] > rates[-1] >= -0.01
+    assert rates[0] > rates[-1] == 0.0  # not below: the last round ends past the 80 tokens
+    assert agent.num_timesteps > 80
     assert agent.policy.optimizer.param_groups[0]["lr"] == rates[-1]
+
+
+def test_tokens_within_the_upper_clip_range_are_not_counted_as_clipped(
+    make_ppo: Callable[..., PPO],
+):
+    shares = {}
+    for high in (None, 1e6):
+        agent = make_ppo(clip_range=1e-6, clip_range_high=high, n_epochs=4, learning_rate=1e-3)
+        (row,) = log_of(agent, 1)
+        shares[high] = row["train/clip_fraction"]
+    assert 0.0 < shares[1e6] < shares[None]
 
 
 def test_the_same_seed_learns_the_same(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
@@ -433,6 +457,10 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(
         ("gae_lambda", -1.0, r"gae_lambda must be within \[0, 1\], or None, got -1.0"),
         ("kl_coef", -0.1, "kl_coef must be >= 0"),
         ("kl_target", 0.0, "kl_target must be > 0, or None, got 0.0"),
+        ("clip_range", -0.2, "clip_range must be > 0, got -0.2"),
+        ("clip_range", "0.2", "clip_range must be > 0, got '0.2'"),
+        ("clip_range_vf", 0.0, "clip_range_vf must be > 0, or None, got 0.0"),
+        ("ent_coef", math.nan, "ent_coef must be a finite number, got nan"),
         ("kl_in", "value", "kl_in must be 'reward' or 'loss', got 'value'"),
         ("kl_estimator", "k4", "kl_estimator must be 'k1', 'k2', 'k3' or 'exact', got 'k4'"),
         ("n_value_warmup", -1, "n_value_warmup must be an integer >= 0, got -1"),

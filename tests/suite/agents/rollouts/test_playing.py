@@ -13,7 +13,7 @@ from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
-from tokengym.envs import PadTokenRewards, SettingsError, TokenGenerationEnv
+from tokengym.envs import ActionError, PadTokenRewards, SettingsError, TokenGenerationEnv
 from tokengym.rewards import RewardWrapper
 
 MODES = ("NextStep", "SameStep", "Disabled")
@@ -177,6 +177,20 @@ def test_global_random_state_is_left_alone(
     agent.learn(30)
     collect(agent, make_envs(), 4, seed=0)
     assert state() == before
+
+
+@pytest.mark.parametrize("actions", [np.zeros(3, int), np.zeros(4), np.zeros((4, 1), int)])
+def test_actions_of_another_shape_or_kind_are_refused(
+    make_envs: Callable[..., Any], actions: NDArray[np.generic]
+) -> None:
+    class Mine:
+        def predict(self, *_: object) -> tuple[NDArray[np.generic], None]:
+            return actions, None
+
+    with pytest.raises(
+        ActionError, match=r"Mine\.predict must return integers of shape \(4,\), got"
+    ):
+        collect(Mine(), make_envs(), 4)
 
 
 def test_what_cannot_be_played_is_named(make_envs: Callable[..., Any]):

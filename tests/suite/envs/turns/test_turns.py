@@ -118,6 +118,15 @@ def test_no_room_for_the_reply_is_the_horizon(make_env: Callable[..., Any], hori
     assert last[4]["turns"][-1] == Turn("user", "d e", (2, 2), None)
 
 
+def test_the_horizon_ends_a_turn_before_eos_is_legal_in_it(make_env: Callable[..., Any]):
+    env = make_env(partner=Script("d", "d"), max_turns=2, max_new_tokens=7, min_new_tokens=3)
+    env.reset(seed=0)
+    steps = play(env, [A, A, A, EOS, B, B])  # the reply is the fifth token
+    assert [step[2] for step in steps] == [False] * 5 + [True]
+    assert steps[-1][4]["finish_reason"] == "length"
+    assert steps[-1][4]["response_ids"] == (A, A, A, EOS, D, B, B)
+
+
 def test_one_turn_is_the_mdp_without_a_partner(make_env: Callable[..., Any]):
     """Bit for bit: observations, flags, masks, prompts and infos but for the turns themselves."""
     settings = {"min_new_tokens": 1, "prompt_sampling": "uniform"}
@@ -312,6 +321,11 @@ def test_a_partner_for_many_must_answer_all(make_envs: Callable[..., Any]):
         ({"partner": teacher, "max_turns": 0}, SettingsError, "max_turns must be an integer >= 1"),
         ({"partner": teacher, "partner_timeout": 0}, SettingsError, "a finite number > 0"),
         ({"partner": teacher, "on_partner_error": "no"}, SettingsError, "'raise' or 'skip'"),
+        (
+            {"partner": teacher, "max_turn_tokens": 2, "min_new_tokens": 3},
+            SettingsError,
+            "min_new_tokens must be at most max_turn_tokens=2, got 3",
+        ),
         ({"partner": "techer"}, SettingsError, "unknown partner 'techer'"),
         ({"partner": 5}, TypeError, r"partner must have a method reply\(conversation"),
         ({"partner": Several}, TypeError, "pass a Partner, a function or a name"),

@@ -1,6 +1,7 @@
 """Pairs and responses as ids; rows that cannot be learned from are named, or left out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,18 @@ def test_episodes_and_rows_are_responses_to_learn():
         assert ids_of(responses_of([{"prompt_ids": [4], f"{name}_ids": [3]}])) == [((4,), (3,))]
     dataset = responses_of([episode]).dataset()
     assert dataset.column_names == ["prompt_ids", "response_ids", "length"]
+
+
+def test_a_response_with_a_partners_replies_is_named_or_left_out():
+    given: Any = {"response": "a c", "prompt_ids": [4], "response_ids": [3, 5, EOS]}
+    talk = Episode(prompt="b", written=np.array([1, 0, 1], np.int8), **given)
+    alone = replace(talk, written=np.ones(3, np.int8))
+    for source in ([alone, talk], [one.to_record() for one in (alone, talk)]):
+        with pytest.raises(DatasetError, match=r"row 1 .*holds a partner's replies"):
+            responses_of(source)
+        kept = responses_of(source, SKIP)
+        assert ids_of(kept) == [((4,), (3, 5, EOS))]
+        assert kept.skipped[0].kind == "conversation"
 
 
 # --- what is refused ------------------------------------------------------------------------------
