@@ -9,15 +9,17 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.base.files import read_json, write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES
 from tokengym.evaluation.statistics import Array, area_under_curve, final_mean
+from tokengym.evaluation.statistics.curves import final_points
 
 KEY_COLUMNS = ("credit", "seed", "step", "score")
 SPENT = tuple(name for name in AXES if name != "step")
@@ -74,6 +76,30 @@ class Runs:
     """(runs,), rising."""
     values: Mapping[str, Array]
     """Per measurement that every run has: (runs, time)."""
+    evaluated: NDArray[np.bool_]
+    """(runs, time): True where a run was evaluated itself, and at the last step; elsewhere its
+    values are interpolated."""
+
+    def own_rows(self, measure: str) -> list[Array]:
+        """Return each run's values at its own evaluations alone, (evaluations,) each.
+
+        What counts evaluations, or looks at the noise from one to the next, reads these: other runs
+        may have been evaluated at many steps between two of its own.
+        """
+        rows = self.values[measure]
+        return [row[own] for row, own in zip(rows, self.evaluated, strict=True)]
+
+    def at_end(self, rows: NDArray[np.integer] | slice = slice(None)) -> NDArray[np.bool_]:
+        """Return the steps that are a final evaluation of a run, (time,): of its last tenth.
+
+        Args:
+            rows: Runs that count.
+        """
+        end = np.zeros(self.evaluated.shape[1], dtype=bool)
+        for own in self.evaluated[rows]:
+            steps = np.flatnonzero(own)
+            end[steps[-final_points(len(steps), FINAL_WINDOW) :]] = True
+        return end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +123,10 @@ class Panel:
         Returns:
             (runs,), in the measurement's unit.
         """
-        rows = runs.values[measure]
         if kind == "auc":
+            rows = runs.values[measure]
             return np.array([area_under_curve(self.steps, row, normalize=True) for row in rows])
-        return np.array([final_mean(row, FINAL_WINDOW) for row in rows])
+        return np.array([final_mean(row, FINAL_WINDOW) for row in runs.own_rows(measure)])
 
 
 def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Curve]:
@@ -215,6 +241,21 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
     return [_panel(group, members, kl_coef) for group, members in groups.items()]
 
 
+def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
+    """Return the curves with response tokens in place of updates, as learners are compared.
+
+    Raises:
+        ValueError: if a run's tokens are not known, or fall.
+    """
+    for curve in curves:
+        if not curve.has("tokens") or not (np.diff(curve.values["tokens"]) >= 0.0).all():
+            raise ValueError(
+                f"the tokens of {curve.credit}, seed {curve.seed}, are not known at every step, or "
+                "fall, so that runs cannot be compared at equal tokens; take axis step"
+            )
+    return [replace(curve, steps=curve.values["tokens"]) for curve in curves]
+
+
 def common_steps(curves: Sequence[Curve]) -> tuple[Array, float | None]:
     """Return the steps of all curves within the range all cover, and where longer ones were cut.
 
@@ -253,7 +294,9 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         }
         if kl_coef is not None and "kl" in values:
             values["net_score"] = values["score"] - kl_coef * values["kl"]
-        rewards[credit] = Runs(seeds=seeds, values=values)
+        evaluated = np.array([np.isin(steps, run.steps) for run in runs])
+        evaluated[:, -1] = True
+        rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated)
     measured = [name for name in next(iter(rewards.values())).values if name not in SPENT]
     measured.sort(key=lambda name: name != "score")
     return Panel(group=group, steps=steps, rewards=rewards, measures=tuple(measured), cut_at=cut_at)

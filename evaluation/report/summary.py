@@ -13,13 +13,12 @@ import numpy as np
 from tokengym.evaluation.measure.alarms import find_alarms, short_of_best
 from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.measure.references import ReferenceSamples, score_range
-from tokengym.evaluation.report.curves import FINAL_WINDOW, Curve, Group, Panel, Runs, make_panels
+from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict, sign_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     SHARES,
     collapsed,
-    final_mean,
     holm,
     holm_level,
     improvement_interval,
@@ -152,11 +151,11 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
             "seeds": list(runs.seeds),
             "figures": _normalized(_figures(panel, runs, level), anchors, settings.optimum),
             "collapse_rate": float(
-                np.mean([collapsed(row, score_anchor) for row in runs.values["score"]])
+                np.mean([collapsed(row, score_anchor) for row in runs.own_rows("score")])
             ),
             "alarms": find_alarms(
-                {m: iqm(runs.values[m], 0) for m in panel.measures},
-                panel.steps,
+                {m: iqm(runs.values[m], 0)[runs.evaluated[0]] for m in panel.measures},
+                panel.steps[runs.evaluated[0]],
                 axis=settings.axis,
                 by_gold=settings.by_gold,
             ),
@@ -267,7 +266,7 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
     for measure in ("score", "net_score") if len(x_rows) else ():
         if measure in panel.measures:
             x, y = runs.values[measure][x_rows], baseline.values[measure][y_rows]
-            compared = relative_steps(panel.steps, x, y, level, window=FINAL_WINDOW)
+            compared = relative_steps(panel.steps, x, y, level, end=baseline.at_end(y_rows))
             speed[measure] = None if compared is None else asdict(compared)
     return {
         "differences": {},
@@ -333,8 +332,9 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
 
 def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float) -> None:
     """Add every reward's steps to where the baseline's interquartile mean curve ends."""
-    curve = iqm(panel.rewards[summary["baseline"]].values["score"], 0)
-    threshold = final_mean(curve, FINAL_WINDOW)
+    baseline = panel.rewards[summary["baseline"]]
+    curve = iqm(baseline.values["score"], 0)
+    threshold = float(curve[baseline.at_end()].mean())
     summary["threshold"] = threshold
     summary["baseline_rises"] = bool(threshold > curve[0])
     for name, runs in panel.rewards.items():

@@ -40,7 +40,8 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         shown = all(name in entry["figures"] for entry in group["rewards"].values())
         shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
-            shown_columns.append((f"Updates to {group['baseline']}'s final level", "", "steps"))
+            unit = unit_of(group).capitalize()
+            shown_columns.append((f"{unit} to {group['baseline']}'s final level", "", "steps"))
     if along := group["way"]:
         parts = " / ".join(f"{share:.0%}" for share in SHARES)
         shown_columns.append(

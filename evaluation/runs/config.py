@@ -3,13 +3,13 @@
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.agents.learner import LEARNERS, Learner
+from tokengym.agents.learner import LEARNERS, Learner, NoSettings
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import write_hashed
 from tokengym.base.pretrained import has_tokenizer
@@ -391,6 +391,11 @@ class ComparisonConfig:
         Raises:
             SettingsError: if it has no such option.
         """
+        if agent.options and learner.settings is NoSettings:
+            raise SettingsError(
+                f"agent {agent.text!r} has options, which an agent with predict does not take; "
+                "make them defaults of its constructor, or write an EpisodicAlgorithm with settings"
+            )
         first, env = self.training, resolve_env(self.env)
         values, declared = first.values, first.declaration
         defaults = declared.default_values() | task_defaults(env, declared)
@@ -407,20 +412,12 @@ class ComparisonConfig:
             raise SettingsError(f"agent {agent.text!r}: {error}") from None
         return _within_budget(training, agent.options)
 
-    def controls(self, *, with_files: bool) -> list[str]:
-        """Return the names of the runs whose rule does not read the text (`Credit.control`).
-
-        Args:
-            with_files: Whether to load rules from files of the user's own, to know them too.
-        """
+    def controls(self) -> list[str]:
+        """Return the names of the runs whose rule does not read the text (`Credit.control`)."""
         if self.agents and len(self.rewards) == 1:  # the names are the learners'
             return []
         return [
-            run.name
-            for run in self.runs
-            if run.uses_credit
-            and (with_files or split_file_word(run.reward) is None)
-            and self.choice(run.reward).is_control
+            run.name for run in self.runs if run.uses_credit and self.choice(run.reward).is_control
         ]
 
     @property
@@ -601,6 +598,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in [*left, *(name for name in right if name not in left)]
         if left.get(name) != right.get(name) and name not in NO_NUMBERS
     ]
+
+
+def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names on which configurations (`ComparisonConfig.flat`) differ.
+
+    A setting that only some of them have, as that of one learner, differs where those do. A file of
+    code is a setting by its path.
+
+    Example:
+        >>> varying_names([{"agent": "ppo", "clip_range": 0.2}, {"agent": "dpo", "beta": 0.1}])
+        ['agent']
+    """
+    names = dict.fromkeys(name for each in settings for name in each if name not in NO_NUMBERS)
+    values = {name: [each[name] for each in settings if name in each] for name in names}
+    return [name for name, known in values.items() if any(one != known[0] for one in known)]
 
 
 def command_line(config: ComparisonConfig) -> str:

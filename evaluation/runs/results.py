@@ -5,13 +5,14 @@ All but the wall-clock column of curves.csv are a function of the settings and t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from tokengym.base.files import read_hashed, read_jsonl, write_json, write_text
+from tokengym.base.files import read_hashed, read_json, read_jsonl, write_json, write_text
 from tokengym.base.words import split_file_word
 from tokengym.envs import printable, task_of
+from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
     SAMPLES,
     ReferenceSamples,
@@ -23,6 +24,7 @@ from tokengym.evaluation.report.curves import (
     Group,
     columns_of,
     group_label,
+    over_tokens,
     read_curves,
     write_curves,
 )
@@ -34,8 +36,8 @@ from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
     command_line,
-    differences,
     run_folder,
+    varying_names,
 )
 from tokengym.evaluation.runs.record import read_points, read_result
 
@@ -56,9 +58,6 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         settings=config.flat(),
         about={"command": command_line(config)},
         baseline=config.titles[config.names[0]],
-        optimum=known_optimum(config),
-        cautions=_unseen_credit(config),
-        with_files=True,
     )
 
 
@@ -93,29 +92,24 @@ def merge_comparisons(
         configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
     first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
     flat_settings = [config.flat() for config in configs]
-    varying = list(
-        dict.fromkeys(
-            name
-            for config in configs[1:]
-            for difference in differences(first.as_dict(), config.as_dict())
-            if (name := difference.split(" ", 1)[0]) not in ("rewards", "seeds", "first_seed")
-        )
-    )
+    apart = ("rewards", "seeds", "first_seed")
+    varying = [name for name in varying_names(flat_settings) if name not in apart]
     # One reward at several settings: the settings are what is compared, not groups of one each.
     single = bool(varying) and len({c.names for c in configs}) == len(first.names) == 1
     found = _Found()
     for config, folder, settings in zip(configs, folders, flat_settings, strict=True):
-        group = tuple((name, str(settings[name])) for name in varying)
+        # Learners have settings that others lack.
+        group = tuple((name, str(settings[name])) for name in varying if name in settings)
         if single:
             label = f"{titles[config.names[0]]} ({group_label(group)})"
             found.add(config, Path(folder), label=label)
         else:
             found.add(config, Path(folder), group)
     own = None if single else titles[first.names[0]]
-    apart = {*varying, "seeds", "first_seed", "rewards"}
+    known = flat_settings[0].items()
     return found.write(
         out,
-        settings={n: value for n, value in flat_settings[0].items() if n not in apart},
+        settings={n: value for n, value in known if n not in (*varying, *apart)},
         about={"source": f"{len(folders)} comparisons"},
         baseline=titles.get(baseline or "", baseline) or own,
         with_episodes=not varying,
@@ -131,6 +125,7 @@ def report_curves(
     group_by: Sequence[str] | None = None,
     level: float = 0.95,
     kl_coef: float | None = None,
+    axis: Axis | None = None,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write the report of learning curves made elsewhere.
@@ -144,21 +139,37 @@ def report_curves(
         group_by: Columns to group by; None takes all that are no known measurement.
         level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL, for the score minus its penalty.
+        axis: What runs are compared at equal amounts of, "step" or "tokens"; None takes that of
+            the summary.json beside the curves, as of learners, and updates where there is none.
         paper: Figure and table to write.
 
     Returns:
         The summary.
 
     Raises:
-        ValueError: if the file cannot be read, or the baseline is unknown.
+        ValueError: if the file cannot be read, lacks tokens to compare at, or the baseline is
+            unknown.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     curves = [curve for one in paths for curve in read_curves(one, group_by=group_by)]
     if baseline is None and any(curve.credit == "sparse" for curve in curves):
         baseline = "sparse"
-    settings = SummarySettings(kl_coef=kl_coef, level=level, baseline=baseline)
+    if axis is None:
+        axis = "tokens" if any(map(_is_over_tokens, paths)) else "step"
+    if axis == "tokens":
+        curves = over_tokens(curves)
+    settings = SummarySettings(kl_coef=kl_coef, level=level, baseline=baseline, axis=axis)
     about = {"source": ", ".join(dict.fromkeys(one.name for one in paths))}
     return write_results(out, curves, settings, about=about, paper=paper)
+
+
+def _is_over_tokens(path: Path) -> bool:
+    """Say whether curves lie beside a summary of runs at equal tokens."""
+    try:
+        summary = read_json(path.with_name("summary.json"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(summary, dict) and summary.get("axis") == "tokens"
 
 
 def write_results(
@@ -195,6 +206,8 @@ class _Found:
     """Runs of one or more comparisons, as their folders hold them."""
 
     configs: list[ComparisonConfig] = field(default_factory=list)
+    compared: dict[Group, list[ComparisonConfig]] = field(default_factory=dict)
+    """Those whose runs are compared with one another."""
     folders: list[Path] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -221,6 +234,7 @@ class _Found:
     ) -> None:
         """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
         self.configs.append(config)
+        self.compared.setdefault(group, []).append(config)
         self.folders.append(out)
         drawn = None
         if ((folder := run_folder(out, *config.reference_run)) / "run.json").exists():
@@ -263,9 +277,6 @@ class _Found:
         settings: Mapping[str, Any],
         about: Mapping[str, Any],
         baseline: str | None,
-        optimum: Mapping[str, float] | None = None,
-        cautions: Sequence[str] = (),
-        with_files: bool = False,
         with_episodes: bool = True,
         paper: Paper | None = None,
     ) -> dict[str, Any]:
@@ -276,9 +287,6 @@ class _Found:
             settings: Settings of the runs.
             about: What the summary says of them besides.
             baseline: Reward that the others are compared with.
-            optimum: Best possible score, where it is known.
-            cautions: Sentences that the report says besides those of the runs.
-            with_files: Whether rules of files of the user's own may be asked what they read.
             with_episodes: Whether to show responses.
             paper: Figure and table to write.
 
@@ -296,10 +304,8 @@ class _Found:
             settings = {**settings, "gae_lambda": shown}
         curves = self.curves
         if self.by_tokens:
-            curves = [replace(curve, steps=curve.values["tokens"]) for curve in curves]
-        summary = self._summary_settings(
-            curves, baseline, optimum or {}, cautions, with_files=with_files
-        )
+            curves = over_tokens(curves)
+        summary = self._summary_settings(curves, baseline)
         if out is not None:
             write_curves(out / "curves.csv", self.rows)
         return write_results(
@@ -322,41 +328,32 @@ class _Found:
         """Whether learners are compared, at equal tokens; rewards are at equal updates."""
         return any(config.agents for config in self.configs)
 
-    def _summary_settings(
-        self,
-        curves: Sequence[Curve],
-        baseline: str | None,
-        optimum: Mapping[str, float],
-        cautions: Sequence[str],
-        *,
-        with_files: bool,
-    ) -> SummarySettings:
+    def _summary_settings(self, curves: Sequence[Curve], baseline: str | None) -> SummarySettings:
         """Return what the figures of curves depend on besides them; see `write`."""
-        # Runs may have been shared out: what one folder lacks, another may have.
+        # Runs may have been shared out: what one folder lacks, or failed in, another may have.
         here = [(curve.credit, curve.seed, dict(curve.group)) for curve in self.curves]
-        missing = [r for r in self.missing if (r["credit"], r["seed"], r["group"]) not in here]
+        failed = _others(self.failed, here)
+        missing = _others(self.missing, here + [_key(run) for run in failed])
         common = {group: common_samples(drawn) for group, drawn in self.references.items()}
         mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
-        all_cautions = [*self.lost_references, *cautions]
+        unseen = [_unseen_credit(configs) for configs in self.compared.values()]
+        all_cautions = [*self.lost_references, *dict.fromkeys(chain(*unseen))]
         if mixed:
             made_with = f"The runs were made with different versions: {', '.join(mixed)}."
             all_cautions.insert(0, made_with)
         prices = {config.kl_coef for config in self.configs}
-        controls = [
-            config.titles[name]
-            for config in self.configs
-            for name in config.controls(with_files=with_files)
-        ]
+        controls = [config.titles[name] for config in self.configs for name in config.controls()]
+        optima = [known_optimum(config) for config in self.configs]
         by_gold = all(config.by_gold for config in self.configs)
         return SummarySettings(
             # Learners at prices of their own have no one objective.
             kl_coef=prices.pop() if len(prices) == 1 else None,
             anchors=_anchors(curves),
-            optimum=optimum,
+            optimum=optima[0] if all(one == optima[0] for one in optima) else {},
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=self.configs[0].level,
             baseline=baseline,
-            failed=self.failed,
+            failed=failed,
             missing=missing,
             cautions=all_cautions,
             controls=controls,
@@ -365,24 +362,46 @@ class _Found:
         )
 
 
-def _unseen_credit(config: ComparisonConfig) -> list[str]:
-    """Return a caution for each learner that sees only the sum of the token rewards."""
+RunKey = tuple[str, int, Mapping[str, str]]
+"""Credit, seed and group of a run."""
+
+
+def _key(run: Mapping[str, Any]) -> RunKey:
+    return run["credit"], run["seed"], run["group"]
+
+
+def _others(runs: Sequence[dict[str, Any]], known: Sequence[RunKey]) -> list[dict[str, Any]]:
+    """Return the runs that are not known, each once."""
+    others: list[dict[str, Any]] = []
+    for run in runs:
+        if _key(run) not in [*known, *map(_key, others)]:
+            others.append(run)
+    return others
+
+
+def _unseen_credit(configs: Sequence[ComparisonConfig]) -> list[str]:
+    """Return a caution for each learner that sees only the sum of the token rewards.
+
+    Args:
+        configs: Comparisons whose runs are compared with one another.
+    """
     from tokengym.agents.ppo.advantages import find_advantage
 
-    learners = [training.learner for training in config.trainings.values()]
+    learners = [training.learner for config in configs for training in config.trainings.values()]
     names = dict.fromkeys(
         learner.advantage for learner in learners if hasattr(learner, "advantage")
     )
     blind = [name for name in names if not find_advantage(name).uses_token_rewards]
-    if not blind or "sparse" not in config.rewards:
+    if not blind or not any("sparse" in config.rewards for config in configs):
         return []
-    same_score = [
+    same_score = dict.fromkeys(
         reward
+        for config in configs
         for reward in config.rewards
         if reward != "sparse"
         and split_file_word(reward) is None
         and config.choice(reward).kind in ("any", "reward_model")
-    ]
+    )
     if not same_score:
         return []
     return [

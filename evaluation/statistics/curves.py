@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tokengym.evaluation.statistics.aggregates import (
     DEFAULT_RESAMPLES,
@@ -64,7 +64,7 @@ def final_mean(values: ArrayLike, fraction: float = 0.1) -> float:
         3.0
     """
     height = finite("values", values)
-    return float(height[-_window(height, fraction) :].mean())
+    return float(height[-final_points(len(height), fraction) :].mean())
 
 
 def collapsed(
@@ -91,7 +91,7 @@ def collapsed(
     height = finite("values", values)
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"fraction must lie in (0, 1], got {fraction}; 0.5 is half the gain")
-    width = _window(height, window)
+    width = final_points(len(height), window)
     means = np.convolve(height, np.full(width, 1.0 / width), mode="valid")
     best, final = float(means.max()), float(means[-1])
     steps = np.diff(height)
@@ -271,13 +271,14 @@ def relative_steps(
     level: float = 0.95,
     *,
     window: float = 0.1,
+    end: ArrayLike | None = None,
     rng: Random = 0,
     resamples: int = DEFAULT_RESAMPLES,
 ) -> RelativeSteps | None:
     """Compare the steps two rewards need to y's final level, on curves paired by seed.
 
-    threshold = mean of the last ``window`` of iqm_runs(y);  s(c) = first step with iqm_runs(c) >=
-    threshold, interpolated;  ratio = s(x) / s(y)
+    threshold = mean of iqm_runs(y) at its end;  s(c) = first step with iqm_runs(c) >= threshold,
+    interpolated;  ratio = s(x) / s(y)
 
     Seeds are resampled with replacement, each with both its curves. The threshold is computed for
     each resample, so the interval includes its uncertainty.
@@ -288,6 +289,8 @@ def relative_steps(
         y: (pairs, time) of the same seeds, in the same order.
         level: Confidence level of the interval, in (0, 1).
         window: The share of the curve that is its end.
+        end: (time,) bool, True at y's end, in place of ``window``: where y was interpolated at the
+            evaluations of other runs, the last points are not its last evaluations.
         rng: Generator, or a seed for one.
         resamples: Number of bootstrap draws.
 
@@ -304,14 +307,23 @@ def relative_steps(
             "keep only the seeds that both have"
         )
     at = np.asarray(steps, dtype=np.float64)
-    threshold, needed, baseline = _arrivals(at, iqm(curves_x, 0), iqm(curves_y, 0), window)
+    if end is None:
+        ending = np.arange(len(at)) >= len(at) - final_points(len(at), window)
+    else:
+        ending = np.asarray(end, dtype=bool)
+    if ending.shape != at.shape or not ending.any():
+        raise ValueError(
+            f"end must be True at one of {len(at)} steps or more, got shape {ending.shape} with "
+            f"{ending.sum()}; give one value a step"
+        )
+    threshold, needed, baseline = _arrivals(at, iqm(curves_x, 0), iqm(curves_y, 0), ending)
     if baseline <= at[0]:
         return None
     pairs = len(curves_x)
     rows = np.random.default_rng(rng).integers(0, pairs, (resamples, pairs))
     ratios = []
     for mean_x, mean_y in zip(iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), strict=True):
-        _, reached, other = _arrivals(at, mean_x, mean_y, window)
+        _, reached, other = _arrivals(at, mean_x, mean_y, ending)
         ratios.append(_ratio(reached - at[0], other - at[0]))
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")  # inf - inf is NaN
@@ -325,9 +337,11 @@ def relative_steps(
     )
 
 
-def _arrivals(steps: Array, x: Array, y: Array, window: float) -> tuple[float, float, float]:
+def _arrivals(
+    steps: Array, x: Array, y: Array, end: NDArray[np.bool_]
+) -> tuple[float, float, float]:
     """Return y's final level, and the steps at which the curves x and y reach it."""
-    threshold = final_mean(y, window)
+    threshold = float(y[end].mean())
     return (
         threshold,
         steps_to_threshold(steps, x, threshold, interpolate=True),
@@ -356,7 +370,12 @@ def _curve(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
     return at, height
 
 
-def _window(height: Array, fraction: float) -> int:
+def final_points(count: int, fraction: float) -> int:
+    """Return how many of a curve's points are its end: the share, rounded up.
+
+    Raises:
+        ValueError: if ``fraction`` is not in (0, 1].
+    """
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"fraction must lie in (0, 1], got {fraction}; 0.1 is the last tenth")
-    return math.ceil(len(height) * fraction - 1e-9)
+    return math.ceil(count * fraction - 1e-9)

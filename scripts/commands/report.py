@@ -1,7 +1,7 @@
 """``tokengym report``: the same report, from runs or curves made elsewhere."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -29,8 +29,9 @@ def report(
     curves: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = (),
     baseline: str | None = None,
     group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = (),
-    level: float = 0.95,
+    level: float | None = None,
     kl_coef: float | None = None,
+    axis: Literal["step", "tokens"] | None = None,
     trust_code: bool = False,
     *,
     paper: "Paper",
@@ -51,10 +52,13 @@ def report(
         curves: CSVs with the columns credit, seed, step, score. Other known measurements (kl,
             gold_score, length, ...) are drawn too, runs are grouped by any other column. Or
             trainer_state.json files of TRL, each a run named after its folder.
-        baseline: Reward that the others are compared with (default: sparse, or the first).
-        group_by: Columns to group runs by, if not all of those.
-        level: Confidence level of the intervals.
+        baseline: Reward that the others are compared with (default: the first; sparse, if curves
+            have it).
+        group_by: Columns to group curves by, if not all of those.
+        level: Confidence level of the intervals of curves (default: 0.95).
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
+        axis: What runs of curves are compared at equal amounts of: step (updates) or tokens
+            (default: that of the summary.json beside the curves; step where there is none).
         trust_code: Run the files of code that the comparisons name.
         paper: Figure and table for a paper.
     """
@@ -65,6 +69,15 @@ def report(
 
     if bool(runs) == bool(curves):
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
+    of_curves = {"group_by": group_by or None, "level": level, "kl_coef": kl_coef, "axis": axis}
+    idle = {"trust_code": trust_code or None} if curves else of_curves
+    for name, value in idle.items():
+        if value is not None:
+            what = "curves, which name no code" if curves else "runs, whose settings are stored"
+            raise ValueError(
+                f"--{name.replace('_', '-')} has no effect on {what}; leave it out"
+                + ("" if curves else ", or name their files: --curves RUN/curves.csv")
+            )
     if out is None and not paper.is_asked:
         out = Path("report")
     if curves:
@@ -73,8 +86,9 @@ def report(
             out,
             baseline=baseline,
             group_by=group_by or None,
-            level=level,
+            level=0.95 if level is None else level,
             kl_coef=kl_coef,
+            axis=axis,
             paper=paper,
         )
     else:

@@ -108,6 +108,16 @@ def test_the_demo_is_a_comparison_that_opens_its_report(
     assert len(opened) == 1
 
 
+@pytest.mark.parametrize(
+    "given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--trust-code"]
+)
+def test_report_refuses_what_has_no_effect(given: str, curves: Path, capsys: Any):
+    """Runs have their settings stored beside them, and curves name no code."""
+    source = ["--curves", str(curves)] if given == "--trust-code" else [str(curves.parent)]
+    assert main(["report", *source, *given.split()]) == 2
+    assert f"{given.split()[0]} has no effect on" in capsys.readouterr().err
+
+
 def test_report_of_curves_made_elsewhere(
     curves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -100,6 +100,19 @@ def test_panels_interpolate_and_cut_to_the_common_budget():
     assert panel.measures == ("score",)  # b has no KL, so no reward is shown with one
 
 
+def test_the_end_of_a_run_is_of_its_own_evaluations():
+    """However often others were evaluated between them."""
+    scores = [float(at * at) for at in range(11)]
+    alone = curve("a", 0, list(range(11)), scores)
+    finer = curve("b", 0, [0.1 * at for at in range(101)], [0.0] * 101)
+    for curves in ([alone], [alone, finer]):
+        panel = make_panels(curves)[0]
+        assert panel.per_run(panel.rewards["a"], "score", "final") == [(81 + 100) / 2]
+        assert panel.rewards["a"].own_rows("score")[0].tolist() == scores
+    cut = make_panels([alone, curve("c", 0, [0, 9.5], [0.0, 1.0])])[0]
+    assert cut.rewards["a"].own_rows("score")[0].tolist() == [*scores[:10], (81 + 100) / 2]
+
+
 def test_net_score_takes_the_price_of_kl_off():
     panel = make_panels([curve("a", 0, [0, 1], [1.0, 3.0], kl=[0.0, 10.0])], kl_coef=0.1)[0]
     assert list(panel.rewards["a"].values["net_score"][0]) == [1.0, 2.0]

@@ -14,9 +14,11 @@ from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
-from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
 from tokengym.evaluation.runs.record import UnfinishedRun, read_points
 from tokengym.evaluation.runs.results import merge_comparisons, report_curves, write_comparison
+
+DPO = training_settings("tokengym/MovieReview-v0", "dpo")
 
 
 @pytest.fixture
@@ -26,9 +28,10 @@ def make_comparison(make_rows, tmp_path: Path):
         rewards: tuple[str, ...] = ("sparse",),
         torch: Any = "2.13.0",
         agents: tuple[str, ...] = (),
-        **training: Any,
+        training: TrainingSettings | None = None,
+        **changes: Any,
     ) -> tuple[ComparisonConfig, Path]:
-        settings = changed(TrainingSettings(), **training)
+        settings = changed(TrainingSettings(), **changes) if training is None else training
         config = ComparisonConfig(
             env="MovieReview", rewards=rewards, agents=agents, seeds=5, training=settings
         )
@@ -115,6 +118,31 @@ def test_runs_that_have_not_ended_are_said(make_comparison, tmp_path: Path):
     assert (whole["missing"], whole["groups"][0]["fewest_runs"]) == ([], 5)
 
 
+def test_runs_that_two_folders_lack_are_said_once(make_comparison, tmp_path: Path):
+    """One that failed in a folder and finished in another is in the figures."""
+    folders = [make_comparison(name, rewards=("sparse", "abc"))[1] for name in ("one", "two")]
+    for out, seeds in zip(folders, ((0, 1), (2, 3)), strict=True):
+        for name, seed in product(("sparse", "abc"), (*seeds, 4)):
+            shutil.rmtree(run_folder(out, name, seed))
+    failed = {"status": "failed", "error": "the disk was full"}
+    for out, seed in ((folders[0], 0), (folders[0], 4), (folders[1], 4)):
+        folder = run_folder(out, "abc", seed)
+        folder.mkdir()
+        write_json(folder / "run.json", failed)
+    merged = merge_comparisons(folders, None, baseline=None)
+    (group,) = merged["groups"]
+    assert group["rewards"]["abc"]["seeds"] == [0, 1, 2, 3]
+    assert (group["failed_seeds"], group["failed"]) == ({"abc": [4]}, 1)
+    assert group["missing_seeds"] == {"sparse": [4]}
+
+
+def test_runs_of_learners_with_other_settings_are_groups(make_comparison, tmp_path: Path):
+    folders = [make_comparison("ppo")[1], make_comparison("dpo", training=DPO)[1]]
+    groups = merge_comparisons(folders, tmp_path / "merged", baseline=None)["groups"]
+    assert [group["group"]["agent"] for group in groups] == ["ppo", "dpo"]
+    assert all("beta" not in group["group"] for group in groups)  # which PPO does not have
+
+
 @pytest.mark.parametrize("rewards", [("sparse", "uniform"), ("sparse", "r3")])
 def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards: tuple[str, ...]):
     config, out = make_comparison("mixed", rewards)
@@ -132,6 +160,85 @@ def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards:
         "<h3>KL to the reference</h3>"
     )
     assert "<dt>Measured by</dt><dd>" + ("the gold score, " if by_gold else "") + "Words" in page
+
+
+RULES = """
+from tokengym.rewards.credits.uniform import Uniform
+
+
+class Blind(Uniform):
+    name = "blind"
+"""
+FIXED = {"advantage": "rloo", "group_size": 8, "batch_size": 64}
+"""A learner that sees no token credit."""
+
+
+def test_the_report_of_one_comparison_says_what_the_comparison_says(
+    make_comparison, tmp_path: Path
+):
+    rules = tmp_path / "rules.py"
+    rules.write_text(RULES)
+    rewards = ("sparse", "abc", "uniform", f"{rules}:Blind")
+    config, out = make_comparison("one", rewards, **FIXED)
+    compared = write_comparison(config, out)
+    reported = merge_comparisons([out], tmp_path / "report", baseline=None, trust_code=True)
+    assert {name for name in compared if compared[name] != reported.get(name)} <= {
+        "settings",
+        "command",
+    }
+    (group,) = reported["groups"]
+    assert group["controls"] == ["uniform", config.titles[rewards[3]]]
+    assert any("must equal sparse's" in said for said in group["verdict"]["cautions"])
+
+
+def test_the_report_of_one_comparison_has_the_optimum(
+    make_comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    best = {8: {"gold_score": 2.0}, 9: {"gold_score": 3.0}}
+
+    def known(config: ComparisonConfig) -> dict[str, float]:
+        return best[config.training.max_new_tokens]
+
+    monkeypatch.setattr("tokengym.evaluation.runs.results.known_optimum", known)
+    one, other, longer = (
+        make_comparison(name, max_new_tokens=length)[1]
+        for name, length in (("one", 8), ("other", 8), ("longer", 9))
+    )
+    shutil.move(run_folder(other, "sparse", 4), tmp_path / "kept")
+    for seed in range(4):
+        shutil.rmtree(run_folder(other, "sparse", seed))
+    shutil.rmtree(run_folder(one, "sparse", 4))
+    for folders, optimum in (([one], best[8]), ([one, other], best[8]), ([one, longer], None)):
+        merged = merge_comparisons(folders, None, baseline=None)
+        assert merged["anchors"]["optimum"] == optimum
+
+
+def test_unseen_credit_is_said_of_comparisons_made_apart(make_comparison, tmp_path: Path):
+    folders = [make_comparison(name, (name,), **FIXED)[1] for name in ("sparse", "abc")]
+    (group,) = merge_comparisons(folders, None, baseline=None)["groups"]
+    assert any("the curves of abc must equal" in said for said in group["verdict"]["cautions"])
+
+
+def test_the_curves_of_learners_are_compared_at_equal_tokens(make_comparison, tmp_path: Path):
+    config, out = make_comparison("learners", agents=("ppo", "loo"))
+    slow = run_folder(out, "loo", 0)
+    rows = [row | {"tokens": row["tokens"] * 3} for row in read_points(slow)]
+    write_csv(slow / "curve.csv", rows, COLUMNS)
+    compared = write_comparison(config, out)
+    again = report_curves(out / "curves.csv", None, baseline="ppo")
+    alone = shutil.copy(out / "curves.csv", tmp_path)
+    asked = report_curves(Path(alone), None, baseline="ppo", axis="tokens")
+    for summary in (again, asked):
+        assert summary["axis"] == "tokens"
+        (one,), (other,) = compared["groups"], summary["groups"]
+        assert (one["steps"], one["cut_at"]) == (other["steps"], other["cut_at"])
+        figures = [group["rewards"]["loo"]["figures"]["score"] for group in (one, other)]
+        assert figures[0] == figures[1]
+    assert report_curves(Path(alone), None)["axis"] == "step"
+    lines = [",".join(line.split(",")[:3] + line.split(",")[5:]) for line in open(alone)]
+    (tmp_path / "plain.csv").write_text("\n".join(map(str.strip, lines)))
+    with pytest.raises(ValueError, match="compared at equal tokens; take axis step"):
+        report_curves(tmp_path / "plain.csv", None, axis="tokens")
 
 
 def test_runs_of_several_versions_are_said(make_comparison):

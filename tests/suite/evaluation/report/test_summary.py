@@ -2,6 +2,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from rich.console import Console
 
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.base.files import write_json
+from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.evaluation.report.tables import group_table
+from tokengym.evaluation.report.tables import columns, group_table
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import area_under_curve, iqm
 from tokengym.scripts.commands.show import _figures
@@ -218,6 +220,23 @@ def test_the_faster_reward_is_said_to_be_faster(make_curves):
     assert headline.startswith("abc learned faster than sparse")
     assert "nats more KL" in headline
     assert "uniform showed no clear difference" in headline
+
+
+def test_the_final_level_is_of_the_baselines_own_evaluations(make_curves):
+    """However often the others were evaluated between them."""
+    curves = make_curves(("sparse", "abc"))
+    finer = []
+    for curve in curves:
+        steps = np.linspace(0.0, 30.0, 301) if curve.credit == "abc" else curve.steps
+        values = {n: np.interp(steps, curve.steps, v) for n, v in curve.values.items()}
+        finer.append(replace(curve, steps=steps, values=values))
+    (coarse,), (fine,) = (summarize(made)["groups"] for made in (curves, finer))
+    scores = [curve.values["score"] for curve in curves if curve.credit == "sparse"]
+    level = iqm(np.array(scores), 0)[-2:].mean()  # a tenth of 11, rounded up
+    for group in (coarse, fine):
+        assert group["threshold"] == pytest.approx(level)
+        speed = group["rewards"]["abc"]["versus_baseline"]["relative_steps"]
+        assert speed["threshold"] == pytest.approx(level)
 
 
 def curves_of(areas: np.ndarray) -> list[Curve]:
@@ -439,6 +458,33 @@ def test_the_baseline_can_be_chosen(make_curves):
     assert "sparse and uniform learned slower" in group["verdict"]["headline"]
     with pytest.raises(ValueError, match="baseline 'red' is none of the rewards: sparse, uniform"):
         summarize(make_curves(), SummarySettings(baseline="red"))
+
+
+def test_noise_is_no_collapse_however_the_runs_are_measured():
+    """At equal tokens each run has steps of its own, between which it is interpolated."""
+    rng = np.random.default_rng(0)
+    runs = [*product(("ppo", "loo"), range(20))]
+    scores = rng.normal(0.0, 0.1, (len(runs), 11))
+    shifts = rng.integers(-9, 10, (len(runs), 11)) * (np.arange(11) % 10 > 0)
+    found = []
+    for each in (0 * shifts, shifts):
+        curves = [
+            Curve(credit=credit, seed=seed, steps=100.0 * np.arange(11) + at, values={"score": row})
+            for (credit, seed), row, at in zip(runs, scores, each, strict=True)
+        ]
+        settings = SummarySettings(anchors={"score": 0.0}, axis="tokens")
+        (group,) = summarize(curves, settings)["groups"]
+        figures = [group["rewards"][name] for name in ("ppo", "loo")]
+        found.append([(e["collapse_rate"], e["figures"]["score"]["final"]) for e in figures])
+    assert found[0] == found[1]
+
+
+def test_levels_are_reached_in_the_unit_of_the_curves(make_curves):
+    units: dict[Axis, str] = {"step": "Updates", "tokens": "Tokens"}
+    for axis, unit in units.items():
+        (group,) = summarize(make_curves(), SummarySettings(axis=axis))["groups"]
+        heads = [title for title, _, _ in columns(group)]
+        assert f"{unit} to sparse's final level" in heads
 
 
 def test_nothing_to_summarise():

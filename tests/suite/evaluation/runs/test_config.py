@@ -125,7 +125,7 @@ def test_the_word_of_a_reward_is_parsed_once(monkeypatch: pytest.MonkeyPatch):
         return parse(spec)
 
     monkeypatch.setattr(RewardChoice, "of", counted)
-    assert ours.controls(with_files=True) == ["random"]
+    assert ours.controls() == ["random"]
     assert not ours.by_gold
     assert sorted(map(str, calls)) == ["abc:beta=0.7", "random"]
     assert ours.choice("abc:beta=0.7").kind == "reward_model"
@@ -390,8 +390,7 @@ def test_controls_are_known_by_their_rules(tmp_path: Path):
     rules.write_text(RULES)
     names = ("sparse", "abc", "recency:tau=5", "random", f"{rules}:Blind")
     made = config(rewards=names)
-    assert made.controls(with_files=False) == ["recency:tau=5", "random"]
-    assert made.controls(with_files=True) == ["recency:tau=5", "random", f"{rules}:Blind"]
+    assert made.controls() == ["recency:tau=5", "random", f"{rules}:Blind"]
     crossed = config(rewards=("sparse", "uniform"), agents=("ppo", "dpo"))
-    assert crossed.controls(with_files=True) == ["ppo uniform"]
-    assert config(rewards=("uniform",), agents=("ppo", "loo")).controls(with_files=True) == []
+    assert crossed.controls() == ["ppo uniform"]
+    assert config(rewards=("uniform",), agents=("ppo", "loo")).controls() == []
