@@ -35,7 +35,7 @@ from tokengym.lab.protocol import (
     net_area,
     next_rate,
 )
-from tokengym.lab.tables import fill, page_wide
+from tokengym.lab.tables import Speed, fill, page_wide
 
 Work = TypeVar("Work")
 Row = Mapping[str, Any]
@@ -199,9 +199,7 @@ class Runs:
             by_seed[seed] = np.minimum(steps_to_shares(at, [curve], start, goal)[:, 0], at[-1])
         return by_seed
 
-    def speed(
-        self, cell: Cell, other: Cell, start: float, goal: float
-    ) -> tuple[float, float, float] | None:
+    def speed(self, cell: Cell, other: Cell, start: float, goal: float) -> Speed | None:
         """Return how many times as fast as another a cell comes `FASTER_AT` of the way.
 
         Geometric mean of the ratios, paired by seed, with Student's interval of their logarithms;
@@ -210,12 +208,15 @@ class Runs:
         share = SHARES.index(FASTER_AT)
         one, two = self.steps(cell, start, goal), self.steps(other, start, goal)
         seeds = sorted(one.keys() & two.keys())
-        last = {seed: points[-1]["step"] for seed, points in self.runs.get(other, {}).items()}
-        if len(seeds) < 2 or any(two[seed][share] >= last[seed] for seed in seeds):
+        last, of_other = (
+            {seed: points[-1]["step"] for seed, points in self.runs.get(each, {}).items()}
+            for each in (cell, other)
+        )
+        if len(seeds) < 2 or any(two[seed][share] >= of_other[seed] for seed in seeds):
             return None
         logs = [np.log(two[seed][share] / one[seed][share]) for seed in seeds]
         middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
-        return middle, low, high
+        return Speed(middle, low, high, any(one[seed][share] >= last[seed] for seed in seeds))
 
     def chosen(self, cells: Iterable[Cell]) -> Cell | None:
         """Return the cell that did best on the spare seed, of those with runs; None of none."""
@@ -564,6 +565,27 @@ def read_rows(*files: Path, text: Sequence[str]) -> list[dict[str, Any]]:
                 rows.append(
                     {k: v if k in text else float(v) if v else None for k, v in row.items()}
                 )
+    return rows
+
+
+def rows_to_publish(*files: Path, text: Sequence[str], out: Path) -> list[dict[str, Any]]:
+    """Return the rows of a study that is done; see `read_rows`.
+
+    Args:
+        files: All files of the study, in order.
+        text: Columns that hold text.
+        out: Folder of the study's runs, for the message.
+
+    Raises:
+        ValueError: if a file is missing or has no rows: what was published would be lost.
+    """
+    remedy = f"pass the folder of a whole study, or run it into {out} first"
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{file} is missing; {remedy}")
+    rows = read_rows(*files, text=text)
+    if not rows:
+        raise ValueError(f"there are no rows to publish; {remedy}")
     return rows
 
 

@@ -49,6 +49,23 @@ def area_within(points: Sequence[Row], tokens: float, price: float = PRICE) -> f
     return float(area_under_curve(grid, np.interp(grid, at, nets), normalize=True))
 
 
+def at_tokens(points: Sequence[Row], tokens: float, measure: str) -> float:
+    """Return a measurement of a run after so many tokens, or at its end if it has fewer.
+
+    Args:
+        points: Measurements of the run, in order.
+        tokens: Response tokens of the run that it is compared with.
+        measure: Name of the measurement.
+
+    Example:
+        >>> points = [{"tokens": 0, "kl": 0.0}, {"tokens": 10, "kl": 1.0}]
+        >>> at_tokens(points, 10, "kl"), at_tokens(points, 20, "kl"), at_tokens(points, 5, "kl")
+        (1.0, 1.0, 0.5)
+    """
+    at, values = ([float(row[name]) for row in points] for name in ("tokens", measure))
+    return float(np.interp(tokens, at, values))
+
+
 def shares_of(row: Mapping[str, Any]) -> dict[str, list[float]]:
     """Return a row's lead in each task by seed, as a share of the way to the best of 16.
 
@@ -172,12 +189,14 @@ def row_of(bench: Bench) -> dict[str, Any]:
             "areas": _within(mine, tokens, about),
             "baseline_areas": _within(base, tokens, about),
             **{
-                f"{name}_at_end": round(mean([float(points[-1][name]) for points in mine]), 4)
+                f"{name}_at_end": round(mean(_ends(mine, tokens, name)), 4)
                 for name in ("score", "gold_score", "kl")
             },
             "gold_lead": [
-                round(float(p[-1]["gold_score"]) - float(b[-1]["gold_score"]), 4)
-                for p, b in zip(mine, base, strict=True)
+                round(one - other, 4)
+                for one, other in zip(
+                    *(_ends(runs, tokens, "gold_score") for runs in (mine, base)), strict=True
+                )
             ],
             "cpu_s": round(seconds[0], 1),
             "times_baseline": round(seconds[0] / max(seconds[1], 1e-9), 2),
@@ -209,6 +228,11 @@ def _within(
     """Return the runs' areas within the tokens of the runs that they are compared with."""
     pairs = zip(runs, tokens, strict=True)
     return [round(area_within(points, upto, about.price), 5) for points, upto in pairs]
+
+
+def _ends(runs: Sequence[Sequence[Row]], tokens: Sequence[float], measure: str) -> list[float]:
+    """Return a measurement at the runs' ends, within the tokens that they are compared at."""
+    return [at_tokens(run, upto, measure) for run, upto in zip(runs, tokens, strict=True)]
 
 
 def row_hash(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -38,6 +38,8 @@ PACE_FILE = "pace.json"
 PACE_UPDATES = 1, 3
 """Updates of the short runs that say how long the others take."""
 TEXT = ("rule", "setting", "start", "gae_lambda")
+Work: TypeAlias = tuple[Setting, str, Cell]
+"""A run: setting, rule, and the cell with its rate and seed."""
 HIDDEN_FROM, HIDDEN_TO = 2_000, 2**31
 """Range of the seeds that a secret word draws."""
 
@@ -209,22 +211,26 @@ class Bench:
         return [run for run in runs if not self.file(run).exists()]
 
     def _reached(self, cell: Cell) -> float:
-        """Return what a cell reaches on the spare seeds."""
-        seeds = self.definition.spare_seeds
-        price = self.definition.price
-        return mean([net_area(self.read(cell.but(seed=seed)), price) for seed in seeds])
+        """Return what a cell reaches on the spare seeds, whose runs are done."""
+        if cell not in self._reached_by:  # read once: what is ready is asked after every run
+            runs = [self.read(cell.but(seed=seed)) for seed in self.definition.spare_seeds]
+            price = self.definition.price
+            self._reached_by[cell] = mean([net_area(points, price) for points in runs])
+        return self._reached_by[cell]
 
-    def pending(self) -> Iterator[tuple[Setting, str, Cell]]:
-        """Yield what is to be run: setting, rule and run."""
+    @cached_property
+    def _reached_by(self) -> dict[Cell, float]:
+        """What `_reached` has returned so far."""
+        return {}
+
+    def ready(self) -> Iterator[Work]:
+        """Yield the missing runs that wait for no other: what tuning asks for, then the seeds'."""
         for setting in self.definition.settings:
             for rule in self.subjects:
-                chosen = None
-                while chosen is None:
-                    runs, chosen = self.tuning(setting, rule)
-                    for run in runs:
-                        yield setting, rule, run
-                for run in self._missing([chosen], self.seeds):
-                    yield setting, rule, run
+                runs, chosen = self.tuning(setting, rule)
+                if chosen is not None:
+                    runs = self._missing([chosen], self.seeds)
+                yield from ((setting, rule, run) for run in runs)
 
     # --- what is measured ---
 
@@ -263,7 +269,9 @@ class Bench:
         runs, chosen = self.tuning(setting, rule)
         if chosen is not None:
             return len(self._missing([chosen], self.seeds))
-        done = len([*self._folder.glob(f"runs/{setting.name}_{self.key(rule)}_*.csv")])
+        begins = [f"{setting.name}_{self.key(rule)}_{at}_" for at in setting.starts(self.track)]
+        files = [file.name for file in self._folder.glob("runs/*.csv")]
+        done = sum(name.startswith(tuple(begins)) for name in files)
         return max(about.runs(setting, self.track) - done, len(runs))
 
     def way(self, setting: Setting) -> tuple[float, float]:

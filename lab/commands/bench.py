@@ -1,5 +1,6 @@
 """``tokengym bench``: the card of a credit rule, an advantage estimator or a weight."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,6 +26,7 @@ def bench(
     v1: bool = False,
     track: Literal["scores", "inside"] = "inside",
     secret: str | None = None,
+    jobs: int | None = None,
 ) -> int:
     """Measure the card of a credit rule, an advantage estimator or a weight on the advantage.
 
@@ -40,7 +42,7 @@ def bench(
       tokengym bench entropy:top=0.1
       tokengym bench rules.py:MyCredit --submit mine.json
       tokengym bench abc-signed --parts bundle --bundle smollm2-reviews
-      tokengym bench --v1 rules.py:MyCredit          # tokengym-credit v1, hours; says how many
+      tokengym bench --v1 rules.py:MyCredit          tokengym-credit v1, hours; says how many
 
     Args:
         subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
@@ -71,6 +73,7 @@ def bench(
             of texts alone.
         secret: Of --v1: word that draws other seeds and other held-out prompts, by which
             maintainers train a submission again.
+        jobs: Of --v1: runs at a time (default: one per core).
     """
     import torch
 
@@ -81,9 +84,10 @@ def bench(
     torch.set_num_threads(1)
     if v1:
         _check_v1(parts=parts, quick=quick, full=full, tasks=tasks, bundle=bundle, model=model)
-        return _bench_v1(subject, track, secret, out or Path("runs") / "v1", submit, device)
-    if secret is not None:
-        raise ValueError(f"--secret {secret} belongs to the benchmark; add --v1 or leave it out")
+        return _bench_v1(subject, track, secret, jobs, out or Path("runs") / "v1", submit, device)
+    for name, value in (("secret", secret), ("jobs", jobs)):
+        if value is not None:
+            raise ValueError(f"--{name} {value} belongs to the benchmark; add --v1 or leave it out")
     if quick and full:
         raise ValueError("--quick and --full exclude each other; give one")
     if model is not None and bundle is None:
@@ -140,6 +144,7 @@ def _bench_v1(
     subject: str,
     track: Literal["scores", "inside"],
     secret: str | None,
+    jobs: int | None,
     out: Path,
     submit: Path | None,
     device: str,
@@ -153,10 +158,12 @@ def _bench_v1(
     from tokengym.lab.benchmark.runs import Bench
     from tokengym.scripts.commands import say
 
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {jobs}; leave it out for one per core")
     bench = Bench(definition=V1, rule=subject, track=track, out=out, secret=secret)
     console = Console()
     with preferred_device(device), locked(out):
-        row, file = play(bench, console)
+        row, file = play(bench, console, jobs=jobs or os.cpu_count() or 1)
     if submit is not None:
         write_json(submit, row)
     say(console, f"{submit or file}  hash {row['hash']}")

@@ -1,6 +1,9 @@
 """A version of the benchmark: tuning, equal tokens, ranks, tests, resuming, and a row's hash."""
 
 import json
+import multiprocessing
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from tokengym.lab.benchmark import play as play_module
 from tokengym.lab.benchmark.definition import OWN, STARTED, V1, Definition, Setting
 from tokengym.lab.benchmark.figures import (
     area_within,
+    at_tokens,
     check_row,
     family,
     is_level,
@@ -151,6 +155,11 @@ def row_with(subject: str, leads: Sequence[float], **changes: Any) -> dict[str, 
     return {**row, "hash": row_hash(row)}
 
 
+def test_ends_are_read_within_the_tokens_of_the_baseline() -> None:
+    run = [{"tokens": at, "gold_score": at / 10} for at in (0.0, 10.0, 20.0)]
+    assert [at_tokens(run, upto, "gold_score") for upto in (15.0, 20.0, 60.0)] == [1.5, 2.0, 2.0]
+
+
 def test_lengths_of_a_task_count_as_one() -> None:
     row = row_with("abc", [0.2, 0.4])
     # task A: (1 + 3) / 2 of the lead over a way of 2, task B: 4 of it
@@ -268,6 +277,43 @@ def test_it_stops_resumes_and_writes_the_same_row(
     assert figures["way"][0] < figures["way"][1]
 
 
+def test_several_runs_at_a_time_give_the_same_row(tmp_path: Path) -> None:
+    alone, _ = play(bench(tmp_path / "alone"))
+    together, _ = play(bench(tmp_path / "together"), jobs=2)
+    for row in (alone, together):
+        for figures in row["settings"].values():
+            del figures["cpu_s"], figures["times_baseline"]
+    assert together["settings"] == alone["settings"]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_a_file_of_the_current_folder_is_no_module_of_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pickle", "random", "socket"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise ImportError\n")
+    monkeypatch.chdir(tmp_path)
+    done: Any = play_module._measured(bench(tmp_path / "out"), 2)
+    assert next(done)[1] == "uniform"
+    done.close()
+    assert not (tmp_path / "ran").exists()
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_what_a_run_raises_stops_those_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "rules.py").write_text(
+        "from tokengym.rewards import Credit\n"
+        "class Breaks(Credit):\n"
+        "    def assign(self, episodes, scores):\n"
+        "        raise ZeroDivisionError('nothing to divide by')\n"
+    )
+    work = bench(tmp_path / "out", rule=f"{tmp_path / 'rules.py'}:Breaks")
+    with pytest.raises(Exception, match="nothing to divide by"):
+        [*play_module._measured(work, 2)]
+    assert not multiprocessing.active_children()
+
+
 def test_a_folder_is_of_one_version(tmp_path: Path) -> None:
     play_module._settle(tmp_path, SMALL)
     with pytest.raises(ValueError, match="holds runs of miniature"):
@@ -279,6 +325,8 @@ def test_a_folder_is_of_one_version(tmp_path: Path) -> None:
     [
         (["--v1", "--quick"], "--quick belongs to a card"),
         (["--secret", "word"], "add --v1"),
+        (["--jobs", "2"], "add --v1"),
+        (["--v1", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--v1", "--track", "scores"], "the track 'scores' does not allow"),
     ],
 )

@@ -190,7 +190,7 @@ def test_rules_with_plain_options_are_named_on_the_page(name: str):
     ("name", "said"),
     [
         ("own.py:Mine", "own.py:Mine is code that the page may not name; start tokengym explore"),
-        ("abc:beta=own.py:Mine", "is code that the page may not name"),
+        ("abc:beta=own.py:Mine", "may not set beta to 'own.py:Mine'"),
         ("abc-d:model=models", "the page may not set model to 'models'; start tokengym explore"),
         ("abc-d2:beta=1,model=5", "may not set model to 5"),
         ("rto:policy=gpt2", "may not set policy to 'gpt2'"),
