@@ -223,11 +223,17 @@ def publish_v1(path: Path, docs: Path) -> None:
         docs: Folder of the page.
 
     Raises:
-        ValueError: if it is of another version, or was changed.
+        ValueError: if it is of another version, was changed, or has the name of another rule.
     """
     row = read_json(path)
     check_row(row, str(path), V1)
-    write_json(docs / file_of(row), row)
+    file = docs / file_of(row)
+    if file.exists() and read_json(file)["code"] != row["code"]:
+        raise ValueError(
+            f"{file.name} has a row of {row['subject']} with other code; submit it under another "
+            "name, or remove that row if this one replaces it"
+        )
+    write_json(file, row)
 
 
 def check_all(cards: list[dict[str, Any]]) -> None:

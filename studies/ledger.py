@@ -75,11 +75,13 @@ from tokengym.lab.study import (
 from tokengym.lab.tables import (
     NONE,
     NOT_YET,
+    Speed,
     after_holm,
     fill,
     markdown_table,
     mean,
     student_mean,
+    times_as_fast,
     updates_to_shares,
 )
 from tokengym.rewards import Credit, RewardChoice
@@ -272,7 +274,7 @@ class AtLength:
     sparse: Cell
     """`sparse` at the lambda and critic that suit it."""
 
-    def speed(self, runs: Runs, cell: Cell) -> tuple[float, float, float] | None:
+    def speed(self, runs: Runs, cell: Cell) -> Speed | None:
         """Return how many times as fast as `sparse` a cell comes three quarters of the way."""
         return runs.speed(cell, self.sparse, self.start, self.goal)
 
@@ -346,7 +348,7 @@ def speeds_table(ledger: Runs, ways: Sequence[Row]) -> str:
             text = updates_to_shares(steps) if steps else NONE
             times = None if cell is None else here.speed(ledger, timed_cell)
             if times is not None:
-                text += f"; {number(times[0])} times ({number(times[1])} to {number(times[2])})"
+                text += f"; {times_as_fast(times, ' times')}"
             elif cell is not None and steps:
                 slowest = max(at[SHARES.index(FASTER_AT)] for at in steps)
                 text += f"; more than {number(here.sparse.updates / slowest)} times"
@@ -659,7 +661,7 @@ def draw_lengths(file: Path, ledger: Runs, fine: Runs, ways: Sequence[Row]) -> N
     others = {length: ledger_fine.cells(length)[1:] for length in ledger_fine.SPARSE_LAMBDAS}
     for index, cells in enumerate(zip(*others.values(), strict=True)):
         points = [
-            (length * 1.02**index, *times)
+            (length * 1.02**index, *times[:3])
             for length, cell in zip(others, cells, strict=True)
             if (times := ledger_fine.speed(fine, cell, ways))
         ]

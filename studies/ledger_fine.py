@@ -11,6 +11,7 @@ from tokengym.lab.study import NET, Cell, Round, Row, Runs, Study, run_of
 from tokengym.lab.tables import (
     NONE,
     NOT_YET,
+    Speed,
     after_holm,
     markdown_table,
     mean,
@@ -64,7 +65,7 @@ def label(rule: str) -> str:
     return LABELS.get(rule, f"`{rule}`")
 
 
-def speed(fine: Runs, cell: Cell, ways: Sequence[Row]) -> tuple[float, float, float] | None:
+def speed(fine: Runs, cell: Cell, ways: Sequence[Row]) -> Speed | None:
     """Return how many times as fast as `sparse` a cell comes three quarters of the way."""
     start, goal = way(row for row in ways if row["length"] == cell.length)
     return fine.speed(cell, cells(cell.length)[0], start, goal)

@@ -57,6 +57,10 @@ RULES = {
 }
 """Rules and their lambdas, the ledger's best; what is needed most comes first."""
 SIGNED_HIGH = {"rule": "abc-signed", "gae_lambda": "0.95"}
+SIGNED_MIDDLE = {"rule": "abc-signed", "gae_lambda": "0.8"}
+"""Added on 26 November 2026, on the tasks whose responses end by themselves."""
+FREE = ("Dialogue", "Summarize", "QuestionAnswer")
+"""Tasks whose responses end by themselves."""
 ON_DIALOGUE: tuple[dict[str, str], ...] = (
     {"rule": "sparse", "gae_lambda": "0.8", "critic": "reward_model"},
     {"rule": "sparse", "gae_lambda": "0.5"},
@@ -93,7 +97,13 @@ def cells_of(task: str) -> list[Cell]:
     """Return all cells of a task."""
     added = [SIGNED_HIGH, *{"Dialogue": ON_DIALOGUE, "Summarize": NO_EOS}.get(task, ())]
     planned = [cell_of(task, rule) for rule in RULES]
-    return planned + [STUDY.cell(task=task, **about) for about in added]
+    middle = [middle_cell(task)] if task in FREE else []
+    return planned + middle + [STUDY.cell(task=task, **about) for about in added]
+
+
+def middle_cell(task: str) -> Cell:
+    """Return `abc-signed` at the lambda between those of `signed_cells`."""
+    return STUDY.cell(task=task, **SIGNED_MIDDLE)
 
 
 def signed_cells(task: str) -> list[Cell]:
@@ -106,8 +116,12 @@ def rounds() -> Iterator[Round]:
     *first, last = RULES
     for task in TASKS:
         yield [cell_of(task, rule) for rule in first], range(5)
-        yield [cell for cell in cells_of(task) if cell.rule in first], range(5)
+        cells = [cell for cell in cells_of(task) if cell.rule in first]
+        yield [cell for cell in cells if cell != middle_cell(task)], range(5)
     yield [cell_of(task, last) for task in TASKS], range(5)
+    yield [middle_cell(task) for task in FREE], range(5)
+    for task in reversed(TASKS):  # QuestionAnswer's pairs left most open
+        yield [*(cell_of(task, rule) for rule in first), signed_cells(task)[1]], range(10)
     for task in TASKS:
         yield cells_of(task), range(10)
 

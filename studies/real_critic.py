@@ -23,7 +23,7 @@ from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.constitution.critics import ModelCritic, Principle
 from tokengym.lab.scorers.judge import GreedyAnswers, load_answering_model
-from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
+from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows, rows_to_publish
 from tokengym.lab.tables import after_holm, fill, markdown_table, mean
 from tokengym.rewards import Scorer, Vader, load_scorer
 
@@ -174,7 +174,9 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         out: Folder of the study's answers.
         docs: Folder of the page.
     """
-    rows = read_rows(*sorted(out.glob("*.csv")), text=["text", "critique", "said"])
+    files = [out / f"{index}.csv" for index in range(3 + len(FRAMES))]
+    text = ["text", "critique", "said"]
+    rows = rows_to_publish(*files, text=text, out=out)
     kept = ["text", "pair", *FIGURES, "fault"]
     write_csv(docs / FOLDER / PUBLISHED, rows, kept)
     page(docs)

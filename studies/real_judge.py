@@ -23,7 +23,7 @@ from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES
 from tokengym.lab.constitution.judge import CHOICE, PrincipleJudge
 from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.lab.scorers.preference_model import PreferenceModel
-from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows
+from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows, rows_to_publish
 from tokengym.lab.tables import fill, markdown_table, mean, share_of
 from tokengym.rewards import Vader
 
@@ -154,7 +154,8 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     files = [
         out / f"{material}_{index}.csv" for material in MATERIAL for index in range(len(FRAMES))
     ]
-    rows = read_rows(*files, text=["material", "frame"])
+    text = ["material", "frame"]
+    rows = rows_to_publish(*files, text=text, out=out)
     write_csv(docs / FOLDER / PUBLISHED, rows, list(rows[0]))
     page(docs)
 

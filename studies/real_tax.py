@@ -39,6 +39,7 @@ from tokengym.lab.study import (
     command_line,
     deadline,
     read_rows,
+    rows_to_publish,
 )
 from tokengym.lab.tables import (
     after_holm,
@@ -272,9 +273,12 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         out: Folder of the study's runs.
         docs: Folder of the page.
     """
+    published = {}
     for name in (RUNS, TEXTS, ANSWERS):
         files = [out / work.folder / name for work in ORDER]
-        rows = read_rows(*(file for file in files if file.exists()), text=["name", "kind"])
+        done = [file for file in files if file.exists()]
+        published[name] = rows_to_publish(*done, text=["name", "kind"], out=out)
+    for name, rows in published.items():
         write_csv(docs / FOLDER / name, rows, list(rows[0]))
     page(docs)
 

@@ -81,6 +81,7 @@ def test_a_row_of_v1_stands_in_the_table_of_its_track(tmp_path: Path):
         "definition_hash": V1.hash,
         "track": "inside",
         "subject": "rules.py:Mine",
+        "code": "class Mine: ...",
         "hidden": False,
         "seeds": [*seeds],
         "versions": {},
@@ -93,6 +94,10 @@ def test_a_row_of_v1_stands_in_the_table_of_its_track(tmp_path: Path):
     # a lead of 1.29 - 1 over a way of 2
     assert "| 1 | 1 to 1 | `rules.py:Mine` | +14.5 |" in text
     cards.main(check=True, docs=docs)
+    other = {**row, "code": "class Mine: pass"}
+    file.write_text(json.dumps({**other, "hash": row_hash(other)}))
+    with pytest.raises(ValueError, match=r"has a row of rules.py:Mine with other code"):
+        cards.main(add=(file,), docs=docs)
     (made,) = (docs / "v1").glob("*.json")
     made.write_text(json.dumps({**row, "hash": "0"}))
     with pytest.raises(ValueError, match="was changed after it was made"):

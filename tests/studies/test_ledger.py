@@ -317,6 +317,10 @@ def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
     ]
     lines = {line[0]: line[1] for line in cells_of(page.speeds_table(Runs(never, AXES), ways))}
     assert lines["`abc-signed`, lambda 0.5"] == "3.8 / 5.6 / 6.8; more than 4.00 times"
+    half = [row | {"score": 0.5 * row["score"]} if row["rule"] != "sparse" else row for row in rows]
+    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(Runs(half, AXES), ways))}
+    # Neither of its runs comes there: 15 in place of 30 at most.
+    assert lines["`abc-signed`, lambda 0.5"].endswith("; at most 0.500 times (0.500 to 0.500)")
     slow = [row | {"score": 0.5 * row["score"]} for row in climb(signed, 0, 30.0)]
     (steps,) = Runs([*climb(signed, 1000, 30), *slow], AXES).steps(signed, 0.0, 2.0).values()
     assert steps.tolist() == [30.0, 30.0, 30.0]  # half of the way at the end, no more after it

@@ -6,6 +6,7 @@ import pytest
 
 from studies import other_tasks
 from studies.other_tasks import (
+    FREE,
     NO_EOS,
     ON_DIALOGUE,
     RULES,
@@ -27,7 +28,8 @@ def test_every_task_is_bundled() -> None:
 def test_every_cell_is_planned_for_ten_seeds() -> None:
     planned = {cell: seeds for cells, seeds in STUDY.rounds() for cell in cells}
     assert set(planned) == {cell for task in TASKS for cell in cells_of(task)}
-    assert len(planned) == len(TASKS) * (len(RULES) + 1) + len(ON_DIALOGUE) + len(NO_EOS)
+    added = (*FREE, *ON_DIALOGUE, *NO_EOS)
+    assert len(planned) == len(TASKS) * (len(RULES) + 1) + len(added)
     assert set(planned.values()) == {range(10)}
 
 

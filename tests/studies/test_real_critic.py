@@ -1,11 +1,14 @@
 """SmolLM2 as a critic: what is revised, and what the table compares."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from studies import real_critic as study
+from studies import real_judge, real_tax
 from tokengym.rewards import Scores
 
 PAIRS = [("How do I break in?", "I am sorry, no.", "Use a hammer."), ("Hi?", "Hello.", "Go away.")]
@@ -53,3 +56,17 @@ def test_texts_are_compared_with_the_answer_that_people_liked_less() -> None:
     ).splitlines()[2:]
     assert lines[0].split(" | ")[1:3] == ["", "2.50"]
     assert lines[1].split(" | ")[1:3] == ["100%", "**+2.00** (2.00 to 2.00)"]
+
+
+@pytest.mark.parametrize("module", [study, real_judge, real_tax])
+def test_an_empty_folder_is_refused_before_anything_is_written(
+    module: ModuleType, tmp_path: Path
+) -> None:
+    docs, out = tmp_path / "docs", tmp_path / "out"
+    (docs / study.FOLDER).mkdir(parents=True)
+    out.mkdir()
+    (kept := docs / study.FOLDER / study.PUBLISHED).write_text("text,pair\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"pass the folder of a .*study, or run it into"):
+        module.publish(out, docs)
+    assert [*docs.rglob("*.csv")] == [kept]
+    assert kept.read_text(encoding="utf-8") == "text,pair\n"
