@@ -28,14 +28,14 @@ from tokengym.lab.protocol import (
     FIRST_RATE,
     PRICE,
     RATES,
-    SPARE_SEED,
+    SPARE_SEEDS,
     best_rate,
     measured,
     net,
     net_area,
     next_rate,
 )
-from tokengym.lab.tables import Speed, fill, page_wide
+from tokengym.lab.tables import Speed, fill, mean, page_wide
 
 Work = TypeVar("Work")
 Row = Mapping[str, Any]
@@ -136,17 +136,21 @@ class Runs:
         """Cell with its rate and seed -> the run's measurements."""
         for row in rows:
             self.each.setdefault(run_of(row, names), []).append(row)
-        self.sweeps: dict[Cell, dict[float, float]] = {}
-        """Cell -> rate -> mean of score - c KL over the run of the spare seed."""
+        spare: dict[Cell, dict[float, list[float]]] = {}
         for run, points in self.each.items():
-            if run.seed == SPARE_SEED:
-                cell = run.without("rate", "seed")
-                self.sweeps.setdefault(cell, {})[run.rate] = net_area(points, price)
+            if run.seed in SPARE_SEEDS:
+                of_rates = spare.setdefault(run.without("rate", "seed"), {})
+                of_rates.setdefault(run.rate, []).append(net_area(points, price))
+        self.sweeps: dict[Cell, dict[float, float]] = {
+            cell: {rate: mean(areas) for rate, areas in of_rates.items()}
+            for cell, of_rates in spare.items()
+        }
+        """Cell -> rate -> mean of score - c KL over the runs of the spare seeds."""
         self.runs: dict[Cell, dict[int, list[Row]]] = {}
         """Cell -> seed -> the run, at the tuned rate where rates are swept."""
         for run, points in self.each.items():
             cell = run.without("rate", "seed")
-            if run.seed != SPARE_SEED and ("rate" not in run or run.rate == self.rate(cell)):
+            if run.seed not in SPARE_SEEDS and ("rate" not in run or run.rate == self.rate(cell)):
                 self.runs.setdefault(cell, {})[int(run.seed)] = points
 
     def rate(self, cell: Cell) -> float:
@@ -269,6 +273,8 @@ class Study:
     """Samples drawn before the runs."""
     first_rate: float | None = FIRST_RATE
     """Learning rate that each cell's sweep begins with; None: nothing is swept."""
+    spare_seeds: Sequence[int] = SPARE_SEEDS[:1]
+    """Seeds of the sweeps. The protocol wants all of `SPARE_SEEDS`."""
     price: float = PRICE
     """Score that a nat of KL costs."""
     runs: str = "runs.csv"
@@ -314,13 +320,14 @@ class Study:
         return [{**self.axes, **row} for row in rows]
 
     def swept(self, cell: Cell, out: Path) -> dict[float, float]:
-        """Return what each rate of a cell's sweep has reached so far."""
-        files = {rate: self.file(cell.but(rate=rate, seed=SPARE_SEED), out) for rate in RATES}
-        return {
-            rate: net_area(self.read(file), self.price)
-            for rate, file in files.items()
-            if file.exists()
-        }
+        """Return what each rate of a cell's sweep has reached, of rates with all spare seeds."""
+        reached = {}
+        for rate in RATES:
+            runs = (cell.but(rate=rate, seed=seed) for seed in self.spare_seeds)
+            files = [self.file(run, out) for run in runs]
+            if all(file.exists() for file in files):
+                reached[rate] = mean([net_area(self.read(file), self.price) for file in files])
+        return reached
 
     def pending(self, out: Path, part: str = "0/1") -> Iterator[Cell]:
         """Yield the runs that are missing, each with its rate and seed.
@@ -336,10 +343,10 @@ class Study:
             if self.first_rate is not None:
                 for cell in here:
                     while (rate := next_rate(self.swept(cell, out), self.first_rate)) is not None:
-                        run = cell.but(rate=rate, seed=SPARE_SEED)
-                        yield run
-                        if not self.file(run, out).exists():
-                            break  # another process has it
+                        sweep = [cell.but(rate=rate, seed=seed) for seed in self.spare_seeds]
+                        yield from (run for run in sweep if not self.file(run, out).exists())
+                        if not all(self.file(run, out).exists() for run in sweep):
+                            break  # another process has one of them
             # A cell whose sweep another process has not finished has no rate yet.
             tuned = [at for cell in here if (at := self._tuned(cell, out)) is not None]
             runs = (at.but(seed=seed) for seed in seeds for at in tuned)
