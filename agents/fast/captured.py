@@ -23,7 +23,7 @@ from tokengym.agents.fast.merged import MergedModel, decoding_model
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LENGTHS
-from tokengym.agents.policy.logits import ShapesLogits
+from tokengym.agents.policy.responses import ReadsResponses
 from tokengym.agents.policy.sampler import (
     Choice,
     Observation,
@@ -37,6 +37,7 @@ from tokengym.agents.policy.sampling import (
     draw,
     packed,
     row_uniforms,
+    shape_logits,
 )
 from tokengym.base.registry import imported
 
@@ -152,7 +153,7 @@ class Decoder:
         ModelError: if the model has no static cache.
     """
 
-    def __init__(self, policy: ShapesLogits, rows: int, capacity: int) -> None:
+    def __init__(self, policy: ReadsResponses, rows: int, capacity: int) -> None:
         self._policy = policy
         self.rows, self.capacity = bucket(rows), capacity
         self.user: weakref.ref[CapturedSampler] | None = None
@@ -301,7 +302,12 @@ class Decoder:
         size, policy = self.size, self._policy
         states, *masking_states = (stream.states[:size] for stream in self._streams)
         mask = self._masks[self._mask_kind][:size] if self._mask_kind else None
-        logits = policy.shaped(self._streams[0].logits(states), mask, temperature)
+        logits = shape_logits(
+            self._streams[0].logits(states),
+            temperature=temperature,
+            action_mask=mask,
+            num_actions=policy.num_actions,
+        )
         support = policy.support(logits, mask, *masking_states, temperature=temperature)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
@@ -357,7 +363,7 @@ class CapturedSampler:
 
     def __init__(
         self,
-        policy: ShapesLogits,
+        policy: ReadsResponses,
         generator: torch.Generator,
         share: tuple[int, int] = (0, 1),
     ) -> None:

@@ -1,29 +1,42 @@
-"""What a policy says of responses that are there: log-probs, values, entropy and KL of each token.
+"""A policy's models, and their figures of given responses: log-probs, values, entropy and KL.
 
 One forward over prompt and response gives the hidden state before each response token; logits, the
 large part, are computed at response positions alone, and a chunk at a time where they are many.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import Figures, token_figures
-from tokengym.agents.policy.logits import ShapesLogits
+from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sampling import (
     chosen_log_probs,
     chunk_size,
     in_chunks,
+    likeliest,
+    shape_logits,
 )
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.settings import PolicySettings
+from tokengym.agents.policy.value import ValueFunction
+
+logger = logging.getLogger(__name__)
+
+Figure = Literal["log_probs", "ref_log_probs", "kl", "entropy", "values", "ref_states"]
+"""What can be read of response tokens without gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +47,115 @@ class Evaluation:
     """(batch, time), nats, of the response's tokens after temperature and action mask."""
     values: Tensor | None
     """(batch, time), reward units, of the text before each token; None without a critic."""
-    entropy: Tensor | None
+    entropy: Tensor | None = None
     """(batch, time), nats, of the distribution each token was drawn from, if asked for."""
-    kl: Tensor | None
+    kl: Tensor | None = None
     """(batch, time), nats, KL(policy || reference) exact over the vocabulary, if asked for."""
 
 
-class ReadsResponses(ShapesLogits):
-    """A policy's figures for given responses; `CausalLMPolicy` adds the models, and acts."""
+class ReadsResponses(BasePolicy):
+    """A policy's models and their figures; `CausalLMPolicy` makes the models, and acts."""
 
+    settings: PolicySettings
+    language_model: LanguageModel
+    """The policy's own."""
+    reference: LanguageModel | None
+    """The frozen reference; None: the policy with its adapters off."""
+    critic: ValueFunction | None
+    masking_model: LanguageModel | None
+    """The one whose top-p tokens are sampled among; None without ``mask_top_p``."""
+    decoders: list[Any]
+    """Memory that rounds by captured steps keep from one to the next."""
+    temperature: float
+    num_actions: int
+    """Size of the vocabulary of the environment; a model may have more rows."""
     largest: Callable[[int], int] | None
     """Returns the largest of all processes' numbers where they share the reference out."""
+
+    @contextmanager
+    def weights(self, reference: bool) -> Iterator[LanguageModel]:
+        """Yield the model to compute with: the policy, or the frozen reference."""
+        if not reference:
+            yield self.language_model
+        elif self.reference is not None:
+            yield self.reference
+        else:  # the policy with its adapters off
+            assert self.language_model.adapters is not None
+            with self.language_model.adapters.disable_adapter():
+                yield self.language_model
+
+    @property
+    def kernels(self) -> bool:
+        """Whether kernels compute; see `PolicySettings.kernels`."""
+        wanted = self.settings.kernels
+        if wanted == "plain" or (wanted == "auto" and self.device.type != "cuda"):
+            return False
+        fault = _fault_of_kernels(self.device)
+        if fault and wanted == "triton":
+            raise ModelError(f"kernels='triton' does not work, use 'auto' or 'plain': {fault}")
+        return fault is None
+
+    @property
+    def decoding_dtype(self) -> torch.dtype | None:
+        """Precision of the weights that static decoding copies; None: their own."""
+        return torch.bfloat16 if self.settings.precision == "bf16-mixed" else None
+
+    # --- the distribution of the next token -------------------------------------------------------
+
+    def shaped_logits(
+        self, states: Tensor, action_mask: Tensor | None, *, reference: bool = False
+    ) -> Tensor:
+        """Return the logits tokens are drawn from, after temperature and action mask.
+
+        Args:
+            states: (n, hidden).
+            action_mask: (n or 1, vocab) bool, or None.
+            reference: Use the frozen reference instead of the policy.
+
+        Returns:
+            (n, vocab) float32.
+        """
+        with self.weights(reference) as language_model:
+            logits = language_model.logits(states)
+        return shape_logits(
+            logits,
+            temperature=self.temperature,
+            action_mask=action_mask,
+            num_actions=self.num_actions,
+        )
+
+    def support(
+        self,
+        logits: Tensor,
+        action_mask: Tensor | None,
+        masking_states: Tensor | None = None,
+        *,
+        temperature: float | Tensor | None = None,
+    ) -> Tensor | None:
+        """Return the tokens to sample among, (n, vocab) bool; None for all.
+
+        Args:
+            logits: (n, vocab), shaped.
+            action_mask: (n or 1, vocab) bool, or None.
+            masking_states: (n, hidden) of the masking model, where there is one.
+            temperature: The temperature, () where a captured step reads it; None: the policy's.
+        """
+        settings, keep = self.settings, None
+        if self.masking_model is not None and masking_states is not None:
+            masking_logits = shape_logits(
+                self.masking_model.logits(masking_states),
+                temperature=self.temperature if temperature is None else temperature,
+                action_mask=action_mask,
+                num_actions=self.num_actions,
+            )
+            keep = likeliest(masking_logits, top_p=settings.mask_top_p or 1.0)
+        if settings.top_k == 0 and settings.top_p == 1.0:
+            return keep
+        among = logits if keep is None else logits.masked_fill(~keep, -torch.inf)
+        fewer = likeliest(among, top_k=settings.top_k, top_p=settings.top_p)
+        return keep if fewer is None else fewer
+
+    # --- figures of given responses, with gradients -----------------------------------------------
 
     def states(self, sequences: Sequences, *, reference: bool = False) -> Tensor:
         """Return the hidden state before each response token, (tokens, hidden), row by row.
@@ -80,22 +191,21 @@ class ReadsResponses(ShapesLogits):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
             states = self.states(sequences)  # (tokens, hidden): at response positions alone
-        rows, times, _ = sequences.response_positions
+        known = None  # (tokens, hidden)
+        if with_kl and ref_states is not None:
+            rows, times, _ = sequences.response_positions
+            known = ref_states[rows, times]
+        elif with_kl:
+            with torch.no_grad():
+                known = self.states(sequences, reference=True)
         figures = self._figures(
-            sequences,
-            states,
-            action_masks,
-            with_kl=with_kl,
-            with_entropy=with_entropy,
-            ref_states=None if ref_states is None else ref_states[rows, times],
+            sequences, states, action_masks, ref_states=known, with_entropy=with_entropy
         )
-        with_values = with_values and self.critic is not None
-        return Evaluation(
-            kl=sequences.padded(figures.pop(0)) if with_kl else None,
-            log_probs=sequences.padded(figures.pop(0)),
-            values=sequences.padded(self._values(sequences, states)) if with_values else None,
-            entropy=sequences.padded(figures.pop(0)) if with_entropy else None,
-        )
+        values = None
+        if with_values and self.critic is not None:
+            values = sequences.padded(self._values(sequences, states))
+        padded = {name: sequences.padded(figure) for name, figure in figures.items()}
+        return Evaluation(values=values, **padded)
 
     def values(self, sequences: Sequences) -> Tensor:
         """Return the values before each response token, (batch, time), with gradients.
@@ -124,65 +234,75 @@ class ReadsResponses(ShapesLogits):
         action_masks: ActionMasks | None,
         *,
         reference: bool = False,
-        with_kl: bool = False,
-        with_entropy: bool = False,
         ref_states: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Return KL, log-probs and entropy of response tokens, (tokens,) each, those asked for.
+        with_entropy: bool = False,
+    ) -> dict[str, Tensor]:
+        """Return figures of the response tokens by name, (tokens,) each, nats.
 
-        There are two ways to them: from the head's weight, which keeps no logits for the gradient,
-        where there are kernels for it or the logits are many; from the logits elsewhere.
+        Always "log_probs", with ``ref_states`` also "kl", and "entropy" if asked for. They come
+        from the head's weight, which keeps no logits for the gradient, where there are kernels for
+        it or the logits are many; from the logits elsewhere.
 
-        ``states``, (tokens, hidden), are the policy's, or with ``reference`` the reference's, of
-        which the log-probs then are; ``ref_states``, (tokens, hidden), are computed if the KL needs
-        them and they are None.
+        Args:
+            sequences: The texts.
+            states: (tokens, hidden) of the policy, or of the reference.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            reference: Whether ``states`` are the reference's, and the log-probs with them.
+            ref_states: (tokens, hidden) of the reference.
+            with_entropy: Compute the entropy too.
         """
         rows, times, columns = sequences.response_positions
         tokens = sequences.input_ids[rows, columns]  # (tokens,)
-        if ref_states is None:
-            with torch.no_grad():
-                ref_states = self.states(sequences, reference=True) if with_kl else states
-        is_large = len(tokens) > chunk_size(self.num_actions) or states.is_cuda
+        has_kl, size = ref_states is not None, chunk_size(self.num_actions)
+        names = ["kl"] * has_kl + ["log_probs"] + ["entropy"] * with_entropy
+        is_large = len(tokens) > size or states.is_cuda
         if self.kernels or (is_large and torch.is_grad_enabled()):
             with self.weights(reference) as model:
                 head = model.plain_head()
-            with self.weights(reference or with_kl) as model:
+            with self.weights(reference or has_kl) as model:
                 ref_head = model.plain_head()
             if head is not None and ref_head is not None:
                 asked = Figures(
                     tokens=tokens,
                     temperature=self.temperature,
                     num_actions=self.num_actions,
-                    size=chunk_size(self.num_actions),
+                    size=size,
                     masks=None if action_masks is None else (action_masks, rows, times),
                     with_entropy=with_entropy,
-                    reference=(ref_states, ref_head) if with_kl else None,
+                    reference=None if ref_states is None else (ref_states, ref_head),
                     products=self.language_model.products,
                 )
                 has_kernels = self.kernels and head.dtype != torch.float64
                 compute = fast().token_figures if has_kernels else token_figures
-                return list(compute(states, head, asked))
+                return dict(zip(names, compute(states, head, asked), strict=True))
 
-        def shaped(states: Tensor, rows: Tensor, times: Tensor, reference: bool) -> Tensor:
-            logits = self.shaped_logits(states, None, reference=reference)
-            return logits if action_masks is None else action_masks.forbid_(logits, rows, times)
-
-        def of_tokens(
-            states: Tensor, ref_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
+        def of_chunk(
+            rows: Tensor,
+            times: Tensor,
+            tokens: Tensor,
+            states: Tensor,
+            ref_states: Tensor | None = None,
         ) -> tuple[Tensor, ...]:
-            logits = shaped(states, rows, times, reference)  # (chunk, vocab)
             figures = []
-            if with_kl:
+            logits = self.shaped_logits(states, None, reference=reference)  # (chunk, vocab)
+            if action_masks is not None:
+                logits = action_masks.forbid_(logits, rows, times)
+            if ref_states is not None:
                 with torch.no_grad():
-                    ref_logits = shaped(ref_states, rows, times, True)
+                    ref_logits = self.shaped_logits(ref_states, None, reference=True)
+                    if action_masks is not None:
+                        ref_logits = action_masks.forbid_(ref_logits, rows, times)
                 figures.append(losses.full_kl(logits, ref_logits))
             figures.append(chosen_log_probs(logits, tokens))
             if with_entropy:
                 figures.append(losses.entropy(logits))
             return tuple(figures)
 
-        inputs = states, ref_states, tokens, rows, times
-        return list(in_chunks(of_tokens, *inputs, vocab_size=self.num_actions))
+        inputs = [rows, times, tokens, states] + ([] if ref_states is None else [ref_states])
+        figures = in_chunks(of_chunk, *inputs, vocab_size=self.num_actions)
+        return dict(zip(names, figures, strict=True))
+
+    # --- the same without gradients, of any number of responses -----------------------------------
 
     def response_log_probs(
         self,
@@ -202,14 +322,8 @@ class ReadsResponses(ShapesLogits):
             ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
             max_size: Most texts in one forward.
         """
-
-        def figures(part: Sequences, masks: ActionMasks | None, kept: Tensor | None) -> Tensor:
-            states = self.states(part, reference=reference) if kept is None else kept
-            return self._figures(part, states, masks, reference=reference)[0]
-
-        return self._in_buckets(
-            figures, sequences, action_masks, ref_states, max_size, reference=reference
-        )
+        figure: Figure = "ref_log_probs" if reference else "log_probs"
+        return self._read(figure, sequences, action_masks, ref_states, max_size)
 
     def response_kl(
         self,
@@ -223,11 +337,7 @@ class ReadsResponses(ShapesLogits):
 
         Arguments are those of `response_log_probs`.
         """
-
-        def figures(part: Sequences, masks: ActionMasks | None, kept: Tensor | None) -> Tensor:
-            return self._figures(part, self.states(part), masks, with_kl=True, ref_states=kept)[0]
-
-        return self._in_buckets(figures, sequences, action_masks, ref_states, max_size)
+        return self._read("kl", sequences, action_masks, ref_states, max_size)
 
     def response_entropy(
         self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
@@ -236,21 +346,13 @@ class ReadsResponses(ShapesLogits):
 
         Arguments are those of `response_log_probs`.
         """
-
-        def figures(part: Sequences, masks: ActionMasks | None, _: Tensor | None) -> Tensor:
-            return self._figures(part, self.states(part), masks, with_entropy=True)[1]
-
-        return self._in_buckets(figures, sequences, action_masks, None, max_size, reference=False)
+        return self._read("entropy", sequences, action_masks, None, max_size)
 
     def response_values(
         self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
     ) -> Tensor:
         """Return `values` without gradient; arguments are those of `response_log_probs`."""
-
-        def figures(part: Sequences, *_: Any) -> Tensor:
-            return self._values(part)
-
-        return self._in_buckets(figures, sequences, action_masks, None, max_size, reference=False)
+        return self._read("values", sequences, action_masks, None, max_size)
 
     def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
         """Return the reference's hidden states before each token, (batch, time, hidden).
@@ -258,43 +360,49 @@ class ReadsResponses(ShapesLogits):
         They are a small part of its logits where the vocabulary is large. Arguments are those of
         `response_log_probs`.
         """
-
-        def figures(part: Sequences, *_: Any) -> Tensor:
-            return self.states(part, reference=True)
-
-        return self._in_buckets(figures, sequences, None, None, max_size)
+        return self._read("ref_states", sequences, None, None, max_size)
 
     @torch.no_grad()
-    def _in_buckets(
+    def _read(
         self,
-        figures: Callable[[Sequences, ActionMasks | None, Tensor | None], Tensor],
+        figure: Figure,
         sequences: Sequences,
         action_masks: ActionMasks | None,
         ref_states: Tensor | None,
         max_size: int,
-        *,
-        reference: bool = True,
     ) -> Tensor:
-        """Return figures of all response tokens, (batch, time, ...), without gradient.
-
-        ``figures`` returns them, (tokens, ...), of some texts of similar lengths, given these,
-        their masks, and their part of ``ref_states``, (tokens, hidden). ``reference`` says whether
-        the reference is to read, which all processes let it do equally often where they share it
-        out. The other arguments are those of `response_log_probs`.
-        """
-        whole = None
+        """Return a figure of all response tokens, (batch, time, ...); see `response_log_probs`."""
         buckets = sequences.buckets(max_size)
-        if reference and self.largest is not None:
+        if figure in ("ref_log_probs", "kl", "ref_states") and self.largest is not None:
+            # Processes that share the reference out have to let it read equally often.
             buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
+        whole = None
         for bucket in buckets:
             part = sequences.select(bucket)
             rows, times, _ = part.response_positions
             places = bucket[rows], times
             masks = None if action_masks is None else action_masks.select(bucket)
-            computed = figures(part, masks, None if ref_states is None else ref_states[places])
+            if figure == "values":
+                read = self._values(part)
+            elif figure in ("log_probs", "entropy"):
+                with_entropy = figure == "entropy"
+                states = self.states(part)
+                read = self._figures(part, states, masks, with_entropy=with_entropy)[figure]
+            else:
+                if ref_states is None:
+                    known = self.states(part, reference=True)  # (tokens, hidden)
+                else:
+                    known = ref_states[places]
+                if figure == "kl":
+                    states = self.states(part)
+                    read = self._figures(part, states, masks, ref_states=known)["kl"]
+                elif figure == "ref_log_probs":
+                    read = self._figures(part, known, masks, reference=True)["log_probs"]
+                else:
+                    read = known
             if whole is None:
-                whole = computed.new_zeros(*sequences.response_mask.shape, *computed.shape[1:])
-            whole[places] = computed
+                whole = read.new_zeros(*sequences.response_mask.shape, *read.shape[1:])
+            whole[places] = read  # (tokens, ...) -> (batch, time, ...)
         assert whole is not None
         return whole
 
@@ -323,3 +431,14 @@ class ReadsResponses(ShapesLogits):
             masks = ActionMasks.from_arrays(action_masks, self.device)
         log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
+
+
+@cache
+def _fault_of_kernels(device: torch.device) -> str | None:
+    """Return why a device cannot use the kernels, which is logged once; None where it can."""
+    try:
+        fast().check_kernels(device)
+    except (ImportError, ModelError) as error:
+        logger.warning("kernels are not used, which is slower: %s", error)
+        return str(error)
+    return None

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.errors import NonFiniteError
-from tokengym.agents.policy.logits import ShapesLogits
+from tokengym.agents.policy.responses import ReadsResponses
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
     packed,
     row_uniforms,
+    shape_logits,
 )
 from tokengym.agents.policy.streams import make_stream
 
@@ -84,7 +85,7 @@ class CachedSampler:
 
     def __init__(
         self,
-        policy: ShapesLogits,
+        policy: ReadsResponses,
         generator: torch.Generator,
         share: tuple[int, int] = (0, 1),
     ) -> None:
@@ -152,12 +153,18 @@ class CachedSampler:
         deterministic: bool,
     ) -> Choice:
         """Choose the next token of each of ``rows``, a subset of the last call's."""
+        policy = self.policy
         states, *masking_states = self._advance(rows, observation)  # (active, hidden) each
         mask = None
         if action_masks is not None:
             mask = as_action_mask(action_masks, self._device, rows)
-        logits = self.policy.shaped(self._streams[0].logits(states), mask)  # (active, vocab)
-        support = self.policy.support(logits, mask, *masking_states)
+        logits = shape_logits(  # (active, vocab)
+            self._streams[0].logits(states),
+            temperature=policy.temperature,
+            action_mask=mask,
+            num_actions=policy.num_actions,
+        )
+        support = policy.support(logits, mask, *masking_states)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
         # Of all rows, (rows,): what a row draws must not hang on which others have ended.

@@ -24,7 +24,11 @@ BLOCK = 256
 
 
 def shape_logits(
-    logits: Tensor, *, temperature: float | Tensor, action_mask: Tensor | None
+    logits: Tensor,
+    *,
+    temperature: float | Tensor,
+    action_mask: Tensor | None,
+    num_actions: int | None = None,
 ) -> Tensor:
     """Return the logits that tokens are drawn from.
 
@@ -34,10 +38,13 @@ def shape_logits(
         logits: (..., vocab), as the model gives them, any float type.
         temperature: > 0, a number or (); below 1 sharpens, above 1 flattens.
         action_mask: (..., vocab) bool, True where the token is allowed; None allows all.
+        num_actions: Words of the environment, where the model's vocabulary may be padded.
 
     Returns:
         (..., vocab) float32, or float64 where the logits are.
     """
+    if num_actions is not None and logits.shape[-1] > num_actions:
+        logits = logits[..., :num_actions]
     shaped = logits if logits.dtype == torch.float64 else logits.float()
     if isinstance(temperature, Tensor) or temperature != 1.0:
         shaped = shaped / temperature
