@@ -181,14 +181,11 @@ def _encoded(
 
     ``replied`` are the numbers of rows whose responses hold another's tokens.
     """
-    texts = iter(_encode_texts([r for r in rows if isinstance(r.prompt, str)], tokenizer, encoding))
 
     def as_ids(_: int, row: Row[Any]) -> Row[Ids]:
         if row.row in replied:
             raise RowError("conversation", f"the response {HOLDS_REPLIES}")
-        if isinstance(row.prompt, str):
-            row = next(texts)
-        elif isinstance(row.prompt, list):
+        if isinstance(row.prompt, list):
             row = _encode_messages(row, tokenizer, encoding)
         _check_ids(row, len(tokenizer))
         return row
@@ -196,6 +193,7 @@ def _encoded(
     def fit(_: int, row: Row[Ids]) -> Row[Ids]:
         return _fit(row, encoding, max_positions)
 
+    rows = _encode_texts(rows, tokenizer, encoding)
     dropping = "skip" if encoding.overlong == "drop" else encoding.on_error
     readable, unread = sift([(row.row, row) for row in rows], as_ids, on_error=encoding.on_error)
     fitting, overlong = sift([(row.row, row) for row in readable], fit, on_error=dropping)
@@ -251,18 +249,19 @@ def _fit(row: Row[Ids], encoding: TextEncoding, max_positions: int | None) -> Ro
 
 
 def _encode_texts(
-    rows: Sequence[Row[str]], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
-) -> list[Row[Ids]]:
-    """Return texts as ids."""
-    if not rows:
-        return []
+    rows: Sequence[Row[Any]], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+) -> list[Row[Any]]:
+    """Return the rows with texts as ids, all encoded in one call; others are left as they are."""
+    encoded, places = list(rows), [n for n, row in enumerate(rows) if isinstance(row.prompt, str)]
+    if not places:
+        return encoded
     into_ids = encode_in_template if encoding.chat_template else encode_plain
     frame = encoding.prompt_format or PLACE
-    with_ids = into_ids([(frame.replace(PLACE, r.prompt), r.responses) for r in rows], tokenizer)
-    return [
-        Row(row.row, tuple(prompt), tuple(_ended(ids, tokenizer, encoding) for ids in responses))
-        for row, (prompt, responses) in zip(rows, with_ids, strict=True)
-    ]
+    texts = [(frame.replace(PLACE, rows[n].prompt), rows[n].responses) for n in places]
+    for n, (prompt, responses) in zip(places, into_ids(texts, tokenizer), strict=True):
+        ended = tuple(_ended(ids, tokenizer, encoding) for ids in responses)
+        encoded[n] = Row(rows[n].row, tuple(prompt), ended)
+    return encoded
 
 
 def encode_plain(

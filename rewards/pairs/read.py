@@ -254,13 +254,19 @@ def read_pairs(
     if isinstance(dataset, PreferencePairs):
         return dataset
     table, columns = _open(dataset, split, on_error)
-    prompt = _column(columns, prompt_column, "prompt_column", default="prompt")
+    prompt = _optional_column(columns, prompt_column, "prompt_column", "prompt")
     chosen = _column(columns, chosen_column, "chosen_column")
     rejected = _column(columns, rejected_column, "rejected_column")
-    margin = _column(columns, margin_column, "margin_column", default="margin")
-    return _sifted(
-        table, lambda row: _pair(row, prompt, str(chosen), str(rejected), margin), on_error
-    )
+    margin = _optional_column(columns, margin_column, "margin_column", "margin")
+
+    def compared(row: Mapping[str, Any]) -> PreferencePair:
+        shared, (one, other) = _texts(row, prompt, (chosen, rejected))
+        if one.strip() == other.strip():
+            raise RowError("equal", f"{chosen!r} and {rejected!r} are both {reprlib.repr(one)}")
+        by = None if margin is None else _margin(row, margin)
+        return PreferencePair(prompt=shared, chosen=one, rejected=other, margin=by)
+
+    return _sifted(table, compared, on_error)
 
 
 def _open(dataset: TableSource, split: str | None, on_error: OnError) -> tuple[Any, list[str]]:
@@ -276,14 +282,29 @@ def _open(dataset: TableSource, split: str | None, on_error: OnError) -> tuple[A
 def _sifted(
     table: Any, make: Callable[[Mapping[str, Any]], PreferencePair], on_error: OnError
 ) -> PreferencePairs:
-    """Return the pairs that are made of a table's rows."""
+    """Return the pairs that are made of a table's rows, which must leave some.
+
+    Raises:
+        DatasetError: if none is left, or the prompts stand in the responses too.
+    """
     kept, skipped = sift(
         enumerate(table), lambda number, row: (number, make(row)), on_error=on_error, of="pairs"
     )
     pairs = PreferencePairs(
         tuple(pair for _, pair in kept), tuple(number for number, _ in kept), tuple(skipped)
     )
-    _check_all(pairs)
+    if not pairs:
+        raise DatasetError(f"no pair is left: {pairs.report()}; {pairs.skipped[0].reason}")
+    if len(pairs) > 1 and all(
+        pair.prompt.strip()
+        and pair.chosen.startswith(pair.prompt)
+        and pair.rejected.startswith(pair.prompt)
+        for pair in pairs
+    ):
+        raise DatasetError(
+            "every response begins with its prompt, which a model would read twice; leave the "
+            "prompt out of the responses"
+        )
     return pairs
 
 
@@ -313,9 +334,9 @@ def read_labels(
             empty, or a label is not 0 or 1.
     """
     table, columns = _open(dataset, split, on_error)
-    prompt = _column(columns, prompt_column, "prompt_column", default="prompt")
-    text = str(_column(columns, text_column, "text_column"))
-    label = str(_column(columns, label_column, "label_column"))
+    prompt = _optional_column(columns, prompt_column, "prompt_column", "prompt")
+    text = _column(columns, text_column, "text_column")
+    label = _column(columns, label_column, "label_column")
 
     def labelled(row: Mapping[str, Any]) -> PreferencePair:
         given = "" if prompt is None else _text(row, prompt, empty=True)
@@ -376,7 +397,8 @@ def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
         >>> split_texts("Human: Hi\n\nAssistant: Hello", "Human: Hi\n\nAssistant: Go")
         ('Human: Hi\n\nAssistant:', ' Hello', ' Go')
     """
-    starts = [_answer_start(text) for text in (chosen, rejected)]
+    ends = [text.rfind(TURN) for text in (chosen, rejected)]
+    starts = [end + len(TURN) if end >= 0 else 0 for end in ends]  # 0 for a text without an answer
     if chosen[: starts[0]] != rejected[: starts[1]]:
         same = takewhile(bool, (a == b for a, b in zip(chosen, rejected, strict=False)))
         raise DatasetError(
@@ -387,18 +409,8 @@ def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
     return chosen[:start], chosen[start:], rejected[start:]
 
 
-def _answer_start(text: str) -> int:
-    """Return where the last answer of a dialogue begins; 0 for a text without one."""
-    turn_start = text.rfind(TURN)
-    return turn_start + len(TURN) if turn_start >= 0 else 0
-
-
-def _column(
-    columns: Sequence[str], name: str | None, argument: str, *, default: str | None = None
-) -> str | None:
-    """Return a column's name; None if it is optional and not there."""
-    if name is None:
-        return default if default in columns else None
+def _column(columns: Sequence[str], name: str, argument: str) -> str:
+    """Return the name that an argument gives a column, which must be there."""
     if name not in columns:
         raise DatasetError(
             f"{argument}={name!r} is no column of the pairs; the columns are "
@@ -407,19 +419,13 @@ def _column(
     return name
 
 
-def _pair(
-    row: Mapping[str, Any], prompt: str | None, chosen: str, rejected: str, margin: str | None
-) -> PreferencePair:
-    """Return a row as a pair.
-
-    Raises:
-        RowError: if it is none.
-    """
-    shared, (one, other) = _texts(row, prompt, (chosen, rejected))
-    if one.strip() == other.strip():
-        raise RowError("equal", f"{chosen!r} and {rejected!r} are both {reprlib.repr(one)}")
-    by = None if margin is None else _margin(row, margin)
-    return PreferencePair(prompt=shared, chosen=one, rejected=other, margin=by)
+def _optional_column(
+    columns: Sequence[str], name: str | None, argument: str, default: str
+) -> str | None:
+    """Return the name of a column; where the argument is None, the default if that is there."""
+    if name is not None:
+        return _column(columns, name, argument)
+    return default if default in columns else None
 
 
 def _texts(
@@ -520,19 +526,3 @@ def _margin(row: Mapping[str, Any], name: str) -> float | None:
     if not (math.isfinite(value) and value >= 0):
         raise RowError("margin", f"{name!r} must be a number >= 0, got {given!r}")
     return value
-
-
-def _check_all(pairs: PreferencePairs) -> None:
-    """Raise if nothing is left, or the prompts stand in the responses too."""
-    if not pairs:
-        raise DatasetError(f"no pair is left: {pairs.report()}; {pairs.skipped[0].reason}")
-    if len(pairs) > 1 and all(
-        pair.prompt.strip()
-        and pair.chosen.startswith(pair.prompt)
-        and pair.rejected.startswith(pair.prompt)
-        for pair in pairs
-    ):
-        raise DatasetError(
-            "every response begins with its prompt, which a model would read twice; leave the "
-            "prompt out of the responses"
-        )

@@ -56,7 +56,7 @@ def responses_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
 
 
 def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Dataset":
-    from datasets import Dataset
+    from datasets import Dataset, Features, List, Value
 
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
@@ -73,7 +73,9 @@ def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Datase
                     "correct the row or leave it out"
                 )
     values = {column: [row[column] for row in rows] for column in columns}
-    return Dataset.from_dict(values, features=_features(columns))
+    ids = List(Value("int64"))
+    types = {column: ids if kind == _IDS else Value(kind) for column, kind in columns.items()}
+    return Dataset.from_dict(values, features=Features(types))
 
 
 def _is_kind(value: Any, column: str, kind: str) -> bool:
@@ -92,14 +94,3 @@ def _is_kind(value: Any, column: str, kind: str) -> bool:
 def _is_id(value: Any) -> bool:
     is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return is_number and -(2**63) <= value < 2**63
-
-
-def _features(columns: dict[str, str]) -> Any:
-    from datasets import Features, List, Value
-
-    return Features(
-        {
-            column: List(Value("int64")) if kind == _IDS else Value(kind)
-            for column, kind in columns.items()
-        }
-    )

@@ -207,6 +207,13 @@ def test_a_response_with_a_partners_replies_is_named_or_left_out():
         kept = responses_of(source, SKIP)
         assert ids_of(kept) == [((4,), (3, 5, EOS))]
         assert kept.skipped[0].kind == "conversation"
+    texts = [
+        {"prompt": "b", "response": "a", "written": [1, 0]},
+        {"prompt": "c", "response": "d"},
+    ]
+    kept = responses_of(texts, SKIP)
+    assert ids_of(kept) == [((5,), (6, EOS))]
+    assert [kept.skipped[0].row, kept.rows[0].row] == [0, 1]
 
 
 # --- what is refused ------------------------------------------------------------------------------
