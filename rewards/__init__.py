@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         registered_rewards,
         scorer_kind,
     )
-    from tokengym.rewards.reward import Reward
+    from tokengym.rewards.reward import Reward, assign_written
     from tokengym.rewards.scorers.base import (
         SCORERS,
         FunctionScorer,
@@ -78,6 +78,5 @@ if TYPE_CHECKING:
         UniformReward,
         VectorRewardWrapper,
     )
-    from tokengym.rewards.written import assign_written
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -11,7 +11,6 @@ from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.shares import moved
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import call_scorer
-from tokengym.rewards.written import newest
 
 
 class StepPayment:
@@ -109,3 +108,10 @@ class StepPayment:
         ):
             return paid
         return float(otherwise.sum(dtype=np.float64))
+
+
+def newest(text: Episode) -> int:
+    """Return the place of the token that the policy wrote last."""
+    if text.written is None:
+        return len(text.response_ids) - 1
+    return int(np.flatnonzero(text.written)[-1])

@@ -15,10 +15,15 @@ from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.models.kinds import KINDS, ScorerKind
-from tokengym.rewards.options import RewardOptions
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
-from tokengym.rewards.scorers.base import Scorer, SupportsScore, as_scorer, is_scorer
+from tokengym.rewards.scorers.base import (
+    AnyScorer,
+    Scorer,
+    SupportsScore,
+    as_scorer,
+    is_scorer,
+)
 from tokengym.rewards.scorers.normalize import Normalization, Normalize, parse_normalization
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.stored import load_scorer
@@ -29,6 +34,24 @@ if TYPE_CHECKING:
 
 Function = Callable[[str, str], float]
 Payer = Reward | Credit | SupportsScore | Function
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions:
+    """What scores the responses; None leaves it to the task or its bundle."""
+
+    scorer: AnyScorer | str | Path | None = None
+    """Scorer of a response: a name with options, as in "toxicity:path=models/judge",
+    "file.py:Name", a model's folder or hub name, a scorer, or a function of prompt and response;
+    None takes the bundle's reward model or encoder, or the exact score if the task has one."""
+    reward_model: str | Path | None = None
+    """Folder or hub name of a reward model, for rewards that are scored by one; None takes the
+    bundle's."""
+    encoder: str | Path | None = None
+    """Folder or hub name of the encoder of the r3 rewards; None takes the bundle's."""
+    scorer_timeout: float | None = None
+    """Seconds after which a call of the scorer raises (a run then ends, and can be resumed); None
+    waits for ever."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +118,7 @@ class RewardChoice:
         if not isinstance(self.made, Credit):
             return Reward(as_scorer(self.made), Sparse())
         assert self.kind is not None
-        chosen = _scorer(options, self.kind, bundle, max_len, label=self.label)
+        chosen = self._scorer(options, self.kind, bundle, max_len)
         if self.switches:
             configured = chosen.with_components(**self.switches)
             if configured is None:
@@ -108,6 +131,47 @@ class RewardChoice:
         if bundle is None or not bundle.has("policy"):
             return Reward(chosen, self.made)
         return Reward(chosen, self.made.with_reference(bundle.policy))
+
+    def _scorer(
+        self,
+        options: RewardOptions,
+        kind: ScorerKind,
+        bundle: "Bundle | None",
+        max_len: int | None,
+    ) -> Scorer:
+        """Return the scorer that was passed, that of the model that was passed, or the bundle's."""
+        path: Any = options.scorer
+        if path is None:
+            wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
+            passed = [part for part in wanted if getattr(options, part, None) is not None]
+            held = [part for part in wanted if bundle is not None and bundle.has(part)]
+            if not passed and not held:
+                lack = "got None"
+                if bundle is not None:
+                    lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}"
+                raise RewardError(
+                    f"reward {self.label!r} needs a scorer, but {lack}; pass scorer=, or "
+                    f"{'encoder' if kind == 'encoder' else 'reward_model'}= with a model's folder"
+                )
+            (part, *_) = [*passed, *held]
+            path = getattr(options if passed else bundle, part)
+            if part == "lexicon":
+                return Sentiment.from_file(path)
+            kind = cast(ScorerKind, part)
+        elif not isinstance(path, str | Path):
+            return as_scorer(path)
+        elif isinstance(path, str) and (named := find_scorer(path)) is not None:
+            return named
+        try:
+            return load_scorer(path, kind, max_len=max_len)
+        except ScorerError as error:
+            hint = did_you_mean(str(path).partition(":")[0], scorer_names())
+            if isinstance(path, Path) or Path(path).exists() or not hint:
+                raise
+            raise ScorerError(
+                f"unknown scorer {path!r}; {hint}"
+                f"there is no folder of that name either; known: {', '.join(scorer_names())}"
+            ) from error
 
 
 RewardSpec = None | str | Spec | RewardChoice | Payer
@@ -199,51 +263,6 @@ def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
         ('reward_model', 'any', None)
     """
     return None if spec is None else RewardChoice.of(spec).kind
-
-
-def _scorer(
-    options: RewardOptions,
-    kind: ScorerKind,
-    bundle: "Bundle | None",
-    max_len: int | None,
-    *,
-    label: str,
-) -> Scorer:
-    """Return the scorer that was passed, that of the model that was passed, or the bundle's."""
-    scorer = options.scorer
-    if isinstance(scorer, str) and (named := find_scorer(scorer)) is not None:
-        return named
-    if scorer is not None and not isinstance(scorer, str | Path):
-        return as_scorer(scorer)
-    path: Any = scorer
-    if path is None:
-        wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
-        passed = [part for part in wanted if getattr(options, part, None) is not None]
-        held = [part for part in wanted if bundle is not None and bundle.has(part)]
-        if not passed and not held:
-            lack = "got None"
-            if bundle is not None:
-                lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}"
-            raise RewardError(
-                f"reward {label!r} needs a scorer, but {lack}; pass scorer=, or "
-                f"{'encoder' if kind == 'encoder' else 'reward_model'}= with a model's folder"
-            )
-        (part, *_) = [*passed, *held]
-        path = getattr(options if passed else bundle, part)
-        if part == "lexicon":
-            return Sentiment.from_file(path)
-        kind = cast(ScorerKind, part)
-    try:
-        return load_scorer(path, kind, max_len=max_len)
-    except ScorerError as error:
-        name = str(path).partition(":")[0]
-        hint = did_you_mean(name, scorer_names())
-        if isinstance(path, Path) or Path(path).exists() or not hint:
-            raise
-        raise ScorerError(
-            f"unknown scorer {path!r}; {hint}"
-            f"there is no folder of that name either; known: {', '.join(scorer_names())}"
-        ) from error
 
 
 def _limited(scorer: Scorer, seconds: float) -> Scorer:

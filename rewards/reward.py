@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from traceback import TracebackException
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, as_credit
+from tokengym.rewards.credits.base import Credit, FloatArray, as_credit
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
+from tokengym.rewards.maths.shares import moved
 from tokengym.rewards.models.kinds import remedy_for
-from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer
-from tokengym.rewards.written import assign_written
+from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, call_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,7 +65,6 @@ class Reward:
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
         self.stopwatch = Stopwatch(self.scorer.name, warns=not self.credit.needs_policy)
         kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
-        self._asks = wanted is not None and kinds is not None
         if wanted is not None and kinds is not None and wanted not in kinds:
             raise RewardError(
                 f"credit {self.credit_name!r} needs {wanted} attributions, scorer "
@@ -116,8 +115,9 @@ class Reward:
                         "give the response at least one token (the EOS counts)"
                     )
             name, wanted = self.scorer.name, self.credit.attribution
-            # A scorer whose `score` knows no attributions is asked for none.
-            scores = self.scorer.score(episodes, **({"attribution": wanted} if self._asks else {}))
+            # A scorer that does not say what it has is asked for nothing.
+            asked = None if self.scorer.attribution_kinds is None else wanted
+            scores = call_scorer(self.scorer, episodes, asked)
             if not isinstance(scores, Scores):
                 raise ScorerError(
                     f"scorer {name!r} returned {type(scores).__name__}; return "
@@ -175,6 +175,58 @@ class Reward:
                     f"credit {name!r} gives episode {row} rewards that sum to {total:.6g}, its "
                     f"score is {score:.6g}; rescale them, or declare sum_preserving = False"
                 )
+
+
+def assign_written(
+    credit: Credit, episodes: Sequence[Episode], scores: Scores
+) -> Sequence[FloatArray]:
+    """Return the token rewards of a rule, 0 at tokens that the policy did not write.
+
+    A rule is shown the written tokens alone, with the scorer's account of them. What a reply's
+    tokens have to do with the score belongs to the step that appended them, the last token of the
+    turn before (see `moved`). A rule that reads turns, or a language model, is shown all tokens.
+
+    Args:
+        credit: The rule.
+        episodes: Finished episodes; those without replies are assigned as ever.
+        scores: Their scores.
+
+    Returns:
+        Per episode (len(response_ids),) reward units.
+    """
+    if all(episode.written is None for episode in episodes):
+        return credit.assign(episodes, scores)
+    masks = [
+        np.ones(len(e.response_ids), np.int8) if e.written is None else e.written for e in episodes
+    ]
+    if credit.reads_turns or credit.needs_reference:
+        rewards = credit.assign(episodes, scores)
+        if len(rewards) != len(episodes) or not credit.sum_preserving:
+            return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
+        return [moved(r, m) for r, m in zip(rewards, masks, strict=True)]
+    shown = []
+    for episode, mask in zip(episodes, masks, strict=True):
+        places = np.flatnonzero(mask).tolist()
+        known = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
+        kept: dict[str, Any] = {k: None if v is None else v[places] for k, v in known.items()}
+        ids = [episode.response_ids[place] for place in places]
+        shown.append(replace(episode, response_ids=ids, written=None, turns=(), **kept))
+    if scores.attributions is not None:
+        rows = zip(scores.attributions, masks, strict=True)
+        scores = Scores(
+            scores.values,
+            scores.parts,
+            [moved(row, mask)[mask > 0] for row, mask in rows],
+            additive=scores.additive,
+            signed=scores.signed,
+        )
+    rewards = credit.assign(shown, scores)
+    if [np.shape(r) for r in rewards] != [(len(e.response_ids),) for e in shown]:
+        return rewards  # refused by whoever checks them
+    placed = [np.zeros(len(mask), dtype=np.float32) for mask in masks]
+    for target, tokens, mask in zip(placed, rewards, masks, strict=True):
+        target[mask > 0] = tokens
+    return placed
 
 
 @contextmanager

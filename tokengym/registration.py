@@ -21,11 +21,10 @@ from tokengym.base.settings import names_of, takes
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks import Task, TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
-from tokengym.rewards.options import RewardOptions
+from tokengym.rewards.registry import RewardChoice, RewardOptions, RewardSpec, make_reward
 
 if TYPE_CHECKING:
     from tokengym.rewards import Reward
-    from tokengym.rewards.registry import RewardSpec
     from tokengym.rewards.scorers.normalize import Normalization
 
 AnyEnv = TokenGenerationEnv | TokenGenerationVectorEnv
@@ -129,7 +128,6 @@ def _reward_for(task: Task, env: AnyEnv, options: EnvReward, num_envs: int = 1) 
     if all(value is None for value in vars(options).values()):
         return None
     from tokengym.rewards import FunctionScorer, RewardError, WithAttribution, load_scorer
-    from tokengym.rewards.registry import RewardChoice, make_reward
     from tokengym.rewards.scorers import find_scorer
 
     choice = None if options.reward is None else RewardChoice.of(options.reward)

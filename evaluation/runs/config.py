@@ -45,8 +45,7 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.options import RewardOptions
-from tokengym.rewards.registry import RewardChoice
+from tokengym.rewards.registry import RewardChoice, RewardOptions
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tokengym.base.pretrained import from_pretrained
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.kinds import ScorerKind
 from tokengym.rewards.scorers.base import SCORERS, Scorer
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
@@ -26,13 +27,13 @@ def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
 
     A bundle with a grammar has its truth multiplied by the grammaticality of the text.
     """
-    truth: Scorer | None = None
     if bundle is None:
         return None
     if bundle.manifest.get("gold_scorer") == "vader":
         from tokengym.rewards.scorers.vader import Vader
 
         return Vader()
+    truth: Scorer | None = None
     if bundle.has("lexicon"):
         truth = Sentiment.from_file(bundle.lexicon)
     elif bundle.has("gold"):
@@ -60,7 +61,6 @@ def gold_oov_fraction(bundle: "Bundle", gold: Scorer, episodes: Sequence[Episode
     return float(np.mean(gold.oov_fraction(episodes)))
 
 
-ModelKind = Literal["reward_model", "encoder"]
 PREFERENCE_FORMAT = "preference_format"
 """Key of a configuration by which a stored preference model is known."""
 
@@ -94,7 +94,7 @@ def stored_scorer(path: str | Path) -> str | None:
 
 def load_scorer(
     path: str | Path,
-    kind: ModelKind | Literal["any"],
+    kind: ScorerKind,
     *,
     max_len: int | None = None,
 ) -> Scorer:
