@@ -89,38 +89,34 @@ def _made(
 ) -> tuple[Any, Reward | None]:
     """Return a task's environment, or a batch of ``num_envs``, and the reward that pays it."""
     task = find_task(name)
-    options = {"reward": task.reward, **task.options, **options}
-    of_reward = {key: options.pop(key) for key in names_of(EnvReward) if key in options}
-    env_class = task.vector_class if batch else task.env_class
-    env = env_class(**batch, **_env_arguments(task, split, options))
-    return env, _reward_for(task, env, EnvReward(**of_reward), **batch)
-
-
-def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a task's environment, refusing unknown options."""
     check_split(split)
-    known = [] if task.bundle is None else names_of(TaskOptions)
-    accepted = {"split", *names_of(EnvReward), *known, *signature(task.env_class).parameters}
-    accepted |= {*signature(task.vector_class).parameters}
-    for name in options:
-        if name not in accepted:
-            if name == "max_episode_steps":
-                raise TypeError(
-                    f"{task.id} has no argument {name!r}, which would cut episodes before their "
-                    f"score is paid; pass max_new_tokens={options[name]!r} instead"
-                )
-            hint = did_you_mean(name, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
-            raise TypeError(f"{task.id} has no argument {name!r}; {hint.rstrip()}")
-    if task.bundle is None:
-        own_splits = "split" in signature(task.env_class).parameters
-        return {**options, "split": split} if own_splits else dict(options)
-    of_task = TaskOptions(**{k: v for k, v in options.items() if k in known})
-    arguments = task_arguments(task, of_task, split)
-    of_bundle = arguments["bundle"].settings("options") if arguments["bundle"] else {}
-    of_env = {name: value for name, value in options.items() if name not in known}
-    if task.chat_where_possible and arguments["tokenizer"].chat_template:
-        of_env.setdefault("chat_template", True)
-    return {**of_bundle, **of_env, **arguments}
+    # Options are of the reward, of prompts and models, or of the environment's class.
+    left = {"reward": task.reward, **task.options, **options}
+    of_reward = names_of(EnvReward)
+    of_task = [] if task.bundle is None else names_of(TaskOptions)
+    of_env = [*signature(task.env_class).parameters, *signature(task.vector_class).parameters]
+    accepted = {"split", *of_reward, *of_task, *of_env}
+    for option, value in left.items():
+        if option == "max_episode_steps":
+            raise TypeError(
+                f"{task.id} has no argument {option!r}, which would cut episodes before their "
+                f"score is paid; pass max_new_tokens={value!r} instead"
+            )
+        if option not in accepted:
+            hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
+            raise TypeError(f"{task.id} has no argument {option!r}; {hint.rstrip()}")
+    paid = EnvReward(**{option: left.pop(option) for option in of_reward if option in left})
+    if task.bundle is not None:
+        given = TaskOptions(**{option: left.pop(option) for option in of_task if option in left})
+        arguments = task_arguments(task, given, split)
+        if task.chat_where_possible and arguments["tokenizer"].chat_template:
+            left.setdefault("chat_template", True)
+        bundle = arguments["bundle"]
+        left = {**(bundle.settings("options") if bundle else {}), **left, **arguments}
+    elif "split" in signature(task.env_class).parameters:
+        left["split"] = split
+    env = (task.vector_class if batch else task.env_class)(**batch, **left)
+    return env, _reward_for(task, env, paid, **batch)
 
 
 def _reward_for(task: Task, env: AnyEnv, options: EnvReward, num_envs: int = 1) -> Reward | None:

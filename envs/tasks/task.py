@@ -251,27 +251,33 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
     if tokenizer_path is None and options.model is not None and has_tokenizer(options.model):
         tokenizer_path = options.model  # it is stored with the model
     models = _models(task, options, tokenizer_path)
-    given: Any = tokenizer_path
-    if given is None:
-        assert models is not None
-        given = models.tokenizer
+    given: Any = models.tokenizer if models and tokenizer_path is None else tokenizer_path
     tokenizer = given  # the bundle's own is checked with the rules that its environments share
     if tokenizer_path is not None or options.eos_token or options.pad_token:
         tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
         changes = tokenizer_path is not None or tokenizer is not given
         prompts = _read(task, options, tokenizer, split, may_change=changes)
-    else:
-        prompts = _listed(task, options, models, split)
-        if options.prompt_tokens is not None:
-            prompts = first_tokens(prompts, options.prompt_tokens, tokenizer)
+    elif options.prompts is not None:
+        listed = options.prompts
+        prompts = listed if isinstance(listed, PromptSet) else PromptSet(listed)
+    elif task.needs_prompts and (models is None or not models.has("prompts")):
+        raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
+    else:  # with the caller's own tokenizer, the task's bundled prompts are still used as texts
+        prompts = (models or task.own_bundle()).prompts(split)
+    if options.dataset is None and options.prompt_tokens is not None:
+        prompts = first_tokens(prompts, options.prompt_tokens, tokenizer)
     if options.predict_query_types:
         prompts = fill_query_types(prompts)
     if models is not None and (options.prompts is not None or options.dataset is not None):
         models = models.for_other_prompts()
-    if models is not None and models.has("grammar") and tokenizer_path is not None:
-        if tokenizer.get_vocab() != models.tokenizer.get_vocab():
-            models = models.without("grammar")  # other words make other sentences
+    if (
+        models is not None
+        and tokenizer_path is not None
+        and models.has("grammar")
+        and tokenizer.get_vocab() != models.tokenizer.get_vocab()
+    ):
+        models = models.without("grammar")  # other words make other sentences
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
 
 
@@ -336,14 +342,3 @@ def _models(task: Task, options: TaskOptions, tokenizer: Any) -> Bundle | None:
         if task.needs_prompts and tokenizer is not None:
             models = models.without(*PARTS)
     return models if options.model is None else models.with_policy(options.model)
-
-
-def _listed(task: Task, options: TaskOptions, models: Bundle | None, split: Split) -> PromptSet:
-    """Return the caller's prompts, or the bundle's."""
-    if options.prompts is not None:
-        given = options.prompts
-        return given if isinstance(given, PromptSet) else PromptSet(given)
-    if task.needs_prompts and (models is None or not models.has("prompts")):
-        raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
-    # With the caller's own tokenizer, the task's bundled prompts are still used as texts.
-    return (models or task.own_bundle()).prompts(split)
