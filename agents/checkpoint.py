@@ -31,7 +31,7 @@ from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.base.files import check_entries, read_folder, read_json, write_folder, write_json
 from tokengym.base.models import BASE, named_folder
 from tokengym.base.pretrained import PICKLES, quiet
-from tokengym.base.user_code import check_saved
+from tokengym.base.saved_code import check_saved
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy

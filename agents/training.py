@@ -13,8 +13,8 @@ from tokengym.agents.contract import TrainingRun, own_player
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
 from tokengym.base.errors import SettingsError
-from tokengym.base.user_code import texts_in
-from tokengym.base.words import split_file_word
+from tokengym.base.registry import split_file_word
+from tokengym.base.saved_code import texts_in
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     )
     from tokengym.base.pretrained import from_pretrained
     from tokengym.base.prompt import Messages
-    from tokengym.base.registry import Registry, did_you_mean
+    from tokengym.base.registry import Registry, did_you_mean, split_file_word
+    from tokengym.base.saved_code import code_hashes, copy_of
     from tokengym.base.settings import (
         check_choice,
         check_count,
@@ -37,7 +38,5 @@ if TYPE_CHECKING:
         takes,
     )
     from tokengym.base.text import markdown
-    from tokengym.base.user_code import code_hashes, copy_of
-    from tokengym.base.words import split_file_word
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -14,7 +14,7 @@ from tokengym.base.models import located
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.prompt import Prompt, PromptSet
 from tokengym.base.registry import did_you_mean
-from tokengym.base.user_code import check_module, check_saved
+from tokengym.base.saved_code import check_module, check_saved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

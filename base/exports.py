@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from tokengym.base.plugins import plugged, plugged_names
+from tokengym.base.plugins import missing_laboratory, plugins
 
 
 def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -32,7 +32,7 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
 
     def find(name: str) -> Any:
         if name not in homes:
-            return plugged(package, name)
+            return _plugged(package, name)
         if homes[name] == package:  # a module of the package, which becomes its attribute
             return import_module(f"{package}.{name}")
         value = getattr(import_module(homes[name]), name)
@@ -40,7 +40,27 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
         return value
 
     def listed() -> list[str]:
-        inside = package.removeprefix("tokengym").removeprefix(".")
-        return sorted({*vars(module), *homes, *plugged_names(inside)})
+        prefix = f"{package}.".removeprefix("tokengym.")
+        added = (point.name for point in plugins("names") if point.name.startswith(prefix))
+        added = (name.removeprefix(prefix) for name in added)
+        return sorted({*vars(module), *homes, *(name for name in added if "." not in name)})
 
     return find, listed, sorted(homes)
+
+
+def _plugged(module: str, name: str) -> Any:
+    """Return a name that an installed package adds to a package of tokengym.
+
+    Raises:
+        ImportError: if it is the laboratory's, which is not installed.
+        AttributeError: if nobody has it.
+    """
+    full = f"{module}.{name}".removeprefix("tokengym.")
+    if not name.startswith("__"):
+        for point in plugins("names", full):
+            value = point.load()
+            setattr(sys.modules[module], name, value)  # looked up once
+            return value
+        if missing := missing_laboratory("names", full):
+            raise ImportError(missing.replace(repr(full), f"tokengym.{full}"))
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")

@@ -4,9 +4,7 @@ The laboratory is a distribution of its own. Where it is installed, what it adds
 points like anyone's; where it is not, the suite knows these names, to say what to install.
 """
 
-import sys
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 INSTALL = "pip install tokengym-lab (in a checkout: pip install ./lab)"
 """Command that installs the laboratory."""
@@ -55,32 +53,3 @@ def missing_laboratory(group: str, name: str) -> str:
     if name not in LABORATORY.get(group, ()) or plugins(group, name):
         return ""
     return f"{name!r} is part of tokengym-lab, which is not installed: {INSTALL}"
-
-
-def plugged_names(package: str = "") -> list[str]:
-    """Return the names that installed packages add to a package of tokengym, "" being itself."""
-    prefix = f"{package}." if package else ""
-    names = (point.name.removeprefix(prefix) for point in plugins("names"))
-    return sorted(name for name in names if "." not in name)
-
-
-def plugged(module: str, name: str) -> Any:
-    """Return a name that an installed package adds to one of ours; for its ``__getattr__``.
-
-    Args:
-        module: Name of the module that lacks it.
-        name: The name.
-
-    Raises:
-        ImportError: if it is the laboratory's, which is not installed.
-        AttributeError: if nobody has it.
-    """
-    full = f"{module}.{name}".removeprefix("tokengym.")
-    if not name.startswith("__"):
-        for point in plugins("names", full):
-            value = point.load()
-            setattr(sys.modules[module], name, value)  # looked up once
-            return value
-        if missing := missing_laboratory("names", full):
-            raise ImportError(missing.replace(repr(full), f"tokengym.{full}"))
-    raise AttributeError(f"module {module!r} has no attribute {name!r}")

@@ -16,6 +16,8 @@ from operator import index
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
+import psutil
+
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 
@@ -341,6 +343,28 @@ def check_choice(
     if value not in choices:
         *rest, last = map(repr, choices)
         _refuse(name, value, f"{', '.join(rest)} or {last}" if rest else last, False, hint, error)
+
+
+def check_memory(name: str, value: int, *, bytes_each: int) -> None:
+    """Refuse a number of things that the memory at hand cannot hold.
+
+    It is refused before anything is allocated: a system that lends memory which it does not have
+    would otherwise end the process later.
+
+    Args:
+        name: Setting that says how many there are, for the message.
+        value: Its value.
+        bytes_each: Least memory that one more takes, bytes.
+
+    Raises:
+        SettingsError: naming the largest value that fits.
+    """
+    available = psutil.virtual_memory().available
+    if value * bytes_each > available:
+        raise SettingsError(
+            f"{name} must be at most {available // bytes_each:,} with {available / 2**30:.1f} GiB "
+            f"of memory at hand, got {value:,}; lower it, or play fewer rows at once"
+        )
 
 
 def _refuse(

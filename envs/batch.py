@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from tokengym.base.memory import check_memory
+from tokengym.base.settings import check_memory
 from tokengym.envs.mdp import TOKEN_BYTES, TokenMdp, state_of
 from tokengym.envs.prompts.sampler import (
     PromptSampler,

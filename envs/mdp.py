@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, RenderModeError, SettingsError, StateError
-from tokengym.base.memory import check_memory
 from tokengym.base.prompt import Messages, Metadata, Prompt, PromptSet, QueryType
-from tokengym.base.settings import from_keywords
+from tokengym.base.settings import check_memory, from_keywords
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable

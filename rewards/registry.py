@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from typing_extensions import Self
 
-from tokengym.base.registry import did_you_mean
+from tokengym.base.registry import Spec, did_you_mean
 from tokengym.base.settings import from_keywords, takes
-from tokengym.base.words import Spec
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register

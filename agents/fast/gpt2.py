@@ -26,7 +26,7 @@ from tokengym.agents.fast.products import MULTIPLES, has_onednn, packed_map
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.streams import note_read
-from tokengym.base.memory import check_memory
+from tokengym.base.settings import check_memory
 
 Map = Callable[[Tensor], Tensor]
 COMPACT_BELOW = 0.75

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.errors import PromptError, TokenizerError
-from tokengym.base.memory import check_memory
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages
+from tokengym.base.settings import check_memory
 from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.envs.settings import PLACE, Overlong
 

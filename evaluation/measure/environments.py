@@ -12,9 +12,8 @@ import gymnasium
 from tokengym.base.bundle import Bundle, find_bundle
 from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.plugins import missing_laboratory
-from tokengym.base.registry import Registry, did_you_mean
+from tokengym.base.registry import Registry, Spec, did_you_mean, split_file_word
 from tokengym.base.user_code import code_hash, running_user_code
-from tokengym.base.words import Spec, split_file_word
 from tokengym.envs.tasks import Task, register_task
 from tokengym.envs.tasks.task import task_name_of
 

@@ -13,6 +13,15 @@ from tokengym.agents.learner import LEARNERS, Learner, NoSettings
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import write_hashed
 from tokengym.base.pretrained import has_tokenizer
+from tokengym.base.registry import Spec, split_file_word
+from tokengym.base.saved_code import (
+    changed_files,
+    check_module,
+    check_saved,
+    code_hashes,
+    code_paths,
+    display_name,
+)
 from tokengym.base.settings import (
     all_optional,
     as_plain,
@@ -24,15 +33,6 @@ from tokengym.base.settings import (
     from_plain,
     values_by_name,
 )
-from tokengym.base.user_code import (
-    changed_files,
-    check_module,
-    check_saved,
-    code_hashes,
-    code_paths,
-    display_name,
-)
-from tokengym.base.words import Spec, split_file_word
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.measure.environments import resolve_env

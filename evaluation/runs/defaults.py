@@ -11,16 +11,16 @@ from tokengym.agents.policy.settings import Precision
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind, find_bundle
 from tokengym.base.errors import BundleError, SettingsError
-from tokengym.base.memory import check_memory
+from tokengym.base.registry import split_file_word
 from tokengym.base.settings import (
     changed,
     check_choice,
     check_count,
+    check_memory,
     from_plain,
     names_of,
     values_by_name,
 )
-from tokengym.base.words import split_file_word
 from tokengym.envs.tasks import Task, task_of
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization

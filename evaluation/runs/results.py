@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.base.files import read_hashed, read_json, read_jsonl, write_json, write_text
-from tokengym.base.words import split_file_word
+from tokengym.base.registry import split_file_word
 from tokengym.envs import printable, task_of
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tokengym.base.plugins import missing_laboratory
-from tokengym.base.words import Spec, name_of
+from tokengym.base.registry import Spec, name_of
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import SCORERS, Scorer, as_scorer
 

@@ -6,9 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.registry import Registry
+from tokengym.base.registry import Registry, name_of
 from tokengym.base.settings import check_choice, check_count, check_number
-from tokengym.base.words import name_of
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments

@@ -16,7 +16,7 @@ def comparison_settings(
     env: str | None, agent: str, agents: str, bundle: str = ""
 ) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
-    from tokengym.base.words import name_of
+    from tokengym.base.registry import name_of
     from tokengym.evaluation.runs.defaults import EvaluationSettings, bundle_settings
 
     settings = run_settings(env, name_of(agents) if agents else agent, bundle)

@@ -91,7 +91,7 @@ def train(
 
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.files import locked
-    from tokengym.base.user_code import CODE, keep_code
+    from tokengym.base.saved_code import CODE, keep_code
     from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight
     from tokengym.evaluation.runs.config import ComparisonConfig, slug
@@ -168,7 +168,7 @@ def _forget_if_begun(plan: "RunPlan", out: Path) -> None:
 
     The corrected command, which may be of another reward, finds it as it was.
     """
-    from tokengym.base.user_code import CODE
+    from tokengym.base.saved_code import CODE
     from tokengym.evaluation.runs.config import SETTINGS_FILE
     from tokengym.evaluation.runs.record import result_of
 

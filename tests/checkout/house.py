@@ -467,7 +467,7 @@ def compare_once(word: str) -> None:
 
 def carried_table(root: Path) -> str:
     """Return the files that a comparison's configuration and its reward's word pass through."""
-    from tokengym.base.words import Spec
+    from tokengym.base.registry import Spec
     from tokengym.evaluation.runs.config import ComparisonConfig
 
     word = "abc:beta=0.7"

@@ -19,7 +19,7 @@ from tests.suite.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
 from tokengym.agents import PPO
 from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.base.errors import SettingsError
-from tokengym.base.user_code import check_code
+from tokengym.base.saved_code import check_code
 from tokengym.envs.tasks import find_task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tokengym.base.errors import SettingsError
-from tokengym.base.memory import check_memory
+from tokengym.base.settings import check_memory
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.scripts.cli import main

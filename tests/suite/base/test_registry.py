@@ -9,9 +9,8 @@ from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.base import plugins
 from tokengym.base.errors import PromptError, UntrustedCodeError
-from tokengym.base.registry import Registry
-from tokengym.base.user_code import check_saved, code_paths
-from tokengym.base.words import Spec
+from tokengym.base.registry import Registry, Spec
+from tokengym.base.saved_code import check_saved, code_paths
 from tokengym.envs import SettingsError
 from tokengym.envs.tasks import TASKS
 from tokengym.evaluation.measure.measures import MEASURES

@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 
 import tokengym  # noqa: F401  registers the environments
-from tokengym.base.user_code import check_saved
+from tokengym.base.saved_code import check_saved
 from tokengym.envs import Episode, UntrustedCodeError
 from tokengym.rewards import LengthPenalty, Normalize, RewardError, make_reward
 from tokengym.rewards.scorers import find_scorer, scorer_names

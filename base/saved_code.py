@@ -1,0 +1,169 @@
+"""Words for files of code in saved settings: trusted or refused, hashed, copied and shown."""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tokengym.base.errors import SettingsError, UntrustedCodeError
+from tokengym.base.files import write_bytes
+from tokengym.base.registry import Spec, split_file_word, words_in_options
+from tokengym.base.user_code import code_hash, definitions
+
+
+def check_saved(
+    saved: object, source: Path | str, *, named: object = (), trust_code: bool = False
+) -> None:
+    """Refuse code of one's own that a saved folder names, where words of it become objects.
+
+    A folder may be somebody else's: its "file.py:Name" is looked up only if the caller named the
+    same object in a command or call of theirs.
+
+    Args:
+        saved: What was read: texts, in mappings and sequences of any depth.
+        source: Where it was read, for the message.
+        named: What the caller named, likewise.
+        trust_code: Let all names pass.
+
+    Raises:
+        UntrustedCodeError: naming the file and its SHA-256.
+    """
+    known = set() if trust_code else {named_object(text) for text in texts_in(named)}
+    for text in () if trust_code else texts_in(saved):
+        code = named_object(text)
+        if code is None or code in known:
+            continue
+        path, name = code
+        digest = f"SHA-256 {code_hash(path)}" if path.is_file() else "there is no such file here"
+        raise UntrustedCodeError(
+            f"{source} names code, {path}:{name} ({digest}), which is run only if your own command "
+            "or call names it too, or with --trust-code (trust_code=True); read the file first"
+        )
+
+
+def check_module(env: str, source: Path | str, *, trust_code: bool = False) -> None:
+    """Refuse an id of a saved folder that has Gymnasium import a module: "module:Id-v0".
+
+    Raises:
+        UntrustedCodeError: naming it.
+    """
+    if ":" in env and not split_file_word(env) and not trust_code:
+        raise UntrustedCodeError(
+            f"{source} names the env {env}, for which a module is imported: only your own --env or "
+            "--trust-code (trust_code=True) does that; read the module first"
+        )
+
+
+def named_object(text: str) -> tuple[Path, str] | None:
+    """Return the file, with its links followed, and the object of "file.py:Name"; else None."""
+    in_file = split_file_word(text)
+    return in_file and (in_file[0].resolve(), in_file[1])
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Yield the texts of plain data, those of mappings and sequences of any depth.
+
+    A text is followed by the words for code in its options, "mine.py:Mean" of
+    "ppo:advantage=mine.py:Mean".
+    """
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str | Spec):
+            yield str(item)
+            left += reversed(words_in_options(str(item)))
+        elif isinstance(item, Mapping | list | tuple):
+            left += reversed(list(item.values() if isinstance(item, Mapping) else item))
+
+
+def display_name(text: str) -> str:
+    """Return a word as readers see it: an object of a file by the ``name`` that its class has.
+
+    The file is not run; an object without a name, or a file that is gone, leaves the object's own.
+
+    Example:
+        >>> display_name("gone.py:Half:share=0.5"), display_name("abc:beta=1")
+        ('Half:share=0.5', 'abc:beta=1')
+    """
+    in_file = split_file_word(text)
+    if in_file is None:
+        return text
+    path, title, options = in_file
+    for definition in definitions(path):
+        if definition.name != title or not isinstance(definition, ast.ClassDef):
+            continue
+        for line in definition.body:
+            match line:
+                case (
+                    ast.Assign(targets=[ast.Name("name")], value=ast.Constant(str(named)))
+                    | ast.AnnAssign(target=ast.Name("name"), value=ast.Constant(str(named)))
+                ) if named:
+                    title = named
+        break
+    return f"{title}:{options}" if options else title
+
+
+# --- files that settings name ---------------------------------------------------------------------
+
+CODE = "code"
+"""Folder with a copy of each file, in the folder of a comparison or of a trained agent."""
+
+
+def code_hashes(settings: object, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of each file of the user's code that settings name, by its path.
+
+    Args:
+        settings: Settings as plain data.
+        known: Hashes that were stored with the settings, which stay.
+
+    Raises:
+        SettingsError: if there is no such file.
+    """
+    stored = known or {}
+    return {path: stored.get(path) or code_hash(Path(path)) for path in code_paths(settings)}
+
+
+def code_paths(settings: object) -> list[str]:
+    """Return the paths of the files of the user's code that settings name, each once."""
+    named = (split_file_word(text) for text in texts_in(settings))
+    return list(dict.fromkeys(str(file[0]) for file in named if file))
+
+
+def check_code(code: Mapping[str, str]) -> None:
+    """Refuse to continue with files that are not those that the settings were made with.
+
+    Raises:
+        SettingsError: naming the file.
+    """
+    now = {path: code_hash(Path(path)) for path in code}
+    if changed := changed_files(code, now):
+        raise SettingsError(f"{'; '.join(changed)}; begin again")
+
+
+def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return in words which files have other hashes than before; those without a new one have not.
+
+    Args:
+        old: SHA-256 of each file as it was, by path.
+        new: SHA-256 of files as they are.
+    """
+    return [
+        f"{path} has changed: its SHA-256 was {old[path][:12]} and is now {new[path][:12]}"
+        for path in changed_paths(old, new)
+    ]
+
+
+def changed_paths(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return the paths of the files that `changed_files` tells of."""
+    return [path for path, before in old.items() if new.get(path, before) != before]
+
+
+def keep_code(code: Mapping[str, str], folder: Path) -> None:
+    """Write a copy of each file into a folder, to be compared with what it becomes."""
+    for path in code:
+        write_bytes(copy_of(path, folder), Path(path).read_bytes())
+
+
+def copy_of(path: str, folder: Path) -> Path:
+    """Return the copy of a file that `keep_code` wrote."""
+    return folder / re.sub(r"[^\w.-]", "_", path)
