@@ -32,7 +32,7 @@ from tokengym.agents.errors import ProcessError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.objective import Experience
+from tokengym.agents.ppo.experience import Experience
 from tokengym.agents.processes import Processes
 from tokengym.agents.rollouts.environments import layers
 from tokengym.agents.rollouts.playing import RolloutBatch

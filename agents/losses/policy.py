@@ -29,16 +29,23 @@ def check_shapes(expected: Tensor, **others: Tensor) -> None:
             )
 
 
-def masked_mean(x: Tensor, mask: Tensor, *, count: int | Tensor | None = None) -> Tensor:
+def masked_mean(
+    x: Tensor,
+    mask: Tensor,
+    *,
+    count: int | Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Return the mean of ``x`` where ``mask`` is True.
 
-    mean = sum_{mask} x / count
+    mean = sum_{mask} x / count,  or  sum_{mask} x * weights
 
     Args:
         x: (...), any unit.
         mask: (...) bool, True keeps.
         count: Divisor where ``x`` is a part of a larger batch: that batch's number of unmasked
             tokens. The parts' results then add up to the batch's mean.
+        weights: (...) weight of each entry in place of 1 / count; see `loss_weights`.
 
     Returns:
         Scalar, in the unit of ``x``.
@@ -47,6 +54,9 @@ def masked_mean(x: Tensor, mask: Tensor, *, count: int | Tensor | None = None) -
         ValueError: if shapes differ or nothing is unmasked.
     """
     check_shapes(x, mask=mask)
+    if weights is not None:
+        check_shapes(x, weights=weights)
+        return (x.masked_fill(~mask, 0.0) * weights).sum()
     count = mask.sum() if count is None else count
     if not count > 0:
         raise ValueError(f"the mask of shape {tuple(mask.shape)} keeps nothing; there is no mean")
@@ -241,7 +251,7 @@ def policy_loss(
         clip_range_high: The same upwards; None takes ``clip_range``. DAPO has 0.28
             (arXiv:2503.14476).
         count: See `masked_mean`.
-        weights: (batch, time) weight of each token in place of 1 / count; see `loss_weights`.
+        weights: See `masked_mean`.
 
     Returns:
         Scalar.
@@ -257,10 +267,7 @@ def policy_loss(
     high = clip_range if clip_range_high is None else clip_range_high
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + high)
     surrogate = torch.minimum(ratio * advantages, clipped * advantages)
-    if weights is not None:
-        check_shapes(log_probs, weights=weights)
-        return -(surrogate.masked_fill(~response_mask, 0.0) * weights).sum()
-    return -masked_mean(surrogate, response_mask, count=count)
+    return -masked_mean(surrogate, response_mask, count=count, weights=weights)
 
 
 def loss_weights(response_mask: Tensor, mean: str, *, rows: int, horizon: int) -> Tensor:

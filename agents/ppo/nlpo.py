@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tokengym.agents.ppo.objective import Experience, UpdateStats
+from tokengym.agents.ppo.experience import Experience, UpdateStats
 from tokengym.agents.ppo.ppo import PPO
 from tokengym.agents.ppo.settings import NLPOSettings
 

@@ -10,7 +10,7 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,11 @@ from tokengym.agents.ppo.advantages import (
     check_group_settings,
     find_advantage,
 )
-from tokengym.agents.ppo.objective import Alarms, Experience, Objective, UpdateStats
+from tokengym.agents.ppo.alarms import Alarms
+from tokengym.agents.ppo.experience import Experience, UpdateStats
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight
-from tokengym.agents.rollouts.environments import (
-    Environments,
-    environment_attribute,
-)
+from tokengym.agents.rollouts.environments import Environments, environment_attribute
 from tokengym.agents.rollouts.playing import RolloutBatch
 
 if TYPE_CHECKING:
@@ -154,7 +152,7 @@ class PPO(EpisodicAlgorithm):
         Raises:
             NonFiniteError: if a token reward is NaN or Inf.
         """
-        started, settings = time.perf_counter(), self.settings
+        started, settings, policy = time.perf_counter(), self.settings, self.policy
         assert played.log_probs is not None  # our own sampler gives them all
         sequences = played.sequences(self.device, group_size=settings.group_size)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
@@ -163,22 +161,23 @@ class PPO(EpisodicAlgorithm):
                 "a partner's failure lost every episode of the round, so that there is nothing to "
                 "learn from; pass on_partner_error='raise' to see why"
             )
-        texts = sequences, played.action_masks
-        read, log_probs = self._read, self.policy.response_log_probs
-        ref_states = self._reference_states(sequences)
-        ref_log_probs = read(log_probs, *texts, reference=True, ref_states=ref_states)
+        read = partial(self._read, sequences, played.action_masks)
+        ref_states = None  # (batch, time, hidden), which the passes below share
+        has_exact_kl = settings.kl_estimator == "exact" and self.kl_coef != 0.0
+        if has_exact_kl and self.processes.count == 1:  # of several, none knows yet its own rows
+            ref_states = policy.reference_states(sequences, max_size=self._max_rows)
+        ref_log_probs = read(policy.response_log_probs, reference=True, ref_states=ref_states)
         # A lost episode's tokens were sampled, and are no part of the round that is learned from.
         old_log_probs = sampled = played.log_probs.masked_fill(~mask, 0.0)
         if settings.old_log_probs == "recomputed":
-            old_log_probs = read(log_probs, *texts)
+            old_log_probs = read(policy.response_log_probs)
             self._log_prob_gap = (old_log_probs - sampled).abs().max().item()
         kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
         rewards, raw_scores = self._rewards(played)
         scores = raw_scores  # (batch,)
         if settings.kl_in == "reward" and self.kl_coef != 0.0:
-            paid_kl = kl
-            if settings.kl_estimator == "exact":  # of the state before each token, (batch, time)
-                paid_kl = read(self.policy.response_kl, *texts, ref_states=ref_states)
+            # "exact": of the state before each token, over the vocabulary.
+            paid_kl = read(policy.response_kl, ref_states=ref_states) if has_exact_kl else kl
             rewards = rewards - self.kl_coef * paid_kl
             scores = scores - self.kl_coef * paid_kl.sum(1)
         values, final_values = self._values(played, sequences)  # (batch, time), (batch,)
@@ -263,7 +262,7 @@ class PPO(EpisodicAlgorithm):
             advantages=advantages,
             seed=(self.seed or 0) * 1_000_003 + self._n_updates,
             entropy=partial(
-                self._read, self.policy.response_entropy, sequences, played.action_masks
+                self._read, sequences, played.action_masks, self.policy.response_entropy
             ),
             log_probs=played.log_probs,
             episodes=played.episodes,
@@ -280,15 +279,14 @@ class PPO(EpisodicAlgorithm):
         critic = self.policy.critic
         if critic is None:
             return None, None
-        texts, values = (sequences, played.action_masks), played.values
+        read, values = partial(self._read, sequences, played.action_masks), played.values
         if values is None:  # a network of its own reads whole texts once, not a token at a time
-            values = self._read(self.policy.response_values, *texts)
+            values = read(self.policy.response_values)
         if not played.truncated.any():
             return values, None
         cut = torch.from_numpy(played.truncated).to(self.device)
-        after = self._read(
-            lambda part, _, max_size: critic.after_responses(part, max_size=max_size)[:, None],
-            *texts,
+        after = read(
+            lambda part, _, max_size: critic.after_responses(part, max_size=max_size)[:, None]
         )
         return values, after[:, 0] * cut
 
@@ -309,7 +307,9 @@ class PPO(EpisodicAlgorithm):
             parameters = self.policy.optimizer.param_groups[0]["params"]
             for epoch, rows in minibatches:
                 where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
-                approx_kl = self._backward(experience.select(rows), stats, where)
+                parts = self.backward(experience.select(rows), where)
+                stats.add(parts)
+                approx_kl = sum(figures["approx_kl"] for figures in parts)
                 if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
                     break
                 gradients = [p.grad for p in parameters if p.grad is not None]
@@ -339,45 +339,139 @@ class PPO(EpisodicAlgorithm):
 
     # --- one gradient step ------------------------------------------------------------------------
 
-    def _backward(self, minibatch: Experience, stats: UpdateStats, where: str) -> float:
-        """Add up a minibatch's gradient; return how far the policy has moved, nats per token."""
+    def backward(self, minibatch: Experience, where: str) -> list[dict[str, float]]:
+        """Take the gradient of a minibatch's loss.
+
+        Args:
+            minibatch: The minibatch, of all processes.
+            where: Place in the training, for an error's message.
+
+        Returns:
+            The figures of its parts, which add up to its own, as `UpdateStats` names them.
+
+        Raises:
+            NonFiniteError: if the loss is NaN or Inf.
+        """
         # Parts divide by the minibatch's tokens, so that their gradients add up to its own.
-        count, objective = int(minibatch.response_mask.sum()), self.objective()
-        is_first = stats.num_minibatches == 0
-        here: list[dict[str, float]] = []
+        count, here = int(minibatch.response_mask.sum()), []
         self.policy.optimizer.zero_grad(set_to_none=True)
         for part in self.processes.parts(minibatch, self.settings.micro_batch_size):
             figures: dict[str, float] = {}
             # Term by term, each with its backward: two networks' states are never held at once.
-            for loss, some, log_ratio in objective.terms(self.policy, part, count, len(minibatch)):
-                for name, value in some.items():
+            for loss, of_term in self.loss_terms(part, count, len(minibatch)):
+                for name, value in of_term.items():
                     if not np.isfinite(value):
                         raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
-                figures |= some
-                if is_first:
-                    figures["ratio_error"] = log_ratio.expm1().abs().max().item()
-                    figures["log_prob_gap"] = log_ratio.abs().max().item()
+                figures |= of_term
                 loss.backward()
             here.append(figures)
-        parts = self.processes.add_gradients(self.policy, here)
-        stats.add(parts)
-        return sum(figures["approx_kl"] for figures in parts)
+        return self.processes.add_gradients(self.policy, here)
 
-    def objective(self) -> Objective:
-        """Return the objective of the next gradient step."""
-        settings = self.settings
-        is_auto = settings.loss_mean == "auto"
-        loss_mean = self.estimator.loss_mean if is_auto else settings.loss_mean
-        is_by_horizon = loss_mean == "constant"  # which divides by the longest response, tokens
-        progress, clip_range_vf = self._current_progress_remaining, settings.clip_range_vf
-        return Objective(
-            settings=settings,
-            clip_range=FloatSchedule(settings.clip_range)(progress),
-            clip_range_vf=None if clip_range_vf is None else FloatSchedule(clip_range_vf)(progress),
-            kl_coef=self.kl_coef if settings.has_kl_in_loss else 0.0,
-            loss_mean=loss_mean,
-            horizon=environment_attribute(self.env, "max_new_tokens", 0) if is_by_horizon else 0,
-            value_head_only=self._n_updates < settings.n_value_warmup,
+    def loss_terms(
+        self, part: Experience, count: int, rows: int
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Yield the terms of the loss of some of a minibatch's sequences that share no weights.
+
+        loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef / advantage_scale * KL
+
+        each a mean over the tokens of the whole minibatch; L_policy and KL take ``loss_mean``. The
+        advantages of L_policy are divided by advantage_scale where they are whitened, and so is the
+        price of the KL: its unit stays that of the rewards. In the first ``n_value_warmup`` updates
+        the loss is vf_coef * L_value, and its gradient reaches no weights of the policy.
+
+        Where the value has a network of its own it is read when its term is asked for. A caller
+        that takes the gradient of the first term before that never holds both networks' states.
+
+        Args:
+            part: The sequences.
+            count: Tokens of the whole minibatch, so that the losses of its parts add up to its own.
+            rows: Responses of the whole minibatch.
+
+        Yields:
+            The term, a scalar, and its figures as `UpdateStats` names them.
+        """
+        settings, policy, mask = self.settings, self.policy, part.response_mask  # (batch, time)
+        clip_range = FloatSchedule(settings.clip_range)(self._current_progress_remaining)
+        clip_high = clip_range if settings.clip_range_high is None else settings.clip_range_high
+        kl_coef = self.kl_coef if settings.has_kl_in_loss else 0.0
+        is_warmup = self._n_updates < settings.n_value_warmup
+        has_network = policy.critic is not None and policy.critic.network is not None
+        now = policy.evaluate(
+            part.sequences,
+            part.action_masks,
+            with_entropy=settings.ent_coef != 0.0,
+            with_kl=kl_coef != 0.0 and settings.kl_estimator == "exact",
+            with_values=is_warmup or not has_network,
+            ref_states=part.ref_states,
+            value_head_only=is_warmup,
+        )
+        weights = self._token_weights(mask, rows)
+        policy_loss = losses.policy_loss(
+            now.log_probs,
+            part.old_log_probs,
+            part.advantages,
+            mask,
+            clip_range=clip_range,
+            clip_range_high=clip_high,
+            count=count,
+            weights=weights,
+        )
+        loss, figures = policy_loss, {"policy_loss": policy_loss.item()}
+        if now.entropy is not None:
+            loss = loss - settings.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
+        if kl_coef != 0.0:
+            kl = now.kl
+            if kl is None:  # an estimate from the sampled tokens
+                assert part.ref_log_probs is not None
+                kl = losses.kl_estimate(
+                    now.log_probs, part.ref_log_probs, estimator=settings.kl_estimator
+                )
+            kl_mean = losses.masked_mean(kl, mask, count=count, weights=weights)
+            loss = loss + kl_coef / part.advantage_scale * kl_mean
+        if now.values is not None:  # of the policy's own states, or alone in the warm-up
+            value_loss = self._value_loss(now.values, part, count)
+            figures["value_loss"] = value_loss.item()
+            value_term = settings.vf_coef * value_loss
+            loss = value_term if is_warmup else loss + value_term
+        with torch.no_grad():
+            # Nats; a part whose mask is empty, see `Processes.parts`, has not moved.
+            log_ratio = (now.log_probs - part.old_log_probs).masked_fill(~mask, 0.0)
+            move = log_ratio.expm1()  # of the probability ratio
+            is_clipped = ((move > clip_high) | (move < -clip_range)).float()
+            # KL(old || new) from the old policy's samples: k3 of old against new.
+            moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
+            figures["approx_kl"] = losses.masked_mean(moved, mask, count=count).item()
+            figures["clip_fraction"] = losses.masked_mean(is_clipped, mask, count=count).item()
+            figures["ratio_error"] = move.abs().max().item()
+            figures["log_prob_gap"] = log_ratio.abs().max().item()
+        yield loss, figures
+        if has_network and not is_warmup:
+            value_loss = self._value_loss(policy.values(part.sequences), part, count)
+            yield settings.vf_coef * value_loss, {"value_loss": value_loss.item()}
+
+    def _token_weights(self, mask: Tensor, rows: int) -> Tensor | None:
+        """Return each token's weight in the mean of the loss, (batch, time); None: 1 / count."""
+        is_auto = self.settings.loss_mean == "auto"
+        loss_mean = self.estimator.loss_mean if is_auto else self.settings.loss_mean
+        if loss_mean == "token":
+            return None
+        horizon = environment_attribute(self.env, "max_new_tokens", 0)  # longest response, tokens
+        return losses.loss_weights(mask, loss_mean, rows=rows, horizon=horizon)
+
+    def _value_loss(self, values: Tensor, part: Experience, count: int) -> Tensor:
+        """Return the squared error of the values, clipped as the settings say."""
+        assert part.old_values is not None
+        assert part.returns is not None
+        clip_range_vf = self.settings.clip_range_vf
+        if clip_range_vf is not None:
+            clip_range_vf = FloatSchedule(clip_range_vf)(self._current_progress_remaining)
+        return losses.value_loss(
+            values,
+            part.old_values,
+            part.returns,
+            part.response_mask,
+            clip_range_vf=clip_range_vf,
+            count=count,
         )
 
     def _update_learning_rate(self, optimizers: Any) -> None:
@@ -395,19 +489,11 @@ class PPO(EpisodicAlgorithm):
             MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
         )
 
-    def _reference_states(self, sequences: Sequences) -> Tensor | None:
-        """Return the reference's states, (batch, time, hidden), if a round's passes share them."""
-        if self.settings.kl_estimator != "exact" or self.kl_coef == 0.0:
-            return None
-        if self.processes.count > 1:  # which share the passes out: none knows yet its own rows
-            return None
-        return self.policy.reference_states(sequences, max_size=self._max_rows)
-
     def _read(
         self,
-        figure: Callable[..., Tensor],
         sequences: Sequences,
         masks: ActionMasks | None,
+        figure: Callable[..., Tensor],
         **how: Any,
     ) -> Tensor:
         """Return a figure of every token, (batch, time), of which each process reads its rows'."""

@@ -138,8 +138,8 @@ def test_its_updates_are_those_of_ppo(
         close(targets.returns, experience.returns)
         for after in (0, 1):
             rows, count = torch.arange(len(mask)), int(mask.sum())
-            terms = agent.objective().terms(agent.policy, experience, count, len(experience))
-            loss = torch.stack([term for term, *_ in terms]).sum()
+            terms = agent.loss_terms(experience, count, len(experience))
+            loss = torch.stack([term for term, _ in terms]).sum()
             models = played.policies[number + after], played.critics[number + after]
             close(one.loss_of(*models, rollout, targets, rows, args), loss)
             if not after:
@@ -183,11 +183,13 @@ def test_the_page_shows_the_whole_file_section_by_section():
 
 def test_the_page_names_what_stands_in_the_package():
     table = PAGE.partition("## Where the package does it")[2].partition("\n## ")[0]
-    named = re.findall(r"`([\w/]+\.py)` \(`(\w+)`\)", table)
+    named = re.findall(r"`([\w/]+\.py)` \(`([\w.]+)`\)", table)
     steps = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert len(named) > 20
     assert all(hasattr(one, step) for step in steps)
     for path, name in named:
-        module = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-        defined = {getattr(node, "name", None) for node in module.body}
-        assert name in defined, f"{path} does not define {name}"
+        node: Any = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        for part in name.split("."):  # a name of the module, or of a class of it
+            defined = {getattr(child, "name", None): child for child in node.body}
+            assert part in defined, f"{path} does not define {name}"
+            node = defined[part]

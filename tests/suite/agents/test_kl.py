@@ -13,7 +13,6 @@ from tests.suite.agents.policy.test_policy import shake
 from tests.suite.agents.ppo.test_ppo import gradient, log_of
 from tokengym.agents import PPO
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.ppo.objective import UpdateStats
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import SettingsError
 
@@ -247,7 +246,7 @@ def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
     played = agent.collect()
     assert played is not None
     experience: Any = agent.assign(played)
-    agent._backward(experience, UpdateStats(), "here")
+    agent.backward(experience, "here")
     rows, times, _ = experience.sequences.response_positions
     states = agent.policy.states(experience.sequences).detach()
     returns = experience.returns[rows, times]

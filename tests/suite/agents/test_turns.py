@@ -169,9 +169,8 @@ def test_the_gradient_is_that_of_the_written_tokens(
     agent.policy.eval()
     experience = agent.assign(agent.last_round)
     agent.policy.optimizer.zero_grad()
-    objective = agent.objective()
     count = int(experience.response_mask.sum())
-    for loss, _, _ in objective.terms(agent.policy, experience, count, len(experience)):
+    for loss, _ in agent.loss_terms(experience, count, len(experience)):
         loss.backward()
     weight = agent.policy.language_model.model.base_model.wte.weight
     given = weight.grad.clone()

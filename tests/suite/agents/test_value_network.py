@@ -17,7 +17,6 @@ from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.ppo.objective import UpdateStats
 from tokengym.envs import SettingsError
 from tokengym.rewards import FunctionScorer, Reward, RewardModel, Sparse, WithAttribution
 
@@ -47,7 +46,7 @@ def build(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
 
 
 def gradients(agent: PPO, experience: Any) -> dict[str, torch.Tensor]:
-    agent._backward(experience, UpdateStats(), "here")
+    agent.backward(experience, "here")
     named = agent.policy.named_parameters()
     return {n: p.grad.clone() for n, p in named if p.grad is not None and p.grad.abs().sum() > 0}
 
@@ -124,8 +123,8 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
     count = int(experience.response_mask.sum())
     policy.optimizer.zero_grad(set_to_none=True)
     for part in agent.processes.parts(experience, None):
-        terms = agent.objective().terms(policy, part, count, len(experience))
-        torch.stack([loss for loss, *_ in terms]).sum().backward()  # as one loss
+        terms = agent.loss_terms(part, count, len(experience))
+        torch.stack([loss for loss, _ in terms]).sum().backward()  # as one loss
     learning = policy.trained_parameters()
     together = [None if p.grad is None else p.grad.clone() for p in learning]
     done = []
@@ -136,7 +135,7 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
 
     assert critic.network is not None
     critic.network.model.base_model.register_forward_pre_hook(look)
-    agent._backward(experience, UpdateStats(), "here")
+    agent.backward(experience, "here")
     assert all(done)
     assert len(done) == len(list(agent.processes.parts(experience, None)))
     for parameter, expected in zip(learning, together, strict=True):

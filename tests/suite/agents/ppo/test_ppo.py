@@ -156,9 +156,7 @@ def test_a_truncated_response_bootstraps_and_a_terminated_one_does_not(
 
 def gradient(agent: PPO, experience: Any) -> torch.Tensor:
     """Return the gradient of the whole batch as one minibatch."""
-    from tokengym.agents.ppo.objective import UpdateStats
-
-    agent._backward(experience, UpdateStats(), "here")
+    agent.backward(experience, "here")
     return torch.cat([p.grad.flatten() for p in agent.policy.trained_parameters()])  # type: ignore[union-attr]
 
 
