@@ -28,7 +28,8 @@ from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import Environments, restore_environment
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
-from tokengym.base.files import check_entries, read_folder, read_json, write_folder, write_json
+from tokengym.base.files import read_json, write_json
+from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder
 from tokengym.base.pretrained import PICKLES, quiet
 from tokengym.base.saved_code import check_saved

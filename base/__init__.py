@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from tokengym.base.device import auto_device, preferred_device, select_device, use_device
     from tokengym.base.errors import StorageError
     from tokengym.base.files import (
-        check_links,
-        locked,
         read_hashed,
         read_json,
         read_jsonl,
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
         write_text,
         writing,
     )
+    from tokengym.base.folders import check_links, locked
     from tokengym.base.pretrained import from_pretrained
     from tokengym.base.prompt import Messages
     from tokengym.base.registry import Registry, did_you_mean, split_file_word

@@ -43,7 +43,8 @@ from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments
 from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError
-from tokengym.base.files import check_entries, read_folder, read_json, write_folder, writing
+from tokengym.base.files import read_json, writing
+from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.settings import names_of
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding

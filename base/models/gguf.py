@@ -10,14 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.base.errors import CheckpointError, FolderInUseError, PretrainedError
-from tokengym.base.files import (
-    file_hash,
-    locked,
-    read_folder,
-    read_json,
-    read_once,
-    write_folder,
-)
+from tokengym.base.files import file_hash, read_json, read_once
+from tokengym.base.folders import locked, read_folder, write_folder
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
-from tokengym.base.files import LOCK, is_leftover, locked, read_hashed
+from tokengym.base.files import is_leftover, read_hashed
+from tokengym.base.folders import LOCK, locked
 from tokengym.base.saved_code import CODE, changed_paths, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks

@@ -18,17 +18,8 @@ import psutil
 
 from tokengym.agents.contract import Agent, SavedAgent
 from tokengym.base.errors import CheckpointError
-from tokengym.base.files import (
-    LOCK,
-    file_hash,
-    locked,
-    read_folder,
-    read_hashed,
-    write_csv,
-    write_folder,
-    write_hashed,
-    write_jsonl,
-)
+from tokengym.base.files import file_hash, read_hashed, write_csv, write_hashed, write_jsonl
+from tokengym.base.folders import LOCK, locked, read_folder, write_folder
 from tokengym.envs import Episode
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import RunPlan, differences

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tokengym.agents.contract import Agent
 from tokengym.agents.errors import CheckpointError
 from tokengym.base.errors import SettingsError, StorageError
-from tokengym.base.files import file_hash, locked, write_hashed
+from tokengym.base.files import file_hash, write_hashed
+from tokengym.base.folders import locked
 from tokengym.base.saved_code import check_code
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.environments import resolve_env

@@ -90,7 +90,7 @@ def train(
     from rich.console import Console
 
     from tokengym.agents.rollouts.logs import check_tracker
-    from tokengym.base.files import locked
+    from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, keep_code
     from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight

@@ -33,7 +33,8 @@ from tests.campaign.requests import (
 from tests.campaign.scorers import scorers
 from tests.campaign.soak import ALLOWED, growth
 from tests.campaign.submitted import submitted
-from tokengym.base.files import locked, write_csv
+from tokengym.base.files import write_csv
+from tokengym.base.folders import locked
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.evaluation.runs import record
 from tokengym.evaluation.runs.run import _Run

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from tokengym.base.errors import StorageError
-from tokengym.base.files import locked, replacing, write_text, writing
+from tokengym.base.files import replacing, write_text, writing
+from tokengym.base.folders import locked
 
 resource = pytest.importorskip("resource")  # which Windows lacks
 

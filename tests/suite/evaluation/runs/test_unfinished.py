@@ -11,7 +11,8 @@ import torch
 from rich.console import Console
 
 from tokengym.base.errors import FolderInUseError, StorageError
-from tokengym.base.files import locked, read_json, write_json
+from tokengym.base.files import read_json, write_json
+from tokengym.base.folders import locked
 from tokengym.base.settings import changed
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare, missing_runs
