@@ -10,13 +10,10 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from tokengym.base.settings import check_memory
-from tokengym.envs.mdp import TOKEN_BYTES, TokenMdp, state_of
-from tokengym.envs.prompts.sampler import (
-    PromptSampler,
-    draw_uniform,
-    generator_from,
-)
+from tokengym.envs.mdp import TOKEN_BYTES, TokenMdp
+from tokengym.envs.prompts.sampler import PromptSampler, draw_uniform
 from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs.states import generator_from, prompt_from, state_of
 from tokengym.envs.turns.conversation import Conversation, TurnEnd
 from tokengym.envs.turns.turn import Turn
 
@@ -287,7 +284,7 @@ class EpisodeBatch:
 
     def set_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Restore one state per row; all are checked before anything is written."""
-        prompts = [self.mdp.prompt_from(state) for state in states]
+        prompts = [prompt_from(state, self.mdp) for state in states]
         rngs = [generator_from(state["np_random"]) for state in states]
         samplers = self._new_samplers()
         for sampler, state in zip(samplers, states, strict=True):

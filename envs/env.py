@@ -17,17 +17,13 @@ from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.settings import takes
 from tokengym.envs.episode import Episode
 from tokengym.envs.infos import Info
-from tokengym.envs.mdp import (
-    RENDER_FPS,
-    RENDER_MODES,
-    MdpEnvironment,
-    state_of,
-)
-from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prompt, generator_from
+from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, MdpEnvironment
+from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prompt
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.states import generator_from, prompt_from, state_of
 from tokengym.envs.turns.conversation import Conversation, TurnEnd
 
 if TYPE_CHECKING:
@@ -308,7 +304,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         Raises:
             StateError: if the state does not fit.
         """
-        prompt = self._mdp.prompt_from(state)
+        prompt = prompt_from(state, self._mdp)
         rng = generator_from(state["np_random"])
         self._sampler.set_state(state["sampler"])
         self._np_random, self._np_random_seed = rng, state["np_random_seed"]

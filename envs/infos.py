@@ -57,7 +57,7 @@ class Info(dict[str, Any]):
         return dict(self, **_padded(self, self.width)).items()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _info, (dict(self), self.width)  # copies and pickles would be made from `items`
+        return Info, (dict(self),), vars(self)  # copies and pickles would be made from `items`
 
 
 def _padded(info: Mapping[str, Any], width: int) -> dict[str, NDArray[Any]]:
@@ -66,12 +66,6 @@ def _padded(info: Mapping[str, Any], width: int) -> dict[str, NDArray[Any]]:
     for key, values in padded.items():
         values[: len(info[key])] = info[key]
     return padded
-
-
-def _info(entries: dict[str, Any], width: int | None) -> Info:
-    info = Info(entries)
-    info.width = width
-    return info
 
 
 def convert_texts() -> None:

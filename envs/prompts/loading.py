@@ -233,14 +233,11 @@ def _choose(tables: dict[str, PromptSet], split: Split) -> PromptSet:
             "pass split='all', or one table of it"
         )
     (table,) = tables.values()
-    ranked = sorted(set(table.texts), key=_hash)
+    seeded = {text: f"{_SPLIT_SEED}:{text}".encode() for text in table.texts}
+    ranked = sorted(seeded, key=lambda text: hashlib.sha256(seeded[text]).digest())
     if len(ranked) < 2:
         raise DatasetError(
             f"{len(ranked)} distinct prompt cannot be split into train and test; pass split='all'"
         )
     held_out = set(ranked[: max(1, round(TEST_FRACTION * len(ranked)))])
     return PromptSet(p for p in table if (p.text in held_out) == (split == "test"))
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(f"{_SPLIT_SEED}:{text}".encode()).digest()

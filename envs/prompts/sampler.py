@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Mapping, Sequence
 from operator import index
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -110,22 +110,6 @@ def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:
     num_prompts / 2**53, is negligible.
     """
     return [int(rng.random() * num_prompts) for rng in rngs]
-
-
-def generator_from(state: dict[str, Any]) -> Generator:
-    """Return a generator that continues from a saved state.
-
-    Raises:
-        StateError: if the state is of another kind of generator.
-    """
-    bits = np.random.PCG64(0)
-    try:
-        bits.state = cast(Any, state)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise StateError(
-            f"np_random state cannot be restored ({error}); pass what get_state() returned"
-        ) from error
-    return Generator(bits)
 
 
 # --- prompts named in reset's options -------------------------------------------------------------
