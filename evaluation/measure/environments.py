@@ -45,9 +45,12 @@ def resolve_env(name: str | None = None, bundle: Bundle | Path | str | None = No
         name = made_for or DEFAULT_ENV
     if split_file_word(name):
         return env_of_file(name)
-    ids = env_ids()
-    if name in ids or ("/" in name and not name.startswith("tokengym/")):
+    is_ours = name.startswith("tokengym/")
+    if "/" in name and not is_ours:
         return name
+    if is_ours and name in gymnasium.registry and _is_installed(name):
+        return name
+    ids = env_ids()
     bare = name.removeprefix("tokengym/")
     versions = [i for i in ids if f"tokengym/{bare}" in (i, VERSION.sub("", i))]
     if versions:
@@ -60,7 +63,11 @@ def resolve_env(name: str | None = None, bundle: Bundle | Path | str | None = No
 def env_ids() -> list[str]:
     """Return the ids of tokengym's environments, without those that are not installed."""
     ids = sorted(name for name in gymnasium.registry if name.startswith("tokengym/"))
-    return [name for name in ids if not missing_laboratory("tasks", task_name_of(name))]
+    return list(filter(_is_installed, ids))
+
+
+def _is_installed(env_id: str) -> bool:
+    return not missing_laboratory("tasks", task_name_of(env_id))
 
 
 def _version(env_id: str) -> int:

@@ -6,6 +6,7 @@ the command line read the table.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -274,6 +275,12 @@ AXES = {
 """Measures of what a run has spent, against which curves are drawn, with their labels."""
 
 
+@cache
+def _import_plugins() -> None:
+    """Import the measurements of installed packages, once: it reads the metadata of them all."""
+    MEASURES.import_plugins()
+
+
 def measures_of(by_gold: bool) -> Mapping[str, Measure]:
     """Return the table of measurements.
 
@@ -284,7 +291,7 @@ def measures_of(by_gold: bool) -> Mapping[str, Measure]:
     Args:
         by_gold: Whether that is the gold score.
     """
-    MEASURES.import_plugins()
+    _import_plugins()
     if not by_gold:
         return MEASURES
     score, net, gold = (MEASURES[name] for name in ("score", "net_score", "gold_score"))
