@@ -241,13 +241,12 @@ def as_plain(value: object) -> Any:
     raise SettingsError(f"settings that are saved must be numbers or texts, got {value!r}")
 
 
-def from_plain(declared: type[T], data: Mapping[str, Any], **arguments: Any) -> T:
+def from_plain(declared: type[T], data: Mapping[str, Any]) -> T:
     """Return the settings that `as_plain` wrote, built once from what was read.
 
     Args:
         declared: Their dataclass.
         data: Plain data by field; a nested dataclass may be built already.
-        arguments: What the dataclass takes besides its fields.
 
     Raises:
         SettingsError: if the fields are not the same, as in a file of another version.
@@ -263,7 +262,7 @@ def from_plain(declared: type[T], data: Mapping[str, Any], **arguments: Any) -> 
             values[one.name] = from_plain(type(default), value)
         elif isinstance(value, list):
             values[one.name] = tuple(value)
-    return declared(**values, **arguments)
+    return declared(**values)
 
 
 # --- checks ---------------------------------------------------------------------------------------

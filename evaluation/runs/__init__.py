@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.runs.config import (
-        ComparisonConfig,
-        TaskSettings,
-        differences,
-        slug,
-    )
+    from tokengym.evaluation.runs.config import ComparisonConfig, differences, slug
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,
         ModelSettings,
+        TaskSettings,
         TrainingSettings,
         task_name,
         training_settings,

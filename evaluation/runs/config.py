@@ -2,17 +2,15 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.agents.learner import LEARNERS, Learner, NoSettings
+from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import write_hashed
-from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.registry import Spec, split_file_word
 from tokengym.base.saved_code import (
     changed_files,
@@ -23,29 +21,26 @@ from tokengym.base.saved_code import (
     display_name,
 )
 from tokengym.base.settings import (
-    all_optional,
     as_plain,
-    changed,
     check_count,
-    check_given,
     check_number,
     field_paths,
     from_plain,
     values_by_name,
 )
-from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
+    TaskSettings,
     TrainingSettings,
+    learner_settings,
     names_of_run,
     task_defaults,
     task_name,
-    training_settings,
+    task_of_file,
 )
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.registry import RewardChoice, RewardOptions
+from tokengym.rewards.registry import RewardChoice
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator
@@ -54,53 +49,6 @@ SETTINGS_FILE = "comparison.json"
 """File of the configuration, in a comparison's folder."""
 REFERENCE = "reference samples"
 """Name of the run that draws the reference samples, which no reward can have."""
-
-
-@dataclass(frozen=True, kw_only=True)
-@all_optional
-class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
-    """Options of an environment, and models beside it; None leaves an option to the task.
-
-    Raises:
-        ValueError: if a value is out of range, or has no effect.
-    """
-
-    task_options: str = ""
-    """Arguments that only this task has, as "decisions=6,distractors=2" of Forks."""
-
-    def __post_init__(self) -> None:
-        TaskOptions.__post_init__(self)
-        check_given(self, GenerationSettings, max_new_tokens=sys.maxsize)
-        if self.overlong not in (None, "error") and self.max_prompt_tokens is None:
-            raise SettingsError(
-                f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
-            )
-
-    def env_kwargs(self, env: str) -> dict[str, Any]:
-        """Return the arguments of ``gym.make`` that are not left to the task.
-
-        Under a tokenizer of one's own the task keeps its prompts and scorers, which read texts.
-
-        Args:
-            env: Id of the environment.
-        """
-        values = {
-            name: value
-            for name, default in values_by_name(TaskSettings).items()
-            if (value := getattr(self, name)) != default
-        }
-        if self.max_new_tokens is not None:
-            values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
-        options = values.pop("task_options", "")
-        values |= TASKS.parse(f"task_options:{options}").options
-        task = task_of(env)
-        if "model" in values and (task is None or task.bundle is None):
-            model = values.pop("model")  # the learner's alone
-            if "tokenizer" not in values and has_tokenizer(model):
-                values["tokenizer"] = model
-        if "tokenizer" in values and "bundle" not in values and task and not task.needs_prompts:
-            values["bundle"] = task.own_bundle()
-        return values
 
 
 @dataclass(frozen=True)
@@ -112,11 +60,21 @@ class NamedRun:
     title: str
     """Name in the results, with an own rule's ``name`` in place of its file and class."""
     agent: Spec
-    """The learner, with settings of its own."""
+    """The learner, with options of its own."""
     reward: str
     """The reward, options after a colon."""
-    uses_credit: bool
-    """Whether the learner sees more of the reward than the score."""
+    config: "ComparisonConfig"
+    """Settings that the runs' results keep: the comparison's, under their learner alone."""
+
+    @property
+    def training(self) -> TrainingSettings:
+        """Settings of their training."""
+        return self.config.training
+
+    @property
+    def uses_credit(self) -> bool:
+        """Whether the learner sees more of the reward than the score."""
+        return self.training.declaration.uses_credit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +84,6 @@ class RunPlan:
     Sent to another process it is its settings as plain data, which are read there once.
     """
 
-    config: "ComparisonConfig"
-    """Settings that the run's results keep: the comparison's, under this run's learner alone."""
     run: NamedRun
     """The runs of its name."""
     seed: int
@@ -139,6 +95,11 @@ class RunPlan:
     def key(self) -> tuple[str, int]:
         """Name and seed, which no other run of the comparison has."""
         return self.run.name, self.seed
+
+    @property
+    def config(self) -> "ComparisonConfig":
+        """Settings that its results keep."""
+        return self.run.config
 
     @property
     def is_reference(self) -> bool:
@@ -246,7 +207,6 @@ class ComparisonConfig:
                 raise ValueError(
                     f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
-        _ = self.trainings  # refuses what a learner does not have
 
     @cached_property
     def _words(self) -> dict[str, Spec]:
@@ -287,25 +247,28 @@ class ComparisonConfig:
         return {r.name: r.title if shown.count(r.title) == 1 else r.name for r in self.runs}
 
     @cached_property
-    def _learners(self) -> list[tuple[Spec, Learner]]:
-        """The learners' words taken apart, with what they stand for."""
-        if not self.agents:
-            return [(LEARNERS.parse(self.training.agent), self.training.declaration)]
-        return [(word, LEARNERS.find(word)) for word in map(LEARNERS.parse, self.agents)]
-
-    @cached_property
     def runs(self) -> tuple[NamedRun, ...]:
-        """The runs of one seed, resolved once."""
+        """The runs of one seed, resolved once.
+
+        Raises:
+            SettingsError: if a learner has no such option.
+        """
         runs = []
-        for word, learner in self._learners:
-            uses_credit = learner.uses_credit
-            for reward in self.rewards if uses_credit else self.rewards[:1]:
+        for agent in self.agents or (self.training.agent,):
+            word, training, config = LEARNERS.parse(agent), self.training, self
+            if self.agents:
+                training = learner_settings(resolve_env(self.env), training, word)
+            uses_credit = training.declaration.uses_credit
+            rewards = self.rewards if uses_credit else self.rewards[:1]
+            if self.agents:
+                config = replace(self, agents=(), rewards=rewards, training=training)
+            for reward in rewards:
                 name, title = word.text, word.text
                 if uses_credit and not self.agents:
                     name, title = reward, display_name(reward)
                 elif uses_credit and len(self.rewards) > 1:
                     name, title = f"{name} {reward}", f"{name} {display_name(reward)}"
-                runs.append(NamedRun(name, title, word, reward, uses_credit))
+                runs.append(NamedRun(name, title, word, reward, config))
         return tuple(runs)
 
     @cached_property
@@ -335,20 +298,16 @@ class ComparisonConfig:
         Raises:
             SettingsError: if learners are compared, and none has runs of that name.
         """
-        config, first = self, self.runs[0]
+        first = self.runs[0]
         run = next((run for run in self.runs if run.name == name), None)
         if name == REFERENCE:
-            run = replace(first, name=name, title=name, uses_credit=False)
-        elif run is not None:
-            config = self._own[name]
-        elif self.agents:
+            run = replace(first, name=name, title=name, config=self)
+        elif run is None and self.agents:
             raise SettingsError(f"no run is named {name!r}; known: {', '.join(self.names)}")
-        elif first.uses_credit:
-            run = replace(first, name=name, title=name, reward=name)
-        else:
-            run = first
+        elif run is None:
+            run = replace(first, name=name, title=name, reward=name) if first.uses_credit else first
         folder = None if out is None else run_folder(out, run.name, seed)
-        return RunPlan(config=config, run=run, seed=seed, folder=folder)
+        return RunPlan(run=run, seed=seed, folder=folder)
 
     def plans(self, out: Path) -> list[RunPlan]:
         """Return the plans of all runs, seed by seed so that all rewards advance alike.
@@ -358,58 +317,10 @@ class ComparisonConfig:
         """
         return [self.plan(name, seed, out) for seed in self.all_seeds for name in self.names]
 
-    @cached_property
-    def _own(self) -> dict[str, "ComparisonConfig"]:
-        """The runs' settings, with their learner alone, by the runs' names."""
-        if not self.agents:
-            return dict.fromkeys(self.names, self)
-        return {
-            run.name: replace(
-                self,
-                agents=(),
-                rewards=self.rewards if run.uses_credit else (run.reward,),
-                training=self.trainings[run.name],
-            )
-            for run in self.runs
-        }
-
-    @cached_property
+    @property
     def trainings(self) -> dict[str, TrainingSettings]:
         """The settings of the runs' training, by the runs' names."""
-        if not self.agents:
-            return dict.fromkeys(self.names, self.training)
-        learners = dict(self._learners)
-        return {run.name: self._training_of(run.agent, learners[run.agent]) for run in self.runs}
-
-    def _training_of(self, agent: Spec, learner: Learner) -> TrainingSettings:
-        """Return a learner's settings: its own options, else what ``training`` says of it.
-
-        That is every setting of the run that the learner has, and those of the first learner that
-        differ from their defaults: an explicit setting is shared, a default is not.
-
-        Raises:
-            SettingsError: if it has no such option.
-        """
-        if agent.options and learner.settings is NoSettings:
-            raise SettingsError(
-                f"agent {agent.text!r} has options, which an agent with predict does not take; "
-                "make them defaults of its constructor, or write an EpisodicAlgorithm with settings"
-            )
-        first, env = self.training, resolve_env(self.env)
-        values, declared = first.values, first.declaration
-        defaults = declared.default_values() | task_defaults(env, declared)
-        of_run = names_of_run(learner) - {"agent", "learner"}
-        shared = {name: getattr(first, name) for name in of_run}
-        explicit = {
-            name: values[name]
-            for name in (learner.default_values().keys() & defaults.keys()) - declared.fixed.keys()
-            if values[name] != defaults[name]
-        }
-        try:
-            training = training_settings(env, learner, **{**shared, **explicit, **agent.options})
-        except TypeError as error:
-            raise SettingsError(f"agent {agent.text!r}: {error}") from None
-        return _within_budget(training, agent.options)
+        return {run.name: run.training for run in self.runs}
 
     def controls(self) -> list[str]:
         """Return the names of the runs whose rule does not read the text (`Credit.control`)."""
@@ -529,41 +440,6 @@ class ComparisonConfig:
             "precision": None if training.precision == "full" else training.precision,
         }
         return {name: value for name, value in values.items() if value is not None}
-
-
-def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a task that a file holds, also where an earlier version wrote it."""
-    task = dict(stored)
-    if "horizon" not in task:  # what was left to the task had a default
-        defaults = {"chat_template": False, "overlong": "error", "prompt_tokens": []}
-        task = {name: value for name, value in task.items() if defaults.get(name) != value}
-        if len(numbers := task.get("prompt_tokens") or []) == 1:
-            task["prompt_tokens"] = numbers[0]
-    return as_plain(values_by_name(TaskSettings)) | task
-
-
-def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:
-    """Return settings with which collecting data takes half of the tokens, and learning the rest.
-
-    Raises:
-        SettingsError: if the data may cost more tokens than there are.
-    """
-    name = training.declaration.prompts_setting
-    if not name or training.tokens is None or getattr(training.learner, "pairs", None):
-        return training
-    values = values_by_name(training.learner)
-    per_prompt = values["n"] * training.max_new_tokens
-    if name in options:
-        if values[name] * per_prompt >= training.tokens:
-            raise SettingsError(
-                f"{name}={values[name]} with n={values['n']} may take {values[name] * per_prompt} "
-                f"tokens of tokens={training.tokens}; lower it, or raise tokens"
-            )
-        return training
-    rounds = values.get("iterations", 1)
-    affordable = max(training.tokens // (2 * rounds * per_prompt), 1)
-    learner = changed(training.learner, **{name: min(affordable, values[name])})
-    return replace(training, learner=learner)
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

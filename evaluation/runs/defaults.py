@@ -1,28 +1,37 @@
-"""Settings of training and evaluation, and their defaults by task."""
+"""Settings of a run's task, training and evaluation, and their defaults by task."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tokengym.agents.learner import Learner, find_learner
+from tokengym.agents.learner import LEARNERS, Learner, NoSettings, find_learner
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind, find_bundle
 from tokengym.base.errors import BundleError, SettingsError
-from tokengym.base.registry import split_file_word
+from tokengym.base.pretrained import has_tokenizer
+from tokengym.base.registry import Spec, split_file_word
 from tokengym.base.settings import (
+    all_optional,
+    as_plain,
     changed,
     check_choice,
     check_count,
+    check_given,
     check_memory,
     from_plain,
     names_of,
     values_by_name,
 )
+from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import Task, task_of
+from tokengym.envs.tasks.task import TASKS, TaskOptions
 from tokengym.evaluation.measure.measures import BLOCK
+from tokengym.rewards.registry import RewardOptions
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
 
 if TYPE_CHECKING:
@@ -32,7 +41,6 @@ MAX_THREADS = 1024
 """Most threads of one run; more than the largest machines have processors are a mistake."""
 EPISODE_BYTES = 1_000
 """Least memory of one response with its prompt, as evaluations keep them."""
-"""Environment of commands that name none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +123,8 @@ class TrainingSettings(ModelSettings):
     reports the raw score."""
     learner: Any = None
     """Settings of the learner, an instance of its `Learner.settings`; None takes the defaults."""
-    found: InitVar[Learner | None] = None
-    """The learner's `declaration`, where the caller has found it; no setting."""
 
-    def __post_init__(self, found: Learner | None) -> None:
+    def __post_init__(self) -> None:
         ModelSettings.__post_init__(self)
         check_count(self, "steps", "batch_size", "max_new_tokens")
         check_count(self, "tokens", optional=True)
@@ -128,9 +134,7 @@ class TrainingSettings(ModelSettings):
                 check_choice(self, "normalize", (*NORMALIZATIONS, "off"))
             parse_normalization(self.normalize)
         check_choice(self, "fixed_length", (True, False))
-        learner = found if found and found.name == self.agent else find_learner(self.agent)
-        # `replace` hands an InitVar on from the instance's attribute: nothing is found twice.
-        object.__setattr__(self, "found", learner)
+        learner = self.declaration
         if self.learner is None:
             object.__setattr__(self, "learner", learner.default_settings())
         if type(self.learner) is not learner.settings:
@@ -169,11 +173,10 @@ class TrainingSettings(ModelSettings):
                 "leave dtype out"
             )
 
-    @property
+    @cached_property
     def declaration(self) -> Learner:
         """The learner's declaration."""
-        learner: Learner = vars(self)["found"]
-        return learner
+        return find_learner(self.agent)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -203,7 +206,7 @@ class TrainingSettings(ModelSettings):
             raise SettingsError("the training settings are of an earlier version, without learner")
         learner = find_learner(data["agent"])
         settings: Any = from_plain(learner.settings, data["learner"])
-        return from_plain(cls, {**data, "learner": settings}, found=learner)
+        return from_plain(cls, {**data, "learner": settings})
 
 
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
@@ -272,6 +275,64 @@ class EvaluationSettings(ReferenceSettings):
         return step <= self.every_until or step % self.every == 0
 
 
+@dataclass(frozen=True, kw_only=True)
+@all_optional
+class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
+    """Options of an environment, and models beside it; None leaves an option to the task.
+
+    Raises:
+        ValueError: if a value is out of range, or has no effect.
+    """
+
+    task_options: str = ""
+    """Arguments that only this task has, as "decisions=6,distractors=2" of Forks."""
+
+    def __post_init__(self) -> None:
+        TaskOptions.__post_init__(self)
+        check_given(self, GenerationSettings, max_new_tokens=sys.maxsize)
+        if self.overlong not in (None, "error") and self.max_prompt_tokens is None:
+            raise SettingsError(
+                f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
+            )
+
+    def env_kwargs(self, env: str) -> dict[str, Any]:
+        """Return the arguments of ``gym.make`` that are not left to the task.
+
+        Under a tokenizer of one's own the task keeps its prompts and scorers, which read texts.
+
+        Args:
+            env: Id of the environment.
+        """
+        values = {
+            name: value
+            for name, default in values_by_name(TaskSettings).items()
+            if (value := getattr(self, name)) != default
+        }
+        if self.max_new_tokens is not None:
+            values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
+        options = values.pop("task_options", "")
+        values |= TASKS.parse(f"task_options:{options}").options
+        task = task_of(env)
+        if "model" in values and (task is None or task.bundle is None):
+            model = values.pop("model")  # the learner's alone
+            if "tokenizer" not in values and has_tokenizer(model):
+                values["tokenizer"] = model
+        if "tokenizer" in values and "bundle" not in values and task and not task.needs_prompts:
+            values["bundle"] = task.own_bundle()
+        return values
+
+
+def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a task that a file holds, also where an earlier version wrote it."""
+    task = dict(stored)
+    if "horizon" not in task:  # what was left to the task had a default
+        defaults = {"chat_template": False, "overlong": "error", "prompt_tokens": []}
+        task = {name: value for name, value in task.items() if defaults.get(name) != value}
+        if len(numbers := task.get("prompt_tokens") or []) == 1:
+            task["prompt_tokens"] = numbers[0]
+    return as_plain(values_by_name(TaskSettings)) | task
+
+
 def task_name(env_id: str) -> str:
     """Return the task's name in an environment id.
 
@@ -325,7 +386,6 @@ def training_settings(
     of_learner = {name: value for name, value in known.items() if name not in of_runs}
     return TrainingSettings(
         agent=learner.name,
-        found=learner,
         learner=changed(learner.settings, **{**learner.defaults, **learner.fixed, **of_learner}),
         **{name: value for name, value in known.items() if name in of_runs},
     )
@@ -352,6 +412,67 @@ def task_defaults(
         wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
     defaults = {**({} if task is None else task.training), **(bundle_defaults or {})}
     return {name: value for name, value in defaults.items() if name in wanted}
+
+
+def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> TrainingSettings:
+    """Return the settings of a learner that is compared with others.
+
+    They are its own options, else what ``first`` says: every setting of the run that the learner
+    has, and the first learner's that differ from their defaults. An explicit setting is shared, a
+    default is not. Where there is a budget of tokens, collecting data takes half of it.
+
+    Args:
+        env_id: Id of the environment.
+        first: Settings of the comparison's first learner.
+        agent: The learner, with options of its own.
+
+    Raises:
+        SettingsError: if it has no such option, or its data may cost more tokens than there are.
+    """
+    learner = LEARNERS.find(agent)
+    if agent.options and learner.settings is NoSettings:
+        raise SettingsError(
+            f"agent {agent.text!r} has options, which an agent with predict does not take; "
+            "make them defaults of its constructor, or write an EpisodicAlgorithm with settings"
+        )
+    values, declared = first.values, first.declaration
+    defaults = declared.default_values() | task_defaults(env_id, declared)
+    of_run = names_of_run(learner) - {"agent", "learner"}
+    shared = {name: getattr(first, name) for name in of_run}
+    explicit = {
+        name: values[name]
+        for name in (learner.default_values().keys() & defaults.keys()) - declared.fixed.keys()
+        if values[name] != defaults[name]
+    }
+    try:
+        training = training_settings(env_id, learner, **{**shared, **explicit, **agent.options})
+    except TypeError as error:
+        raise SettingsError(f"agent {agent.text!r}: {error}") from None
+    return _within_budget(training, agent.options)
+
+
+def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:
+    """Return settings with which collecting data takes half of the tokens, and learning the rest.
+
+    Raises:
+        SettingsError: if the data may cost more tokens than there are.
+    """
+    name = training.declaration.prompts_setting
+    if not name or training.tokens is None or getattr(training.learner, "pairs", None):
+        return training
+    values = values_by_name(training.learner)
+    per_prompt = values["n"] * training.max_new_tokens
+    if name in options:
+        if values[name] * per_prompt >= training.tokens:
+            raise SettingsError(
+                f"{name}={values[name]} with n={values['n']} may take {values[name] * per_prompt} "
+                f"tokens of tokens={training.tokens}; lower it, or raise tokens"
+            )
+        return training
+    rounds = values.get("iterations", 1)
+    affordable = max(training.tokens // (2 * rounds * per_prompt), 1)
+    learner = changed(training.learner, **{name: min(affordable, values[name])})
+    return replace(training, learner=learner)
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:

@@ -13,8 +13,13 @@ from tokengym.base.settings import as_plain, from_plain, values_by_name
 from tokengym.base.text import printable
 from tokengym.base.user_code import code_hash
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, task_of_file
-from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
+from tokengym.evaluation.runs.config import SETTINGS_FILE
+from tokengym.evaluation.runs.defaults import (
+    TaskSettings,
+    TrainingSettings,
+    task_of_file,
+    training_settings,
+)
 
 logger = logging.getLogger(__name__)
 

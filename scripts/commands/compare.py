@@ -8,8 +8,7 @@ from tokengym.scripts.commands.train import agents as agent_lines
 from tokengym.scripts.commands.train import run_settings
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.runs.config import TaskSettings
-    from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+    from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 
 
 def comparison_settings(

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
     from tokengym.evaluation.measure.win_rate import WinRate
-    from tokengym.evaluation.runs.config import TaskSettings
-    from tokengym.evaluation.runs.defaults import ReferenceSettings
+    from tokengym.evaluation.runs.defaults import ReferenceSettings, TaskSettings
 
 
 def evaluation_settings() -> dict[str, Any]:

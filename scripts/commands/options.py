@@ -55,7 +55,7 @@ Groups = Mapping[str, Any]
 
 def task_settings() -> Groups:
     """Return the default settings of a command that takes prompts and models of one's own."""
-    from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.evaluation.runs.defaults import TaskSettings
 
     return {"task": TaskSettings()}
 

@@ -9,18 +9,18 @@ from tokengym.scripts.commands.options import Chosen, Tracker, takes_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.runs.config import RunPlan, TaskSettings
-    from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+    from tokengym.evaluation.runs.config import RunPlan
+    from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 
 
 def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a run: those of the task and of the learner."""
     from tokengym.evaluation.measure.environments import resolve_env
-    from tokengym.evaluation.runs.config import TaskSettings
     from tokengym.evaluation.runs.defaults import (
         BLOCK,
         CREDIT_SETTINGS,
         EvaluationSettings,
+        TaskSettings,
         bundle_settings,
         training_settings,
     )

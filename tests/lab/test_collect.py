@@ -10,7 +10,7 @@ import pytest
 from tests.suite.agents.conftest import make_tokenizer
 from tokengym.agents.offline import Sampling, pair_rows
 from tokengym.envs import DatasetError, Episode
-from tokengym.evaluation.runs.config import TaskSettings
+from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.lab import collect
 from tokengym.lab.collect import (

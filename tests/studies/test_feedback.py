@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from studies import feedback
 from studies.feedback import Material, agreement, materials, revised
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.runs.config import TaskSettings
+from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES, Critique, Principle
 from tokengym.lab.makers.corpora.feedback import HELD_OUT_TOPICS
 from tokengym.lab.scorers.preference_model import Triple

@@ -14,7 +14,7 @@ import torch
 
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.envs import Episode, OracleEnv
-from tokengym.evaluation.runs.config import TaskSettings
+from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.evaluation.runs.saved import known_task
 from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.agreement import rank_correlation

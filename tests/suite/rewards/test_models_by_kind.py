@@ -8,7 +8,8 @@ import pytest
 
 from tests.suite.rewards.attribution.test_alignment import byte_tokenizer
 from tokengym.envs import bundled
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.rewards import (
     Relevance,
     RewardModel,

@@ -25,8 +25,8 @@ from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 from tokengym.evaluation.measure.references import draw_references, read_references
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.record import commit, hardware
 from tokengym.evaluation.runs.results import merge_comparisons, write_comparison
 from tokengym.evaluation.runs.run import run, run_references

@@ -14,7 +14,6 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.compare import check_folder
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
-    TaskSettings,
     command_line,
     differences,
     run_folder,
@@ -22,6 +21,7 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
+    TaskSettings,
     TrainingSettings,
     default_rewards,
     training_settings,

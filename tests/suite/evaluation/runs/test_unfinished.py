@@ -16,13 +16,8 @@ from tokengym.base.folders import locked
 from tokengym.base.settings import changed
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare, missing_runs
-from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
-    ComparisonConfig,
-    TaskSettings,
-    run_folder,
-)
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.record import record_failure
 from tokengym.evaluation.runs.run import run
 from tokengym.rewards import ScorerError
