@@ -1,7 +1,6 @@
-"""Pictures: learning curves beside a report or in a paper."""
+"""The picture beside a report, curves.png, and what every picture of curves is drawn with."""
 
 import io
-import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.base.files import write_bytes
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of, measures_of
+from tokengym.evaluation.measure.measures import AXES, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
 from tokengym.evaluation.statistics import curve_interval, iqm
@@ -41,33 +40,6 @@ NEAR = 0.08
 """Share of a chart's height in which the name of a line has room."""
 LONG_NAME = 12
 """Letters of a name; of longer ones no three stand beside each other over one chart."""
-PAPER_COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito 2008, which colour-blind readers tell apart; the first is the baseline's."""
-DASHES: tuple[Any, ...] = ("--", "-", (0, (5, 1)), (0, (1, 1)), (0, (4, 1, 1, 1)), "-.")
-MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
-"""Styles of lines: each has a combination of its own, so that it can be told in grey too."""
-LETTER = 0.065
-"""Inches that a letter of a title takes on average."""
-PAPER_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "pdf.fonttype": 42,  # TrueType: type 3 is refused by many conferences
-    "svg.hashsalt": "tokengym",  # the same figure gives the same bytes
-}
 
 
 def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
@@ -125,71 +97,6 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             ncols=min(len(names), 2 if width == 1 and longest > LONG_NAME else 2 * width + 1),
         )
         write_picture(path, figure, dpi=150)
-
-
-def write_paper_figure(
-    path: Path,
-    summary: Mapping[str, Any],
-    curves: Sequence[Curve],
-    measures: Sequence[str] = (),
-    inches: float = 3.25,
-) -> None:
-    """Draw learning curves: a column of panels per measurement, a row per setting.
-
-    Args:
-        path: A .pdf, .svg or .png.
-        summary: Summary of the curves.
-        curves: The runs.
-        measures: Measurements; none takes the score.
-        inches: Width of the figure.
-
-    Raises:
-        ValueError: if a measurement was not taken.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    panels = make_panels(curves, kl_coef=summary["kl_coef"])
-    measures = measures or ("score",)
-    for panel in panels:
-        check_measures(measures, panel.measures)
-    names = list(dict.fromkeys(name for group in summary["groups"] for name in group["rewards"]))
-    lines: dict[str, dict[str, Any]] = {}
-    baseline = summary["groups"][0]["baseline"]
-    for name in sorted(names, key=lambda name: name != baseline):
-        number = len(lines)
-        lines[name] = {
-            "color": PAPER_COLOURS[number % len(PAPER_COLOURS)],
-            "linestyle": DASHES[number % len(DASHES)],
-            "marker": MARKERS[number % len(MARKERS)],
-            "markevery": (number % 3, 3),
-            "clip_on": False,  # a marker at the end is drawn whole
-        }
-    across, down = len(measures), len(panels)
-    # Not pyplot: a library leaves the user's figures, backend and settings alone.
-    with mpl.rc_context(PAPER_STYLE):
-        height = down * ((0.68 if across == 1 else 1.05) * inches / across) + 0.25
-        figure = Figure(figsize=(inches, height), layout="constrained")
-        axes = figure.subplots(down, across, squeeze=False, sharex="row")
-        for row, panel in zip(axes, panels, strict=True):
-            for axis, measure in zip(row, measures, strict=True):
-                draw(axis, panel, measure, lines, float(summary["level"]))
-                title = plain(measure_of(measure, summary["by_gold"]).label)
-                room = int((0.5 if across == 1 else 0.8) * inches / across / LETTER)
-                (axis.set_ylabel if across == 1 else axis.set_title)(textwrap.fill(title, room))
-                axis.set_xlabel(AXES[summary["axis"]].capitalize())
-            if panel.group:
-                row[0].annotate(
-                    plain(group_label(panel.group)), (0.02, 1), xycoords="axes fraction"
-                )
-        figure.legend(
-            [Line2D([], [], **{**lines[name], "markevery": None}) for name in names],
-            [plain(name) for name in names],
-            loc="outside upper center",
-            ncols=max(1, min(len(names), int(inches / 1.05))),
-        )
-        write_picture(path, figure, dpi=300)
 
 
 def draw_levels(axis: "Axes", heights: Sequence[tuple[str, float]]) -> None:

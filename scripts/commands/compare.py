@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import Tracker, takes_settings
-from tokengym.scripts.commands.train import agents as agent_lines
-from tokengym.scripts.commands.train import run_settings
+from tokengym.base.registry import name_of
+from tokengym.scripts.commands.options import (
+    Tracker,
+    learner_lines,
+    run_settings,
+    takes_settings,
+)
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
@@ -15,14 +19,10 @@ def comparison_settings(
     env: str | None, agent: str, agents: str, bundle: str = ""
 ) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
-    from tokengym.base.registry import name_of
-    from tokengym.evaluation.runs.defaults import EvaluationSettings, bundle_settings
-
-    settings = run_settings(env, name_of(agents) if agents else agent, bundle)
-    return {**settings, "evaluation": EvaluationSettings(**bundle_settings(bundle, "evaluation"))}
+    return run_settings(env, name_of(agents) if agents else agent, bundle)
 
 
-@takes_settings(comparison_settings, choice=("agent", agent_lines))
+@takes_settings(comparison_settings, choice=("agent", learner_lines))
 def compare(
     env: str | None = None,
     rewards: tuple[str, ...] = (),

@@ -53,13 +53,6 @@ C = TypeVar("C", bound=Command)
 Groups = Mapping[str, Any]
 
 
-def task_settings() -> Groups:
-    """Return the default settings of a command that takes prompts and models of one's own."""
-    from tokengym.evaluation.runs.defaults import TaskSettings
-
-    return {"task": TaskSettings()}
-
-
 @dataclass(frozen=True)
 class Chosen:
     """Settings of which some fields have no effect, and are therefore no options."""
@@ -67,6 +60,49 @@ class Chosen:
     settings: Any
     without: frozenset[str] = frozenset()
     """Names of these fields, of the outer dataclass, or "inner.name" of a nested one."""
+
+
+def task_settings() -> dict[str, Any]:
+    """Return the default settings of a command that takes prompts and models of one's own."""
+    from tokengym.evaluation.runs.defaults import TaskSettings
+
+    return {"task": TaskSettings()}
+
+
+def run_settings(env: str | None, agent: str, bundle: str, **evaluation: Any) -> dict[str, Any]:
+    """Return the default settings of a command that trains: the task's and the learner's.
+
+    Args:
+        env: Environment id, or a task's bare name; None takes the bundle's.
+        agent: Name of the learner.
+        bundle: Name or folder of the bundle, whose own defaults go before the task's; "" for none.
+        evaluation: Settings of evaluation that the command has other defaults for.
+    """
+    from tokengym.evaluation.measure.environments import resolve_env
+    from tokengym.evaluation.runs.defaults import (
+        CREDIT_SETTINGS,
+        EvaluationSettings,
+        bundle_settings,
+        training_settings,
+    )
+
+    training = training_settings(resolve_env(env, bundle), agent, bundle=bundle)
+    learner = training.declaration
+    without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
+    without |= frozenset() if learner.uses_credit else CREDIT_SETTINGS
+    of_bundle = bundle_settings(bundle, "evaluation")
+    return {
+        "training": Chosen(training, without=frozenset(without)),
+        "evaluation": EvaluationSettings(**evaluation | of_bundle),
+        **task_settings(),
+    }
+
+
+def learner_lines() -> dict[str, str]:
+    """Return the names that ``--agent`` takes, with a line about each."""
+    from tokengym.agents.learner import LEARNERS, find_learner
+
+    return {name: find_learner(name).summary for name in LEARNERS.names()}
 
 
 Choice = tuple[str, Callable[[], Mapping[str, str]]] | None

@@ -4,7 +4,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import Chosen, Tracker, takes_settings
+from tokengym.scripts.commands.options import (
+    Tracker,
+    learner_lines,
+    run_settings,
+    takes_settings,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,40 +18,14 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 
 
-def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any]:
-    """Return the default settings of a run: those of the task and of the learner."""
-    from tokengym.evaluation.measure.environments import resolve_env
-    from tokengym.evaluation.runs.defaults import (
-        BLOCK,
-        CREDIT_SETTINGS,
-        EvaluationSettings,
-        TaskSettings,
-        bundle_settings,
-        training_settings,
-    )
+def train_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any]:
+    """Return the default settings of one run, with few reference samples."""
+    from tokengym.evaluation.measure.measures import BLOCK
 
-    env = resolve_env(env, bundle)
-    training = training_settings(env, agent, bundle=bundle)
-    idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
-    fixed = (*training.declaration.fixed, *training.declaration.idle)
-    idle |= {f"learner.{name}" for name in fixed}
-    return {
-        "training": Chosen(training, without=idle),
-        "evaluation": EvaluationSettings(
-            **{"reference_samples": BLOCK, **bundle_settings(bundle, "evaluation")}
-        ),
-        "task": TaskSettings(),
-    }
+    return run_settings(env, agent, bundle, reference_samples=BLOCK)
 
 
-def agents() -> dict[str, str]:
-    """Return the names that ``--agent`` takes, with a line about each."""
-    from tokengym.agents.learner import LEARNERS, find_learner
-
-    return {name: find_learner(name).summary for name in LEARNERS.names()}
-
-
-@takes_settings(run_settings, choice=("agent", agents))
+@takes_settings(train_settings, choice=("agent", learner_lines))
 def train(
     env: str | None = None,
     reward: str = "sparse",
