@@ -111,17 +111,6 @@ def longest_input(model: "PreTrainedModel") -> int | None:
     return int(limit) - max(skipped, default=0)
 
 
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Keep dropout off in this context; a model in training mode returns to it afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 def check_vocabularies(
     *,
     policy: "PreTrainedTokenizerBase",
@@ -296,21 +285,6 @@ class PaddedBatch(NamedTuple):
         return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 
-def length_buckets(lengths: Sequence[int], batch_size: int) -> list[NDArray[np.int64]]:
-    """Return the indices of each batch: sequences of like length together, longest first.
-
-    Args:
-        lengths: Tokens of each sequence.
-        batch_size: Most sequences in a batch, at least 1.
-
-    Example:
-        >>> [bucket.tolist() for bucket in length_buckets([5, 9, 5, 8], 2)]
-        [[1, 3], [0, 2]]
-    """
-    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
 def padded_batches(
     sequences: Sequence[Sequence[int]],
     *,
@@ -318,25 +292,26 @@ def padded_batches(
     pad_id: int = 0,
     padding_side: PaddingSide = "right",
 ) -> Iterator[PaddedBatch]:
-    """Yield the sequences as padded batches, each index exactly once.
+    """Yield the sequences as padded batches: those of like length together, longest first.
 
     Args:
-        sequences: Token ids, any lengths.
+        sequences: Token ids, any lengths; each is in one batch, empty ones in none.
         batch_size: Most sequences in a batch.
         pad_id: What fills the rest; masked.
         padding_side: Where the rest is.
     """
-    filled = np.array([index for index, ids in enumerate(sequences) if ids], dtype=np.int64)
-    for bucket in length_buckets([len(sequences[index]) for index in filled], batch_size):
-        indices = filled[bucket]
-        time = max(len(sequences[index]) for index in indices)
+    lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        time = int(lengths[indices[0]])
         shape = (len(indices), time)
         input_ids = np.full(shape, pad_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         positions = np.zeros(shape, dtype=np.int64)
         starts = np.zeros(len(indices), dtype=np.int64)
         for row, index in enumerate(indices):
-            size = len(sequences[index])
+            size = lengths[index]
             starts[row] = time - size if padding_side == "left" else 0
             columns = slice(starts[row], starts[row] + size)
             input_ids[row, columns] = sequences[index]
@@ -365,7 +340,12 @@ def reading(
         padding_side: Where the rest is.
         gradients: Whether gradients are left as they are.
     """
-    with evaluating(model), nullcontext() if gradients else torch.no_grad():
-        yield padded_batches(
-            sequences, batch_size=batch_size, pad_id=pad_id, padding_side=padding_side
-        )
+    was_training = model.training
+    model.eval()
+    try:
+        with nullcontext() if gradients else torch.no_grad():
+            yield padded_batches(
+                sequences, batch_size=batch_size, pad_id=pad_id, padding_side=padding_side
+            )
+    finally:
+        model.train(was_training)

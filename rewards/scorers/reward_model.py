@@ -13,7 +13,7 @@ from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution import readings
-from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
+from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer, SameTokens
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.classifier import Classifier, Labels, has_heads
@@ -241,40 +241,20 @@ class RewardModel(Shared, Scorer):
                     f"episode {index} has no response_ids, so there is no token to read the score "
                     "at; give the response at least one token (the EOS counts)"
                 )
-        values, rows, parts = self._read(episodes, attribution)
-        if attribution is None:
-            return Scores(values=values, parts=parts)
-        if attribution == "attention":
-            rows = [normalize_weights(row) for row in rows]
-        signed = attribution in SIGNED_KINDS
-        return Scores(values=values, parts=parts, attributions=rows, signed=signed)
+        return self._read(episodes, attribution)
 
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played; an empty one is worth 0.
 
         The score of an empty response is read at the prompt's last token.
         """
-        return self._read(episodes, None)[0]
+        return self._read(episodes, None).values
 
-    def _read(
-        self, episodes: Sequence[Episode], kind: str | None
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]], dict[str, NDArray[np.float32]]]:
-        """Return the scores, per episode its tokens' attributions, and the scores' parts."""
-        texts: list[Retokenized] | None = None
-        after = np.zeros(len(episodes), dtype=np.int64)
-        if self._retokenizer is None:
-            if self._always_text:
-                raise ScorerError(
-                    f"scorer {self.name!r} reads texts and does not know the policy's tokenizer; "
-                    "call bind(tokenizer) first"
-                )
-            sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
-            sizes = [len(episode.response_ids) for episode in episodes]
-        else:
-            texts = self._retokenizer(episodes)
-            sequences, sizes = [text.ids for text in texts], [text.size for text in texts]
-            after = np.array([text.after for text in texts])
-        self._check(sequences)
+    def _read(self, episodes: Sequence[Episode], kind: str | None) -> Scores:
+        """Return the scores of texts whose responses may be empty, with a kind of attribution."""
+        texts = self._texts(episodes)
+        sizes = np.array([text.size for text in texts])
+        after = np.array([text.after for text in texts])  # ids behind the response's
         values = np.zeros(len(episodes), dtype=np.float32)
         parts: dict[str, NDArray[np.float32]] = {}
         if self.disagrees:
@@ -283,7 +263,7 @@ class RewardModel(Shared, Scorer):
         read = readings.plain if kind is None else readings.READINGS.find(kind)
         with reading(
             self.model,
-            sequences,
+            [text.ids for text in texts],
             batch_size=self.batch_size,
             padding_side=self.padding_side,
             gradients=True,  # some attributions are gradients
@@ -291,7 +271,7 @@ class RewardModel(Shared, Scorer):
             for batch in batches:
                 chosen = batch.indices
                 ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
-                starts = ends + 1 - after[chosen] - np.array([sizes[index] for index in chosen])
+                starts = ends + 1 - after[chosen] - sizes[chosen]
                 inputs = self._classifier.inputs(batch, ends, starts)
                 logits, columns, gap = read(self._classifier, inputs)
                 values[chosen] = self._classifier.of_logits(logits).cpu().numpy()
@@ -307,14 +287,35 @@ class RewardModel(Shared, Scorer):
                 pasts = ends + 1 - (after[chosen] if kind == "attention" else 0)
                 for row, index in enumerate(chosen):
                     rows[index] = table[row, starts[row] : pasts[row]]
-        if texts is not None and kind is not None:
-            rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
-        return values, rows, parts
+        if kind is None:
+            return Scores(values, parts)
+        rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
+        if kind == "attention":
+            rows = [normalize_weights(row) for row in rows]
+        return Scores(values, parts, rows, signed=kind in SIGNED_KINDS)
 
-    def _check(self, sequences: Sequence[Sequence[int]]) -> None:
-        """Raise unless the model can read every sequence."""
+    def _texts(self, episodes: Sequence[Episode]) -> Sequence[SameTokens | Retokenized]:
+        """Return what the model reads: the ids as they are, or the texts in its own tokens.
+
+        Raises:
+            ScorerError: if a text is longer than the model reads, or the policy's tokenizer is
+                needed and not known.
+            TokenizerError: if an id is outside the model's vocabulary.
+        """
+        texts: Sequence[SameTokens | Retokenized]
+        if self._retokenizer is not None:
+            texts = self._retokenizer(episodes)
+        elif self._always_text:
+            raise ScorerError(
+                f"scorer {self.name!r} reads texts and does not know the policy's tokenizer; "
+                "call bind(tokenizer) first"
+            )
+        else:
+            texts = [
+                SameTokens([*e.prompt_ids, *e.response_ids], len(e.response_ids)) for e in episodes
+            ]
         limit, size = self._limit, self._vocab_size
-        for index, ids in enumerate(sequences):
+        for index, ids in enumerate(text.ids for text in texts):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
                     f"episode {index} has {len(ids)} tokens, scorer {self.name!r} reads at most "
@@ -326,6 +327,7 @@ class RewardModel(Shared, Scorer):
                     f"{self.name!r} has a vocabulary of {size}; score with a model of "
                     "the policy's tokenizer"
                 )
+        return texts
 
 
 register_scorer("reward-model", loaded_once(RewardModel.from_pretrained))

@@ -11,7 +11,7 @@ from tokengym.envs import TokenizerError
 from tokengym.rewards import RewardModel
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
-from tokengym.rewards.models.loading import length_buckets, padded_batches, reading
+from tokengym.rewards.models.loading import padded_batches, reading
 
 
 @pytest.fixture
@@ -226,9 +226,13 @@ def test_bind_reads_texts_where_the_tokenizers_differ(stored, tokenizer):
 
 
 def test_buckets_hold_every_index_once_with_little_padding():
-    lengths = [3, 9, 4, 9, 3, 5]
-    buckets = [bucket.tolist() for bucket in length_buckets(lengths, 2)]
+    texts = [[1] * length for length in (3, 9, 4, 9, 3, 5)]
+    buckets = [batch.indices.tolist() for batch in padded_batches(texts, batch_size=2)]
     assert buckets == [[1, 3], [5, 2], [0, 4]]
+    assert [b.indices.tolist() for b in padded_batches([[], *texts, []], batch_size=4)] == [
+        [2, 4, 6, 3],
+        [1, 5],
+    ]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
