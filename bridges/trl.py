@@ -14,7 +14,7 @@ generated and scored; nothing of TRL's method is repeated here. What tools and u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -213,12 +213,10 @@ def _text_of(prompt: Any) -> str:
     """Return a prompt as text; of a conversation what was said, a line each."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(filter(None, map(_said, prompt)))
-
-
-def _said(message: Mapping[str, Any]) -> str:
-    """Return what a message says: "" of one that only calls tools, the texts of one in parts."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part.get("type") == "text")
+    said = []
+    for message in prompt:
+        content = message.get("content") or ""  # a message that only calls tools says nothing
+        if not isinstance(content, str):
+            content = "".join(part["text"] for part in content if part.get("type") == "text")
+        said.append(content)
+    return "\n".join(filter(None, said))

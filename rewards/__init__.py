@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SegmentedCredit,
         Source,
         check_beta,
+        register,
         register_credit,
     )
     from tokengym.rewards.credits.probe import Probe
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from tokengym.rewards.registry import (
         RewardChoice,
         make_reward,
-        register,
         registered_rewards,
         scorer_kind,
     )

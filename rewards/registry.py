@@ -1,4 +1,4 @@
-"""Rewards by name: the table behind ``reward="abc"`` and `register`."""
+"""What a user's ``reward=`` stands for: a name, a rule, a scorer or a whole reward."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,6 @@ from tokengym.base.registry import Spec, did_you_mean
 from tokengym.base.settings import from_keywords, takes
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
-from tokengym.rewards.credits.base import register as register
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.models.kinds import KINDS, ScorerKind
 from tokengym.rewards.reward import Reward

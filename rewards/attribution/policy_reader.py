@@ -143,12 +143,9 @@ class PolicyReader(Shared):
         Raises:
             ScorerError: if an episode is longer than the model reads.
         """
-
-        def entropy(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-            del tokens
-            return torch.special.entr(logits.softmax(-1)).sum(-1)
-
-        return self._of_tokens(episodes, entropy)
+        return self._of_tokens(
+            episodes, lambda logits, _: torch.special.entr(logits.softmax(-1)).sum(-1)
+        )
 
     def _of_tokens(
         self,

@@ -23,7 +23,8 @@ class SignedABC(Credit):
 
     Args:
         beta: Share of the score that is spread; the rest stays on the last token.
-        rescale: As for `Attribution`.
+        rescale: Whether the shares are scaled to sum to the score (`rescale_signed`), or keep their
+            size and leave what they miss on the last token.
 
     Raises:
         CreditError: if ``beta`` is outside [0, 1].

@@ -415,7 +415,7 @@ def check_beta(beta: float) -> float:
     """Return ``beta`` if it is in [0, 1].
 
     Raises:
-        CreditError: if it does not.
+        CreditError: if it is not.
     """
     if not 0.0 <= beta <= 1.0:
         raise CreditError(

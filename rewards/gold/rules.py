@@ -5,7 +5,7 @@ score.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -330,14 +330,7 @@ def load_rules(path: str | Path) -> Any:
     Raises:
         ValueError: if the file holds no rules.
     """
-
-    def declared(stored: Any) -> type[Any]:
-        name = stored["kind"]
-        if not GOLD.knows(name) and name not in LABORATORY["gold"]:
-            raise KeyError(name)
-        return GOLD.find(name)
-
-    return _load(Path(path), declared, "holds no gold rules")
+    return _load(Path(path), None, "holds no gold rules")
 
 
 def load_lexicon(path: str | Path) -> Lexicon:
@@ -346,14 +339,18 @@ def load_lexicon(path: str | Path) -> Lexicon:
     Raises:
         ValueError: if the file is not a lexicon.
     """
-    return _load(Path(path), lambda stored: Lexicon, "is not a lexicon")
+    return _load(Path(path), Lexicon, "is not a lexicon")
 
 
-def _load(path: Path, declared_by: Callable[[Any], type[Any]], fault: str) -> Any:
-    """Return what `Stored.save` wrote, of the type that is declared by the file's contents."""
+def _load(path: Path, declared: type[Any] | None, fault: str) -> Any:
+    """Return what `Stored.save` wrote; None takes the rules of the kind that the file names."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        declared = declared_by(stored)
+        if declared is None:
+            name = stored["kind"]
+            if not GOLD.knows(name) and name not in LABORATORY["gold"]:
+                raise KeyError(name)
+            declared = GOLD.find(name)
         return declared(**{field.name: stored[field.name] for field in fields(declared)})
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(

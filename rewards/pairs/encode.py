@@ -190,13 +190,14 @@ def _encoded(
         _check_ids(row, len(tokenizer))
         return row
 
-    def fit(_: int, row: Row[Ids]) -> Row[Ids]:
-        return _fit(row, encoding, max_positions)
-
     rows = _encode_texts(rows, tokenizer, encoding)
     dropping = "skip" if encoding.overlong == "drop" else encoding.on_error
     readable, unread = sift([(row.row, row) for row in rows], as_ids, on_error=encoding.on_error)
-    fitting, overlong = sift([(row.row, row) for row in readable], fit, on_error=dropping)
+    fitting, overlong = sift(
+        [(row.row, row) for row in readable],
+        lambda _, row: _fit(row, encoding, max_positions),
+        on_error=dropping,
+    )
     encoded = EncodedTexts(rows=tuple(fitting), skipped=(*skipped, *unread, *overlong))
     if not fitting:
         first = f"; {encoded.skipped[0].reason}" if encoded.skipped else "; pass some"

@@ -26,8 +26,10 @@ def find_scorer(text: str | Spec) -> Scorer | None:
         RewardError: if an option is unknown, the file has no such object, or the scorer is the
             laboratory's, which is not installed.
     """
-    known = SCORERS.knows(name_of(text) if isinstance(text, str) else text)
-    name = name_of(text) if isinstance(text, str) else text.name
-    if not known and (missing := missing_laboratory("scorers", name)) and not Path(name).exists():
+    word = name_of(text) if isinstance(text, str) else text
+    if SCORERS.knows(word):
+        return as_scorer(SCORERS.make(text))
+    name = word if isinstance(word, str) else word.name
+    if (missing := missing_laboratory("scorers", name)) and not Path(name).exists():
         raise ScorerError(f"scorer {missing}")
-    return as_scorer(SCORERS.make(text)) if known else None
+    return None

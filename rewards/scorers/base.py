@@ -337,18 +337,18 @@ class FunctionScorer(Scorer):
             ScorerError: if it returns something other than one number.
         """
         self.check_attribution(attribution)
-        values = [self._number(self.function(e.prompt, e.response)) for e in episodes]
-        return Scores(values=np.array(values, dtype=np.float32))
-
-    def _number(self, value: object) -> float:
-        array = np.asarray(value)
-        if array.size != 1 or array.dtype.kind not in "biuf":
-            shown = " ".join(repr(value).split())[:80]
-            raise ScorerError(
-                f"scorer {self.name!r} returned {shown} for one prompt and response; "
-                "return one number"
-            )
-        return float(array.reshape(()))
+        values = []
+        for episode in episodes:
+            value: object = self.function(episode.prompt, episode.response)
+            number = np.asarray(value)
+            if number.size != 1 or number.dtype.kind not in "biuf":
+                shown = " ".join(repr(value).split())[:80]
+                raise ScorerError(
+                    f"scorer {self.name!r} returned {shown} for one prompt and response; "
+                    "return one number"
+                )
+            values.append(float(number.reshape(())))
+        return Scores(values)
 
 
 Attributed = tuple[Sequence[NDArray[Any]], bool, bool]

@@ -49,9 +49,9 @@ class Relevance(Shared, Scorer):
 
     With M the mean of the encoder's last hidden states (mask-weighted, not normalised):
     r_x = M(query) . M(response), r_y = M(reference) . M(response); LI, RP and F as in
-    `functional`. ``parts`` holds ``relevance_query`` (r_x), ``relevance_reference`` (r_y; 0 without
-    a reference), ``length_incentive`` and ``repetition_penalty``, whether they count or not: any
-    of R3's components can be left out of the score, as in the paper's ablations.
+    `maths.relevance`. ``parts`` holds ``relevance_query`` (r_x), ``relevance_reference`` (r_y; 0
+    without a reference), ``length_incentive`` and ``repetition_penalty``, whether they count or
+    not: any of R3's components can be left out of the score, as in the paper's ablations.
 
     Args:
         encoder: Any ``AutoModel`` with last hidden states; put in eval mode while it scores. It is

@@ -22,7 +22,7 @@ class RuleScorer(Scorer):
     """The gold score of a bundled dialogue, summary or continuation: the truth of its grammar.
 
     Args:
-        rules: What is good, see `gold_rules`; the parts of the score go to ``score_parts``.
+        rules: What is good, see `tokengym.rewards.gold`; their parts go to ``score_parts``.
 
     Raises:
         TypeError: if they are no rules.

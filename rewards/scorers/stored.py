@@ -114,9 +114,11 @@ def load_scorer(
     if kind == "any":
         kind = "encoder" if is_encoder else "reward_model"
     elif stored is not None and is_encoder != (kind == "encoder"):
+        held, wanted = "a reward model", "an encoder"
+        if is_encoder:
+            held, wanted = wanted, held
         raise ScorerError(
-            f"{str(path)!r} holds {'an encoder' if is_encoder else 'a reward model'} and a reward "
-            f"that is scored by {'a reward model' if is_encoder else 'an encoder'} asked for it; "
+            f"{str(path)!r} holds {held} and a reward that is scored by {wanted} asked for it; "
             f"pass it as {'encoder' if is_encoder else 'reward_model'}=, and {kind}= of the right "
             "kind"
         )
