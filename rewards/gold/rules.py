@@ -342,8 +342,8 @@ def load_lexicon(path: str | Path) -> Lexicon:
     return _load(Path(path), Lexicon, "is not a lexicon")
 
 
-def _load(path: Path, declared: type[Any] | None, fault: str) -> Any:
-    """Return what `Stored.save` wrote; None takes the rules of the kind that the file names."""
+def _load(path: Path, declared: Any, fault: str) -> Any:
+    """Return what `Stored.save` wrote of a class; None takes the one whose kind the file names."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if declared is None:
