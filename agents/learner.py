@@ -132,7 +132,8 @@ def _as_learner(name: str, made: Any) -> Learner:
             uses_credit=True,
         )
     check_plays(name, made)
-    learns = _learns(made)
+    learn = getattr(made, "learn", None)  # that of other libraries takes steps
+    learns = callable(learn) and "episodes" in inspect.signature(learn).parameters
     return Learner(
         name=name,
         summary=summary,
@@ -146,12 +147,6 @@ LEARNERS: Registry[Learner] = Registry(
     "agent", group="agents", from_files=True, adopt=_as_learner, import_names=_load
 )
 """All learners by name."""
-
-
-def _learns(made: Any) -> bool:
-    """Return whether an agent has ``learn(episodes)``; other libraries' ``learn`` takes steps."""
-    learn = getattr(made, "learn", None)
-    return callable(learn) and "episodes" in inspect.signature(learn).parameters
 
 
 @dataclass(frozen=True, kw_only=True)

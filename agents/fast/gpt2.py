@@ -89,7 +89,9 @@ def has_gpt2_shape(language_model: LanguageModel) -> bool:
         return False
     if not all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)):
         return False
-    return all(_is_linear(module) for block in trunk.h for module in _linear_modules(block))
+    blocks = [(block.attn, block.mlp) for block in trunk.h]
+    maps = [(a.c_attn, a.c_proj, mlp.c_fc, mlp.c_proj) for a, mlp in blocks]
+    return all(_is_linear(module) for of_block in maps for module in of_block)
 
 
 class GPT2Stream:
@@ -327,17 +329,14 @@ def _norm(norm: nn.LayerNorm) -> Map:
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
-def _linear_modules(block: Any) -> list[Any]:
-    return [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
-
-
 def _layer(block: Any, products: Library) -> Layer:
     attention, mlp = block.attn, block.mlp
     weight, bias = _weights(mlp.c_fc)  # (width, 4 * width), as GPT-2 has them
-    if _is_tanh_gelu(mlp) and packs(mlp.c_fc.weight, products):
+    act = activation(mlp)
+    if act is not mlp.act and packs(mlp.c_fc.weight, products):  # oneDNN knows the tanh GELU
         up = packed_map(weight.t(), bias, activation=("gelu", "tanh"))
     else:
-        rise, act = linear_map(weight, bias, products), activation(mlp)
+        rise = linear_map(weight, bias, products)
         up = lambda x: act(rise(x))  # noqa: E731
     return Layer(
         norm_1=_norm(block.ln_1),
@@ -351,22 +350,17 @@ def _layer(block: Any, products: Library) -> Layer:
 
 
 def activation(mlp: Any) -> Map:
-    """Return the activation of a block, twice as fast where it is the tanh GELU on a CPU.
+    """Return a block's activation, twice as fast where it is the tanh GELU in float32 on a CPU.
 
     x (1 + tanh u) / 2 = x sigmoid(2 u),  u = sqrt(2 / pi) (x + .044715 x^3)
     """
-    if not _is_tanh_gelu(mlp):
-        return mlp.act
-    slope = mlp.c_fc.weight.new_tensor(2.0 * math.sqrt(2.0 / math.pi))
-    cubic = 0.044715 * slope.item()
-    return lambda x: torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_().mul_(x)
-
-
-def _is_tanh_gelu(mlp: Any) -> bool:
-    """Say whether a block's activation is the tanh GELU, in float32 on a CPU."""
     weight = mlp.c_fc.weight
     is_tanh_gelu = type(mlp.act) in (GELUTanh, NewGELUActivation)
-    return is_tanh_gelu and weight.device.type == "cpu" and weight.dtype == torch.float32
+    if not is_tanh_gelu or weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return mlp.act
+    slope = weight.new_tensor(2.0 * math.sqrt(2.0 / math.pi))
+    cubic = 0.044715 * slope.item()
+    return lambda x: torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_().mul_(x)
 
 
 def _is_linear(module: Any) -> bool:

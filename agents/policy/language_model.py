@@ -70,15 +70,16 @@ def load_causal_lm(
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
-    folder = located(model) if isinstance(model, str | Path) else None
-    if folder is not None:
-        dtype = load_dtype(folder, dtype)
-    if folder is not None and adapts and is_cached(folder):
-        loaded = sharing_weights(shared_backbone(folder, device="cpu", dtype=dtype))
-    elif isinstance(model, str | Path):
-        loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype="auto")
-    elif isinstance(model, PreTrainedModel):
+    if isinstance(model, PreTrainedModel):
         loaded = model
+    elif isinstance(model, str | Path):
+        folder = located(model)
+        if folder is not None:
+            dtype = load_dtype(folder, dtype)
+        if folder is not None and adapts and is_cached(folder):
+            loaded = sharing_weights(shared_backbone(folder, device="cpu", dtype=dtype))
+        else:
+            loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype="auto")
     else:
         raise TypeError(
             f"model must be a path, a name or a transformers PreTrainedModel, got "

@@ -196,7 +196,7 @@ class Replies:
     """
 
     def __init__(self, observation: Observation) -> None:
-        self._ends = text_ends(observation)
+        self._ends = text_ends(np.asarray(observation["attention_mask"]))
 
     def since(self, rows: NDArray[np.integer], observation: Observation) -> Appended | None:
         """Return what was appended to the rows since the last call, None where no reply was.
@@ -212,17 +212,16 @@ class Replies:
         self._ends[rows] = ends + 1
         if not has_reply.any():
             return None
-        new = text_ends({"attention_mask": masks[rows]})
+        new = text_ends(masks[rows])
         self._ends[rows] = new + 1
         columns = np.arange(masks.shape[1])
         is_new = (columns >= ends[:, None] - 1) & (columns < new[:, None])
         return Appended(np.asarray(observation["input_ids"])[rows][is_new], is_new.sum(1))
 
 
-def text_ends(observation: Observation) -> NDArray[np.int64]:
-    """Return the column after each text's last token, (rows,)."""
-    masks = np.asarray(observation["attention_mask"], dtype=bool)
-    ends: NDArray[np.int64] = masks.shape[1] - masks[:, ::-1].argmax(axis=1)
+def text_ends(attention_mask: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return the column after each text's last token: (rows, length) -> (rows,)."""
+    ends: NDArray[np.int64] = attention_mask.shape[1] - attention_mask[:, ::-1].argmax(axis=1)
     return ends
 
 
@@ -263,11 +262,10 @@ def columns_needed(observation: Observation, *, multiple: int = 1) -> int:
         multiple: See `left_padded`; there is room for every round's padding.
     """
     masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
-    length = masks.shape[1]
-    last = length - 1 - masks[:, ::-1].argmax(axis=1)
-    written, longest = int(last.max()) + 1, int(masks.sum(axis=1).max())
+    length, ends = masks.shape[1], text_ends(masks)
+    written, longest = int(ends.max()), int(masks.sum(axis=1).max())
     return max(
-        length + -written % multiple, longest + -longest % multiple + length - 1 - int(last.min())
+        length + -written % multiple, longest + -longest % multiple + length - int(ends.min())
     )
 
 

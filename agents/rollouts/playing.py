@@ -271,7 +271,8 @@ class RoundRecorder:
         if first.support is None:
             masks = self._masks.finish(self._placed, device)
         else:  # what was sampled among, which stays on the device
-            bits = torch.cat(self._figures("support"))
+            supports: list[Any] = [choice.support for _, choice in self._steps]
+            bits = torch.cat(supports)
             index = self._placed(torch.arange(len(bits))).to(bits.device)
             masks = ActionMasks(table=bits, index=index, vocab_size=first.vocab_size)
         return RolloutBatch(
@@ -284,13 +285,9 @@ class RoundRecorder:
             env_seconds=self.env_seconds,
         )
 
-    def _figures(self, name: str) -> list[Any]:
-        """Return one field of each step's choice."""
-        return [getattr(choice, name) for _, choice in self._steps]
-
     def _padded(self, name: str) -> Tensor | None:
         """Return one field of the choices as (batch, time); None where the agent lacks it."""
-        figures = self._figures(name)
+        figures = [getattr(choice, name) for _, choice in self._steps]
         return None if figures[0] is None else self._placed(torch.cat(figures))
 
     def _placed(self, figures: Tensor) -> Tensor:

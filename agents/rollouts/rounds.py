@@ -29,8 +29,8 @@ from tokengym.rewards.scorers.base import ScorerWrapper
 
 Options: TypeAlias = dict[str, Any]
 """Options of an environment's reset, such as ``{"prompt_ids": [...]}`` or ``{"group_size": n}``."""
-Begin: TypeAlias = Callable[[int | None, Options | None], tuple[Any, dict[str, Any]]]
-"""Takes a seed and options; returns observations and infos, as Gymnasium's ``reset`` does."""
+Begin: TypeAlias = Callable[..., tuple[Any, dict[str, Any]]]
+"""Gymnasium's ``reset(*, seed, options)``, which returns observations and infos."""
 HOLD = "hold_after_end"
 """Method of environments whose rows can stay at the end of an episode."""
 PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id", "responses": "response"}
@@ -242,7 +242,7 @@ class RoundEnvironment(ABC):
         self._hold(False)  # a row that is held would not begin anew
         for wrapper in self.reward.deferred:
             wrapper.deferred = True
-        observation, infos = self._begin(seed, options)
+        observation, infos = self._begin(seed=seed, options=options)
         self._hold(True)
         return observation, infos.get("action_mask")
 
@@ -262,7 +262,7 @@ class GymRounds(RoundEnvironment):
 
     Args:
         envs: The batch.
-        begin: Begins a round, given a seed and options; None takes the batch's own ``reset``.
+        begin: Begins an episode in every row; None takes the batch's own ``reset``.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], begin: Begin | None = None) -> None:
@@ -272,9 +272,7 @@ class GymRounds(RoundEnvironment):
         hold = getattr(bare, HOLD, None)
         if is_copies and all(bare.call("has_wrapper_attr", HOLD)):
             hold = partial(bare.call, HOLD)
-        super().__init__(
-            envs, begin or (lambda seed, options: envs.reset(seed=seed, options=options)), hold
-        )
+        super().__init__(envs, begin or envs.reset, hold)
         # Gymnasium's own batches refuse to step a row that ended and was not reset.
         mode = envs.metadata.get("autoreset_mode")
         self._must_reset = is_copies and mode == AutoresetMode.DISABLED
