@@ -272,4 +272,4 @@ def _adapters(module: Any) -> list[tuple[Tensor, Tensor]]:
 
 
 STREAMS = ((has_gpt2_shape, GPT2Stream), (has_llama_shape, LlamaStream))
-"""Which models have a stream of their own, and the stream."""
+"""Pairs of a test of a model and its stream."""

@@ -28,7 +28,7 @@ class Plain:
     """The plain way: no part is faster than the form that the caller has itself."""
 
     stream_kinds: ClassVar[tuple[tuple[Callable[[Any], bool], Callable[[Any, int], Any]], ...]] = ()
-    """Which models have a stream of their own, and what makes it for texts of so many tokens."""
+    """Pairs of a test of a model and its stream, which is made for texts of so many tokens."""
     multiples: ClassVar[Mapping[Library, int]] = {"torch": 1}
     """Number that the columns of texts are best a multiple of, by library of their products."""
 

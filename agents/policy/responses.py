@@ -36,7 +36,7 @@ from tokengym.agents.policy.value import ValueFunction
 logger = logging.getLogger(__name__)
 
 Figure = Literal["log_probs", "ref_log_probs", "kl", "entropy", "values", "ref_states"]
-"""What can be read of response tokens without gradient."""
+"""Figures of response tokens that are read without gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,9 +239,7 @@ class ReadsResponses(BasePolicy):
     ) -> dict[str, Tensor]:
         """Return figures of the response tokens by name, (tokens,) each, nats.
 
-        Always "log_probs", with ``ref_states`` also "kl", and "entropy" if asked for. They come
-        from the head's weight, which keeps no logits for the gradient, where there are kernels for
-        it or the logits are many; from the logits elsewhere.
+        Always "log_probs", with ``ref_states`` also "kl", and "entropy" if asked for.
 
         Args:
             sequences: The texts.
@@ -255,6 +253,7 @@ class ReadsResponses(BasePolicy):
         tokens = sequences.input_ids[rows, columns]  # (tokens,)
         has_kl, size = ref_states is not None, chunk_size(self.num_actions)
         names = ["kl"] * has_kl + ["log_probs"] + ["entropy"] * with_entropy
+        # By the head's weight where there are kernels, or logits too many to keep for the gradient.
         is_large = len(tokens) > size or states.is_cuda
         if self.kernels or (is_large and torch.is_grad_enabled()):
             with self.weights(reference) as model:
@@ -276,6 +275,7 @@ class ReadsResponses(BasePolicy):
                 compute = fast().token_figures if has_kernels else token_figures
                 return dict(zip(names, compute(states, head, asked), strict=True))
 
+        # By the logits elsewhere, and where the head is not the weight alone.
         def of_chunk(
             rows: Tensor,
             times: Tensor,

@@ -22,7 +22,7 @@ from tokengym.agents.policy.sampling import (
 from tokengym.agents.policy.streams import make_stream
 
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
-"""What an environment returns: ids of tokens, or a dictionary with them."""
+"""An observation of an environment: ids of tokens, or a dictionary with them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
-"""What learners and players take: a batch or one environment, of Gymnasium or of SB3."""
+"""Environments of learners and samplers: a batch or a single one, of Gymnasium or of SB3."""
 
 
 def check_tokens(envs: Environments, learner: str) -> None:
