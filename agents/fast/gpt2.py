@@ -89,8 +89,8 @@ def has_gpt2_shape(language_model: LanguageModel) -> bool:
         return False
     if not all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)):
         return False
-    blocks = [(block.attn, block.mlp) for block in trunk.h]
-    maps = [(a.c_attn, a.c_proj, mlp.c_fc, mlp.c_proj) for a, mlp in blocks]
+    blocks: Any = trunk.h
+    maps = [(b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj) for b in blocks]
     return all(_is_linear(module) for of_block in maps for module in of_block)
 
 
