@@ -124,6 +124,7 @@ class VectorRewardWrapper(VectorWrapper):
         if self._steps is not None:
             continues = ~(terminated | truncated | infos.get("waiting", np.False_))
             texts = self._unfinished(np.flatnonzero(continues).tolist())
+            # The rows that ended are not scored yet: a failure here must not lose them.
             with attach_episodes(list(ended.values()), self.reward.scorer.fault_name):
                 values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
         if not ended:

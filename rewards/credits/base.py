@@ -51,34 +51,38 @@ class Credit:
 
     name: ClassVar[str] = ""
     """Name in `make_reward`, messages and reports."""
+
+    # What the rule asks for.
     attribution: str | None = None
     """Kind of token attribution that the scorer must return with its scores (`KINDS`), or None."""
     needs_attributions: bool = False
     """Whether `spread` reads attributions that `attribute` adds; implied by ``attribution``."""
-    causal: bool = False
-    """Whether token t's reward depends on tokens up to t only (and on the end being there), and is
-    paid as it is earned; otherwise it is known in hindsight and paid when the episode ends. A
-    causal rule also has `step_reward`. The last token gets the rest of the score."""
-    sum_preserving: bool = True
-    """Whether the token rewards sum to the score, to which every response is held."""
+    every_prefix: bool = False
+    """Whether a scorer without scores per position may score every prefix as a text of its own."""
+    needs_answer: bool = False
+    """Whether the rule asks for the prompt's reference answer, without which it cannot pay."""
+    reads_turns: bool = False
+    """Whether the rule is shown the replies of a conversation with the policy's tokens. Other rules
+    are shown the tokens that the policy wrote alone, and pay those."""
     needs_policy: bool = False
     """Whether `attribute` continues responses with the policy that learns (`Probe.finish`)."""
     needs_reference: bool = False
     """Whether the rule reads a frozen language model (`log_probs`), which is then loaded, and its
     vocabulary compared with the policy's, before the first episode."""
-    needs_answer: bool = False
-    """Whether the rule asks for the prompt's reference answer, without which it cannot pay."""
     reference: Source | None = None
     """That language model: the environment's reference policy, unless the rule names another."""
     reference_remedy: ClassVar[str] = (
         "take a task with a bundle, or TokenCredit(reference_policy=PATH)"
     )
     """Remedy if there is none, at the end of the message."""
-    reads_turns: bool = False
-    """Whether the rule is shown the replies of a conversation with the policy's tokens. Other rules
-    are shown the tokens that the policy wrote alone, and pay those."""
-    every_prefix: bool = False
-    """Whether a scorer without scores per position may score every prefix as a text of its own."""
+
+    # What is true of its token rewards.
+    causal: bool = False
+    """Whether token t's reward depends on tokens up to t only (and on the end being there), and is
+    paid as it is earned; otherwise it is known in hindsight and paid when the episode ends. A
+    causal rule also has `step_reward`. The last token gets the rest of the score."""
+    sum_preserving: bool = True
+    """Whether the token rewards sum to the score, to which every response is held."""
     gae_lambda: float | None = None
     """Lambda in [0, 1] that suits the rule's token rewards, for a learner with ``gae_lambda=None``:
     0 where a token's reward is its advantage, low where it is nearly that. None leaves it to the
@@ -86,6 +90,83 @@ class Credit:
     control: bool = False
     """Whether the rule spreads the score without reading the text. What it gains is due to dense or
     late credit; a rule that finds the right tokens must gain more."""
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the token rewards of one episode: the rule's formula.
+
+        Args:
+            score: R, reward units.
+            episode: The episode, with at least one response token.
+            attribution: (n,) the scorer's account of the tokens, where the rule asked for one; of
+                a `SegmentedCredit` with segments, n are those.
+
+        Returns:
+            (n,) reward units, summing to the score.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define spread() or assign()")
+
+    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
+        """Return the token rewards of each episode.
+
+        Args:
+            episodes: The episodes that were scored.
+            scores: Their scores, with attributions if the rule asks for them.
+
+        Returns:
+            Per episode (len(response_ids),) float32, reward units, summing to its score if the
+            rule is ``sum_preserving``.
+
+        Raises:
+            CreditError: if the scores lack the attributions that the rule needs.
+        """
+        rows: Sequence[FloatArray | None] = [None] * len(episodes)
+        if self.attribution is not None or self.needs_attributions:
+            if scores.attributions is None:
+                kind = f"{self.attribution} " if self.attribution else ""
+                raise CreditError(
+                    f"credit {self.name!r} needs {kind}attributions, but the scores have "
+                    "none; score with a scorer that gives them, or take credit 'uniform'"
+                )
+            if len(scores.attributions) != len(episodes):
+                raise CreditError(
+                    f"credit {self.name!r} got {len(scores.attributions)} attributions for "
+                    f"{len(episodes)} episodes; pass the scores of these episodes"
+                )
+            rows = scores.attributions
+        return [
+            np.asarray(self.spread(float(value), episode, row), dtype=np.float32)
+            for episode, value, row in zip(episodes, scores.values, rows, strict=True)
+        ]
+
+    def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with attributions that the rule finds by scoring other texts.
+
+        Args:
+            probe: Scores prefixes and parts of the responses.
+            episodes: The episodes that were scored.
+            scores: Their scores; returned as they are unless the rule overrides this.
+        """
+        return scores
+
+    def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
+        """Return the tokens of each response that are paid in one sum; single ones by default."""
+        return [split_evenly(n, n) for n in map(len, (e.response_ids for e in episodes))]
+
+    def step_reward(self, increment: float) -> float:
+        """Return what a causal rule pays at once for a token that moved the score of the text.
+
+        Args:
+            increment: R(x, y_<=t) - R(x, y_<t).
+
+        Raises:
+            RewardError: if the rule has no such payment.
+        """
+        raise RewardError(
+            f"credit {self.name!r} declares causal=True, but has no method "
+            "step_reward(increment) that says what to pay at each step; declare causal=False"
+        )
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return the rule for responses of a policy's tokenizer; itself unless it reads ids.
@@ -143,83 +224,6 @@ class Credit:
         if not isinstance(self.reference, PolicyReader):
             self.reference = PolicyReader.from_pretrained(self.reference)
         return self.reference
-
-    def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with attributions that the rule finds by scoring other texts.
-
-        Args:
-            probe: Scores prefixes and parts of the responses.
-            episodes: The episodes that were scored.
-            scores: Their scores; returned as they are unless the rule overrides this.
-        """
-        return scores
-
-    def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
-        """Return the tokens of each response that are paid in one sum; single ones by default."""
-        return [split_evenly(n, n) for n in map(len, (e.response_ids for e in episodes))]
-
-    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
-        """Return the token rewards of each episode.
-
-        Args:
-            episodes: The episodes that were scored.
-            scores: Their scores, with attributions if the rule asks for them.
-
-        Returns:
-            Per episode (len(response_ids),) float32, reward units, summing to its score if the
-            rule is ``sum_preserving``.
-
-        Raises:
-            CreditError: if the scores lack the attributions that the rule needs.
-        """
-        rows: Sequence[FloatArray | None] = [None] * len(episodes)
-        if self.attribution is not None or self.needs_attributions:
-            if scores.attributions is None:
-                kind = f"{self.attribution} " if self.attribution else ""
-                raise CreditError(
-                    f"credit {self.name!r} needs {kind}attributions, but the scores have "
-                    "none; score with a scorer that gives them, or take credit 'uniform'"
-                )
-            if len(scores.attributions) != len(episodes):
-                raise CreditError(
-                    f"credit {self.name!r} got {len(scores.attributions)} attributions for "
-                    f"{len(episodes)} episodes; pass the scores of these episodes"
-                )
-            rows = scores.attributions
-        return [
-            np.asarray(self.spread(float(value), episode, row), dtype=np.float32)
-            for episode, value, row in zip(episodes, scores.values, rows, strict=True)
-        ]
-
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return the token rewards of one episode: the rule's formula.
-
-        Args:
-            score: R, reward units.
-            episode: The episode, with at least one response token.
-            attribution: (n,) the scorer's account of the tokens, where the rule asked for one; of
-                a `SegmentedCredit` with segments, n are those.
-
-        Returns:
-            (n,) reward units, summing to the score.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define spread() or assign()")
-
-    def step_reward(self, increment: float) -> float:
-        """Return what a causal rule pays at once for a token that moved the score of the text.
-
-        Args:
-            increment: R(x, y_<=t) - R(x, y_<t).
-
-        Raises:
-            RewardError: if the rule has no such payment.
-        """
-        raise RewardError(
-            f"credit {self.name!r} declares causal=True, but has no method "
-            "step_reward(increment) that says what to pay at each step; declare causal=False"
-        )
 
 
 Cut = Literal["even", "entropy"]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_ENCODER_TOKENS = 512
+PARTS = ("relevance_query", "relevance_reference", "length_incentive", "repetition_penalty")
+"""Names of the parts of a score."""
 REMEMBERED = 10_000
 """Queries and references whose M is kept: they come again in every pass over a data set."""
 
@@ -222,11 +224,7 @@ class Relevance(Shared, Scorer):
         self._pooled.update(pooled)
         while len(self._pooled) > REMEMBERED:  # the oldest make room
             del self._pooled[next(iter(self._pooled))]
-        names = (
-            *("relevance_query", "relevance_reference"),
-            *("length_incentive", "repetition_penalty"),
-        )
-        parts = {name: np.zeros(len(episodes)) for name in names}
+        parts = {name: np.zeros(len(episodes)) for name in PARTS}
         values, attributions = np.zeros(len(episodes)), []
         for row, episode in enumerate(episodes):
             hidden, spans = encoded[episode.response]
@@ -247,7 +245,7 @@ class Relevance(Shared, Scorer):
                 targets = self._response_spans(episode, row)
                 attributions.append(spread_by_overlap(shares, spans, targets))
             row_parts = (by_query.sum(), by_reference.sum(), incentive, penalty)
-            for name, part in zip(names, row_parts, strict=True):
+            for name, part in zip(PARTS, row_parts, strict=True):
                 parts[name][row] = part
         return Scores(
             values=values,

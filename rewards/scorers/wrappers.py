@@ -121,13 +121,11 @@ class Cached(Shared, ScorerWrapper):
         kind: str,
         read: Callable[[Sequence[Episode]], list[_Entry]],
     ) -> list[_Entry]:
-        keys: list[Hashable] = [
-            (
-                *(kind, e.prompt, e.response, e.prompt_ids, e.response_ids, e.reference),
-                *(e.query_type, repr(e.metadata) if e.metadata else "", e.finish_reason, e.turns),
-            )
-            for e in episodes
-        ]
+        keys: list[Hashable] = []
+        for e in episodes:
+            text = (e.prompt, e.response, e.prompt_ids, e.response_ids, e.finish_reason, e.turns)
+            asked = (e.reference, e.query_type, repr(e.metadata) if e.metadata else "")
+            keys.append((kind, text, asked))
         entries = {key: self._entries[key] for key in keys if key in self._entries}
         unknown = {
             key: episode for key, episode in zip(keys, episodes, strict=True) if key not in entries
