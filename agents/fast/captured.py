@@ -404,7 +404,7 @@ class CapturedSampler:
         deterministic: bool,
     ) -> Choice:
         """See `Sampler.act`."""
-        came = self._replies.since(rows, observation)
+        appended = self._replies.since(rows, observation)
         self._drop_all_but(rows)
         decoder = self._decoder
         masks = None
@@ -416,12 +416,12 @@ class CapturedSampler:
         with self._explained():
             if not self._is_read:
                 decoder.read()
-            if came is not None:  # with the tokens chosen, which are read
-                is_reply = np.ones(len(came.tokens), dtype=bool)
-                is_reply[np.cumsum(came.counts) - came.counts] = False
+            if appended is not None:  # with the tokens chosen, which are read
+                is_reply = np.ones(len(appended.tokens), dtype=bool)
+                is_reply[np.cumsum(appended.counts) - appended.counts] = False
                 counts = torch.zeros(decoder.size, dtype=torch.int64)
-                counts[self._places] = torch.from_numpy(came.counts - 1)
-                decoder.append(torch.from_numpy(came.tokens[is_reply]), counts)
+                counts[self._places] = torch.from_numpy(appended.counts - 1)
+                decoder.append(torch.from_numpy(appended.tokens[is_reply]), counts)
             decoder.allow(masks, self._on_device)
             decoder.choose(None if deterministic else uniforms)
             self._is_read = decoder.runs_ahead and not decoder.is_full

@@ -153,7 +153,7 @@ class _TokenFigures(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=kl.dtype) if needs_weight else None
         for part in asked.chunks():
             a_part, b_part, c_part = (x[part].unsqueeze(-1) for x in (a, b, c))
-            scores = asked.scores(states, read, part)
+            scores = asked.scores(states, read, part)  # (chunk, num_actions)
             p = scores.softmax(-1)
             slope = torch.addcmul(c_part, scores, a_part, out=scores)
             if reference:
@@ -172,13 +172,13 @@ class _TokenFigures(torch.autograd.Function):
                 grad_states[part] = slope @ words if by_onednn is None else by_onednn
             if grad_weight is not None:
                 whole = grad_weight[: asked.num_actions]
-                given = states[part].to(read.dtype)
+                inputs = states[part].to(read.dtype)  # (chunk, hidden)
                 if by_onednn is not None:
-                    whole += fast().transposed_product(slope, given)
+                    whole += fast().transposed_product(slope, inputs)
                 elif whole.dtype == read.dtype:
-                    whole.addmm_(slope.t(), given)
+                    whole.addmm_(slope.t(), inputs)
                 else:
-                    whole += product(slope.t(), given.t())
+                    whole += product(slope.t(), inputs.t())
         return grad_states, None if grad_weight is None else grad_weight.to(weight.dtype), None
 
 

@@ -191,15 +191,15 @@ class ReadsResponses(BasePolicy):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
             states = self.states(sequences)  # (tokens, hidden): at response positions alone
-        known = None  # (tokens, hidden)
+        of_reference = None  # (tokens, hidden)
         if with_kl and ref_states is not None:
             rows, times, _ = sequences.response_positions
-            known = ref_states[rows, times]
+            of_reference = ref_states[rows, times]
         elif with_kl:
             with torch.no_grad():
-                known = self.states(sequences, reference=True)
+                of_reference = self.states(sequences, reference=True)
         figures = self._figures(
-            sequences, states, action_masks, ref_states=known, with_entropy=with_entropy
+            sequences, states, action_masks, ref_states=of_reference, with_entropy=with_entropy
         )
         values = None
         if with_values and self.critic is not None:
@@ -383,26 +383,26 @@ class ReadsResponses(BasePolicy):
             places = bucket[rows], times
             masks = None if action_masks is None else action_masks.select(bucket)
             if figure == "values":
-                read = self._values(part)
+                figures = self._values(part)
             elif figure in ("log_probs", "entropy"):
                 with_entropy = figure == "entropy"
                 states = self.states(part)
-                read = self._figures(part, states, masks, with_entropy=with_entropy)[figure]
+                figures = self._figures(part, states, masks, with_entropy=with_entropy)[figure]
             else:
                 if ref_states is None:
-                    known = self.states(part, reference=True)  # (tokens, hidden)
+                    of_reference = self.states(part, reference=True)  # (tokens, hidden)
                 else:
-                    known = ref_states[places]
+                    of_reference = ref_states[places]
                 if figure == "kl":
                     states = self.states(part)
-                    read = self._figures(part, states, masks, ref_states=known)["kl"]
+                    figures = self._figures(part, states, masks, ref_states=of_reference)["kl"]
                 elif figure == "ref_log_probs":
-                    read = self._figures(part, known, masks, reference=True)["log_probs"]
+                    figures = self._figures(part, of_reference, masks, reference=True)["log_probs"]
                 else:
-                    read = known
+                    figures = of_reference
             if whole is None:
-                whole = read.new_zeros(*sequences.response_mask.shape, *read.shape[1:])
-            whole[places] = read  # (tokens, ...) -> (batch, time, ...)
+                whole = figures.new_zeros(*sequences.response_mask.shape, *figures.shape[1:])
+            whole[places] = figures  # (tokens, ...) -> (batch, time, ...)
         assert whole is not None
         return whole
 

@@ -123,8 +123,8 @@ class CachedSampler:
 
     def _advance(self, rows: NDArray[np.integer], observation: Observation) -> list[Tensor]:
         """Read what is new of the texts of ``rows``; return their states, (active, hidden) each."""
-        came = self._replies.since(rows, observation)
-        if came is not None and not all(stream.appends for stream in self._streams):
+        appended = self._replies.since(rows, observation)
+        if appended is not None and not all(stream.appends for stream in self._streams):
             self._read(rows, observation)
         elif len(rows) < len(self._rows):  # those that have ended are taken out of the batch
             keep = torch.from_numpy(np.searchsorted(self._rows, rows)).to(self._device)
@@ -134,9 +134,9 @@ class CachedSampler:
             self._tokens = None if self._tokens is None else self._tokens[keep]
             if self._states is not None:
                 self._states = [states[keep] for states in self._states]
-        if self._states is None and came is not None:
-            given = [torch.from_numpy(array).to(self._device) for array in came]
-            self._states = [stream.append(*given) for stream in self._streams]
+        if self._states is None and appended is not None:
+            tokens, counts = (torch.from_numpy(array).to(self._device) for array in appended)
+            self._states = [stream.append(tokens, counts) for stream in self._streams]
         elif self._states is None:  # else the prompts have just been read
             assert self._tokens is not None
             self._states = [stream.step(self._tokens) for stream in self._streams]

@@ -65,17 +65,17 @@ class Sequences:
         for row, ids in enumerate(texts):
             input_ids[row, : len(ids)] = ids
             input_ids[row, len(ids) :] = ids[-1]
-        lengths, own = [len(ids) for ids in response_ids], None
+        lengths, is_written = [len(ids) for ids in response_ids], None
         if any(mask is not None for mask in written):
             table = np.zeros((len(lengths), max(lengths)), dtype=np.bool_)  # (batch, time)
             for row, (mask, length) in enumerate(zip(written, lengths, strict=True)):
                 table[row, :length] = True if mask is None else mask
-            own = torch.from_numpy(table).to(device)
+            is_written = torch.from_numpy(table).to(device)
         return cls(
             input_ids=torch.from_numpy(input_ids).to(device),
             prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),
             response_lengths=torch.tensor(lengths, device=device),
-            written=own,
+            written=is_written,
         )
 
     def __len__(self) -> int:
@@ -90,8 +90,8 @@ class Sequences:
     def response_mask(self) -> Tensor:
         """(batch, time) bool: True on each response's own tokens, those of replies left out."""
         times = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)
-        own = times < self.response_lengths.unsqueeze(1)
-        return own if self.written is None else own & self.written
+        in_response = times < self.response_lengths.unsqueeze(1)
+        return in_response if self.written is None else in_response & self.written
 
     @cached_property
     def response_positions(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,12 +196,12 @@ class ActionMasks:
             rows: Rows of each.
             time: Longest response of all.
         """
-        known = [part for part in parts if part is not None]
-        if not known:
+        first = next((part for part in parts if part is not None), None)
+        if first is None:
             return None
         tables, indices, before = [], [], 0
         for part, count in zip(parts, rows, strict=True):
-            table = torch.ones_like(known[0].table[:1]) if part is None else part.table
+            table = torch.ones_like(first.table[:1]) if part is None else part.table
             index = torch.zeros(count, time, dtype=torch.int64)
             if part is not None:
                 index[:, : part.index.shape[1]] = part.index
@@ -209,8 +209,8 @@ class ActionMasks:
             indices.append(index + before)
             before += len(table)
         table, index = torch.cat(tables), torch.cat(indices)
-        if known[0].vocab_size:  # every step has a mask of its own
-            return cls(table=table, index=index, vocab_size=known[0].vocab_size)
+        if first.vocab_size:  # every step has a mask of its own
+            return cls(table=table, index=index, vocab_size=first.vocab_size)
         table, places = table.unique(dim=0, return_inverse=True)
         return cls(table=table, index=places[index], columns=few_forbidden(table))
 
@@ -223,9 +223,9 @@ class ActionMasks:
             time: Longest response of the batch.
         """
         index = self.index.new_full((rows, time), IN_ANOTHER_PROCESS)
-        own = index[before : before + len(self.index)]
-        own[:] = 0
-        own[:, : self.index.shape[1]] = self.index
+        here = index[before : before + len(self.index)]
+        here[:] = 0
+        here[:, : self.index.shape[1]] = self.index
         return replace(self, index=index, has_all=False)
 
     @property

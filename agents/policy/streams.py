@@ -109,24 +109,25 @@ class ModelStream:
 
     def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
         """See `Stream.append`."""
-        steps = torch.arange(int(counts.max()), device=tokens.device)
-        own = steps < counts[:, None]
-        ids = tokens.new_zeros(own.shape).masked_scatter(own, tokens)
+        steps = torch.arange(int(counts.max()), device=tokens.device)  # (width,)
+        is_new = steps < counts[:, None]  # (rows, width): padded on the right for now
+        ids = tokens.new_zeros(is_new.shape).masked_scatter(is_new, tokens)
         seen = self._attention_mask.shape[1]
-        self._attention_mask = torch.cat([self._attention_mask, own.long()], dim=1)
+        self._attention_mask = torch.cat([self._attention_mask, is_new.long()], dim=1)
         positions = self._positions + 1 + torch.minimum(steps, counts[:, None] - 1)
-        hidden = self._read(ids, positions)
+        hidden = self._read(ids, positions)  # (rows, width, hidden)
         rows = torch.arange(len(counts), device=tokens.device)
         self._positions = self._positions + counts[:, None]
         # What was read past a text's end goes: texts are moved to end in one column again.
         lengths = self._attention_mask.sum(1, keepdim=True)
         longest = int(lengths.max())
         columns = torch.arange(longest, device=tokens.device)
-        sources = (columns + seen + counts[:, None] - longest).clamp(min=0)[:, None, :, None]
+        sources = (columns + seen + counts[:, None] - longest).clamp(min=0)  # (rows, longest)
+        sources = sources[:, None, :, None]
         self._attention_mask = (columns >= longest - lengths).long()
         for layer in self._cache.layers:
             for name in ("keys", "values"):
-                states = getattr(layer, name)
+                states = getattr(layer, name)  # (rows, heads, columns, head width)
                 index = sources.expand(-1, states.shape[1], -1, states.shape[3])
                 setattr(layer, name, states.gather(2, index))
         return hidden[rows, counts - 1]
@@ -160,8 +161,8 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
     """
     for fits, stream in fast().stream_kinds:
         if fits(language_model):
-            made: Stream = stream(language_model, capacity)
-            return made
+            faster: Stream = stream(language_model, capacity)
+            return faster
     return ModelStream(language_model)
 
 

@@ -273,7 +273,7 @@ class RoundRecorder:
         else:  # what was sampled among, which stays on the device
             supports: list[Any] = [choice.support for _, choice in self._steps]
             bits = torch.cat(supports)
-            index = self._placed(torch.arange(len(bits))).to(bits.device)
+            index = self._placed(torch.arange(len(bits))).to(bits.device)  # one mask per choice
             masks = ActionMasks(table=bits, index=index, vocab_size=first.vocab_size)
         return RolloutBatch(
             episodes=tuple(self.episodes[row] for row in range(self._num_envs)),
@@ -367,8 +367,8 @@ def as_sampler(
     """
     make = getattr(agent, "sampler", None) or getattr(agent, "player", None)  # its earlier name
     if make is not None:
-        made: Sampler = make(generator if seed is None else torch.Generator().manual_seed(seed))
-        return made
+        sampler: Sampler = make(generator if seed is None else torch.Generator().manual_seed(seed))
+        return sampler
     if not callable(getattr(agent, "predict", None)):
         raise TypeError(
             f"an agent must have predict(observation, state, episode_start, deterministic), got "
