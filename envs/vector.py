@@ -150,11 +150,11 @@ class TokenGenerationVectorEnv(
         return tuple(self._batch.seeds)
 
     def share_prompts(self, first: int, rows: int) -> None:
-        """Be a part of a larger batch: prompts in order ("sequential") go round all its rows.
+        """Take prompts in order ("sequential") as rows of a larger batch, dealt over all of them.
 
         Args:
-            first: Place of this batch's first row in it.
-            rows: Its rows.
+            first: Place of this batch's first row in the larger batch.
+            rows: Rows of the larger batch.
         """
         self._batch.share_prompts(first, rows)
 

@@ -91,12 +91,12 @@ def _made(
     task = find_task(name)
     check_split(split)
     # Options are of the reward, of prompts and models, or of the environment's class.
-    left = {"reward": task.reward, **task.options, **options}
+    rest = {"reward": task.reward, **task.options, **options}
     of_reward = names_of(EnvReward)
     of_task = [] if task.bundle is None else names_of(TaskOptions)
     of_env = [*signature(task.env_class).parameters, *signature(task.vector_class).parameters]
     accepted = {"split", *of_reward, *of_task, *of_env}
-    for option, value in left.items():
+    for option, value in rest.items():
         if option == "max_episode_steps":
             raise TypeError(
                 f"{task.id} has no argument {option!r}, which would cut episodes before their "
@@ -105,18 +105,18 @@ def _made(
         if option not in accepted:
             hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
             raise TypeError(f"{task.id} has no argument {option!r}; {hint.rstrip()}")
-    paid = EnvReward(**{option: left.pop(option) for option in of_reward if option in left})
+    reward_options = EnvReward(**{key: rest.pop(key) for key in of_reward if key in rest})
     if task.bundle is not None:
-        given = TaskOptions(**{option: left.pop(option) for option in of_task if option in left})
-        arguments = task_arguments(task, given, split)
+        task_options = TaskOptions(**{key: rest.pop(key) for key in of_task if key in rest})
+        arguments = task_arguments(task, task_options, split)
         if task.chat_where_possible and arguments["tokenizer"].chat_template:
-            left.setdefault("chat_template", True)
+            rest.setdefault("chat_template", True)
         bundle = arguments["bundle"]
-        left = {**(bundle.settings("options") if bundle else {}), **left, **arguments}
+        rest = {**(bundle.settings("options") if bundle else {}), **rest, **arguments}
     elif "split" in signature(task.env_class).parameters:
-        left["split"] = split
-    env = (task.vector_class if batch else task.env_class)(**batch, **left)
-    return env, _reward_for(task, env, paid, **batch)
+        rest["split"] = split
+    env = (task.vector_class if batch else task.env_class)(**batch, **rest)
+    return env, _reward_for(task, env, reward_options, **batch)
 
 
 def _reward_for(task: Task, env: AnyEnv, options: EnvReward, num_envs: int = 1) -> Reward | None:

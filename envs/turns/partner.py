@@ -73,11 +73,6 @@ class _Function(Partner):
         if callable(several := getattr(value, "replies", None)):
             self.replies = several  # type: ignore[method-assign]
 
-    @property
-    def answers_many(self) -> bool:
-        """Whether the object answers several conversations at once."""
-        return "replies" in vars(self)
-
 
 PARTNERS: Registry[Callable[..., Any]] = Registry(
     "partner", group="partners", from_files=True, bare="id"
@@ -114,9 +109,7 @@ def as_partner(value: Any) -> Partner:
 
 def answers_many(partner: Partner) -> bool:
     """Return whether a partner has a method of its own for several conversations."""
-    if isinstance(partner, _Function):
-        return partner.answers_many
-    return type(partner).replies is not Partner.replies
+    return "replies" in vars(partner) or type(partner).replies is not Partner.replies
 
 
 def name_of(partner: Partner) -> str:

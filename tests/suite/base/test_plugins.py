@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import gymnasium as gym
@@ -58,6 +59,14 @@ def test_a_name_of_the_laboratory_says_what_to_install(
     assert command_names() == ["demo", "compare", "train", "evaluate", "envs", "report"]
     assert "tokengym/Oracle-v0" not in env_ids()
     assert "tokengym/MovieReview-v0" in env_ids()
+
+
+def test_a_package_lists_the_names_that_others_add_to_it_alone(monkeypatch: pytest.MonkeyPatch):
+    names = ("Added", "rewards.AddedReward", "rewards.gold.AddedScore")
+    points = [EntryPoint(name, "a_package", "tokengym.names") for name in names]
+    monkeypatch.setattr(plugins, "entry_points", lambda **_: points)
+    assert {"Added", "AddedReward"} & {*dir(tokengym)} == {"Added"}
+    assert {"Added", "AddedReward", "AddedScore"} & {*dir(tokengym.rewards)} == {"AddedReward"}
 
 
 def test_the_suite_imports_nothing_of_the_laboratory():
