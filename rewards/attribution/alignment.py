@@ -209,7 +209,12 @@ class Retokenizer:
         if self.form != "text" or self.keeps_end:
             return self._read_with_end(episode, added, targets)
         start, text = len(episode.prompt), episode.prompt + added
-        ids, offsets = self._tokenize(text)
+        bos, eos = self.model.bos_token, self.model.eos_token
+        # Neither a second BOS nor the EOS that some tokenizers put behind every text.
+        tokens = self._encode(text, add_special_tokens=not (bos and text.startswith(bos)))
+        ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
+        if ids and ids[-1] == self.model.eos_token_id and not text.endswith(eos):
+            ids, offsets = ids[:-1], offsets[:-1]
         # The first token that reaches into the response may begin in the prompt.
         first = next((i for i, (_, end) in enumerate(offsets) if end > start), len(ids))
         sources = [(max(a - start, 0), max(b - start, 0)) for a, b in offsets[first:]]
@@ -255,15 +260,6 @@ class Retokenizer:
         ended = bool(episode.response_ids) and episode.response_ids[-1] == self.policy.eos_token_id
         closed = self.form == "chat" and ended and after > 0
         return Retokenized(ids, sources, targets, closed, after - closed)
-
-    def _tokenize(self, text: str) -> tuple[list[int], list[Span]]:
-        """Return ids and offsets, without a second BOS and without a trailing EOS."""
-        bos, eos = self.model.bos_token, self.model.eos_token
-        tokens = self._encode(text, add_special_tokens=not (bos and text.startswith(bos)))
-        ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
-        if ids and ids[-1] == self.model.eos_token_id and not text.endswith(eos):
-            ids, offsets = ids[:-1], offsets[:-1]
-        return ids, offsets
 
     def _encode(self, *texts: str, add_special_tokens: bool) -> "BatchEncoding":
         """Return a text, or a pair of texts, as ids with their offsets."""

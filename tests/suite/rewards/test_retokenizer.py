@@ -90,9 +90,9 @@ def test_special_tokens_stand_where_the_model_puts_them(tokenizer):
 
 def test_a_bos_in_the_prompt_is_not_doubled():
     own = character_tokenizer(bos=True)
-    retokenizer = Retokenizer(byte_tokenizer(), own)
-    ids, _ = retokenizer._tokenize("<s>ab")
-    assert own.convert_ids_to_tokens(ids) == ["<s>", "a", "b"]
+    policy = byte_tokenizer()
+    (read,) = Retokenizer(policy, own)([spoken(policy, "<s>a", "b", eos=False)])
+    assert own.convert_ids_to_tokens(read.ids) == ["<s>", "a", "b"]
 
 
 def test_a_token_that_begins_in_the_prompt_belongs_to_the_response():
