@@ -80,6 +80,25 @@ class Bundle:
         named = named if model is None else {**named, "policy": model}
         object.__setattr__(self, "_named_models", named)
 
+    @classmethod
+    def of(cls, word: Bundle | Path | str) -> Bundle:
+        """Return a bundle, that of a folder, or the bundled one of a name ("smollm2-reviews").
+
+        Raises:
+            BundleError: if there is none.
+        """
+        if isinstance(word, Bundle):
+            return word
+        name = str(word)
+        if Path(name).exists() or Path(name).name != name:
+            return cls(word)
+        if name not in (names := bundle_names()):
+            raise BundleError(
+                f"{name!r} has no bundle.json, and no bundle of this name ships with tokengym; "
+                f"{did_you_mean(name, names)}build one with {_BUILDER}"
+            )
+        return bundled(name)
+
     @property
     def task(self) -> str:
         """The task that the models were built for."""
@@ -256,25 +275,6 @@ def bundled(task: str) -> Bundle:
         f"{', '.join(bundle_names()) or 'none'}; build one with {_BUILDER} and pass "
         "bundle=Bundle(path)"
     )
-
-
-def find_bundle(word: Bundle | Path | str) -> Bundle:
-    """Return a bundle, that of a folder, or the bundled one of a name ("smollm2-reviews").
-
-    Raises:
-        BundleError: if there is none.
-    """
-    if isinstance(word, Bundle):
-        return word
-    name = str(word)
-    if Path(name).exists() or Path(name).name != name:
-        return Bundle(word)
-    if name not in (names := bundle_names()):
-        raise BundleError(
-            f"{name!r} has no bundle.json, and no bundle of this name ships with tokengym; "
-            f"{did_you_mean(name, names)}build one with {_BUILDER}"
-        )
-    return bundled(name)
 
 
 def bundle_names() -> list[str]:

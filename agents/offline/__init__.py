@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         prompt_order,
     )
     from tokengym.agents.offline.policies import make_policy
-    from tokengym.agents.offline.settings import TINY, Candidates, PreferenceLoss, Sampling, Tuning
+    from tokengym.agents.offline.settings import Candidates, PreferenceLoss, Sampling, Tuning
     from tokengym.agents.offline.trainer import OfflineTrainer
 
 __getattr__, __dir__, __all__ = lazily(__name__)

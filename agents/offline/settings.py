@@ -89,6 +89,11 @@ class Tuning:
                 f"{batch}; pass {batch // micro * micro}, or another micro_batch_size"
             )
 
+    @staticmethod
+    def for_tiny_models() -> "Tuning":
+        """Return those of the bundled tasks' models; papers' rates are for billions of weights."""
+        return Tuning(learning_rate=3e-4, batch_size=32)
+
     def trainer_arguments(self, num_rows: int) -> dict[str, Any]:
         """Return them as `DPO` and `SFT` take them, for that many rows."""
         batch = min(self.batch_size, num_rows)
@@ -100,10 +105,6 @@ class Tuning:
             "gradient_accumulation_steps": max(round(batch / micro), 1),
             "lr_scheduler_type": self.lr_scheduler_type,
         }
-
-
-TINY = Tuning(learning_rate=3e-4, batch_size=32)
-"""Rate and batch for the bundled tasks' tiny models; papers' rates are for billions of weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ class SFTSettings:
     """Prompts answered, where data is collected."""
     sampling: Sampling = field(default=Sampling(n=8, temperatures=(1.0, 0.7)))
     """Sampling and ranking of the responses."""
-    tuning: Tuning = TINY
+    tuning: Tuning = field(default=Tuning.for_tiny_models())
     """Fitting of the policy to them."""
 
     def __post_init__(self) -> None:

@@ -13,7 +13,6 @@ from tokengym.envs.tasks.task import (
     find_task,
     register_task,
     registered_tasks,
-    task_of,
 )
 
 for _module in iter_modules(__path__):

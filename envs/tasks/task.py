@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium
 
-from tokengym.base.bundle import PARTS, Bundle, Split, bundled, find_bundle
+from tokengym.base.bundle import PARTS, Bundle, Split, bundled
 from tokengym.base.errors import PromptError, SettingsError
 from tokengym.base.files import read_once
 from tokengym.base.plugins import LABORATORY
@@ -104,6 +104,17 @@ class Task:
         """The environment's id."""
         return f"tokengym/{self.name}-v0"
 
+    @staticmethod
+    def of(env_id: str) -> Task | None:
+        """Return the task of an environment's id; None for other environments.
+
+        Example:
+            >>> Task.of("tokengym/MovieReview-v0").name
+            'MovieReview'
+        """
+        name = task_name_of(env_id)
+        return TASKS.find(name) if name in TASKS.names() else None
+
 
 def _adopted(name: str, made: Any) -> Task:
     """Return the task that an installed package declares, registered."""
@@ -161,17 +172,6 @@ def task_name_of(env_id: str) -> str:
         'MovieReview'
     """
     return LATEST.sub("", env_id.rpartition("/")[2])
-
-
-def task_of(env_id: str) -> Task | None:
-    """Return the task of an environment's id; None for other environments.
-
-    Example:
-        >>> task_of("tokengym/MovieReview-v0").name
-        'MovieReview'
-    """
-    name = task_name_of(env_id)
-    return TASKS.find(name) if name in TASKS.names() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +334,7 @@ def _models(task: Task, options: TaskOptions, tokenizer: Any) -> Bundle | None:
     That of a task for any prompts lends a caller's model nothing but its place.
     """
     if options.bundle is not None:
-        models = find_bundle(options.bundle)
+        models = Bundle.of(options.bundle)
     elif options.model is None and tokenizer is not None:
         return None
     else:

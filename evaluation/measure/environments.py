@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from tokengym.base.bundle import Bundle, find_bundle
+from tokengym.base.bundle import Bundle
 from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Registry, Spec, did_you_mean, split_file_word
@@ -41,7 +41,7 @@ def resolve_env(name: str | None = None, bundle: Bundle | Path | str | None = No
     if name is None:
         made_for = None
         with suppress(BundleError):  # whoever makes the environment says what is wrong
-            made_for = find_bundle(bundle).env if bundle else None
+            made_for = Bundle.of(bundle).env if bundle else None
         name = made_for or DEFAULT_ENV
     if split_file_word(name):
         return env_of_file(name)

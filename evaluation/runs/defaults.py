@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from tokengym.agents.learner import LEARNERS, Learner, NoSettings, find_learner
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.base.bundle import Bundle, SettingsKind, find_bundle
+from tokengym.base.bundle import Bundle, SettingsKind
 from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.registry import Spec, split_file_word
@@ -28,7 +28,7 @@ from tokengym.base.settings import (
     values_by_name,
 )
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.tasks import Task, task_of
+from tokengym.envs.tasks import Task
 from tokengym.envs.tasks.task import TASKS, TaskOptions
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.rewards.registry import RewardOptions
@@ -312,7 +312,7 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
         options = values.pop("task_options", "")
         values |= TASKS.parse(f"task_options:{options}").options
-        task = task_of(env)
+        task = Task.of(env)
         if "model" in values and (task is None or task.bundle is None):
             model = values.pop("model")  # the learner's alone
             if "tokenizer" not in values and has_tokenizer(model):
@@ -353,7 +353,7 @@ def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> d
         kind: What they are settings of.
     """
     try:
-        return find_bundle(bundle).settings(kind) if bundle else {}
+        return Bundle.of(bundle).settings(kind) if bundle else {}
     except BundleError:  # whoever makes the environment says what is wrong
         return {}
 
@@ -407,7 +407,7 @@ def task_defaults(
         learner: The learner; what its name stands for has no other default.
         bundle_defaults: Defaults that go before the task's.
     """
-    task, wanted = task_of(env_id), names_of_run(learner)
+    task, wanted = Task.of(env_id), names_of_run(learner)
     if learner.uses_credit:
         wanted = (wanted | learner.default_values().keys()) - set(learner.fixed)
     defaults = {**({} if task is None else task.training), **(bundle_defaults or {})}
@@ -477,5 +477,5 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
     """Return the default rewards of a task's comparison."""
-    task = task_of(env_id)
+    task = Task.of(env_id)
     return Task.compare if task is None else task.compare

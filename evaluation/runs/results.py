@@ -11,7 +11,7 @@ from typing import Any
 
 from tokengym.base.files import read_hashed, read_json, read_jsonl, write_json, write_text
 from tokengym.base.registry import split_file_word
-from tokengym.envs import printable, task_of
+from tokengym.envs import Task, printable
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
     SAMPLES,
@@ -431,7 +431,7 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
 
 def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     """Return the best expected gold score, V* of the empty text, where a task can compute it."""
-    task = task_of(config.env)
+    task = Task.of(config.env)
     if task is None or not hasattr(task.vector_class, "optimal_values"):
         return {}
     from tokengym.base.errors import SettingsError

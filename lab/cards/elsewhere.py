@@ -8,8 +8,8 @@ from typing import Any
 import gymnasium as gym
 
 from tokengym.agents import RandomAgent, bind_policy
-from tokengym.base import find_bundle, from_pretrained
-from tokengym.envs import task_of
+from tokengym.base import from_pretrained
+from tokengym.envs import Bundle, Task
 from tokengym.evaluation.measure import resolve_env, task_reward
 from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks
 from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward
@@ -62,7 +62,7 @@ class TransferTask:
     """Folder, GGUF file, registered name or hub name; None takes the bundle's policy."""
 
     def __post_init__(self) -> None:
-        find_bundle(self.bundle)
+        Bundle.of(self.bundle)
 
     def check(self) -> None:
         """Refuse a language model that is not there; none of its weights are loaded.
@@ -73,7 +73,7 @@ class TransferTask:
         """
         from transformers import AutoConfig
 
-        from_pretrained(AutoConfig, self.model or find_bundle(self.bundle).policy)
+        from_pretrained(AutoConfig, self.model or Bundle.of(self.bundle).policy)
 
     @property
     def env(self) -> str:
@@ -89,7 +89,7 @@ class TransferTask:
     def files(self) -> list[Path]:
         """Return the files and folders here that its figures depend on."""
         named = [] if self.model is None else [Path(self.model)]
-        return [find_bundle(self.bundle).path, *(path for path in named if path.exists())]
+        return [Bundle.of(self.bundle).path, *(path for path in named if path.exists())]
 
     def cost(self, amounts: Amounts) -> str:
         """Return in words what is done at most."""
@@ -110,7 +110,7 @@ class TransferTask:
         kwargs: dict[str, Any] = {"bundle": self.bundle, "max_new_tokens": amounts.tokens}
         if self.model is not None:
             kwargs["model"] = self.model
-        task = task_of(self.env)
+        task = Task.of(self.env)
         task_reward = (None if task is None else task.reward) or subject
         if (reason := self._refusal(subject, task_reward)) is not None:
             return {self.name: {"refused": reason}}
@@ -138,7 +138,7 @@ class TransferTask:
             article = "an encoder" if kind == "encoder" else "a reward model"
             return NO_TRUTH.format(article, self.name)
         made = RewardChoice.of(subject).made
-        prompts = find_bundle(self.bundle).prompts("test")
+        prompts = Bundle.of(self.bundle).prompts("test")
         if isinstance(made, Credit) and made.needs_answer and prompts[0].reference is None:
             return NO_ANSWER.format(self.name)
         return None

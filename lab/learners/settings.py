@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from tokengym.agents.offline import TINY, PreferenceLoss, Sampling, Tuning
+from tokengym.agents.offline import PreferenceLoss, Sampling, Tuning
 from tokengym.base import check_choice, check_count
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
@@ -100,7 +100,9 @@ class IterativeRun:
 class OnlineDPORun(IterativeRun):
     """``--agent online-dpo``; the defaults suit the bundled tasks."""
 
-    learner: OnlineDPOSettings = OnlineDPOSettings(prompts_per_iteration=512, tuning=TINY)
+    learner: OnlineDPOSettings = OnlineDPOSettings(
+        prompts_per_iteration=512, tuning=Tuning.for_tiny_models()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,5 +110,7 @@ class RAFTRun(IterativeRun):
     """``--agent raft``; the defaults suit the bundled tasks."""
 
     learner: RAFTSettings = RAFTSettings(
-        prompts_per_iteration=512, sampling=Sampling(temperatures=(1.0,)), tuning=TINY
+        prompts_per_iteration=512,
+        sampling=Sampling(temperatures=(1.0,)),
+        tuning=Tuning.for_tiny_models(),
     )

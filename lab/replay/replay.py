@@ -13,10 +13,10 @@ from tokengym.base import read_jsonl, write_csv
 from tokengym.envs import (
     Episode,
     SettingsError,
+    Task,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
     printable,
-    task_of,
     token_texts,
 )
 from tokengym.evaluation.measure import resolve_env, task_reward
@@ -335,7 +335,7 @@ def _paid_by(
 
 def _is_by_encoder(env: str) -> bool:
     """Return whether a task's own reward is scored by an encoder."""
-    task = task_of(env)
+    task = Task.of(env)
     own = None if task is None else task.reward
     return own is not None and RewardChoice.of(own).kind == "encoder"
 

@@ -41,7 +41,7 @@ from tokengym.lab.training.results import (
 )
 from tokengym.rewards import PreferencePair, PreferencePairs, RewardError, read_pairs
 from tokengym.rewards.models import load_tokenizer, longest_input
-from tokengym.rewards.pairs import SkippedRow, TableSource
+from tokengym.rewards.pairs import TableSource
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -208,14 +208,9 @@ def limit_lengths(
     if not drop:
         others = f" ({len(long) - 1} more rows likewise)" if len(long) > 1 else ""
         raise DatasetError(next(iter(long.values())) + others)
-    kept = [index for index in range(len(pairs)) if index not in long]
-    skipped = [
-        SkippedRow(row=pairs.rows[index], kind="overlong", reason=reason)
-        for index, reason in long.items()
-    ]
-    fitting = replace(pairs.select(kept), skipped=(*pairs.skipped, *skipped))
-    if not kept:
-        raise DatasetError(f"no pair is left: {fitting.report()}; {skipped[0].reason}")
+    fitting = pairs.without(long, "overlong")
+    if not fitting:
+        raise DatasetError(f"no pair is left: {fitting.report()}; {next(iter(long.values()))}")
     return fitting
 
 

@@ -8,7 +8,7 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from operator import index
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args, overload
@@ -105,6 +105,20 @@ class PreferencePairs(Sequence[PreferencePair]):
         """
         pairs = tuple(self.pairs[index] for index in places)
         return PreferencePairs(pairs, tuple(self.rows[index] for index in places), self.skipped)
+
+    def without(self, reasons: Mapping[int, str], kind: str) -> "PreferencePairs":
+        """Return the pairs but for some, whose rows join the record of those left out.
+
+        Args:
+            reasons: Position of a pair -> why it is left out, in one line.
+            kind: The fault in a word or two.
+        """
+        kept = self.select([index for index in range(len(self)) if index not in reasons])
+        skipped = [
+            SkippedRow(row=self.rows[index], kind=kind, reason=reason)
+            for index, reason in reasons.items()
+        ]
+        return replace(kept, skipped=(*self.skipped, *skipped))
 
     def skip_counts(self) -> dict[str, int]:
         """Return how many rows were left out for what, the most frequent first."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.cards.test_card import RULES
-from tokengym.base.bundle import find_bundle
+from tokengym.base.bundle import Bundle
 from tokengym.base.files import read_json, write_json
 from tokengym.lab.cards import elsewhere
 from tokengym.lab.cards.card import CardConfig, broken, faults_of, make_card
@@ -67,7 +67,7 @@ def test_a_rule_that_cannot_be_measured_there_says_why(rule: str, bundle: str, r
 
 
 def test_a_rule_whose_model_reads_other_tokens_is_refused_there():
-    rule = f"rto:policy={find_bundle('dialogue').policy}"
+    rule = f"rto:policy={Bundle.of('dialogue').policy}"
     (found,) = TransferTask(bundle="movie_review").measure(rule, QUICK, 0).values()
     assert "437; score with a model of the policy's tokenizer" in found["refused"]
 
@@ -76,7 +76,7 @@ def test_a_rule_whose_model_reads_other_tokens_is_refused_there():
 def test_an_encoder_s_bundle_has_its_own_environment_and_scorer(rule: str, tmp_path: Path):
     """Made from QuestionAnswer's, as smollm2-answers is: without a reward model."""
     folder = tmp_path / "answers"
-    shutil.copytree(find_bundle("question_answer").path, folder)
+    shutil.copytree(Bundle.of("question_answer").path, folder)
     shutil.rmtree(folder / "reward_model")
     manifest = json.loads((folder / "bundle.json").read_text())
     write_json(folder / "bundle.json", {**manifest, "env": "QuestionAnswer"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokengym.base.bundle import find_bundle
+from tokengym.base.bundle import Bundle
 from tokengym.envs import BundleError, Prompt, SettingsError, bundled
 
 
@@ -39,11 +39,11 @@ def test_no_entity_of_a_held_out_question_is_in_another() -> None:
 
 
 def test_bundles_by_name(tmp_path, monkeypatch) -> None:
-    assert find_bundle("movie_review") == bundled("movie_review")
-    assert find_bundle(bundled("detox").path) == bundled("detox")
-    assert find_bundle("smollm2-reviews").settings("training")["lora_rank"] == 8
+    assert Bundle.of("movie_review") == bundled("movie_review")
+    assert Bundle.of(bundled("detox").path) == bundled("detox")
+    assert Bundle.of("smollm2-reviews").settings("training")["lora_rank"] == 8
     with pytest.raises(BundleError, match="did you mean 'smollm2-reviews'"):
-        find_bundle("smollm2-review")
+        Bundle.of("smollm2-review")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match=r"has no bundle\.json"):
-        find_bundle("models/reviews")
+        Bundle.of("models/reviews")

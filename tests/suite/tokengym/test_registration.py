@@ -423,7 +423,7 @@ def test_prompts_per_row_pass_through_the_reward_wrapper() -> None:
 
 
 def test_a_task_of_ones_own_is_one_declaration(monkeypatch) -> None:
-    from tokengym.envs.tasks import TASKS, Task, task_of
+    from tokengym.envs.tasks import TASKS, Task
     from tokengym.evaluation.runs.defaults import default_rewards, training_settings
 
     monkeypatch.setattr(TASKS, "_entries", dict(TASKS))
@@ -448,6 +448,6 @@ def test_a_task_of_ones_own_is_one_declaration(monkeypatch) -> None:
     assert EnvSpec.from_json(env.spec.to_json()) == env.spec
     envs = gymnasium.make_vec(mine.id, num_envs=2, max_new_tokens=3)
     assert envs.action_space.shape == (2,)
-    assert task_of("tokengym/MyReview-v0") is mine
+    assert Task.of("tokengym/MyReview-v0") is mine
     assert default_rewards(mine.id) == ("uniform", "abc")
     assert training_settings(mine.id).learner.learning_rate == 1e-4
