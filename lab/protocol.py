@@ -11,11 +11,12 @@ from scipy.special import stdtr, stdtrit
 
 from tokengym.agents import losses
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
-from tokengym.envs import Episode
+from tokengym.envs import Episode, Task
 from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
 from tokengym.evaluation.statistics import area_under_curve, paired_difference
 from tokengym.lab.tables import mean
+from tokengym.rewards import gold_scorer
 
 Row = Mapping[str, Any]
 PRICE = 0.05
@@ -209,6 +210,20 @@ def untrained_responses(env: str, length: int, **options: Any) -> list[Episode]:
 def scores_of(episodes: Sequence[Episode]) -> np.ndarray:
     """Return the scores that `untrained_responses` were paid, (prompts, drawn)."""
     return np.array([episode.score for episode in episodes], dtype=np.float64).reshape(-1, DRAWN)
+
+
+def untrained_best_of(env: str, length: int) -> list[dict[str, Any]]:
+    """Return `best_of_rows` of the untrained policy, by a task's own score and its gold score.
+
+    Args:
+        env: Environment id.
+        length: Tokens of a response.
+    """
+    task = Task.of(env)
+    judge = None if task is None else gold_scorer(task.own_bundle())
+    assert judge is not None, env
+    episodes = untrained_responses(env, length)
+    return best_of_rows(scores_of(episodes), judge.score(episodes).values.reshape(-1, DRAWN))
 
 
 def best_of_rows(proxy: ArrayLike, gold: ArrayLike) -> list[dict[str, Any]]:

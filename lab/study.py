@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from tokengym import ComparisonConfig
 from tokengym.base import write_csv
 from tokengym.evaluation import run as run_one
-from tokengym.evaluation.runs import RunRecord
+from tokengym.evaluation.runs import (
+    EvaluationSettings,
+    RunRecord,
+    TaskSettings,
+    training_settings,
+)
 from tokengym.evaluation.statistics import (
     SHARES,
     PairedDifference,
@@ -114,6 +119,44 @@ class Drawn:
     """Returns the part that a published row is from; None: the only one."""
 
 
+def paired(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[list[float], list[float]]:
+    """Return two figures by seed as pairs, on the seeds that both have.
+
+    Example:
+        >>> paired({0: 1.0, 1: 2.0}, {2: 5.0, 1: 4.0})
+        ([2.0], [4.0])
+    """
+    seeds = sorted(one.keys() & other.keys())
+    return [one[seed] for seed in seeds], [other[seed] for seed in seeds]
+
+
+def single_run(
+    env: str,
+    rule: str,
+    *,
+    evaluation: EvaluationSettings,
+    task: TaskSettings | None = None,
+    **training: Any,
+) -> ComparisonConfig:
+    """Return the comparison of one reward that a run is of; the run names its seed.
+
+    Args:
+        env: Environment id.
+        rule: The reward.
+        evaluation: How the run is measured.
+        task: Prompts and models; None takes the task's own.
+        training: Arguments of `training_settings`.
+    """
+    return ComparisonConfig(
+        env=env,
+        rewards=(rule,),
+        seeds=1,
+        training=training_settings(env, **training),
+        evaluation=evaluation,
+        task=task or TaskSettings(),
+    )
+
+
 def run_of(row: Row, axes: Iterable[str]) -> Cell:
     """Return the run that a row is from: its cell with rate and seed."""
     return Cell(**{axis: row[axis] for axis in axes if axis in row})
@@ -183,10 +226,8 @@ class Runs:
             self.areas(at, at_end=at_end) if measure == NET else self.ends(at, measure)
             for at in (cell, other)
         )
-        seeds = sorted(one.keys() & two.keys())
-        if len(seeds) < 2:
-            return None
-        return paired_difference([one[seed] for seed in seeds], [two[seed] for seed in seeds])
+        pairs = paired(one, two)
+        return paired_difference(*pairs) if len(pairs[0]) > 1 else None
 
     def steps(self, cell: Cell, start: float, goal: float) -> dict[int, NDArray[np.float64]]:
         """Return by seed the updates to each of `SHARES` of the way, those of the run at most.

@@ -26,14 +26,18 @@ NOT_YET = "Not measured yet."
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as a Markdown table.
+    """Return rows as a Markdown table, or that there are none yet.
 
     Example:
         >>> print(markdown_table(["rule", "score"], [["abc", "1.2"]]))
         | rule | score |
         |---|---|
         | abc | 1.2 |
+        >>> markdown_table(["rule", "score"], [])
+        'Not measured yet.'
     """
+    if not rows:
+        return NOT_YET
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
         ("|" + "|".join(line) + "|") if line[0] == "---" else f"| {' | '.join(line)} |"

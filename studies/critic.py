@@ -11,6 +11,8 @@ language model, are warmed up, or start from the reward model, measured after ev
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from studies import ledger_cells, ledger_fine
 from studies.ledger_cells import AXES, WAYS, make_cell
 from studies.ledger_fine import FINE, label
@@ -26,7 +28,17 @@ from tokengym.lab.protocol import (
     over_run,
     way,
 )
-from tokengym.lab.study import Cell, Published, Round, Runs, Study, draw_mean, read_rows, run_of
+from tokengym.lab.study import (
+    Cell,
+    Published,
+    Round,
+    Runs,
+    Study,
+    draw_mean,
+    paired,
+    read_rows,
+    run_of,
+)
 from tokengym.lab.tables import (
     NONE,
     after_holm,
@@ -183,16 +195,15 @@ def level_table(read: Readings) -> str:
     rows = []
     for cell in (*STARTED, SIGNED):
         for grid, ledger in (("every update", read.fine), ("every 5", read.coarse)):
-            one, two = ledger.areas(cell), ledger.areas(SIGNED)
-            seeds = sorted(set(one) & set(two))
-            if cell == SIGNED or len(seeds) < 2:
+            one, two = paired(ledger.areas(cell), ledger.areas(SIGNED))
+            if cell == SIGNED or len(one) < 2:
                 continue
-            result = equivalence([one[s] for s in seeds], [two[s] for s in seeds], read.margin)
-            apart = signed(mean([one[s] - two[s] for s in seeds]))
+            result = equivalence(one, two, read.margin)
+            apart = signed(mean(np.subtract(one, two)))
             ends = f"{signed(result.low)} to {signed(result.high)}"
             verdict = "level" if result.equivalent else "not shown"
             p_value = number(result.p_value)
-            rows.append([name(cell), grid, str(len(seeds)), apart, ends, p_value, verdict])
+            rows.append([name(cell), grid, str(len(one)), apart, ends, p_value, verdict])
     head = ["minus `abc-signed`, language model, lambda 0.5", "grid", "pairs", "difference"]
     return markdown_table([*head, "90 % interval", "p", f"within {number(read.margin)}"], rows)
 
@@ -237,9 +248,8 @@ def lengths_table(read: Readings) -> str:
             line = [f"{length}", name(cell), f"{len(areas)}", student_mean([*areas.values()])]
             line += [shown.get((cell, base), NONE) for base in (first, second)]
             verdict = NONE
-            if cell in others and (seeds := sorted(areas.keys() & leader.keys())):
-                one, two = ([found[seed] for seed in seeds] for found in (areas, leader))
-                verdict = "yes" if level(one, two, goal - start).equivalent else "not shown"
+            if cell in others and (pairs := paired(areas, leader))[0]:
+                verdict = "yes" if level(*pairs, goal - start).equivalent else "not shown"
             times = None if cell == first else runs.speed(cell, first, start, goal)
             rows.append([*line, verdict, *map(number, over), times_as_fast(times)])
     head = ["tokens", "rule, the critic's start, lambda", "runs", "score - c KL over the run"]

@@ -24,7 +24,7 @@ from tokengym.agents.ppo import (
     register_advantage,
 )
 from tokengym.evaluation.report import number, signed
-from tokengym.evaluation.runs import EvaluationSettings, training_settings
+from tokengym.evaluation.runs import EvaluationSettings
 from tokengym.evaluation.statistics import (
     PairedDifference,
     final_mean,
@@ -43,9 +43,19 @@ from tokengym.lab.protocol import (
     over_run,
     way,
 )
-from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, draw_mean, read_rows
+from tokengym.lab.study import (
+    Cell,
+    Published,
+    Round,
+    Row,
+    Runs,
+    Study,
+    draw_mean,
+    paired,
+    read_rows,
+    single_run,
+)
 from tokengym.lab.tables import (
-    NOT_YET,
     after_holm,
     markdown_table,
     mean,
@@ -129,21 +139,17 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
     updates = int(run.updates)
     is_rising = run.gae_lambda == RISING
     estimator: dict[str, Any] = {"advantage": begin_rising(updates)} if is_rising else {}
-    return ComparisonConfig(
-        env="MovieReview",
-        rewards=(run.rule,),
-        seeds=1,
-        training=training_settings(
-            ENV,
-            steps=updates,
-            batch_size=ROWS,
-            max_new_tokens=int(run.length),
-            learning_rate=run.rate,
-            gae_lambda=FROM if is_rising else float(run.gae_lambda),
-            value_network=run.critic,
-            **estimator,
-            **LEARNER,
-        ),
+    return single_run(
+        ENV,
+        run.rule,
+        steps=updates,
+        batch_size=ROWS,
+        max_new_tokens=int(run.length),
+        learning_rate=run.rate,
+        gae_lambda=FROM if is_rising else float(run.gae_lambda),
+        value_network=run.critic,
+        **estimator,
+        **LEARNER,
         evaluation=EvaluationSettings(
             every=EVERY[updates], every_until=EACH_TO, episodes=PROMPTS, samples=0
         ),
@@ -211,7 +217,7 @@ def ends_table(runs: Runs, cells: Sequence[Cell]) -> str:
         rows.append([*about(cell), f"{runs.rate(cell):g}", str(len(areas)), *over, *figures])
     head = [*ABOUT, "rate", "pairs", "score - c KL over the run", "KL over the run"]
     head += [f"{name} in the last tenth" for name in ("score - c KL", "score", "gold", "KL")]
-    return markdown_table(head, rows) if rows else NOT_YET
+    return markdown_table(head, rows)
 
 
 def differences_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, float]]]) -> str:
@@ -228,9 +234,7 @@ def differences_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, f
                 continue
             over[cell] = figure
             for found, measure in ((ends, "net"), (gold, "gold_score")):
-                one, two = (ends_of(runs, c, measure) for c in (cell, base))
-                seeds = sorted(one.keys() & two.keys())
-                pairs = [one[s] for s in seeds], [two[s] for s in seeds]
+                pairs = paired(*(ends_of(runs, c, measure) for c in (cell, base)))
                 found[cell] = paired_difference(*pairs)
                 name, margin = ("net", NET_MARGIN) if found is ends else ("gold", GOLD_MARGIN)
                 start, goal = ways[int(cell.length)][name]
@@ -250,7 +254,7 @@ def differences_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, f
         for cell in over
     ]
     head = [*ABOUT, "score - c KL over the run", "in the last tenth", "level there?"]
-    return markdown_table([*head, "gold in the last tenth", "level?"], rows) if rows else NOT_YET
+    return markdown_table([*head, "gold in the last tenth", "level?"], rows)
 
 
 def verdict(test: Equivalence) -> str:
@@ -272,13 +276,13 @@ def speeds_table(runs: Runs, ways: Mapping[int, Mapping[str, tuple[float, float]
             times = None if cell == base else runs.speed(cell, base, start, goal)
             rows.append([*about(cell), updates_to_shares(steps), times_as_fast(times)])
     head = [*ABOUT, "updates to 50 / 75 / 90 %", "times as fast to 75 %"]
-    return markdown_table(head, rows) if rows else NOT_YET
+    return markdown_table(head, rows)
 
 
 def rates(runs: Runs, cells: Sequence[Cell]) -> str:
     """Return what each rate of the sweeps has reached."""
     swept = {tuple(about(cell)): runs.sweeps[cell] for cell in cells if cell in runs.sweeps}
-    return rates_table(swept, ABOUT, with_best=True) if swept else NOT_YET
+    return rates_table(swept, ABOUT, with_best=True)
 
 
 def draw(file: Path, runs: Runs) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from tokengym import ComparisonConfig
 from tokengym.envs import Bundle, Episode
 from tokengym.evaluation.report import number, percent
-from tokengym.evaluation.runs import EvaluationSettings, RunRecord, TaskSettings, training_settings
+from tokengym.evaluation.runs import EvaluationSettings, RunRecord, TaskSettings
 from tokengym.evaluation.statistics import optimum_bound, paired_difference
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
 from tokengym.lab.protocol import (
@@ -52,6 +52,8 @@ from tokengym.lab.study import (
     Runs,
     Study,
     command_line,
+    paired,
+    single_run,
 )
 from tokengym.lab.tables import (
     NONE,
@@ -219,20 +221,16 @@ def lines(corpus: str, out: Path) -> list[Row]:
 
 def config(run: Cell, out: Path) -> ComparisonConfig:
     """Return the comparison that a run is of; all its responses are kept, for VADER."""
-    return ComparisonConfig(
-        env="MovieReview",
-        rewards=(run.rule,),
-        seeds=1,
-        training=training_settings(
-            ENV,
-            steps=int(run.updates),
-            batch_size=int(run.rows),
-            max_new_tokens=int(run.length),
-            learning_rate=run.rate,
-            gae_lambda=float(run.gae_lambda),
-            value_network=run.critic,
-            **LEARNER,
-        ),
+    return single_run(
+        ENV,
+        run.rule,
+        steps=int(run.updates),
+        batch_size=int(run.rows),
+        max_new_tokens=int(run.length),
+        learning_rate=run.rate,
+        gae_lambda=float(run.gae_lambda),
+        value_network=run.critic,
+        **LEARNER,
         evaluation=EvaluationSettings(
             every=int(run.updates) // EVALUATIONS, episodes=PROMPTS, samples=PROMPTS
         ),
@@ -320,7 +318,7 @@ def levels_table(runs: Runs, cells: Sequence[Cell], lines: Sequence[Row]) -> str
         rows.append([*about, student_mean(areas), share, *ends])
     head = ["rule", "lambda", "seeds", "score - c KL over the run", "share of the way"]
     ends = [f"{name} at the end" for name in ("score", "gold", "VADER", "KL")]
-    return markdown_table([*head, *ends], rows) if rows else NOT_YET
+    return markdown_table([*head, *ends], rows)
 
 
 def differences_table(runs: Runs, cells: Sequence[Cell]) -> str:
@@ -348,7 +346,7 @@ def differences_table(runs: Runs, cells: Sequence[Cell]) -> str:
         for cell in dict.fromkeys(cell for cell, _ in differences)
     ]
     titles = [f"minus `{base.rule}`, lambda {base.gae_lambda}" for base in bases]
-    return markdown_table(["rule", "lambda", *titles], rows) if rows else NOT_YET
+    return markdown_table(["rule", "lambda", *titles], rows)
 
 
 def sparse_table(runs: Runs, cells: Sequence[Cell]) -> str:
@@ -363,8 +361,7 @@ def sparse_table(runs: Runs, cells: Sequence[Cell]) -> str:
     signed = runs.areas(best := next(cell for cell in cells if cell.rule == "abc-signed"))
     rows = []
     for (name, rate), by_seed in sorted(areas.items()):
-        seeds = sorted(by_seed.keys() & signed.keys())
-        gain = paired_difference([signed[s] for s in seeds], [by_seed[s] for s in seeds])
+        gain = paired_difference(*paired(signed, by_seed))
         figures = [student_mean([*by_seed.values()]), difference(fields(gain))]
         rows.append([name, f"{rate:g}", *figures])
     minus = f"`abc-signed`, lambda {best.gae_lambda}, minus it"

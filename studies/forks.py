@@ -56,7 +56,7 @@ from tokengym.lab.protocol import (
     net_area,
     next_rate,
 )
-from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending
+from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending, write_rows
 from tokengym.lab.tables import difference, fields, fill, iqm_with_interval, markdown_table
 from tokengym.rewards import Credit, register_credit
 from tokengym.rewards.maths import split_evenly
@@ -439,7 +439,7 @@ def longer(docs: Docs = DOCS) -> None:
         for point in run_one(config, rule, FIRST_SEED).curve:
             figures = {k: point[k] for k in ("step", "tokens", "score", "kl", "train_score")}
             rows.append({"rule": rule, **figures})
-    write_csv(docs / FOLDER / LONGER, rows, list(rows[0]))
+    write_rows(docs / FOLDER / LONGER, rows)
 
 
 def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
@@ -462,7 +462,7 @@ def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
             write_csv(docs / FOLDER / f"{cell.name}.csv", rows, PUBLISHED)
             write_json(docs / FOLDER / f"{cell.name}.json", cell.config(best).as_dict())
     if tried:
-        write_csv(docs / FOLDER / SWEEPS, tried, list(tried[0]))
+        write_rows(docs / FOLDER / SWEEPS, tried)
 
 
 def page(docs: Docs = DOCS) -> None:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from tokengym import ComparisonConfig
 from tokengym.envs import Episode
 from tokengym.evaluation.report import number
-from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import net_area
-from tokengym.lab.study import Cell, Published, Round, Row, Study, read_rows
+from tokengym.lab.study import Cell, Published, Round, Row, Study, paired, read_rows, single_run
 from tokengym.lab.tables import (
     NONE,
     NOT_YET,
@@ -86,20 +86,16 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
     """Return the comparison that a run is of."""
     del out
     register_credit(Beside)  # importing the study registers nothing
-    return ComparisonConfig(
-        env="Forks",
-        rewards=(Beside.name,),
-        seeds=1,
-        training=training_settings(
-            ENV,
-            tokens=TOKENS,
-            batch_size=ROWS,
-            max_new_tokens=LENGTH,
-            kl_coef=PRICE,
-            learning_rate=run.rate,
-            gae_lambda=float(run.gae_lambda),
-            value_network="reward_model",
-        ),
+    return single_run(
+        ENV,
+        Beside.name,
+        tokens=TOKENS,
+        batch_size=ROWS,
+        max_new_tokens=LENGTH,
+        kl_coef=PRICE,
+        learning_rate=run.rate,
+        gae_lambda=float(run.gae_lambda),
+        value_network="reward_model",
         evaluation=EvaluationSettings(every=EVERY, samples=0),
         task=TaskSettings(task_options=KNOBS),
     )
@@ -117,7 +113,7 @@ def tables(published: Published) -> dict[str, str]:
     swept = {(title(cell),): runs.sweeps[cell] for cell in cells() if cell in runs.sweeps}
     return {
         "critic": critic_table(curves),
-        "critic rates": rates_table(swept, ("cell",), with_best=True) if swept else NOT_YET,
+        "critic rates": rates_table(swept, ("cell",), with_best=True),
     }
 
 
@@ -145,8 +141,7 @@ def critic_table(curves: Mapping[str, Mapping[int, Sequence[Row]]]) -> str:
     for name in names[len(BESIDE) :]:
         for other in names[:2]:
             for figure, values in (("net", areas), ("end", ends)):
-                seeds = sorted(values[name].keys() & values[other].keys())
-                pairs = [values[name][s] for s in seeds], [values[other][s] for s in seeds]
+                pairs = paired(values[name], values[other])
                 differences[name, other, figure] = paired_difference(*pairs)
     shown = after_holm(differences)
     rows = []

@@ -19,13 +19,13 @@ import numpy as np
 from studies.forks import FOLDER, SETTINGS
 from studies.forks import Cell as TrainedCell
 from tokengym.agents import SFT
-from tokengym.base import read_json, write_csv, write_json
+from tokengym.base import read_json, write_json
 from tokengym.evaluation.measure import Evaluator
 from tokengym.evaluation.report import number
 from tokengym.lab.makers.bundles.forks import demonstrations, token_ids
 from tokengym.lab.makers.corpora.forks_texts import Demonstration
 from tokengym.lab.protocol import SPARE_SEED, net
-from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_missing, write_rows
 from tokengym.lab.tables import fill, markdown_table
 
 FILE = "imitated.csv"
@@ -133,7 +133,7 @@ def page(out: Out = Path("runs/forks_imitated"), docs: Docs = DOCS) -> None:
     file = docs / FOLDER / FILE
     if out.exists():
         stored = [row for cell in cells(out) for row in read_json(cell.file(out))]
-        write_csv(file, stored, list(stored[0]))
+        write_rows(file, stored)
     runs = [row for row in read_rows(file, text=("setting", "examples")) if row["seed"] in SEEDS]
     lines = []
     for kind in EXAMPLES:

@@ -28,10 +28,9 @@ from studies.ledger_noise import (
     rows_of,
     token_rewards,
 )
-from tokengym.base import write_csv
 from tokengym.envs import Episode
 from tokengym.evaluation.measure import Evaluator
-from tokengym.lab.study import DOCS, Docs, command_line, read_rows, run_missing
+from tokengym.lab.study import DOCS, Docs, command_line, read_rows, run_missing, write_rows
 from tokengym.lab.tables import fill, markdown_table
 
 ENV = "tokengym/Forks-v0"
@@ -81,7 +80,7 @@ def measure(docs: Docs = DOCS) -> None:
         solved = sum(episode.score or 0.0 for episode in episodes) / len(episodes)
         about = {"setting": setting, "solved": f"{solved:.4g}"}
         rows = rows_of(advantages, episodes, policy, legal, about)
-        write_csv(file_of(docs, setting), rows, list(rows[0]))
+        write_rows(file_of(docs, setting), rows)
 
     run_missing(list(SETTINGS), partial(file_of, docs), write)
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.ppo import register_advantage
-from tokengym.base import write_csv
 from tokengym.evaluation.report import number
 from tokengym.lab.gradients.exact import GradientCheck, response_probs
 from tokengym.lab.gradients.oracle import (
@@ -34,7 +33,7 @@ from tokengym.lab.gradients.oracle import (
     rule_of,
     weights_of,
 )
-from tokengym.lab.study import DOCS, Docs, command_line, read_rows
+from tokengym.lab.study import DOCS, Docs, command_line, read_rows, write_rows
 from tokengym.lab.tables import fill, markdown_table
 from tokengym.rewards import Reward
 
@@ -225,7 +224,7 @@ def check(
     rows = []
     for ends in (True, False):
         rows += measure(SmallOracle.make(ends=ends), ends, rules, estimators)
-    write_csv(out / "gradients.csv", rows, list(rows[0]))
+    write_rows(out / "gradients.csv", rows)
     print(rules_table(rows, "loo" if "loo" in estimators else estimators[0]))
 
 
@@ -236,7 +235,7 @@ def ascend(out: Path = RAW) -> None:
         out: Folder of the raw numbers.
     """
     ascents = [climb(*cell) for cell in CLIMBED]
-    write_csv(out / "ascents.csv", ascents, list(ascents[0]))
+    write_rows(out / "ascents.csv", ascents)
 
 
 def train(out: Path = RAW) -> None:
@@ -246,7 +245,7 @@ def train(out: Path = RAW) -> None:
         out: Folder of the raw numbers.
     """
     rows = [train_one(*cell, seed) for cell in CLIMBED for seed in SEEDS]
-    write_csv(out / "runs.csv", rows, list(rows[0]))
+    write_rows(out / "runs.csv", rows)
 
 
 def publish(docs: Docs = DOCS) -> None:

@@ -14,22 +14,15 @@ from numpy.typing import NDArray
 
 from tokengym import ComparisonConfig
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.lab.makers.bundles.other_reward_models import (
     LLAMA,
     MISALIGNED,
     build_llama,
     build_misaligned,
 )
-from tokengym.lab.protocol import (
-    DRAWN,
-    LEARNER,
-    PROMPTS,
-    best_of_rows,
-    scores_of,
-    untrained_responses,
-)
-from tokengym.lab.study import Cell, Drawn, Round, Row
+from tokengym.lab.protocol import LEARNER, PROMPTS, untrained_best_of
+from tokengym.lab.study import Cell, Drawn, Round, Row, single_run
 from tokengym.rewards import Credit, gold_scorer, register_credit
 from tokengym.rewards.maths import complete
 
@@ -147,18 +140,14 @@ def config(run: Cell, out: Path, evaluation: EvaluationSettings | None = None) -
     build = MODELS[run.model]
     if build:
         build(out / run.model)
-    return ComparisonConfig(
-        env="MovieReview",
-        rewards=(run.rule,),
-        seeds=1,
-        training=training_settings(
-            ENV,
-            steps=updates,
-            batch_size=int(run.rows),
-            max_new_tokens=length,
-            learning_rate=run.rate,
-            **settings,
-        ),
+    return single_run(
+        ENV,
+        run.rule,
+        steps=updates,
+        batch_size=int(run.rows),
+        max_new_tokens=length,
+        learning_rate=run.rate,
+        **settings,
         evaluation=evaluation
         or EvaluationSettings(every=max(updates // EVALUATIONS, 1), episodes=PROMPTS, samples=0),
         task=TaskSettings(scorer=str(out / run.model) if build else None),
@@ -263,11 +252,7 @@ def rounds() -> Iterator[Round]:
 def ways(length: int, out: Path) -> list[Row]:
     """Return what the best of n untrained responses of a length scores."""
     del out
-    episodes = untrained_responses(ENV, length)
-    judge = gold_scorer(bundled("movie_review"))
-    assert judge is not None
-    gold = judge.score(episodes).values.reshape(-1, DRAWN)
-    return [{"length": length, **row} for row in best_of_rows(scores_of(episodes), gold)]
+    return [{"length": length, **row} for row in untrained_best_of(ENV, length)]
 
 
 WAYS_DRAWN = Drawn(

@@ -21,12 +21,11 @@ from torch.nn.functional import cross_entropy
 
 from studies.ledger_cells import ENV, FOLDER, ROWS, RULES, config, make_cell, register_words
 from tokengym.agents import Sequences, losses
-from tokengym.base import write_csv
 from tokengym.envs import Episode
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import Evaluator, task_reward
 from tokengym.evaluation.runs import load_agent
-from tokengym.lab.study import DOCS, Docs, Out, command_line, run_missing
+from tokengym.lab.study import DOCS, Docs, Out, command_line, run_missing, write_rows
 
 Array = NDArray[np.float64]
 RESPONSES, BLOCKS, SEED = 1024, 8, 3
@@ -280,7 +279,7 @@ def measure(out: Out, docs: Docs = DOCS) -> None:
         }
         legal = legal_tokens(model, len(episodes[0].response_ids))
         rows = rows_of(advantages, episodes, model, legal, {"policy": policy})
-        write_csv(file(policy), rows, list(rows[0]))
+        write_rows(file(policy), rows)
 
     def file(policy: str) -> Path:
         return docs / FOLDER / noise_file(policy)

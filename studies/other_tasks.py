@@ -13,28 +13,31 @@ from functools import partial
 from pathlib import Path
 
 from tokengym import ComparisonConfig
-from tokengym.envs import bundled
-from tokengym.evaluation.measure import BEST_OF
 from tokengym.evaluation.report import number, percent, signed
-from tokengym.evaluation.runs import training_settings
 from tokengym.lab.cards.parts import held_to_forks
 from tokengym.lab.protocol import (
-    DRAWN,
     FIGURES,
     GRID,
     LEARNER,
     NET_MARGIN,
-    best_of_rows,
     level,
     over_run,
-    scores_of,
-    untrained_responses,
+    untrained_best_of,
     way,
 )
-from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Runs, Study
+from tokengym.lab.study import (
+    Cell,
+    Drawn,
+    Published,
+    Round,
+    Row,
+    Runs,
+    Study,
+    paired,
+    single_run,
+)
 from tokengym.lab.tables import (
     NONE,
-    NOT_YET,
     after_holm,
     markdown_table,
     mean,
@@ -43,7 +46,6 @@ from tokengym.lab.tables import (
     updates_to_shares,
     with_interval,
 )
-from tokengym.rewards import gold_scorer
 
 TASKS = {"Dialogue": 48, "Summarize": 32, "Detox": 48, "QuestionAnswer": 48}
 """Tasks and the most tokens of a response, in the order in which they are run."""
@@ -129,21 +131,17 @@ def rounds() -> Iterator[Round]:
 def config(run: Cell, out: Path) -> ComparisonConfig:
     """Return the comparison that a run is of."""
     del out
-    return ComparisonConfig(
-        env=run.task,
-        rewards=(run.rule,),
-        seeds=1,
-        training=training_settings(
-            env_id(run.task),
-            steps=int(run.updates),
-            batch_size=int(run.rows),
-            max_new_tokens=TASKS[run.task],
-            learning_rate=run.rate,
-            gae_lambda=float(run.gae_lambda),
-            value_network=run.critic,
-            fixed_length=True if run.eos == "forbidden" else None,
-            **LEARNER,
-        ),
+    return single_run(
+        env_id(run.task),
+        run.rule,
+        steps=int(run.updates),
+        batch_size=int(run.rows),
+        max_new_tokens=TASKS[run.task],
+        learning_rate=run.rate,
+        gae_lambda=float(run.gae_lambda),
+        value_network=run.critic,
+        fixed_length=True if run.eos == "forbidden" else None,
+        **LEARNER,
         evaluation=GRID,
     )
 
@@ -151,11 +149,7 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 def lines(task: str, out: Path) -> list[Row]:
     """Return what the best of n untrained responses of a task scores."""
     del out
-    episodes = untrained_responses(env_id(task), TASKS[task])
-    judge = gold_scorer(bundled(bundle_of(task)))
-    assert judge is not None
-    gold = judge.score(episodes).values.reshape(-1, DRAWN)
-    return [{"task": task, **row} for row in best_of_rows(scores_of(episodes), gold)]
+    return [{"task": task, **row} for row in untrained_best_of(env_id(task), TASKS[task])]
 
 
 def forks(task: str, out: Path) -> list[Row]:
@@ -165,16 +159,6 @@ def forks(task: str, out: Path) -> list[Row]:
     held = held_to_forks(task, FORKED, RESPONSES, CONTINUATIONS, max_new_tokens=tokens)
     figures = held.pop("rules")
     return [{"task": task, "rule": rule, **figures[rule], **held} for rule in figures]
-
-
-def bundle_of(task: str) -> str:
-    """Return the name of a task's bundle.
-
-    Example:
-        >>> bundle_of("QuestionAnswer")
-        'question_answer'
-    """
-    return "".join(f"_{sign.lower()}" if sign.isupper() else sign for sign in task).lstrip("_")
 
 
 # --- page -----------------------------------------------------------------------------------------
@@ -227,7 +211,7 @@ def differences_table(runs: Runs) -> str:
         for cell in dict.fromkeys(cell for cell, _ in figures)
     ]
     head = ["task", "rule", "lambda", *(f"minus `{control}`" for control in CONTROLS)]
-    return markdown_table(head, rows) if rows else NOT_YET
+    return markdown_table(head, rows)
 
 
 def level_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
@@ -236,12 +220,10 @@ def level_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
     for task, (start, goal) in by_task.items():
         base = runs.areas(cell_of(task, "sparse"))
         for cell in cells_of(task):
-            areas = runs.areas(cell)
-            seeds = sorted(areas.keys() & base.keys())
-            if cell.rule == "sparse" or cell.eos == "forbidden" or len(seeds) < 2:
+            one, two = paired(runs.areas(cell), base)
+            if cell.rule == "sparse" or cell.eos == "forbidden" or len(one) < 2:
                 continue
             way = goal - start
-            one, two = ([figures[seed] for seed in seeds] for figures in (areas, base))
             test = level(one, two, way)
             low, middle, high = (
                 f"{signed(100 * figure / way)} %"
@@ -251,7 +233,7 @@ def level_table(runs: Runs, by_task: Mapping[str, tuple[float, float]]) -> str:
             about = [task, title(cell), cell.gae_lambda, middle, f"{low} to {high}"]
             rows.append([*about, number(test.p_value), verdict])
     head = ["task", "rule", "lambda", "minus `sparse`, of the way", "90 % interval", "p"]
-    return markdown_table([*head, f"within {percent(NET_MARGIN)}"], rows) if rows else NOT_YET
+    return markdown_table([*head, f"within {percent(NET_MARGIN)}"], rows)
 
 
 def levels_table(
@@ -279,7 +261,7 @@ def levels_table(
     head += ["updates to 50 / 75 / 90 %"]
     head += [f"{name} over the run" for name in names] + [f"{name} at the end" for name in names]
     head += ["tokens a response"]
-    return markdown_table(head, rows) if rows else NOT_YET
+    return markdown_table(head, rows)
 
 
 def forks_table(rows: Sequence[Row]) -> str:
@@ -291,19 +273,19 @@ def forks_table(rows: Sequence[Row]) -> str:
         for task in tasks
     ]
     head = ["task", *(f"`{rule.partition(':')[0]}`" for rule in FORKED), "the truth itself"]
-    return markdown_table(head, lines) if lines else NOT_YET
+    return markdown_table(head, lines)
 
 
 def lines_table(drawn: Sequence[Row]) -> str:
     """Return the untrained policy and its best of 16 by task."""
     rows = []
-    for task, (start, goal) in ways(drawn).items():
-        gold = {row["n"]: row["gold_score"] for row in drawn if row["task"] == task}
-        figures = [start, goal, gold[1], gold[BEST_OF]]
+    for task, net_way in ways(drawn).items():
+        here = [row for row in drawn if row["task"] == task]
+        figures = [*net_way, *way(here, lambda row: float(row["gold_score"]))]
         rows.append([task, str(TASKS[task]), *map(number, figures)])
     head = ["task", "tokens at most", "untrained", "best of 16"]
     head += ["gold, untrained", "gold, best of 16"]
-    return markdown_table(head, rows) if rows else NOT_YET
+    return markdown_table(head, rows)
 
 
 def rates(runs: Runs, cells: Sequence[Cell]) -> str:
@@ -313,7 +295,7 @@ def rates(runs: Runs, cells: Sequence[Cell]) -> str:
         for cell in cells
         if cell in runs.sweeps
     }
-    return rates_table(swept, ("task", "rule", "lambda"), with_best=True) if swept else NOT_YET
+    return rates_table(swept, ("task", "rule", "lambda"), with_best=True)
 
 
 STUDY = Study(

@@ -23,7 +23,16 @@ from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.constitution.critics import ModelCritic, Principle
 from tokengym.lab.scorers.judge import GreedyAnswers, load_answering_model
-from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows, rows_to_publish
+from tokengym.lab.study import (
+    DOCS,
+    Data,
+    Docs,
+    Out,
+    command_line,
+    read_rows,
+    rows_to_publish,
+    write_rows,
+)
 from tokengym.lab.tables import after_holm, fill, markdown_table, mean
 from tokengym.rewards import Scorer, Vader, load_scorer
 
@@ -84,7 +93,7 @@ def run(data: Data, out: Out) -> None:
         file = out / f"{index}.csv"
         if not file.exists():
             rows = [{"text": name, **row} for row in work()]
-            write_csv(file, rows, list(rows[0]))
+            write_rows(file, rows)
             print(f"{name}: {mean([row['relevance'] for row in rows]):.3f}", flush=True)
 
 

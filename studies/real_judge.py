@@ -17,13 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.base import write_csv
 from tokengym.envs import Episode
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES
 from tokengym.lab.constitution.judge import CHOICE, PrincipleJudge
 from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.lab.scorers.preference_model import PreferenceModel
-from tokengym.lab.study import DOCS, Data, Docs, Out, command_line, read_rows, rows_to_publish
+from tokengym.lab.study import (
+    DOCS,
+    Data,
+    Docs,
+    Out,
+    command_line,
+    read_rows,
+    rows_to_publish,
+    write_rows,
+)
 from tokengym.lab.tables import fill, markdown_table, mean, share_of
 from tokengym.rewards import Vader
 
@@ -106,7 +114,7 @@ def run(data: Data, out: Out) -> None:
             judge = PrincipleJudge([PreferenceModel(model, tokenizer, template=template)])
             rows = answers(pairs, judge)
             named = [{"material": material, "frame": frame, **row} for row in rows]
-            write_csv(file, named, list(named[0]))
+            write_rows(file, named)
             print(f"{file.name}: {mean([row['as_a'] for row in rows]):.3f}", flush=True)
 
 
@@ -156,7 +164,7 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     ]
     text = ["material", "frame"]
     rows = rows_to_publish(*files, text=text, out=out)
-    write_csv(docs / FOLDER / PUBLISHED, rows, list(rows[0]))
+    write_rows(docs / FOLDER / PUBLISHED, rows)
     page(docs)
 
 

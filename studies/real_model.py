@@ -17,14 +17,19 @@ from scipy.special import stdtrit
 
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
-from tokengym.evaluation.runs import (
-    EvaluationSettings,
-    TaskSettings,
-    run_references,
-    training_settings,
-)
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, run_references
 from tokengym.lab.protocol import PRICE, SPARE_SEED, net_area
-from tokengym.lab.study import NET, Cell, Drawn, Published, Row, Runs, Study
+from tokengym.lab.study import (
+    NET,
+    Cell,
+    Drawn,
+    Published,
+    Row,
+    Runs,
+    Study,
+    paired,
+    single_run,
+)
 from tokengym.lab.tables import NONE, after_holm, markdown_table, rates_table, student_mean
 
 ENV, BUNDLE = "tokengym/MovieReview-v0", "smollm2-reviews"
@@ -52,20 +57,16 @@ MEASURED = ((PROMPTS, 1), (PROMPTS, 8), (64, 8))
 def config(run: Cell, out: Path) -> ComparisonConfig:
     """Return the comparison that a run is of."""
     del out
-    return ComparisonConfig(
-        env="MovieReview",
-        rewards=(run.rule,),
-        seeds=1,
-        training=training_settings(
-            ENV,
-            bundle=BUNDLE,
-            **LEARNER,
-            dtype="float32",
-            steps=UPDATES,
-            batch_size=ROWS,
-            max_new_tokens=LENGTH,
-            learning_rate=run.rate,
-        ),
+    return single_run(
+        ENV,
+        run.rule,
+        bundle=BUNDLE,
+        **LEARNER,
+        dtype="float32",
+        steps=UPDATES,
+        batch_size=ROWS,
+        max_new_tokens=LENGTH,
+        learning_rate=run.rate,
         evaluation=EvaluationSettings(
             every=UPDATES // 3, episodes=PROMPTS, samples=0, reference_samples=16
         ),
@@ -146,13 +147,12 @@ def power_table(runs: Runs, lines: Sequence[Row]) -> str:
     Measurements of the start are the same for all runs; the others are taken as independent.
     """
     one, other = PAIRS[0]
-    gain = [runs.areas(Cell(rule=rule)) for rule in (one, other)]
-    seeds = sorted(gain[0].keys() & gain[1].keys())
-    if len(seeds) < 2 or not lines:
+    pairs = paired(*(runs.areas(Cell(rule=rule)) for rule in (one, other)))
+    if len(pairs[0]) < 2 or not lines:
         return "Too few runs yet."
-    variance = float(np.var([gain[0][seed] - gain[1][seed] for seed in seeds], ddof=1))
+    variance = float(np.var(np.subtract(*pairs), ddof=1))
     spread = spread_of(lines)
-    tokens = [row["tokens"] for row in runs.runs[Cell(rule=one)][seeds[0]]]
+    tokens = [row["tokens"] for row in next(iter(runs.runs[Cell(rule=one)].values()))]
     steps = np.diff(tokens) / (tokens[-1] - tokens[0])
     weights = (np.append(steps, 0.0) + np.append(0.0, steps)) / 2  # of the trapezoid rule
     per_draw = 2 * spread**2 * float(np.sum(weights[1:] ** 2))

@@ -23,7 +23,7 @@ import numpy as np
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy
 from tokengym.agents.rollouts import ChosenPrompts, as_sampler
-from tokengym.base import read_jsonl, write_csv, write_jsonl
+from tokengym.base import read_jsonl, write_jsonl
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import copy_rate, distinct, rouge, words
@@ -40,6 +40,7 @@ from tokengym.lab.study import (
     command_line,
     deadline,
     read_rows,
+    write_rows,
 )
 from tokengym.lab.tables import (
     after_holm,
@@ -184,7 +185,7 @@ def train(data: Data, out: Out, until: str | None = None) -> None:
                 }
                 for point in record.curve
             ]
-            write_csv(folder / TRAINED_RUNS, rows, list(rows[0]))
+            write_rows(folder / TRAINED_RUNS, rows)
         answer(PPO.load(agent).policy, folder / ANSWERS, seed=work.seed)
         print(f"{datetime.now():%H:%M:%S} {work} answered", flush=True)
 
@@ -300,19 +301,19 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         docs: Folder of the page.
     """
     rows = figures(out / ANSWERS)
-    write_csv(docs / PUBLISHED, rows, list(rows[0]))
+    write_rows(docs / PUBLISHED, rows)
     folder = (docs / PUBLISHED).parent
     answered = [work for work in WORKS if (out / work.folder / ANSWERS).exists()]
     if answered:
         files = [out / work.folder / TRAINED_RUNS for work in answered]
         runs = read_rows(*files, text=["rule"])
-        write_csv(folder / TRAINED_RUNS, runs, list(runs[0]))
+        write_rows(folder / TRAINED_RUNS, runs)
         rows = [
             {**vars(work), **row}
             for work in answered
             for row in figures(out / work.folder / ANSWERS)
         ]
-        write_csv(folder / TRAINED_ANSWERS, rows, list(rows[0]))
+        write_rows(folder / TRAINED_ANSWERS, rows)
     page(docs)
 
 

@@ -24,9 +24,8 @@ from tokengym.evaluation.runs import (
     RunRecord,
     TaskSettings,
     run_references,
-    training_settings,
 )
-from tokengym.lab.study import Cell, Drawn, Published, Row, Runs, Study
+from tokengym.lab.study import Cell, Drawn, Published, Row, Runs, Study, single_run
 from tokengym.lab.tables import after_holm, markdown_table, student_mean
 
 ENV, RULE = "tokengym/ReasoningGym-v0", "sparse"
@@ -68,13 +67,12 @@ FIGURES = ("score", "right", "kl")
 def config(run: Cell, out: Path) -> ComparisonConfig:
     """Return the comparison that a run is of."""
     del out
-    return ComparisonConfig(
-        env=ENV,
-        rewards=(RULE,),
-        seeds=1,
-        training=training_settings(
-            ENV, **TRAINING, advantage=run.learner, max_new_tokens=LENGTHS[run.task]
-        ),
+    return single_run(
+        ENV,
+        RULE,
+        **TRAINING,
+        advantage=run.learner,
+        max_new_tokens=LENGTHS[run.task],
         evaluation=EvaluationSettings(
             every=UPDATES // 2, episodes=PROMPTS, samples=PROMPTS, reference_samples=16
         ),

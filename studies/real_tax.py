@@ -24,7 +24,6 @@ import torch
 from studies import real_model, real_r3
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy, Sequences
-from tokengym.base import write_csv
 from tokengym.envs import bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.report import number
@@ -40,6 +39,7 @@ from tokengym.lab.study import (
     deadline,
     read_rows,
     rows_to_publish,
+    write_rows,
 )
 from tokengym.lab.tables import (
     after_holm,
@@ -169,7 +169,7 @@ def run(data: Data, out: Out, until: str | None = None) -> None:
             return
         if work.name != START and not (folder / RUNS).exists():
             rows = [{**vars(work), **point} for point in work.train(folder)]
-            write_csv(folder / RUNS, rows, list(rows[0]))
+            write_rows(folder / RUNS, rows)
             print(f"{datetime.now():%H:%M:%S} {work} trained", flush=True)
         if not (folder / TEXTS).exists():
             policy = work.policy(folder)
@@ -181,7 +181,7 @@ def run(data: Data, out: Out, until: str | None = None) -> None:
 
 def _write(file: Path, work: Run, rows: Sequence[Row]) -> None:
     named = [{**vars(work), **row} for row in rows]
-    write_csv(file, named, list(named[0]))
+    write_rows(file, named)
 
 
 def foreign_texts(data: Path) -> Iterator[Text]:
@@ -279,7 +279,7 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         done = [file for file in files if file.exists()]
         published[name] = rows_to_publish(*done, text=["name", "kind"], out=out)
     for name, rows in published.items():
-        write_csv(docs / FOLDER / name, rows, list(rows[0]))
+        write_rows(docs / FOLDER / name, rows)
     page(docs)
 
 

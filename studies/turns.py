@@ -33,7 +33,7 @@ from tokengym.lab.study import (
     Study,
     command_line,
 )
-from tokengym.lab.tables import NONE, after_holm, markdown_table, rates_table, student_mean
+from tokengym.lab.tables import NONE, NOT_YET, after_holm, markdown_table, rates_table, student_mean
 from tokengym.rewards import make_reward
 
 TURNS = (2, 4, 8)
@@ -205,7 +205,7 @@ def gradient_table(rows: Sequence[Row], leaves: float) -> str:
             ]
         )
     heads = [f"{what}, {n}" for what in ("cosine", "reach", "noise") for n in TURNS]
-    return markdown_table(["credit", *heads], lines) if lines else NOT_YET
+    return markdown_table(["credit", *heads], lines)
 
 
 def runs_table(runs: Runs, names: Sequence[str], *, leaves: int = 0, rows: int = 0) -> str:
@@ -240,18 +240,16 @@ def tables(published: Published) -> Mapping[str, str]:
         for turns in TURNS
         if (cell := STUDY.cell(credit=name, turns=turns)) in runs.sweeps
     }
-    rates = rates_table(sweeps, ("credit", "turns")) if sweeps else NOT_YET
     return {
         "gradients": gradient_table(rows, 0.0),
         "leaving gradients": gradient_table(rows, 1.0),
         "runs": runs_table(runs, [*RULES]),
         "leaving runs": runs_table(runs, LEAVING, leaves=1),
         "batches": runs_table(runs, BATCHES, rows=4 * ROWS),
-        "rates": rates,
+        "rates": rates_table(sweeps, ("credit", "turns")),
     }
 
 
-NOT_YET = "Not measured yet."
 STUDY = Study(
     document="turns.md",
     folder="turns",
@@ -264,13 +262,11 @@ STUDY = Study(
 )
 
 REACHING = (
-    *(
-        "broadcast",
-        "broadcast in shares",
-        "turn-auxiliary",
-        "discount per turn",
-        "own reward alone",
-    ),
+    "broadcast",
+    "broadcast in shares",
+    "turn-auxiliary",
+    "discount per turn",
+    "own reward alone",
 )
 NOISY = ("broadcast", "gigpo", "turn-progress, 0", "critic, lambda 0.95", "exact")
 """Credits of the picture's two halves."""

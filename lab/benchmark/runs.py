@@ -14,7 +14,7 @@ from tokengym import ComparisonConfig
 from tokengym.base import read_json, split_file_word, write_json
 from tokengym.envs import bundled
 from tokengym.evaluation import run as run_one
-from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug, training_settings
+from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug
 from tokengym.lab.benchmark.definition import BASELINE, PASSED, Definition, Setting, Track
 from tokengym.lab.cards.parts import bare
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
@@ -30,7 +30,7 @@ from tokengym.lab.protocol import (
     scores_of,
     untrained_responses,
 )
-from tokengym.lab.study import Cell, read_rows, write_rows
+from tokengym.lab.study import Cell, read_rows, single_run, write_rows
 from tokengym.lab.tables import mean
 from tokengym.rewards import Credit, RewardChoice
 
@@ -138,22 +138,18 @@ class Bench:
     def config(self, setting: Setting, rule: str, run: Cell, updates: int) -> ComparisonConfig:
         """Return the comparison that a run is of."""
         about = self.definition
-        return ComparisonConfig(
-            env=setting.task,
-            rewards=(rule,),
-            seeds=1,
-            training=training_settings(
-                setting.env,
-                steps=updates,
-                batch_size=about.rows,
-                max_new_tokens=setting.tokens,
-                fixed_length=setting.fixed,
-                kl_coef=about.price,
-                learning_rate=run.rate,
-                gae_lambda=float(run.gae_lambda),
-                value_network=run.start,
-                **about.learner,
-            ),
+        return single_run(
+            setting.env,
+            rule,
+            steps=updates,
+            batch_size=about.rows,
+            max_new_tokens=setting.tokens,
+            fixed_length=setting.fixed,
+            kl_coef=about.price,
+            learning_rate=run.rate,
+            gae_lambda=float(run.gae_lambda),
+            value_network=run.start,
+            **about.learner,
             evaluation=EvaluationSettings(every=about.every, episodes=about.prompts, samples=0),
             task=TaskSettings(task_options=setting.options, bundle=self._bundle(setting)),
         )
