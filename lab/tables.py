@@ -1,8 +1,7 @@
 """Tables of the studies as Markdown, written into their place in a document."""
 
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from statistics import NormalDist
@@ -92,12 +91,6 @@ def mean(values: ArrayLike) -> float:
     return float(np.mean(np.asarray(values)))
 
 
-def mean_with_interval(values: NDArray[np.float64]) -> str:
-    """Return the mean of a sample (n,) with its bootstrap interval."""
-    low, high = interval(values, mean)
-    return with_interval({"iqm": mean(values), "low": low, "high": high})
-
-
 def student_mean(values: ArrayLike) -> str:
     """Return the mean of a sample (n,) with Student's t interval."""
     middle, low, high, _ = (float(value) for value in student_interval(values))
@@ -168,55 +161,22 @@ def share_of(count: float, total: float) -> str:
     return f"{count / total:.1%} ({low:.1%} to {high:.1%})"
 
 
-def fields(figure: Any) -> dict[str, Any] | None:
-    """Return a result's fields as `difference` and `ratio` read them, None for none."""
-    return None if figure is None else vars(figure)
-
-
-def difference(figure: Mapping[str, Any] | None) -> str:
+def difference(figure: PairedDifference | None) -> str:
     """Return a paired difference with its interval and wins, bold where it leaves out 0."""
     if figure is None:
-        return "\u2013"
-    text = signed(figure["difference"])
-    if figure["low"] > 0 or figure["high"] < 0:
-        text = f"**{text}**"
-    ends = f"{number(figure['low'])} to {number(figure['high'])}"
-    return f"{text} ({ends}), {figure['wins']}/{figure['pairs']}"
+        return NONE
+    is_clear = figure.low > 0 or figure.high < 0
+    return f"{_with_ends(figure, is_clear)}, {figure.wins}/{figure.pairs}"
 
 
-def corrected_difference(
-    figure: PairedDifference, p_value: float, *, with_wins: bool = True
-) -> str:
-    """Return a paired difference with its interval, bold where a corrected p-value makes it clear.
-
-    Args:
-        figure: The difference.
-        p_value: Of it, after a correction for all that are tested with it.
-        with_wins: Whether the pairs that are above 0 follow.
-    """
+def _with_ends(figure: PairedDifference, is_clear: bool) -> str:
     value = signed(figure.difference)
-    value = f"**{value}**" if p_value < CLEAR else value
-    text = f"{value} ({number(figure.low)} to {number(figure.high)})"
-    return f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
+    ends = f"{number(figure.low)} to {number(figure.high)}"
+    return f"{f'**{value}**' if is_clear else value} ({ends})"
 
 
-class Family:
-    """The differences that one page tests, each once, however many of its tables show it."""
-
-    def __init__(self) -> None:
-        self._p_values: dict[PairedDifference, float] = {}
-
-    def add(self, differences: Iterable[PairedDifference]) -> None:
-        """Add differences; those that are there stay."""
-        self._p_values |= {figure: figure.p_value for figure in differences}
-
-    def corrected(self, difference: PairedDifference) -> float:
-        """Return the p-value of one of them after Holm's correction over all."""
-        adjusted = holm([*self._p_values.values()])
-        return float(adjusted[[*self._p_values].index(difference)])
-
-
-_family: ContextVar[Family | None] = ContextVar("family", default=None)
+_family: ContextVar[dict[PairedDifference, float] | None] = ContextVar("family", default=None)
+"""The differences that one page tests, each once however many tables show it, with p-values."""
 
 
 def page_wide(make_tables: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
@@ -227,7 +187,7 @@ def page_wide(make_tables: Callable[[], Mapping[str, str]]) -> Mapping[str, str]
     Args:
         make_tables: Returns the tables by name; `after_holm` makes their differences.
     """
-    token = _family.set(Family())
+    token = _family.set({})
     try:
         make_tables()
         return make_tables()
@@ -248,27 +208,15 @@ def after_holm(
     """
     if not differences:
         return {}
-    family = _family.get() or Family()
-    family.add(differences.values())
-    corrected = [family.corrected(figure) for figure in differences.values()]
-    return {
-        key: corrected_difference(figure, p_value, with_wins=with_wins)
-        for (key, figure), p_value in zip(differences.items(), corrected, strict=True)
-    }
-
-
-def ratio(figure: Mapping[str, Any] | None) -> str:
-    """Return relative steps with their interval; steps beyond the budget are marked."""
-    if figure is None:
-        return "n/a"
-    if math.isinf(figure["low"]):
-        return "not reached"
-    low, high = (
-        "beyond" if math.isinf(figure[end]) else f"{figure[end]:.2f}" for end in ("low", "high")
-    )
-    if math.isinf(figure["ratio"]):
-        return f"not reached ({low} to {high})"
-    return f"{figure['ratio']:.2f} ({low} to {high})"
+    family = _family.get()
+    tested = {} if family is None else family
+    tested |= {figure: figure.p_value for figure in differences.values()}
+    corrected = dict(zip(tested, holm([*tested.values()]), strict=True))
+    shown = {}
+    for key, figure in differences.items():
+        text = _with_ends(figure, bool(corrected[figure] < CLEAR))
+        shown[key] = f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
+    return shown
 
 
 def fill(document: Path, tables: Mapping[str, str]) -> None:

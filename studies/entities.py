@@ -175,7 +175,7 @@ def table(rows: Sequence[Row], start: Sequence[Row]) -> str:
             levels = (mean([golds[seed][group] for seed in ends]) for golds in (starts, ends))
             line += [" to ".join(f"{level:.3f}" for level in levels), student_mean(gained[group])]
         gap = paired_difference(gained["known"], gained["new"])
-        lines.append([*line, difference(vars(gap))])
+        lines.append([*line, difference(gap)])
     head = ["reward", "seeds", "gold, known things", "gain", "gold, new things", "gain"]
     return markdown_table([*head, "known minus new, by gain"], lines)
 

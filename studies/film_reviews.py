@@ -60,7 +60,6 @@ from tokengym.lab.tables import (
     NOT_YET,
     after_holm,
     difference,
-    fields,
     markdown_table,
     mean,
     rates_table,
@@ -362,7 +361,7 @@ def sparse_table(runs: Runs, cells: Sequence[Cell]) -> str:
     rows = []
     for (name, rate), by_seed in sorted(areas.items()):
         gain = paired_difference(*paired(signed, by_seed))
-        figures = [student_mean([*by_seed.values()]), difference(fields(gain))]
+        figures = [student_mean([*by_seed.values()]), difference(gain)]
         rows.append([name, f"{rate:g}", *figures])
     minus = f"`abc-signed`, lambda {best.gae_lambda}, minus it"
     return markdown_table(["lambda", "rate", "score - c KL over the run", minus], rows)

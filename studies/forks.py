@@ -57,7 +57,7 @@ from tokengym.lab.protocol import (
     next_rate,
 )
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending, write_rows
-from tokengym.lab.tables import difference, fields, fill, iqm_with_interval, markdown_table
+from tokengym.lab.tables import difference, fill, iqm_with_interval, markdown_table
 from tokengym.rewards import Credit, register_credit
 from tokengym.rewards.maths import split_evenly
 
@@ -584,7 +584,7 @@ def _differences(panels: dict[str, Any]) -> str:
     corrected = holm([gain[0].p_value for gain in gains.values() if gain[0] is not None])
     rows = []
     for (label, rule), p_value in zip(gains, corrected, strict=True):
-        first, *others = (difference(fields(gain)) for gain in gains[label, rule])
+        first, *others = (difference(gain) for gain in gains[label, rule])
         first = first.replace("**", "")
         shown = f"**{first}**" if p_value < 0.05 else first
         rows.append([label, rule, str(len(pairs[label, rule].seeds)), shown, *others])

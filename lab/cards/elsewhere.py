@@ -7,12 +7,11 @@ from typing import Any
 
 import gymnasium as gym
 
-from tokengym.agents import RandomAgent, bind_policy
 from tokengym.base import from_pretrained
 from tokengym.envs import Bundle, Task
 from tokengym.evaluation.measure import resolve_env, task_reward
-from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks
-from tokengym.rewards import Credit, RewardChoice, RewardError, check_reward
+from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks, keeps_contract
+from tokengym.rewards import Credit, RewardChoice
 
 PART = "bundle"
 """Name of the part."""
@@ -111,28 +110,26 @@ class TransferTask:
         if self.model is not None:
             kwargs["model"] = self.model
         task = Task.of(self.env)
-        task_reward = (None if task is None else task.reward) or subject
-        if (reason := self._refusal(subject, task_reward)) is not None:
+        own_reward = (None if task is None else task.reward) or subject
+        if (reason := self._refusal(subject, own_reward)) is not None:
             return {self.name: {"refused": reason}}
         try:
-            scorer = self._scorer(subject, task_reward, kwargs)
+            scorer = self._scorer(subject, own_reward, kwargs)
             env = gym.make(self.env, reward=subject, **kwargs, **scorer)
         except REFUSALS as error:  # the bundle lacks a model, or its tokens are others
             return {self.name: {"refused": str(error)}}
-        bind_policy(env, RandomAgent(env, seed=seed))  # for rules that continue responses
-        try:
-            check_reward(env, seed=seed)
-        except RewardError as error:
-            return {self.name: {"passed": False, "message": str(error)}}
+        checked = keeps_contract(env, seed)
+        if not checked["passed"]:
+            return {self.name: checked}
         counts = amounts.responses, amounts.continuations
-        figures = held_to_forks(self.env, [subject], *counts, seed, reward=task_reward, **kwargs)
-        return {self.name: {"passed": True, **figures.pop("rules").get(subject, {}), **figures}}
+        figures = held_to_forks(self.env, [subject], *counts, seed, reward=own_reward, **kwargs)
+        return {self.name: {**checked, **figures.pop("rules").get(subject, {}), **figures}}
 
-    def _refusal(self, subject: str, task_reward: str) -> str | None:
+    def _refusal(self, subject: str, own_reward: str) -> str | None:
         """Return why a rule has no truth there; None if it has one."""
         kind, by_encoder = (
             RewardChoice.of(subject).kind,
-            RewardChoice.of(task_reward).kind == "encoder",
+            RewardChoice.of(own_reward).kind == "encoder",
         )
         if kind in ("encoder", "reward_model") and (kind == "encoder") != by_encoder:
             article = "an encoder" if kind == "encoder" else "a reward model"

@@ -95,15 +95,19 @@ def contract(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     del size, out
 
     def check(task: str) -> dict[str, Any]:
-        env = gym.make(resolve_env(task), reward=subject)
-        bind_policy(env, RandomAgent(env, seed=seed))  # for rules that continue responses
-        try:
-            check_reward(env, seed=seed)
-        except RewardError as error:
-            return {"passed": False, "message": str(error)}
-        return {"passed": True}
+        return keeps_contract(gym.make(resolve_env(task), reward=subject), seed)
 
     return _per_task(subject, _usable(subject, TRUTH_TASKS), check)
+
+
+def keeps_contract(env: gym.Env[Any, Any], seed: int) -> dict[str, Any]:
+    """Return whether `check_reward` passes an environment, and what it says if not."""
+    bind_policy(env, RandomAgent(env, seed=seed))  # for rules that continue responses
+    try:
+        check_reward(env, seed=seed)
+    except RewardError as error:
+        return {"passed": False, "message": str(error)}
+    return {"passed": True}
 
 
 def identification(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """A card as one file for the leaderboard: with the rule's code, its price and the checklist."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from tokengym.base import split_file_word, write_json
+from tokengym.base import split_file_word
 from tokengym.lab.cards.card import broken
 from tokengym.lab.cards.elsewhere import PART
 from tokengym.lab.cards.parts import bare
@@ -39,11 +38,6 @@ def submission(card: Mapping[str, Any]) -> dict[str, Any]:
         "hours": {"cpu": hours["cpu"], "with_gpu": hours["cuda"]},
         "checklist": {"source": CHECKLIST_SOURCE, **_checklist(card, hours)},
     }
-
-
-def write_submission(card: Mapping[str, Any], file: Path) -> None:
-    """Write a card's submission; see `submission`."""
-    write_json(file, submission(card))
 
 
 def _checklist(card: Mapping[str, Any], hours: Mapping[str, float]) -> dict[str, str]:

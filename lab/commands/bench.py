@@ -111,10 +111,10 @@ def _bench_card(config: "CardConfig", out: Path, submit: Path | None, device: st
     """Measure a card."""
     from rich.console import Console
 
-    from tokengym.base import locked, preferred_device
+    from tokengym.base import locked, preferred_device, write_json
     from tokengym.lab.cards.card import PAGE_FILE, broken, make_card, unmeasured
     from tokengym.lab.cards.page import card_page
-    from tokengym.lab.cards.submission import write_submission
+    from tokengym.lab.cards.submission import submission
     from tokengym.scripts.commands import say
 
     console = Console()
@@ -128,7 +128,7 @@ def _bench_card(config: "CardConfig", out: Path, submit: Path | None, device: st
     for task, message in faults.items():
         say(console, f"contract broken on {task}: {message}")
     if submit is not None and not faults:
-        write_submission(card, submit)
+        write_json(submit, submission(card))
         say(console, f"{submit}")
     return int(bool(faults))
 
