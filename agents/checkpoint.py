@@ -145,7 +145,31 @@ def load_checkpoint(
 
     def build(folder: Path, record: dict[str, Any]) -> Algorithm:
         settings = _settings(algorithm, record, changes, folder, trust_code)
-        return _build(algorithm, folder, record, env, device, settings)
+        envs: Any = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
+        processes = Processes() if env is None else join(device)
+        length = envs.observation_space["input_ids"].shape[0]
+        rows = processes.count * envs.num_envs
+        sizes = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
+        if sizes != record["environment"]:
+            raise CheckpointError(
+                f"{folder} was trained on {record['environment']}, the environment has {sizes}; "
+                "make it as it was"
+            )
+        policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
+        if policy_kwargs.get("products") == "onednn" and not fast().has_onednn():
+            logger.warning("%s was trained with oneDNN's products, which are not here", folder)
+            policy_kwargs["products"] = "auto"
+        agent = algorithm(
+            record["policy"], envs, policy_kwargs=policy_kwargs, device=device, **settings
+        )
+        _restore_training(agent, folder)
+        for name in COUNTERS:
+            setattr(agent, name, record["counters"][name])
+        if env is not None and (state := record["environment_state"]) is not None:
+            restore_environment(envs, processes.own_state(state, envs.num_envs))
+            envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
+            agent._last_obs = {}  # or learn() would begin with a reset that the first run lacked
+        return agent
 
     return read_folder(path, RECORD, FORMAT, ENTRIES, build)
 
@@ -247,39 +271,6 @@ def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
 
 
 # --- reading --------------------------------------------------------------------------------------
-
-
-def _build(
-    algorithm: type[Algorithm],
-    folder: Path,
-    record: dict[str, Any],
-    env: Environments | None,
-    device: torch.device | str,
-    settings: Mapping[str, Any],
-) -> Algorithm:
-    """Return the agent of a whole checkpoint, under `_settings`."""
-    envs = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
-    processes = Processes() if env is None else join(device)
-    _check_environment(envs, processes.count * envs.num_envs, record["environment"], folder)
-    policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
-    if policy_kwargs.get("products") == "onednn" and not fast().has_onednn():
-        logger.warning("%s was trained with oneDNN's products, which are not here", folder)
-        policy_kwargs["products"] = "auto"
-    agent = algorithm(
-        record["policy"],
-        envs,
-        policy_kwargs=policy_kwargs,
-        device=device,
-        **settings,
-    )
-    _restore_training(agent, folder)
-    for name in COUNTERS:
-        setattr(agent, name, record["counters"][name])
-    if env is not None and (state := record["environment_state"]) is not None:
-        restore_environment(envs, processes.own_state(state, envs.num_envs))
-        envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
-        agent._last_obs = {}  # or learn() would begin with a reset that the first run did not make
-    return agent
 
 
 def _check_record(record: Mapping[str, Any], folder: Path) -> None:
@@ -407,21 +398,29 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
                 raise ValueError(f"{wrong[0]} is missing, or there is no place for it")
 
 
-def _check_environment(envs: Any, rows: int, saved: Mapping[str, int], folder: Path) -> None:
-    """Refuse an environment of another shape than the one that was trained on."""
-    length = envs.observation_space["input_ids"].shape[0]
-    sizes = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
-    if sizes != dict(saved):
-        raise CheckpointError(
-            f"{folder} was trained on {dict(saved)}, the environment has {sizes}; make it as it was"
-        )
-
-
 def _restore_training(agent: "Checkpointed", folder: Path) -> None:
     """Put value head and network, adapters, optimiser and random generators back."""
-    restore_adapters(agent.policy, folder)
+    policy = agent.policy
+    restore_adapters(policy, folder)
     with _reading(folder / TRAINING):
-        _restore_tensors(agent, load_file(folder / TRAINING))
+        tensors = load_file(folder / TRAINING)
+        for name, parameter in _critic_tensors(policy.critic).items():
+            parameter.data.copy_(tensors[f"critic.{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(OPTIMIZER):
+                _, number, key = name.split(".", 2)
+                state.setdefault(int(number), {})[key] = tensor
+        agent.processes.load_optimizer(policy, state)
+        if policy.masking_model is not None:
+            policy.masking_model.model.load_state_dict(
+                {
+                    name: tensors[f"masking_model.{name}"]
+                    for name in policy.masking_model.model.state_dict()
+                }
+            )
+        policy.generator.set_state(tensors["generator.sampling"])
+        agent.shuffler.set_state(tensors["generator.shuffling"])
 
 
 @contextmanager
@@ -434,25 +433,3 @@ def _reading(path: Path) -> Iterator[None]:
             raise
         reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {reason})") from error
-
-
-def _restore_tensors(agent: "Checkpointed", tensors: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `TRAINING` where they belong."""
-    policy = agent.policy
-    for name, parameter in _critic_tensors(policy.critic).items():
-        parameter.data.copy_(tensors[f"critic.{name}"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(OPTIMIZER):
-            _, number, key = name.split(".", 2)
-            state.setdefault(int(number), {})[key] = tensor
-    agent.processes.load_optimizer(policy, state)
-    if policy.masking_model is not None:
-        policy.masking_model.model.load_state_dict(
-            {
-                name: tensors[f"masking_model.{name}"]
-                for name in policy.masking_model.model.state_dict()
-            }
-        )
-    policy.generator.set_state(tensors["generator.sampling"])
-    agent.shuffler.set_state(tensors["generator.shuffling"])

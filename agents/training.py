@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -16,8 +15,6 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.registry import split_file_word
 from tokengym.base.saved_code import texts_in
 
-Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
-
 
 def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgorithm:
     """Train an agent, or continue from the run's checkpoint to the same numbers.
@@ -26,14 +23,22 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
         run: The run.
         algorithm: Class of the agent.
     """
-    training = run.training
+    training, settings = run.training, vars(run.settings)
     # A checkpoint's word for code of the user's counts only where the run's settings say it too.
-    settings = vars(run.settings).items()
-    code = {name: value for name, value in settings if any(map(split_file_word, texts_in(value)))}
+    code = {k: value for k, value in settings.items() if any(map(split_file_word, texts_in(value)))}
     resumed = run.resume(
         lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device, **code)
     )
-    agent = make_agent(run, algorithm) if resumed is None else resumed
+    agent = resumed
+    if agent is None:
+        agent = algorithm(
+            "CausalLMPolicy",
+            _make_envs(run),
+            **settings,
+            policy_kwargs=run.policy_kwargs(),
+            seed=run.seed,
+            device=training.device,
+        )
     done = run.updates
 
     def measure(step: int) -> None:
@@ -52,19 +57,6 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
     # No limit on tokens, of which continuations take any number: the recorder ends the training.
     agent.learn(sys.maxsize, callback=recorder, reset_num_timesteps=resumed is None)
     return agent
-
-
-def make_agent(run: TrainingRun, algorithm: type[Algorithm]) -> Algorithm:
-    """Return a fresh agent in the training environments of a run."""
-    settings = {field.name: getattr(run.settings, field.name) for field in fields(run.settings)}
-    return algorithm(
-        "CausalLMPolicy",
-        _make_envs(run),
-        **settings,
-        policy_kwargs=run.policy_kwargs(),
-        seed=run.seed,
-        device=run.training.device,
-    )
 
 
 def teach(run: TrainingRun, name: str, made: Any) -> Any:
