@@ -19,7 +19,6 @@ from tokengym.agents.offline.policies import encoding_for, make_policy
 from tokengym.agents.offline.settings import Candidates, Sampling
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.offline.trainer import OfflineTrainer
-from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.chosen import (
     ChosenPrompts,
     PromptChoice,
@@ -350,20 +349,27 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
         trainer: Class of the learner.
         arguments: Further ones of the class.
     """
-    envs = run.make_envs(1)
+    settings, envs = run.settings, run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     run.measure(0, 0, policy)
-    data, sampled = _data(run, envs, policy, KEPT[trainer.learns_from])
+    data, sampled = settings.pairs, 0  # tokens
+    if data is None:
+        collector = ResponseCollector(envs, sampling=settings.sampling, max_rows=256)
+        seeds = np.random.SeedSequence(run.seed).generate_state(2).tolist()
+        prompts = prompt_order(len(collector.prompts), settings.num_prompts, seed=seeds[0])
+        groups = collector.collect(policy, prompts, seed=seeds[1])
+        kept = KEPT[trainer.learns_from]
+        data = kept.dataset(kept.rows(groups, settings.sampling, prompts))
+        sampled = collector.num_tokens
     build: Any = trainer
     agent: Trained = build(
         policy,
         data,
-        **run.settings.tuning.trainer_arguments(run.settings.tuning.batch_size),
+        **settings.tuning.trainer_arguments(settings.tuning.batch_size),
         **arguments,
         tokenizer=environment_attribute(envs, "tokenizer"),
         encoding=encoding_for(
-            envs,
-            TextEncoding(on_error=run.settings.on_error, overlong=run.settings.overlong_rows),
+            envs, TextEncoding(on_error=settings.on_error, overlong=settings.overlong_rows)
         ),
         seed=run.seed,
         device=run.training.device,
@@ -375,19 +381,6 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
     agent.train()
     envs.close()
     return agent
-
-
-def _data(run: TrainingRun, envs: Any, policy: CausalLMPolicy, kept: Kept) -> tuple[Any, int]:
-    """Return the data that is learned from, and the tokens sampled for it."""
-    settings = run.settings
-    if settings.pairs is not None:
-        return settings.pairs, 0
-    collector = ResponseCollector(envs, sampling=settings.sampling, max_rows=256)
-    seeds = np.random.SeedSequence(run.seed).generate_state(2).tolist()
-    prompts = prompt_order(len(collector.prompts), settings.num_prompts, seed=seeds[0])
-    groups = collector.collect(policy, prompts, seed=seeds[1])
-    rows = kept.rows(groups, settings.sampling, prompts)
-    return kept.dataset(rows), collector.num_tokens
 
 
 def _epochs(agent: OfflineTrainer, budget: int, sampled: int) -> float:

@@ -10,7 +10,7 @@ from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.losses import dpo_loss
 from tokengym.agents.offline.policies import Source
-from tokengym.agents.offline.scoring import reference_log_probs, with_reference
+from tokengym.agents.offline.scoring import REFERENCE, reference_log_probs
 from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import from_keywords, names_of, takes
@@ -36,22 +36,6 @@ class PairLogProbs:
     ref_chosen: Tensor | None = None
     """None: the loss needs no reference."""
     ref_rejected: Tensor | None = None
-
-    @property
-    def reference(self) -> tuple[Tensor, Tensor]:
-        """(chosen, rejected) under the reference; 0 without one.
-
-        Reference-free losses are those of a uniform reference: its log-probabilities are constants
-        that TRL's CPO and ORPO log as 0 too.
-        """
-        if self.ref_chosen is None or self.ref_rejected is None:
-            return self.policy_chosen.new_zeros(()), self.policy_chosen.new_zeros(())
-        return self.ref_chosen, self.ref_rejected
-
-
-def pair_losses(settings: PreferenceLoss, pairs: PairLogProbs) -> Tensor:
-    """Return the loss of each pair, (batch,)."""
-    return dpo_loss(**vars(pairs), **settings.arguments())
 
 
 class DPO(OfflineTrainer):
@@ -146,7 +130,7 @@ class DPO(OfflineTrainer):
 
     def log_probs(self, inputs: Mapping[str, Tensor], model: nn.Module) -> PairLogProbs:
         """Return what the loss reads of a batch, by one call of the model."""
-        sums, reference = model(
+        sums, reference = model(  # (2 * pairs,): all chosen responses, then all rejected ones
             inputs["input_ids"],
             inputs["prompt_lengths"],
             inputs["response_lengths"],
@@ -169,21 +153,18 @@ class DPO(OfflineTrainer):
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
         """Return the loss of each pair, (pairs,), and the sums of `metric_names`."""
         pairs = self.log_probs(inputs, model)
+        policy_chosen, policy_rejected = pairs.policy_chosen, pairs.policy_rejected
         with torch.no_grad():
-            ref_chosen, ref_rejected = pairs.reference
-            chosen = self.loss.beta * (pairs.policy_chosen - ref_chosen)
-            rejected = self.loss.beta * (pairs.policy_rejected - ref_rejected)
+            chosen, rejected = policy_chosen, policy_rejected
+            # A loss without a reference has a uniform one, whose log-probabilities are a constant
+            # that TRL's CPO and ORPO log as 0 too.
+            if pairs.ref_chosen is not None and pairs.ref_rejected is not None:
+                chosen, rejected = chosen - pairs.ref_chosen, rejected - pairs.ref_rejected
+            chosen, rejected = self.loss.beta * chosen, self.loss.beta * rejected
             right = (chosen > rejected).float()
-            logged = (
-                chosen,
-                rejected,
-                chosen - rejected,
-                right,
-                pairs.policy_chosen,
-                pairs.policy_rejected,
-            )
+            logged = chosen, rejected, chosen - rejected, right, policy_chosen, policy_rejected
             sums = torch.stack([values.sum() for values in logged])
-        return pair_losses(self.loss, pairs), sums
+        return dpo_loss(**vars(pairs), **self.loss.arguments()), sums
 
     # --- the reference ----------------------------------------------------------------------------
 
@@ -195,7 +176,8 @@ class DPO(OfflineTrainer):
     ) -> TrainOutput:
         """Learn; see `OfflineTrainer.train`."""
         idle = self.policy.reference if self._precomputes else None
-        if idle is None or _share_weights(idle, self.policy.language_model):
+        learning = {id(p) for p in self.policy.language_model.parameters()}
+        if idle is None or not learning.isdisjoint(id(p) for p in idle.parameters()):
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         idle.to("cpu")
         try:
@@ -215,9 +197,6 @@ class DPO(OfflineTrainer):
                     batch_size=self.args.per_device_train_batch_size,
                     accelerator=self.accelerator,
                 )
-                setattr(self, name, with_reference(dataset, log_probs))
-
-
-def _share_weights(one: nn.Module, other: nn.Module) -> bool:
-    """Say whether two modules have a parameter in common."""
-    return not {id(p) for p in one.parameters()}.isdisjoint(id(p) for p in other.parameters())
+                for column, sums in zip(REFERENCE, log_probs.T, strict=True):
+                    dataset = dataset.add_column(column, sums.tolist())
+                setattr(self, name, dataset)

@@ -279,14 +279,10 @@ def load_weights(policy: CausalLMPolicy, folder: Path) -> None:
         return
     keys = policy.language_model.model.load_state_dict(weights, strict=False)
     policy.language_model.model.tie_weights()
-    missing = [name for name in keys.missing_keys if name not in _tied(policy)]
+    tied = getattr(policy.language_model.model, "all_tied_weights_keys", None) or ()
+    missing = [name for name in keys.missing_keys if name not in tied]  # others hold those
     if missing or keys.unexpected_keys:
         raise CheckpointError(
             f"{folder / name} is of another model ({(missing + keys.unexpected_keys)[0]!r} does "
             "not fit); resume with the model that wrote it"
         )
-
-
-def _tied(policy: CausalLMPolicy) -> set[str]:
-    """Return the names of weights that others hold, so that files need not."""
-    return set(getattr(policy.language_model.model, "all_tied_weights_keys", None) or ())

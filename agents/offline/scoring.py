@@ -135,21 +135,6 @@ class ResponseScorer(nn.Module):
 # --- the reference, computed once -----------------------------------------------------------------
 
 
-def with_reference(
-    dataset: "Dataset",
-    log_probs: NDArray[np.float32],
-) -> "Dataset":
-    """Return a data set of pairs with the columns `REFERENCE`.
-
-    Args:
-        dataset: Pairs as ids.
-        log_probs: (pairs, 2), nats.
-    """
-    for column, name in enumerate(REFERENCE):
-        dataset = dataset.add_column(name, log_probs[:, column].tolist())
-    return dataset
-
-
 def reference_log_probs(
     scorer: ResponseScorer,
     dataset: "Dataset",

@@ -17,7 +17,6 @@ import tokengym  # noqa: F401  (registers the environments)
 from tests.suite.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
 from tokengym.agents.losses import PREFERENCE_LOSSES
-from tokengym.agents.offline.dpo import pair_losses
 from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.base.errors import DatasetError, TokenizerError
@@ -149,8 +148,8 @@ def test_per_token_losses_get_the_lengths():
     found = {}
     for loss_type in ("ipo", "sigmoid_norm", "simpo"):
         dpo = make_dpo(loss_type=loss_type, beta=0.5, ref_model=make_model(seed=1))
-        pairs = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
-        found[loss_type] = pair_losses(dpo.loss, pairs).detach().numpy()
+        losses, _ = dpo.losses(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
+        found[loss_type] = losses.detach().numpy()
     lengths = np.array([[len(p["chosen_ids"]), len(p["rejected_ids"])] for p in PAIRS])
     policy, reference = make_model(), make_model(seed=1)
     sums = np.array(
@@ -176,9 +175,9 @@ def test_per_token_losses_get_the_lengths():
 
 def test_a_pair_has_one_loss_whatever_its_company():
     dpo = make_dpo(ref_model=make_model(seed=1))
-    together = pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo), dpo.model))  # type: ignore[arg-type]
+    together = dpo.losses(batch_of(dpo), dpo.model)[0]  # type: ignore[arg-type]
     for row in range(len(PAIRS)):
-        alone = pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo, [row]), dpo.model))  # type: ignore[arg-type]
+        alone = dpo.losses(batch_of(dpo, [row]), dpo.model)[0]  # type: ignore[arg-type]
         torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
 
 
@@ -187,7 +186,7 @@ def test_logits_in_parts_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch)
     for most in (2**27, 40):  # the second makes parts of 5 tokens
         monkeypatch.setattr("tokengym.agents.policy.sampling.MAX_LOGITS", most)
         dpo = make_dpo(ref_model=make_model(seed=1))
-        pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo), dpo.model)).mean().backward()  # type: ignore[arg-type]
+        dpo.losses(batch_of(dpo), dpo.model)[0].mean().backward()  # type: ignore[arg-type]
         found.append([p.grad for p in dpo.policy.trained_parameters() if p.grad is not None])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
