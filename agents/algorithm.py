@@ -181,7 +181,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                         f"{field} is a setting of {name}; pass it beside policy_kwargs"
                     )
                 policy_kwargs[field] = getattr(self.settings, field)
-        self.check_settings(policy_kwargs)
+        self.check_settings()
         device = select_device(device)
         self._only_plays = isinstance(envs, NoEnvironment)
         self.processes = Processes() if self._only_plays else join(device)
@@ -231,7 +231,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             )
         check_tokens(env, name)
 
-    def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
+    def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
 
     # --- the phases -------------------------------------------------------------------------------

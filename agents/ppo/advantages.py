@@ -104,12 +104,23 @@ GROUP_SETTINGS = ("drop_equal_groups", "std_floor")
 """Settings of `PPOSettings` that have no effect without groups."""
 
 
-def check_group_settings(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
-    """Refuse an estimator without the groups that it needs, and settings of groups without them.
+def check_estimator(settings: PPOSettings) -> AdvantageEstimator:
+    """Return the estimator that the settings name, which must go with the others.
 
     Raises:
-        SettingsError: naming the setting and the remedy.
+        SettingsError: if it lacks the groups that it needs, or a setting has no effect with it;
+            the message names the setting and the remedy.
     """
+    estimator = find_advantage(settings.advantage)
+    if not estimator.needs_critic:
+        defaults = PPOSettings()
+        for name in CRITIC_SETTINGS:
+            known = (getattr(defaults, name), EARLIER_DEFAULTS.get(name))
+            if getattr(settings, name) not in known:
+                raise SettingsError(
+                    f"{name} has no effect with advantage={estimator.name!r}, which has no critic; "
+                    "leave it out, or take advantage='gae'"
+                )
     if estimator.needs_groups and settings.group_size is None:
         raise SettingsError(
             f"advantage={estimator.name!r} needs group_size, the responses to each prompt; pass "
@@ -122,28 +133,7 @@ def check_group_settings(estimator: AdvantageEstimator, settings: PPOSettings) -
         raise SettingsError(
             f"std_floor has no effect with advantage={estimator.name!r}; leave it out"
         )
-
-
-def check_critic_settings(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
-    """Refuse settings of a critic where the estimator has none.
-
-    Args:
-        estimator: The estimator.
-        settings: The learner's settings.
-
-    Raises:
-        SettingsError: naming the setting and the estimator that it is for.
-    """
-    if estimator.needs_critic:
-        return
-    defaults = PPOSettings()
-    given = [name for name in CRITIC_SETTINGS if getattr(settings, name) != getattr(defaults, name)]
-    given = [name for name in given if getattr(settings, name) != EARLIER_DEFAULTS.get(name)]
-    for name in given:
-        raise SettingsError(
-            f"{name} has no effect with advantage={estimator.name!r}, which has no critic; "
-            "leave it out, or take advantage='gae'"
-        )
+    return estimator
 
 
 def check_settings(settings: PPOSettings, batch_size: int) -> None:
@@ -152,11 +142,9 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
     Raises:
         ValueError: naming the setting and the remedy.
     """
-    estimator = find_advantage(settings.advantage)
     if settings.advantage_weight is not None:
         find_weight(settings.advantage_weight)
-    check_critic_settings(estimator, settings)
-    check_group_settings(estimator, settings)
+    check_estimator(settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)
 

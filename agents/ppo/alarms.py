@@ -14,7 +14,7 @@ MAX_KL_PER_TOKEN = 1.0
 
 
 class Alarms:
-    """Warnings about the updates of one agent; each kind is said once."""
+    """Warnings about one agent's training; each kind is said once."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
@@ -46,13 +46,13 @@ class Alarms:
             kl_coef: Likewise.
         """
         if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
-            self._warn(
+            self.warn(
                 "clip",
                 f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
                 f"too large; lower learning_rate from {learning_rate:g}",
             )
         if kl_per_token > MAX_KL_PER_TOKEN:
-            self._warn(
+            self.warn(
                 "kl",
                 f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "
                 f"reference, and its texts may have collapsed; lower learning_rate from "
@@ -68,7 +68,7 @@ class Alarms:
         rose = most >= self._most and most > self._least  # no response was ever better, some worse
         self._least, self._most = min(least, self._least), max(most, self._most)
         if least == most and rose:
-            self._warn(
+            self.warn(
                 "solved",
                 f"update {update}: all responses have the score {most:g}, the highest so far; "
                 "where no higher one exists the prompts are solved: stop here, or take harder ones",
@@ -78,13 +78,14 @@ class Alarms:
         groups = [scores[i : i + size] for i in range(0, len(scores), size)]
         if all(min(group) == max(group) for group in groups):
             whose = "of all responses" if group_size is None else "within every group"
-            self._warn(
+            self.warn(
                 "ties",
                 f"update {update}: the scores {whose} are equal, so that nothing is learned from "
                 "them; take prompts that are sometimes solved, or a scorer with partial credit",
             )
 
-    def _warn(self, kind: str, text: str) -> None:
+    def warn(self, kind: str, text: str) -> None:
+        """Warn of something unless that kind was warned of before."""
         if kind not in self._said:
             self._said.add(kind)
             logger.warning(text)

@@ -8,7 +8,6 @@ sequences; rewards are the ``token_rewards`` that the finished episode carries, 
 reference; advantages are whitened over the whole batch, not per minibatch; dropout stays off.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
 from torch import Tensor
 
@@ -27,8 +25,7 @@ from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import (
     RoundTensors,
-    check_critic_settings,
-    check_group_settings,
+    check_estimator,
     find_advantage,
 )
 from tokengym.agents.ppo.alarms import Alarms
@@ -44,8 +41,6 @@ if TYPE_CHECKING:
     from tokengym.agents.keywords import PPOKeywords
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.settings import Schedule
-
-logger = logging.getLogger(__name__)
 
 MAX_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
@@ -91,16 +86,13 @@ class PPO(EpisodicAlgorithm):
             **settings: Unpack[PPOKeywords],
         ) -> None: ...
 
-    def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
+    def check_settings(self) -> None:
         """Refuse an unknown estimator, and settings of a critic where it has none."""
-        self.estimator = find_advantage(self.settings.advantage)
-        check_critic_settings(self.estimator, self.settings)
-        check_group_settings(self.estimator, self.settings)
+        self.estimator = check_estimator(self.settings)
         self.has_critic = self.estimator.needs_critic
         name = self.settings.advantage_weight
         self.weight = None if name is None else find_weight(name)
-        self._has_warned, self._log_prob_gap = False, 0.0
-        self._alarms = Alarms()
+        self._alarms, self._log_prob_gap = Alarms(), 0.0
 
     def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the settings with the lambda that the environment's credit rule declares."""
@@ -128,12 +120,11 @@ class PPO(EpisodicAlgorithm):
             ModelError: if rollout and update disagree about the log-probs of the same tokens.
         """
         stats = self.update(self.assign(played))
-        parts = [(e.score_parts.get("raw_score", e.score), e.score) for e in played.episodes]
         self._alarms.check(
             update=self._n_updates,
             clip_fraction=stats.mean("clip_fraction"),
             kl_per_token=self._kl_per_token,
-            scores=[raw for raw, score in parts if raw is not None and score is not None],
+            scores=raw_scores(played),
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
             kl_coef=self.kl_coef,
@@ -537,12 +528,12 @@ class PPO(EpisodicAlgorithm):
                     f"advantage={self.estimator.name!r} reads; make the environment with reward=..."
                 )
             rewards[row, : len(episode.response_ids)] = episode.token_rewards
-        if not self.estimator.uses_token_rewards and not self._has_warned and is_dense(rewards):
-            self._has_warned = True
-            logger.warning(
-                "advantage=%r reads the score of a whole response and not the token rewards: its "
-                "updates are those of the sparse reward; 'loo' and 'reinforce++' see the credit",
-                self.estimator.name,
+        if not self.estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
+            self._alarms.warn(
+                "dense",
+                f"advantage={self.estimator.name!r} reads the score of a whole response and not "
+                "the token rewards: its updates are those of the sparse reward; 'loo' and "
+                "'reinforce++' see the credit",
             )
         if not np.isfinite(rewards).all():
             row, step = np.argwhere(~np.isfinite(rewards))[0]
@@ -559,15 +550,10 @@ class PPO(EpisodicAlgorithm):
     ) -> None:
         """Record the round's figures, and the KL for the update and the alarms.
 
-        Scores are raw where a reward normalises them.
-
         KL, mask, values and returns are (batch, time), nats and reward units.
         """
-        scores = [
-            episode.score_parts.get("raw_score", episode.score) for episode in played.episodes
-        ]
         record = self.logger.record
-        record("rollout/score", float(np.mean([s for s in scores if s is not None] or [0.0])))
+        record("rollout/score", float(np.mean(raw_scores(played) or [0.0])))
         assert played.entropy is not None
         entropy, tokens = played.entropy.masked_fill(~mask, 0.0), int(mask.sum())
         record("train/entropy", entropy.sum().item() / tokens)
@@ -583,6 +569,7 @@ class PPO(EpisodicAlgorithm):
             record("train/explained_variance", float(learned))
 
 
-def is_dense(token_rewards: NDArray[np.floating]) -> bool:
-    """Return whether a response has rewards on more tokens than one, (batch, time)."""
-    return bool(((token_rewards != 0).sum(1) > 1).any())
+def raw_scores(played: RolloutBatch) -> list[float]:
+    """Return the scores of the episodes that have one, reward units, before normalisation."""
+    scores = [episode.score_parts.get("raw_score", episode.score) for episode in played.episodes]
+    return [score for score in scores if score is not None]

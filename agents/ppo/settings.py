@@ -146,17 +146,7 @@ class PPOSettings(EpisodicSettings):
             )
         check_choice(self, "kl_in", get_args(KlPlace))
         check_choice(self, "kl_estimator", get_args(KlEstimator))
-        self._check_kl_gradient()
-        check_number(self, "kl_target", "target_kl", above=0.0, optional=True)
-        check_number(self, "kl_horizon", "max_grad_norm", above=0.0)
-        if self.kl_target is not None and self.kl_coef == 0.0:
-            raise SettingsError(
-                f"kl_target={self.kl_target} has no effect with kl_coef=0, which stays 0 whatever "
-                "it is multiplied by; pass a first kl_coef above 0"
-            )
-
-    def _check_kl_gradient(self) -> None:
-        """Refuse an estimator that does not carry the KL's gradient where it stands."""
+        # An estimator has to carry the KL's gradient where it stands.
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise SettingsError(
                 "kl_estimator='k1' with kl_in='loss' has a gradient of mean 0 and holds nothing "
@@ -166,6 +156,13 @@ class PPOSettings(EpisodicSettings):
             raise SettingsError(
                 f"kl_estimator={self.kl_estimator!r} with kl_in='reward' lacks the KL's direct "
                 "gradient; take 'k1' or 'exact' there, or kl_in='loss'"
+            )
+        check_number(self, "kl_target", "target_kl", above=0.0, optional=True)
+        check_number(self, "kl_horizon", "max_grad_norm", above=0.0)
+        if self.kl_target is not None and self.kl_coef == 0.0:
+            raise SettingsError(
+                f"kl_target={self.kl_target} has no effect with kl_coef=0, which stays 0 whatever "
+                "it is multiplied by; pass a first kl_coef above 0"
             )
 
     @property
