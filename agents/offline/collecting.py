@@ -348,6 +348,9 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
         run: The run, whose settings are `tokengym.agents.offline.settings.SFTSettings`.
         trainer: Class of the learner.
         arguments: Further ones of the class.
+
+    Raises:
+        SettingsError: if the data alone cost more than the run's tokens.
     """
     settings, envs = run.settings, run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
@@ -374,29 +377,20 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
         seed=run.seed,
         device=run.training.device,
     )
-    if run.training.tokens is not None:
+    if (budget := run.training.tokens) is not None:
         run.measure(1, sampled, policy)  # what the data cost is spent before anything is learned
-        agent.args.num_train_epochs = _epochs(agent, run.training.tokens, sampled)
+        if sampled >= budget:
+            raise SettingsError(
+                f"tokens={budget} are fewer than the {sampled} that the data cost; raise tokens, "
+                "or lower num_prompts or n"
+            )
+        texts: Any = agent.train_dataset
+        pass_tokens = sum(len(ids) for name in agent.columns for ids in texts[name])
+        agent.args.num_train_epochs = (budget - sampled) / pass_tokens
     agent.add_callback(_AfterEpoch(run, agent, sampled))
     agent.train()
     envs.close()
     return agent
-
-
-def _epochs(agent: OfflineTrainer, budget: int, sampled: int) -> float:
-    """Return the passes over the data that a number of tokens pays for.
-
-    Raises:
-        SettingsError: if the data alone cost more.
-    """
-    if sampled >= budget:
-        raise SettingsError(
-            f"tokens={budget} are fewer than the {sampled} that the data cost; raise tokens, or "
-            "lower num_prompts or n"
-        )
-    rows: Any = agent.train_dataset
-    pass_tokens = sum(len(ids) for name in agent.columns for ids in rows[name])
-    return (budget - sampled) / pass_tokens
 
 
 class _AfterEpoch(TrainerCallback):

@@ -51,18 +51,14 @@ class NLPO(PPO):
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update, and refresh the masking model if it is due."""
-        self.logger.record("train/mask_share", self._allowed_share(experience))
+        share, kept = 1.0, experience.action_masks  # of the vocabulary, what could be sampled
+        if kept is not None:
+            shares = kept.shares()  # (batch, time)
+            if not kept.has_all:
+                shares = self.processes.add(shares.masked_fill(~kept.is_here[:, None], 0.0))
+            share = float(shares[experience.response_mask].mean())
+        self.logger.record("train/mask_share", share)
         stats = super().update(experience)
         if self._n_updates % self.settings.mask_refresh == 0:
             self.policy.refresh_masking_model()
         return stats
-
-    def _allowed_share(self, experience: Experience) -> float:
-        """Return the mean share of the vocabulary that could be sampled."""
-        kept = experience.action_masks
-        if kept is None:
-            return 1.0
-        shares = kept.shares()
-        if not kept.has_all:
-            shares = self.processes.add(shares.masked_fill(~kept.is_here[:, None], 0.0))
-        return float(shares[experience.response_mask].mean())

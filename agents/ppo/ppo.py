@@ -164,13 +164,13 @@ class PPO(EpisodicAlgorithm):
             old_log_probs = read(policy.response_log_probs)
             self._log_prob_gap = (old_log_probs - sampled).abs().max().item()
         kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
-        rewards, raw_scores = self._rewards(played)
-        scores = raw_scores  # (batch,)
+        rewards, scores = self._rewards(played)
+        net_scores = scores  # (batch,)
         if settings.kl_in == "reward" and self.kl_coef != 0.0:
             # "exact": of the state before each token, over the vocabulary.
             paid_kl = read(policy.response_kl, ref_states=ref_states) if has_exact_kl else kl
             rewards = rewards - self.kl_coef * paid_kl
-            scores = scores - self.kl_coef * paid_kl.sum(1)
+            net_scores = scores - self.kl_coef * paid_kl.sum(1)
         values, final_values = self._values(played, sequences)  # (batch, time), (batch,)
         segment_ends = None
         if self.estimator.reads_segments:
@@ -181,7 +181,7 @@ class PPO(EpisodicAlgorithm):
             response_mask=mask,
             values=values,
             final_values=final_values,
-            scores=scores,
+            scores=net_scores,
             segment_ends=segment_ends,
             episodes=played.episodes,
         )
@@ -202,84 +202,7 @@ class PPO(EpisodicAlgorithm):
             advantage_scale=scale,
         )
         self.logger.record("time/assign_s", time.perf_counter() - started)
-        return self._teaching(experience, raw_scores)
-
-    def _advantages(
-        self,
-        played: RolloutBatch,
-        sequences: Sequences,
-        tensors: RoundTensors,
-        old_log_probs: Tensor,
-        ref_log_probs: Tensor,
-    ) -> tuple[Tensor, Tensor, float]:
-        """Return advantages as the loss takes them, returns, and what whitening divided by.
-
-        Advantages and returns are (batch, time), reward units, the divisor too.
-        """
-        advantages, returns = self.estimator.estimate(tensors, self.settings)
-        mask, scale, cap = tensors.response_mask, 1.0, self.settings.importance_cap
-        if self.estimator.whitens:
-            scale = losses.masked_std(advantages, mask).item()
-            advantages = losses.masked_whiten(advantages, mask)
-        if self.weight is not None:
-            weighed = self._weighed(played, sequences, advantages, ref_log_probs)
-            advantages = self.weight.weighted(advantages, weighed)
-        if cap is not None:
-            assert played.log_probs is not None
-            ratio = (old_log_probs - played.log_probs).exp()
-            advantages = advantages * ratio.clamp(max=cap)
-        return advantages, returns, scale
-
-    def _teaching(self, experience: Experience, scores: Tensor) -> Experience:
-        """Return the experience without the rows that teach nothing.
-
-        These are groups of equal scores, if they are to be dropped, and episodes that were lost to
-        a partner's failure. Scores are (batch,).
-        """
-        teaches = experience.response_mask.any(1)  # (batch,)
-        if self.settings.drop_equal_groups:
-            assert self.settings.group_size is not None
-            varied = teaches & losses.varied_groups(scores, self.settings.group_size)
-            self.logger.record("train/groups_kept", varied.float().mean().item())
-            teaches = varied if varied.any() else teaches
-        return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
-
-    def _weighed(
-        self, played: RolloutBatch, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
-    ) -> WeighedRound:
-        """Return what the advantage's weight may read of a round."""
-        return WeighedRound(
-            response_mask=sequences.response_mask,
-            advantages=advantages,
-            seed=(self.seed or 0) * 1_000_003 + self._n_updates,
-            entropy=partial(
-                self._read, sequences, played.action_masks, self.policy.response_entropy
-            ),
-            log_probs=played.log_probs,
-            episodes=played.episodes,
-            tokenizer=environment_attribute(self.env, "tokenizer"),
-            language_model=self.policy.language_model.model,
-            ref_log_probs=ref_log_probs,
-            scorer=self.reward.scorer,
-        )
-
-    def _values(
-        self, played: RolloutBatch, sequences: Sequences
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the values before each token and past cut episodes; None without a critic."""
-        critic = self.policy.critic
-        if critic is None:
-            return None, None
-        read, values = partial(self._read, sequences, played.action_masks), played.values
-        if values is None:  # a network of its own reads whole texts once, not a token at a time
-            values = read(self.policy.response_values)
-        if not played.truncated.any():
-            return values, None
-        cut = torch.from_numpy(played.truncated).to(self.device)
-        after = read(
-            lambda part, _, max_size: critic.after_responses(part, max_size=max_size)[:, None]
-        )
-        return values, after[:, 0] * cut
+        return self._teaching(experience, scores)
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update and move the KL coefficient.
@@ -327,6 +250,165 @@ class PPO(EpisodicAlgorithm):
             )
         self.logger.record("time/update_s", time.perf_counter() - started)
         return stats
+
+    # --- parts of `assign` ------------------------------------------------------------------------
+
+    def _rewards(self, played: RolloutBatch) -> tuple[Tensor, Tensor]:
+        """Return the episodes' token rewards, (batch, time), and scores, (batch,).
+
+        Raises:
+            ValueError: if one is missing where it is read.
+            NonFiniteError: if a token reward is NaN or Inf.
+        """
+        assert played.log_probs is not None
+        rewards = np.zeros(played.log_probs.shape, dtype=np.float32)
+        reads_scores = not self.estimator.uses_token_rewards or self.settings.drop_equal_groups
+        for row, episode in enumerate(played.episodes):
+            if episode.token_rewards is None:
+                raise ValueError(
+                    f"the episode of row {row} has no token_rewards; make the environment with "
+                    "reward=..., or wrap it in tokengym.rewards.CreditReward"
+                )
+            if reads_scores and episode.score is None:  # as 0 it would bend the group's mean
+                raise ValueError(
+                    f"the episode of row {row} has no score, which "
+                    f"advantage={self.estimator.name!r} reads; make the environment with reward=..."
+                )
+            rewards[row, : len(episode.response_ids)] = episode.token_rewards
+        if not self.estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
+            self._alarms.warn(
+                "dense",
+                f"advantage={self.estimator.name!r} reads the score of a whole response and not "
+                "the token rewards: its updates are those of the sparse reward; 'loo' and "
+                "'reinforce++' see the credit",
+            )
+        if not np.isfinite(rewards).all():
+            row, step = np.argwhere(~np.isfinite(rewards))[0]
+            raise NonFiniteError(
+                f"token_rewards of row {row} is {rewards[row, step]} at response token {step} "
+                f"(update {self._n_updates}, timestep {self.num_timesteps}); fix the scorer"
+            )
+        scores = [np.nan if e.score is None else e.score for e in played.episodes]
+        given = torch.tensor(scores, dtype=torch.float32, device=self.device)
+        return torch.from_numpy(rewards).to(self.device), given
+
+    @property
+    def _max_rows(self) -> int:
+        """Most texts in a forward pass without gradients."""
+        return min(
+            MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
+        )
+
+    def _read(
+        self,
+        sequences: Sequences,
+        masks: ActionMasks | None,
+        figure: Callable[..., Tensor],
+        **how: Any,
+    ) -> Tensor:
+        """Return a figure of every token, (batch, time), of which each process reads its rows'."""
+        reader = partial(figure, max_size=self._max_rows, **how)
+        return self.processes.of_rows(reader, sequences, masks)
+
+    def _values(
+        self, played: RolloutBatch, sequences: Sequences
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the values before each token and past cut episodes; None without a critic."""
+        critic = self.policy.critic
+        if critic is None:
+            return None, None
+        read, values = partial(self._read, sequences, played.action_masks), played.values
+        if values is None:  # a network of its own reads whole texts once, not a token at a time
+            values = read(self.policy.response_values)
+        if not played.truncated.any():
+            return values, None
+        cut = torch.from_numpy(played.truncated).to(self.device)
+        after = read(
+            lambda part, _, max_size: critic.after_responses(part, max_size=max_size)[:, None]
+        )
+        return values, after[:, 0] * cut
+
+    def _advantages(
+        self,
+        played: RolloutBatch,
+        sequences: Sequences,
+        tensors: RoundTensors,
+        old_log_probs: Tensor,
+        ref_log_probs: Tensor,
+    ) -> tuple[Tensor, Tensor, float]:
+        """Return advantages as the loss takes them, returns, and what whitening divided by.
+
+        Advantages and returns are (batch, time), reward units, the divisor too.
+        """
+        advantages, returns = self.estimator.estimate(tensors, self.settings)
+        mask, scale, cap = tensors.response_mask, 1.0, self.settings.importance_cap
+        if self.estimator.whitens:
+            scale = losses.masked_std(advantages, mask).item()
+            advantages = losses.masked_whiten(advantages, mask)
+        if self.weight is not None:
+            weighed = self._weighed(played, sequences, advantages, ref_log_probs)
+            advantages = self.weight.weighted(advantages, weighed)
+        if cap is not None:
+            assert played.log_probs is not None
+            ratio = (old_log_probs - played.log_probs).exp()
+            advantages = advantages * ratio.clamp(max=cap)
+        return advantages, returns, scale
+
+    def _weighed(
+        self, played: RolloutBatch, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
+    ) -> WeighedRound:
+        """Return what the advantage's weight may read of a round."""
+        return WeighedRound(
+            response_mask=sequences.response_mask,
+            advantages=advantages,
+            seed=(self.seed or 0) * 1_000_003 + self._n_updates,
+            entropy=partial(
+                self._read, sequences, played.action_masks, self.policy.response_entropy
+            ),
+            log_probs=played.log_probs,
+            episodes=played.episodes,
+            tokenizer=environment_attribute(self.env, "tokenizer"),
+            language_model=self.policy.language_model.model,
+            ref_log_probs=ref_log_probs,
+            scorer=self.reward.scorer,
+        )
+
+    def _teaching(self, experience: Experience, scores: Tensor) -> Experience:
+        """Return the experience without the rows that teach nothing.
+
+        These are groups of equal scores, if they are to be dropped, and episodes that were lost to
+        a partner's failure. Scores are (batch,).
+        """
+        teaches = experience.response_mask.any(1)  # (batch,)
+        if self.settings.drop_equal_groups:
+            assert self.settings.group_size is not None
+            varied = teaches & losses.varied_groups(scores, self.settings.group_size)
+            self.logger.record("train/groups_kept", varied.float().mean().item())
+            teaches = varied if varied.any() else teaches
+        return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
+
+    def _log_round(
+        self, played: RolloutBatch, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
+    ) -> None:
+        """Record the round's figures, and the KL for the update and the alarms.
+
+        KL, mask, values and returns are (batch, time), nats and reward units.
+        """
+        record = self.logger.record
+        record("rollout/score", float(np.mean(raw_scores(played) or [0.0])))
+        assert played.entropy is not None
+        entropy, tokens = played.entropy.masked_fill(~mask, 0.0), int(mask.sum())
+        record("train/entropy", entropy.sum().item() / tokens)
+        kl_of_rows = kl.sum(1)[mask.any(1)]  # of the episodes that were not lost, nats
+        self._num_finished, self._kl = len(kl_of_rows), kl_of_rows.mean().item()
+        self._kl_per_token = kl.sum().item() / tokens
+        record("train/kl", self._kl)
+        record("train/kl_coef", self.kl_coef)
+        if self.has_critic:
+            record("train/gae_lambda", self.settings.gae_lambda)
+        if values is not None:
+            learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
+            record("train/explained_variance", float(learned))
 
     # --- one gradient step ------------------------------------------------------------------------
 
@@ -473,24 +555,6 @@ class PPO(EpisodicAlgorithm):
             self.logger.record("train/learning_rate", rate)
             update_learning_rate(optimizers, rate)
 
-    @property
-    def _max_rows(self) -> int:
-        """Most texts in a forward pass without gradients."""
-        return min(
-            MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
-        )
-
-    def _read(
-        self,
-        sequences: Sequences,
-        masks: ActionMasks | None,
-        figure: Callable[..., Tensor],
-        **how: Any,
-    ) -> Tensor:
-        """Return a figure of every token, (batch, time), of which each process reads its rows'."""
-        reader = partial(figure, max_size=self._max_rows, **how)
-        return self.processes.of_rows(reader, sequences, masks)
-
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""
         largest = {
@@ -503,70 +567,6 @@ class PPO(EpisodicAlgorithm):
                 return f"the gradient of {name} is not finite"
         name = max(largest, key=lambda name: largest[name])
         return f"the gradient norm overflows (largest entry {largest[name]:.3g}, in {name})"
-
-    # --- figures and callbacks --------------------------------------------------------------------
-
-    def _rewards(self, played: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Return the episodes' token rewards, (batch, time), and scores, (batch,).
-
-        Raises:
-            ValueError: if one is missing where it is read.
-            NonFiniteError: if a token reward is NaN or Inf.
-        """
-        assert played.log_probs is not None
-        rewards = np.zeros(played.log_probs.shape, dtype=np.float32)
-        reads_scores = not self.estimator.uses_token_rewards or self.settings.drop_equal_groups
-        for row, episode in enumerate(played.episodes):
-            if episode.token_rewards is None:
-                raise ValueError(
-                    f"the episode of row {row} has no token_rewards; make the environment with "
-                    "reward=..., or wrap it in tokengym.rewards.CreditReward"
-                )
-            if reads_scores and episode.score is None:  # as 0 it would bend the group's mean
-                raise ValueError(
-                    f"the episode of row {row} has no score, which "
-                    f"advantage={self.estimator.name!r} reads; make the environment with reward=..."
-                )
-            rewards[row, : len(episode.response_ids)] = episode.token_rewards
-        if not self.estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
-            self._alarms.warn(
-                "dense",
-                f"advantage={self.estimator.name!r} reads the score of a whole response and not "
-                "the token rewards: its updates are those of the sparse reward; 'loo' and "
-                "'reinforce++' see the credit",
-            )
-        if not np.isfinite(rewards).all():
-            row, step = np.argwhere(~np.isfinite(rewards))[0]
-            raise NonFiniteError(
-                f"token_rewards of row {row} is {rewards[row, step]} at response token {step} "
-                f"(update {self._n_updates}, timestep {self.num_timesteps}); fix the scorer"
-            )
-        scores = [np.nan if e.score is None else e.score for e in played.episodes]
-        given = torch.tensor(scores, dtype=torch.float32, device=self.device)
-        return torch.from_numpy(rewards).to(self.device), given
-
-    def _log_round(
-        self, played: RolloutBatch, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
-    ) -> None:
-        """Record the round's figures, and the KL for the update and the alarms.
-
-        KL, mask, values and returns are (batch, time), nats and reward units.
-        """
-        record = self.logger.record
-        record("rollout/score", float(np.mean(raw_scores(played) or [0.0])))
-        assert played.entropy is not None
-        entropy, tokens = played.entropy.masked_fill(~mask, 0.0), int(mask.sum())
-        record("train/entropy", entropy.sum().item() / tokens)
-        kl_of_rows = kl.sum(1)[mask.any(1)]  # of the episodes that were not lost, nats
-        self._num_finished, self._kl = len(kl_of_rows), kl_of_rows.mean().item()
-        self._kl_per_token = kl.sum().item() / tokens
-        record("train/kl", self._kl)
-        record("train/kl_coef", self.kl_coef)
-        if self.has_critic:
-            record("train/gae_lambda", self.settings.gae_lambda)
-        if values is not None:
-            learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
-            record("train/explained_variance", float(learned))
 
 
 def raw_scores(played: RolloutBatch) -> list[float]:
