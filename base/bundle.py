@@ -197,13 +197,15 @@ class Bundle:
                 f"the {part} of bundle {str(self.path)!r} (task {self.task!r}) was made for other "
                 "settings of the environment; pass one of your own"
             )
-        if not self.has(part):
+        if (named := self._named_models.get(part)) is not None:
+            return Path(located(named))
+        path = self.path / PARTS[part]
+        if not path.exists():
             raise BundleError(
                 f"bundle {str(self.path)!r} (task {self.task!r}) has no {part}: {PARTS[part]} is "
                 f"missing; build it with {_BUILDER}"
             )
-        named = self._named_models.get(part)
-        return self.path / PARTS[part] if named is None else Path(located(named))
+        return path
 
     def model_name(self, part: str) -> str | None:
         """Return the name of a part that is a model found by name; None if it is stored here."""
