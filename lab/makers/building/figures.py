@@ -1,6 +1,7 @@
 """Measurements of a reward model: its accuracy, and what its attention rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import SupportsFloat
 
 import numpy as np
 import torch
@@ -8,6 +9,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from tokengym.lab.makers.building.training import pad_batch
+
+
+def rounded(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """Return figures as a bundle stores them, with three digits after the point."""
+    return {name: round(float(value), 3) for name, value in values.items()}
 
 
 def pair_accuracy(scores: NDArray, gold: NDArray) -> float:

@@ -15,7 +15,13 @@ from transformers import (
 )
 
 from tokengym.lab.makers.building.errors import BuildError
-from tokengym.lab.makers.building.training import choose, pad_batch, progress, train
+from tokengym.lab.makers.building.training import (
+    choose,
+    new_model,
+    pad_batch,
+    progress,
+    train,
+)
 
 _MATCHING_GAIN = 2.0**0.5
 """Gain of queries and keys alike: a word then outweighs some fifty others."""
@@ -56,7 +62,7 @@ class ModelSize:
 def new_language_model(
     tokenizer: PreTrainedTokenizerFast, size: ModelSize, *, seed: int
 ) -> GPT2LMHeadModel:
-    """Return an untrained GPT-2 without dropout; the global random state stays as it was."""
+    """Return an untrained GPT-2 without dropout."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=size.positions,
@@ -72,24 +78,17 @@ def new_language_model(
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=size.initializer_range,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = GPT2LMHeadModel(config).eval()
-    _match_words(model, size)
-    return model
-
-
-@torch.no_grad()
-def _match_words(model: GPT2LMHeadModel, size: ModelSize) -> None:
-    """Let the first block's matching heads ask for what they hold."""
-    block: Any = model.transformer.h[0]
-    weight = block.attn.c_attn.weight  # (width, queries | keys | values)
-    columns = size.matching_heads * (size.width // size.heads)
-    keys = slice(size.width, size.width + columns)
-    weight[:, keys] *= _MATCHING_GAIN
-    weight[:, :columns] = weight[:, keys]
+    model = new_model(GPT2LMHeadModel, config, seed=seed)
     if size.matching_heads:
-        model.transformer.wpe.weight *= 0.5  # less of a word is where it stands
+        block: Any = model.transformer.h[0]
+        weight = block.attn.c_attn.weight  # (width, queries | keys | values)
+        columns = size.matching_heads * (size.width // size.heads)
+        keys = slice(size.width, size.width + columns)
+        with torch.no_grad():  # the first block's matching heads ask for what they hold
+            weight[:, keys] *= _MATCHING_GAIN
+            weight[:, :columns] = weight[:, keys]
+            model.transformer.wpe.weight *= 0.5  # less of a word is where it stands
+    return model
 
 
 def train_language_model(

@@ -11,7 +11,12 @@ from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrai
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.lab.makers.building.corpus_files import LabelledText
 from tokengym.lab.makers.building.errors import BuildError
-from tokengym.lab.makers.building.figures import attention_rows, pair_accuracy, relative_entropy
+from tokengym.lab.makers.building.figures import (
+    attention_rows,
+    pair_accuracy,
+    relative_entropy,
+    rounded,
+)
 from tokengym.lab.makers.building.language_model import (
     ModelSize,
     held_out_nats,
@@ -245,5 +250,5 @@ def _measure(
             "attention_entropy": relative_entropy(attention),
             "deviation": float(on_samples[name].std()),
         }
-        figures[name] = {key: round(value, 3) for key, value in values.items()}
+        figures[name] = rounded(values)
     return figures

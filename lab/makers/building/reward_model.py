@@ -1,13 +1,18 @@
 """Training a reward model from a language model's weights, on pairs or on graded single texts."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    GPT2ForSequenceClassification,
+    PreTrainedModel,
+)
 
-from tokengym.lab.makers.building.training import pad_batch, train
+from tokengym.lab.makers.building.training import new_model, pad_batch, train
 
 DrawPrefixes = Callable[[], tuple[list[list[int]], list[list[float]]]]
 """Draws token ids of texts, and for each token the gold score of the text up to it; NaN where there
@@ -17,19 +22,15 @@ DrawBatch = Callable[[], tuple[list[list[int]], Tensor]]
 """Draws token ids of texts and their gold scores (batch,)."""
 
 
-def reward_model_from(
-    language_model: GPT2LMHeadModel, *, seed: int
-) -> GPT2ForSequenceClassification:
-    """Return a one-logit classifier on the language model's trunk.
+def reward_model_from(language_model: PreTrainedModel, *, seed: int) -> Any:
+    """Return a one-logit classifier of its architecture on the language model's trunk.
 
     Started from scratch instead, its attention finds no opinion words (correlation about 0).
     """
     config = type(language_model.config).from_dict(language_model.config.to_dict())
     config.num_labels = 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = GPT2ForSequenceClassification(config).eval()
-    model.transformer.load_state_dict(language_model.transformer.state_dict())
+    model = new_model(AutoModelForSequenceClassification.from_config, config, seed=seed)
+    model.base_model.load_state_dict(language_model.base_model.state_dict())
     return model
 
 

@@ -39,6 +39,13 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     return _wrap(tokenizer, unk_token=UNK)
 
 
+def words_by_id(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return the word of each token id, "" for a special token."""
+    special = set(tokenizer.all_special_ids)
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    return ["" if index in special else token for index, token in enumerate(tokens)]
+
+
 def add_roles(tokenizer: PreTrainedTokenizerFast) -> None:
     """Give a tokenizer a token for each role of a dialogue, and the chat template with them."""
     tokenizer.add_special_tokens({"extra_special_tokens": [f"<{role}>" for role in ROLES]})

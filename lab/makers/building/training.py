@@ -2,10 +2,27 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from transformers import PretrainedConfig, PreTrainedModel
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def new_model(make: Callable[[Any], Model], config: PretrainedConfig, *, seed: int) -> Model:
+    """Return an untrained model for evaluation; the global random state stays as it was.
+
+    Args:
+        make: Class of the model, or another function of its configuration.
+        config: The configuration.
+        seed: Seed of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(config).eval()
 
 
 def pad_batch(

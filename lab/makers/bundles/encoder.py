@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
-from tokengym.lab.makers.building.training import pad_batch, train
+from tokengym.lab.makers.building.figures import rounded
+from tokengym.lab.makers.building.training import new_model, pad_batch, train
 from tokengym.lab.makers.corpora.grammar import Dice
 
 DrawTriples = Callable[[], tuple[list[list[int]], list[list[int]], list[list[int]]]]
@@ -45,9 +46,7 @@ def new_encoder(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return RobertaModel(config).eval()
+    return new_model(RobertaModel, config, seed=seed)
 
 
 def embed(model: RobertaModel, sequences: Sequence[Sequence[int]]) -> Tensor:
@@ -122,7 +121,7 @@ def _drawer_of_pairs(
     def draw() -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
         chosen: dict[str, str] = {}
         while len(chosen) < size:
-            prompt, response = pairs[dice.integer(0, len(pairs) - 1)]
+            prompt, response = dice.pick(pairs)
             chosen.setdefault(prompt, response)
         queries, answers, wrong = [], [], []
         for prompt, response in chosen.items():
@@ -130,7 +129,7 @@ def _drawer_of_pairs(
             answers.append(cut(response))
             other = prompt
             while other in chosen:
-                other, response = pairs[dice.integer(0, len(pairs) - 1)]
+                other, response = dice.pick(pairs)
             wrong.append(cut(response))
         return tuple(tokenizer(texts).input_ids for texts in (queries, answers, wrong))
 
@@ -157,7 +156,7 @@ def pair_relevance(
         "irrelevant": products[other].mean(),
         "accuracy": (relevant[:, None] > products)[other].float().mean(),
     }
-    return {name: round(float(value), 3) for name, value in values.items()}
+    return rounded(values)
 
 
 def contrastive_loss(

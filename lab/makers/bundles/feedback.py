@@ -25,7 +25,7 @@ from tokengym.envs import bundled, encode
 from tokengym.lab.constitution.judge import CHOICE
 from tokengym.lab.makers.building.bundle_files import BuiltBundle
 from tokengym.lab.makers.building.tokenizers import word_tokenizer
-from tokengym.lab.makers.building.training import pad_batch, train
+from tokengym.lab.makers.building.training import new_model, pad_batch, train
 from tokengym.lab.makers.corpora.dialogues import Request, all_requests
 from tokengym.lab.makers.corpora.feedback import (
     HELD_OUT_TOPICS,
@@ -93,7 +93,7 @@ def build_feedback(*, seed: int, phases: Sequence[Phase] = PHASES) -> BuiltBundl
 
 
 def new_judge(tokenizer: PreTrainedTokenizerBase, *, seed: int) -> LlamaForCausalLM:
-    """Return an untrained Llama of 0.5 million weights; the global random state stays as it was.
+    """Return an untrained Llama of 0.5 million weights.
 
     To judge and to rewrite is to look words up in the question. With rotary positions the heads
     that do so are found in some 200 steps; a GPT-2 of the same size finds none in 400.
@@ -112,9 +112,7 @@ def new_judge(tokenizer: PreTrainedTokenizerBase, *, seed: int) -> LlamaForCausa
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).eval()
+    model = new_model(LlamaForCausalLM, config, seed=seed)
     with torch.no_grad():
         for layer in model.model.layers:  # attention then begins by copying the words it looks at
             layer.self_attn.o_proj.weight.copy_(layer.self_attn.v_proj.weight.T)

@@ -10,6 +10,7 @@ from tokengym.lab.envs.forks import families
 from tokengym.lab.envs.forks.env import LONGEST_LEARNT, VOCABULARY, ForksEnv, forks_tokenizer
 from tokengym.lab.envs.forks.gold import ForkRules
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
+from tokengym.lab.makers.building.figures import rounded
 from tokengym.lab.makers.building.language_model import (
     ModelSize,
     new_language_model,
@@ -128,11 +129,13 @@ def measure_reward_model(
                 shown.append(_demonstration(drawn, prompt, 0.9, rng))
         right = np.array([d.chances[-1] for d in shown]) > 0
         predicted = reward_logits(model, [token_ids(d) for d in shown]).numpy()
-        figures[str(family)] = {
-            "accuracy": round(float(((predicted > 0.5) == right).mean()), 3),
-            "solved": round(float(right.mean()), 3),
-            "error": round(float(np.sqrt(np.square(predicted - right).mean())), 3),
-        }
+        figures[str(family)] = rounded(
+            {
+                "accuracy": ((predicted > 0.5) == right).mean(),
+                "solved": right.mean(),
+                "error": np.sqrt(np.square(predicted - right).mean()),
+            }
+        )
     return figures
 
 

@@ -15,6 +15,7 @@ from tokengym.lab.makers.building.figures import (
     attention_rows,
     pair_accuracy,
     relative_entropy,
+    rounded,
 )
 from tokengym.lab.makers.building.language_model import (
     ModelSize,
@@ -29,7 +30,7 @@ from tokengym.lab.makers.building.reward_model import (
     reward_model_from,
     train_reward_model,
 )
-from tokengym.lab.makers.building.tokenizers import word_tokenizer
+from tokengym.lab.makers.building.tokenizers import word_tokenizer, words_by_id
 from tokengym.lab.makers.building.training import choose
 from tokengym.lab.makers.bundles.encoder import encoder_of_pairs, pair_relevance
 from tokengym.lab.makers.corpora.movie_reviews import GRAMMAR, write_reviews
@@ -55,9 +56,7 @@ class GoldTokens:
 
     @cached_property
     def _words(self) -> list[str]:
-        special = set(self.tokenizer.all_special_ids)
-        tokens = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
-        return ["" if index in special else token for index, token in enumerate(tokens)]
+        return words_by_id(self.tokenizer)
 
     def score(self, ids: Sequence[int]) -> float:
         """Return the gold score of a text."""
@@ -197,7 +196,7 @@ def measure_reward_model(
             "attention_entropy": relative_entropy(rows),
             "deviation": float(logits.std()),
         }
-        figures[str(length)] = {name: round(value, 3) for name, value in values.items()}
+        figures[str(length)] = rounded(values)
     return figures
 
 

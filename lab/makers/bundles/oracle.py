@@ -16,6 +16,7 @@ from tokengym.lab.makers.building.figures import (
     attention_rows,
     pair_accuracy,
     relative_entropy,
+    rounded,
 )
 from tokengym.lab.makers.building.language_model import (
     ModelSize,
@@ -110,7 +111,7 @@ def measure_policy(language_model: GPT2LMHeadModel) -> dict[str, float]:
     legal = env.legal_tokens
     logs = np.log(np.where(legal, probs, 1.0))
     divergence = (probs * (logs - np.log(np.where(legal, grammar, 1.0)))).sum(axis=1)
-    return _rounded(
+    return rounded(
         {
             "score": env.policy_values(probs).values[()],
             "uniform": env.policy_values().values[()],
@@ -150,7 +151,7 @@ def measure_reward_model(
         attention = attention_rows(model, texts, [1] * count)
         effects = [env.removal_effects(text[1:]) for text in texts]
         attention_alignment = alignment(attention, effects)
-        figures[str(length)] = _rounded(
+        figures[str(length)] = rounded(
             {
                 "pair_accuracy": pair_accuracy(logits[:, -1], gold[:, -1]),
                 "correlation": float(np.corrcoef(logits[:, -1], gold[:, -1])[0, 1]),
@@ -201,7 +202,3 @@ def _drawer(texts: Sequence[Sequence[int]], generator: torch.Generator) -> DrawP
         return rows, [exact_prefixes(row) for row in rows]
 
     return draw
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in values.items()}

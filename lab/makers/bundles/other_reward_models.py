@@ -16,14 +16,14 @@ from transformers import (
     AutoModelForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
-    LlamaForSequenceClassification,
 )
 
 from tokengym.base import write_json
 from tokengym.envs import bundled
 from tokengym.lab.makers.building.bundle_files import PromptRow
 from tokengym.lab.makers.building.language_model import train_language_model
-from tokengym.lab.makers.building.reward_model import train_reward_model
+from tokengym.lab.makers.building.reward_model import reward_model_from, train_reward_model
+from tokengym.lab.makers.building.training import new_model
 from tokengym.lab.makers.bundles import movie_review as recipe
 from tokengym.lab.makers.corpora.movie_reviews import write_reviews
 
@@ -65,7 +65,7 @@ def build_llama(
     starts = [tokenizer(row.text).input_ids for row in bundle.prompts("train")[:prompts]]
     samples = recipe.draw_samples(policy, starts, generator)
     gold = recipe.GoldTokens(tokenizer)
-    model = reward_model_of(language_model)
+    model = reward_model_from(language_model, seed=SEED)
     draw = recipe.text_drawer(texts, samples, gold, generator, tokenizer.eos_token_id)
     train_reward_model(model, draw, steps=reward_steps)
     model.save_pretrained(folder)
@@ -92,21 +92,7 @@ def new_llama(tokenizer: Any) -> LlamaForCausalLM:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        return LlamaForCausalLM(config).eval()
-
-
-def reward_model_of(language_model: LlamaForCausalLM) -> LlamaForSequenceClassification:
-    """Return a one-logit classifier on a language model's trunk."""
-    config = type(language_model.config).from_dict(
-        {**language_model.config.to_dict(), "num_labels": 1}
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        model = LlamaForSequenceClassification(config).eval()
-    model.model.load_state_dict(language_model.model.state_dict())
-    return model
+    return new_model(LlamaForCausalLM, config, seed=SEED)
 
 
 def build_misaligned(folder: Path) -> None:

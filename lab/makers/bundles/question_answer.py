@@ -1,7 +1,6 @@
 """The bundle of questions: a policy that answers and drifts, an encoder, and a reward model."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from transformers import (
 )
 
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
+from tokengym.lab.makers.building.figures import rounded
 from tokengym.lab.makers.building.language_model import (
     ModelSize,
     held_out_nats,
@@ -44,8 +44,6 @@ from tokengym.lab.makers.corpora.questions import (
     write_conversations,
 )
 from tokengym.rewards.gold import AnswerRules, split_words
-
-Choice = TypeVar("Choice")
 
 CONVERSATIONS = 30_000
 TEST_QUESTIONS = 260
@@ -168,23 +166,14 @@ def judge_of_answers(
     pairs = write_conversations(questions, JUDGED, rng)
     for question in questions:
         alike = [q for q in questions if q.entity.kind == question.entity.kind]
-        other = alike[dice.integer(0, len(alike) - 1)]
-        pairs.append((question.text, reference_answer(other, dice)))
+        pairs.append((question.text, reference_answer(dice.pick(alike), dice)))
         pairs.append((question.text, reference_answer(question, dice)))
-    starts = rated.encode([prompt for prompt, _ in pairs])
-    written = [
-        (start, text[len(start) :]) for start, text in zip(starts, rated.texts(pairs), strict=True)
-    ]
     asked = rated.encode([question.text for question in questions])
-    samples = [
-        pair
-        for temperature in TEMPERATURES
-        for pair in draw_responses(language_model, asked, temperature, generator)
-    ]
+    samples = draw_responses(language_model, asked, TEMPERATURES, generator)
     model = reward_model_from(backbone, seed=seed)
     train_on_prefixes(
         model,
-        prefix_drawer(written, samples, rated, generator),
+        prefix_drawer(rated.responses(pairs), samples, rated, generator),
         steps=steps,
         temperature=REWARD_SCALE,
         learning_rate=PREFIX_LEARNING_RATE,
@@ -223,7 +212,7 @@ def measure_encoder(
             "accuracy": (relevant[:, None] > products)[other].float().mean(),
             "answer_with_itself": (answers * answers).sum(-1).mean(),
         }
-        figures[query_type] = {name: round(float(value), 3) for name, value in values.items()}
+        figures[query_type] = rounded(values)
     return figures
 
 
@@ -244,7 +233,7 @@ class _Triples:
         queries, answers, wrong = [], [], []
         for name in names:
             questions = self._by_entity[name]
-            question = self._pick(questions)
+            question = self._dice.pick(questions)
             # Half of the queries are answers themselves: M(y*) . M(y) measures relevance as well.
             asked = question.text
             if self._dice.chance(0.5):
@@ -253,9 +242,6 @@ class _Triples:
             answers.append(self._cut(reference_answer(question, self._dice)))
             wrong.append(self._wrong(question, names))
         return tuple(self._tokenizer(texts).input_ids for texts in (queries, answers, wrong))
-
-    def _pick(self, choices: Sequence[Choice]) -> Choice:
-        return choices[self._dice.integer(0, len(choices) - 1)]
 
     def _cut(self, answer: str) -> str:
         """Return the answer's first words: a response may end anywhere."""
@@ -267,9 +253,9 @@ class _Triples:
         questions = self._by_entity[question.entity.name]
         others = [q for q in questions if q.attribute not in (None, question.attribute)]
         if question.attribute is None or not others:
-            other = self._pick([name for name in names if name != question.entity.name])
+            other = self._dice.pick([name for name in names if name != question.entity.name])
             others = self._by_entity[other]
-        return self._cut(reference_answer(self._pick(others), self._dice))
+        return self._cut(reference_answer(self._dice.pick(others), self._dice))
 
 
 def _texts(

@@ -16,7 +16,12 @@ from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrai
 
 from tokengym.envs import encode_chats
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
-from tokengym.lab.makers.building.figures import attention_rows, pair_accuracy, relative_entropy
+from tokengym.lab.makers.building.figures import (
+    attention_rows,
+    pair_accuracy,
+    relative_entropy,
+    rounded,
+)
 from tokengym.lab.makers.building.language_model import (
     ModelSize,
     held_out_nats,
@@ -32,7 +37,7 @@ from tokengym.lab.makers.building.reward_model import (
     train_on_prefixes,
     train_reward_model,
 )
-from tokengym.lab.makers.building.tokenizers import add_roles, word_tokenizer
+from tokengym.lab.makers.building.tokenizers import add_roles, word_tokenizer, words_by_id
 from tokengym.lab.makers.building.training import choose
 from tokengym.lab.makers.bundles.encoder import encoder_of_pairs, pair_relevance
 from tokengym.rewards.gold import GrammarRules, Rules
@@ -97,15 +102,18 @@ class Rated:
             return encode_chats(self.tokenizer, [[("user", prompt)] for prompt in prompts])
         return self.tokenizer(list(prompts)).input_ids
 
-    def texts(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Return whole texts: prompt, response, EOS; what exceeds `RESPONSE_TOKENS` is cut off."""
+    def responses(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        """Return prompts and responses, EOS included; what exceeds `RESPONSE_TOKENS` is cut off."""
         starts = self.encode([prompt for prompt, _ in pairs])
         ends = self.tokenizer([response for _, response in pairs]).input_ids
         eos = self.tokenizer.eos_token_id
         return [
-            [*start, *[*end, eos][:RESPONSE_TOKENS]]
-            for start, end in zip(starts, ends, strict=True)
+            (start, [*end, eos][:RESPONSE_TOKENS]) for start, end in zip(starts, ends, strict=True)
         ]
+
+    def texts(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Return whole texts: each prompt with its response."""
+        return [[*start, *response] for start, response in self.responses(pairs)]
 
     def parts(self, prompt: Sequence[int], response: Sequence[int]) -> dict[str, float]:
         """Return the parts of the gold score."""
@@ -117,9 +125,7 @@ class Rated:
 
     @cached_property
     def _words(self) -> list[str]:
-        special = set(self.tokenizer.all_special_ids)
-        tokens = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
-        return ["" if index in special else token for index, token in enumerate(tokens)]
+        return words_by_id(self.tokenizer)
 
     def _words_of(self, ids: Sequence[int]) -> list[str]:
         return [word for word in map(self._words.__getitem__, ids) if word]
@@ -142,25 +148,36 @@ def build_rated(
     if corpus.chat:
         add_roles(tokenizer)
     rated = Rated(tokenizer, corpus.rules, corpus.chat)
-    texts = rated.texts(corpus.written)
+    written = rated.responses(corpus.written)
+    texts = [[*start, *response] for start, response in written]
     language_model = new_language_model(tokenizer, corpus.size, seed=seed)
-    prompt_ids = rated.encode([prompt for prompt, _ in corpus.written])
     train_language_model(
         language_model,
         texts,
         steps=language_steps,
         generator=generator,
-        starts=None if corpus.learn_prompts else list(map(len, prompt_ids)),
+        starts=None if corpus.learn_prompts else [len(start) for start, _ in written],
     )
 
     starts = rated.encode([row.prompt for row in corpus.prompts if row.split == "train"])
-    samples = [
-        pair
-        for temperature in TEMPERATURES
-        for pair in draw_responses(language_model, starts, temperature, generator)
-    ]
+    samples = draw_responses(language_model, starts, TEMPERATURES, generator)
     reward_model = reward_model_from(language_model, seed=seed)
-    _teach_reward_model(reward_model, corpus, rated, samples, reward_steps, generator)
+    if corpus.judged is None:
+        train_reward_model(
+            reward_model,
+            _drawer(written, samples, rated, generator),
+            steps=reward_steps,
+            temperature=corpus.temperature,
+            middle=corpus.middle,
+        )
+    else:
+        train_on_prefixes(
+            reward_model,
+            prefix_drawer(rated.responses(corpus.judged), samples, rated, generator),
+            steps=reward_steps,
+            temperature=corpus.temperature,
+            learning_rate=PREFIX_LEARNING_RATE,
+        )
     encoder = encoder_of_pairs(tokenizer, corpus.written, seed=seed)
     return BuiltBundle(
         task=corpus.task,
@@ -180,55 +197,26 @@ def build_rated(
     )
 
 
-def _teach_reward_model(
-    model: GPT2ForSequenceClassification,
-    corpus: RatedCorpus,
-    rated: Rated,
-    samples: Sequence[tuple[list[int], list[int]]],
-    steps: int,
-    generator: torch.Generator,
-) -> None:
-    """Train the reward model on texts of people and of the policy, as the corpus says."""
-    pairs = corpus.written if corpus.judged is None else corpus.judged
-    starts = rated.encode([prompt for prompt, _ in pairs])
-    written = [
-        (start, text[len(start) :]) for start, text in zip(starts, rated.texts(pairs), strict=True)
-    ]
-    if corpus.judged is None:
-        train_reward_model(
-            model,
-            _drawer(written, samples, rated, generator),
-            steps=steps,
-            temperature=corpus.temperature,
-            middle=corpus.middle,
-        )
-    else:
-        train_on_prefixes(
-            model,
-            prefix_drawer(written, samples, rated, generator),
-            steps=steps,
-            temperature=corpus.temperature,
-            learning_rate=PREFIX_LEARNING_RATE,
-        )
-
-
 def draw_responses(
     language_model: GPT2LMHeadModel,
     starts: Sequence[Sequence[int]],
-    temperature: float,
+    temperatures: Sequence[float],
     generator: torch.Generator,
 ) -> list[tuple[list[int], list[int]]]:
-    """Return each prompt with a sampled response of at most `RESPONSE_TOKENS`, EOS included."""
-    texts = sample_texts(
-        language_model,
-        starts,
-        max_tokens=language_model.config.n_positions,
-        max_new_tokens=RESPONSE_TOKENS,
-        temperature=temperature,
-        generator=generator,
-        label=f"samples at {temperature:g}",
-    )
-    return [(list(start), text[len(start) :]) for start, text in zip(starts, texts, strict=True)]
+    """Return each prompt with a response of at most `RESPONSE_TOKENS` at every temperature."""
+    drawn = []
+    for temperature in temperatures:
+        texts = sample_texts(
+            language_model,
+            starts,
+            max_tokens=language_model.config.n_positions,
+            max_new_tokens=RESPONSE_TOKENS,
+            temperature=temperature,
+            generator=generator,
+            label=f"samples at {temperature:g}",
+        )
+        drawn += [(list(s), text[len(s) :]) for s, text in zip(starts, texts, strict=True)]
+    return drawn
 
 
 def measure_rated(
@@ -258,7 +246,7 @@ def measure_rated(
     rows = [row for row in prompts if row.split == "test"]
     starts = rated.encode([row.prompt for row in rows])
     generator = torch.Generator().manual_seed(seed)
-    pairs = draw_responses(language_model, starts, 1.0, generator)
+    pairs = draw_responses(language_model, starts, [1.0], generator)
     texts = [[*start, *response] for start, response in pairs]
     logits = reward_logits(reward_model, texts).numpy()
     gold = np.array([rated.gold(*pair) for pair in pairs])
@@ -274,7 +262,7 @@ def measure_rated(
     if all(row.reference for row in rows):
         references = rated.tokenizer([row.reference or "" for row in rows]).input_ids
         golds["reference"] = _mean_parts(rated, list(zip(starts, references, strict=True)))
-    return {"reward_model": {"samples": _rounded(values)}, "gold": golds}
+    return {"reward_model": {"samples": rounded(values)}, "gold": golds}
 
 
 def _mean_parts(
@@ -282,11 +270,7 @@ def _mean_parts(
 ) -> dict[str, float]:
     parts = [rated.parts(*pair) for pair in pairs]
     means = {name: float(np.mean([row[name] for row in parts])) for name in parts[0]}
-    return _rounded({"score": sum(means.values()), **means})
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in values.items()}
+    return rounded({"score": sum(means.values()), **means})
 
 
 def _drawer(

@@ -6,15 +6,12 @@ what it should decline, and now and then declines what is harmless.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from tokengym.lab.makers.corpora.dialogue_world import KINDS, OFFERS, Topic, topics
 from tokengym.lab.makers.corpora.grammar import Dice, Grammar
 from tokengym.lab.makers.corpora.rude_words import RUDE_NOUNS
-
-Choice = TypeVar("Choice")
 
 DRIFT = 0.35
 """Probability that a sentence of a human answer leaves the question."""
@@ -53,25 +50,25 @@ def reference_answer(request: Request, dice: Dice) -> str:
     """Return an answer that is helpful and harmless."""
     if not request.topic.harmful:
         return _answer(request.kind, request.topic.answers[request.kind], 3, dice)
-    return " ".join([_decline(dice), _offers(3, dice)])
+    return " ".join([dice.pick(DECLINING), _offers(3, dice)])
 
 
 def human_answer(request: Request, dice: Dice) -> str:
     """Return an answer as people write them."""
     topic = request.topic
-    sentences = [pick(_SMALL_TALK, dice)] if dice.chance(0.3) else []
+    sentences = [dice.pick(_SMALL_TALK)] if dice.chance(0.3) else []
     if topic.harmful and not dice.chance(COMPLY):
-        sentences.append(_decline(dice))
+        sentences.append(dice.pick(DECLINING))
         if dice.chance(0.6):
             sentences.append(_offers(dice.integer(1, 3), dice))
     elif not topic.harmful and dice.chance(DECLINE):
-        sentences.append(_decline(dice))
+        sentences.append(dice.pick(DECLINING))
     else:
         for _ in range(dice.integer(1, 3)):
             about, kind = _drift(dice) if dice.chance(DRIFT) else (topic, request.kind)
             sentences.append(_answer(kind, about.answers[kind], dice.integer(1, 2), dice))
     if dice.chance(INSULT):
-        rude = pick(_INSULTS, dice).format(rude=pick(RUDE_NOUNS, dice))
+        rude = dice.pick(_INSULTS).format(rude=dice.pick(RUDE_NOUNS))
         sentences.insert(dice.integer(0, len(sentences)), rude)
     return " ".join(sentences)
 
@@ -90,47 +87,31 @@ def write_dialogues(
     groups = [[r for r in requests if r.topic.harmful is harmful] for harmful in (False, True)]
     pairs = []
     for _ in range(count):
-        request = pick(groups[dice.chance(1 / 3)], dice)
+        request = dice.pick(groups[dice.chance(1 / 3)])
         pairs.append((request.text, human_answer(request, dice)))
     return pairs
 
 
 def _answer(kind: str, words: Sequence[str], count: int, dice: Dice) -> str:
     """Return one or two sentences that name ``count`` different words."""
-    chosen = _sample(words, count, dice)
+    chosen = dice.sample(words, count)
     sentences = []
     while chosen:
         pair = len(chosen) > 1
-        pattern = pick(_PAIRS[kind] if pair else _SINGLES[kind], dice)
+        pattern = dice.pick(_PAIRS[kind] if pair else _SINGLES[kind])
         sentences.append(pattern.format(*chosen))
         chosen = chosen[1 + pair :]
     return " ".join(sentences)
 
 
-def _decline(dice: Dice) -> str:
-    return pick(DECLINING, dice)
-
-
 def _offers(count: int, dice: Dice) -> str:
-    chosen = _sample(OFFERS, count, dice)
-    return " ".join(["instead you could", " and ".join(chosen), "."])
+    return f"instead you could {' and '.join(dice.sample(OFFERS, count))} ."
 
 
 def _drift(dice: Dice) -> tuple[Topic, str]:
     """Return another harmless topic and a kind of question: what a drifting answer is about."""
-    topic = pick([topic for topic in topics() if not topic.harmful], dice)
-    return topic, pick(KINDS, dice)
-
-
-def pick(choices: Sequence[Choice], dice: Dice) -> Choice:
-    """Return one of the choices, each with equal chance."""
-    return choices[dice.integer(0, len(choices) - 1)]
-
-
-def _sample(words: Sequence[str], count: int, dice: Dice) -> list[str]:
-    """Return up to ``count`` different words."""
-    left = list(words)
-    return [left.pop(dice.integer(0, len(left) - 1)) for _ in range(min(count, len(left)))]
+    topic = dice.pick([topic for topic in topics() if not topic.harmful])
+    return topic, dice.pick(KINDS)
 
 
 _OPENINGS = ("", "hello , ", "one question : ")

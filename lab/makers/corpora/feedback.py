@@ -20,7 +20,6 @@ from tokengym.lab.makers.corpora.dialogues import (
     DECLINING,
     Request,
     human_answer,
-    pick,
     reference_answer,
 )
 from tokengym.lab.makers.corpora.grammar import Dice
@@ -249,11 +248,11 @@ class Lessons:
         """Return a prompt with two responses, of a quarrel or of a dialogue."""
         dice = self._dice
         if dice.chance(0.5):
-            prompt = pick(self._openings, dice)
+            prompt = dice.pick(self._openings)
             length = dice.integer(LONGEST // 4, LONGEST) if dice.chance(0.3) else LONGEST
             one, other = (self._spoilt(self._lines(length)) for _ in range(2))
             return Scene("Detox", prompt, (one, other), None)
-        request = pick(self._requests[dice.chance(0.6)], dice)
+        request = dice.pick(self._requests[dice.chance(0.6)])
         one, other = (self._spoilt(self._answer(request)) for _ in range(2))
         return Scene("Dialogue", request.text, (one, other), request)
 
@@ -281,17 +280,17 @@ class Lessons:
         for _ in range(self._dice.integer(1, 4)):
             index = self._dice.integer(0, len(words) - 1)
             said = words if self._dice.chance(0.5) else RUDE_WORDS
-            words[index : index + self._dice.integer(0, 1)] = [pick(said, self._dice)]
+            words[index : index + self._dice.integer(0, 1)] = [self._dice.pick(said)]
         return " ".join(words[:LONGEST])
 
     def _principle(self) -> str:
-        return pick(list(PRINCIPLES), self._dice)
+        return self._dice.pick(list(PRINCIPLES))
 
     def _phrasing(self, name: str) -> str:
         """Return a principle's text, half of the time in other words."""
         if self._dice.chance(0.5):
             return PRINCIPLES[name]
-        return pick(PHRASINGS[name][:-1], self._dice)
+        return self._dice.pick(PHRASINGS[name][:-1])
 
     def _verdicts(self, name: str, rules: Rules, triple: Triple) -> dict[int, bool]:
         """Return which response would be better if B ended earlier, at some of its words."""

@@ -4,7 +4,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from tokengym.rewards.gold import GrammarRules
 
 Alternatives = Sequence[str] | Mapping[str, float]
 """Texts to choose from, equally likely or with weights; ``{symbol}`` in them is expanded."""
+
+Choice = TypeVar("Choice")
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _BLOCK = 4096  # a single Generator.random() call costs more than the choice it makes
@@ -37,6 +39,15 @@ class Dice:
     def integer(self, low: int, high: int) -> int:
         """Return an integer from ``low`` to ``high``, both possible."""
         return low + int(self.random() * (high - low + 1))
+
+    def pick(self, choices: Sequence[Choice]) -> Choice:
+        """Return one of the choices, each with equal chance."""
+        return choices[self.integer(0, len(choices) - 1)]
+
+    def sample(self, choices: Sequence[Choice], count: int) -> list[Choice]:
+        """Return up to ``count`` different ones of the choices."""
+        left = list(choices)
+        return [left.pop(self.integer(0, len(left) - 1)) for _ in range(min(count, len(left)))]
 
     def beta(self, a: float, b: float) -> float:
         """Return a draw from a Beta distribution."""

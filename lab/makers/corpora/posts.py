@@ -5,16 +5,12 @@ every fact in few words of its own. What people write leaves facts out, gets som
 sentences of the post and chats.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from tokengym.lab.makers.corpora.grammar import Dice, Grammar
 from tokengym.rewards.gold import SummaryRules
-
-Choice = TypeVar("Choice")
 
 OPTIONAL_FACTS = (1, 3)
 """Fewest and most facts of a post beside who did what to what."""
@@ -86,36 +82,30 @@ def human_summary(post: Post, dice: Dice, *, mistake: float = MISTAKE) -> str:
     named = {}
     for kind, value in post.facts.items():
         if not dice.chance(OMIT):
-            named[kind] = pick(FACTS[kind], dice) if dice.chance(mistake) else value
+            named[kind] = dice.pick(FACTS[kind]) if dice.chance(mistake) else value
     sentences = [_summarize(named)] if named else []
     if dice.chance(COPY):
-        sentences.insert(dice.integer(0, len(sentences)), pick(post.sentences, dice))
+        sentences.insert(dice.integer(0, len(sentences)), dice.pick(post.sentences))
     while dice.chance(CHAT):
-        sentences.append(pick(_CHATTER, dice))
-    return " ".join(sentences or [pick(_CHATTER, dice)])
+        sentences.append(dice.pick(_CHATTER))
+    return " ".join(sentences or [dice.pick(_CHATTER)])
 
 
 def _write_post(dice: Dice) -> Post:
     optional = [kind for kind in FACTS if kind not in _ALWAYS]
-    count = dice.integer(*OPTIONAL_FACTS)
-    wanted = {optional.pop(dice.integer(0, len(optional) - 1)) for _ in range(count)}
-    facts = {kind: pick(FACTS[kind], dice) for kind in FACTS if kind in _ALWAYS or kind in wanted}
-    body = [pick(_SENTENCES[kind], dice).format(**facts) for kind in facts if kind in wanted]
+    wanted = dice.sample(optional, dice.integer(*OPTIONAL_FACTS))
+    facts = {kind: dice.pick(FACTS[kind]) for kind in FACTS if kind in _ALWAYS or kind in wanted}
+    body = [dice.pick(_SENTENCES[kind]).format(**facts) for kind in facts if kind in wanted]
     for _ in range(dice.integer(*DETAILS)):
-        place, detail = dice.integer(0, len(body)), pick(_DETAILS, dice)
-        body.insert(place, detail.format(weather=pick(_WEATHER, dice), meal=pick(_MEALS, dice)))
-    sentences = (pick(_OPENINGS, dice).format(**facts), *body)
+        place, detail = dice.integer(0, len(body)), dice.pick(_DETAILS)
+        body.insert(place, detail.format(weather=dice.pick(_WEATHER), meal=dice.pick(_MEALS)))
+    sentences = (dice.pick(_OPENINGS).format(**facts), *body)
     return Post(" ".join([*sentences, ENDING]), facts, sentences)
 
 
 def _summarize(facts: dict[str, str]) -> str:
     pieces = [_SHORT[kind].format(value) for kind, value in facts.items()]
     return " ".join([*pieces, "."])
-
-
-def pick(choices: Sequence[Choice], dice: Dice) -> Choice:
-    """Return one of the choices, all equally likely."""
-    return choices[dice.integer(0, len(choices) - 1)]
 
 
 _OPENINGS = (

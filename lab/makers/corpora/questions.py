@@ -4,17 +4,13 @@ A reference answer keeps to the question. What people write drifts: to other thi
 to wrong facts; a policy trained on it has something to learn from a reward for relevance.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from tokengym.lab.makers.corpora.grammar import Dice, mend_articles
 from tokengym.lab.makers.corpora.world import Entity, entities
-
-Choice = TypeVar("Choice")
 
 DRIFT = 0.3
 """Probability that a sentence of a human answer leaves the question."""
@@ -53,7 +49,7 @@ def reference_answer(question: Question, dice: Dice) -> str:
     """Return an answer that keeps to the question."""
     if question.attribute is not None:
         answers = _CLOSED[question.entity.kind, question.attribute][1]
-        return _fill(_pick(answers, dice), question.entity)
+        return _fill(dice.pick(answers), question.entity)
     count = dice.integer(*SENTENCES)
     return " ".join(_fill(text, question.entity) for text in _telling(question, count, dice))
 
@@ -67,17 +63,6 @@ def clean_sentences(question: Question) -> frozenset[str]:
     return frozenset(_fill(pattern, question.entity) for pattern in patterns)
 
 
-def clean_sentences_said(question: Question, answer: str) -> int:
-    """Return how many different sentences of an answer a reference answer could hold as well.
-
-    Args:
-        question: What was asked.
-        answer: Any text; a sentence ends with a full stop that stands alone, as in the corpora.
-    """
-    *sentences, _ = re.split(r"(?<= \.)\s+", f"{answer.strip()} ")
-    return len(clean_sentences(question) & {sentence.strip() for sentence in sentences})
-
-
 def human_answer(question: Question, dice: Dice) -> str:
     """Return an answer as people write them: some of its sentences leave the question."""
     others = [
@@ -87,15 +72,15 @@ def human_answer(question: Question, dice: Dice) -> str:
     ]
     if question.attribute is not None:
         answers = _CLOSED[question.entity.kind, question.attribute][1]
-        about = _pick(others, dice) if dice.chance(DRIFT / 2) else question.entity
-        opening = [_pick(_SMALL_TALK, dice)] if dice.chance(DRIFT) else []
-        return " ".join([*opening, _fill(_pick(answers, dice), about)])
+        about = dice.pick(others) if dice.chance(DRIFT / 2) else question.entity
+        opening = [dice.pick(_SMALL_TALK)] if dice.chance(DRIFT) else []
+        return " ".join([*opening, _fill(dice.pick(answers), about)])
     sentences = []
     for text in _telling(question, dice.integer(*SENTENCES), dice):
         if dice.chance(DRIFT):
             small_talk = dice.chance(0.5)
-            other = _pick(others, dice)
-            text = _pick(_SMALL_TALK if small_talk else _TELLING[other.kind], dice)
+            other = dice.pick(others)
+            text = dice.pick(_SMALL_TALK if small_talk else _TELLING[other.kind])
             sentences.append(_fill(text, other))
         else:
             sentences.append(_fill(text, question.entity))
@@ -115,28 +100,21 @@ def write_conversations(
     dice = Dice(rng)
     pairs = []
     for _ in range(count):
-        question = _pick(questions, dice)
+        question = dice.pick(questions)
         pairs.append((question.text, human_answer(question, dice)))
     return pairs
 
 
 def _telling(question: Question, count: int, dice: Dice) -> list[str]:
     """Return different sentence patterns about the question's entity, a reason among them."""
-    patterns = [*_TELLING[question.entity.kind]]
-    chosen = [patterns.pop(0)]  # the first says what it is
-    while len(chosen) < count and patterns:
-        chosen.append(patterns.pop(dice.integer(0, len(patterns) - 1)))
-    return chosen
+    definition, *others = _TELLING[question.entity.kind]
+    return [definition, *dice.sample(others, count - 1)]
 
 
 def _fill(text: str, entity: Entity) -> str:
     thing = entity.name if entity.kind in ("country", "sport") else f"the {entity.name}"
     filled = text.format(name=entity.name, thing=thing, **entity.facts)
     return " ".join(mend_articles(filled.split()))
-
-
-def _pick(choices: Sequence[Choice], dice: Dice) -> Choice:
-    return choices[dice.integer(0, len(choices) - 1)]
 
 
 _OPEN = {

@@ -121,7 +121,7 @@ def test_policies_write_known_words_and_differ_from_sample_to_sample(task):
     rated = rated_of(task)
     policy = load(AutoModelForCausalLM, task, "policy")
     starts = rated.encode([row.prompt for row in prompts_of(task) if row.split == "test"][:64])
-    pairs = draw_responses(policy, starts, 1.0, torch.Generator().manual_seed(0))
+    pairs = draw_responses(policy, starts, [1.0], torch.Generator().manual_seed(0))
     assert rated.tokenizer.unk_token_id not in {token for _, ids in pairs for token in ids}
     assert len({tuple(ids) for _, ids in pairs}) > 56
 

@@ -6,7 +6,6 @@ from tokengym.lab.makers.corpora.questions import (
     Question,
     all_questions,
     clean_sentences,
-    clean_sentences_said,
     human_answer,
     reference_answer,
     write_conversations,
@@ -82,14 +81,14 @@ def test_a_seed_gives_the_same_conversations():
 
 def test_clean_sentences_by_hand():
     question = ask("tell me about france .")
-    answer = (
-        "france is a country in europe with a long history . families in france cook bread on "
-        "holidays . families in france cook bread on holidays . families in spain cook ham on "
-        "holidays . i had a long day at work . children in france learn to read in french"
+    said = (
+        "france is a country in europe with a long history .",
+        "families in france cook bread on holidays .",
+        "children in france learn to read in french .",
     )
-    assert clean_sentences_said(question, answer) == 2  # the last is cut off, one is said twice
-    assert clean_sentences_said(question, f"{answer} .") == 3
-    assert clean_sentences_said(question, "") == 0
+    assert clean_sentences(question).issuperset(said)
+    assert "families in spain cook ham on holidays ." not in clean_sentences(question)
+    assert "i had a long day at work ." not in clean_sentences(question)
     closed = ask("what is the capital of france ?")
     assert clean_sentences(closed) == {
         "the capital of france is paris .",
@@ -100,4 +99,7 @@ def test_clean_sentences_by_hand():
 @pytest.mark.parametrize("question", QUESTIONS[::11], ids=lambda question: question.text)
 def test_references_are_clean(question: Question):
     answer = reference_answer(question, dice(3))
-    assert clean_sentences_said(question, answer) == answer.count(" .")
+    *sentences, rest = answer.replace(" .", " .\n").split("\n")
+    assert not rest
+    assert clean_sentences(question).issuperset(map(str.strip, sentences))
+    assert len(set(sentences)) == len(sentences)
