@@ -14,12 +14,13 @@ from typing import Literal
 import tyro
 
 from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.options import CorpusOptions
 
 ASSETS = Path(__file__).resolve().parents[2] / "base" / "assets"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(CorpusOptions):
     """Thing to build: a bundled task, or a bundle from a labelled corpus."""
 
     task: Literal[
@@ -53,22 +54,6 @@ class Options:
     """The preferred label; by default the one that sorts last (1, "positive")."""
     eval_corpus: Path | None = None
     """A file like the corpus to measure accuracy on; by default a tenth of the corpus."""
-    vocab_size: int = 2000
-    """Tokens of the corpus's byte-level BPE."""
-    layers: int = 2
-    """Transformer blocks of the corpus's models."""
-    width: int = 96
-    """Hidden size of the corpus's models."""
-    heads: int = 4
-    """Attention heads of the corpus's models."""
-    language_steps: int = 2000
-    """Optimiser steps of the corpus's language model."""
-    reward_steps: int = 400
-    """Optimiser steps of each of the corpus's two reward models."""
-    dropout: float = 0.1
-    """While training the corpus's language model; the stored models have none."""
-    reward_dropout: float = 0.3
-    """While training the corpus's reward models."""
 
 
 def main(options: Options) -> None:
@@ -137,23 +122,13 @@ def build_corpus(options: Options) -> None:
     """Build a bundle from the corpus that the options name."""
     from tokengym.lab.makers.building.bundle_files import check_target, write_bundle
     from tokengym.lab.makers.building.corpus_files import read_corpus
-    from tokengym.lab.makers.building.language_model import ModelSize
-    from tokengym.lab.makers.building.real_text import RealTextOptions, build_from_corpus
+    from tokengym.lab.makers.building.real_text import build_from_corpus
     from tokengym.lab.makers.building.report import print_figures
 
     if options.out is None:
         raise BuildError("--corpus needs --out, the folder to write the bundle to")
     assert options.corpus is not None
     check_target(options.out)
-    size = ModelSize(layers=options.layers, width=options.width, heads=options.heads)
-    sizes = RealTextOptions(
-        vocab_size=options.vocab_size,
-        size=size,
-        language_steps=options.language_steps,
-        reward_steps=options.reward_steps,
-        dropout=options.dropout,
-        reward_dropout=options.reward_dropout,
-    )
     columns = (options.text_column, options.label_column)
     rows = read_corpus(options.corpus, *columns, positive_label=options.positive_label)
     evaluation_rows = None
@@ -161,7 +136,7 @@ def build_corpus(options: Options) -> None:
         evaluation_rows = read_corpus(
             options.eval_corpus, *columns, positive_label=options.positive_label, min_rows=2
         )
-    bundle = build_from_corpus(rows, evaluation_rows, seed=options.seed, options=sizes)
+    bundle = build_from_corpus(rows, evaluation_rows, seed=options.seed, options=options)
     write_bundle(bundle, options.out)
     print_figures(bundle, options.out)
 

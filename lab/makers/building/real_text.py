@@ -1,7 +1,6 @@
 """A bundle from labelled texts of one's own: half of the labels make the proxy, half the gold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from tokengym.lab.makers.building.language_model import (
     sample_texts,
     train_language_model,
 )
+from tokengym.lab.makers.building.options import CorpusOptions
 from tokengym.lab.makers.building.reward_model import (
     DrawBatch,
     reward_logits,
@@ -41,40 +41,12 @@ MEASURED_TOKENS = 24
 """Length of the sampled texts that the attention is measured on."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RealTextOptions:
-    """Sizes and steps; the defaults suit about 7,000 short sentences and one core."""
-
-    vocab_size: int = 2000
-    """Tokens of the byte-level BPE."""
-    size: ModelSize = field(default_factory=ModelSize)
-    """Shape of the language model and so of the reward models."""
-    language_steps: int = 2000
-    """Optimiser steps of the language model, 32 texts each."""
-    reward_steps: int = 400
-    """Optimiser steps of each reward model, 64 texts each."""
-    dropout: float = 0.1
-    """While training the language model only; the stored models have none."""
-    reward_dropout: float = 0.3
-    """While training the reward models only; each sees half of the labels, and overfits sooner."""
-
-    def __post_init__(self) -> None:
-        if min(self.language_steps, self.reward_steps) < 1 or not all(
-            0 <= dropout < 1 for dropout in (self.dropout, self.reward_dropout)
-        ):
-            raise BuildError(
-                "steps must be >= 1 and dropout in [0, 1), got language_steps "
-                f"{self.language_steps}, reward_steps {self.reward_steps}, dropout {self.dropout}, "
-                f"reward_dropout {self.reward_dropout}"
-            )
-
-
 def build_from_corpus(
     rows: Sequence[LabelledText],
     evaluation_rows: Sequence[LabelledText] | None,
     *,
     seed: int,
-    options: RealTextOptions,
+    options: CorpusOptions,
 ) -> BuiltBundle:
     """Return a bundle of the task movie_review, trained from nothing on labelled texts.
 
@@ -86,7 +58,18 @@ def build_from_corpus(
         evaluation_rows: Where the accuracies are measured; None takes the tenth.
         seed: Seed of the split, of the weights and of the batches.
         options: Sizes and steps.
+
+    Raises:
+        BuildError: if an option is out of range, or the texts give no prompts.
     """
+    if min(options.language_steps, options.reward_steps) < 1 or not all(
+        0 <= dropout < 1 for dropout in (options.dropout, options.reward_dropout)
+    ):
+        raise BuildError(
+            "steps must be >= 1 and dropout in [0, 1), got language_steps "
+            f"{options.language_steps}, reward_steps {options.reward_steps}, dropout "
+            f"{options.dropout}, reward_dropout {options.reward_dropout}"
+        )
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     shuffled = [rows[index] for index in rng.permutation(len(rows))]
@@ -94,10 +77,10 @@ def build_from_corpus(
     held_out, training = shuffled[:tests], shuffled[tests:]
     tokenizer = byte_tokenizer([row.text for row in training], options.vocab_size)
     prompts = _prompts(tokenizer, held_out, training, rng)
-    limit = options.size.positions
-    ids = _encode(tokenizer, training, limit)
+    size = ModelSize(layers=options.layers, width=options.width, heads=options.heads)
+    ids = _encode(tokenizer, training, size.positions)
 
-    language_model = new_language_model(tokenizer, options.size, seed=seed)
+    language_model = new_language_model(tokenizer, size, seed=seed)
     train_language_model(
         language_model,
         ids,
@@ -133,7 +116,7 @@ def build_from_corpus(
             "evaluation_rows": len(judged),
             "policy_nats_training": round(held_out_nats(language_model, ids[:2000]), 3),
             "policy_nats": round(
-                held_out_nats(language_model, _encode(tokenizer, held_out, limit)), 3
+                held_out_nats(language_model, _encode(tokenizer, held_out, size.positions)), 3
             ),
             "reward_models": _measure(tokenizer, language_model, judges, judged, prompts, seed),
         },

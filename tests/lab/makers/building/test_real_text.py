@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,13 +7,15 @@ import torch
 from tokengym.lab.makers.building import real_text
 from tokengym.lab.makers.building.corpus_files import LabelledText
 from tokengym.lab.makers.building.errors import BuildError
-from tokengym.lab.makers.building.language_model import ModelSize
-from tokengym.lab.makers.building.real_text import RealTextOptions, build_from_corpus
+from tokengym.lab.makers.building.options import CorpusOptions
+from tokengym.lab.makers.building.real_text import build_from_corpus
 from tokengym.lab.makers.building.reward_model import reward_logits
 
-TINY = RealTextOptions(
+TINY = CorpusOptions(
     vocab_size=300,
-    size=ModelSize(layers=1, width=16, heads=2, positions=64),
+    layers=1,
+    width=16,
+    heads=2,
     language_steps=20,
     reward_steps=60,
     dropout=0.0,
@@ -71,9 +75,7 @@ def test_proxy_and_gold_learn_from_disjoint_halves(monkeypatch):
         return drawer(texts, labels, generator)
 
     monkeypatch.setattr(real_text, "_drawer", spy)
-    options = RealTextOptions(
-        vocab_size=300, size=TINY.size, language_steps=1, reward_steps=1, dropout=0.0
-    )
+    options = replace(TINY, language_steps=1, reward_steps=1)
     build_from_corpus(corpus(300), None, seed=0, options=options)
     proxy, gold = seen
     assert len(proxy) == len(gold) == 135
@@ -113,4 +115,4 @@ def test_a_corpus_without_prompts_is_refused():
 )
 def test_bad_options_are_refused(bad):
     with pytest.raises(BuildError, match=r"steps must be >= 1 and dropout in \[0, 1\), got "):
-        RealTextOptions(**bad)
+        build_from_corpus(corpus(20), None, seed=0, options=CorpusOptions(**bad))

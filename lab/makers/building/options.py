@@ -1,0 +1,26 @@
+"""Sizes and steps of a bundle from labelled texts; importable without torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusOptions:
+    """Sizes and steps; the defaults suit about 7,000 short sentences and one core."""
+
+    vocab_size: int = 2000
+    """Tokens of the corpus's byte-level BPE."""
+    layers: int = 2
+    """Transformer blocks of the corpus's models."""
+    width: int = 96
+    """Hidden size of the corpus's models."""
+    heads: int = 4
+    """Attention heads of the corpus's models."""
+    language_steps: int = 2000
+    """Optimiser steps of the corpus's language model, 32 texts each."""
+    reward_steps: int = 400
+    """Optimiser steps of each of the corpus's two reward models, 64 texts each."""
+    dropout: float = 0.1
+    """While training the corpus's language model; the stored models have none."""
+    reward_dropout: float = 0.3
+    """While training the corpus's reward models; each sees half of the labels, and overfits
+    sooner."""
