@@ -302,7 +302,7 @@ class PrefixTree:
                 f"policy_probs must have shape {legal.shape}, one row per state, got {probs.shape}"
             )
         totals = probs.sum(axis=1)
-        wrong = (np.abs(totals - 1.0) > _TOLERANCE) | ((probs > 0) & ~legal).any(axis=1)
+        wrong = ~(np.abs(totals - 1.0) <= _TOLERANCE) | ((probs > 0) & ~legal).any(axis=1)
         for row in np.flatnonzero(wrong | (probs < 0).any(axis=1)).tolist():
             raise PolicyError(
                 f"policy_probs of state {self.states[row]} must be probabilities of legal tokens "

@@ -169,6 +169,8 @@ def test_probabilities_are_checked() -> None:
         env.exact_advantages(table[:-1])
     with pytest.raises(PolicyError, match="apply the action mask"):
         env.exact_advantages(np.full_like(table, 1 / table.shape[1]))
+    with pytest.raises(PolicyError, match="got sum nan"):
+        env.exact_advantages(np.full_like(table, np.nan))
 
 
 @pytest.mark.parametrize("place", [2, -1])
