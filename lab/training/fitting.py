@@ -8,11 +8,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -36,9 +34,14 @@ from tokengym.base import (
 )
 from tokengym.envs import TextSettings
 from tokengym.lab.collect import content_hash
-from tokengym.lab.training.pairwise import bradley_terry_loss
-from tokengym.lab.training.readers import PairReader, Sequences
 from tokengym.rewards import RewardError
+
+Report = Callable[[int, int, float], None]
+"""Called after each optimiser step with the steps done, all of them, and the batch's loss, nats."""
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+WEIGHTS = "trained.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,16 @@ class RewardTraining(TextSettings):
         check_number(self, "weight_decay", least=0.0, finite=True)
         check_number(self, "checkpoint_seconds", least=0.0)
 
+    def refuse(self, *names: str, because: str) -> None:
+        """Raise unless settings that have no effect have their defaults.
+
+        Raises:
+            RewardError: if one has not.
+        """
+        for name in names:
+            if (value := getattr(self, name)) != getattr(RewardTraining(), name):
+                raise RewardError(f"{name}={value!r} {because}; leave it out")
+
     def what_counts(self) -> dict[str, Any]:
         """Return the settings that the result depends on."""
         return {name: value for name, value in asdict(self).items() if name != "checkpoint_seconds"}
@@ -100,38 +113,6 @@ def let_learn(model: PreTrainedModel, training: RewardTraining) -> None:
     body = f"{model.base_model_prefix}."
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not (training.head_only and name.startswith(body)))
-
-
-Report = Callable[[int, int, float], None]
-"""Called after each optimiser step with the steps done, all of them, and the batch's loss, nats."""
-
-T = TypeVar("T")
-_LOG = logging.getLogger(__name__)
-WEIGHTS = "trained.safetensors"
-
-
-class Row(NamedTuple):
-    """One pair of the training data."""
-
-    sequences: Sequences
-    """Two texts or questions; an empty one is no text, and scores 0."""
-    margin: float
-    """Amount by which the difference should exceed 0, reward units."""
-    weights: tuple[float, ...] = (1.0,)
-    """Weight of the pair, for each head."""
-
-
-def bootstrap(num_rows: int, heads: int, seed: int) -> NDArray[np.float64]:
-    """Return how often each head draws each row with replacement, (rows, heads).
-
-    One head takes each row once. Of several each learns from as many draws as there are rows.
-
-    Source: Osband et al. 2016, "Bootstrapped DQN", arXiv:1602.04621.
-    """
-    if heads == 1:
-        return np.ones((num_rows, 1))
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=heads).T.astype(float)
 
 
 def fit(
@@ -190,79 +171,6 @@ def fit(
     last = _last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-
-
-class PairModule(torch.nn.Module):
-    """Module that the trainer trains: a batch of pairs in, the loss out."""
-
-    def __init__(
-        self, trained: torch.nn.Module, reader: PairReader, label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.trained = trained
-        self.label_smoothing = label_smoothing
-        self._read = reader  # no module: it is not a second owner of the parameters
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        position_ids: Tensor,
-        margin: Tensor,
-        weights: Tensor,
-        places: Tensor,
-    ) -> dict[str, Tensor]:
-        """Return the loss of rows first, first, ..., second, second, ... of each pair.
-
-        Args:
-            input_ids: (texts, time), as the next two; texts of no tokens are left out.
-            attention_mask: True where a token is.
-            position_ids: From 0.
-            margin: (pairs,).
-            weights: (pairs, heads).
-            places: (texts,) where of the 2 * pairs each stands.
-        """
-        judged = self._read.judgements(input_ids, attention_mask, position_ids)
-        values = judged.new_zeros(len(judged), 2 * len(margin))
-        values[:, places] = judged
-        first, second = values.chunk(2, dim=1)
-        differences = self._read.differences(first, second)
-        zeros = torch.zeros_like(differences)
-        losses = bradley_terry_loss(
-            differences,
-            zeros,
-            margin.expand_as(differences),
-            label_smoothing=self.label_smoothing,
-        )
-        loss = (weights.T * losses).mean()
-        if not torch.isfinite(loss):
-            raise RewardError(
-                f"the loss of the pairs is {loss.item()}; lower learning_rate, or train in float32"
-            )
-        return {"loss": loss, "values": values.detach()}
-
-
-class Collator:
-    """Pads rows into one batch, all first sequences before all second ones.
-
-    Args:
-        padding_side: Where sequences are padded.
-    """
-
-    def __init__(self, padding_side: Literal["left", "right"]) -> None:
-        self.padding_side = padding_side
-
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Return the arguments of `PairModule.forward`."""
-        everything = [row.sequences[index] for index in (0, 1) for row in rows]
-        places = [index for index, ids in enumerate(everything) if ids]
-        sequences = [everything[index] for index in places]
-        return {
-            **padded(sequences, self.padding_side),
-            "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
-            "places": torch.tensor(places),
-            "weights": torch.tensor([row.weights for row in rows], dtype=torch.float32),
-        }
 
 
 def padded(

@@ -4,7 +4,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,17 +19,17 @@ from tokengym.lab.scorers.preference_model import (
     missing_tokens,
     store_format,
 )
-from tokengym.lab.training.fitting import (
+from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn
+from tokengym.lab.training.readers import (
     Collator,
     PairModule,
-    Report,
-    RewardTraining,
+    PairReader,
+    PreferenceReader,
+    RewardReader,
     Row,
+    Sequences,
     bootstrap,
-    fit,
-    let_learn,
 )
-from tokengym.lab.training.readers import PairReader, PreferenceReader, RewardReader, Sequences
 from tokengym.lab.training.results import (
     TrainedReward,
     TrainerPaths,
@@ -37,7 +37,6 @@ from tokengym.lab.training.results import (
     fingerprint,
     hash_weights,
     measure_pairs,
-    measured,
 )
 from tokengym.rewards import PreferencePair, PreferencePairs, RewardError, read_pairs
 from tokengym.rewards.models import load_tokenizer, longest_input
@@ -130,7 +129,15 @@ def _train_on_pairs(
             pairs=len(train.pairs),
             skipped=dict(skipped),
         )
-        workplace.store(model, start.tokenizer, measured(trained, losses))
+        measures = {
+            "held_out": asdict(metrics),
+            "trained_on": trained.pairs,
+            "train_accuracy": trained.train_accuracy,
+            "undertrained": trained.undertrained,
+            "skipped": trained.skipped,
+            "losses": losses,
+        }
+        workplace.store(model, start.tokenizer, measures)
     _LOG.info("%s model in %s: %s", start.kind, workplace.result, metrics)
     return trained
 
@@ -490,12 +497,11 @@ def train_preference_model(
 
     check_template(template)
     training = training or RewardTraining()
-    for name in ("head_only", "heads"):
-        if (value := getattr(training, name)) != getattr(RewardTraining(), name):
-            raise RewardError(
-                f"{name}={value} is of the linear layer of a reward model, which a preference "
-                "model has not; leave it out"
-            )
+    training.refuse(
+        "head_only",
+        "heads",
+        because="is of the linear layer of a reward model, which a preference model has not",
+    )
     network = load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
     tokenizer = tokenizer_of(model, tokenizer)
     tokenizer, added = _with_tokens(tokenizer, template, answers)

@@ -198,12 +198,10 @@ def train_process_model(
     from transformers import AutoModelForSequenceClassification
 
     training = training or RewardTraining()
-    for name in ("overlong", "chat_template", "append_eos", "heads"):
-        if getattr(training, name) != getattr(RewardTraining(), name):
-            raise RewardError(
-                f"{name}={getattr(training, name)!r} has no effect on a process model, which reads "
-                "whole rows as they are; leave it out"
-            )
+    training.refuse(
+        *("overlong", "chat_template", "append_eos", "heads"),
+        because="has no effect on a process model, which reads whole rows as they are",
+    )
     train, test = _divided(rows, held_out)
     model_tokenizer = tokenizer_of(model, tokenizer)
     network = load_start(

@@ -1,4 +1,4 @@
-"""Readers of pairs, for each kind of model: as two sequences, with a number for each.
+"""Pairs as each kind of model reads and learns them: two sequences, with a number for each.
 
 A reward model reads prompt and chosen, and prompt and rejected; its numbers are their scores. A
 preference model reads one question in both orders; its numbers are how much it prefers A to B.
@@ -6,7 +6,7 @@ preference model reads one question in both orders; its numbers are how much it 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from tokengym.lab.scorers.preference_model import (
     log_odds,
     write_question,
 )
-from tokengym.rewards import PreferencePair, ScorerError
+from tokengym.lab.training.fitting import padded
+from tokengym.lab.training.pairwise import bradley_terry_loss
+from tokengym.rewards import PreferencePair, RewardError, ScorerError
 from tokengym.rewards.models import Classifier
 from tokengym.rewards.pairs import encode_in_template
 
@@ -239,3 +241,103 @@ class PreferenceReader(PairReader):
     ) -> NDArray[np.float64]:
         """Return log(p / (1 - p)), p the mean of both orders, as `PreferenceModel` scores."""
         return log_odds((expit(first) + expit(-second)) / 2)
+
+
+# --- learning from them --------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One pair of the training data."""
+
+    sequences: Sequences
+    """Two texts or questions; an empty one is no text, and scores 0."""
+    margin: float
+    """Amount by which the difference should exceed 0, reward units."""
+    weights: tuple[float, ...] = (1.0,)
+    """Weight of the pair, for each head."""
+
+
+def bootstrap(num_rows: int, heads: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each head draws each row with replacement, (rows, heads).
+
+    One head takes each row once. Of several each learns from as many draws as there are rows.
+
+    Source: Osband et al. 2016, "Bootstrapped DQN", arXiv:1602.04621.
+    """
+    if heads == 1:
+        return np.ones((num_rows, 1))
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=heads).T.astype(float)
+
+
+class PairModule(torch.nn.Module):
+    """Module that the trainer trains: a batch of pairs in, the loss out."""
+
+    def __init__(
+        self, trained: torch.nn.Module, reader: PairReader, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.trained = trained
+        self.label_smoothing = label_smoothing
+        self._read = reader  # no module: it is not a second owner of the parameters
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        margin: Tensor,
+        weights: Tensor,
+        places: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return the loss of rows first, first, ..., second, second, ... of each pair.
+
+        Args:
+            input_ids: (texts, time), as the next two; texts of no tokens are left out.
+            attention_mask: True where a token is.
+            position_ids: From 0.
+            margin: (pairs,).
+            weights: (pairs, heads).
+            places: (texts,) where of the 2 * pairs each stands.
+        """
+        judged = self._read.judgements(input_ids, attention_mask, position_ids)
+        values = judged.new_zeros(len(judged), 2 * len(margin))
+        values[:, places] = judged
+        first, second = values.chunk(2, dim=1)
+        differences = self._read.differences(first, second)
+        zeros = torch.zeros_like(differences)
+        losses = bradley_terry_loss(
+            differences,
+            zeros,
+            margin.expand_as(differences),
+            label_smoothing=self.label_smoothing,
+        )
+        loss = (weights.T * losses).mean()
+        if not torch.isfinite(loss):
+            raise RewardError(
+                f"the loss of the pairs is {loss.item()}; lower learning_rate, or train in float32"
+            )
+        return {"loss": loss, "values": values.detach()}
+
+
+class Collator:
+    """Pads rows into one batch, all first sequences before all second ones.
+
+    Args:
+        padding_side: Where sequences are padded.
+    """
+
+    def __init__(self, padding_side: Literal["left", "right"]) -> None:
+        self.padding_side = padding_side
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Return the arguments of `PairModule.forward`."""
+        everything = [row.sequences[index] for index in (0, 1) for row in rows]
+        places = [index for index, ids in enumerate(everything) if ids]
+        sequences = [everything[index] for index in places]
+        return {
+            **padded(sequences, self.padding_side),
+            "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
+            "places": torch.tensor(places),
+            "weights": torch.tensor([row.weights for row in rows], dtype=torch.float32),
+        }

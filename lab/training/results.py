@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,18 +218,6 @@ class TrainerPaths:
                 f"{self.folder} holds an unfinished training with {name} = {stored.get(name)!r}, "
                 f"this one has {self.record.get(name)!r}; resume with the same, or delete it"
             )
-
-
-def measured(trained: TrainedReward, losses: Sequence[float]) -> dict[str, Any]:
-    """Return the content of the file of measures."""
-    return {
-        "held_out": asdict(trained.metrics),
-        "trained_on": trained.pairs,
-        "train_accuracy": trained.train_accuracy,
-        "undertrained": trained.undertrained,
-        "skipped": dict(trained.skipped),
-        "losses": list(losses),
-    }
 
 
 def fingerprint(rows: Iterable[object]) -> str:

@@ -1,4 +1,8 @@
-"""Common parts of the training loops: padded batches, learning-rate schedule, optimiser step."""
+"""Training of the makers' models: padded batches, untrained models, and one loop for all.
+
+The loop is not ``transformers.Trainer``: batches are drawn from grammars, without a data set, and
+every draw from the makers' own generators decides the bytes of what is written.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

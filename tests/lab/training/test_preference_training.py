@@ -14,14 +14,13 @@ from tests.lab.training.test_training import good_and_bad
 from tests.suite.rewards.conftest import make_classifier, make_episode
 from tokengym.envs import TokenizerError
 from tokengym.lab.tables import wilson_interval
-from tokengym.lab.training.fitting import Collator, PairModule, Row
 from tokengym.lab.training.pairwise import (
     calibration_error,
     length_correlation,
     pair_accuracy,
     reliability,
 )
-from tokengym.lab.training.readers import PreferenceReader
+from tokengym.lab.training.readers import Collator, PairModule, PreferenceReader, Row
 from tokengym.rewards import (
     PreferenceModel,
     PreferencePair,

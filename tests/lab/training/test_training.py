@@ -18,14 +18,13 @@ from transformers import BertConfig, BertModel, GPT2LMHeadModel, PreTrainedToken
 from tests.suite.rewards.conftest import make_classifier, make_episode
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.envs import DatasetError
-from tokengym.lab.training.fitting import Collator, PairModule, Row, bootstrap
 from tokengym.lab.training.pairwise import (
     bradley_terry_loss,
     calibration_error,
     length_correlation,
     pair_accuracy,
 )
-from tokengym.lab.training.readers import RewardReader
+from tokengym.lab.training.readers import Collator, PairModule, RewardReader, Row, bootstrap
 from tokengym.rewards import (
     RewardModel,
     RewardTraining,
