@@ -94,6 +94,7 @@ def _train_on_pairs(
         encode_side(side, reader, start.tokenizer, training) for side in (train_pairs, test_pairs)
     )
     skipped = Counter(train.pairs.skip_counts()) + Counter(test.pairs.skip_counts())
+    batch_size = training.micro_batch_size
     workplace = TrainerPaths(
         output_dir,
         {
@@ -113,9 +114,7 @@ def _train_on_pairs(
     with workplace.begun():
         model, losses = _fit(start, reader, train, training, workplace, report)
         reader = start.make_reader(model if start.merge else model.get_base_model())
-        metrics = measure_pairs(
-            reader, test.pairs, test.sequences, batch_size=training.micro_batch_size
-        )
+        metrics = measure_pairs(reader, test.pairs, test.sequences, batch_size=batch_size)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = start.tokenizer.pad_token_id
         model.eval()
@@ -123,9 +122,7 @@ def _train_on_pairs(
             path=workplace.result,
             metrics=metrics,
             train_loss=sum(losses) / len(losses),
-            train_accuracy=accuracy_again(
-                reader, train.sequences, batch_size=training.micro_batch_size
-            ),
+            train_accuracy=accuracy_again(reader, train.sequences, batch_size=batch_size),
             pairs=len(train.pairs),
             skipped=dict(skipped),
         )

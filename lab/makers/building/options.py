@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tokengym.lab.makers.building.errors import BuildError
+
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusOptions:
@@ -24,3 +26,18 @@ class CorpusOptions:
     reward_dropout: float = 0.3
     """While training the corpus's reward models; each sees half of the labels, and overfits
     sooner."""
+
+    def check(self) -> None:
+        """Raise unless steps and dropout can be used.
+
+        Raises:
+            BuildError: if one cannot.
+        """
+        if min(self.language_steps, self.reward_steps) < 1 or not all(
+            0 <= dropout < 1 for dropout in (self.dropout, self.reward_dropout)
+        ):
+            raise BuildError(
+                "steps must be >= 1 and dropout in [0, 1), got language_steps "
+                f"{self.language_steps}, reward_steps {self.reward_steps}, dropout "
+                f"{self.dropout}, reward_dropout {self.reward_dropout}"
+            )

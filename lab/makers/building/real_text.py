@@ -62,14 +62,7 @@ def build_from_corpus(
     Raises:
         BuildError: if an option is out of range, or the texts give no prompts.
     """
-    if min(options.language_steps, options.reward_steps) < 1 or not all(
-        0 <= dropout < 1 for dropout in (options.dropout, options.reward_dropout)
-    ):
-        raise BuildError(
-            "steps must be >= 1 and dropout in [0, 1), got language_steps "
-            f"{options.language_steps}, reward_steps {options.reward_steps}, dropout "
-            f"{options.dropout}, reward_dropout {options.reward_dropout}"
-        )
+    options.check()
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     shuffled = [rows[index] for index in rng.permutation(len(rows))]
