@@ -22,6 +22,7 @@ from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measur
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
+from tokengym.evaluation.report.numbers import number
 from tokengym.evaluation.report.tables import (
     cells,
     columns,
@@ -30,7 +31,7 @@ from tokengym.evaluation.report.tables import (
     side_by_side,
     untrained,
 )
-from tokengym.evaluation.report.verdict import kind_of, number, unit_of
+from tokengym.evaluation.report.verdict import kind_of, unit_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     curve_interval,

@@ -14,7 +14,8 @@ from tokengym.evaluation.measure.alarms import find_alarms, short_of_best
 from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.measure.references import ReferenceSamples, score_range
 from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
-from tokengym.evaluation.report.verdict import make_verdict, sign_of
+from tokengym.evaluation.report.numbers import sign_of
+from tokengym.evaluation.report.verdict import make_verdict
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     SHARES,

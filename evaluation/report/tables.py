@@ -9,14 +9,8 @@ from tokengym.base.text import markdown, printable
 from tokengym.evaluation.measure.measures import WHEN, check_measures, measure_of, measures_of
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.curves import group_label
-from tokengym.evaluation.report.verdict import (
-    clear,
-    difference_of,
-    kind_of,
-    number,
-    signed,
-    unit_of,
-)
+from tokengym.evaluation.report.numbers import number, signed
+from tokengym.evaluation.report.verdict import clear, difference_of, kind_of, unit_of
 from tokengym.evaluation.statistics import SHARES
 
 NOTHING = "\u2013"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
+    from tokengym.evaluation.report.numbers import fixed
     from tokengym.evaluation.runs.config import ComparisonConfig, differences, slug
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
         task_name,
         training_settings,
     )
-    from tokengym.evaluation.runs.progress import fixed
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
     from tokengym.evaluation.runs.run import run_references
     from tokengym.evaluation.runs.saved import known_task, load_agent

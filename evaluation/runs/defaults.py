@@ -308,10 +308,10 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             for name, default in values_by_name(TaskSettings).items()
             if (value := getattr(self, name)) != default
         }
-        if self.max_new_tokens is not None:
+        if self.max_new_tokens is not None:  # never a comparison's: the training has it there
             values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
-        options = values.pop("task_options", "")
-        values |= TASKS.parse(f"task_options:{options}").options
+        # The registry takes apart "a=1,b=2" behind a name.
+        values |= TASKS.parse(f"task_options:{values.pop('task_options', '')}").options
         task = Task.of(env)
         if "model" in values and (task is None or task.bundle is None):
             model = values.pop("model")  # the learner's alone

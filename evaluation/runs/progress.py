@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from tokengym.evaluation.report.numbers import fixed
+
 Run = tuple[str, int]
 EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
@@ -149,16 +151,6 @@ def figures(point: Mapping[str, Any]) -> str:
     if point["tokens"] and point["wall_s"] > 0:
         shown.append(f"{point['tokens'] / point['wall_s']:.0f} tokens/s")
     return ", ".join(shown)
-
-
-def fixed(value: float, digits: int) -> str:
-    """Return a number with so many decimals; what rounds to 0 has no sign.
-
-    Example:
-        >>> fixed(-0.001, 2), fixed(-0.126, 2)
-        ('0.00', '-0.13')
-    """
-    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def duration(seconds: float) -> str:

@@ -145,8 +145,7 @@ class RunRecord:
             "cpu_s": round(time.process_time() - self._cpu_began, 3),  # since it was last resumed
             "settings": settings,
             "gae_lambda": self.train[-1].get("gae_lambda") if self.train else None,
-            "versions": versions(),
-            "made": {"commit": commit(), "hardware": hardware()},
+            **origin(),
             "measured_by": self.measured_by,
         }
         if error is not None:
@@ -267,6 +266,11 @@ def record_failure(plan: RunPlan, error: str) -> None:
     settings = plan.config.as_dict()
     record = {"credit": name, "seed": seed, "status": "failed", "error": error}
     write_hashed(plan.folder / "run.json", {**record, "settings": settings})
+
+
+def origin() -> dict[str, Any]:
+    """Return what a run's numbers depend on besides its settings, as run.json keeps it."""
+    return {"versions": versions(), "made": {"commit": commit(), "hardware": hardware()}}
 
 
 def versions() -> dict[str, str]:

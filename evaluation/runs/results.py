@@ -9,6 +9,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
+from tokengym.base.errors import SettingsError
 from tokengym.base.files import read_hashed, read_json, read_jsonl, write_json, write_text
 from tokengym.base.registry import split_file_word
 from tokengym.envs import Task, printable
@@ -434,7 +435,6 @@ def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     task = Task.of(config.env)
     if task is None or not hasattr(task.vector_class, "optimal_values"):
         return {}
-    from tokengym.base.errors import SettingsError
     from tokengym.evaluation.measure.evaluate import make_eval_envs
 
     envs: Any = make_eval_envs(

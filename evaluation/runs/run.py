@@ -25,7 +25,7 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, RunPlan
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, commit, hardware, versions
+from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, origin
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -106,8 +106,7 @@ def _do(
     processes = join_run(plan.training)
     folder = plan.folder if processes.is_main else None
     with locked(folder) if folder else nullcontext(), plan.training.applied():
-        work = _Run(plan, report, checkpoint_every, track, saves=save is not None)
-        work.is_main, work.saves_together = processes.is_main, processes.saves_together
+        work = _Run(plan, processes, report, checkpoint_every, track, saves=save is not None)
         try:
             check_code(plan.config.code)
             agent = plan.training.declaration.load()(work)
@@ -166,23 +165,20 @@ class _Run:
     def __init__(
         self,
         plan: RunPlan,
-        report: Report | None = None,
-        checkpoint_every: int = 0,
-        track: str | None = None,
+        processes: "Processes",
+        report: Report | None,
+        checkpoint_every: int,
+        track: str | None,
         *,
-        saves: bool = False,
+        saves: bool,
     ) -> None:
         config = plan.config
-        self.plan, self.config, self.report = plan, config, report
+        self.plan, self.config, self.processes, self.report = plan, config, processes, report
         self.seed, self.folder, self.reward = plan.seed, plan.folder, plan.run.reward
         self.training, self.settings = plan.training, plan.training.learner
         self.is_due = config.evaluation.is_due
         self.eval_every = config.evaluation.every
         self.record = RunRecord(plan)
-        self.is_main = True
-        """Whether this process, of those that train together, measures and writes."""
-        self.saves_together = False
-        """Whether all processes take part in a checkpoint."""
         self.checkpoint_every = checkpoint_every
         self._saves = saves
         self._track = track
@@ -238,12 +234,12 @@ class _Run:
 
     def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
         self._measured += 1
-        if self.is_main:
+        if self.processes.is_main:
             self._add_point(step, tokens, agent)
         is_due = self._resumable and self._measured % max(self.checkpoint_every, 1) == 0
         if self.unfinished is None or not is_due:
             return
-        if not self.is_main:
+        if not self.processes.is_main:
             agent.save(self.unfinished.last)  # its part of what the main process writes
             return
         began = time.perf_counter()
@@ -251,7 +247,7 @@ class _Run:
             self.unfinished.save(agent, self.record.state())
         except StorageError as error:
             # Nor would the trained agent be saved; or other processes wait for shards of this one.
-            if (self._saves and step == 0) or self.saves_together:
+            if (self._saves and step == 0) or self.processes.saves_together:
                 raise
             logger.warning("no checkpoint after step %d: %s", step, error)
         self.record.add_evaluation_time(time.perf_counter() - began)
@@ -310,7 +306,7 @@ class _Run:
 
     def _watch(self, step: int, row: Mapping[str, Any]) -> None:
         """Pass a row on to the tracker, if there is one."""
-        if self._track is None or not self.is_main:
+        if self._track is None or not self.processes.is_main:
             return
         if self._tracker is None:
             from tokengym.agents.rollouts.logs import make_tracker
@@ -327,9 +323,9 @@ class _Run:
             self._evaluator.close()
         if self._tracker is not None:
             self._tracker.close()
-        if self.folder is not None and self.is_main:
+        if self.folder is not None and self.processes.is_main:
             self.record.write(self.folder, self.config.as_dict(), error)
-        if self.unfinished is not None and self.is_main and not keep_checkpoint:
+        if self.unfinished is not None and self.processes.is_main and not keep_checkpoint:
             self.unfinished.remove()
 
 
@@ -386,8 +382,7 @@ def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
             "tokens": drawn.tokens,
             "wall_s": round(time.perf_counter() - began, 3),
             "settings": config.as_dict(),
-            "versions": versions(),
-            "made": {"commit": commit(), "hardware": hardware()},
+            **origin(),
             "measured_by": evaluator.measured_by,
             "files": {SAMPLES: file_hash(folder / SAMPLES)},
         }

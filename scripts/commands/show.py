@@ -15,7 +15,8 @@ from rich.text import Text
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
-from tokengym.evaluation.report.verdict import kind_of, number, percent, unit_of
+from tokengym.evaluation.report.numbers import number, percent
+from tokengym.evaluation.report.verdict import kind_of, unit_of
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,10 +16,10 @@ from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.numbers import number, signed
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import columns, group_table
-from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import area_under_curve, iqm
 from tokengym.scripts.commands.show import _figures
 
