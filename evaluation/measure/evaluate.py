@@ -263,8 +263,8 @@ class Evaluator:
             )
         for row, episode in enumerate(episodes):
             if episode.written is not None:
-                own = episode.written > 0
-                log_probs[row], reference[row] = log_probs[row][own], reference[row][own]
+                written = episode.written > 0
+                log_probs[row], reference[row] = log_probs[row][written], reference[row][written]
         return policy_metrics(log_probs, reference)
 
 

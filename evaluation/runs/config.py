@@ -67,14 +67,9 @@ class NamedRun:
     """Settings that the runs' results keep: the comparison's, under their learner alone."""
 
     @property
-    def training(self) -> TrainingSettings:
-        """Settings of their training."""
-        return self.config.training
-
-    @property
     def uses_credit(self) -> bool:
         """Whether the learner sees more of the reward than the score."""
-        return self.training.declaration.uses_credit
+        return self.config.training.declaration.uses_credit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +315,7 @@ class ComparisonConfig:
     @property
     def trainings(self) -> dict[str, TrainingSettings]:
         """The settings of the runs' training, by the runs' names."""
-        return {run.name: run.training for run in self.runs}
+        return {run.name: run.config.training for run in self.runs}
 
     def controls(self) -> list[str]:
         """Return the names of the runs whose rule does not read the text (`Credit.control`)."""

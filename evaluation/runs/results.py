@@ -52,9 +52,9 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: if no run finished.
     """
-    found = _Found()
-    found.add(config, out)
-    return found.write(
+    runs = _StoredRuns()
+    runs.add(config, out)
+    return runs.write(
         out,
         settings=config.flat(),
         about={"command": command_line(config)},
@@ -97,22 +97,22 @@ def merge_comparisons(
     varying = [name for name in varying_names(flat_settings) if name not in apart]
     # One reward at several settings: the settings are what is compared, not groups of one each.
     single = bool(varying) and len({c.names for c in configs}) == len(first.names) == 1
-    found = _Found()
+    runs = _StoredRuns()
     for config, folder, settings in zip(configs, folders, flat_settings, strict=True):
         # Learners have settings that others lack.
         group = tuple((name, str(settings[name])) for name in varying if name in settings)
         if single:
             label = f"{titles[config.names[0]]} ({group_label(group)})"
-            found.add(config, Path(folder), label=label)
+            runs.add(config, Path(folder), label=label)
         else:
-            found.add(config, Path(folder), group)
-    own = None if single else titles[first.names[0]]
-    known = flat_settings[0].items()
-    return found.write(
+            runs.add(config, Path(folder), group)
+    default_baseline = None if single else titles[first.names[0]]
+    shared = {n: v for n, v in flat_settings[0].items() if n not in (*varying, *apart)}
+    return runs.write(
         out,
-        settings={n: value for n, value in known if n not in (*varying, *apart)},
+        settings=shared,
         about={"source": f"{len(folders)} comparisons"},
-        baseline=titles.get(baseline or "", baseline) or own,
+        baseline=titles.get(baseline or "", baseline) or default_baseline,
         with_episodes=not varying,
         paper=paper,
     )
@@ -203,7 +203,7 @@ def write_results(
 
 
 @dataclass
-class _Found:
+class _StoredRuns:
     """Runs of one or more comparisons, as their folders hold them."""
 
     configs: list[ComparisonConfig] = field(default_factory=list)

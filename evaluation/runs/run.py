@@ -264,15 +264,15 @@ class _Run:
         evaluation = self._evaluator(agent)
         self.record.measured_by = self._evaluator.measured_by
         self.record.add_evaluation_time(time.perf_counter() - began)
-        known = tokens() if callable(tokens) else tokens
-        self.record.add_evaluation(step, known, evaluation)
+        processed = tokens() if callable(tokens) else tokens
+        self.record.add_evaluation(step, processed, evaluation)
         self._watch(step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
         budget = self.training.tokens
-        is_last = step == self.training.steps if budget is None else known >= budget
+        is_last = step == self.training.steps if budget is None else processed >= budget
         if self.training.declaration.uses_credit and (step == 0 or is_last):
             self.record.samples += self._credited_samples(step, evaluation, agent)
         if self.report is not None:
-            done = step if budget is None else min(known, budget)
+            done = step if budget is None else min(processed, budget)
             self.report(done, self.record.curve[-1])
 
     def _credited_samples(
