@@ -114,7 +114,7 @@ def missing_runs(
     plans, missing = config.plans(out), []
     total, wanted = len(plans), config.evaluation.reference_samples
     if wanted:
-        plans.insert(0, config.plan(*config.reference_run, out))
+        plans.insert(0, config.reference_plan(out))
     for plan in plans:
         folder = plan.folder
         assert folder is not None
@@ -193,7 +193,7 @@ def _used(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
             result_of(plan).get("status") == "finished"
             or (plan.folder is not None and (plan.folder / UNFINISHED).exists())
         )
-        for plan in (config.plan(*config.reference_run, out), *config.plans(out))
+        for plan in (config.reference_plan(out), *config.plans(out))
     )
 
 

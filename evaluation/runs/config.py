@@ -214,11 +214,6 @@ class ComparisonConfig:
         return range(self.first_seed, self.first_seed + self.seeds)
 
     @cached_property
-    def reference_run(self) -> tuple[str, int]:
-        """Name and seed of the run that draws the reference samples."""
-        return REFERENCE, self.evaluation.seed
-
-    @cached_property
     def by_gold(self) -> bool:
         """Whether rewards are scored by different scorers, none of which can judge them all.
 
@@ -286,7 +281,7 @@ class ComparisonConfig:
         """Return the plan of a run; a reward that is not compared has one too.
 
         Args:
-            name: Name of the run, see `names`, or `REFERENCE`.
+            name: Name of the run, see `names`.
             seed: Its seed.
             out: The comparison's folder; None writes nothing.
 
@@ -295,11 +290,9 @@ class ComparisonConfig:
         """
         first = self.runs[0]
         run = next((run for run in self.runs if run.name == name), None)
-        if name == REFERENCE:
-            run = replace(first, name=name, title=name, config=self)
-        elif run is None and self.agents:
+        if run is None and self.agents:
             raise SettingsError(f"no run is named {name!r}; known: {', '.join(self.names)}")
-        elif run is None:
+        if run is None:
             run = replace(first, name=name, title=name, reward=name) if first.uses_credit else first
         folder = None if out is None else run_folder(out, run.name, seed)
         return RunPlan(run=run, seed=seed, folder=folder)
@@ -311,6 +304,15 @@ class ComparisonConfig:
             out: The comparison's folder.
         """
         return [self.plan(name, seed, out) for seed in self.all_seeds for name in self.names]
+
+    def reference_plan(self, out: Path) -> RunPlan:
+        """Return the plan of the one run that draws the reference samples.
+
+        Args:
+            out: The comparison's folder.
+        """
+        run = replace(self.runs[0], name=REFERENCE, title=REFERENCE, config=self)
+        return RunPlan(run=run, seed=self.evaluation.seed, folder=out / slug(REFERENCE))
 
     @property
     def trainings(self) -> dict[str, TrainingSettings]:
@@ -524,6 +526,5 @@ def slug(reward: str) -> str:
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Return the folder of one run; the reference samples have one seed."""
-    folder = out / slug(name)
-    return folder if name == REFERENCE else folder / f"seed-{seed}"
+    """Return the folder of one run."""
+    return out / slug(name) / f"seed-{seed}"

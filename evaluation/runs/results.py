@@ -40,7 +40,7 @@ from tokengym.evaluation.runs.config import (
     run_folder,
     varying_names,
 )
-from tokengym.evaluation.runs.record import read_points, read_result
+from tokengym.evaluation.runs.record import read_points, read_result, result_of
 
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
@@ -237,14 +237,13 @@ class _StoredRuns:
         self.configs.append(config)
         self.compared.setdefault(group, []).append(config)
         self.folders.append(out)
-        drawn = None
-        if ((folder := run_folder(out, *config.reference_run)) / "run.json").exists():
-            result = read_result(folder)
-            if result["status"] == "finished":
-                drawn = read_references(folder / SAMPLES)
-            else:
-                error = printable(str(result.get("error", "unknown")))
-                self.lost_references.append(f"No best-of-n: its responses failed ({error}).")
+        drawn, reference = None, config.reference_plan(out)
+        assert reference.folder is not None
+        if (result := result_of(reference)).get("status") == "finished":
+            drawn = read_references(reference.folder / SAMPLES)
+        elif result:
+            error = printable(str(result.get("error", "unknown")))
+            self.lost_references.append(f"No best-of-n: its responses failed ({error}).")
         self.references.setdefault(group, []).append(drawn)
         for name, seed in product(config.names, config.all_seeds):
             folder, credit = run_folder(out, name, seed), label or config.titles[name]

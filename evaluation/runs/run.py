@@ -350,7 +350,7 @@ def run_references(
         FolderInUseError: if another process does the same in the same folder.
         Exception: whatever the model or the scorer raises.
     """
-    return _draw(config.plan(*config.reference_run, out), report)
+    return _draw(config.reference_plan(out), report)
 
 
 def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
