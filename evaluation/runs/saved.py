@@ -67,8 +67,11 @@ def known_task(
         kept = {name: value for name, value in stored_task.items() if name not in given}
         check_saved([settings["env"], kept], file, named=[env], trust_code=trust_code)
         check_module(settings["env"], file, trust_code=trust_code or env is not None)
-        names = ("max_new_tokens", "fixed_length")
-        training = TrainingSettings(**{name: settings["training"][name] for name in names})
+        trained = settings["training"]
+        training = TrainingSettings(
+            max_new_tokens=given.pop("max_new_tokens", trained["max_new_tokens"]),
+            fixed_length=trained["fixed_length"],
+        )
         merged = from_plain(TaskSettings, {**defaults, **kept, **given})
         code = settings.get("code", {})
         changed = changed_files(code, {p: code_hash(Path(p)) for p in code if exists(p)})
@@ -77,8 +80,7 @@ def known_task(
     for line in changed:
         logger.warning("%s", line)
     env = resolve_env(settings["env"])
-    named = {} if task is None else task.env_kwargs(env)
-    return env, {**merged.env_kwargs(env), **training.lengths(), "split": "test", **named}
+    return env, {"split": "test", **training.lengths(), **merged.env_kwargs(env)}
 
 
 def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:

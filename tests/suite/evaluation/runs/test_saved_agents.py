@@ -41,3 +41,16 @@ def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path: Path):
     _, kwargs = known_task(tmp_path, None, task=TaskSettings(partner=word))
     assert kwargs["partner"] == word
     assert kwargs["max_turns"] == 2
+
+
+def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path: Path):
+    task = TaskSettings(min_new_tokens=5)
+    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=task)
+    write_hashed(tmp_path / SETTINGS_FILE, config.as_dict())
+    measured = config.env_kwargs("sparse", train=False)
+    lengths = {"min_new_tokens": 5, "max_new_tokens": measured["max_new_tokens"]}
+    _, kwargs = known_task(tmp_path, None)
+    assert {name: kwargs[name] for name in lengths} == lengths
+    assert {name: measured[name] for name in lengths} == lengths
+    _, kwargs = known_task(tmp_path, None, task=TaskSettings(max_new_tokens=9))
+    assert {name: kwargs[name] for name in lengths} == {"min_new_tokens": 5, "max_new_tokens": 9}
