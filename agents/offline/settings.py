@@ -1,6 +1,7 @@
 """Settings of learning from given data, declared once; importable without torch."""
 
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.base.errors import SettingsError
@@ -38,6 +39,7 @@ class PreferenceLoss:
     def __post_init__(self) -> None:
         check_number(self, "beta", above=0.0, hint="0.1 is usual")
         check_number(self, "gamma", "nll_coef", "dpop_coef", least=0.0, hint="0 turns it off")
+        check_number(self, "beta", "gamma", "nll_coef", "dpop_coef", finite=True, hint="lower it")
         chosen = vars(self)
         changed = {f.name: chosen[f.name] for f in fields(self) if chosen[f.name] != f.default}
         if changed:  # the defaults need no check, and settings load no torch
@@ -81,6 +83,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         check_number(self, "learning_rate", "num_train_epochs", above=0.0)
+        check_number(self, "learning_rate", "num_train_epochs", finite=True, hint="lower it")
         check_count(self, "batch_size", "micro_batch_size")
         batch, micro = self.batch_size, self.micro_batch_size
         if batch > micro and batch % micro:  # whole forward passes are accumulated
@@ -135,9 +138,12 @@ class Candidates:
             )
         check_count(self, "n")
         for temperature in self.temperatures:
-            if temperature is not None and not temperature > 0.0:
-                raise ValueError(f"temperatures must be > 0, got {temperature}; or None")
+            if temperature is not None and not 0.0 < temperature < inf:
+                raise ValueError(
+                    f"temperatures must be > 0, got {temperature}; take a finite one, or None"
+                )
         check_number(self, "length_penalty", least=0.0, hint="0 leaves it out")
+        check_number(self, "length_penalty", finite=True, hint="0 leaves it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +160,7 @@ class Sampling(Candidates):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "min_gap", least=0.0, hint="0 leaves it out")
+        check_number(self, "min_gap", finite=True, hint="0 leaves it out")
 
     def check_for_pairs(self) -> None:
         """Refuse a single response per prompt, of which no pair can be made.

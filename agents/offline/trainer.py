@@ -45,7 +45,7 @@ from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError
 from tokengym.base.files import read_json, writing
 from tokengym.base.folders import check_entries, read_folder, write_folder
-from tokengym.base.settings import names_of
+from tokengym.base.settings import check_count, check_number, names_of
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 from tokengym.rewards.pairs.read import TableSource
@@ -105,6 +105,14 @@ class OfflineOptions:
     process its GPU, "auto" or "cpu"."""
     callbacks: Sequence[Any] | None = None
     """Callbacks of the Trainer."""
+
+    def __post_init__(self) -> None:
+        rates = ("learning_rate", "num_train_epochs")
+        check_number(self, *rates, least=0.0, optional=True)
+        check_number(self, *rates, finite=True, optional=True, hint="lower it")
+        check_count(
+            self, "per_device_train_batch_size", "gradient_accumulation_steps", optional=True
+        )
 
 
 def training_arguments(

@@ -43,6 +43,7 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         check_number(self, "temperature", above=0.0, hint="1.0 samples as trained")
+        check_number(self, "temperature", finite=True, hint="1.0 samples as trained")
         check_count(self, "top_k", least=0, hint="0 samples among all tokens")
         check_number(self, "top_p", above=0.0, most=1.0)
 
@@ -62,6 +63,7 @@ class EpisodicSettings(SamplingSettings):
         super().__post_init__()
         if not callable(self.learning_rate):
             check_number(self, "learning_rate", above=0.0)
+            check_number(self, "learning_rate", finite=True, hint="3e-4 is usual")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,6 +137,7 @@ class PPOSettings(EpisodicSettings):
         check_number(self, "vf_coef", least=0.0, hint="0 is no critic")
         check_number(self, "ent_coef", finite=True, hint="0 leaves it out")
         check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
+        check_number(self, "vf_coef", "kl_coef", "std_floor", finite=True, hint="lower it")
         check_choice(self, "old_log_probs", get_args(OldLogProbs))
         check_number(self, "importance_cap", least=1.0, optional=True)
         if self.importance_cap is not None and self.old_log_probs == "sampled":
@@ -158,6 +159,7 @@ class PPOSettings(EpisodicSettings):
                 "gradient; take 'k1' or 'exact' there, or kl_in='loss'"
             )
         check_number(self, "kl_target", "target_kl", above=0.0, optional=True)
+        check_number(self, "kl_target", finite=True, optional=True, hint="None keeps kl_coef fixed")
         check_number(self, "kl_horizon", "max_grad_norm", above=0.0)
         if self.kl_target is not None and self.kl_coef == 0.0:
             raise SettingsError(

@@ -87,6 +87,7 @@ class RewardTraining(TextSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "learning_rate", "epochs", above=0.0)
+        check_number(self, "learning_rate", "epochs", finite=True, hint="lower it")
         check_count(self, "batch_size", "micro_batch_size", "max_tokens", "heads")
         check_number(self, "warmup", least=0.0, below=1.0, hint="it is a share of the steps")
         check_number(self, "label_smoothing", least=0.0, below=0.5)

@@ -467,6 +467,8 @@ def test_the_same_seed_gives_the_same_model(language_model, tmp_path):
 def test_bad_training(language_model, tmp_path, tokenizer):
     with pytest.raises(SettingsError, match=r"learning_rate must be > 0, got 0"):
         RewardTraining(learning_rate=0)
+    with pytest.raises(SettingsError, match=r"epochs must be a finite number, got inf; lower it"):
+        RewardTraining(epochs=float("inf"))
     with pytest.raises(SettingsError, match=r"warmup must be within \[0, 1\), got 1.5; .*share"):
         RewardTraining(warmup=1.5)
     with pytest.raises(SettingsError, match=r"weight_decay must be a finite number >= 0, got -1"):

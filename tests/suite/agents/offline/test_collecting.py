@@ -1,5 +1,6 @@
 """Responses are drawn, scored and paired; data sets survive the disk."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -121,6 +122,9 @@ def test_prompt_order_goes_through_all_before_any_comes_again():
         ({"n": 5, "temperatures": (1.0, 0.7)}, r"n=5 and temperatures=\(1.0, 0.7\)"),
         ({"temperatures": (0.0,)}, "temperatures must be > 0, got 0.0"),
         ({"length_penalty": -0.1}, "length_penalty must be >= 0, got -0.1"),
+        ({"temperatures": (math.inf,)}, "temperatures must be > 0, got inf; take a finite one"),
+        ({"length_penalty": math.inf}, "length_penalty must be a finite number, got inf"),
+        ({"min_gap": math.inf}, "min_gap must be a finite number, got inf"),
     ],
 )
 def test_bad_sampling_is_refused(settings, match):

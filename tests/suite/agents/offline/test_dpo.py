@@ -17,7 +17,7 @@ import tokengym  # noqa: F401  (registers the environments)
 from tests.suite.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
 from tokengym.agents.losses import PREFERENCE_LOSSES
-from tokengym.agents.offline.settings import PreferenceLoss
+from tokengym.agents.offline.settings import PreferenceLoss, Tuning
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.rewards.pairs.encode import TextEncoding
@@ -537,6 +537,16 @@ def test_bad_constructions_are_named(tmp_path: Path, make_envs: Callable[..., An
         make_dpo(loss_type="simpo", label_smoothing=0.1)
     with pytest.raises(ValueError, match="dpop_coef must be >= 0, got -1"):
         PreferenceLoss(dpop_coef=-1)
+    for name in ("beta", "gamma", "nll_coef", "dpop_coef"):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number, got inf; lower it"):
+            PreferenceLoss(**{name: math.inf})
+    for name in ("learning_rate", "num_train_epochs"):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number, or None, got inf"):
+            make_dpo(**{name: math.inf})
+        with pytest.raises(ValueError, match=f"{name} must be a finite number, got inf; lower it"):
+            Tuning(**{name: math.inf})
+    with pytest.raises(ValueError, match="per_device_train_batch_size must be an integer >= 1, or"):
+        make_dpo(per_device_train_batch_size=0)
     idle = r"gamma=0\.5 means nothing to loss_type='sigmoid'; it goes with simpo"
     with pytest.raises(ValueError, match=idle):
         make_dpo(gamma=0.5)

@@ -465,6 +465,12 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(
         ("target_kl", -1.0, "target_kl must be > 0, or None, got -1.0"),
         ("max_grad_norm", 0.0, "max_grad_norm must be > 0, got 0.0"),
         ("micro_batch_size", 0, "micro_batch_size must be an integer >= 1, or None, got 0"),
+        ("learning_rate", math.inf, "learning_rate must be a finite number, got inf; 3e-4 is"),
+        ("temperature", math.inf, "temperature must be a finite number, got inf; 1.0 samples as"),
+        ("kl_coef", math.inf, "kl_coef must be a finite number, got inf; lower it"),
+        ("vf_coef", math.inf, "vf_coef must be a finite number, got inf; lower it"),
+        ("std_floor", math.inf, "std_floor must be a finite number, got inf; lower it"),
+        ("kl_target", math.inf, "kl_target must be a finite number, or None, got inf; None keeps"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
