@@ -269,15 +269,23 @@ def answer_figures(policy: CausalLMPolicy, file: Path) -> list[Row]:
 def publish(out: Out, docs: Docs = DOCS) -> None:
     """Copy the figures so far beside the page, and fill its tables.
 
+    Published figures stay of runs that the folder does not have.
+
     Args:
         out: Folder of the study's runs.
         docs: Folder of the page.
     """
-    published = {}
+    published, text = {}, ["name", "kind"]
     for name in (RUNS, TEXTS, ANSWERS):
         files = [out / work.folder / name for work in ORDER]
         done = [file for file in files if file.exists()]
-        published[name] = rows_to_publish(*done, text=["name", "kind"], out=out)
+        made = rows_to_publish(*done, text=text, out=out)
+        before = docs / FOLDER / name
+        runs = _grouped(read_rows(before, text=text)) if before.exists() else {}
+        runs |= _grouped(made)
+        order = {(work.name, work.rate, work.seed): place for place, work in enumerate(ORDER)}
+        places = sorted(runs, key=lambda run: order.get(run, len(order)))
+        published[name] = [row for run in places for row in runs[run]]
     for name, rows in published.items():
         write_rows(docs / FOLDER / name, rows)
     page(docs)

@@ -8,6 +8,7 @@ from studies import real_model
 from studies import real_tax as study
 from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer
 from tokengym.agents.offline.policies import make_policy
+from tokengym.base import write_csv
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import Cell
 
@@ -102,3 +103,29 @@ def test_what_is_measured_is_not_measured_again(
         for name in (study.RUNS, study.TEXTS, study.ANSWERS):
             (tmp_path / run.folder / name).touch()
     study.run(tmp_path, tmp_path)
+
+
+def test_a_folder_half_done_publishes_its_runs_beside_those_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "page", lambda docs: None)
+
+    def put(folder: Path, *runs: study.Run, nats: float) -> None:
+        for run in runs:
+            for name in (study.RUNS, study.TEXTS, study.ANSWERS):
+                (folder / run.folder).mkdir(parents=True, exist_ok=True)
+                row = {**vars(run), "kind": "positive", "nats": nats}
+                write_csv(folder / run.folder / name, [row], list(row))
+
+    docs, first, second = tmp_path / "docs", study.ORDER[1], study.ORDER[2]
+    put(tmp_path / "whole", study.ORDER[0], first, second, nats=1.0)
+    put(tmp_path / "half", first, nats=2.0)
+    for out in ("whole", "half"):
+        study.publish(tmp_path / out, docs)
+    for name in (study.RUNS, study.TEXTS, study.ANSWERS):
+        rows = study.read_rows(docs / study.FOLDER / name, text=["name", "kind"])
+        assert [(row["name"], row["nats"]) for row in rows] == [
+            (study.START, 1.0),
+            (first.name, 2.0),
+            (second.name, 1.0),
+        ]
