@@ -8,6 +8,7 @@ import numpy as np
 
 from tokengym.base.settings import check_choice, check_number
 from tokengym.envs.episode import Episode
+from tokengym.envs.turns.turn import POLICY
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
@@ -19,6 +20,8 @@ class LengthPenalty(Scorer):
     """Minus a constant per character (or token) of the response: add it to another scorer.
 
     value = -rate * length
+
+    In a conversation the length is that of the policy's turns together.
 
     Args:
         rate: Per unit of length; negative for a bonus.
@@ -49,7 +52,14 @@ class LengthPenalty(Scorer):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the penalty of each episode."""
         self.check_attribution(attribution)
-        lengths = [len(e.response_ids if self.unit == "tokens" else e.response) for e in episodes]
+        if self.unit == "tokens":
+            lengths = [episode.num_written for episode in episodes]
+        else:
+            said = (
+                [turn.text for turn in episode.turns if turn.role == POLICY] or [episode.response]
+                for episode in episodes
+            )
+            lengths = [sum(map(len, texts)) for texts in said]
         return Scores(values=-self.rate * np.array(lengths, dtype=np.float64))
 
 

@@ -2,6 +2,7 @@
 """Sums, products, penalties and the cache."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.suite.rewards.conftest import (
     make_episode,
     random_episodes,
 )
-from tokengym.envs import bundled
+from tokengym.envs import Turn, bundled
 from tokengym.rewards import (
     ABC,
     RED,
@@ -190,6 +191,10 @@ def test_length_penalty_by_hand():
     assert LengthPenalty().score([episode]).values[0] == pytest.approx(-0.005)
     assert LengthPenalty(0.5, unit="tokens").score([episode]).values[0] == -1.5
     assert LengthPenalty(-1.0).score([episode]).values[0] == 5.0
+    turns = [Turn("assistant", "12", (0, 2)), Turn("user", "3", (2, 3))]
+    talk = replace(episode, turns=turns, written=[1, 1, 0])
+    assert LengthPenalty(0.5).score([talk]).values[0] == -1.0
+    assert LengthPenalty(0.5, unit="tokens").score([talk]).values[0] == -1.0
     with pytest.raises(ScorerError, match=r"unit must be 'characters' or 'tokens', got 'words'"):
         LengthPenalty(unit="words")
     with pytest.raises(ScorerError, match=r"rate must be a finite number, got inf"):
