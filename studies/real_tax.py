@@ -283,9 +283,10 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         before = docs / FOLDER / name
         runs = _grouped(read_rows(before, text=text)) if before.exists() else {}
         runs |= _grouped(made)
-        order = {(work.name, work.rate, work.seed): place for place, work in enumerate(ORDER)}
-        places = sorted(runs, key=lambda run: order.get(run, len(order)))
-        published[name] = [row for run in places for row in runs[run]]
+        first = [(work.name, work.rate, float(work.seed)) for work in ORDER]
+        published[name] = [
+            row for run in dict.fromkeys([*first, *runs]) for row in runs.get(run, [])
+        ]
     for name, rows in published.items():
         write_rows(docs / FOLDER / name, rows)
     page(docs)

@@ -539,12 +539,12 @@ def test_bad_constructions_are_named(tmp_path: Path, make_envs: Callable[..., An
         PreferenceLoss(dpop_coef=-1)
     for name in ("beta", "gamma", "nll_coef", "dpop_coef"):
         with pytest.raises(ValueError, match=f"{name} must be a finite number, got inf; lower it"):
-            PreferenceLoss(**{name: math.inf})
+            PreferenceLoss(**{name: math.inf})  # type: ignore[arg-type]
     for name in ("learning_rate", "num_train_epochs"):
         with pytest.raises(ValueError, match=f"{name} must be a finite number, or None, got inf"):
             make_dpo(**{name: math.inf})
         with pytest.raises(ValueError, match=f"{name} must be a finite number, got inf; lower it"):
-            Tuning(**{name: math.inf})
+            Tuning(**{name: math.inf})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="per_device_train_batch_size must be an integer >= 1, or"):
         make_dpo(per_device_train_batch_size=0)
     idle = r"gamma=0\.5 means nothing to loss_type='sigmoid'; it goes with simpo"
