@@ -177,7 +177,7 @@ class HindsightReplayBuffer(DictReplayBuffer):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._ages = np.zeros(self.n_envs, dtype=np.int64)  # steps of the running episodes
+        self._ages = np.zeros(self.n_envs, dtype=np.int64)  # steps since an episode has ended
         self._is_known = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
 
     def add(  # type: ignore[override]
@@ -204,14 +204,17 @@ class HindsightReplayBuffer(DictReplayBuffer):
                     f"the info of row {row} has no token_rewards; play an environment of tokengym, "
                     "adapted with agents.sb3.as_vec_env"
                 )
-            if self._ages[row] > self.buffer_size:
+            token_rewards = step_rewards(infos[row])
+            if len(token_rewards) > self.buffer_size:
                 raise ValueError(
-                    f"an episode took {self._ages[row]} steps and the buffer holds "
+                    f"an episode took {len(token_rewards)} steps and the buffer holds "
                     f"{self.buffer_size} per row; raise buffer_size"
                 )
-            steps = np.arange(step + 1 - self._ages[row], step + 1) % self.buffer_size
+            # Steps before these are of an episode that a reset, as of learn(), broke off.
+            age = min(self._ages[row], len(token_rewards))
+            steps = np.arange(step + 1 - age, step + 1) % self.buffer_size
             self.rewards[steps, row] += hindsight_correction(
-                step_rewards(infos[row]), self.rewards[steps, row], len(steps)
+                token_rewards, self.rewards[steps, row], len(steps)
             )
             self._is_known[steps, row] = True
         self._ages[done] = 0

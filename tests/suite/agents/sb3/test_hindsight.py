@@ -206,6 +206,18 @@ def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs: Callable
     assert set(sample.rewards.flatten()[ended].tolist()) == {5.0, 3.0, 0.0}
 
 
+def test_an_episode_that_learn_broke_off_is_never_paid(make_envs: Callable[..., Any]):
+    buffer = replay(make_envs, 4, 1)
+    buffer.add(*transition([3], [False], {}))  # learn() ends here, and the next one resets
+    buffer.add(*transition([4], [False], {}))
+    buffer.add(*transition([5], [True], {0: [1.0, 2.0]}))
+    assert buffer.rewards[:3, 0].tolist() == [0.0, 1.0, 2.0]
+    assert set(buffer.sample(50).actions.flatten().tolist()) == {4, 5}
+    settings: Any = {"replay_buffer_class": HindsightReplayBuffer, "buffer_size": 400, **STOCK}
+    agent = DQN(env=dense(make_envs, min_new_tokens=6), learning_starts=30, seed=0, **settings)
+    assert agent.learn(40).learn(40).num_timesteps == 48  # whole calls of train_freq
+
+
 def test_replay_refuses_what_it_cannot_pay(make_envs: Callable[..., Any]):
     buffer = replay(make_envs, 2, 1)
     with pytest.raises(ValueError, match="the info of row 0 has no token_rewards; play an envir"):
@@ -215,6 +227,8 @@ def test_replay_refuses_what_it_cannot_pay(make_envs: Callable[..., Any]):
         buffer.add(*transition([3], [False], {}))
     with pytest.raises(ValueError, match="took 3 steps and the buffer holds 2 per row; raise"):
         buffer.add(*transition([3], [True], {0: [1.0, 1.0, 1.0]}))
+    with pytest.raises(ValueError, match="2 entries for an episode of 1 steps; the environment"):
+        replay(make_envs, 2, 1).add(*transition([3], [True], {0: [1.0, 1.0]}))
 
 
 # --- learning -----------------------------------------------------------------------------------
