@@ -15,6 +15,7 @@ from tokengym.evaluation.statistics.aggregates import (
     DEFAULT_RESAMPLES,
     Array,
     Random,
+    checked_draws,
     finite,
     interval,
     iqm,
@@ -320,7 +321,8 @@ def relative_steps(
     if baseline <= at[0]:
         return None
     pairs = len(curves_x)
-    rows = np.random.default_rng(rng).integers(0, pairs, (resamples, pairs))
+    count = checked_draws(level, resamples)
+    rows = np.random.default_rng(rng).integers(0, pairs, (count, pairs))
     ratios = []
     for mean_x, mean_y in zip(iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), strict=True):
         _, reached, other = _arrivals(at, mean_x, mean_y, ending)
@@ -341,7 +343,7 @@ def _arrivals(
     steps: Array, x: Array, y: Array, end: NDArray[np.bool_]
 ) -> tuple[float, float, float]:
     """Return y's final level, and the steps at which the curves x and y reach it."""
-    threshold = float(y[end].mean())
+    threshold = min(float(y[end].mean()), float(y.max()))  # by rounding, y might not reach it
     return (
         threshold,
         steps_to_threshold(steps, x, threshold, interpolate=True),

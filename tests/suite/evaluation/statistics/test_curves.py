@@ -37,6 +37,18 @@ def test_twice_as_fast_needs_half_the_steps():
     assert (result.ratio, result.low, result.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
+def test_a_curve_that_stays_level_reaches_its_own_end():
+    steps = np.arange(101.0)
+    level = np.minimum(steps / 10.0, 1.0) * (2 / 3)
+    assert level[-11:].mean() > level.max()  # by rounding
+    result = relative_steps(steps, [np.minimum(2 * level, 2 / 3)] * 5, [level] * 5)
+    assert result is not None
+    assert (result.baseline_steps, result.ratio) == pytest.approx((10.0, 0.5))
+    assert (result.low, result.high) == pytest.approx((0.5, 0.5))
+    with pytest.raises(ValueError, match=r"level must lie in \(0, 1\), got 95; 0.95 is the usual"):
+        relative_steps(steps, [level], [level], 95)
+
+
 def test_one_that_never_arrives_is_beyond_every_ratio():
     result = relative_steps(STEPS, line([0.5] * 5), line([1.0] * 5))
     assert result is not None
