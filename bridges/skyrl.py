@@ -23,6 +23,9 @@ from tokengym.credit import TokenCredit
 def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
     """Return a generator's output with the rewards of single tokens, 0 where its loss mask is.
 
+    A response that SkyRL's ``apply_overlong_filtering`` left out, all of whose loss mask is 0, is
+    not scored.
+
     Args:
         output: SkyRL's ``GeneratorOutput``: lists with an entry per response.
         credit: Scorer, rule and tokenizer.
@@ -39,13 +42,16 @@ def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
             "which SkyRL reads the last one's rewards only; set "
             "generator.step_wise_trajectories=false"
         )
-    paid = credit(
-        output["response_ids"], prompts=output["prompt_token_ids"], written=output["loss_masks"]
-    )
-    rewards = [
-        row[: len(ids)].tolist()
-        for row, ids in zip(paid.token_rewards, output["response_ids"], strict=True)
-    ]
+    kept = [row for row, mask in enumerate(output["loss_masks"]) if any(mask)]
+    rewards = [[0.0] * len(ids) for ids in output["response_ids"]]
+    if kept:
+        ids, prompts, masks = (
+            [output[name][row] for row in kept]
+            for name in ("response_ids", "prompt_token_ids", "loss_masks")
+        )
+        paid = credit(ids, prompts=prompts, written=masks)
+        for row, tokens in zip(kept, paid.token_rewards, strict=True):
+            rewards[row] = tokens[: len(rewards[row])].tolist()
     return {**output, "rewards": rewards}
 
 

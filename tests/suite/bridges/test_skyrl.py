@@ -57,6 +57,16 @@ def test_tokens_of_the_environment_are_not_paid() -> None:
     assert found["loss_masks"] == masks
 
 
+def test_responses_that_skyrl_filtered_out_are_not_scored() -> None:
+    """Its apply_overlong_filtering makes the whole loss mask of a response without EOS 0."""
+    credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
+    masks = [[0] * len(IDS[0]), [1] * len(IDS[1])]
+    found = credited(output(loss_masks=masks), credit)["rewards"]
+    assert found == [[0.0] * len(IDS[0]), credited(output(), credit)["rewards"][1]]
+    masks[1] = [0] * len(IDS[1])
+    assert credited(output(loss_masks=masks), credit)["rewards"] == masks
+
+
 @pytest.mark.parametrize("mask", [[0, 1], [1] * 9])
 def test_a_mask_that_does_not_fit_is_refused(mask: list[int]) -> None:
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
