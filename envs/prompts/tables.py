@@ -30,14 +30,17 @@ MAX_UNPACKED_BYTES = 2**30
 MAX_UNPACKED_RATIO = 20
 """Most times its own size that a compressed file may unpack to, unless that is few bytes."""
 _QUOTE_NONE = 3  # csv.QUOTE_NONE: a tab-separated text may hold lone quotation marks
-_NO_NA = {"keep_default_na": False}  # "NA" is a word, and an empty reference is allowed
+_CSV = {
+    "keep_default_na": False,  # "NA" is a word, and an empty reference is allowed
+    "chunksize": 2**31 - 1,  # or "007" among texts would be read as 7 where a part has numbers only
+}
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("csv", _NO_NA),
-    ".tsv": ("csv", {"sep": "\t", "quoting": _QUOTE_NONE, **_NO_NA}),
+    ".csv": ("csv", _CSV),
+    ".tsv": ("csv", {"sep": "\t", "quoting": _QUOTE_NONE, **_CSV}),
     ".json": ("json", {}),
     ".jsonl": ("json", {}),
     ".parquet": ("parquet", {}),
-    ".txt": ("text", {}),
+    ".txt": ("text", {"encoding": "utf-8-sig"}),
 }
 
 
@@ -56,11 +59,11 @@ def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str
     import datasets
 
     if isinstance(dataset, datasets.Dataset):
-        return {"": dataset}
+        return {"": _unformatted(dataset)}
     if isinstance(dataset, Mapping) and dataset:
         for table in dataset.values():
             _check_type(table, (datasets.Dataset, Sequence))
-        return dict(dataset)
+        return {name: _unformatted(table) for name, table in dataset.items()}
     _check_type(dataset or None, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)
@@ -82,6 +85,13 @@ def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str
             "datasets.load_dataset knows",
         ) from error
     return dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
+
+
+def _unformatted(table: Any) -> Any:
+    """Return a table whose values are Python's, not arrays; a transform of the user's stays."""
+    if getattr(table, "format", {}).get("type") in (None, "custom"):
+        return table
+    return table.with_format(None)
 
 
 def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:

@@ -263,3 +263,33 @@ def test_reading_a_file_writes_no_progress_bar_into_a_log(
         if not was_enabled:
             disable_progress_bar()
     assert capsys.readouterr().err == ""
+
+
+def test_a_number_among_texts_stays_as_it_is_written(tmp_path: Path) -> None:
+    """Files are read as a whole: parts with numbers only were read as such, 007 as 7."""
+    lines = [*(f"q{i},a{i}" for i in range(10_000)), *(f"z{i},007" for i in range(10_000))]
+    (tmp_path / "long.csv").write_text("\n".join(["prompt,answer", *lines]))
+    prompts = load_prompts(tmp_path / "long.csv", reference_column="answer", split="all")
+    assert {prompt.reference for prompt in prompts[10_000:]} == {"007"}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\ufefffirst\nsecond\n", encoding="utf-8")
+    assert load_prompts(tmp_path / "a.txt", split="all").texts == ("first", "second")
+
+
+@pytest.mark.parametrize("form", ["numpy", "torch", "pandas", "arrow"])
+def test_a_table_s_format_has_no_effect(form: str) -> None:
+    chats = [[{"role": "user", "content": text}] for text in "ab"]
+    table = datasets.Dataset.from_dict({"prompt": chats, "answer": ["x", None], "n": [[1, 2], [3]]})
+    options: dict[str, Any] = {"reference_column": "answer", "metadata_columns": ["n"]}
+    expected = load_prompts(table, **options, split="all")
+    prompts = load_prompts(table.with_format(form), **options, split="all")
+    assert list(prompts) == list(expected)
+    assert [dict(prompt.metadata) for prompt in prompts] == [{"n": [1, 2]}, {"n": [3]}]
+
+
+def test_a_table_s_transform_is_applied() -> None:
+    table = datasets.Dataset.from_dict({"prompt": ["a", "b"]})
+    table = table.with_transform(lambda rows: {"prompt": [text + "!" for text in rows["prompt"]]})
+    assert sorted(load_prompts(table, split="all").texts) == ["a!", "b!"]
