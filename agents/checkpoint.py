@@ -162,7 +162,8 @@ def load_checkpoint(
         agent = algorithm(
             record["policy"], envs, policy_kwargs=policy_kwargs, device=device, **settings
         )
-        _restore_training(agent, folder)
+        of_critic = [name for name in ("value_network", "advantage") if name in changes]
+        _restore_training(agent, folder, of_critic)
         for name in COUNTERS:
             setattr(agent, name, record["counters"][name])
         if env is not None and (state := record["environment_state"]) is not None:
@@ -398,12 +399,25 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
                 raise ValueError(f"{wrong[0]} is missing, or there is no place for it")
 
 
-def _restore_training(agent: "Checkpointed", folder: Path) -> None:
-    """Put value head and network, adapters, optimiser and random generators back."""
+def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -> None:
+    """Put value head and network, adapters, optimiser and random generators back.
+
+    Args:
+        agent: The agent, as its settings make it.
+        folder: The checkpoint.
+        changed: Settings that decide on the critic and were given to `load`.
+    """
     policy = agent.policy
     restore_adapters(policy, folder)
     with _reading(folder / TRAINING):
         tensors = load_file(folder / TRAINING)
+    wanted = {f"critic.{name}" for name in _critic_tensors(policy.critic)}
+    if changed and wanted and wanted != {name for name in tensors if name.startswith("critic.")}:
+        raise CheckpointError(
+            f"{folder} holds no critic, or another one; load it without a change of "
+            f"{' and '.join(changed)}"
+        )
+    with _reading(folder / TRAINING):
         for name, parameter in _critic_tensors(policy.critic).items():
             parameter.data.copy_(tensors[f"critic.{name}"])
         state: dict[int, dict[str, Tensor]] = {}

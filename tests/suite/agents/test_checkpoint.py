@@ -541,6 +541,28 @@ def test_settings_are_restored_and_can_be_changed(make_ppo: Callable[..., PPO], 
         PPO.load(tmp_path / "run", n_epoch=1)
 
 
+@pytest.mark.parametrize(
+    ("saved", "changed"),
+    [
+        ({"value_network": "own"}, {"value_network": "trunk"}),
+        ({"value_network": "trunk"}, {"value_network": "own"}),
+        ({"advantage": "reinforce++"}, {"advantage": "gae"}),
+    ],
+)
+def test_another_critic_than_the_saved_one_is_refused(
+    make_ppo: Callable[..., PPO],
+    make_envs: Callable[..., Any],
+    tmp_path: Path,
+    saved: dict[str, Any],
+    changed: dict[str, Any],
+):
+    """Its parameters would get the optimiser's state of others."""
+    make_ppo(**saved).learn(10).save(tmp_path / "run")
+    message = f"no critic, or another one; load it without a change of {min(changed)}"
+    with pytest.raises(CheckpointError, match=message):
+        PPO.load(tmp_path / "run", env=make_envs(), device="cpu", **changed)
+
+
 def test_what_does_not_fit_the_checkpoint_is_refused(
     make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
 ):
