@@ -11,6 +11,7 @@ from studies import (
     end,
     entities,
     film_reviews,
+    forks,
     forks_critic,
     ledger,
     other_tasks,
@@ -22,6 +23,12 @@ from studies import (
     real_reasoning,
     real_tax,
 )
+
+
+def fill_forks(docs: Path) -> None:
+    """Fill the page that two studies share."""
+    forks.page(docs)
+    forks_critic.STUDY.page(docs)
 
 
 def fill_real_model(docs: Path) -> None:
@@ -38,7 +45,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "critic.md": (("critic", "ledger"), critic.STUDY.page),
     "end.md": (("end", "ledger"), end.STUDY.page),
-    "forks.md": (("forks",), forks_critic.STUDY.page),
+    "forks.md": (("forks",), fill_forks),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
