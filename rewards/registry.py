@@ -1,5 +1,7 @@
 """What a user's ``reward=`` stands for: a name, a rule, a scorer or a whole reward."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +68,7 @@ class RewardChoice:
     """Options after the name that are the scorer's, by name."""
 
     @classmethod
-    def of(cls, spec: "str | Spec | RewardChoice | Payer") -> Self:
+    def of(cls, spec: str | Spec | RewardChoice | Payer) -> Self:
         """Return what a name with options, or an object, stands for.
 
         Raises:
@@ -104,7 +106,7 @@ class RewardChoice:
         return isinstance(self.made, Credit) and self.made.control
 
     def scored(
-        self, options: RewardOptions, bundle: "Bundle | None" = None, max_len: int | None = None
+        self, options: RewardOptions, bundle: Bundle | None = None, max_len: int | None = None
     ) -> Reward:
         """Return the reward, a rule with the scorer that `make_reward` describes.
 
@@ -134,7 +136,7 @@ class RewardChoice:
         self,
         options: RewardOptions,
         kind: ScorerKind,
-        bundle: "Bundle | None",
+        bundle: Bundle | None,
         max_len: int | None,
     ) -> Scorer:
         """Return the scorer that was passed, that of the model that was passed, or the bundle's."""
@@ -188,7 +190,7 @@ def make_reward(spec: str | Spec | RewardChoice | Payer, **options: Any) -> Rewa
 def make_reward(
     spec: RewardSpec,
     *,
-    bundle: "Bundle | None" = None,
+    bundle: Bundle | None = None,
     normalize: str | Normalization | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
