@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from tokengym.envs.render import reward_colours
     from tokengym.envs.settings import GenerationSettings, ResponseSettings, TextSettings
-    from tokengym.envs.tasks.task import Task, register_task, registered_tasks
+    from tokengym.envs.tasks.task import Task, register_task, registered_tasks, task_of
     from tokengym.envs.turns.partner import PARTNERS, Partner, Reply
     from tokengym.envs.turns.turn import Turn
     from tokengym.envs.vector import TokenGenerationVectorEnv

@@ -184,11 +184,13 @@ class Runs:
             if run.seed in SPARE_SEEDS:
                 of_rates = spare.setdefault(run.without("rate", "seed"), {})
                 of_rates.setdefault(run.rate, []).append(net_area(points, price))
-        self.sweeps: dict[Cell, dict[float, float]] = {
-            cell: {rate: mean(areas) for rate, areas in of_rates.items()}
-            for cell, of_rates in spare.items()
-        }
-        """Cell -> rate -> mean of score - c KL over the runs of the spare seeds."""
+        self.sweeps: dict[Cell, dict[float, float]] = {}
+        """Cell -> rate -> mean of score - c KL over the runs of the spare seeds, of the rates with
+        the most of them: others are still being swept."""
+        for cell, of_rates in spare.items():
+            most = max(map(len, of_rates.values()))
+            complete = {rate: areas for rate, areas in of_rates.items() if len(areas) == most}
+            self.sweeps[cell] = {rate: mean(areas) for rate, areas in complete.items()}
         self.runs: dict[Cell, dict[int, list[Row]]] = {}
         """Cell -> seed -> the run, at the tuned rate where rates are swept."""
         for run, points in self.each.items():

@@ -1,4 +1,4 @@
-"""What a user's ``reward=`` stands for: a name, a rule, a scorer or a whole reward."""
+"""Parsing of a user's ``reward=``: a name, a rule, a scorer or a whole reward."""
 
 from __future__ import annotations
 

@@ -148,9 +148,10 @@ def choices_table(read: Readings) -> str:
         lost = NONE if best == took else f"{signed(apart)} ({of_way} of the way)"
         line += [f"{best:g}", lost, f"{agree} of {len(SPARE_SEEDS)}"]
         rows.append([*line, f"{number(means[best] - means[other])}, {other:g}"])
-    head = ["task", "tokens", "rule", "rate taken", "best on three seeds", "lost by the choice"]
+    head = ["task", "tokens", "rule", "rate taken", "best rate on three seeds"]
+    head += ["loss from the rate taken"]
     return markdown_table(
-        [*head, "seeds that prefer it", "ahead of the next rate by, which is"], rows
+        [*head, "seeds that prefer it", "lead over the next rate, and that rate"], rows
     )
 
 

@@ -97,14 +97,15 @@ def _made(
     of_env = [*signature(task.env_class).parameters, *signature(task.vector_class).parameters]
     accepted = {"split", *of_reward, *of_task, *of_env}
     for option, value in rest.items():
+        if option in accepted:
+            continue
         if option == "max_episode_steps":
             raise TypeError(
                 f"{task.id} has no argument {option!r}, which would cut episodes before their "
                 f"score is paid; pass max_new_tokens={value!r} instead"
             )
-        if option not in accepted:
-            hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
-            raise TypeError(f"{task.id} has no argument {option!r}; {hint.rstrip()}")
+        hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
+        raise TypeError(f"{task.id} has no argument {option!r}; {hint.rstrip()}")
     reward_options = EnvReward(**{key: rest.pop(key) for key in of_reward if key in rest})
     if task.bundle is not None:
         task_options = TaskOptions(**{key: rest.pop(key) for key in of_task if key in rest})

@@ -272,4 +272,4 @@ def _adapters(module: Any) -> list[tuple[Tensor, Tensor]]:
 
 
 STREAMS = ((has_gpt2_shape, GPT2Stream), (has_llama_shape, LlamaStream))
-"""Pairs of a test of a model and its stream."""
+"""Pairs: a predicate on the model, and the stream of models that pass it."""

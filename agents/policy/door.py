@@ -28,7 +28,7 @@ class Plain:
     """The plain way: no part is faster than the form that the caller has itself."""
 
     stream_kinds: ClassVar[tuple[tuple[Callable[[Any], bool], Callable[[Any, int], Any]], ...]] = ()
-    """Pairs of a test of a model and its stream, which is made for texts of so many tokens."""
+    """Pairs: a predicate on the model, and what makes its stream for texts of so many tokens."""
     multiples: ClassVar[Mapping[Library, int]] = {"torch": 1}
     """Number that the columns of texts are best a multiple of, by library of their products."""
 

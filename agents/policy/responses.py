@@ -1,4 +1,4 @@
-"""A policy's models, and their figures of given responses: log-probs, values, entropy and KL.
+"""A policy's models, and what they compute for given responses: log-probs, values, entropy and KL.
 
 One forward over prompt and response gives the hidden state before each response token; logits, the
 large part, are computed at response positions alone, and a chunk at a time where they are many.

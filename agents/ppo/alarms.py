@@ -1,4 +1,4 @@
-"""Warnings of what PPO's updates show while it learns."""
+"""Warnings about PPO's updates during training."""
 
 import logging
 import math
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 logger = logging.getLogger(__name__)
 
 MAX_CLIP_FRACTION = 0.4
-"""Largest clip fraction of one of the first updates that says nothing."""
+"""Largest clip fraction of one of the first updates that gives no warning."""
 FIRST_UPDATES = 5
 MAX_KL_PER_TOKEN = 1.0
-"""Largest KL to the reference per token, nats, that says nothing."""
+"""Largest KL to the reference per token, nats, that gives no warning."""
 
 
 class Alarms:

@@ -513,10 +513,14 @@ class PPO(EpisodicAlgorithm):
             is_clipped = ((move > clip_high) | (move < -clip_range)).float()
             # KL(old || new) from the old policy's samples: k3 of old against new.
             moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
-            figures["approx_kl"] = losses.masked_mean(moved, mask, count=count).item()
-            figures["clip_fraction"] = losses.masked_mean(is_clipped, mask, count=count).item()
-            figures["ratio_error"] = move.abs().max().item()
-            figures["log_prob_gap"] = log_ratio.abs().max().item()
+            observed = {
+                "approx_kl": losses.masked_mean(moved, mask, count=count),
+                "clip_fraction": losses.masked_mean(is_clipped, mask, count=count),
+                "ratio_error": move.abs().max(),
+                "log_prob_gap": log_ratio.abs().max(),
+            }
+            # A GPU is waited for once.
+            figures |= zip(observed, torch.stack([*observed.values()]).tolist(), strict=True)
         yield loss, figures
         if has_network and not is_warmup:
             value_loss = self._value_loss(policy.values(part.sequences), part, count)

@@ -177,7 +177,7 @@ class HindsightReplayBuffer(DictReplayBuffer):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._ages = np.zeros(self.n_envs, dtype=np.int64)  # steps since an episode has ended
+        self._ages = np.zeros(self.n_envs, dtype=np.int64)  # steps since the last episode ended
         self._is_known = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
 
     def add(  # type: ignore[override]

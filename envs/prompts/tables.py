@@ -11,7 +11,7 @@ import json
 import reprlib
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -32,7 +32,7 @@ MAX_UNPACKED_RATIO = 20
 _QUOTE_NONE = 3  # csv.QUOTE_NONE: a tab-separated text may hold lone quotation marks
 _CSV = {
     "keep_default_na": False,  # "NA" is a word, and an empty reference is allowed
-    "chunksize": 2**31 - 1,  # or "007" among texts would be read as 7 where a part has numbers only
+    "low_memory": False,  # or "007" among texts would be read as 7 where a part has numbers only
 }
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", _CSV),
@@ -62,7 +62,7 @@ def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str
         return {"": _unformatted(dataset)}
     if isinstance(dataset, Mapping) and dataset:
         for table in dataset.values():
-            _check_type(table, (datasets.Dataset, Sequence))
+            _check_type(table, (datasets.Dataset,))
         return {name: _unformatted(table) for name, table in dataset.items()}
     _check_type(dataset or None, (str, Path))
     assert isinstance(dataset, str | Path)
@@ -89,9 +89,9 @@ def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str
 
 def _unformatted(table: Any) -> Any:
     """Return a table whose values are Python's, not arrays; a transform of the user's stays."""
-    if getattr(table, "format", {}).get("type") in (None, "custom"):
+    if table.format["type"] in (None, "custom"):
         return table
-    return table.with_format(None)
+    return table.with_format(None, columns=table.format["columns"])
 
 
 def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
@@ -109,8 +109,8 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
             text = _read_text(path)
             if builder == "json":
                 _check_json(path, text)
-        if builder == "csv" and headerless:
-            options = {**options, "header": None}
+        if builder == "csv":
+            return _read_csv(path, {**options, "header": None} if headerless else options)
         with _bars_on_terminals():
             return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
@@ -125,6 +125,21 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
         hub_answers(name, "dataset")
     with _bars_on_terminals():
         return datasets.load_dataset(name, config or None)
+
+
+def _read_csv(path: Path, options: Mapping[str, Any]) -> Dataset:
+    """Return a csv or tsv file as a table, each column typed by all of its rows.
+
+    The reader of `datasets` types a column part by part, and knows no ``low_memory``.
+    """
+    import datasets
+    import pandas
+
+    frame = pandas.read_csv(path, **options)
+    if frame.empty:
+        raise _unreadable(path, "it has a header and no rows", "add some")
+    info = datasets.DatasetInfo(builder_name="csv")
+    return datasets.Dataset.from_pandas(frame, info=info, preserve_index=False)
 
 
 @contextmanager

@@ -277,7 +277,10 @@ AXES = {
 
 @cache
 def _import_plugins() -> None:
-    """Import the measurements of installed packages, once: it reads the metadata of them all."""
+    """Import the measurements of packages that were installed when the process first asked.
+
+    It reads the metadata of all packages, which takes longer than the rest of a report's table.
+    """
     MEASURES.import_plugins()
 
 

@@ -308,7 +308,7 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
             for name, default in values_by_name(TaskSettings).items()
             if (value := getattr(self, name)) != default
         }
-        if self.max_new_tokens is not None:  # never a comparison's: the training has it there
+        if self.max_new_tokens is not None:  # None in a comparison, whose training holds it
             values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
         # The registry takes apart "a=1,b=2" behind a name.
         values |= TASKS.parse(f"task_options:{values.pop('task_options', '')}").options

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.pairs.encode import encode_in_template as encode_in_template
     from tokengym.rewards.pairs.read import PreferencePair as PreferencePair
     from tokengym.rewards.pairs.read import PreferencePairs as PreferencePairs
+    from tokengym.rewards.pairs.read import SkippedRow as SkippedRow
     from tokengym.rewards.pairs.read import TableSource as TableSource
     from tokengym.rewards.pairs.read import read_labels as read_labels
     from tokengym.rewards.pairs.read import read_pairs as read_pairs

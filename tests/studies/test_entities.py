@@ -8,6 +8,7 @@ import pytest
 
 from studies import entities as study
 from tokengym.base.bundle import Bundle
+from tokengym.lab.tables import NOT_YET
 
 
 def test_no_training_question_asks_about_what_is_held_out(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_the_leak_is_the_gain_on_known_things_minus_that_on_new_ones(
 
 def test_one_seed_makes_no_line() -> None:
     one = {("known", 0): 0.4, ("new", 0): 0.4}
-    assert len(study.table(rows(one), start()).splitlines()) == 2
+    assert study.table(rows(one), start()) == NOT_YET
 
 
 def test_the_text_quotes_the_table() -> None:

@@ -7,7 +7,11 @@ from tokengym.lab.makers.building.errors import BuildError
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusOptions:
-    """Sizes and steps; the defaults suit about 7,000 short sentences and one core."""
+    """Sizes and steps; the defaults suit about 7,000 short sentences and one core.
+
+    Raises:
+        BuildError: if steps or dropout are out of range.
+    """
 
     vocab_size: int = 2000
     """Tokens of the corpus's byte-level BPE."""
@@ -27,12 +31,7 @@ class CorpusOptions:
     """While training the corpus's reward models; each sees half of the labels, and overfits
     sooner."""
 
-    def check(self) -> None:
-        """Raise unless steps and dropout can be used.
-
-        Raises:
-            BuildError: if one cannot.
-        """
+    def __post_init__(self) -> None:
         if min(self.language_steps, self.reward_steps) < 1 or not all(
             0 <= dropout < 1 for dropout in (self.dropout, self.reward_dropout)
         ):

@@ -60,9 +60,8 @@ def build_from_corpus(
         options: Sizes and steps.
 
     Raises:
-        BuildError: if an option is out of range, or the texts give no prompts.
+        BuildError: if the texts give no prompts.
     """
-    options.check()
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     shuffled = [rows[index] for index in rng.permutation(len(rows))]

@@ -115,4 +115,4 @@ def test_a_corpus_without_prompts_is_refused():
 )
 def test_bad_options_are_refused(bad):
     with pytest.raises(BuildError, match=r"steps must be >= 1 and dropout in \[0, 1\), got "):
-        build_from_corpus(corpus(20), None, seed=0, options=CorpusOptions(**bad))
+        CorpusOptions(**bad)

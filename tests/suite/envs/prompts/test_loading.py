@@ -273,6 +273,24 @@ def test_a_number_among_texts_stays_as_it_is_written(tmp_path: Path) -> None:
     assert {prompt.reference for prompt in prompts[10_000:]} == {"007"}
 
 
+def test_a_number_among_texts_of_a_long_file_stays_too(tmp_path: Path) -> None:
+    """pandas itself reads a long file in parts, whose columns have types of their own."""
+    rows = [f"q{i},{'word' if i < 70_000 else '007'}{',x' * 6}" for i in range(140_000)]
+    (tmp_path / "long.csv").write_text("\n".join(["prompt,answer,a,b,c,d,e,f", *rows]))
+    prompts = load_prompts(
+        tmp_path / "long.csv", prompt_column="prompt", reference_column="answer", split="all"
+    )
+    assert {prompt.reference for prompt in prompts[70_000:]} == {"007"}
+
+
+def test_a_table_keeps_its_users_choice_of_columns(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_dict({"prompt": ["a", "b"], "x": ["c", "d"]})
+    chosen = table.with_format("numpy", columns=["prompt"])
+    assert sorted(load_prompts(chosen, split="all").texts) == ["a", "b"]
+    with pytest.raises(DatasetError, match="got str; wrap rows"):
+        load_prompts({"train": "a.csv"})
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\ufefffirst\nsecond\n", encoding="utf-8")
     assert load_prompts(tmp_path / "a.txt", split="all").texts == ("first", "second")

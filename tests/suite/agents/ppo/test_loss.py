@@ -1,4 +1,4 @@
-"""What PPO goes down, against the formulas written out on the whole model; whose tokens count."""
+"""PPO's loss against the formulas written out on the whole model; whose tokens count."""
 
 from collections.abc import Callable
 from pathlib import Path
