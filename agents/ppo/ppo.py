@@ -467,13 +467,14 @@ class PPO(EpisodicAlgorithm):
         clip_range = FloatSchedule(settings.clip_range)(self._current_progress_remaining)
         clip_high = clip_range if settings.clip_range_high is None else settings.clip_range_high
         kl_coef = self.kl_coef if settings.has_kl_in_loss else 0.0
+        estimator = settings.kl_estimator
         is_warmup = self._n_updates < settings.n_value_warmup
         has_network = policy.critic is not None and policy.critic.network is not None
         now = policy.evaluate(
             part.sequences,
             part.action_masks,
             with_entropy=settings.ent_coef != 0.0,
-            with_kl=kl_coef != 0.0 and settings.kl_estimator == "exact",
+            with_kl=kl_coef != 0.0 and estimator == "exact",
             with_values=is_warmup or not has_network,
             ref_states=part.ref_states,
             value_head_only=is_warmup,
@@ -496,16 +497,13 @@ class PPO(EpisodicAlgorithm):
             kl = now.kl
             if kl is None:  # an estimate from the sampled tokens
                 assert part.ref_log_probs is not None
-                kl = losses.kl_estimate(
-                    now.log_probs, part.ref_log_probs, estimator=settings.kl_estimator
-                )
+                kl = losses.kl_estimate(now.log_probs, part.ref_log_probs, estimator=estimator)
             kl_mean = losses.masked_mean(kl, mask, count=count, weights=weights)
             loss = loss + kl_coef / part.advantage_scale * kl_mean
         if now.values is not None:  # of the policy's own states, or alone in the warm-up
             value_loss = self._value_loss(now.values, part, count)
             figures["value_loss"] = value_loss.item()
-            value_term = settings.vf_coef * value_loss
-            loss = value_term if is_warmup else loss + value_term
+            loss = (0.0 if is_warmup else loss) + settings.vf_coef * value_loss
         with torch.no_grad():
             # Nats; a part whose mask is empty, see `Processes.parts`, has not moved.
             log_ratio = (now.log_probs - part.old_log_probs).masked_fill(~mask, 0.0)
