@@ -497,7 +497,7 @@ def train_preference_model(
     training.refuse(
         "head_only",
         "heads",
-        because="is of the linear layer of a reward model, which a preference model does not have",
+        because="is of the linear layer of a reward model, which a preference model has not",
     )
     network = load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
     tokenizer = tokenizer_of(model, tokenizer)
