@@ -15,7 +15,7 @@ from pathlib import Path
 from studies import critic, ledger_cells, ledger_fine, other_tasks
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number, signed
-from tokengym.lab.protocol import SPARE_SEED, SPARE_SEEDS, net_area, way
+from tokengym.lab.protocol import MEASURES, SPARE_SEED, SPARE_SEEDS, net_area, way
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, read_rows, run_of
 from tokengym.lab.tables import NONE, NOT_YET, markdown_table
 
@@ -76,7 +76,8 @@ def beside(docs: Path) -> list[Row]:
             if set(quoted) != set(study.axes):
                 continue
             same = (r for r in rows if r["seed"] == SPARE_SEED and run_of(r, study.axes) == quoted)
-            found += [{**row, **cell} for row in same]
+            kept = ("rate", "seed", *MEASURES)  # the other page has axes of its own
+            found += [{**cell, **{name: row[name] for name in kept}} for row in same]
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from studies import rates
 from studies.rates import AXES, DETOX, FILMS, STUDY, Readings
 from tokengym.lab.protocol import SPARE_SEEDS
-from tokengym.lab.study import DOCS, Cell, Runs, write_rows
+from tokengym.lab.study import DOCS, Cell, Runs, run_of, write_rows
 from tokengym.lab.tables import NONE
 
 
@@ -36,6 +36,9 @@ def test_published_runs_of_the_first_seed_are_not_made_again(tmp_path: Path) -> 
     known = {cell for cell in rates.cells() if list(tmp_path.rglob(f"{cell!r}_*_1000.csv"))}
     assert {cell for cell in rates.cells() if cell.task == DETOX} <= known
     assert {cell for cell in rates.cells() if cell.critic == rates.STARTED} <= known
+    for file in (tmp_path / "runs").glob("*_1000.csv"):
+        (run,) = {run_of(row, (*AXES, "rate", "seed")) for row in STUDY.read(file)}
+        assert STUDY.file(run, tmp_path) == file
 
 
 def test_a_rate_is_swept_on_all_three_seeds_before_the_next(tmp_path: Path) -> None:
