@@ -15,9 +15,9 @@ from pathlib import Path
 from studies import critic, ledger_cells, ledger_fine, other_tasks
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number, signed
-from tokengym.lab.protocol import MEASURES, SPARE_SEED, SPARE_SEEDS, net_area, way
+from tokengym.lab.protocol import MEASURES, SPARE_SEED, SPARE_SEEDS, best_rate, net_area, way
 from tokengym.lab.study import Cell, Published, Round, Row, Runs, Study, read_rows, run_of
-from tokengym.lab.tables import NONE, NOT_YET, markdown_table
+from tokengym.lab.tables import NONE, NOT_YET, markdown_table, mean
 
 FILMS, DETOX = "MovieReview", "Detox"
 AXES = {"task": str, "length": int, "rule": str, "gae_lambda": str, "critic": "own"}
@@ -136,12 +136,12 @@ def choices_table(read: Readings) -> str:
     rows = []
     for cell in cells():
         sweep, took = complete_sweep(read.runs, cell), read.quoted[cell]
-        means = {rate: sum(areas) / len(areas) for rate, areas in sweep.items()}
+        means = {rate: mean(areas) for rate, areas in sweep.items()}
         line = [cell.task, f"{cell.length}", name(cell), f"{took:g}"]
-        if took not in means or len(means) < 2:
+        best = best_rate(means)
+        if best is None or took not in means:  # the sweep has not ended
             rows.append([*line, *[NONE] * 4])
             continue
-        best = max(means, key=lambda rate: means[rate])
         apart = means[best] - means[took]
         other = max((rate for rate in means if rate != best), key=lambda rate: means[rate])
         agree = sum(max(sweep, key=lambda rate: sweep[rate][seed]) == best for seed in range(3))
@@ -164,7 +164,7 @@ def rates_table(read: Readings) -> str:
         return NOT_YET
     rows = []
     for cell, sweep in sweeps.items():
-        means = {rate: sum(areas) / len(areas) for rate, areas in sweep.items()}
+        means = {rate: mean(areas) for rate, areas in sweep.items()}
         best = max(means.values(), default=None)
         line = []
         for rate in rates:

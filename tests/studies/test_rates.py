@@ -56,7 +56,12 @@ def test_a_rate_is_swept_on_all_three_seeds_before_the_next(tmp_path: Path) -> N
 
 def test_the_table_says_what_the_choice_has_lost() -> None:
     first, second = rates.cells()[:2]
-    scores = {1e-3: (1.0, 1.0, 1.0), 3e-4: (0.9, 1.4, 1.3), 3e-3: (0.0, 0.0, 0.0)}
+    scores = {
+        1e-3: (1.0, 1.0, 1.0),
+        3e-4: (0.9, 1.4, 1.3),
+        3e-3: (0.0, 0.0, 0.0),
+        1e-4: (0.0, 0.0, 0.0),
+    }
     rows = [
         row
         for cell in (first, second)
@@ -75,3 +80,8 @@ def test_the_table_says_what_the_choice_has_lost() -> None:
     assert all(line.endswith(f"| {NONE} | {NONE} | {NONE} | {NONE} |") for line in others)
     assert "**0.900, 1.40, 1.30**" in rates.rates_table(read)
     assert rates.complete_sweep(Runs(rows[:2], AXES), first) == {}
+    # Without a rate below the best the sweep has not ended, and no rate is named.
+    unfinished = Runs([row for row in rows if row["rate"] != 3e-4], AXES)
+    undecided = Readings(runs=unfinished, quoted=read.quoted, ways=read.ways)
+    lost, *_ = rates.choices_table(undecided).splitlines()[2:]
+    assert lost.endswith(f"| 0.001 | {NONE} | {NONE} | {NONE} | {NONE} |")
