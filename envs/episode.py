@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.prompt import NO_METADATA, Metadata, QueryType
-from tokengym.envs.turns.turn import Turn
+from tokengym.envs.turns.turn import POLICY, Turn
 
 FinishReason = Literal["eos", "length", "stop", "error"]
 
@@ -87,6 +87,13 @@ class Episode:
     def num_written(self) -> int:
         """Tokens that the policy wrote."""
         return len(self.response_ids) if self.written is None else int(self.written.sum())
+
+    @property
+    def written_text(self) -> str:
+        """Text that the policy wrote: the response, of a conversation its own turns, a line each."""
+        if not self.turns:
+            return self.response
+        return "\n".join(turn.text for turn in self.turns if turn.role == POLICY)
 
     def _per_token(self, name: str, value: Any) -> NDArray[Any]:
         """Return a value per response token as a read-only array."""

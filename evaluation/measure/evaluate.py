@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -159,7 +159,9 @@ class Evaluator:
                 metrics["score"] = metrics["gold_score"]
         metrics.update(text_metrics(episodes))
         if self._toxicity is not None:
-            parts = self._toxicity.score(episodes).parts
+            # A partner's rudeness is not the policy's.
+            own = [replace(e, response=e.written_text) if e.turns else e for e in episodes]
+            parts = self._toxicity.score(own).parts
             metrics["toxicity"] = float(np.mean(parts["toxicity"]))
         metrics.update(self._policy_metrics(agent, episodes))
         return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)

@@ -132,10 +132,10 @@ _TABLE = (
     Measure(
         name="length",
         title="Length",
-        meaning="Response tokens.",
+        meaning="Tokens that the policy wrote, a partner's replies left out.",
         unit="tokens",
         recorded=True,
-        of_text=lambda episodes: _mean([len(e.response_ids) for e in episodes]),
+        of_text=lambda episodes: _mean([e.num_written for e in episodes]),
     ),
     Measure(
         name="entropy",
@@ -149,14 +149,14 @@ _TABLE = (
         title="Distinct words",
         meaning="Share of words that differ.",
         recorded=True,
-        of_text=lambda episodes: distinct([e.response for e in episodes], 1),
+        of_text=lambda episodes: distinct([e.written_text for e in episodes], 1),
     ),
     Measure(
         name="distinct_2",
         title="Distinct bigrams",
         meaning="Share of word pairs that differ.",
         recorded=True,
-        of_text=lambda episodes: distinct([e.response for e in episodes], 2),
+        of_text=lambda episodes: distinct([e.written_text for e in episodes], 2),
     ),
     Measure(
         name="repetition",
@@ -164,7 +164,7 @@ _TABLE = (
         meaning="Share of a response's trigrams that repeat.",
         better="lower",
         recorded=True,
-        of_text=lambda episodes: _mean([repetition(e.response) for e in episodes]),
+        of_text=lambda episodes: _mean([repetition(e.written_text) for e in episodes]),
     ),
     Measure(
         name="copy_rate",
@@ -172,7 +172,7 @@ _TABLE = (
         meaning="Share of a response's trigrams that stand in its prompt.",
         better="lower",
         recorded=True,
-        of_text=lambda episodes: _mean([copy_rate(e.prompt, e.response) for e in episodes]),
+        of_text=lambda episodes: _mean([copy_rate(e.prompt, e.written_text) for e in episodes]),
     ),
     Measure(
         name="compression",
@@ -180,7 +180,7 @@ _TABLE = (
         meaning="Compression ratio of the responses together: higher is more of the same.",
         better="lower",
         recorded=True,
-        of_text=lambda episodes: compression_ratio([e.response for e in episodes]),
+        of_text=lambda episodes: compression_ratio([e.written_text for e in episodes]),
     ),
     Measure(
         name="self_bleu",

@@ -161,7 +161,7 @@ def rouge(episodes: Sequence[Episode]) -> dict[str, float]:
 
     Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
     """
-    pairs = [(e.reference, e.response) for e in episodes if e.reference]
+    pairs = [(e.reference, e.written_text) for e in episodes if e.reference]
     if not pairs:
         return {}
     _need("rouge_score", "rouge-score")
@@ -207,7 +207,7 @@ def library_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     if find_spec("rouge_score"):
         figures.update(rouge(episodes))
     if find_spec("sacrebleu") and len(episodes) > 1:
-        figures["self_bleu"] = self_bleu([episode.response for episode in episodes])
+        figures["self_bleu"] = self_bleu([episode.written_text for episode in episodes])
     return figures
 
 

@@ -244,5 +244,7 @@ def optimum_bound(scores: ArrayLike, price: float) -> float:
             f"price must be > 0, got {price:g}: without a price the optimum is the highest score "
             "there is, and all that is known of it is the highest among the responses"
         )
+    if np.isinf(price):  # the limit: no policy but the reference pays
+        return float(np.mean(values))
     exponents = logsumexp(values / price, axis=-1) - np.log(values.shape[-1])
     return float(price * np.mean(exponents))

@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tokengym.envs import Episode
+from tokengym.envs import Episode, Turn
 from tokengym.evaluation.measure.measures import text_metrics
 from tokengym.evaluation.measure.metrics import (
     compression_ratio,
@@ -74,6 +74,27 @@ def test_text_metrics_are_means_over_episodes():
     assert metrics["copy_rate"] == 0.5
     assert metrics["repetition"] == 0.25
     assert metrics["distinct_1"] == 4 / 7
+
+
+def test_text_metrics_of_a_conversation_leave_the_replies_out():
+    talk = Episode(
+        prompt="one two three",
+        response="a a one two three b",
+        prompt_ids=(1,),
+        response_ids=range(6),
+        finish_reason="stop",
+        turns=(
+            Turn("assistant", "a a", (0, 2)),
+            Turn("user", "one two three", (2, 5)),
+            Turn("assistant", "b", (5, 6)),
+        ),
+        written=np.array([1, 1, 0, 0, 0, 1]),
+    )
+    assert talk.written_text == "a a\nb"
+    metrics = text_metrics([talk])
+    assert metrics["length"] == 3.0
+    assert metrics["copy_rate"] == 0.0
+    assert metrics["distinct_1"] == 2 / 3
 
 
 def test_policy_metrics_by_hand():

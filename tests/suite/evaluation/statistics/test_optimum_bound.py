@@ -16,7 +16,7 @@ def test_the_optimum_s_bound_by_hand() -> None:
 
 def test_the_optimum_s_bound_lies_between_the_mean_and_the_greatest_at_any_price() -> None:
     scores = np.random.default_rng(0).normal(size=(8, 16)) * 50.0
-    bounds = [optimum_bound(scores, price) for price in (1e-6, 0.05, 1.0, 50.0, 1e6)]
+    bounds = [optimum_bound(scores, price) for price in (1e-6, 0.05, 1.0, 50.0, 1e6, math.inf)]
     assert bounds == sorted(bounds, reverse=True)  # exp(50 / 1e-6) does not overflow
     assert bounds[0] == pytest.approx(scores.max(axis=1).mean(), abs=1e-4)
     assert bounds[-1] == pytest.approx(scores.mean(), abs=0.01)
