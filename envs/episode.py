@@ -90,7 +90,7 @@ class Episode:
 
     @property
     def written_text(self) -> str:
-        """Text that the policy wrote: the response, of a conversation its own turns, a line each."""
+        """Text that the policy wrote: the response, or a conversation's own turns, a line each."""
         if not self.turns:
             return self.response
         return "\n".join(turn.text for turn in self.turns if turn.role == POLICY)
