@@ -349,10 +349,14 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
         Gradients of shards are means over the processes; `Processes.add_gradients` adds them up.
         """
-        whole = self.policy
+        whole, shards = self.policy, self.processes.shards
+        if shards is None:
+            yield
+            return
+        self.policy = shards.policy
         try:
-            with self.processes.updating(whole) as self.policy:
-                yield
+            yield
+            shards.write()
         finally:
             self.policy = whole
 

@@ -38,6 +38,8 @@ class Processes:
     """Processes that train the agent, each of which has as many rows."""
     saves_together = False
     """Whether all processes take part in writing a checkpoint."""
+    shards: Any = None
+    """The twin of the policy that learns from this process's shards of the weights, if any."""
 
     @property
     def is_main(self) -> bool:
@@ -69,17 +71,13 @@ class Processes:
 
     def of_rows(
         self,
-        figure: Callable[[Sequences, ActionMasks | None], Tensor],
         sequences: Sequences,
         masks: ActionMasks | None,
+        figure: Callable[..., Tensor],
+        **how: Any,
     ) -> Tensor:
         """Return a figure of every row, (batch, time), to which each process gives its own."""
-        return figure(sequences, masks)
-
-    @contextmanager
-    def updating(self, policy: CausalLMPolicy) -> Iterator[CausalLMPolicy]:
-        """Give the policy that ``policy.optimizer`` steps on within the block."""
-        yield policy
+        return figure(sequences, masks, **how)
 
     def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
         """Yield the parts of a minibatch that this process passes over, each of similar lengths.

@@ -259,14 +259,16 @@ class Group(Processes):
 
     def of_rows(
         self,
-        figure: Callable[[Sequences, ActionMasks | None], Tensor],
         sequences: Sequences,
         masks: ActionMasks | None,
+        figure: Callable[..., Tensor],
+        **how: Any,
     ) -> Tensor:
         """See `Processes.of_rows`."""
         everyone = torch.arange(len(sequences), device=sequences.input_ids.device)
         rows = everyone.tensor_split(self.count)[self.number]
-        part = figure(sequences.select(rows), None if masks is None else masks.select(rows))
+        masks = None if masks is None else masks.select(rows)
+        part = figure(sequences.select(rows), masks, **how)
         whole = part.new_zeros(sequences.response_mask.shape)
         whole[rows, : part.shape[1]] = part
         return self.add(whole)
@@ -348,12 +350,6 @@ class ShardedGroup(Group):
     def _largest(self, number: int) -> int:
         """Return the largest of every process's numbers."""
         return max(self.gather(number))
-
-    @contextmanager
-    def updating(self, policy: CausalLMPolicy) -> Iterator[CausalLMPolicy]:
-        """See `Processes.updating`."""
-        yield self.shards.policy
-        self.shards.write()
 
     def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
         """See `Processes.parts`; then parts without tokens, while others need this one's shards."""

@@ -1,13 +1,22 @@
-"""Responses that an update of PPO learns from, and the figures of the update."""
+"""Responses that an update of PPO learns from, its figures, and warnings about them."""
 
-from collections.abc import Iterable, Mapping
+import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
+
+logger = logging.getLogger(__name__)
+
+MAX_CLIP_FRACTION = 0.4
+"""Largest clip fraction of one of the first updates that gives no warning."""
+FIRST_UPDATES = 5
+MAX_KL_PER_TOKEN = 1.0
+"""Largest KL to the reference per token, nats, that gives no warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +44,6 @@ class Experience:
     advantage_scale: float = 1.0
     """Standard deviation that whitening divided the advantages by, reward units."""
 
-    def __len__(self) -> int:
-        return len(self.sequences)
-
     def select(self, rows: Tensor) -> "Experience":
         """Return the given rows, with no more padding than they need."""
         sequences = self.sequences.select(rows)
@@ -52,38 +58,92 @@ class Experience:
         masks = None if self.action_masks is None else self.action_masks.select(rows)
         return Experience(sequences=sequences, action_masks=masks, **tensors)
 
-    def minibatches(self, num: int, generator: torch.Generator) -> list[Tensor]:
-        """Return the rows of ``num`` shuffled minibatches, or of as many as there are rows."""
-        order = torch.randperm(len(self), generator=generator)
-        parts = order.tensor_split(min(num, len(self)))
-        return [rows.to(self.response_mask.device) for rows in parts]
 
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class UpdateStats:
-    """Figures of one update, summed over its minibatches."""
+    """Figures of one update, means over its minibatches."""
 
-    policy_loss: float = 0.0
-    value_loss: float = 0.0
-    approx_kl: float = 0.0
-    clip_fraction: float = 0.0
-    ratio_error: float = 0.0
+    policy_loss: float
+    value_loss: float
+    approx_kl: float
+    clip_fraction: float
+    ratio_error: float
     """Largest |ratio - 1| before the first gradient step: rollout and update agree when it is 0."""
-    log_prob_gap: float = 0.0
+    log_prob_gap: float
     """Largest |log_probs - old_log_probs| then, nats."""
-    num_minibatches: int = 0
+    num_minibatches: int
 
-    def add(self, parts: Iterable[Mapping[str, float]]) -> None:
-        """Take in the figures of a minibatch's parts."""
-        known = vars(self)
-        for figures in parts:
-            for name, value in figures.items():
-                if name not in ("ratio_error", "log_prob_gap"):
-                    known[name] += value
-                elif self.num_minibatches == 0:  # later ones have seen steps
-                    known[name] = max(known[name], value)
-        self.num_minibatches += 1
 
-    def mean(self, name: str) -> float:
-        """Return a figure's mean over the minibatches."""
-        return getattr(self, name) / max(self.num_minibatches, 1)
+class Alarms:
+    """Warnings about one agent's training; each kind is said once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._least = math.inf
+        """Least score of the rounds before."""
+        self._most = -math.inf
+        """Greatest score of the rounds before."""
+
+    def check(
+        self,
+        *,
+        update: int,
+        clip_fraction: float,
+        kl_per_token: float,
+        scores: Sequence[float],
+        group_size: int | None,
+        learning_rate: float,
+        kl_coef: float,
+    ) -> None:
+        """Warn of what an update's figures show; updates are counted from 1.
+
+        Args:
+            update: Number of the update.
+            clip_fraction: Share of tokens whose ratio left the clip range.
+            kl_per_token: To the reference, nats.
+            scores: Of the round's responses, in order; those of one prompt are neighbours.
+            group_size: Responses to each prompt, where groups are compared.
+            learning_rate: The update's.
+            kl_coef: Likewise.
+        """
+        if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
+            self.warn(
+                "clip",
+                f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
+                f"too large; lower learning_rate from {learning_rate:g}",
+            )
+        if kl_per_token > MAX_KL_PER_TOKEN:
+            self.warn(
+                "kl",
+                f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "
+                f"reference, and its texts may have collapsed; lower learning_rate from "
+                f"{learning_rate:g} or {'raise kl_coef' if kl_coef else 'set kl_coef above 0'}",
+            )
+        # Scores that do not differ: nothing is learned, or nothing is left to learn.
+        if len(scores) < 2:
+            return
+        least, most = min(scores), max(scores)
+        rose = most >= self._most and most > self._least  # no response was ever better, some worse
+        self._least, self._most = min(least, self._least), max(most, self._most)
+        if least == most and rose:
+            self.warn(
+                "solved",
+                f"update {update}: all responses have the score {most:g}, the highest so far; "
+                "where no higher one exists the prompts are solved: stop here, or take harder ones",
+            )
+            return
+        size = group_size or len(scores)
+        groups = [scores[i : i + size] for i in range(0, len(scores), size)]
+        if all(min(group) == max(group) for group in groups):
+            whose = "of all responses" if group_size is None else "within every group"
+            self.warn(
+                "ties",
+                f"update {update}: the scores {whose} are equal, so that nothing is learned from "
+                "them; take prompts that are sometimes solved, or a scorer with partial credit",
+            )
+
+    def warn(self, kind: str, text: str) -> None:
+        """Warn of something unless that kind was warned of before."""
+        if kind not in self._said:
+            self._said.add(kind)
+            logger.warning(text)

@@ -8,6 +8,7 @@ sequences; rewards are the ``token_rewards`` that the finished episode carries, 
 reference; advantages are whitened over the whole batch, not per minibatch; dropout stays off.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -22,14 +23,8 @@ from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.advantages import (
-    RoundTensors,
-    check_estimator,
-    find_advantage,
-)
-from tokengym.agents.ppo.alarms import Alarms
-from tokengym.agents.ppo.experience import Experience, UpdateStats
+from tokengym.agents.ppo.advantages import RoundTensors, check_estimator, find_advantage
+from tokengym.agents.ppo.experience import Alarms, Experience, UpdateStats
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
@@ -122,9 +117,9 @@ class PPO(EpisodicAlgorithm):
         stats = self.update(self.assign(played))
         self._alarms.check(
             update=self._n_updates,
-            clip_fraction=stats.mean("clip_fraction"),
+            clip_fraction=stats.clip_fraction,
             kl_per_token=self._kl_per_token,
-            scores=raw_scores(played),
+            scores=self._raw_scores,
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
             kl_coef=self.kl_coef,
@@ -140,6 +135,9 @@ class PPO(EpisodicAlgorithm):
     def assign(self, played: RolloutBatch) -> Experience:
         """Turn a round's token rewards into advantages and returns.
 
+        Rows that teach nothing are left out: episodes that were lost to a partner's failure, and
+        groups of equal scores, if they are to be dropped.
+
         Raises:
             NonFiniteError: if a token reward is NaN or Inf.
         """
@@ -147,16 +145,13 @@ class PPO(EpisodicAlgorithm):
         assert played.log_probs is not None  # our own sampler gives them all
         sequences = played.sequences(self.device, group_size=settings.group_size)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
-        if not mask.any():
-            raise ValueError(
-                "a partner's failure lost every episode of the round, so that there is nothing to "
-                "learn from; pass on_partner_error='raise' to see why"
-            )
-        read = partial(self._read, sequences, played.action_masks)
+        rewards, scores, teaches = self._rewards(played, mask)  # (batch, time), (batch,), (batch,)
+        max_size = min(MAX_ROWS_WITHOUT_GRADIENT, settings.micro_batch_size or sys.maxsize)
+        read = partial(self.processes.of_rows, sequences, played.action_masks, max_size=max_size)
         ref_states = None  # (batch, time, hidden), which the passes below share
         has_exact_kl = settings.kl_estimator == "exact" and self.kl_coef != 0.0
         if has_exact_kl and self.processes.count == 1:  # of several, none knows yet its own rows
-            ref_states = policy.reference_states(sequences, max_size=self._max_rows)
+            ref_states = policy.reference_states(sequences, max_size=max_size)
         ref_log_probs = read(policy.response_log_probs, reference=True, ref_states=ref_states)
         # A lost episode's tokens were sampled, and are no part of the round that is learned from.
         old_log_probs = sampled = played.log_probs.masked_fill(~mask, 0.0)
@@ -164,15 +159,19 @@ class PPO(EpisodicAlgorithm):
             old_log_probs = read(policy.response_log_probs)
             self._log_prob_gap = (old_log_probs - sampled).abs().max().item()
         kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
-        rewards, scores = self._rewards(played)
         net_scores = scores  # (batch,)
         if settings.kl_in == "reward" and self.kl_coef != 0.0:
             # "exact": of the state before each token, over the vocabulary.
             paid_kl = read(policy.response_kl, ref_states=ref_states) if has_exact_kl else kl
             rewards = rewards - self.kl_coef * paid_kl
             net_scores = scores - self.kl_coef * paid_kl.sum(1)
-        values, final_values = self._values(played, sequences)  # (batch, time), (batch,)
-        segment_ends = None
+        values = final_values = segment_ends = None
+        if (critic := policy.critic) is not None:
+            # A network of its own reads whole texts once, not a token at a time.
+            values = read(policy.response_values) if played.values is None else played.values
+            if played.truncated.any():  # past the last token, (batch,)
+                after = read(lambda part, _, **how: critic.after_responses(part, **how)[:, None])
+                final_values = after[:, 0] * torch.from_numpy(played.truncated).to(self.device)
         if self.estimator.reads_segments:
             ends = self.reward.segment_ends(played.episodes, mask.shape[1])
             segment_ends = torch.from_numpy(ends).to(mask.device)
@@ -186,7 +185,7 @@ class PPO(EpisodicAlgorithm):
             episodes=played.episodes,
         )
         advantages, returns, scale = self._advantages(
-            played, sequences, tensors, old_log_probs, ref_log_probs
+            played, tensors, old_log_probs, ref_log_probs, partial(read, policy.response_entropy)
         )
         self._log_round(played, kl, mask, values, returns)
         experience = Experience(
@@ -202,7 +201,7 @@ class PPO(EpisodicAlgorithm):
             advantage_scale=scale,
         )
         self.logger.record("time/assign_s", time.perf_counter() - started)
-        return self._teaching(experience, scores)
+        return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update and move the KL coefficient.
@@ -210,19 +209,27 @@ class PPO(EpisodicAlgorithm):
         Raises:
             NonFiniteError: if a loss or gradient is NaN or Inf.
         """
-        started, settings, stats = time.perf_counter(), self.settings, UpdateStats()
-        self._update_learning_rate(self.policy.optimizer)
-        minibatches = (  # shuffled anew when an epoch begins
-            (epoch, rows)
+        started, settings = time.perf_counter(), self.settings
+        rate = self.lr_schedule(self._current_progress_remaining)
+        if settings.learning_rate_schedule == "linear":
+            rate *= self.remaining
+        self.logger.record("train/learning_rate", rate)
+        update_learning_rate(self.policy.optimizer, rate)
+        size = len(experience.response_mask)
+        minibatches = (  # the rows of each, (minibatch,), shuffled anew when an epoch begins
+            (epoch, rows.to(self.device))
             for epoch in range(settings.n_epochs)
-            for rows in experience.minibatches(settings.n_minibatches, self.shuffler)
+            for rows in torch.randperm(size, generator=self.shuffler).tensor_split(
+                min(settings.n_minibatches, size)
+            )
         )
+        done: list[list[dict[str, float]]] = []  # figures of the parts of each minibatch
         with self.updating():
             parameters = self.policy.optimizer.param_groups[0]["params"]
             for epoch, rows in minibatches:
                 where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
                 parts = self.backward(experience.select(rows), where)
-                stats.add(parts)
+                done.append(parts)
                 approx_kl = sum(figures["approx_kl"] for figures in parts)
                 if settings.target_kl is not None and approx_kl > 1.5 * settings.target_kl:
                     break
@@ -234,9 +241,19 @@ class PPO(EpisodicAlgorithm):
                 torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
                 self.policy.optimizer.step()
         self._n_updates += 1
-        for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction"):
+        means = {
+            name: sum(figures.get(name, 0.0) for parts in done for figures in parts) / len(done)
+            for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
+        }
+        for name, value in means.items():
             if name != "value_loss" or self.has_critic:
-                self.logger.record(f"train/{name}", stats.mean(name))
+                self.logger.record(f"train/{name}", value)
+        stats = UpdateStats(
+            **means,
+            ratio_error=max(figures["ratio_error"] for figures in done[0]),  # no step was taken
+            log_prob_gap=max(figures["log_prob_gap"] for figures in done[0]),
+            num_minibatches=len(done),
+        )
         self.logger.record("train/ratio_error", stats.ratio_error)
         self.logger.record("train/log_prob_gap", max(stats.log_prob_gap, self._log_prob_gap))
         self.logger.record("train/n_updates", self._n_updates)
@@ -253,15 +270,22 @@ class PPO(EpisodicAlgorithm):
 
     # --- parts of `assign` ------------------------------------------------------------------------
 
-    def _rewards(self, played: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Return the episodes' token rewards, (batch, time), and scores, (batch,).
+    def _rewards(self, played: RolloutBatch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the round's token rewards, scores, and which of its rows teach something.
+
+        These are (batch, time), (batch,) and (batch,), of a (batch, time) response mask.
 
         Raises:
-            ValueError: if one is missing where it is read.
+            ValueError: if every episode was lost, or a reward is missing where it is read.
             NonFiniteError: if a token reward is NaN or Inf.
         """
-        assert played.log_probs is not None
-        rewards = np.zeros(played.log_probs.shape, dtype=np.float32)
+        teaches = mask.any(1)
+        if not teaches.any():
+            raise ValueError(
+                "a partner's failure lost every episode of the round, so that there is nothing to "
+                "learn from; pass on_partner_error='raise' to see why"
+            )
+        rewards = np.zeros(mask.shape, dtype=np.float32)
         reads_scores = not self.estimator.uses_token_rewards or self.settings.drop_equal_groups
         for row, episode in enumerate(played.episodes):
             if episode.token_rewards is None:
@@ -288,53 +312,22 @@ class PPO(EpisodicAlgorithm):
                 f"token_rewards of row {row} is {rewards[row, step]} at response token {step} "
                 f"(update {self._n_updates}, timestep {self.num_timesteps}); fix the scorer"
             )
-        scores = [np.nan if e.score is None else e.score for e in played.episodes]
-        given = torch.tensor(scores, dtype=torch.float32, device=self.device)
-        return torch.from_numpy(rewards).to(self.device), given
-
-    @property
-    def _max_rows(self) -> int:
-        """Most texts in a forward pass without gradients."""
-        return min(
-            MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
-        )
-
-    def _read(
-        self,
-        sequences: Sequences,
-        masks: ActionMasks | None,
-        figure: Callable[..., Tensor],
-        **how: Any,
-    ) -> Tensor:
-        """Return a figure of every token, (batch, time), of which each process reads its rows'."""
-        reader = partial(figure, max_size=self._max_rows, **how)
-        return self.processes.of_rows(reader, sequences, masks)
-
-    def _values(
-        self, played: RolloutBatch, sequences: Sequences
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the values before each token and past cut episodes; None without a critic."""
-        critic = self.policy.critic
-        if critic is None:
-            return None, None
-        read, values = partial(self._read, sequences, played.action_masks), played.values
-        if values is None:  # a network of its own reads whole texts once, not a token at a time
-            values = read(self.policy.response_values)
-        if not played.truncated.any():
-            return values, None
-        cut = torch.from_numpy(played.truncated).to(self.device)
-        after = read(
-            lambda part, _, max_size: critic.after_responses(part, max_size=max_size)[:, None]
-        )
-        return values, after[:, 0] * cut
+        given = [np.nan if e.score is None else e.score for e in played.episodes]
+        scores = torch.tensor(given, dtype=torch.float32, device=self.device)
+        if self.settings.drop_equal_groups:
+            assert self.settings.group_size is not None
+            varied = teaches & losses.varied_groups(scores, self.settings.group_size)
+            self.logger.record("train/groups_kept", varied.float().mean().item())
+            teaches = varied if varied.any() else teaches
+        return torch.from_numpy(rewards).to(self.device), scores, teaches
 
     def _advantages(
         self,
         played: RolloutBatch,
-        sequences: Sequences,
         tensors: RoundTensors,
         old_log_probs: Tensor,
         ref_log_probs: Tensor,
+        entropy: Callable[[], Tensor],
     ) -> tuple[Tensor, Tensor, float]:
         """Return advantages as the loss takes them, returns, and what whitening divided by.
 
@@ -346,46 +339,24 @@ class PPO(EpisodicAlgorithm):
             scale = losses.masked_std(advantages, mask).item()
             advantages = losses.masked_whiten(advantages, mask)
         if self.weight is not None:
-            weighed = self._weighed(played, sequences, advantages, ref_log_probs)
+            weighed = WeighedRound(
+                response_mask=mask,
+                advantages=advantages,
+                seed=(self.seed or 0) * 1_000_003 + self._n_updates,
+                entropy=entropy,
+                log_probs=played.log_probs,
+                episodes=played.episodes,
+                tokenizer=environment_attribute(self.env, "tokenizer"),
+                language_model=self.policy.language_model.model,
+                ref_log_probs=ref_log_probs,
+                scorer=self.reward.scorer,
+            )
             advantages = self.weight.weighted(advantages, weighed)
         if cap is not None:
             assert played.log_probs is not None
             ratio = (old_log_probs - played.log_probs).exp()
             advantages = advantages * ratio.clamp(max=cap)
         return advantages, returns, scale
-
-    def _weighed(
-        self, played: RolloutBatch, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
-    ) -> WeighedRound:
-        """Return what the advantage's weight may read of a round."""
-        return WeighedRound(
-            response_mask=sequences.response_mask,
-            advantages=advantages,
-            seed=(self.seed or 0) * 1_000_003 + self._n_updates,
-            entropy=partial(
-                self._read, sequences, played.action_masks, self.policy.response_entropy
-            ),
-            log_probs=played.log_probs,
-            episodes=played.episodes,
-            tokenizer=environment_attribute(self.env, "tokenizer"),
-            language_model=self.policy.language_model.model,
-            ref_log_probs=ref_log_probs,
-            scorer=self.reward.scorer,
-        )
-
-    def _teaching(self, experience: Experience, scores: Tensor) -> Experience:
-        """Return the experience without the rows that teach nothing.
-
-        These are groups of equal scores, if they are to be dropped, and episodes that were lost to
-        a partner's failure. Scores are (batch,).
-        """
-        teaches = experience.response_mask.any(1)  # (batch,)
-        if self.settings.drop_equal_groups:
-            assert self.settings.group_size is not None
-            varied = teaches & losses.varied_groups(scores, self.settings.group_size)
-            self.logger.record("train/groups_kept", varied.float().mean().item())
-            teaches = varied if varied.any() else teaches
-        return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
 
     def _log_round(
         self, played: RolloutBatch, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
@@ -395,7 +366,9 @@ class PPO(EpisodicAlgorithm):
         KL, mask, values and returns are (batch, time), nats and reward units.
         """
         record = self.logger.record
-        record("rollout/score", float(np.mean(raw_scores(played) or [0.0])))
+        raw = [episode.score_parts.get("raw_score", episode.score) for episode in played.episodes]
+        self._raw_scores = [score for score in raw if score is not None]  # the scorer's own
+        record("rollout/score", float(np.mean(self._raw_scores or [0.0])))
         assert played.entropy is not None
         entropy, tokens = played.entropy.masked_fill(~mask, 0.0), int(mask.sum())
         record("train/entropy", entropy.sum().item() / tokens)
@@ -426,12 +399,13 @@ class PPO(EpisodicAlgorithm):
             NonFiniteError: if the loss is NaN or Inf.
         """
         # Parts divide by the minibatch's tokens, so that their gradients add up to its own.
-        count, here = int(minibatch.response_mask.sum()), []
+        count, rows = int(minibatch.response_mask.sum()), len(minibatch.response_mask)
+        here: list[dict[str, float]] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
         for part in self.processes.parts(minibatch, self.settings.micro_batch_size):
             figures: dict[str, float] = {}
             # Term by term, each with its backward: two networks' states are never held at once.
-            for loss, of_term in self.loss_terms(part, count, len(minibatch)):
+            for loss, of_term in self.loss_terms(part, count, rows):
                 for name, value in of_term.items():
                     if not np.isfinite(value):
                         raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
@@ -466,8 +440,8 @@ class PPO(EpisodicAlgorithm):
         settings, policy, mask = self.settings, self.policy, part.response_mask  # (batch, time)
         clip_range = FloatSchedule(settings.clip_range)(self._current_progress_remaining)
         clip_high = clip_range if settings.clip_range_high is None else settings.clip_range_high
-        kl_coef = self.kl_coef if settings.has_kl_in_loss else 0.0
-        estimator = settings.kl_estimator
+        estimator = settings.kl_estimator  # "exact" adds its direct gradient where the reward pays
+        kl_coef = self.kl_coef if settings.kl_in == "loss" or estimator == "exact" else 0.0
         is_warmup = self._n_updates < settings.n_value_warmup
         has_network = policy.critic is not None and policy.critic.network is not None
         now = policy.evaluate(
@@ -549,14 +523,6 @@ class PPO(EpisodicAlgorithm):
             count=count,
         )
 
-    def _update_learning_rate(self, optimizers: Any) -> None:
-        """Set the rate of the next gradient steps."""
-        super()._update_learning_rate(optimizers)
-        if self.settings.learning_rate_schedule == "linear":
-            rate = self.lr_schedule(self._current_progress_remaining) * self.remaining
-            self.logger.record("train/learning_rate", rate)
-            update_learning_rate(optimizers, rate)
-
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""
         largest = {
@@ -569,9 +535,3 @@ class PPO(EpisodicAlgorithm):
                 return f"the gradient of {name} is not finite"
         name = max(largest, key=lambda name: largest[name])
         return f"the gradient norm overflows (largest entry {largest[name]:.3g}, in {name})"
-
-
-def raw_scores(played: RolloutBatch) -> list[float]:
-    """Return the scores of the episodes that have one, reward units, before normalisation."""
-    scores = [episode.score_parts.get("raw_score", episode.score) for episode in played.episodes]
-    return [score for score in scores if score is not None]

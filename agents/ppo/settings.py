@@ -167,11 +167,6 @@ class PPOSettings(EpisodicSettings):
                 "it is multiplied by; pass a first kl_coef above 0"
             )
 
-    @property
-    def has_kl_in_loss(self) -> bool:
-        """Whether the loss has a term of the KL: all of it, or the direct gradient of "exact"."""
-        return self.kl_in == "loss" or self.kl_estimator == "exact"
-
 
 @dataclass(frozen=True, kw_only=True)
 class NLPOSettings(PPOSettings):

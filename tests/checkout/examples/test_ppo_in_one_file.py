@@ -138,7 +138,7 @@ def test_its_updates_are_those_of_ppo(
         close(targets.returns, experience.returns)
         for after in (0, 1):
             rows, count = torch.arange(len(mask)), int(mask.sum())
-            terms = agent.loss_terms(experience, count, len(experience))
+            terms = agent.loss_terms(experience, count, len(experience.sequences))
             loss = torch.stack([term for term, _ in terms]).sum()
             models = played.policies[number + after], played.critics[number + after]
             close(one.loss_of(*models, rollout, targets, rows, args), loss)

@@ -181,7 +181,7 @@ def test_parts_are_dealt_out_and_idle_ones_teach_nothing() -> None:
     assert all(part.response_mask.any() for part in own)
     for part in (one, other):
         agent.policy.optimizer.zero_grad(set_to_none=True)
-        for loss, figures in agent.loss_terms(part, count, len(experience)):
+        for loss, figures in agent.loss_terms(part, count, len(experience.sequences)):
             loss.backward()
             assert set(figures.values()) == {0.0}
         given = [p.grad for p in agent.policy.trained_parameters() if p.grad is not None]

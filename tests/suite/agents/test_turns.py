@@ -170,7 +170,7 @@ def test_the_gradient_is_that_of_the_written_tokens(
     experience = agent.assign(agent.last_round)
     agent.policy.optimizer.zero_grad()
     count = int(experience.response_mask.sum())
-    for loss, _ in agent.loss_terms(experience, count, len(experience)):
+    for loss, _ in agent.loss_terms(experience, count, len(experience.sequences)):
         loss.backward()
     weight = agent.policy.language_model.model.base_model.wte.weight
     given = weight.grad.clone()

@@ -123,7 +123,7 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
     count = int(experience.response_mask.sum())
     policy.optimizer.zero_grad(set_to_none=True)
     for part in agent.processes.parts(experience, None):
-        terms = agent.loss_terms(part, count, len(experience))
+        terms = agent.loss_terms(part, count, len(experience.sequences))
         torch.stack([loss for loss, _ in terms]).sum().backward()  # as one loss
     learning = policy.trained_parameters()
     together = [None if p.grad is None else p.grad.clone() for p in learning]

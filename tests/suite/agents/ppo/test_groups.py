@@ -118,7 +118,7 @@ def test_groups_of_equal_scores_are_dropped(
     played = played_by(agent)
     scores = torch.tensor([episode.score for episode in played.episodes])
     varied = losses.varied_groups(scores, 4)
-    assert len(agent.assign(played)) == (int(varied.sum()) or 8)
+    assert len(agent.assign(played).sequences) == (int(varied.sum()) or 8)
 
 
 def test_equal_scores_are_found_below_a_price_on_the_kl(
@@ -133,7 +133,7 @@ def test_equal_scores_are_found_below_a_price_on_the_kl(
         replace(episode, score=1.0 if row < 4 else float(row))
         for row, episode in enumerate(played.episodes)
     ]
-    assert len(agent.assign(replace(played, episodes=tuple(episodes)))) == 4
+    assert len(agent.assign(replace(played, episodes=tuple(episodes))).sequences) == 4
 
 
 def test_a_missing_score_is_not_counted_as_0(

@@ -177,17 +177,22 @@ def test_micro_batches_do_not_change_the_gradient(
 
 
 def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo: Callable[..., PPO]):
-    agent = make_ppo()
+    agent = make_ppo(n_epochs=8, n_minibatches=3)
     played = agent.collect()
     assert played is not None
-    experience: Any = agent.assign(played)
-    generator = torch.Generator().manual_seed(0)
-    orders = []
-    for _ in range(8):
-        rows = [part.tolist() for part in experience.minibatches(3, generator)]
-        assert [len(part) for part in rows] == [2, 1, 1]
-        orders.append([row for part in rows for row in part])
-        assert sorted(orders[-1]) == [0, 1, 2, 3]
+    experience = agent.assign(played)
+    numbers = torch.arange(4.0)[:, None].expand_as(experience.advantages)
+    backward, taken = agent.backward, list[list[float]]()
+
+    def noted(minibatch: Any, where: str) -> Any:
+        taken.append(minibatch.advantages[:, 0].tolist())
+        return backward(minibatch, where)
+
+    agent.backward = noted  # type: ignore[method-assign]
+    agent.update(replace(experience, advantages=numbers))
+    assert [len(rows) for rows in taken] == 8 * [2, 1, 1]
+    orders = [[row for rows in taken[i : i + 3] for row in rows] for i in range(0, 24, 3)]
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     assert len({tuple(order) for order in orders}) > 1
 
 
