@@ -36,7 +36,7 @@ from tokengym.base.saved_code import check_saved
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy
-    from tokengym.agents.policy.value import ValueFunction
+    from tokengym.agents.policy.responses import ValueFunction
 
 FORMAT = 2
 RECORD = "checkpoint.json"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.sampling import chosen_log_probs, in_chunks
+from tokengym.agents.policy.sampling import chosen_log_probs, chunk_size, in_chunks
 from tokengym.agents.policy.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -128,7 +128,11 @@ class ResponseScorer(nn.Module):
                 return (chosen_log_probs(logits.float(), tokens),)
 
             inputs = model.response_states(sequences), sequences.input_ids[rows, columns]
-            (log_probs,) = in_chunks(log_probs_of, *inputs, vocab_size=self.policy.num_actions)
+            size = chunk_size(self.policy.num_actions)
+            if len(rows) <= size:
+                (log_probs,) = log_probs_of(*inputs)
+            else:
+                (log_probs,) = in_chunks(log_probs_of, *inputs, size=size)
         return log_probs.new_zeros(len(sequences)).index_add(0, rows, log_probs)
 
 

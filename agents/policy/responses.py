@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokengym.agents import losses
 from tokengym.agents.errors import ModelError
@@ -31,12 +31,18 @@ from tokengym.agents.policy.sampling import (
 )
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.policy.settings import PolicySettings
-from tokengym.agents.policy.value import ValueFunction
+from tokengym.rewards import RewardModel, WithAttribution
+from tokengym.rewards.scorers.base import Scorer
 
 logger = logging.getLogger(__name__)
 
 Figure = Literal["log_probs", "ref_log_probs", "kl", "entropy", "values", "ref_states"]
-"""Figures of response tokens that are read without gradient."""
+"""Figures of response tokens that are read without gradient, (batch, time) each.
+
+Log-probs, the exact KL(policy || reference) and entropy are in nats, values in reward units. The
+reference's hidden states before each token, (batch, time, hidden), are a small part of its logits
+where the vocabulary is large.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,94 @@ class Evaluation:
     """(batch, time), nats, of the distribution each token was drawn from, if asked for."""
     kl: Tensor | None = None
     """(batch, time), nats, KL(policy || reference) exact over the vocabulary, if asked for."""
+
+
+class ValueFunction(nn.Module):
+    """Values of texts, in reward units; they start at zero, or at a reward model's scores.
+
+    Args:
+        trunk: The policy's language model, whose hidden states the head reads by default.
+        own_network: Read those of a network of its own instead, a copy of the trunk.
+    """
+
+    def __init__(self, trunk: LanguageModel, *, own_network: bool) -> None:
+        super().__init__()
+        self.network: LanguageModel | None = trunk.twin() if own_network else None
+        self.head = nn.Linear(trunk.hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self._trunk = [trunk]  # in a list: it is not part of this module
+
+    @torch.no_grad()
+    def start_from(self, scorer: Scorer | None) -> None:
+        """Take the weights of a reward model: V(text) = its score of the text so far.
+
+        The head comes along, as in InstructGPT (Ouyang et al. 2022, arXiv:2203.02155, C.4): with a
+        new head at zero the first updates would have to find again how the score is read. Values
+        then are the score's own before any update, not the score to expect; that is learned. They
+        are in units of the raw score, which a reward that divides by a running deviation leaves.
+
+        Args:
+            scorer: Scorer of the environment, for its policy's tokenizer. Of a `WithAttribution` it
+                is the model that says which tokens count.
+
+        Raises:
+            ModelError: if it is no causal reward model of this network's architecture that reads
+                the policy's tokens.
+        """
+        remedy = "take value_network='own'"
+        if isinstance(scorer, WithAttribution):  # the model that stands in for a verifier
+            scorer = scorer.explainer
+        if not isinstance(scorer, RewardModel) or not scorer.is_causal:
+            name = "none" if scorer is None else repr(scorer.name)
+            raise ModelError(
+                "value_network='reward_model' starts from a causal reward model, and the "
+                f"environment's scorer is {name}; {remedy}"
+            )
+        if scorer.reads_text:
+            raise ModelError(
+                f"value_network='reward_model' needs a reward model of the policy's tokenizer, and "
+                f"scorer {scorer.name!r} has another one; {remedy}"
+            )
+        assert self.network is not None
+        trunk = self.network.model.base_model
+        weights = scorer.backbone.state_dict()
+        if _shapes(weights) != _shapes(trunk.state_dict()):
+            raise ModelError(
+                "value_network='reward_model' needs a reward model of the policy's architecture, "
+                f"{type(trunk).__name__}, and scorer {scorer.name!r} is "
+                f"{type(scorer.backbone).__name__} of other shapes; {remedy}"
+            )
+        weight, bias = scorer.linear_score()
+        trunk.load_state_dict(weights)
+        self.head.weight.copy_(weight[None])
+        self.head.bias.copy_(bias[None])
+
+    def of_states(self, states: Tensor) -> Tensor:
+        """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
+        return self.head(states.to(self.head.weight.dtype)).squeeze(-1)
+
+    @torch.no_grad()
+    def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
+        """Return the value of the text after each response's last token, (batch,).
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: Most texts in one forward.
+        """
+        reader = self.network or self._trunk[0]
+        values = torch.zeros(len(sequences), device=self.head.weight.device)
+        for bucket in sequences.buckets(max_size):
+            part = sequences.select(bucket)
+            hidden = reader.hidden(part.input_ids, use_cache=False)
+            rows = torch.arange(len(part), device=hidden.device)
+            values[bucket] = self.of_states(hidden[rows, part.lengths - 1])
+        return values
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shape of each weight by name."""
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 class ReadsResponses(BasePolicy):
@@ -203,29 +297,28 @@ class ReadsResponses(BasePolicy):
         )
         values = None
         if with_values and self.critic is not None:
-            values = sequences.padded(self._values(sequences, states))
+            values = self.values(sequences, states)
         padded = {name: sequences.padded(figure) for name, figure in figures.items()}
         return Evaluation(values=values, **padded)
 
-    def values(self, sequences: Sequences) -> Tensor:
+    def values(self, sequences: Sequences, states: Tensor | None = None) -> Tensor:
         """Return the values before each response token, (batch, time), with gradients.
 
         They take one pass of the value's own network, or of the trunk if it has none.
-        """
-        return sequences.padded(self._values(sequences))
 
-    def _values(self, sequences: Sequences, trunk_states: Tensor | None = None) -> Tensor:
-        """Return the value of the text before each response token, (tokens,), reward units.
+        Args:
+            sequences: The texts.
+            states: The policy's `states`, where they are known and the trunk is read.
 
-        ``trunk_states`` are the policy's `states`, where they are known.
+        Raises:
+            ModelError: if there is no critic.
         """
         if self.critic is None:
             raise ModelError("the policy has no critic, and so no values; take has_critic=True")
-        network, states = self.critic.network, trunk_states
-        if network is not None or states is None:
-            reader = network or self.language_model
-            states = reader.response_states(sequences, kernels=self.kernels)
-        return self.critic.of_states(states)
+        if self.critic.network is not None or states is None:
+            network = self.critic.network or self.language_model
+            states = network.response_states(sequences, kernels=self.kernels)
+        return sequences.padded(self.critic.of_states(states))
 
     def _figures(
         self,
@@ -299,10 +392,66 @@ class ReadsResponses(BasePolicy):
             return tuple(figures)
 
         inputs = [rows, times, tokens, states] + ([] if ref_states is None else [ref_states])
-        figures = in_chunks(of_chunk, *inputs, vocab_size=self.num_actions)
-        return dict(zip(names, figures, strict=True))
+        if len(tokens) <= size:
+            return dict(zip(names, of_chunk(*inputs), strict=True))
+        return dict(zip(names, in_chunks(of_chunk, *inputs, size=size), strict=True))
 
     # --- the same without gradients, of any number of responses -----------------------------------
+
+    @torch.no_grad()
+    def response_figure(
+        self,
+        figure: Figure,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        ref_states: Tensor | None = None,
+        max_size: int = 64,
+    ) -> Tensor:
+        """Return a figure of the responses without gradient; 0 past a response's end.
+
+        Args:
+            figure: Its name.
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            ref_states: "ref_states" that were read before; None computes them again.
+            max_size: Most texts in one forward.
+        """
+        buckets = sequences.buckets(max_size)
+        by_reference = figure in ("ref_log_probs", "kl", "ref_states")
+        if by_reference and self.largest is not None:
+            # Processes that share the reference out have to let it read equally often.
+            buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
+        whole = None
+        for bucket in buckets:
+            part = sequences.select(bucket)
+            rows, times, _ = part.response_positions
+            places = bucket[rows], times
+            masks = None if action_masks is None else action_masks.select(bucket)
+            of_reference: Any = None  # (tokens, hidden)
+            if by_reference and ref_states is not None:
+                of_reference = ref_states[places]
+            elif by_reference:
+                of_reference = self.states(part, reference=True)
+            if figure == "ref_states":
+                figures = of_reference
+            elif figure == "values":
+                figures = self.values(part)[rows, times]
+            elif figure == "ref_log_probs":
+                figures = self._figures(part, of_reference, masks, reference=True)["log_probs"]
+            else:
+                figures = self._figures(
+                    part,
+                    self.states(part),
+                    masks,
+                    ref_states=of_reference,
+                    with_entropy=figure == "entropy",
+                )[figure]
+            if whole is None:
+                whole = figures.new_zeros(*sequences.response_mask.shape, *figures.shape[1:])
+            whole[places] = figures  # (tokens, ...) -> (batch, time, ...)
+        assert whole is not None
+        return whole
 
     def response_log_probs(
         self,
@@ -313,98 +462,33 @@ class ReadsResponses(BasePolicy):
         ref_states: Tensor | None = None,
         max_size: int = 64,
     ) -> Tensor:
-        """Return log-probs of the responses without gradient, (batch, time), nats.
-
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            reference: Under the frozen reference rather than the policy.
-            ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
-            max_size: Most texts in one forward.
-        """
+        """Return log-probs under the policy or the reference; see `response_figure`."""
         figure: Figure = "ref_log_probs" if reference else "log_probs"
-        return self._read(figure, sequences, action_masks, ref_states, max_size)
+        return self.response_figure(
+            figure, sequences, action_masks, ref_states=ref_states, max_size=max_size
+        )
 
     def response_kl(
-        self,
-        sequences: Sequences,
-        action_masks: ActionMasks | None = None,
-        *,
-        ref_states: Tensor | None = None,
-        max_size: int = 64,
+        self, sequences: Sequences, action_masks: ActionMasks | None = None, **how: Any
     ) -> Tensor:
-        """Return the exact KL(policy || reference) before each token, (batch, time), nats.
-
-        Arguments are those of `response_log_probs`.
-        """
-        return self._read("kl", sequences, action_masks, ref_states, max_size)
+        """Return the exact KL(policy || reference) before each token; see `response_figure`."""
+        return self.response_figure("kl", sequences, action_masks, **how)
 
     def response_entropy(
-        self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
+        self, sequences: Sequences, action_masks: ActionMasks | None = None, **how: Any
     ) -> Tensor:
-        """Return the policy's entropy before each token, (batch, time), nats.
-
-        Arguments are those of `response_log_probs`.
-        """
-        return self._read("entropy", sequences, action_masks, None, max_size)
+        """Return the policy's entropy before each token; see `response_figure`."""
+        return self.response_figure("entropy", sequences, action_masks, **how)
 
     def response_values(
-        self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
+        self, sequences: Sequences, action_masks: ActionMasks | None = None, **how: Any
     ) -> Tensor:
-        """Return `values` without gradient; arguments are those of `response_log_probs`."""
-        return self._read("values", sequences, action_masks, None, max_size)
+        """Return `values` without gradient; see `response_figure`."""
+        return self.response_figure("values", sequences, action_masks, **how)
 
     def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
-        """Return the reference's hidden states before each token, (batch, time, hidden).
-
-        They are a small part of its logits where the vocabulary is large. Arguments are those of
-        `response_log_probs`.
-        """
-        return self._read("ref_states", sequences, None, None, max_size)
-
-    @torch.no_grad()
-    def _read(
-        self,
-        figure: Figure,
-        sequences: Sequences,
-        action_masks: ActionMasks | None,
-        ref_states: Tensor | None,
-        max_size: int,
-    ) -> Tensor:
-        """Return a figure of all response tokens, (batch, time, ...); see `response_log_probs`."""
-        buckets = sequences.buckets(max_size)
-        if figure in ("ref_log_probs", "kl", "ref_states") and self.largest is not None:
-            # Processes that share the reference out have to let it read equally often.
-            buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
-        whole = None
-        for bucket in buckets:
-            part = sequences.select(bucket)
-            rows, times, _ = part.response_positions
-            places = bucket[rows], times
-            masks = None if action_masks is None else action_masks.select(bucket)
-            if figure == "values":
-                figures = self._values(part)
-            elif figure in ("log_probs", "entropy"):
-                with_entropy = figure == "entropy"
-                states = self.states(part)
-                figures = self._figures(part, states, masks, with_entropy=with_entropy)[figure]
-            else:
-                if ref_states is None:
-                    of_reference = self.states(part, reference=True)  # (tokens, hidden)
-                else:
-                    of_reference = ref_states[places]
-                if figure == "kl":
-                    states = self.states(part)
-                    figures = self._figures(part, states, masks, ref_states=of_reference)["kl"]
-                elif figure == "ref_log_probs":
-                    figures = self._figures(part, of_reference, masks, reference=True)["log_probs"]
-                else:
-                    figures = of_reference
-            if whole is None:
-                whole = figures.new_zeros(*sequences.response_mask.shape, *figures.shape[1:])
-            whole[places] = figures  # (tokens, ...) -> (batch, time, ...)
-        assert whole is not None
-        return whole
+        """Return the reference's hidden states before each token; see `response_figure`."""
+        return self.response_figure("ref_states", sequences, max_size=max_size)
 
     def log_probs(
         self,

@@ -358,21 +358,17 @@ def chunk_size(vocab_size: int) -> int:
 
 
 def in_chunks(
-    figures: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, vocab_size: int
+    figures: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, size: int
 ) -> tuple[Tensor, ...]:
-    """Return the figures of all tokens, with the logits of one chunk in memory at a time.
+    """Return the figures of many tokens, with the logits of one chunk in memory at a time.
 
-    Where there are several chunks, each one's logits are computed again in the backward pass. A
-    single chunk is computed as if there were none.
+    Each chunk's logits are computed again in the backward pass.
 
     Args:
         figures: A function of tensors (n, ...) to tensors (n,), token by token.
         inputs: Its arguments for all tokens, (tokens, ...) each.
-        vocab_size: Logits of one token.
+        size: Tokens of a chunk, see `chunk_size`.
     """
-    size = chunk_size(vocab_size)
-    if len(inputs[0]) <= size:
-        return figures(*inputs)
     run: Callable[..., Any] = figures
     if torch.is_grad_enabled():
         run = partial(checkpoint, figures, use_reentrant=False, preserve_rng_state=False)

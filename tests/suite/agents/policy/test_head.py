@@ -139,7 +139,7 @@ def test_the_vocabulary_is_passed_over_half_as_often():
                     return losses.full_kl(logits, ref_logits), chosen_log_probs(logits, tokens)
 
                 inputs = (states, ref_states, tokens)
-                kl, log_probs = in_chunks(plain, *inputs, vocab_size=vocab)
+                kl, log_probs = in_chunks(plain, *inputs, size=sampling.chunk_size(vocab))
             (kl + log_probs).sum().backward()
         passes.append(traffic.total / (4 * num * vocab))
     assert passes[1] < 0.55 * passes[0]
