@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.language_model import load_causal_lm as load_causal_lm
     from tokengym.agents.policy.policy import CausalLMPolicy as CausalLMPolicy
     from tokengym.agents.policy.policy import PlaysPolicy as PlaysPolicy
+    from tokengym.agents.policy.sampler import noting_reads as noting_reads
     from tokengym.agents.policy.sampling import chosen_log_probs as chosen_log_probs
     from tokengym.agents.policy.sequences import Sequences as Sequences
     from tokengym.agents.policy.settings import Precision as Precision
-    from tokengym.agents.policy.streams import noting_reads as noting_reads
     from tokengym.agents.ppo.nlpo import NLPO as NLPO
     from tokengym.agents.ppo.ppo import PPO as PPO
     from tokengym.agents.random_agent import RandomAgent as RandomAgent

@@ -11,8 +11,7 @@ x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,10 +21,11 @@ from transformers import GPT2Model
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from tokengym.agents.fast.merged import has_plain_lora, merged_weight
 from tokengym.agents.fast.products import MULTIPLES, has_onednn, packed_map
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.streams import note_read
+from tokengym.agents.policy.sampler import READ_NOTES
 from tokengym.base.settings import check_memory
 
 Map = Callable[[Tensor], Tensor]
@@ -39,20 +39,25 @@ SMALL_HEAD = 2**19
 fast for 32 rows, twice for 8. A larger one it reads more slowly."""
 
 
-@dataclass(frozen=True)
 class Layer:
     """One block's parts."""
 
-    norm_1: Map
-    qkv: Map
-    """(rows, width) -> (rows, 3 * width)."""
-    out: Map
-    scale: Tensor
-    """() float64, of the scores; a number would become such a tensor at every step."""
-    norm_2: Map
-    up: Map
-    """With the activation."""
-    down: Map
+    def __init__(self, block: Any, products: Library) -> None:
+        attention, mlp = block.attn, block.mlp
+        maps = attention.c_attn, attention.c_proj, mlp.c_fc, mlp.c_proj
+        qkv, out, (weight, bias), down = (  # (in, out) and (out,), as GPT-2 has them
+            (m.weight if isinstance(m, Conv1D) else merged_weight(m), m.bias) for m in maps
+        )
+        self.norm_1, self.norm_2 = _norm(block.ln_1), _norm(block.ln_2)
+        self.qkv, self.out, self.down = (linear_map(*m, products) for m in (qkv, out, down))
+        # Of the scores, float64; a number would become such a tensor at every step.
+        self.scale = block.ln_1.weight.new_tensor(attention.scaling, dtype=torch.float64)
+        act = activation(mlp)
+        if act is not mlp.act and packs(mlp.c_fc.weight, products):  # oneDNN knows the tanh GELU
+            self.up = packed_map(weight.t(), bias, activation=("gelu", "tanh"))
+        else:
+            rise = linear_map(weight, bias, products)
+            self.up = lambda x: act(rise(x))
 
     def finish_(self, x: Tensor, attended: Tensor) -> None:
         """Add to the states, in place, what they read and what the block makes of it.
@@ -89,9 +94,13 @@ def has_gpt2_shape(language_model: LanguageModel) -> bool:
         return False
     if not all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)):
         return False
-    blocks: Any = trunk.h
-    maps = [(b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj) for b in blocks]
-    return all(_is_linear(module) for of_block in maps for module in of_block)
+    maps = [m for b in trunk.h for m in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)]
+    return all(
+        isinstance(m, Conv1D)
+        # In bfloat16 the sum with the adapters would be rounded.
+        or (has_plain_lora(m, Conv1D) and m.base_layer.weight.dtype == torch.float32)
+        for m in maps
+    )
 
 
 class GPT2Stream:
@@ -103,16 +112,16 @@ class GPT2Stream:
     """
 
     appends = True
+    _scale = 1.0  # of the scores, where queries come without it
 
     def __init__(self, language_model: LanguageModel, capacity: int) -> None:
         self._model = language_model
         trunk: Any = language_model.model.base_model
         self._words, self._places = trunk.wte.weight, trunk.wpe.weight
         self._norm = _norm(trunk.ln_f)
-        self._layers: list[Any] = []
-        for block in trunk.h:
-            self._layers.append(_layer(block, language_model.products))
+        self._layers: list[Any] = [Layer(block, language_model.products) for block in trunk.h]
         self._num_heads: int = trunk.config.num_attention_heads
+        self._num_keys, self._width = self._num_heads, self._words.shape[1] // self._num_heads
         self._capacity = capacity
         self._on_cpu = self._words.device.type == "cpu"
         head = language_model.model.get_output_embeddings()
@@ -126,73 +135,105 @@ class GPT2Stream:
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
         rows, width = input_ids.shape
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        x = self._embedded(input_ids, positions).flatten(0, 1)  # (rows * width, hidden)
+        places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        x = self._embedded(input_ids, places).flatten(0, 1)  # (rows * width, hidden)
+        for note in READ_NOTES:
+            note(rows)
         dtype = torch.float32 if self._on_cpu else x.dtype
-        heads = (self._num_heads, x.shape[-1] // self._num_heads)
-        readable = self._begin(positions, attention_mask, heads, dtype)
-        for layer, cache in zip(self._layers, self._caches, strict=True):
-            qkv = layer.qkv(layer.norm_1(x)).view(rows, width, 3, self._num_heads, -1)
-            qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, rows, heads, width, head width)
-            cache.both[:, :, :, :width] = qkv[1:]
-            query, keys, values = qkv[0] * layer.scale, qkv[1], qkv[2]
-            attended = F.scaled_dot_product_attention(
-                query, keys, values, attn_mask=readable, is_causal=readable is None, scale=1.0
-            )
-            layer.finish_(x, attended.transpose(1, 2).reshape(x.shape))
-        return self._norm(x.view(rows, width, -1)[:, -1])
-
-    def _begin(
-        self,
-        positions: Tensor,
-        attention_mask: Tensor,
-        heads: tuple[int, int],
-        dtype: torch.dtype,
-    ) -> Tensor | None:
-        """Allocate a cache per layer for prompts, and note where they end.
-
-        Args:
-            positions: (rows, width) of the tokens in their texts.
-            attention_mask: (rows, width), see `Stream.start`.
-            heads: Number of heads with keys of their own, and their width.
-            dtype: That of the cache.
-
-        Returns:
-            (rows, 1, width, width) bool, the tokens that each one reads; None: all up to itself.
-        """
-        rows, width = attention_mask.shape
-        note_read(rows)
-        column = 2 * rows * heads[0] * heads[1] * len(self._layers) * dtype.itemsize
+        column = 2 * rows * self._num_keys * self._width * len(self._layers) * dtype.itemsize
         check_memory("prompt and response tokens", self._capacity, bytes_each=column)
-        shape = (2, rows, heads[0], self._capacity, heads[1])
-        self._caches = [Cache(self._words.new_empty(shape, dtype=dtype)) for _ in self._layers]
-        self._positions = positions[:, -1]
+        shape = (2, rows, self._num_keys, self._capacity, self._width)
+        self._caches = [Cache(x.new_empty(shape, dtype=dtype)) for _ in self._layers]
+        self._positions = places[:, -1]
         self._column = width - 1  # of the last token read, or the furthest
         self._ends: Tensor | None = None  # (rows,) each row's; None where all are in one
         self._alive: Tensor | None = None  # rows of the batch that still write; None: all
         self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
-        if bool(attention_mask.all()):
-            return None
-        self._bias = self._words.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
-        self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
-        # Padding reads itself alone.
-        itself = torch.eye(width, dtype=torch.bool, device=self._words.device)
-        before = torch.ones_like(itself).tril()
-        return (attention_mask.bool()[:, None, None] & before) | itself
+        readable = None  # (rows, 1, width, width) bool, read by each token; None: all up to itself
+        if not bool(attention_mask.all()):
+            self._bias = x.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
+            self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
+            itself = torch.eye(width, dtype=torch.bool, device=x.device)
+            before = torch.ones_like(itself).tril()
+            # Padding reads itself alone.
+            readable = (attention_mask.bool()[:, None, None] & before) | itself
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            query, both = self._heads(layer, x, places.flatten())
+            both = both.unflatten(0, (rows, width)).permute(2, 0, 3, 1, 4)
+            cache.both[:, :, :, :width] = both  # (2, rows, key heads, width, head width)
+            keys, values = both.to(x.dtype)
+            attended = F.scaled_dot_product_attention(
+                query.to(x.dtype).unflatten(0, (rows, width)).transpose(1, 2),
+                keys,
+                values,
+                attn_mask=readable,
+                is_causal=readable is None,
+                scale=self._scale,
+                enable_gqa=self._num_keys < self._num_heads,
+            )
+            layer.finish_(x, attended.transpose(1, 2).reshape(len(x), -1))
+        return self._norm(x.view(rows, width, -1)[:, -1])
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Stream.step`."""
-        if self._alive is None:
-            return self._read(tokens)
-        whole = tokens.new_zeros(len(self._positions))  # dead rows read token 0
-        whole[self._alive] = tokens
-        return self._read(whole)[self._alive]
+        rows, alive = len(self._positions), self._alive
+        if alive is not None:  # dead rows read token 0
+            tokens = tokens.new_zeros(rows).index_put((alive,), tokens)
+        self._positions = self._positions + 1
+        if self._ends is None:
+            self._column += 1
+        else:
+            assert self._bias is not None
+            last = self._capacity - 1  # rows that have ended come to it while others are written
+            self._column = min(self._column + 1, last)
+            self._ends = (self._ends + 1).clamp(max=last)
+            self._bias.scatter_(3, self._ends[:, None, None, None], 0.0)
+            every = torch.arange(rows, device=tokens.device)
+        now, seen = self._column, self._column + 1
+        bias = None if self._bias is None else self._bias[:, 0, :, :seen]  # (rows, 1, seen)
+        x = self._embedded(tokens, self._positions)  # (rows, hidden)
+        zero = self._caches[0].both.new_zeros(1, 1, 1)
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            query, both = self._heads(layer, x, self._positions)
+            if self._ends is None:
+                cache.columns[now].copy_(both.transpose(0, 1))
+            else:
+                cache.both[:, every, :, self._ends] = both.to(cache.both.dtype)
+            # (rows * key heads, seen, head width)
+            keys, values = cache.keys.narrow(1, 0, seen), cache.values.narrow(1, 0, seen)
+            if self._on_cpu:  # two batched products; all queries of a group read its keys in one
+                grouped = query.reshape(len(keys), -1, self._width).to(keys.dtype)
+                if self._scale == 1.0:
+                    scores = torch.bmm(grouped, keys.transpose(1, 2))
+                else:
+                    scores = torch.baddbmm(zero, grouped, keys.transpose(1, 2), alpha=self._scale)
+                if bias is not None:
+                    scores = (scores.view(rows, -1, seen) + bias).view(scores.shape)
+                attended = torch.bmm(scores.softmax(-1), values)
+            else:
+                attended = F.scaled_dot_product_attention(
+                    query.unsqueeze(2),
+                    keys.unflatten(0, (rows, -1)),
+                    values.unflatten(0, (rows, -1)),
+                    attn_mask=None if bias is None else bias.unsqueeze(1),
+                    scale=1.0,
+                )
+            layer.finish_(x, attended.to(x.dtype).reshape(rows, -1))
+        states = self._norm(x)
+        return states if alive is None else states[alive]
 
     def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
         """See `Stream.append`: the texts go on in columns of their own, without gaps."""
         rows, width = len(self._positions), int(counts.max())
         alive = torch.arange(rows, device=tokens.device) if self._alive is None else self._alive
-        ends, bias = self._own_columns()
+        if self._bias is None:
+            self._bias = self._caches[0].both.new_zeros(rows, 1, 1, self._capacity)
+        if self._ends is None:  # each row's last column; the bias hides what is past it
+            self._ends = torch.full_like(self._positions, self._column)
+            self._bias[..., self._column + 1 :] = -torch.inf
+            for cache in self._caches:
+                cache.both[:, :, :, self._column + 1 :] = 0.0  # nan is not hidden by a bias
+        ends, bias = self._ends, self._bias
         of = alive.repeat_interleave(counts)  # the row of each token
         lasts = counts.cumsum(0)
         steps = torch.arange(len(tokens), device=tokens.device)
@@ -207,10 +248,10 @@ class GPT2Stream:
         readable = (bias[..., : len(seen)] == 0) & (seen <= limits[:, None, :, None])
         x = self._embedded(tokens, places)  # (n, hidden)
         for layer, cache in zip(self._layers, self._caches, strict=True):
-            query, keys, values = self._scaled(layer, x, places)
-            cache.both[0][of, :, columns], cache.both[1][of, :, columns] = keys, values
+            query, both = self._heads(layer, x, places)
+            cache.both[:, of, :, columns] = both.to(cache.both.dtype)
             queries = query.new_zeros(rows, width, *query.shape[1:])
-            queries[of, steps] = query
+            queries[of, steps] = query * self._scale
             known, values = cache.both[..., : len(seen), :]
             attended = F.scaled_dot_product_attention(
                 queries.transpose(1, 2).to(known.dtype),
@@ -222,31 +263,6 @@ class GPT2Stream:
             )
             layer.finish_(x, attended.transpose(1, 2)[of, steps].flatten(1).to(x.dtype))
         return self._norm(x[lasts - 1])
-
-    def _own_columns(self) -> tuple[Tensor, Tensor]:
-        """Return each row's last column, (rows,), and the bias, which hides what is past it."""
-        if self._bias is None:
-            shape = (len(self._positions), 1, 1, self._capacity)
-            self._bias = self._caches[0].both.new_zeros(shape)
-        if self._ends is None:
-            self._ends = torch.full_like(self._positions, self._column)
-            self._bias[..., self._column + 1 :] = -torch.inf
-            for cache in self._caches:
-                cache.both[:, :, :, self._column + 1 :] = 0.0  # nan is not hidden by a bias
-        return self._ends, self._bias
-
-    def _advance(self) -> Tensor | None:
-        """Move to the next column; return each row's, None where it is one."""
-        self._positions = self._positions + 1
-        if self._ends is None:
-            self._column += 1
-            return None
-        last = self._capacity - 1  # rows that have ended come to it while others are written
-        self._column = min(self._column + 1, last)
-        ends, bias = self._own_columns()
-        self._ends = (ends + 1).clamp(max=last)
-        bias.scatter_(3, self._ends[:, None, None, None], 0.0)
-        return self._ends
 
     def logits(self, states: Tensor) -> Tensor:
         """See `Stream.logits`."""
@@ -267,86 +283,29 @@ class GPT2Stream:
             self._bias = None if self._bias is None else self._bias[alive]
             self._alive = torch.arange(len(rows), device=rows.device) if rest > 0 else None
 
-    def _read(self, tokens: Tensor) -> Tensor:
-        """Return the last hidden states of one more token per row of the batch."""
-        ends, rows = self._advance(), torch.arange(len(tokens), device=tokens.device)
-        now, seen = self._column, self._column + 1
-        bias = None if self._bias is None else self._bias[..., :seen]
-        attend = _attend_by_products if self._on_cpu else _attend
-        x = self._embedded(tokens, self._positions)  # (rows, hidden)
-        for layer, cache in zip(self._layers, self._caches, strict=True):
-            qkv = layer.qkv(layer.norm_1(x)).view(len(tokens), 3, self._num_heads, -1)
-            if ends is None:
-                cache.columns[now].copy_(qkv[:, 1:].transpose(0, 1))
-            else:
-                cache.both[:, rows, :, ends] = qkv[:, 1:].to(cache.both.dtype)
-            keys, values = cache.keys.narrow(1, 0, seen), cache.values.narrow(1, 0, seen)
-            attended = attend(qkv[:, 0] * layer.scale, keys, values, bias)
-            layer.finish_(x, attended.to(x.dtype).reshape(x.shape))
-        return self._norm(x)
+    def _heads(self, layer: Any, x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the heads of a layer make of states.
 
-    def _scaled(self, layer: Any, x: Tensor, places: Tensor) -> Sequence[Tensor]:
-        """Return scaled queries, keys and values of states (n, width): (n, heads, head width)."""
-        del places  # they are in the states
+        Args:
+            layer: The layer.
+            x: (n, hidden).
+            places: (n,) of the tokens in their texts.
+
+        Returns:
+            Queries, (n, heads, head width); keys and values, (n, 2, key heads, head width).
+        """
         qkv = layer.qkv(layer.norm_1(x)).view(len(x), 3, self._num_heads, -1)
-        return qkv[:, 0] * layer.scale, *qkv[:, 1:].unbind(1)
+        return qkv[:, 0] * layer.scale, qkv[:, 1:]
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return the states below the first block: (...) -> (..., hidden)."""
         return F.embedding(tokens, self._words) + F.embedding(positions, self._places)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """Return what one scaled query per row and head reads, (rows, heads, head width).
-
-    Keys and values are (rows * heads, seen, head width); the bias, (rows, 1, 1, seen), is added to
-    the scores.
-    """
-    shape = query.shape[:2]
-    attended = F.scaled_dot_product_attention(
-        query.unsqueeze(2),
-        keys.unflatten(0, shape),
-        values.unflatten(0, shape),
-        attn_mask=bias,
-        scale=1.0,
-    )
-    return attended.squeeze(2)
-
-
-def _attend_by_products(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the same by two batched matrix products."""
-    rows, heads, width = query.shape
-    query = query.view(rows * heads, 1, width).to(keys.dtype)
-    scores = torch.bmm(query, keys.transpose(1, 2))  # (rows * heads, 1, seen)
-    if bias is not None:
-        scores = (scores.view(rows, heads, 1, -1) + bias).view(scores.shape)
-    return torch.bmm(scores.softmax(-1), values).view(rows, heads, width)
-
-
 def _norm(norm: nn.LayerNorm) -> Map:
     """Return a layer norm without its module's overhead."""
     weight, bias, shape, eps = norm.weight, norm.bias, norm.normalized_shape, norm.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
-
-
-def _layer(block: Any, products: Library) -> Layer:
-    attention, mlp = block.attn, block.mlp
-    weight, bias = _weights(mlp.c_fc)  # (width, 4 * width), as GPT-2 has them
-    act = activation(mlp)
-    if act is not mlp.act and packs(mlp.c_fc.weight, products):  # oneDNN knows the tanh GELU
-        up = packed_map(weight.t(), bias, activation=("gelu", "tanh"))
-    else:
-        rise = linear_map(weight, bias, products)
-        up = lambda x: act(rise(x))  # noqa: E731
-    return Layer(
-        norm_1=_norm(block.ln_1),
-        qkv=linear_map(*_weights(attention.c_attn), products),
-        out=linear_map(*_weights(attention.c_proj), products),
-        scale=block.ln_1.weight.new_tensor(attention.scaling, dtype=torch.float64),
-        norm_2=_norm(block.ln_2),
-        up=up,
-        down=linear_map(*_weights(mlp.c_proj), products),
-    )
 
 
 def activation(mlp: Any) -> Map:
@@ -361,32 +320,6 @@ def activation(mlp: Any) -> Map:
     slope = weight.new_tensor(2.0 * math.sqrt(2.0 / math.pi))
     cubic = 0.044715 * slope.item()
     return lambda x: torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_().mul_(x)
-
-
-def _is_linear(module: Any) -> bool:
-    if isinstance(module, Conv1D):
-        return True
-    from peft.tuners.lora import Linear
-
-    return (
-        type(module) is Linear
-        and isinstance(module.base_layer, Conv1D)
-        and module.base_layer.weight.dtype == torch.float32  # else the sum would be rounded
-        and not module.lora_variant
-        and not module.merged
-    )
-
-
-def _weights(module: Any) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a linear map, adapters added in where they are on."""
-    if isinstance(module, Conv1D):
-        return module.weight, module.bias
-    weight = module.base_layer.weight
-    if not module.disable_adapters:
-        for adapter in module.active_adapters:
-            if adapter in module.lora_A:
-                weight = weight + module.get_delta_weight(adapter)
-    return weight, module.base_layer.bias
 
 
 def packs(weight: Tensor, products: Library) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model
 
 from tokengym.agents.fast.gpt2 import GPT2Stream, Map, has_gpt2_shape, linear_map, packs
+from tokengym.agents.fast.merged import has_plain_lora
 from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
 
@@ -68,7 +69,10 @@ def has_llama_shape(language_model: LanguageModel) -> bool:
     if words.weight.dtype not in (torch.float32, torch.bfloat16):
         return False
     return all(
-        _is_plain(m) for block in trunk.layers for group in linear_maps(block) for m in group
+        type(m) is nn.Linear or has_plain_lora(m, nn.Linear)
+        for block in trunk.layers
+        for group in linear_maps(block)
+        for m in group
     )
 
 
@@ -83,14 +87,13 @@ class LlamaStream(GPT2Stream):
     def __init__(self, language_model: LanguageModel, capacity: int) -> None:
         self._model = language_model
         trunk: Any = language_model.model.base_model
-        self._words = trunk.embed_tokens.weight
+        self._words, self._on_cpu = trunk.embed_tokens.weight, True
         self._norm = _norm(trunk.norm)
-        self._layers: list[Any] = [_layer(block, language_model.products) for block in trunk.layers]
+        self._layers = [_layer(block, language_model.products) for block in trunk.layers]
         attention = trunk.layers[0].self_attn
-        self._width: int = attention.head_dim
-        self._scale: float = attention.scaling
-        self._num_heads: int = trunk.config.num_attention_heads
-        self._num_keys: int = trunk.config.num_key_value_heads
+        self._width, self._scale = attention.head_dim, attention.scaling
+        self._num_heads = trunk.config.num_attention_heads
+        self._num_keys = trunk.config.num_key_value_heads
         self._capacity = capacity
         places = torch.arange(capacity)[None]
         cos, sin = (table[0].float() for table in trunk.rotary_emb(self._words[:1], places))
@@ -101,75 +104,25 @@ class LlamaStream(GPT2Stream):
         if type(head) is nn.Linear and packs(head.weight, language_model.products):
             self._head = linear_map(head.weight.t(), head.bias, language_model.products)
 
-    def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """See `Stream.start`."""
-        rows, width = input_ids.shape
-        places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        x = F.embedding(input_ids, self._words).flatten(0, 1)  # (rows * width, hidden)
-        heads = (self._num_keys, self._width)
-        readable = self._begin(places, attention_mask, heads, torch.float32)
-        for layer, cache in zip(self._layers, self._caches, strict=True):
-            made = self._heads(layer.qkv(layer.norm_1(x)), places.flatten())
-            queries, keys, values = (  # (rows, heads, width, head width) each
-                part.unflatten(0, (rows, width)).transpose(1, 2) for part in made
-            )
-            cache.both[0, :, :, :width], cache.both[1, :, :, :width] = keys, values
-            attended = F.scaled_dot_product_attention(
-                queries.to(x.dtype),
-                keys.to(x.dtype),
-                values.to(x.dtype),
-                attn_mask=readable,
-                is_causal=readable is None,
-                scale=self._scale,
-                enable_gqa=True,
-            )
-            layer.finish_(x, attended.transpose(1, 2).reshape(len(x), -1))
-        return self._norm(x.view(rows, width, -1)[:, -1])
-
-    def _read(self, tokens: Tensor) -> Tensor:
-        """Return the last hidden states of one more token per row of the batch."""
-        ends = self._advance()
-        rows, now, seen = len(tokens), self._column, self._column + 1
-        bias = self._cos.new_zeros(1, 1, 1)
-        if self._bias is not None:
-            bias = self._bias[:, 0, :, :seen].repeat_interleave(self._num_keys, 0)
-        every = torch.arange(rows)
-        x = F.embedding(tokens, self._words)  # (rows, hidden)
-        for layer, cache in zip(self._layers, self._caches, strict=True):
-            queries, keys, values = self._heads(layer.qkv(layer.norm_1(x)), self._positions)
-            if ends is None:
-                cache.columns[now][0].copy_(keys)
-                cache.columns[now][1].copy_(values)
-            else:
-                cache.both[0][every, :, ends], cache.both[1][every, :, ends] = keys, values
-            grouped = queries.reshape(rows * self._num_keys, -1, self._width)
-            known = cache.keys.narrow(1, 0, seen).transpose(1, 2)
-            scores = torch.baddbmm(bias, grouped, known, alpha=self._scale)
-            attended = torch.bmm(scores.softmax(-1), cache.values.narrow(1, 0, seen))
-            layer.finish_(x, attended.to(x.dtype).view(rows, -1))
-        return self._norm(x)
-
-    def _scaled(self, layer: Any, x: Tensor, places: Tensor) -> Sequence[Tensor]:
-        """See `GPT2Stream._scaled`."""
-        queries, keys, values = self._heads(layer.qkv(layer.norm_1(x)), places)
-        return queries * self._scale, keys, values
-
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """See `GPT2Stream._embedded`; positions turn queries and keys."""
         del positions
         return F.embedding(tokens, self._words)
 
-    def _heads(self, qkv: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys, turned by their places (n,), and values: (n, heads, head width).
+    def _heads(self, layer: Any, x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """See `GPT2Stream._heads`; queries, without their scale, and keys are turned.
 
         turned = qk * cos + (-upper half of qk, lower half) * sin, with sin's sign in the table
         """
-        heads = qkv.float().view(len(qkv), -1, self._width)
-        both, values = heads.split([self._num_heads + self._num_keys, self._num_keys], 1)
+        made = layer.qkv(layer.norm_1(x)).float().view(len(x), -1, self._width)
+        queries_and_keys = made[:, : self._num_heads + self._num_keys]
         cos, sin = self._cos[places].unsqueeze(1), self._sin[places].unsqueeze(1)
-        turned = torch.addcmul(both * cos, both.roll(self._width // 2, -1), sin)
+        half = queries_and_keys.roll(self._width // 2, -1)
+        turned = torch.addcmul(queries_and_keys * cos, half, sin)
         queries, keys = turned.split([self._num_heads, self._num_keys], 1)
-        return queries, keys, values
+        both = made[:, self._num_heads :].unflatten(1, (2, self._num_keys))
+        both[:, 0] = keys
+        return queries, both
 
 
 def _norm(norm: Any) -> Map:
@@ -204,20 +157,6 @@ def _layer(block: Any, products: Library) -> LlamaLayer:
         gate_and_up=gate_and_up,
         activation=block.mlp.act_fn,
         down=down,
-    )
-
-
-def _is_plain(module: Any) -> bool:
-    if type(module) is nn.Linear:
-        return True
-    from peft.tuners.lora import Linear
-
-    return (
-        type(module) is Linear
-        and type(module.base_layer) is nn.Linear
-        and not module.lora_variant
-        and not module.merged
-        and all(down.bias is None for down in module.lora_B.values())
     )
 
 

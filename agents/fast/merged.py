@@ -55,12 +55,30 @@ class MergedModel:
         for weight, copied in self._copied:
             copied.copy_(weight)
         for module, copied in self._merged:
-            weight = module.base_layer.weight
-            if not (module.disable_adapters or module.merged):
-                for adapter in module.active_adapters:
-                    if adapter in module.lora_A:
-                        weight = weight.float() + module.get_delta_weight(adapter)
-            copied.copy_(weight)
+            copied.copy_(merged_weight(module))
+
+
+def merged_weight(module: Any) -> Tensor:
+    """Return the weight of a linear map with the adapters that are on, whose sum is float32."""
+    weight: Tensor = module.base_layer.weight
+    if not (module.disable_adapters or module.merged):
+        for adapter in module.active_adapters:
+            if adapter in module.lora_A:
+                weight = weight.float() + module.get_delta_weight(adapter)
+    return weight
+
+
+def has_plain_lora(module: Any, kind: type[nn.Module]) -> bool:
+    """Say whether a module is a linear map of this kind with plain LoRA, apart from its weight."""
+    from peft.tuners.lora import Linear
+
+    return (
+        type(module) is Linear
+        and type(module.base_layer) is kind
+        and not module.lora_variant
+        and not any(module.lora_bias.values())
+        and not module.merged
+    )
 
 
 def decoding_model(

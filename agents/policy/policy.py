@@ -29,14 +29,13 @@ from tokengym.agents.policy.language_model import (
     make_reference,
 )
 from tokengym.agents.policy.responses import ReadsResponses, ValueFunction
-from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
+from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler, check_decoding
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
 )
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings
-from tokengym.agents.policy.streams import check_decoding
 from tokengym.base.models import located, named_base
 from tokengym.base.settings import from_keywords, takes
 

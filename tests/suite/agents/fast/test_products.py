@@ -19,8 +19,8 @@ from tokengym.agents.fast import gpt2, products
 from tokengym.agents.fast.products import Library, library, use_products
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.sampler import make_stream
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.policy.streams import make_stream
 from tokengym.base.errors import SettingsError
 
 pytestmark = pytest.mark.skipif(not products.has_onednn(), reason="torch without oneDNN")

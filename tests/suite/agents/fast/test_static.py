@@ -20,9 +20,8 @@ from tokengym.agents.fast.captured import CapturedSampler, bucket
 from tokengym.agents.fast.static import StaticStream, check_static
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.sampler import CachedSampler, columns_needed, left_padded
+from tokengym.agents.policy.sampler import CachedSampler, ModelStream, columns_needed, left_padded
 from tokengym.agents.policy.sampling import draw
-from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.chosen import at_temperature
 from tokengym.agents.rollouts.playing import Player
 
