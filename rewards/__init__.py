@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
+    from tokengym.rewards.attribution.last_row import Reading, register_reading
     from tokengym.rewards.attribution.policy_reader import PolicyReader
-    from tokengym.rewards.attribution.readings import Reading, register_reading
     from tokengym.rewards.check import check_reward
     from tokengym.rewards.credits import (
         ABC,

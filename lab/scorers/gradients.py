@@ -37,16 +37,15 @@ def integrated_gradients(classifier: Classifier, inputs: Any) -> Reading:
     response, blank = _blanked(classifier, inputs, embeddings)
     difference = embeddings - blank
     with torch.no_grad():
-        whole = classifier.hidden(inputs.tokens, inputs.others)
-        logits = classifier.end_logits(whole, inputs.ends)
+        logits = classifier.logits(inputs.tokens, inputs.others, inputs.ends)
     total = torch.zeros_like(embeddings)
     for node, weight in zip(*_gauss_legendre(GRADIENT_STEPS), strict=True):
         scale = torch.where(response, node, 1.0).to(embeddings.dtype)
         total += weight * _slopes(classifier, inputs, blank + scale * difference)[1]
     attributions = (difference * total).sum(dim=-1)
     with torch.no_grad():
-        hidden = classifier.hidden({"inputs_embeds": blank}, inputs.others)
-        changed = classifier.of_logits(logits) - classifier.end_scores(hidden, inputs.ends)
+        empty = classifier.logits({"inputs_embeds": blank}, inputs.others, inputs.ends)
+        changed = classifier.of_logits(logits) - classifier.of_logits(empty)
     return Reading(logits, attributions, changed - attributions.sum(dim=1))
 
 
@@ -62,8 +61,8 @@ def rescaled(classifier: Classifier, inputs: Any) -> Reading:
     read: list[Tensor] = []  # the logits of the texts, and of the blanks
 
     def score(doubled: Tensor) -> Tensor:
-        hidden = classifier.hidden({"inputs_embeds": doubled}, others)
-        logits = classifier.end_logits(hidden, torch.cat([inputs.ends, inputs.ends]))
+        ends = torch.cat([inputs.ends, inputs.ends])
+        logits = classifier.logits({"inputs_embeds": doubled}, others, ends)
         read[:] = logits.detach().chunk(2)
         return classifier.of_logits(logits)
 
@@ -116,7 +115,6 @@ def _slopes(classifier: Classifier, inputs: Any, embeddings: Tensor) -> tuple[Te
     """Return the logits of embedded texts and their gradients, (batch, time, width)."""
     leaf = embeddings.detach().requires_grad_()
     with torch.enable_grad():
-        hidden = classifier.hidden({"inputs_embeds": leaf}, inputs.others)
-        logits = classifier.end_logits(hidden, inputs.ends)
+        logits = classifier.logits({"inputs_embeds": leaf}, inputs.others, inputs.ends)
         (slopes,) = torch.autograd.grad(classifier.of_logits(logits).sum(), leaf)
     return logits.detach(), slopes

@@ -263,7 +263,6 @@ class GreedyAnswers(Shared):
         answers = [""] * len(questions)
         pad_id = self.tokenizer.pad_token_id
         pad_id = self.tokenizer.eos_token_id if pad_id is None else pad_id
-        device = self.model.device
         generate: Any = self.model.generate
         with reading(
             self.model,
@@ -274,12 +273,12 @@ class GreedyAnswers(Shared):
         ) as batches:
             for batch in batches:
                 written = generate(
-                    **batch.tensors(device),
+                    **batch.tensors,
                     max_new_tokens=self.max_new_tokens,
                     do_sample=False,
                     pad_token_id=pad_id,
                 )
-                new = written[:, batch.input_ids.shape[1] :].tolist()
+                new = written[:, batch.tensors["input_ids"].shape[1] :].tolist()
                 for index, text in zip(batch.indices, decode(self.tokenizer, new), strict=True):
                     answers[index] = text
         return answers

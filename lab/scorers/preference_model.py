@@ -167,17 +167,16 @@ class PreferenceModel(Shared, Scorer):
                     "or shorten the prompt"
                 )
         result = np.zeros(len(triples))
-        device = self.model.device
         # Padded on the left: the answer follows the last column in every row.
         with reading(
-            self.model, sequences, batch_size=self.batch_size, padding_side="left"
+            self.model,
+            sequences,
+            batch_size=self.batch_size,
+            padding_side="left",
+            positions=True,
         ) as batches:
             for batch in batches:
-                logits = answer_logits(
-                    self.model,
-                    self._answer_ids,
-                    **batch.tensors(device, positions=True),
-                ).double()
+                logits = answer_logits(self.model, self._answer_ids, **batch.tensors).double()
                 result[batch.indices] = logits.softmax(dim=-1)[:, 0].cpu().numpy()
         return result
 

@@ -338,8 +338,9 @@ class StepModule(torch.nn.Module):
         others = {"attention_mask": attention_mask}
         if self._classifier.takes_positions:
             others["position_ids"] = position_ids
-        hidden = self._classifier.hidden({"input_ids": input_ids}, others)
-        return self._classifier.scores(hidden[rows, columns])
+        return self._classifier.of_logits(
+            self._classifier.logits({"input_ids": input_ids}, others, columns, rows)
+        )
 
 
 def collate(rows: Sequence[Encoded]) -> dict[str, Tensor]:
@@ -364,11 +365,12 @@ def _measured(classifier: Classifier, encoded: Sequence[Encoded]) -> ProcessMetr
     values: list[NDArray[np.float64]] = [np.zeros(0)] * len(encoded)
     module = StepModule(classifier)
     device = classifier.model.device
-    with reading(classifier.model, [ids for ids, _, _ in encoded], batch_size=32) as batches:
+    sequences = [ids for ids, _, _ in encoded]
+    with reading(classifier.model, sequences, batch_size=32, positions=True) as batches:
         for batch in batches:
             ends = [encoded[index][1] for index in batch.indices]
             at_ends = module.logits(
-                **batch.tensors(device, positions=True),
+                **batch.tensors,
                 **{name: places.to(device) for name, places in _places(ends).items()},
             )
             parts = at_ends.double().cpu().split([len(row) for row in ends])

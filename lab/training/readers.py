@@ -150,8 +150,8 @@ class RewardReader(PairReader):
         others = {"attention_mask": attention_mask}
         if self.classifier.takes_positions:
             others["position_ids"] = position_ids
-        hidden = self.classifier.hidden({"input_ids": input_ids}, others)
-        return self.classifier.end_logits(hidden, attention_mask.sum(dim=1) - 1).float().T
+        ends = attention_mask.sum(dim=1) - 1
+        return self.classifier.logits({"input_ids": input_ids}, others, ends).float().T
 
     def differences(self, first: Tensor, second: Tensor) -> Tensor:
         """Return R(x, y_w) - R(x, y_l), one judgement a pair and head."""

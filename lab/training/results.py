@@ -117,12 +117,15 @@ def _values(
     """
     everything = [ids for pair in sequences for ids in pair]
     values = np.zeros(len(everything))
-    device = reader.model.device
     with reading(
-        reader.model, everything, batch_size=batch_size, padding_side=reader.padding_side
+        reader.model,
+        everything,
+        batch_size=batch_size,
+        padding_side=reader.padding_side,
+        positions=True,
     ) as batches:
         for batch in batches:
-            numbers = reader.values(**batch.tensors(device, positions=True))
+            numbers = reader.values(**batch.tensors)
             values[batch.indices] = numbers.double().cpu().numpy()
     return values
 

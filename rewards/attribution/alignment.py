@@ -104,21 +104,6 @@ def spread_by_overlap(
     return shares @ (overlap / overlap.sum(axis=1, keepdims=True))
 
 
-class SameTokens(NamedTuple):
-    """One episode in the policy's own ids, to be read as a `Retokenized` one is."""
-
-    ids: list[int]
-    """Prompt and response."""
-    size: int
-    """Number of the ids that belong to the response."""
-    after: int = 0
-    """Nothing follows the response."""
-
-    def spread(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the shares of the response's tokens, which are the policy's."""
-        return shares
-
-
 class Retokenized(NamedTuple):
     """One episode in another tokenizer's ids, and how its response's tokens lie on the policy's."""
 

@@ -1,17 +1,20 @@
-"""One row of the last layer's attention, in the same pass as the score.
+"""What a classifier says about each token of a text, in the pass that scores it.
 
-Full attention tensors cost (batch, heads, time, time) in every layer and turn the fused kernels
-off. ABC reads one row of one layer. The function here is registered with transformers as an
-attention implementation: it calls the SDPA one, and while `last_layer` is open it keeps the last
-layer's queries and keys, from which the softmax of the one query row against all keys is computed
-again: O(time), not O(time^2).
+ABC reads one row of the last layer's attention. Full attention tensors cost (batch, heads, time,
+time) in every layer and turn the fused kernels off. So a function is registered with transformers
+as an attention implementation: it calls the SDPA one, and while `last_layer` is open it keeps the
+last layer's queries and keys, from which the softmax of the one query row against all keys is
+computed again: O(time), not O(time^2).
+
+Each reading takes a padded batch and returns the logits and (batch, time) attributions of every
+column; the response's part of them is the caller's to cut out. None keeps a gradient.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +22,96 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from tokengym.base.registry import Registry
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.forward import Classifier, EncoderClassifier, Inputs
+
+
+class Reading(NamedTuple):
+    """What a reading returns."""
+
+    logits: Tensor
+    """(batch, classes), which make the score."""
+    columns: Tensor | None = None
+    """(batch, time) attributions of every column."""
+    gap: Tensor | None = None
+    """(batch,) by how much the attributions of a response miss what they should sum to."""
+
+
+Read = Callable[[Classifier, Inputs], Reading]
+READINGS: Registry[Read] = Registry("attribution", group="readings", error=ScorerError)
+"""Function of each kind of attribution in `kinds`; a rule's package may bring its own."""
+
+
+def register_reading(kind: str) -> Callable[[Read], Read]:
+    """Make a function the reading of a kind of attribution: a decorator."""
+    return lambda read: READINGS.register(kind, read)
+
+
+def plain(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return the logits alone."""
+    with torch.no_grad():
+        return Reading(classifier.logits(inputs.tokens, inputs.others, inputs.ends))
+
+
+@register_reading("attention")
+def attention(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return the last layer's attention of the last token, averaged over heads: ABC's weights.
+
+    alpha_t = mean_h softmax_t(scaling * q_h . k_ht),   q of the last token, k of all
+
+    Of a bidirectional model, that of the first token, which it pools at.
+    """
+    if isinstance(classifier, EncoderClassifier):
+        return Reading(*classifier.first_row(inputs))
+    with torch.no_grad():
+        with last_layer(classifier.model) as layer:
+            logits = classifier.logits(inputs.tokens, inputs.others, inputs.ends)
+    rows = attention_row(layer.query, layer.key, layer.mask, inputs.ends, scaling=layer.scaling)
+    return Reading(logits, rows.mean(dim=1))
+
+
+@register_reading("signed-attention")
+def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return attention times the direction of each value vector on the score, to first order.
+
+    a_t = sum_h alpha_ht * (v_ht . dR/do_h): the graph begins at the last layer's attention output
+    o, so one layer is differentiated.
+    """
+    with torch.no_grad():
+        with last_layer(classifier.model, begins_graph=True) as layer:
+            logits = classifier.logits(inputs.tokens, inputs.others, inputs.ends)
+        # (batch, time, heads, width)
+        (gradient,) = torch.autograd.grad(classifier.of_logits(logits).sum(), layer.output)
+    with torch.no_grad():
+        batch, key_heads, time, width = layer.value.shape
+        rows = torch.arange(batch, device=gradient.device)
+        direction = gradient[rows, inputs.ends].float()  # (batch, heads, width)
+        direction = direction.view(batch, key_heads, -1, width)
+        along = torch.einsum("bkgd,bktd->bkgt", direction, layer.value.float())
+        weights = attention_row(
+            layer.query, layer.key, layer.mask, inputs.ends, scaling=layer.scaling
+        )
+        shares = weights * along.reshape(batch, -1, time)  # (batch, heads, time)
+        return Reading(logits.detach(), shares.sum(dim=1))
+
+
+@register_reading("prefix")
+def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return by how much each token moved the score: the differences of all positions' scores.
+
+    A causal model's hidden state at a position knows the text up to there and no further, so its
+    score there is the score of that prefix.
+    """
+    with torch.no_grad():
+        logits = classifier.logits(inputs.tokens, inputs.others, None)  # (batch, time, classes)
+        scores = classifier.of_logits(logits)  # (batch, time)
+    kept = inputs.others["attention_mask"].bool()
+    scores = scores.masked_fill(~kept, 0.0)  # before the first token there is no text: 0
+    before = torch.nn.functional.pad(scores[:, :-1], (1, 0))
+    rows = torch.arange(len(scores), device=scores.device)
+    return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
+
 
 IMPLEMENTATION = "tokengym_last_row"
 """The name under which transformers knows the attention function."""
@@ -47,10 +139,6 @@ class LastLayer:
     """Factor on the dot products."""
     output: Tensor = field(init=False)
     """(batch, time, heads, width) each head's mixture of values."""
-
-    def row(self, positions: Tensor) -> Tensor:
-        """Return every head's row of one position per sequence; see `attention_row`."""
-        return attention_row(self.query, self.key, self.mask, positions, scaling=self.scaling)
 
 
 _LAYER: ContextVar[LastLayer | None] = ContextVar("tokengym_last_layer", default=None)

@@ -17,13 +17,12 @@ from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution import last_row
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.forward import PaddedBatch, reading
 from tokengym.rewards.models.loading import (
-    PaddedBatch,
     check_vocabularies,
     load_pretrained,
     load_tokenizer,
     longest_input,
-    reading,
     vocabulary_size,
 )
 from tokengym.rewards.models.scores import Shared
@@ -106,8 +105,8 @@ class PolicyReader(Shared):
         check_vocabularies(policy=tokenizer, model=self.tokenizer, size=size, name=self.name)
         return self
 
-    def batches(self, episodes: Sequence[Episode]) -> Iterator[tuple[PaddedBatch, dict[str, Any]]]:
-        """Yield prompts and responses as padded batches with the model's inputs, to be read.
+    def batches(self, episodes: Sequence[Episode]) -> Iterator[PaddedBatch]:
+        """Yield prompts and responses as padded batches, to be read.
 
         Raises:
             ScorerError: if an episode is longer than the model reads.
@@ -120,10 +119,10 @@ class PolicyReader(Shared):
                     f"episode {index} has {len(ids)} tokens, {self.name!r} reads at most {limit}; "
                     "lower max_prompt_tokens or max_new_tokens, or shorten the prompt"
                 )
-        device = self.model.device
-        with reading(self.model, sequences, batch_size=self.batch_size) as batches:
-            for batch in batches:
-                yield batch, batch.tensors(device, positions=self._takes_positions)
+        with reading(
+            self.model, sequences, batch_size=self.batch_size, positions=self._takes_positions
+        ) as batches:
+            yield from batches
 
     def log_probs(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Return, per episode, log pi(y_t | x, y_<t) of its tokens, (n,) nats.
@@ -154,9 +153,9 @@ class PolicyReader(Shared):
     ) -> list[NDArray[np.float64]]:
         """Return a figure of (rows, time, vocab) logits and (rows, time, 1) tokens they predict."""
         result = [np.zeros(0)] * len(episodes)
-        for batch, inputs in self.batches(episodes):
-            logits = self.model(**inputs, use_cache=False).logits[:, :-1].float()
-            table = figure(logits, inputs["input_ids"][:, 1:, None]).double().cpu().numpy()
+        for batch in self.batches(episodes):
+            logits = self.model(**batch.tensors, use_cache=False).logits[:, :-1].float()
+            table = figure(logits, batch.tensors["input_ids"][:, 1:, None]).double().cpu().numpy()
             for table_row, index in enumerate(batch.indices):
                 start = len(episodes[index].prompt_ids) - 1
                 size = len(episodes[index].response_ids)
@@ -180,9 +179,9 @@ class PolicyReader(Shared):
         """
         remedy = "take another model, or pass metadata['policy_attention']"
         result = [np.zeros((0, 0))] * len(episodes)
-        for batch, inputs in self.batches(episodes):
+        for batch in self.batches(episodes):
             with last_row.last_layer(self.model, remedy=remedy) as layer:
-                self.model.base_model(**inputs, use_cache=False)
+                self.model.base_model(**batch.tensors, use_cache=False)
             matrix = last_row.mean_attention(
                 layer.query, layer.key, layer.mask, scaling=layer.scaling
             )

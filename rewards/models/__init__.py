@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
-    from tokengym.rewards.models.classifier import Classifier
-    from tokengym.rewards.models.loading import (
-        load_tokenizer,
-        longest_input,
-        quiet,
-        reading,
-    )
+    from tokengym.rewards.models.forward import Classifier, reading
+    from tokengym.rewards.models.loading import load_tokenizer, longest_input, quiet
 
 __getattr__, __dir__, __all__ = lazily(__name__)

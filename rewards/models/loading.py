@@ -1,15 +1,12 @@
-"""Common parts of scorers with a model: loading, eval mode, padded batches, vocabularies."""
+"""Loading of the models behind scorers, and what they can read: lengths, vocabularies."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tokengym.base.device import auto_device, auto_precision, select_device
 from tokengym.base.errors import PretrainedError, TokenizerError, reason_of
@@ -258,94 +255,3 @@ def _head_weight(folder: Path) -> torch.Tensor:
     raise ScorerError(
         f"{file} holds no trained score.weight; train the adapters with task_type='SEQ_CLS'"
     )
-
-
-PaddingSide = Literal["left", "right"]
-"""Side on which shorter texts are padded."""
-
-
-class PaddedBatch(NamedTuple):
-    """Some sequences of a longer list as one array."""
-
-    indices: NDArray[np.int64]
-    """(batch,) where in the list each row comes from."""
-    input_ids: NDArray[np.int64]
-    """(batch, time); ``pad_id`` where the mask is 0."""
-    attention_mask: NDArray[np.int64]
-    """(batch, time); from the lengths, never from the ids."""
-    position_ids: NDArray[np.int64]
-    """(batch, time): 0, 1, 2, ... from each sequence's first token; 0 on padding."""
-    starts: NDArray[np.int64]
-    """(batch,) column of each sequence's first token."""
-
-    def tensors(self, device: torch.device, *, positions: bool = False) -> dict[str, torch.Tensor]:
-        """Return ids and mask, and positions if wanted, by the names that models have for them."""
-        arrays = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        arrays |= {"position_ids": self.position_ids} if positions else {}
-        return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-
-
-def padded_batches(
-    sequences: Sequence[Sequence[int]],
-    *,
-    batch_size: int,
-    pad_id: int = 0,
-    padding_side: PaddingSide = "right",
-) -> Iterator[PaddedBatch]:
-    """Yield the sequences as padded batches: those of like length together, longest first.
-
-    Args:
-        sequences: Token ids, any lengths; each is in one batch, empty ones in none.
-        batch_size: Most sequences in a batch.
-        pad_id: What fills the rest; masked.
-        padding_side: Where the rest is.
-    """
-    lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
-    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        time = int(lengths[indices[0]])
-        shape = (len(indices), time)
-        input_ids = np.full(shape, pad_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        positions = np.zeros(shape, dtype=np.int64)
-        starts = np.zeros(len(indices), dtype=np.int64)
-        for row, index in enumerate(indices):
-            size = lengths[index]
-            starts[row] = time - size if padding_side == "left" else 0
-            columns = slice(starts[row], starts[row] + size)
-            input_ids[row, columns] = sequences[index]
-            mask[row, columns] = 1
-            positions[row, columns] = np.arange(size)
-        yield PaddedBatch(indices, input_ids, mask, positions, starts)
-
-
-@contextmanager
-def reading(
-    model: torch.nn.Module,
-    sequences: Sequence[Sequence[int]],
-    *,
-    batch_size: int,
-    pad_id: int = 0,
-    padding_side: PaddingSide = "right",
-    gradients: bool = False,
-) -> Iterator[Iterator[PaddedBatch]]:
-    """Give sequences as padded batches to a model, which has no dropout and no gradients here.
-
-    Args:
-        model: What reads them; one in training mode returns to it afterwards.
-        sequences: Token ids, any lengths; empty ones are in no batch.
-        batch_size: Most sequences in a batch.
-        pad_id: What fills the rest; masked.
-        padding_side: Where the rest is.
-        gradients: Whether gradients are left as they are.
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        with nullcontext() if gradients else torch.no_grad():
-            yield padded_batches(
-                sequences, batch_size=batch_size, pad_id=pad_id, padding_side=padding_side
-            )
-    finally:
-        model.train(was_training)

@@ -15,6 +15,7 @@ from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
+from tokengym.rewards.models.forward import reading
 from tokengym.rewards.models.kinds import ENCODER_KINDS
 from tokengym.rewards.models.loading import (
     check_vocabularies,
@@ -22,7 +23,6 @@ from tokengym.rewards.models.loading import (
     load_tokenizer,
     loaded_once,
     longest_input,
-    reading,
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
@@ -275,11 +275,10 @@ class Relevance(Shared, Scorer):
         read = reading(self.encoder, sequences, batch_size=self.batch_size, pad_id=pad_id)
         with read as batches:
             for batch in batches:
-                states = self.encoder(**batch.tensors(self.encoder.device)).last_hidden_state
+                states = self.encoder(**batch.tensors).last_hidden_state
                 rows = states.float().cpu().numpy().astype(np.float64)
                 for batch_row, index in enumerate(batch.indices):
-                    size = int(batch.attention_mask[batch_row].sum())
-                    hidden[index] = rows[batch_row, :size]
+                    hidden[index] = rows[batch_row, : len(sequences[index])]
         return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
 
     def _is_constrained(self, episode: Episode) -> bool:

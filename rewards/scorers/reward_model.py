@@ -12,14 +12,13 @@ from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
-from tokengym.rewards.attribution import readings
-from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer, SameTokens
+from tokengym.rewards.attribution import last_row
+from tokengym.rewards.attribution.alignment import Form, Retokenizer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
-from tokengym.rewards.models.classifier import Classifier, Labels, has_heads
+from tokengym.rewards.models.forward import Classifier, Labels, PaddingSide, has_heads, reading
 from tokengym.rewards.models.kinds import SIGNED_KINDS
 from tokengym.rewards.models.loading import (
-    PaddingSide,
     check_vocabularies,
     load_on_backbone,
     load_pretrained,
@@ -27,7 +26,6 @@ from tokengym.rewards.models.loading import (
     loaded_once,
     longest_input,
     named_backbone,
-    reading,
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
@@ -216,7 +214,13 @@ class RewardModel(Shared, Scorer):
         bound.reads_text = True
         return bound
 
-    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+    def score(
+        self,
+        episodes: Sequence[Episode],
+        *,
+        attribution: str | None = None,
+        may_be_empty: bool = False,
+    ) -> Scores:
         """Return the score of each episode, and what it says about each token if asked.
 
         Args:
@@ -229,50 +233,39 @@ class RewardModel(Shared, Scorer):
                 - "prefix": by how much each token moved the score of the text before it;
                 - "gradient", "integrated-gradients" and "deeplift" of tokengym-lab: by gradients of
                   the score; what the sum over the tokens misses is the part "attribution_gap".
+            may_be_empty: Whether a response may have no token; the prompt's last is read instead.
 
         Raises:
             ScorerError: if an episode has no response, or is longer than the model reads.
             TokenizerError: if an id is outside the model's vocabulary.
         """
         self.check_attribution(attribution)
-        for index, episode in enumerate(episodes):
-            if not episode.response_ids:
-                raise ScorerError(
-                    f"episode {index} has no response_ids, so there is no token to read the score "
-                    "at; give the response at least one token (the EOS counts)"
-                )
-        return self._read(episodes, attribution)
-
-    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the scores of texts that nobody played; an empty one is worth 0.
-
-        The score of an empty response is read at the prompt's last token.
-        """
-        return self._read(episodes, None).values
-
-    def _read(self, episodes: Sequence[Episode], kind: str | None) -> Scores:
-        """Return the scores of texts whose responses may be empty, with a kind of attribution."""
-        texts = self._texts(episodes)
-        sizes = np.array([text.size for text in texts])
-        after = np.array([text.after for text in texts])  # ids behind the response's
+        texts = None if self._retokenizer is None else self._retokenizer(episodes)
+        if texts is None:
+            sequences = [[*e.prompt_ids, *e.response_ids] for e in episodes]
+            sizes = np.array([len(e.response_ids) for e in episodes])
+            after = np.zeros_like(sizes)
+        else:
+            sequences = [text.ids for text in texts]
+            sizes = np.array([text.size for text in texts])
+            after = np.array([text.after for text in texts])  # ids behind the response's
+        self._check_readable(episodes, sequences, may_be_empty)
         values = np.zeros(len(episodes), dtype=np.float32)
-        parts: dict[str, NDArray[np.float32]] = {}
-        if self.disagrees:
-            parts["disagreement"] = np.zeros_like(values)
+        parts = {"disagreement": np.zeros_like(values)} if self.disagrees else {}
         rows = [np.zeros(0)] * len(episodes)
-        read = readings.plain if kind is None else readings.READINGS.find(kind)
+        read = last_row.plain if attribution is None else last_row.READINGS.find(attribution)
         with reading(
             self.model,
-            [text.ids for text in texts],
+            sequences,
             batch_size=self.batch_size,
             padding_side=self.padding_side,
+            positions=self._classifier.takes_positions,
             gradients=True,  # some attributions are gradients
         ) as batches:
             for batch in batches:
-                chosen = batch.indices
-                ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
+                chosen, ends = batch.indices, batch.ends
                 starts = ends + 1 - after[chosen] - sizes[chosen]
-                inputs = self._classifier.inputs(batch, ends, starts)
+                inputs = self._classifier.inputs(batch, starts)
                 logits, columns, gap = read(self._classifier, inputs)
                 values[chosen] = self._classifier.of_logits(logits).cpu().numpy()
                 if self.disagrees:
@@ -284,38 +277,43 @@ class RewardModel(Shared, Scorer):
                     continue
                 table = columns.float().cpu().numpy().astype(np.float64)
                 # Weights on what follows the response are dropped, as those on the prompt are.
-                pasts = ends + 1 - (after[chosen] if kind == "attention" else 0)
+                pasts = ends + 1 - (after[chosen] if attribution == "attention" else 0)
                 for row, index in enumerate(chosen):
                     rows[index] = table[row, starts[row] : pasts[row]]
-        if kind is None:
+        if attribution is None:
             return Scores(values, parts)
-        rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
-        if kind == "attention":
+        if texts is not None:  # from the model's tokens to the policy's
+            rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
+        if attribution == "attention":
             rows = [normalize_weights(row) for row in rows]
-        return Scores(values, parts, rows, signed=kind in SIGNED_KINDS)
+        return Scores(values, parts, rows, signed=attribution in SIGNED_KINDS)
 
-    def _texts(self, episodes: Sequence[Episode]) -> Sequence[SameTokens | Retokenized]:
-        """Return what the model reads: the ids as they are, or the texts in its own tokens.
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the scores of texts that nobody played; an empty one is worth 0.
 
-        Raises:
-            ScorerError: if a text is longer than the model reads, or the policy's tokenizer is
-                needed and not known.
-            TokenizerError: if an id is outside the model's vocabulary.
+        The score of an empty response is read at the prompt's last token.
         """
-        texts: Sequence[SameTokens | Retokenized]
-        if self._retokenizer is not None:
-            texts = self._retokenizer(episodes)
-        elif self._always_text:
+        return self.score(episodes, may_be_empty=True).values
+
+    def _check_readable(
+        self,
+        episodes: Sequence[Episode],
+        sequences: Sequence[Sequence[int]],
+        may_be_empty: bool,
+    ) -> None:
+        """Refuse what the model cannot read: episodes, and the ids that it would be given."""
+        if self._always_text and self._retokenizer is None:
             raise ScorerError(
                 f"scorer {self.name!r} reads texts and does not know the policy's tokenizer; "
                 "call bind(tokenizer) first"
             )
-        else:
-            texts = [
-                SameTokens([*e.prompt_ids, *e.response_ids], len(e.response_ids)) for e in episodes
-            ]
         limit, size = self._limit, self._vocab_size
-        for index, ids in enumerate(text.ids for text in texts):
+        for index, (episode, ids) in enumerate(zip(episodes, sequences, strict=True)):
+            if not episode.response_ids and not may_be_empty:
+                raise ScorerError(
+                    f"episode {index} has no response_ids, so there is no token to read the score "
+                    "at; give the response at least one token (the EOS counts)"
+                )
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
                     f"episode {index} has {len(ids)} tokens, scorer {self.name!r} reads at most "
@@ -327,7 +325,6 @@ class RewardModel(Shared, Scorer):
                     f"{self.name!r} has a vocabulary of {size}; score with a model of "
                     "the policy's tokenizer"
                 )
-        return texts
 
 
 register_scorer("reward-model", loaded_once(RewardModel.from_pretrained))

@@ -12,11 +12,11 @@ from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.forward import reading
 from tokengym.rewards.models.loading import (
     load_pretrained,
     load_tokenizer,
     longest_input,
-    reading,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
 
@@ -215,7 +215,7 @@ class ClassProbability(Shared):
         read = reading(self.model, sequences, batch_size=self.batch_size, pad_id=pad_id)
         with read as batches:
             for batch in batches:
-                logits = self.model(**batch.tensors(self.model.device)).logits.double()
+                logits = self.model(**batch.tensors).logits.double()
                 probabilities = logits.sigmoid() if self.alone else logits.softmax(dim=-1)
                 result[batch.indices] = probabilities[:, self.label].cpu().numpy()
         return result

@@ -11,7 +11,7 @@ from tokengym.envs import TokenizerError
 from tokengym.rewards import RewardModel
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
-from tokengym.rewards.models.loading import padded_batches, reading
+from tokengym.rewards.models.forward import reading
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_what_reads_a_model_leaves_it_as_it_was():
 
     def interrupted() -> None:
         with reading(model, [[1], [2, 3]], batch_size=1) as batches:
-            next(batches)
+            assert len(batches) == 2
             assert not model.training
             assert not torch.is_grad_enabled()
             raise RuntimeError("inside")
@@ -227,21 +227,24 @@ def test_bind_reads_texts_where_the_tokenizers_differ(stored, tokenizer):
 
 def test_buckets_hold_every_index_once_with_little_padding():
     texts = [[1] * length for length in (3, 9, 4, 9, 3, 5)]
-    buckets = [batch.indices.tolist() for batch in padded_batches(texts, batch_size=2)]
-    assert buckets == [[1, 3], [5, 2], [0, 4]]
-    assert [b.indices.tolist() for b in padded_batches([[], *texts, []], batch_size=4)] == [
-        [2, 4, 6, 3],
-        [1, 5],
-    ]
+    with reading(make_classifier(), texts, batch_size=2) as batches:
+        assert [batch.indices.tolist() for batch in batches] == [[1, 3], [5, 2], [0, 4]]
+    with reading(make_classifier(), [[], *texts, []], batch_size=4) as batches:
+        assert [batch.indices.tolist() for batch in batches] == [[2, 4, 6, 3], [1, 5]]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padded_batches(side):
-    batches = list(padded_batches([[7], [8, 9, 5]], batch_size=2, pad_id=4, padding_side=side))
-    (batch,) = batches
+    texts = [[7], [8, 9, 5]]
+    with reading(
+        make_classifier(), texts, batch_size=2, pad_id=4, padding_side=side, positions=True
+    ) as batches:
+        (batch,) = batches
     assert batch.indices.tolist() == [1, 0]
     left = side == "left"
-    assert batch.input_ids.tolist() == [[8, 9, 5], [4, 4, 7] if left else [7, 4, 4]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1] if left else [1, 0, 0]]
-    assert batch.position_ids.tolist() == [[0, 1, 2], [0, 0, 0]]
-    assert batch.starts.tolist() == [0, 2 if left else 0]
+    assert {name: tensor.tolist() for name, tensor in batch.tensors.items()} == {
+        "input_ids": [[8, 9, 5], [4, 4, 7] if left else [7, 4, 4]],
+        "attention_mask": [[1, 1, 1], [0, 0, 1] if left else [1, 0, 0]],
+        "position_ids": [[0, 1, 2], [0, 0, 0]],
+    }
+    assert batch.ends.tolist() == [2, 2 if left else 0]

@@ -129,7 +129,10 @@ def test_nothing_is_recorded_outside_the_context():
     ids = torch.tensor([[3, 4, 5]])
     with last_row.last_layer(model) as layer:
         model(ids)
-    assert layer.row(torch.tensor([2])).mean(dim=1).shape == (1, 3)
+    row = last_row.attention_row(
+        layer.query, layer.key, layer.mask, torch.tensor([2]), scaling=layer.scaling
+    )
+    assert row.mean(dim=1).shape == (1, 3)
     first = layer.query
     model(ids)
     assert layer.query is first

@@ -1,7 +1,9 @@
-"""A sequence classifier taken apart: what it computes of a text, and the score that it gives."""
+"""The forward pass of the models behind scorers: padded batches in, a classifier's logits out."""
 
 import inspect
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,10 +12,74 @@ from torch import Tensor
 
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.kinds import REWARD_MODEL_KINDS
-from tokengym.rewards.models.loading import PaddedBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+PaddingSide = Literal["left", "right"]
+"""Side on which shorter texts are padded."""
+
+
+class PaddedBatch(NamedTuple):
+    """Some sequences of a longer list, padded to one length on their model's device."""
+
+    indices: NDArray[np.int64]
+    """(batch,) where in the list each row comes from."""
+    ends: NDArray[np.int64]
+    """(batch,) column of each sequence's last token."""
+    tensors: dict[str, Tensor]
+    """(batch, time) ``input_ids``, ``attention_mask`` from the lengths, never from the ids, and, if
+    asked for, ``position_ids``: 0, 1, 2, ... from each sequence's first token; 0 on padding."""
+
+
+@contextmanager
+def reading(
+    model: "PreTrainedModel",
+    sequences: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    pad_id: int = 0,
+    padding_side: PaddingSide = "right",
+    positions: bool = False,
+    gradients: bool = False,
+) -> Iterator[list[PaddedBatch]]:
+    """Give sequences as padded batches to a model, which has no dropout and no gradients here.
+
+    Sequences of like length are together, the longest first.
+
+    Args:
+        model: What reads them; one in training mode returns to it afterwards.
+        sequences: Token ids, any lengths; each is in one batch, empty ones in none.
+        batch_size: Most sequences in a batch.
+        pad_id: What fills the rest; masked.
+        padding_side: Where the rest is.
+        positions: Whether the model is given positions.
+        gradients: Whether gradients are left as they are.
+    """
+    lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    batches = []
+    for first in range(0, len(order), batch_size):
+        indices = order[first : first + batch_size]
+        sizes, time = lengths[indices], lengths[indices[0]]
+        starts = time - sizes if padding_side == "left" else np.zeros_like(sizes)
+        places = np.arange(time) - starts[:, None]  # (batch, time), from each first token
+        mask = (places >= 0) & (places < sizes[:, None])
+        input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
+        input_ids[mask] = np.concatenate([sequences[index] for index in indices])
+        arrays = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+        if positions:
+            arrays["position_ids"] = places * mask
+        tensors = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
+        batches.append(PaddedBatch(indices, starts + sizes - 1, tensors))
+    was_training = model.training
+    model.eval()
+    try:
+        with nullcontext() if gradients else torch.no_grad():
+            yield batches
+    finally:
+        model.train(was_training)
+
 
 Labels = int | str | tuple[int | str, int | str]
 """One class, or (positive, negative): by index, by name, or as "positive+negative"."""
@@ -77,42 +143,46 @@ class Classifier:
             return Classifier(model, labels)
         return EncoderClassifier(model, labels, pairs=pairs)
 
-    def inputs(
-        self,
-        batch: PaddedBatch,
-        ends: NDArray[np.integer],
-        starts: NDArray[np.integer] | None = None,
-    ) -> Inputs:
-        """Return a padded batch on the model's device.
+    def inputs(self, batch: PaddedBatch, starts: NDArray[np.integer]) -> Inputs:
+        """Return a padded batch as the backbone takes it.
 
         Args:
             batch: The sequences.
-            ends: (batch,) the column of each one's last token.
-            starts: (batch,) the column of each response's first token; None takes ``ends``.
+            starts: (batch,) the column of each response's first token.
         """
         device = self.model.device
         *_, last = self.model.parameters()
         if last.device != device:  # a backbone has been moved with the policy that shares it
             torch.nn.Module.to(self.model, device)
-        others = batch.tensors(device, positions=self.takes_positions)
+        others = dict(batch.tensors)
         return Inputs(
             tokens={"input_ids": others.pop("input_ids")},
             others=others,
-            ends=torch.from_numpy(ends).to(device),
-            starts=torch.from_numpy(ends if starts is None else starts).to(device),
+            ends=torch.from_numpy(batch.ends).to(device),
+            starts=torch.from_numpy(starts).to(device),
         )
 
-    def hidden(self, tokens: dict[str, Tensor], others: dict[str, Tensor]) -> Tensor:
-        """Return the last hidden states, (batch, time, width)."""
-        return self.backbone(**tokens, **others, use_cache=False).last_hidden_state
-
-    def scores(self, hidden: Tensor) -> Tensor:
-        """Return the score of each hidden state, (...,) float32.
+    def logits(
+        self,
+        tokens: dict[str, Tensor],
+        others: dict[str, Tensor],
+        columns: Tensor | None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Return the logits at chosen places, (places, classes).
 
         Args:
-            hidden: (..., width).
+            tokens: ``input_ids``, or ``inputs_embeds``.
+            others: Mask and, where the model takes them, positions.
+            columns: (places,), such as that of each sequence's last token; None takes all of every
+                row, (batch, time, classes).
+            rows: (places,); None takes one place in each row.
         """
-        return self.of_logits(self.head(hidden))
+        hidden = self.backbone(**tokens, **others, use_cache=False).last_hidden_state
+        if columns is None:
+            return self.head(hidden)
+        rows = torch.arange(len(columns), device=hidden.device) if rows is None else rows
+        return self.head(hidden[rows, columns])
 
     def of_logits(self, logits: Tensor) -> Tensor:
         """Return the score that logits (..., classes) make, (...,) float32; the heads' mean."""
@@ -138,20 +208,6 @@ class Classifier:
         bias = self.head.bias
         no_bias = self.head.weight.new_zeros(self.head.out_features)
         return self.of_logits(self.head.weight.T), self.of_logits(no_bias if bias is None else bias)
-
-    def end_logits(self, hidden: Tensor, ends: Tensor) -> Tensor:
-        """Return the logits of each sequence, (batch, classes), read at its last token.
-
-        Args:
-            hidden: (batch, time, width).
-            ends: (batch,) columns.
-        """
-        rows = torch.arange(len(ends), device=hidden.device)
-        return self.head(hidden[rows, ends])
-
-    def end_scores(self, hidden: Tensor, ends: Tensor) -> Tensor:
-        """Return the score of each sequence, (batch,); the arguments are `end_logits`'."""
-        return self.of_logits(self.end_logits(hidden, ends))
 
 
 class EncoderClassifier(Classifier):
@@ -180,30 +236,24 @@ class EncoderClassifier(Classifier):
         parameters = inspect.signature(model.forward).parameters
         self.has_types = pairs and "token_type_ids" in parameters
 
-    def inputs(
-        self,
-        batch: PaddedBatch,
-        ends: NDArray[np.integer],
-        starts: NDArray[np.integer] | None = None,
-    ) -> Inputs:
+    def inputs(self, batch: PaddedBatch, starts: NDArray[np.integer]) -> Inputs:
         """Return a padded batch; the tokens from ``starts`` on are the second text of a pair."""
-        made = super().inputs(batch, ends, starts)
+        inputs = super().inputs(batch, starts)
         if self.has_types:
-            columns = torch.arange(batch.input_ids.shape[1], device=made.ends.device)
-            made.others["token_type_ids"] = (columns >= made.starts[:, None]).long()
-        return made
+            mask = inputs.others["attention_mask"]
+            columns = torch.arange(mask.shape[1], device=mask.device)
+            inputs.others["token_type_ids"] = (columns >= inputs.starts[:, None]).long()
+        return inputs
 
-    def hidden(self, tokens: dict[str, Tensor], others: dict[str, Tensor]) -> Tensor:
-        """Return the logits of each text, (batch, classes)."""
+    def logits(
+        self,
+        tokens: dict[str, Tensor],
+        others: dict[str, Tensor],
+        columns: Tensor | None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Return the logits of each text, (batch, classes), wherever it ends."""
         return self.model(**tokens, **others).logits
-
-    def scores(self, hidden: Tensor) -> Tensor:
-        """Return the score of each text's logits, (batch,) float32."""
-        return self.of_logits(hidden)
-
-    def end_logits(self, hidden: Tensor, ends: Tensor) -> Tensor:
-        """Return the logits of each text, (batch, classes)."""
-        return hidden
 
     def first_row(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return the logits, and the first token's row of the last layer's attention.
