@@ -18,7 +18,7 @@ from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import moved
 from tokengym.rewards.models.kinds import remedy_for
-from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, call_scorer
+from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, as_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,35 +106,39 @@ class Reward:
         """
         if not episodes:
             return []
-        named = self.scorer.fault_name
-        with attach_episodes(episodes, named), self.stopwatch.scoring(len(episodes)):
+        with attach_episodes(episodes, self.scorer), self.stopwatch.scoring(len(episodes)):
             for index, episode in enumerate(episodes):
                 if not episode.response_ids:
                     raise CreditError(
                         f"episode {index} has no response_ids, so no token can earn its score; "
                         "give the response at least one token (the EOS counts)"
                     )
-            name, wanted = self.scorer.name, self.credit.attribution
+            name, wanted = self.stopwatch.name, self.credit.attribution
             # A scorer that does not say what it has is asked for nothing.
-            asked = None if self.scorer.attribution_kinds is None else wanted
-            scores = call_scorer(self.scorer, episodes, asked)
+            asks = wanted is not None and self.scorer.attribution_kinds is not None
+            asked = {"attribution": wanted} if asks else {}
+            scores = self.scorer.score(episodes, **asked)
             if not isinstance(scores, Scores):
                 raise ScorerError(
                     f"scorer {name!r} returned {type(scores).__name__}; return "
                     "Scores(values=one number per episode)"
                 )
             scores.check(episodes, name)
-            probe = Probe(self.scorer, self.tokenizer, self.continuations)
-            attributed = self.credit.attribute(probe, episodes, scores)
-            if attributed is not scores:
-                attributed.check(episodes, self.credit_name)
-                scores = attributed
+            if self.credit.needs_attributions:
+                probe = Probe(self.scorer, self.tokenizer, self.continuations)
+                scores = self.credit.attribute(probe, episodes, scores)
+                scores.check(episodes, self.credit_name)
             if wanted is not None and scores.attributions is None:
                 raise CreditError(
                     f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
                     f"returned none; {remedy_for(wanted)}"
                 )
-            rewards = assign_written(self.credit, episodes, scores)  # (response,) each
+            has_replies = any(episode.written is not None for episode in episodes)
+            rewards = (  # (response,) each
+                assign_written(self.credit, episodes, scores)
+                if has_replies
+                else self.credit.assign(episodes, scores)
+            )
             self._check_rewards(episodes, scores, rewards)
             return [
                 episode.paid(
@@ -188,14 +192,12 @@ def assign_written(
 
     Args:
         credit: The rule.
-        episodes: Finished episodes; those without replies are assigned as ever.
+        episodes: Finished episodes; of those without replies all tokens are written.
         scores: Their scores.
 
     Returns:
         Per episode (len(response_ids),) reward units.
     """
-    if all(episode.written is None for episode in episodes):
-        return credit.assign(episodes, scores)
     masks = [
         np.ones(len(e.response_ids), np.int8) if e.written is None else e.written for e in episodes
     ]
@@ -230,12 +232,12 @@ def assign_written(
 
 
 @contextmanager
-def attach_episodes(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
+def attach_episodes(episodes: Sequence[Episode], scorer: Scorer) -> Iterator[None]:
     """Have whatever a scorer raises carry the episodes it was to score.
 
     Args:
         episodes: Finished, without a score.
-        scorer: Its name, for the message.
+        scorer: What scores them; the message has its name.
 
     Raises:
         RewardError: what was raised, with ``episodes``; a `ScorerError` where the scorer's own code
@@ -251,8 +253,8 @@ def attach_episodes(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
             raise
         reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
         failure = ScorerError(
-            f"scorer {scorer!r} raised {type(error).__name__} ({reason}) over {len(episodes)} "
-            "episodes; correct the scorer"
+            f"scorer {scorer.fault_name!r} raised {type(error).__name__} ({reason}) over "
+            f"{len(episodes)} episodes; correct the scorer"
         )
         failure.keep(unpaid)
         raise failure from error

@@ -125,7 +125,7 @@ class VectorRewardWrapper(VectorWrapper):
             continues = ~(terminated | truncated | infos.get("waiting", np.False_))
             texts = self._unfinished(np.flatnonzero(continues).tolist())
             # The rows that ended are not scored yet: a failure here must not lose them.
-            with attach_episodes(list(ended.values()), self.reward.scorer.fault_name):
+            with attach_episodes(list(ended.values()), self.reward.scorer):
                 values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
         if not ended:
             return observations, values, terminated, truncated, infos

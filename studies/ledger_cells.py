@@ -24,7 +24,6 @@ from tokengym.lab.makers.bundles.other_reward_models import (
 from tokengym.lab.protocol import LEARNER, PROMPTS, untrained_best_of
 from tokengym.lab.study import Cell, Drawn, Round, Row, single_run
 from tokengym.rewards import Credit, gold_scorer, register_credit
-from tokengym.rewards.maths import complete
 
 ENV = "tokengym/MovieReview-v0"
 UPDATES, LONGER, ROWS = 30, 120, 64
@@ -105,7 +104,9 @@ class TrueWords(Credit):
         assert self._gold is not None
         truth = self._gold.token_worth([episode], self._tokenizer)
         assert truth is not None
-        return complete(score, self.SCALE * truth[0])
+        rewards = self.SCALE * truth[0]
+        rewards[-1] += score - rewards.sum()
+        return rewards
 
 
 def register_words() -> None:

@@ -27,7 +27,7 @@ from tokengym.lab.gradients.exact import (
     values_to_come,
 )
 from tokengym.lab.partners.turn_forks import EOS, LEFT, PROMPT, RIGHT, UM, VOCABULARY, TurnForks
-from tokengym.rewards import Reward, assign_written
+from tokengym.rewards import Reward
 
 OUTCOMES = ((LEFT, EOS), (LEFT, UM, EOS), (RIGHT, EOS), (RIGHT, UM, EOS))
 """Every turn that the action mask allows."""
@@ -248,12 +248,11 @@ class Talks:
 
     def rewarded(self, reward: Reward) -> tuple[Tensor, Tensor]:
         """Return token rewards (responses, time) and scores (responses,) under a reward."""
-        scores = reward.scorer.score(self.episodes)
-        rows = assign_written(reward.credit, self.episodes, scores)
+        paid = reward.evaluate(self.episodes)
         rewards = torch.zeros(self.responses.mask.shape, dtype=torch.float64)
-        for number, row in enumerate(rows):
-            rewards[number, : len(row)] = torch.from_numpy(np.asarray(row, np.float64))
-        return rewards, torch.tensor(np.asarray(scores.values), dtype=torch.float64)
+        for row, episode in enumerate(paid):
+            rewards[row, : len(episode.response_ids)] = torch.tensor(episode.token_rewards)
+        return rewards, torch.tensor([episode.score for episode in paid], dtype=torch.float64)
 
     def along(self, table: Tensor) -> Tensor:
         """Return a table's entries (states, vocab) along every conversation, 0 off the mask."""

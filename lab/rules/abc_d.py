@@ -42,7 +42,6 @@ class ABCD(ABC):
 
     name = "abc-d"
     attribution = None
-    needs_attributions = True
     needs_reference = True
     reference_remedy = (
         "write 'abc-d:model=PATH' or 'abc-d2:model=PATH', or leave the policy's attention in "

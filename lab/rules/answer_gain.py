@@ -18,7 +18,6 @@ from tokengym.rewards import (
     SegmentedCredit,
     Source,
 )
-from tokengym.rewards.maths import on_last_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,7 +61,7 @@ class AnswerGain(SegmentedCredit):
         cut: Cut = "even",
     ) -> None:
         super().__init__(segments, cut)
-        self.beta = self._share = beta
+        self.beta = beta
         check_number(self, "beta", least=0, finite=True, error=CreditError)
         self.cue = cue
         self.needs_reference = True
@@ -87,8 +86,7 @@ class AnswerGain(SegmentedCredit):
         lengths = [len(parts) + 1 for parts in pieces]
         known_values = np.split(np.array(values), np.cumsum(lengths)[:-1])
         gains = [np.diff(known) for known in known_values]
-        rows = [on_last_tokens(gain, parts) for gain, parts in zip(gains, pieces, strict=True)]
-        return scores.with_attributions(rows, signed=True)
+        return scores.with_attributions(gains, signed=True, pieces=pieces)
 
     def known(self, log_probs: NDArray[np.floating]) -> float:
         """Return how well the model knows an answer, from (n,) log-probabilities of its tokens."""

@@ -14,9 +14,8 @@ from tokengym.rewards import (
     Probe,
     Scores,
     SegmentedCredit,
-    check_beta,
 )
-from tokengym.rewards.maths import on_last_tokens, spread_signed
+from tokengym.rewards.maths import spread_signed
 
 Method = Literal["gradient", "integrated-gradients", "deeplift", "leave-one-out"]
 
@@ -61,17 +60,15 @@ class Attribution(SegmentedCredit):
         segments: int | None = None,
         cut: Cut = "even",
     ) -> None:
-        super().__init__(segments, cut)
+        super().__init__(segments, cut, beta)
         self.method = method
         check_choice(self, "method", get_args(Method), error=CreditError)
-        self.beta = check_beta(beta)
         self.rescale = bool(rescale)
         self.attribution = None if method == "leave-one-out" else method
+        self.needs_attributions = self.attribution is None
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with what each token's absence costs, if that is the method."""
-        if self.method != "leave-one-out":
-            return scores
+        """Return the scores with what each token's absence costs."""
         pieces = self.pieces(episodes)
         shortened = [
             probe.restrict(episode, [t for t in range(len(episode.response_ids)) if t not in part])
@@ -81,11 +78,9 @@ class Attribution(SegmentedCredit):
         without = np.split(
             probe.values(shortened), np.cumsum([len(parts) for parts in pieces])[:-1]
         )
-        rows = [
-            on_last_tokens(float(value) - row, parts)
-            for value, row, parts in zip(scores.values, without, pieces, strict=True)
-        ]  # the score as given, so that centring and clipping are in both terms
-        return scores.with_attributions(rows, signed=True)
+        # The score as given, so that centring and clipping are in both terms.
+        rows = [float(value) - row for value, row in zip(scores.values, without, strict=True)]
+        return scores.with_attributions(rows, signed=True, pieces=pieces)
 
     def spread(
         self, score: float, episode: Episode, attribution: NDArray[np.float32] | None

@@ -7,7 +7,6 @@ import numpy as np
 from tokengym.base import check_count
 from tokengym.envs import Episode
 from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit
-from tokengym.rewards.maths import on_last_tokens
 
 
 class MonteCarlo(SegmentedCredit):
@@ -59,8 +58,8 @@ class MonteCarlo(SegmentedCredit):
         ]
         values = probe.values(probe.finish(prefixes)).reshape(-1, self.k).mean(axis=1)
         known = np.split(values, np.cumsum([len(parts) - 1 for parts in pieces])[:-1])
-        rows = [
-            on_last_tokens(np.diff([0.0, *estimates, float(score)]), parts)
-            for estimates, score, parts in zip(known, scores.values, pieces, strict=True)
+        gains = [
+            np.diff([0.0, *estimates, float(score)])
+            for estimates, score in zip(known, scores.values, strict=True)
         ]
-        return scores.with_attributions(rows, signed=True)
+        return scores.with_attributions(gains, signed=True, pieces=pieces)

@@ -15,7 +15,6 @@ from tokengym.base import check_choice, check_number
 from tokengym.envs import Episode, token_texts
 from tokengym.lab.rules.pure import min_form
 from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit
-from tokengym.rewards.maths import complete, on_last_tokens, split_evenly
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,7 +113,7 @@ class PRM(SegmentedCredit):
         if self.steps == "segment":
             return super().pieces(episodes)
         if self._tokenizer is None:
-            return [split_evenly(len(e.response_ids), 1) for e in episodes]
+            return [[range(len(episode.response_ids))] for episode in episodes]
         special = set(self._tokenizer.all_special_ids)
         shown = [
             ["" if i in special else text for i, text in zip(ids, texts, strict=True)]
@@ -130,13 +129,10 @@ class PRM(SegmentedCredit):
         """Return the scores with each step's reward on its last token."""
         del probe
         rows = [
-            on_last_tokens(
-                step_rewards(values[1:], self.form, start=values[0], temperature=self.temperature),
-                parts,
-            )
-            for values, parts in zip(self.values(episodes), self.pieces(episodes), strict=True)
+            step_rewards(values[1:], self.form, start=values[0], temperature=self.temperature)
+            for values in self.values(episodes)
         ]
-        return scores.with_attributions(rows, signed=True)
+        return scores.with_attributions(rows, signed=True, pieces=self.pieces(episodes))
 
     def values(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Return, per episode, the value of the prompt and of each step's end, (1 + steps,)."""
@@ -159,8 +155,9 @@ class PRM(SegmentedCredit):
     ) -> NDArray[np.floating]:
         """Return the steps' rewards; under "delta" the rest of the score is on the last token."""
         assert attribution is not None
-        shares = attribution.astype(np.float64)
-        return complete(score, shares) if self.form == "delta" else shares
+        if self.form == "delta":
+            return super().spread(score, episode, attribution)
+        return attribution.astype(np.float64)
 
 
 def _turn_by_turn(texts: Sequence[str], episode: Episode, steps: Steps) -> list[range]:

@@ -43,7 +43,6 @@ class RTO(Credit):
     """
 
     name = "rto"
-    needs_attributions = True
     needs_reference = True
     reference_remedy = "add 'reference=PATH' with the model that DPO began with"
     sum_preserving = False

@@ -15,7 +15,6 @@ from tokengym.rewards import (
     Probe,
     Scores,
     SegmentedCredit,
-    check_beta,
 )
 
 MAX_SPANS = 62
@@ -61,7 +60,7 @@ class SCAR(SegmentedCredit):
         segments: int | None = None,
         cut: Cut = "even",
     ) -> None:
-        super().__init__(segments, cut)
+        super().__init__(segments, cut, beta)
         spans = segments or spans
         if permutations < 4 or permutations % 2:
             raise CreditError(f"permutations must be an even number >= 4, got {permutations}")
@@ -71,7 +70,6 @@ class SCAR(SegmentedCredit):
         check_number(self, "spans", least=1, most=MAX_SPANS, error=CreditError)
         check_count(self, "spans", "permutations", error=CreditError)
         check_count(self, "seed", least=0, error=CreditError)
-        self.beta = self._share = check_beta(beta)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with each token's part of its span's Shapley value."""

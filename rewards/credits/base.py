@@ -56,7 +56,8 @@ class Credit:
     attribution: str | None = None
     """Kind of token attribution that the scorer must return with its scores (`KINDS`), or None."""
     needs_attributions: bool = False
-    """Whether `spread` reads attributions that `attribute` adds; implied by ``attribution``."""
+    """Whether `spread` reads attributions that `attribute` finds: True of a class that has the
+    method. Those of kind ``attribution`` come with the scores."""
     every_prefix: bool = False
     """Whether a scorer without scores per position may score every prefix as a text of its own."""
     needs_answer: bool = False
@@ -90,6 +91,11 @@ class Credit:
     control: bool = False
     """Whether the rule spreads the score without reading the text. What it gains is due to dense or
     late credit; a rule that finds the right tokens must gain more."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "attribute" in vars(cls):
+            cls.needs_attributions = True
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
@@ -146,7 +152,7 @@ class Credit:
         Args:
             probe: Scores prefixes and parts of the responses.
             episodes: The episodes that were scored.
-            scores: Their scores; returned as they are unless the rule overrides this.
+            scores: Their scores.
         """
         return scores
 
@@ -241,17 +247,17 @@ class SegmentedCredit(Credit):
         cut: Where: "even" gives pieces of equal size up to one token; "entropy" begins them at the
             tokens that the environment's reference policy drew with the highest entropy, where
             most was open. It is read by the frozen policy of the bundle, in passes of its own.
+        beta: Share of the attributions that is paid; the rest stays on the last token.
 
     Raises:
-        CreditError: if ``segments`` is below 1, or ``cut`` is unknown or cuts nothing.
+        CreditError: if ``segments`` is below 1, ``cut`` is unknown or cuts nothing, or ``beta`` is
+            outside [0, 1].
     """
 
     needs_attributions = True
     reference_remedy = "take cut='even'"
-    _share: float = 1.0
-    """Share of the attributions that is paid: ``beta``, where a rule has that option."""
 
-    def __init__(self, segments: int | None, cut: Cut) -> None:
+    def __init__(self, segments: int | None, cut: Cut, beta: float = 1.0) -> None:
         self.segments = segments
         self.cut = cut
         remedy = "leave it out to pay every token"
@@ -260,6 +266,7 @@ class SegmentedCredit(Credit):
         if segments is None and cut != "even":
             raise CreditError(f"cut={cut!r} cuts nothing without segments; add segments=8")
         self.needs_reference = cut == "entropy"
+        self.beta = check_beta(beta)
 
     def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
         """Return the segments of each response; its single tokens without ``segments``.
@@ -284,7 +291,7 @@ class SegmentedCredit(Credit):
     ) -> NDArray[np.floating]:
         """Return beta times the attributions, the rest on the last token (`shares.complete`)."""
         assert attribution is not None
-        return complete(score, self._share * attribution.astype(np.float64))
+        return complete(score, self.beta * attribution.astype(np.float64))
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return the token rewards of each episode, in one sum per segment; see `Credit.assign`."""
@@ -325,6 +332,7 @@ class _Adapted(Credit):
         self.rule = rule
         self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
         copy_overrides(self, rule, CREDIT_ABILITIES)
+        self.needs_attributions = hasattr(rule, "attribute")
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return what the object assigns."""

@@ -1,7 +1,7 @@
 """Scores of responses with parts left out, and of responses continued by the policy."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -28,27 +28,20 @@ class Continuations(Protocol):
         """
 
 
+@dataclass
 class Probe:
     """A scorer that answers "what if?": how much is this response worth without those tokens?
 
     Asking changes no running statistics (`Scorer.score_prefix`).
-
-    Args:
-        scorer: What is asked.
-        tokenizer: The policy's, which decodes what is left of a response; a scorer that reads ids
-            alone needs none.
-        continuations: The policy, for credit rules with ``needs_policy``.
     """
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        tokenizer: "PreTrainedTokenizerBase | None" = None,
-        continuations: Continuations | None = None,
-    ) -> None:
-        self.scorer = scorer
-        self.tokenizer = tokenizer
-        self.continuations = continuations
+    scorer: Scorer
+    """What is asked."""
+    tokenizer: "PreTrainedTokenizerBase | None" = None
+    """The policy's, which decodes what is left of a response; a scorer that reads ids alone needs
+    none."""
+    continuations: Continuations | None = None
+    """The policy, for credit rules with ``needs_policy``."""
 
     def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
         """Return responses continued by the policy; see `Continuations`.

@@ -7,7 +7,6 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import (
     Cut,
     SegmentedCredit,
-    check_beta,
     register_credit,
 )
 from tokengym.rewards.credits.probe import Probe
@@ -22,22 +21,23 @@ class IncrementCredit(SegmentedCredit):
 
     Args:
         every_prefix: See `RED`.
-        segments: See `SegmentedCredit`.
-        cut: See `SegmentedCredit`.
+        segments: See `SegmentedCredit`, as for the next two.
+        cut: Where the segments begin.
+        beta: Share of the increments that is paid.
     """
 
     attribution: str | None = "prefix"
 
-    def __init__(self, every_prefix: bool, segments: int | None, cut: Cut) -> None:
-        super().__init__(segments, cut)
-        self.every_prefix = bool(every_prefix)
+    def __init__(
+        self, every_prefix: bool, segments: int | None, cut: Cut, beta: float = 1.0
+    ) -> None:
+        super().__init__(segments, cut, beta)
+        self.every_prefix = self.needs_attributions = bool(every_prefix)
         if self.every_prefix:
             self.attribution = None
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with each token's increment, by scoring prefixes if so asked."""
-        if not self.every_prefix:
-            return scores
+        """Return the scores with each token's increment, by scoring prefixes."""
         increments = probe.increments(episodes, self.pieces(episodes))
         return scores.with_attributions(increments, signed=True)
 
@@ -90,8 +90,7 @@ class RED(IncrementCredit):
                 f"segments={segments} are pieces of a finished response and cannot be paid step "
                 f"by step; write 'red:delivery=end,segments={segments}'"
             )
-        super().__init__(every_prefix, segments, cut)
-        self.beta = self._share = check_beta(beta)
+        super().__init__(every_prefix, segments, cut, beta)
         self.causal = delivery == "step"
         # Single increments say what a token is worth; a sum of later ones is mostly noise.
         self.gae_lambda = 0.5 if beta == 1.0 and segments is None else None

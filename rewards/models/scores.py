@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.maths.shares import on_last_tokens
 
 FloatArray = NDArray[np.float32]
 
@@ -59,14 +60,20 @@ class Scores:
         *,
         signed: bool,
         parts: Mapping[str, ArrayLike] | None = None,
+        pieces: Sequence[Sequence[range]] | None = None,
     ) -> "Scores":
         """Return these scores with other attributions and further parts.
 
         Args:
-            attributions: Per episode (len(response_ids),).
+            attributions: Per episode (len(response_ids),), or one for each of its ``pieces``.
             signed: Whether they are signed and in reward units, or weights.
             parts: Name -> (batch,), added to those there are.
+            pieces: Per episode consecutive spans that cover its tokens; each piece's attribution is
+                then its last token's, and 0 is that of the others.
         """
+        if pieces is not None:
+            rows = zip(attributions, pieces, strict=True)
+            attributions = [on_last_tokens(values, spans) for values, spans in rows]
         return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
 
     def check(self, episodes: Sequence[Episode], name: str) -> None:

@@ -195,8 +195,8 @@ def test_limits_that_cannot_work_are_named():
 def test_what_was_kept_before_stays():
     with (
         pytest.raises(ScorerError) as caught,
-        attach_episodes(EPISODES[:1], "outer"),
-        attach_episodes(EPISODES[1:], "inner"),
+        attach_episodes(EPISODES[:1], FunctionScorer(len)),
+        attach_episodes(EPISODES[1:], FunctionScorer(len)),
     ):
         raise ScorerError("no")
     assert list(caught.value.episodes) == EPISODES
