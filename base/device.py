@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -10,7 +10,16 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 
-_preferred = _precision = "auto"
+class Preferred(NamedTuple):
+    """What "auto" stands for; "auto" itself unless a `preferred_device` is set."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    """Precision of a `shared_backbone`; "auto" leaves it to `load_dtype`."""
+
+
+preferred = Preferred()
+"""That of this process; read it through the module, since `preferred_device` replaces it."""
 
 
 @contextmanager
@@ -25,25 +34,21 @@ def preferred_device(device: str, dtype: str = "auto") -> Iterator[None]:
     Raises:
         ValueError: as `select_device`.
     """
-    global _preferred, _precision
+    global preferred
     select_device(device)
-    before = _preferred, _precision
-    _preferred = _preferred if device == "auto" else device
-    _precision = _precision if dtype == "auto" else dtype
+    before = preferred
+    preferred = Preferred(
+        before.device if device == "auto" else device, before.dtype if dtype == "auto" else dtype
+    )
     try:
         yield
     finally:
-        _preferred, _precision = before
+        preferred = before
 
 
 def auto_device() -> str:
     """Return what "auto" stands for: "auto" itself unless a device is preferred."""
-    return _preferred
-
-
-def auto_precision() -> str:
-    """Return the precision of a `shared_backbone`; "auto" leaves it to `load_dtype`."""
-    return _precision
+    return preferred.device
 
 
 def select_device(device: str | torch.device) -> torch.device:
@@ -53,7 +58,7 @@ def select_device(device: str | torch.device) -> torch.device:
         ValueError: if it is unknown, or a GPU that this machine lacks.
     """
     if device == "auto":
-        device = _preferred
+        device = preferred.device
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -161,7 +161,7 @@ class PromptSet(Sequence[Prompt]):
         return self._prompts == other._prompts if isinstance(other, PromptSet) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.texts)
+        return hash(tuple(prompt.text for prompt in self._prompts))
 
     def __repr__(self) -> str:
         first = reprlib.repr(self._prompts[0].text)

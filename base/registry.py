@@ -290,9 +290,10 @@ class Registry(Mapping[str, T]):
         Raises:
             TokenGymError: if there is none, with the near matches, or it cannot be imported.
         """
-        if isinstance(word, str) and word in self._entries:
-            return self._entries[word]
-        word = self._as_word(word)
+        if isinstance(word, str):
+            if word in self._entries:
+                return self._entries[word]
+            word = self._as_word(word)
         if word.file:
             return self._adopt(word.without_options, self.load(word))
         if word.name not in self._entries:

@@ -163,7 +163,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._shown_rewards: NDArray[np.float32] | None = None
         # Values that every step reads: attribute chains would cost as much as the copies.
         self._vocab_size, self._eos_id = mdp.vocab_size, mdp.eos_id
-        self._mask = mdp.action_mask(0)
+        self._mask = mdp.masks[mdp.phases[0]]
         """The legal tokens (shared by all steps: copied into each info)."""
         self._event_column = 0
         """The first column whose token is watched: it may end the episode or change the mask."""

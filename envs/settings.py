@@ -82,11 +82,7 @@ class ResponseSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TurnSettings:
-    """The other side of a conversation, and how long both may speak.
-
-    Raises:
-        SettingsError: if a value is out of range, or has no effect without a partner.
-    """
+    """The other side of a conversation, and how long both may speak; checked with the rest."""
 
     partner: Partner | str | None = field(default=None, hash=False)
     """Other side of the conversation, which answers each turn: a `Partner`, a function of
@@ -104,17 +100,6 @@ class TurnSettings:
     """Response to a partner that raises, takes too long, or answers without a text or with too
     long a one: "raise" stops, "skip" ends the episode with ``finish_reason`` "error"."""
 
-    def __post_init__(self) -> None:
-        check_count(self, "max_turns", "max_reply_tokens")
-        check_count(self, "max_turn_tokens", optional=True)
-        check_number(self, "partner_timeout", above=0.0, finite=True, optional=True)
-        check_choice(self, "on_partner_error", get_args(OnPartnerError))
-        for one in fields(TurnSettings) if self.partner is None else ():
-            if (value := getattr(self, one.name)) != one.default:
-                raise SettingsError(
-                    f"{one.name}={value!r} has no effect without a partner; pass partner="
-                )
-
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
@@ -124,7 +109,8 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
     turn, and ``max_new_tokens`` bounds all turns and replies together.
 
     Raises:
-        SettingsError: if a value is out of range or two contradict each other.
+        SettingsError: if a value is out of range, two contradict each other, or one has no effect
+            without a partner.
     """
 
     prompt_format: str | None = None
@@ -141,10 +127,17 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
     def __post_init__(self) -> None:
         ResponseSettings.__post_init__(self)
         TextSettings.__post_init__(self)
-        TurnSettings.__post_init__(self)
+        check_count(self, "max_turns", "max_reply_tokens")
+        check_count(self, "max_turn_tokens", "max_prompt_tokens", optional=True)
+        check_number(self, "partner_timeout", above=0.0, finite=True, optional=True)
+        check_choice(self, "on_partner_error", get_args(OnPartnerError))
+        for one in fields(TurnSettings) if self.partner is None else ():
+            if (value := getattr(self, one.name)) != one.default:
+                raise SettingsError(
+                    f"{one.name}={value!r} has no effect without a partner; pass partner="
+                )
         remedy = "a template of your own goes to tokenizer.chat_template"
         check_choice(self, "chat_template", (True, False), hint=remedy)
-        check_count(self, "max_prompt_tokens", optional=True)
         if self.max_turn_tokens is not None and self.min_new_tokens > self.max_turn_tokens:
             raise SettingsError(
                 f"min_new_tokens must be at most max_turn_tokens={self.max_turn_tokens}, got "

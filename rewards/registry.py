@@ -12,7 +12,7 @@ from typing_extensions import Self
 from tokengym.base.registry import Spec, did_you_mean
 from tokengym.base.settings import from_keywords, takes
 from tokengym.rewards.credits import Credit, Sparse
-from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
+from tokengym.rewards.credits.base import REWARDS, as_credit
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.models.kinds import KINDS, ScorerKind
 from tokengym.rewards.reward import Reward
@@ -88,7 +88,7 @@ class RewardChoice:
             kind, label = entry.scorer, word.without_options
             switches = {k: v for k, v in word.options.items() if k in entry.scorer_options}
             made = REWARDS.call(word, entry.factory, also=entry.scorer_options)
-        if is_credit(made):
+        if callable(getattr(made, "assign", None)):
             made = as_credit(made)  # which says what attributions it needs
             if made.attribution in KINDS:
                 kind = KINDS[made.attribution].scorer
@@ -128,9 +128,10 @@ class RewardChoice:
                     "scorer=rewards.Relevance(...) or leave them out"
                 )
             chosen = configured
-        if bundle is None or not bundle.has("policy"):
-            return Reward(chosen, self.made)
-        return Reward(chosen, self.made.with_reference(bundle.policy))
+        rule = self.made
+        if rule.needs_reference and bundle is not None and bundle.has("policy"):
+            rule = rule.with_reference(bundle.policy)
+        return Reward(chosen, rule)
 
     def _scorer(
         self,

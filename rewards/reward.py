@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 
@@ -260,42 +260,37 @@ def attach_episodes(episodes: Sequence[Episode], scorer: Scorer) -> Iterator[Non
         raise failure from error
 
 
+@dataclass(eq=False)
 class Stopwatch:
-    """Notes how long scoring takes, and warns once if it is most of the time.
+    """Notes how long scoring takes, and warns once if it is most of the time."""
 
-    Args:
-        name: The scorer's, for the warning.
-        clock: Seconds since some moment.
-        warns: Whether it warns; not where the time is also a policy's, which continues responses.
-    """
-
-    def __init__(
-        self, name: str, clock: Callable[[], float] = time.monotonic, *, warns: bool = True
-    ) -> None:
-        self.name = name
-        self.seconds = 0.0
-        """Spent scoring."""
-        self.scored = 0
-        """Episodes."""
-        self._clock = clock
-        self._began: float | None = None
-        self._warns = warns
+    name: str
+    """The scorer's, for the warning."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds since some moment."""
+    warns: bool = field(default=True, kw_only=True)
+    """Whether it warns; not where the time is also a policy's, which continues responses."""
+    seconds: float = field(default=0.0, init=False)
+    """Spent scoring."""
+    scored: int = field(default=0, init=False)
+    """Episodes."""
+    _began: float | None = field(default=None, init=False)
 
     @contextmanager
     def scoring(self, count: int) -> Iterator[None]:
         """Count the time of this context."""
-        started = self._clock()
+        started = self.clock()
         if self._began is None:
             self._began = started
         try:
             yield
         finally:
-            now = self._clock()
+            now = self.clock()
             self.seconds += now - started
             self.scored += count
             passed = now - self._began
-            if self._warns and self.seconds >= max(SLOW_SECONDS, SLOW_SHARE * passed):
-                self._warns = False
+            if self.warns and self.seconds >= max(SLOW_SECONDS, SLOW_SHARE * passed):
+                self.warns = False
                 _LOG.warning(
                     "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s "
                     "each; score more rows at once (num_envs), or wrap it in Cached where texts "

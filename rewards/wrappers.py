@@ -79,7 +79,7 @@ class RewardWrapper(gymnasium.Wrapper):
         info["token_rewards"] = rewards.copy()
         if self._steps is not None:
             reward = float(self._steps.settle([0], [episode])[0])
-        show = _attribute(self.env, "show_token_rewards")
+        show = getattr(self.env.unwrapped, "show_token_rewards", None)
         if show is not None and self.env.render_mode is not None:
             show(rewards)
         return observation, reward, terminated, truncated, info
@@ -183,8 +183,9 @@ def CreditReward(
         raise TypeError(
             f"env must be a Gymnasium Env or VectorEnv, got {env!r}; make it with gym.make"
         )
-    max_len = _attribute(env, "max_new_tokens")
-    reward = make_reward(credit, bundle=_attribute(env, "bundle"), scorer=scorer, max_len=max_len)
+    base = getattr(env.unwrapped, "envs", [env])[0].unwrapped  # the first of Gymnasium's copies
+    max_len, bundle = getattr(base, "max_new_tokens", None), getattr(base, "bundle", None)
+    reward = make_reward(credit, bundle=bundle, scorer=scorer, max_len=max_len)
     if reward is None:
         raise RewardError("credit must be a Credit or a name, got None; e.g. credit='uniform'")
     if isinstance(env, VectorEnv):
@@ -241,19 +242,11 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             f"reward must be a Reward, got {reward!r}; build one with make_reward, or use "
             "CreditReward(env, scorer, credit)"
         )
-    tokenizer = _attribute(env, "tokenizer")
+    base = getattr(env.unwrapped, "envs", [env])[0].unwrapped  # the first of Gymnasium's copies
+    tokenizer = getattr(base, "tokenizer", None)
     if tokenizer is None:
         raise RewardError(
             f"{env.unwrapped} has no tokenizer, so it is no token-generation environment; "
             "wrap TokenGenerationEnv or TokenGenerationVectorEnv"
         )
     return reward.bind(tokenizer)
-
-
-def _attribute(env: AnyEnv, name: str) -> Any:
-    """Return an attribute of the base environment, of a vector's first copy if it has copies."""
-    base = getattr(env, "unwrapped", None)
-    for owner in (base, *(copy.unwrapped for copy in getattr(base, "envs", ())[:1])):
-        if (value := getattr(owner, name, None)) is not None:
-            return value
-    return None

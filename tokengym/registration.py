@@ -7,7 +7,7 @@ transformers no sooner than that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,7 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import names_of, takes
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.envs.tasks import Task, TaskOptions, find_task
-from tokengym.envs.tasks.task import task_arguments
+from tokengym.envs.tasks.task import TASKS, Task, TaskOptions, task_arguments
 from tokengym.rewards.registry import RewardChoice, RewardOptions, RewardSpec, make_reward
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def _made(
     name: str, split: Split, options: Mapping[str, Any], **batch: int
 ) -> tuple[Any, Reward | None]:
     """Return a task's environment, or a batch of ``num_envs``, and the reward that pays it."""
-    task = find_task(name)
+    task = TASKS.find(name)
     check_split(split)
     # Options are of the reward, of prompts and models, or of the environment's class.
     rest = {"reward": task.reward, **task.options, **options}
@@ -106,7 +105,7 @@ def _made(
             )
         hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
         raise TypeError(f"{task.id} has no argument {option!r}; {hint.rstrip()}")
-    reward_options = EnvReward(**{key: rest.pop(key) for key in of_reward if key in rest})
+    given = {key: rest.pop(key) for key in of_reward if key in rest}
     if task.bundle is not None:
         task_options = TaskOptions(**{key: rest.pop(key) for key in of_task if key in rest})
         arguments = task_arguments(task, task_options, split)
@@ -117,26 +116,34 @@ def _made(
     elif "split" in signature(task.env_class).parameters:
         rest["split"] = split
     env = (task.vector_class if batch else task.env_class)(**batch, **rest)
-    return env, _reward_for(task, env, reward_options, **batch)
+    if all(value is None for value in given.values()):  # nothing pays it
+        return env, None
+    return env, _reward_for(task, env, **given, **batch)
 
 
-def _reward_for(task: Task, env: AnyEnv, options: EnvReward, num_envs: int = 1) -> Reward | None:
-    """Return the reward for an environment, None where nothing pays it."""
-    if all(value is None for value in vars(options).values()):
-        return None
+def _reward_for(
+    task: Task,
+    env: AnyEnv,
+    *,
+    reward: RewardSpec,
+    normalize: str | None = None,
+    num_envs: int = 1,
+    **options: Any,
+) -> Reward | None:
+    """Return the reward for an environment; ``options`` are fields of `RewardOptions`."""
     from tokengym.rewards import FunctionScorer, RewardError, WithAttribution, load_scorer
     from tokengym.rewards.scorers import find_scorer
 
-    choice = None if options.reward is None else RewardChoice.of(options.reward)
+    choice = None if reward is None else RewardChoice.of(reward)
     kind = None if choice is None else choice.kind
     is_exact = task.exact_score is not None or task.scorer is not None
     # The task's exact score pays a rule that does not bring a scorer of its own.
-    if is_exact and options.scorer is None and choice and kind not in (None, "encoder"):
+    if is_exact and options.get("scorer") is None and choice and kind not in (None, "encoder"):
         scorer = find_scorer(task.scorer) if task.scorer else None
         if task.exact_score is not None:
             scorer = FunctionScorer(task.exact_score(env), name=task.name.lower())
         if kind == "reward_model":  # which only says what tokens count
-            path = options.reward_model
+            path = options.get("reward_model")
             if path is None and env.bundle is not None and env.bundle.has("reward_model"):
                 path = env.bundle.reward_model
             if path is None:
@@ -148,15 +155,14 @@ def _reward_for(task: Task, env: AnyEnv, options: EnvReward, num_envs: int = 1) 
                 )
             assert scorer is not None
             scorer = WithAttribution(scorer, load_scorer(path, "reward_model"))
-        options = replace(options, scorer=scorer, reward_model=None, encoder=None)
-    normalize = options.normalize
+        options |= {"scorer": scorer, "reward_model": None, "encoder": None}
     return make_reward(
         choice,
         bundle=env.bundle,
         normalize=None if normalize is None else _normalization(task, env, normalize),
         batch_size=num_envs,
         max_len=env.max_new_tokens,
-        **{name: getattr(options, name) for name in names_of(RewardOptions)},
+        **options,
     )
 
 

@@ -91,32 +91,23 @@ def located(word: str | Path) -> str | Path:
     """Return the folder of a model's name, or of a GGUF file or folder; any other word as it is.
 
     Raises:
-        PretrainedError: if the model is not installed, or the GGUF file cannot be read.
+        PretrainedError: if the model is not installed, or the GGUF file is missing, cannot be read,
+            or is one of several in the folder.
     """
-    is_bare = Path(word).name == str(word)  # what has a slash is no model's name
+    path = Path(word)
+    is_bare = path.name == str(word)  # what has a slash is no model's name
     if is_bare and (model := find_model(word)) is not None:
         return model.path()
-    file = gguf_file(word)
-    return word if file is None else dequantised(file)
-
-
-def gguf_file(path: str | Path) -> Path | None:
-    """Return the GGUF file that a path is, or that alone is the model of a folder; else None.
-
-    Raises:
-        PretrainedError: if there is no such file.
-    """
-    named = Path(path)
-    if named.suffix == ".gguf":
-        if not named.is_file():
-            raise PretrainedError(f"there is no file {str(path)!r}; check the path of the model")
-        return named
-    if not named.is_dir() or (named / "config.json").exists():
-        return None
-    files = sorted(named.glob("*.gguf"))
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise PretrainedError(f"there is no file {str(word)!r}; check the path of the model")
+        return dequantised(path)
+    if not path.is_dir() or (path / "config.json").exists():
+        return word
+    files = sorted(path.glob("*.gguf"))
     if len(files) > 1:
-        raise PretrainedError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
-    return files[0] if files else None
+        raise PretrainedError(f"{word} holds {len(files)} GGUF files; name one, such as {files[0]}")
+    return dequantised(files[0]) if files else word
 
 
 def named_base(folder: str | Path) -> dict[str, str] | None:

@@ -37,12 +37,12 @@ class PromptSampler:
             )
         self._sampling = sampling
         self._num_prompts = num_prompts
-        self.restart()
+        self._drawn = 0
+        self._order: list[int] = []
 
     def restart(self) -> None:
         """Restart the order, as a seeded reset does."""
-        self._drawn = 0
-        self._order: list[int] = []
+        self._drawn, self._order = 0, []
 
     def draw(self, rng: Generator, group_size: int = 1) -> int:
         """Return the next prompt id, taking randomness from ``rng`` alone.

@@ -340,11 +340,6 @@ class _Adapted(Credit):
         return assigned
 
 
-def is_credit(value: object) -> bool:
-    """Return whether a value can serve as credit rule: it has a method ``assign``."""
-    return isinstance(value, Credit) or callable(getattr(value, "assign", None))
-
-
 def as_credit(value: Any) -> Credit:
     """Return a credit rule, or an object with a method ``assign``, as a `Credit`.
 
@@ -353,7 +348,7 @@ def as_credit(value: Any) -> Credit:
     """
     if isinstance(value, Credit):
         return value
-    if not is_credit(value):
+    if not callable(getattr(value, "assign", None)):
         raise TypeError(
             f"credit must have a method assign(episodes, scores), got {value!r}; "
             "pass a Credit such as Uniform()"

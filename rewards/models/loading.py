@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from tokengym.base.device import auto_device, auto_precision, select_device
+from tokengym.base import device as base_device
+from tokengym.base.device import select_device
 from tokengym.base.errors import PretrainedError, TokenizerError, reason_of
 from tokengym.base.files import read_json, read_once
 from tokengym.base.models import find_model, located
@@ -30,7 +31,7 @@ def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
     Args:
         load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
     """
-    once = read_once(also=lambda: (auto_device(), auto_precision()))(load)
+    once = read_once(also=lambda: base_device.preferred)(load)
     return wraps(load)(lambda path, **options: once(located(path), **options))
 
 
@@ -210,7 +211,7 @@ def shared_backbone(
         dtype: "float32", "bfloat16", or "auto": see `preferred_device`, then `load_dtype`.
     """
     folder = located(path)
-    dtype = load_dtype(folder, auto_precision() if dtype == "auto" else dtype)
+    dtype = load_dtype(folder, base_device.preferred.dtype if dtype == "auto" else dtype)
     return _backbone(folder, dtype).to(select_device(device))  # type: ignore[arg-type]
 
 
