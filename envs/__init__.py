@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tokengym.base.exports import lazily
-from tokengym.envs.infos import convert_texts
+from tokengym.envs.episode import convert_texts
 
 if TYPE_CHECKING:
     from tokengym.base.bundle import Bundle, bundled
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     from tokengym.base.prompt import Prompt, PromptSet
     from tokengym.base.text import printable
     from tokengym.envs.env import TokenGenerationEnv
-    from tokengym.envs.episode import Episode, episode_from_record, episode_to_record
-    from tokengym.envs.infos import PadTokenRewards, episodes_from_infos
+    from tokengym.envs.episode import (
+        Episode,
+        PadTokenRewards,
+        episode_from_record,
+        episode_to_record,
+        episodes_from_infos,
+    )
     from tokengym.envs.mdp import TokenMdp
     from tokengym.envs.prompts.loading import load_prompts
     from tokengym.envs.prompts.query_types import BUCKETS, features

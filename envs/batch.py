@@ -1,4 +1,4 @@
-"""State of many episodes as one set of arrays, independent of Gymnasium's interface."""
+"""State of many episodes as one set of arrays, and their infos by Gymnasium's conventions."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class EpisodeBatch:
         self.lengths = np.zeros(num_envs, dtype=np.int64)
         """(num_envs,): response tokens so far."""
         self.prompt_ids = np.zeros(num_envs, dtype=np.int64)
-        self._custom: dict[int, EncodedPrompt] = {}
-        """Prompts passed to reset, by row; their prompt id is -1."""
+        self.prompts = mdp.table.entries[self.prompt_ids]
+        """(num_envs,): each row's `EncodedPrompt`; the id of one passed to reset is -1."""
         self.terminated = np.zeros(num_envs, dtype=np.bool_)
         self.truncated = np.zeros(num_envs, dtype=np.bool_)
         self.begun = np.zeros(num_envs, dtype=np.bool_)
@@ -119,15 +119,12 @@ class EpisodeBatch:
             else:
                 samplers = [self._samplers[row] for row in rows.tolist()]
                 prompt_ids = [one.draw(rng) for one, rng in zip(samplers, rngs, strict=True)]
-        self.prompt_ids[rows] = prompt_ids
         self.ids[rows, :width] = table.input_ids[prompt_ids]
         self.attention[rows, :width] = table.attention_mask[prompt_ids]
-        for row in rows.tolist() if self._custom else ():
-            self._custom.pop(row, None)
+        self.prompts[rows], self.prompt_ids[rows] = table.entries[prompt_ids], prompt_ids
         for row, prompt in zip(rows.tolist(), prompts or (), strict=False):
             if prompt.prompt_id < 0:
-                self._custom[row] = prompt
-                self.prompt_ids[row] = -1
+                self.prompts[row] = prompt
                 self.ids[row, :width], self.attention[row, :width] = mdp.pad_id, 0
                 self.ids[row, width - len(prompt.ids) : width] = prompt.ids
                 self.attention[row, width - len(prompt.ids) : width] = 1
@@ -211,7 +208,7 @@ class EpisodeBatch:
         texts = self.mdp.decode([ids[start:] for ids, start in zip(responses, starts, strict=True)])
         answers = self.mdp.turns.answer(
             [
-                TurnEnd(row, self.conversations[row], self.prompt(row), ids, text, reason)
+                TurnEnd(row, self.conversations[row], self.prompts[row], ids, text, reason)
                 for row, ids, text, reason in zip(
                     rows.tolist(), responses, texts, reasons, strict=True
                 )
@@ -229,35 +226,10 @@ class EpisodeBatch:
 
     # --- contents of the rows -----------------------------------------------------------------
 
-    def prompt(self, row: int) -> EncodedPrompt:
-        """Return a row's prompt."""
-        prompt_id = int(self.prompt_ids[row])
-        return self._custom[row] if prompt_id < 0 else self.mdp.table[prompt_id]
-
-    def column(self, name: str, rows: Rows) -> NDArray[np.object_]:
-        """Return a field of the rows' prompts: "prompt", "prompt_ids", "reference", ..."""
-        values = self.mdp.table.columns[name][self.prompt_ids[rows]]
-        if self._custom:
-            field = {"prompt": "text", "prompt_ids": "ids"}.get(name, name)
-            for index, row in enumerate(rows.tolist()):
-                if row in self._custom:
-                    values[index] = getattr(self._custom[row], field)
-        return values
-
     def response(self, row: int) -> list[int]:
         """Return a row's response ids."""
         start = self.mdp.prompt_width
         return self.ids[row, start : start + self.lengths[row]].tolist()
-
-    def responses(self, rows: Rows) -> tuple[list[str], NDArray[np.object_], NDArray[np.int64]]:
-        """Return the rows' responses as texts and as tuples of ids, and their lengths."""
-        lengths = self.lengths[rows]
-        inside = self._columns < lengths[:, None]  # (rows, max_new_tokens)
-        flat = self.ids[rows, self.mdp.prompt_width :][inside]  # one response after the other
-        numbers, ends = tuple(self.mdp.numbers[flat].tolist()), np.cumsum(lengths).tolist()
-        pieces = (numbers[a:b] for a, b in zip([0, *ends], ends, strict=False))
-        tuples = np.fromiter(pieces, dtype=object, count=len(ends))
-        return self.mdp.decoder.decode(flat, lengths), tuples, lengths
 
     def action_masks(self) -> NDArray[np.int8]:
         """Return the legal tokens, (num_envs, vocab): one row broadcast where all rows agree."""
@@ -270,9 +242,9 @@ class EpisodeBatch:
 
     def get_state(self, row: int) -> dict[str, Any]:
         """Return a row's state as plain data; see `state_of`."""
-        rng = self.rng(row)
+        rng = self._rngs[row] or self.rng(row)
         return state_of(
-            self.prompt(row),
+            self.prompts[row],
             self.response(row),
             terminated=bool(self.terminated[row]),
             truncated=bool(self.truncated[row]),
@@ -297,3 +269,104 @@ class EpisodeBatch:
             if self.conversations:
                 self.conversations[row] = talk = Conversation.from_state(state)
                 self._turn_starts[row] = talk.start
+
+    # --- infos --------------------------------------------------------------------------------
+
+    def put(
+        self, infos: dict[str, Any], rows: Rows, entries: Mapping[str, tuple[Any, Any]]
+    ) -> None:
+        """Write the rows' values under their keys and masks, as ``VectorEnv._add_info`` would.
+
+        Args:
+            infos: Infos to write to.
+            rows: Rows that have a value.
+            entries: By key the (rows,) values, None where the array holds them already, and the
+                array (or nested infos) to begin with when the key is new.
+        """
+        present = np.zeros(self.num_envs, dtype=np.bool_)
+        present[rows] = True
+        for key, (values, empty) in entries.items():
+            if key in infos:
+                infos[f"_{key}"] |= present
+            else:
+                infos[key], infos[f"_{key}"] = empty, present.copy()
+            if values is not None:
+                if infos[key].dtype == object:  # or tuples of ids would be spread over a matrix
+                    values = np.fromiter(values, dtype=object, count=len(rows))
+                infos[key][rows] = values
+
+    def add_prompts(self, infos: dict[str, Any], rows: Rows) -> None:
+        """Add the rows' prompts and prompt ids: all of a reset's info except the action mask."""
+        texts = [prompt.text for prompt in self.prompts[rows].tolist()]
+        entries = {
+            "prompt": (texts, np.empty(self.num_envs, dtype=object)),
+            "prompt_id": (self.prompt_ids[rows], np.zeros(self.num_envs, dtype=np.int64)),
+        }
+        self.put(infos, rows, entries)
+
+    def add_action_masks(
+        self, infos: dict[str, Any], rows: Rows, *, serve_all: bool = False
+    ) -> None:
+        """Add the rows' action masks: one row broadcast where the whole batch agrees.
+
+        Other rows are zero, as in Gymnasium; with ``serve_all`` they have a mask too, so that a
+        frozen row can be sampled from.
+        """
+        masks = self.action_masks()
+        if not serve_all and len(rows) < self.num_envs:
+            served = np.zeros(masks.shape, dtype=np.int8)
+            served[rows] = masks[rows]
+            masks = served
+        present = np.zeros(self.num_envs, dtype=np.bool_)
+        present[rows] = True
+        infos["action_mask"], infos["_action_mask"] = masks, present
+
+    def add_terminal(self, infos: dict[str, Any], rows: Rows, reasons: NDArray[np.object_]) -> None:
+        """Add the terminal info of the rows' episodes except the action mask; scores are 0."""
+        count, horizon = self.num_envs, self.mdp.settings.max_new_tokens
+        lengths = self.lengths[rows]
+        inside = self._columns < lengths[:, None]  # (rows, max_new_tokens)
+        flat = self.ids[rows, self.mdp.prompt_width :][inside]  # one response after the other
+        numbers, ends = tuple(self.mdp.numbers[flat].tolist()), np.cumsum(lengths).tolist()
+        responses = [numbers[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+        prompts = self.prompts[rows].tolist()
+        texts, ids, _, references, query_types, metadata = zip(*prompts, strict=True)
+        objects = {
+            "prompt_ids": ids,
+            "reference": references,
+            "query_type": query_types,
+            "metadata": metadata,
+            "response": self.mdp.decoder.decode(flat, lengths),
+            "response_ids": responses,
+            "finish_reason": reasons,
+        }
+        entries: dict[str, tuple[Any, Any]] = {
+            "prompt": (texts, np.empty(count, dtype=object)),
+            "prompt_id": (self.prompt_ids[rows], np.zeros(count, dtype=np.int64)),
+            **{key: (values, np.empty(count, dtype=object)) for key, values in objects.items()},
+            "score": (None, np.zeros(count, dtype=np.float64)),
+            "score_parts": (None, {}),
+            "token_rewards": (None, np.zeros((count, horizon), dtype=np.float32)),
+        }
+        if self.conversations:
+            talks = [self.conversations[row] for row in rows.tolist()]
+            turns = [tuple(talk.turns) for talk in talks]
+            written = np.zeros((count, horizon), dtype=np.int8)
+            for row, talk, length in zip(rows.tolist(), talks, lengths.tolist(), strict=True):
+                written[row, :length] = talk.written(length)
+            entries["turns"] = turns, np.empty(count, dtype=object)
+            entries["written"] = None, written
+        self.put(infos, rows, entries)
+
+    def add_final(self, infos: dict[str, Any], rows: Rows, reasons: NDArray[np.object_]) -> None:
+        """Add ``final_obs`` and ``final_info`` of rows that are reset in the step they end in."""
+        final: dict[str, Any] = {}
+        self.add_terminal(final, rows, reasons)
+        self.add_action_masks(final, rows)
+        observations = [
+            {"attention_mask": attention, "input_ids": ids}  # rows of fresh arrays: gathers copy
+            for attention, ids in zip(self.attention[rows], self.ids[rows], strict=True)
+        ]
+        empty = np.empty(self.num_envs, dtype=object)
+        entries = {"final_obs": (observations, empty), "final_info": (None, final)}
+        self.put(infos, rows, entries)

@@ -15,8 +15,7 @@ from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, EpisodeOverError
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.settings import takes
-from tokengym.envs.episode import Episode
-from tokengym.envs.infos import Info
+from tokengym.envs.episode import Episode, Info
 from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, MdpEnvironment
 from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prompt
 from tokengym.envs.prompts.table import EncodedPrompt
@@ -182,7 +181,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if seed is not None:
             self._sampler.restart()
         if prompt is None:
-            prompt = self._mdp.table[self._sampler.draw(self.np_random)]
+            prompt = self._mdp.table.entries[self._sampler.draw(self.np_random)]
         if self._mdp.turns is not None:
             talk = self._conversation or Conversation(episode=-1)
             restart = seed is not None

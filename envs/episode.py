@@ -1,22 +1,36 @@
-"""The record of one generated text, as environments emit it and rewards and agents read it."""
+"""The record of one generated text, and the infos that it is read from.
+
+Environments emit a terminal `Info`; rewards and agents read the `Episode` that it describes.
+"""
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from types import ModuleType
+from typing import Any, Literal, SupportsFloat, get_args
 
+import gymnasium
 import numpy as np
+from gymnasium.core import ActType, ObsType
+from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from tokengym.base.prompt import NO_METADATA, Metadata, QueryType
+from tokengym.base.prompt import NO_METADATA, Metadata, Prompt, QueryType
+from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.turns.turn import POLICY, Turn
 
 FinishReason = Literal["eos", "length", "stop", "error"]
 
 _PER_TOKEN = {"token_rewards": np.float32, "log_probs": np.float32, "written": np.int8}
+"""Fields with one value per token after the prompt, and their types."""
+_IN_INFO = (
+    *("prompt", "prompt_ids", "reference", "query_type", "metadata"),
+    *("response", "response_ids", "score", "finish_reason"),
+)
+"""Fields that every terminal info has."""
 _NO_PARTS: Mapping[str, float] = {}
 _OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "finish_reason")
 
@@ -69,9 +83,17 @@ class Episode:
         object.__setattr__(self, "prompt_ids", tuple(map(int, self.prompt_ids)))
         object.__setattr__(self, "response_ids", tuple(map(int, self.response_ids)))
         object.__setattr__(self, "turns", tuple(self.turns))
-        for name in _PER_TOKEN:
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, self._per_token(name, value))
+        for name, kind in _PER_TOKEN.items():
+            if (value := getattr(self, name)) is None:
+                continue
+            array = np.array(value, dtype=kind)
+            if array.shape != (len(self.response_ids),):
+                raise ValueError(
+                    f"{name} must have shape ({len(self.response_ids)},), one entry per response "
+                    f"token, got {array.shape}; leave it out if it is not known"
+                )
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
         if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
             raise ValueError(
                 f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {self.query_type!r}; "
@@ -95,29 +117,17 @@ class Episode:
             return self.response
         return "\n".join(turn.text for turn in self.turns if turn.role == POLICY)
 
-    def _per_token(self, name: str, value: Any) -> NDArray[Any]:
-        """Return a value per response token as a read-only array."""
-        array = np.array(value, dtype=_PER_TOKEN[name])
-        if array.shape != (len(self.response_ids),):
-            raise ValueError(
-                f"{name} must have shape ({len(self.response_ids)},), one entry per response "
-                f"token, got {array.shape}; leave it out if it is not known"
-            )
-        array.flags.writeable = False
-        return array
-
     def paid(
         self, score: float, score_parts: Mapping[str, float], token_rewards: NDArray[np.floating]
     ) -> "Episode":
         """Return the episode with what its reward decided.
 
         A copy that shares all else, without checking it again as ``dataclasses.replace`` does.
-
-        Raises:
-            ValueError: if ``token_rewards`` does not have one entry per response token.
+        `Reward.evaluate`, which calls this, has checked the token rewards.
         """
         paid = copy(self)
-        rewards = self._per_token("token_rewards", token_rewards)
+        rewards = np.array(token_rewards, dtype=np.float32)
+        rewards.flags.writeable = False
         vars(paid).update(score=score, score_parts=score_parts, token_rewards=rewards)
         return paid
 
@@ -236,3 +246,117 @@ def episode_from_record(
 def _warn_of_name(former: str, name: str) -> None:
     text = f"tokengym.envs.{former} is {name} now, and goes with the next version"
     warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+
+# --- infos ----------------------------------------------------------------------------------------
+
+
+class Info(dict[str, Any]):
+    """An info that Gymnasium's vector environments can stack and its array conversions can convert.
+
+    ``SyncVectorEnv`` and ``AsyncVectorEnv`` read a copy's info by `items` and assume that the
+    arrays of an entry have one shape in all rows. Those with one value per response token do not:
+    `items` alone shows them padded with zeros to the width.
+
+    Gymnasium 1.4 takes a ``str`` for an iterable of arrays, which turns a prompt into the name of a
+    generator, and refuses arrays of objects, which is how its own batches keep texts. The
+    conversion is a ``functools.singledispatch`` function: how an `Info` is converted is registered
+    for this type alone.
+    """
+
+    width: int | None = None
+    """Length that `items` pads to; None in an info of a batch."""
+
+    def items(self) -> Any:
+        """Return the entries, those with one value per token padded to the width."""
+        if self.width is None:
+            return super().items()
+        return dict(self, **_padded(self, self.width)).items()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Info, (dict(self),), vars(self)  # copies and pickles would be made from `items`
+
+
+def _padded(info: Mapping[str, Any], width: int) -> dict[str, NDArray[Any]]:
+    """Return the entries with one value per token, padded with zeros."""
+    padded = {key: np.zeros(width, kind) for key, kind in _PER_TOKEN.items() if key in info}
+    for key, values in padded.items():
+        values[: len(info[key])] = info[key]
+    return padded
+
+
+def convert_texts() -> None:
+    """Register the conversion of `Info`, and of prompts in reset's options, with Gymnasium."""
+    from gymnasium.wrappers.array_conversion import array_conversion
+
+    def convert(value: Any, xp: ModuleType, device: Any = None) -> Any:
+        if isinstance(value, dict):
+            entries = dict.items(value)  # as they are, not padded
+            return type(value)((key, convert(item, xp, device)) for key, item in entries)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, np.ndarray):
+            if value.dtype.hasobject:
+                return value
+            if not value.flags.writeable:
+                value = value.copy()  # a tensor would share its memory and could write to it
+        return array_conversion(value, xp, device)
+
+    array_conversion.register(Info, convert)
+    for kind in (Prompt, EncodedPrompt, Metadata):
+        array_conversion.register(kind, lambda value, xp, device=None: value)
+
+
+def episodes_from_infos(
+    infos: Mapping[str, Any], *, unscored: Container[int] = ()
+) -> dict[int, Episode]:
+    """Return the episodes that ended in a step of a batched environment, by row.
+
+    Works in every autoreset mode, over the native batch and over ``SyncVectorEnv``: in SAME_STEP
+    mode the terminal infos are in ``infos["final_info"]``, else in ``infos`` itself.
+
+    Args:
+        infos: The step's.
+        unscored: Rows whose episodes have no score yet, only zeros in its place.
+
+    Returns:
+        row -> episode; empty when no row ended.
+    """
+    source = infos.get("final_info", infos)
+    episodes: dict[int, Episode] = {}
+    for row in np.flatnonzero(source.get("_finish_reason", ())).tolist():
+        scored = row not in unscored
+        info = {key: source[key][row] for key in _IN_INFO}
+        if "turns" in source:
+            info["turns"] = source["turns"][row]
+        for key in _PER_TOKEN:
+            if key in source:
+                info[key] = source[key][row][: len(info["response_ids"])]
+        if scored:
+            parts = source["score_parts"]
+            info["score_parts"] = {
+                name: float(parts[name][row])
+                for name in parts
+                if not name.startswith("_") and parts[f"_{name}"][row]
+            }
+        episodes[row] = Episode.from_info(info, scored=scored)
+    return episodes
+
+
+class PadTokenRewards(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
+    """Pads the terminal info's values per token (`token_rewards`) with zeros to ``max_new_tokens``.
+
+    For batches other than Gymnasium's, which need no wrapper, that stack arrays of one shape.
+    """
+
+    def __init__(self, env: gymnasium.Env[ObsType, ActType]) -> None:
+        """Wrap a `TokenGenerationEnv`, itself wrapped or not."""
+        RecordConstructorArgs.__init__(self)
+        gymnasium.Wrapper.__init__(self, env)
+        self._width = int(env.get_wrapper_attr("max_new_tokens"))
+
+    def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step, and pad the values per token where there are any."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        info.update(_padded(info, self._width))
+        return observation, reward, terminated, truncated, info

@@ -136,7 +136,7 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
             state["query_type"],
             Metadata(state["metadata"]),
         )
-    return mdp.table[prompt_id]
+    return mdp.table.entries[prompt_id]
 
 
 def generator_from(state: dict[str, Any]) -> np.random.Generator:

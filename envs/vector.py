@@ -17,15 +17,7 @@ from tokengym.base.errors import ActionError, EpisodeOverError, SettingsError, S
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.settings import takes
 from tokengym.envs.batch import EpisodeBatch
-from tokengym.envs.episode import Episode
-from tokengym.envs.infos import (
-    Info,
-    add_action_masks,
-    add_final,
-    add_prompts,
-    add_terminal,
-    put,
-)
+from tokengym.envs.episode import Episode, Info
 from tokengym.envs.mdp import RENDER_FPS, MdpEnvironment
 from tokengym.envs.prompts.sampler import (
     as_options,
@@ -216,8 +208,8 @@ class TokenGenerationVectorEnv(
         self._batch.begin(rows, prompts, responses, turns, group_size=group_size)
         self._over[rows] = False
         infos: dict[str, Any] = Info()
-        add_prompts(infos, self._batch, rows)
-        add_action_masks(infos, self._batch, rows, serve_all=self._holds)
+        self._batch.add_prompts(infos, rows)
+        self._batch.add_action_masks(infos, rows, serve_all=self._holds)
         return self._observations(), infos
 
     def step(
@@ -237,14 +229,29 @@ class TokenGenerationVectorEnv(
                 f"step called before row {int(np.argmin(batch.begun))} was reset; "
                 "call envs.reset() first"
             )
-        tokens = self._checked_actions(actions)
+        tokens = np.asarray(actions)
+        if tokens.shape != (self.num_envs,) or tokens.dtype.kind not in "iu":
+            raise ActionError(
+                f"actions must be integers of shape ({self.num_envs},), got {tokens.dtype} of "
+                f"shape {tokens.shape}; pass one token id per row"
+            )
+        tokens, vocab_size = tokens.astype(np.int64, copy=False), self._mdp.vocab_size
+        # Seen as unsigned, a negative id is huge: one comparison finds both kinds of bad id.
+        if int(tokens.view(np.uint64).max()) >= vocab_size:
+            bad = (tokens < 0) | (tokens >= vocab_size)
+            if (wrong := np.flatnonzero(bad & ~self._over)).size:
+                row = int(wrong[0])
+                raise ActionError(
+                    f"action of row {row} must be an integer from 0 to {vocab_size - 1}, got "
+                    f"{int(tokens[row])}; it is a token id of envs.unwrapped.tokenizer"
+                )
         idle = np.flatnonzero(self._over)
         rows = np.flatnonzero(~self._over) if len(idle) else batch.all_rows
         ended, reasons = batch.append(rows, tokens)
         infos: dict[str, Any] = Info()
         same_step = self._mode is AutoresetMode.SAME_STEP
         if len(ended):
-            (add_final if same_step else add_terminal)(infos, batch, ended, reasons)
+            (batch.add_final if same_step else batch.add_terminal)(infos, ended, reasons)
             self._over[ended] = True
         terminated, truncated = batch.terminated.copy(), batch.truncated.copy()
         if self._holds or self._mode is not AutoresetMode.DISABLED:
@@ -253,12 +260,12 @@ class TokenGenerationVectorEnv(
             if len(due):
                 rows = batch.all_rows
                 if self._holds:
-                    put(infos, batch, due, {"waiting": (True, np.zeros_like(self._over))})
+                    batch.put(infos, due, {"waiting": (True, np.zeros_like(self._over))})
                 else:
                     batch.begin(due)
                     self._over[due] = False
-                    add_prompts(infos, batch, due)
-        add_action_masks(infos, batch, rows, serve_all=True)
+                    batch.add_prompts(infos, due)
+        batch.add_action_masks(infos, rows, serve_all=True)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         return self._observations(), rewards, terminated, truncated, infos
 
@@ -293,7 +300,7 @@ class TokenGenerationVectorEnv(
         renderer = render_ansi if self.render_mode == "ansi" else render_html
         texts = []
         for row in range(self.num_envs):
-            prompt, response = self._batch.prompt(row), self._batch.response(row)
+            prompt, response = self._batch.prompts[row], self._batch.response(row)
             pieces = response_texts(self.tokenizer, prompt.ids, response)
             rewards = None
             if self._over[row] and row in self._shown_rewards:
@@ -321,7 +328,8 @@ class TokenGenerationVectorEnv(
         batch = self._batch
         talks: Sequence[Any] = batch.conversations or [None] * self.num_envs
         return [
-            self._mdp.unfinished(batch.prompt(row), batch.response(row), talks[row]) for row in rows
+            self._mdp.unfinished(batch.prompts[row], batch.response(row), talks[row])
+            for row in rows
         ]
 
     def get_state(self) -> list[dict[str, Any]]:
@@ -357,8 +365,8 @@ class TokenGenerationVectorEnv(
         self._over = self._batch.terminated | self._batch.truncated
         self._shown_rewards.clear()
         infos: dict[str, Any] = Info()
-        add_prompts(infos, self._batch, self._batch.all_rows)
-        add_action_masks(infos, self._batch, self._batch.all_rows)
+        self._batch.add_prompts(infos, self._batch.all_rows)
+        self._batch.add_action_masks(infos, self._batch.all_rows)
         return self._observations(), infos
 
     def _observations(self) -> Observations:
@@ -369,27 +377,6 @@ class TokenGenerationVectorEnv(
         for view in views.values():
             view.flags.writeable = False
         return views
-
-    def _checked_actions(self, actions: Any) -> NDArray[np.int64]:
-        """Return the actions as an int64 array, refusing invalid token ids."""
-        tokens = np.asarray(actions)
-        if tokens.shape != (self.num_envs,) or tokens.dtype.kind not in "iu":
-            raise ActionError(
-                f"actions must be integers of shape ({self.num_envs},), got {tokens.dtype} of "
-                f"shape {tokens.shape}; pass one token id per row"
-            )
-        tokens = tokens.astype(np.int64, copy=False)
-        vocab_size = self._mdp.vocab_size
-        # Seen as unsigned, a negative id is huge: one comparison finds both kinds of bad id.
-        if int(tokens.view(np.uint64).max()) >= vocab_size:
-            bad = (tokens < 0) | (tokens >= vocab_size)
-            if (wrong := np.flatnonzero(bad & ~self._over)).size:
-                row = int(wrong[0])
-                raise ActionError(
-                    f"action of row {row} must be an integer from 0 to {vocab_size - 1}, got "
-                    f"{int(tokens[row])}; it is a token id of envs.unwrapped.tokenizer"
-                )
-        return tokens
 
 
 def _checked_reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:

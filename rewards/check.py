@@ -10,8 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import Episode
-from tokengym.envs.infos import episodes_from_infos
+from tokengym.envs.episode import Episode, episodes_from_infos
 from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import RewardCheckError
 from tokengym.rewards.maths.redistribution import close_sum

@@ -9,8 +9,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import Episode
-from tokengym.envs.infos import episodes_from_infos
+from tokengym.envs.episode import Episode, episodes_from_infos
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.delivery import StepPayment
 from tokengym.rewards.errors import RewardError

@@ -68,6 +68,8 @@ class PromptTable:
     """(len(prompts), max_prompt_tokens): ids, left-padded."""
     attention_mask: NDArray[np.int8]
     """(len(prompts), max_prompt_tokens): 1 at the prompt's own tokens."""
+    entries: NDArray[np.object_]
+    """(len(prompts),) `EncodedPrompt`, cut to ``max_prompt_tokens``."""
 
     def __init__(
         self,
@@ -98,22 +100,23 @@ class PromptTable:
                 f"{self.max_prompt_tokens} and were dropped; raise it or pass overlong='left'"
             )
         self.prompts = prompts if len(kept) == len(prompts) else PromptSet(prompts[i] for i in kept)
-        self._ids = [tuple(encoded[i][-self.max_prompt_tokens :]) for i in kept]
+        rows = [
+            EncodedPrompt(
+                prompt.text,
+                tuple(encoded[i][-self.max_prompt_tokens :]),
+                prompt_id,
+                prompt.reference,
+                prompt.query_type,
+                prompt.metadata,
+            )
+            for prompt_id, (i, prompt) in enumerate(zip(kept, self.prompts, strict=True))
+        ]
+        self.entries = np.fromiter(rows, dtype=object, count=len(rows))
         self.input_ids, self.attention_mask = left_padded(
-            self._ids, self.max_prompt_tokens, tokenizer.pad_token_id
+            [row.ids for row in rows], self.max_prompt_tokens, tokenizer.pad_token_id
         )
         self._positions: dict[tuple[int, ...], int] | None = None
         self.input_ids.flags.writeable = self.attention_mask.flags.writeable = False
-        self.columns = {
-            "prompt": as_objects([prompt.text for prompt in self.prompts]),
-            "prompt_ids": as_objects(self._ids),
-            "reference": as_objects([prompt.reference for prompt in self.prompts]),
-            "query_type": as_objects([prompt.query_type for prompt in self.prompts]),
-            "metadata": as_objects([prompt.metadata for prompt in self.prompts]),
-        }
-
-    def __len__(self) -> int:
-        return len(self.prompts)
 
     def _encoded(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Return the prompts' ids: conversations in the chat template, texts unchanged."""
@@ -142,17 +145,6 @@ class PromptTable:
             "raise it, or pass overlong='left' to keep the last tokens, or overlong='drop'"
         )
 
-    def __getitem__(self, prompt_id: int) -> EncodedPrompt:
-        prompt = self.prompts[prompt_id]
-        return EncodedPrompt(
-            prompt.text,
-            self._ids[prompt_id],
-            prompt_id,
-            prompt.reference,
-            prompt.query_type,
-            prompt.metadata,
-        )
-
     def lookup(self, prompt_id: Any) -> EncodedPrompt:
         """Return the prompt with an id given by the caller.
 
@@ -163,12 +155,12 @@ class PromptTable:
             position = index(prompt_id)
         except TypeError:
             position = -1
-        if not 0 <= position < len(self):
+        if not 0 <= position < len(self.entries):
             raise PromptError(
-                f"prompt_id must be an integer from 0 to {len(self) - 1}, got {prompt_id!r}; "
-                "it is the position in env.unwrapped.prompts"
+                f"prompt_id must be an integer from 0 to {len(self.entries) - 1}, got "
+                f"{prompt_id!r}; it is the position in env.unwrapped.prompts"
             )
-        return self[position]
+        return self.entries[position]
 
     def encode(self, prompt: Any, name: str = "options['prompt']") -> EncodedPrompt:
         """Return a prompt passed by the caller, encoded.
@@ -181,9 +173,8 @@ class PromptTable:
             PromptError: if it is empty, none of these, or too long (also if the set drops those).
         """
         if isinstance(prompt, EncodedPrompt):
-            if prompt.prompt_id >= 0 and self._ids[prompt.prompt_id : prompt.prompt_id + 1] != [
-                tuple(prompt.ids)
-            ]:
+            there = self.entries[prompt.prompt_id : prompt.prompt_id + 1]
+            if prompt.prompt_id >= 0 and [row.ids for row in there] != [tuple(prompt.ids)]:
                 raise PromptError(
                     f"{name} has prompt_id {prompt.prompt_id}, whose ids are others here; take it "
                     "from this environment's find_prompt"
@@ -221,10 +212,10 @@ class PromptTable:
         """Return the first prompt of the set that has exactly these token ids, or None."""
         if self._positions is None:
             self._positions = {}
-            for position, known in enumerate(self._ids):
-                self._positions.setdefault(known, position)
-        row = self._positions.get(tuple(map(int, ids)))
-        return None if row is None else self[row]
+            for row in self.entries:
+                self._positions.setdefault(row.ids, row.prompt_id)
+        position = self._positions.get(tuple(map(int, ids)))
+        return None if position is None else self.entries[position]
 
 
 def left_padded(
@@ -237,11 +228,6 @@ def left_padded(
         ids[row, width - len(sequence) :] = sequence
         mask[row, width - len(sequence) :] = 1
     return ids, mask
-
-
-def as_objects(values: Sequence[object]) -> NDArray[np.object_]:
-    """Return a 1-d object array of the values, which may be sequences."""
-    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:

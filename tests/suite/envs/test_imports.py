@@ -16,7 +16,7 @@ def test_importing_the_environments_leaves_gymnasium_as_it_is() -> None:
         "from gymnasium.wrappers.array_conversion import array_conversion;"
         "before = dict(array_conversion.registry);"
         "import tokengym.envs;"
-        "from tokengym.envs.infos import Info, Metadata;"
+        "from tokengym.envs.episode import Info, Metadata;"
         "from tokengym.envs import EncodedPrompt, Prompt;"
         "after = dict(array_conversion.registry);"
         "own = {Info, Metadata, Prompt, EncodedPrompt};"

@@ -17,7 +17,7 @@ from tokengym.envs import (
     SettingsError,
     episodes_from_infos,
 )
-from tokengym.envs.infos import Info
+from tokengym.envs.episode import Info
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
