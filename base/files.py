@@ -94,7 +94,8 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
                 if left == part or is_leftover(left):
                     _remove(left)
             yield part
-            _sync(part)
+            for entry in (part, *(part.rglob("*") if part.is_dir() else ())):
+                _sync_entry(entry)
             if part.is_dir() and path.exists():
                 replaced = previous_folder(path) if keep_previous else part.with_suffix(".replaced")
                 _remove(replaced)
@@ -150,13 +151,8 @@ def is_leftover(path: Path) -> bool:
     return False
 
 
-def _sync(path: Path) -> None:
-    """Bring a file, or a folder with all that is in it, to the disk before it takes its place."""
-    for entry in (path, *(path.rglob("*") if path.is_dir() else ())):
-        _sync_entry(entry)
-
-
 def _sync_entry(path: Path) -> None:
+    """Bring a file or folder to the disk before it takes its place."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -234,7 +234,12 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._attention[self._column] = 1
         self._column += 1
         before = self._column
-        reason = self._finish_reason(token)
+        length = before - self._turn_column
+        reason = "length" if before > self._last_column else None
+        if token == self._eos_id and length > self._mdp.eos_ends_after:
+            reason = "eos"
+        elif self.settings.stop_strings and self._mdp.stops([self._response_ids()[-length:]])[0]:
+            reason = "stop"
         if reason and self._conversation is not None:
             reason = self._answered(reason)
         self._mark_event()
@@ -422,15 +427,6 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if self._mdp.turns is not None:
             end = min(end, self._turn_column + self._mdp.turns.turn_budget)
         return end - 1
-
-    def _finish_reason(self, token: int) -> str | None:
-        """Return why the turn ends with the token just appended, or None."""
-        length = self._column - self._turn_column
-        if token == self._eos_id and length > self._mdp.eos_ends_after:
-            return "eos"
-        if self.settings.stop_strings and self._mdp.stops([self._response_ids()[-length:]])[0]:
-            return "stop"
-        return "length" if self._column > self._last_column else None
 
     def _answered(self, reason: str) -> str | None:
         """Append the partner's reply, and return why the episode ends with the turn, or None."""

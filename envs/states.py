@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 def _is_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
-
-
-def _is_seed(value: Any) -> bool:
-    return value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool))
 
 
 def _are_turns(value: Any) -> bool:
@@ -46,7 +43,10 @@ STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "response_ids": (are_whole, "a list of token ids"),
     "terminated": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
     "truncated": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
-    "np_random_seed": (_is_seed, "an integer or None"),
+    "np_random_seed": (
+        lambda value: value is None or (isinstance(value, Integral) and type(value) is not bool),
+        "an integer or None",
+    ),
 }
 """Types of the entries of a state, except for the generators'."""
 STATE_KEYS = frozenset({*STATE_FIELDS, "sampler", "np_random"})

@@ -1,6 +1,6 @@
 """Rewards as Gymnasium wrappers, for one environment and for a batch of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,15 @@ class VectorRewardWrapper(VectorWrapper):
         ended = episodes_from_infos(infos, unscored=range(self.num_envs))
         if self._steps is not None:
             continues = ~(terminated | truncated | infos.get("waiting", np.False_))
-            texts = self._unfinished(np.flatnonzero(continues).tolist())
+            rows = np.flatnonzero(continues).tolist()
+            base: Any = self.env.unwrapped
+            if hasattr(base, "unfinished_episodes"):
+                unfinished = base.unfinished_episodes(rows)
+            else:  # Gymnasium's batches of single environments
+                every = base.call("unfinished_episode")
+                unfinished = [every[row] for row in rows]
+            # Those that have a token, not only just begun.
+            texts = {r: e for r, e in zip(rows, unfinished, strict=True) if e.response_ids}
             # The rows that ended are not scored yet: a failure here must not lose them.
             with attach_episodes(list(ended.values()), self.reward.scorer):
                 values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
@@ -153,16 +161,6 @@ class VectorRewardWrapper(VectorWrapper):
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (num_envs, vocab)."""
         return self.env.action_masks()  # type: ignore[attr-defined]
-
-    def _unfinished(self, rows: Sequence[int]) -> dict[int, Episode]:
-        """Return the texts so far of those rows that have a token, not only just begun."""
-        base: Any = self.env.unwrapped
-        if hasattr(base, "unfinished_episodes"):
-            texts = base.unfinished_episodes(rows)
-        else:  # Gymnasium's batches of single environments
-            every = base.call("unfinished_episode")
-            texts = [every[row] for row in rows]
-        return {row: text for row, text in zip(rows, texts, strict=True) if text.response_ids}
 
 
 def CreditReward(

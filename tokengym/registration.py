@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 from gymnasium.vector import VectorEnv
@@ -20,11 +20,15 @@ from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import names_of, takes
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks.task import TASKS, Task, TaskOptions, task_arguments
+from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import RewardChoice, RewardOptions, RewardSpec, make_reward
-
-if TYPE_CHECKING:
-    from tokengym.rewards import Reward
-    from tokengym.rewards.scorers.normalize import Normalization
+from tokengym.rewards.reward import Reward
+from tokengym.rewards.scorers import find_scorer
+from tokengym.rewards.scorers.base import FunctionScorer
+from tokengym.rewards.scorers.normalize import Normalization, parse_normalization
+from tokengym.rewards.scorers.stored import load_scorer
+from tokengym.rewards.scorers.wrappers import WithAttribution
+from tokengym.rewards.wrappers import RewardWrapper, VectorRewardWrapper
 
 AnyEnv = TokenGenerationEnv | TokenGenerationVectorEnv
 
@@ -59,11 +63,8 @@ def make_env(task: str, *, split: Split = "train", **options: Any) -> gymnasium.
         TokenGymError: for an option that cannot work, before the first episode.
     """
     env, reward = _made(task, split, options)
-    if reward is None:
-        return env
-    from tokengym.rewards import RewardWrapper
-
-    return RewardWrapper(env, reward, in_spec=False)  # the spec does not name the wrapper
+    # The spec does not name the wrapper.
+    return env if reward is None else RewardWrapper(env, reward, in_spec=False)
 
 
 @takes(EnvReward, TaskOptions)
@@ -76,15 +77,11 @@ def make_vector_env(
     (``num_envs``, ``autoreset_mode``, ``copy``, ...).
     """
     envs, reward = _made(task, split, options, num_envs=num_envs)
-    if reward is None:
-        return envs
-    from tokengym.rewards import VectorRewardWrapper
-
-    return VectorRewardWrapper(envs, reward)
+    return envs if reward is None else VectorRewardWrapper(envs, reward)
 
 
 def _made(
-    name: str, split: Split, options: Mapping[str, Any], **batch: int
+    name: str, split: Split, options: Mapping[str, Any], **batch: Any
 ) -> tuple[Any, Reward | None]:
     """Return a task's environment, or a batch of ``num_envs``, and the reward that pays it."""
     task = TASKS.find(name)
@@ -130,10 +127,11 @@ def _reward_for(
     num_envs: int = 1,
     **options: Any,
 ) -> Reward | None:
-    """Return the reward for an environment; ``options`` are fields of `RewardOptions`."""
-    from tokengym.rewards import FunctionScorer, RewardError, WithAttribution, load_scorer
-    from tokengym.rewards.scorers import find_scorer
+    """Return the reward for an environment; ``options`` are fields of `RewardOptions`.
 
+    Raises:
+        SettingsError: if a prompt has no value of what scores are normalised by.
+    """
     choice = None if reward is None else RewardChoice.of(reward)
     kind = None if choice is None else choice.kind
     is_exact = task.exact_score is not None or task.scorer is not None
@@ -156,31 +154,23 @@ def _reward_for(
             assert scorer is not None
             scorer = WithAttribution(scorer, load_scorer(path, "reward_model"))
         options |= {"scorer": scorer, "reward_model": None, "encoder": None}
+    normalization: Normalization | None = None
+    if normalize is not None:  # by the task's groups unless ``by`` says otherwise
+        name, given = parse_normalization(normalize)
+        by = given.get("by", task.normalize_by)
+        for position, prompt in enumerate(env.prompts if by == "query_type" else ()):
+            if prompt.query_type is None:
+                raise SettingsError(
+                    f"normalize={normalize!r} groups scores by {by}, which prompt {position} lacks "
+                    f"({prompt.text[:40]!r}); name its column with {by}_column, pass "
+                    f"predict_query_types=True or normalize='{name}:by=none'"
+                )
+        normalization = name, {**given, "by": by}
     return make_reward(
         choice,
         bundle=env.bundle,
-        normalize=None if normalize is None else _normalization(task, env, normalize),
+        normalize=normalization,
         batch_size=num_envs,
         max_len=env.max_new_tokens,
         **options,
     )
-
-
-def _normalization(task: Task, env: AnyEnv, normalize: str) -> Normalization:
-    """Return how scores are normalised, by the task's groups unless ``by`` says otherwise.
-
-    Raises:
-        SettingsError: if a prompt has no value of what groups are made by.
-    """
-    from tokengym.rewards.scorers.normalize import parse_normalization
-
-    name, options = parse_normalization(normalize)
-    by = options.get("by", task.normalize_by)
-    for position, prompt in enumerate(env.prompts if by == "query_type" else ()):
-        if prompt.query_type is None:
-            raise SettingsError(
-                f"normalize={normalize!r} groups scores by {by}, which prompt {position} lacks "
-                f"({prompt.text[:40]!r}); name its column with {by}_column, pass "
-                f"predict_query_types=True or normalize='{name}:by=none'"
-            )
-    return name, {**options, "by": by}

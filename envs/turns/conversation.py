@@ -147,27 +147,23 @@ class TurnRules:
         Raises:
             PartnerError: if the partner fails, unless ``on_partner_error`` is "skip".
         """
-        return [self._follow(end, reply) for end, reply in zip(ends, self._ask(ends), strict=True)]
-
-    def _ask(self, ends: Sequence[TurnEnd]) -> list[Reply | Exception]:
-        """Return a reply for each turn, or what went wrong."""
         said = [self._messages(end) for end in ends]
         columns = [end.prompt.metadata for end in ends]
         rngs = []  # the partner's generators of these turns
         for talk in (end.conversation for end in ends):
             rngs.append(np.random.default_rng((talk.seed, talk.episode, len(talk.turns))))
+        replies: Sequence[Reply | Exception]  # to each turn, or what went wrong
         if answers_many(self.partner):
-            replies = self._tried(lambda: list(self.partner.replies(said, columns, rngs)))
-            if isinstance(replies, Exception):
-                return [replies] * len(ends)
-            if len(replies) != len(ends):
-                wrong = _BadReply(f"gave {len(replies)} replies to {len(ends)} conversations")
-                return [wrong] * len(ends)
-            return list(replies)
-        return [
-            self._tried(partial(self.partner.reply, *asked))
-            for asked in zip(said, columns, rngs, strict=True)
-        ]
+            given = self._tried(lambda: list(self.partner.replies(said, columns, rngs)))
+            if not isinstance(given, Exception) and len(given) != len(ends):
+                given = _BadReply(f"gave {len(given)} replies to {len(ends)} conversations")
+            replies = [given] * len(ends) if isinstance(given, Exception) else given
+        else:
+            replies = [
+                self._tried(partial(self.partner.reply, *asked))
+                for asked in zip(said, columns, rngs, strict=True)
+            ]
+        return [self._follow(end, reply) for end, reply in zip(ends, replies, strict=True)]
 
     def _messages(self, end: TurnEnd) -> Messages:
         prompt, known = end.prompt, end.prompt.prompt_id
