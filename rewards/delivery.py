@@ -65,16 +65,15 @@ class StepPayment:
         too, so that earlier increments only add up to theirs.
         """
         reward = self._reward
-        with reward.stopwatch.scoring(len(texts)):
-            if reward.credit.every_prefix:
-                places = [(newest(text), len(text.response_ids)) for text in texts]
-                pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
-                return Probe(reward.scorer, reward.tokenizer).increments(texts, pieces)
-            known = reward.scorer.state_dict()  # of running statistics, which finished texts move
-            scores = call_scorer(reward.scorer, texts, "prefix")
-            reward.scorer.load_state_dict(known)
-            scores.check(texts, reward.scorer.name)
-            return [row.astype(np.float64) for row in scores.attributions or ()]
+        if reward.credit.every_prefix:
+            places = [(newest(text), len(text.response_ids)) for text in texts]
+            pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
+            return Probe(reward.scorer, reward.tokenizer).increments(texts, pieces)
+        known = reward.scorer.state_dict()  # of running statistics, which finished texts move
+        scores = call_scorer(reward.scorer, texts, "prefix")
+        reward.scorer.load_state_dict(known)
+        scores.check(texts, reward.scorer.name)
+        return [row.astype(np.float64) for row in scores.attributions or ()]
 
     def settle(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the reward of the last token of each row: its score minus what it was paid.

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from traceback import TracebackException
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import moved
 from tokengym.rewards.models.kinds import remedy_for
-from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, as_scorer
+from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,7 +63,15 @@ class Reward:
         self.tokenizer = tokenizer
         self.continuations: Continuations | None = None
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
-        self.stopwatch = Stopwatch(self.scorer.name, warns=not self.credit.needs_policy)
+        self.seconds = 0.0
+        """Spent scoring."""
+        self.scored = 0
+        """Episodes."""
+        self.clock = time.monotonic
+        """Returns seconds since some moment."""
+        self._began: float | None = None  # when the first scoring began
+        # Not where the time is also a policy's, which continues responses.
+        self._warns = not self.credit.needs_policy
         kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
         if wanted is not None and kinds is not None and wanted not in kinds:
             raise RewardError(
@@ -106,14 +114,14 @@ class Reward:
         """
         if not episodes:
             return []
-        with attach_episodes(episodes, self.scorer), self.stopwatch.scoring(len(episodes)):
+        with self.scoring(len(episodes), episodes):
             for index, episode in enumerate(episodes):
                 if not episode.response_ids:
                     raise CreditError(
                         f"episode {index} has no response_ids, so no token can earn its score; "
                         "give the response at least one token (the EOS counts)"
                     )
-            name, wanted = self.stopwatch.name, self.credit.attribution
+            name, wanted = self.scorer.name, self.credit.attribution
             # A scorer that does not say what it has is asked for nothing.
             asks = wanted is not None and self.scorer.attribution_kinds is not None
             asked = {"attribution": wanted} if asks else {}
@@ -148,6 +156,59 @@ class Reward:
                 )
                 for row, episode in enumerate(episodes)
             ]
+
+    @contextmanager
+    def scoring(self, count: int, finished: Sequence[Episode] | None = None) -> Iterator[None]:
+        """Count the time of this context; have what is raised in it carry finished episodes.
+
+        A scorer that takes most of the time is named in a warning, once.
+
+        Args:
+            count: Texts that are scored.
+            finished: Episodes without a score; None leaves an error as it is.
+
+        Raises:
+            RewardError: what was raised, with ``episodes``; a `ScorerError` where the scorer's own
+                code raised something else.
+        """
+        started = self.clock()
+        if self._began is None:
+            self._began = started
+        try:
+            yield
+        except Exception as error:
+            if finished is None:
+                raise
+            # Without the zeros that an environment without a reward gives them.
+            unpaid = [replace(e, score=None, score_parts={}, token_rewards=None) for e in finished]
+            if isinstance(error, RewardError):
+                error.keep(unpaid)
+                raise
+            reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
+            failure = ScorerError(
+                f"scorer {self.scorer.fault_name!r} raised {type(error).__name__} ({reason}) over "
+                f"{len(finished)} episodes; correct the scorer"
+            )
+            failure.keep(unpaid)
+            raise failure from error
+        finally:
+            now = self.clock()
+            self.seconds += now - started
+            self.scored += count
+            passed = now - self._began
+            if self._warns and self.seconds >= max(SLOW_SECONDS, SLOW_SHARE * passed):
+                self._warns = False
+                _LOG.warning(
+                    "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s "
+                    "each; score more rows at once (num_envs), or wrap it in Cached where texts "
+                    "repeat",
+                    self.scorer.name,
+                    100 * self.seconds / passed,
+                    self.seconds,
+                    passed,
+                    self.scored,
+                    self.seconds / max(self.scored, 1),
+                )
 
     def _check_rewards(
         self,
@@ -229,76 +290,3 @@ def assign_written(
     for target, tokens, mask in zip(placed, rewards, masks, strict=True):
         target[mask > 0] = tokens
     return placed
-
-
-@contextmanager
-def attach_episodes(episodes: Sequence[Episode], scorer: Scorer) -> Iterator[None]:
-    """Have whatever a scorer raises carry the episodes it was to score.
-
-    Args:
-        episodes: Finished, without a score.
-        scorer: What scores them; the message has its name.
-
-    Raises:
-        RewardError: what was raised, with ``episodes``; a `ScorerError` where the scorer's own code
-            raised something else.
-    """
-    try:
-        yield
-    except Exception as error:
-        # Without the zeros that an environment without a reward gives them.
-        unpaid = [replace(one, score=None, score_parts={}, token_rewards=None) for one in episodes]
-        if isinstance(error, RewardError):
-            error.keep(unpaid)
-            raise
-        reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
-        failure = ScorerError(
-            f"scorer {scorer.fault_name!r} raised {type(error).__name__} ({reason}) over "
-            f"{len(episodes)} episodes; correct the scorer"
-        )
-        failure.keep(unpaid)
-        raise failure from error
-
-
-@dataclass(eq=False)
-class Stopwatch:
-    """Notes how long scoring takes, and warns once if it is most of the time."""
-
-    name: str
-    """The scorer's, for the warning."""
-    clock: Callable[[], float] = time.monotonic
-    """Seconds since some moment."""
-    warns: bool = field(default=True, kw_only=True)
-    """Whether it warns; not where the time is also a policy's, which continues responses."""
-    seconds: float = field(default=0.0, init=False)
-    """Spent scoring."""
-    scored: int = field(default=0, init=False)
-    """Episodes."""
-    _began: float | None = field(default=None, init=False)
-
-    @contextmanager
-    def scoring(self, count: int) -> Iterator[None]:
-        """Count the time of this context."""
-        started = self.clock()
-        if self._began is None:
-            self._began = started
-        try:
-            yield
-        finally:
-            now = self.clock()
-            self.seconds += now - started
-            self.scored += count
-            passed = now - self._began
-            if self.warns and self.seconds >= max(SLOW_SECONDS, SLOW_SHARE * passed):
-                self.warns = False
-                _LOG.warning(
-                    "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s "
-                    "each; score more rows at once (num_envs), or wrap it in Cached where texts "
-                    "repeat",
-                    self.name,
-                    100 * self.seconds / passed,
-                    self.seconds,
-                    passed,
-                    self.scored,
-                    self.seconds / max(self.scored, 1),
-                )

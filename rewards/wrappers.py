@@ -14,7 +14,7 @@ from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.delivery import StepPayment
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import make_reward
-from tokengym.rewards.reward import Reward, attach_episodes
+from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import SupportsScore
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -68,7 +68,8 @@ class RewardWrapper(gymnasium.Wrapper):
         if not (terminated or truncated):
             if self._steps is not None and "waiting" not in info:
                 text = self.env.get_wrapper_attr("unfinished_episode")()
-                reward = float(self._steps.pay([0], [text])[0])
+                with self.reward.scoring(1):
+                    reward = float(self._steps.pay([0], [text])[0])
             return observation, reward, terminated, truncated, info
         (episode,) = self.reward.evaluate([Episode.from_info(info, scored=False)])
         reward, rewards = episode.score, episode.token_rewards
@@ -132,7 +133,7 @@ class VectorRewardWrapper(VectorWrapper):
             # Those that have a token, not only just begun.
             texts = {r: e for r, e in zip(rows, unfinished, strict=True) if e.response_ids}
             # The rows that ended are not scored yet: a failure here must not lose them.
-            with attach_episodes(list(ended.values()), self.reward.scorer):
+            with self.reward.scoring(len(texts), list(ended.values())):
                 values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
         if not ended:
             return observations, values, terminated, truncated, infos

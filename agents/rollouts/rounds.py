@@ -109,7 +109,7 @@ class RoundReward:
     def seconds(self) -> float:
         """Seconds that scoring has taken so far."""
         distinct = {id(reward): reward for reward in self.rewards}  # rows may share one
-        return sum(reward.stopwatch.seconds for reward in distinct.values())
+        return sum(reward.seconds for reward in distinct.values())
 
     def evaluate(self, episodes: dict[int, Episode]) -> None:
         """Give a round's episodes their scores and token rewards.

@@ -25,7 +25,7 @@ from tokengym.rewards import (
     make_reward,
 )
 from tokengym.rewards.credits import RED
-from tokengym.rewards.reward import SLOW_SECONDS, Stopwatch, attach_episodes
+from tokengym.rewards.reward import SLOW_SECONDS
 from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.wrappers import RewardWrapper
 
@@ -195,8 +195,8 @@ def test_limits_that_cannot_work_are_named():
 def test_what_was_kept_before_stays():
     with (
         pytest.raises(ScorerError) as caught,
-        attach_episodes(EPISODES[:1], FunctionScorer(len)),
-        attach_episodes(EPISODES[1:], FunctionScorer(len)),
+        timed("outer").scoring(1, EPISODES[:1]),
+        timed("inner").scoring(1, EPISODES[1:]),
     ):
         raise ScorerError("no")
     assert list(caught.value.episodes) == EPISODES
@@ -242,9 +242,16 @@ class Clock:
         return self.now
 
 
+def timed(name, clock=None):
+    """Return a reward whose seconds a clock counts."""
+    reward = Reward(FunctionScorer(lambda prompt, response: 1.0, name=name), Sparse())
+    reward.clock = clock or Clock()
+    return reward
+
+
 def test_a_slow_scorer_is_named_once_with_its_share(caplog):
     clock = Clock()
-    watch = Stopwatch("judge", clock)
+    watch = timed("judge", clock)
     with caplog.at_level(logging.WARNING):
         for _ in range(4):
             with watch.scoring(8):
@@ -261,7 +268,7 @@ def test_a_slow_scorer_is_named_once_with_its_share(caplog):
 @pytest.mark.parametrize(("scoring", "rest"), [(1.0, 3.0), (0.001, 0.0)])
 def test_a_quick_scorer_is_not(caplog, scoring, rest):
     clock = Clock()
-    watch = Stopwatch("quick", clock)
+    watch = timed("quick", clock)
     for _ in range(200):
         with watch.scoring(1):
             clock.now += scoring
@@ -271,7 +278,7 @@ def test_a_quick_scorer_is_not(caplog, scoring, rest):
 
 def test_the_time_of_a_failing_call_counts():
     clock = Clock()
-    watch = Stopwatch("judge", clock)
+    watch = timed("judge", clock)
 
     def fail():
         with watch.scoring(1):
@@ -286,5 +293,5 @@ def test_the_time_of_a_failing_call_counts():
 def test_rewards_keep_the_time(make_env):
     env = RewardWrapper(make_env(), Reward(FunctionScorer(lambda p, r: 1.0), Sparse()))
     check_reward(env)
-    assert env.reward.stopwatch.scored > 0
-    assert env.reward.stopwatch.name == "<lambda>"
+    assert env.reward.scored > 0
+    assert env.reward.scorer.name == "<lambda>"
