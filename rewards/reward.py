@@ -58,6 +58,8 @@ class Reward:
             )
         self.scorer = as_scorer(scorer)
         self.credit = as_credit(credit)
+        self.scorer_name = self.scorer.name
+        """The scorer's name."""
         self.credit_name: str = self.credit.name or type(self.credit).__name__
         """The credit's name, its class's if it does not say."""
         self.tokenizer = tokenizer
@@ -76,14 +78,14 @@ class Reward:
         if wanted is not None and kinds is not None and wanted not in kinds:
             raise RewardError(
                 f"credit {self.credit_name!r} needs {wanted} attributions, scorer "
-                f"{self.scorer.name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
+                f"{self.scorer_name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
                 f"{remedy_for(wanted)}"
             )
 
     @property
     def name(self) -> str:
         """The credit's and the scorer's names."""
-        return f"{self.credit_name}({self.scorer.name})"
+        return f"{self.credit_name}({self.scorer_name})"
 
     def __repr__(self) -> str:
         return f"Reward({self.name})"
@@ -121,7 +123,7 @@ class Reward:
                         f"episode {index} has no response_ids, so no token can earn its score; "
                         "give the response at least one token (the EOS counts)"
                     )
-            name, wanted = self.scorer.name, self.credit.attribution
+            name, wanted = self.scorer_name, self.credit.attribution
             # A scorer that does not say what it has is asked for nothing.
             asks = wanted is not None and self.scorer.attribution_kinds is not None
             asked = {"attribution": wanted} if asks else {}
@@ -202,7 +204,7 @@ class Reward:
                     "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s "
                     "each; score more rows at once (num_envs), or wrap it in Cached where texts "
                     "repeat",
-                    self.scorer.name,
+                    self.scorer_name,
                     100 * self.seconds / passed,
                     self.seconds,
                     passed,
