@@ -94,12 +94,13 @@ def has_gpt2_shape(language_model: LanguageModel) -> bool:
         return False
     if not all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)):
         return False
-    maps = [m for b in trunk.h for m in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)]
+    blocks: Any = trunk.h
     return all(
         isinstance(m, Conv1D)
         # In bfloat16 the sum with the adapters would be rounded.
         or (has_plain_lora(m, Conv1D) and m.base_layer.weight.dtype == torch.float32)
-        for m in maps
+        for b in blocks
+        for m in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)
     )
 
 

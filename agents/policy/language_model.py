@@ -245,9 +245,8 @@ class LanguageModel(nn.Module):
 
     def frozen_copy(self) -> "LanguageModel":
         """Return a frozen copy; parameters that are frozen already are shared, not copied."""
-        frozen = LanguageModel(copy.deepcopy(self.model, self._frozen()).requires_grad_(False))
-        frozen.autocasts = self.autocasts
-        frozen.use_products(self.products)
+        frozen = self._copied().requires_grad_(False)
+        frozen.recompute = False
         return frozen
 
     def twin(self) -> "LanguageModel":
@@ -255,20 +254,21 @@ class LanguageModel(nn.Module):
 
         With adapters it is a second set of them on the same backbone.
         """
-        head = self.model.get_output_embeddings()
-        twin = LanguageModel(copy.deepcopy(self.model, {id(head): head, **self._frozen()}))
-        twin.recompute, twin.autocasts = self.recompute, self.autocasts
-        twin.use_products(self.products)
-        return twin
+        return self._copied(self.model.get_output_embeddings())
 
     def trunk_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trunk's trained parameters by name."""
         named = self.model.base_model.named_parameters()
         return {name: parameter for name, parameter in named if parameter.requires_grad}
 
-    def _frozen(self) -> dict[int, Any]:
-        """Return the parameters that a copy shares, as ``deepcopy``'s memo."""
-        return {id(p): p for p in self.model.parameters() if not p.requires_grad}
+    def _copied(self, *shared: nn.Module) -> "LanguageModel":
+        """Return a copy that shares the frozen parameters and these modules.
+
+        Adapters are copied as parts of the model; what turns them off stays behind.
+        """
+        frozen = [p for p in self.parameters() if not p.requires_grad]
+        memo = {id(part): part for part in (*frozen, *shared)}
+        return copy.deepcopy(self, {id(self.adapters): None, **memo})
 
     def freeze_lower(self, num_layers: int) -> None:
         """Freeze the embeddings and the lowest blocks; a head tied to the embeddings with them.

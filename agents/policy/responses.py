@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partialmethod
 from typing import Any, Literal
 
 import numpy as np
@@ -401,24 +401,24 @@ class ReadsResponses(BasePolicy):
     @torch.no_grad()
     def response_figure(
         self,
-        figure: Figure,
         sequences: Sequences,
         action_masks: ActionMasks | None = None,
         *,
+        name: Figure,
         ref_states: Tensor | None = None,
         max_size: int = 64,
     ) -> Tensor:
         """Return a figure of the responses without gradient; 0 past a response's end.
 
         Args:
-            figure: Its name.
             sequences: Any number of texts; similar lengths are run together.
             action_masks: Tokens that could be sampled at each step; None: all.
+            name: The figure.
             ref_states: "ref_states" that were read before; None computes them again.
             max_size: Most texts in one forward.
         """
         buckets = sequences.buckets(max_size)
-        by_reference = figure in ("ref_log_probs", "kl", "ref_states")
+        by_reference = name in ("ref_log_probs", "kl", "ref_states")
         if by_reference and self.largest is not None:
             # Processes that share the reference out have to let it read equally often.
             buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
@@ -433,11 +433,11 @@ class ReadsResponses(BasePolicy):
                 of_reference = ref_states[places]
             elif by_reference:
                 of_reference = self.states(part, reference=True)
-            if figure == "ref_states":
+            if name == "ref_states":
                 figures = of_reference
-            elif figure == "values":
+            elif name == "values":
                 figures = self.values(part)[rows, times]
-            elif figure == "ref_log_probs":
+            elif name == "ref_log_probs":
                 figures = self._figures(part, of_reference, masks, reference=True)["log_probs"]
             else:
                 figures = self._figures(
@@ -445,8 +445,8 @@ class ReadsResponses(BasePolicy):
                     self.states(part),
                     masks,
                     ref_states=of_reference,
-                    with_entropy=figure == "entropy",
-                )[figure]
+                    with_entropy=name == "entropy",
+                )[name]
             if whole is None:
                 whole = figures.new_zeros(*sequences.response_mask.shape, *figures.shape[1:])
             whole[places] = figures  # (tokens, ...) -> (batch, time, ...)
@@ -463,32 +463,15 @@ class ReadsResponses(BasePolicy):
         max_size: int = 64,
     ) -> Tensor:
         """Return log-probs under the policy or the reference; see `response_figure`."""
-        figure: Figure = "ref_log_probs" if reference else "log_probs"
+        name: Figure = "ref_log_probs" if reference else "log_probs"
         return self.response_figure(
-            figure, sequences, action_masks, ref_states=ref_states, max_size=max_size
+            sequences, action_masks, name=name, ref_states=ref_states, max_size=max_size
         )
 
-    def response_kl(
-        self, sequences: Sequences, action_masks: ActionMasks | None = None, **how: Any
-    ) -> Tensor:
-        """Return the exact KL(policy || reference) before each token; see `response_figure`."""
-        return self.response_figure("kl", sequences, action_masks, **how)
-
-    def response_entropy(
-        self, sequences: Sequences, action_masks: ActionMasks | None = None, **how: Any
-    ) -> Tensor:
-        """Return the policy's entropy before each token; see `response_figure`."""
-        return self.response_figure("entropy", sequences, action_masks, **how)
-
-    def response_values(
-        self, sequences: Sequences, action_masks: ActionMasks | None = None, **how: Any
-    ) -> Tensor:
-        """Return `values` without gradient; see `response_figure`."""
-        return self.response_figure("values", sequences, action_masks, **how)
-
-    def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
-        """Return the reference's hidden states before each token; see `response_figure`."""
-        return self.response_figure("ref_states", sequences, max_size=max_size)
+    response_kl = partialmethod(response_figure, name="kl")
+    response_entropy = partialmethod(response_figure, name="entropy")
+    response_values = partialmethod(response_figure, name="values")
+    reference_states = partialmethod(response_figure, name="ref_states")
 
     def log_probs(
         self,

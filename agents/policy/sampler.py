@@ -116,6 +116,7 @@ class CachedSampler:
             if model is not None:
                 self._streams.append(make_stream(model, capacity))
         self._rows: NDArray[np.integer] | None = None  # of each row of the batch; None: none read
+        self._tokens: Tensor  # (rows,) chosen last, not yet read by the streams
 
     @torch.inference_mode()
     def act(

@@ -147,30 +147,31 @@ class PPO(EpisodicAlgorithm):
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
         rewards, scores, teaches = self._rewards(played, mask)  # (batch, time), (batch,), (batch,)
         max_size = min(MAX_ROWS_WITHOUT_GRADIENT, settings.micro_batch_size or sys.maxsize)
-        read = partial(self.processes.of_rows, sequences, played.action_masks, max_size=max_size)
+        of_rows = partial(self.processes.of_rows, sequences, played.action_masks, max_size=max_size)
+        read = partial(of_rows, policy.response_figure)
         ref_states = None  # (batch, time, hidden), which the passes below share
         has_exact_kl = settings.kl_estimator == "exact" and self.kl_coef != 0.0
         if has_exact_kl and self.processes.count == 1:  # of several, none knows yet its own rows
-            ref_states = policy.reference_states(sequences, max_size=max_size)
-        ref_log_probs = read(policy.response_log_probs, reference=True, ref_states=ref_states)
+            ref_states = policy.response_figure(sequences, name="ref_states", max_size=max_size)
+        ref_log_probs = read(name="ref_log_probs", ref_states=ref_states)
         # A lost episode's tokens were sampled, and are no part of the round that is learned from.
         old_log_probs = sampled = played.log_probs.masked_fill(~mask, 0.0)
         if settings.old_log_probs == "recomputed":
-            old_log_probs = read(policy.response_log_probs)
+            old_log_probs = read(name="log_probs")
             self._log_prob_gap = (old_log_probs - sampled).abs().max().item()
         kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
         net_scores = scores  # (batch,)
         if settings.kl_in == "reward" and self.kl_coef != 0.0:
             # "exact": of the state before each token, over the vocabulary.
-            paid_kl = read(policy.response_kl, ref_states=ref_states) if has_exact_kl else kl
+            paid_kl = read(name="kl", ref_states=ref_states) if has_exact_kl else kl
             rewards = rewards - self.kl_coef * paid_kl
             net_scores = scores - self.kl_coef * paid_kl.sum(1)
         values = final_values = segment_ends = None
         if (critic := policy.critic) is not None:
             # A network of its own reads whole texts once, not a token at a time.
-            values = read(policy.response_values) if played.values is None else played.values
+            values = read(name="values") if played.values is None else played.values
             if played.truncated.any():  # past the last token, (batch,)
-                after = read(lambda part, _, **how: critic.after_responses(part, **how)[:, None])
+                after = of_rows(lambda part, _, **how: critic.after_responses(part, **how)[:, None])
                 final_values = after[:, 0] * torch.from_numpy(played.truncated).to(self.device)
         if self.estimator.reads_segments:
             ends = self.reward.segment_ends(played.episodes, mask.shape[1])
@@ -185,7 +186,7 @@ class PPO(EpisodicAlgorithm):
             episodes=played.episodes,
         )
         advantages, returns, scale = self._advantages(
-            played, tensors, old_log_probs, ref_log_probs, partial(read, policy.response_entropy)
+            played, tensors, old_log_probs, ref_log_probs, partial(read, name="entropy")
         )
         self._log_round(played, kl, mask, values, returns)
         experience = Experience(
