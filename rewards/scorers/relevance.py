@@ -114,6 +114,7 @@ class Relevance(Shared, Scorer):
         self.policy_tokenizer = policy_tokenizer
         self._name = name
         self._pooled: dict[str, R3.FloatArray] = {}
+        self._limit = min(MAX_ENCODER_TOKENS, longest_input(encoder) or MAX_ENCODER_TOKENS)
 
     @classmethod
     def from_pretrained(
@@ -212,19 +213,37 @@ class Relevance(Shared, Scorer):
                 without ``policy_tokenizer``.
         """
         self.check_attribution(attribution)
+        constrained = [self.reward_branching and e.query_type == "CONSTRAINED" for e in episodes]
+        for row, episode in enumerate(episodes):
+            if constrained[row] and not episode.reference:
+                raise ScorerError(
+                    f"the constrained prompt {episode.prompt!r} has no reference answer; pass "
+                    "reference_column=, or annotate it OPENENDED"
+                )
+            if attribution is None:
+                continue
+            if self.policy_tokenizer is None:
+                raise ScorerError(
+                    f"scorer {self.name!r} needs the policy's tokenizer to say which response "
+                    "token a part of the score belongs to; pass policy_tokenizer= or call "
+                    "bind(tokenizer)"
+                )
+            if not episode.response_ids:
+                raise ScorerError(
+                    f"episode {row} has no response_ids; give the response at least one token"
+                )
         queries = [R3.strip_query(episode.prompt, self.role_tags) for episode in episodes]
-        references = [self._reference(episode) for episode in episodes]
-        responses = [episode.response for episode in episodes]
+        references = [episode.reference or "" for episode in episodes]
         recurring = dict.fromkeys([*queries, *references])
         pooled = {text: self._pooled[text] for text in recurring if text in self._pooled}
         unknown = [text for text in recurring if text not in pooled]
-        texts = list(dict.fromkeys([*unknown, *responses]))
+        texts = list(dict.fromkeys([*unknown, *(episode.response for episode in episodes)]))
         encoded = dict(zip(texts, self.encode(texts), strict=True))
         pooled |= {text: R3.mean_pool(encoded[text].hidden) for text in unknown}
         self._pooled.update(pooled)
         while len(self._pooled) > REMEMBERED:  # the oldest make room
             del self._pooled[next(iter(self._pooled))]
-        parts = {name: np.zeros(len(episodes)) for name in PARTS}
+        parts = np.zeros((len(PARTS), len(episodes)))
         values, attributions = np.zeros(len(episodes)), []
         for row, episode in enumerate(episodes):
             hidden, spans = encoded[episode.response]
@@ -232,24 +251,21 @@ class Relevance(Shared, Scorer):
             by_reference = R3.relevance_shares(pooled[references[row]], hidden)
             text = R3.cut_at_turn(episode.response, self.role_tags)
             incentive, penalty = R3.length_incentive(text), R3.repetition_penalty(text)
-            constrained = self._is_constrained(episode)
-            shares = by_reference if constrained else by_query
+            shares = by_reference if constrained[row] else by_query
             shares = shares * R3.r3_factor(
                 incentive if self.length_incentive else 1.0,
                 penalty if self.repetition_penalty else 1.0,
                 max_len=self.max_len,
-                constrained=constrained,
+                constrained=constrained[row],
             )
             values[row] = shares.sum()
-            if attribution is not None:
-                targets = self._response_spans(episode, row)
+            if attribution is not None and self.policy_tokenizer is not None:
+                targets = token_spans(self.policy_tokenizer, episode.response_ids)
                 attributions.append(spread_by_overlap(shares, spans, targets))
-            row_parts = (by_query.sum(), by_reference.sum(), incentive, penalty)
-            for name, part in zip(PARTS, row_parts, strict=True):
-                parts[name][row] = part
+            parts[:, row] = by_query.sum(), by_reference.sum(), incentive, penalty
         return Scores(
             values=values,
-            parts=parts,
+            parts=dict(zip(PARTS, parts, strict=True)),
             attributions=attributions if attribution is not None else None,
             additive=True,
         )
@@ -263,7 +279,7 @@ class Relevance(Shared, Scorer):
         tokens = self.tokenizer(
             list(texts),
             truncation=True,
-            max_length=min(MAX_ENCODER_TOKENS, longest_input(self.encoder) or MAX_ENCODER_TOKENS),
+            max_length=self._limit,
             padding=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -280,30 +296,6 @@ class Relevance(Shared, Scorer):
                 for batch_row, index in enumerate(batch.indices):
                     hidden[index] = rows[batch_row, : len(sequences[index])]
         return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
-
-    def _is_constrained(self, episode: Episode) -> bool:
-        return self.reward_branching and episode.query_type == "CONSTRAINED"
-
-    def _reference(self, episode: Episode) -> str:
-        if self._is_constrained(episode) and not episode.reference:
-            raise ScorerError(
-                f"the constrained prompt {episode.prompt!r} has no reference answer; pass "
-                "reference_column=, or annotate it OPENENDED"
-            )
-        return episode.reference or ""
-
-    def _response_spans(self, episode: Episode, row: int) -> list[Span]:
-        """Return the characters of each response token."""
-        if self.policy_tokenizer is None:
-            raise ScorerError(
-                f"scorer {self.name!r} needs the policy's tokenizer to say which response token a "
-                "part of the score belongs to; pass policy_tokenizer= or call bind(tokenizer)"
-            )
-        if not episode.response_ids:
-            raise ScorerError(
-                f"episode {row} has no response_ids; give the response at least one token"
-            )
-        return token_spans(self.policy_tokenizer, episode.response_ids)
 
 
 register_scorer("relevance", loaded_once(Relevance.from_pretrained))
