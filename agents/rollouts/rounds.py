@@ -25,7 +25,7 @@ from tokengym.rewards import (
     Scorer,
     VectorRewardWrapper,
 )
-from tokengym.rewards.scorers.base import ScorerWrapper
+from tokengym.rewards.scorers.wrappers import ScorerWrapper
 
 Options: TypeAlias = dict[str, Any]
 """Options of an environment's reset, such as ``{"prompt_ids": [...]}`` or ``{"group_size": n}``."""

@@ -1,6 +1,5 @@
 """Scores of responses: the scorer's interface, and scorers added or multiplied."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from typing_extensions import Self
 
 from tokengym.base.registry import Registry, imported
 from tokengym.envs.episode import Episode
@@ -206,54 +204,6 @@ class Scorer(ABC):
         """Take over what `state_dict` returned."""
         if state:
             raise ScorerError(f"scorer {self.name!r} holds no state, got {sorted(state)}")
-
-
-class ScorerWrapper(Scorer):
-    """A scorer around another one, which it forwards everything to that it does not change.
-
-    Args:
-        scorer: The scorer inside: a `Scorer`, an object with ``score``, or a function.
-    """
-
-    def __init__(self, scorer: AnyScorer) -> None:
-        self._enclose(as_scorer(scorer))
-
-    def _enclose(self, scorer: Scorer) -> None:
-        self.scorer = scorer
-        self.attribution_kinds = scorer.attribution_kinds
-        self.reads_text = scorer.reads_text
-        self.disagrees = scorer.disagrees
-
-    def around(self, scorer: Scorer) -> Self:
-        """Return a copy around another scorer."""
-        other = copy.copy(self)
-        other._enclose(scorer)
-        return other
-
-    @property
-    def name(self) -> str:
-        """The class and the name of the scorer inside."""
-        return f"{type(self).__name__}({self.scorer.name})"
-
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return a copy whose scorer inside is bound to the policy's tokenizer."""
-        return self.around(self.scorer.bind(tokenizer))
-
-    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return what the scorer inside says of texts that nobody played."""
-        return self.scorer.score_prefix(episodes)
-
-    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return what the scorer inside cannot read."""
-        return self.scorer.oov_fraction(episodes)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the scorer inside."""
-        return self.scorer.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state of the scorer inside."""
-        self.scorer.load_state_dict(state)
 
 
 def copy_overrides(adapter: Any, adapted: Any, names: Sequence[str]) -> None:

@@ -1,16 +1,18 @@
 """Wrappers of a scorer: remembered scores, another's account of tokens, a limit on time."""
 
+import copy
 import signal
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
@@ -18,14 +20,62 @@ from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import (
     AnyScorer,
     Scorer,
-    ScorerWrapper,
     Scores,
     Shared,
+    as_scorer,
     call_scorer,
 )
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class ScorerWrapper(Scorer):
+    """A scorer around another one, which it forwards everything to that it does not change.
+
+    Args:
+        scorer: The scorer inside: a `Scorer`, an object with ``score``, or a function.
+    """
+
+    def __init__(self, scorer: AnyScorer) -> None:
+        self._enclose(as_scorer(scorer))
+
+    def _enclose(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.attribution_kinds = scorer.attribution_kinds
+        self.reads_text = scorer.reads_text
+        self.disagrees = scorer.disagrees
+
+    def around(self, scorer: Scorer) -> Self:
+        """Return a copy around another scorer."""
+        other = copy.copy(self)
+        other._enclose(scorer)
+        return other
+
+    @property
+    def name(self) -> str:
+        """The class and the name of the scorer inside."""
+        return f"{type(self).__name__}({self.scorer.name})"
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
+        """Return a copy whose scorer inside is bound to the policy's tokenizer."""
+        return self.around(self.scorer.bind(tokenizer))
+
+    def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return what the scorer inside says of texts that nobody played."""
+        return self.scorer.score_prefix(episodes)
+
+    def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return what the scorer inside cannot read."""
+        return self.scorer.oov_fraction(episodes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the scorer inside."""
+        return self.scorer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of the scorer inside."""
+        self.scorer.load_state_dict(state)
 
 
 class _Entry(NamedTuple):

@@ -43,10 +43,10 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
-from tokengym.rewards.scorers.base import ScorerWrapper
 from tokengym.rewards.scorers.partner import PartnerScore
 from tokengym.rewards.scorers.toxicity import ClassProbability
 from tokengym.rewards.scorers.vader import Vader
+from tokengym.rewards.scorers.wrappers import ScorerWrapper
 
 IDS: dict[str, Any] = {
     "vocab_size": len(WORDS),
