@@ -13,8 +13,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
@@ -36,7 +39,6 @@ from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.chosen import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
-    check_tokens,
     environment_attribute,
     environment_state,
 )
@@ -171,7 +173,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self._check_given(policy, env)
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
-        """The environment, as rounds of one episode per row."""
         given = self.resolve_settings(settings)
         self.settings = from_keywords(self.settings_class, given, owner=name)
         for field in names_of(PolicySettings):
@@ -207,7 +208,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.last_round: RolloutBatch | None = None
         """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
         self._round_start: RolloutState | None = None  # of the round being played or learned from
-        self._before_learning: dict[str, Any] | None = None
         self._setup_model()
         self.processes.prepare(self)
         self.round_options()  # or says at once that no round could begin with them
@@ -229,7 +229,20 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 f"policy must be 'CausalLMPolicy' or a subclass of it, got {policy!r}; stock "
                 f"policies are for stable_baselines3.{name}"
             )
-        check_tokens(env, name)
+        if isinstance(env, VectorEnv):
+            observations, actions = env.single_observation_space, env.single_action_space
+        elif isinstance(env, gym.Env | VecEnv):
+            observations, actions = env.observation_space, env.action_space
+        else:
+            return  # `as_vec_env` says what it must be
+        needed = {"input_ids", "attention_mask"}
+        has_texts = isinstance(observations, spaces.Dict) and needed <= observations.keys()
+        if not has_texts or not isinstance(actions, spaces.Discrete):
+            raise SettingsError(
+                f"{name} writes texts, and env has {type(observations).__name__} observations and "
+                f"{type(actions).__name__} actions; make one with gym.make_vec("
+                f"'tokengym/MovieReview-v0', num_envs=64), or take stable_baselines3.{name}"
+            )
 
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
@@ -257,9 +270,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         scored = rounds.reward.seconds
         options = self.round_options()
         # A checkpoint written in the middle of the round holds this, and plays the round again.
-        self._round_start = self.present_state(
-            self._before_learning, resets_again=options is not None
-        )
+        self._round_start, rounds.is_begun = self._present_state(), False
         known = self.num_timesteps
         continuations = None
         if rounds.reward.of_policy:
@@ -269,7 +280,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         callback.on_rollout_start()
         try:
             played = play_round(
-                self.sampler(),
+                self.policy.sampler(),
                 rounds,
                 options=options,
                 on_step=partial(self._on_step, callback, figures),
@@ -391,7 +402,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 "such as 200_000"
             )
         self.policy.warn_of_rounding()
-        self._before_learning = environment_state(self.env)
         is_logged = self._custom_logger or self.tensorboard_log is not None
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
@@ -412,7 +422,9 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             played = self.collect(callback)
             if played is None:
                 break
-            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            # SB3's; the last round ends past the tokens that were asked for.
+            progress = float(self.num_timesteps) / float(total_timesteps)
+            self._current_progress_remaining = max(1.0 - progress, 0.0)
             self.learn_from(played)
             self._round_start = None
             iteration += 1
@@ -420,9 +432,9 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 self.dump_logs(iteration)
         if self.num_timesteps >= total_timesteps:
             self.learning_since = -1
-        if self.processes.count > 1 and self._round_start is None:
+        if self.processes.count > 1:
             # All take part in it once more; the main process may then save the agent alone.
-            self._round_start = self.present_state()
+            self._round_start = self.round_start()
         callback.on_training_end()
         return self
 
@@ -458,11 +470,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.policy.generator.manual_seed(seeds[1])
         self.shuffler = torch.Generator().manual_seed(seeds[2])
         self.set_random_seed(self.seed)
-
-    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        """Keep schedules within 1 to 0: the last round ends past the tokens that were asked for."""
-        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
-        self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the environment's next reset; global random state, which SB3 sets, is left alone."""
@@ -512,29 +519,37 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
     def round_start(self) -> RolloutState:
         """Return the state before the next round, or before the one being played."""
-        start = self._round_start
+        start, is_begun = self._round_start, self.rounds.is_begun
         if start is None or start.counters["_n_updates"] != self._n_updates:
-            return self.present_state(self._before_learning)
+            start, is_begun = self._present_state(), False
+        if start.environment is None:
+            state = self._environment_state(is_begun)
+            scorers = {} if state is None else {"scorers": start.scorers}
+            start = replace(start, environment=state and state | scorers)
         return start
 
-    def present_state(
-        self, before_learning: dict[str, Any] | None = None, *, resets_again: bool = False
-    ) -> RolloutState:
-        """Return the state between two rounds.
-
-        Args:
-            before_learning: The environment's state before ``learn`` reset it, where it did.
-            resets_again: Whether the next round begins with a reset of its own all the same.
-        """
-        is_reset = isinstance(self.env, GymVecEnv) and self.env.fresh is not None
-        environment = before_learning
-        if not is_reset or resets_again:
-            environment = environment_state(self.env)
+    def _present_state(self) -> RolloutState:
+        """Return the state between two rounds."""
+        environment = None if self.rounds.begins_again else self._environment_state()
         return RolloutState(
             counters={name: getattr(self, name) for name in COUNTERS},
             sampling=self.policy.generator.get_state(),
-            environment=self.processes.join_states(environment),
+            scorers=[reward.scorer.state_dict() for reward in self.rounds.reward.rewards],
+            environment=environment,
         )
+
+    def _environment_state(self, is_begun: bool = False) -> dict[str, Any] | None:
+        """Return the environment's state with all processes' rows.
+
+        Args:
+            is_begun: Whether a round has begun with its present episodes.
+        """
+        rounds, env = self.rounds, self.env
+        # The reset of `learn`, or of a checkpoint's round, has drawn the next round's prompts.
+        is_reset = isinstance(env, GymVecEnv) and env.fresh is not None
+        is_begun |= rounds.again is not None or (is_reset and self.round_options() is None)
+        state = environment_state(env, begun=is_begun and rounds.begins_again)
+        return self.processes.join_states(state)
 
     @classmethod
     def load(  # type: ignore[override]

@@ -27,6 +27,7 @@ from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import Environments, restore_environment
+from tokengym.agents.rollouts.rounds import RoundEnvironment
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
@@ -86,8 +87,11 @@ class RolloutState:
     """`COUNTERS` by name."""
     sampling: Tensor
     """State of the generator that tokens are drawn with."""
-    environment: dict[str, Any] | None
-    """See `environment_state`; None: it had not begun, and its seed is all there is."""
+    scorers: list[dict[str, Any]]
+    """State of the reward wrappers' scorers, which score a round at its end."""
+    environment: dict[str, Any] | None = None
+    """See `environment_state`; None until the state is written, if it can be told then. None
+    written: it had not begun, and its seed is all there is."""
 
 
 class Checkpointed(OnPolicyAlgorithm):
@@ -95,6 +99,8 @@ class Checkpointed(OnPolicyAlgorithm):
 
     policy: "CausalLMPolicy"  # type: ignore[assignment]
     processes: Processes
+    rounds: RoundEnvironment
+    """The environment, as rounds of one episode per row."""
     shuffler: torch.Generator
     """Source of the order of a round's rows in the updates."""
 
@@ -167,7 +173,10 @@ def load_checkpoint(
         for name in COUNTERS:
             setattr(agent, name, record["counters"][name])
         if env is not None and (state := record["environment_state"]) is not None:
-            restore_environment(envs, processes.own_state(state, envs.num_envs))
+            state = processes.own_state(state, envs.num_envs)
+            restore_environment(envs, state)
+            if state["begun"]:
+                agent.rounds.again = state["states"]
             envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
             agent._last_obs = {}  # or learn() would begin with a reset that the first run lacked
         return agent
@@ -287,7 +296,10 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
         if not 0 < size <= MAX_SIZE:
             raise CheckpointError(f"{name} of {folder} must be within 1 and {MAX_SIZE}, got {size}")
     if (state := record["environment_state"]) is not None:
-        check_entries(state, {"states": list, "scorers": list}, f"environment_state of {folder}")
+        if isinstance(state, dict):
+            state.setdefault("begun", 0)  # earlier checkpoints lack it
+        kinds = {"states": list, "scorers": list, "begun": int}
+        check_entries(state, kinds, f"environment_state of {folder}")
     if outside := record["policy_kwargs"].keys() & set(MODELS):
         raise CheckpointError(
             f"policy_kwargs of {folder} must not hold {min(outside)}: models are read from the "

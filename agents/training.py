@@ -1,7 +1,6 @@
 """One run of a learner by rounds: updates until the run's end, measured along the way."""
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -39,21 +38,8 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
             seed=run.seed,
             device=training.device,
         )
-    done = run.updates
-
-    def measure(step: int) -> None:
-        with agent.processes.whole():
-            run.measure(step, agent.num_timesteps, agent)
-
-    recorder = Recorder(
-        training.steps if training.tokens is None else None,
-        run.is_due,
-        measure,
-        done=done,
-        measured=resumed is not None,
-        tokens=training.tokens,
-    )
-    agent.set_logger(Logger(folder=None, output_formats=[LogRows(run.log, done)]))
+    recorder = Recorder(run, is_measured=resumed is not None)
+    agent.set_logger(Logger(folder=None, output_formats=[LogRows(recorder)]))
     # No limit on tokens, of which continuations take any number: the recorder ends the training.
     agent.learn(sys.maxsize, callback=recorder, reset_num_timesteps=resumed is None)
     return agent
@@ -103,44 +89,31 @@ class Recorder(BaseCallback):
     """Measures the policy every few updates, at the start and the end, and ends the training.
 
     Args:
-        steps: Updates to make; None makes updates until ``tokens`` are sampled.
-        is_due: Returns whether the policy is measured after that many updates.
-        measure: Called with the number of updates made.
-        done: Updates made before, by the run that this one resumes.
-        measured: Whether the policy was measured after them.
-        tokens: Response tokens after which no further update begins.
+        run: The run; the updates that it made before count.
+        is_measured: Whether the policy was measured after them.
     """
 
     model: EpisodicAlgorithm
 
-    def __init__(
-        self,
-        steps: int | None,
-        is_due: Callable[[int], bool],
-        measure: Callable[[int], None],
-        *,
-        done: int = 0,
-        measured: bool = False,
-        tokens: int | None = None,
-    ) -> None:
+    def __init__(self, run: TrainingRun, *, is_measured: bool) -> None:
         super().__init__()
-        self.steps = steps
-        self.tokens = tokens
-        self.is_due = is_due
-        self.measure = measure
-        self.updates = done
-        self._known = done if measured else None
+        self.run = run
+        self.updates = run.updates
+        self._known = self.updates if is_measured else None
         self._is_over = False
 
     def _on_rollout_start(self) -> None:
-        self._is_over = self.updates == self.steps
-        if self.tokens is not None:
-            self._is_over |= self.model.num_timesteps >= self.tokens
-            self.model.remaining = 1.0 - min(self.model.num_timesteps / self.tokens, 1.0)
-        elif self.steps is not None:
-            self.model.remaining = 1.0 - self.updates / self.steps
-        if self.updates != self._known and (self._is_over or self.is_due(self.updates)):
-            self.measure(self.updates)
+        agent, training = self.model, self.run.training
+        if training.tokens is None:
+            self._is_over = self.updates == training.steps
+            agent.remaining = 1.0 - self.updates / training.steps
+        else:
+            self._is_over = agent.num_timesteps >= training.tokens
+            agent.remaining = 1.0 - min(agent.num_timesteps / training.tokens, 1.0)
+        is_due = self._is_over or self.run.is_due(self.updates)
+        if is_due and self.updates != self._known:
+            with agent.processes.whole():
+                self.run.measure(self.updates, agent.num_timesteps, agent)
 
     def _on_rollout_end(self) -> None:
         self.updates += 1
@@ -150,16 +123,14 @@ class Recorder(BaseCallback):
 
 
 class LogRows(KVWriter):
-    """Passes on each row that the learner logs.
+    """Has a run keep each row that the learner logs, one an update.
 
     Args:
-        keep: Called with the number of the update and the row.
-        rows: Number of rows that were logged before.
+        recorder: Counts the updates.
     """
 
-    def __init__(self, keep: Callable[[int, dict[str, Any]], None], rows: int = 0) -> None:
-        self.keep = keep
-        self.rows = rows
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
 
     def write(
         self,
@@ -169,8 +140,7 @@ class LogRows(KVWriter):
     ) -> None:
         """Keep a row."""
         del key_excluded, step
-        self.rows += 1
-        self.keep(self.rows, key_values)
+        self.recorder.run.log(self.recorder.updates, key_values)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -96,7 +96,7 @@ class PPO(EpisodicAlgorithm):
             return given
         if not find_advantage(name).needs_critic:
             return given
-        declared = self.reward.gae_lambda
+        declared = self.rounds.reward.gae_lambda
         return {**given, "gae_lambda": GAE_LAMBDA if declared is None else declared}
 
     def round_options(self) -> dict[str, Any] | None:

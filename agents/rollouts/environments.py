@@ -5,45 +5,17 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 import gymnasium as gym
-from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.sampler import Observation as Observation
-from tokengym.base.errors import SettingsError
 from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
 """Environments of learners and samplers: a batch or a single one, of Gymnasium or of SB3."""
-
-
-def check_tokens(envs: Environments, learner: str) -> None:
-    """Refuse an environment whose episodes are no texts.
-
-    Args:
-        envs: The environment.
-        learner: Name of the learner, for the message.
-
-    Raises:
-        SettingsError: naming its spaces.
-    """
-    if isinstance(envs, VectorEnv):
-        observations, actions = envs.single_observation_space, envs.single_action_space
-    elif isinstance(envs, gym.Env | VecEnv):
-        observations, actions = envs.observation_space, envs.action_space
-    else:
-        return  # `as_vec_env` says what it must be
-    needed = {"input_ids", "attention_mask"}
-    has_texts = isinstance(observations, spaces.Dict) and needed <= observations.keys()
-    if not has_texts or not isinstance(actions, spaces.Discrete):
-        raise SettingsError(
-            f"{learner} writes texts, and env has {type(observations).__name__} observations and "
-            f"{type(actions).__name__} actions; make one with gym.make_vec("
-            f"'tokengym/MovieReview-v0', num_envs=64), or take stable_baselines3.{learner}"
-        )
 
 
 def environment_attribute(envs: Environments, name: str, default: Any = None) -> Any:
@@ -90,21 +62,29 @@ def bare_envs(envs: Environments, num_envs: int, **changes: Any) -> TokenGenerat
     )
 
 
-def environment_state(envs: Environments) -> dict[str, Any] | None:
+def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, Any] | None:
     """Return the state that decides an environment's next episodes and scores, as plain data.
 
     That is every ``get_state()`` of the innermost environments (prompts to come, random state) and
     every ``state_dict()`` of reward wrappers' scorers (running means). None: no episode has begun.
+
+    Args:
+        envs: The environment.
+        begun: The next round is to play the present episodes, from their beginnings.
     """
     chains = layers(envs)
     try:
         states = [chain[-1].get_state() for chain in chains if hasattr(chain[-1], "get_state")]
     except EpisodeOverError:
         return None
-    return {
-        "states": states,
-        "scorers": [scorer.state_dict() for scorer in _scorers(chains)],
-    }
+    if begun:
+        rows = states[0] if isinstance(states[0], list) else states
+        for row in rows:
+            row.update(response_ids=[], terminated=False, truncated=False)
+            if "turns" in row:
+                row["turns"] = []
+    scorers = [scorer.state_dict() for scorer in _scorers(chains)]
+    return {"states": states, "scorers": scorers, "begun": int(begun)}
 
 
 def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:

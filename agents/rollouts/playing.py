@@ -8,6 +8,7 @@ episodes as they finish would prefer short ones.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias
 
@@ -210,9 +211,16 @@ def play_round(
             started = perf_counter()
             result = envs.step(actions)
             recorder.env_seconds += perf_counter() - started
-            recorder.add(active, choice, masks, result)
+            recorder.steps.append((active, choice))
+            if choice.support is None and masks is not None:
+                is_one = masks.strides[0] == 0  # broadcast over the rows: not copied
+                recorder.masks.add(masks[: len(active)] if is_one else masks[active])
+            is_over = (result.terminated | result.truncated)[active]
+            for row in active[is_over].tolist():
+                recorder.episodes[row] = result.episodes[row]
+                recorder.truncated[row] = result.truncated[row]
             goes_on = on_step is None or on_step(active, choice, result)
-            active = active[~(result.terminated | result.truncated)[active]]
+            active = active[~is_over]
             observation, masks = result.observation, result.action_masks
         if not (goes_on if keep_round is None else keep_round(goes_on)):
             return None
@@ -229,86 +237,69 @@ def play_round(
 
 
 class RoundRecorder:
-    """Records the steps of a round and arranges them as (batch, time) arrays at its end."""
+    """Steps of a round, which it arranges as (batch, time) arrays at its end."""
 
     def __init__(self, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.steps: list[tuple[NDArray[np.integer], Choice]] = []
+        """Rows that chose a token at each step, and their choice."""
+        self.masks = MaskRecorder()
         self.episodes: dict[int, Episode] = {}
         """Those that have ended by row, in the order in which they ended."""
+        self.truncated = np.zeros(num_envs, dtype=bool)
         self.env_seconds = 0.0
         """Time that the environment took."""
-        self._num_envs = num_envs
-        self._truncated = np.zeros(num_envs, dtype=bool)
-        self._masks = MaskRecorder()
-        self._steps: list[tuple[NDArray[np.integer], Choice]] = []
-
-    def add(
-        self,
-        rows: NDArray[np.integer],
-        choice: Choice,
-        action_masks: NDArray[np.generic] | None,
-        result: StepResult,
-    ) -> None:
-        """Record a step: the choice of ``rows`` and its result."""
-        self._steps.append((rows, choice))
-        if choice.support is None and action_masks is not None:
-            is_one = action_masks.strides[0] == 0  # broadcast over the rows: not copied
-            self._masks.add(action_masks[: len(rows)] if is_one else action_masks[rows])
-        for row in rows[(result.terminated | result.truncated)[rows]].tolist():
-            self.episodes[row] = result.episodes[row]
-            self._truncated[row] = result.truncated[row]
 
     def ended(self) -> list[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""
-        rows = sorted(self.episodes)
-        log_probs = self._padded("log_probs") if rows else None
-        episodes = [self.episodes[row] for row in rows]
-        return episodes if log_probs is None else _with_log_probs(episodes, log_probs[rows])
+        if not self.episodes:
+            return []
+        played = self.finish()
+        if played.log_probs is None:
+            return list(played.episodes)
+        return _with_log_probs(played.episodes, played.log_probs[sorted(self.episodes)])
 
     def finish(self) -> RolloutBatch:
-        """Return the round."""
-        first = self._steps[0][1]
-        device = "cpu" if first.log_probs is None else first.log_probs.device
-        if first.support is None:
-            masks = self._masks.finish(self._placed, device)
-        else:  # what was sampled among, which stays on the device
-            supports: list[Any] = [choice.support for _, choice in self._steps]
-            bits = torch.cat(supports)
-            index = self._placed(torch.arange(len(bits))).to(bits.device)  # one mask per choice
-            masks = ActionMasks(table=bits, index=index, vocab_size=first.vocab_size)
-        return RolloutBatch(
-            episodes=tuple(self.episodes[row] for row in range(self._num_envs)),
-            truncated=self._truncated,
-            action_masks=masks,
-            log_probs=self._padded("log_probs"),
-            values=self._padded("values"),
-            entropy=self._padded("entropy"),
-            env_seconds=self.env_seconds,
-        )
-
-    def _padded(self, name: str) -> Tensor | None:
-        """Return one field of the choices as (batch, time); None where the agent lacks it."""
-        figures = [getattr(choice, name) for _, choice in self._steps]
-        return None if figures[0] is None else self._placed(torch.cat(figures))
-
-    def _placed(self, figures: Tensor) -> Tensor:
-        """Return a figure of each choice, (choices,) step after step, as (batch, time).
-
-        A choice wrote one token, and in a conversation replies stand between them. The choices of a
-        row wrote its last tokens: a beginning that it was given comes before.
-        """
-        rows = np.concatenate([rows for rows, _ in self._steps])
+        """Return the round; one that was not played to its end lacks episodes."""
+        rows = np.concatenate([rows for rows, _ in self.steps])  # (choices,), step after step
         times = np.zeros_like(rows)  # of rows that have not ended nothing is read
         for row, episode in self.episodes.items():
-            choices, written = np.flatnonzero(rows == row), episode.written
+            # A choice wrote one token, and in a conversation replies stand between them. A row's
+            # choices wrote its last tokens: a beginning that it was given comes before.
+            mine, written = np.flatnonzero(rows == row), episode.written
             tokens = (
                 np.arange(len(episode.response_ids)) if written is None else written.nonzero()[0]
             )
-            times[choices] = tokens[-len(choices) :]
+            times[mine] = tokens[-len(mine) :]
         time = max(len(episode.response_ids) for episode in self.episodes.values())
-        # One scatter in place of one write per step: a GPU is not waited for.
-        placed = figures.new_zeros(self._num_envs, time)
-        placed[torch.from_numpy(rows), torch.from_numpy(times)] = figures
-        return placed
+        places = torch.from_numpy(rows), torch.from_numpy(times)
+        placed = partial(_placed, places, (self.num_envs, time))
+        choices = [choice for _, choice in self.steps]
+        known = {name: [getattr(choice, name) for choice in choices] for name in TENSORS}
+        tensors = {k: None if v[0] is None else placed(torch.cat(v)) for k, v in known.items()}
+        if choices[0].support is None:
+            device = "cpu" if choices[0].log_probs is None else choices[0].log_probs.device
+            masks = self.masks.finish(placed, device)
+        else:  # what was sampled among, which stays on the device
+            supports: list[Any] = [choice.support for choice in choices]
+            bits = torch.cat(supports)
+            index = placed(torch.arange(len(bits))).to(bits.device)  # one mask per choice
+            masks = ActionMasks(table=bits, index=index, vocab_size=choices[0].vocab_size)
+        return RolloutBatch(
+            episodes=tuple(self.episodes[row] for row in sorted(self.episodes)),
+            truncated=self.truncated,
+            action_masks=masks,
+            env_seconds=self.env_seconds,
+            **tensors,
+        )
+
+
+def _placed(places: tuple[Tensor, Tensor], shape: tuple[int, int], figures: Tensor) -> Tensor:
+    """Return figures, (choices,), at their places, rows and times, of (batch, time)."""
+    # One scatter in place of one write per step: a GPU is not waited for.
+    placed = figures.new_zeros(shape)
+    placed[places] = figures
+    return placed
 
 
 class PredictSampler:

@@ -17,6 +17,7 @@ from tokengym.agents.policy.sampler import Observation
 from tokengym.agents.rollouts.environments import Environments, environment_attribute, layers
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
 from tokengym.envs import Episode, PadTokenRewards, SettingsError, episodes_from_infos
+from tokengym.envs.mdp import MdpEnvironment
 from tokengym.rewards import (
     Normalize,
     Reward,
@@ -59,6 +60,8 @@ class RoundReward:
         ]
         self.rewards: list[Reward] = [layer.reward for chain in wrappers for layer in chain]
         """Rewards of all wrappers, the outermost first, those of single rows row by row."""
+        self.reward = self.rewards[0] if self.rewards else None
+        """The reward that decides: the outermost, the first row's if each has its own."""
         self.of_policy = [reward for reward in self.rewards if reward.credit.needs_policy]
         """The rewards whose credit continues responses with a policy."""
         self._of_all: VectorRewardWrapper | None = None
@@ -75,11 +78,6 @@ class RoundReward:
         num_rows = getattr(envs, "num_envs", 1)
         self.unscored: Container[int] = range(num_rows) if self._of_all else self._of_rows
         """Rows whose episodes come without score from a round's steps."""
-
-    @property
-    def reward(self) -> Reward | None:
-        """The reward that decides: the outermost, the first row's if each has its own."""
-        return self.rewards[0] if self.rewards else None
 
     @property
     def scorer(self) -> Scorer | None:
@@ -229,6 +227,16 @@ class RoundEnvironment(ABC):
         """Reward of the episodes of a round."""
         self._begin = begin
         self._hold = hold or (lambda held: None)
+        self._innermost = [chain[-1] for chain in layers(envs) if hasattr(chain[-1], "get_state")]
+        self.begins_again = hold is not None and all(
+            isinstance(owner, MdpEnvironment) for owner in self._innermost
+        )
+        """Whether the state before a round can be told from any later one: see `again`."""
+        self.is_begun = False
+        """Whether the present episodes are those of a round."""
+        self.again: list[Any] | None = None
+        """States that the next round's episodes begin in, whatever its reset draws: those of the
+        round in whose middle a checkpoint was written."""
 
     def reset(
         self, seed: int | None = None, options: Options | None = None
@@ -239,11 +247,19 @@ class RoundEnvironment(ABC):
             seed: Seed of the environment's random state; None continues with its present one.
             options: Options of the environment's reset.
         """
-        self._hold(False)  # a row that is held would not begin anew
         for wrapper in self.reward.deferred:
             wrapper.deferred = True
         observation, infos = self._begin(seed=seed, options=options)
+        if self.again is not None:
+            pairs = zip(self._innermost, self.again, strict=True)
+            starts = [owner.set_state(state) for owner, state in pairs]
+            self.again, (observation, infos) = None, starts[0]
+            if observation["input_ids"].ndim == 1:  # the rows are environments themselves
+                rows = [row for row, _ in starts]
+                observation = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+                infos = {"action_mask": np.stack([info["action_mask"] for _, info in starts])}
         self._hold(True)
+        self.is_begun = True
         return observation, infos.get("action_mask")
 
     @abstractmethod

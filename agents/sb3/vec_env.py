@@ -79,19 +79,19 @@ class GymVecEnv(VecEnv):
             Observations and infos: those of the last reset if nothing was played since and neither
             seed nor options are given, so that no prompt is drawn in vain.
         """
-        if self.fresh is None or seed is not None or options is not None:
-            self.reset(seed, options)
-        assert self.fresh is not None
         fresh, self.fresh = self.fresh, None
+        if fresh is None or seed is not None or options is not None:
+            seeds: Any = seed
+            if seed is None:
+                seeds = None if self._seeds[0] is None else list(self._seeds)
+                self._reset_seeds()
+            fresh = self.envs.reset(seed=seeds, options=options)
         return fresh
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> VecEnvObs:
+    def reset(self) -> VecEnvObs:
         """Begin an episode in every row and return the observations; see `begin`."""
-        seeds: Any = seed
-        if seed is None:
-            seeds = None if self._seeds[0] is None else list(self._seeds)
-            self._reset_seeds()
-        observation, infos = self.fresh = self.envs.reset(seed=seeds, options=options)
+        self.fresh = None
+        observation, infos = self.fresh = self.begin()
         self.reset_infos = [self._row_info(infos, row) for row in range(self.num_envs)]
         if "action_mask" in infos:
             self._action_masks[:] = infos["action_mask"]

@@ -4,21 +4,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from tests.suite.agents.conftest import PROMPTS, lora_config, make_model, make_tokenizer
 from tests.suite.agents.ppo.test_ppo import log_of
 from tests.suite.agents.test_checkpoint import normalised_reward, untimed
 from tokengym.agents import PPO
 from tokengym.agents.sb3 import as_vec_env
-from tokengym.envs import TokenGenerationVectorEnv
-from tokengym.rewards import VectorRewardWrapper
+from tokengym.envs import PadTokenRewards, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.rewards import RewardWrapper, VectorRewardWrapper
 
 TIMESTEPS = 110
 SAVE_FREQ = 7  # environment steps: in the middle of rounds of up to 6
@@ -93,27 +96,51 @@ def test_a_run_killed_in_an_update_goes_on_to_the_same_numbers(tmp_path: Path, l
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def talking(
+    conversation: Any, metadata: Mapping[str, Any], rng: np.random.Generator
+) -> Reply | None:
+    return Reply(str(rng.choice(["b", "c"])))
+
+
+def copies(**settings: Any) -> list[Callable[[], Any]]:
+    reward = normalised_reward()  # which all share
+
+    def make(row: int) -> Any:
+        env = TokenGenerationEnv(
+            tokenizer=make_tokenizer(),
+            prompts=PROMPTS,
+            max_new_tokens=6,
+            prompt_sampling="epoch",
+            prompt_shard=(row, 4),
+            **settings,
+        )
+        return PadTokenRewards(RewardWrapper(env, reward))
+
+    return [lambda row=row: make(row) for row in range(4)]  # type: ignore[misc]
+
+
+BACKENDS: dict[str, Callable[[], Any]] = {
+    "native": environments,
+    "monitored": lambda: VecMonitor(as_vec_env(environments())),
+    "copies": lambda: SyncVectorEnv(copies(partner=talking, max_turns=2)),
+    "stock": lambda: DummyVecEnv(copies()),
+}
+
+
 @pytest.mark.parametrize("learned_before", [0, 30])
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_every_step_of_a_round_saves_what_the_round_began_with(
-    tmp_path: Path, learned_before: int, wrapped: bool
+    tmp_path: Path, learned_before: int, backend: str
 ):
     """From the first round on, after an earlier ``learn`` too, and behind an SB3 wrapper."""
-    from stable_baselines3.common.vec_env import VecMonitor
-
-    def build() -> PPO:
-        envs = as_vec_env(environments())
-        return agent_of(VecMonitor(envs) if wrapped else envs, lora=False)
-
-    agent = build()
+    agent = agent_of(BACKENDS[backend](), lora=False)
     if learned_before:
         agent.learn(learned_before)
     rows = untimed(log_of(agent, 24, callback=CheckpointCallback(2, str(tmp_path))))
     paths = sorted(tmp_path.glob("*_steps.zip"))
     assert len(paths) > 2
     for path in paths:
-        envs = as_vec_env(environments())
-        resumed = PPO.load(path, env=VecMonitor(envs) if wrapped else envs, device="cpu")
+        resumed = PPO.load(path, env=BACKENDS[backend](), device="cpu")
         left = 24 - resumed.num_timesteps
         again = untimed(log_of(resumed, left, reset_num_timesteps=False))
         assert again, path

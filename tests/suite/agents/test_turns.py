@@ -259,7 +259,7 @@ def test_lost_episodes_are_not_learned(make_envs: Callable[..., Any], make_ppo: 
     lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
     assert 0 < lost.sum() < 10
     kept = 12 - 2 * lost.reshape(-1, 2).any(1).sum()
-    assert len(agent.assign(agent.last_round)) == kept
+    assert len(agent.assign(agent.last_round).sequences) == kept
 
 
 @pytest.mark.parametrize("log_probs", ["sampled", "recomputed"])
@@ -295,7 +295,7 @@ def test_groups_that_differ_only_where_they_were_lost_are_not_kept(
     lost = np.array([e.finish_reason == "error" for e in agent.last_round.episodes])
     whole = ~lost.reshape(-1, 2).any(1)
     assert 0 < whole.sum() < 6
-    assert len(agent.assign(agent.last_round)) == 2 * whole.sum()
+    assert len(agent.assign(agent.last_round).sequences) == 2 * whole.sum()
 
 
 def test_a_round_without_a_whole_episode(
