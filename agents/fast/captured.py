@@ -20,8 +20,7 @@ from torch import Tensor
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.merged import MergedModel, decoding_model
-from tokengym.agents.fast.static import StaticStream
-from tokengym.agents.fast.streams import static_stream
+from tokengym.agents.fast.static import StaticStream, static_stream
 from tokengym.agents.policy.language_model import LENGTHS
 from tokengym.agents.policy.responses import ReadsResponses
 from tokengym.agents.policy.sampler import (
@@ -37,7 +36,6 @@ from tokengym.agents.policy.sampling import (
     draw,
     packed,
     row_uniforms,
-    shape_logits,
 )
 from tokengym.base.registry import imported
 
@@ -302,15 +300,10 @@ class Decoder:
         size, policy = self.size, self._policy
         states, *masking_states = (stream.states[:size] for stream in self._streams)
         mask = self._masks[self._mask_kind][:size] if self._mask_kind else None
-        logits = shape_logits(
-            self._streams[0].logits(states),
-            temperature=temperature,
-            action_mask=mask,
-            num_actions=policy.num_actions,
+        logits, support = policy.sampling_logits(
+            self._streams[0].logits(states), mask, *masking_states, temperature=temperature
         )
-        support = policy.support(logits, mask, *masking_states, temperature=temperature)
         if support is not None:
-            logits = logits.masked_fill(~support, -torch.inf)
             bits = packed(support)
             if self.support is None:
                 self.support = bits.new_zeros(self.rows, bits.shape[1])

@@ -248,14 +248,13 @@ class CausalLMPolicy(ReadsResponses):
         mask = None
         if action_masks is not None:
             mask = as_action_mask(np.atleast_2d(action_masks), self.device)
-        logits = self.shaped_logits(self.states(sequences), mask)
         masking_states = None
         if self.masking_model is not None:
             hidden = self.masking_model.hidden(sequences.input_ids[:, :-1], use_cache=False)
             rows = torch.arange(len(texts), device=self.device)
             masking_states = hidden[rows, sequences.prompt_lengths - 1]
-        support = self.support(logits, mask, masking_states)
-        return logits if support is None else logits.masked_fill(~support, -torch.inf)
+        logits = self.language_model.logits(self.states(sequences))
+        return self.sampling_logits(logits, mask, masking_states)[0]
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         arrays = {name: value.cpu().numpy() for name, value in observation.items()}

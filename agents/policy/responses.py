@@ -218,36 +218,43 @@ class ReadsResponses(BasePolicy):
             num_actions=self.num_actions,
         )
 
-    def support(
+    def sampling_logits(
         self,
         logits: Tensor,
         action_mask: Tensor | None,
         masking_states: Tensor | None = None,
         *,
         temperature: float | Tensor | None = None,
-    ) -> Tensor | None:
-        """Return the tokens to sample among, (n, vocab) bool; None for all.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the logits that a next token is drawn from, and the tokens it is drawn among.
 
         Args:
-            logits: (n, vocab), shaped.
+            logits: (n, vocab), as the model gives them.
             action_mask: (n or 1, vocab) bool, or None.
             masking_states: (n, hidden) of the masking model, where there is one.
             temperature: The temperature, () where a captured step reads it; None: the policy's.
+
+        Returns:
+            (n, vocab) float32, and (n, vocab) bool, None where these are all that the mask allows.
         """
         settings, keep = self.settings, None
+        how: Any = {
+            "temperature": self.temperature if temperature is None else temperature,
+            "action_mask": action_mask,
+            "num_actions": self.num_actions,
+        }
+        logits = shape_logits(logits, **how)
         if self.masking_model is not None and masking_states is not None:
-            masking_logits = shape_logits(
-                self.masking_model.logits(masking_states),
-                temperature=self.temperature if temperature is None else temperature,
-                action_mask=action_mask,
-                num_actions=self.num_actions,
-            )
+            masking_logits = shape_logits(self.masking_model.logits(masking_states), **how)
             keep = likeliest(masking_logits, top_p=settings.mask_top_p or 1.0)
-        if settings.top_k == 0 and settings.top_p == 1.0:
-            return keep
-        among = logits if keep is None else logits.masked_fill(~keep, -torch.inf)
-        fewer = likeliest(among, top_k=settings.top_k, top_p=settings.top_p)
-        return keep if fewer is None else fewer
+            if keep is not None:
+                logits = logits.masked_fill(~keep, -torch.inf)
+        fewer = None
+        if settings.top_k > 0 or settings.top_p < 1.0:
+            fewer = likeliest(logits, top_k=settings.top_k, top_p=settings.top_p)
+        if fewer is None:
+            return logits, keep
+        return logits.masked_fill(~fewer, -torch.inf), fewer
 
     # --- figures of given responses, with gradients -----------------------------------------------
 

@@ -25,7 +25,6 @@ from tokengym.agents.policy.sampling import (
     draw,
     packed,
     row_uniforms,
-    shape_logits,
 )
 
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -151,15 +150,8 @@ class CachedSampler:
         mask = None
         if action_masks is not None:
             mask = as_action_mask(action_masks, self._device, rows)
-        logits = shape_logits(  # (active, vocab)
-            streams[0].logits(states),
-            temperature=policy.temperature,
-            action_mask=mask,
-            num_actions=policy.num_actions,
-        )
-        support = policy.support(logits, mask, *masking_states)
-        if support is not None:
-            logits = logits.masked_fill(~support, -torch.inf)
+        # (active, vocab) both
+        logits, support = policy.sampling_logits(streams[0].logits(states), mask, *masking_states)
         # Of all rows, (rows,): what a row draws must not hang on which others have ended.
         uniforms = row_uniforms(self._num_rows, self.generator, self._share)
         if len(rows) < self._num_rows:

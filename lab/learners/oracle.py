@@ -49,16 +49,16 @@ def policy_table(
     table = np.zeros(legal.shape)
     for rows, sequences in _texts(policy, tree):
         mask = legal[rows].to(policy.device)
-        logits = policy.shaped_logits(policy.states(sequences), mask)
+        logits = policy.language_model.logits(policy.states(sequences))
         masking = policy.masking_model
-        keep = policy.support(
+        logits, keep = policy.sampling_logits(
             logits, mask, None if masking is None else masking.response_states(sequences)
         )
         if reference:
             states = policy.states(sequences, reference=True)
             logits = policy.shaped_logits(states, mask, reference=True)
-        if keep is not None:  # the reference is renormalised over the same tokens
-            logits = logits.masked_fill(~keep, -torch.inf)
+            if keep is not None:  # the reference is renormalised over the same tokens
+                logits = logits.masked_fill(~keep, -torch.inf)
         table[rows] = logits.double().softmax(-1).cpu().numpy()
     return table
 

@@ -206,6 +206,23 @@ def test_bfloat16_reads_what_the_whole_model_reads(kind: str):
         states = stream.step(tokens)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_replies_are_appended_in_bfloat16(kind: str):
+    exact, model = model_of(kind), model_of(kind)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    stream = make_stream(model, capacity=16)
+    stream.start(*left_padded(PROMPTS))
+    counts = torch.tensor([1, 2, 1, 3])
+    tokens = torch.tensor([3, 5, 6, 2, 7, 4, 1])
+    states = stream.append(tokens, counts).float()
+    replies = tokens.split(counts.tolist())
+    for prompt, reply, state in zip(PROMPTS, replies, states, strict=True):
+        expected = exact.hidden(torch.tensor([[*prompt, *reply]]))[0, -1]
+        assert (state - expected).abs().max() < 0.05 * expected.abs().max()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 5, 33])
 def test_a_linear_map_is_the_product(dtype: torch.dtype, rows: int):
@@ -298,6 +315,8 @@ def test_other_shapes_go_through_their_own_forward():
     assert not has_gpt2_shape(
         LanguageModel(make_model("gpt2"), LoraConfig(modules_to_save=["wte"], **settings))
     )
+    biased = LoraConfig(lora_bias=True, **settings)
+    assert not has_gpt2_shape(LanguageModel(make_model("gpt2"), biased))
     low = LanguageModel(make_model("gpt2").to(torch.bfloat16), LoraConfig(**settings))  # type: ignore[arg-type]
     assert not has_gpt2_shape(low)
     crossed = GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, add_cross_attention=True)
