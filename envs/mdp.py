@@ -274,8 +274,7 @@ class MdpEnvironment:
     _mdp: TokenMdp
     metadata: dict[str, Any]
     render_mode: str | None
-    bundle: Bundle | None
-    """The models this environment belongs to."""
+    _bundle: Bundle | None
 
     def _play_by(
         self,
@@ -304,7 +303,7 @@ class MdpEnvironment:
                 f"render_mode must be one of {', '.join(map(repr, modes))} or None, got "
                 f"{render_mode!r}"
             )
-        self.render_mode, self.bundle = render_mode, bundle
+        self.render_mode, self._bundle = render_mode, bundle
         settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
         prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
         shares = bundle is not None and bundle.has("tokenizer") and tokenizer is bundle.tokenizer
@@ -320,6 +319,11 @@ class MdpEnvironment:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer whose ids are the actions."""
         return self._mdp.tokenizer
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The models this environment belongs to."""
+        return self._bundle
 
     @property
     def max_prompt_tokens(self) -> int:

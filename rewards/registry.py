@@ -90,8 +90,8 @@ class RewardChoice:
             made = REWARDS.call(word, entry.factory, also=entry.scorer_options)
         if callable(getattr(made, "assign", None)):
             made = as_credit(made)  # which says what attributions it needs
-            if made.attribution in KINDS:
-                kind = KINDS[made.attribution].scorer
+            if (asked := KINDS.get(made.attribution or "")) is not None:
+                kind = asked.scorer
             return cls(made, label or made.name or type(made).__name__, kind, switches)
         if isinstance(made, Reward) or is_scorer(made) or callable(made):
             return cls(made, label, None)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tokengym.base.registry import Registry
-
 ScorerKind = Literal["any", "reward_model", "encoder"]
 """Kind of scorer of a credit: a reward model, an encoder, or whichever the bundle has."""
 
@@ -21,9 +19,7 @@ class AttributionKind:
     """Remedy where a scorer lacks it."""
 
 
-KINDS: Registry[AttributionKind] = Registry("attribution")
-"""All kinds by the name that credits ask for and scorers offer; see `RewardModel.score`."""
-for _name, _kind in {
+KINDS = {
     "attention": AttributionKind(is_signed=False),
     "signed-attention": AttributionKind(),
     "prefix": AttributionKind(
@@ -35,8 +31,8 @@ for _name, _kind in {
     "relevance": AttributionKind(
         scorer="encoder", remedy="score with Relevance or take credit 'uniform'"
     ),
-}.items():
-    KINDS.register(_name, _kind)
+}
+"""All kinds by the name that credits ask for and scorers offer; see `RewardModel.score`."""
 
 REWARD_MODEL_KINDS = frozenset(
     name for name, kind in KINDS.items() if kind.scorer == "reward_model"
