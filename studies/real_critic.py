@@ -34,7 +34,7 @@ from tokengym.lab.study import (
     write_rows,
 )
 from tokengym.lab.tables import after_holm, fill, markdown_table, mean
-from tokengym.rewards import Scorer, Vader, load_scorer
+from tokengym.rewards import Scorer, Vader, make_reward
 
 Row = dict[str, Any]
 PAGE, FOLDER = "real_model.md", "real_model"
@@ -162,7 +162,7 @@ def figures(pairs: Sequence[Pair], texts: Sequence[str]) -> list[Row]:
 def load_encoder() -> Scorer:
     """Return MiniLM as the scorer of R3."""
     bundle = bundled(real_r3.BUNDLE)
-    return load_scorer(bundle.encoder, "encoder").bind(bundle.tokenizer)
+    return make_reward("r3", encoder=bundle.encoder).scorer.bind(bundle.tokenizer)
 
 
 def declines(text: str) -> bool:

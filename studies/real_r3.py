@@ -48,7 +48,7 @@ from tokengym.lab.tables import (
     markdown_table,
     student_mean,
 )
-from tokengym.rewards import load_scorer
+from tokengym.rewards import make_reward
 
 BUNDLE, SAMPLES, LENGTH = "smollm2-answers", 8, 48
 ANSWERS, PUBLISHED, PAGE = "answers.jsonl", "real_model/r3.csv", "real_model.md"
@@ -269,7 +269,7 @@ def figures(file: Path) -> list[Row]:
         )
         for row in read_jsonl(file)
     ]
-    encoder = load_scorer(bundle.encoder, "encoder", max_len=LENGTH)
+    encoder = make_reward("r3", encoder=bundle.encoder, max_len=LENGTH).scorer
     scores = encoder.bind(bundle.tokenizer).score(episodes)
     rows = []
     for row, episode in enumerate(episodes):

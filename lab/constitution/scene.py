@@ -319,10 +319,11 @@ class PipelineState:
         if self.config.toxicity is not None:
             return -self._classifier.score(episodes).values
         if self._bundle_classifies:
-            from tokengym.rewards import load_scorer
+            from tokengym.rewards import make_reward
 
-            logits = load_scorer(self.bundle.reward_model, "reward_model").bind(self.tokenizer)
-            return 1.0 / (1.0 + np.exp(logits.score(list(episodes)).values.astype(np.float64)))
+            model = make_reward("sparse", reward_model=self.bundle.reward_model).scorer
+            logits = model.bind(self.tokenizer).score(list(episodes)).values
+            return 1.0 / (1.0 + np.exp(logits.astype(np.float64)))
         return np.array([float(bool(words)) for words in self.offences(episodes)])
 
     def offences(self, episodes: Sequence[Episode]) -> list[tuple[str, ...]]:
