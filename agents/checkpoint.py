@@ -175,7 +175,7 @@ def load_checkpoint(
         if env is not None and (state := record["environment_state"]) is not None:
             state = processes.own_state(state, envs.num_envs)
             restore_environment(envs, state)
-            if state["begun"]:
+            if state["begun"] and agent.rounds.begins_again:
                 agent.rounds.again = state["states"]
             envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
             agent._last_obs = {}  # or learn() would begin with a reset that the first run lacked

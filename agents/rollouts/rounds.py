@@ -228,10 +228,9 @@ class RoundEnvironment(ABC):
         self._begin = begin
         self._hold = hold or (lambda held: None)
         self._innermost = [chain[-1] for chain in layers(envs) if hasattr(chain[-1], "get_state")]
-        self.begins_again = hold is not None and all(
-            isinstance(owner, MdpEnvironment) for owner in self._innermost
-        )
-        """Whether the state before a round can be told from any later one: see `again`."""
+        is_known = [isinstance(owner, MdpEnvironment) for owner in self._innermost]
+        self.begins_again = hold is not None and bool(is_known) and all(is_known)
+        """Whether the state that a round begins in can be told from any later one: see `again`."""
         self.is_begun = False
         """Whether the present episodes are those of a round."""
         self.again: list[Any] | None = None

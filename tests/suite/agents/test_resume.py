@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
@@ -149,6 +149,19 @@ def test_every_step_of_a_round_saves_what_the_round_began_with(
 
 def without_count(rows: list[dict[str, Any]]) -> str:
     return str([{k: v for k, v in row.items() if k != "train/n_updates"} for row in rows])
+
+
+def test_an_environment_without_states_is_saved_in_the_middle_of_a_round(tmp_path: Path):
+    """Rows in other processes have none: the resumed run sees other prompts."""
+    envs = AsyncVectorEnv(copies())
+    try:
+        agent = agent_of(envs, lora=False).learn(10, callback=CheckpointCallback(2, str(tmp_path)))
+        for path in sorted(tmp_path.glob("*_steps.zip")):
+            resumed = PPO.load(path, env=envs, device="cpu")
+            assert resumed.num_timesteps <= agent.num_timesteps
+        assert resumed.learn(10, reset_num_timesteps=False).num_timesteps > 10
+    finally:
+        envs.close()
 
 
 def test_a_stopped_round_is_played_again(
