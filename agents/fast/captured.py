@@ -20,7 +20,8 @@ from torch import Tensor
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.merged import MergedModel, decoding_model
-from tokengym.agents.fast.static import StaticStream, static_stream
+from tokengym.agents.fast.static import StaticStream
+from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LENGTHS
 from tokengym.agents.policy.responses import ReadsResponses
 from tokengym.agents.policy.sampler import (

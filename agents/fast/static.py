@@ -7,7 +7,6 @@ from the number of the column. The prompts go through the model's own forward an
 """
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,9 +17,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.merged import decoding_model
-from tokengym.agents.policy.language_model import LanguageModel, full_precision
-from tokengym.agents.policy.sampler import Stream, check_decoding
-from tokengym.base.registry import imported
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.sampler import check_decoding
 from tokengym.rewards.models.loading import longest_input
 
 logger = logging.getLogger(__name__)
@@ -29,11 +27,6 @@ MAX_PREFILLED_TOKENS = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
 ALIGNMENT = 8
 """Attention kernels copy a mask whose rows do not begin at a multiple of this."""
-HAS_FUSED_SHAPE = "tokengym.agents.fast.kernels.blocks:has_fused_shape"
-FUSED_STREAM = "tokengym.agents.fast.kernels.blocks:FusedStream"
-TEXT_COLUMNS = 640
-"""Columns of the texts that kernels are tried on: attention's take 16 to 64 a turn, and those of
-few rows 512 a program."""
 
 
 class StaticStream:
@@ -324,89 +317,3 @@ def attention_windows(language_model: LanguageModel) -> tuple[dict[str, int | No
         if not is_known or windows.setdefault(kind, window) != window:
             raise ModelError(f"layers of kind {kind!r}, window {window}, among {windows}")
     return windows, getattr(config, "layer_types", None) is not None
-
-
-# --- the stream under captured steps: the model's own forward, or kernels that equal it ----------
-
-
-def static_stream(
-    language_model: LanguageModel, capacity: int, *, rows: int, kernels: bool
-) -> StaticStream:
-    """Return a static stream: by kernels where they decode what the model's forward gives.
-
-    Args:
-        language_model: The model.
-        capacity: Most tokens of a text.
-        rows: Most texts.
-        kernels: Whether to try kernels.
-    """
-    if kernels and imported(HAS_FUSED_SHAPE)(language_model):
-        fused: type[StaticStream] = imported(FUSED_STREAM)
-        try:
-            streams = partial(StaticStream, rows=2), partial(fused, rows=2)
-            check_decoding(language_model, streams[1])
-            check_steps(language_model, *streams, capacity)
-        except ModelError as error:
-            logger.warning("steps are not fused, which is slower: %s", error)
-        else:
-            return fused(language_model, capacity, rows=rows)
-    return StaticStream(language_model, capacity, rows=rows)
-
-
-def check_steps(
-    language_model: LanguageModel,
-    plain: Callable[..., Stream],
-    fused: Callable[..., Stream],
-    capacity: int,
-) -> None:
-    """Raise unless a model's fused steps read what its whole forward reads, as plain steps do.
-
-    The texts are long enough that attention takes several turns and, where the cache is as large,
-    several programs a row; they begin at different columns.
-
-    Args:
-        language_model: The model.
-        plain: Returns a stream of the model for texts of so many tokens.
-        fused: The same by kernels.
-        capacity: Most tokens of a text.
-
-    Raises:
-        ModelError: if they are off by more than 1.5 times what plain steps are, and by more than
-            rounding explains.
-    """
-    steps = 2
-    longest = min(TEXT_COLUMNS, capacity, longest_input(language_model.model) or capacity) - steps
-    lengths = longest, max(1, longest - 37)
-    ids = 7 * torch.arange(1, 2 * (longest + steps) + 1, device=language_model.device)
-    ids = (ids % language_model.vocab_size).view(2, -1)
-    prompts, mask = torch.zeros_like(ids[:, :longest]), torch.zeros_like(ids[:, :longest])
-    for row, length in enumerate(lengths):
-        prompts[row, longest - length :], mask[row, longest - length :] = ids[row, :length], 1
-    with torch.no_grad(), full_precision():
-        wholes = [
-            language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
-            for row, length in enumerate(lengths)
-        ]
-        gaps = []
-        for make in (plain, fused):
-            stream = make(language_model, max(capacity, longest + steps))
-            states = [stream.start(prompts, mask)]
-            states += [
-                stream.step(torch.stack([ids[row, n + step] for row, n in enumerate(lengths)]))
-                for step in range(steps)
-            ]
-            expected = torch.stack(
-                [x[n - 1 : n + steps] for x, n in zip(wholes, lengths, strict=True)]
-            )
-            gaps.append(_distance(expected.transpose(0, 1), torch.stack(states)))
-    rounding = 1e-3 if language_model.is_float32 else 0.02
-    if not gaps[1] <= max(1.5 * gaps[0], rounding):
-        raise ModelError(
-            f"texts of {longest} tokens are decoded by kernels to hidden states that are off by "
-            f"{gaps[1]:.3g} of their size, by the model's own forward by {gaps[0]:.3g}"
-        )
-
-
-def _distance(expected: Tensor, computed: Tensor) -> float:
-    """Return how far states are off, as a share of their size."""
-    return float((computed.float() - expected.float()).norm() / expected.float().norm())

@@ -12,7 +12,8 @@ from transformers.cache_utils import Cache
 
 from tests.suite.agents.fast.test_static import FAMILIES, model_of
 from tests.support.traffic import Traffic
-from tokengym.agents.fast.static import StaticStream, _Layer, static_stream
+from tokengym.agents.fast.static import StaticStream, _Layer
+from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LanguageModel
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")

@@ -13,7 +13,8 @@ from tests.suite.agents.conftest import make_model
 from tests.suite.agents.fast.test_static import model_of
 from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
-from tokengym.agents.fast.static import StaticStream, check_steps
+from tokengym.agents.fast.static import StaticStream
+from tokengym.agents.fast.streams import check_steps
 from tokengym.agents.policy import responses
 from tokengym.agents.policy.language_model import LanguageModel
 
