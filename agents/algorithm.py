@@ -522,20 +522,17 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         start, is_begun = self._round_start, self.rounds.is_begun
         if start is None or start.counters["_n_updates"] != self._n_updates:
             start, is_begun = self._present_state(), False
-        if start.environment is None:
-            state = self._environment_state(is_begun)
-            scorers = {} if state is None else {"scorers": start.scorers}
-            start = replace(start, environment=state and state | scorers)
+        if start.environment is None and (state := self._environment_state(is_begun)):
+            start = replace(start, environment={**state, "scorers": start.scorers})
         return start
 
     def _present_state(self) -> RolloutState:
         """Return the state between two rounds."""
-        environment = None if self.rounds.begins_again else self._environment_state()
         return RolloutState(
             counters={name: getattr(self, name) for name in COUNTERS},
             sampling=self.policy.generator.get_state(),
             scorers=[reward.scorer.state_dict() for reward in self.rounds.reward.rewards],
-            environment=environment,
+            environment=None if self.rounds.begins_again else self._environment_state(),
         )
 
     def _environment_state(self, is_begun: bool = False) -> dict[str, Any] | None:
