@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.suite.agents.conftest import make_model
 from tests.suite.base import test_registry
 from tokengym.agents import PPO
 from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound, find_weight
+from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.envs import SettingsError, bundled
 from tokengym.rewards import RewardModel
 
@@ -34,6 +36,25 @@ class Nothing:
 
 def weights_of(agent: PPO) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in agent.policy.trained_parameters()])
+
+
+def round_to_weigh(
+    agent: PPO, played: RolloutBatch, advantages: torch.Tensor, ref_log_probs: torch.Tensor
+) -> WeighedRound:
+    """Return what PPO gives a weight."""
+    sequences = played.sequences(agent.device)
+    return WeighedRound(
+        response_mask=sequences.response_mask,
+        advantages=advantages,
+        seed=0,
+        entropy=partial(agent.policy.response_entropy, sequences, played.action_masks),
+        log_probs=played.log_probs,
+        episodes=played.episodes,
+        tokenizer=agent.env.get_attr("tokenizer")[0],
+        language_model=agent.policy.language_model.model,
+        ref_log_probs=ref_log_probs,
+        scorer=agent.reward.scorer,
+    )
 
 
 def run(make_ppo: Callable[..., PPO], weight: str | None, **settings: Any) -> PPO:
@@ -112,7 +133,7 @@ def test_the_reward_models_attention_is_what_abc_spreads_the_score_by() -> None:
     assert played is not None
     sequences = played.sequences(agent.device)
     ones = torch.ones(sequences.response_mask.shape)
-    weighed = agent._weighed(played, sequences, ones, ones)
+    weighed = round_to_weigh(agent, played, ones, ones)
     assert agent.weight is not None
     found = agent.weight.weigh(weighed)
     credit = tokengym.rewards.ABC(beta=1.0)
@@ -136,7 +157,7 @@ def test_a_teacher_that_is_the_reference_weighs_all_tokens_alike(
     assert played is not None
     sequences = played.sequences(agent.device)
     ref = agent.policy.response_log_probs(sequences, reference=True)
-    found = weight.weigh(agent._weighed(played, sequences, ref, ref))
+    found = weight.weigh(round_to_weigh(agent, played, ref, ref))
     torch.testing.assert_close(found, sequences.response_mask.float(), rtol=1e-4, atol=1e-4)
 
 
@@ -207,7 +228,7 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
     assert played is not None
     sequences = played.sequences(agent.device)
     signs = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None].expand(sequences.response_mask.shape)
-    round_ = agent._weighed(played, sequences, signs, torch.zeros(1))
+    round_ = round_to_weigh(agent, played, signs, torch.zeros(1))
     mask = sequences.response_mask
     model, tokenizer = agent.policy.language_model.model, bundled("question_answer").tokenizer
     found = find_weight("self-teacher:mix=1,clip=1").weigh(round_)
