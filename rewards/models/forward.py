@@ -42,7 +42,7 @@ def reading(
     padding_side: PaddingSide = "right",
     positions: bool = False,
     gradients: bool = False,
-) -> Iterator[list[PaddedBatch]]:
+) -> Iterator[Iterator[PaddedBatch]]:
     """Give sequences as padded batches to a model, which has no dropout and no gradients here.
 
     Sequences of like length are together, the longest first.
@@ -58,25 +58,29 @@ def reading(
     """
     lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-    batches = []
-    for first in range(0, len(order), batch_size):
-        indices = order[first : first + batch_size]
-        sizes, time = lengths[indices], lengths[indices[0]]
-        starts = time - sizes if padding_side == "left" else np.zeros_like(sizes)
-        places = np.arange(time) - starts[:, None]  # (batch, time), from each first token
-        mask = (places >= 0) & (places < sizes[:, None])
-        input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
-        input_ids[mask] = np.concatenate([sequences[index] for index in indices])
-        arrays = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
-        if positions:
-            arrays["position_ids"] = places * mask
-        tensors = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
-        batches.append(PaddedBatch(indices, starts + sizes - 1, tensors))
+
+    def batches() -> Iterator[PaddedBatch]:  # one at a time is on the device
+        for first in range(0, len(order), batch_size):
+            indices = order[first : first + batch_size]
+            sizes, time = lengths[indices], lengths[indices[0]]
+            starts = time - sizes if padding_side == "left" else np.zeros_like(sizes)
+            places = np.arange(time) - starts[:, None]  # (batch, time), from each first token
+            mask = (places >= 0) & (places < sizes[:, None])
+            ids = np.full(mask.shape, pad_id, dtype=np.int64)
+            ids[mask] = np.concatenate([sequences[index] for index in indices])
+            arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+            if positions:
+                arrays["position_ids"] = places * mask
+            tensors = {
+                name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()
+            }
+            yield PaddedBatch(indices, starts + sizes - 1, tensors)
+
     was_training = model.training
     model.eval()
     try:
         with nullcontext() if gradients else torch.no_grad():
-            yield batches
+            yield batches()
     finally:
         model.train(was_training)
 
