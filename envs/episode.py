@@ -26,6 +26,8 @@ FinishReason = Literal["eos", "length", "stop", "error"]
 
 _PER_TOKEN = {"token_rewards": np.float32, "log_probs": np.float32, "written": np.int8}
 """Fields with one value per token after the prompt, and their types."""
+_PER_TOKEN_IN_INFO = ("token_rewards", "written")
+"""Those that an environment's terminal info has."""
 _IN_INFO = (
     *("prompt", "prompt_ids", "reference", "query_type", "metadata"),
     *("response", "response_ids", "score", "finish_reason"),
@@ -279,7 +281,8 @@ class Info(dict[str, Any]):
 
 def _padded(info: Mapping[str, Any], width: int) -> dict[str, NDArray[Any]]:
     """Return the entries with one value per token, padded with zeros."""
-    padded = {key: np.zeros(width, kind) for key, kind in _PER_TOKEN.items() if key in info}
+    keys = [key for key in _PER_TOKEN_IN_INFO if key in info]
+    padded = {key: np.zeros(width, _PER_TOKEN[key]) for key in keys}
     for key, values in padded.items():
         values[: len(info[key])] = info[key]
     return padded
@@ -329,7 +332,7 @@ def episodes_from_infos(
         info = {key: source[key][row] for key in _IN_INFO}
         if "turns" in source:
             info["turns"] = source["turns"][row]
-        for key in _PER_TOKEN:
+        for key in _PER_TOKEN_IN_INFO:
             if key in source:
                 info[key] = source[key][row][: len(info["response_ids"])]
         if scored:
