@@ -15,10 +15,9 @@ from tokengym.envs import SettingsError
 from tokengym.envs.tasks import TASKS
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.models.kinds import KINDS
 from tokengym.rewards.scorers.base import SCORERS
 
-ALL = (TASKS, REWARDS, SCORERS, LEARNERS, ADVANTAGES, KINDS, MEASURES)
+ALL = (TASKS, REWARDS, SCORERS, LEARNERS, ADVANTAGES, MEASURES)
 
 
 class Square:
