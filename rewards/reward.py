@@ -66,9 +66,9 @@ class Reward:
         self.continuations: Continuations | None = None
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
         self.seconds = 0.0
-        """Spent scoring."""
+        """Seconds that scoring has taken."""
         self.scored = 0
-        """Episodes."""
+        """Episodes scored so far."""
         self.clock = time.monotonic
         """Returns seconds since some moment."""
         self._began: float | None = None  # when the first scoring began
