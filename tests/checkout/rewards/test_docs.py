@@ -1,6 +1,7 @@
 # mypy: no-check-untyped-defs
 """The page on credit speaks of every rule, and says of each what its class declares."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -35,9 +36,9 @@ def test_the_row_says_what_the_class_declares(name):
     credit = REWARDS.find(name).factory()
     _, _, causal, beta, *_ = rows()[name]
     assert causal == ("yes" if credit.causal else "no")
-    default = getattr(credit, "beta", None)
+    option = inspect.signature(REWARDS.find(name).factory).parameters.get("beta")
     if name != "recency":
-        assert beta == ("-" if default is None else f"{default:g}")
+        assert beta == ("-" if option is None else f"{option.default:g}")
 
 
 @pytest.fixture
