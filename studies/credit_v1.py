@@ -1,0 +1,154 @@
+"""Runs behind the rows of tokengym-credit v1, published so that nobody has to make them twice.
+
+python -m studies.credit_v1 restore runs/v1   # before `tokengym bench --v1`: it makes what is left
+python -m studies.credit_v1 publish runs/v1   # after it, or after a part of it
+python -m studies.credit_v1 page              # fills docs/results/credit_v1.md
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from tokengym.base import read_json
+from tokengym.evaluation.report import number, signed
+from tokengym.evaluation.statistics import student_interval
+from tokengym.lab.benchmark.definition import V1
+from tokengym.lab.benchmark.figures import check_row, numbers_of, shares_of
+from tokengym.lab.benchmark.runs import TEXT
+from tokengym.lab.protocol import Row
+from tokengym.lab.study import (
+    DOCS,
+    OF_RUNS,
+    Cell,
+    Docs,
+    command_line,
+    read_rows,
+    run_of,
+    write_rows,
+)
+from tokengym.lab.tables import fill, markdown_table
+
+Out = tyro.conf.Positional[Path]
+FOLDER, RUNS = "v1", "runs.csv"
+AXES = ("setting", "rule", "start", "gae_lambda", *OF_RUNS)
+"""Columns that say which run a row is from, in the order of a file's name."""
+
+
+def restore(out: Out, docs: Docs = DOCS) -> None:
+    """Write the published runs to the files that `tokengym bench --v1` looks for.
+
+    Args:
+        out: Folder of the benchmark's runs.
+        docs: Folder of the page.
+    """
+    for run, rows in published(docs).items():
+        file = out / "runs" / f"{run!r}.csv"
+        if not file.exists():
+            write_rows(file, rows)
+
+
+def publish(out: Out, docs: Docs = DOCS) -> None:
+    """Write the runs of a folder beside those that are published, and fill the page.
+
+    Args:
+        out: Folder of the benchmark's runs.
+        docs: Folder of the page.
+    """
+    made = by_run(read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT))
+    runs = {**made, **published(docs)}  # what is published stays
+    rows = [row for run in sorted(runs, key=repr) for row in runs[run]]
+    write_rows(docs / FOLDER / RUNS, rows)
+    page(docs)
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page's tables from the published files.
+
+    Args:
+        docs: Folder of the page.
+    """
+    rows = []
+    for file in sorted((docs / FOLDER).glob("*.json")):
+        check_row(row := read_json(file), str(file), V1)
+        rows.append(row)
+    tables = {"leads": leads_table(rows), "tuned": tuned_table(rows), "done": done_table(docs)}
+    fill(docs / "credit_v1.md", tables)
+
+
+def published(docs: Path) -> dict[Cell, list[Row]]:
+    """Return the published runs."""
+    file = docs / FOLDER / RUNS
+    return by_run(read_rows(file, text=TEXT)) if file.exists() else {}
+
+
+def by_run(rows: Sequence[Row]) -> dict[Cell, list[Row]]:
+    """Return rows by the run that they are from."""
+    runs: dict[Cell, list[Row]] = {}
+    for row in rows:
+        runs.setdefault(run_of(row, AXES), []).append(row)
+    return runs
+
+
+def leads_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return each row's lead per task, and the number that is their mean."""
+    tasks = list(dict.fromkeys(setting.task for setting in V1.settings))
+    lines = []
+    for row in rows:
+        shares = {**shares_of(row), "": numbers_of(row)}
+        leads = [with_interval(shares[task]) for task in (*tasks, "")]
+        lines.append([f"`{row['subject']}`", row["track"], *leads])
+    return markdown_table(["rule", "track", *tasks, "mean: the number"], lines)
+
+
+def with_interval(shares: Sequence[float]) -> str:
+    """Return the mean of shares of the way, in percent, with Student's 95 % interval.
+
+    Example:
+        >>> with_interval([0.01, 0.02, 0.03])
+        '+2.00 (\u22120.484 to 4.48)'
+    """
+    middle, low, high, _ = (float(value) for value in student_interval(100 * np.array(shares)))
+    return f"{signed(middle)} ({number(low)} to {number(high)})"
+
+
+def tuned_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the tuning chose and what each setting gave, of every row."""
+    lines = []
+    for row in rows:
+        for name, each in row["settings"].items():
+            start, goal = each["way"]
+            lead = (np.array(each["areas"]) - each["baseline_areas"]) / (goal - start)
+            chosen = [chosen_of(each[key]) for key in ("chosen", "baseline_chosen")]
+            ends = [number(each[f"{key}_at_end"]) for key in ("score", "gold_score", "kl")]
+            seconds = f"{number(each['cpu_s'])} ({number(each['times_baseline'])})"
+            lines.append(
+                [f"`{row['subject']}`", name, *chosen, with_interval(lead), *ends, seconds]
+            )
+    head = ["rule", "setting", "lambda, rate, start", "the same of `sparse`", "lead, % of the way"]
+    ends = ["score at the end", "gold", "KL"]
+    return markdown_table([*head, *ends, "CPU seconds a run (of the baseline's)"], lines)
+
+
+def chosen_of(choice: Mapping[str, Any]) -> str:
+    """Return what the tuning chose in a few words."""
+    return f"{choice['gae_lambda']}, {choice['rate']:g}, {choice['start'].replace('_', ' ')}"
+
+
+def done_table(docs: Path) -> str:
+    """Return how many runs of each rule and setting are published, and their CPU hours."""
+    runs = published(docs)
+    lines = []
+    for rule in dict.fromkeys(run.rule for run in runs):
+        done = {run: points for run, points in runs.items() if run.rule == rule}
+        counts = [str(sum(run.setting == at.name for run in done)) for at in V1.settings]
+        hours = sum(points[-1]["cpu_s"] for points in done.values()) / 3600
+        lines.append([f"`{rule}`", *counts, str(len(done)), number(hours)])
+    names = [setting.name for setting in V1.settings]
+    return markdown_table(["rule", *names, "all", "CPU hours"], lines)
+
+
+if __name__ == "__main__":
+    command_line(__doc__, restore, publish, page)
