@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import write_bytes
-from tokengym.base.registry import Spec, split_file_word, words_in_options
-from tokengym.base.user_code import code_hash, definitions
+from tokengym.base.registry import Spec, code_hash, definitions, split_file_word, words_in_options
 
 
 def check_saved(

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from tokengym.envs.render import reward_colours
     from tokengym.envs.settings import GenerationSettings, ResponseSettings, TextSettings
     from tokengym.envs.tasks.task import Task, register_task, registered_tasks, task_of
-    from tokengym.envs.turns.partner import PARTNERS, Partner, Reply
-    from tokengym.envs.turns.turn import Turn
+    from tokengym.envs.turns.partner import PARTNERS, Partner, Reply, Turn
     from tokengym.envs.vector import TokenGenerationVectorEnv
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -15,7 +15,7 @@ from tokengym.envs.prompts.sampler import PromptSampler, draw_uniform
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.states import generator_from, prompt_from, state_of
 from tokengym.envs.turns.conversation import Conversation, TurnEnd
-from tokengym.envs.turns.turn import Turn
+from tokengym.envs.turns.partner import Turn
 
 Rows = NDArray[np.intp]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.prompt import NO_METADATA, Metadata, Prompt, QueryType
 from tokengym.envs.prompts.table import EncodedPrompt
-from tokengym.envs.turns.turn import POLICY, Turn
+from tokengym.envs.turns.partner import POLICY, Turn
 
 FinishReason = Literal["eos", "length", "stop", "error"]
 

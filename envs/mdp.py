@@ -21,7 +21,7 @@ from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import ResponseDecoder, check_tokenizer, load_tokenizer
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
-from tokengym.envs.turns.turn import Turn
+from tokengym.envs.turns.partner import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

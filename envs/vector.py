@@ -28,7 +28,7 @@ from tokengym.envs.prompts.sampler import (
 from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.turns.turn import Turn
+from tokengym.envs.turns.partner import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

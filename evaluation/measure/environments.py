@@ -12,8 +12,14 @@ import gymnasium
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import BundleError, SettingsError
 from tokengym.base.plugins import missing_laboratory
-from tokengym.base.registry import Registry, Spec, did_you_mean, split_file_word
-from tokengym.base.user_code import code_hash, running_user_code
+from tokengym.base.registry import (
+    Registry,
+    Spec,
+    code_hash,
+    did_you_mean,
+    running_user_code,
+    split_file_word,
+)
 from tokengym.envs.tasks import Task, register_task
 from tokengym.envs.tasks.task import task_name_of
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.base.files import previous_folder, read_hashed, read_json
-from tokengym.base.registry import split_file_word
+from tokengym.base.registry import code_hash, split_file_word
 from tokengym.base.saved_code import changed_files, check_module, check_saved, named_object
 from tokengym.base.settings import as_plain, from_plain, values_by_name
 from tokengym.base.text import printable
-from tokengym.base.user_code import code_hash
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import SETTINGS_FILE
 from tokengym.evaluation.runs.defaults import (

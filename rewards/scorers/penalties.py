@@ -8,7 +8,7 @@ import numpy as np
 
 from tokengym.base.settings import check_choice, check_number
 from tokengym.envs.episode import Episode
-from tokengym.envs.turns.turn import POLICY
+from tokengym.envs.turns.partner import POLICY
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 

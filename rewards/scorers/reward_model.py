@@ -19,7 +19,6 @@ from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.forward import Classifier, Labels, PaddingSide, has_heads, reading
 from tokengym.rewards.models.kinds import SIGNED_KINDS
 from tokengym.rewards.models.loading import (
-    check_vocabularies,
     load_on_backbone,
     load_pretrained,
     load_tokenizer,
@@ -197,9 +196,12 @@ class RewardModel(Shared, Scorer):
             or model_tokenizer is tokenizer
             or model_tokenizer.get_vocab() == tokenizer.get_vocab()
         ):
-            check_vocabularies(
-                policy=tokenizer, model=model_tokenizer, size=self._vocab_size, name=self.name
-            )
+            if len(tokenizer) > self._vocab_size:  # may be less: embeddings are padded
+                raise TokenizerError(
+                    f"the policy's tokenizer has {len(tokenizer)} ids, the model of scorer "
+                    f"{self.name!r} {self._vocab_size}; score with a model of the policy's "
+                    "tokenizer"
+                )
             if self._retokenizer is None:
                 return self
             bound._retokenizer, bound.attribution_kinds = None, self._classifier.kinds
