@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.sampling import chosen_log_probs as chosen_log_probs
     from tokengym.agents.policy.sequences import Sequences as Sequences
     from tokengym.agents.policy.settings import Precision as Precision
-    from tokengym.agents.ppo.nlpo import NLPO as NLPO
     from tokengym.agents.ppo.ppo import PPO as PPO
     from tokengym.agents.random_agent import RandomAgent as RandomAgent
     from tokengym.agents.rollouts.chosen import bind_policy as bind_policy

@@ -57,10 +57,6 @@ SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
 
-BUILT_IN = frozenset({*names_of(PolicySettings), "advantage", "advantage_weight"})
-"""Settings that what an agent consists of was made by: assigned later, they would do nothing."""
-
-
 def setting_attribute(name: str) -> property:
     """Return the attribute of an agent that is a field of its ``settings``.
 
@@ -77,7 +73,7 @@ def setting_attribute(name: str) -> property:
         if value is present:  # SB3's constructor hands back what it got
             return
         settings = replace(agent.settings, **{name: value})
-        if name in BUILT_IN:
+        if name in agent.built_in:
             raise SettingsError(
                 f"{name}={present!r} is what the agent was built by, got {value!r}; make a new "
                 f"one, or {type(agent).__name__}.load(path, env=envs, {name}={value!r})"
@@ -127,6 +123,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     """Declares the learner's settings."""
     has_critic: bool = True
     """Whether the policy has a value function."""
+    built_in: ClassVar[frozenset[str]] = frozenset(
+        {*names_of(PolicySettings), "advantage", "advantage_weight"}
+    )
+    """Settings that an agent is built by: assigned later, they would do nothing."""
     shards_weights: ClassVar[bool] = False
     """Whether the learner takes its gradient steps within `updating`, as FSDP needs it."""
     policy: CausalLMPolicy
@@ -175,12 +175,11 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.rounds = as_rounds(envs)
         given = self.resolve_settings(settings)
         self.settings = from_keywords(self.settings_class, given, owner=name)
+        for field in known:
+            if field in policy_kwargs:
+                raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")
         for field in names_of(PolicySettings):
             if field in known:  # a setting of the learner that its policy has too
-                if field in policy_kwargs:
-                    raise ValueError(
-                        f"{field} is a setting of {name}; pass it beside policy_kwargs"
-                    )
                 policy_kwargs[field] = getattr(self.settings, field)
         self.check_settings()
         device = select_device(device)

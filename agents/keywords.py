@@ -50,13 +50,6 @@ class PPOKeywords(TypedDict, total=False):
     micro_batch_size: int | None
 
 
-class NLPOKeywords(PPOKeywords, total=False):
-    """Fields of `NLPOSettings`."""
-
-    mask_top_p: float
-    mask_refresh: int
-
-
 class SFTKeywords(TypedDict, total=False):
     """Fields of `OfflineOptions`."""
 

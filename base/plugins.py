@@ -16,7 +16,7 @@ LABORATORY: dict[str, tuple[str, ...]] = {
     ),
     "scorers": ("judge", "preference-model", "reasoning-gym"),
     "readings": ("deeplift", "gradient", "integrated-gradients"),
-    "agents": ("best-of-n", "online-dpo", "raft"),
+    "agents": ("best-of-n", "nlpo", "online-dpo", "raft"),
     "estimators": ("gigpo", "gigpo-prefix", "turn-auxiliary", "turn-returns"),
     "partners": ("calculator", "gem", "higher-lower", "textarena", "turn-forks", "user"),
     "weights": (
@@ -28,9 +28,9 @@ LABORATORY: dict[str, tuple[str, ...]] = {
         *("train-reward", "collect", "label", "constitution", "replay", "explore", "bench", "push"),
     ),
     "names": (
-        *("BestOfN", "Explorer", "OnlineDPO", "RAFT", "from_hub", "push_to_hub", "replay"),
+        *("BestOfN", "Explorer", "NLPO", "OnlineDPO", "RAFT", "from_hub", "push_to_hub", "replay"),
         *("train_preference_model", "train_reward_model"),
-        *("agents.BestOfN", "agents.OnlineDPO", "agents.RAFT"),
+        *("agents.BestOfN", "agents.NLPO", "agents.OnlineDPO", "agents.RAFT"),
         *("agents.policy_table", "agents.value_table"),
         *("envs.ExactValues", "envs.ForksEnv", "envs.ForksVectorEnv"),
         *("envs.OracleEnv", "envs.OracleVectorEnv", "envs.PolicyError", "envs.StateTable"),

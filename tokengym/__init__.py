@@ -19,7 +19,6 @@ from tokengym.version import __version__
 
 if TYPE_CHECKING:
     from tokengym.agents import DPO as DPO
-    from tokengym.agents import NLPO as NLPO
     from tokengym.agents import PPO as PPO
     from tokengym.agents import SFT as SFT
     from tokengym.agents import CausalLMPolicy as CausalLMPolicy

@@ -87,9 +87,7 @@ class CausalLMPolicy(ReadsResponses):
         self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
         self.language_model = self._load(model)
         self.reference = make_reference(self.language_model, reference, self._dtype)
-        self.masking_model: LanguageModel | None = None
-        if self.settings.mask_top_p is not None:
-            self.masking_model = self.language_model.frozen_copy()
+        self.register_module("masking_model", None)  # see `sample_within`
         self.critic: ValueFunction | None = None
         if has_critic:
             has_network = self.settings.value_network != "trunk"
@@ -155,11 +153,14 @@ class CausalLMPolicy(ReadsResponses):
         """Return the parameters that learn, in a fixed order."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    @torch.no_grad()
-    def refresh_masking_model(self) -> None:
-        """Copy the policy's weights to the masking model."""
-        assert self.masking_model is not None
-        self.masking_model.model.load_state_dict(self.language_model.model.state_dict())
+    def sample_within(self, model: LanguageModel, top_p: float) -> None:
+        """Sample among the likeliest tokens of another model, which is read beside this one.
+
+        Args:
+            model: The masking model, frozen; a checkpoint of the agent has its weights.
+            top_p: Probability that its likeliest tokens must have together.
+        """
+        self.masking_model, self.mask_top_p = model, top_p
 
     def sampler(self, generator: torch.Generator | None = None) -> Sampler:
         """Return a fast sampler of this policy: one new token per step and row, with a cache.

@@ -157,7 +157,9 @@ class ReadsResponses(BasePolicy):
     """The frozen reference; None: the policy with its adapters off."""
     critic: ValueFunction | None
     masking_model: LanguageModel | None
-    """The one whose top-p tokens are sampled among; None without ``mask_top_p``."""
+    """The one whose likeliest tokens are sampled among; see `CausalLMPolicy.sample_within`."""
+    mask_top_p: float = 1.0
+    """Probability that these tokens have together."""
     decoders: list[Any]
     """Memory that rounds by captured steps keep from one to the next."""
     temperature: float
@@ -246,7 +248,7 @@ class ReadsResponses(BasePolicy):
         logits = shape_logits(logits, **how)
         if self.masking_model is not None and masking_states is not None:
             masking_logits = shape_logits(self.masking_model.logits(masking_states), **how)
-            keep = likeliest(masking_logits, top_p=settings.mask_top_p or 1.0)
+            keep = likeliest(masking_logits, top_p=self.mask_top_p)
             if keep is not None:
                 logits = logits.masked_fill(~keep, -torch.inf)
         fewer = None

@@ -94,9 +94,6 @@ class PolicySettings(SamplingSettings):
     network of its own, a copy of the model, or with ``lora`` adapters of its own on the same
     backbone; values then cannot pull at the policy. "reward_model": a network of its own that
     starts from the weights of the environment's reward model, see `ValueFunction.start_from`."""
-    mask_top_p: float | None = None
-    """Sample among the top-p of a masking model, a copy of the policy that stays as it is until
-    `refresh_masking_model` (see `NLPO`); None has no such model."""
     decoding: Decoding = "auto"
     """Key-value cache of rollouts. "static": allocated once, and on a GPU each step is a captured
     CUDA graph. "dynamic": grown with the texts. "auto": static on a GPU if the model allows it,
@@ -131,4 +128,3 @@ class PolicySettings(SamplingSettings):
                 f"value_network='reward_model' needs weights of its own, and {shared} shares them "
                 "with the policy; leave it out, or take value_network='own'"
             )
-        check_number(self, "mask_top_p", above=0.0, most=1.0, optional=True)

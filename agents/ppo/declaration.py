@@ -1,9 +1,9 @@
-"""PPO, its relatives without a critic and NLPO as learners by name."""
+"""PPO and its relatives without a critic as learners by name."""
 
 from dataclasses import replace
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.ppo.settings import CRITIC_FREE, CRITIC_SETTINGS, NLPOSettings, PPOSettings
+from tokengym.agents.ppo.settings import CRITIC_FREE, CRITIC_SETTINGS, PPOSettings
 
 PPO_LEARNER = register_learner(
     Learner(
@@ -27,12 +27,3 @@ for _name, _summary in CRITIC_FREE.items():
             defaults={"group_size": 8} if "prompt" in _summary else {},
         )
     )
-register_learner(
-    replace(
-        PPO_LEARNER,
-        name="nlpo",
-        summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
-        settings=NLPOSettings,
-        algorithm="tokengym.agents.ppo.nlpo:NLPO",
-    )
-)

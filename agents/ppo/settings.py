@@ -1,4 +1,4 @@
-"""Settings of PPO and NLPO, declared once; importable without torch."""
+"""Settings of PPO, declared once; importable without torch."""
 
 from __future__ import annotations
 
@@ -166,25 +166,6 @@ class PPOSettings(EpisodicSettings):
                 f"kl_target={self.kl_target} has no effect with kl_coef=0, which stays 0 whatever "
                 "it is multiplied by; pass a first kl_coef above 0"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NLPOSettings(PPOSettings):
-    """Settings of NLPO, which samples among the likeliest tokens of a masking model.
-
-    Raises:
-        SettingsError: if a value is out of range.
-    """
-
-    mask_top_p: float = 0.9
-    """Probability that the masking model's likeliest tokens must have together."""
-    mask_refresh: int = 20
-    """Updates between two refreshes of the masking model."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self, "mask_refresh")
-        check_number(self, "mask_top_p", above=0.0, most=1.0)
 
 
 CRITIC_SETTINGS = ("gae_lambda", "value_network", "vf_coef", "clip_range_vf", "n_value_warmup")

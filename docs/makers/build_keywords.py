@@ -12,11 +12,10 @@ from pathlib import Path
 
 from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions
-from tokengym.agents.ppo.settings import NLPOSettings, PPOSettings
+from tokengym.agents.ppo.settings import PPOSettings
 
 KEYWORDS: dict[str, tuple[str, type]] = {
     "PPOKeywords": ("TypedDict", PPOSettings),
-    "NLPOKeywords": ("PPOKeywords", NLPOSettings),
     "SFTKeywords": ("TypedDict", OfflineOptions),
     "DPOKeywords": ("SFTKeywords", PreferenceLoss),
 }

@@ -1,11 +1,18 @@
-"""Online DPO, RAFT and best-of-n as learners by name."""
+"""NLPO, online DPO, RAFT and best-of-n as learners by name."""
 
 from dataclasses import replace
 
-from tokengym.agents import Learner
+from tokengym.agents import LEARNERS, Learner
 from tokengym.agents.offline import Candidates
-from tokengym.lab.learners.settings import OnlineDPORun, RAFTRun
+from tokengym.lab.learners.settings import NLPOSettings, OnlineDPORun, RAFTRun
 
+NLPO = replace(
+    LEARNERS.find("ppo"),
+    name="nlpo",
+    summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
+    settings=NLPOSettings,
+    algorithm="tokengym.lab.learners.nlpo:NLPO",
+)
 ONLINE_DPO = Learner(
     name="online-dpo",
     summary="DPO on pairs of the policy's own responses, drawn anew in each iteration",

@@ -1,4 +1,4 @@
-"""Settings of online DPO, RAFT and best-of-n, declared once; importable without torch."""
+"""Settings of the laboratory's learners, declared once; importable without torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from tokengym.agents.offline import PreferenceLoss, Sampling, Tuning
-from tokengym.base import check_choice, check_count
+from tokengym.agents.ppo import PPOSettings
+from tokengym.base import check_choice, check_count, check_number
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
 
@@ -114,3 +115,22 @@ class RAFTRun(IterativeRun):
         sampling=Sampling(temperatures=(1.0,)),
         tuning=Tuning.for_tiny_models(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NLPOSettings(PPOSettings):
+    """Settings of NLPO, which samples among the likeliest tokens of a masking model.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    mask_top_p: float = 0.9
+    """Probability that the masking model's likeliest tokens must have together."""
+    mask_refresh: int = 20
+    """Updates between two refreshes of the masking model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self, "mask_refresh")
+        check_number(self, "mask_top_p", above=0.0, most=1.0)

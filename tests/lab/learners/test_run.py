@@ -111,6 +111,13 @@ def test_iterations_of_another_run_are_refused(tmp_path: Path):
     assert (tmp_path / "online-dpo" / "seed-0" / "run.json").read_bytes() == before
 
 
+def test_nlpo_is_run_by_name():
+    settings = config("nlpo", steps=1, batch_size=4, n_epochs=1, mask_top_p=0.5)
+    record = run(settings, "sparse", 0)
+    assert [point["step"] for point in record.curve] == [0, 1]
+    assert record.curve[-1]["episodes"] == 4
+
+
 def test_best_of_n_is_measured_at_every_power_of_two():
     record = run(config("best-of-n", n=6), "best-of-n", 0)
     assert [point["step"] for point in record.curve] == [0, 2, 4, 6]

@@ -122,15 +122,11 @@ def test_faults_are_said(arguments: list[str], message: str):
 
 FOREIGN = {
     "ppo": (["--beta", "1"], "is an option of dpo", "--gae-lambda"),
-    "nlpo": (["--beta", "1"], "is an option of dpo", "--mask-top-p"),
-    **{
-        name: (["--gae-lambda", ".5"], f"is an option of nlpo and ppo; {name} takes", "--kl-coef")
-        for name in CRITIC_FREE
-    },
-    "dpo": (["--gae-lambda", ".5"], "is an option of nlpo and ppo; dpo takes", "--beta"),
+    **{name: (["--gae-lambda", ".5"], f"ppo; {name} takes", "--kl-coef") for name in CRITIC_FREE},
+    "dpo": (["--gae-lambda", ".5"], "ppo; dpo takes", "--beta"),
     "sft": (
         ["--n-epochs", "3"],
-        "nlpo, ppo, reinforce, reinforce++, rloo and vineppo; sft takes",
+        "ppo, reinforce, reinforce++, rloo and vineppo; sft takes",
         "--epochs",
     ),
 }

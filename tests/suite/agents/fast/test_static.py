@@ -235,7 +235,13 @@ LENGTH, NUM_ROWS, NUM_STEPS = 24, 21, 16
 LEAVING = {3: 2, 5: 9, 9: 6, 12: 3}  # step -> how many rows end before it
 
 
-def policy_of(model: Any, *, num_actions: int = VOCABULARY, **settings: Any) -> CausalLMPolicy:
+def policy_of(
+    model: Any,
+    *,
+    num_actions: int = VOCABULARY,
+    mask_top_p: float | None = None,
+    **settings: Any,
+) -> CausalLMPolicy:
     space = spaces.Dict(
         {
             "input_ids": spaces.Box(0, num_actions - 1, (LENGTH,), np.int64),
@@ -245,6 +251,8 @@ def policy_of(model: Any, *, num_actions: int = VOCABULARY, **settings: Any) -> 
     policy = CausalLMPolicy(
         space, spaces.Discrete(num_actions), lambda _: 0.0, model=model, **settings
     )
+    if mask_top_p is not None:
+        policy.sample_within(policy.language_model.frozen_copy(), mask_top_p)
     if policy.critic is not None:  # it starts at zero
         policy.critic.head.weight.data.fill_(0.1)
     return policy

@@ -89,13 +89,6 @@ def test_the_first_updates_can_be_measured_more_finely_and_change_nothing():
     assert [p["score"] for p in fine if p["step"] != 1] == [p["score"] for p in coarse]
 
 
-def test_nlpo_is_run_by_name():
-    settings = config("nlpo", steps=1, batch_size=4, n_epochs=1, mask_top_p=0.5)
-    record = run(settings, "sparse", 0)
-    assert [point["step"] for point in record.curve] == [0, 1]
-    assert record.curve[-1]["episodes"] == 4
-
-
 @dataclass(frozen=True, kw_only=True)
 class WaitSettings:
     """How a learner waits."""

@@ -114,7 +114,7 @@ def test_resuming_keeps_the_mask(
     rows = untimed(log_of(agent, 40, reset_num_timesteps=False))
     resumed = NLPO.load(tmp_path / "run", env=make_envs(min_new_tokens=2), device="cpu")
     assert (resumed.settings.mask_refresh, resumed.settings.n_epochs) == (3, 2)
-    assert resumed.policy.settings.mask_top_p == 0.7
+    assert resumed.policy.mask_top_p == resumed.settings.mask_top_p == 0.7
     assert str(untimed(log_of(resumed, 40, reset_num_timesteps=False))) == str(rows)
 
 

@@ -1,19 +1,9 @@
 """NLPO: PPO that samples among the likeliest tokens of an earlier copy of itself."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tokengym.agents.ppo.experience import Experience, UpdateStats
-from tokengym.agents.ppo.ppo import PPO
-from tokengym.agents.ppo.settings import NLPOSettings
-
-if TYPE_CHECKING:
-    import torch
-    from typing_extensions import Unpack
-
-    from tokengym.agents.keywords import NLPOKeywords
-    from tokengym.agents.policy.policy import CausalLMPolicy
-    from tokengym.agents.policy.settings import Schedule
-    from tokengym.agents.rollouts.environments import Environments
+from tokengym.agents import PPO
+from tokengym.lab.learners.settings import NLPOSettings
 
 
 class NLPO(PPO):
@@ -32,24 +22,14 @@ class NLPO(PPO):
 
     settings_class = NLPOSettings
     settings: NLPOSettings
+    built_in = PPO.built_in | {"mask_top_p"}
 
-    if TYPE_CHECKING:  # the settings by name, for a user's type checker
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        masking_model = self.policy.language_model.frozen_copy()
+        self.policy.sample_within(masking_model, self.settings.mask_top_p)
 
-        def __init__(
-            self,
-            policy: str | type[CausalLMPolicy],
-            env: Environments,
-            learning_rate: float | Schedule | None = None,
-            *,
-            tensorboard_log: str | None = None,
-            policy_kwargs: dict[str, Any] | None = None,
-            verbose: int = 0,
-            seed: int | None = None,
-            device: torch.device | str = "auto",
-            **settings: Unpack[NLPOKeywords],
-        ) -> None: ...
-
-    def update(self, experience: Experience) -> UpdateStats:
+    def update(self, experience: Any) -> Any:
         """Take the gradient steps of one update, and refresh the masking model if it is due."""
         share, kept = 1.0, experience.action_masks  # of the vocabulary, what could be sampled
         if kept is not None:
@@ -60,5 +40,7 @@ class NLPO(PPO):
         self.logger.record("train/mask_share", share)
         stats = super().update(experience)
         if self._n_updates % self.settings.mask_refresh == 0:
-            self.policy.refresh_masking_model()
+            assert self.policy.masking_model is not None
+            present = self.policy.language_model.model.state_dict()
+            self.policy.masking_model.model.load_state_dict(present)
         return stats
