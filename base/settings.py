@@ -8,7 +8,7 @@ one line that names it, what is accepted, and the remedy.
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import inf
 from numbers import Real
@@ -339,7 +339,7 @@ def check_choice(
 ) -> None:
     """Refuse an attribute that is none of the choices."""
     value = getattr(owner, name)
-    if value not in choices:
+    if not isinstance(value, Hashable) or value not in choices:  # `in` fails on an array
         *rest, last = map(repr, choices)
         _refuse(name, value, f"{', '.join(rest)} or {last}" if rest else last, False, hint, error)
 

@@ -151,7 +151,13 @@ class GenerationSettings(TextSettings, ResponseSettings, TurnSettings):
         _check_list(self, "stop_strings", "strings")
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
         _check_list(self, "allowed_token_ids", "lists of token ids, one per position")
-        by_position = tuple(tuple(map(index, ids)) for ids in self.allowed_token_ids)
+        try:
+            by_position = tuple(tuple(map(index, ids)) for ids in self.allowed_token_ids)
+        except TypeError:
+            raise SettingsError(
+                "allowed_token_ids must be lists of integers, one list per position, got "
+                f"{self.allowed_token_ids!r}; tokenizer.convert_tokens_to_ids gives the ids"
+            ) from None
         object.__setattr__(self, "allowed_token_ids", by_position)
         if not all(isinstance(text, str) and text for text in self.stop_strings):
             raise SettingsError(

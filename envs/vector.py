@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import index
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -92,13 +92,14 @@ class TokenGenerationVectorEnv(
         bundle: Bundle | None = None,
         **generation: Any,
     ) -> None:
-        if not isinstance(num_envs, SupportsIndex):
+        try:
+            self.num_envs = index(num_envs)
+        except TypeError:
             raise SettingsError(
                 f"num_envs must be a whole number, got {num_envs!r}; pass such as 4"
-            )
-        if index(num_envs) < 1:
+            ) from None
+        if self.num_envs < 1:
             raise SettingsError(f"num_envs must be at least 1, got {num_envs}; raise it")
-        self.num_envs = index(num_envs)
         try:
             self._mode = AutoresetMode(autoreset_mode)
         except ValueError:
@@ -116,10 +117,10 @@ class TokenGenerationVectorEnv(
             pad_token=pad_token,
             render_mode=render_mode,
         )
+        self._batch = EpisodeBatch(mdp, self.num_envs)  # refuses what memory cannot hold
         self.single_observation_space, self.single_action_space = mdp.spaces()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._batch = EpisodeBatch(mdp, self.num_envs)
         self._copy = copy
         self._live: Observations = {
             "attention_mask": self._batch.attention,

@@ -53,6 +53,17 @@ class RewardOptions:
     """Seconds after which a call of the scorer raises (a run then ends, and can be resumed); None
     waits for ever."""
 
+    def __post_init__(self) -> None:
+        for name in ("scorer", "reward_model", "encoder"):
+            value = getattr(self, name)
+            is_model = name != "scorer" and value is not None
+            is_text = isinstance(value, str | Path)
+            if (is_model and not is_text) or (is_text and not str(value)):
+                raise RewardError(
+                    f"{name} must be a folder or a hub name, got {value!r}; an object that scores "
+                    "is passed as scorer="
+                )
+
 
 @dataclass(frozen=True)
 class RewardChoice:

@@ -103,6 +103,7 @@ def _made(
         hint = did_you_mean(option, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
         raise TypeError(f"{task.id} has no argument {option!r}; {hint.rstrip()}")
     given = {key: rest.pop(key) for key in of_reward if key in rest}
+    EnvReward(**given)  # or says what is wrong before anything is loaded
     if task.bundle is not None:
         task_options = TaskOptions(**{key: rest.pop(key) for key in of_task if key in rest})
         arguments = task_arguments(task, task_options, split)

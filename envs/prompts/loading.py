@@ -6,6 +6,7 @@ import hashlib
 import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,8 +96,9 @@ def first_tokens(
     Raises:
         SettingsError: if the numbers are not valid lengths.
     """
-    bounds = (prompt_tokens,) * 2 if isinstance(prompt_tokens, int) else tuple(prompt_tokens)
-    if len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1]:
+    listed = prompt_tokens if isinstance(prompt_tokens, list | tuple) else (prompt_tokens,) * 2
+    bounds = [one for one in listed if isinstance(one, Integral) and not isinstance(one, bool)]
+    if len(listed) != 2 or len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1] < 2**31:
         raise SettingsError(
             f"prompt_tokens must be a number or (low, high) with 1 <= low <= high, got "
             f"{prompt_tokens!r}"

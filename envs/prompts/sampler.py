@@ -30,7 +30,8 @@ class PromptSampler:
     def __init__(
         self, sampling: PromptSampling, num_prompts: int, shard: tuple[int, int] = (0, 1)
     ) -> None:
-        self._row, self._rows = shard
+        whole = isinstance(shard, list | tuple) and are_whole(shard) and len(shard) == 2
+        self._row, self._rows = shard if whole else (0, 0)
         if not 0 <= self._row < self._rows:
             raise SettingsError(
                 f"prompt_shard must be (row, rows) with 0 <= row < rows, got {shard!r}"

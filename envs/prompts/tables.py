@@ -64,7 +64,7 @@ def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str
         for table in dataset.values():
             _check_type(table, (datasets.Dataset,))
         return {name: _unformatted(table) for name, table in dataset.items()}
-    _check_type(dataset or None, (str, Path))
+    _check_type(dataset, (str, Path))
     assert isinstance(dataset, str | Path)
     path = Path(dataset)
     try:

@@ -52,7 +52,7 @@ def load_tokenizer(
     if given:
         _check_is_tokenizer(loaded)
         for name, token in given.items():
-            token_id = loaded.convert_tokens_to_ids(token)
+            token_id = loaded.convert_tokens_to_ids(token) if isinstance(token, str) else None
             if token_id is None or loaded.convert_ids_to_tokens(token_id) != token:
                 raise TokenizerError(
                     f"{name}={token!r} is not among the {len(loaded)} tokens of the vocabulary; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from tokengym.base.plugins import LABORATORY
 from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.registry import Registry
+from tokengym.base.settings import check_choice
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.query_types import fill_query_types
@@ -228,13 +229,21 @@ class TaskOptions:
         if self.prompts is not None and self.dataset is not None:
             raise SettingsError("pass either prompts or dataset, got both; leave one out")
         if self.model is not None:
-            if not isinstance(self.model, str | Path):
+            if not isinstance(self.model, str | Path) or not str(self.model):
+                text = isinstance(self.model, str)
+                kind = "an empty text" if text else f"a {type(self.model).__name__}"
                 raise SettingsError(
-                    f"model must be a folder or a name, got a {type(self.model).__name__}; pass a "
-                    "loaded model to the learner, policy_kwargs=dict(model=...)"
+                    f"model must be a folder or a name, got {kind}; pass a loaded"
+                    " model to the learner, policy_kwargs=dict(model=...)"
                 )
             object.__setattr__(self, "model", str(self.model))
-        object.__setattr__(self, "metadata_columns", tuple(self.metadata_columns or ()))
+        columns = () if self.metadata_columns is None else self.metadata_columns
+        if isinstance(columns, str) or not isinstance(columns, Iterable):
+            raise SettingsError(
+                f"metadata_columns must be a list of columns, got {columns!r}; put it in a list"
+            )
+        object.__setattr__(self, "metadata_columns", tuple(columns))
+        check_choice(self, "predict_query_types", (True, False))
         for name in COLUMNS:
             if self.dataset is None and getattr(self, name) not in (None, ()):
                 raise SettingsError(
@@ -261,7 +270,7 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
     models = _models(task, options, tokenizer_path)
     given: Any = models.tokenizer if models and tokenizer_path is None else tokenizer_path
     tokenizer = given  # the bundle's own is checked with the rules that its environments share
-    if tokenizer_path is not None or options.eos_token or options.pad_token:
+    if any(one is not None for one in (tokenizer_path, options.eos_token, options.pad_token)):
         tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
         changes = tokenizer_path is not None or tokenizer is not given

@@ -289,6 +289,7 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
 
     def __post_init__(self) -> None:
         TaskOptions.__post_init__(self)
+        RewardOptions.__post_init__(self)
         check_given(self, GenerationSettings, max_new_tokens=sys.maxsize)
         if self.overlong not in (None, "error") and self.max_prompt_tokens is None:
             raise SettingsError(

@@ -41,9 +41,9 @@ def parse_normalization(text: str | Normalization) -> Normalization:
         >>> parse_normalization("running:window=512,clip=none")
         ('running', {'window': 512, 'clip': None})
     """
-    if not isinstance(text, str):
+    if isinstance(text, tuple) and list(map(type, text)) == [str, dict]:
         return text
-    if (name := name_of(text)) not in NORMALIZATIONS:
+    if not isinstance(text, str) or (name := name_of(text)) not in NORMALIZATIONS:
         raise RewardError(f"normalize must be None, 'running' or 'batch', got {text!r}")
     options = NORMALIZATIONS.parse(text).options
     for key in options:

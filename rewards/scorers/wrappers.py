@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -264,7 +265,8 @@ class TimeLimit(ScorerWrapper):
     """
 
     def __init__(self, scorer: AnyScorer, seconds: float) -> None:
-        if not 0 < seconds < threading.TIMEOUT_MAX:
+        is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
+        if not is_number or not 0 < seconds < threading.TIMEOUT_MAX:
             raise ScorerError(
                 f"scorer_timeout must be a number of seconds > 0, got {seconds!r}; None waits"
             )
