@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from tokengym.base.bundle import bundle_names, bundled
 from tokengym.base.models import title_of
-from tokengym.base.text import printable_value
+from tokengym.base.text import number, printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.numbers import number
 from tokengym.evaluation.report.tables import (
     cells,
     columns,

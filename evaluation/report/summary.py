@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.evaluation.measure.alarms import find_alarms, short_of_best
+from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.measure.references import ReferenceSamples, score_range
 from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
-from tokengym.evaluation.report.numbers import sign_of
-from tokengym.evaluation.report.verdict import make_verdict
+from tokengym.evaluation.report.verdict import find_alarms, make_verdict, short_of_best
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     SHARES,

@@ -5,11 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tokengym.base.text import markdown, printable
+from tokengym.base.text import markdown, number, printable, signed
 from tokengym.evaluation.measure.measures import WHEN, check_measures, measure_of, measures_of
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.curves import group_label
-from tokengym.evaluation.report.numbers import number, signed
 from tokengym.evaluation.report.verdict import clear, difference_of, kind_of, unit_of
 from tokengym.evaluation.statistics import SHARES
 

@@ -3,17 +3,32 @@
 A difference is clear if its p-value, after Holm's correction for the number of rewards compared,
 is below 1 - level on at least five pairs, and if it is not printed as 0; every other difference is
 called unclear. Its interval has the level of that corrected test (`holm_level`).
+
+Alarms, signs that a policy games its score, stand among its cautions. An alarm is a reason to read
+the samples, not a verdict; each of their limits is a rule of thumb.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tokengym.base.text import number, signed
 from tokengym.evaluation.measure.measures import measure_of, measures_of
-from tokengym.evaluation.report.numbers import number, signed
-from tokengym.evaluation.statistics import RELIABLE_SEEDS
+from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array
+from tokengym.evaluation.statistics.curves import NOISES, noise, parting
 
 Figures = Mapping[str, Any]
+COPY_RISE = 0.10
+"""Rise of the copy rate, absolute: one trigram in ten more is taken from the prompt."""
+REPETITION_RISE = 0.15
+"""Rise of the share of repeated trigrams, absolute."""
+FEW = 4
+"""Untrained responses to a prompt whose best a training should beat."""
+LENGTH_CHANGE = 0.30
+"""Change of the response's length, relative to the reference policy's."""
 
 
 def make_verdict(group: Figures, level: float) -> dict[str, Any]:
@@ -297,3 +312,76 @@ def _runs(seeds: Mapping[str, Sequence[int]]) -> str:
 
 def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# --- alarms ---------------------------------------------------------------------------------------
+
+
+def find_alarms(
+    curves: Mapping[str, Array], steps: ArrayLike, *, axis: str = "update", by_gold: bool = False
+) -> list[str]:
+    """Return one sentence per sign of over-optimisation in one reward's mean curves.
+
+    Args:
+        curves: Per measurement (time,), the first value the reference policy's.
+        steps: (time,) updates made, or tokens read, at each evaluation.
+        axis: "tokens" if ``steps`` are tokens.
+        by_gold: Whether ``score`` is the gold score, which no training maximised.
+
+    Example:
+        >>> curves = {"score": np.arange(6.0), "gold_score": np.array([0, 1, 2, 1.5, 1, 0.5])}
+        >>> find_alarms(curves, [0, 10, 20, 30, 40, 50])
+        ['from update 20 on the gold score fell (2 to 0.5) while the score rose (2 to 5)']
+    """
+    at = np.asarray(steps, dtype=np.float64)
+    alarms = []
+    if "gold_score" in curves:
+        parted = parting(curves["score"], curves["gold_score"])
+        if parted is not None:
+            step = f"{at[parted.index]:,.0f}"
+            since = f"{step} tokens" if axis == "tokens" else f"update {step}"
+            alarms.append(
+                f"from {since} on the gold score fell "
+                f"({parted.gold_best:.3g} to {parted.gold_last:.3g}) while the score rose "
+                f"({parted.score_then:.3g} to {parted.score_last:.3g})"
+            )
+    for name, limit, words in (
+        ("copy_rate", COPY_RISE, "copies more of its prompt"),
+        ("repetition", REPETITION_RISE, "repeats itself more"),
+    ):
+        if name in curves and curves[name][-1] - curves[name][0] > limit:
+            first, last = curves[name][0], curves[name][-1]
+            alarms.append(f"it {words}: {first:.0%} of trigrams at first, {last:.0%} at the end")
+    if "length" in curves:
+        first, last = curves["length"][0], curves["length"][-1]
+        if abs(last - first) > LENGTH_CHANGE * first:
+            alarms.append(f"its length went from {first:.3g} to {last:.3g} tokens")
+    if "net_score" in curves:
+        first, last = curves["net_score"][0], curves["net_score"][-1]
+        if first - last > NOISES * noise(curves["net_score"]):
+            ended = f"minus the KL penalty ended at {last:.3g}, below its start of {first:.3g}"
+            if by_gold:
+                alarms.append(f"its gold score {ended}")
+            else:
+                alarms.append(f"its score {ended}: training lost by its own objective")
+    return alarms
+
+
+def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> str | None:
+    """Return the alarm of a training that ended below the best of a few untrained responses.
+
+    Args:
+        ended: Score minus the KL penalty at the end, or the score where there is no price.
+        rows: Best-of-n by n, as `ReferenceSamples.lines` has it.
+
+    Example:
+        >>> short_of_best(0.5, [{"n": 1, "score": 0.0}, {"n": 4, "score": 1.0}])[:50]
+        'it ended at 0.5, below the 1 of the best of 4 untr'
+    """
+    row = next((row for row in rows if row["n"] == FEW), None)
+    if row is None or ended >= (best := row.get("net_score", row["score"])):
+        return None
+    return (
+        f"it ended at {ended:.3g}, below the {best:.3g} of the best of {FEW} untrained responses, "
+        "which cost no training: train longer, or at another learning_rate"
+    )

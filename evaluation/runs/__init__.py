@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.report.numbers import fixed
+    from tokengym.base.text import fixed
     from tokengym.evaluation.runs.config import ComparisonConfig, differences, slug
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,

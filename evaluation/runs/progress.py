@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from tokengym.evaluation.report.numbers import fixed
+from tokengym.base.text import fixed
 
 Run = tuple[str, int]
 EVERY = 30.0

@@ -1,25 +1,5 @@
 """Statistics of learning curves and scores: pure functions of arrays."""
 
-from tokengym.evaluation.statistics.aggregates import (
-    DEFAULT_RESAMPLES,
-    RELIABLE_SEEDS,
-    Array,
-    Random,
-    curve_interval,
-    interval,
-    iqm,
-    performance_profile,
-)
-from tokengym.evaluation.statistics.comparisons import (
-    PairedDifference,
-    holm,
-    holm_level,
-    improvement_interval,
-    optimum_bound,
-    paired_difference,
-    probability_of_improvement,
-    student_interval,
-)
 from tokengym.evaluation.statistics.curves import (
     SHARES,
     CensoredSteps,
@@ -31,6 +11,24 @@ from tokengym.evaluation.statistics.curves import (
     relative_steps,
     steps_to_shares,
     steps_to_threshold,
+)
+from tokengym.evaluation.statistics.scores import (
+    DEFAULT_RESAMPLES,
+    RELIABLE_SEEDS,
+    Array,
+    PairedDifference,
+    Random,
+    curve_interval,
+    holm,
+    holm_level,
+    improvement_interval,
+    interval,
+    iqm,
+    optimum_bound,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+    student_interval,
 )
 
 __all__ = [

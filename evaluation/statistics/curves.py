@@ -1,4 +1,4 @@
-"""Learning curves: area, final level, collapse, and the steps needed to reach a level.
+"""Learning curves: area, final level, collapse, over-optimisation, steps needed to a level.
 
 A run that stays below a level is censored at its budget instead of being left out: it enters order
 statistics as infinity and the restricted mean as its budget.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokengym.evaluation.statistics.aggregates import (
+from tokengym.evaluation.statistics.scores import (
     DEFAULT_RESAMPLES,
     Array,
     Random,
@@ -24,6 +24,11 @@ from tokengym.evaluation.statistics.aggregates import (
 
 SHARES = (0.5, 0.75, 0.9)
 """Shares of the way to a goal at which steps are counted."""
+GOLD_LOSS = 0.25
+"""Share of the gold score's best gain that is lost while the score still rises."""
+NOISES = 3.5
+"""Standard deviations of a curve's noise below which nothing is called a fall or a rise: the best
+of a dozen flat noisy points lies that far above the last one in one curve of ten."""
 
 
 def area_under_curve(steps: ArrayLike, values: ArrayLike, *, normalize: bool = False) -> float:
@@ -93,12 +98,86 @@ def collapsed(
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"fraction must lie in (0, 1], got {fraction}; 0.5 is half the gain")
     width = final_points(len(height), window)
+    # Running means: a single high point is luck, not a level that was lost.
     means = np.convolve(height, np.full(width, 1.0 / width), mode="valid")
     best, final = float(means.max()), float(means[-1])
     steps = np.diff(height)
     # The median: a collapse is itself a large step and must not pass for noise.
     noise = float(np.median(np.abs(steps))) / (0.6745 * math.sqrt(2.0)) if len(steps) else 0.0
     return best > anchor and best - final > max(fraction * (best - anchor), 2.0 * noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OveroptimizationPoint:
+    """The point where proxy and gold part: gold was best and then fell, the proxy kept rising."""
+
+    index: int
+    """Index of the evaluation at which gold was best; 0 if it fell from the start."""
+    gold_best: float
+    """Gold score there."""
+    gold_last: float
+    """Gold score at the end."""
+    score_then: float
+    """Proxy there."""
+    score_last: float
+    """Proxy at the end."""
+
+
+def parting(score: ArrayLike, gold: ArrayLike) -> OveroptimizationPoint | None:
+    """Return where the gold score turned down while the score still rose; None if it did not.
+
+    best = argmax(gold);  gain = gold_best - gold_0;  loss = gold_best - gold_last
+    parted = loss > max(GOLD_LOSS * gain, NOISES * noise(gold))
+             and score_last - score_best > NOISES * noise(score)
+
+    Proxy and gold rise together until the proxy is over-optimised, then gold falls (Gao et al.
+    2023, arXiv:2210.10760).
+
+    Args:
+        score: (time,) the proxy that training maximises, a mean over seeds.
+        gold: (time,) the score it stands for, at the same evaluations.
+
+    Raises:
+        ValueError: if the two differ in length.
+
+    Example:
+        >>> parting([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 1.5, 1.0, 0.5]).index
+        2
+    """
+    proxy, truth = np.asarray(score, dtype=np.float64), np.asarray(gold, dtype=np.float64)
+    if proxy.ndim != 1 or proxy.shape != truth.shape or len(proxy) == 0:
+        raise ValueError(
+            f"score and gold must be (time,) alike, got {proxy.shape} and {truth.shape}; take "
+            "both at the same evaluations"
+        )
+    best = int(np.argmax(truth))
+    gain, loss = truth[best] - truth[0], truth[best] - truth[-1]
+    fell = loss > max(GOLD_LOSS * gain, NOISES * noise(truth), 0.0)
+    rose = proxy[-1] - proxy[best] > NOISES * noise(proxy)
+    if not (fell and rose):
+        return None
+    return OveroptimizationPoint(
+        index=best,
+        gold_best=float(truth[best]),
+        gold_last=float(truth[-1]),
+        score_then=float(proxy[best]),
+        score_last=float(proxy[-1]),
+    )
+
+
+def noise(curve: ArrayLike) -> float:
+    """Return the standard deviation of a curve's noise about its trend; 0 below three points.
+
+    noise = median_i |y_{i+1} - 2 y_i + y_{i-1}| / (0.6745 * sqrt(6))
+
+    Second differences are 0 on a straight rise or fall; the median ignores single jumps.
+
+    Example:
+        >>> noise([0.0, 1.0, 2.0, 3.0])
+        0.0
+    """
+    bends = np.abs(np.diff(np.asarray(curve, dtype=np.float64), n=2))
+    return float(np.median(bends)) / (0.6745 * 6.0**0.5) if len(bends) else 0.0
 
 
 def steps_to_threshold(
@@ -137,7 +216,7 @@ def steps_to_threshold(
     first = int(reached[0])
     if not interpolate or first == 0:
         return float(at[first])
-    below, above = height[first - 1], height[first]
+    below, above = height[first - 1], height[first]  # below < threshold <= above
     share = (threshold - below) / (above - below)
     return float(at[first - 1] + share * (at[first] - at[first - 1]))
 
@@ -240,6 +319,7 @@ def censored_steps(
     )
     return CensoredSteps(
         reached=float((values <= budget).mean()),
+        # An interpolated median would lie between a number and infinity.
         median=float(np.quantile(values, 0.5, method="higher")),
         restricted_mean=float(restricted.mean()),
         low=low,
@@ -324,11 +404,13 @@ def relative_steps(
     count = checked_draws(level, resamples)
     rows = np.random.default_rng(rng).integers(0, pairs, (count, pairs))
     ratios = []
+    # One draw of seeds for both, (count, pairs, time) each: what a seed does to both cancels.
     for mean_x, mean_y in zip(iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), strict=True):
         _, reached, other = _arrivals(at, mean_x, mean_y, ending)
         ratios.append(_ratio(reached - at[0], other - at[0]))
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")  # inf - inf is NaN
+    # Of ratios some are infinite: interpolated between two of those, an end would be NaN.
+    low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")
     return RelativeSteps(
         threshold=threshold,
         steps=needed,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from tokengym.base.text import number, percent
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
-from tokengym.evaluation.report.numbers import number, percent
 from tokengym.evaluation.report.verdict import kind_of, unit_of
 
 if TYPE_CHECKING:

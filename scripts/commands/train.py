@@ -162,8 +162,8 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
     """Print where a run began and ended, where its files are, and what needs no training."""
     from tokengym.agents.errors import ModelError
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
-    from tokengym.evaluation.measure.alarms import short_of_best
-    from tokengym.evaluation.report.numbers import fixed
+    from tokengym.base.text import fixed
+    from tokengym.evaluation.report.verdict import short_of_best
     from tokengym.evaluation.runs.record import read_points
     from tokengym.evaluation.runs.run import run_references
     from tokengym.scripts.commands.show import say, show_references

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from studies import cards, forks, ledger
-from tokengym.evaluation.report.numbers import number
+from tokengym.base.text import number
 from tokengym.lab.benchmark.definition import V1
 from tokengym.lab.benchmark.figures import row_hash
 from tokengym.lab.cards.card import CardConfig, figures_hash, make_card, merged

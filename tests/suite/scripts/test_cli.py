@@ -18,7 +18,7 @@ import torch
 from tests.support.suite import of_suite
 from tokengym import __main__ as program
 from tokengym.base.device import preferred_device, select_device
-from tokengym.evaluation.report.numbers import number
+from tokengym.base.text import number
 from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.version import __version__

