@@ -29,6 +29,7 @@ from tokengym.agents.checkpoint import (
     COUNTERS,
     Checkpointed,
     RolloutState,
+    environment_state,
     load_checkpoint,
     save_checkpoint,
 )
@@ -37,14 +38,15 @@ from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.chosen import bind_policy
-from tokengym.agents.rollouts.environments import (
-    Environments,
-    environment_attribute,
-    environment_state,
-)
 from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, RolloutBatch, play_round
-from tokengym.agents.rollouts.rounds import RoundReward, StepResult, as_rounds
+from tokengym.agents.rollouts.rounds import (
+    Environments,
+    RoundReward,
+    StepResult,
+    as_rounds,
+    environment_attribute,
+)
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
@@ -266,6 +268,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             callback.init_callback(self)
         self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
         started, rounds = time.perf_counter(), self.rounds
+        several = self.processes.count > 1
         scored = rounds.reward.seconds
         options = self.round_options()
         # A checkpoint written in the middle of the round holds this, and plays the round again.
@@ -283,7 +286,9 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 rounds,
                 options=options,
                 on_step=partial(self._on_step, callback, figures),
-                keep_round=lambda goes_on: all(self.processes.gather(goes_on)),
+                keep_round=(lambda goes_on: all(self.processes.gather(goes_on)))
+                if several
+                else None,
             )
         except RewardError as error:
             write_failed_round(callback, error)
@@ -297,7 +302,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             infos = [{"episode": figures[row]} for row in range(self.n_envs)]
             self._update_info_buffer(infos)
             callback.update_locals({"infos": infos})
-            played = self.processes.join_rounds(self, played, self.num_timesteps - known)
+            if several:  # the round is then that of all rows
+                played = self.processes.join_rounds(self, played, self.num_timesteps - known)
             self.last_round = played
             callback.on_rollout_end()
         if self.policy.decoders:  # of rollouts with a static cache
@@ -449,7 +455,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             bundle = environment_attribute(self.env, "bundle")
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
         process_seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
-        seeds = self.processes.gather(process_seeds)[0]
+        seeds = self.processes.gather(process_seeds)[0]  # the main process's: one policy for all
         # Modules draw their first weights from the global generator, which is given back.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seeds[0])  # the adapters' first weights

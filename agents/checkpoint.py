@@ -26,14 +26,15 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
-from tokengym.agents.rollouts.environments import Environments, restore_environment
-from tokengym.agents.rollouts.rounds import RoundEnvironment
+from tokengym.agents.rollouts.rounds import Environments, RoundEnvironment, layers
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder
 from tokengym.base.pretrained import PICKLES, quiet
 from tokengym.base.saved_code import check_saved
+from tokengym.envs import EpisodeOverError
+from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy
@@ -182,6 +183,70 @@ def load_checkpoint(
         return agent
 
     return read_folder(path, RECORD, FORMAT, ENTRIES, build)
+
+
+# --- the environment's state ---------------------------------------------------------------------
+
+
+def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, Any] | None:
+    """Return the state that decides an environment's next episodes and scores, as plain data.
+
+    That is every ``get_state()`` of the innermost environments (prompts to come, random state) and
+    every ``state_dict()`` of reward wrappers' scorers (running means). None: no episode has begun.
+
+    Args:
+        envs: The environment.
+        begun: The next round is to play the present episodes, from their beginnings.
+    """
+    chains = layers(envs)
+    try:
+        states = [chain[-1].get_state() for chain in chains if hasattr(chain[-1], "get_state")]
+    except EpisodeOverError:
+        return None
+    if begun:
+        rows = states[0] if isinstance(states[0], list) else states
+        for row in rows:
+            row.update(response_ids=[], terminated=False, truncated=False)
+            if "turns" in row:
+                row["turns"] = []
+    scorers = [scorer.state_dict() for scorer in _scorers(chains)]
+    return {"states": states, "scorers": scorers, "begun": int(begun)}
+
+
+def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
+    """Restore the state that `environment_state` returned.
+
+    Raises:
+        CheckpointError: if the environment has other parts.
+    """
+    chains = layers(envs)
+    owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
+    scorers = _scorers(chains)
+    for name, owned, saved in (
+        ("environments", owners, state["states"]),
+        ("scorers with state", scorers, state["scorers"]),
+    ):
+        if len(owned) != len(saved):
+            raise CheckpointError(
+                f"the checkpoint holds the state of {len(saved)} {name}, the environment has "
+                f"{len(owned)}; make it as it was"
+            )
+    for owner, saved in zip(owners, state["states"], strict=True):
+        owner.set_state(saved)
+    for scorer, saved in zip(scorers, state["scorers"], strict=True):
+        if not isinstance(saved, Mapping):
+            raise CheckpointError(f"the state of a scorer must be an object, got {saved!r}")
+        scorer.load_state_dict(saved)
+
+
+def _scorers(chains: list[list[Any]]) -> list[Scorer]:
+    """Return the scorers of all reward wrappers, in a fixed order."""
+    return [
+        layer.reward.scorer
+        for chain in chains
+        for layer in chain
+        if isinstance(layer, RewardWrapper | VectorRewardWrapper)
+    ]
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The process that trains an agent, alone or among several.
 
-A learner asks its `Processes` for what it needs of all of them, never how many there are: alone,
-that is what the process itself has. `join` returns them.
+What a process does alone stands in the learner; where there are several, their `Processes` join
+what each has played, read and learned. `join` returns them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.language_model import LanguageModel
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.sequences import ActionMasks, Sequences
-    from tokengym.agents.ppo.experience import Experience
+    from tokengym.agents.ppo.advantages import Experience
     from tokengym.agents.rollouts.playing import RolloutBatch
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Processes:
     def prepare(self, agent: Any) -> None:
         """Let an agent play its rows among those of all, from the same weights and seeds."""
 
-    # --- a round and its update -------------------------------------------------------------------
+    # --- a round and its update: asked of several alone -------------------------------------------
 
     def join_rounds(self, agent: Any, played: RolloutBatch, num_tokens: int) -> RolloutBatch:
         """Return the round of all processes' rows, which the agent has counted as one.
@@ -67,17 +67,17 @@ class Processes:
             played: This process's rows.
             num_tokens: Tokens that they took.
         """
-        return played
+        raise NotImplementedError
 
     def of_rows(
         self,
-        sequences: Sequences,
-        masks: ActionMasks | None,
         figure: Callable[..., Tensor],
+        sequences: Sequences,
+        masks: ActionMasks | None = None,
         **how: Any,
     ) -> Tensor:
-        """Return a figure of every row, (batch, time), to which each process gives its own."""
-        return figure(sequences, masks, **how)
+        """Return a figure of every row, (batch, time) or (batch,), each process giving its own."""
+        raise NotImplementedError
 
     def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
         """Yield the parts of a minibatch that this process passes over, each of similar lengths.
@@ -86,8 +86,7 @@ class Processes:
             minibatch: The minibatch of all processes.
             max_rows: Most rows of a part.
         """
-        for rows in minibatch.sequences.buckets(max_rows):
-            yield minibatch.select(rows)
+        raise NotImplementedError
 
     def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
         """Make a minibatch's gradients those of all processes' parts; return all parts' figures.
@@ -96,7 +95,7 @@ class Processes:
             policy: The policy, whose gradients are those of this process's parts.
             figures: Figures of each of these.
         """
-        return figures
+        raise NotImplementedError
 
     # --- weights and states -----------------------------------------------------------------------
 

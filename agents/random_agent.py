@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokengym.base.errors import ActionError
 
 if TYPE_CHECKING:
-    from tokengym.agents.rollouts.environments import Environments
+    from tokengym.agents.rollouts.rounds import Environments
 
 
 class RandomAgent:

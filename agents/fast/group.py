@@ -23,6 +23,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -32,10 +33,10 @@ from tokengym.agents.errors import ProcessError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.ppo.experience import Experience
+from tokengym.agents.ppo.advantages import Experience
 from tokengym.agents.processes import Processes
-from tokengym.agents.rollouts.environments import layers
 from tokengym.agents.rollouts.playing import RolloutBatch
+from tokengym.agents.rollouts.rounds import layers
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.envs import TokenGenerationVectorEnv
@@ -259,18 +260,18 @@ class Group(Processes):
 
     def of_rows(
         self,
-        sequences: Sequences,
-        masks: ActionMasks | None,
         figure: Callable[..., Tensor],
+        sequences: Sequences,
+        masks: ActionMasks | None = None,
         **how: Any,
     ) -> Tensor:
         """See `Processes.of_rows`."""
         everyone = torch.arange(len(sequences), device=sequences.input_ids.device)
         rows = everyone.tensor_split(self.count)[self.number]
-        masks = None if masks is None else masks.select(rows)
-        part = figure(sequences.select(rows), masks, **how)
-        whole = part.new_zeros(sequences.response_mask.shape)
-        whole[rows, : part.shape[1]] = part
+        inputs = [sequences.select(rows)] + ([] if masks is None else [masks.select(rows)])
+        part = figure(*inputs, **how)  # (rows, time) or (rows,)
+        whole = part.new_zeros(sequences.response_mask.shape[: part.dim()])
+        whole[rows] = F.pad(part, (0, whole.shape[1] - part.shape[1])) if part.dim() > 1 else part
         return self.add(whole)
 
     def own_rows(self, minibatch: Experience, max_rows: int | None) -> list[Tensor]:

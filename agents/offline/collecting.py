@@ -24,12 +24,8 @@ from tokengym.agents.rollouts.chosen import (
     PromptChoice,
     at_temperature,
 )
-from tokengym.agents.rollouts.environments import (
-    Environments,
-    environment_attribute,
-)
 from tokengym.agents.rollouts.playing import Agent, as_sampler
-from tokengym.agents.rollouts.rounds import RoundReward
+from tokengym.agents.rollouts.rounds import Environments, RoundReward, environment_attribute
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer

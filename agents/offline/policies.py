@@ -19,7 +19,7 @@ from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.policy.language_model import load_causal_lm, make_reference
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision
-from tokengym.agents.rollouts.environments import Environments, environment_attribute
+from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
 from tokengym.base.models import BASE, located, named_folder

@@ -40,7 +40,7 @@ from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
 from tokengym.agents.policy.policy import PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision
-from tokengym.agents.rollouts.environments import Environments
+from tokengym.agents.rollouts.rounds import Environments
 from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError
 from tokengym.base.files import read_json, writing

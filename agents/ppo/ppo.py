@@ -10,9 +10,10 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,12 +24,18 @@ from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.ppo.advantages import RoundTensors, check_estimator, find_advantage
-from tokengym.agents.ppo.experience import Alarms, Experience, UpdateStats
+from tokengym.agents.ppo.advantages import (
+    Alarms,
+    Experience,
+    RoundTensors,
+    UpdateStats,
+    check_estimator,
+    find_advantage,
+)
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight
-from tokengym.agents.rollouts.environments import Environments, environment_attribute
 from tokengym.agents.rollouts.playing import RolloutBatch
+from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,6 +48,8 @@ MAX_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
 MAX_ROWS_WITHOUT_GRADIENT = 64
 """Most texts in a forward pass without gradients; fewer with a smaller ``micro_batch_size``."""
+Term: TypeAlias = tuple[Tensor, dict[str, float]]
+"""A term of the loss, a scalar, and its figures as `UpdateStats` names them."""
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
 """Remedy for a loss or gradient that is not finite."""
 
@@ -146,13 +155,15 @@ class PPO(EpisodicAlgorithm):
         sequences = played.sequences(self.device, group_size=settings.group_size)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
         rewards, scores, teaches = self._rewards(played, mask)  # (batch, time), (batch,), (batch,)
+        figure: Any = policy.response_figure  # of all rows, without gradient
+        if several := self.processes.count > 1:  # each process reads its share of the rows
+            figure = partial(self.processes.of_rows, figure)
         max_size = min(MAX_ROWS_WITHOUT_GRADIENT, settings.micro_batch_size or sys.maxsize)
-        of_rows = partial(self.processes.of_rows, sequences, played.action_masks, max_size=max_size)
-        read = partial(of_rows, policy.response_figure)
-        ref_states = None  # (batch, time, hidden), which the passes below share
+        read = partial(figure, sequences, played.action_masks, max_size=max_size)
+        # The reference is read once: its states, (batch, time, hidden), give its log-probs here and
+        # the exact KL in every epoch. Several processes read it anew: rows are dealt out later.
         has_exact_kl = settings.kl_estimator == "exact" and self.kl_coef != 0.0
-        if has_exact_kl and self.processes.count == 1:  # of several, none knows yet its own rows
-            ref_states = policy.response_figure(sequences, name="ref_states", max_size=max_size)
+        ref_states = read(name="ref_states") if has_exact_kl and not several else None
         ref_log_probs = read(name="ref_log_probs", ref_states=ref_states)
         # A lost episode's tokens were sampled, and are no part of the round that is learned from.
         old_log_probs = sampled = played.log_probs.masked_fill(~mask, 0.0)
@@ -162,27 +173,27 @@ class PPO(EpisodicAlgorithm):
         kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
         net_scores = scores  # (batch,)
         if settings.kl_in == "reward" and self.kl_coef != 0.0:
-            # "exact": of the state before each token, over the vocabulary.
+            # r_t <- r_t - c KL_t. Ziegler et al. take the sampled log-ratio, "k1"; the exact KL is
+            # its mean over the vocabulary, in the state before the token.
             paid_kl = read(name="kl", ref_states=ref_states) if has_exact_kl else kl
             rewards = rewards - self.kl_coef * paid_kl
             net_scores = scores - self.kl_coef * paid_kl.sum(1)
-        values = final_values = segment_ends = None
+        values = final_values = None
         if (critic := policy.critic) is not None:
             # A network of its own reads whole texts once, not a token at a time.
             values = read(name="values") if played.values is None else played.values
-            if played.truncated.any():  # past the last token, (batch,)
-                after = of_rows(lambda part, _, **how: critic.after_responses(part, **how)[:, None])
-                final_values = after[:, 0] * torch.from_numpy(played.truncated).to(self.device)
-        if self.estimator.reads_segments:
-            ends = self.reward.segment_ends(played.episodes, mask.shape[1])
-            segment_ends = torch.from_numpy(ends).to(mask.device)
+            if played.truncated.any():  # bootstrapped: (batch,), of the text past the last token
+                after: Any = critic.after_responses
+                if several:
+                    after = partial(self.processes.of_rows, after)
+                cut = torch.from_numpy(played.truncated).to(self.device)
+                final_values = after(sequences, max_size=max_size) * cut
         tensors = RoundTensors(
             token_rewards=rewards,
             response_mask=mask,
             values=values,
             final_values=final_values,
             scores=net_scores,
-            segment_ends=segment_ends,
             episodes=played.episodes,
         )
         advantages, returns, scale = self._advantages(
@@ -217,7 +228,8 @@ class PPO(EpisodicAlgorithm):
         self.logger.record("train/learning_rate", rate)
         update_learning_rate(self.policy.optimizer, rate)
         size = len(experience.response_mask)
-        minibatches = (  # the rows of each, (minibatch,), shuffled anew when an epoch begins
+        # Whole responses, never parts of them: a minibatch is (rows,), shuffled anew each epoch.
+        minibatches = (
             (epoch, rows.to(self.device))
             for epoch in range(settings.n_epochs)
             for rows in torch.randperm(size, generator=self.shuffler).tensor_split(
@@ -236,8 +248,9 @@ class PPO(EpisodicAlgorithm):
                     break
                 gradients = [p.grad for p in parameters if p.grad is not None]
                 norm = torch.nn.utils.get_total_norm(gradients)
-                # Clipping would spread a nan of one weight to all.
-                if not self.processes.whole_tensor(norm).isfinite():
+                whole = norm if self.processes.count == 1 else self.processes.whole_tensor(norm)
+                # Looked at before the clipping, which would spread a nan of one weight to all.
+                if not whole.isfinite():
                     raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
                 torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
                 self.policy.optimizer.step()
@@ -334,8 +347,12 @@ class PPO(EpisodicAlgorithm):
 
         Advantages and returns are (batch, time), reward units, the divisor too.
         """
-        advantages, returns = self.estimator.estimate(tensors, self.settings)
         mask, scale, cap = tensors.response_mask, 1.0, self.settings.importance_cap
+        if self.estimator.reads_segments:
+            ends = self.reward.segment_ends(played.episodes, mask.shape[1])
+            tensors = replace(tensors, segment_ends=torch.from_numpy(ends).to(mask.device))
+        advantages, returns = self.estimator.estimate(tensors, self.settings)
+        # Over the whole batch: SB3 whitens each minibatch, by a mean and a deviation of its own.
         if self.estimator.whitens:
             scale = losses.masked_std(advantages, mask).item()
             advantages = losses.masked_whiten(advantages, mask)
@@ -399,11 +416,16 @@ class PPO(EpisodicAlgorithm):
         Raises:
             NonFiniteError: if the loss is NaN or Inf.
         """
-        # Parts divide by the minibatch's tokens, so that their gradients add up to its own.
+        # Responses of similar length are passed over together, which saves padding. Each part
+        # divides by the whole minibatch's tokens, so that the gradients add up to the minibatch's.
         count, rows = int(minibatch.response_mask.sum()), len(minibatch.response_mask)
-        here: list[dict[str, float]] = []
+        max_rows = self.settings.micro_batch_size
+        parts: Iterable[Experience] = map(minibatch.select, minibatch.sequences.buckets(max_rows))
+        if several := self.processes.count > 1:
+            parts = self.processes.parts(minibatch, max_rows)
+        done: list[dict[str, float]] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
-        for part in self.processes.parts(minibatch, self.settings.micro_batch_size):
+        for part in parts:
             figures: dict[str, float] = {}
             # Term by term, each with its backward: two networks' states are never held at once.
             for loss, of_term in self.loss_terms(part, count, rows):
@@ -412,20 +434,17 @@ class PPO(EpisodicAlgorithm):
                         raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
                 figures |= of_term
                 loss.backward()
-            here.append(figures)
-        return self.processes.add_gradients(self.policy, here)
+            done.append(figures)
+        return self.processes.add_gradients(self.policy, done) if several else done
 
-    def loss_terms(
-        self, part: Experience, count: int, rows: int
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    def loss_terms(self, part: Experience, count: int, rows: int) -> Iterator[Term]:
         """Yield the terms of the loss of some of a minibatch's sequences that share no weights.
 
         loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef / advantage_scale * KL
 
-        each a mean over the tokens of the whole minibatch; L_policy and KL take ``loss_mean``. The
-        advantages of L_policy are divided by advantage_scale where they are whitened, and so is the
-        price of the KL: its unit stays that of the rewards. In the first ``n_value_warmup`` updates
-        the loss is vf_coef * L_value, and its gradient reaches no weights of the policy.
+        each a mean over the tokens of the whole minibatch; L_policy and KL take ``loss_mean``. In
+        the first ``n_value_warmup`` updates the loss is vf_coef * L_value, and its gradient reaches
+        no weights of the policy.
 
         Where the value has a network of its own it is read when its term is asked for. A caller
         that takes the gradient of the first term before that never holds both networks' states.
@@ -435,13 +454,10 @@ class PPO(EpisodicAlgorithm):
             count: Tokens of the whole minibatch, so that the losses of its parts add up to its own.
             rows: Responses of the whole minibatch.
 
-        Yields:
-            The term, a scalar, and its figures as `UpdateStats` names them.
         """
         settings, policy, mask = self.settings, self.policy, part.response_mask  # (batch, time)
-        clip_range = FloatSchedule(settings.clip_range)(self._current_progress_remaining)
-        clip_high = clip_range if settings.clip_range_high is None else settings.clip_range_high
-        estimator = settings.kl_estimator  # "exact" adds its direct gradient where the reward pays
+        progress, estimator = self._current_progress_remaining, settings.kl_estimator
+        # With the price in the reward, the exact KL's direct gradient is a term of the loss too.
         kl_coef = self.kl_coef if settings.kl_in == "loss" or estimator == "exact" else 0.0
         is_warmup = self._n_updates < settings.n_value_warmup
         has_network = policy.critic is not None and policy.critic.network is not None
@@ -454,20 +470,32 @@ class PPO(EpisodicAlgorithm):
             ref_states=part.ref_states,
             value_head_only=is_warmup,
         )
-        weights = self._token_weights(mask, rows)
-        policy_loss = losses.policy_loss(
+        # The weight of each token in the mean, (batch, time); None: 1 / count.
+        is_auto, weights = settings.loss_mean == "auto", None
+        loss_mean = self.estimator.loss_mean if is_auto else settings.loss_mean
+        if loss_mean != "token":
+            horizon = environment_attribute(self.env, "max_new_tokens", 0)  # longest response
+            weights = losses.loss_weights(mask, loss_mean, rows=rows, horizon=horizon)
+
+        # Clipped surrogate: -min(ratio A, clip(ratio, 1 - low, 1 + high) A).
+        low = FloatSchedule(settings.clip_range)(progress)
+        high = low if settings.clip_range_high is None else settings.clip_range_high
+        loss: Any = losses.policy_loss(
             now.log_probs,
             part.old_log_probs,
             part.advantages,
             mask,
-            clip_range=clip_range,
-            clip_range_high=clip_high,
+            clip_range=low,
+            clip_range_high=high,
             count=count,
             weights=weights,
         )
-        loss, figures = policy_loss, {"policy_loss": policy_loss.item()}
+        figures = {"policy_loss": loss.item()}
+        # Entropy bonus, of the distribution that the token was drawn from.
         if now.entropy is not None:
             loss = loss - settings.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
+        # KL to the reference. Whitening has divided the advantages by their deviation: the price is
+        # divided by it too, and so stays in the unit of the rewards.
         if kl_coef != 0.0:
             kl = now.kl
             if kl is None:  # an estimate from the sampled tokens
@@ -475,54 +503,49 @@ class PPO(EpisodicAlgorithm):
                 kl = losses.kl_estimate(now.log_probs, part.ref_log_probs, estimator=estimator)
             kl_mean = losses.masked_mean(kl, mask, count=count, weights=weights)
             loss = loss + kl_coef / part.advantage_scale * kl_mean
-        if now.values is not None:  # of the policy's own states, or alone in the warm-up
-            value_loss = self._value_loss(now.values, part, count)
-            figures["value_loss"] = value_loss.item()
-            loss = (0.0 if is_warmup else loss) + settings.vf_coef * value_loss
-        with torch.no_grad():
-            # Nats; a part whose mask is empty, see `Processes.parts`, has not moved.
-            log_ratio = (now.log_probs - part.old_log_probs).masked_fill(~mask, 0.0)
-            move = log_ratio.expm1()  # of the probability ratio
-            is_clipped = ((move > clip_high) | (move < -clip_range)).float()
-            # KL(old || new) from the old policy's samples: k3 of old against new.
-            moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
-            observed = {
-                "approx_kl": losses.masked_mean(moved, mask, count=count),
-                "clip_fraction": losses.masked_mean(is_clipped, mask, count=count),
-                "ratio_error": move.abs().max(),
-                "log_prob_gap": log_ratio.abs().max(),
-            }
-            # A GPU is waited for once.
-            figures |= zip(observed, torch.stack([*observed.values()]).tolist(), strict=True)
-        yield loss, figures
+        figures |= self._movement(now.log_probs, part, count, (low, high))
+        # Value loss, of the policy's states or of a network of its own, whose term is apart. It is
+        # half the squared error (SB3 does not halve it), and of two the larger where it is clipped.
+        values = now.values
         if has_network and not is_warmup:
-            value_loss = self._value_loss(policy.values(part.sequences), part, count)
-            yield settings.vf_coef * value_loss, {"value_loss": value_loss.item()}
+            yield loss, figures
+            loss, figures, values = 0.0, {}, policy.values(part.sequences)
+        if values is not None:
+            old, returns, vf_range = part.old_values, part.returns, settings.clip_range_vf
+            assert old is not None
+            assert returns is not None
+            if vf_range is not None:
+                vf_range = FloatSchedule(vf_range)(progress)
+            value_loss = losses.value_loss(
+                values, old, returns, mask, clip_range_vf=vf_range, count=count
+            )
+            figures["value_loss"] = value_loss.item()
+            loss = settings.vf_coef * value_loss + (0.0 if is_warmup else loss)
+        yield loss, figures
 
-    def _token_weights(self, mask: Tensor, rows: int) -> Tensor | None:
-        """Return each token's weight in the mean of the loss, (batch, time); None: 1 / count."""
-        is_auto = self.settings.loss_mean == "auto"
-        loss_mean = self.estimator.loss_mean if is_auto else self.settings.loss_mean
-        if loss_mean == "token":
-            return None
-        horizon = environment_attribute(self.env, "max_new_tokens", 0)  # longest response, tokens
-        return losses.loss_weights(mask, loss_mean, rows=rows, horizon=horizon)
+    @torch.no_grad()
+    def _movement(
+        self, log_probs: Tensor, part: Experience, count: int, clip_range: tuple[float, float]
+    ) -> dict[str, float]:
+        """Return how far the policy has moved from the one that sampled, for `UpdateStats`.
 
-    def _value_loss(self, values: Tensor, part: Experience, count: int) -> Tensor:
-        """Return the squared error of the values, clipped as the settings say."""
-        assert part.old_values is not None
-        assert part.returns is not None
-        clip_range_vf = self.settings.clip_range_vf
-        if clip_range_vf is not None:
-            clip_range_vf = FloatSchedule(clip_range_vf)(self._current_progress_remaining)
-        return losses.value_loss(
-            values,
-            part.old_values,
-            part.returns,
-            part.response_mask,
-            clip_range_vf=clip_range_vf,
-            count=count,
-        )
+        Log-probs are (batch, time) nats, of the policy now; the clip range is that down and up.
+        """
+        low, high = clip_range
+        mask = part.response_mask  # empty in a part that several processes fill up with
+        log_ratio = (log_probs - part.old_log_probs).masked_fill(~mask, 0.0)
+        move = log_ratio.expm1()  # of the probability ratio
+        is_clipped = ((move > high) | (move < -low)).float()
+        # KL(old || new) from the old policy's samples: k3 of old against new.
+        moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
+        observed = {
+            "approx_kl": losses.masked_mean(moved, mask, count=count),
+            "clip_fraction": losses.masked_mean(is_clipped, mask, count=count),
+            "ratio_error": move.abs().max(),
+            "log_prob_gap": log_ratio.abs().max(),
+        }
+        # A GPU is waited for once.
+        return dict(zip(observed, torch.stack([*observed.values()]).tolist(), strict=True))
 
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""

@@ -9,7 +9,6 @@ from tokengym.base.exports import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.rollouts.chosen import ChosenPrompts, at_temperature
-    from tokengym.agents.rollouts.environments import Environments, Observation
     from tokengym.agents.rollouts.playing import (
         Agent,
         Choice,
@@ -18,5 +17,6 @@ if TYPE_CHECKING:
         as_player,
         as_sampler,
     )
+    from tokengym.agents.rollouts.rounds import Environments, Observation
 
 __getattr__, __dir__, __all__ = lazily(__name__)

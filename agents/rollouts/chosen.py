@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from tokengym.agents.policy.sampler import Observation, Sampler
-from tokengym.agents.rollouts.environments import (
+from tokengym.agents.rollouts.playing import Agent, as_sampler, play_round
+from tokengym.agents.rollouts.rounds import (
     Environments,
-    bare_envs,
+    RoundReward,
+    as_rounds,
     environment_attribute,
 )
-from tokengym.agents.rollouts.playing import Agent, as_sampler, play_round
-from tokengym.agents.rollouts.rounds import RoundReward, as_rounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import GenerationSettings
@@ -23,6 +23,37 @@ ROWS = 256
 """Most responses continued at once."""
 PromptChoice: TypeAlias = int | EncodedPrompt | Episode
 """A prompt id, a prompt that is not in the environment's set, or an episode for its prompt."""
+
+
+def bare_envs(envs: Environments, num_envs: int, **changes: Any) -> TokenGenerationVectorEnv:
+    """Return a private copy of a token-generation environment, without reward, as a batch.
+
+    It has the tokenizer, prompts, lengths, legal tokens and stop strings of the innermost
+    environment, shares no random state with it, and does not touch it. Rows are not reset by
+    themselves.
+
+    Args:
+        envs: The environment, single or batched, wrapped or not.
+        num_envs: Rows of the copy.
+        changes: Settings of the copy that differ.
+
+    Raises:
+        TypeError: if ``envs`` is no token-generation environment.
+    """
+    settings = environment_attribute(envs, "settings")
+    if not isinstance(settings, GenerationSettings):
+        raise TypeError(
+            f"env must be a token-generation environment, got {type(envs).__name__}; make it "
+            "with gym.make_vec"
+        )
+    arguments: dict[str, Any] = {
+        field.name: getattr(settings, field.name) for field in fields(settings)
+    }
+    for name in ("max_prompt_tokens", "tokenizer", "prompts"):
+        arguments[name] = environment_attribute(envs, name)
+    return TokenGenerationVectorEnv(
+        num_envs=num_envs, autoreset_mode="Disabled", **{**arguments, **changes}
+    )
 
 
 class ChosenPrompts:

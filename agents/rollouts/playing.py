@@ -20,8 +20,13 @@ from torch import Tensor
 
 from tokengym.agents.policy.sampler import Choice, Observation, Sampler
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
-from tokengym.agents.rollouts.environments import Environments
-from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
+from tokengym.agents.rollouts.rounds import (
+    Environments,
+    Options,
+    RoundEnvironment,
+    StepResult,
+    as_rounds,
+)
 from tokengym.base.errors import ActionError
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import Wrapper
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.policy.sampler import Observation
-from tokengym.agents.rollouts.environments import Environments, environment_attribute, layers
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
 from tokengym.envs import Episode, PadTokenRewards, SettingsError, episodes_from_infos
 from tokengym.envs.mdp import MdpEnvironment
@@ -28,6 +28,8 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
 
+Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
+"""Environments of learners and samplers: a batch or a single one, of Gymnasium or of SB3."""
 Options: TypeAlias = dict[str, Any]
 """Options of an environment's reset, such as ``{"prompt_ids": [...]}`` or ``{"group_size": n}``."""
 Begin: TypeAlias = Callable[..., tuple[Any, dict[str, Any]]]
@@ -39,6 +41,40 @@ PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id", "responses": "respons
 TRANSPARENT = (OrderEnforcing, PassiveEnvChecker, PadTokenRewards)
 """Layers around a reward wrapper that do nothing with what it pays."""
 PAYING = (RewardWrapper, VectorRewardWrapper)
+
+
+def environment_attribute(envs: Environments, name: str, default: Any = None) -> Any:
+    """Return an attribute of the innermost environment (of the first row), or the default."""
+    if isinstance(envs, VecEnv):
+        inner = envs.unwrapped
+        if isinstance(getattr(inner, "envs", None), VectorEnv):
+            return environment_attribute(inner.envs, name, default)  # type: ignore[attr-defined]
+        return envs.get_attr(name)[0] if envs.has_attr(name) else default
+    bare = envs.unwrapped
+    if isinstance(bare, SyncVectorEnv):
+        bare = bare.envs[0].unwrapped
+    return getattr(bare, name, default)
+
+
+def layers(envs: Any) -> list[list[Any]]:
+    """Return the layers of an environment, outermost first, the innermost environment last.
+
+    The first list is the batch's; one for each row follows where rows are environments themselves.
+    """
+    chain = [envs]
+    while True:
+        layer = chain[-1]
+        inner = getattr(layer, "envs", None)
+        below: Any = inner if isinstance(inner, VectorEnv) else None
+        if isinstance(layer, gym.Wrapper | VectorWrapper):
+            below = layer.env
+        elif isinstance(layer, VecEnvWrapper):
+            below = layer.venv
+        if below is None:
+            break
+        chain.append(below)
+    rows = inner if isinstance(inner, list | tuple) else ()
+    return [chain, *(rest for row in rows for rest in layers(row))]
 
 
 class RoundReward:

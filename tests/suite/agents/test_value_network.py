@@ -122,7 +122,8 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
     policy, critic = agent.policy, critic_of(agent)
     count = int(experience.response_mask.sum())
     policy.optimizer.zero_grad(set_to_none=True)
-    for part in agent.processes.parts(experience, None):
+    parts = [experience.select(rows) for rows in experience.sequences.buckets()]
+    for part in parts:
         terms = agent.loss_terms(part, count, len(experience.sequences))
         torch.stack([loss for loss, _ in terms]).sum().backward()  # as one loss
     learning = policy.trained_parameters()
@@ -137,7 +138,7 @@ def test_the_policy_s_gradient_is_taken_before_the_value_is_read(
     critic.network.model.base_model.register_forward_pre_hook(look)
     agent.backward(experience, "here")
     assert all(done)
-    assert len(done) == len(list(agent.processes.parts(experience, None)))
+    assert len(done) == len(parts)
     for parameter, expected in zip(learning, together, strict=True):
         assert (parameter.grad is None) is (expected is None)
         assert expected is None or parameter.grad is None or torch.equal(parameter.grad, expected)

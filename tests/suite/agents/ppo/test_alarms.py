@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tokengym.agents import PPO
-from tokengym.agents.ppo.experience import Alarms
+from tokengym.agents.ppo.advantages import Alarms
 
 CALM: dict[str, Any] = {
     "update": 3,
