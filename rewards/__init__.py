@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from tokengym.rewards.pairs import PreferencePair, PreferencePairs, read_labels, read_pairs
     from tokengym.rewards.registry import (
         RewardChoice,
+        gold_scorer,
+        load_scorer,
         make_reward,
         registered_rewards,
         scorer_kind,
@@ -65,7 +67,6 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.reward_model import RewardModel
     from tokengym.rewards.scorers.rules import RuleScorer
     from tokengym.rewards.scorers.sentiment import Sentiment
-    from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
     from tokengym.rewards.scorers.toxicity import Toxicity
     from tokengym.rewards.scorers.vader import Vader
     from tokengym.rewards.scorers.wrappers import Cached, TimeLimit, WithAttribution

@@ -17,8 +17,8 @@ from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import moved
-from tokengym.rewards.models.kinds import remedy_for
 from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer
+from tokengym.rewards.scores import remedy_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

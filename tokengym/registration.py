@@ -21,12 +21,17 @@ from tokengym.base.settings import names_of, takes
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks.task import TASKS, Task, TaskOptions, task_arguments
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.registry import RewardChoice, RewardOptions, RewardSpec, make_reward
+from tokengym.rewards.registry import (
+    RewardChoice,
+    RewardOptions,
+    RewardSpec,
+    load_scorer,
+    make_reward,
+)
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
 from tokengym.rewards.scorers.base import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalization, parse_normalization
-from tokengym.rewards.scorers.stored import load_scorer
 from tokengym.rewards.scorers.wrappers import WithAttribution
 from tokengym.rewards.wrappers import RewardWrapper, VectorRewardWrapper
 

@@ -16,8 +16,7 @@ from tokengym.evaluation.measure.measures import text_metrics
 from tokengym.evaluation.measure.metrics import policy_metrics
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
-from tokengym.rewards.registry import scorer_kind
-from tokengym.rewards.scorers.stored import gold_oov_fraction
+from tokengym.rewards.registry import gold_oov_fraction, scorer_kind
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 
 if TYPE_CHECKING:

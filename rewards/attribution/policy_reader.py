@@ -25,7 +25,7 @@ from tokengym.rewards.models.loading import (
     longest_input,
     vocabulary_size,
 )
-from tokengym.rewards.models.scores import Shared
+from tokengym.rewards.scores import Shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

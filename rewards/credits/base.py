@@ -23,8 +23,8 @@ from tokengym.rewards.maths.shares import (
     split_evenly,
     with_replies,
 )
-from tokengym.rewards.models.kinds import ScorerKind
 from tokengym.rewards.scorers.base import Scores, copy_overrides
+from tokengym.rewards.scores import ScorerKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.kinds import REWARD_MODEL_KINDS
+from tokengym.rewards.scores import REWARD_MODEL_KINDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,11 +15,11 @@ from tokengym.base.registry import Registry, imported
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
-from tokengym.rewards.models.kinds import SIGNED_KINDS
-from tokengym.rewards.models.scores import AnyScorer as AnyScorer
-from tokengym.rewards.models.scores import Scores as Scores
-from tokengym.rewards.models.scores import Shared as Shared
-from tokengym.rewards.models.scores import SupportsScore as SupportsScore
+from tokengym.rewards.scores import SIGNED_KINDS
+from tokengym.rewards.scores import AnyScorer as AnyScorer
+from tokengym.rewards.scores import Scores as Scores
+from tokengym.rewards.scores import Shared as Shared
+from tokengym.rewards.scores import SupportsScore as SupportsScore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

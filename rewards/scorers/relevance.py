@@ -16,7 +16,6 @@ from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, toke
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
 from tokengym.rewards.models.forward import reading
-from tokengym.rewards.models.kinds import ENCODER_KINDS
 from tokengym.rewards.models.loading import (
     check_vocabularies,
     load_pretrained,
@@ -26,6 +25,7 @@ from tokengym.rewards.models.loading import (
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
+from tokengym.rewards.scores import ENCODER_KINDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -17,7 +17,6 @@ from tokengym.rewards.attribution.alignment import Form, Retokenizer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.forward import Classifier, Labels, PaddingSide, has_heads, reading
-from tokengym.rewards.models.kinds import SIGNED_KINDS
 from tokengym.rewards.models.loading import (
     load_on_backbone,
     load_pretrained,
@@ -28,6 +27,7 @@ from tokengym.rewards.models.loading import (
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
+from tokengym.rewards.scores import SIGNED_KINDS
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from tokengym.rewards import (
     load_scorer,
     make_reward,
 )
-from tokengym.rewards.scorers.stored import stored_scorer
+from tokengym.rewards.registry import stored_scorer
 
 JUDGE, ENCODER = bundled("movie_review").reward_model, bundled("question_answer").encoder
 

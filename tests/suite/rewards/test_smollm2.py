@@ -17,7 +17,7 @@ from tokengym.base.errors import CheckpointError, PretrainedError
 from tokengym.base.models import MODELS, located
 from tokengym.envs import Episode, bundled
 from tokengym.rewards.models.loading import shared_backbone
-from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
+from tokengym.rewards.registry import gold_scorer, load_scorer
 
 try:
     located("smollm2")

@@ -10,7 +10,7 @@ import tokengym  # noqa: F401
 from tokengym.base.errors import PretrainedError
 from tokengym.base.models import located
 from tokengym.envs import Episode, bundled
-from tokengym.rewards.scorers.stored import load_scorer
+from tokengym.rewards.registry import load_scorer
 
 try:
     located("smollm2"), located("minilm")

@@ -10,9 +10,9 @@ from tests.support.words import make_word_tokenizer
 from tokengym.agents import RandomAgent
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation.measure.evaluate import Evaluator
+from tokengym.rewards.registry import load_scorer
 from tokengym.rewards.scorers.base import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
-from tokengym.rewards.scorers.stored import load_scorer
 
 FOREIGN = ["zork", "blarg", "fnord", "quux"]
 FAMILIAR = ["the", "film", "is", "great"]

@@ -15,8 +15,8 @@ from tokengym.rewards.gold.rules import (
     copied_share,
     load_rules,
 )
+from tokengym.rewards.registry import gold_scorer
 from tokengym.rewards.scorers.rules import RuleScorer
-from tokengym.rewards.scorers.stored import gold_scorer
 
 DIALOGUE = DialogueRules(
     answers={
