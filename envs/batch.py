@@ -106,9 +106,11 @@ class EpisodeBatch:
         """
         mdp, table, width = self.mdp, self.mdp.table, self.mdp.prompt_width
         if prompts is not None:
-            # An id of -1 stands for the set's last prompt until its row is written below.
+            # -1, the id of a prompt that is not of the set, takes the set's last one for now: the
+            # gathers below need a place in the table, and such rows are written after them.
             prompt_ids = [prompt.prompt_id for prompt in prompts]
         elif group_size > 1:
+            # The first row of a group draws, so that the others' generators stay where they were.
             firsts = rows.tolist()[::group_size]
             drawn = [self._samplers[row].draw(self.rng(row), group_size) for row in firsts]
             prompt_ids = [prompt_id for prompt_id in drawn for _ in range(group_size)]
@@ -119,7 +121,7 @@ class EpisodeBatch:
             else:
                 samplers = [self._samplers[row] for row in rows.tolist()]
                 prompt_ids = [one.draw(rng) for one, rng in zip(samplers, rngs, strict=True)]
-        self.ids[rows, :width] = table.input_ids[prompt_ids]
+        self.ids[rows, :width] = table.input_ids[prompt_ids]  # (rows, prompt_width), left-padded
         self.attention[rows, :width] = table.attention_mask[prompt_ids]
         self.prompts[rows], self.prompt_ids[rows] = table.entries[prompt_ids], prompt_ids
         for row, prompt in zip(rows.tolist(), prompts or (), strict=False):
@@ -158,14 +160,16 @@ class EpisodeBatch:
         everyone = rows is self.all_rows
         chosen = tokens if everyone else tokens[rows]
         lengths = self.lengths if everyone else self.lengths[rows]
+        # (rows,) places in the flat arrays: one index per token costs less than a row and a column.
+        # The flat views are made here and not kept: a deep copy of the batch would tear them off.
         places = (self._starts if everyone else self._starts[rows]) + lengths
-        # Flat views are made here and not kept: a deep copy of the batch would tear them off.
         self.ids.reshape(-1)[places] = chosen
         self.attention.reshape(-1)[places] = 1
         lengths = lengths + 1
         self.lengths[slice(None) if everyone else rows] = lengths
         turns = self.mdp.turns
         spoken = lengths if turns is None else lengths - self._turn_starts[rows]
+        # An EOS that is not legal yet is appended like any token and ends nothing.
         eos = (chosen == self.mdp.eos_id) & (spoken > self.mdp.eos_ends_after)
         over = eos | (lengths == self.mdp.settings.max_new_tokens)
         if turns is not None:
@@ -182,7 +186,7 @@ class EpisodeBatch:
             return where, np.empty(0, dtype=object)
         ended = rows[where]
         reasons = np.full(len(where), "length", dtype=object)
-        reasons[eos[where]] = "eos"
+        reasons[eos[where]] = "eos"  # also in the last token that there was room for
         if stop is not None:
             reasons[stop[where]] = "stop"
         if turns is not None:
@@ -237,6 +241,7 @@ class EpisodeBatch:
         phases = self.mdp.phases[lengths]
         if self.mdp.one_mask or (phases == phases[0]).all():
             row = self.mdp.masks[phases[0]]
+            # (num_envs, vocab) with stride 0 over the rows: one row of memory, read-only as it is.
             return np.ndarray((self.num_envs, len(row)), np.int8, buffer=row.data, strides=(0, 1))
         return self.mdp.masks[phases]
 
@@ -262,6 +267,7 @@ class EpisodeBatch:
         for sampler, state in zip(samplers, states, strict=True):
             sampler.set_state(state["sampler"])
         self._samplers = samplers
+        # What follows overwrites what `begin` has counted on: the conversations' episodes.
         self.begin(self.all_rows, prompts, [state["response_ids"] for state in states])
         for row, (state, rng) in enumerate(zip(states, rngs, strict=True)):
             self._rngs[row], self.seeds[row] = rng, state["np_random_seed"]
@@ -327,6 +333,7 @@ class EpisodeBatch:
         lengths = self.lengths[rows]
         inside = self._columns < lengths[:, None]  # (rows, max_new_tokens)
         flat = self.ids[rows, self.mdp.prompt_width :][inside]  # one response after the other
+        # One tuple of all responses, cut into one per row: slices of tuples are cheap.
         numbers, ends = tuple(self.mdp.numbers[flat].tolist()), np.cumsum(lengths).tolist()
         responses = [numbers[a:b] for a, b in zip([0, *ends], ends, strict=False)]
         prompts = self.prompts[rows].tolist()

@@ -203,6 +203,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         except TypeError:
             raise ActionError(_bad_action(action, self._vocab_size)) from None
         column = self._column
+        # The short way is that of tokens which can end nothing and change no mask: nearly all.
         if (
             column >= self._event_column
             or token == self._eos_id

@@ -70,7 +70,8 @@ def token_masks(
             "forbidden_token_ids leaves only EOS, which min_new_tokens="
             f"{settings.min_new_tokens} forbids; leave another token or set it to 0"
         )
-    masks = [early, late]
+    masks = [early, late]  # rows 0 and 1; positions with tokens of their own add rows behind them
+    # One entry more than there are tokens: a terminal info says what would be legal next.
     phases = (np.arange(settings.max_new_tokens + 1) >= settings.min_new_tokens).astype(np.int64)
     known: dict[tuple[int, tuple[int, ...]], int] = {}
     for position, ids in enumerate(allowed):
@@ -80,6 +81,7 @@ def token_masks(
             mask = np.zeros(vocab_size, dtype=np.int8)
             mask[list(ids)] = 1
             mask &= masks[phase]
+            # EOS goes by min_new_tokens alone: a list for a position need not name it.
             mask[eos_id] = masks[phase][eos_id]
             if not mask.any():
                 raise ActionError(
@@ -176,7 +178,7 @@ class TokenMdp:
             return None
         places = np.arange(length)
         for turn in turns:
-            places[slice(*turn.span)] -= turn.span[0]
+            places[slice(*turn.span)] -= turn.span[0]  # masks count from the turn's first token
         return self.masks[self.phases[places]]
 
     def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
@@ -258,12 +260,14 @@ class TokenMdp:
             legal = self.action_mask(len(response) - 1)[response[-1]]
             if not legal or len(response) < self.settings.min_new_tokens:
                 continue
+            # Twice the window, since special tokens show no text and are left out.
             ordinary = [i for i in response[-2 * self._stop_window :] if i not in self._special_ids]
             tails.append(ordinary[-self._stop_window :])
             rows.append(row)
         before = self.decode([tail[:-1] for tail in tails])
         after = self.decode(tails)
         for row, old, new in zip(rows, before, after, strict=True):
+            # Counted, not searched for: the same string may have stood there before.
             stopped[row] = any(new.count(s) > old.count(s) for s in self.settings.stop_strings)
         return stopped
 

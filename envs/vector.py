@@ -122,6 +122,7 @@ class TokenGenerationVectorEnv(
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._copy = copy
+        # The batch's own arrays, which every step changes in place: no dictionary is built anew.
         self._live: Observations = {
             "attention_mask": self._batch.attention,
             "input_ids": self._batch.ids,
@@ -202,8 +203,9 @@ class TokenGenerationVectorEnv(
             prompts = chosen_prompts(self._mdp.table, rest, rows.tolist(), self.num_envs)
             group_size = checked_group_size(rest.get("group_size", 1), rows.tolist(), self.num_envs)
         elif self._holds and not seeds and responses is None:
+            # An autoreset: rows that are over wait, see `hold_after_end`.
             rows = rows[~self._over[rows]]
-        for row in rows.tolist() if seeds else ():
+        for row in rows.tolist() if seeds else ():  # before prompts are drawn
             if (row_seed := seeds[row]) is not None:
                 self._batch.seed(row, row_seed)
         self._batch.begin(rows, prompts, responses, turns, group_size=group_size)
@@ -247,19 +249,23 @@ class TokenGenerationVectorEnv(
                     f"{int(tokens[row])}; it is a token id of envs.unwrapped.tokenizer"
                 )
         idle = np.flatnonzero(self._over)
+        # `all_rows` itself where every row plays: `append` knows it and gathers nothing.
         rows = np.flatnonzero(~self._over) if len(idle) else batch.all_rows
         ended, reasons = batch.append(rows, tokens)
         infos: dict[str, Any] = Info()
         same_step = self._mode is AutoresetMode.SAME_STEP
         if len(ended):
+            # SAME_STEP begins these rows anew below, so their end is copied aside now.
             (batch.add_final if same_step else batch.add_terminal)(infos, ended, reasons)
             self._over[ended] = True
+        # Copies: `begin` clears the batch's own flags, and callers keep what they are given.
         terminated, truncated = batch.terminated.copy(), batch.truncated.copy()
         if self._holds or self._mode is not AutoresetMode.DISABLED:
-            terminated[idle] = truncated[idle] = False
+            terminated[idle] = truncated[idle] = False  # an end is reported once
+            # NEXT_STEP resets what ended in an earlier step, SAME_STEP also what ended in this one.
             due = np.flatnonzero(self._over) if same_step else idle
             if len(due):
-                rows = batch.all_rows
+                rows = batch.all_rows  # rows that were idle have an action mask again
                 if self._holds:
                     batch.put(infos, due, {"waiting": (True, np.zeros_like(self._over))})
                 else:

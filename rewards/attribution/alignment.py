@@ -59,6 +59,7 @@ def continued_spans(
     lengths = [min(len(text.rstrip("\ufffd")), len(whole)) for text in texts]
     lengths[-1] = len(whole) if ids else lengths[-1]
     start = lengths[0]
+    # The running maximum: a text may get shorter for a moment while a character is unfinished.
     ends = [length - start for length in accumulate(lengths, max)]
     return whole[start : start + ends[-1]], list(pairwise(ends))
 
@@ -100,7 +101,7 @@ def spread_by_overlap(
     first = np.maximum(source[:, None, 0], target[None, :, 0])
     last = np.minimum(source[:, None, 1], target[None, :, 1])
     overlap = np.maximum(last - first, 0).astype(np.float64)  # (sources, targets)
-    overlap[overlap.sum(axis=1) == 0] = 1.0
+    overlap[overlap.sum(axis=1) == 0] = 1.0  # a source without a place: over all targets alike
     return shares @ (overlap / overlap.sum(axis=1, keepdims=True))
 
 

@@ -87,7 +87,9 @@ def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
         batch, key_heads, time, width = layer.value.shape
         rows = torch.arange(batch, device=gradient.device)
         direction = gradient[rows, inputs.ends].float()  # (batch, heads, width)
+        # Grouped heads: several heads of queries, -1, share one of keys and values.
         direction = direction.view(batch, key_heads, -1, width)
+        # (batch, key_heads, group, time): what one unit of attention to token t would add to R
         along = torch.einsum("bkgd,bktd->bkgt", direction, layer.value.float())
         weights = attention_row(
             layer.query, layer.key, layer.mask, inputs.ends, scaling=layer.scaling
@@ -108,7 +110,7 @@ def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
         scores = classifier.of_logits(logits)  # (batch, time)
     kept = inputs.others["attention_mask"].bool()
     scores = scores.masked_fill(~kept, 0.0)  # before the first token there is no text: 0
-    before = torch.nn.functional.pad(scores[:, :-1], (1, 0))
+    before = torch.nn.functional.pad(scores[:, :-1], (1, 0))  # (batch, time), one to the right
     rows = torch.arange(len(scores), device=scores.device)
     return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
 
@@ -166,7 +168,7 @@ def attention_row(
     groups = heads // key.shape[1]
     rows = torch.arange(batch, device=query.device)
     chosen = query[rows, :, positions].float()  # (batch, heads, width)
-    chosen = chosen.view(batch, key.shape[1], groups, width)
+    chosen = chosen.view(batch, key.shape[1], groups, width)  # heads of a group are neighbours
     logits = scaling * torch.einsum("bkgd,bktd->bkgt", chosen, key.float())
     logits = logits.reshape(batch, heads, time)
     if mask is None:
@@ -240,6 +242,7 @@ def _forward(
     )
     if layer is not None:
         layer.was_seen = True
+        # References, not copies: they live until the reading has taken its one row of them.
         layer.query, layer.key, layer.value, layer.mask = query, key, value, attention_mask
         layer.scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         if layer.begins_graph:

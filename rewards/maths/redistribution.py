@@ -112,7 +112,7 @@ def blend(score: float, weights: ArrayLike, *, beta: float) -> FloatArray:
     """
     if not 0.0 <= beta <= 1.0:
         raise ValueError(f"beta must lie in [0, 1], got {beta}; the paper uses 0.8")
-    rewards = beta * score * normalize_weights(weights)
+    rewards = beta * score * normalize_weights(weights)  # eq. 5's first term
     rewards[-1] += (1.0 - beta) * score
     return rewards
 
@@ -134,7 +134,7 @@ def recency_weights(length: int, *, tau: float) -> FloatArray:
     """
     if not tau > 0 or not math.isfinite(tau):
         raise ValueError(f"tau must be a finite number of tokens > 0, got {tau}")
-    distance = np.arange(_check_length(length))[::-1]
+    distance = np.arange(_check_length(length))[::-1]  # n - 1 - t: 0 at the last token
     return normalize_weights(np.exp(-distance / tau))
 
 
@@ -215,6 +215,7 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
     seen = moments.seen + size
     weight = size / (seen if window is None else min(seen, max(window, size)))
     difference = float(values.mean()) - moments.mean
+    # Within the two parts, and between their means: what a plain average of variances forgets.
     return Moments(
         seen=seen,
         mean=moments.mean + weight * difference,

@@ -60,6 +60,7 @@ def strip_query(prompt: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
     if not role_tags:
         return " ".join(prompt.split())
     pieces = re.split(f"({'|'.join(map(re.escape, role_tags))})", prompt)
+    # A pattern in brackets keeps its matches: text before, then tag and text by turns.
     turns = list(zip(pieces[1::2], pieces[2::2], strict=True))
     of_user = ("human", "user", "instruction", "input", "[inst]", "question", "query")
     asked = [text for tag, text in turns if any(name in tag.lower() for name in of_user)]

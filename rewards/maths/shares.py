@@ -166,6 +166,7 @@ def split_before_largest(values: ArrayLike, parts: int) -> list[range]:
     values = _finite_vector(values)
     if parts < 1:
         raise ValueError(f"parts must be at least 1, got {parts}")
+    # The first token begins a span in any case, so that it is not among those to choose from.
     largest = np.argsort(-values[1:], kind="stable")[: parts - 1] + 1
     starts = [0, *sorted(largest.tolist())]
     return [range(*span) for span in zip(starts, [*starts[1:], len(values)], strict=True)]
@@ -184,6 +185,7 @@ def with_replies(pieces: Sequence[range], written: NDArray[np.integer]) -> list[
         >>> with_replies([range(0, 2), range(2, 3)], np.array([1, 1, 0, 1]))
         [range(0, 3), range(3, 4)]
     """
+    # Where the written token stands that each piece begins with, counted with all others.
     starts = np.flatnonzero(written)[[piece.start for piece in pieces]].tolist()
     return [range(*span) for span in pairwise([*starts, len(written)])]
 
@@ -199,6 +201,7 @@ def moved(values: ArrayLike, written: NDArray[np.integer]) -> NDArray[np.float32
         >>> moved([1.0, 2.0, 3.0, 4.0], np.array([1, 1, 0, 1])).tolist()
         [1.0, 5.0, 0.0, 4.0]
     """
+    # (n,) the place of the last written token at or before each token; the first is written.
     owner = np.maximum.accumulate(np.where(written > 0, np.arange(len(written)), 0))
     sums = np.bincount(owner, weights=np.asarray(values, np.float64), minlength=len(written))
     return sums.astype(np.float32)
@@ -221,6 +224,7 @@ def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
         >>> segment_sums([1.0, 2.0, 4.0], split_evenly(3, 2))
         array([3., 4.])
     """
+    # Sums from each start to the next one: no segment is empty, where reduceat would not give 0.
     return np.add.reduceat(_finite_vector(shares), [segment.start for segment in segments])
 
 

@@ -57,6 +57,7 @@ def reading(
         gradients: Whether gradients are left as they are.
     """
     lengths = np.array([len(ids) for ids in sequences], dtype=np.int64)
+    # Stable, so that equal lengths keep their order and scores do not depend on the sort.
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
 
     def batches() -> Iterator[PaddedBatch]:  # one at a time is on the device
@@ -67,6 +68,7 @@ def reading(
             places = np.arange(time) - starts[:, None]  # (batch, time), from each first token
             mask = (places >= 0) & (places < sizes[:, None])
             ids = np.full(mask.shape, pad_id, dtype=np.int64)
+            # The mask is read row by row, as the sequences follow one another.
             ids[mask] = np.concatenate([sequences[index] for index in indices])
             arrays = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
             if positions:
@@ -186,7 +188,7 @@ class Classifier:
         if columns is None:
             return self.head(hidden)
         rows = torch.arange(len(columns), device=hidden.device) if rows is None else rows
-        return self.head(hidden[rows, columns])
+        return self.head(hidden[rows, columns])  # (places, width) before the head
 
     def of_logits(self, logits: Tensor) -> Tensor:
         """Return the score that logits (..., classes) make, (...,) float32; the heads' mean."""
@@ -209,6 +211,7 @@ class Classifier:
                 f"the head of {type(self.model).__name__} is {type(self.head).__name__}, not one "
                 "linear layer; take value_network='own'"
             )
+        # `of_logits` is linear: applied to the weights, (width, classes), it gives the score's own.
         bias = self.head.bias
         no_bias = self.head.weight.new_zeros(self.head.out_features)
         return self.of_logits(self.head.weight.T), self.of_logits(no_bias if bias is None else bias)
@@ -281,6 +284,7 @@ class EncoderClassifier(Classifier):
             self.model.set_attn_implementation("eager")  # the others keep no weights
         with torch.no_grad():
             output = self.model(**inputs.tokens, **inputs.others, output_attentions=True)
+        # The last layer's (batch, heads, time, time): row 0 of the queries, then the heads' mean.
         return output.logits, output.attentions[-1][:, :, 0].float().mean(dim=1)
 
 

@@ -134,6 +134,7 @@ class Normalize(ScorerWrapper):
         groups = dict(self.groups)  # copies of this scorer keep the one they have
         for label in dict.fromkeys(labels):
             rows = [row for row, other in enumerate(labels) if other == label]
+            # A group's share of the window, rounded up, as it has that share of this batch.
             window = None if self.window is None else -(-self.window * len(rows) // len(labels))
             groups[label] = update_moments(
                 groups.get(label, Moments()), values[rows], window=window
