@@ -6,7 +6,7 @@ Torch and Stable-Baselines3 take seconds to import: each name is loaded when it 
 from typing import TYPE_CHECKING
 
 from tokengym.agents.policy import door
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents import losses as losses

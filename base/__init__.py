@@ -5,7 +5,7 @@ Its names serve packages that extend tokengym; each is imported when it is first
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.base.bundle import Split

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 from tokengym.envs.episode import convert_texts
 
 if TYPE_CHECKING:

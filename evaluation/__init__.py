@@ -8,7 +8,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.evaluation import statistics

@@ -9,7 +9,7 @@ Scorers with a model load torch; they are imported when they are first named.
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.rewards.attribution.last_row import Reading, register_reading

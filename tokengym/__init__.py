@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import tokengym.envs.tasks
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 from tokengym.version import __version__
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ Its names serve learners of other packages; each is imported when it is first us
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.offline.collecting import (

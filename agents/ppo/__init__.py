@@ -5,7 +5,7 @@ Its names serve estimators and weights of other packages; each is imported when 
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.ppo.advantages import (

@@ -5,7 +5,7 @@ Its names serve learners and tools of other packages; each is imported when it i
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.rollouts.chosen import ChosenPrompts, at_temperature

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.agents.sb3.hindsight import HindsightReplayBuffer as HindsightReplayBuffer

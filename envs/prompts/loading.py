@@ -14,7 +14,7 @@ import numpy as np
 from tokengym.base.bundle import Split, check_split
 from tokengym.base.errors import DatasetError, PromptError, SettingsError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages, read_transcript
-from tokengym.envs.prompts.tables import DatasetSource, read_tables
+from tokengym.envs.prompts.datasets import DatasetSource, read_tables
 from tokengym.envs.prompts.tokenization import in_parts
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ Its names serve tools and studies; each is imported when it is first used.
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.environments import resolve_env

@@ -5,7 +5,7 @@ Its names serve scorers of other packages; each is imported when it is first use
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.rewards.models.forward import Classifier, reading

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.rewards.pairs.encode import encode_in_template as encode_in_template

@@ -17,7 +17,7 @@ from tokengym.base.errors import DatasetError, TokenizerError
 from tokengym.base.prompt import is_messages
 from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
-from tokengym.envs.prompts.tables import DatasetSource, read_tables
+from tokengym.envs.prompts.datasets import DatasetSource, read_tables
 
 S = TypeVar("S")
 T = TypeVar("T")

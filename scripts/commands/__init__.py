@@ -5,7 +5,7 @@ Its names serve commands of other packages: options from settings, and what is p
 
 from typing import TYPE_CHECKING
 
-from tokengym.base.exports import lazily
+from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.scripts.commands.options import takes_settings, task_settings

@@ -10,7 +10,7 @@ import pytest
 
 from tokengym.envs import DatasetError, load_prompts
 from tokengym.envs.prompts import tables
-from tokengym.envs.prompts.tables import check_parquet
+from tokengym.envs.prompts.datasets import check_parquet
 from tokengym.rewards import read_pairs
 
 SAME = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), ["x" * 4000])
