@@ -1,6 +1,5 @@
 """``tokengym explore``: a local page on which one response is taken apart token by token."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,9 +28,8 @@ def explore(
 ) -> None:
     """Open a local page: sample, see each token's credit, and try the alternatives at a token.
 
-    Needs pip install 'tokengym[explore]'. Nothing leaves this machine, and the page opens only by
-    the address that is printed: the token in it is its password. The page can choose what is
-    offered here. Ctrl-C ends it.
+    Nothing leaves this machine, and the page opens only by the address that is printed: the token
+    in it is its password. The page can choose what is offered here. Ctrl-C ends it.
 
     For example:
       tokengym explore --env Oracle
@@ -59,11 +57,10 @@ def explore(
     from tokengym.base import from_pretrained, preferred_device
     from tokengym.evaluation.runs import known_task
     from tokengym.lab.replay.explore import agent_folder
-    from tokengym.lab.replay.explore_app import check_gradio, launch
     from tokengym.lab.replay.explore_requests import ExplorePage
+    from tokengym.lab.replay.explore_server import Server
     from tokengym.scripts.commands import open_page, say
 
-    check_gradio()
     if task.model is not None:  # the page would say so, but only once somebody asks it
         from_pretrained(AutoConfig, task.model)
     torch.set_num_threads(1)
@@ -80,13 +77,12 @@ def explore(
             rewards=rewards,
             trust_code=trust_code,
         )
-        server = launch(page, port=port)
-        console = Console()
-        say(console, server.address)
-        if not no_browser:
-            open_page(console, server.address)
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            server.close()
+        with Server(page, port=port) as server:
+            console = Console()
+            say(console, server.address)
+            if not no_browser:
+                open_page(console, server.address)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                pass  # the way to end it

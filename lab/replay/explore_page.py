@@ -1,5 +1,7 @@
 """Parts of the page of ``tokengym explore`` as HTML; every text in them is escaped."""
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,20 +14,16 @@ MAX_SHOWN_TEXTS = 3
 """Continuations of a branch that are shown; the figures are of all."""
 
 
-def styles() -> str:
-    """Return the report's style sheet for use inside one element of another page."""
-    sheets = ("report.css", "replay.css", "explore.css")
-    text = "\n".join(render(name, {}) for name in sheets)
-    return text.replace(":root", "&")
+def render_page(choices: Mapping[str, Any]) -> str:
+    """Return the page with what can be chosen on it, and nothing sampled yet."""
+    script = render("explore.js", {})  # as included, to the byte
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = {"title": "tokengym explore", "subtitle": "explore", "script_hash": f"sha256-{digest}"}
+    return render("explore.html.jinja", {**page, **choices})
 
 
-def render_response(response: Response, chosen: int | None = None) -> str:
-    """Return a response under every rule, token by token.
-
-    Args:
-        response: The response.
-        chosen: Index of the token that is outlined; None for none.
-    """
+def render_response(response: Response) -> str:
+    """Return a response under every rule, token by token."""
     episode = response.episode
     figures = [f"score {number(response.score)}"]
     if response.gold_score is not None:
@@ -37,18 +35,12 @@ def render_response(response: Response, chosen: int | None = None) -> str:
         note = f"{response.unknown} of {len(episode.prompt_ids)} tokens of the prompt are unknown "
         note += "to the tokenizer."
     shown = episode_rows(response.replay, 0) | {"score": " \u00b7 ".join(figures)}
-    index = None if chosen is None else chosen + 1
-    return _render(episode=shown, note=note, chosen=index)
+    return render("explore_response.jinja", {"episode": shown, "note": note})
 
 
 def render_fork(response: Response, fork: Fork) -> str:
-    """Return the scores and some texts of a fork.
-
-    Args:
-        response: The response that was forked.
-        fork: The fork.
-    """
-    taken, other = (_token(branch, fork.time) for branch in (fork.taken, fork.other))
+    """Return the scores and some texts of a fork of a response."""
+    taken, other = (_quoted(each.tokens[0][fork.time]) for each in (fork.taken, fork.other))
     changes = {"Score": fork.score}
     if fork.gold_score is not None:
         changes["Gold score"] = fork.gold_score
@@ -59,8 +51,9 @@ def render_fork(response: Response, fork: Fork) -> str:
         {"name": other, "cells": [number(c.other) for c in changes.values()]},
         {"name": "Difference", "cells": [_difference(c) for c in changes.values()]},
     ]
-    return _render(
-        fork={
+    return render(
+        "explore_fork.jinja",
+        {
             "finding": _finding(taken, other, changes, len(fork.other.episodes)),
             "columns": [*changes],
             "rows": rows,
@@ -69,7 +62,7 @@ def render_fork(response: Response, fork: Fork) -> str:
                 _branch(fork.taken, fork.time, f"With {taken} (taken)"),
                 _branch(fork.other, fork.time, f"With {other}"),
             ],
-        }
+        },
     )
 
 
@@ -124,14 +117,5 @@ def _branch(branch: Branch, time: int, name: str) -> dict[str, Any]:
     return {"name": name, "texts": shown, "left": len(texts) - len(shown)}
 
 
-def _token(branch: Branch, time: int) -> str:
-    return _quoted(branch.tokens[0][time])
-
-
 def _quoted(text: str) -> str:
     return f"\u201c{printable(text).strip()}\u201d"
-
-
-def _render(**page: Any) -> str:
-    empty: dict[str, Any] = {"episode": None, "note": "", "chosen": None, "fork": None}
-    return render("explore.jinja", empty | page)

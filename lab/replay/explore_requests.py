@@ -1,4 +1,4 @@
-"""Requests of the page of ``tokengym explore``, and the answers; without Gradio.
+"""Requests of the page of ``tokengym explore``, and the answers.
 
 It names what the command line offered: tasks, saved agents, and rules whose options name no file.
 A request that names something else, or is too long, is refused before it waits for its turn.
@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from tokengym.base import split_file_word
-from tokengym.envs import registered_tasks
+from tokengym.envs import printable, registered_tasks
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.runs import known_task, load_agent
 from tokengym.lab.replay.explore import (
@@ -26,9 +26,19 @@ from tokengym.lab.replay.explore import (
     agent_folder,
     saved_agents,
 )
+from tokengym.lab.replay.explore_page import (
+    alternative_label,
+    render_fork,
+    render_page,
+    render_response,
+)
 from tokengym.lab.replay.replay import usual_rewards
 from tokengym.rewards import REWARDS
 
+PARTS = ("begin", "draw", "sample", "choose", "fork")
+"""What the page asks for; see `ExplorePage.answer`."""
+MAX_SHOWN = 32
+"""Responses that can still be taken apart; the page shows the last one."""
 MAX_LOADED_POLICIES = 4
 """Policies that stay loaded."""
 MAX_PROMPT_CHARACTERS = 100_000
@@ -86,7 +96,7 @@ class Shown:
 
 
 class ExplorePage:
-    """The choices of the page, and the functions behind its components.
+    """The choices of the page, and the functions behind its buttons.
 
     Args:
         env: Id of the task that the page starts with.
@@ -127,7 +137,52 @@ class ExplorePage:
         self.rewards = list(dict.fromkeys([*self._rewards, *REWARDS.names()]))
         """Rules that can be chosen; registered ones with options, too."""
         self._explorers: dict[tuple[str, str], Explorer] = {}
+        self._shown: dict[str, Shown] = {}
         self._lock = threading.Lock()
+
+    def html(self) -> str:
+        """Return the page itself, with what can be chosen on it."""
+        choices = {"tasks": self.tasks, "env": self.env, "agents": self.agents, "agent": self.agent}
+        return render_page(choices | {"rules": self.rewards, "most": MAX_CONTINUATIONS})
+
+    def answer(self, part: str, sent: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the page shows after a request, as JSON has it; texts of HTML are escaped.
+
+        Args:
+            part: One of `PARTS`, the name of the method behind it.
+            sent: Arguments of that method; ``shown`` is the name that an answer to "sample" gave.
+
+        Raises:
+            ValueError: if an argument is none that the page may pass.
+            TypeError: if an argument is missing, or of another type.
+        """
+        if part == "begin":
+            names = ("agent", "env", "rules", "prompt", "temperature")
+            return dict(zip(names, self.begin(**sent), strict=True))
+        if part == "draw":
+            return {"prompt": self.draw(**sent)}
+        if part == "sample":
+            shown, name = self.sample(**sent), secrets.token_hex(8)
+            self._shown[name] = shown
+            for old in list(self._shown)[:-MAX_SHOWN]:
+                self._shown.pop(old, None)
+            tokens = [printable(text).strip() for text in shown.response.tokens]
+            return {"shown": name, "tokens": tokens, "html": render_response(shown.response)}
+        required = ("shown", "index") if part == "choose" else ("shown", "index", "token_id")
+        if any(sent.get(name) is None for name in required):
+            raise ValueError("choose a token of the response and an alternative first")
+        if str(sent["shown"]) not in self._shown:
+            raise ValueError("the response is no longer kept; press Sample a response")
+        shown = self._shown[str(sent["shown"])]
+        arguments = {**sent, "shown": shown}
+        if part == "choose":
+            return {
+                "alternatives": [
+                    {"id": each.token_id, "label": alternative_label(each), "taken": each.is_taken}
+                    for each in self.choose(**arguments)
+                ]
+            }
+        return {"html": render_fork(shown.response, self.fork(**arguments))}
 
     def choose_policy(self, agent: str | None, env: str) -> tuple[str, str]:
         """Return the folder of a policy, and the task that it was trained in.

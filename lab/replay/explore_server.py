@@ -1,257 +1,195 @@
 """The server of ``tokengym explore``: who may ask it, and for what.
 
-Gradio serves uploads, files and proxies to anyone who reaches its port. A `Guard` stands in front
-of it and passes on what the page itself asks for, from a browser that has the printed token.
+It serves one page and the requests of that page's buttons, to a browser that has the printed token.
 """
 
 import json
+import logging
 import re
 import secrets
 import socket
-import threading
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 from typing import Any
 from urllib.parse import parse_qs
 
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Application = Callable[[Any, Receive, Send], Awaitable[None]]
+from tokengym.envs import printable
+from tokengym.lab.replay.explore_requests import PARTS, ExplorePage
+
+logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)
 MAX_BODY_BYTES = 512 * 1024
 """Largest body of a request."""
-ROUTES = {
-    "GET": re.compile(
-        r"/|/theme\.css|/(assets|static)(/[\w-][\w.-]*)+"
-        r"|/gradio_api/(queue/data|app_id|heartbeat/\w+)",
-        re.ASCII,
-    ),
-    "POST": re.compile("/gradio_api/queue/join"),
-}
-"""Requests of the page; everything else that Gradio offers is refused."""
+MAX_MESSAGE_CHARACTERS = 500
+"""Longest line that says what is wrong, characters."""
 HEADERS = {
-    # Gradio's templates are compiled in the browser, which takes 'unsafe-eval'.
-    "content-security-policy": (
-        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'; font-src 'self' data:; "
-        "frame-ancestors 'none'; base-uri 'self'; form-action 'none'"
-    ),
+    "cache-control": "no-store",
+    "content-security-policy": "frame-ancestors 'none'",  # the page's own forbids the rest
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
 }
-"""Added to every answer: nothing is loaded from elsewhere, and nothing elsewhere loads it."""
+"""Added to every answer: no page of elsewhere frames or loads it."""
 
 
-class Guard:
-    """An application that passes on what the page asks for to another, and refuses the rest.
+class Server(ThreadingTCPServer):
+    """Serves a page on this machine; ``serve_forever`` answers until ``shutdown``.
 
     Args:
-        app: The application behind it.
-        root: Path that it is mounted at, ``/name``. Browsers do not keep the cookies of two ports
-            apart: with a name that nobody guesses, no other port is sent this one's.
-        port: Port on this machine that it is served on.
-        token: Secret of the printed address, which becomes a cookie.
+        page: The page.
+        port: Port; 0 takes any that is free, None the first free one of `PORTS`.
+
+    Raises:
+        OSError: if the port is taken.
     """
 
-    def __init__(self, app: Application, *, root: str, port: int, token: str) -> None:
-        self.app, self.root, self.token = app, root, token
-        self.cookie = f"tokengym-explore-{port}"
-        suffix = "" if port == 80 else f":{port}"
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, page: ExplorePage, *, port: int | None = None) -> None:
+        self.page = page
+        for number in PORTS if port is None else [port]:
+            try:
+                super().__init__((HOST, number), _Request)
+            except (OSError, OverflowError) as error:
+                why = error
+            else:
+                break
+        else:
+            taken = f"{PORTS[0]} to {PORTS[-1]}" if port is None else str(port)
+            raise OSError(f"port {taken} cannot be used ({why}); name a free one with --port")
+        self.token, bound = secrets.token_urlsafe(32), self.server_address[1]
+        # Browsers do not keep the cookies of two ports apart: below a path that nobody guesses, no
+        # other port is sent this one's.
+        self.root, self.cookie = f"/{secrets.token_hex(16)}", f"tokengym-explore-{bound}"
+        suffix = "" if bound == 80 else f":{bound}"
         self.hosts = [f"{name}{suffix}" for name in (HOST, "localhost")]
+        self.address = f"http://{HOST}:{bound}/?token={self.token}"
+        """Address to open; the token in it lets in whoever has it."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
-        if scope["type"] == "lifespan":
-            return await self.app(scope, receive, send)
-        if scope["type"] != "http":
-            return await send({"type": "websocket.close", "code": 1008})
-        if refused := self._refusal(scope):
-            return await _answer(send, *refused)
-        if scope["path"] == "/":
-            return await self._let_in(send)
-        if scope["method"] == "POST":
-            body = await _read(receive)
-            if body is None:
-                return await _answer(
-                    send,
-                    413,
-                    f"the request is longer than {MAX_BODY_BYTES} bytes; shorten the prompt",
-                )
-            if not _is_call(body):
-                return await _answer(send, 400, "the request is no call of a part of the page")
-            receive = _once(body, receive)
-        if scope["path"] == f"{self.root}/":  # by a query Gradio takes a page of a shared folder
-            scope = {**scope, "query_string": b""}
-        await self.app(scope, receive, _with_headers(send))
+    def refusal(
+        self, method: str, path: str, query: str, headers: Mapping[str, list[str]]
+    ) -> tuple[int, str] | None:
+        """Return status and line of a request that is refused, None for one that is not.
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Return status and line of a request that is refused, None for one that is not."""
-        headers = _headers(scope)
-        host = headers.get("host", [])
+        Args:
+            method: Method of the request.
+            path: Its path.
+            query: What follows the path's question mark.
+            headers: Values of the headers ``host``, ``origin`` and ``cookie``.
+        """
+        host = headers["host"]
         if host not in [[allowed] for allowed in self.hosts]:
             return 403, f"this server is {self.hosts[0]}; open the address that was printed"
-        if headers.get("origin", [f"http://{host[0]}"]) != [f"http://{host[0]}"]:
+        if headers["origin"] not in ([], [f"http://{host[0]}"]):
             return 403, "a page of another origin asks; open the address that was printed"
-        if scope["path"] == "/":
-            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if path == "/":
+            given = parse_qs(query).get("token", [""])[0]
         else:
-            cookies = "; ".join(headers.get("cookie", [])).split("; ")
+            cookies = "; ".join(headers["cookie"]).split("; ")
             given = dict(cookie.partition("=")[::2] for cookie in cookies).get(self.cookie, "")
-        if not secrets.compare_digest(given.encode(), self.token.encode()):
+        if not secrets.compare_digest(given.encode(errors="replace"), self.token.encode()):
             return 401, "the token is missing or wrong; open the address that was printed"
-        route = ROUTES.get(scope["method"])
-        path = scope["path"].removeprefix(self.root)
-        if route is None or not route.fullmatch(path):
+        parts = {("GET", "/"), ("GET", f"{self.root}/")}
+        if (method, path) not in parts | {("POST", f"{self.root}/{part}") for part in PARTS}:
             return 404, "the page has no such part"
         return None
 
-    async def _let_in(self, send: Send) -> None:
-        """Turn the token of the address into a cookie, and load the page without it.
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that leaves before it is answered."""
+        logger.debug("a connection broke off", exc_info=True)
 
-        A redirect would come without the cookie where a link of another site was followed.
-        """
-        cookie = f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path={self.root}/"
-        page = f'<!doctype html><meta http-equiv="refresh" content="0; url={self.root}/">'
-        await _answer(send, 200, page, {"content-type": "text/html", "set-cookie": cookie})
-
-
-class Server:
-    """An application that is served on this machine, behind a `Guard`, until it is closed.
-
-    Args:
-        app: The application.
-        root: Path that it is mounted at; see `Guard`.
-        listening: The socket that it is served on, from `listen`.
-
-    Raises:
-        OSError: if it does not start.
-    """
-
-    def __init__(self, app: Application, root: str, listening: socket.socket) -> None:
-        import uvicorn
-
-        token, port = secrets.token_urlsafe(32), listening.getsockname()[1]
-        self.address = f"http://{HOST}:{port}/?token={token}"
-        """Address to open; the token in it lets in whoever has it."""
-        config = uvicorn.Config(
-            Guard(app, root=root, port=port, token=token),
-            log_level="warning",
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,  # an open page holds a connection for ever
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listening]}, daemon=True
-        )
-        self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive():
-                raise OSError(f"the page cannot be served on port {port}; see what is said above")
-            time.sleep(0.01)
-
-    def close(self) -> None:
-        """End it."""
-        self._server.should_exit = True
-        self._thread.join(timeout=5)
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection, after all that is still sent: a sender cut off sees no answer."""
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_WR)
+            request.settimeout(5)
+            while request.recv(MAX_BODY_BYTES):
+                pass
+        self.close_request(request)
 
 
-def listen(port: int | None) -> socket.socket:
-    """Return a socket on this machine.
+class _Request(BaseHTTPRequestHandler):
+    """One request to a `Server`."""
 
-    Args:
-        port: Its port; 0 takes any that is free, None the first free one of `PORTS`.
+    server: Server
+    timeout = 30  # of a read: a sender that waits does not hold its thread for ever
+    server_version, sys_version = "tokengym", ""
 
-    Raises:
-        OSError: if it is taken.
-    """
-    for number in PORTS if port is None else [port]:
-        listening = socket.socket()
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((HOST, number))
-        except (OSError, OverflowError) as error:
-            listening.close()
-            why = error
+    def _answer(self) -> None:
+        path, _, query = self.path.partition("?")
+        asked = {name: self.headers.get_all(name, []) for name in ("host", "origin", "cookie")}
+        if refused := self.server.refusal(self.command, path, query, asked):
+            self._send(*refused)
+        elif path == "/":
+            # The token of the address becomes a cookie, and the page is loaded without it. Not by
+            # a redirect: that comes without the cookie where a link of another site was followed.
+            root = self.server.root
+            cookie = f"{self.server.cookie}={self.server.token}"
+            self._send(
+                200,
+                f'<!doctype html><meta http-equiv="refresh" content="0; url={root}/">',
+                {"set-cookie": f"{cookie}; HttpOnly; SameSite=Strict; Path={root}/"},
+            )
+        elif self.command == "GET":
+            self._send(200, self.server.page.html())
+        elif (body := self._read()) is None:
+            self._send(
+                413, f"the request is longer than {MAX_BODY_BYTES} bytes; shorten the prompt"
+            )
         else:
-            return listening
-    taken = f"{PORTS[0]} to {PORTS[-1]}" if port is None else str(port)
-    raise OSError(f"port {taken} cannot be used ({why}); name a free one with --port")
+            self._send(*_called(self.server.page, path.rpartition("/")[2], body))
+
+    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_OPTIONS = _answer
+
+    def _read(self) -> bytes | None:
+        """Return the body, None for one that is too long; a page's has a length."""
+        length = self.headers.get("content-length", "0")
+        if not re.fullmatch("[0-9]{1,18}", length):
+            return b""
+        return self.rfile.read(int(length)) if int(length) <= MAX_BODY_BYTES else None
+
+    def _send(self, status: int, said: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Send a page as it is, an answer as JSON, and a refusal as JSON's ``detail``."""
+        is_page = status == 200 and isinstance(said, str)
+        text = said if is_page else json.dumps(said if status == 200 else {"detail": said})
+        body = text.encode()
+        self.send_response(status)
+        kind = "text/html; charset=utf-8" if is_page else "application/json"
+        told = {
+            "content-type": kind,
+            "content-length": str(len(body)),
+            **HEADERS,
+            **(headers or {}),
+        }
+        for name, value in told.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Keep requests off the terminal, where the address was printed."""
 
 
-def _headers(scope: Scope) -> dict[str, list[str]]:
-    """Return the headers of a request, all values of each."""
-    headers: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return headers
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """Return the body of a request; None for one that is too long, read to its end all the same.
-
-    A sender that is cut off does not see the answer.
-    """
-    body, length, more = b"", 0, True
-    while more:
-        message = await receive()
-        part = message.get("body", b"")
-        length += len(part)
-        body = body + part if length <= MAX_BODY_BYTES else b""
-        more = message.get("more_body", False)
-    return body if length <= MAX_BODY_BYTES else None
-
-
-def _once(body: bytes, receive: Receive) -> Receive:
-    """Return what receives a body that was read, and then what comes after it."""
-    bodies = [body]
-
-    async def received() -> dict[str, Any]:
-        if bodies:
-            return {"type": "http.request", "body": bodies.pop(), "more_body": False}
-        return await receive()
-
-    return received
-
-
-def _is_call(body: bytes) -> bool:
-    """Return whether a body calls a function with numbers, texts and lists of them.
-
-    Gradio takes an object for a file, and loads what it names.
-    """
+def _called(page: ExplorePage, part: str, body: bytes) -> tuple[int, Any]:
+    """Return status and answer of a part of the page; what is wrong is one line."""
     try:
-        call = json.loads(body)
+        sent = json.loads(body)
     except (ValueError, RecursionError):
-        return False
-    data = call.get("data") if isinstance(call, dict) else None
-    if not isinstance(data, list):
-        return False
-    parts = [part for value in data for part in (value if isinstance(value, list) else [value])]
-    return not any(isinstance(part, dict | list) for part in parts)
-
-
-def _with_headers(send: Send) -> Send:
-    """Return what sends an answer with `HEADERS`."""
-
-    async def sent(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-            message = {**message, "headers": [*message.get("headers", []), *extra]}
-        await send(message)
-
-    return sent
-
-
-async def _answer(
-    send: Send, status: int, text: str, headers: Mapping[str, str] | None = None
-) -> None:
-    """Answer with a text; a refusal is JSON, whose ``detail`` the page shows."""
-    body = text if status == 200 else json.dumps({"detail": text})
-    told = {"content-type": "application/json", "cache-control": "no-store"} | dict(headers or {})
-    pairs = [(name.encode(), value.encode()) for name, value in told.items()]
-    send = _with_headers(send)
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body.encode()})
+        sent = None
+    if not isinstance(sent, dict):
+        return 400, "the request is no call of a part of the page"
+    try:
+        return 200, page.answer(part, sent)
+    except Exception as error:
+        status, said = 400, str(error) or type(error).__name__
+        if not isinstance(error, ValueError | TypeError | OSError):
+            logger.exception("a request failed")
+            status = 500
+            said = f"{type(error).__name__}: {error}; the traceback is on the terminal"
+    return status, " ".join(printable(said).split())[:MAX_MESSAGE_CHARACTERS]

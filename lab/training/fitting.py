@@ -1,4 +1,9 @@
-"""The training loop of every kind: ``transformers.Trainer``, interrupted and resumed."""
+"""Fitting reward, preference and process models by ``transformers.Trainer``; stopped and resumed.
+
+It is no `OfflineTrainer`: that one trains a policy, which plays, has a reference and is weighed per
+token. Here a batch is a set of scored sequences, checkpoints hold the trained weights alone, and
+they are made by the clock.
+"""
 
 import logging
 import shutil

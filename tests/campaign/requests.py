@@ -33,7 +33,7 @@ PARTS = (
     *("assets/../gradio_api/upload", "assets/%2e%2e/%2e%2e/etc/passwd", "static//etc/passwd"),
     *("assets/..%2fgradio_api/upload", "./upload", "%75pload", "upload;x", "docs", "%00"),
 )
-"""Parts of Gradio, now or once, that no component needs."""
+"""Parts of other servers of such pages, and paths that only look like the page's."""
 
 
 class Client:
@@ -50,10 +50,6 @@ class Client:
         _, headers, _ = self.ask("GET", f"/?{parts.query}")
         self.cookie, _, settings = headers["set-cookie"].partition("; ")
         self.root = settings.partition("Path=")[2].rstrip("/")
-        _, _, page = self.ask("GET", f"{self.root}/")
-        found = re.search(r"window\.gradio_config = (.*?);</script>", page.decode())
-        assert found is not None
-        self.config: dict[str, Any] = json.loads(found[1])
 
     def ask(
         self, method: str, path: str, body: bytes | Iterator[bytes] = b"", **headers: str
@@ -76,35 +72,16 @@ class Client:
         finally:
             connection.close()
 
-    def call(self, name: str, data: Any, **rest: Any) -> dict[str, Any]:
-        """Press a button of the page; return the output: ``data``, or the ``error`` that is shown.
-
-        A call that the server refuses at once has its ``status`` and ``detail``.
-        """
-        (button,) = (c["id"] for c in self.config["components"] if c["props"].get("value") == name)
-        (function,) = (
-            each["id"]
-            for each in self.config["dependencies"]
-            if [button, "click"] in [list(target) for target in each["targets"]]
-        )
-        session = os.urandom(6).hex()
-        call = {"data": data, "fn_index": function, "session_hash": session} | rest
-        join = f"{self.root}/gradio_api/queue/join"
-        json_type = {"content-type": "application/json"}
-        status, _, said = self.ask("POST", join, json.dumps(call).encode(), **json_type)
-        if status != 200:
-            return {"status": status} | (json.loads(said) if said[:1] == b"{" else {})
-        path = f"{self.root}/gradio_api/queue/data?session_hash={session}"
-        _, _, events = self.ask("GET", path)
-        messages = [json.loads(line[6:]) for line in events.decode().split("\n\n") if line]
-        (output,) = (m["output"] for m in messages if m["msg"] == "process_completed")
-        return dict(output)
+    def call(self, part: str, sent: Any) -> dict[str, Any]:
+        """Ask for a part of the page; a call that is refused has its ``status`` and ``detail``."""
+        status, _, said = self.ask("POST", f"{self.root}/{part}", json.dumps(sent).encode())
+        return ({} if status == 200 else {"status": status}) | json.loads(said)
 
     def sample(self, **changes: Any) -> dict[str, Any]:
         """Press "Sample a response", with some of the boxes filled otherwise."""
-        boxes: dict[str, Any] = {"task": "tokengym/MovieReview-v0", "policy": ""}
+        boxes: dict[str, Any] = {"env": "tokengym/MovieReview-v0", "agent": ""}
         boxes |= {"rules": ["sparse"], "prompt": "the film", "seed": 0, "temperature": 1}
-        return self.call("Sample a response", [*(boxes | changes).values()])
+        return self.call("sample", boxes | changes)
 
 
 def stranger(client: Client, folder: Path, random: np.random.Generator) -> None:
@@ -128,11 +105,9 @@ def stranger(client: Client, folder: Path, random: np.random.Generator) -> None:
         {"origin": "null"},
         {"origin": "https://evil.example"},
     ][random.integers(15)]
-    api = f"{client.root}/gradio_api"
-    paths = ["/", "/theme.css", f"{api}/queue/join", f"{api}/queue/data?session_hash=x", "/config"]
-    path = str(
-        random.choice([*paths, f"{client.root}/", f"{api}/upload", f"/?token={secret[:-1]}"])
-    )
+    paths = ["/", "/theme.css", "/config", f"/?token={secret[:-1]}"]
+    paths += [f"{client.root}/{part}" for part in ("", "begin", "sample", "fork", "upload")]
+    path = str(random.choice(paths))
     method = str(random.choice(["GET", "POST", "OPTIONS", "PUT"]))
     status, told, _ = client.ask(method, path, b"{}", **headers)
     if status not in (401, 403) or "access-control-allow-origin" in told:
@@ -140,8 +115,8 @@ def stranger(client: Client, folder: Path, random: np.random.Generator) -> None:
 
 
 def other_parts(client: Client, folder: Path, random: np.random.Generator) -> None:
-    """Ask for what no component needs, with the token."""
-    base = str(random.choice(["", client.root, f"{client.root}/gradio_api", client.root + "/"]))
+    """Ask for what no button needs, with the token."""
+    base = str(random.choice(["", client.root, f"{client.root}/sample", client.root + "/"]))
     path = f"{base}/{random.choice(PARTS)}"
     method = str(random.choice(["GET", "POST", "PUT", "HEAD", "DELETE"]))
     form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="evil.py"\r\n\r\n'
@@ -158,16 +133,16 @@ def names(client: Client, folder: Path, random: np.random.Generator) -> None:
     rules = [own, f"{own}:x=1", f"abc:beta={own}", f"abc-d:model={folder}", f"abc-d2:model={evil}"]
     rules += [f"rto:policy={folder}", f"rto:policy=gpt2,reference={folder}", f"r3:model={folder}"]
     rules += [f"attribution:method={folder}", f"red:delivery={evil}", "mc:segments=evil.py:A", own]
-    box = str(random.choice(["rules", "policy", "task", "prompt", "seed"]))
+    box = str(random.choice(["rules", "agent", "env", "prompt", "seed"]))
     value: Any = {
         "rules": [str(random.choice(rules))],
-        "policy": str(random.choice([str(folder), f"{folder}/agent", "..", "gpt2", own])),
-        "task": str(random.choice([f"{evil}:make", "evil:Env-v0", "tokengym.evil:Env-v0", own])),
+        "agent": str(random.choice([str(folder), f"{folder}/agent", "..", "gpt2", own])),
+        "env": str(random.choice([f"{evil}:make", "evil:Env-v0", "tokengym.evil:Env-v0", own])),
         "prompt": {"path": evil, "meta": {"_type": "gradio.FileData"}},
         "seed": {"path": "http://127.0.0.1:1/x", "meta": {"_type": "gradio.FileData"}},
     }[box]
     output = client.sample(**{box: value})
-    if not output.get("detail") and not output.get("error"):
+    if not output.get("detail"):
         raise LostError(f"{box} {value} is taken: {str(output)[:200]}")
 
 
@@ -186,8 +161,8 @@ def values(client: Client, folder: Path, random: np.random.Generator) -> None:
     ]
     changes = kinds[random.integers(len(kinds))]
     output = client.sample(**changes)
-    said = output.get("detail", output.get("error", ""))
-    if "data" not in output and (not said or "\n" in said or len(said) > 600):
+    said = output.get("detail", "")
+    if "html" not in output and (not said or "\n" in said or len(said) > 600):
         raise LostError(f"{str(changes)[:100]} gives {str(output)[:300]}")
 
 
@@ -198,7 +173,7 @@ def bodies(client: Client, folder: Path, random: np.random.Generator) -> None:
         random.integers(7)
     ]
     sent = body if random.random() < 0.5 else iter([body[:100], body[100:]])
-    status, _, said = client.ask("POST", f"{client.root}/gradio_api/queue/join", sent)
+    status, _, said = client.ask("POST", f"{client.root}/sample", sent)
     if status not in (400, 413) or b"\n" in said:
         raise LostError(f"{body[:40]!r} gives {status} {said[:200]!r}")
 
@@ -247,6 +222,6 @@ def requests(count: int, seed: int) -> Outcome:
         left = client.sample()
         os.kill(command.pid, signal.SIGINT)
         status, said = command.finish()
-        if status or "data" not in left:
+        if status or "html" not in left:
             outcome.lost.append(f"in the end: {str(left)[:200]}, exit code {status}: {said[-300:]}")
     return outcome

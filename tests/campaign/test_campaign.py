@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest import mock
 
@@ -39,9 +40,8 @@ from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.evaluation.runs import record
 from tokengym.evaluation.runs.run import _Run
 from tokengym.lab.replay import explore_requests
-from tokengym.lab.replay.explore_app import launch
 from tokengym.lab.replay.explore_requests import ExplorePage
-from tokengym.lab.replay.explore_server import Guard
+from tokengym.lab.replay.explore_server import Server
 from tokengym.rewards import CreditReward, Scores
 from tokengym.scripts.cli import main
 
@@ -230,19 +230,18 @@ def test_no_hostile_request_runs_code_or_ends_the_page():
 @pytest.mark.parametrize(
     ("open_door", "kind", "said"),
     [
-        (mock.patch.object(Guard, "_refusal", return_value=None), stranger, "gives 200"),
-        (mock.patch.object(Guard, "_refusal", return_value=None), other_parts, "gives 200"),
+        (mock.patch.object(Server, "refusal", return_value=None), stranger, "gives 200"),
+        (mock.patch.object(Server, "refusal", return_value=None), other_parts, "gives 200"),
         (mock.patch.object(explore_requests, "check_rule"), names, "a request named was run"),
     ],
 )
 def test_a_door_that_is_left_open_is_found(open_door: Any, kind: Kind, said: str):
     with open_door, attacked() as folder:
-        server = launch(ExplorePage("MovieReview", {"max_new_tokens": 4}), port=0)
-        try:
+        with Server(ExplorePage("MovieReview", {"max_new_tokens": 4}), port=0) as server:
+            Thread(target=server.serve_forever, daemon=True).start()
             case = partial(one_request, Client(server.address), folder, kinds=[kind])
             outcome = try_cases("requests", case, 30, seed=0)
-        finally:
-            server.close()
+            server.shutdown()
     assert any(said in line for line in outcome.lost)
 
 

@@ -60,7 +60,6 @@ def test_a_missing_file_is_named_without_control_characters(capsys: pytest.Captu
 def test_a_device_that_is_not_there_is_refused_at_once(
     command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
 ):
-    monkeypatch.setattr("tokengym.lab.replay.explore_app.check_gradio", lambda: None)
     suite.test_a_device_that_is_not_there_is_refused_at_once(command, capsys, tmp_path, monkeypatch)
 
 
@@ -138,7 +137,8 @@ def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_explore_refuses_a_model_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: Any):
-    monkeypatch.setattr("tokengym.lab.replay.explore_app.check_gradio", lambda: None)
-    monkeypatch.setattr("tokengym.lab.replay.explore_app.launch", lambda *_, **__: pytest.fail("x"))
+    monkeypatch.setattr(
+        "tokengym.lab.replay.explore_server.Server", lambda *_, **__: pytest.fail("x")
+    )
     assert main(["explore", "--model", "./nope", "--no-browser"]) == 2
     assert "there is no folder './nope'" in capsys.readouterr().err

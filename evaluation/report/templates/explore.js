@@ -1,0 +1,109 @@
+"use strict";
+(() => {
+  const part = (id) => document.getElementById(id);
+  const boxes = part("form").elements, forked = part("fork-form").elements;
+  const buttons = [boxes.draw, boxes.sample, forked.fork];
+  let shown = null;
+
+  // Asks the server, one request at a time; "computing" is shown on one part of the page, and what
+  // is wrong above the response. Answers undefined then.
+  async function ask(name, sent, place) {
+    if (buttons[0].disabled) return undefined;
+    part("error").textContent = "";
+    part(place).setAttribute("aria-busy", "true");
+    for (const button of buttons) button.disabled = true;
+    try {
+      const answer = await fetch(name, {method: "POST", body: JSON.stringify(sent), referrerPolicy: "same-origin"});
+      const told = await answer.json();
+      if (answer.ok) return told;
+      part("error").textContent = told.detail;
+    } catch (error) {
+      part("error").textContent = `the server does not answer (${error.message})`;
+    } finally {
+      part(place).removeAttribute("aria-busy");
+      for (const button of buttons) button.disabled = false;
+    }
+    return undefined;
+  }
+
+  const number = (box) => box.value === "" ? null : Number(box.value);
+  const policy = () => ({agent: boxes.agent.value, env: boxes.env.value});
+
+  async function begin(chosen) {
+    const told = await ask("begin", chosen, "response");
+    if (!told) return;
+    for (const name of ["agent", "env", "prompt", "temperature"]) boxes[name].value = told[name];
+    boxes.rules.value = told.rules.join("\n");
+    await sample();
+  }
+
+  async function sample() {
+    const rules = boxes.rules.value.split("\n").map((rule) => rule.trim()).filter(Boolean);
+    const told = await ask("sample", {
+      ...policy(), rules, prompt: boxes.prompt.value, seed: number(boxes.seed), temperature: number(boxes.temperature),
+    }, "response");
+    if (!told) return;
+    shown = told.shown;
+    part("response").innerHTML = told.html;
+    const words = told.tokens.map((token, index) => new Option(`${index + 1} \u00b7 ${token}`, index));
+    forked.index.replaceChildren(new Option("", ""), ...words);
+    part("fork-form").hidden = false;
+    offer([]);
+  }
+
+  // Lists the alternatives at the chosen token, the likeliest other one chosen.
+  function offer(alternatives) {
+    const index = forked.index.value;
+    part("chosen").textContent = index === "" ? "" :
+      `#response .line .response .token:nth-child(${Number(index) + 1}) { outline: 2px solid var(--accent); }`;
+    part("fork").replaceChildren();
+    for (const label of part("alternatives").querySelectorAll("label")) label.remove();
+    const first = alternatives.find((each) => !each.taken);
+    for (const each of alternatives) {
+      const label = document.createElement("label"), box = document.createElement("input");
+      Object.assign(box, {type: "radio", name: "token_id", value: each.id, checked: each === first});
+      label.append(box, each.label);
+      part("alternatives").append(label);
+    }
+  }
+
+  async function choose() {
+    offer([]);
+    if (forked.index.value === "") return;
+    const told = await ask("choose", {shown, index: number(forked.index)}, "alternatives");
+    if (told) offer(told.alternatives);
+  }
+
+  async function fork() {
+    const chosen = document.querySelector("[name=token_id]:checked");
+    const told = await ask("fork", {
+      shown, index: number(forked.index), token_id: chosen && Number(chosen.value), count: number(forked.count),
+    }, "fork");
+    if (told) part("fork").innerHTML = told.html;
+  }
+
+  for (const form of [part("form"), part("fork-form")]) form.addEventListener("submit", (event) => event.preventDefault());
+  boxes.agent.addEventListener("change", () => begin(policy()));
+  boxes.env.addEventListener("change", () => begin({...policy(), agent: null}));
+  boxes.rule.addEventListener("change", () => {
+    const rules = boxes.rules.value.split("\n").filter((rule) => rule.trim());
+    if (boxes.rule.value) boxes.rules.value = [...rules, boxes.rule.value].join("\n");
+    boxes.rule.value = "";
+  });
+  boxes.draw.addEventListener("click", async () => {
+    const told = await ask("draw", policy(), "response");
+    if (!told) return;
+    boxes.prompt.value = told.prompt;
+    await sample();
+  });
+  boxes.sample.addEventListener("click", sample);
+  forked.index.addEventListener("change", choose);
+  forked.fork.addEventListener("click", fork);
+  part("response").addEventListener("click", (event) => {
+    const token = event.target.closest(".line .response .token");
+    if (!token || buttons[0].disabled) return;
+    forked.index.value = [...token.parentNode.children].indexOf(token);
+    choose();
+  });
+  begin(policy());
+})();
