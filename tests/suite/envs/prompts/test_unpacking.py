@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tokengym.envs import DatasetError, load_prompts
-from tokengym.envs.prompts import tables
+from tokengym.envs.prompts import datasets
 from tokengym.envs.prompts.datasets import check_parquet
 from tokengym.rewards import read_pairs
 
@@ -19,7 +19,7 @@ ONE = [{"role": "user", "content": "x" * 40_000}]
 
 @pytest.fixture(autouse=True)
 def ten_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MAX_UNPACKED_BYTES", 10**7)
+    monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 10**7)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_what_is_within_the_limit_passes(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "b.parquet"
     pq.write_table(texts, path, use_dictionary=False, column_encoding=encodings)
     check_parquet(tmp_path / "b.parquet")
-    monkeypatch.setattr(tables, "MAX_UNPACKED_BYTES", 10)
+    monkeypatch.setattr(datasets, "MAX_UNPACKED_BYTES", 10)
     check_parquet(tmp_path / "b.parquet")  # no more than 20 times its size
 
 
