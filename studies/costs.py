@@ -1,4 +1,4 @@
-"""What the runs behind the pages cost: counted from their files, priced by the benchmark's seconds.
+"""Costs of the runs behind the pages: counted from their files, priced by measured seconds.
 
 python -m studies.costs   # fills the table in docs/results/protocol.md
 """
@@ -10,7 +10,7 @@ from typing import Any
 from tokengym.evaluation.report import number
 from tokengym.lab.protocol import Row
 from tokengym.lab.study import DOCS, Docs, command_line, read_rows
-from tokengym.lab.tables import fill, markdown_table, mean
+from tokengym.lab.tables import fill, markdown_table
 
 FILES: Mapping[str, tuple[str, str]] = {
     "ledger/runs.csv": ("[ledger](ledger.md), coarse grid", "MovieReview"),
@@ -23,9 +23,14 @@ FILES: Mapping[str, tuple[str, str]] = {
 """Published runs -> page, and task where no column says it."""
 TOKENS = {"Dialogue": 48, "Summarize": 32, "Detox": 48, "QuestionAnswer": 48}
 """Tokens of a response where no column says them."""
-BENCHMARK = "v1/runs.csv"
-TEXT = ("rule", "gae_lambda", "critic", "model", "task", "eos", "setting", "start")
-MEASURED = ("step", "tokens", "score", "gold_score", "kl", "cpu_s")
+SECONDS: Mapping[str, float] = {
+    **{"MovieReview-24": 17, "MovieReview-48": 37, "MovieReview-96": 62, "Dialogue-48": 24},
+    **{"QuestionAnswer-48": 31, "Summarize-32": 30, "Detox-48": 39},
+}
+"""CPU seconds of a run of `UPDATES` updates of 64 responses, from docs/results/credit_v1.md."""
+UPDATES = 30
+TEXT = ("rule", "gae_lambda", "critic", "model", "task", "eos")
+MEASURED = ("step", "tokens", "score", "gold_score", "kl")
 """Columns of a measurement; the others say which run a row is from."""
 
 
@@ -38,19 +43,8 @@ def runs_of(file: Path) -> list[list[Row]]:
     return [*runs.values()]
 
 
-def seconds_per_token(docs: Path) -> dict[str, float]:
-    """Return CPU seconds of a response token by setting, of the benchmark's runs of `sparse`."""
-    each: dict[str, list[float]] = {}
-    for run in runs_of(docs / BENCHMARK):
-        last = run[-1]
-        if last["rule"] == "sparse":
-            each.setdefault(last["setting"], []).append(last["cpu_s"] / last["tokens"])
-    return {setting: mean(values) for setting, values in each.items()}
-
-
 def costs_table(docs: Path) -> str:
     """Return runs, tokens and CPU hours of each file, dearest first."""
-    prices = seconds_per_token(docs)
     lines = []
     for file, (page, task) in FILES.items():
         tokens, seconds = 0.0, 0.0
@@ -61,7 +55,8 @@ def costs_table(docs: Path) -> str:
             # Film reviews of 192 tokens are in no setting of the benchmark: priced as those of 96.
             setting = f"{name}-{min(length, 96)}"
             tokens += run[-1]["tokens"]
-            seconds += run[-1]["tokens"] * prices[setting]
+            rows = run[-1].get("rows") or 64
+            seconds += SECONDS[setting] * run[-1]["step"] / UPDATES * rows / 64
         lines.append((seconds, [page, str(len(runs)), f"{tokens / 1e6:.1f}"]))
     lines.sort(key=lambda line: -line[0])
     table = [[*cells, number(seconds / 3600)] for seconds, cells in lines]
