@@ -19,7 +19,7 @@ LABORATORY: dict[str, tuple[str, ...]] = {
         *("abc-d", "abc-d2", "answer-gain", "attribution", "mc", "prm", "pure", "rto", "scar"),
         *("turn-broadcast", "turn-gain", "turn-progress", "turn-return", "turn-score"),
     ),
-    "scorers": ("judge", "preference-model", "reasoning-gym"),
+    "scorers": ("judge", "preference-model", "reasoning-gym", "vader"),
     "readings": ("deeplift", "gradient", "integrated-gradients"),
     "agents": ("best-of-n", "nlpo", "online-dpo", "raft"),
     "estimators": ("gigpo", "gigpo-prefix", "turn-auxiliary", "turn-returns"),
@@ -29,6 +29,7 @@ LABORATORY: dict[str, tuple[str, ...]] = {
         *("reward-attention", "rsi", "self-teacher", "teacher"),
     ),
     "gold": ("forks", "oracle"),
+    "models": ("minilm", "smollm2"),
     "commands": (
         *("train-reward", "collect", "label", "constitution", "replay", "explore", "bench", "push"),
     ),
@@ -40,7 +41,7 @@ LABORATORY: dict[str, tuple[str, ...]] = {
         *("envs.ExactValues", "envs.ForksEnv", "envs.ForksVectorEnv"),
         *("envs.OracleEnv", "envs.OracleVectorEnv", "envs.PolicyError", "envs.StateTable"),
         *("rewards.ABCD", "rewards.ABCD2", "rewards.Attribution", "rewards.SCAR"),
-        *("rewards.Judge", "rewards.PreferenceModel", "rewards.RewardTraining"),
+        *("rewards.Judge", "rewards.PreferenceModel", "rewards.RewardTraining", "rewards.Vader"),
         *("rewards.train_preference_model", "rewards.train_reward_model"),
     ),
 }

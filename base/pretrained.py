@@ -232,7 +232,7 @@ def _near(path: str) -> str:
     wanted = Path(path)
     beside = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
     folders = {folder.name: str(folder) for folder in beside if folder.is_dir()}
-    folders |= {name: name for name in MODELS} if wanted.name == path else {}
+    folders |= {name: name for name in MODELS.names()} if wanted.name == path else {}
     return f"; {did_you_mean(wanted.name, sorted(folders), shown=folders)}".rstrip("; ")
 
 

@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.rules import RuleScorer
     from tokengym.rewards.scorers.sentiment import Sentiment
     from tokengym.rewards.scorers.toxicity import Toxicity
-    from tokengym.rewards.scorers.vader import Vader
     from tokengym.rewards.scorers.wrappers import Cached, TimeLimit, WithAttribution
     from tokengym.rewards.wrappers import (
         ABCReward,

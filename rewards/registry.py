@@ -371,12 +371,10 @@ def gold_scorer(bundle: Bundle | None) -> Scorer | None:
     """
     if bundle is None:
         return None
-    if bundle.manifest.get("gold_scorer") == "vader":
-        from tokengym.rewards.scorers.vader import Vader
-
-        return Vader()
     truth: Scorer | None = None
-    if bundle.has("lexicon"):
+    if bundle.manifest.get("gold_scorer") == "vader":  # no other: a word could name a file to run
+        truth = SCORERS.make("vader")
+    elif bundle.has("lexicon"):
         truth = Sentiment.from_file(bundle.lexicon)
     elif bundle.has("gold"):
         truth = RuleScorer.from_file(bundle.gold)

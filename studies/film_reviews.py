@@ -40,6 +40,7 @@ from tokengym.lab.protocol import (
     untrained_responses,
     way,
 )
+from tokengym.lab.scorers.vader import Vader
 from tokengym.lab.study import (
     DOCS,
     Cell,
@@ -65,7 +66,7 @@ from tokengym.lab.tables import (
     rates_table,
     student_mean,
 )
-from tokengym.rewards import Vader, gold_scorer
+from tokengym.rewards import gold_scorer
 
 ENV = "tokengym/MovieReview-v0"
 EVALUATIONS, PROMPTS = 4, 128

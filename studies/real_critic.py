@@ -23,6 +23,7 @@ from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.constitution.critics import ModelCritic, Principle
 from tokengym.lab.scorers.judge import GreedyAnswers, load_answering_model
+from tokengym.lab.scorers.vader import Vader
 from tokengym.lab.study import (
     DOCS,
     Data,
@@ -34,7 +35,7 @@ from tokengym.lab.study import (
     write_rows,
 )
 from tokengym.lab.tables import after_holm, fill, markdown_table, mean
-from tokengym.rewards import Scorer, Vader, make_reward
+from tokengym.rewards import Scorer, make_reward
 
 Row = dict[str, Any]
 PAGE, FOLDER = "real_model.md", "real_model"

@@ -22,6 +22,7 @@ from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES
 from tokengym.lab.constitution.judge import CHOICE, PrincipleJudge
 from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.lab.scorers.preference_model import PreferenceModel
+from tokengym.lab.scorers.vader import Vader
 from tokengym.lab.study import (
     DOCS,
     Data,
@@ -33,7 +34,6 @@ from tokengym.lab.study import (
     write_rows,
 )
 from tokengym.lab.tables import fill, markdown_table, mean, share_of
-from tokengym.rewards import Vader
 
 Row = dict[str, Any]
 PAGE, FOLDER = "real_model.md", "real_model"

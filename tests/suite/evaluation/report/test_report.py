@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.report import _facts, render_report
+from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import side_by_side
 
@@ -132,20 +131,6 @@ def test_the_same_input_gives_the_same_page(make_curves):
 def test_the_summary_sentence_comes_first(make_curves):
     page = render(make_curves())
     assert page.index("abc learned faster than sparse") < page.index("<svg")
-
-
-def test_models_have_their_titles():
-    smollm2 = "SmolLM2-135M-Instruct, 4-bit weights"
-    summary = {"groups": [{"measures": []}], "by_gold": False, "anchors": {"reference": None}}
-    for settings, shown in (
-        ({"model": "smollm2", "bundle": None}, smollm2),
-        ({"model": None, "bundle": "smollm2-reviews"}, smollm2),
-        ({"model": None, "bundle": "movie_review"}, "\N{EN DASH}"),
-        ({"model": "my/model", "bundle": "movie_review"}, "my/model"),
-        ({"model": None, "bundle": "other/folder"}, "\N{EN DASH}"),
-    ):
-        facts = dict(_facts({**summary, "settings": settings}, measure_of("score", False)))
-        assert dict(facts["Settings"])["model"] == shown
 
 
 def test_many_rewards_are_put_in_words_behind_a_fold(make_curves):

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.envs import Episode
-from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
+from tokengym.rewards import Scorer, ScorerError, Scores, Shared
 
 
 class Vader(Shared, Scorer):
@@ -49,6 +48,3 @@ def _analyzer() -> Any:
             "scorer 'vader' needs the package vaderSentiment; run pip install 'tokengym[smollm2]'"
         ) from None
     return SentimentIntensityAnalyzer()
-
-
-register_scorer("vader", Vader)

@@ -142,7 +142,7 @@ def test_a_base_that_is_another(
 
 
 def test_its_name_is_known() -> None:
-    assert MODELS["smollm2"].title == "SmolLM2-135M-Instruct, 4-bit weights"
+    assert MODELS.find("smollm2").title == "SmolLM2-135M-Instruct, 4-bit weights"
 
 
 def test_a_reward_model_reads_the_policys_weights_in_their_precision() -> None:
