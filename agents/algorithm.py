@@ -275,7 +275,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self._round_start, rounds.is_begun = self._present_state(), False
         known = self.num_timesteps
         continuations = None
-        if rounds.reward.of_policy:
+        if rounds.reward.of_policy:  # its credit continues responses, as ``mc`` does
             seed = derived_seed(self.policy.generator) + self.processes.number
             continuations = bind_policy(self.env, self, seed=seed)
         figures: dict[int, dict[str, Any]] = {}  # SB3's of the episodes that ended, by row
@@ -421,6 +421,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         callback.on_training_start(locals(), globals())
         if reset_num_timesteps or not 0 <= self.learning_since <= self.num_timesteps:
             self.learning_since = self.num_timesteps
+        # One iteration is one update: a round of one episode per row, and what it teaches.
         iteration, span = 0, total_timesteps - self.learning_since
         while self.num_timesteps < total_timesteps:
             self.remaining = (total_timesteps - self.num_timesteps) / span

@@ -127,6 +127,7 @@ def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
     processes = agent.processes
     if not (processes.is_main or processes.saves_together):
         return
+    # Where weights are shared out, all processes gather them; only the main one goes on to write.
     tensors = _training_tensors(agent, start)
     reference = processes.reference_weights(agent.policy.reference)
 
@@ -166,6 +167,9 @@ def load_checkpoint(
         if policy_kwargs.get("products") == "onednn" and not fast().has_onednn():
             logger.warning("%s was trained with oneDNN's products, which are not here", folder)
             policy_kwargs["products"] = "auto"
+        # The order counts. The constructor draws first weights and seeds everything, the saved
+        # weights and generators then take their places, and the environment's state comes last:
+        # nothing may draw from it before the next round.
         agent = algorithm(
             record["policy"], envs, policy_kwargs=policy_kwargs, device=device, **settings
         )

@@ -20,10 +20,6 @@ from tokengym.agents.contract import TrainingRun, check_plays, own_player
 from tokengym.base.registry import Registry, imported
 from tokengym.base.settings import values_by_name
 
-BY_ROUNDS = "tokengym.agents.algorithm:EpisodicAlgorithm"
-TRAIN_BY_ROUNDS = "tokengym.agents.training:train"
-TEACH = "tokengym.agents.training:teach"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
@@ -78,7 +74,8 @@ class Learner:
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""
         if self.algorithm:
-            return partial(imported(TRAIN_BY_ROUNDS), algorithm=self.algorithm_class())
+            train = imported("tokengym.agents.training:train")
+            return partial(train, algorithm=self.algorithm_class())
         return self.train if callable(self.train) else imported(self.train)
 
     def algorithm_class(self) -> Any:
@@ -123,7 +120,9 @@ def _as_learner(name: str, made: Any) -> Learner:
     if isinstance(made, Learner):
         return replace(made, name=name)
     summary = (made.__doc__ or "").partition("\n")[0]
-    if isinstance(made, type) and issubclass(made, imported(BY_ROUNDS)):
+    if isinstance(made, type) and issubclass(
+        made, imported("tokengym.agents.algorithm:EpisodicAlgorithm")
+    ):
         return Learner(
             name=name,
             summary=summary,
@@ -165,4 +164,4 @@ def _play(run: TrainingRun, *, name: str, made: Any) -> None:
 
 def _teach(run: TrainingRun, *, name: str, made: Any) -> Any:
     """Train an agent that has ``learn(episodes)``."""
-    return imported(TEACH)(run, name, made)
+    return imported("tokengym.agents.training:teach")(run, name, made)

@@ -91,6 +91,8 @@ class Replayed:
         Raises:
             ModelError: if it cannot be captured and must be.
         """
+        # A graph repeats the kernels that it recorded, on the same addresses and shapes: whatever
+        # changes one of them, or a branch on the way, has to be in the key.
         if self.captures and key not in self._graphs:
             try:
                 self._graphs[key] = self._capture(function)
@@ -242,6 +244,7 @@ class Decoder:
 
     def read(self) -> None:
         """Read the tokens chosen last."""
+        # Moving on stays outside of the graph, which is run more than once when it is captured.
         for stream in self._streams:
             stream.advance()
         self._replayed(("read", self.size), self._read)
@@ -284,6 +287,7 @@ class Decoder:
         Args:
             uniforms: (size,) in [0, 1), on the CPU; None takes the likeliest tokens.
         """
+        # From pinned memory numbers are copied without waiting for what the GPU is doing.
         samples = uniforms is not None
         if uniforms is not None:
             self._given[: self.size] = uniforms
@@ -418,6 +422,7 @@ class CapturedSampler:
                 decoder.append(torch.from_numpy(appended.tokens[is_reply]), counts)
             decoder.allow(masks, self._on_device)
             decoder.choose(None if deterministic else uniforms)
+            # The GPU reads the tokens while the environment steps; rows that end are read in vain.
             self._is_read = decoder.runs_ahead and not decoder.is_full
             if self._is_read:
                 decoder.read()
@@ -447,6 +452,8 @@ class CapturedSampler:
 
     def _borrowed(self) -> Decoder:
         """Return a decoder that no living sampler uses, from the policy's store where one fits."""
+        # A decoder is kept for its graphs, which take time to capture. One in the hands of another
+        # sampler, an evaluation's say, is left alone.
         decoders = self.policy.decoders
         for decoder in list(decoders):
             user = None if decoder.user is None else decoder.user()

@@ -135,6 +135,8 @@ class GPT2Stream:
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
+        # Prefill: all tokens of the prompts in one pass, padded on the left, so that the next token
+        # of every row is written to one column. Positions count a row's own tokens.
         rows, width = input_ids.shape
         places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         x = self._embedded(input_ids, places).flatten(0, 1)  # (rows * width, hidden)
@@ -160,9 +162,11 @@ class GPT2Stream:
             readable = (attention_mask.bool()[:, None, None] & before) | itself
         for layer, cache in zip(self._layers, self._caches, strict=True):
             query, both = self._heads(layer, x, places.flatten())
+            # (rows * width, 2, key heads, head width) -> (2, rows, key heads, width, head width)
             both = both.unflatten(0, (rows, width)).permute(2, 0, 3, 1, 4)
-            cache.both[:, :, :, :width] = both  # (2, rows, key heads, width, head width)
+            cache.both[:, :, :, :width] = both
             keys, values = both.to(x.dtype)
+            # Without a mask torch takes its own causal kernel, which is the faster one.
             attended = F.scaled_dot_product_attention(
                 query.to(x.dtype).unflatten(0, (rows, width)).transpose(1, 2),
                 keys,
@@ -181,7 +185,7 @@ class GPT2Stream:
         if alive is not None:  # dead rows read token 0
             tokens = tokens.new_zeros(rows).index_put((alive,), tokens)
         self._positions = self._positions + 1
-        if self._ends is None:
+        if self._ends is None:  # no replies came between: all rows write to one column
             self._column += 1
         else:
             assert self._bias is not None
@@ -200,7 +204,7 @@ class GPT2Stream:
                 cache.columns[now].copy_(both.transpose(0, 1))
             else:
                 cache.both[:, every, :, self._ends] = both.to(cache.both.dtype)
-            # (rows * key heads, seen, head width)
+            # Views of what is written so far, (rows * key heads, seen, head width): not copied.
             keys, values = cache.keys.narrow(1, 0, seen), cache.values.narrow(1, 0, seen)
             if self._on_cpu:  # two batched products; all queries of a group read its keys in one
                 grouped = query.reshape(len(keys), -1, self._width).to(keys.dtype)
@@ -225,6 +229,8 @@ class GPT2Stream:
 
     def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
         """See `Stream.append`: the texts go on in columns of their own, without gaps."""
+        # One pass for all new tokens: they are embedded as a flat list, (n, hidden), and put into
+        # (rows, width) for the attention alone, where rows with fewer tokens have queries of 0.
         rows, width = len(self._positions), int(counts.max())
         alive = torch.arange(rows, device=tokens.device) if self._alive is None else self._alive
         if self._bias is None:
@@ -237,6 +243,7 @@ class GPT2Stream:
         ends, bias = self._ends, self._bias
         of = alive.repeat_interleave(counts)  # the row of each token
         lasts = counts.cumsum(0)
+        # 0, 1, ... within each row's tokens
         steps = torch.arange(len(tokens), device=tokens.device)
         steps = steps - (lasts - counts).repeat_interleave(counts)
         columns, places = ends[of] + 1 + steps, self._positions[of] + 1 + steps
@@ -272,6 +279,7 @@ class GPT2Stream:
 
     def keep(self, rows: Tensor) -> None:
         """See `Stream.keep`."""
+        # Rows that have ended are at first only remembered: they are read on, and dropped together.
         alive = rows if self._alive is None else self._alive[rows]
         self._alive = alive
         rest = -len(alive) % MULTIPLES[self._model.products]

@@ -30,6 +30,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tokengym.agents.errors import ProcessError
+from tokengym.agents.fast.joining import joined, masks_among, moved
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
@@ -243,7 +244,12 @@ class Group(Processes):
         masks = played.action_masks
         keeps = self.keeps_masks and masks is not None and masks.vocab_size > 0
         given = replace(played, action_masks=None) if keeps else played
-        share = (given.to("cpu"), num_tokens, list(buffer)[-agent.n_envs :], generator.get_state())
+        share = (
+            moved(given, "cpu"),
+            num_tokens,
+            list(buffer)[-agent.n_envs :],
+            generator.get_state(),
+        )
         rounds, tokens, infos, states = zip(*self.gather(share), strict=True)
         agent.num_timesteps += sum(tokens) - num_tokens
         buffer.clear()
@@ -251,12 +257,12 @@ class Group(Processes):
         # The longest round has drawn the most numbers, as many as one process would for all rows.
         lengths = [max(len(e.response_ids) for e in played.episodes) for played in rounds]
         generator.set_state(states[lengths.index(max(lengths))])
-        joined = RolloutBatch.joined(rounds).to(device)
+        whole = moved(joined(rounds), device)
         if not keeps or masks is None:
-            return joined
+            return whole
         before = sum(len(played.episodes) for played in rounds[: self.number])
-        among = masks.among(before, len(joined.episodes), max(lengths))
-        return replace(joined, action_masks=among)
+        among = masks_among(masks, before, len(whole.episodes), max(lengths))
+        return replace(whole, action_masks=among)
 
     def of_rows(
         self,
@@ -266,6 +272,7 @@ class Group(Processes):
         **how: Any,
     ) -> Tensor:
         """See `Processes.of_rows`."""
+        # Each process fills its own rows of zeros; the sum is then everybody's.
         everyone = torch.arange(len(sequences), device=sequences.input_ids.device)
         rows = everyone.tensor_split(self.count)[self.number]
         inputs = [sequences.select(rows)] + ([] if masks is None else [masks.select(rows)])
@@ -299,6 +306,8 @@ class Group(Processes):
         """See `Processes.add_gradients`; gradients that no process has stay None."""
         parameters = policy.trained_parameters()
         device = parameters[0].device
+        # A part may leave parameters without gradient, and an all_reduce has to be called by all:
+        # first they agree on which parameters have one anywhere.
         have = [parameter.grad is not None for parameter in parameters]
         learns = self.add(torch.tensor(have, dtype=torch.int32, device=device)).tolist()
         with _explained():
@@ -307,6 +316,7 @@ class Group(Processes):
                 if is_any:
                     if parameter.grad is None:
                         parameter.grad = torch.zeros_like(parameter)
+                    # All are under way before the first is waited for.
                     waits.append(distributed.all_reduce(parameter.grad, async_op=True))
             for wait in waits:
                 wait.wait()

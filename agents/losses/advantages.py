@@ -89,6 +89,7 @@ def rewards_within(
         [[0.5, 0.5, 0.25]]
     """
     check_shapes(token_rewards, segment_ends=segment_ends)
+    # What is earned after the segment comes off, discounted by the tokens that lie between.
     to_go = _to_go(token_rewards, response_mask, gamma)
     after = torch.cat([to_go[:, 1:], torch.zeros_like(to_go[:, :1])], 1).gather(1, segment_ends)
     count = response_mask.cumsum(1)
@@ -143,9 +144,8 @@ def gae(
             raise ValueError(
                 f"{name} must lie in [0, 1], got {coefficient}; pass 1.0 for no discount"
             )
-    next_value = (
-        torch.zeros_like(values[:, 0]) if final_values is None else final_values
-    )  # (batch,)
+    # (batch,) V_{t+1}
+    next_value = torch.zeros_like(values[:, 0]) if final_values is None else final_values
     check_shapes(values[:, 0], final_values=next_value)
     advantage = torch.zeros_like(next_value)  # (batch,) A_{t+1}
     advantages = torch.zeros_like(values)

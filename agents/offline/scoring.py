@@ -109,6 +109,7 @@ class ResponseScorer(nn.Module):
 
     def _log_probs(self, sequences: Sequences, *, reference: bool) -> Tensor:
         """Return the responses' log-probabilities, (rows,), bucket by bucket of similar lengths."""
+        # Texts of similar length are run together; the sums are then put back into the rows' order.
         buckets = sequences.buckets()
         if len(buckets) == 1:
             return self._bucket_log_probs(sequences, reference=reference)

@@ -161,12 +161,6 @@ def training_arguments(
     return args
 
 
-def scratch_folder(agent: Any) -> str:
-    """Return a folder that is removed with the agent, for a Trainer that stores nothing."""
-    agent._scratch = tempfile.TemporaryDirectory(prefix="tokengym-")
-    return agent._scratch.name
-
-
 @contextmanager
 def isolated_random_state() -> Iterator[None]:
     """Restore the global random state afterwards: the Trainer seeds it."""
@@ -232,7 +226,9 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         settings: Mapping[str, Any],
         with_reference: bool,
     ) -> None:
-        args = training_arguments(options, defaults=self.defaults, scratch=scratch_folder(self))
+        # The Trainer wants a folder even where it stores nothing: one that goes with the agent.
+        self._scratch = tempfile.TemporaryDirectory(prefix="tokengym-")
+        args = training_arguments(options, defaults=self.defaults, scratch=self._scratch.name)
         self.tokenizer = tokenizer = find_tokenizer(source, options.tokenizer)
         self.policy = policy = make_policy(
             source,
@@ -322,6 +318,8 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     ) -> Any:
         """Return the mean loss: of this batch, or its part of the accumulated batch's."""
         losses, metrics = self.losses(inputs, model)
+        # A sum, divided by all items of the accumulated batch: a mean of the batches' means would
+        # weigh the texts of small batches more.
         total = losses.sum()
         if not torch.isfinite(total):
             raise NonFiniteError(

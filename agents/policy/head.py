@@ -145,6 +145,7 @@ class _TokenFigures(torch.autograd.Function):
         b, g, h = (x.where(was_possible(log_probs), 0.0) for x in gradients)
         a, c = b - h, -g - h * entropy - b * kl
         c = c - a * normaliser + b * ref_normaliser  # z = log p + lse(z)
+        # The slope is then of the logits themselves, and no log-softmax of a chunk is made again.
         needs_states, needs_weight, _ = ctx.needs_input_grad
         read, reference = as_read(states, weight), asked.reference
         if reference:
@@ -153,6 +154,7 @@ class _TokenFigures(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=kl.dtype) if needs_weight else None
         for part in asked.chunks():
             a_part, b_part, c_part = (x[part].unsqueeze(-1) for x in (a, b, c))
+            # Computed once more: kept from the forward pass, they would be the largest of tensors.
             scores = asked.scores(states, read, part)  # (chunk, num_actions)
             p = scores.softmax(-1)
             slope = torch.addcmul(c_part, scores, a_part, out=scores)

@@ -198,6 +198,8 @@ class LanguageModel(nn.Module):
             kernels: Whether to read them by kernels if the model's shape allows it.
         """
         rows, _, columns = sequences.response_positions
+        # Nothing is predicted from the last column. Texts are padded on the right, so that causal
+        # attention needs no mask: see `Sequences`.
         ids = sequences.input_ids[:, :-1]
         multiple = LENGTHS if ids.is_cuda else fast().multiples[self.products]
         if multiple > 1:  # kernels are planned or compiled anew for each length that is new
@@ -266,6 +268,7 @@ class LanguageModel(nn.Module):
 
         Adapters are copied as parts of the model; what turns them off stays behind.
         """
+        # `deepcopy` takes what its memo holds in place of a copy.
         frozen = [p for p in self.parameters() if not p.requires_grad]
         memo = {id(part): part for part in (*frozen, *shared)}
         return copy.deepcopy(self, {id(self.adapters): None, **memo})

@@ -1,7 +1,7 @@
 """A causal language model as a policy over tokens.
 
-What it says of responses that are there is in `responses`, its value function in `value`, the model
-itself (trunk, head and adapters) and its frozen reference in `language_model`, and the step from
+What it says of responses that are there is in `responses`, and so is its value function. The model
+itself (trunk, head and adapters) and its frozen reference are in `language_model`, the step from
 logits to a token in `sampling`.
 """
 

@@ -22,11 +22,11 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import Figures, token_figures
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.likeliest import likeliest
 from tokengym.agents.policy.sampling import (
     chosen_log_probs,
     chunk_size,
     in_chunks,
-    likeliest,
     shape_logits,
 )
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
@@ -431,6 +431,7 @@ class ReadsResponses(BasePolicy):
         if by_reference and self.largest is not None:
             # Processes that share the reference out have to let it read equally often.
             buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
+        # Texts of similar length are read together, and their figures put where their rows are.
         whole = None
         for bucket in buckets:
             part = sequences.select(bucket)

@@ -342,6 +342,7 @@ class ModelStream:
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Stream.step`."""
+        # Left padding puts every row's new token into one column, which all rows may read.
         grown = self._attention_mask.new_ones(len(tokens), 1)
         self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
         self._positions = self._positions + 1
@@ -430,6 +431,8 @@ def check_decoding(
     Raises:
         ModelError: naming the model and how far its hidden states are off.
     """
+    # Two texts of different lengths, so that one is padded, and two steps: the second reads a cache
+    # that a step has written to.
     lengths, steps = (5, 3), 2
     width = max(lengths)
     name = type(language_model.model).__name__

@@ -60,6 +60,7 @@ class Sequences:
             for row, ids in enumerate(texts):
                 if len(ids) == 0:
                     raise ValueError(f"{name} {row} has no tokens; drop empty texts")
+        # Padding is the last token once more: an id that every model has, whatever its pad token.
         texts = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
         input_ids = np.zeros((len(texts), max(map(len, texts), default=0)), dtype=np.int64)
         for row, ids in enumerate(texts):
@@ -165,7 +166,7 @@ class ActionMasks:
     columns: Tensor | None = None
     """(few,) int64, the forbidden tokens where there is one mask that forbids few."""
     has_all: bool = True
-    """Whether the masks of all rows are in ``table``; see `among`."""
+    """Whether the masks of all rows are in ``table``; see `is_here`."""
 
     @classmethod
     def from_arrays(
@@ -184,49 +185,6 @@ class ActionMasks:
         return recorder.finish(
             lambda numbers: pad_sequence(numbers.split(lengths), batch_first=True), device
         )
-
-    @classmethod
-    def joined(
-        cls, parts: "Sequence[ActionMasks | None]", rows: Sequence[int], time: int
-    ) -> "ActionMasks | None":
-        """Return the masks of several batches as those of one.
-
-        Args:
-            parts: Their masks on the CPU; None where all tokens are allowed.
-            rows: Rows of each.
-            time: Longest response of all.
-        """
-        first = next((part for part in parts if part is not None), None)
-        if first is None:
-            return None
-        tables, indices, before = [], [], 0
-        for part, count in zip(parts, rows, strict=True):
-            table = torch.ones_like(first.table[:1]) if part is None else part.table
-            index = torch.zeros(count, time, dtype=torch.int64)
-            if part is not None:
-                index[:, : part.index.shape[1]] = part.index
-            tables.append(table)
-            indices.append(index + before)
-            before += len(table)
-        table, index = torch.cat(tables), torch.cat(indices)
-        if first.vocab_size:  # every step has a mask of its own
-            return cls(table=table, index=index, vocab_size=first.vocab_size)
-        table, places = table.unique(dim=0, return_inverse=True)
-        return cls(table=table, index=places[index], columns=few_forbidden(table))
-
-    def among(self, before: int, rows: int, time: int) -> "ActionMasks":
-        """Return the masks as those of some rows of a larger batch; the others' are elsewhere.
-
-        Args:
-            before: Rows of the batch before these.
-            rows: Rows of the batch.
-            time: Longest response of the batch.
-        """
-        index = self.index.new_full((rows, time), IN_ANOTHER_PROCESS)
-        here = index[before : before + len(self.index)]
-        here[:] = 0
-        here[:, : self.index.shape[1]] = self.index
-        return replace(self, index=index, has_all=False)
 
     @property
     def is_here(self) -> Tensor:

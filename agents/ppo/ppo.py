@@ -5,7 +5,8 @@ arXiv:1909.08593; Huang et al. 2024, arXiv:2403.17031). One update plays one epi
 row (collect), turns scores into advantages (assign), takes clipped gradient steps (update), and
 writes a row of figures (log). Differences from SB3's PPO: a rollout is whole episodes, kept as
 sequences; rewards are the ``token_rewards`` that the finished episode carries, minus the KL to the
-reference; advantages are whitened over the whole batch, not per minibatch; dropout stays off.
+reference; advantages are whitened over the whole batch, not per minibatch; the value loss is half
+the squared error, and its network is one of its own; dropout stays off.
 """
 
 import sys

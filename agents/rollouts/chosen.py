@@ -187,6 +187,7 @@ class ChosenPrompts:
             wide = bare_envs(self._single, count, max_prompt_tokens=longest, prompts=few)
             wide.reset(seed=0)
             return wide
+        # Kept by its number of rows: making one encodes every prompt of the set again.
         if count not in self._batches:
             self._batches[count] = bare_envs(self._single, count)
             self._batches[count].reset(seed=0)

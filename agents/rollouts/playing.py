@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -59,35 +58,6 @@ class RolloutBatch:
     """(batch, time), nats, as sampled."""
     env_seconds: float = 0.0
     """Time that the environment took, scoring included."""
-
-    @classmethod
-    def joined(cls, rounds: "Sequence[RolloutBatch]") -> "RolloutBatch":
-        """Return rounds on the CPU as one, row after row."""
-        rows = [len(played.episodes) for played in rounds]
-        time = max(len(e.response_ids) for played in rounds for e in played.episodes)
-
-        def padded(name: str) -> Tensor | None:
-            parts: list[Tensor] = [getattr(played, name) for played in rounds]
-            if parts[0] is None:
-                return None
-            return torch.cat([F.pad(part, (0, time - part.shape[1])) for part in parts])
-
-        return cls(
-            episodes=tuple(episode for played in rounds for episode in played.episodes),
-            truncated=np.concatenate([played.truncated for played in rounds]),
-            action_masks=ActionMasks.joined([p.action_masks for p in rounds], rows, time),
-            log_probs=padded("log_probs"),
-            values=padded("values"),
-            entropy=padded("entropy"),
-        )
-
-    def to(self, device: torch.device | str) -> "RolloutBatch":
-        """Return the round with its tensors on a device."""
-        moved: dict[str, Any] = {}
-        for name in ("action_masks", *TENSORS):
-            if (given := getattr(self, name)) is not None:
-                moved[name] = given.to(device)
-        return replace(self, **moved)
 
     def sequences(self, device: torch.device | str, *, group_size: int | None = None) -> Sequences:
         """Return prompts and responses as one batch of tensors.
@@ -220,7 +190,8 @@ def play_round(
             if choice.support is None and masks is not None:
                 is_one = masks.strides[0] == 0  # broadcast over the rows: not copied
                 recorder.masks.add(masks[: len(active)] if is_one else masks[active])
-            is_over = (result.terminated | result.truncated)[active]
+            # Rows that have ended wait for the others: the next step is of those that write on.
+            is_over = (result.terminated | result.truncated)[active]  # (active,)
             for row in active[is_over].tolist():
                 recorder.episodes[row] = result.episodes[row]
                 recorder.truncated[row] = result.truncated[row]
@@ -266,7 +237,9 @@ class RoundRecorder:
 
     def finish(self) -> RolloutBatch:
         """Return the round; one that was not played to its end lacks episodes."""
-        rows = np.concatenate([rows for rows, _ in self.steps])  # (choices,), step after step
+        # Choices come step after step, (choices,), one for each token that a row wrote. First it is
+        # found where each of them goes in (batch, time).
+        rows = np.concatenate([rows for rows, _ in self.steps])
         times = np.zeros_like(rows)  # of rows that have not ended nothing is read
         for row, episode in self.episodes.items():
             # A choice wrote one token, and in a conversation replies stand between them. A row's

@@ -155,6 +155,7 @@ class RoundReward:
             RewardError: if the scorer fails; what had its score before keeps it. It has no
                 episodes: the caller knows what they were sampled with.
         """
+        # In the order in which they ended, as a running mean would have met them step by step.
         try:
             if self._of_all is not None:
                 paid = self._of_all.reward.evaluate(list(episodes.values()))
@@ -285,6 +286,7 @@ class RoundEnvironment(ABC):
         for wrapper in self.reward.deferred:
             wrapper.deferred = True
         observation, infos = self._begin(seed=seed, options=options)
+        # A resumed round: whatever the reset drew, its episodes begin where the first run's began.
         if self.again is not None:
             pairs = zip(self._innermost, self.again, strict=True)
             starts = [owner.set_state(state) for owner, state in pairs]

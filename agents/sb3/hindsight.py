@@ -84,6 +84,7 @@ def hindsight_correction(
             f"token_rewards has {len(token_rewards)} entries for an episode of {len(paid)} steps; "
             "the environment must give one per response token"
         )
+    # float64: the sum over an episode is to be the score, not nearly.
     difference = np.asarray(token_rewards, dtype=np.float64) - paid
     kept = difference[len(difference) - num_kept :]
     kept[0] += difference[: len(difference) - num_kept].sum()

@@ -109,6 +109,8 @@ class GymVecEnv(VecEnv):
         """
         self.fresh = None
         observation, rewards, terminated, truncated, infos = self.envs.step(self._actions)
+        # SB3's convention: what ended is in the infos, what is returned has begun anew. Only one of
+        # Gymnasium's modes, SAME_STEP, does that by itself; in the others the rows are reset below.
         dones = terminated | truncated
         final_infos = infos
         final_observation = observation

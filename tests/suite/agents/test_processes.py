@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from tests.suite.agents import shared_run
 from tokengym.agents import PPO
 from tokengym.agents.fast.group import Group, ShardedGroup
-from tokengym.agents.rollouts.playing import Round
+from tokengym.agents.fast.joining import joined as joined_rounds
+from tokengym.agents.fast.joining import moved
 from tokengym.scripts.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -216,7 +217,7 @@ def test_each_process_keeps_the_masks_of_its_rows() -> None:
         own = torch.cat(group.own_rows(given, 2)).sort().values
         assert own.tolist() == ([0, 1, 2, 3] if number == 0 else [4, 5, 6, 7])
     assert sent == [None, None]
-    whole = Round.joined([one.to("cpu") for one in played]).action_masks
+    whole = joined_rounds([moved(one, "cpu") for one in played]).action_masks
     for number, one in enumerate(joined):
         rows = torch.arange(4) + 4 * number
         masks: Any = one.action_masks.select(rows)

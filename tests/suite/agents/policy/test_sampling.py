@@ -8,14 +8,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tests.support.tapes import Tape
 from tests.support.traffic import Traffic
 from tokengym.agents import losses
-from tokengym.agents.policy import sampling
+from tokengym.agents.policy import likeliest as nucleus
+from tokengym.agents.policy.likeliest import by_threshold, likeliest
 from tokengym.agents.policy.sampling import (
     as_action_mask,
-    by_threshold,
     chosen_log_probs,
     draw,
     inverse_cdf,
-    likeliest,
     packed,
     shape_logits,
     unpacked,
@@ -173,7 +172,7 @@ def test_the_edge_of_the_likeliest_is_found_without_sorting(
         logits[::2, 4] = -torch.inf
         logits[3, 2:], logits[4, :2], logits[4, 2:] = -torch.inf, 99.0, -99.0
         logits[5] = 1.0
-        monkeypatch.setattr(sampling, "SORTED_BELOW", 10**6)
+        monkeypatch.setattr(nucleus, "SORTED_BELOW", 10**6)
         expected = likeliest(logits.double(), top_k=top_k, top_p=top_p)
         found = by_threshold(logits, top_k=top_k, top_p=top_p)
         assert (expected is None) == (found is None)
@@ -192,7 +191,7 @@ def test_the_edge_of_the_likeliest_is_found_without_sorting(
             assert min(abs(end - top_p) for end in [*ends, ends[0] - least]) < 1e-6
         assert differing[:, 0].unique_consecutive().numel() == len(differing) <= 10
         Tape(lambda given=logits: by_threshold(given, top_k=top_k, top_p=top_p))  # type: ignore[misc]
-        monkeypatch.setattr(sampling, "SORTED_BELOW", 0)
+        monkeypatch.setattr(nucleus, "SORTED_BELOW", 0)
         again = likeliest(logits, top_k=top_k, top_p=top_p)
         assert again is not None
         assert again.tolist() == found.tolist()
