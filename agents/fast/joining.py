@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from tokengym.agents.policy.sequences import IN_ANOTHER_PROCESS, ActionMasks, few_forbidden
 from tokengym.agents.rollouts.playing import TENSORS, RolloutBatch
@@ -17,7 +16,7 @@ def joined(rounds: Sequence[RolloutBatch]) -> RolloutBatch:
     """Return rounds on the CPU as one, row after row."""
     rows = [len(played.episodes) for played in rounds]
     time = max(len(e.response_ids) for played in rounds for e in played.episodes)
-    tensors: dict[str, Tensor | None] = {}
+    tensors: dict[str, Any] = {}
     for name in TENSORS:  # (rows, own time) each -> (batch, time)
         parts: list[Any] = [getattr(played, name) for played in rounds]
         is_known = parts[0] is not None
