@@ -180,6 +180,11 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         for field in known:
             if field in policy_kwargs:
                 raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")
+        if "has_critic" in policy_kwargs:
+            raise ValueError(
+                f"has_critic={policy_kwargs['has_critic']!r} in policy_kwargs has no effect, the "
+                "estimator of advantages decides it; leave it out"
+            )
         for field in names_of(PolicySettings):
             if field in known:  # a setting of the learner that its policy has too
                 policy_kwargs[field] = getattr(self.settings, field)

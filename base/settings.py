@@ -306,7 +306,10 @@ def check_number(
     hint: str = "",
     error: type[ValueError] = SettingsError,
 ) -> None:
-    """Refuse attributes outside a range; NaN is outside every range, infinity if ``finite``."""
+    """Refuse attributes outside a range; NaN is outside every range, infinity if ``finite``.
+
+    NumPy's numbers become Python's.
+    """
     wanted = "a finite number" if finite else ""
     if (top := below if most is None else most) is not None:
         opens, closes = "[" if above is None else "(", ")" if most is None else "]"
@@ -327,6 +330,8 @@ def check_number(
             and (not finite or math.isfinite(value))
         ):
             _refuse(name, value, wanted.strip(), optional, hint, error)
+        if not isinstance(value, int) and type(value) is not float:
+            object.__setattr__(owner, name, float(value))
 
 
 def check_choice(

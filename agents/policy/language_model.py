@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,8 +129,13 @@ class LanguageModel(nn.Module):
         fuse_activations(model)
         self.adapters: Any | None = None
         if lora is not None:
-            from peft import get_peft_model
+            from peft import PeftConfig, get_peft_model
 
+            if not isinstance(lora, PeftConfig):
+                raise ModelError(
+                    f"lora must be a peft.LoraConfig or None, got {lora!r}; write "
+                    "lora=LoraConfig(r=8)"
+                )
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FutureWarning)  # peft asks by an old name
@@ -284,9 +290,11 @@ class LanguageModel(nn.Module):
         """
         if num_layers == 0:
             return
-        if num_layers < 0 or self.adapters is not None:
+        is_count = isinstance(num_layers, Integral) and num_layers >= 0
+        if not is_count or self.adapters is not None:
             raise ModelError(
-                f"frozen_layers must be >= 0, and 0 with lora, which freezes all, got {num_layers}"
+                "frozen_layers must be >= 0, and 0 with lora, which freezes all, got "
+                f"{num_layers!r}; pass a number of blocks"
             )
         blocks = self.blocks()
         if num_layers >= len(blocks):

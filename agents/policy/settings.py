@@ -112,6 +112,8 @@ class PolicySettings(SamplingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "dtype", get_args(Dtype))
+        check_choice(self, "gradient_checkpointing", (True, False))
         check_choice(self, "decoding", get_args(Decoding))
         check_choice(self, "kernels", get_args(Kernels))
         check_choice(self, "precision", get_args(Precision))

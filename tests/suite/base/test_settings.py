@@ -4,10 +4,18 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tokengym.base.errors import SettingsError
-from tokengym.base.settings import as_plain, changed, field_paths, from_plain, with_values
+from tokengym.base.settings import (
+    as_plain,
+    changed,
+    check_number,
+    field_paths,
+    from_plain,
+    with_values,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +70,12 @@ def test_settings_survive_json():
     del plain["every"]
     with pytest.raises(SettingsError, match="Outer of another version: every is missing"):
         from_plain(Outer, plain)
+
+
+@pytest.mark.parametrize("given", [np.float64(0.25), np.float32(0.25), np.int64(3), 3, 0.25])
+def test_a_numpy_number_becomes_pythons(given):
+    settings = Inner(rate=given)
+    check_number(settings, "rate", least=0.0)
+    assert settings.rate == given
+    assert type(settings.rate) in (int, float)
+    assert as_plain(settings)["rate"] == given
