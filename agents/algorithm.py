@@ -523,6 +523,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
         Raises:
             ValueError: if ``exclude`` or ``include`` is given.
+            StorageError: if ``path`` holds other files than a checkpoint.
         """
         if exclude or include:
             raise ValueError("exclude and include are not supported: a checkpoint is whole")

@@ -130,7 +130,17 @@ def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, 
         path: The folder to make.
         record_name: The JSON file that holds the record, every other file's hash, and its own.
         fill: Writes the files into the folder it is given and returns the record.
+
+    Raises:
+        StorageError: if something else than an empty folder or one with such a record is there: it
+            would be lost, at the second writing for good.
     """
+    is_empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not is_empty and not (path / record_name).is_file():
+        raise StorageError(
+            f"{path.absolute()} holds other files than {record_name}, which would be replaced; "
+            f"name a folder of its own, such as {path.absolute() / 'agent'}"
+        )
     with replacing(path, keep_previous=True) as part:
         part.mkdir()
         record = fill(part) | {"files": _hashes(part)}

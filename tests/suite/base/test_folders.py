@@ -46,6 +46,23 @@ def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path: Path) -> None
         read(folder)
 
 
+@pytest.mark.parametrize("is_file", [False, True])
+def test_what_no_checkpoint_is_stays(tmp_path: Path, is_file: bool) -> None:
+    """``agent.save(".")`` would put a home folder aside, and the second time delete it."""
+    path = tmp_path / "work"
+    thesis = path if is_file else path / "thesis.tex"
+    thesis.parent.mkdir(exist_ok=True)
+    thesis.write_text("years")
+    with pytest.raises(StorageError, match=r"work holds other files than record.json, .* name a"):
+        write_folder(path, "record.json", lambda folder: {"format": 1})
+    assert thesis.read_text() == "years"
+    thesis.unlink()
+    path.mkdir(exist_ok=True)
+    for _ in range(2):  # an empty folder may be taken, and a checkpoint replaced
+        write_folder(path, "record.json", lambda folder: {"format": 1})
+    assert names(path) == ["record.json"]
+
+
 def test_what_is_loaded_is_what_was_hashed(tmp_path: Path) -> None:
     """Another process replaces the folder while it is read."""
     path, seen = tmp_path / "saved", []
