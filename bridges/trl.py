@@ -144,7 +144,7 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
 
     def _generate(self, *prompts: Any) -> Any:
         generated = super()._generate(*prompts)
-        self._written = generated[2]
+        self._written = generated[2]  # 0 at what tools said; TRL tells no reward function of it
         return generated
 
     def _generate_and_score_completions(
@@ -154,7 +154,7 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         mask = output["completion_mask"].bool()
         if "tool_mask" in output:
             mask = mask & output["tool_mask"].bool()
-        if self._estimator == OWN:
+        if self._estimator == OWN:  # (rows,) to (rows, time), which TRL's loss takes as well
             output["advantages"] = output["advantages"].unsqueeze(1).expand(mask.shape).contiguous()
             return output
         assert self._paid is not None
@@ -200,8 +200,9 @@ def gathered_advantages(
     Returns:
         (rows, time), reward units.
     """
+    # Each process pads to its own longest: all pad alike, see all rows, and keep their own.
     padded = accelerator.pad_across_processes(token_rewards, dim=1)
-    everyone = accelerator.gather(padded)
+    everyone = accelerator.gather(padded)  # (rows of all processes, longest time)
     masks = accelerator.gather(accelerator.pad_across_processes(mask.int(), dim=1)).bool()
     prompts = [row // group_size for row in range(len(everyone))]
     advantages = token_advantages(everyone, masks, prompts, estimator)

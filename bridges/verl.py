@@ -113,6 +113,7 @@ def _own_ids(batch: Any, name: str) -> list[int]:
     """Return a row's prompt, padded on the left, or response or its mask, on the right."""
     ids, mask = batch[name], batch["attention_mask"].bool()
     length = batch["prompts"].shape[-1]
+    # verl's attention mask is of prompt and response together, (prompt time + response time,).
     part = mask[:length] if name == "prompts" else mask[length : length + ids.shape[-1]]
     return [int(token) for token in ids[part]]
 

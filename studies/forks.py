@@ -389,7 +389,7 @@ def _missing(
     folder = cell.folder(out, rate)
     for plan in config.plans(folder):
         if not plan.is_done:
-            yield folder.name, config, plan.run.reward, seed
+            yield folder.name, config, plan.reward, seed
 
 
 def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[dict[str, Any]]]:

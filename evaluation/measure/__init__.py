@@ -14,7 +14,8 @@ if TYPE_CHECKING:
         Evaluator,
         task_reward,
     )
-    from tokengym.evaluation.measure.metrics import copy_rate, distinct, rouge, words
+    from tokengym.evaluation.measure.measures import copy_rate, distinct, words
+    from tokengym.evaluation.measure.metrics import rouge
     from tokengym.evaluation.measure.references import BEST_OF
     from tokengym.evaluation.measure.win_rate import WinRate, judged, scored
 

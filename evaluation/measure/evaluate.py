@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs import Episode, TokenGenerationVectorEnv, bundled
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.measure.measures import text_metrics
-from tokengym.evaluation.measure.metrics import policy_metrics
+from tokengym.evaluation.measure.measures import policy_metrics, text_metrics
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import gold_oov_fraction, scorer_kind

@@ -1,25 +1,23 @@
-"""The table of measurements: each metric's name, words, direction and places, declared once.
+r"""The table of measurements: each metric's name, words, direction and places, declared once.
 
 A new metric of the text is one entry here with ``of_text``; curves.csv, the summary, the report and
-the command line read the table.
+the command line read the table. Below it are the pure functions that its entries are computed by.
+Words are the matches of ``\w+|[^\w\s]+``, so that policies with different tokenizers compare.
 """
 
+import math
+import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.envs import Episode
-from tokengym.evaluation.measure.metrics import (
-    compression_ratio,
-    copy_rate,
-    distinct,
-    repetition,
-    require_episodes,
-)
 
 Kind = Literal["auc", "final"]
 WHEN: dict[str, str] = {"auc": "over the run", "final": "at the end"}
@@ -331,6 +329,11 @@ def check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
             raise ValueError(f"no measurement {name!r} here; {hint}there are {', '.join(known)}")
 
 
+# --- functions of responses -----------------------------------------------------------------------
+
+_WORD = re.compile(r"\w+|[^\w\s]+")
+
+
 def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Return every measurement of the responses' text in the table, over episodes.
 
@@ -342,6 +345,120 @@ def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """
     require_episodes(episodes)
     return {m.name: float(m.of_text(episodes)) for m in MEASURES.values() if m.of_text}
+
+
+def words(text: str) -> list[str]:
+    """Return the words and runs of punctuation of a text.
+
+    Example:
+        >>> words("It shines, truly!")
+        ['It', 'shines', ',', 'truly', '!']
+    """
+    return _WORD.findall(text)
+
+
+def ngrams(items: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Return the n-grams of a sequence in order; empty when it is shorter than n."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}; distinct-n is usual for 1 and 2")
+    return [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Return the share of n-grams that are different over all texts together; 1 if there are none.
+
+    distinct_n = |set of n-grams| / |n-grams|. It falls with the number of texts, so compare equal
+    numbers of them.
+
+    Source: Li et al. 2016, arXiv:1510.03055.
+
+    Example:
+        >>> distinct(["a b", "a b"], n=1)
+        0.5
+    """
+    grams = [gram for text in texts for gram in ngrams(words(text), n)]
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def repetition(text: str, n: int = 3) -> float:
+    """Return the share of a text's n-grams that repeat an earlier one; 0 if it has none.
+
+    repetition = 1 - |set of n-grams| / |n-grams|, 1 minus R3's repetition penalty RP.
+
+    Example:
+        >>> repetition("so good so good", n=2)
+        0.33333333333333337
+    """
+    grams = ngrams(words(text), n)
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def copy_rate(prompt: str, response: str, n: int = 3) -> float:
+    """Return the share of the response's n-grams that stand in the prompt; 0 if it has none.
+
+    Example:
+        >>> copy_rate("why is it good ?", "it is it good", n=2)
+        0.6666666666666666
+    """
+    grams = ngrams(words(response), n)
+    known = set(ngrams(words(prompt), n))
+    return sum(gram in known for gram in grams) / len(grams) if grams else 0.0
+
+
+def compression_ratio(texts: Sequence[str]) -> float:
+    """Return how well texts compress together: the higher, the more they say the same.
+
+    ratio = |bytes| / |zlib(bytes)| of the texts joined by line ends
+
+    Unlike self-BLEU it takes one pass, sees repetition within and between texts, and does not
+    saturate; it rises with the number of texts and their length, so compare equal amounts.
+
+    Source: Shaib et al. 2024, arXiv:2403.00553.
+
+    Example:
+        >>> compression_ratio(["good good good good", "good good good good"]) > 2.0
+        True
+    """
+    data = "\n".join(texts).encode("utf-8", errors="replace")
+    return len(data) / len(zlib.compress(data, 9)) if data else 1.0
+
+
+def policy_metrics(
+    log_probs: Sequence[NDArray[np.float32]], ref_log_probs: Sequence[NDArray[np.float32]]
+) -> dict[str, float]:
+    """Return KL, entropy and reference perplexity, from the log-probs of sampled tokens.
+
+    kl = mean over episodes of sum_t (log pi - log pi_ref)      (k1: unbiased, nats per response)
+    entropy = mean over tokens of -log pi                       (unbiased, nats per token)
+    reference_perplexity = exp(mean over tokens of -log pi_ref)
+
+    Args:
+        log_probs: Per episode (n,), nats, under the policy that sampled.
+        ref_log_probs: Per episode (n,), nats, under the reference.
+
+    Raises:
+        ValueError: if there are none, or an episode's two arrays differ in length.
+    """
+    require_episodes(log_probs)
+    lengths = [len(row) for row in log_probs], [len(row) for row in ref_log_probs]
+    if lengths[0] != lengths[1]:
+        raise ValueError(
+            f"log_probs and ref_log_probs must be of the same tokens, got {lengths[0][:4]} and "
+            f"{lengths[1][:4]} tokens in the first episodes"
+        )
+    sampled = np.concatenate(log_probs).astype(np.float64)
+    reference = np.concatenate(ref_log_probs).astype(np.float64)
+    return {
+        "kl": float((sampled - reference).sum() / len(log_probs)),
+        "entropy": float(-sampled.mean()),
+        "reference_perplexity": math.exp(min(-float(reference.mean()), 700.0)),
+    }
+
+
+def require_episodes(episodes: Sequence[object]) -> None:
+    """Refuse to measure nothing."""
+    if len(episodes) == 0:
+        raise ValueError("metrics need at least one episode, got none; collect some first")
 
 
 def _mean(values: Sequence[float]) -> float:

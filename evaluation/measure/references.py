@@ -69,10 +69,10 @@ class ReferenceSamples:
             row = {
                 "n": n,
                 "kl": best_of_n_kl_bound(n),
-                "score": _mean(mean_of_best(scores, scores, n)),
+                "score": float(mean_of_best(scores, scores, n).mean()),
             }
             if gold is not None:
-                row["gold_score"] = _mean(mean_of_best(scores, gold, n))
+                row["gold_score"] = float(mean_of_best(scores, gold, n).mean())
             if kl_coef is not None:
                 row["net_score"] = row["score"] - kl_coef * row["kl"]
             rows.append(row)
@@ -150,7 +150,9 @@ def draw_references(
         )
         drawn = new_samples if drawn is None else _joined(drawn, new_samples)
         if file is not None:
-            write_hashed(file, _record(drawn))
+            gold_scores = None if drawn.gold_scores is None else drawn.gold_scores.tolist()
+            record = {"scores": drawn.scores.tolist(), "gold_scores": gold_scores}
+            write_hashed(file, {**record, "tokens": drawn.tokens})
         if told is not None:
             told(drawn)
     return drawn
@@ -241,15 +243,6 @@ def common_samples(drawn: Sequence[ReferenceSamples | None]) -> ReferenceSamples
     return longest
 
 
-def _record(drawn: ReferenceSamples) -> dict[str, Any]:
-    gold = drawn.gold_scores
-    return {
-        "scores": drawn.scores.tolist(),
-        "gold_scores": None if gold is None else gold.tolist(),
-        "tokens": drawn.tokens,
-    }
-
-
 def _table(values: Any, prompts: int) -> Array:
     """Return scores group after group as (prompts, samples), with the digits of a float32."""
     return np.array([float(f"{value:.7g}") for value in values]).reshape(prompts, -1)
@@ -261,7 +254,3 @@ def _joined(drawn: ReferenceSamples, more: ReferenceSamples) -> ReferenceSamples
         gold = np.concatenate([drawn.gold_scores, more.gold_scores], axis=1)
     scores = np.concatenate([drawn.scores, more.scores], axis=1)
     return ReferenceSamples(scores=scores, gold_scores=gold, tokens=drawn.tokens + more.tokens)
-
-
-def _mean(values: Array) -> float:
-    return float(np.mean(values))

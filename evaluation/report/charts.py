@@ -1,6 +1,8 @@
 """Geometry of the report's charts: numbers in, SVG coordinates and path strings out.
 
-The template draws what is computed here, so that every text in a chart is escaped by it.
+For readers of the page, whose script shows values under the pointer and hides lines; `figures` has
+the images. The template draws what is computed here, so that every text in a chart is escaped by
+it.
 """
 
 import math
@@ -138,7 +140,7 @@ def line_chart(
     for s in series:
         x, y, band = to_x(s.x), to_y(s.y), ""
         if s.low is not None and s.high is not None:
-            around = np.concatenate([x, x[::-1]])
+            around = np.concatenate([x, x[::-1]])  # along the upper edge and back along the lower
             band = _path(around, np.concatenate([to_y(s.high), to_y(s.low)[::-1]])) + "Z"
         points = [(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)]
         runs = [] if s.runs is None else [_path(x, to_y(run)) for run in s.runs]
@@ -224,6 +226,7 @@ def ticks(low: float, high: float, max_ticks: int) -> list[float]:
         >>> ticks(0.0, 30.0, 6)
         [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
     """
+    # The smallest round step (1, 2, 2.5 or 5 times a power of ten) that is not below the ideal one.
     raw = (high - low) / max(max_ticks, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= raw * (1 - 1e-9))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +153,7 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
         return [_trainer_curve(path)]
     header, rows = _read_rows(path)
     taken = {*KEY_COLUMNS, *SPENT, *MEASUREMENTS}
+    # What is no measurement is a setting: runs of different ones must not be averaged.
     groups = [name for name in header if name not in taken] if group_by is None else group_by
     for name in (*KEY_COLUMNS, *groups):
         if name not in header:
@@ -182,6 +184,30 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
     return [_curve(key, points, measured) for key, points in runs.items()]
 
 
+def curve_of(
+    points: Sequence[Mapping[str, Any]], *, credit: str, seed: int, group: Group = ()
+) -> Curve:
+    """Return the curve of one run from its measurements.
+
+    Args:
+        points: A row per evaluation, steps rising, as `tokengym.evaluation.runs.record.read_points`
+            returns them; what was not measured is None.
+        credit: The reward it trained with.
+        seed: Its seed.
+        group: Settings that set it apart.
+    """
+    measured = [name for name in points[0] if name in {*SPENT, *MEASUREMENTS}]
+    return Curve(
+        credit=credit,
+        seed=seed,
+        group=group,
+        steps=np.array([point["step"] for point in points], dtype=np.float64),
+        values={  # None becomes NaN
+            name: np.array([point[name] for point in points], dtype=np.float64) for name in measured
+        },
+    )
+
+
 def write_curves(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a comparison's rows atomically, with `COLUMNS` and the columns of their groups."""
     named = [{**row, "credit": to_cell(str(row["credit"]))} for row in rows]
@@ -196,6 +222,7 @@ def to_cell(text: str) -> str:
         >>> to_cell("=1+1"), to_cell("abc")
         ("'=1+1", 'abc')
     """
+    # Quotes in front count too, or the cell of a text that begins with one could not be read again.
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
@@ -256,12 +283,8 @@ def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
     return [replace(curve, steps=curve.values["tokens"]) for curve in curves]
 
 
-def common_steps(curves: Sequence[Curve]) -> tuple[Array, float | None]:
-    """Return the steps of all curves within the range all cover, and where longer ones were cut.
-
-    Raises:
-        ValueError: if fewer than two steps are common.
-    """
+def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Panel:
+    # Every step of any run within the range that all cover: runs stopped or added later differ.
     first = max(float(curve.steps[0]) for curve in curves)
     last = min(float(curve.steps[-1]) for curve in curves)
     steps = np.unique(np.concatenate([curve.steps for curve in curves]))
@@ -271,12 +294,7 @@ def common_steps(curves: Sequence[Curve]) -> tuple[Array, float | None]:
             f"the runs share {len(steps)} steps (from {first:g} to {last:g}); a curve needs at "
             "least two evaluations within the budget of the shortest run"
         )
-    cut = any(float(curve.steps[-1]) > last for curve in curves)
-    return steps, last if cut else None
-
-
-def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Panel:
-    steps, cut_at = common_steps(curves)
+    cut_at = last if any(float(curve.steps[-1]) > last for curve in curves) else None
     names = [name for name in curves[0].values if all(curve.has(name) for curve in curves)]
     rewards: dict[str, Runs] = {}
     for credit in dict.fromkeys(curve.credit for curve in curves):
@@ -288,14 +306,14 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
                 f"credit {credit!r} has two runs with seed {twice}; merge only runs of different "
                 "rewards or seeds"
             )
-        values = {
+        values = {  # (runs, time)
             name: np.stack([np.interp(steps, run.steps, run.values[name]) for run in runs])
             for name in names
         }
         if kl_coef is not None and "kl" in values:
             values["net_score"] = values["score"] - kl_coef * values["kl"]
-        evaluated = np.array([np.isin(steps, run.steps) for run in runs])
-        evaluated[:, -1] = True
+        evaluated = np.array([np.isin(steps, run.steps) for run in runs])  # (runs, time)
+        evaluated[:, -1] = True  # cut there, a run's interpolated value is its last
         rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated)
     measured = [name for name in next(iter(rewards.values())).values if name not in SPENT]
     measured.sort(key=lambda name: name != "score")

@@ -72,7 +72,9 @@ def render_report(
     Returns:
         The same text for the same input.
     """
-    script = str(_templates().get_template("report.js").render())  # as included, to the byte
+    # The page forbids all scripts but the one of this hash, so that no text in it can be one. It
+    # is taken of the script as the page includes it, to the byte.
+    script = str(_templates().get_template("report.js").render())
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
     names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
@@ -144,6 +146,7 @@ def _group(
     spent = [name for name in SPENT if all(name in r.values for r in panel.rewards.values())]
     axes = [group["axis"], *(name for name in spent if name != group["axis"])]
     table = measures_of(group["by_gold"])
+    # Long runs are thinned where they are drawn, or the page would grow with them.
     keep = np.unique(np.linspace(0, len(panel.steps) - 1, MAX_POINTS).round().astype(int))
     series = {m: _series(panel, m, keep, colours, level) for m in panel.measures if m in table}
     return {
@@ -157,8 +160,8 @@ def _group(
         "untrained": untrained(group),
         "columns": [title for title, _, _ in columns(group)],
         "rows": [
-            {"name": name, "colour": colours[name], "cells": cells(group, name)}
-            for name in group["rewards"]
+            {"name": name, "colour": colours[name], "cells": row}
+            for name, row in cells(group).items()
         ],
         "tables": {style: group_table(group, level, style) for style in ("Markdown", "LaTeX")},
         "forests": forests(group, colours),

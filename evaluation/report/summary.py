@@ -141,6 +141,7 @@ def summarize(
 
 def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
     baseline, level, anchors = next(iter(panel.rewards)), settings.level, settings.anchors
+    # Every run's first point is the reference policy, before any update.
     first = np.concatenate([runs.values["score"][:, 0] for runs in panel.rewards.values()])
     score_anchor = anchors.get("score", float(first.mean()))
     fewest = min(len(runs.seeds) for runs in panel.rewards.values())
@@ -250,6 +251,7 @@ def _add_way(panel: Panel, group: dict[str, Any], level: float) -> None:
 
 def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
     """Return the probability of improvement over the baseline and the relative speed."""
+    # The rows of the seeds that both have, in one order: only those are pairs.
     _, x_rows, y_rows = np.intersect1d(runs.seeds, baseline.seeds, return_indices=True)
     improvement: dict[str, Any] = {}
     for measure in panel.measures:
@@ -298,6 +300,7 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
         pairs = [
             (numbers[n][x_rows], numbers[baseline][y_rows]) for n, (x_rows, y_rows) in rows.items()
         ]
+        # First the p-values of all rewards together, which say how much wider intervals must be.
         adjusted = holm([paired_difference(x, y).p_value for x, y in pairs])
         for name, (x, y), p_value in zip(rows, pairs, adjusted, strict=True):
             difference = paired_difference(x, y, holm_level(adjusted, level))

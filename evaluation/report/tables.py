@@ -44,9 +44,13 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [*shown_columns, (f"Chance to beat {group['baseline']}", "score", "chance")]
 
 
-def cells(group: Mapping[str, Any], name: str) -> list[dict[str, str]]:
-    """Return one reward's row: value, interval, and the mark of a clear difference."""
-    return [_cell(group, name, measure, kind) for _, measure, kind in columns(group)]
+def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """Return the rewards' rows: value, interval, and the mark of a clear difference."""
+    shown = columns(group)
+    return {
+        name: [_cell(group, name, measure, kind) for _, measure, kind in shown]
+        for name in group["rewards"]
+    }
 
 
 def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
@@ -162,7 +166,7 @@ def group_table(
         for column, (_, name, kind) in enumerate(every_column)
         if name in (measures or on_terminal) and kind in ("auc", "final")
     ]
-    rewards = {name: [cells(group, name)[column] for column in shown] for name in group["rewards"]}
+    rewards = {name: [row[column] for column in shown] for name, row in cells(group).items()}
     heads = []
     for column in shown:
         title, name, kind = every_column[column]

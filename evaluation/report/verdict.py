@@ -87,7 +87,11 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
         text = f"{_named(group, best)} learned faster than {baseline} ({word} over the run {gain})"
         text = f"{text[0].upper()}{text[1:]}" if not rules else text
         text += _price(group, best)
-        also = [f"{_named(group, n)}{_surcharge(group, n)}" for n in faster if n != best]
+        also = []
+        for name in [name for name in faster if name != best]:  # those that spent more KL say so
+            kl = difference_of(group, name, "kl", "final")
+            more = f" ({number(kl['difference'])} nats more KL)" if kl and clear(kl) > 0 else ""
+            also.append(f"{_named(group, name)}{more}")
         text += f"; so did {_list(also)}" if also else ""
         text += _unproven(group, rules)
     else:
@@ -165,12 +169,6 @@ def _price(group: Figures, name: str) -> str:
     if unsure:
         sure.append(f"no clear difference in {' or '.join(unsure)}")
     return f", with {' and '.join(sure)}" if sure else ""
-
-
-def _surcharge(group: Figures, name: str) -> str:
-    """Return in brackets the KL a reward spent beyond the baseline, if that is clear."""
-    kl = difference_of(group, name, "kl", "final")
-    return f" ({number(kl['difference'])} nats more KL)" if kl and clear(kl) > 0 else ""
 
 
 def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:

@@ -22,8 +22,7 @@ from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, RunPlan, differences
 from tokengym.evaluation.runs.defaults import bundle_settings
-from tokengym.evaluation.runs.launchers import launch, run_in_subprocess
-from tokengym.evaluation.runs.progress import ProgressDisplay
+from tokengym.evaluation.runs.launchers import ProgressDisplay, launch, run_in_subprocess
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, result_of
 from tokengym.evaluation.runs.results import write_comparison
 
@@ -121,6 +120,7 @@ def missing_runs(
         clear_finished(folder)
         result = result_of(plan)
         if retry_failed and result and result["status"] != "finished":
+            # A checkpoint, samples or iterations were paid for: only the verdict on them goes.
             if {UNFINISHED, SAMPLES, "iterations"} & {path.name for path in folder.iterdir()}:
                 (folder / "run.json").unlink()  # it resumes from there
             else:

@@ -51,27 +51,6 @@ REFERENCE = "reference samples"
 """Name of the run that draws the reference samples, which no reward can have."""
 
 
-@dataclass(frozen=True)
-class NamedRun:
-    """The runs of one name of a comparison, which differ in their seeds."""
-
-    name: str
-    """Name of the learner, the reward or both, whichever vary."""
-    title: str
-    """Name in the results, with an own rule's ``name`` in place of its file and class."""
-    agent: Spec
-    """The learner, with options of its own."""
-    reward: str
-    """The reward, options after a colon."""
-    config: "ComparisonConfig"
-    """Settings that the runs' results keep: the comparison's, under their learner alone."""
-
-    @property
-    def uses_credit(self) -> bool:
-        """Whether the learner sees more of the reward than the score."""
-        return self.config.training.declaration.uses_credit
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """One run, resolved: its settings, learner, reward and folder.
@@ -79,8 +58,16 @@ class RunPlan:
     Sent to another process it is its settings as plain data, which are read there once.
     """
 
-    run: NamedRun
-    """The runs of its name."""
+    name: str
+    """Name of the learner, the reward or both, whichever vary; runs of one differ in their seed."""
+    title: str
+    """Name in the results, with an own rule's ``name`` in place of its file and class."""
+    agent: Spec
+    """The learner, with options of its own."""
+    reward: str
+    """The reward, options after a colon."""
+    config: "ComparisonConfig"
+    """Settings that its results keep: the comparison's, under its learner alone."""
     seed: int
     """Seed of everything random in it."""
     folder: Path | None = None
@@ -89,17 +76,17 @@ class RunPlan:
     @property
     def key(self) -> tuple[str, int]:
         """Name and seed, which no other run of the comparison has."""
-        return self.run.name, self.seed
+        return self.name, self.seed
 
     @property
-    def config(self) -> "ComparisonConfig":
-        """Settings that its results keep."""
-        return self.run.config
+    def uses_credit(self) -> bool:
+        """Whether the learner sees more of the reward than the score."""
+        return self.training.declaration.uses_credit
 
     @property
     def is_reference(self) -> bool:
         """Whether it draws the reference samples and trains nothing."""
-        return self.run.name == REFERENCE
+        return self.name == REFERENCE
 
     @property
     def training(self) -> TrainingSettings:
@@ -118,11 +105,11 @@ class RunPlan:
         The comparison's first reward is one of them: every run is measured by its scorer.
         """
         of_all = {k: v for k, v in self.config.as_dict().items() if k not in ("rewards", "code")}
-        return code_paths([of_all, self.config.rewards[0], self.run.agent, self.run.reward])
+        return code_paths([of_all, self.config.rewards[0], self.agent, self.reward])
 
     def env_kwargs(self, *, train: bool) -> dict[str, Any]:
         """Return the arguments of ``gym.make_vec`` under its reward."""
-        return self.config.env_kwargs(self.run.reward, train=train)
+        return self.config.env_kwargs(self.reward, train=train)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +155,7 @@ class ComparisonConfig:
         object.__setattr__(self, "rewards", tuple(self.rewards))
         object.__setattr__(self, "agents", tuple(self.agents))
         if self.agents and (one := self.training).tokens is None:
+            # Learners are compared at equal tokens: those of the steps, if all were full length.
             tokens = one.steps * one.batch_size * one.max_new_tokens
             object.__setattr__(self, "training", replace(one, tokens=tokens))
         check_count(self, "seeds", hint="5 is the least that gives an interval")
@@ -195,6 +183,7 @@ class ComparisonConfig:
                 f"{learner.name} learns from the scorer alone, so that rewards {self.rewards[0]!r} "
                 f"and {self.rewards[1]!r} are the same to it; name one reward"
             )
+        # Two names that differ in a space or a slash would have one folder.
         slugs = [slug(name) for name in self.names]
         for index, name in enumerate(slugs):
             if name in slugs[:index]:
@@ -237,8 +226,8 @@ class ComparisonConfig:
         return {r.name: r.title if shown.count(r.title) == 1 else r.name for r in self.runs}
 
     @cached_property
-    def runs(self) -> tuple[NamedRun, ...]:
-        """The runs of one seed, resolved once.
+    def runs(self) -> tuple[RunPlan, ...]:
+        """The runs of the first seed, resolved once; those of others are copies of them.
 
         Raises:
             SettingsError: if a learner has no such option.
@@ -258,7 +247,15 @@ class ComparisonConfig:
                     name, title = reward, display_name(reward)
                 elif uses_credit and len(self.rewards) > 1:
                     name, title = f"{name} {reward}", f"{name} {display_name(reward)}"
-                runs.append(NamedRun(name, title, word, reward, config))
+                plan = RunPlan(
+                    name=name,
+                    title=title,
+                    agent=word,
+                    reward=reward,
+                    config=config,
+                    seed=self.first_seed,
+                )
+                runs.append(plan)
         return tuple(runs)
 
     @cached_property
@@ -288,14 +285,15 @@ class ComparisonConfig:
         Raises:
             SettingsError: if learners are compared, and none has runs of that name.
         """
-        first = self.runs[0]
-        run = next((run for run in self.runs if run.name == name), None)
-        if run is None and self.agents:
+        plan = next((plan for plan in self.runs if plan.name == name), None)
+        if plan is None and self.agents:
             raise SettingsError(f"no run is named {name!r}; known: {', '.join(self.names)}")
-        if run is None:
-            run = replace(first, name=name, title=name, reward=name) if first.uses_credit else first
-        folder = None if out is None else run_folder(out, run.name, seed)
-        return RunPlan(run=run, seed=seed, folder=folder)
+        if plan is None:
+            plan = self.runs[0]
+            if plan.uses_credit:
+                plan = replace(plan, name=name, title=name, reward=name)
+        folder = None if out is None else run_folder(out, plan.name, seed)
+        return replace(plan, seed=seed, folder=folder)
 
     def plans(self, out: Path) -> list[RunPlan]:
         """Return the plans of all runs, seed by seed so that all rewards advance alike.
@@ -311,8 +309,14 @@ class ComparisonConfig:
         Args:
             out: The comparison's folder.
         """
-        run = replace(self.runs[0], name=REFERENCE, title=REFERENCE, config=self)
-        return RunPlan(run=run, seed=self.evaluation.seed, folder=out / slug(REFERENCE))
+        return replace(
+            self.runs[0],
+            name=REFERENCE,
+            title=REFERENCE,
+            config=self,
+            seed=self.evaluation.seed,
+            folder=out / slug(REFERENCE),
+        )
 
     @property
     def trainings(self) -> dict[str, TrainingSettings]:

@@ -440,6 +440,7 @@ def learner_settings(env_id: str, first: TrainingSettings, agent: Spec) -> Train
     defaults = declared.default_values() | task_defaults(env_id, declared)
     of_run = names_of_run(learner) - {"agent", "learner"}
     shared = {name: getattr(first, name) for name in of_run}
+    # What was set for the first learner is told by not being its default.
     explicit = {
         name: values[name]
         for name in (learner.default_values().keys() & defaults.keys()) - declared.fixed.keys()
@@ -470,6 +471,7 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
                 f"tokens of tokens={training.tokens}; lower it, or raise tokens"
             )
         return training
+    # Every iteration writes n candidates to each prompt; all of them have half of the tokens.
     rounds = values.get("iterations", 1)
     affordable = max(training.tokens // (2 * rounds * per_prompt), 1)
     learner = changed(training.learner, **{name: min(affordable, values[name])})

@@ -1,4 +1,7 @@
-"""The runs of a comparison in processes of this machine."""
+"""The runs of a comparison in processes of this machine, and the display that they report to.
+
+The display is a live board on a terminal, and lines elsewhere.
+"""
 
 import gc
 import multiprocessing
@@ -7,6 +10,8 @@ import os
 import pickle
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,13 +19,18 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
+from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from tokengym.base.device import auto_device, preferred_device
+from tokengym.base.text import fixed
 from tokengym.evaluation.runs.config import ComparisonConfig, RunPlan
-from tokengym.evaluation.runs.progress import ProgressDisplay
 from tokengym.evaluation.runs.record import describe, record_failure
 
 SECONDS_TO_STOP = 5.0
@@ -49,7 +59,7 @@ class _Worker:
 
 def launch(
     plans: Sequence[RunPlan],
-    board: ProgressDisplay,
+    board: "ProgressDisplay",
     jobs: int | None,
     *,
     checkpoint_every: int,
@@ -71,16 +81,19 @@ def launch(
         while waiting or working:
             while waiting and len(working) < jobs:
                 plan = waiting.popleft()
-                title = f"{plan.run.name} seed {plan.seed}"
+                title = f"{plan.name} seed {plan.seed}"
+                # Pickled here: multiprocessing would read it before the process has this path,
+                # and the user's code would not be found.
                 work = pickle.dumps(plan), checkpoint_every, track
                 begun = _begin(context, _work, work, title)
                 working.append(_Worker(plan, *begun))
                 board.start(plan.key)
+            # A process that is killed sends nothing: its sentinel wakes this one too.
             wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
             for worker in working:
                 _listen(worker, board)
             for worker in [w for w in working if not w.process.is_alive()]:
-                _listen(worker, board)
+                _listen(worker, board)  # what it sent between the look above and its end
                 working.remove(worker)
                 board.finish(worker.plan.key, _ended(worker))
     finally:
@@ -167,7 +180,7 @@ def _begin(
     process = context.Process(target=function, args=(*work, sender, *here), name=name, daemon=True)
     with _starting():
         process.start()
-    sender.close()
+    sender.close()  # or reading would never meet the end of the process, which has the other copy
     return process, receiver
 
 
@@ -196,7 +209,7 @@ def _starting(environment: Mapping[str, str] = SAFE_PATH) -> Iterator[None]:
 
 def _stop(running: Sequence[Any]) -> None:
     """End processes; those that do not end by themselves are killed."""
-    for process in running:
+    for process in running:  # first all, then wait: they end at the same time
         process.terminate()
     for process in running:
         process.join(SECONDS_TO_STOP)
@@ -236,10 +249,13 @@ def _work(
 
     try:
         with _settled(*here):
-            from tokengym.evaluation.runs.run import do_plan
+            from tokengym.evaluation.runs.run import do_plan, draw_plan
 
             plan: RunPlan = pickle.loads(pickled)
-            do_plan(plan, report=tell, checkpoint_every=checkpoint_every, track=track)
+            if plan.is_reference:
+                draw_plan(plan, report=tell)
+            else:
+                do_plan(plan, report=tell, checkpoint_every=checkpoint_every, track=track)
     except Exception as error:
         with suppress(BrokenPipeError):  # the parent was stopped
             connection.send(describe(error))
@@ -253,7 +269,7 @@ def _leave(number: int, frame: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def _listen(worker: _Worker, board: ProgressDisplay) -> None:
+def _listen(worker: _Worker, board: "ProgressDisplay") -> None:
     """Take in what a process has sent."""
     try:
         while worker.open and worker.connection.poll():
@@ -278,3 +294,172 @@ def _ended(worker: _Worker) -> str | None:
     )
     record_failure(worker.plan, error)
     return error
+
+
+# --- the display ----------------------------------------------------------------------------------
+
+Run = tuple[str, int]
+EVERY = 30.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class ProgressDisplay:
+    """Shows the runs of a comparison.
+
+    Args:
+        console: The console it is shown on.
+        total: Runs of the whole comparison.
+        done: Runs that were finished before.
+        steps: Updates per run.
+        clock: Returns the time, seconds.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        total: int,
+        done: int,
+        steps: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console
+        self.steps = steps
+        self.done = done
+        self.total = total
+        self._overall = Progress(
+            TextColumn("[bold]runs"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._all = self._overall.add_task("", total=total, completed=done, left="")
+        self._runs = Progress(
+            TextColumn("{task.fields[name]}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+        )
+        self._tasks: dict[Run, Any] = {}
+        self._first: dict[Run, tuple[int, float]] = {}  # step and time of the first measurement
+        self._clock = clock
+        self._began: float | None = None
+        self._finished = 0
+        self._updates: dict[Run, int] = {}  # made here by the runs that are not finished
+        self._ended = threading.Event()
+        self._lines = threading.Thread(target=self._say_often, daemon=True)
+        self._live = Live(
+            Group(self._runs, self._overall), console=console, refresh_per_second=4, transient=True
+        )
+
+    def __enter__(self) -> "ProgressDisplay":
+        if self.console.is_terminal:
+            self._live.start()
+        else:
+            self._lines.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._live.stop()
+
+    def start(self, run: Run) -> None:
+        """A run has begun."""
+        name = f"{run[0]}, seed {run[1]}"
+        self._began = self._clock() if self._began is None else self._began
+        self._tasks[run] = self._runs.add_task("", total=self.steps, name=name, figures="")
+
+    def update(self, run: Run, step: int, point: Mapping[str, Any]) -> None:
+        """A run was measured: ``point`` is the last of its curve."""
+        shown = figures(point)
+        now = self._clock()
+        began, start = self._first.setdefault(run, (step, now))
+        if began < step < self.steps:
+            left = (now - start) / (step - began) * (self.steps - step)
+            shown += f", {clock_time(left)} left"
+        self._updates[run] = step - began
+        self._runs.update(self._tasks[run], completed=step, figures=shown)
+        self._overall.update(self._all, left=self._left(now))
+
+    def line(self) -> str:
+        """Return how far the work is, such as "3 of 15 runs done, about 4 minutes left"."""
+        left = self._left(self._clock())
+        return f"{self.done} of {self.total} runs done{', ' if left else ''}{left}"
+
+    def _left(self, now: float) -> str:
+        """Return the time that the rest takes at the pace so far, in words; "" before one is known.
+
+        A run without updates, of reference samples, is counted as if it were like the others.
+        """
+        made = self._finished * self.steps + sum(self._updates.values())
+        if self._began is None or not made:
+            return ""
+        whole = (self.total - self.done + self._finished) * self.steps
+        return f"about {duration((now - self._began) / made * (whole - made))} left"
+
+    def _say_often(self) -> None:
+        while not self._ended.wait(EVERY):
+            self.console.print(self.line(), highlight=False, markup=False)
+            self.console.file.flush()
+
+    def finish(self, run: Run, error: str | None) -> None:
+        """A run has ended, well or with an error."""
+        self._runs.remove_task(self._tasks.pop(run))
+        self._updates.pop(run, None)
+        self.done += 1
+        self._finished += 1
+        self._overall.update(self._all, completed=self.done)
+        line = Text(f"[{self.done}/{self.total}] {run[0]}, seed {run[1]}: ")
+        line.append(f"failed: {error}" if error else "finished", style="red" if error else "green")
+        self.console.print(line, soft_wrap=True)
+        self.console.file.flush()  # or a log file shows nothing until the end
+
+
+def figures(point: Mapping[str, Any]) -> str:
+    """Return score, KL and speed of a point of the curve in words.
+
+    Example:
+        >>> figures({"score": 1.5, "kl": 2.25, "tokens": 9600, "wall_s": 8.0})
+        'score 1.500, KL 2.25 nats, 1200 tokens/s'
+    >>> figures({"score": 0.5, "kl": -0.001, "tokens": 0})
+    'score 0.500, KL 0.00 nats'
+    """
+    shown = [f"score {fixed(point['score'], 3)}"]
+    if point.get("kl") is not None:
+        shown.append(f"KL {fixed(point['kl'], 2)} nats")
+    if point["tokens"] and point["wall_s"] > 0:
+        shown.append(f"{point['tokens'] / point['wall_s']:.0f} tokens/s")
+    return ", ".join(shown)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, to about a tenth.
+
+    Example:
+        >>> duration(41), duration(340), duration(9000)
+        ('40 seconds', '6 minutes', '2.5 hours')
+    """
+    if seconds < 55:
+        return f"{max(10, round(seconds, -1)):.0f} seconds"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
+    return f"{seconds / 3600:.1f} hours"
+
+
+def clock_time(seconds: float) -> str:
+    """Return a duration as a clock shows it.
+
+    Example:
+        >>> clock_time(75), clock_time(3725)
+        ('1:15', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

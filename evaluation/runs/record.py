@@ -115,6 +115,7 @@ class RunRecord:
         """Take over the measurements that `state` returned, the clock included."""
         self.curve, self.train = list(state["curve"]), list(state["train"])
         self.samples, self._seen = list(state["samples"]), int(state["seen"])
+        # As if it had begun so many seconds ago: the time in between is nobody's.
         self.started = time.perf_counter() - float(state["seconds"])
 
     def add_evaluation_time(self, seconds: float) -> None:
@@ -155,6 +156,7 @@ class RunRecord:
                 files.append(error.file.name)
             result["error"] = describe(error)
             result["traceback"] = "".join(traceback.format_exception(error))
+        # A run counts as ended once run.json is there: killed before this line it is done again.
         result["files"] = {name: file_hash(folder / name) for name in files}
         write_hashed(folder / "run.json", result)
 
@@ -187,17 +189,22 @@ def result_of(plan: RunPlan) -> dict[str, Any]:
 
 
 def read_points(folder: Path) -> list[dict[str, Any]]:
-    """Return the measurements of a finished run; what was not measured is None."""
-    with (folder / "curve.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: _cell(name, cell) for name, cell in row.items()} for row in rows]
+    """Return the measurements of a finished run; what was not measured is None.
 
-
-def _cell(name: str, cell: str) -> str | float | None:
-    """Return a cell of curve.csv as it was measured."""
-    if name == "credit" or not cell:
-        return cell or None
-    return int(cell) if name in ("seed", "step", "tokens", "episodes") else float(cell)
+    Raises:
+        ValueError: if there are none.
+    """
+    file = folder / "curve.csv"
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows: list[dict[str, Any]] = list(csv.DictReader(lines))
+    if not rows:
+        raise ValueError(f"{file} holds no rows; it needs a header and a row per step")
+    for row in rows:
+        for name, cell in row.items():
+            if name != "credit":
+                kind = int if name in ("seed", "step", "tokens", "episodes") else float
+                row[name] = kind(cell) if cell else None
+    return rows
 
 
 class UnfinishedRun:
@@ -216,6 +223,8 @@ class UnfinishedRun:
     def save(self, agent: SavedAgent, measured: Mapping[str, Any]) -> None:
         """Keep a learner between two updates and the measurements of its run so far."""
 
+        # Filled beside the last checkpoint, which it replaces when it is whole; that one stays as
+        # ".previous", so that there is a whole one whenever the run is killed.
         def fill(part: Path) -> dict[str, Any]:
             agent.save(part / "agent")
             return {"format": FORMAT, "settings": self.settings, "measured": measured}

@@ -3,8 +3,8 @@
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,22 @@ from tokengym.evaluation.report.curves import (
     Curve,
     Group,
     columns_of,
+    curve_of,
     group_label,
     over_tokens,
     read_curves,
     write_curves,
 )
-from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.paper import Paper
+from tokengym.evaluation.report.figures import Paper, save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
     command_line,
-    run_folder,
     varying_names,
 )
-from tokengym.evaluation.runs.record import read_points, read_result, result_of
+from tokengym.evaluation.runs.record import read_points, result_of
 
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
@@ -239,19 +238,20 @@ class _StoredRuns:
         self.folders.append(out)
         drawn, reference = None, config.reference_plan(out)
         assert reference.folder is not None
-        if (result := result_of(reference)).get("status") == "finished":
+        result = result_of(reference)
+        error = printable(str(result.get("error", "unknown")))
+        if result.get("status") == "finished":
             drawn = read_references(reference.folder / SAMPLES)
         elif result:
-            error = printable(str(result.get("error", "unknown")))
             self.lost_references.append(f"No best-of-n: its responses failed ({error}).")
         self.references.setdefault(group, []).append(drawn)
         for name, seed in product(config.names, config.all_seeds):
-            folder, credit = run_folder(out, name, seed), label or config.titles[name]
+            plan, credit = config.plan(name, seed, out), label or config.titles[name]
             run: dict[str, Any] = {"credit": credit, "seed": seed}
-            if not (folder / "run.json").exists():
+            result = result_of(plan)
+            if not result:
                 self.missing.append({**run, "group": dict(group)})
                 continue
-            result = read_result(folder)
             for kept, met in ((self.versions, "versions"), (self.made, "made")):
                 for key, value in (result.get(met) or {}).items():
                     listed = kept.setdefault(key, [])
@@ -261,10 +261,11 @@ class _StoredRuns:
             if (by := result.get("measured_by")) and by not in self.measured_by:
                 self.measured_by.append(by)
             if result["status"] == "finished":
-                curves = read_curves(folder / "curve.csv", group_by=())
-                self.curves += [replace(curve, **run, group=group) for curve in curves]
-                self.rows += [row | run | columns_of(group) for row in read_points(folder)]
-                rows = read_jsonl(folder / "episodes.jsonl")
+                assert plan.folder is not None
+                points = read_points(plan.folder)
+                self.curves.append(curve_of(points, **run, group=group))
+                self.rows += [point | run | columns_of(group) for point in points]
+                rows = read_jsonl(plan.folder / "episodes.jsonl")
                 self.episodes += [{**row, "credit": credit} for row in rows]
             else:
                 error = printable(str(result.get("error", "unknown")))
@@ -331,9 +332,9 @@ class _StoredRuns:
     def _summary_settings(self, curves: Sequence[Curve], baseline: str | None) -> SummarySettings:
         """Return what the figures of curves depend on besides them; see `write`."""
         # Runs may have been shared out: what one folder lacks, or failed in, another may have.
-        here = [(curve.credit, curve.seed, dict(curve.group)) for curve in self.curves]
+        here = {(curve.credit, curve.seed, curve.group) for curve in self.curves}
         failed = _others(self.failed, here)
-        missing = _others(self.missing, here + [_key(run) for run in failed])
+        missing = _others(self.missing, here | set(failed))
         common = {group: common_samples(drawn) for group, drawn in self.references.items()}
         mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
         unseen = [_unseen_credit(configs) for configs in self.compared.values()]
@@ -353,8 +354,8 @@ class _StoredRuns:
             references={group: drawn for group, drawn in common.items() if drawn is not None},
             level=self.configs[0].level,
             baseline=baseline,
-            failed=failed,
-            missing=missing,
+            failed=list(failed.values()),
+            missing=list(missing.values()),
             cautions=all_cautions,
             controls=controls,
             axis="tokens" if self.by_tokens else "step",
@@ -362,20 +363,17 @@ class _StoredRuns:
         )
 
 
-RunKey = tuple[str, int, Mapping[str, str]]
+RunKey = tuple[str, int, Group]
 """Credit, seed and group of a run."""
 
 
-def _key(run: Mapping[str, Any]) -> RunKey:
-    return run["credit"], run["seed"], run["group"]
-
-
-def _others(runs: Sequence[dict[str, Any]], known: Sequence[RunKey]) -> list[dict[str, Any]]:
+def _others(runs: Sequence[dict[str, Any]], known: Set[RunKey]) -> dict[RunKey, dict[str, Any]]:
     """Return the runs that are not known, each once."""
-    others: list[dict[str, Any]] = []
+    others: dict[RunKey, dict[str, Any]] = {}
     for run in runs:
-        if _key(run) not in [*known, *map(_key, others)]:
-            others.append(run)
+        key = run["credit"], run["seed"], tuple(run["group"].items())
+        if key not in known:
+            others.setdefault(key, run)
     return others
 
 

@@ -83,18 +83,10 @@ def run(
         Exception: whatever the training raises, after it was recorded.
     """
     plan = config.plan(name, seed, out)
-    return _do(plan, save=save, report=report, checkpoint_every=checkpoint_every, track=track)
+    return do_plan(plan, save=save, report=report, checkpoint_every=checkpoint_every, track=track)
 
 
-def do_plan(plan: RunPlan, *, report: Report | None = None, **options: Any) -> None:
-    """Do a planned run, or draw its comparison's reference samples; options are those of `run`."""
-    if plan.is_reference:
-        _draw(plan, report)
-    else:
-        _do(plan, report=report, **options)
-
-
-def _do(
+def do_plan(
     plan: RunPlan,
     *,
     report: Report | None = None,
@@ -102,8 +94,9 @@ def _do(
     checkpoint_every: int = 0,
     track: str | None = None,
 ) -> RunRecord:
-    """Train by a plan; see `run`."""
+    """Do a planned run; see `run`."""
     processes = join_run(plan.training)
+    # Of processes that share a run one locks and writes; the lock would refuse the others.
     folder = plan.folder if processes.is_main else None
     with locked(folder) if folder else nullcontext(), plan.training.applied():
         work = _Run(plan, processes, report, checkpoint_every, track, saves=save is not None)
@@ -151,6 +144,7 @@ def is_transient(error: BaseException) -> bool:
     """
     from torch import OutOfMemoryError
 
+    # A library may have raised another error about it: the whole chain of causes is looked at.
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, (OSError, MemoryError, OutOfMemoryError)):
@@ -174,7 +168,7 @@ class _Run:
     ) -> None:
         config = plan.config
         self.plan, self.config, self.processes, self.report = plan, config, processes, report
-        self.seed, self.folder, self.reward = plan.seed, plan.folder, plan.run.reward
+        self.seed, self.folder, self.reward = plan.seed, plan.folder, plan.reward
         self.training, self.settings = plan.training, plan.training.learner
         self.is_due = config.evaluation.is_due
         self.eval_every = config.evaluation.every
@@ -350,10 +344,10 @@ def run_references(
         FolderInUseError: if another process does the same in the same folder.
         Exception: whatever the model or the scorer raises.
     """
-    return _draw(config.reference_plan(out), report)
+    return draw_plan(config.reference_plan(out), report=report)
 
 
-def _draw(plan: RunPlan, report: Report | None) -> ReferenceSamples:
+def draw_plan(plan: RunPlan, *, report: Report | None = None) -> ReferenceSamples:
     """Draw reference samples by a plan; see `run_references`."""
     config, folder = plan.config, plan.folder
     assert folder is not None

@@ -8,12 +8,12 @@ import tyro
 from tokengym.scripts.commands.options import takes_settings
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.report.paper import Paper
+    from tokengym.evaluation.report.figures import Paper
 
 
 def paper_settings() -> dict[str, Any]:
     """Return the default settings: no figure and no table."""
-    from tokengym.evaluation.report.paper import Paper
+    from tokengym.evaluation.report.figures import Paper
 
     return {"paper": Paper()}
 
@@ -78,7 +78,7 @@ def report(
                 f"--{name.replace('_', '-')} has no effect on {what}; leave it out"
                 + ("" if curves else ", or name their files: --curves RUN/curves.csv")
             )
-    if out is None and not paper.is_asked:
+    if out is None and paper.figure is paper.table is None:
         out = Path("report")
     if curves:
         summary = report_curves(

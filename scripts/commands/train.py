@@ -122,7 +122,7 @@ def _train(
     plan: "RunPlan", out: Path, console: "Console", track: Tracker, *, is_main: bool
 ) -> None:
     """Train, or resume a stopped run."""
-    from tokengym.evaluation.runs.progress import ProgressDisplay
+    from tokengym.evaluation.runs.launchers import ProgressDisplay
     from tokengym.evaluation.runs.run import do_plan
 
     with ProgressDisplay(console, total=1, done=0, steps=plan.training.last_step) as board:
@@ -194,4 +194,4 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
     show_references(console, lines)
     ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
     if not is_best_of_n and (alarm := short_of_best(ended, lines["best_of_n"])):
-        say(console, f"! {plan.run.name}: {alarm}")
+        say(console, f"! {plan.name}: {alarm}")

@@ -298,11 +298,7 @@ def modules() -> list[str]:
     for folder in ["tokengym", *(f"tokengym.{floor}" for floor in FLOORS)]:
         package = importlib.import_module(folder)
         names += [folder]
-        names += [
-            info.name
-            for info in pkgutil.walk_packages(package.__path__, folder + ".")
-            if "scripts.benchmarks" not in info.name
-        ]
+        names += [info.name for info in pkgutil.walk_packages(package.__path__, folder + ".")]
     return sorted({*names, house.__name__})
 
 

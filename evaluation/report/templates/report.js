@@ -2,6 +2,7 @@
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
+  {# A chart is there twice, wide and narrow, and a line in every chart: all twins go together. #}
   for (const key of all("button.key")) {
     key.addEventListener("click", () => {
       const on = key.getAttribute("aria-pressed") !== "true";
@@ -49,6 +50,7 @@
   }
 
   const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "opacity", "font", "font-weight", "display"];
+  {# A saved file has no style sheet: each element takes the style that it has on the page. #}
   const standalone = (svg) => { // with its styles in place, its legend below and the card's background
     const copy = svg.cloneNode(true);
     const twins = all("*", copy);
@@ -89,6 +91,7 @@
       link.href = URL.createObjectURL(new Blob([standalone(svg)], { type: "image/svg+xml" }));
       link.download = `${svg.getAttribute("aria-label").replace(/\W+/g, "-").toLowerCase()}.svg`;
       link.click();
+      {# Some browsers read the address only after the click has returned. #}
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     });
     card.append(button);
@@ -123,6 +126,7 @@
     const leave = () => { tip.hidden = true; if (cursor) { cursor.remove(); cursor = null; } };
     const move = (event) => {
       const box = svg.getBoundingClientRect();
+      {# From pixels of the screen to those of the view box, in which the points are given. #}
       const x = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
       const shown = data.series.map((series, i) => [series, groups[i]]).filter(([, g]) => !g.classList.contains("off"));
       if (!shown.length) return leave();

@@ -10,7 +10,7 @@ import torch
 
 from tests.suite.scripts import test_cli as suite
 from tokengym.base.plugins import LABORATORY
-from tokengym.evaluation.runs.progress import ProgressDisplay
+from tokengym.evaluation.runs.launchers import ProgressDisplay
 from tokengym.scripts.cli import main
 
 

@@ -19,7 +19,7 @@ from tests.support.suite import of_suite
 from tokengym import __main__ as program
 from tokengym.base.device import preferred_device, select_device
 from tokengym.base.text import number
-from tokengym.evaluation.runs.progress import ProgressDisplay
+from tokengym.evaluation.runs.launchers import ProgressDisplay
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.version import __version__
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from tokengym.envs import Episode, Turn
-from tokengym.evaluation.measure.measures import text_metrics
-from tokengym.evaluation.measure.metrics import (
+from tokengym.evaluation.measure.measures import (
     compression_ratio,
     copy_rate,
     distinct,
     ngrams,
     policy_metrics,
     repetition,
+    text_metrics,
     words,
 )
 

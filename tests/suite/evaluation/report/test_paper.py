@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.suite.evaluation.report.test_summary import references
-from tokengym.evaluation.report.paper import Paper, write_paper_figure
+from tokengym.evaluation.report.figures import Paper, write_paper_figure
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import group_table, latex
 
@@ -41,7 +41,7 @@ def test_lines_can_be_told_without_colours(make_curves, tmp_path: Path):
     drawn: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "tokengym.evaluation.report.paper.draw",
+            "tokengym.evaluation.report.figures.draw",
             lambda axis, panel, measure, lines, level: drawn.extend(lines.values()),
         )
         write_paper_figure(tmp_path / "a.png", summarize(curves), curves)
@@ -51,7 +51,7 @@ def test_lines_can_be_told_without_colours(make_curves, tmp_path: Path):
 def test_labels_have_units_and_room(make_curves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn: list[Any] = []
     monkeypatch.setattr(
-        "tokengym.evaluation.report.paper.write_picture",
+        "tokengym.evaluation.report.figures.write_picture",
         lambda path, figure, dpi: drawn.append(figure),
     )
     curves = make_curves()
