@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.base.text import sign_of
 from tokengym.evaluation.measure.measures import Axis, measure_of
@@ -251,8 +252,7 @@ def _add_way(panel: Panel, group: dict[str, Any], level: float) -> None:
 
 def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
     """Return the probability of improvement over the baseline and the relative speed."""
-    # The rows of the seeds that both have, in one order: only those are pairs.
-    _, x_rows, y_rows = np.intersect1d(runs.seeds, baseline.seeds, return_indices=True)
+    x_rows, y_rows = _pairs(runs, baseline)
     improvement: dict[str, Any] = {}
     for measure in panel.measures:
         for kind in kinds(measure) if measure_of(measure).ranked else ():
@@ -278,6 +278,12 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
     }
 
 
+def _pairs(one: Runs, other: Runs) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows of the seeds that both have, in one order: only those are pairs."""
+    _, rows, others = np.intersect1d(one.seeds, other.seeds, return_indices=True)
+    return rows, others
+
+
 def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level: float) -> None:
     """Add each reward's paired differences from the baseline, the first, and which are clear.
 
@@ -286,15 +292,8 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
     printed as 0 is clear.
     """
     baseline, *others = panel.rewards
-    seeds = panel.rewards[baseline].seeds
-    rows = {
-        name: (x_rows, y_rows)
-        for name in others
-        for _, x_rows, y_rows in [
-            np.intersect1d(panel.rewards[name].seeds, seeds, return_indices=True)
-        ]
-        if len(x_rows)
-    }
+    rows = {name: _pairs(panel.rewards[name], panel.rewards[baseline]) for name in others}
+    rows = {name: both for name, both in rows.items() if len(both[0])}
     for measure, kind in [(m, k) for m in panel.measures for k in kinds(m)] if rows else ():
         numbers = {n: panel.per_run(runs, measure, kind) for n, runs in panel.rewards.items()}
         pairs = [
@@ -325,8 +324,7 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
     for name in [name for name in others if name not in settings.controls]:
         unbeaten = group["rewards"][name]["unbeaten_controls"] = []
         for control in group["controls"]:
-            one, another = panel.rewards[name].seeds, panel.rewards[control].seeds
-            _, x_rows, y_rows = np.intersect1d(one, another, return_indices=True)
+            x_rows, y_rows = _pairs(panel.rewards[name], panel.rewards[control])
             x, y = areas[name][x_rows], areas[control][y_rows]
             gap = paired_difference(x, y, settings.level) if len(x_rows) >= RELIABLE_SEEDS else None
             if gap is None or gap.p_value >= 1.0 - settings.level or sign_of(gap.difference) <= 0:
