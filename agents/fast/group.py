@@ -60,6 +60,7 @@ class Shards:
         if policy.reference is not None:
             self._share_model(policy.reference)
             policy.largest = largest
+        # The twin has modules of its own over the policy's parameters, until shards replace them.
         memo: dict[int, Any] = {id(parameter): parameter for parameter in policy.parameters()}
         self.policy = copy.copy(policy)
         """The twin."""
@@ -287,6 +288,7 @@ class Group(Processes):
         They are dealt out from the longest to the shortest, so that all have as much to do, or are
         those whose masks it has.
         """
+        # Dealt like cards, longest first, so that no process waits long for another.
         order = minibatch.sequences.lengths.argsort(descending=True, stable=True)
         masks = minibatch.action_masks
         if masks is None or masks.has_all:

@@ -114,6 +114,7 @@ class LlamaStream(GPT2Stream):
 
         turned = qk * cos + (-upper half of qk, lower half) * sin, with sin's sign in the table
         """
+        # (n, (heads + 2 * key heads) * head width) -> (n, heads and key heads twice, head width)
         made = layer.qkv(layer.norm_1(x)).float().view(len(x), -1, self._width)
         queries_and_keys = made[:, : self._num_heads + self._num_keys]
         cos, sin = self._cos[places].unsqueeze(1), self._sin[places].unsqueeze(1)

@@ -26,6 +26,8 @@ class MergedModel:
 
     @torch.no_grad()
     def __init__(self, source: LanguageModel, dtype: torch.dtype | None = None) -> None:
+        # `deepcopy` takes what the memo holds in place of a copy: weights that are shared or have
+        # another precision, and plain linear maps where the source has adapters.
         memo: dict[int, Any] = {}
         self._copied: list[tuple[Tensor, Tensor]] = []  # source, copy
         self._merged: list[tuple[Any, Tensor]] = []  # module with adapters, merged weight
@@ -52,6 +54,7 @@ class MergedModel:
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over the source's weights as they are now, in place."""
+        # In place: captured graphs read these addresses.
         for weight, copied in self._copied:
             copied.copy_(weight)
         for module, copied in self._merged:

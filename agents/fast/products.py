@@ -100,6 +100,7 @@ def fastest() -> Library:
 def seconds_of_a_product(repeats: int = 7) -> tuple[float, float]:
     """Return the least time of one product by torch and by oneDNN, in turns, in seconds."""
     x, weight = torch.ones(448, 128), torch.ones(512, 128)
+    # In turns, and the least of several: a busy moment then slows neither alone.
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + 1):
         for multiply, taken in zip((F.linear, multiplied), times, strict=True):
@@ -164,6 +165,7 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         dx = d_weight = d_bias = None
+        # Frozen weights, as under adapters, are asked for no gradient.
         if needs_x:
             dx = multiplied(dy, weight if ctx.is_transposed else weight.t())
         if needs_weight or needs_bias:

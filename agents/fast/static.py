@@ -66,6 +66,7 @@ class StaticStream:
         rows, width = input_ids.shape
         self.size, self.length, self._is_ragged = rows, width, False
         places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        # Rows that answer one prompt, as groups do, have it read once and copied.
         firsts, sources = distinct_rows(torch.cat([input_ids, attention_mask], 1))
         for layer in self._layers:
             layer.clear()
@@ -210,6 +211,7 @@ class StaticStream:
 
     def _mask(self, window: int | None) -> Tensor:
         """Return what a layer adds to its attention scores, (size, 1, n, room)."""
+        # From tensors alone: a number of Python's would stay in the graph as it was when captured.
         now = self._reading[: self.size, None, :, None]
         is_seen = self._columns <= now
         if window is not None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partialmethod
+from functools import cache, partial, partialmethod
 from typing import Any, Literal
 
 import numpy as np
@@ -378,32 +378,45 @@ class ReadsResponses(BasePolicy):
                 return dict(zip(names, compute(states, head, asked), strict=True))
 
         # By the logits elsewhere, and where the head is not the weight alone.
-        def of_chunk(
-            rows: Tensor,
-            times: Tensor,
-            tokens: Tensor,
-            states: Tensor,
-            ref_states: Tensor | None = None,
-        ) -> tuple[Tensor, ...]:
-            figures = []
-            logits = self.shaped_logits(states, None, reference=reference)  # (chunk, vocab)
-            if action_masks is not None:
-                logits = action_masks.forbid_(logits, rows, times)
-            if ref_states is not None:
-                with torch.no_grad():
-                    ref_logits = self.shaped_logits(ref_states, None, reference=True)
-                    if action_masks is not None:
-                        ref_logits = action_masks.forbid_(ref_logits, rows, times)
-                figures.append(losses.full_kl(logits, ref_logits))
-            figures.append(chosen_log_probs(logits, tokens))
-            if with_entropy:
-                figures.append(losses.entropy(logits))
-            return tuple(figures)
-
+        compute = partial(
+            self._figures_of_chunk, action_masks, reference=reference, with_entropy=with_entropy
+        )
         inputs = [rows, times, tokens, states] + ([] if ref_states is None else [ref_states])
         if len(tokens) <= size:
-            return dict(zip(names, of_chunk(*inputs), strict=True))
-        return dict(zip(names, in_chunks(of_chunk, *inputs, size=size), strict=True))
+            return dict(zip(names, compute(*inputs), strict=True))
+        return dict(zip(names, in_chunks(compute, *inputs, size=size), strict=True))
+
+    def _figures_of_chunk(
+        self,
+        action_masks: ActionMasks | None,
+        rows: Tensor,
+        times: Tensor,
+        tokens: Tensor,
+        states: Tensor,
+        ref_states: Tensor | None = None,
+        *,
+        reference: bool,
+        with_entropy: bool,
+    ) -> tuple[Tensor, ...]:
+        """Return what `_figures` names of some tokens, (chunk,) each, by their logits.
+
+        Rows, times and tokens are (chunk,), states (chunk, hidden); the rest is as of `_figures`.
+        """
+        figures = []
+        logits = self.shaped_logits(states, None, reference=reference)  # (chunk, vocab)
+        if action_masks is not None:
+            logits = action_masks.forbid_(logits, rows, times)
+        if ref_states is not None:
+            # Over the same tokens as the policy: the KL is that of what is sampled from.
+            with torch.no_grad():
+                ref_logits = self.shaped_logits(ref_states, None, reference=True)
+                if action_masks is not None:
+                    ref_logits = action_masks.forbid_(ref_logits, rows, times)
+            figures.append(losses.full_kl(logits, ref_logits))
+        figures.append(chosen_log_probs(logits, tokens))
+        if with_entropy:
+            figures.append(losses.entropy(logits))
+        return tuple(figures)
 
     # --- the same without gradients, of any number of responses -----------------------------------
 

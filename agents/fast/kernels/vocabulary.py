@@ -88,6 +88,8 @@ class _TokenFigures(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         models = _Models(states, weight, asked)
         num = len(states)
+        # An online softmax: parts of the vocabulary pass by, and each token keeps seven running
+        # figures, rescaled whenever a larger logit comes. No (n, vocab) is ever stored.
         sums = torch.zeros(num, 7, device=states.device)
         sums[:, 0] = sums[:, 4] = LOWEST
         for words in parts:
