@@ -55,7 +55,6 @@ def render_ansi(
     tokens: Sequence[str],
     rewards: ArrayLike | None = None,
     *,
-    scale: float | None = None,
     written: ArrayLike | None = None,
 ) -> str:
     """Return prompt (bold) and tokens for a terminal with 24-bit colour.
@@ -66,7 +65,6 @@ def render_ansi(
         prompt: The prompt's text.
         tokens: (n,) the response's pieces of text, see `tokenization.token_texts`.
         rewards: (n,) one per token; None shows plain tokens.
-        scale: The reward that has the full colour; None takes max |r|.
         written: (n,) non-zero where the policy wrote the token; None where it wrote all.
 
     Raises:
@@ -80,7 +78,7 @@ def render_ansi(
         values = _checked(tokens, rewards)
         pieces = [
             f"\x1b[48;2;{r};{g};{b}m\x1b[38;2;0;0;0m{printable(token)}{_RESET}"
-            for token, (r, g, b) in zip(tokens, reward_colours(values, scale=scale), strict=True)
+            for token, (r, g, b) in zip(tokens, reward_colours(values), strict=True)
         ]
     for place in np.flatnonzero(~own).tolist():
         pieces[place] = f"{_REPLY}{printable(tokens[place])}{_RESET}"
@@ -92,7 +90,6 @@ def render_html(
     tokens: Sequence[str],
     rewards: ArrayLike | None = None,
     *,
-    scale: float | None = None,
     written: ArrayLike | None = None,
 ) -> str:
     """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward.
@@ -110,9 +107,7 @@ def render_html(
         spans = [
             f'<span style="background:rgb({r},{g},{b});color:#000" title="{value:+.4g}">'
             f"{text}</span>"
-            for text, value, (r, g, b) in zip(
-                texts, values, reward_colours(values, scale=scale), strict=True
-            )
+            for text, value, (r, g, b) in zip(texts, values, reward_colours(values), strict=True)
         ]
     for place in np.flatnonzero(~own).tolist():
         spans[place] = f'<i style="opacity:0.6" title="reply">{texts[place]}</i>'

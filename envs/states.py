@@ -94,12 +94,11 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
         StateError: if the state does not fit.
     """
     turn_fields = {} if mdp.turns is None else TURN_FIELDS
-    outline = f"a {type(state).__name__}"
-    if isinstance(state, Mapping):
-        outline = f"keys {sorted(state)}"
-    if not isinstance(state, Mapping) or {"metadata", *state} != {*STATE_KEYS, *turn_fields}:
+    keys = sorted(state) if isinstance(state, Mapping) else None
+    if keys is None or {"metadata", *keys} != {*STATE_KEYS, *turn_fields}:
+        got = f"a {type(state).__name__}" if keys is None else f"keys {keys}"
         raise StateError(
-            f"a state must be what get_state() returned, got {outline}; do not edit its keys"
+            f"a state must be what get_state() returned, got {got}; do not edit its keys"
         )
     state = {"metadata": {}, **state}  # version 0.1 had none
     for name, (is_valid, wanted) in {**STATE_FIELDS, **turn_fields}.items():
@@ -136,7 +135,13 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
             state["query_type"],
             Metadata(state["metadata"]),
         )
-    return mdp.table.entries[prompt_id]
+    entry: EncodedPrompt = mdp.table.entries[prompt_id]
+    if entry.ids != tuple(state["prompt_ids"]):  # the row would continue with another prompt
+        raise StateError(
+            f"the state's prompt {prompt_id} is {state['prompt'][:40]!r}, here it is "
+            f"{entry.text[:40]!r}; restore it into an environment with the same prompts"
+        )
+    return entry
 
 
 def generator_from(state: dict[str, Any]) -> np.random.Generator:

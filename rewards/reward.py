@@ -269,7 +269,7 @@ def assign_written(
         if len(rewards) != len(episodes) or not credit.sum_preserving:
             return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
         return [moved(r, m) for r, m in zip(rewards, masks, strict=True)]
-    shown = []
+    shown = []  # the episodes as if there had been no replies
     for episode, mask in zip(episodes, masks, strict=True):
         places = np.flatnonzero(mask).tolist()
         known = {"log_probs": episode.log_probs, "token_rewards": episode.token_rewards}
@@ -281,7 +281,7 @@ def assign_written(
         scores = Scores(
             scores.values,
             scores.parts,
-            [moved(row, mask)[mask > 0] for row, mask in rows],
+            [moved(row, mask)[mask > 0] for row, mask in rows],  # (written tokens,) each
             additive=scores.additive,
             signed=scores.signed,
         )

@@ -308,6 +308,7 @@ class StepPayment:
         reward = self._reward
         if reward.credit.every_prefix:
             places = [(newest(text), len(text.response_ids)) for text in texts]
+            # Two pieces, what is old and the newest token; only the latter where nothing is old.
             pieces = [[range(at), range(at, end)][at == 0 :] for at, end in places]
             return Probe(reward.scorer, reward.tokenizer).increments(texts, pieces)
         known = reward.scorer.state_dict()  # of running statistics, which finished texts move

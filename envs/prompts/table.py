@@ -111,6 +111,7 @@ class PromptTable:
             )
             for prompt_id, (i, prompt) in enumerate(zip(kept, self.prompts, strict=True))
         ]
+        # `np.array` would spread the tuples over a matrix of their fields.
         self.entries = np.fromiter(rows, dtype=object, count=len(rows))
         self.input_ids, self.attention_mask = left_padded(
             [row.ids for row in rows], self.max_prompt_tokens, tokenizer.pad_token_id

@@ -270,6 +270,7 @@ class ResponseDecoder:
             return decode(self._tokenizer, [piece.tolist() for piece in pieces])
         shown = self._shown[flat]
         words = self._words[flat[shown]].tolist()
+        # Where each text ends among the words: tokens that show nothing are not among them.
         bounds = np.concatenate([[0], np.cumsum(shown)])[ends].tolist()
         return [" ".join(words[a:b]) for a, b in zip([0, *bounds], bounds, strict=False)]
 
@@ -293,7 +294,7 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
         whole = decode(tokenizer, [ordinary])[0]
         stable = whole.rstrip("\ufffd")
         pieces.append(stable[len(shown) :])
-        shown = max(shown, stable, key=len)
+        shown = max(shown, stable, key=len)  # shorter while a character is unfinished
     return pieces
 
 

@@ -135,6 +135,7 @@ class Probe:
         values, rows, start = self.values(prefixes), [], 0
         for parts in pieces:
             end = start + len(parts) + 1
+            # values[start] is the empty response's, then one score per piece.
             rows.append(on_last_tokens(np.diff(values[start:end]), parts))
             start = end
         return rows

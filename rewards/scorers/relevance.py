@@ -247,6 +247,7 @@ class Relevance(Shared, Scorer):
         values, attributions = np.zeros(len(episodes)), []
         for row, episode in enumerate(episodes):
             hidden, spans = encoded[episode.response]
+            # (tokens,) of the encoder each; their sums are r_x and r_y.
             by_query = R3.relevance_shares(pooled[queries[row]], hidden)
             by_reference = R3.relevance_shares(pooled[references[row]], hidden)
             text = R3.cut_at_turn(episode.response, self.role_tags)

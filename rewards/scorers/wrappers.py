@@ -91,7 +91,8 @@ class Cached(Shared, ScorerWrapper):
     """Scores a text the first time it is seen and looks it up afterwards.
 
     Pays where texts come back: in evaluations, in Shapley values, in a policy that has become sure.
-    A text is known by prompt, response, ids, reference, query type, metadata and how it ended.
+    A text is known by prompt, response, ids and who wrote them, reference, query type, metadata and
+    how it ended.
     ``hits`` and ``misses`` count.
 
     Args:
@@ -175,8 +176,9 @@ class Cached(Shared, ScorerWrapper):
         keys: list[Hashable] = []
         for e in episodes:
             text = (e.prompt, e.response, e.prompt_ids, e.response_ids, e.finish_reason, e.turns)
+            written = None if e.written is None else e.written.tobytes()  # replies cost no length
             asked = (e.reference, e.query_type, repr(e.metadata) if e.metadata else "")
-            keys.append((kind, text, asked))
+            keys.append((kind, text, written, asked))
         entries = {key: self._entries[key] for key in keys if key in self._entries}
         unknown = {
             key: episode for key, episode in zip(keys, episodes, strict=True) if key not in entries

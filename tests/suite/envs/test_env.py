@@ -335,6 +335,7 @@ def test_state_of_an_ended_episode_stays_ended(make_env: MakeEnv) -> None:
         ({"prompt_ids": [A] * 4}, r"prompt_ids has 4 tokens, the environment takes 3"),
         ({"response_ids": [9]}, r"response_ids has id 9, outside the vocabulary of 8"),
         ({"prompt_id": 9}, r"prompt_id 9 is unknown, there are 5 prompts"),
+        ({"prompt_ids": [A]}, r"the state's prompt \d is '.*', here it is '.*'; restore it into"),
         ({"np_random": {"bit_generator": "MT19937"}}, r"np_random state cannot be restored"),
         ({"sampler": {"drawn": 1, "order": [0]}}, r"order has 1 prompts, the environment 5"),
         ({"extra": 1}, r"what get_state\(\) returned, got keys .*; do not edit"),

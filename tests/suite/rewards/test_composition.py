@@ -310,9 +310,10 @@ def test_texts_that_differ_in_anything_are_told_apart():
         make_episode(reference="x", finish_reason="eos"),
         make_episode(query_type="CONSTRAINED", finish_reason="eos"),
         make_episode(finish_reason="length"),
+        replace(episode, written=[1] + [0] * (len(episode.response_ids) - 1)),
     ]
     Cached(Telling()).score([episode, *others])
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
 def test_what_cannot_be_cached():
