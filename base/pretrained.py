@@ -2,15 +2,13 @@
 
 import re
 import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from tokengym.base.errors import PretrainedError, reason_of
 from tokengym.base.files import read_json
-from tokengym.base.models import MODELS, located
+from tokengym.base.models import MODELS, located, quiet
 from tokengym.base.registry import did_you_mean
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -19,24 +17,6 @@ FIRST_ASKED = {"model": "config.json", "dataset": "README.md"}
 """File by which the hub is asked whether it has a model or a data set."""
 MAX_LAYERS = 1000
 """Most blocks of a stored model that are believed and built."""
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and loading reports off: errors say what matters."""
-    from transformers.utils import logging
-
-    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 @quiet()

@@ -22,8 +22,7 @@ from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
-from tokengym.base.models import BASE, located, named_folder
-from tokengym.base.models.gguf import is_cached
+from tokengym.base.models import BASE, is_cached, located, named_folder
 from tokengym.base.pretrained import from_pretrained, quiet
 from tokengym.rewards.models.loading import load_tokenizer, longest_input
 from tokengym.rewards.pairs.encode import TextEncoding

@@ -23,8 +23,7 @@ from tokengym.agents.policy.door import Library, fast
 from tokengym.agents.policy.head import as_read, product
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.base.errors import TokenizerError, reason_of
-from tokengym.base.models import located
-from tokengym.base.models.gguf import is_cached
+from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import load_whole
 from tokengym.rewards.models.loading import (
     load_dtype,

@@ -12,9 +12,8 @@ from tokengym.base import device as base_device
 from tokengym.base.device import select_device
 from tokengym.base.errors import PretrainedError, TokenizerError, reason_of
 from tokengym.base.files import read_json, read_once
-from tokengym.base.models import find_model, located
-from tokengym.base.models.gguf import is_cached
-from tokengym.base.pretrained import check_weights, from_pretrained, load_whole, quiet
+from tokengym.base.models import find_model, is_cached, located, quiet
+from tokengym.base.pretrained import check_weights, from_pretrained, load_whole
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.errors import PretrainedError
 from tokengym.base.files import read_json, write_json
-from tokengym.base.models import MODELS, gguf, located, title_of
+from tokengym.base.models import MODELS, RECORD, located, title_of
 from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report.report import _facts
 
@@ -26,8 +26,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_made_of_its_file_has_its_title(cache: Path, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf")
     smollm2 = MODELS.find("smollm2")
-    record = read_json(Path(located(tmp_path)) / gguf.RECORD)
-    write_json(tmp_path / "named" / gguf.RECORD, {**record, "sha256": smollm2.source})
+    record = read_json(Path(located(tmp_path)) / RECORD)
+    write_json(tmp_path / "named" / RECORD, {**record, "sha256": smollm2.source})
     assert title_of(tmp_path / "named") == smollm2.title
 
 

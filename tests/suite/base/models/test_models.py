@@ -18,8 +18,7 @@ from transformers import AutoConfig
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.device import preferred_device
 from tokengym.base.errors import PretrainedError
-from tokengym.base.models import MODELS, located, title_of
-from tokengym.base.models.model import StoredModel
+from tokengym.base.models import MODELS, StoredModel, located, title_of
 from tokengym.base.pretrained import from_pretrained, has_tokenizer
 from tokengym.rewards.models.loading import load_tokenizer, shared_backbone
 

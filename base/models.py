@@ -1,0 +1,278 @@
+"""Models by name, which installed packages declare, and any GGUF file.
+
+`located` says where a word's model is stored; whoever reads models asks it. A GGUF file is
+dequantised once into a folder of the user's cache, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokengym.base.errors import CheckpointError, FolderInUseError, PretrainedError, reason_of
+from tokengym.base.files import file_hash, read_json, read_once
+from tokengym.base.folders import locked, read_folder, write_folder
+from tokengym.base.plugins import LABORATORY
+from tokengym.base.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """Declaration of a model that users name: an entry point of the group ``tokengym.models``."""
+
+    name: str
+    """Name that users type."""
+    title: str
+    """Name of the model and of its weights' precision, as reports say it."""
+    package: str
+    """Module that holds its files; it is found, never imported."""
+    install: str
+    """Command that installs it."""
+    folder: Callable[[Path], Path]
+    """Returns the model's folder, given that of the package."""
+    source: str = ""
+    """SHA-256 of the GGUF file that the folder is made from, if it is."""
+
+    def path(self) -> Path:
+        """Return the model's folder, made first if need be.
+
+        Raises:
+            PretrainedError: if the package is not installed, with the command.
+        """
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
+            raise PretrainedError(
+                f"model {self.name!r} ({self.title}) is not installed; run {self.install}"
+            )
+        return self.folder(Path(spec.origin).parent)
+
+
+def _adopted(name: str, made: object) -> StoredModel:
+    """Return the model that an installed package declares."""
+    if not isinstance(made, StoredModel):
+        raise PretrainedError(
+            f"{name!r} of tokengym.models is a {type(made).__name__}; declare a StoredModel"
+        )
+    return made
+
+
+BASE = "base.json"
+"""File of a saved agent that holds what `named_base` returns."""
+MODELS: Registry[StoredModel] = Registry(
+    "model", group="models", error=PretrainedError, adopt=_adopted
+)
+"""All models by name."""
+
+
+def find_model(word: str | Path) -> StoredModel | None:
+    """Return the model of a name; None for folders, files and names of the hub.
+
+    Raises:
+        PretrainedError: if a folder here has the name of a model, or it is the laboratory's, which
+            is not installed.
+    """
+    name = str(word)
+    if not MODELS.knows(name) and name not in LABORATORY["models"]:
+        return None
+    if Path(name).exists():
+        raise PretrainedError(
+            f"{name!r} is a model's name and a folder here; write ./{name} for the folder, or run "
+            "the command elsewhere"
+        )
+    return MODELS.find(name)
+
+
+def located(word: str | Path) -> str | Path:
+    """Return the folder of a model's name, or of a GGUF file or folder; any other word as it is.
+
+    Raises:
+        PretrainedError: if the model is not installed, or the GGUF file is missing, cannot be read,
+            or is one of several in the folder.
+    """
+    path = Path(word)
+    is_bare = path.name == str(word)  # what has a slash is no model's name
+    if is_bare and (model := find_model(word)) is not None:
+        return model.path()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise PretrainedError(f"there is no file {str(word)!r}; check the path of the model")
+        return dequantised(path)
+    if not path.is_dir() or (path / "config.json").exists():
+        return word
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        raise PretrainedError(f"{word} holds {len(files)} GGUF files; name one, such as {files[0]}")
+    return dequantised(files[0]) if files else word
+
+
+def named_base(folder: str | Path) -> dict[str, str] | None:
+    """Return what stands for a model's weights in a saved agent: its name, and their hash.
+
+    Args:
+        folder: The model's folder; one that was not made from a registered model's file gives None.
+    """
+    if not is_cached(folder):
+        return None
+    source = read_json(Path(folder) / RECORD)["sha256"]
+    MODELS.import_plugins()
+    names = [model.name for model in MODELS.values() if model.source == source]
+    return {"model": names[0], "sha256": weights_hash(folder)} if names else None
+
+
+def named_folder(base: Mapping[str, Any]) -> Path:
+    """Return the folder of the model that `named_base` described.
+
+    Raises:
+        PretrainedError: if there is no model of that name, it is not installed, or has other
+            weights.
+    """
+    name = str(base.get("model"))
+    if not MODELS.knows(name) and name not in LABORATORY["models"]:
+        raise PretrainedError(
+            f"the base model {name!r} is not known; known: {', '.join(MODELS.names())}"
+        )
+    model = MODELS.find(name)
+    folder = model.path()
+    if weights_hash(folder) != base.get("sha256"):
+        raise PretrainedError(
+            f"the weights of {model.name!r} in {folder} are not those that the adapters were "
+            "trained on; install the version of the package that was used then"
+        )
+    return folder
+
+
+def title_of(word: str | Path) -> str:
+    """Return what a report calls the model of a user's word, or of a folder made for one."""
+    base = named_base(word)
+    name = str(word) if base is None else base["model"]
+    return MODELS.find(name).title if MODELS.knows(name) else str(word)
+
+
+# --- GGUF files -----------------------------------------------------------------------------------
+
+RECORD = "dequantised.json"
+FORMAT = 1
+_KINDS = {"source": str, "sha256": str}
+POLL = 0.5
+"""Seconds between looks at a folder that another process is writing."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is made once per user: ``TOKENGYM_CACHE``, or the user's cache."""
+    ours = os.environ.get("TOKENGYM_CACHE")
+    of_user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(ours) if ours else Path(of_user) / "tokengym"
+
+
+@read_once(maxsize=None, also=cache_folder)
+def dequantised(file: Path, *, sha256: str | None = None) -> Path:
+    """Return the folder of a GGUF file's model in bfloat16, made when it is first asked for.
+
+    Processes that ask at once wait for the one that makes it; what a killed one left is made anew.
+
+    Args:
+        file: The GGUF file.
+        sha256: Hash that it must have; None takes any file.
+
+    Raises:
+        PretrainedError: if it has another hash, or is no model that transformers reads.
+    """
+    digest = file_hash(file)
+    if sha256 not in (None, digest):
+        raise PretrainedError(
+            f"{file} has SHA-256 {digest[:12]}..., not {str(sha256)[:12]}...: it is another "
+            "version of the model; install the version that tokengym names"
+        )
+    folder = cache_folder() / "models" / f"{file.stem}-{digest[:12]}"
+    while (made := _unchanged(folder)) is None:
+        try:
+            with locked(folder.with_name(f"{folder.name}.making")):
+                if _unchanged(folder) is None:
+                    logger.warning("reading %s into %s, once: about 25 s", file.name, folder)
+                    write_folder(folder, RECORD, lambda part: _write(file, digest, part))
+        except FolderInUseError:
+            time.sleep(POLL)
+    return made
+
+
+def weights_hash(folder: str | Path) -> str:
+    """Return the hash of the weights in a folder that `dequantised` wrote."""
+    return str(read_json(Path(folder) / RECORD)["files"]["model.safetensors"])
+
+
+def is_cached(path: str | Path) -> bool:
+    """Return whether a folder holds a model that `dequantised` wrote, which nobody changes."""
+    return (Path(path) / RECORD).is_file()
+
+
+def _unchanged(folder: Path) -> Path | None:
+    """Return a folder that has all its files as they were written; None if it must be made."""
+    if not folder.exists():
+        return None
+    try:
+        return read_folder(folder, RECORD, FORMAT, _KINDS, lambda path, _: path)
+    except CheckpointError as error:
+        logger.warning("%s; it is made anew", str(error).partition(";")[0])
+        return None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and loading reports off: errors say what matters."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@quiet()
+def _write(file: Path, sha256: str, folder: Path) -> dict[str, Any]:
+    """Write model and tokenizer, and return what is recorded of them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    where: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
+        read = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.bfloat16, **where)
+        config = copy.deepcopy(read.config)
+        config.__dict__.pop("quantization_config", None)  # save_pretrained would refuse
+        with torch.device("meta"):
+            model = type(read)(config)
+        model.load_state_dict(read.state_dict(), assign=True)
+        model.tie_weights()
+        ends = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
+        model.generation_config = GenerationConfig(**ends)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers and gguf raise a dozen kinds
+        if isinstance(error, OSError) and error.errno:
+            raise
+        reason = reason_of(error)
+        remedy = "pass a GGUF of a family that transformers reads, such as llama or qwen2"
+        if isinstance(error, ImportError):
+            remedy = "pip install gguf"
+        raise PretrainedError(f"cannot read {file} ({reason}); {remedy}") from error
+    return {"format": FORMAT, "source": file.name, "sha256": sha256}
