@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -167,6 +167,13 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if learning_rate is not None:
             settings["learning_rate"] = learning_rate
         name = type(self).__name__
+        if not isinstance(policy_kwargs or {}, Mapping):
+            raise SettingsError(
+                f"policy_kwargs must be a dictionary, got {policy_kwargs!r}; pass such as "
+                "dict(model='smollm2')"
+            )
+        if seed is not None and (not isinstance(seed, Integral) or seed < 0):
+            raise SettingsError(f"seed must be an integer >= 0, or None, got {seed!r}; 0 will do")
         policy_kwargs = dict(policy_kwargs or {})
         known = names_of(self.settings_class)
         is_known = "value_network" in known and "value_network" not in settings
@@ -406,11 +413,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         Raises:
             SettingsError: if the number of tokens is no number, or negative.
         """
-        if not isinstance(total_timesteps, Real) or not total_timesteps >= 0:
-            raise SettingsError(
-                f"total_timesteps must be a number of tokens >= 0, got {total_timesteps!r}; pass "
-                "such as 200_000"
-            )
+        _check_learning(total_timesteps, callback, log_interval)
         self.policy.warn_of_rounding()
         is_logged = self._custom_logger or self.tensorboard_log is not None
         if not is_logged:  # SB3 would leave an empty temporary folder for each training
@@ -495,7 +498,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Continue in another environment; see SB3's ``set_env``."""
-        super().set_env(env, force_reset)
+        try:
+            super().set_env(env, force_reset)
+        except AssertionError as error:
+            raise SettingsError(f"{' '.join(str(error).split())}; make it as it was") from None
         self.rounds = as_rounds(self.env)
 
     # --- checkpoints ------------------------------------------------------------------------------
@@ -609,3 +615,22 @@ class TokenProgressBar(ProgressBarCallback):
         self.pbar.update(self.model.num_timesteps - self._shown)
         self._shown = self.model.num_timesteps
         return True
+
+
+def _check_learning(total_timesteps: Any, callback: object, log_interval: object) -> None:
+    """Refuse arguments of ``learn`` that would stop it, or not let it stop, after work was done."""
+    if not isinstance(total_timesteps, Real) or not 0 <= total_timesteps < math.inf:
+        raise SettingsError(
+            f"total_timesteps must be a number of tokens >= 0, got {total_timesteps!r}; pass "
+            "such as 200_000"
+        )
+    if log_interval is not None and (not isinstance(log_interval, Integral) or log_interval < 1):
+        raise SettingsError(
+            f"log_interval must be a number of updates >= 1, got {log_interval!r}; None logs "
+            "nothing"
+        )
+    known = (BaseCallback, list, type(None))
+    if not isinstance(callback, known) and not callable(callback):
+        raise SettingsError(
+            f"callback must be a BaseCallback, a list of them or a function, got {callback!r}"
+        )

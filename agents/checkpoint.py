@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
@@ -155,7 +156,13 @@ def load_checkpoint(
         settings = _settings(algorithm, record, changes, folder, trust_code)
         envs: Any = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
         processes = Processes() if env is None else join(device)
-        length = envs.observation_space["input_ids"].shape[0]
+        space = envs.observation_space
+        if not isinstance(space, spaces.Dict) or "input_ids" not in space.keys():
+            raise CheckpointError(
+                f"{folder} was trained on texts, the environment has {type(space).__name__} "
+                "observations; make it as it was"
+            )
+        (length,) = space["input_ids"].shape or ()
         rows = processes.count * envs.num_envs
         sizes = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
         if sizes != record["environment"]:

@@ -6,7 +6,8 @@ logits to a token in `sampling`.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,12 @@ class CausalLMPolicy(ReadsResponses):
             Token ids, () or (batch,), and ``state``.
         """
         del episode_start
+        needed = {"input_ids", "attention_mask"}
+        if not isinstance(observation, Mapping) or not needed <= observation.keys():
+            raise ModelError(
+                "predict takes an observation of the environment, with input_ids and "
+                f"attention_mask, got {reprlib.repr(observation)}; pass it whole"
+            )
         input_ids = np.asarray(observation["input_ids"])
         attention_mask = np.asarray(observation["attention_mask"], dtype=bool)
         is_batch = input_ids.ndim == 2

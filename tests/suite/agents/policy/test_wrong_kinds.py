@@ -1,8 +1,10 @@
 """Settings of a learner and its policy of another kind than the accepted ones."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -44,3 +46,54 @@ def test_numpy_numbers_are_numbers(make_ppo: Callable[..., PPO], name: str) -> N
     made = make_ppo(**{name: np.float64(0.5)})
     made.learn(made.n_envs)
     assert getattr(made.settings, name) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"policy_kwargs": "smollm2"}, r"policy_kwargs must be a dictionary, got 'smollm2'; pass"),
+        ({"seed": -1}, r"seed must be an integer >= 0, or None, got -1"),
+        ({"seed": "x"}, r"seed must be an integer >= 0, or None, got 'x'"),
+    ],
+)
+def test_argument_of_another_kind(
+    make_envs: Callable[..., Any], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        PPO("CausalLMPolicy", make_envs(), device="cpu", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"total_timesteps": float("inf")}, r"total_timesteps must be a number .* got inf"),
+        ({"log_interval": 0}, r"log_interval must be a number of updates >= 1, got 0; None logs"),
+        ({"log_interval": "x"}, r"log_interval must be a number of updates >= 1, got 'x'"),
+        ({"callback": "x"}, r"callback must be a BaseCallback, .* got 'x'"),
+    ],
+)
+def test_argument_of_learn_of_another_kind(
+    make_ppo: Callable[..., PPO], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_ppo().learn(**{"total_timesteps": 4, **arguments})
+
+
+def test_what_is_no_observation_is_named(make_ppo: Callable[..., PPO]) -> None:
+    made = make_ppo()
+    with pytest.raises(ValueError, match=r"predict takes an observation .* got array\(\[0.*whole"):
+        made.predict(np.zeros(3))
+    with pytest.raises(ValueError, match=r"input_ids and attention_mask, got \{'input_ids'"):
+        made.predict({"input_ids": np.zeros((2, 3), dtype=np.int64)})
+
+
+def test_an_environment_that_does_not_fit_is_named(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+) -> None:
+    made = make_ppo()
+    made.save(tmp_path / "agent")
+    other = gymnasium.make_vec("CartPole-v1", num_envs=2)
+    with pytest.raises(ValueError, match=r"trained on texts, the environment has Box observations"):
+        PPO.load(tmp_path / "agent", env=other)
+    with pytest.raises(ValueError, match=r"\(3 != 4\).* make it as it was"):
+        made.set_env(make_envs(num_envs=3))
