@@ -40,7 +40,7 @@ from tokengym.lab.protocol import (
     net_area,
     next_rate,
 )
-from tokengym.lab.tables import Speed, fill, mean, page_wide
+from tokengym.lab.tables import Speed, fill, grouped, mean, page_wide, paired
 
 Work = TypeVar("Work")
 Row = Mapping[str, Any]
@@ -119,17 +119,6 @@ class Drawn:
     """Returns the part that a published row is from; None: the only one."""
 
 
-def paired(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[list[float], list[float]]:
-    """Return two figures by seed as pairs, on the seeds that both have.
-
-    Example:
-        >>> paired({0: 1.0, 1: 2.0}, {2: 5.0, 1: 4.0})
-        ([2.0], [4.0])
-    """
-    seeds = sorted(one.keys() & other.keys())
-    return [one[seed] for seed in seeds], [other[seed] for seed in seeds]
-
-
 def single_run(
     env: str,
     rule: str,
@@ -175,10 +164,8 @@ class Runs:
     def __init__(self, rows: Iterable[Row], axes: Iterable[str], price: float = PRICE) -> None:
         self.price = price
         names = (*axes, *OF_RUNS)
-        self.each: dict[Cell, list[Row]] = {}
+        self.each: dict[Cell, list[Row]] = grouped(rows, lambda row: run_of(row, names))
         """Cell with its rate and seed -> the run's measurements."""
-        for row in rows:
-            self.each.setdefault(run_of(row, names), []).append(row)
         spare: dict[Cell, dict[float, list[float]]] = {}
         for run, points in self.each.items():
             if run.seed in SPARE_SEEDS:

@@ -1,7 +1,7 @@
 """Tables of the studies as Markdown, written into their place in a document."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from statistics import NormalDist
@@ -12,9 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from tokengym.base import write_text
 from tokengym.evaluation.report import number, signed
-from tokengym.evaluation.statistics import PairedDifference, holm, interval, iqm, student_interval
+from tokengym.evaluation.statistics import (
+    PairedDifference,
+    holm,
+    interval,
+    iqm,
+    paired_difference,
+    student_interval,
+)
 
 Key = TypeVar("Key")
+Item = TypeVar("Item")
 Title = TypeVar("Title", bound=Sequence[str])
 CLEAR = 0.05
 """Corrected p-value below which a difference is clear."""
@@ -84,6 +92,59 @@ def iqm_with_interval(values: NDArray[np.float64]) -> str:
     """Return the interquartile mean of runs (runs,) with its bootstrap interval."""
     low, high = interval(values)
     return with_interval({"iqm": iqm(values), "low": low, "high": high})
+
+
+def grouped(rows: Iterable[Item], of: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return rows by what a function says of them, in the order of the first of each.
+
+    Example:
+        >>> grouped([{"a": 1, "b": 2}, {"a": 1, "b": 3}], lambda row: row["a"])
+        {1: [{'a': 1, 'b': 2}, {'a': 1, 'b': 3}]}
+    """
+    groups: dict[Key, list[Item]] = {}
+    for row in rows:
+        groups.setdefault(of(row), []).append(row)
+    return groups
+
+
+def paired(one: Mapping[Key, float], other: Mapping[Key, float]) -> tuple[list[float], list[float]]:
+    """Return two figures by seed, or by text, as pairs: of what both have, rising.
+
+    Example:
+        >>> paired({0: 1.0, 1: 2.0}, {2: 5.0, 1: 4.0})
+        ([2.0], [4.0])
+    """
+    both: list[Any] = sorted(one.keys() & other.keys())
+    return [one[at] for at in both], [other[at] for at in both]
+
+
+def beside_first(
+    lines: Mapping[str, Mapping[str, Mapping[Key, float | None]]], head: Sequence[str]
+) -> str:
+    """Return what the first line has, and how the others differ from it, paired.
+
+    A mean with Student's interval, then paired differences, bold where clear after Holm's
+    correction over the table.
+
+    Args:
+        lines: Title -> column -> figures, by seed or text; None and NaN are none.
+        head: Heads of the columns.
+    """
+    known = {
+        (title, column): {at: v for at, v in values.items() if v is not None and not np.isnan(v)}
+        for title, columns in lines.items()
+        for column, values in columns.items()
+    }
+    first, *others = lines
+    gains = {
+        (title, column): paired_difference(*paired(known[title, column], known[first, column]))
+        for title in others
+        for column in lines[title]
+    }
+    shown = after_holm(gains, with_wins=False)
+    rows = [[first, *(student_mean([*known[first, column].values()]) for column in lines[first])]]
+    rows += [[title, *(shown[title, column] for column in lines[title])] for title in others]
+    return markdown_table(["", *head], rows)
 
 
 def mean(values: ArrayLike) -> float:

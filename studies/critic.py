@@ -35,7 +35,6 @@ from tokengym.lab.study import (
     Runs,
     Study,
     draw_mean,
-    paired,
     read_rows,
     run_of,
 )
@@ -44,6 +43,7 @@ from tokengym.lab.tables import (
     after_holm,
     markdown_table,
     mean,
+    paired,
     student_mean,
     times_as_fast,
     updates_to_shares,

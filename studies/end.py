@@ -51,7 +51,6 @@ from tokengym.lab.study import (
     Runs,
     Study,
     draw_mean,
-    paired,
     read_rows,
     single_run,
 )
@@ -59,6 +58,7 @@ from tokengym.lab.tables import (
     after_holm,
     markdown_table,
     mean,
+    paired,
     rates_table,
     student_mean,
     times_as_fast,

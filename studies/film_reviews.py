@@ -53,7 +53,6 @@ from tokengym.lab.study import (
     Runs,
     Study,
     command_line,
-    paired,
     single_run,
 )
 from tokengym.lab.tables import (
@@ -63,6 +62,7 @@ from tokengym.lab.tables import (
     difference,
     markdown_table,
     mean,
+    paired,
     rates_table,
     student_mean,
 )

@@ -57,7 +57,7 @@ from tokengym.lab.protocol import (
     next_rate,
 )
 from tokengym.lab.study import DOCS, Docs, Out, command_line, read_rows, run_pending, write_rows
-from tokengym.lab.tables import difference, fill, iqm_with_interval, markdown_table
+from tokengym.lab.tables import difference, fill, grouped, iqm_with_interval, markdown_table
 from tokengym.rewards import Credit, register_credit
 from tokengym.rewards.maths import split_evenly
 
@@ -392,20 +392,17 @@ def _missing(
             yield folder.name, config, plan.reward, seed
 
 
-def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[dict[str, Any]]]:
+def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[Row]]:
     """Return the rows of a cell's published runs by seed, as they are written.
 
     Runs at another rate than the best do not count: a sweep may have gone on since.
     """
     file = docs / FOLDER / f"{cell.name}.csv"
-    by_seed: dict[int, list[dict[str, Any]]] = {}
     if not file.exists():
-        return by_seed
+        return {}
     training = read_json(file.with_suffix(".json"))["training"]
-    if training["learner"]["learning_rate"] == rate:
-        for row in read_rows(file, text=PUBLISHED):
-            by_seed.setdefault(int(row["seed"]), []).append(row)
-    return by_seed
+    rows = read_rows(file, text=PUBLISHED) if training["learner"]["learning_rate"] == rate else []
+    return grouped(rows, lambda row: int(row["seed"]))
 
 
 def _sweeps(docs: Path, name: str = SWEEPS) -> list[dict[str, Any]]:

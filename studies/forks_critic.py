@@ -21,13 +21,15 @@ from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.lab.protocol import net_area
-from tokengym.lab.study import Cell, Published, Round, Row, Study, paired, read_rows, single_run
+from tokengym.lab.study import Cell, Published, Round, Row, Study, read_rows, single_run
 from tokengym.lab.tables import (
     NONE,
     NOT_YET,
     after_holm,
+    grouped,
     markdown_table,
     mean,
+    paired,
     rates_table,
     student_mean,
 )
@@ -107,7 +109,12 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 def tables(published: Published) -> dict[str, str]:
     """Return the page's table and that of the rates."""
     runs = published.runs
-    curves = {name: by_seed(published.folder / file) for name, file in BESIDE.items()}
+    curves: dict[str, Mapping[int, Sequence[Row]]] = {
+        name: grouped(
+            read_rows(published.folder / file, text=("credit",)), lambda row: int(row["seed"])
+        )
+        for name, file in BESIDE.items()
+    }
     for cell in cells():
         curves[title(cell)] = runs.runs.get(cell, {})
     swept = {(title(cell),): runs.sweeps[cell] for cell in cells() if cell in runs.sweeps}
@@ -120,14 +127,6 @@ def tables(published: Published) -> dict[str, str]:
 def title(cell: Cell) -> str:
     """Return a cell's name in the tables."""
     return f"`sparse`, critic from the model, lambda {cell.gae_lambda}"
-
-
-def by_seed(file: Path) -> dict[int, list[Row]]:
-    """Return the rows of published runs by seed."""
-    found: dict[int, list[Row]] = {}
-    for row in read_rows(file, text=("credit",)):
-        found.setdefault(int(row["seed"]), []).append(row)
-    return found
 
 
 def critic_table(curves: Mapping[str, Mapping[int, Sequence[Row]]]) -> str:

@@ -33,7 +33,6 @@ from tokengym.lab.study import (
     Row,
     Runs,
     Study,
-    paired,
     single_run,
 )
 from tokengym.lab.tables import (
@@ -41,6 +40,7 @@ from tokengym.lab.tables import (
     after_holm,
     markdown_table,
     mean,
+    paired,
     rates_table,
     student_mean,
     updates_to_shares,

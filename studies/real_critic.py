@@ -34,7 +34,7 @@ from tokengym.lab.study import (
     rows_to_publish,
     write_rows,
 )
-from tokengym.lab.tables import after_holm, fill, markdown_table, mean
+from tokengym.lab.tables import after_holm, fill, grouped, markdown_table, mean
 from tokengym.rewards import Scorer, make_reward
 
 Row = dict[str, Any]
@@ -205,9 +205,7 @@ def table(rows: Sequence[Row]) -> str:
     Relevance and VADER are differences from the answer that people liked less, bold where clear
     after Holm's correction over the table.
     """
-    by_text: dict[str, list[Row]] = {}
-    for row in rows:
-        by_text.setdefault(row["text"], []).append(row)
+    by_text = grouped(rows, lambda row: str(row["text"]))
     base = by_text[LIKED_LESS]
     gains = {
         (text, name): paired_difference([r[name] for r in mine], [r[name] for r in base])

@@ -27,10 +27,9 @@ from tokengym.lab.study import (
     Row,
     Runs,
     Study,
-    paired,
     single_run,
 )
-from tokengym.lab.tables import NONE, after_holm, markdown_table, rates_table, student_mean
+from tokengym.lab.tables import NONE, after_holm, markdown_table, paired, rates_table, student_mean
 
 ENV, BUNDLE = "tokengym/MovieReview-v0", "smollm2-reviews"
 UPDATES, ROWS, LENGTH, PROMPTS = 12, 32, 16, 32

@@ -29,7 +29,6 @@ from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import copy_rate, distinct, rouge, words
 from tokengym.evaluation.report import number
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, training_settings
-from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.lab.protocol import PRICE
 from tokengym.lab.study import (
@@ -42,12 +41,7 @@ from tokengym.lab.study import (
     read_rows,
     write_rows,
 )
-from tokengym.lab.tables import (
-    after_holm,
-    fill,
-    markdown_table,
-    student_mean,
-)
+from tokengym.lab.tables import beside_first, fill, grouped, markdown_table
 from tokengym.rewards import make_reward
 
 BUNDLE, SAMPLES, LENGTH = "smollm2-answers", 8, 48
@@ -339,79 +333,52 @@ def runs_table(rows: Sequence[Row]) -> str:
     return markdown_table(["trained by", "seed", "score", "tokens", "KL at the end"], lines)
 
 
-def _by_question(rows: Sequence[Row], query_type: str) -> dict[float, list[Row]]:
-    groups: dict[float, list[Row]] = {}
-    for row in rows:
-        if row["query_type"] == query_type:
-            groups.setdefault(row["question"], []).append(row)
-    return groups
+Figures = dict[str, dict[float, float]]
+"""Column -> figure of each question; NaN where the reference has no key word."""
+
+
+def means(rows: Sequence[Row], query_type: str) -> Figures:
+    """Return the mean figures of the answers to each question of a type."""
+    groups = grouped(
+        (row for row in rows if row["query_type"] == query_type), lambda row: float(row["question"])
+    )
+    return {
+        name: {
+            question: float(np.mean([np.nan if row[name] is None else row[name] for row in group]))
+            for question, group in groups.items()
+        }
+        for name in FIGURES
+    }
 
 
 def trained_table(rows: Sequence[Row], trained: Sequence[Row], query_type: str) -> str:
     """Return what trained policies answer to the questions of a type.
 
     First one of the untrained model's answers at random; then each rule's paired differences from
-    it, a pair a question and the mean over the rule's runs, bold where clear after Holm's
-    correction over the table.
+    it, a pair a question and the mean over the rule's runs.
     """
-    untrained = _by_question(rows, query_type)
-    differences = {}
+    lines = {"untrained": means(rows, query_type)}
     for rule in TRAINED:
-        groups = _by_question([row for row in trained if row["rule"] == rule], query_type)
-        if groups:
-            before = [untrained[question] for question in groups]
-            for name in FIGURES:
-                one, other = ([_mean(g, name) for g in gs] for gs in (groups.values(), before))
-                differences[rule, name] = _paired(one, other)
-    shown = after_holm(differences, with_wins=False)
-    first = [student_mean(_known([_mean(g, name) for g in untrained.values()])) for name in FIGURES]
-    lines = [["untrained", *first]]
-    for rule in dict.fromkeys(rule for rule, _ in differences):
-        lines.append([f"trained by {rule}", *(shown[rule, name] for name in FIGURES)])
-    return markdown_table(["", *FIGURES.values()], lines)
+        answered = means([row for row in trained if row["rule"] == rule], query_type)
+        if answered["score"]:
+            lines[f"trained by {rule}"] = answered
+    return beside_first(lines, [*FIGURES.values()])
 
 
 def table(rows: Sequence[Row], query_type: str) -> str:
     """Return what each rule picks among the answers to the questions of a type.
 
     First the mean of all answers, which is what one at random is expected to have, with Student's
-    interval over the questions; then the paired differences of the picked ones from it, bold where
-    clear after Holm's correction over the table.
+    interval over the questions; then the paired differences of the picked ones from it.
     """
-    answers = list(_by_question(rows, query_type).values())
-    at_random = {name: [_mean(group, name) for group in answers] for name in FIGURES}
-    picked: dict[str, list[Mapping[str, Any]]] = {}
+    answers = grouped(
+        (row for row in rows if row["query_type"] == query_type), lambda row: float(row["question"])
+    )
+    lines = {"one at random": means(rows, query_type)}
     for rule, worth in PICKED.items():
-        for group in answers:
-            values = [worth(answer) for answer in group[:SAMPLES]]
-            picked.setdefault(rule, []).append(group[values.index(max(values))])
-    differences = {
-        (rule, name): _paired([answer[name] for answer in chosen], at_random[name])
-        for rule, chosen in picked.items()
-        for name in FIGURES
-    }
-    shown = after_holm(differences, with_wins=False)
-    first = [student_mean(_known(at_random[name])) for name in FIGURES]
-    lines = [["one at random", *first]]
-    for rule in picked:
-        cells = (shown[rule, name] for name in FIGURES)
-        lines.append([f"best of {SAMPLES} by {rule}", *cells])
-    return markdown_table(["", *FIGURES.values()], lines)
-
-
-def _mean(group: Sequence[Row], name: str) -> float:
-    return float(np.mean([np.nan if row[name] is None else row[name] for row in group]))
-
-
-def _known(values: Sequence[float]) -> list[float]:
-    """Return the values that are there: a reference may have no key word."""
-    return [value for value in values if not np.isnan(value)]
-
-
-def _paired(chosen: Sequence[float | None], others: Sequence[float]) -> PairedDifference:
-    known = [(a, b) for a, b in zip(chosen, others, strict=True) if a is not None]
-    pairs = [(a, b) for a, b in known if not np.isnan(a)]
-    return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+        picked = [max(group[:SAMPLES], key=worth) for group in answers.values()]
+        lines[f"best of {SAMPLES} by {rule}"] = means(picked, query_type)
+    return beside_first(lines, [*FIGURES.values()])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from tokengym.agents import PPO, CausalLMPolicy, Sequences
 from tokengym.envs import bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.report import number
-from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.protocol import SPARE_SEED, measured
 from tokengym.lab.study import (
     DOCS,
@@ -41,13 +40,7 @@ from tokengym.lab.study import (
     rows_to_publish,
     write_rows,
 )
-from tokengym.lab.tables import (
-    after_holm,
-    fill,
-    markdown_table,
-    mean,
-    student_mean,
-)
+from tokengym.lab.tables import NONE, beside_first, fill, grouped, markdown_table, mean
 from tokengym.rewards import SCORERS
 
 Row = dict[str, Any]
@@ -281,8 +274,8 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         done = [file for file in files if file.exists()]
         made = rows_to_publish(*done, text=text, out=out)
         before = docs / FOLDER / name
-        runs = _grouped(read_rows(before, text=text)) if before.exists() else {}
-        runs |= _grouped(made)
+        runs = grouped(read_rows(before, text=text), run_of) if before.exists() else {}
+        runs |= grouped(made, run_of)
         first = [(work.name, work.rate, float(work.seed)) for work in ORDER]
         published[name] = [
             row for run in dict.fromkeys([*first, *runs]) for row in runs.get(run, [])
@@ -311,81 +304,61 @@ Values = dict[tuple[str, float, float], list[float]]
 """Figures of every text or answer, in order, by name, rate and seed of the run; NaN for none."""
 
 
+def run_of(row: Row) -> tuple[str, float, float]:
+    """Return name, rate and seed of the run that a row is from."""
+    return row["name"], row["rate"], row["seed"]
+
+
 def by_run(rows: Sequence[Row], figure: str) -> Values:
     """Return a figure of every text or answer by run."""
     return {
         run: [np.nan if row[figure] is None else row[figure] for row in its_rows]
-        for run, its_rows in _grouped(rows).items()
+        for run, its_rows in grouped(rows, run_of).items()
     }
 
 
-def _titles(runs: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Return names of runs for a table: the rate where it is not the usual one."""
-    first_rate = Run(name=START).rate
-    return [
-        f"{name}, rate {rate:g}" if rate != first_rate else f"{name}, seed {seed:.0f}"
-        for name, rate, seed in runs
-    ]
+def title(name: str, rate: float, seed: float) -> str:
+    """Return the name of a run for a table: with the rate where that is not the usual one."""
+    return f"{name}, rate {rate:g}" if rate != Run(name=START).rate else f"{name}, seed {seed:.0f}"
 
 
 def runs_table(runs: Sequence[Row], texts: Sequence[Row]) -> str:
     """Return each run's gold score, its KL on its own task, and its KL per token of each kind."""
     lines = []
-    for run, points in _grouped(runs).items():
+    for run, points in grouped(runs, run_of).items():
         start, end = points[0], points[-1]
-        score = NO_SCORE if run[0] == NOISE else _moved(start, end, "score")
+        score = NONE if run[0] == NOISE else _moved(start, end, "score")
         spent = [end["kl"], end["kl"] / real_model.LENGTH]
         for kind in KINDS:
             spent.append(mean(by_run([t for t in texts if t["kind"] == kind], "kl")[run]))
         moved = [score, _moved(start, end, "gold_score")]
-        lines.append([*_titles([run]), *moved, *(number(nats) for nats in spent)])
+        lines.append([title(*run), *moved, *(number(nats) for nats in spent)])
     header = ["run", "score", "gold", "KL at the end", "a token"]
     return markdown_table([*header, *KINDS.values()], lines)
-
-
-NO_SCORE = "\u2013"
 
 
 def _moved(start: Row, end: Row, name: str) -> str:
     return f"{number(start[name])} to {number(end[name])}"
 
 
-def _grouped(rows: Sequence[Row]) -> dict[tuple[str, float, float], list[Row]]:
-    grouped: dict[tuple[str, float, float], list[Row]] = {}
-    for row in rows:
-        grouped.setdefault((row["name"], row["rate"], row["seed"]), []).append(row)
-    return grouped
-
-
 def table(figures: Mapping[str, Values], titles: Mapping[str, str]) -> str:
     """Return what the untrained policy has, and each run's paired differences from it.
 
-    Bold where clear after Holm's correction over the table. A pair is a text or a question.
+    A pair is a text or a question.
 
     Args:
         figures: By name.
         titles: Heads of the columns by name.
     """
-    starts = {}
-    differences: dict[tuple[Any, str], PairedDifference] = {}
-    for name, values in figures.items():
-        (start,) = (v for run, v in values.items() if run[0] == START)
-        starts[name] = start
-        for run, row in values.items():
-            if run[0] != START:
-                differences[run, name] = _paired(row, start)
-    shown = after_holm(differences, with_wins=False)
-    first = [student_mean([v for v in starts[name] if not np.isnan(v)]) for name in figures]
-    lines = [[START, *first]]
-    for run in dict.fromkeys(run for run, _ in differences):
-        lines.append([*_titles([run]), *(shown[run, name] for name in figures)])
-    return markdown_table(["", *(titles[name] for name in figures)], lines)
-
-
-def _paired(row: Sequence[float], start: Sequence[float]) -> PairedDifference:
-    """Return the differences of the texts that have a figure in both."""
-    pairs = [(a, b) for a, b in zip(row, start, strict=True) if not np.isnan([a, b]).any()]
-    return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+    runs = next(iter(figures.values()))
+    first = [run for run in runs if run[0] == START]
+    lines = {
+        START if run in first else title(*run): {
+            name: dict(enumerate(values[run])) for name, values in figures.items()
+        }
+        for run in [*first, *(run for run in runs if run not in first)]
+    }
+    return beside_first(lines, [titles[name] for name in figures])
 
 
 if __name__ == "__main__":
