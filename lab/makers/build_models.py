@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from tokengym.lab.makers.building.errors import BuildError
-from tokengym.lab.makers.building.options import CorpusOptions
+from tokengym.lab.makers.building.options import BuildError, CorpusOptions
+
+if TYPE_CHECKING:
+    from tokengym.lab.makers.building.bundle_files import BuiltBundle
 
 ASSETS = Path(__file__).resolve().parents[2] / "base" / "assets"
 
@@ -77,8 +79,7 @@ def build_bundled(options: Options) -> None:
     Raises:
         BuildError: Where the package is installed without the builders of the bundled tasks.
     """
-    from tokengym.lab.makers.building.bundle_files import BuiltBundle, check_target, write_bundle
-    from tokengym.lab.makers.building.report import print_figures
+    from tokengym.lab.makers.building.bundle_files import check_target, write_bundle
 
     if find_spec("tokengym.lab.makers.bundles") is None:
         raise BuildError(
@@ -121,9 +122,7 @@ def build_bundled(options: Options) -> None:
 def build_corpus(options: Options) -> None:
     """Build a bundle from the corpus that the options name."""
     from tokengym.lab.makers.building.bundle_files import check_target, write_bundle
-    from tokengym.lab.makers.building.corpus_files import read_corpus
-    from tokengym.lab.makers.building.real_text import build_from_corpus
-    from tokengym.lab.makers.building.report import print_figures
+    from tokengym.lab.makers.building.real_text import build_from_corpus, read_corpus
 
     if options.out is None:
         raise BuildError("--corpus needs --out, the folder to write the bundle to")
@@ -139,6 +138,24 @@ def build_corpus(options: Options) -> None:
     bundle = build_from_corpus(rows, evaluation_rows, seed=options.seed, options=options)
     write_bundle(bundle, options.out)
     print_figures(bundle, options.out)
+
+
+def print_figures(bundle: "BuiltBundle", path: Path) -> None:
+    """Print a bundle's figures and the size of its folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    plain = {name: value for name, value in bundle.figures.items() if not isinstance(value, dict)}
+    console.print(f"{path}: {bundle.task}, {size / 1e6:.2f} MB, {plain}", soft_wrap=True)
+    for name, groups in bundle.figures.items():
+        if not isinstance(groups, dict):
+            continue
+        table = Table(name.replace("_", " "), *groups)
+        for figure in next(iter(groups.values())):
+            table.add_row(figure, *(f"{values[figure]:.3f}" for values in groups.values()))
+        console.print(table)
 
 
 def run() -> None:

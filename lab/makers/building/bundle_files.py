@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tokengym.base import replacing
-from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.options import BuildError
 from tokengym.rewards.gold import GrammarRules, Lexicon, Rules
 
 FORMAT = 1

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.options import BuildError
 from tokengym.lab.makers.building.training import (
     choose,
     new_model,

@@ -1,8 +1,10 @@
-"""Sizes and steps of a bundle from labelled texts; importable without torch."""
+"""Sizes and steps of a bundle from labelled texts, and what is refused; without torch."""
 
 from dataclasses import dataclass
 
-from tokengym.lab.makers.building.errors import BuildError
+
+class BuildError(ValueError):
+    """The bundle cannot be built; the message names the value and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,18 @@
 """A bundle from labelled texts of one's own: half of the labels make the proxy, half the gold."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from tokengym.envs import DatasetError
 from tokengym.lab.makers.building.bundle_files import BuiltBundle, PromptRow
-from tokengym.lab.makers.building.corpus_files import LabelledText
-from tokengym.lab.makers.building.errors import BuildError
 from tokengym.lab.makers.building.figures import (
     attention_rows,
     pair_accuracy,
@@ -23,7 +26,7 @@ from tokengym.lab.makers.building.language_model import (
     sample_texts,
     train_language_model,
 )
-from tokengym.lab.makers.building.options import CorpusOptions
+from tokengym.lab.makers.building.options import BuildError, CorpusOptions
 from tokengym.lab.makers.building.reward_model import (
     DrawBatch,
     reward_logits,
@@ -32,13 +35,26 @@ from tokengym.lab.makers.building.reward_model import (
 )
 from tokengym.lab.makers.building.tokenizers import byte_tokenizer
 from tokengym.lab.makers.building.training import choose
+from tokengym.rewards.pairs import read_table
 
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+"""File endings that can be read."""
+MIN_ROWS = 200
+"""Fewest rows to train on; a tenth of them must have each label."""
 PROMPT_TOKENS = (2, 7)
 """Fewest and most tokens of a prompt, as in the ABC paper's setting."""
 TEST_SHARE = 0.1
 """Share of the rows that no model is trained on, and that the test prompts come from."""
 MEASURED_TOKENS = 24
 """Length of the sampled texts that the attention is measured on."""
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text and whether its label is the preferred one."""
+
+    text: str
+    positive: bool
 
 
 def build_from_corpus(
@@ -227,3 +243,76 @@ def _measure(
         }
         figures[name] = rounded(values)
     return figures
+
+
+# --- the corpus ----------------------------------------------------------------------------------
+
+
+def read_corpus(
+    path: Path,
+    text_column: str,
+    label_column: str,
+    *,
+    positive_label: str | None = None,
+    min_rows: int = MIN_ROWS,
+) -> list[LabelledText]:
+    """Return the labelled texts of a file, rows without text left out.
+
+    Args:
+        path: A csv, tsv, jsonl or parquet file, told apart by its ending. A tsv has no quoting.
+        text_column: The texts' column. Two integers as columns (from 0) say that a csv or tsv file
+            has no header.
+        label_column: The labels' column; it must hold two different values.
+        positive_label: The preferred value; None takes the one that sorts last (1, "positive").
+        min_rows: Fewer rows than this are refused, or fewer than a tenth of it of one label.
+
+    Raises:
+        BuildError: if the file, a column, the labels or the number of rows is not as it should be.
+    """
+    table = _read_columns(path, text_column, label_column)
+    texts = [str(text or "").strip() for text in table[text_column]]
+    labels = [str(label) for label in table[label_column]]
+    rows = [(text, label) for text, label in zip(texts, labels, strict=True) if text]
+    if len(rows) < min_rows:
+        raise BuildError(f"{path} has {len(rows)} rows with text; at least {min_rows} are needed")
+    counts = Counter(label for _, label in rows)
+    if len(counts) != 2:
+        shown = ", ".join(repr(label) for label in sorted(counts)[:5])
+        raise BuildError(
+            f"column {label_column!r} of {path} must hold two labels, got {len(counts)}: {shown}; "
+            "choose another --label-column"
+        )
+    rarer = min(counts, key=lambda label: counts[label])
+    if counts[rarer] < min_rows / 10:
+        raise BuildError(
+            f"label {rarer!r} of {path} has {counts[rarer]} rows; at least {min_rows // 10} "
+            "of each label are needed"
+        )
+    preferred = max(counts) if positive_label is None else positive_label
+    if preferred not in counts:
+        raise BuildError(
+            f"positive label {preferred!r} is not in column {label_column!r} of {path}, which has "
+            f"{sorted(counts)}; give one of these as --positive-label"
+        )
+    return [LabelledText(text, label == preferred) for text, label in rows]
+
+
+def _read_columns(path: Path, *columns: str) -> dict[str, list[Any]]:
+    """Return columns of a file by name, or by position where all are integers."""
+    endings = ", ".join(FORMATS)
+    if not path.is_file():
+        raise BuildError(f"corpus {path} is not a file; give --corpus a {endings} file")
+    if path.suffix.lower() not in FORMATS:
+        raise BuildError(f"corpus {path} ends in {path.suffix!r}; give --corpus a {endings} file")
+    numbered = all(column.isdecimal() for column in columns)
+    try:
+        table = read_table(path, of="corpus", headerless=numbered)
+    except DatasetError as error:
+        raise BuildError(str(error)) from error
+    for column in columns:
+        if column not in table.column_names:
+            raise BuildError(
+                f"{path} has no column {column!r}; it has {table.column_names} (integers "
+                "for both columns read a csv or tsv without header)"
+            )
+    return {column: list(table[column]) for column in columns}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.options import BuildError
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 ROLES = ("user", "assistant")

@@ -4,7 +4,7 @@ import pytest
 
 from tokengym.lab.makers import build_models
 from tokengym.lab.makers.build_models import Options
-from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.options import BuildError
 
 
 @pytest.fixture

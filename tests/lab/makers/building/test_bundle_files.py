@@ -11,7 +11,7 @@ from tokengym.lab.makers.building.bundle_files import (
     check_target,
     write_bundle,
 )
-from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.options import BuildError
 from tokengym.lab.makers.building.reward_model import reward_model_from
 from tokengym.lab.makers.corpora.movie_words import LEXICON
 from tokengym.rewards.gold.grammar import GrammarRules

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from tokengym.lab.makers.building.corpus_files import LabelledText, read_corpus
-from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.options import BuildError
+from tokengym.lab.makers.building.real_text import LabelledText, read_corpus
 
 ROWS = [('a "fine" film, really', 1), ("it drags", 0), ("  ", 1), ("good", 1)]
 EXPECTED = [

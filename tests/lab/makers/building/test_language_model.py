@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from tokengym.lab.makers.building.errors import BuildError
 from tokengym.lab.makers.building.language_model import (
     ModelSize,
     held_out_nats,
@@ -10,6 +9,7 @@ from tokengym.lab.makers.building.language_model import (
     sample_texts,
     train_language_model,
 )
+from tokengym.lab.makers.building.options import BuildError
 
 
 def generator(seed=0):

@@ -5,10 +5,8 @@ import pytest
 import torch
 
 from tokengym.lab.makers.building import real_text
-from tokengym.lab.makers.building.corpus_files import LabelledText
-from tokengym.lab.makers.building.errors import BuildError
-from tokengym.lab.makers.building.options import CorpusOptions
-from tokengym.lab.makers.building.real_text import build_from_corpus
+from tokengym.lab.makers.building.options import BuildError, CorpusOptions
+from tokengym.lab.makers.building.real_text import LabelledText, build_from_corpus
 from tokengym.lab.makers.building.reward_model import reward_logits
 
 TINY = CorpusOptions(

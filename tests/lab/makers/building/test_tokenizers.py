@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from tokengym.lab.makers.building.errors import BuildError
+from tokengym.lab.makers.building.options import BuildError
 from tokengym.lab.makers.building.tokenizers import byte_tokenizer, word_tokenizer
 from tokengym.lab.makers.corpora.movie_reviews import write_reviews
 
