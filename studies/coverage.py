@@ -38,9 +38,9 @@ def truth(draw: Draw, runs: int) -> float:
     return float(iqm(draw(np.random.default_rng(12345), (200_000, runs)), axis=1).mean())
 
 
-def coverage(draw: Draw, runs: int, experiments: int, *, seed: int = 0) -> float:
+def coverage(draw: Draw, runs: int, experiments: int) -> float:
     """Return the share of experiments whose 95 % interval holds the truth."""
-    rng = np.random.default_rng([seed, runs])
+    rng = np.random.default_rng([0, runs])
     target, hits = truth(draw, runs), 0
     for scores in draw(rng, (experiments, runs)):
         low, high = interval(scores, rng=rng, resamples=RESAMPLES)
@@ -48,9 +48,9 @@ def coverage(draw: Draw, runs: int, experiments: int, *, seed: int = 0) -> float
     return hits / experiments
 
 
-def paired_coverage(runs: int, experiments: int, *, seed: int = 1) -> float:
+def paired_coverage(runs: int, experiments: int) -> float:
     """Return the same for differences of 1 between runs whose seeds differ by ten times that."""
-    rng, hits = np.random.default_rng([seed, runs]), 0
+    rng, hits = np.random.default_rng([1, runs]), 0
     for _ in range(experiments):
         y = rng.normal(scale=10.0, size=runs)
         bounds = paired_difference(y + 1.0 + rng.normal(size=runs), y)
@@ -58,9 +58,9 @@ def paired_coverage(runs: int, experiments: int, *, seed: int = 1) -> float:
     return hits / experiments
 
 
-def improvement_coverage(runs: int, experiments: int, *, seed: int = 2) -> float:
+def improvement_coverage(runs: int, experiments: int) -> float:
     """Return the same for the probability that a run of N(1, 1) beats one of N(0, 1)."""
-    rng, hits = np.random.default_rng([seed, runs]), 0
+    rng, hits = np.random.default_rng([2, runs]), 0
     target = float(scipy.stats.norm.cdf(1.0 / np.sqrt(2.0)))
     for _ in range(experiments):
         x, y = rng.normal(1.0, size=runs), rng.normal(size=runs)
@@ -69,9 +69,9 @@ def improvement_coverage(runs: int, experiments: int, *, seed: int = 2) -> float
     return hits / experiments
 
 
-def scipy_coverage(draw: Draw, runs: int, experiments: int, method: str, *, seed: int = 0) -> float:
+def scipy_coverage(draw: Draw, runs: int, experiments: int, method: str) -> float:
     """Return the same for SciPy's bootstrap of its trimmed mean."""
-    rng, hits = np.random.default_rng([seed, runs]), 0
+    rng, hits = np.random.default_rng([0, runs]), 0
     target = truth(draw, runs)
     for scores in draw(rng, (experiments, runs)):
         bounds = scipy.stats.bootstrap(

@@ -359,8 +359,12 @@ def pending(out: Path, docs: Path) -> Iterator[tuple[str, ComparisonConfig, str,
             published = {cell: _published(cell, rate, docs) for cell, rate in best.items()}
             for seed in range(FIRST_SEED, FIRST_SEED + last):
                 for cell, rate in best.items():
-                    if seed not in published[cell]:
-                        yield from _missing(cell, rate, out, seed)
+                    config = cell.config(rate, first_seed=seed, seeds=1)
+                    folder = cell.folder(out, rate)
+                    if seed not in published[cell] and not all(
+                        plan.is_done for plan in config.plans(folder)
+                    ):
+                        yield folder.name, config, cell.reward, seed
 
 
 def finished_rows(
@@ -379,17 +383,6 @@ def finished_rows(
                 for count in ("tokens", "episodes"):
                     values[count] = int(values[count])
                 yield {"credit": reward, "seed": seed, "step": int(step), **values}
-
-
-def _missing(
-    cell: Cell, rate: float, out: Path, seed: int
-) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
-    """Yield a cell's run of a seed, if it is not there yet."""
-    config = cell.config(rate, first_seed=seed, seeds=1)
-    folder = cell.folder(out, rate)
-    for plan in config.plans(folder):
-        if not plan.is_done:
-            yield folder.name, config, plan.reward, seed
 
 
 def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[Row]]:

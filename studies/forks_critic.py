@@ -110,10 +110,7 @@ def tables(published: Published) -> dict[str, str]:
     """Return the page's table and that of the rates."""
     runs = published.runs
     curves: dict[str, Mapping[int, Sequence[Row]]] = {
-        name: grouped(
-            read_rows(published.folder / file, text=("credit",)), lambda row: int(row["seed"])
-        )
-        for name, file in BESIDE.items()
+        name: by_seed(published.folder / file) for name, file in BESIDE.items()
     }
     for cell in cells():
         curves[title(cell)] = runs.runs.get(cell, {})
@@ -127,6 +124,11 @@ def tables(published: Published) -> dict[str, str]:
 def title(cell: Cell) -> str:
     """Return a cell's name in the tables."""
     return f"`sparse`, critic from the model, lambda {cell.gae_lambda}"
+
+
+def by_seed(file: Path) -> dict[int, list[Row]]:
+    """Return the rows of published runs by seed."""
+    return grouped(read_rows(file, text=("credit",)), lambda row: int(row["seed"]))
 
 
 def critic_table(curves: Mapping[str, Mapping[int, Sequence[Row]]]) -> str:

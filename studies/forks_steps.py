@@ -96,10 +96,13 @@ def exact_rows(env: Any, episodes: list[Episode], task: Task = MEASURED_TASK) ->
     return rows
 
 
-def forked_rows(episodes: list[Episode], task: Task = MEASURED_TASK) -> list[StepRow]:
+def forked_rows(episodes: list[Episode]) -> list[StepRow]:
     """Return rows whose labels say whether one of 8 continuations of each step was right."""
     envs: Any = gym.make_vec(
-        "tokengym/Forks-v0", num_envs=64, reward=f"mc:k=8,segments={task.steps}", **task.knobs
+        "tokengym/Forks-v0",
+        num_envs=64,
+        reward=f"mc:k=8,segments={MEASURED_TASK.steps}",
+        **MEASURED_TASK.knobs,
     )
     bind_policy(envs, PPO("CausalLMPolicy", envs, seed=0), seed=3)
     paid = envs.reward.evaluate(episodes)

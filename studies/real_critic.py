@@ -88,7 +88,10 @@ def run(data: Data, out: Out) -> None:
         ASKED: lambda: figures(pairs, answer([CHAT.format(asked) for asked, _, _ in pairs])),
     }
     for frame, framed in FRAMES.items():
-        asked = partial(_framed, answer, framed)
+
+        def asked(questions: Sequence[str], framed: Callable[[str], str] = framed) -> Sequence[str]:
+            return answer([framed(question) for question in questions])
+
         works[f"revised, {frame}"] = partial(revised, pairs, asked, tokenizer)
     for index, (name, work) in enumerate(works.items()):
         file = out / f"{index}.csv"
@@ -96,10 +99,6 @@ def run(data: Data, out: Out) -> None:
             rows = [{"text": name, **row} for row in work()]
             write_rows(file, rows)
             print(f"{name}: {mean([row['relevance'] for row in rows]):.3f}", flush=True)
-
-
-def _framed(answer: Answer, framed: Callable[[str], str], questions: Sequence[str]) -> list[str]:
-    return list(answer([framed(question) for question in questions]))
 
 
 def revised(pairs: Sequence[Pair], answer: Answer, tokenizer: Any) -> list[Row]:

@@ -91,7 +91,7 @@ def numbers_of(row: Mapping[str, Any]) -> list[float]:
     return [float(value) for value in np.mean([*shares_of(row).values()], axis=0)]
 
 
-def ranks(figures: Mapping[str, ArrayLike], draws: int = DRAWS) -> dict[str, tuple[int, int, int]]:
+def ranks(figures: Mapping[str, ArrayLike]) -> dict[str, tuple[int, int, int]]:
     """Return ranks by the mean, each with its 95 % interval over draws of the seeds.
 
     The same seeds are drawn for all, with replacement. Rank 1 is the largest; equal means have
@@ -99,7 +99,6 @@ def ranks(figures: Mapping[str, ArrayLike], draws: int = DRAWS) -> dict[str, tup
 
     Args:
         figures: Name -> (seeds,) figures, paired by seed.
-        draws: Draws of the seeds.
 
     Example:
         >>> ranks({"one": [1.0, 2.0], "two": [0.0, 1.0], "three": [0.5, 0.4]})["one"]
@@ -109,7 +108,7 @@ def ranks(figures: Mapping[str, ArrayLike], draws: int = DRAWS) -> dict[str, tup
         return {}
     values = np.array([np.asarray(each, dtype=np.float64) for each in figures.values()])
     count = values.shape[1]
-    drawn = np.random.default_rng(DRAW_SEED).integers(count, size=(draws, count))
+    drawn = np.random.default_rng(DRAW_SEED).integers(count, size=(DRAWS, count))
     means = np.vstack([values.mean(axis=1), values[:, drawn].mean(axis=2).T])
     placed = 1 + (means[:, None, :] > means[:, :, None]).sum(axis=2)
     low, high = np.quantile(placed[1:], (0.025, 0.975), axis=0, method="inverted_cdf")

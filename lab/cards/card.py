@@ -172,7 +172,7 @@ class CardConfig:
         size = asdict(AMOUNTS[self.size] if part == PART else self.amounts)
         if part not in ("convergence", PART):
             del size["tasks"]  # of training
-        return {
+        about = {
             "subject": bare(self.subject),
             "source": _source(self.name),
             "part": part,
@@ -181,19 +181,16 @@ class CardConfig:
             "tokengym": __version__,
             "versions": versions(),
             "data": data_hash(),
-            **({"training": self._training()} if part == "convergence" else {}),
-            **({"bundle": self._elsewhere()} if part == PART else {}),
         }
-
-    def _elsewhere(self) -> dict[str, str]:
-        """Return the name of the chosen bundle and one hash of its files."""
-        assert self.elsewhere is not None
-        return {"name": self.elsewhere.name, "files": _digest_of(self.elsewhere.files())}
-
-    def _training(self) -> dict[str, Any]:
-        """Return per task how a card's runs are trained, but for what the subject changes."""
-        tasks = self.amounts.tasks
-        return {task: asdict(trained_by(task, self.amounts, device="auto")) for task in tasks}
+        if part == "convergence":  # how its runs are trained, but for what the subject changes
+            about["training"] = {
+                task: asdict(trained_by(task, self.amounts, device="auto"))
+                for task in self.amounts.tasks
+            }
+        if part == PART and self.elsewhere is not None:
+            files = _digest_of(self.elsewhere.files())
+            about["bundle"] = {"name": self.elsewhere.name, "files": files}
+        return about
 
 
 def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -> dict[str, Any]:

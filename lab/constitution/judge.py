@@ -104,7 +104,11 @@ class PrincipleJudge:
         return cls(
             [
                 PreferenceModel(
-                    model, tokenizer, template=CHOICE.format(principle=_braced(text)), name=name
+                    model,
+                    tokenizer,
+                    # The template is formatted once more: braces of the principle stay braces.
+                    template=CHOICE.format(principle=text.replace("{", "{{").replace("}", "}}")),
+                    name=name,
                 )
                 for text in principles
             ],
@@ -141,8 +145,3 @@ class PrincipleJudge:
             ]
             result[places] = self.judges[number].preferences(safe)
         return result
-
-
-def _braced(text: str) -> str:
-    """Return a text that a template holds as it is."""
-    return text.replace("{", "{{").replace("}", "}}")

@@ -44,6 +44,8 @@ from tokengym.rewards import Reward
 SMALL_WORDS = ("film", "good", "not")
 HORIZON = 3
 GROUP_SIZE = 4
+SAMPLES = 100_000
+"""Groups drawn where there are too many to enumerate."""
 
 
 def _control(function: Callable[[Tensor, Tensor, int], Tensor]) -> Any:
@@ -208,7 +210,6 @@ def gradient_of(
     group_size: int = GROUP_SIZE,
     critic: bool = True,
     weights: Tensor | None = None,
-    samples: int = 100_000,
     seed: int = 0,
 ) -> GradientCheck:
     """Return an estimator's expected gradient under a rule, beside the true one.
@@ -226,7 +227,6 @@ def gradient_of(
         critic: Whether an estimator that needs a critic gets the exact values of the rule's reward
             to go; otherwise values of 0, those of an untrained critic.
         weights: (responses, time) weights of the advantages; None is 1 everywhere.
-        samples: Groups drawn where there are too many to enumerate.
         seed: Seed of the drawing.
     """
     if isinstance(estimator, str):
@@ -264,7 +264,7 @@ def gradient_of(
         (lambda r, m, s: advantages(r, m, s, None)) if estimator.needs_groups else _as_given,
         weights=factors,
         group_size=group_size if estimator.needs_groups else 1,
-        samples=samples,
+        samples=SAMPLES,
         seed=seed,
     )
 

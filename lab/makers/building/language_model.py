@@ -101,7 +101,6 @@ def train_language_model(
     batch_size: int = 32,
     dropout: float = 0.0,
     starts: Sequence[int] | None = None,
-    label: str = "language model",
 ) -> float:
     """Train on next-token prediction in place; return the late training loss in nats per token.
 
@@ -114,7 +113,6 @@ def train_language_model(
         batch_size: Texts per step.
         dropout: In force during training only.
         starts: Tokens at each text's beginning that are only read, a prompt; None learns all.
-        label: Shown beside the progress bar.
     """
 
     def loss_of_step() -> Tensor:
@@ -129,7 +127,7 @@ def train_language_model(
         learning_rate=learning_rate,
         dropout=dropout,
         dropout_seed=generator.initial_seed(),
-        label=label,
+        label="language model",
     )
 
 

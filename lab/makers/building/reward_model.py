@@ -87,7 +87,6 @@ def train_on_prefixes(
     steps: int,
     temperature: float = 1.0,
     learning_rate: float = 1e-3,
-    label: str = "reward model",
 ) -> float:
     """Train in place to tell the gold score at every token; return the late training loss.
 
@@ -100,7 +99,6 @@ def train_on_prefixes(
         steps: Optimiser steps.
         temperature: A gold difference of 1 in logits.
         learning_rate: Peak rate.
-        label: Shown beside the progress bar.
     """
 
     def loss_of_step() -> Tensor:
@@ -112,7 +110,9 @@ def train_on_prefixes(
         hidden = model.transformer(ids, attention_mask=mask).last_hidden_state
         return prefix_loss(model.score(hidden)[..., 0], targets, temperature=temperature)
 
-    return train(model, loss_of_step, steps=steps, learning_rate=learning_rate, label=label)
+    return train(
+        model, loss_of_step, steps=steps, learning_rate=learning_rate, label="reward model"
+    )
 
 
 def prefix_loss(logits: Tensor, gold: Tensor, *, temperature: float) -> Tensor:

@@ -56,31 +56,20 @@ def embed(model: RobertaModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
-def train_encoder(
-    model: RobertaModel,
-    draw: DrawTriples,
-    *,
-    steps: int,
-    learning_rate: float = 1e-3,
-    temperature: float = 0.25,
-    label: str = "encoder",
-) -> float:
+def train_encoder(model: RobertaModel, draw: DrawTriples, *, steps: int) -> float:
     """Train in place by InfoNCE in both directions; return the late training loss.
 
     Args:
         model: The model to train.
         draw: Draws queries, answers and wrong answers.
         steps: Optimiser steps.
-        learning_rate: Peak rate.
-        temperature: Divides the dot products in the loss.
-        label: Shown beside the progress bar.
     """
 
     def loss_of_step() -> Tensor:
         queries, answers, wrong = (embed(model, batch) for batch in draw())
-        return contrastive_loss(queries, answers, wrong, temperature=temperature)
+        return contrastive_loss(queries, answers, wrong, temperature=0.25)
 
-    return train(model, loss_of_step, steps=steps, learning_rate=learning_rate, label=label)
+    return train(model, loss_of_step, steps=steps, learning_rate=1e-3, label="encoder")
 
 
 def encoder_of_pairs(

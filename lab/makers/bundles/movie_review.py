@@ -41,6 +41,8 @@ HELD_OUT = 4_000
 TEST_PROMPTS = 400
 PROMPT_TOKENS = (2, 7)
 """Fewest and most tokens of a prompt, as in the ABC paper's setting."""
+BATCH = 64
+"""Texts of a step of the reward model."""
 LENGTHS = (8, 64)
 """Fewest and most tokens of the texts the reward model learns from."""
 MEASURED_LENGTHS = (24, 40, 64)
@@ -128,14 +130,13 @@ def draw_samples(
     language_model: GPT2LMHeadModel,
     prompts: Sequence[Sequence[int]],
     generator: torch.Generator,
-    temperatures: Sequence[float] = (1.0, 1.3, 1.6),
 ) -> list[list[int]]:
     """Return one text of the language model per prompt and temperature.
 
     A policy in training leaves the grammar; the reward model must have seen texts that do.
     """
     samples: list[list[int]] = []
-    for temperature in temperatures:
+    for temperature in (1.0, 1.3, 1.6):
         samples += sample_texts(
             language_model,
             prompts,
@@ -221,19 +222,18 @@ def text_drawer(
     gold: GoldTokens,
     generator: torch.Generator,
     eos: int,
-    batch_size: int = 64,
 ) -> DrawBatch:
     """Return a function that draws texts of mixed lengths, half written and half sampled."""
 
     def draw() -> tuple[list[list[int]], Tensor]:
-        half = batch_size // 2
+        half = BATCH // 2
         batch = [reviews[i] for i in choose(len(reviews), half, generator)]
         batch += [samples[i] for i in choose(len(samples), half, generator)]
         spread = LENGTHS[1] - LENGTHS[0] + 1
-        lengths = [LENGTHS[0] + n for n in choose(spread, batch_size, generator)]
+        lengths = [LENGTHS[0] + n for n in choose(spread, BATCH, generator)]
         cut = [list(text[:n]) for text, n in zip(batch, lengths, strict=True)]
         # An episode that ends by itself is scored at its EOS, wherever that stands.
-        for index in range(0, batch_size, 8):
+        for index in range(0, BATCH, 8):
             if cut[index][-1] != eos:
                 cut[index][-1] = eos
         return cut, torch.tensor([gold.score(text) for text in cut], dtype=torch.float32)

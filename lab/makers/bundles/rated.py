@@ -50,6 +50,8 @@ PREFIX_LEARNING_RATE = 3e-3
 """Learning rate of a reward model that learns the score at every token."""
 MEASURED_PAIRS = 260
 """Held-out pairs that the encoder is measured on."""
+BATCH = 64
+"""Texts of a step of the reward model."""
 SHORTEST_TOKENS = 4
 """Shortest response that a written or sampled one is cut to."""
 
@@ -278,7 +280,6 @@ def _drawer(
     samples: Sequence[tuple[list[int], list[int]]],
     rated: Rated,
     generator: torch.Generator,
-    batch_size: int = 64,
 ) -> DrawBatch:
     """Return a function that draws texts, half written and half sampled; every third one is cut.
 
@@ -295,7 +296,7 @@ def _drawer(
         return response
 
     def draw() -> tuple[list[list[int]], Tensor]:
-        half = batch_size // 2
+        half = BATCH // 2
         pairs = [written[i] for i in choose(len(written), half, generator)]
         pairs += [samples[i] for i in choose(len(samples), half, generator)]
         pairs = [(start, cut(response, index)) for index, (start, response) in enumerate(pairs)]
