@@ -161,6 +161,7 @@ def test_every_argument_of_make_is_on_the_page():
     accepted: dict[str, Any] = dict.fromkeys(set(names) - {"num_envs", "autoreset_mode", "copy"})
     defaults: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 0, "reward": None}
     defaults |= {"split": "train", "chat_template": False, "forbidden_token_ids": ()}
+    defaults |= {"predict_query_types": False}
     defaults |= {"stop_strings": (), "horizon": "terminated", "overlong": "error"}
     defaults |= {"prompt_sampling": "epoch", "allowed_token_ids": ()}
     defaults |= {"max_turns": 1, "max_reply_tokens": 64, "on_partner_error": "raise"}
