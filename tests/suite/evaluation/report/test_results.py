@@ -11,7 +11,7 @@ import pytest
 from tokengym.base.errors import UntrustedCodeError
 from tokengym.base.files import write_csv, write_json
 from tokengym.base.settings import changed
-from tokengym.evaluation.report.curves import COLUMNS
+from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
@@ -53,6 +53,25 @@ def make_comparison(make_rows, tmp_path: Path):
         return config, out
 
     return make
+
+
+def test_a_runs_own_curve_is_that_of_its_file(make_comparison):
+    _, out = make_comparison("one")
+    folder = run_folder(out, "sparse", 2)
+    (expected,) = read_curves(folder / "curve.csv", group_by=())
+    curve = curve_of(read_points(folder), credit="sparse", seed=2)
+    assert (curve.credit, curve.seed, curve.group) == ("sparse", 2, ())
+    np.testing.assert_array_equal(curve.steps, expected.steps)
+    assert [*curve.values] == [*expected.values]
+    for name, values in curve.values.items():
+        np.testing.assert_array_equal(values, expected.values[name])
+
+
+def test_a_run_without_measurements_is_refused(make_comparison):
+    config, out = make_comparison("empty")
+    write_csv(run_folder(out, "sparse", 2) / "curve.csv", [], COLUMNS)
+    with pytest.raises(ValueError, match=r"curve\.csv holds no rows; it needs a header"):
+        write_comparison(config, out)
 
 
 def test_prices_of_the_kl_are_compared(make_comparison, tmp_path: Path):
