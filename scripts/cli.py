@@ -117,6 +117,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         known = command_names()
         hint = did_you_mean(name, known, n=1)
         raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(known)}")
+    # torchrun sets RANK; without it torch, which takes seconds, is not imported to ask.
     if "RANK" in os.environ and name != "train":
         from tokengym.agents.processes import launched
 

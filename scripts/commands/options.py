@@ -195,6 +195,8 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     Raises:
         ValueError: for an option that the command does not have, or that has no effect.
     """
+    # Defaults depend on other options (--env, --agent, --bundle): these are read by hand first, the
+    # settings that they stand for are made, and tyro reads the whole line with those as defaults.
     arguments = _with_choice(command, arguments)
     chosen = _chosen(command, arguments)
     asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
@@ -244,6 +246,9 @@ def _reader(
             inside[_Parameters].append(StructFieldSpec(one.parameter, kind, MISSING_NONPROP, text))
             fields = inside[kind] = []
         fields.append(one.field(texts.get(one.name), is_shown=one not in hidden))
+    # tyro would take all fields of a dataclass by their own names. By this rule it reads those that
+    # are options here, hidden or renamed as they are, into a dict; `call` then builds the settings
+    # once, so that a refusal names what was typed in one line.
     registry = ConstructorRegistry()
 
     @registry.struct_rule
@@ -321,6 +326,7 @@ def _options(
 @lru_cache
 def _fields(owner: type) -> dict[str, StructFieldSpec]:
     """Return a dataclass's fields by name as tyro reads them, those of its bases included."""
+    # tyro reads the text below each field from the source, where it is declared.
     try:
         made = StructTypeInfo.make(owner, MISSING_NONPROP, in_union_context=False)
         spec: Any = ConstructorRegistry.get_struct_spec(made)
