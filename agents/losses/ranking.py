@@ -118,39 +118,6 @@ def best_of_n_kl_bound(n: int) -> float:
     return float(np.log(n) - (n - 1) / n)
 
 
-def best_of_n_probs(probs: ArrayLike, scores: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Return the probability of each response to be the best of n, the first of equals.
-
-    P(y) = probs(y) * (P(S <= s)^n - P(S < s)^n) / P(S = s),  S the score of a draw, s = score of y
-
-    Args:
-        probs: (responses,) of all responses, in one draw.
-        scores: (responses,) reward units.
-        n: Samples.
-
-    Raises:
-        ValueError: if the two differ in shape, or there is no sample.
-
-    Example:
-        >>> best_of_n_probs([0.5, 0.5], [0.0, 1.0], 2).tolist()
-        [0.25, 0.75]
-    """
-    drawn, values = np.asarray(probs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    if drawn.ndim != 1 or drawn.shape != values.shape:
-        raise ValueError(
-            f"probs and scores must be (responses,) alike, got {drawn.shape} and {values.shape}"
-        )
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}; 8 or 16 are usual")
-    levels, level = np.unique(values, return_inverse=True)
-    mass = np.bincount(level, drawn, len(levels))
-    at_most = np.minimum(np.cumsum(mass), 1.0)
-    wins = np.diff(at_most**n, prepend=0.0)
-    share = np.divide(wins, mass, out=np.zeros_like(mass), where=mass > 0.0)
-    text_probs: NDArray[np.float64] = drawn * share[level]
-    return text_probs
-
-
 def mean_of_best(ranked_by: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.float64]:
     """Return the expected value of the best of n, drawn without replacement from N responses.
 

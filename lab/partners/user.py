@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModelForCausalLM
 
-from tokengym.agents import load_causal_lm
-from tokengym.base import check_count, check_number
+from tokengym.base import check_count, check_number, from_pretrained
 from tokengym.envs import Partner, Reply, SettingsError, bundled
 
 
@@ -52,7 +52,8 @@ class UserModel(Partner):
                 f"partner 'user' needs a chat template, and bundle {bundle!r} has none; take "
                 "'dialogue'"
             )
-        self._model = load_causal_lm(folder.path / "policy").eval()
+        path = folder.path / "policy"
+        self._model = from_pretrained(AutoModelForCausalLM, path, dtype="float32").eval()
         self._ask, self._answer = self._heads()
 
     def reply(

@@ -237,12 +237,16 @@ LONG = {"compare", "train", "train-reward", "collect", "constitution", "evaluate
 }
 
 
-def test_train_names_the_learners_of_token_rewards():
+def learners_of_token_rewards() -> list[str]:
+    """Those that the help of ``tokengym train`` names."""
     said = " ".join((find_command("train").__doc__ or "").split()).partition(" learn from token")[0]
-    named = re.split(r", | and ", said.rpartition(". ")[2])
-    assert sorted(named) == [
+    return re.split(r", | and ", said.rpartition(". ")[2])
+
+
+def test_train_names_the_learners_of_token_rewards():
+    assert of_suite(learners_of_token_rewards(), "agents") == [
         name
-        for name in LEARNERS.names()
+        for name in of_suite(LEARNERS.names(), "agents")
         if find_learner(name).uses_credit
         and find_advantage(find_learner(name).fixed.get("advantage", "gae")).uses_token_rewards
     ]
