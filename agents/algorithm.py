@@ -167,19 +167,12 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if learning_rate is not None:
             settings["learning_rate"] = learning_rate
         name = type(self).__name__
-        if not isinstance(policy_kwargs or {}, Mapping):
-            raise SettingsError(
-                f"policy_kwargs must be a dictionary, got {policy_kwargs!r}; pass such as "
-                "dict(model='smollm2')"
-            )
-        if seed is not None and (not isinstance(seed, Integral) or seed < 0):
-            raise SettingsError(f"seed must be an integer >= 0, or None, got {seed!r}; 0 will do")
+        self._check_given(policy, env, seed, policy_kwargs)
         policy_kwargs = dict(policy_kwargs or {})
         known = names_of(self.settings_class)
         is_known = "value_network" in known and "value_network" not in settings
         if is_known and "value_network" in policy_kwargs:  # as in checkpoints of version 0.1.0
             settings["value_network"] = policy_kwargs.pop("value_network")
-        self._check_given(policy, env)
         envs = as_vec_env(env)
         self.rounds = as_rounds(envs)
         given = self.resolve_settings(settings)
@@ -187,11 +180,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         for field in known:
             if field in policy_kwargs:
                 raise ValueError(f"{field} is a setting of {name}; pass it beside policy_kwargs")
-        if "has_critic" in policy_kwargs:
-            raise ValueError(
-                f"has_critic={policy_kwargs['has_critic']!r} in policy_kwargs has no effect, the "
-                "estimator of advantages decides it; leave it out"
-            )
         for field in names_of(PolicySettings):
             if field in known:  # a setting of the learner that its policy has too
                 policy_kwargs[field] = getattr(self.settings, field)
@@ -229,12 +217,26 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         """Return the given settings with what was left to the environment filled in."""
         return given
 
-    def _check_given(self, policy: object, env: Environments) -> None:
+    def _check_given(
+        self, policy: object, env: Environments, seed: object, policy_kwargs: object
+    ) -> None:
         """Refuse a policy that is no language model, and an environment that has no texts.
 
         Raises:
             SettingsError: naming it.
         """
+        if not isinstance(policy_kwargs or {}, Mapping):
+            raise SettingsError(
+                f"policy_kwargs must be a dictionary, got {policy_kwargs!r}; pass such as "
+                "dict(model='smollm2')"
+            )
+        if isinstance(policy_kwargs, Mapping) and "has_critic" in policy_kwargs:
+            raise ValueError(
+                f"has_critic={policy_kwargs['has_critic']!r} in policy_kwargs has no effect, the "
+                "estimator of advantages decides it; leave it out"
+            )
+        if seed is not None and (not isinstance(seed, Integral) or seed < 0):
+            raise SettingsError(f"seed must be an integer >= 0, or None, got {seed!r}; 0 will do")
         name = type(self).__name__
         is_known = isinstance(policy, str) and policy in self.policy_aliases
         if not is_known and not (isinstance(policy, type) and issubclass(policy, CausalLMPolicy)):
@@ -619,7 +621,8 @@ class TokenProgressBar(ProgressBarCallback):
 
 def _check_learning(total_timesteps: Any, callback: object, log_interval: object) -> None:
     """Refuse arguments of ``learn`` that would stop it, or not let it stop, after work was done."""
-    if not isinstance(total_timesteps, Real) or not 0 <= total_timesteps < math.inf:
+    is_number = isinstance(total_timesteps, Real)
+    if not is_number or not 0 <= total_timesteps < math.inf:
         raise SettingsError(
             f"total_timesteps must be a number of tokens >= 0, got {total_timesteps!r}; pass "
             "such as 200_000"
