@@ -215,6 +215,8 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
 
     stored_settings: ClassVar[Mapping[str, Any]] = {"temperature": int | float}
     """Types of the settings that `save` records."""
+    _mode = "train"
+    """Which of the sums a batch is counted in, "train" or "eval"."""
 
     def __init__(
         self,
@@ -254,7 +256,6 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         """Tokens of prompts and responses learned from so far, on all processes."""
         self.num_response_tokens = 0
         """Tokens of the responses, which carry loss."""
-        self._mode = "train"
         self._sums = {mode: self._zeros() for mode in ("train", "eval")}
         self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process
         for texts in (train_texts, eval_texts):

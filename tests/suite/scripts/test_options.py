@@ -120,13 +120,18 @@ def test_faults_are_said(arguments: list[str], message: str):
 
 # --- the learners' options ------------------------------------------------------------------------
 
+WITH_NLPO = "nlpo" in LEARNERS.names()  # the laboratory's
+WITH_CRITIC = "nlpo and ppo" if WITH_NLPO else "ppo"
 FOREIGN = {
     "ppo": (["--beta", "1"], "is an option of dpo", "--gae-lambda"),
-    **{name: (["--gae-lambda", ".5"], f"ppo; {name} takes", "--kl-coef") for name in CRITIC_FREE},
-    "dpo": (["--gae-lambda", ".5"], "ppo; dpo takes", "--beta"),
+    **{
+        name: (["--gae-lambda", ".5"], f"is an option of {WITH_CRITIC}; {name} takes", "--kl-coef")
+        for name in CRITIC_FREE
+    },
+    "dpo": (["--gae-lambda", ".5"], f"is an option of {WITH_CRITIC}; dpo takes", "--beta"),
     "sft": (
         ["--n-epochs", "3"],
-        "ppo, reinforce, reinforce++, rloo and vineppo; sft takes",
+        f"{'nlpo, ' * WITH_NLPO}ppo, reinforce, reinforce++, rloo and vineppo; sft takes",
         "--epochs",
     ),
 }
