@@ -13,6 +13,7 @@ from tests.suite.agents.conftest import EOS, PerToken, lora_config, make_model, 
 from tests.suite.agents.ppo.test_ppo import log_of
 from tests.suite.agents.test_checkpoint import untimed
 from tokengym.agents import NLPO, collect
+from tokengym.evaluation.runs import load_agent
 
 
 @pytest.fixture
@@ -111,6 +112,7 @@ def test_resuming_keeps_the_mask(
     agent.learn(24)
     assert agent._n_updates % 3 != 0  # the masking model is not the policy
     agent.save(tmp_path / "run")
+    assert type(load_agent(tmp_path / "run")) is NLPO  # as `tokengym evaluate` does
     rows = untimed(log_of(agent, 40, reset_num_timesteps=False))
     resumed = NLPO.load(tmp_path / "run", env=make_envs(min_new_tokens=2), device="cpu")
     assert (resumed.settings.mask_refresh, resumed.settings.n_epochs) == (3, 2)

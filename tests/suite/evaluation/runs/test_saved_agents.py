@@ -21,7 +21,8 @@ def test_what_is_no_saved_learner_is_refused_by_name(tmp_path: Path, name: str):
 
 
 def test_every_saved_learner_loads():
-    for name in SAVED_AGENTS:
+    of_laboratory = {"NLPO"}  # tests/lab/learners/test_nlpo.py loads one
+    for name in {*SAVED_AGENTS} - of_laboratory:
         assert callable(getattr(tokengym.agents, name).load)
 
 
