@@ -236,8 +236,8 @@ def _with_ends(figure: PairedDifference, is_clear: bool) -> str:
     return f"{f'**{value}**' if is_clear else value} ({ends})"
 
 
-_family: ContextVar[dict[PairedDifference, float] | None] = ContextVar("family", default=None)
-"""The differences that one page tests, each once however many tables show it, with p-values."""
+_family: ContextVar[dict[tuple[float, float], float] | None] = ContextVar("family", default=None)
+"""p-values of what one page tests, each once however many tables show it and from which side."""
 
 
 def page_wide(make_tables: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
@@ -271,13 +271,18 @@ def after_holm(
         return {}
     family = _family.get()
     tested = {} if family is None else family
-    tested |= {figure: figure.p_value for figure in differences.values()}
+    tested |= {_test_of(figure): figure.p_value for figure in differences.values()}
     corrected = dict(zip(tested, holm([*tested.values()]), strict=True))
     shown = {}
     for key, figure in differences.items():
-        text = _with_ends(figure, bool(corrected[figure] < CLEAR))
+        text = _with_ends(figure, bool(corrected[_test_of(figure)] < CLEAR))
         shown[key] = f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
     return shown
+
+
+def _test_of(figure: PairedDifference) -> tuple[float, float]:
+    """Return what tells a test from others; a minus b and b minus a are one."""
+    return abs(figure.difference), figure.p_value
 
 
 def fill(document: Path, tables: Mapping[str, str]) -> None:

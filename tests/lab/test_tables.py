@@ -38,6 +38,15 @@ def test_of_two_differences_that_are_clear_alone_correction_leaves_the_clearer_o
     assert after_holm({}) == {}
 
 
+def test_a_difference_and_its_mirror_image_are_one_test():
+    one, other = [1.0, 2.0, 0.5, 1.6], [0.0] * 4
+    ahead, behind = paired_difference(one, other), paired_difference(other, one)
+    assert 0.025 < ahead.p_value < 0.05  # clear as one test of one, not as one of two
+    shown = after_holm({"ahead": ahead, "behind": behind})
+    assert shown["ahead"].startswith("**+1.27** (")
+    assert shown["behind"].startswith("**\u22121.27** (")
+
+
 def test_a_table_takes_its_place_and_nothing_else(tmp_path):
     page = tmp_path / "page.md"
     rest = "between\n<!-- b -->\n<!-- end b -->\n"
