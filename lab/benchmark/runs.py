@@ -49,7 +49,8 @@ class Bench:
     """The runs of one rule and of the baseline, in a folder that rules share.
 
     Raises:
-        ValueError: if the rule is the baseline, or reads what its track does not allow.
+        ValueError: if the rule is the baseline, brings a scorer of its own, or reads what its track
+            does not allow.
     """
 
     definition: Definition
@@ -68,8 +69,14 @@ class Bench:
             raise ValueError(
                 f"{BASELINE} is the baseline that rules are compared with; name another rule"
             )
-        made = RewardChoice.of(self.rule).made
-        reads = made.attribution if isinstance(made, Credit) else None
+        choice = RewardChoice.of(self.rule)
+        # Runs are measured by the scorer of their reward: another one would be its own judge.
+        if not isinstance(choice.made, Credit) or choice.kind == "encoder":
+            raise ValueError(
+                f"{self.rule} brings a scorer of its own, by which it would be measured too; name "
+                "a credit rule, which spreads the score of the task's reward model"
+            )
+        reads = choice.made.attribution
         if self.track == "scores" and reads is not None and reads not in PASSED:
             raise ValueError(
                 f"{self.rule} reads {reads} of the reward model, which the track 'scores' does "

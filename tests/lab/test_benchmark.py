@@ -85,11 +85,20 @@ def test_a_critic_from_the_reward_model_is_for_the_inside_alone() -> None:
     [
         ({"rule": "sparse"}, "the baseline that rules are compared with"),
         ({"rule": "abc"}, "reads attention of the reward model.*--track inside"),
+        ({"rule": "r3"}, "r3 brings a scorer of its own, by which it would be measured too"),
     ],
 )
 def test_what_a_track_does_not_allow(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         bench(tmp_path, **changes)
+
+
+def test_a_rule_is_not_its_own_judge(tmp_path: Path) -> None:
+    """A run is measured by the scorer of its reward, which a function would be itself."""
+    (tmp_path / "rules.py").write_text("def full_marks(prompt, response):\n    return 100.0\n")
+    for track in ("scores", "inside"):
+        with pytest.raises(ValueError, match="full_marks brings a scorer of its own"):
+            bench(tmp_path, rule=f"{tmp_path / 'rules.py'}:full_marks", track=track)
 
 
 def test_red_reads_scores_alone(tmp_path: Path) -> None:
