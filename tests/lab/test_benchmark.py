@@ -122,6 +122,21 @@ def test_lambda_is_chosen_before_the_rate_climbs(tmp_path: Path) -> None:
     assert work.left(setting, "uniform") == 2
 
 
+def test_a_run_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    work, (setting,) = bench(tmp_path), SMALL.settings
+    run = work.cell(setting, "uniform", OWN, "1").but(rate=1e-3, seed=0)
+    whole = points(1.0, **run)
+    write_rows(work.file(run), whole)
+    assert [row["score"] for row in work.read(run)] == [1.0, 1.0]
+    for rows in (whole[:1], [*whole[:1], {**whole[1], "score": None}]):
+        write_rows(work.file(run), rows)
+        with pytest.raises(ValueError, match="does not hold the 2 measurements of a run"):
+            work.read(run)
+    write_rows(work.file(run), [{**row, "seed": 1} for row in whole])
+    with pytest.raises(ValueError, match="holds another run than its name says"):
+        work.read(run)
+
+
 def test_rules_are_compared_at_the_tokens_of_the_baseline() -> None:
     run = [{"tokens": t, "score": s, "kl": 20.0 * s} for t, s in ((0, 0.0), (10, 1.0), (30, 1.0))]
     # net is 0 at all measurements at a price of 0.05: s - 0.05 * 20 s
@@ -321,6 +336,28 @@ def test_what_a_run_raises_stops_those_beside_it(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="nothing to divide by"):
         [*play_module._measured(work, 2)]
     assert not multiprocessing.active_children()
+
+
+EVEN = """
+from tokengym.rewards.credits.uniform import Uniform
+class Even(Uniform):
+    name = "even"
+"""
+
+
+def test_a_file_that_changes_during_the_runs_is_refused(tmp_path: Path) -> None:
+    """What the new code does would stand in the row of the old."""
+    file = tmp_path / "rules.py"
+    file.write_text(EVEN)
+    work, (setting,) = bench(tmp_path / "out", rule=f"{file}:Even"), SMALL.settings
+    (run, *_), _ = work.tuning(setting, work.rule)
+    file.write_text(f"{EVEN}    gae_lambda = 0.5\n")
+    with pytest.raises(ValueError, match="was changed since the benchmark began"):
+        work.measure(setting, work.rule, run)
+    assert not work.file(run).exists()
+    # begun again it is another rule, whose runs have other files
+    again = bench(tmp_path / "out", rule=work.rule)
+    assert again.key(work.rule) != work.key(work.rule)
 
 
 def test_a_folder_is_of_one_version(tmp_path: Path) -> None:
