@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ SMALL = Definition(
     spare_seeds=(1000,),
     seeds=(0, 1),
 )
+
+
+OF_ROWS = replace(
+    SMALL,
+    settings=tuple(Setting(task=task, tokens=n) for task, n in (("A", 24), ("A", 48), ("B", 48))),
+)
+"""What the rows of `row_with` are of, if they have two seeds."""
 
 
 def bench(out: Path, **changes: Any) -> Bench:
@@ -166,7 +174,7 @@ def row_with(subject: str, leads: Sequence[float], **changes: Any) -> dict[str, 
     row = {
         "format": 1,
         "definition": SMALL.name,
-        "definition_hash": SMALL.hash,
+        "definition_hash": OF_ROWS.hash,
         "track": "inside",
         "subject": subject,
         "code": None,
@@ -247,9 +255,38 @@ def test_the_board_has_the_best_first(tmp_path: Path) -> None:
 )
 def test_a_row_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     row = row_with("abc", [0.2, 0.3])
-    check_row(row, "mine.json", SMALL)
+    check_row(row, "mine.json", OF_ROWS)
     with pytest.raises(ValueError, match=message):
-        check_row({**row, **changes}, "mine.json", SMALL)
+        check_row({**row, **changes}, "mine.json", OF_ROWS)
+
+
+def without(row: dict[str, Any], setting: str) -> dict[str, Any]:
+    return {name: figures for name, figures in row["settings"].items() if name != setting}
+
+
+def with_figures(row: dict[str, Any], **figures: Any) -> dict[str, Any]:
+    settings = row["settings"]
+    return {**settings, "A-48": {**settings["A-48"], **figures}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda row: {"settings": without(row, "B-48")}, "has the settings A-24, A-48, and mini"),
+        (lambda row: {"settings": with_figures(row, task="B")}, "has the settings A-24"),
+        (lambda row: {"seeds": [3, 7]}, r"has the seeds \[3, 7\], and miniature has \[0, 1\]"),
+        (lambda row: {"seeds": [3], "hidden": True}, r"has the seeds \[3\]"),
+        (lambda row: {"settings": with_figures(row, areas=[1.0])}, "areas of A-48 in mine.json"),
+        (lambda row: {"settings": with_figures(row, way=[0.0, None])}, "way of A-48 in mine.json"),
+    ],
+)
+def test_a_row_that_is_not_whole_is_refused(changes: Any, message: str) -> None:
+    """Its hash fits: anybody can write one."""
+    row = row_with("abc", [0.2, 0.3])
+    check_row(row_with("abc", [0.2, 0.3], seeds=[5, 6], hidden=True), "mine.json", OF_ROWS)
+    changed = row_with("abc", [0.2, 0.3], **changes(row))
+    with pytest.raises(ValueError, match=message):
+        check_row(changed, "mine.json", OF_ROWS)
 
 
 def test_a_secret_word_draws_other_seeds_and_prompts(tmp_path: Path) -> None:
