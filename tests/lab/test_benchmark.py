@@ -26,10 +26,18 @@ from tokengym.lab.benchmark.figures import (
     row_hash,
     shares_of,
 )
-from tokengym.lab.benchmark.page import NO_ROWS, board, draw_ranks, file_of
+from tokengym.lab.benchmark.page import (
+    LONGEST_NAME,
+    NO_ROWS,
+    _shortened,
+    board,
+    draw_ranks,
+    file_of,
+)
 from tokengym.lab.benchmark.play import play
 from tokengym.lab.benchmark.runs import Bench
 from tokengym.lab.study import Cell, write_rows
+from tokengym.lab.tables import NONE
 from tokengym.scripts.cli import main
 
 SMALL = Definition(
@@ -242,6 +250,29 @@ def test_the_board_has_the_best_first(tmp_path: Path) -> None:
     assert board(rows, "scores", SMALL) == NO_ROWS
     draw_ranks(tmp_path / "ranks.png", ranks({r["subject"]: numbers_of(r) for r in rows}), "")
     assert (tmp_path / "ranks.png").stat().st_size > 0
+
+
+def test_a_row_on_hidden_seeds_is_marked_and_has_no_rank() -> None:
+    ranked = row_with("abc", [0.2, 0.3, 0.25])
+    hidden = row_with("abc", [0.4, 0.5, 0.45], hidden=True)
+    (line,) = board([ranked], "inside", SMALL).splitlines()[2:]
+    first, second = board([hidden, ranked], "inside", SMALL).splitlines()[2:]
+    assert first == line  # neither its rank nor its test is another one
+    assert second.startswith(f"| {NONE} | {NONE} | `abc`, hidden seeds | +67.5 |")
+    assert "(v1/abc-inside-hidden.json)" in second
+
+
+def test_a_dear_rule_is_called_dear() -> None:
+    row = row_with("abc", [0.2, 0.3, 0.25])
+    for figures in row["settings"].values():
+        figures["times_baseline"] = SMALL.dear + 1
+    assert "| 5.00, dear |" in board([row], "inside", SMALL)
+    assert "dear" not in board([row_with("abc", [0.2, 0.3])], "inside", SMALL)
+
+
+def test_a_long_name_leaves_room_for_the_ranks() -> None:
+    assert _shortened("rules.py:Half") == "rules.py:Half"
+    assert len(_shortened("my_rules.py:SignedAttentionOfEverything:share=0.5")) == LONGEST_NAME
 
 
 @pytest.mark.parametrize(
