@@ -1,5 +1,6 @@
 """A version of the benchmark: tuning, equal tokens, ranks, tests, resuming, and a row's hash."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import pytest
 
 from tokengym.base.bundle import bundled
 from tokengym.lab.benchmark import play as play_module
-from tokengym.lab.benchmark.definition import OWN, STARTED, V1, Definition, Setting
+from tokengym.lab.benchmark.definition import CONTROLS, OWN, STARTED, V1, Definition, Setting
 from tokengym.lab.benchmark.figures import (
     area_within,
     at_tokens,
@@ -36,6 +37,7 @@ from tokengym.lab.benchmark.page import (
 )
 from tokengym.lab.benchmark.play import play
 from tokengym.lab.benchmark.runs import Bench
+from tokengym.lab.protocol import DRAW_SEED, DRAWN, PROMPTS, RATES
 from tokengym.lab.study import Cell, write_rows
 from tokengym.lab.tables import NONE
 from tokengym.scripts.cli import main
@@ -85,6 +87,48 @@ def test_the_definition_is_frozen() -> None:
     """A change of what v1 says is v2; this hash is published with every row."""
     assert len({setting.task for setting in V1.settings}) == 6
     assert V1.hash == "642e6c5d21414591"
+
+
+def test_what_the_hash_does_not_hold_is_frozen_too(tmp_path: Path) -> None:
+    """Defaults of the learner and of measurements, rates, and what texts are read by."""
+    learner = {
+        "temperature": 1.0,
+        "advantage": "gae",
+        "gamma": 1.0,
+        "clip_range": 0.2,
+        "clip_range_vf": None,
+        "ent_coef": 0.0,
+        "kl_in": "reward",
+        "max_grad_norm": 1.0,
+        "n_value_warmup": 0,
+        "target_kl": None,
+    }
+    for setting in V1.settings:
+        work = bench(tmp_path, definition=V1)
+        run = work.cell(setting, "uniform", OWN, "1").but(rate=1e-3, seed=0)
+        said = work.config(setting, "uniform", run, V1.updates).as_dict()
+        training, measured = said["training"], said["evaluation"]
+        assert {name: training["learner"][name] for name in learner} == learner
+        assert (training["normalize"], training["precision"]) == ("batch", "full")
+        assert (measured["seed"], measured["episodes"], measured["every"]) == (20240, 128, 1)
+    assert RATES == (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    assert (DRAWN, PROMPTS, DRAW_SEED) == (64, 128, 0)
+    assert CONTROLS == ("uniform", "recency", "random")
+    assert {name: _texts_hash(Path(bundled(name).path)) for name in V1.models} == {
+        "movie_review": "cb9e0aaae76979c4",
+        "question_answer": "9f41eb592e05c1f0",
+        "dialogue": "36b442ba7719a23a",
+        "summarize": "9987726b61651dd2",
+        "detox": "c6c124345e960be5",
+        "forks": "daf7815697bd0195",
+    }
+
+
+def _texts_hash(folder: Path) -> str:
+    """Return one hash of a bundle's prompts and of the files of its gold score."""
+    names = ("prompts.jsonl", "lexicon.json", "grammar.json", "gold.json")
+    files = [folder / name for name in names if (folder / name).exists()]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def test_a_critic_from_the_reward_model_is_for_the_inside_alone() -> None:
