@@ -18,10 +18,10 @@ from studies import forks as forks_study
 from studies import ledger
 from tokengym.base import read_json, split_file_word, write_json
 from tokengym.evaluation.runs import slug
-from tokengym.lab.benchmark.definition import TRACKS, V1
+from tokengym.lab.benchmark.definition import TRACKS, V1, Track
 from tokengym.lab.benchmark.figures import check_row, ranks
 from tokengym.lab.benchmark.page import board as v1_board
-from tokengym.lab.benchmark.page import draw_ranks, file_of
+from tokengym.lab.benchmark.page import draw_ranks, file_of, placed_of
 from tokengym.lab.cards.card import (
     CARD_FILE,
     WEIGHT,
@@ -137,6 +137,7 @@ def main(
         fill(docs / "cards.md", tables(cards, forked, docs))
         title = "MovieReview, 48 tokens, rates tuned: score - c KL over the run"
         draw_ranks(docs / RANKS_PICTURE, ranks(ledger.tuned(docs)), title)
+        draw_v1(docs)
 
 
 def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> dict[str, str]:
@@ -158,9 +159,9 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
     )
     trained = {"MovieReview (tuned)": tuned, "Forks (tuned)": on_forks}
     details = [card_row(c, sparse) for c in sorted(rules, key=lambda c: c is not sparse)]
-    measured = [read_json(file) for file in sorted((docs / V1_FOLDER).glob("*.json"))]
+    measured = v1_rows(docs)
     by_mark = {
-        **{f"v1-{track}": v1_board(measured, track) for track in TRACKS},
+        **{f"v1-{track}": v1_section(measured, track) for track in TRACKS},
         "board": markdown_table(
             BOARD,
             [
@@ -184,6 +185,32 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
         alike = [trained_alike(card, chance) for card in cards if card["kind"] == kind]
         by_mark[f"{kind}s"] = markdown_table(VARIANTS, [variant_row(card) for card in alike])
     return by_mark
+
+
+def v1_rows(docs: Path) -> list[dict[str, Any]]:
+    """Return the published rows of tokengym-credit v1."""
+    return [read_json(file) for file in sorted((docs / V1_FOLDER).glob("*.json"))]
+
+
+def v1_picture(track: Track) -> str:
+    """Return where a track's ranks are drawn, beside the page."""
+    return f"{V1_FOLDER}/ranks-{track}.png"
+
+
+def draw_v1(docs: Path) -> None:
+    """Draw the ranks of each track that has two or more."""
+    rows = v1_rows(docs)
+    for track in TRACKS:
+        if len(placed := placed_of(rows, track)) > 1:
+            draw_ranks(docs / v1_picture(track), placed, f"{V1.name}, track {track}")
+
+
+def v1_section(rows: Sequence[Mapping[str, Any]], track: Track) -> str:
+    """Return a track's table, under the picture of its ranks where there are two or more."""
+    table = v1_board(rows, track)
+    if len(placed_of(rows, track)) < 2:
+        return table
+    return f'![Ranks on the track "{track}", with 95 % intervals]({v1_picture(track)})\n\n{table}'
 
 
 def _filled(

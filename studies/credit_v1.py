@@ -17,6 +17,7 @@ from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.statistics import student_interval
 from tokengym.lab.benchmark.definition import V1
 from tokengym.lab.benchmark.figures import check_row, numbers_of, shares_of
+from tokengym.lab.benchmark.page import title_of
 from tokengym.lab.benchmark.runs import TEXT
 from tokengym.lab.protocol import Row
 from tokengym.lab.study import (
@@ -99,7 +100,7 @@ def leads_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         shares = {**shares_of(row), "": numbers_of(row)}
         leads = [with_interval(shares[task]) for task in (*tasks, "")]
-        lines.append([f"`{row['subject']}`", row["track"], *leads])
+        lines.append([title_of(row), row["track"], *leads])
     return markdown_table(["rule", "track", *tasks, "mean: the number"], lines)
 
 
@@ -125,10 +126,10 @@ def tuned_table(rows: Sequence[Mapping[str, Any]]) -> str:
             ends = [number(each[f"{key}_at_end"]) for key in ("score", "gold_score", "kl")]
             seconds = f"{number(each['cpu_s'])} ({number(each['times_baseline'])})"
             lines.append(
-                [f"`{row['subject']}`", name, *chosen, with_interval(lead), *ends, seconds]
+                [title_of(row), row["track"], name, *chosen, with_interval(lead), *ends, seconds]
             )
-    head = ["rule", "setting", "lambda, rate, start", "the same of `sparse`", "lead, % of the way"]
-    ends = ["score at the end", "gold", "KL"]
+    head = ["rule", "track", "setting", "lambda, rate, start", "the same of `sparse`"]
+    ends = ["lead, % of the way", "score at the end", "gold", "KL"]
     return markdown_table([*head, *ends, "CPU seconds a run (of the baseline's)"], lines)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ SHAPE: Mapping[str, type] = {
     **{"settings": dict, "seeds": list, "versions": dict, "hidden": bool},
 }
 """Entries that every row has, and their types."""
+BY_SEED = ("areas", "baseline_areas", "gold_lead")
+"""Figures of a setting that every seed has."""
 
 
 def area_within(points: Sequence[Row], tokens: float, price: float = PRICE) -> float:
@@ -241,7 +244,7 @@ def row_hash(row: Mapping[str, Any]) -> str:
 
 
 def check_row(row: object, name: str, definition: Definition) -> None:
-    """Refuse what was read from a file unless it is a row of this version, unchanged.
+    """Refuse what was read from a file unless it is a whole row of this version, unchanged.
 
     Args:
         row: What was read.
@@ -269,3 +272,43 @@ def check_row(row: object, name: str, definition: Definition) -> None:
             f"{name} was changed after it was made: its hash is not that of its figures; submit "
             "what bench wrote"
         )
+    _check_whole(row, name, definition)
+
+
+def _check_whole(row: Mapping[str, Any], name: str, definition: Definition) -> None:
+    """Refuse a row that lacks settings or seeds, or has others: its number would be another one.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    remedy = "submit what bench wrote"
+    wanted = {setting.name: setting.task for setting in definition.settings}
+    if {at: figures.get("task") for at, figures in row["settings"].items()} != wanted:
+        raise ValueError(
+            f"{name} has the settings {', '.join(row['settings'])}, and {definition.name} has "
+            f"{', '.join(wanted)}; {remedy}"
+        )
+    count = len(definition.seeds)
+    if len(row["seeds"]) != count or (not row["hidden"] and row["seeds"] != [*definition.seeds]):
+        raise ValueError(
+            f"{name} has the seeds {row['seeds']}, and {definition.name} has "
+            f"{[*definition.seeds]}; {remedy}"
+        )
+    for at, figures in row["settings"].items():
+        values = {entry: figures.get(entry) for entry in BY_SEED}
+        values["way"] = figures.get("way")
+        for entry, numbers in values.items():
+            length = 2 if entry == "way" else count
+            if not _are_numbers(numbers, length):
+                raise ValueError(
+                    f"{entry} of {at} in {name} must be {length} numbers, got {numbers!r}; {remedy}"
+                )
+
+
+def _are_numbers(values: object, count: int) -> bool:
+    """Return whether something is a list of so many finite numbers."""
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )

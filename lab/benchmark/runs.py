@@ -49,7 +49,8 @@ class Bench:
     """The runs of one rule and of the baseline, in a folder that rules share.
 
     Raises:
-        ValueError: if the rule is the baseline, or reads what its track does not allow.
+        ValueError: if the rule is the baseline, brings a scorer of its own, or reads what its track
+            does not allow.
     """
 
     definition: Definition
@@ -68,8 +69,14 @@ class Bench:
             raise ValueError(
                 f"{BASELINE} is the baseline that rules are compared with; name another rule"
             )
-        made = RewardChoice.of(self.rule).made
-        reads = made.attribution if isinstance(made, Credit) else None
+        choice = RewardChoice.of(self.rule)
+        # Runs are measured by the scorer of their reward: another one would be its own judge.
+        if not isinstance(choice.made, Credit) or choice.kind == "encoder":
+            raise ValueError(
+                f"{self.rule} brings a scorer of its own, by which it would be measured too; name "
+                "a credit rule, which spreads the score of the task's reward model"
+            )
+        reads = choice.made.attribution
         if self.track == "scores" and reads is not None and reads not in PASSED:
             raise ValueError(
                 f"{self.rule} reads {reads} of the reward model, which the track 'scores' does "
@@ -83,9 +90,21 @@ class Bench:
 
     @cached_property
     def code(self) -> str | None:
-        """Source of the file that has the rule; None of a bundled one."""
+        """Source of the file that has the rule, as it was first; None of a bundled one."""
+        return self._read_code()
+
+    def _read_code(self) -> str | None:
+        """Return the source as it is now."""
         file_word = split_file_word(self.rule)
         return None if file_word is None else file_word[0].read_text(encoding="utf-8")
+
+    def _check_code(self) -> None:
+        """Refuse a rule whose file is another one now: its runs would have the old one's name."""
+        if self._read_code() != self.code:
+            raise ValueError(
+                f"the file of {self.rule} was changed since the benchmark began; run the command "
+                "again, which measures it as another rule, or restore the file"
+            )
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -132,8 +151,24 @@ class Bench:
         return self.out / f"hidden-{self._secret_hash[:8]}"
 
     def read(self, run: Cell) -> list[Row]:
-        """Return the measurements of a run that is done."""
-        return list(read_rows(self.file(run), text=TEXT))
+        """Return the measurements of a run that is done.
+
+        Raises:
+            ValueError: if its file lacks some, or is of another run.
+        """
+        file, about = self.file(run), self.definition
+        rows: list[Row] = [*read_rows(file, text=TEXT)]
+        steps = [*range(0, about.updates + 1, about.every)]
+        if [row.get("step") for row in rows] != steps or any(None in row.values() for row in rows):
+            raise ValueError(
+                f"{file} does not hold the {len(steps)} measurements of a run; delete it, and the "
+                "run is done again"
+            )
+        if any(row[name] != value for row in rows for name, value in run.items()):
+            raise ValueError(
+                f"{file} holds another run than its name says; delete it, and the run is done again"
+            )
+        return rows
 
     def config(self, setting: Setting, rule: str, run: Cell, updates: int) -> ComparisonConfig:
         """Return the comparison that a run is of."""
@@ -231,11 +266,16 @@ class Bench:
     # --- what is measured ---
 
     def measure(self, setting: Setting, rule: str, run: Cell) -> None:
-        """Do a run and write its file."""
+        """Do a run and write its file.
+
+        Raises:
+            ValueError: if the rule's file was changed since the benchmark began.
+        """
         began = time.process_time()
         config = self.config(setting, rule, run, self.definition.updates)
         record = run_one(config, rule, int(run.seed))
         spent = round(time.process_time() - began, 2)
+        self._check_code()
         write_rows(self.file(run), [{**run, **row, "cpu_s": spent} for row in measured(record)])
 
     def _seconds(self, setting: Setting, rule: str, run: Cell, updates: int) -> float:

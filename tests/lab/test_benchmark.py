@@ -1,10 +1,12 @@
 """A version of the benchmark: tuning, equal tokens, ranks, tests, resuming, and a row's hash."""
 
+import hashlib
 import json
 import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from tokengym.base.bundle import bundled
 from tokengym.lab.benchmark import play as play_module
-from tokengym.lab.benchmark.definition import OWN, STARTED, V1, Definition, Setting
+from tokengym.lab.benchmark.definition import CONTROLS, OWN, STARTED, V1, Definition, Setting
 from tokengym.lab.benchmark.figures import (
     area_within,
     at_tokens,
@@ -25,10 +27,19 @@ from tokengym.lab.benchmark.figures import (
     row_hash,
     shares_of,
 )
-from tokengym.lab.benchmark.page import NO_ROWS, board, draw_ranks, file_of
+from tokengym.lab.benchmark.page import (
+    LONGEST_NAME,
+    NO_ROWS,
+    _shortened,
+    board,
+    draw_ranks,
+    file_of,
+)
 from tokengym.lab.benchmark.play import play
 from tokengym.lab.benchmark.runs import Bench
+from tokengym.lab.protocol import DRAW_SEED, DRAWN, PROMPTS, RATES
 from tokengym.lab.study import Cell, write_rows
+from tokengym.lab.tables import NONE
 from tokengym.scripts.cli import main
 
 SMALL = Definition(
@@ -42,6 +53,13 @@ SMALL = Definition(
     spare_seeds=(1000,),
     seeds=(0, 1),
 )
+
+
+OF_ROWS = replace(
+    SMALL,
+    settings=tuple(Setting(task=task, tokens=n) for task, n in (("A", 24), ("A", 48), ("B", 48))),
+)
+"""What the rows of `row_with` are of, if they have two seeds."""
 
 
 def bench(out: Path, **changes: Any) -> Bench:
@@ -71,6 +89,48 @@ def test_the_definition_is_frozen() -> None:
     assert V1.hash == "642e6c5d21414591"
 
 
+def test_what_the_hash_does_not_hold_is_frozen_too(tmp_path: Path) -> None:
+    """Defaults of the learner and of measurements, rates, and what texts are read by."""
+    learner = {
+        "temperature": 1.0,
+        "advantage": "gae",
+        "gamma": 1.0,
+        "clip_range": 0.2,
+        "clip_range_vf": None,
+        "ent_coef": 0.0,
+        "kl_in": "reward",
+        "max_grad_norm": 1.0,
+        "n_value_warmup": 0,
+        "target_kl": None,
+    }
+    for setting in V1.settings:
+        work = bench(tmp_path, definition=V1)
+        run = work.cell(setting, "uniform", OWN, "1").but(rate=1e-3, seed=0)
+        said = work.config(setting, "uniform", run, V1.updates).as_dict()
+        training, measured = said["training"], said["evaluation"]
+        assert {name: training["learner"][name] for name in learner} == learner
+        assert (training["normalize"], training["precision"]) == ("batch", "full")
+        assert (measured["seed"], measured["episodes"], measured["every"]) == (20240, 128, 1)
+    assert RATES == (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    assert (DRAWN, PROMPTS, DRAW_SEED) == (64, 128, 0)
+    assert CONTROLS == ("uniform", "recency", "random")
+    assert {name: _texts_hash(Path(bundled(name).path)) for name in V1.models} == {
+        "movie_review": "cb9e0aaae76979c4",
+        "question_answer": "9f41eb592e05c1f0",
+        "dialogue": "36b442ba7719a23a",
+        "summarize": "9987726b61651dd2",
+        "detox": "c6c124345e960be5",
+        "forks": "daf7815697bd0195",
+    }
+
+
+def _texts_hash(folder: Path) -> str:
+    """Return one hash of a bundle's prompts and of the files of its gold score."""
+    names = ("prompts.jsonl", "lexicon.json", "grammar.json", "gold.json")
+    files = [folder / name for name in names if (folder / name).exists()]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def test_a_critic_from_the_reward_model_is_for_the_inside_alone() -> None:
     text, forks = V1.settings[0], V1.settings[-1]
     assert text.starts("scores") == (OWN,)
@@ -85,11 +145,20 @@ def test_a_critic_from_the_reward_model_is_for_the_inside_alone() -> None:
     [
         ({"rule": "sparse"}, "the baseline that rules are compared with"),
         ({"rule": "abc"}, "reads attention of the reward model.*--track inside"),
+        ({"rule": "r3"}, "r3 brings a scorer of its own, by which it would be measured too"),
     ],
 )
 def test_what_a_track_does_not_allow(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         bench(tmp_path, **changes)
+
+
+def test_a_rule_is_not_its_own_judge(tmp_path: Path) -> None:
+    """A run is measured by the scorer of its reward, which a function would be itself."""
+    (tmp_path / "rules.py").write_text("def full_marks(prompt, response):\n    return 100.0\n")
+    for track in ("scores", "inside"):
+        with pytest.raises(ValueError, match="full_marks brings a scorer of its own"):
+            bench(tmp_path, rule=f"{tmp_path / 'rules.py'}:full_marks", track=track)
 
 
 def test_red_reads_scores_alone(tmp_path: Path) -> None:
@@ -111,6 +180,21 @@ def test_lambda_is_chosen_before_the_rate_climbs(tmp_path: Path) -> None:
     assert (chosen.gae_lambda, chosen.rate) == ("1", 3e-3)
     assert [run.seed for run in work._missing([chosen], work.seeds)] == [0, 1]
     assert work.left(setting, "uniform") == 2
+
+
+def test_a_run_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    work, (setting,) = bench(tmp_path), SMALL.settings
+    run = work.cell(setting, "uniform", OWN, "1").but(rate=1e-3, seed=0)
+    whole = points(1.0, **run)
+    write_rows(work.file(run), whole)
+    assert [row["score"] for row in work.read(run)] == [1.0, 1.0]
+    for rows in (whole[:1], [*whole[:1], {**whole[1], "score": None}]):
+        write_rows(work.file(run), rows)
+        with pytest.raises(ValueError, match="does not hold the 2 measurements of a run"):
+            work.read(run)
+    write_rows(work.file(run), [{**row, "seed": 1} for row in whole])
+    with pytest.raises(ValueError, match="holds another run than its name says"):
+        work.read(run)
 
 
 def test_rules_are_compared_at_the_tokens_of_the_baseline() -> None:
@@ -142,7 +226,7 @@ def row_with(subject: str, leads: Sequence[float], **changes: Any) -> dict[str, 
     row = {
         "format": 1,
         "definition": SMALL.name,
-        "definition_hash": SMALL.hash,
+        "definition_hash": OF_ROWS.hash,
         "track": "inside",
         "subject": subject,
         "code": None,
@@ -212,6 +296,29 @@ def test_the_board_has_the_best_first(tmp_path: Path) -> None:
     assert (tmp_path / "ranks.png").stat().st_size > 0
 
 
+def test_a_row_on_hidden_seeds_is_marked_and_has_no_rank() -> None:
+    ranked = row_with("abc", [0.2, 0.3, 0.25])
+    hidden = row_with("abc", [0.4, 0.5, 0.45], hidden=True)
+    (line,) = board([ranked], "inside", SMALL).splitlines()[2:]
+    first, second = board([hidden, ranked], "inside", SMALL).splitlines()[2:]
+    assert first == line  # neither its rank nor its test is another one
+    assert second.startswith(f"| {NONE} | {NONE} | `abc`, hidden seeds | +67.5 |")
+    assert "(v1/abc-inside-hidden.json)" in second
+
+
+def test_a_dear_rule_is_called_dear() -> None:
+    row = row_with("abc", [0.2, 0.3, 0.25])
+    for figures in row["settings"].values():
+        figures["times_baseline"] = SMALL.dear + 1
+    assert "| 5.00, dear |" in board([row], "inside", SMALL)
+    assert "dear" not in board([row_with("abc", [0.2, 0.3])], "inside", SMALL)
+
+
+def test_a_long_name_leaves_room_for_the_ranks() -> None:
+    assert _shortened("rules.py:Half") == "rules.py:Half"
+    assert len(_shortened("my_rules.py:SignedAttentionOfEverything:share=0.5")) == LONGEST_NAME
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -223,9 +330,38 @@ def test_the_board_has_the_best_first(tmp_path: Path) -> None:
 )
 def test_a_row_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     row = row_with("abc", [0.2, 0.3])
-    check_row(row, "mine.json", SMALL)
+    check_row(row, "mine.json", OF_ROWS)
     with pytest.raises(ValueError, match=message):
-        check_row({**row, **changes}, "mine.json", SMALL)
+        check_row({**row, **changes}, "mine.json", OF_ROWS)
+
+
+def without(row: dict[str, Any], setting: str) -> dict[str, Any]:
+    return {name: figures for name, figures in row["settings"].items() if name != setting}
+
+
+def with_figures(row: dict[str, Any], **figures: Any) -> dict[str, Any]:
+    settings = row["settings"]
+    return {**settings, "A-48": {**settings["A-48"], **figures}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda row: {"settings": without(row, "B-48")}, "has the settings A-24, A-48, and mini"),
+        (lambda row: {"settings": with_figures(row, task="B")}, "has the settings A-24"),
+        (lambda row: {"seeds": [3, 7]}, r"has the seeds \[3, 7\], and miniature has \[0, 1\]"),
+        (lambda row: {"seeds": [3], "hidden": True}, r"has the seeds \[3\]"),
+        (lambda row: {"settings": with_figures(row, areas=[1.0])}, "areas of A-48 in mine.json"),
+        (lambda row: {"settings": with_figures(row, way=[0.0, None])}, "way of A-48 in mine.json"),
+    ],
+)
+def test_a_row_that_is_not_whole_is_refused(changes: Any, message: str) -> None:
+    """Its hash fits: anybody can write one."""
+    row = row_with("abc", [0.2, 0.3])
+    check_row(row_with("abc", [0.2, 0.3], seeds=[5, 6], hidden=True), "mine.json", OF_ROWS)
+    changed = row_with("abc", [0.2, 0.3], **changes(row))
+    with pytest.raises(ValueError, match=message):
+        check_row(changed, "mine.json", OF_ROWS)
 
 
 def test_a_secret_word_draws_other_seeds_and_prompts(tmp_path: Path) -> None:
@@ -312,6 +448,28 @@ def test_what_a_run_raises_stops_those_beside_it(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="nothing to divide by"):
         [*play_module._measured(work, 2)]
     assert not multiprocessing.active_children()
+
+
+EVEN = """
+from tokengym.rewards.credits.uniform import Uniform
+class Even(Uniform):
+    name = "even"
+"""
+
+
+def test_a_file_that_changes_during_the_runs_is_refused(tmp_path: Path) -> None:
+    """What the new code does would stand in the row of the old."""
+    file = tmp_path / "rules.py"
+    file.write_text(EVEN)
+    work, (setting,) = bench(tmp_path / "out", rule=f"{file}:Even"), SMALL.settings
+    (run, *_), _ = work.tuning(setting, work.rule)
+    file.write_text(f"{EVEN}    gae_lambda = 0.5\n")
+    with pytest.raises(ValueError, match="was changed since the benchmark began"):
+        work.measure(setting, work.rule, run)
+    assert not work.file(run).exists()
+    # begun again it is another rule, whose runs have other files
+    again = bench(tmp_path / "out", rule=work.rule)
+    assert again.key(work.rule) != work.key(work.rule)
 
 
 def test_a_folder_is_of_one_version(tmp_path: Path) -> None:

@@ -93,6 +93,13 @@ def test_a_row_of_v1_stands_in_the_table_of_its_track(tmp_path: Path):
     text = (docs / "cards.md").read_text(encoding="utf-8")
     # a lead of 1.29 - 1 over a way of 2
     assert "| 1 | 1 to 1 | `rules.py:Mine` | +14.5 |" in text
+    assert "ranks-inside.png" not in text  # one rule has no rank to draw
+    second = {**row, "subject": "rules.py:Other"}
+    (tmp_path / "other.json").write_text(json.dumps({**second, "hash": row_hash(second)}))
+    cards.main(add=(tmp_path / "other.json",), docs=docs)
+    assert "(v1/ranks-inside.png)" in (docs / "cards.md").read_text(encoding="utf-8")
+    assert (docs / "v1" / "ranks-inside.png").stat().st_size > 0
+    (docs / "v1" / "rules.py_Other-inside.json").unlink()
     cards.main(check=True, docs=docs)
     other = {**row, "code": "class Mine: pass"}
     file.write_text(json.dumps({**other, "hash": row_hash(other)}))

@@ -54,3 +54,28 @@ def test_what_is_published_stays(tmp_path: Path):
     credit_v1.publish(second.out, docs)
     runs = credit_v1.published(docs)
     assert {run.seed: points[0]["score"] for run, points in runs.items()} == {1000: 1.0, 1001: 2.0}
+
+
+def test_rows_of_a_rule_are_told_apart():
+    """It may have one on each track, and one on hidden seeds."""
+    figures = {
+        "chosen": {"start": "own", "gae_lambda": "0.8", "rate": 1e-3},
+        "baseline_chosen": {"start": "own", "gae_lambda": "0.95", "rate": 3e-3},
+        "way": [0.0, 2.0],
+        "areas": [1.1, 1.2],
+        "baseline_areas": [1.0, 1.0],
+        **{name: 1.0 for name in ("score_at_end", "gold_score_at_end", "kl_at_end")},
+        **{"cpu_s": 30.0, "times_baseline": 1.0},
+    }
+    settings = {at.name: {**figures, "task": at.task} for at in V1.settings}
+    rows = [
+        {"subject": "red", "track": track, "hidden": hidden, "settings": settings}
+        for track, hidden in (("scores", False), ("inside", False), ("inside", True))
+    ]
+    begins = ["| `red` | scores |", "| `red` | inside |", "| `red`, hidden seeds | inside |"]
+    for table, each in (
+        (credit_v1.leads_table(rows), 1),
+        (credit_v1.tuned_table(rows), len(V1.settings)),
+    ):
+        lines = table.splitlines()[2::each]
+        assert all(line.startswith(begin) for line, begin in zip(lines, begins, strict=True))
