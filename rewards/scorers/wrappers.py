@@ -4,6 +4,7 @@ import copy
 import signal
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -321,7 +322,7 @@ class TimeLimit(ScorerWrapper):
 
     It takes the alarm clock of the process (SIGALRM) for as long as the scorer works, and so works
     in the main thread alone. A call into other code that never returns to Python is not
-    interrupted.
+    interrupted. Of limits inside each other, each counts from its own call.
 
     Args:
         scorer: Scorer that may take long.
@@ -375,17 +376,32 @@ class TimeLimit(ScorerWrapper):
                 "pass None"
             )
 
+        began = time.monotonic()
+        due, every = signal.getitimer(signal.ITIMER_REAL)  # of a limit around this one; 0 is none
+        sooner = 0.0 < due < self.seconds
+        rung = False
+
         def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal rung
+            left = began + self.seconds - time.monotonic()
+            if sooner and left > 0.0:
+                rung = True
+                signal.setitimer(signal.ITIMER_REAL, left, self.seconds)
+                if callable(handler):
+                    handler(number, frame)
+                return
             raise TimeoutError(f"no answer within scorer_timeout={self.seconds:g} s")
 
         handler = signal.signal(signal.SIGALRM, stop)
         # Again and again: the scorer may catch the error and try once more.
-        timer = signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
+        signal.setitimer(signal.ITIMER_REAL, due if sooner else self.seconds, self.seconds)
         try:
             yield
         finally:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
             finally:  # also if the alarm rings just now
-                signal.setitimer(signal.ITIMER_REAL, *timer)
                 signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)  # None: other code's
+                if due:  # less the time that passed here; at once if that was all of it
+                    left = every if rung else max(due - (time.monotonic() - began), 1e-6)
+                    signal.setitimer(signal.ITIMER_REAL, left, every)
