@@ -308,7 +308,7 @@ def check_number(
 ) -> None:
     """Refuse attributes outside a range; NaN is outside every range, infinity if ``finite``.
 
-    NumPy's numbers become Python's.
+    NumPy's numbers become Python's, and integers of more than 64 bits floats: torch overflows.
     """
     wanted = "a finite number" if finite else ""
     if (top := below if most is None else most) is not None:
@@ -327,11 +327,15 @@ def check_number(
             and (least is None or value >= least)
             and (below is None or value < below)
             and (most is None or value <= most)
-            and (not finite or math.isfinite(value))
+            and (not finite or -inf < value < inf)  # no overflow, as math.isfinite has
         ):
             _refuse(name, value, wanted.strip(), optional, hint, error)
-        if not isinstance(value, int) and type(value) is not float:
-            object.__setattr__(owner, name, float(value))
+        if type(value) is not float and not (isinstance(value, int) and abs(value) < 2**63):
+            try:
+                object.__setattr__(owner, name, float(value))
+            except OverflowError:
+                wanted = f"{wanted or 'a number'} and within 1.8e308 of 0"
+                _refuse(name, value, wanted.strip(), optional, hint, error)
 
 
 def check_choice(
@@ -375,4 +379,8 @@ def _refuse(
     name: str, value: Any, wanted: str, optional: bool, hint: str, error: type[ValueError]
 ) -> NoReturn:
     also, end = ", or None" if optional else "", f"; {hint}" if hint else ""
-    raise error(f"{name} must be {wanted}{also}, got {value!r}{end}")
+    if isinstance(value, int) and abs(value) >= 10**40:  # Python refuses to print the longest
+        shown = f"an integer of about {round(value.bit_length() * math.log10(2))} digits"
+    else:
+        shown = repr(value)
+    raise error(f"{name} must be {wanted}{also}, got {shown}{end}")

@@ -89,9 +89,9 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     A prompt and an empty response. Prompts are drawn by `prompt_sampling` from the seeded generator;
     `reset(options={"prompt_id": 3})` takes one of the set, `options={"prompt": "a text"}` any other
     (a text, a `Prompt` or a conversation; `find_prompt` makes one of token ids). `"response"` adds
-    the token ids that the response begins with, as if they had been sampled. A batch also takes one
-    per row, `{"prompt_ids": [...]}`, `{"prompts": [...]}` and `{"responses": [...]}`, and
-    `{"group_size": n}` draws one prompt for each n consecutive rows.
+    the token ids that the response begins with, as if they had been sampled; they must not end it.
+    A batch also takes one per row, `{"prompt_ids": [...]}`, `{"prompts": [...]}` and
+    `{"responses": [...]}`, and `{"group_size": n}` draws one prompt for each n consecutive rows.
     A seeded reset also restarts the order of prompts.
 
     ## Arguments

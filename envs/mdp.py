@@ -219,8 +219,8 @@ class TokenMdp:
             The ids, and the turns that are over.
 
         Raises:
-            SettingsError: if these are no ids of the vocabulary, or end the episode, or there are
-                turns and no partner.
+            SettingsError: if these are no ids of the vocabulary, or end the episode by EOS, a stop
+                string or their length, or there are turns and no partner.
         """
         turns = response.turns if isinstance(response, Episode) else ()
         if isinstance(response, Episode):
@@ -245,6 +245,15 @@ class TokenMdp:
             raise SettingsError(
                 f"{what} ends the episode before it begins: it has EOS, or {len(own)} of at most "
                 f"{limit} tokens; leave at least one to write"
+            )
+        beginnings = [own[:end] for end in range(1, len(own) + 1)]
+        stopped = self.settings.stop_strings and self.stops(beginnings)
+        if np.any(stopped):
+            first = beginnings[int(np.argmax(stopped))]
+            raise SettingsError(
+                f"{what} ends the episode before it begins: its first {len(first)} tokens complete "
+                f"a stop string of {list(self.settings.stop_strings)}, "
+                f"{self.decode([first])[0]!r:.60}; end it before them"
             )
         return ids, turns
 

@@ -39,6 +39,8 @@ TRAINER_COLUMNS = {
 FINAL_WINDOW = 0.1
 """The last tenth of a run's evaluations is its end."""
 Group = tuple[tuple[str, str], ...]
+LARGEST = 3.4e38
+"""Largest number of a cell, that of float32, which scores are."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -142,8 +144,8 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
         One curve per group, credit and seed, in the order of their first row.
 
     Raises:
-        ValueError: if the file is missing, lacks a column, holds text in place of a number, or has
-            two rows for one step of a run.
+        ValueError: if the file is missing, lacks a column or has it twice, holds text in place of
+            a number, a step below 0 or no name of a credit, or has two rows for one step of a run.
     """
     if path.suffix == ".json":
         if group_by:
@@ -359,6 +361,9 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             header = list(reader.fieldnames or [])
+            for name in header:
+                if header.count(name) > 1:
+                    raise ValueError(f"{path} has two columns {name!r}; rename or drop one")
             rows = []
             for row in reader:
                 if None in row or None in row.values():
@@ -366,6 +371,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
                         f"{path} line {reader.line_num} has not {len(header)} cells as the "
                         "header; fix the line"
                     )
+                if not row.get("credit", "?").strip():
+                    raise ValueError(f"{path} line {reader.line_num} names no credit; fill it in")
                 rows.append((reader.line_num, row))
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path} is no file; pass a CSV of curves") from None
@@ -388,6 +395,12 @@ def _number(path: Path, line: int, column: str, text: str, *, empty: bool = Fals
         raise ValueError(f"{path} line {line}: {column} must be finite, got {text!r}")
     if column == "seed" and value != int(value):
         raise ValueError(f"{path} line {line}: seed must be a whole number, got {text!r}")
+    if column == "step" and value < 0:
+        raise ValueError(f"{path} line {line}: step must be at least 0, got {text!r}")
+    if math.isfinite(value) and abs(value) > LARGEST:
+        raise ValueError(
+            f"{path} line {line}: {column} must be within {LARGEST:.2g} of 0, got {text!r}"
+        )
     return value
 
 

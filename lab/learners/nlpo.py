@@ -1,6 +1,6 @@
 """NLPO: PPO that samples among the likeliest tokens of an earlier copy of itself."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokengym.agents import PPO
 from tokengym.lab.learners.settings import NLPOSettings
@@ -23,6 +23,12 @@ class NLPO(PPO):
     settings_class = NLPOSettings
     settings: NLPOSettings
     built_in = PPO.built_in | {"mask_top_p"}
+
+    if TYPE_CHECKING:  # PPO's keywords, of any type, and its own by name
+
+        def __init__(
+            self, *args: Any, mask_top_p: float = ..., mask_refresh: int = ..., **settings: Any
+        ) -> None: ...
 
     def _setup_model(self) -> None:
         super()._setup_model()

@@ -219,9 +219,12 @@ SCORER_ABILITIES = (
     "attribution_kinds",
     "reads_text",
     "disagrees",
+    "score_groups",
     "score_prefix",
     "oov_fraction",
+    "token_worth",
     "bind",
+    "with_components",
     "state_dict",
     "load_state_dict",
 )
@@ -404,10 +407,23 @@ class _Combination(Scorer):
         """Return the combined scores, with the terms as parts."""
         self.check_attribution(attribution)
         offering = self._offering.get(attribution or "", [])
-        results = []
-        for index, term in enumerate(self.terms):
-            results.append(call_scorer(term, episodes, attribution if index in offering else None))
-            results[-1].check(episodes, term.name)
+        results = [
+            call_scorer(term, episodes, attribution if index in offering else None)
+            for index, term in enumerate(self.terms)
+        ]
+        return self._joined(episodes, results, attribution)
+
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return the combined scores of groups; terms that compare responses do so."""
+        episodes = [episode for group in groups for episode in group]
+        return self._joined(episodes, [term.score_groups(groups) for term in self.terms])
+
+    def _joined(
+        self, episodes: Sequence[Episode], results: Sequence[Scores], attribution: str | None = None
+    ) -> Scores:
+        """Return the terms' scores as one, with the terms as parts."""
+        for term, scores in zip(self.terms, results, strict=True):
+            scores.check(episodes, term.name)
         values = self._combined([scores.values for scores in results])
         attributed = attribution and self._attributed(values, results, attribution)
         return Scores(values, self._parts(results), *(attributed or ()))
@@ -487,8 +503,12 @@ class Product(_Combination):
     def token_worth(
         self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[NDArray[np.float64]] | None:
-        """Return that of the first factor; a bundle's other, grammaticality, is of sentences."""
-        return self.terms[0].token_worth(episodes, tokenizer)
+        """Return that of the first factor times the number.
+
+        A bundle's other factor, grammaticality, is of sentences.
+        """
+        worth = self.terms[0].token_worth(episodes, tokenizer)
+        return None if worth is None else [self.number * row for row in worth]
 
     def _combines(self, kind: str) -> bool:
         return len(self._offering[kind]) == 1 and (len(self.terms) == 1 or kind != "prefix")

@@ -1,7 +1,7 @@
 """A scorer whose values are centred and scaled by what it has seen so far."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from tokengym.rewards.maths.shares import shift
 from tokengym.rewards.scorers.base import call_scorer
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
 from tokengym.rewards.scores import AnyScorer, Scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _EPSILON = 1e-8
 NORMALIZATIONS: Registry[tuple[str, ...]] = Registry("normalize", error=RewardError)
@@ -126,7 +129,15 @@ class Normalize(ScorerWrapper):
         Raises:
             ScorerError: if a prompt lacks the annotation ``by``.
         """
-        raw = call_scorer(self.scorer, episodes, attribution)
+        return self._updated(episodes, call_scorer(self.scorer, episodes, attribution))
+
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return normalised scores of groups; all of them are one batch to the statistics."""
+        episodes = [episode for group in groups for episode in group]
+        return self._updated(episodes, self.scorer.score_groups(groups))
+
+    def _updated(self, episodes: Sequence[Episode], raw: Scores) -> Scores:
+        """Return scores normalised by the statistics, which they update first."""
         raw.check(episodes, self.scorer.name)
         parts = self.gather(([self._label(episode) for episode in episodes], raw.values))
         labels = [label for labels, _ in parts for label in labels]
@@ -166,6 +177,22 @@ class Normalize(ScorerWrapper):
         raw = self.scorer.score_prefix(episodes)
         means, _, factors = self._statistics(episodes)
         return (np.asarray(raw, dtype=np.float64) - means) * factors
+
+    def with_components(self, **components: Any) -> "Normalize | None":
+        """Return a copy around the switched scorer, whose scores no statistics know yet."""
+        switched = super().with_components(**components)
+        if switched is not None:
+            switched.groups = {}
+        return switched
+
+    def token_worth(
+        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[NDArray[np.float64]] | None:
+        """Return what each token adds, scaled by the statistics as they are, and not clipped."""
+        worth = self.scorer.token_worth(episodes, tokenizer)
+        if worth is None:
+            return None
+        return [by * row for by, row in zip(self._statistics(episodes)[2], worth, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""

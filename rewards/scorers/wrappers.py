@@ -4,6 +4,7 @@ import copy
 import signal
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,11 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import (
     AnyScorer,
+    Product,
     Scorer,
     Scores,
     Shared,
+    Sum,
     as_scorer,
     call_scorer,
 )
@@ -62,6 +65,32 @@ class ScorerWrapper(Scorer):
         """Return a copy whose scorer inside is bound to the policy's tokenizer."""
         return self.around(self.scorer.bind(tokenizer))
 
+    def with_components(self, **components: Any) -> Self | None:
+        """Return a copy around the scorer inside with its components switched; None: it has none.
+
+        Args:
+            components: See the scorer inside.
+        """
+        switched = self.scorer.with_components(**components)
+        return None if switched is None else self.around(switched)
+
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return the scores of groups, compared inside and changed as `score` changes others.
+
+        Args:
+            groups: Episodes of one prompt each, at least one episode in all.
+        """
+        episodes = [episode for group in groups for episode in group]
+        if not _compares(self.scorer):
+            return self.score(episodes)
+        return self.around(_InGroups(self.scorer, groups)).score(episodes)
+
+    def token_worth(
+        self, episodes: Sequence[Episode], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[NDArray[np.float64]] | None:
+        """Return what each token adds to the score inside; None where that cannot be told."""
+        return self.scorer.token_worth(episodes, tokenizer)
+
     def score_prefix(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return what the scorer inside says of texts that nobody played."""
         return self.scorer.score_prefix(episodes)
@@ -79,6 +108,28 @@ class ScorerWrapper(Scorer):
         self.scorer.load_state_dict(state)
 
 
+class _InGroups(ScorerWrapper):
+    """Scores certain groups, for a wrapper that asks for the scores of their episodes."""
+
+    def __init__(self, scorer: Scorer, groups: Sequence[Sequence[Episode]]) -> None:
+        super().__init__(scorer)
+        self._groups = groups
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the scores of the groups, whose episodes these are."""
+        return self.scorer.score_groups(self._groups)
+
+
+def _compares(scorer: Scorer) -> bool:
+    """Return whether a score depends on the other responses of its group."""
+    if isinstance(scorer, ScorerWrapper):
+        return _compares(scorer.scorer)
+    if isinstance(scorer, Sum | Product):
+        return any(map(_compares, scorer.terms))
+    overridden = type(scorer).score_groups is not Scorer.score_groups
+    return overridden or "score_groups" in vars(scorer)  # somebody's object, adapted
+
+
 class _Entry(NamedTuple):
     value: float
     parts: dict[str, float]
@@ -92,7 +143,7 @@ class Cached(Shared, ScorerWrapper):
 
     Pays where texts come back: in evaluations, in Shapley values, in a policy that has become sure.
     A text is known by prompt, response, ids and who wrote them, reference, query type, metadata and
-    how it ended.
+    how it ended. Where responses are compared with each other nothing is remembered.
     ``hits`` and ``misses`` count.
 
     Args:
@@ -125,10 +176,22 @@ class Cached(Shared, ScorerWrapper):
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Cached":
         """Return the cache of the scorer bound to the policy's tokenizer; itself if that is it."""
         bound = self.scorer.bind(tokenizer)
-        return self if bound is self.scorer else Cached(bound, size=self.size)
+        return self if bound is self.scorer else self.around(bound)
+
+    def around(self, scorer: Scorer) -> "Cached":
+        """Return an empty cache of another scorer."""
+        return Cached(scorer, size=self.size)
+
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return the scores of groups; those of a scorer that compares are not remembered."""
+        if _compares(self.scorer):
+            return self.scorer.score_groups(groups)
+        return self.score([episode for group in groups for episode in group])
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the scores; unknown texts are scored in one batch, each once."""
+        if _compares(self.scorer):
+            return call_scorer(self.scorer, episodes, attribution)
 
         def score(unknown: Sequence[Episode]) -> list[_Entry]:
             scores = call_scorer(self.scorer, unknown, attribution)
@@ -219,10 +282,13 @@ class WithAttribution(ScorerWrapper):
                 f"scorer {explainer.name!r} says nothing about tokens; explain by one "
                 "that does, such as RewardModel"
             )
-        super().__init__(scorer)
         self.explainer = explainer
-        self.attribution_kinds = explainer.attribution_kinds
-        self.reads_text = self.scorer.reads_text or explainer.reads_text
+        super().__init__(scorer)
+
+    def _enclose(self, scorer: Scorer) -> None:
+        super()._enclose(scorer)
+        self.attribution_kinds = self.explainer.attribution_kinds
+        self.reads_text = scorer.reads_text or self.explainer.reads_text
 
     @property
     def name(self) -> str:
@@ -256,7 +322,7 @@ class TimeLimit(ScorerWrapper):
 
     It takes the alarm clock of the process (SIGALRM) for as long as the scorer works, and so works
     in the main thread alone. A call into other code that never returns to Python is not
-    interrupted.
+    interrupted. Of limits inside each other, each counts from its own call.
 
     Args:
         scorer: Scorer that may take long.
@@ -310,17 +376,32 @@ class TimeLimit(ScorerWrapper):
                 "pass None"
             )
 
+        began = time.monotonic()
+        due, every = signal.getitimer(signal.ITIMER_REAL)  # of a limit around this one; 0 is none
+        sooner = 0.0 < due < self.seconds
+        rung = False
+
         def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal rung
+            left = began + self.seconds - time.monotonic()
+            if sooner and left > 0.0:
+                rung = True
+                signal.setitimer(signal.ITIMER_REAL, left, self.seconds)
+                if callable(handler):
+                    handler(number, frame)
+                return
             raise TimeoutError(f"no answer within scorer_timeout={self.seconds:g} s")
 
         handler = signal.signal(signal.SIGALRM, stop)
         # Again and again: the scorer may catch the error and try once more.
-        timer = signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
+        signal.setitimer(signal.ITIMER_REAL, due if sooner else self.seconds, self.seconds)
         try:
             yield
         finally:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
             finally:  # also if the alarm rings just now
-                signal.setitimer(signal.ITIMER_REAL, *timer)
                 signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)  # None: other code's
+                if due:  # less the time that passed here; at once if that was all of it
+                    left = every if rung else max(due - (time.monotonic() - began), 1e-6)
+                    signal.setitimer(signal.ITIMER_REAL, left, every)

@@ -15,9 +15,11 @@ ROOT = Path(__file__).parents[2]
 CODE = """import gymnasium as gym
 
 from tokengym import DPO, PPO, SFT
+from tokengym.lab.learners.nlpo import NLPO
 
 envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2)
 PPO("CausalLMPolicy", envs, n_epochs=2, kl_coef=0.1, clip_range=lambda left: 0.2 * left, seed=0)
+NLPO("CausalLMPolicy", envs, n_epochs=2, mask_top_p=0.8, mask_refresh=5, seed=0)
 DPO("folder", beta=0.2, max_steps=3)
 SFT("folder", max_steps=3)
 """
@@ -25,6 +27,7 @@ WRONG = """
 PPO("CausalLMPolicy", envs, n_epochs="two")
 PPO("CausalLMPolicy", envs, n_epoch=2)
 PPO("CausalLMPolicy", envs, kl_estimator="k7")
+NLPO("CausalLMPolicy", envs, mask_top_p="most")
 DPO("folder", beta="x")
 SFT("folder", steps=3)
 """
@@ -51,4 +54,4 @@ def test_a_type_checker_sees_the_settings(tmp_path: Path):
     )
     lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if "error:" in line}
     first = len(CODE.splitlines()) + 2
-    assert lines == set(range(first, first + 5)), done.stdout + done.stderr
+    assert lines == set(range(first, first + 6)), done.stdout + done.stderr

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import (
     as_plain,
     changed,
+    check_count,
     check_number,
     field_paths,
     from_plain,
@@ -79,3 +81,24 @@ def test_a_numpy_number_becomes_pythons(given):
     assert settings.rate == given
     assert type(settings.rate) in (int, float)
     assert as_plain(settings)["rate"] == given
+
+
+def test_integers_that_torch_cannot_hold_become_floats_or_are_refused():
+    settings = Inner(rate=10**30)
+    check_number(settings, "rate", above=0.0, finite=True)
+    assert (type(settings.rate), settings.rate) == (float, 1e30)
+    assert (torch.ones(2) / settings.rate).tolist() == pytest.approx([1e-30, 1e-30])
+    for exponent in (400, 5000):  # Python prints no integer of more than 4300 digits
+        for finite in (False, True):
+            with pytest.raises(
+                SettingsError,
+                match=rf"rate must be .*> 0 and within 1.8e308 of 0, got an integer of about "
+                rf"{exponent} digits; lower it",
+            ):
+                check_number(
+                    Inner(rate=10**exponent), "rate", above=0.0, finite=finite, hint="lower it"
+                )
+    with pytest.raises(SettingsError, match=r"within \[0, 1\], got an integer of about 400 digits"):
+        check_number(Inner(rate=10**400), "rate", least=0.0, most=1.0)
+    with pytest.raises(SettingsError, match="within 1 and 9, got an integer of about 5000 digits"):
+        check_count(Inner(rate=10**5000), "rate", most=9)

@@ -128,6 +128,26 @@ def test_masked_or_early_tokens_never_stop(make_env: MakeEnv) -> None:
     assert [step[2] for step in steps] == [False, False, True]
 
 
+def test_a_beginning_must_not_complete_a_stop_string(make_env: MakeEnv, make_envs: Any) -> None:
+    said = (
+        r"ends the episode .*its first 3 tokens complete a stop string of \['b c'\], 'a b c'; end"
+    )
+    refused = [A, B, C, A]
+    for settings in ({}, {"max_turns": 2, "partner": lambda talk, metadata, rng: "a"}):
+        settings |= {"stop_strings": ["b c"], "max_new_tokens": 6}
+        env, envs = make_env(**settings), make_envs(num_envs=2, **settings)
+        with pytest.raises(SettingsError, match=said):
+            env.reset(options={"response": refused})
+        with pytest.raises(SettingsError, match=r"\['responses'\]\[1\] ends the episode"):
+            envs.reset(options={"responses": [[A], refused]})
+    # What was played without an end may begin an episode, as a stop string that came too early.
+    settings = {"stop_strings": ["b c"], "max_new_tokens": 6, "min_new_tokens": 4}
+    env = make_env(**settings)
+    env.reset(options={"response": refused})
+    assert env.get_state()["response_ids"] == refused
+    assert [step[2] for step in (env.step(B), env.step(C))] == [False, True]
+
+
 @pytest.mark.parametrize("action", [8, -1, 2.0, "a", None, np.array([1, 2])])
 def test_actions_outside_the_vocabulary(make_env: MakeEnv, action: Any) -> None:
     env = make_env()

@@ -20,7 +20,7 @@ from transformers import (
 
 from tests.suite.rewards.conftest import WORDS, LengthScorer, make_episode
 from tokengym.envs import TokenizerError
-from tokengym.rewards import Relevance, make_reward
+from tokengym.rewards import Cached, FunctionScorer, Relevance, TimeLimit, make_reward
 from tokengym.rewards.errors import RewardError, ScorerError
 
 
@@ -157,6 +157,18 @@ def test_without_branching_no_reference_is_needed(relevance, tokenizer):
     episode = words("a b", tokenizer, response="a a b c", query_type="CONSTRAINED")
     scorer = relevance.with_components(reward_branching=False)
     assert scorer.score([episode]).values == pytest.approx([0.875 * 0.04])
+
+
+def test_a_rewards_options_reach_a_scorer_inside(relevance, tokenizer):
+    episodes = [words("a b", tokenizer, response="a a b c")]
+    plain = make_reward("r3:length_incentive=false", scorer=relevance).scorer.score(episodes)
+    for scorer in (Cached(relevance), TimeLimit(relevance, 60.0)):
+        reward = make_reward("r3:length_incentive=false", scorer=scorer)
+        np.testing.assert_allclose(reward.scorer.score(episodes).values, plain.values, rtol=1e-6)
+    with pytest.raises(RewardError, match="options length_incentive of Relevance, but scores with"):
+        make_reward(
+            "r3:length_incentive=false", scorer=Cached(FunctionScorer(lambda prompt, response: 1.0))
+        )
 
 
 def test_bad_components(relevance, classifier):

@@ -166,6 +166,56 @@ def test_every_way_to_ask_a_scorer_is_limited():
             ask(EPISODES)
 
 
+def slowly(seconds):
+    """Return a way to score lengths that takes its time, whatever rings meanwhile."""
+
+    def score(episodes):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        return Scores([len(e.response_ids) for e in episodes])
+
+    return Failing(score)
+
+
+def test_a_limit_inside_gives_the_outer_one_no_time_back():
+    class FourCalls(Scorer):
+        def score(self, episodes, *, attribution=None):
+            for _ in range(3):
+                inside.score(episodes)
+            return inside.score(episodes)
+
+    inside = TimeLimit(slowly(0.2), 0.4)
+    with pytest.raises(TimeoutError, match=r"within scorer_timeout=0.5 s"):
+        TimeLimit(FourCalls(), 0.5).score(EPISODES)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_longer_limit_inside_does_not_hold_the_outer_one_up():
+    with pytest.raises(TimeoutError, match=r"within scorer_timeout=0.2 s"):
+        TimeLimit(TimeLimit(slowly(1.0), 20.0), 0.2).score(EPISODES)
+    with pytest.raises(TimeoutError, match=r"within scorer_timeout=0.1 s"):
+        TimeLimit(TimeLimit(slowly(1.0), 0.1), 20.0).score(EPISODES)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_another_alarm_keeps_its_time():
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        limited = TimeLimit(slowly(0.4), 20.0)
+        assert limited.score(EPISODES).values.tolist() == [3.0, 2.0, 3.0]
+        assert len(rung) == 1
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        signal.setitimer(signal.ITIMER_REAL, 50.0)
+        limited.score(EPISODES)
+        assert 0.0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 49.6
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_a_limit_stays_inside_what_learners_take_off():
     scorer = Normalize(Failing(hang))
     for normalize in (None, "running"):

@@ -65,6 +65,10 @@ def test_a_nan_score_is_a_fault_not_an_error(tmp_path: Path):
         ("credit,seed,step,score\na,0,0,1\na,0,0,2\n", "line 3 is a second row for step 0 of"),
         ("credit,seed,step,score\na,0,0\n", "line 2 has not 4 cells as the header; fix"),
         ("credit,seed,step,score\na,0,0,high\n", "line 2: score must be a number, got 'high'"),
+        ("credit,seed,step,score,score\na,0,0,1,2\n", "has two columns 'score'; rename or drop"),
+        ("credit,seed,step,score\na,0,0,1\n ,0,1,1\n", "line 3 names no credit; fill it in"),
+        ("credit,seed,step,score\na,0,-1,1\n", "line 2: step must be at least 0, got '-1'"),
+        ("credit,seed,step,score\na,0,0,-1e308\n", r"line 2: score must be within 3.4e\+38 of 0"),
     ],
 )
 def test_bad_files_are_named_by_line(tmp_path: Path, text: str, message: str):

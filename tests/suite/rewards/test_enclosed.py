@@ -1,0 +1,166 @@
+# mypy: no-check-untyped-defs
+"""What a scorer can do beside `score` stays when another one stands around it."""
+
+import numpy as np
+import pytest
+
+from tests.suite.rewards.conftest import make_episode
+from tokengym.rewards import (
+    Cached,
+    Normalize,
+    Product,
+    RewardModel,
+    Scorer,
+    Scores,
+    TimeLimit,
+    WithAttribution,
+)
+from tokengym.rewards.scorers.base import as_scorer
+from tokengym.rewards.scorers.wrappers import ScorerWrapper
+
+GROUPS = [
+    [make_episode(response_ids=[5] * length) for length in (1, 3)],
+    [make_episode(response_ids=[6] * length) for length in (2, 6)],
+]
+EPISODES = [episode for group in GROUPS for episode in group]
+AGAINST_THE_MEAN = [-1.0, 1.0, -2.0, 2.0]
+"""Lengths less the mean of their group, 2 and 4."""
+
+
+class Lengths(Scorer):
+    """The number of tokens."""
+
+    attribution_kinds = frozenset()
+
+    def score(self, episodes, *, attribution=None):
+        return Scores([len(e.response_ids) for e in episodes])
+
+
+class Ranking(Scorer):
+    """Lengths less the mean of the group; all episodes of one call are one group."""
+
+    calls = 0
+
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def score(self, episodes, *, attribution=None):
+        return self.score_groups([episodes])
+
+    def score_groups(self, groups):
+        self.calls += 1
+        lengths = [np.array([len(e.response_ids) for e in group]) for group in groups]
+        return Scores(self.factor * np.concatenate([one - one.mean() for one in lengths]))
+
+    def token_worth(self, episodes, tokenizer):
+        return [np.full(len(e.response_ids), self.factor) for e in episodes]
+
+    def with_components(self, *, factor):
+        return Ranking(factor)
+
+
+class Halved(ScorerWrapper):
+    """A wrapper of somebody who knows `score` alone."""
+
+    def score(self, episodes, *, attribution=None):
+        scores = self.scorer.score(episodes)
+        return Scores(scores.values / 2, scores.parts)
+
+
+class Anyones:
+    """An object with the methods of a scorer."""
+
+    def __init__(self):
+        self.inside = Ranking()
+        self.score = self.inside.score
+        self.score_groups = self.inside.score_groups
+        self.token_worth = self.inside.token_worth
+        self.with_components = self.inside.with_components
+
+
+@pytest.mark.parametrize(
+    ("around", "expected"),
+    [
+        (Cached, AGAINST_THE_MEAN),
+        (lambda scorer: TimeLimit(scorer, 60.0), AGAINST_THE_MEAN),
+        (lambda scorer: Normalize(scorer, scale=False), AGAINST_THE_MEAN),
+        (Normalize, [value / 2.5**0.5 for value in AGAINST_THE_MEAN]),  # their mean square is 2.5
+        (Halved, [-0.5, 0.5, -1.0, 1.0]),
+        (lambda scorer: Normalize(Halved(Cached(scorer)), scale=False), [-0.5, 0.5, -1.0, 1.0]),
+        (lambda scorer: -2 * scorer, [2.0, -2.0, 4.0, -4.0]),
+        (lambda scorer: scorer + Lengths(), [0.0, 4.0, 0.0, 8.0]),
+        (lambda scorer: Cached(2 * scorer + Lengths()), [-1.0, 5.0, -2.0, 10.0]),
+    ],
+)
+@pytest.mark.parametrize("inside", [Ranking, lambda: as_scorer(Anyones())])
+def test_responses_are_compared_within_their_groups(around, expected, inside):
+    scores = around(inside()).score_groups(GROUPS)
+    np.testing.assert_allclose(scores.values, expected, rtol=1e-6)
+
+
+def test_an_account_of_tokens_leaves_the_comparison(classifier):
+    model = RewardModel(classifier)
+    explained = WithAttribution(Ranking(), model)
+    assert explained.score_groups(GROUPS).values.tolist() == AGAINST_THE_MEAN
+    assert explained.around(Lengths()).attribution_kinds == model.attribution_kinds
+    assert Normalize(explained).attribution_kinds == model.attribution_kinds
+
+
+def test_a_cache_remembers_no_score_that_depends_on_others():
+    first, second = GROUPS[0]
+    ranking = Ranking()
+    cached = Cached(ranking)
+    assert cached.score_groups([[first, second]]).values.tolist() == [-1.0, 1.0]
+    assert cached.score_groups([[first, GROUPS[1][1]]]).values.tolist() == [-2.5, 2.5]
+    assert cached.score([first, second]).values.tolist() == [-1.0, 1.0]
+    assert cached.score([first]).values.tolist() == [0.0]
+    assert (ranking.calls, cached.hits, cached.misses) == (4, 0, 0)
+    alone = Cached(TimeLimit(Lengths(), 60.0))  # compares nothing
+    for _ in range(2):
+        assert alone.score_groups(GROUPS).values.tolist() == [1.0, 3.0, 2.0, 6.0]
+    assert (alone.hits, alone.misses) == (4, 4)
+
+
+def test_statistics_take_all_groups_for_one_batch():
+    scorer = Normalize(Ranking())
+    scores = scorer.score_groups(GROUPS)
+    assert scores.parts["raw_score"].tolist() == AGAINST_THE_MEAN
+    assert (scorer.moments.seen, scorer.moments.mean, scorer.moments.variance) == (4, 0.0, 2.5)
+
+
+def test_the_worth_of_tokens_by_hand(tokenizer):
+    for scorer in (Cached(Ranking()), TimeLimit(Ranking(), 60.0), Halved(as_scorer(Anyones()))):
+        assert [row.tolist() for row in scorer.token_worth(GROUPS[0], tokenizer)] == [
+            [1.0],
+            [1.0, 1.0, 1.0],
+        ]
+    normal = Normalize(Ranking())
+    normal.score_groups([[make_episode(response_ids=[5] * n) for n in (1, 5)]])  # -2 and 2
+    (worth, _) = normal.token_worth(GROUPS[1], tokenizer)
+    np.testing.assert_allclose(worth, [0.5, 0.5])
+    assert Normalize(Lengths()).token_worth(EPISODES, tokenizer) is None
+    (worth, _) = Product([Ranking()], -3.0).token_worth(GROUPS[1], tokenizer)
+    assert worth.tolist() == [-3.0, -3.0]
+
+
+def test_components_are_switched_inside(classifier):
+    cached = Cached(Ranking())
+    cached.score(GROUPS[0])
+    for scorer in (
+        cached,
+        TimeLimit(as_scorer(Anyones()), 60.0),
+        WithAttribution(Ranking(), RewardModel(classifier)),
+    ):
+        switched = scorer.with_components(factor=3.0)
+        assert type(switched) is type(scorer)
+        assert switched.score(GROUPS[0]).values.tolist() == [-3.0, 3.0]
+    assert cached.score(GROUPS[0]).values.tolist() == [-1.0, 1.0]
+    assert Cached(Lengths()).with_components(factor=3.0) is None
+
+
+def test_statistics_of_other_components_are_left_behind():
+    scorer = Normalize(Ranking(), scale=False)
+    scorer.score([make_episode(response_ids=[5] * n) for n in (1, 5)])
+    switched = scorer.with_components(factor=3.0)
+    assert (switched.moments.seen, scorer.moments.seen) == (0, 2)
+    assert switched.score_groups(GROUPS).values.tolist() == [-3.0, 3.0, -6.0, 6.0]
