@@ -41,7 +41,6 @@ from tokengym.lab.study import (
     write_rows,
 )
 from tokengym.lab.tables import NONE, beside_first, fill, grouped, markdown_table, mean
-from tokengym.rewards import SCORERS
 
 Row = dict[str, Any]
 
@@ -96,12 +95,10 @@ class Run:
         config = real_model.config(run, Path())
         if self.name != NOISE:
             return config
-        return replace(config, task=replace(config.task, scorer=NOISE))
+        return replace(config, task=replace(config.task, scorer=f"{__file__}:{noise.__name__}"))
 
     def train(self, folder: Path) -> list[Row]:
         """Train it, save its agent, and return the points of its curve."""
-        if NOISE not in SCORERS.names():
-            SCORERS.register(NOISE, lambda: noise)
         record = run_one(self.config(), self.rule, self.seed, save=folder / "agent")
         return measured(record)
 

@@ -17,7 +17,6 @@ from tokengym.base import auto_device, preferred_device, read_json, write_json
 from tokengym.lab.benchmark.definition import Definition
 from tokengym.lab.benchmark.figures import numbers_of, row_of
 from tokengym.lab.benchmark.runs import Bench, Work
-from tokengym.lab.protocol import net_area
 from tokengym.lab.tables import student_mean
 
 if TYPE_CHECKING:
@@ -70,9 +69,11 @@ def play(
             "and the same command resumes"
         )
     for done, (setting, rule, run) in enumerate(_measured(bench, jobs), start=1):
-        reached = net_area(bench.read(run), bench.definition.price)
-        about = f"{run.start} lambda {run.gae_lambda} rate {run.rate:g} seed {run.seed:g}"
-        say(f"{done} of about {max(total, done)}: {setting.name} {rule} {about}: {reached:.3f}")
+        about = f"{run.start} lambda {run.gae_lambda} rate {run.rate:g} seed {run.seed}"
+        say(
+            f"{done} of about {max(total, done)}: {setting.name} {rule} {about}: "
+            f"{bench.reached(run):.3f}"
+        )
     row = row_of(bench)
     file = bench.out / f"{bench.key(bench.rule)}-{bench.track}{'-hidden' * row['hidden']}.json"
     write_json(file, row)

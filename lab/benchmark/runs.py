@@ -1,6 +1,7 @@
 """The runs that a row of the benchmark stands on; the folder is the state, so that they resume."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tokengym import ComparisonConfig
-from tokengym.base import read_json, split_file_word, write_json
+from tokengym.agents import NonFiniteError
+from tokengym.base import read_json, split_file_word, write_json, write_text
 from tokengym.envs import bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug
@@ -143,6 +145,10 @@ class Bench:
         """Return the file of a run's measurements; those of a secret word are apart."""
         return self._folder / "runs" / f"{run!r}.csv"
 
+    def _diverged(self, run: Cell) -> Path:
+        """Return the file that says how a run of the tuning has diverged."""
+        return self._folder / "runs" / f"{run!r}.diverged"
+
     @property
     def _folder(self) -> Path:
         """Folder of the runs; those by a secret word have one of their own."""
@@ -239,14 +245,21 @@ class Bench:
     def _missing(self, cells: Sequence[Cell], seeds: Sequence[int]) -> list[Cell]:
         """Return the runs of cells that have no file."""
         runs = [cell.but(seed=seed) for cell in cells for seed in seeds]
-        return [run for run in runs if not self.file(run).exists()]
+        return [
+            run for run in runs if not (self.file(run).exists() or self._diverged(run).exists())
+        ]
+
+    def reached(self, run: Cell) -> float:
+        """Return score - c KL over a run that is done; minus infinity if it has diverged."""
+        if self._diverged(run).exists():
+            return -math.inf
+        return net_area(self.read(run), self.definition.price)
 
     def _reached(self, cell: Cell) -> float:
         """Return what a cell reaches on the spare seeds, whose runs are done."""
         if cell not in self._reached_by:  # read once: what is ready is asked after every run
-            runs = [self.read(cell.but(seed=seed)) for seed in self.definition.spare_seeds]
-            price = self.definition.price
-            self._reached_by[cell] = mean([net_area(points, price) for points in runs])
+            runs = [cell.but(seed=seed) for seed in self.definition.spare_seeds]
+            self._reached_by[cell] = mean([self.reached(run) for run in runs])
         return self._reached_by[cell]
 
     @cached_property
@@ -268,12 +281,23 @@ class Bench:
     def measure(self, setting: Setting, rule: str, run: Cell) -> None:
         """Do a run and write its file.
 
+        A run of the tuning may diverge, since a sweep goes on until a rate is worse: that is its
+        result, and the command goes on.
+
         Raises:
+            NonFiniteError: if a run of the comparison diverges.
             ValueError: if the rule's file was changed since the benchmark began.
         """
         began = time.process_time()
         config = self.config(setting, rule, run, self.definition.updates)
-        record = run_one(config, rule, int(run.seed))
+        try:
+            record = run_one(config, rule, int(run.seed))
+        except NonFiniteError as error:
+            if run.seed not in self.definition.spare_seeds:
+                raise
+            self._check_code()
+            write_text(self._diverged(run), f"{error}\n")
+            return
         spent = round(time.process_time() - began, 2)
         self._check_code()
         write_rows(self.file(run), [{**run, **row, "cpu_s": spent} for row in measured(record)])
@@ -306,7 +330,7 @@ class Bench:
         if chosen is not None:
             return len(self._missing([chosen], self.seeds))
         begins = [f"{setting.name}_{self.key(rule)}_{at}_" for at in setting.starts(self.track)]
-        files = [file.name for file in self._folder.glob("runs/*.csv")]
+        files = [file.name for file in self._folder.glob("runs/*")]
         done = sum(name.startswith(tuple(begins)) for name in files)
         return max(about.runs(setting, self.track) - done, len(runs))
 

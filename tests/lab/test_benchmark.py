@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokengym.agents import NonFiniteError
 from tokengym.base.bundle import bundled
 from tokengym.lab.benchmark import play as play_module
+from tokengym.lab.benchmark import runs as runs_module
 from tokengym.lab.benchmark.definition import CONTROLS, OWN, STARTED, V1, Definition, Setting
 from tokengym.lab.benchmark.figures import (
     area_within,
@@ -180,6 +183,30 @@ def test_lambda_is_chosen_before_the_rate_climbs(tmp_path: Path) -> None:
     assert (chosen.gae_lambda, chosen.rate) == ("1", 3e-3)
     assert [run.seed for run in work._missing([chosen], work.seeds)] == [0, 1]
     assert work.left(setting, "uniform") == 2
+
+
+def test_a_rate_that_diverges_is_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that is best at 3e-3 has its row, although the sweep tries 1e-2."""
+
+    def diverge(config: Any, rule: str, seed: int) -> None:
+        raise NonFiniteError("loss is nan")
+
+    monkeypatch.setattr(runs_module, "run_one", diverge)
+    work, (setting,) = bench(tmp_path), SMALL.settings
+    cell = work.cell(setting, "uniform", OWN, "0.5").but(rate=1e-3)
+    for at in (cell, cell.but(rate=3e-3), work.cell(setting, "uniform", OWN, "1").but(rate=1e-3)):
+        run = at.but(seed=1000)
+        score = 1.0 if at.rate == 3e-3 else 0.5 if at.gae_lambda == "0.5" else 0.0
+        write_rows(work.file(run), points(score, **run))
+    (last,), _ = work.tuning(setting, "uniform")
+    assert (last.gae_lambda, last.rate) == ("0.5", 1e-2)
+    work.measure(setting, "uniform", last)
+    assert work.reached(last) == -math.inf
+    runs, chosen = work.tuning(setting, "uniform")
+    assert not runs
+    assert chosen == cell.but(rate=3e-3)
+    with pytest.raises(NonFiniteError):  # what is compared must not
+        work.measure(setting, "uniform", chosen.but(seed=0))
 
 
 def test_a_run_that_is_not_whole_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from studies import real_model
@@ -28,7 +29,11 @@ def test_the_runs_are_those_of_the_real_model_s_study() -> None:
         cell = Cell(rule=run.name, rate=run.rate, seed=run.seed)
         assert run.config() == real_model.config(cell, Path())
     noise = study.Run(name=study.NOISE).config()
-    assert noise.task.scorer == study.NOISE
+    env = gym.make("tokengym/MovieReview-v0", scorer=noise.task.scorer, max_new_tokens=2)
+    _, info = env.reset(seed=0)
+    for _ in range(2):
+        *_, info = env.step(env.action_space.sample(mask=info["action_mask"]))
+    assert info["score"] == pytest.approx(study.noise(info["prompt"], info["response"]))
     assert noise.training == study.Run(name="sparse").config().training
 
 
