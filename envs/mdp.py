@@ -246,15 +246,16 @@ class TokenMdp:
                 f"{what} ends the episode before it begins: it has EOS, or {len(own)} of at most "
                 f"{limit} tokens; leave at least one to write"
             )
-        beginnings = [own[:end] for end in range(1, len(own) + 1)]
-        stopped = self.settings.stop_strings and self.stops(beginnings)
-        if np.any(stopped):
-            first = beginnings[int(np.argmax(stopped))]
-            raise SettingsError(
-                f"{what} ends the episode before it begins: its first {len(first)} tokens complete "
-                f"a stop string of {list(self.settings.stop_strings)}, "
-                f"{self.decode([first])[0]!r:.60}; end it before them"
-            )
+        if self.settings.stop_strings:  # else a copy of every beginning, for nothing
+            beginnings = [own[:end] for end in range(1, len(own) + 1)]
+            stopped = self.stops(beginnings)
+            if stopped.any():
+                first = beginnings[int(np.argmax(stopped))]
+                raise SettingsError(
+                    f"{what} ends the episode before it begins: its first {len(first)} tokens "
+                    f"complete a stop string of {list(self.settings.stop_strings)}, "
+                    f"{self.decode([first])[0]!r:.60}; end it before them"
+                )
         return ids, turns
 
     def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
