@@ -281,8 +281,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             callback = CallbackList([])
             callback.init_callback(self)
         self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
-        started, rounds = time.perf_counter(), self.rounds
-        several = self.processes.count > 1
+        started, rounds, processes = time.perf_counter(), self.rounds, self.processes
         scored = rounds.reward.seconds
         options = self.round_options()
         # A checkpoint written in the middle of the round holds this, and plays the round again.
@@ -290,7 +289,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         known = self.num_timesteps
         continuations = None
         if rounds.reward.of_policy:  # its credit continues responses, as ``mc`` does
-            seed = derived_seed(self.policy.generator) + self.processes.number
+            seed = derived_seed(self.policy.generator) + processes.number
             continuations = bind_policy(self.env, self, seed=seed)
         figures: dict[int, dict[str, Any]] = {}  # SB3's of the episodes that ended, by row
         callback.on_rollout_start()
@@ -300,9 +299,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 rounds,
                 options=options,
                 on_step=partial(self._on_step, callback, figures),
-                keep_round=(lambda goes_on: all(self.processes.gather(goes_on)))
-                if several
-                else None,
+                keep_round=lambda goes_on: all(processes.gather(goes_on)),
             )
         except RewardError as error:
             write_failed_round(callback, error)
@@ -316,8 +313,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             infos = [{"episode": figures[row]} for row in range(self.n_envs)]
             self._update_info_buffer(infos)
             callback.update_locals({"infos": infos})
-            if several:  # the round is then that of all rows
-                played = self.processes.join_rounds(self, played, self.num_timesteps - known)
+            played = processes.join_rounds(self, played, self.num_timesteps - known)
             self.last_round = played
             callback.on_rollout_end()
         if self.policy.decoders:  # of rollouts with a static cache

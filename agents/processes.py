@@ -27,9 +27,10 @@ T = TypeVar("T")
 
 
 class Processes:
-    """The one process that trains an agent, which waits for no other.
+    """The one process that trains an agent: each method does the plain thing.
 
-    Of several, all have to call each method, in one order.
+    `tokengym.agents.fast.group` overrides them for several processes, all of which have to call
+    each method, in one order.
     """
 
     number = 0
@@ -38,6 +39,9 @@ class Processes:
     """Processes that train the agent, each of which has as many rows."""
     saves_together = False
     """Whether all processes take part in writing a checkpoint."""
+    keeps_states = True
+    """Whether each row's hidden states, read before the update, are here when it is learned from.
+    Several processes deal rows out anew for each gradient step."""
     shards: Any = None
     """The twin of the policy that learns from this process's shards of the weights, if any."""
 
@@ -57,7 +61,7 @@ class Processes:
     def prepare(self, agent: Any) -> None:
         """Let an agent play its rows among those of all, from the same weights and seeds."""
 
-    # --- a round and its update: asked of several alone -------------------------------------------
+    # --- a round and its update -------------------------------------------------------------------
 
     def join_rounds(self, agent: Any, played: RolloutBatch, num_tokens: int) -> RolloutBatch:
         """Return the round of all processes' rows, which the agent has counted as one.
@@ -67,7 +71,7 @@ class Processes:
             played: This process's rows.
             num_tokens: Tokens that they took.
         """
-        raise NotImplementedError
+        return played
 
     def of_rows(
         self,
@@ -77,7 +81,8 @@ class Processes:
         **how: Any,
     ) -> Tensor:
         """Return a figure of every row, (batch, time) or (batch,), each process giving its own."""
-        raise NotImplementedError
+        inputs = [sequences] if masks is None else [sequences, masks]
+        return figure(*inputs, **how)
 
     def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
         """Yield the parts of a minibatch that this process passes over, each of similar lengths.
@@ -86,7 +91,7 @@ class Processes:
             minibatch: The minibatch of all processes.
             max_rows: Most rows of a part.
         """
-        raise NotImplementedError
+        yield from map(minibatch.select, minibatch.sequences.buckets(max_rows))
 
     def add_gradients(self, policy: CausalLMPolicy, figures: list[T]) -> list[T]:
         """Make a minibatch's gradients those of all processes' parts; return all parts' figures.
@@ -95,7 +100,7 @@ class Processes:
             policy: The policy, whose gradients are those of this process's parts.
             figures: Figures of each of these.
         """
-        raise NotImplementedError
+        return figures
 
     # --- weights and states -----------------------------------------------------------------------
 

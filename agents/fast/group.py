@@ -191,6 +191,7 @@ SECONDS_TO_FREE = 0.5
 class Group(Processes):
     """This process among several, each of which has all weights."""
 
+    keeps_states = False
     keeps_masks = True
     """Whether a process passes over its own rows where each step has a mask of its own: those of
     a round, a bit for every word and token, take more than all else that is gathered."""

@@ -11,7 +11,7 @@ the squared error, and its network is one of its own; dropout stays off.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -156,15 +156,16 @@ class PPO(EpisodicAlgorithm):
         sequences = played.sequences(self.device, group_size=settings.group_size)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
         rewards, scores, teaches = self._rewards(played, mask)  # (batch, time), (batch,), (batch,)
-        figure: Any = policy.response_figure  # of all rows, without gradient
-        if several := self.processes.count > 1:  # each process reads its share of the rows
-            figure = partial(self.processes.of_rows, figure)
+        of_rows: Any = self.processes.of_rows  # figures of all rows, without gradient
         max_size = min(MAX_ROWS_WITHOUT_GRADIENT, settings.micro_batch_size or sys.maxsize)
-        read = partial(figure, sequences, played.action_masks, max_size=max_size)
+        read = partial(
+            of_rows, policy.response_figure, sequences, played.action_masks, max_size=max_size
+        )
         # The reference is read once: its states, (batch, time, hidden), give its log-probs here and
-        # the exact KL in every epoch. Several processes read it anew: rows are dealt out later.
+        # the exact KL in every epoch.
         has_exact_kl = settings.kl_estimator == "exact" and self.kl_coef != 0.0
-        ref_states = read(name="ref_states") if has_exact_kl and not several else None
+        keeps_states = has_exact_kl and self.processes.keeps_states
+        ref_states = read(name="ref_states") if keeps_states else None
         ref_log_probs = read(name="ref_log_probs", ref_states=ref_states)
         # A lost episode's tokens were sampled, and are no part of the round that is learned from.
         old_log_probs = sampled = played.log_probs.masked_fill(~mask, 0.0)
@@ -184,11 +185,9 @@ class PPO(EpisodicAlgorithm):
             # A network of its own reads whole texts once, not a token at a time.
             values = read(name="values") if played.values is None else played.values
             if played.truncated.any():  # bootstrapped: (batch,), of the text past the last token
-                after: Any = critic.after_responses
-                if several:
-                    after = partial(self.processes.of_rows, after)
                 cut = torch.from_numpy(played.truncated).to(self.device)
-                final_values = after(sequences, max_size=max_size) * cut
+                after = of_rows(critic.after_responses, sequences, max_size=max_size)
+                final_values = after * cut
         tensors = RoundTensors(
             token_rewards=rewards,
             response_mask=mask,
@@ -249,9 +248,8 @@ class PPO(EpisodicAlgorithm):
                     break
                 gradients = [p.grad for p in parameters if p.grad is not None]
                 norm = torch.nn.utils.get_total_norm(gradients)
-                whole = norm if self.processes.count == 1 else self.processes.whole_tensor(norm)
                 # Looked at before the clipping, which would spread a nan of one weight to all.
-                if not whole.isfinite():
+                if not self.processes.whole_tensor(norm).isfinite():
                     raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
                 torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
                 self.policy.optimizer.step()
@@ -421,12 +419,9 @@ class PPO(EpisodicAlgorithm):
         # divides by the whole minibatch's tokens, so that the gradients add up to the minibatch's.
         count, rows = int(minibatch.response_mask.sum()), len(minibatch.response_mask)
         max_rows = self.settings.micro_batch_size
-        parts: Iterable[Experience] = map(minibatch.select, minibatch.sequences.buckets(max_rows))
-        if several := self.processes.count > 1:
-            parts = self.processes.parts(minibatch, max_rows)
         done: list[dict[str, float]] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
-        for part in parts:
+        for part in self.processes.parts(minibatch, max_rows):
             figures: dict[str, float] = {}
             # Term by term, each with its backward: two networks' states are never held at once.
             for loss, of_term in self.loss_terms(part, count, rows):
@@ -436,7 +431,7 @@ class PPO(EpisodicAlgorithm):
                 figures |= of_term
                 loss.backward()
             done.append(figures)
-        return self.processes.add_gradients(self.policy, done) if several else done
+        return self.processes.add_gradients(self.policy, done)
 
     def loss_terms(self, part: Experience, count: int, rows: int) -> Iterator[Term]:
         """Yield the terms of the loss of some of a minibatch's sequences that share no weights.
