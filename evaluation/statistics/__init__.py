@@ -12,6 +12,18 @@ from tokengym.evaluation.statistics.curves import (
     steps_to_shares,
     steps_to_threshold,
 )
+from tokengym.evaluation.statistics.frontier import (
+    KL_LEVELS,
+    LEAP,
+    Arm,
+    EqualKL,
+    RunPath,
+    compare_at_kl,
+    largest_shared_kl,
+    leaps,
+    tuned_on_others,
+    value_within_kl,
+)
 from tokengym.evaluation.statistics.scores import (
     DEFAULT_RESAMPLES,
     RELIABLE_SEEDS,
@@ -33,16 +45,22 @@ from tokengym.evaluation.statistics.scores import (
 
 __all__ = [
     "DEFAULT_RESAMPLES",
+    "KL_LEVELS",
+    "LEAP",
     "RELIABLE_SEEDS",
     "SHARES",
+    "Arm",
     "Array",
     "CensoredSteps",
+    "EqualKL",
     "PairedDifference",
     "Random",
     "RelativeSteps",
+    "RunPath",
     "area_under_curve",
     "censored_steps",
     "collapsed",
+    "compare_at_kl",
     "curve_interval",
     "final_mean",
     "holm",
@@ -50,6 +68,8 @@ __all__ = [
     "improvement_interval",
     "interval",
     "iqm",
+    "largest_shared_kl",
+    "leaps",
     "optimum_bound",
     "paired_difference",
     "performance_profile",
@@ -58,4 +78,6 @@ __all__ = [
     "steps_to_shares",
     "steps_to_threshold",
     "student_interval",
+    "tuned_on_others",
+    "value_within_kl",
 ]
