@@ -120,12 +120,13 @@ _TABLE = (
         columns=("final",),
     ),
     Measure(
-        name="share_of_best_of_n",
-        title="Share of the way to best-of-n",
-        meaning="Of the way from the untrained policy to the best of 16 of its responses, by score "
-        "minus the KL penalty; of fewer, where a high price of KL makes fewer better.",
+        name="normalised_score",
+        title="Normalised score",
+        meaning="0 where the curves start, 1 at the best of 16 untrained responses, by score minus "
+        "the KL penalty; of fewer, where a high price of KL makes fewer better. There is none "
+        "where that range is within two of its standard errors.",
         better="higher",
-        short="way",
+        short="norm.",
     ),
     Measure(
         name="length",

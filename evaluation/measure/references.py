@@ -36,6 +36,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Sizes n of best-of-n that are reported, as far as there are samples."""
 BEST_OF = 16
 """Size n, at most, of the best-of-n that runs are measured against."""
+MIN_ERRORS = 2.0
+"""Standard errors that the span of a normalised score must exceed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +51,20 @@ class ReferenceSamples:
     tokens: int
     """Response tokens that were sampled."""
 
-    def lines(self, kl_coef: float | None, *, by_gold: bool = False) -> dict[str, Any]:
+    def lines(
+        self, kl_coef: float | None, *, by_gold: bool = False, episodes: int | None = None
+    ) -> dict[str, Any]:
         """Return what the samples show at a price on the KL, as plain data.
 
         Args:
             kl_coef: Price c of a nat of KL; None where there is none, or not one for all.
             by_gold: Whether runs are measured by the gold score, which then ranks responses too.
+            episodes: Responses behind a measurement of a run; None takes one to each prompt.
 
         Returns:
             ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with
-            a row per n of `SIZES`, and the ``optimum``'s lower bound, the larger of the two, None
-            without a positive price.
+            a row per n of `SIZES`, whose ``error`` is its `span_error`, and the ``optimum``'s lower
+            bound, the larger of the two, None without a positive price.
         """
         gold = self.gold_scores
         scores = gold if by_gold and gold is not None else self.scores
@@ -70,6 +75,7 @@ class ReferenceSamples:
                 "n": n,
                 "kl": best_of_n_kl_bound(n),
                 "score": float(mean_of_best(scores, scores, n).mean()),
+                "error": span_error(scores, n, episodes or prompts),
             }
             if gold is not None:
                 row["gold_score"] = float(mean_of_best(scores, gold, n).mean())
@@ -158,6 +164,40 @@ def draw_references(
     return drawn
 
 
+def span_error(scores: Array, n: int, episodes: int) -> float | None:
+    """Return the standard error of the best of n minus the mean of other responses.
+
+    SE^2 = Var_p(b_p - m_p) / P + mean_p(s_p^2) / E
+
+    b_p is the expected best of n of the N responses to prompt p, m_p their mean, s_p^2 their
+    variance, Var_p the variance over the P prompts. The second term is the error of the mean of E
+    responses that are not among the N, equally many to each prompt: the start of the curves. For a
+    single prompt the first term is the jackknife's, over its responses:
+
+    (N - 1) / N * sum_i (g_i - mean_i g_i)^2,  g_i = b - m without response i
+
+    Args:
+        scores: (prompts, samples).
+        n: Size of the best-of-n, at most the samples.
+        episodes: Responses E behind the start.
+
+    Returns:
+        Unit of the scores; None for a single prompt that has no more than n responses.
+    """
+    prompts, samples = scores.shape
+    if prompts == 1:
+        if n >= samples:
+            return None
+        others = np.stack([np.delete(scores[0], left_out) for left_out in range(samples)])
+        gains = mean_of_best(others, others, n) - others.mean(axis=1)
+        of_gain = (samples - 1) * gains.var()
+    else:
+        gains = mean_of_best(scores, scores, n) - scores.mean(axis=1)
+        of_gain = gains.var(ddof=1) / prompts
+    of_start = scores.var(axis=1, ddof=1).mean() / episodes if samples > 1 else 0.0
+    return float(np.sqrt(of_gain + of_start))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoreRange:
     """Range that a run's score is normalised by: 0 is its start, 1 its goal."""
@@ -167,30 +207,62 @@ class ScoreRange:
     n: int
     """Size of the best-of-n at its end."""
     start: float
-    """Level of the reference policy."""
+    """Level at which the curves start."""
     goal: float
     """Level of the best of n."""
+    error: float | None
+    """Standard error of goal - start, see `span_error`; None where it is not known."""
+    noise: str | None
+    """Reason why the span may be nothing but noise, so that no score is normalised by it; None
+    where it is larger than that."""
 
 
-def score_range(lines: Mapping[str, Any]) -> ScoreRange | None:
-    """Return the way from the reference policy to the best of `BEST_OF` of its responses.
+def score_range(lines: Mapping[str, Any], start: float) -> ScoreRange:
+    """Return the range from the curves' start to the best of `BEST_OF` untrained responses.
 
     Under a high price the best of fewer is better by score minus the KL penalty; the best n up to
-    `BEST_OF` is then its end.
+    `BEST_OF` is then its end. The range normalises scores only if
+
+    goal - start > MIN_ERRORS * error
+
+    since a share of a span that is noise may be any number.
 
     Args:
         lines: From `ReferenceSamples.lines`.
-
-    Returns:
-        None if even one response is the best.
+        start: Measurement before the first update, a mean over the runs.
     """
     rows = [row for row in lines["best_of_n"] if row["n"] <= BEST_OF]
     measure = "net_score" if "net_score" in rows[0] else "score"
     best = max(rows, key=lambda row: (row[measure], row["n"]))
-    start, goal = rows[0][measure], best[measure]
+    goal, error = best[measure], best["error"]
+    return ScoreRange(
+        measure=measure,
+        n=best["n"],
+        start=start,
+        goal=goal,
+        error=error,
+        noise=_noise_of(best["n"], start, goal, error, lines["samples"]),
+    )
+
+
+def _noise_of(n: int, start: float, goal: float, error: float | None, samples: int) -> str | None:
+    """Return the reason why a span may be noise, None where it is larger."""
+    if n == 1:
+        return "at this price of the KL no best of n is above one untrained response"
+    ends = f"the best of {n} untrained responses has {goal:.3g}"
     if goal <= start:
-        return None
-    return ScoreRange(measure=measure, n=best["n"], start=start, goal=goal)
+        return f"{ends}, which is not above the {start:.3g} at which the curves start"
+    if error is None:
+        return (
+            f"{samples} responses to a single prompt give no standard error of the best of {n}; "
+            "raise --reference-samples"
+        )
+    if goal - start <= MIN_ERRORS * error:
+        return (
+            f"{ends}, which is {goal - start:.3g} above the start of the curves, within "
+            f"{MIN_ERRORS:g} standard errors ({MIN_ERRORS * error:.3g})"
+        )
+    return None
 
 
 def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, float]]:

@@ -47,6 +47,8 @@ class SummarySettings:
     optimum: Mapping[str, float] = field(default_factory=dict)
     """Best possible score (or gold score), at which a gain is 1; empty where it is not known. With
     both, ``normalized_`` figures give the share of the way that runs came."""
+    episodes: int | None = None
+    """Responses behind each measurement of a run; None takes one to each reference prompt."""
     references: Mapping[Group, ReferenceSamples] = field(default_factory=dict)
     """Responses of the reference policy by group, for best-of-n and the optimum's lower bound; a
     group without them shows neither."""
@@ -122,13 +124,15 @@ def summarize(
     for group, panel in zip(summary["groups"], panels, strict=True):
         drawn = settings.references.get(panel.group)
         if drawn is not None:
-            group["reference"] = drawn.lines(kl_coef, by_gold=settings.by_gold)
+            group["reference"] = drawn.lines(
+                kl_coef, by_gold=settings.by_gold, episodes=settings.episodes
+            )
             measure = "score" if kl_coef is None else "net_score"
             for entry in group["rewards"].values() if measure in panel.measures else ():
                 ended = entry["figures"][measure]["final"]["iqm"]
                 alarm = short_of_best(ended, group["reference"]["best_of_n"])
                 entry["alarms"] += [] if alarm is None else [alarm]
-            _add_way(panel, group, settings.level)
+            _add_normalised_scores(panel, group, settings.level)
         _add_controls(panel, group, settings)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
         group["failed_seeds"] = _seeds_by_reward(lost, group)
@@ -177,6 +181,7 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
         "reference": None,
+        "score_range": None,
         "way": None,
         "rewards": rewards,
     }
@@ -228,21 +233,31 @@ def _normalized(
     return figures
 
 
-def _add_way(panel: Panel, group: dict[str, Any], level: float) -> None:
-    """Add how far every reward came on the way to best-of-n, and when it was so far."""
-    along = score_range(group["reference"])
-    if along is None or along.measure not in panel.measures:
+def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) -> None:
+    """Add every reward's normalised score, and the steps to shares of the range.
+
+    normalised = (x - start) / (goal - start), start the mean of the curves before the first update
+
+    Where the range may be noise, its reason stands in ``score_range`` and there are no figures.
+    """
+    measure = score_range(group["reference"], 0.0).measure
+    if measure not in panel.measures or panel.steps[0] > 0:
         return
-    group["way"] = asdict(along)
+    starts = np.concatenate([runs.values[measure][:, 0] for runs in panel.rewards.values()])
+    ends = score_range(group["reference"], float(starts.mean()))
+    group["score_range"] = asdict(ends)
+    if ends.noise is not None:
+        return
+    # Their names in version 0.1.
+    group["way"] = {name: group["score_range"][name] for name in ("measure", "n", "start", "goal")}
     for name, runs in panel.rewards.items():
-        entry, rows = group["rewards"][name], runs.values[along.measure]
-        figures = {along.measure: entry["figures"][along.measure]}
-        start, goal = {along.measure: along.start}, {along.measure: along.goal}
-        shares = _normalized(figures, start, goal)[f"normalized_{along.measure}"]
-        entry["figures"]["share_of_best_of_n"] = shares
-        entry["figures"]["share_of_way"] = shares  # its name in version 0.1
-        arrivals = steps_to_shares(panel.steps, rows, along.start, along.goal)
-        means = steps_to_shares(panel.steps, [iqm(rows, 0)], along.start, along.goal)
+        entry, rows = group["rewards"][name], runs.values[measure]
+        figures = {measure: entry["figures"][measure]}
+        normalised = _normalized(figures, {measure: ends.start}, {measure: ends.goal})
+        for key in ("normalised_score", "share_of_best_of_n", "share_of_way"):
+            entry["figures"][key] = normalised[f"normalized_{measure}"]
+        arrivals = steps_to_shares(panel.steps, rows, ends.start, ends.goal)
+        means = steps_to_shares(panel.steps, [iqm(rows, 0)], ends.start, ends.goal)
         entry["steps_to_shares"] = {
             f"{share:g}": asdict(censored_steps(row, float(panel.steps[-1]), level))
             | {"iqm_curve": float(mean)}

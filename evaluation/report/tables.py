@@ -14,6 +14,9 @@ from tokengym.evaluation.statistics import SHARES
 
 NOTHING = "\u2013"
 Style = Literal["LaTeX", "Markdown"]
+NORMALISED = "normalised_score"
+_RENAMED = dict.fromkeys(("share_of_best_of_n", "share_of_way"), NORMALISED)
+"""Names of measurements in version 0.1, which users may still name."""
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -35,11 +38,10 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         if name == "score":
             unit = unit_of(group).capitalize()
             shown_columns.append((f"{unit} to {group['baseline']}'s final level", "", "steps"))
-    if along := group["way"]:
+    if ends := group["score_range"]:
         parts = " / ".join(f"{share:.0%}" for share in SHARES)
-        shown_columns.append(
-            (f"Share of the way to best of {along['n']} at the end", "share_of_best_of_n", "final")
-        )
+        title = f"Normalised score (1: best of {ends['n']}) at the end"
+        shown_columns.append((title, NORMALISED, "final"))
         shown_columns.append((f"{unit_of(group).capitalize()} to {parts} of it", "", "shares"))
     return [*shown_columns, (f"Chance to beat {group['baseline']}", "score", "chance")]
 
@@ -56,7 +58,9 @@ def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
     entry = group["rewards"][name]
     value, below, mark, tone = NOTHING, "", "", ""
-    if kind == "steps" and not group["baseline_rises"]:
+    if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
+        below = "its range may be noise"
+    elif kind == "steps" and not group["baseline_rises"]:
         below = f"{group['baseline']} does not rise"
     elif kind == "steps":
         steps = entry["steps_to_threshold"]
@@ -159,6 +163,7 @@ def group_table(
         ValueError: if one is not in the report's table.
     """
     every_column = columns(group)
+    measures = [_RENAMED.get(name, name) for name in measures]
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
     on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
     shown = [
@@ -178,6 +183,8 @@ def group_table(
         f"{group['fewest_runs']} seed{'s' if group['fewest_runs'] > 1 else ''}; ▲ and ▼ mark what "
         f"is clearly above or below {group['baseline']}"
     )
+    if (ends := group["score_range"]) and ends["noise"]:
+        note = f"{note}. No normalised score: {ends['noise']}"
     if group["group"]:
         note = f"{group_label(tuple(group['group'].items()))}. {note}"
     note = " ".join(printable(note).split())

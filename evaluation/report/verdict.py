@@ -134,15 +134,15 @@ def _unproven(group: Figures, rules: Sequence[str]) -> str:
 
 def _reached(group: Figures) -> str:
     """Return which rewards ended at or above best-of-n, as a clause; nothing if all did."""
-    if not (way := group["way"]):
+    if (ends := group["score_range"]) is None or ends["noise"]:
         return ""
     shares = {
-        name: entry["figures"]["share_of_best_of_n"]["final"]["iqm"]
+        name: entry["figures"]["normalised_score"]["final"]["iqm"]
         for name, entry in group["rewards"].items()
     }
     over = [name for name, share in shares.items() if share >= 1.0]
-    level = f"{measure_of(way['measure'], group['by_gold']).word} {number(way['goal'])}"
-    goal = f"the untrained policy's best of {way['n']} ({level})"
+    level = f"{measure_of(ends['measure'], group['by_gold']).word} {number(ends['goal'])}"
+    goal = f"the untrained policy's best of {ends['n']} ({level})"
     if len(over) == len(shares):
         return ""
     if len(shares) == 1:
@@ -279,16 +279,22 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
             "different by chance. The intervals are wider to allow for it (Holm's correction), "
             "in each measurement by itself: trust the score before the others."
         )
-    rows = group["reference"]["best_of_n"] if group["reference"] else []
-    if rows and rows[-1]["score"] == rows[0]["score"]:
-        cautions.append(
-            "The scorer gives all of the untrained policy's responses to a prompt the same score: "
-            "it cannot rank them, so there is no best of n."
-        )
+    cautions += _about_range(group)
     for name, entry in group["rewards"].items():
         if entry["collapse_rate"] > 0:
             cautions.append(f"{name} collapsed on {entry['collapse_rate']:.0%} of its seeds.")
     return cautions
+
+
+def _about_range(group: Figures) -> list[str]:
+    """Return why there is no best of n, or no normalised score, as no or one sentence."""
+    rows, ends = group["reference"]["best_of_n"] if group["reference"] else [], group["score_range"]
+    if rows and rows[-1]["score"] == rows[0]["score"]:
+        return [
+            "The scorer gives all of the untrained policy's responses to a prompt the same score: "
+            "it cannot rank them, so there is no best of n."
+        ]
+    return [f"No normalised score: {ends['noise']}."] if ends and ends["noise"] else []
 
 
 def _interval(difference: Figures) -> str:

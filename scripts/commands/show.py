@@ -16,6 +16,7 @@ from tokengym.base.text import number, percent
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
+from tokengym.evaluation.report.tables import NORMALISED, NOTHING
 from tokengym.evaluation.report.verdict import kind_of, unit_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
         console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
         for table in _figures(group, console.width):
             console.print(table)
-        way = f"; way: share of the way to best of {group['way']['n']}" if group["way"] else ""
+        ends = group["score_range"]
+        way = f"; norm.: 0 at the start, 1 at best of {ends['n']}" if ends else ""
         reached = f"reached: {unit_of(group)} until {group['baseline']}'s final level is reached"
         console.print(line_of(f"{reached}{way}", "dim"))
         show_references(console, group["reference"])
@@ -111,7 +113,8 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     names = [re.sub(r"^.*\.py:", "", printable(name)) for name in group["rewards"]]
     columns = [_column(entries, WHEN["auc"], "score", "auc")]
     for name, measure in measures_of(group["by_gold"]).items():
-        if measure.short and all(name in entry["figures"] for entry in entries):
+        is_shown = all(name in entry["figures"] for entry in entries)
+        if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
             columns.append(_column(entries, measure.short, name, "final"))
     reached = ["reached"]
     for entry in entries:
@@ -139,10 +142,11 @@ def _column(
     """Return a column's title and its cells: a value above its interval, if there is one."""
     cells = [Text(title, "bold")]
     for entry in entries:
-        figure = entry["figures"][measure][kind]
-        if measure == "share_of_best_of_n":
-            cells.append(Text(percent(figure["iqm"])))
+        if measure == NORMALISED:
+            normalised = entry["figures"].get(measure)
+            cells.append(Text(percent(normalised[kind]["iqm"]) if normalised else NOTHING))
             continue
+        figure = entry["figures"][measure][kind]
         cells.append(Text(number(figure["iqm"])))
         if entry["runs"] > 1:  # one seed has no interval
             cells[-1].append(f"\n{number(figure['low'])}, {number(figure['high'])}", "dim")

@@ -1,5 +1,6 @@
 """Reference samples: how they are drawn and kept, and the lines that are made of them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from tokengym.agents.losses.ranking import best_of_n_kl_bound
+from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
 from tokengym.agents.offline.policies import make_policy
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.measure.references import (
@@ -19,6 +20,7 @@ from tokengym.evaluation.measure.references import (
     levels,
     read_references,
     score_range,
+    span_error,
 )
 
 RISING = np.tile(np.arange(16.0), (2, 1))  # two prompts, scores 0 to 15
@@ -160,17 +162,62 @@ def test_without_a_price_the_optimum_has_no_line(price: float | None):
     [(None, "score", 16), (0.0, "net_score", 16), (0.5, "net_score", 16), (3.0, "net_score", 4)],
 )
 def test_the_way_leads_to_the_best_n_up_to_16(price: float | None, measure: str, n: int):
-    lines = samples(np.tile(RISING, 2)).lines(price)
-    along = score_range(lines)
-    assert along is not None
-    assert (along.measure, along.n) == (measure, n)
+    lines = samples(np.tile(RISING, 2)).lines(price, episodes=256)
+    ends = score_range(lines, 7.0)
+    assert (ends.measure, ends.n, ends.noise) == (measure, n, None)
     row = next(row for row in lines["best_of_n"] if row["n"] == n)
-    assert (along.start, along.goal) == (7.5, row[measure])
+    assert (ends.start, ends.goal, ends.error) == (7.0, row[measure], row["error"])
 
 
-def test_there_is_no_way_where_one_response_is_the_best():
-    assert score_range(samples(RISING).lines(50.0)) is None  # too dear
-    assert score_range(samples(np.ones((2, 16))).lines(0.1)) is None  # all alike
+SPREAD = np.random.default_rng(0).normal(size=(40, 16)) * np.linspace(0.5, 2.0, 40)[:, None]
+
+
+def test_the_error_of_a_span_is_that_of_a_bootstrap():
+    """Prompts are drawn again, each with its best of 4 and one response of its own as the start."""
+    generator = np.random.default_rng(1)
+    drawn = generator.integers(40, size=(20_000, 40))
+    best = mean_of_best(SPREAD, SPREAD, 4)
+    starts = SPREAD[drawn, generator.integers(16, size=drawn.shape)]
+    spans = best[drawn].mean(axis=1) - starts.mean(axis=1)
+    assert span_error(SPREAD, 4, 40) == pytest.approx(spans.std(), rel=0.04)
+
+
+def test_the_error_of_a_span_by_hand():
+    # Gains of the best of two: 0 to 15 has 31 / 3 - 7.5, and twice that twice as much.
+    two = np.stack([np.arange(16.0), 2.0 * np.arange(16.0)])
+    gain, variance = 31.0 / 3.0 - 7.5, 16.0 * 17.0 / 12.0
+    of_gain = (gain - 1.5 * gain) ** 2  # the variance of two numbers, over two prompts
+    expected = (of_gain + 2.5 * variance / 8.0) ** 0.5
+    assert span_error(two, 2, 8) == pytest.approx(expected)
+    # A single prompt: responses 0, 0 and 3, each left out; best of one is their mean.
+    one = np.array([[0.0, 0.0, 3.0]])
+    gains = np.array([1.5, 1.5, 0.0])  # of 0 and 3 the best of two is 3, the mean 1.5
+    expected = (2.0 / 3.0 * ((gains - 1.0) ** 2).sum() + 3.0 / 4.0) ** 0.5
+    assert span_error(one, 2, 4) == pytest.approx(expected)
+    assert span_error(one, 3, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "price", "start", "reason"),
+    [
+        (RISING, 50.0, 7.5, "at this price of the KL no best of n is above one"),
+        (np.ones((2, 16)), None, 1.0, "which is not above the 1 at which the curves start"),
+        (RISING, None, 15.0, "has 15, which is not above the 15 at which the curves start"),
+        # A first-hour user's data: 16 responses hardly differ, and the curves start elsewhere.
+        (1e-3 * SPREAD, None, 0.0, None),
+        (1e-3 * SPREAD + 1e-4, None, 1.8e-3, r"within 2 standard errors \(0.000"),
+        (RISING[:1], None, 7.5, "16 responses to a single prompt give no standard error of"),
+    ],
+)
+def test_a_range_that_may_be_noise_says_why(
+    scores: Any, price: float | None, start: float, reason: str | None
+):
+    ends = score_range(samples(scores).lines(price), start)
+    assert (ends.noise is None) == (reason is None)
+    if reason is not None:
+        assert re.search(reason, str(ends.noise))
+    elif ends.error is not None:
+        assert ends.goal - ends.start > 2.0 * ends.error
 
 
 def test_levels_of_a_chart():

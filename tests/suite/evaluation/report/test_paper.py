@@ -93,7 +93,7 @@ def test_a_table_names_the_way(make_curves):
         "groups"
     ]
     head = group_table(group, 0.95, "Markdown").splitlines()[0]
-    assert head.endswith(" | KL (nats) at the end | Share of the way to best of 16 at the end |")
+    assert head.endswith(" | KL (nats) at the end | Normalised score (1: best of 16) at the end |")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.evaluation.report.tables import columns, group_table
+from tokengym.evaluation.report.tables import cells, columns, group_table
 from tokengym.evaluation.statistics import area_under_curve, iqm
 from tokengym.scripts.commands.show import _figures
 
@@ -67,20 +67,27 @@ def references() -> dict[Any, ReferenceSamples]:
 
 def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
     """Of 16 responses one is worth 1.5; the curves rise from -.5 to 1.5 (1 - e^(-step / 15))."""
-    summary = summarize(make_curves(), SummarySettings(kl_coef=0.05, references=references()))
-    (group,) = summary["groups"]
+    settings = SummarySettings(kl_coef=0.05, references=references(), episodes=100)
+    curves = make_curves()
+    (group,) = summarize(curves, settings)["groups"]
     paid = 0.05 * best_of_n_kl_bound(16)
+    start = np.mean([c.values["score"][0] - 0.05 * c.values["kl"][0] for c in curves])
     assert group["way"] == {
         "measure": "net_score",
         "n": 16,
-        "start": pytest.approx(-0.5),
+        "start": pytest.approx(start),
         "goal": pytest.approx(1.5 - paid),
     }
+    # One response of 16 differs by 2 + 2 / 15: the variance is its square / 16.
+    error = (2.0 + 2.0 / 15.0) / 4.0 / 100.0**0.5
+    assert group["score_range"] == group["way"] | {"error": pytest.approx(error), "noise": None}
     entry = group["rewards"]["sparse"]
     for kind in ("final", "auc"):
         for key in ("iqm", "low", "high"):
-            expected = (entry["figures"]["net_score"][kind][key] + 0.5) / (2.0 - paid)
-            assert entry["figures"]["share_of_best_of_n"][kind][key] == pytest.approx(expected)
+            expected = (entry["figures"]["net_score"][kind][key] - start) / (1.5 - paid - start)
+            assert entry["figures"]["normalised_score"][kind][key] == pytest.approx(expected)
+    for renamed in ("share_of_best_of_n", "share_of_way"):
+        assert entry["figures"][renamed] == entry["figures"]["normalised_score"]
     steps = entry["steps_to_shares"]
     assert list(steps) == ["0.5", "0.75", "0.9"]
     # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
@@ -167,12 +174,50 @@ def test_a_scorer_that_cannot_rank_is_said(make_curves):
     assert "best of" not in group["verdict"]["headline"]
 
 
+def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves):
+    """The best of 16 hardly beats one response: a share of that span would be thousands of %."""
+    scores = -0.52 + 0.01 * np.random.default_rng(0).normal(size=(3, 16))
+    drawn = ReferenceSamples(scores=scores, gold_scores=None, tokens=2304)
+    curves = make_curves()
+    settings = SummarySettings(kl_coef=0.05, references={(): drawn})
+    summary = summarize(curves, settings)
+    (group,) = summary["groups"]
+    reason = group["score_range"]["noise"]
+    assert reason.startswith("the best of ")
+    assert group["way"] is None
+    assert "reached" not in group["verdict"]["headline"]
+    assert f"No normalised score: {reason}." in group["verdict"]["cautions"]
+    for entry in group["rewards"].values():
+        assert not {"normalised_score", "share_of_best_of_n", "steps_to_shares"} & {
+            *entry["figures"],
+            *entry,
+        }
+    shown = [row[-3:-1] for row in cells(group).values()]
+    assert [cell for row in shown for cell in row] == 6 * [
+        {"value": "\u2013", "below": "its range may be noise", "mark": "", "tone": ""}
+    ]
+    latex, markdown = (
+        group_table(group, 0.95, style, ["share_of_best_of_n"]) for style in ("LaTeX", "Markdown")
+    )
+    assert latex.count("& -- ") == markdown.count("| \u2013 ") == 3
+    assert f"No normalised score: {reason}" in markdown
+    assert "its range may be noise" in render_report(summary, curves)
+    console = Console(width=200)
+    with console.capture() as capture:
+        for table in _figures(group, 200):
+            console.print(table)
+    head, *rows = [line.split() for line in capture.get().splitlines()]
+    at = head.index("norm.") - len(head)
+    assert [row[at] for row in rows if row[0] in group["rewards"]] == 3 * ["\u2013"]
+
+
 def test_without_a_price_the_way_is_by_score(make_curves):
     (group,) = summarize(make_curves(), SummarySettings(references=references()))["groups"]
     assert (group["way"]["measure"], group["way"]["goal"]) == ("score", 1.5)
     figures = group["rewards"]["abc"]["figures"]
-    expected = (figures["score"]["final"]["iqm"] + 0.5) / 2.0
-    assert figures["share_of_best_of_n"]["final"]["iqm"] == pytest.approx(expected)
+    start = group["way"]["start"]
+    expected = (figures["score"]["final"]["iqm"] - start) / (1.5 - start)
+    assert figures["normalised_score"]["final"]["iqm"] == pytest.approx(expected)
 
 
 def test_a_page_has_the_lines_its_samples_give(make_curves):
@@ -180,7 +225,7 @@ def test_a_page_has_the_lines_its_samples_give(make_curves):
     summary = summarize(curves, SummarySettings(kl_coef=0.05, references=references()))
     page = render_report(summary, curves)
     text = re.sub(r"<[^>]+>", " ", page)
-    assert "Share of the way to best of 16 at the end" in text
+    assert "Normalised score (1: best of 16) at the end" in text
     assert "Updates to 50% / 75% / 90% of it" in text
     assert re.search(r"100% / \d+% / 0% of seeds arrive", text)
     assert "16 responses of the policy that training starts from to each of 3 held-out" in text
@@ -197,7 +242,7 @@ def test_a_page_has_the_lines_its_samples_give(make_curves):
     assert "At price 0 the best policy has the highest score there is" in free
     assert ">optimum, at least<" not in free
     plain = render_report(summarize(curves, SummarySettings(kl_coef=0.05)), curves)
-    for absent in ("Without training", "Share of the way", 'class="level"', "c8"):
+    for absent in ("Without training", "Normalised score", 'class="level"', "c8"):
         assert absent not in re.sub(r"<style>.*?</style>", "", plain, flags=re.S)
 
 
