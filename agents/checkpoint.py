@@ -171,9 +171,7 @@ def load_checkpoint(
                 "make it as it was"
             )
         policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
-        if policy_kwargs.get("products") == "onednn" and not fast().has_onednn():
-            logger.warning("%s was trained with oneDNN's products, which are not here", folder)
-            policy_kwargs["products"] = "auto"
+        policy_kwargs["products"] = products_here(policy_kwargs.get("products", "torch"), folder)
         # The order counts. The constructor draws first weights and seeds everything, the saved
         # weights and generators then take their places, and the environment's state comes last:
         # nothing may draw from it before the next round.
@@ -285,7 +283,7 @@ def _record(agent: "Checkpointed", start: RolloutState) -> dict[str, Any]:
             for name, value in agent.policy_kwargs.items()
             if name not in (*MODELS, *agent.setting_names())
         }
-        | {"products": agent.policy.language_model.products},  # what "auto" was: no other rounding
+        | {"products": agent.policy.language_model.products},
         "environment": dict(zip(SIZES, sizes, strict=True)),
         "counters": start.counters,
         "environment_state": start.environment,
@@ -523,6 +521,19 @@ def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -
             )
         policy.generator.set_state(tensors["generator.sampling"])
         agent.shuffler.set_state(tensors["generator.shuffling"])
+
+
+def products_here(products: str, folder: Path) -> str:
+    """Return the library of products that an agent was saved with; torch's where it is not there.
+
+    Args:
+        products: The library.
+        folder: Where it was read, for the warning.
+    """
+    if products == "onednn" and not fast().has_onednn():
+        logger.warning("%s was trained with oneDNN's products, which are not here", folder)
+        return "torch"
+    return products
 
 
 @contextmanager

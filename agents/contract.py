@@ -62,7 +62,7 @@ class TrainingRun(Protocol):
         """
 
     def policy_kwargs(self) -> dict[str, Any]:
-        """Return the run's ``model``, ``lora`` and ``dtype``, as `CausalLMPolicy` takes them."""
+        """Return the run's model, adapters and arithmetic, as `CausalLMPolicy` takes them."""
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
         """Return the learner of the run's checkpoint; None if training begins anew.

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from tokengym.agents.policy.settings import Precision, Schedule, ValueNetwork
+from tokengym.agents.policy.settings import Precision, Products, Schedule, ValueNetwork
 from tokengym.agents.ppo.settings import KlEstimator, KlPlace, LossMean, LrSchedule, OldLogProbs
 from tokengym.rewards.pairs.encode import TextEncoding
 
@@ -59,6 +59,7 @@ class SFTKeywords(TypedDict, total=False):
     lora: Any | None
     dtype: str
     precision: Precision
+    products: Products
     disable_dropout: bool
     temperature: float
     learning_rate: float | None

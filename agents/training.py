@@ -8,6 +8,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.contract import TrainingRun, own_player
+from tokengym.agents.errors import CheckpointError
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
 from tokengym.base.errors import SettingsError
@@ -37,6 +38,11 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
             policy_kwargs=run.policy_kwargs(),
             seed=run.seed,
             device=training.device,
+        )
+    elif (products := agent.policy.language_model.products) != training.products:
+        raise CheckpointError(
+            f"the unfinished training was begun with products={products!r}, got "
+            f"{training.products!r}; name another folder"
         )
     recorder = Recorder(run, is_measured=resumed is not None)
     agent.set_logger(Logger(folder=None, output_formats=[LogRows(recorder)]))

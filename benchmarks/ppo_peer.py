@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     kinds = ("k1", "exact")
     parser.add_argument("--estimators", nargs="+", choices=kinds, default=kinds)
-    parser.add_argument("--products", nargs="+", choices=get_args(Products), default=["auto"])
+    parser.add_argument("--products", nargs="+", choices=get_args(Products), default=["torch"])
     parser.add_argument("--avx2", action="store_true", help="hold torch's library to AVX2")
     settings = parser.parse_args()
     sys.path.insert(0, settings.trl)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokengym.agents.fast.products import fastest, multiplied, packed_map, transposed_product
+from tokengym.agents.fast.products import multiplied, packed_map, transposed_product
 
 ROLLOUT = [(32, 128, 384), (32, 128, 512), (32, 128, 2_048), (32, 768, 3_072), (16, 576, 49_152)]
 UPDATE = [(448, 128, 512), (384, 768, 3_072)]
@@ -55,7 +55,7 @@ def main() -> None:
     repeats = settings.repeats
     torch.set_num_threads(1)
     held = ", MKL held to AVX2" if settings.avx2 else ""
-    print(f'{processor()}{held}; "auto" is {fastest()}; microseconds, the least of {repeats}\n')
+    print(f"{processor()}{held}; microseconds, the least of {repeats}\n")
     print("| rows x inputs x outputs | torch | oneDNN | ratio |")
     print("|---|---|---|---|")
     for name, shapes in (("rollout", ROLLOUT), ("update", UPDATE)):

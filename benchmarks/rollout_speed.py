@@ -20,7 +20,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -34,8 +34,8 @@ from transformers import (
 )
 
 from tokengym.agents import PPO
-from tokengym.agents.fast.products import fastest
 from tokengym.agents.policy.language_model import fuse_activations
+from tokengym.agents.policy.settings import Products
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.envs import TokenGenerationVectorEnv
@@ -113,7 +113,8 @@ def ours_arm(model: PreTrainedModel, settings: argparse.Namespace) -> Callable[[
         "CausalLMPolicy",
         envs,
         value_network="trunk",
-        policy_kwargs={"model": copy.deepcopy(model)},  # products are set on the modules
+        # A copy: products are set on the modules.
+        policy_kwargs={"model": copy.deepcopy(model), "products": settings.products},
         device=settings.device,
     )
     rounds = as_rounds(envs)
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--products", choices=get_args(Products), default="torch")
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
     logging.disable(logging.WARNING)
@@ -177,8 +179,8 @@ def main() -> None:
         f"{title} {config.num_hidden_layers}x{config.hidden_size}, "
         f"vocabulary {config.vocab_size:,}, "
         f"{settings.rows} rows of {PROMPT_TOKENS} + {settings.new_tokens} tokens, "
-        f"{settings.threads} thread(s) on {settings.device}, products by {fastest()}, medians of "
-        f"{settings.repeats}\n"
+        f"{settings.threads} thread(s) on {settings.device}, products by {settings.products}, "
+        f"medians of {settings.repeats}\n"
     )
     print("| | generate, tokens/CPU s | tokengym | ratio | generate, tokens/s | tokengym | ratio |")
     print("|---|---|---|---|---|---|---|")

@@ -21,7 +21,6 @@ from rollout_speed import EOS, PAD, PROMPT_TOKENS, SIZES, make_model, make_token
 from transformers import PreTrainedModel
 
 from tokengym.agents import PPO
-from tokengym.agents.fast.products import fastest
 from tokengym.agents.policy.language_model import fuse_activations
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
@@ -90,7 +89,7 @@ def ours_arm(model: PreTrainedModel, rows: int) -> Callable[[], int]:
         "CausalLMPolicy",
         envs,
         value_network="trunk",
-        policy_kwargs={"model": copy.deepcopy(model)},  # products are set on the modules
+        policy_kwargs={"model": copy.deepcopy(model), "products": "torch"},  # set on the modules
         device="cpu",
     )
     rounds, options = as_rounds(envs), {"prompt_ids": list(range(rows))}
@@ -116,7 +115,7 @@ def main() -> None:
     print(
         f"{settings.rows} conversations of {TURNS} turns of {TURN_TOKENS} tokens, prompts of "
         f"{PROMPT_TOKENS}, replies of {REPLY_TOKENS[0]} to {REPLY_TOKENS[-1]}, float32, "
-        f"{settings.threads} thread(s), products by {fastest()}, medians of {settings.repeats}\n"
+        f"{settings.threads} thread(s), products by torch, medians of {settings.repeats}\n"
     )
     print("| | generate, tokens/CPU s | tokengym | ratio | generate, tokens/s | tokengym | ratio |")
     print("|---|---|---|---|---|---|---|")

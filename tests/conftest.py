@@ -1,6 +1,5 @@
 """What every test process has in common: one thread, no network, no parallel tokenizers, no GPU.
 
-``TOKENGYM_PRODUCTS=onednn pytest`` multiplies by oneDNN, see `tokengym.agents.fast.products`.
 Tests mean the CPU unless they play a GPU, or a GPU is named: ``CUDA_VISIBLE_DEVICES=0 pytest``.
 ``TOKENGYM_PLAY_GPUS=1 pytest`` plays two for a whole session (`tests.suite.agents.played_devices`);
 ``TOKENGYM_TAPES=1 pytest`` plays captured steps (`tests.support.tapes`).
@@ -15,7 +14,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-os.environ.setdefault("TOKENGYM_PRODUCTS", "torch")  # not the faster: no test depends on times
 if not os.environ["CUDA_VISIBLE_DEVICES"]:
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 

@@ -16,7 +16,7 @@ HOMES = {
     "token_figures": "tokengym.agents.fast.kernels.vocabulary:token_figures",
     "longest_text": "tokengym.agents.fast.kernels.trunk:longest_text",
     "hidden": "tokengym.agents.fast.kernels.trunk:hidden",
-    "library": "tokengym.agents.fast.products:library",
+    "check_products": "tokengym.agents.fast.products:check_products",
     "has_onednn": "tokengym.agents.fast.products:has_onednn",
     "use_products": "tokengym.agents.fast.products:use_products",
     "multiples": "tokengym.agents.fast.products:MULTIPLES",

@@ -23,9 +23,9 @@ from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.fast.merged import has_plain_lora, merged_weight
 from tokengym.agents.fast.products import MULTIPLES, has_onednn, packed_map
-from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sampler import READ_NOTES
+from tokengym.agents.policy.settings import Products
 from tokengym.base.settings import check_memory
 
 Map = Callable[[Tensor], Tensor]
@@ -42,7 +42,7 @@ fast for 32 rows, twice for 8. A larger one it reads more slowly."""
 class Layer:
     """One block's parts."""
 
-    def __init__(self, block: Any, products: Library) -> None:
+    def __init__(self, block: Any, products: Products) -> None:
         attention, mlp = block.attn, block.mlp
         maps = attention.c_attn, attention.c_proj, mlp.c_fc, mlp.c_proj
         qkv, out, (weight, bias), down = (  # (in, out) and (out,), as GPT-2 has them
@@ -331,7 +331,7 @@ def activation(mlp: Any) -> Map:
     return lambda x: torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_().mul_(x)
 
 
-def packs(weight: Tensor, products: Library) -> bool:
+def packs(weight: Tensor, products: Products) -> bool:
     """Say whether `linear_map` reorders the weights: where a CPU multiplies them by oneDNN.
 
     That is float32 where it is chosen, and bfloat16 where the CPU computes in it: there every
@@ -348,7 +348,7 @@ def packs(weight: Tensor, products: Library) -> bool:
     return bool(operators._is_mkldnn_bf16_supported())
 
 
-def linear_map(weight: Tensor, bias: Tensor | None, products: Library = "torch") -> Map:
+def linear_map(weight: Tensor, bias: Tensor | None, products: Products = "torch") -> Map:
     """Return x -> x W + b for many calls without gradient; later changes of W may not count.
 
     Args:

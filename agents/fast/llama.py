@@ -22,8 +22,8 @@ from transformers import LlamaModel, Qwen2Model
 
 from tokengym.agents.fast.gpt2 import GPT2Stream, Map, has_gpt2_shape, linear_map, packs
 from tokengym.agents.fast.merged import has_plain_lora
-from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.settings import Products
 
 ROTATIONS = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose tables do not depend on the length of a text."""
@@ -148,7 +148,7 @@ def linear_maps(block: Any) -> tuple[list[Any], ...]:
     )
 
 
-def _layer(block: Any, products: Library) -> LlamaLayer:
+def _layer(block: Any, products: Products) -> LlamaLayer:
     qkv, out, gate_and_up, down = (side_by_side(m, products) for m in linear_maps(block))
     return LlamaLayer(
         norm_1=_norm(block.input_layernorm),
@@ -161,7 +161,7 @@ def _layer(block: Any, products: Library) -> LlamaLayer:
     )
 
 
-def side_by_side(modules: Sequence[Any], products: Library) -> Map:
+def side_by_side(modules: Sequence[Any], products: Products) -> Map:
     """Return x -> the outputs of linear maps of the same x, one after the other, adapters included.
 
     In float32, adapters are added to the weights, which torch's products read where they are else.

@@ -7,12 +7,8 @@ as fast on AMD's, no faster on Intel's. Results differ by rounding.
 y = x W^T + b;  dx = dy W,  dW = dy^T x,  db = sum dy
 """
 
-import logging
-import os
-import time
 from collections.abc import Callable
-from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,41 +17,26 @@ from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.door import Library
 from tokengym.agents.policy.settings import Products
-from tokengym.base.errors import SettingsError
 
-logger = logging.getLogger(__name__)
-
-VARIABLE = "TOKENGYM_PRODUCTS"
-"""Environment variable of the library that "auto" stands for, in place of the faster one."""
-MARGIN = 1.5
-"""oneDNN is chosen where it is so many times as fast: halfway between what was measured on Intel's
-processors (1.05) and on AMD's (2.2), so that every process on a machine chooses the same one."""
-MULTIPLES: dict[Library, int] = {"torch": 1, "onednn": 8}
+MULTIPLES: dict[Products, int] = {"torch": 1, "onednn": 8}
 """Rows of a batch that shrinks, and columns of texts, come in multiples of so many: oneDNN compiles
 for half a millisecond for each shape that is new to it."""
 LEAST = 2**20
 """Multiplications from which a product goes through oneDNN; a smaller one takes longer to call."""
 
 
-def library(wanted: Products) -> Library:
-    """Return the library that a setting stands for.
-
-    Args:
-        wanted: "auto", "torch" or "onednn".
+def check_products(wanted: Products) -> None:
+    """Raise unless float32 matrices can be multiplied by a library.
 
     Raises:
         ModelError: if this build of torch has no such products.
     """
-    if wanted == "auto":
-        return fastest()
     if wanted == "onednn" and not has_onednn():
         raise ModelError(
             "products='onednn' needs a build of torch with oneDNN, which this one is not; use "
-            "'auto' or 'torch'"
+            "'torch'"
         )
-    return wanted
 
 
 def has_onednn() -> bool:
@@ -70,44 +51,6 @@ def has_onednn() -> bool:
         and hasattr(operators, "_linear_pointwise")
         and hasattr(operators, "_reorder_linear_weight")
     )
-
-
-@cache
-def fastest() -> Library:
-    """Return the library that "auto" stands for in this process: the faster one, by `MARGIN`.
-
-    Raises:
-        SettingsError: if `VARIABLE` names another than "torch" and "onednn".
-    """
-    if given := os.environ.get(VARIABLE):
-        if given not in get_args(Library):
-            raise SettingsError(f"{VARIABLE} must be 'torch' or 'onednn', got {given!r}")
-        return library(given)  # type: ignore[arg-type]
-    if not has_onednn():
-        return "torch"
-    by_torch, by_onednn = seconds_of_a_product()
-    chosen: Library = "onednn" if by_torch > MARGIN * by_onednn else "torch"
-    logger.info(
-        "products of float32 on a CPU: %s (%.2f ms by torch, %.2f by oneDNN)",
-        chosen,
-        1e3 * by_torch,
-        1e3 * by_onednn,
-    )
-    return chosen
-
-
-@torch.inference_mode()
-def seconds_of_a_product(repeats: int = 7) -> tuple[float, float]:
-    """Return the least time of one product by torch and by oneDNN, in turns, in seconds."""
-    x, weight = torch.ones(448, 128), torch.ones(512, 128)
-    # In turns, and the least of several: a busy moment then slows neither alone.
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats + 1):
-        for multiply, taken in zip((F.linear, multiplied), times, strict=True):
-            start = time.perf_counter()
-            multiply(x, weight)
-            taken.append(time.perf_counter() - start)
-    return min(times[0][1:]), min(times[1][1:])  # the first compiles
 
 
 def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -213,7 +156,7 @@ def is_faster(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def use_products(model: nn.Module, chosen: Library) -> None:
+def use_products(model: nn.Module, chosen: Products) -> None:
     """Let a model's linear maps multiply by a library.
 
     It is set on the modules themselves, so that whatever knows them by their class, PEFT say, still

@@ -18,7 +18,7 @@ from tokengym.agents.checkpoint import stored_base, stored_models, write_policy
 from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.policy.language_model import load_causal_lm, make_reference
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.settings import Precision
+from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
@@ -69,6 +69,7 @@ def make_policy(
     lora: "LoraConfig | None" = None,
     dtype: str = "auto",
     precision: Precision = "full",
+    products: Products = "torch",
     temperature: float = 1.0,
     seed: int = 0,
     device: str | None = "auto",
@@ -85,6 +86,7 @@ def make_policy(
         lora: A ``peft.LoraConfig`` to train adapters only.
         dtype: Precision of the weights, see `agents.models.load_causal_lm`.
         precision: That of the computation, see `PolicySettings`.
+        products: Library of float32 products on a CPU, see `PolicySettings`.
         temperature: Temperature of sampling; learning uses the model's own distribution.
         seed: Seed of the adapters' first weights and of sampling.
         device: "auto" takes a GPU if there is one; None leaves the policy where it is made.
@@ -100,7 +102,7 @@ def make_policy(
             "ref_model is the model that learns; leave it out for a frozen copy, or pass a path"
         )
     if isinstance(learning, CausalLMPolicy):
-        policy = _given_policy(learning, reference, lora, dtype, precision)
+        policy = _given_policy(learning, reference, lora, dtype, precision, products)
         return policy if device is None else policy.to(select_device(device))
     tokenizer = find_tokenizer(source, tokenizer)
     loaded, length = _model_of(learning, dtype)
@@ -117,6 +119,7 @@ def make_policy(
             lora=lora,
             dtype=dtype,
             precision=precision,
+            products=products,
             temperature=temperature,
             reference=reference,
         )
@@ -130,15 +133,17 @@ def _given_policy(
     lora: "LoraConfig | None",
     dtype: str,
     precision: Precision,
+    products: Products,
 ) -> CausalLMPolicy:
     """Return a policy that is trained itself, with another reference if one is given."""
     if lora is not None:
         raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
-    if precision not in ("full", policy.settings.precision):
-        raise ModelError(
-            f"the policy has precision={policy.settings.precision!r}, got {precision!r}; make "
-            "it with that one, or pass its model"
-        )
+    for name, given, default in (("precision", precision, "full"), ("products", products, "torch")):
+        if given not in (default, has := getattr(policy.settings, name)):
+            raise ModelError(
+                f"the policy has {name}={has!r}, got {given!r}; make it with that one, or pass its "
+                "model"
+            )
     if reference is not None:
         frozen = make_reference(policy.language_model, reference, dtype)
         policy.reference = None if frozen is None else frozen.to(policy.device)

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.checkpoint import check_counts, restore_adapters
+from tokengym.agents.checkpoint import check_counts, products_here, restore_adapters
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.offline.policies import (
     Source,
@@ -37,9 +37,9 @@ from tokengym.agents.offline.policies import (
     write_weights,
 )
 from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
-from tokengym.agents.policy.policy import PlaysPolicy
+from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.policy.settings import Precision
+from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments
 from tokengym.base.device import auto_device, select_device, use_device
 from tokengym.base.errors import DatasetError
@@ -78,6 +78,8 @@ class OfflineOptions:
     precision: Precision = "full"
     """"bf16-mixed" computes in bfloat16 by autocast and keeps weights and optimiser in float32, see
     `agents.policy.settings.PolicySettings`."""
+    products: Products = "torch"
+    """Library of float32 products on a CPU, "torch" or "onednn"; saved with the agent."""
     disable_dropout: bool = True
     """Keep dropout off while learning."""
     temperature: float = 1.0
@@ -113,6 +115,11 @@ class OfflineOptions:
         check_count(
             self, "per_device_train_batch_size", "gradient_accumulation_steps", optional=True
         )
+
+
+def arithmetic_of(policy: CausalLMPolicy) -> dict[str, str]:
+    """Return the settings of a policy that decide its rounding, by the names of `ARITHMETIC`."""
+    return {name: getattr(policy.settings, name) for name in ARITHMETIC}
 
 
 def training_arguments(
@@ -177,6 +184,9 @@ def isolated_random_state() -> Iterator[None]:
 FORMAT = 2
 ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
 RECORD = "agent.json"
+ARITHMETIC = {"precision": "full", "products": "torch"}
+"""Settings of the policy that decide its rounding, as agents of versions had them that kept none.
+"""
 COUNTERS = "counters.json"
 
 Self = TypeVar("Self", bound="OfflineTrainer")
@@ -213,7 +223,10 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     is_per_token: ClassVar[bool] = False
     """Whether the loss is a mean over response tokens, or over rows."""
 
-    stored_settings: ClassVar[Mapping[str, Any]] = {"temperature": int | float}
+    stored_settings: ClassVar[Mapping[str, Any]] = {
+        "temperature": int | float,
+        **dict.fromkeys(ARITHMETIC, str),
+    }
     """Types of the settings that `save` records."""
     _mode = "train"
     """Which of the sums a batch is counted in, "train" or "eval"."""
@@ -239,6 +252,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             lora=options.lora,
             dtype=options.dtype,
             precision=options.precision,
+            products=options.products,
             temperature=options.temperature,
             seed=args.seed,
             device=None,  # the Trainer says which
@@ -249,7 +263,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             None if texts is None else self.encode(texts, tokenizer, rules, max_positions=limit)
             for texts in (data, eval_data)
         )
-        self.settings = {**settings, "temperature": options.temperature}
+        self.settings = {**settings, "temperature": options.temperature, **arithmetic_of(policy)}
         self.encoded = train_texts
         """The texts as ids with their rows, and those that were left out."""
         self.num_tokens = 0
@@ -258,9 +272,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         """Tokens of the responses, which carry loss."""
         self._sums = {mode: self._zeros() for mode in ("train", "eval")}
         self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process
-        for texts in (train_texts, eval_texts):
-            if texts is not None and texts.skipped:
-                _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
+        _warn_of_skipped(train_texts, eval_texts)
         scorer = ResponseScorer(
             policy, disable_dropout=options.disable_dropout, with_reference=with_reference
         )
@@ -476,8 +488,10 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                     "with the class that saved it"
                 )
             model, keywords = read_agent(folder, env)
-            check_entries(record["settings"], cls.stored_settings, f"settings of {folder}")
-            keywords |= {**cls.read_settings(record["settings"]), **changes}
+            settings = {**ARITHMETIC, **record["settings"]}
+            check_entries(settings, cls.stored_settings, f"settings of {folder}")
+            settings["products"] = products_here(settings["products"], folder)
+            keywords |= {**cls.read_settings(settings), **changes}
             make: Any = cls
             agent: Self = make(model, **keywords)
             restore_adapters(agent.policy, folder)
@@ -539,3 +553,10 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         if best is None:
             raise CheckpointError("no best checkpoint was kept; set save_strategy='best'")
         load_weights(self.policy, Path(best))
+
+
+def _warn_of_skipped(*encoded: EncodedTexts | None) -> None:
+    """Warn of texts that nothing is learned from."""
+    for texts in encoded:
+        if texts is not None and texts.skipped:
+            _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)

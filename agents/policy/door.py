@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from tokengym.agents.errors import ModelError, ProcessError
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Library = Literal["torch", "onednn"]
-"""Libraries of float32 products on a CPU."""
+    from tokengym.agents.policy.settings import Products
+
 MISSING = "tokengym.agents.fast, which is not installed"
 _parts = ""
 
@@ -29,7 +29,7 @@ class Plain:
 
     stream_kinds: ClassVar[tuple[tuple[Callable[[Any], bool], Callable[[Any, int], Any]], ...]] = ()
     """Pairs: a predicate on the model, and what makes its stream for texts of so many tokens."""
-    multiples: ClassVar[Mapping[Library, int]] = {"torch": 1}
+    multiples: ClassVar[Mapping[Products, int]] = {"torch": 1}
     """Number that the columns of texts are best a multiple of, by library of their products."""
 
     def captured_sampler(
@@ -66,22 +66,21 @@ class Plain:
         """Return a trunk's last hidden states, (batch, length, hidden), by kernels."""
         raise NotImplementedError  # no text is short enough
 
-    def library(self, wanted: str) -> Library:
-        """Return the library of float32 products that "auto", "torch" or "onednn" stands for.
+    def check_products(self, wanted: Products) -> None:
+        """Raise unless float32 matrices can be multiplied by a library.
 
         Raises:
-            ModelError: if there are no such products.
+            ModelError: naming what is missing.
         """
         if wanted == "onednn":
-            raise ModelError(f"products='onednn' needs {MISSING}; use 'auto' or 'torch'")
-        return "torch"
+            raise ModelError(f"products='onednn' needs {MISSING}; use 'torch'")
 
     def has_onednn(self) -> bool:
         """Return whether oneDNN's products can be called."""
         return False
 
-    def use_products(self, model: nn.Module, chosen: Library) -> None:
-        """Let a model's linear maps multiply by a library."""
+    def use_products(self, model: nn.Module, chosen: Products) -> None:
+        """Let a model's linear maps multiply by a library, which `check_products` has passed."""
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor | None:
         """Return x W^T by oneDNN, without gradient; None where torch is as fast."""

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokengym.agents.policy.door import Library, fast
+from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.sequences import ActionMasks
+from tokengym.agents.policy.settings import Products
 
 LOWEST = -1e30
 """Logit of a forbidden token: its probability is 0, and no difference of two is nan."""
@@ -44,7 +45,7 @@ class Figures:
     with_entropy: bool = False
     reference: tuple[Tensor, Tensor] | None = None
     """Hidden states (n, hidden) and head (vocab, hidden) of the reference, for the KL."""
-    products: Library = "torch"
+    products: Products = "torch"
     """Library of float32 products on a CPU."""
 
     def chunks(self) -> list[slice]:
@@ -68,7 +69,7 @@ def as_read(states: Tensor, weight: Tensor) -> Tensor:
     return weight.to(states.dtype) if is_mixed else weight
 
 
-def product(states: Tensor, weight: Tensor, products: Library = "torch") -> Tensor:
+def product(states: Tensor, weight: Tensor, products: Products = "torch") -> Tensor:
     """Return states W^T, in float32 at least: (n, hidden), (vocab, hidden) -> (n, vocab).
 
     On a GPU products of bfloat16 are added up, and given, in float32.

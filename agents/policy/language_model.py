@@ -19,9 +19,10 @@ from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.door import Library, fast
+from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import as_read, product
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.settings import Products
 from tokengym.base.errors import TokenizerError, reason_of
 from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import load_whole
@@ -122,7 +123,7 @@ class LanguageModel(nn.Module):
         """Name, hash and precision of unchanged weights under adapters, see `named_base`."""
         self.autocasts = False
         """Whether the trunk computes in bfloat16 by autocast, whatever its weights have."""
-        self.products: Library = "torch"
+        self.products: Products = "torch"
         """Library of float32 products on a CPU; see `use_products`."""
         self._max_fused: int | None = None  # not tried yet
         fuse_activations(model)
@@ -145,8 +146,13 @@ class LanguageModel(nn.Module):
                 ) from error
         self._check_head()
 
-    def use_products(self, products: Library) -> None:
-        """Multiply float32 matrices by this library on a CPU, in rollouts, updates and scoring."""
+    def use_products(self, products: Products) -> None:
+        """Multiply float32 matrices by this library on a CPU, in rollouts, updates and scoring.
+
+        Raises:
+            ModelError: if it is not there.
+        """
+        fast().check_products(products)
         self.products = products
         fast().use_products(self.model, products)
 

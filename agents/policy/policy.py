@@ -120,7 +120,7 @@ class CausalLMPolicy(ReadsResponses):
             loaded.base = None if base is None else {**base, "dtype": dtype}
         loaded.recompute = settings.gradient_checkpointing
         loaded.autocasts = settings.precision == "bf16-mixed"
-        loaded.use_products(fast().library(settings.products))
+        loaded.use_products(settings.products)
         loaded.freeze_lower(settings.frozen_layers)
         if not any(parameter.requires_grad for parameter in loaded.parameters()):
             raise ModelError(

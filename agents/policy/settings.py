@@ -20,7 +20,8 @@ Precision = Literal["full", "bf16-mixed"]
 """Numbers that a policy computes in."""
 Decoding = Literal["auto", "dynamic", "static"]
 Kernels = Literal["auto", "plain", "triton"]
-Products = Literal["auto", "torch", "onednn"]
+Products = Literal["torch", "onednn"]
+"""Libraries of float32 products on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +104,10 @@ class PolicySettings(SamplingSettings):
     vocabulary, steps of decoding, and the operations between the products of a Llama's blocks.
     "plain": by torch's operations. "triton": by kernels, which need Triton. "auto": by kernels on a
     GPU where they give what the plain forms give, plainly elsewhere."""
-    products: Products = "auto"
+    products: Products = "torch"
     """Library of float32 matrix products on a CPU. "torch": torch's own. "onednn": oneDNN, two to
-    three times as fast on AMD's processors, which in rollouts keeps a second copy of the weights.
-    "auto": oneDNN where one product, timed once a process, is half as fast again by it; or what the
-    environment variable ``TOKENGYM_PRODUCTS`` says. Results differ by rounding; a checkpoint keeps
-    what was chosen."""
+    three times as fast on some of AMD's processors, which in rollouts keeps a second copy of the
+    weights. Results differ by rounding, so a run keeps the library that it began with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,6 +121,11 @@ class PolicySettings(SamplingSettings):
             raise SettingsError(
                 "precision='bf16-mixed' needs weights in float32, got dtype='bfloat16'; leave "
                 "dtype out"
+            )
+        if self.products == "onednn" and self.dtype == "bfloat16":
+            raise SettingsError(
+                "products='onednn' has no effect on weights in bfloat16, got dtype='bfloat16'; "
+                "leave one of them out"
             )
         check_choice(self, "value_network", get_args(ValueNetwork))
         if self.value_network == "reward_model" and (self.lora is not None or self.frozen_layers):

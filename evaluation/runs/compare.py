@@ -13,15 +13,17 @@ from typing import Any
 import gymnasium as gym
 from rich.console import Console
 
+from tokengym.agents.policy.door import fast
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
+from tokengym.base.errors import SettingsError
 from tokengym.base.files import is_leftover, read_hashed
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.saved_code import CODE, changed_paths, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, RunPlan, differences
-from tokengym.evaluation.runs.defaults import bundle_settings
+from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
 from tokengym.evaluation.runs.launchers import ProgressDisplay, launch, run_in_subprocess
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, result_of
 from tokengym.evaluation.runs.results import write_comparison
@@ -207,6 +209,7 @@ def preflight(config: ComparisonConfig) -> str:
         ValueError: whatever an environment says.
     """
     for training in config.trainings.values():
+        _check_products(training)
         training.declaration.check_settings(training.learner, training.batch_size)
     for reward in config.rewards:
         kwargs, rows = config.env_kwargs(reward, train=True), min(2, config.training.batch_size)
@@ -215,3 +218,18 @@ def preflight(config: ComparisonConfig) -> str:
     check_ranks(evaluator, config.evaluation.reference_samples)
     evaluator.close()
     return evaluator.measured_by
+
+
+def _check_products(training: TrainingSettings) -> None:
+    """Refuse products that are not there, or that nothing would be multiplied by.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    fast().check_products(training.products)
+    device = select_device(training.device)
+    if training.products != "torch" and device.type != "cpu":
+        raise SettingsError(
+            f"products={training.products!r} has no effect on device {str(device)!r}; leave it "
+            "out, or pass device='cpu'"
+        )

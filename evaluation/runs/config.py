@@ -30,6 +30,7 @@ from tokengym.base.settings import (
 )
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.defaults import (
+    LACKING,
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
@@ -439,6 +440,7 @@ class ComparisonConfig:
             "lora": training.lora(),
             "dtype": None if training.dtype == "auto" else training.dtype,
             "precision": None if training.precision == "full" else training.precision,
+            "products": None if training.products == "torch" else training.products,
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -466,7 +468,7 @@ NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
     left, right = (
-        task_of_file(side.get("task", {})) | flat({**side, "task": {}, "code": {}})
+        LACKING | task_of_file(side.get("task", {})) | flat({**side, "task": {}, "code": {}})
         for side in (old, new)
     )
     return changed_files(old.get("code", {}), new.get("code", {})) + [

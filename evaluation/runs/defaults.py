@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.agents.learner import LEARNERS, Learner, NoSettings, find_learner
-from tokengym.agents.policy.settings import Precision
+from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind
 from tokengym.base.errors import BundleError, SettingsError
@@ -104,6 +104,9 @@ class TrainingSettings(ModelSettings):
     precision: Precision = "full"
     """"full" computes in the precision of the weights; "bf16-mixed" in bfloat16, with weights and
     optimiser in float32."""
+    products: Products = "torch"
+    """Library that multiplies float32 matrices of the policy on a CPU: torch's own, or "onednn",
+    faster on some processors. It decides the last digits, so a run keeps the one it began with."""
     steps: int = 30
     """Updates per run."""
     batch_size: int = 64
@@ -152,7 +155,7 @@ class TrainingSettings(ModelSettings):
             raise SettingsError(
                 f"tokens has no effect on {self.agent}, which trains nothing; leave it out"
             )
-        self._check_precision()
+        self._check_arithmetic()
         parts = self.learner.n_minibatches if isinstance(self.learner, PPOSettings) else 1
         if parts > self.batch_size and parts != PPOSettings.n_minibatches:  # the default gives way
             raise SettingsError(
@@ -164,13 +167,19 @@ class TrainingSettings(ModelSettings):
                 "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
             )
 
-    def _check_precision(self) -> None:
-        """Refuse a precision that the weights cannot have."""
+    def _check_arithmetic(self) -> None:
+        """Refuse a precision that the weights cannot have, and products that none are made by."""
         check_choice(self, "precision", get_args(Precision))
         if self.precision != "full" and self.dtype == "bfloat16":
             raise SettingsError(
                 f"precision={self.precision!r} keeps weights in float32, got dtype='bfloat16'; "
                 "leave dtype out"
+            )
+        check_choice(self, "products", get_args(Products))
+        if self.products == "onednn" and self.dtype == "bfloat16":
+            raise SettingsError(
+                "products='onednn' has no effect on weights in bfloat16, got dtype='bfloat16'; "
+                "leave one of them out"
             )
 
     @cached_property
@@ -206,9 +215,11 @@ class TrainingSettings(ModelSettings):
             raise SettingsError("the training settings are of an earlier version, without learner")
         learner = find_learner(data["agent"])
         settings: Any = from_plain(learner.settings, data["learner"])
-        return from_plain(cls, {**data, "learner": settings})
+        return from_plain(cls, {**LACKING, **data, "learner": settings})
 
 
+LACKING = {"products": "torch"}
+"""Fields of `TrainingSettings` that files of earlier versions lack, as their runs count."""
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
 """Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
 

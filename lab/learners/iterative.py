@@ -23,6 +23,7 @@ from tokengym.agents.offline import (
     make_policy,
     prompt_order,
 )
+from tokengym.agents.offline.trainer import ARITHMETIC, arithmetic_of
 from tokengym.agents.rollouts import Environments
 from tokengym.base import from_keywords, read_json, takes, write_json
 from tokengym.envs import Episode
@@ -88,7 +89,7 @@ class IterativeLearner(PlaysPolicy):
         model: Path, hub name or model; None takes the environment's bundled one.
         scorer: Ranks the responses; None takes the environment's scorer, not normalised.
         lora: A ``peft.LoraConfig`` to train adapters only; the reference is then the model without.
-        dtype, precision: See `tokengym.agents.offline.dpo.DPO`.
+        dtype, precision, products: See `tokengym.agents.offline.dpo.DPO`.
         output_dir: Folder of the iterations; None keeps nothing.
         max_rows: Most responses written at a time.
         seed: Seed of prompts, sampling and shuffling.
@@ -113,6 +114,7 @@ class IterativeLearner(PlaysPolicy):
         lora: "LoraConfig | None" = None,
         dtype: str = "auto",
         precision: Literal["full", "bf16-mixed"] = "full",
+        products: Literal["torch", "onednn"] = "torch",
         output_dir: str | Path | None = None,
         max_rows: int = 256,
         seed: int = 0,
@@ -137,7 +139,14 @@ class IterativeLearner(PlaysPolicy):
                 f"{self.collector.scorer.name!r}; train a reward model with --heads 4"
             )
         self.policy = make_policy(
-            env, model, lora=lora, dtype=dtype, precision=precision, seed=seed, device=device
+            env,
+            model,
+            lora=lora,
+            dtype=dtype,
+            precision=precision,
+            products=products,
+            seed=seed,
+            device=device,
         )
         self.history: list[Iteration] = []
         """Figures of each iteration."""
@@ -324,6 +333,7 @@ class IterativeLearner(PlaysPolicy):
         return {
             "algorithm": type(self).__name__,
             "seed": self.seed,
+            **arithmetic_of(self.policy),
             **_plain(asdict(self.settings)),
             "environment": _plain(asdict(self.collector.chosen.settings)),
             "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(),
@@ -443,6 +453,7 @@ def claim(file: Path, ours: Mapping[str, Any]) -> None:
     theirs = read_json(file)
     if not isinstance(theirs, Mapping):
         raise CheckpointError(f"{file} is damaged; delete {file.parent} and run again")
+    theirs = {**ARITHMETIC, **theirs}  # which earlier versions did not keep
     differ = [name for name in {**ours, **theirs} if not _same(theirs.get(name), ours.get(name))]
     if differ:
         said = "; ".join(f"{n} = {theirs.get(n)}, here it is {ours.get(n)}" for n in differ)

@@ -125,19 +125,21 @@ def _show_references(
     from tokengym.agents.errors import ModelError
     from tokengym.agents.offline.policies import make_policy
     from tokengym.evaluation.measure.references import draw_references
-    from tokengym.evaluation.runs.defaults import training_settings
+    from tokengym.evaluation.runs.defaults import LACKING, training_settings
     from tokengym.evaluation.runs.saved import stored_settings
     from tokengym.scripts.commands.show import show_references
 
     if not (samples := references.reference_samples):
         return None
     stored = None if agent is None else stored_settings(agent.parent, below=False)
+    products: Any = "torch"
     kl_coef = training_settings(evaluator.env).learner.kl_coef
     if stored is not None:
-        kl_coef = stored[1]["training"]["learner"].get("kl_coef")
+        training = LACKING | stored[1]["training"]
+        kl_coef, products = training["learner"].get("kl_coef"), training["products"]
         model = model or stored[1]["task"].get("model")
     try:
-        policy = make_policy(evaluator.envs, model)
+        policy = make_policy(evaluator.envs, model, products=products)
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return None

@@ -81,6 +81,8 @@ def test_other_settings_are_refused(make_envs, tmp_path):
     build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
     with pytest.raises(CheckpointError, match="prompts_per_iteration = 4, here it is 8"):
         build(make_envs, output_dir=tmp_path, prompts_per_iteration=8).learn(1)
+    with pytest.raises(CheckpointError, match="products = torch, here it is onednn"):
+        build(make_envs, output_dir=tmp_path, prompts_per_iteration=4, products="onednn").learn(1)
 
 
 def test_ties_teach_nothing(make_envs, caplog, tmp_path):

@@ -1,8 +1,6 @@
 """Products by oneDNN are torch's, up to rounding, wherever a policy multiplies."""
 
 import copy
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,16 @@ from transformers.pytorch_utils import Conv1D
 from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast import gpt2, products
-from tokengym.agents.fast.products import Library, library, use_products
+from tokengym.agents.fast.products import use_products
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampler import make_stream
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.settings import PolicySettings, Products
 from tokengym.base.errors import SettingsError
 
 pytestmark = pytest.mark.skipif(not products.has_onednn(), reason="torch without oneDNN")
-LIBRARIES: tuple[Library, ...] = ("torch", "onednn")
+LIBRARIES: tuple[Products, ...] = ("torch", "onednn")
 
 
 @pytest.fixture
@@ -190,7 +189,7 @@ def test_rows_that_leave_a_stream_by_eights_change_nothing(multiplications: list
     assert "packed" in multiplications
 
 
-def make_policy(make_envs: Any, shape: str, chosen: Library, **settings: Any) -> CausalLMPolicy:
+def make_policy(make_envs: Any, shape: str, chosen: Products, **settings: Any) -> CausalLMPolicy:
     envs = make_envs(num_envs=4)
     return CausalLMPolicy(
         envs.single_observation_space,
@@ -269,14 +268,12 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_keeps_its_library(
     def weights(agent: PPO) -> Tensor:
         return torch.cat([p.detach().flatten() for p in agent.policy.parameters()])
 
-    monkeypatch.setattr(products, "fastest", lambda: "onednn")
-    whole = make_agent(make_envs, "auto")
+    whole = make_agent(make_envs, "onednn")
     whole.learn(200)
     whole.learn(200, reset_num_timesteps=False)
-    first = make_agent(make_envs, "auto")
+    first = make_agent(make_envs, "onednn")
     first.learn(200)
     first.save(tmp_path / "half")
-    monkeypatch.setattr(products, "fastest", lambda: "torch")  # a noisy moment, another machine
     second = PPO.load(tmp_path / "half", env=make_envs(num_envs=20, max_new_tokens=6))
     assert second.policy.language_model.products == "onednn"
     second.learn(200, reset_num_timesteps=False)
@@ -290,72 +287,29 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_keeps_its_library(
 # --- the choice -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def unchosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let this process choose again, and forget it afterwards."""
-    monkeypatch.delenv(products.VARIABLE, raising=False)
-    products.fastest.cache_clear()
-    yield
-    products.fastest.cache_clear()
+def test_products_are_torch_s_unless_onednn_is_asked_for(make_envs: Any):
+    envs = make_envs(num_envs=4)
+    policy = CausalLMPolicy(
+        envs.single_observation_space,
+        envs.single_action_space,
+        lambda _: 1e-3,
+        model=model_of("gpt2"),
+    )
+    assert policy.language_model.products == "torch"
+    assert not any("forward" in vars(module) for module in policy.modules())
 
 
-@pytest.mark.parametrize(
-    ("times", "chosen"), [((2.2e-3, 1e-3), "onednn"), ((1.4e-3, 1e-3), "torch")]
-)
-@pytest.mark.usefixtures("unchosen")
-def test_auto_is_the_faster_by_a_margin(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    times: tuple[float, float],
-    chosen: str,
-):
-    asked: list[None] = []
-
-    def seconds() -> tuple[float, float]:
-        asked.append(None)
-        return times
-
-    monkeypatch.setattr(products, "seconds_of_a_product", seconds)
-    with caplog.at_level(logging.INFO):
-        assert [library("auto"), library("auto")] == [chosen, chosen]
-    assert len(asked) == len(caplog.records) == 1
-    assert f"products of float32 on a CPU: {chosen} (" in caplog.text
-    assert library("torch") == "torch"
-    assert library("onednn") == "onednn"
-
-
-@pytest.mark.usefixtures("unchosen")
-def test_the_times_are_of_both():
-    by_torch, by_onednn = products.seconds_of_a_product(repeats=1)
-    assert by_torch > 0
-    assert by_onednn > 0
-
-
-@pytest.mark.usefixtures("unchosen")
-def test_the_environment_can_say_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(products.VARIABLE, "onednn")
-    assert library("auto") == "onednn"
-    assert library("torch") == "torch"
-    products.fastest.cache_clear()
-    monkeypatch.setenv(products.VARIABLE, "mkl")
-    with pytest.raises(SettingsError, match="TOKENGYM_PRODUCTS must be 'torch' or 'onednn', got"):
-        library("auto")
-    products.fastest.cache_clear()
-    monkeypatch.setenv(products.VARIABLE, "")  # as unset: the faster one
-    monkeypatch.setattr(products, "seconds_of_a_product", lambda: (3e-3, 1e-3))
-    assert library("auto") == "onednn"
-
-
-@pytest.mark.usefixtures("unchosen")
-def test_a_build_without_onednn_multiplies_by_torch(
-    make_envs: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_build_without_onednn_says_so(make_envs: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(products, "has_onednn", lambda: False)
-    assert library("auto") == "torch"
     with pytest.raises(ModelError, match="products='onednn' needs a build of torch with oneDNN"):
         make_policy(make_envs, "gpt2", "onednn")
 
 
 def test_unknown_products_are_refused(make_envs: Any):
-    with pytest.raises(SettingsError, match="products must be 'auto', 'torch' or 'onednn', got"):
+    with pytest.raises(SettingsError, match="products must be 'torch' or 'onednn', got"):
         make_policy(make_envs, "gpt2", "mkl")  # type: ignore[arg-type]
+
+
+def test_onednn_multiplies_no_weights_in_bfloat16():
+    with pytest.raises(SettingsError, match="has no effect on weights in bfloat16"):
+        PolicySettings(products="onednn", dtype="bfloat16")

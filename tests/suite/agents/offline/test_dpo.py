@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 import tokengym  # noqa: F401  (registers the environments)
 from tests.suite.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
+from tokengym.agents.errors import ModelError
 from tokengym.agents.losses import PREFERENCE_LOSSES
 from tokengym.agents.offline.settings import PreferenceLoss, Tuning
 from tokengym.agents.sb3 import as_vec_env
@@ -466,6 +467,19 @@ def test_saved_and_loaded_it_plays_and_measures_alike(
     torch.testing.assert_close(found[0].ref_chosen, found[1].ref_chosen)
     suffixes = {file.suffix for file in (tmp_path / "agent").rglob("*") if file.is_file()}
     assert suffixes <= {".json", ".safetensors", ".md"}
+
+
+def test_its_arithmetic_is_saved_and_that_of_an_earlier_version_is_plain(tmp_path: Path):
+    dpo = make_dpo(None, precision="bf16-mixed", products="onednn")
+    dpo.save(tmp_path / "agent")
+    loaded = DPO.load(tmp_path / "agent")
+    assert loaded.policy.settings.precision == "bf16-mixed"
+    assert loaded.policy.language_model.products == "onednn"
+    with pytest.raises(ModelError, match="has products='torch', got 'onednn'; make it with that"):
+        make_dpo(None, make_dpo(None).policy, products="onednn")
+    del dpo.settings["precision"], dpo.settings["products"]
+    dpo.save(tmp_path / "old")
+    assert DPO.load(tmp_path / "old").policy.language_model.products == "torch"
 
 
 def test_a_damaged_save_falls_back_to_the_one_before(tmp_path: Path):

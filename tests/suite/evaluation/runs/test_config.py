@@ -286,6 +286,9 @@ def test_a_folder_holds_one_comparison(tmp_path: Path):
     check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
     with pytest.raises(ValueError, match=r"of other settings: steps 30 there, 5 here\. Name"):
         check_folder(config(seeds=2, training=changed(TrainingSettings(), steps=5)), tmp_path)
+    training = changed(TrainingSettings(), products="onednn")
+    with pytest.raises(ValueError, match=r"settings: products 'torch' there, 'onednn' here\. Name"):
+        check_folder(config(seeds=2, training=training), tmp_path)
     with pytest.raises(ValueError, match="seeds 2 there, 1 here"):
         check_folder(config(seeds=1), tmp_path)
     with pytest.raises(ValueError, match=r"rewards \['sparse', 'abc'\] there, \['sparse'\] here"):
@@ -374,6 +377,16 @@ def test_a_comparison_of_an_earlier_version_has_no_reference_samples():
     old = ComparisonConfig.from_dict(data)
     assert old.evaluation.reference_samples == 0
     assert differences(data, config().as_dict()) == []  # its runs' numbers are the same
+
+
+def test_runs_of_an_earlier_version_count_as_multiplied_by_torch():
+    data = config().as_dict()
+    assert data["training"].pop("products") == "torch"
+    assert ComparisonConfig.from_dict(data) == config()
+    assert differences(data, config().as_dict()) == []
+    other = config(training=changed(TrainingSettings(), products="onednn"))
+    assert differences(data, other.as_dict()) == ["products 'torch' there, 'onednn' here"]
+    assert " --products onednn" in command_line(other)
 
 
 def test_the_price_is_that_of_all_learners():

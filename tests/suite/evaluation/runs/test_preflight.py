@@ -15,6 +15,7 @@ from tokengym.evaluation.runs.defaults import training_settings
     ("settings", "message"),
     [
         ({"advantage": "lo"}, "unknown advantage 'lo'; did you mean 'loo' or 'rloo'"),
+        ({"products": "onednn", "device": "meta"}, "products='onednn' has no effect on device 'm"),
         ({"advantage": "loo"}, "advantage='loo' needs group_size"),
         ({"advantage": "loo", "group_size": 6}, "group_size must divide the number of rows, got 6"),
     ],

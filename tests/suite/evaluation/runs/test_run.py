@@ -2,17 +2,24 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tokengym.agents import PPO
 from tokengym.agents.contract import TrainingRun
 from tokengym.agents.learner import LEARNERS, Learner
 from tokengym.agents.offline.settings import Sampling
+from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.settings import Products
+from tokengym.agents.training import train
+from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import run
+from tokengym.evaluation.runs.run import run, run_references
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.scripts.cli import main
 
@@ -70,6 +77,44 @@ def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.Monke
         assert (found, torch.get_num_threads()) == ([1, 2], 3)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not fast().has_onednn(), reason="torch without oneDNN")
+@pytest.mark.parametrize("agent", ["ppo", "dpo"])
+def test_every_policy_of_a_run_multiplies_by_the_library_that_it_records(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    used: list[str] = []
+    use = LanguageModel.use_products
+
+    def noted(self: LanguageModel, products: Products) -> None:
+        used.append(products)
+        use(self, products)
+
+    monkeypatch.setattr(LanguageModel, "use_products", noted)
+    settings = {"tokens": 8} if agent == "ppo" else {"num_prompts": 1, "n": 2}
+    ours = config(agent, batch_size=4, products="onednn", **settings)
+    ours = replace(ours, evaluation=EvaluationSettings(episodes=2, reference_samples=16))
+    run(ours, ours.names[0], 0, out=tmp_path, save=tmp_path / "agent")
+    run_references(ours, tmp_path)
+    assert load_agent(tmp_path / "agent").policy.language_model.products == "onednn"
+    assert {*used} == {"onednn"}
+    files = list(tmp_path.rglob("run.json"))
+    assert len(files) == 2
+    for file in files:
+        assert read_json(file)["settings"]["training"]["products"] == "onednn"
+
+
+def test_a_checkpoint_of_another_library_is_refused():
+    """Files of an earlier version name no library, the checkpoint beside them does."""
+    saved = SimpleNamespace(language_model=SimpleNamespace(products="onednn"))
+    unfinished = SimpleNamespace(
+        training=SimpleNamespace(products="torch"),
+        settings=SimpleNamespace(),
+        resume=lambda load: SimpleNamespace(policy=saved),
+    )
+    with pytest.raises(CheckpointError, match="with products='onednn', got 'torch'; name another"):
+        train(unfinished, PPO)  # type: ignore[arg-type]
 
 
 def test_the_first_updates_can_be_measured_more_finely_and_change_nothing():
