@@ -57,6 +57,10 @@ _FIGURES = (
     ("over the run (`auc`)", "The mean height of the curve: how fast and how high."),
     ("at the end (`final`)", "The mean of the curve's last tenth."),
     (
+        "at equal KL (`at_kl`)",
+        "The value of the run's latest policy within a KL that all runs have reached.",
+    ),
+    (
         "steps to threshold",
         "Steps until the score reaches the baseline's final one; runs that never do are censored.",
     ),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tokengym.evaluation.statistics import Array
 
@@ -39,6 +39,8 @@ class Series:
     """(points,) upper edge of the band."""
     runs: Array | None = None
     """(runs, points): the single runs, drawn faintly."""
+    gaps: NDArray[np.bool_] | None = None
+    """(points - 1,): True where no line joins a point to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,7 @@ def line_chart(
             band = _path(around, np.concatenate([to_y(s.high), to_y(s.low)[::-1]])) + "Z"
         points = [(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)]
         runs = [] if s.runs is None else [_path(x, to_y(run)) for run in s.runs]
-        path = _path(x, y)
+        path = _path(x, y, s.gaps)
         lines.append(
             Line(name=s.name, colour=s.colour, path=path, band=band, runs=runs, points=points)
         )
@@ -271,5 +273,10 @@ def _padded(values: Array) -> tuple[float, float]:
     return low - 0.04 * (high - low), high + 0.04 * (high - low)
 
 
-def _path(x: Array, y: Array) -> str:
-    return "M" + "L".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+def _path(x: Array, y: Array, gaps: NDArray[np.bool_] | None = None) -> str:
+    lifts = np.zeros(len(x), dtype=bool)  # where the pen is lifted before a point
+    lifts[0] = True
+    if gaps is not None:
+        lifts[1:] = gaps
+    points = zip(lifts, x, y, strict=True)
+    return "".join(f"{'M' if lift else 'L'}{a:.1f},{b:.1f}" for lift, a, b in points)

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from numpy.typing import NDArray
 from tokengym.base.files import read_json, write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES
-from tokengym.evaluation.statistics import Array, area_under_curve, final_mean
+from tokengym.evaluation.statistics import (
+    Array,
+    area_under_curve,
+    final_mean,
+    largest_shared_kl,
+    value_within_kl,
+)
 from tokengym.evaluation.statistics.curves import final_points
 
 KEY_COLUMNS = ("credit", "seed", "step", "score")
@@ -120,12 +127,36 @@ class Panel:
     cut_at: float | None
     """The step at which longer runs were cut, so that all had one budget; None if none was."""
 
+    @cached_property
+    def equal_kl(self) -> float | None:
+        """The largest KL that all runs have reached, see `largest_shared_kl`; None if not known."""
+        if "kl" not in self.measures:
+            return None
+        runs = self.rewards.values()
+        return largest_shared_kl([path for each in runs for path in self._paths(each)])
+
+    def updates(self, runs: Runs) -> Array:
+        """Return the updates that each run had made at the panel's steps, (runs, time)."""
+        own = runs.values.get("step")  # of curves over tokens
+        return np.broadcast_to(self.steps, runs.evaluated.shape) if own is None else own
+
+    def _paths(self, runs: Runs) -> list[tuple[Array, Array]]:
+        """Return updates and KL of each run at its own evaluations."""
+        both = zip(self.updates(runs), runs.evaluated, runs.own_rows("kl"), strict=True)
+        return [(updates[own], kl) for updates, own, kl in both]
+
     def per_run(self, runs: Runs, measure: str, kind: str) -> Array:
-        """Return one number per run: its ``auc`` (mean height over the budget) or ``final`` mean.
+        """Return one number per run.
+
+        ``auc`` is its mean height over the budget, ``final`` its mean at the end, and ``at_kl``
+        what it has within `equal_kl`, see `value_within_kl`.
 
         Returns:
             (runs,), in the measurement's unit.
         """
+        if kind == "at_kl":
+            paths = zip(self._paths(runs), runs.own_rows(measure), strict=True)
+            return np.array([value_within_kl([self.equal_kl], *p, row)[0] for p, row in paths])
         if kind == "auc":
             rows = runs.values[measure]
             return np.array([area_under_curve(self.steps, row, normalize=True) for row in rows])
@@ -273,6 +304,8 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
 def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
     """Return the curves with response tokens in place of updates, as learners are compared.
 
+    The updates stay as the measurement ``step``.
+
     Raises:
         ValueError: if a run's tokens are not known, or fall.
     """
@@ -282,7 +315,10 @@ def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
                 f"the tokens of {curve.credit}, seed {curve.seed}, are not known at every step, or "
                 "fall, so that runs cannot be compared at equal tokens; take axis step"
             )
-    return [replace(curve, steps=curve.values["tokens"]) for curve in curves]
+    return [
+        replace(curve, steps=curve.values["tokens"], values={**curve.values, "step": curve.steps})
+        for curve in curves
+    ]
 
 
 def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Panel:
@@ -317,7 +353,7 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         evaluated = np.array([np.isin(steps, run.steps) for run in runs])  # (runs, time)
         evaluated[:, -1] = True  # cut there, a run's interpolated value is its last
         rewards[credit] = Runs(seeds=seeds, values=values, evaluated=evaluated)
-    measured = [name for name in next(iter(rewards.values())).values if name not in SPENT]
+    measured = [name for name in next(iter(rewards.values())).values if name not in AXES]
     measured.sort(key=lambda name: name != "score")
     return Panel(group=group, steps=steps, rewards=rewards, measures=tuple(measured), cut_at=cut_at)
 

@@ -21,7 +21,14 @@ from tokengym.base.text import number, printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, line_chart
-from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
+from tokengym.evaluation.report.curves import (
+    SPENT,
+    Curve,
+    Panel,
+    Runs,
+    group_label,
+    make_panels,
+)
 from tokengym.evaluation.report.tables import (
     cells,
     columns,
@@ -32,9 +39,11 @@ from tokengym.evaluation.report.tables import (
 )
 from tokengym.evaluation.report.verdict import kind_of, unit_of
 from tokengym.evaluation.statistics import (
+    LEAP,
     RELIABLE_SEEDS,
     curve_interval,
     iqm,
+    leaps,
     performance_profile,
 )
 from tokengym.version import REPOSITORY, __version__
@@ -246,6 +255,7 @@ def _frontiers(
                     colour=colours[name],
                     x=iqm(runs.values[x], 0),
                     y=iqm(runs.values[y], 0),
+                    gaps=_gaps(panel, runs) if x == "kl" else None,
                 )
                 for name, runs in panel.rewards.items()
             ]
@@ -257,6 +267,11 @@ def _frontiers(
                 {"title": title, "note": note, "chart": chart, "x_label": measure_of(x).title}
             )
     return frontiers
+
+
+def _gaps(panel: Panel, runs: Runs) -> NDArray[np.bool_]:
+    """Return where a reward's path leaps over policies that nobody has seen, (time - 1,)."""
+    return leaps(panel.updates(runs).mean(axis=0), iqm(runs.values["kl"], 0))
 
 
 def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
@@ -318,6 +333,12 @@ def _definitions() -> list[tuple[str, str]]:
     return [
         ("Over the run", "Area under the curve by updates, divided by their number: mean height."),
         ("At the end", "Mean of the last tenth of a run's evaluations."),
+        (
+            "At equal KL",
+            "Score of the latest policy of each run that is within so many nats: the largest KL "
+            "that all runs have reached. Between two evaluations it is interpolated in the square "
+            f"root of the KL, but never where one update crosses more than {LEAP:g} nat.",
+        ),
         ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
         ("Interval", "Percentile bootstrap over seeds of an interquartile mean."),
         (

@@ -180,6 +180,7 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
         "by_gold": settings.by_gold,
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
+        "equal_kl": panel.equal_kl,
         "reference": None,
         "score_range": None,
         "way": None,
@@ -200,16 +201,31 @@ def _seeds_by_reward(
     return seeds
 
 
-def kinds(measure: str) -> tuple[str, ...]:
+AT_KL = ("score", "gold_score")
+"""Measurements that are compared at equal KL too."""
+
+
+def kinds(panel: Panel, measure: str) -> tuple[str, ...]:
     """Return the numbers per run that are reported of a measurement."""
-    return ("final", "auc") if measure_of(measure).ranked else ("final",)
+    over_run = ("final", "auc") if measure_of(measure).ranked else ("final",)
+    return (*over_run, "at_kl") if measure in AT_KL and panel.equal_kl is not None else over_run
+
+
+def compared(panel: Panel) -> list[tuple[str, str]]:
+    """Return the measurements, and the numbers of each, whose differences are tested.
+
+    The KL over the run is one of them, though nobody is ranked by it: score minus the KL penalty
+    over the run is score less this times the coefficient.
+    """
+    pairs = [(measure, kind) for measure in panel.measures for kind in kinds(panel, measure)]
+    return [*pairs, ("kl", "auc")] if "kl" in panel.measures else pairs
 
 
 def _figures(panel: Panel, runs: Runs, level: float) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for measure in panel.measures:
         figures[measure] = {}
-        for kind in kinds(measure):
+        for kind in kinds(panel, measure):
             values = panel.per_run(runs, measure, kind)
             low, high = interval(values, level=level)
             figures[measure][kind] = {"iqm": iqm(values), "low": low, "high": high}
@@ -270,7 +286,7 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
     x_rows, y_rows = _pairs(runs, baseline)
     improvement: dict[str, Any] = {}
     for measure in panel.measures:
-        for kind in kinds(measure) if measure_of(measure).ranked else ():
+        for kind in ("final", "auc") if measure_of(measure).ranked else ():
             x = panel.per_run(runs, measure, kind)
             y = panel.per_run(baseline, measure, kind)
             low, high = improvement_interval(x, y, level)
@@ -309,7 +325,7 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
     baseline, *others = panel.rewards
     rows = {name: _pairs(panel.rewards[name], panel.rewards[baseline]) for name in others}
     rows = {name: both for name, both in rows.items() if len(both[0])}
-    for measure, kind in [(m, k) for m in panel.measures for k in kinds(m)] if rows else ():
+    for measure, kind in compared(panel) if rows else ():
         numbers = {n: panel.per_run(runs, measure, kind) for n, runs in panel.rewards.items()}
         pairs = [
             (numbers[n][x_rows], numbers[baseline][y_rows]) for n, (x_rows, y_rows) in rows.items()

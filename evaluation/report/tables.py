@@ -36,6 +36,9 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         shown = all(name in entry["figures"] for entry in group["rewards"].values())
         shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
+            if group["equal_kl"] is not None:
+                title = f"{measure.word.capitalize()} {at_kl(group)} of KL"
+                shown_columns.append((title, name, "at_kl"))
             unit = unit_of(group).capitalize()
             shown_columns.append((f"{unit} to {group['baseline']}'s final level", "", "steps"))
     if ends := group["score_range"]:
@@ -44,6 +47,11 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         shown_columns.append((title, NORMALISED, "final"))
         shown_columns.append((f"{unit_of(group).capitalize()} to {parts} of it", "", "shares"))
     return [*shown_columns, (f"Chance to beat {group['baseline']}", "score", "chance")]
+
+
+def at_kl(group: Mapping[str, Any]) -> str:
+    """Return at which KL scores are compared, such as ``at 8.00 nats``."""
+    return f"at {number(group['equal_kl'])} nats"
 
 
 def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
@@ -169,7 +177,7 @@ def group_table(
     shown = [
         column
         for column, (_, name, kind) in enumerate(every_column)
-        if name in (measures or on_terminal) and kind in ("auc", "final")
+        if name in (measures or on_terminal) and kind in ("auc", "final", "at_kl")
     ]
     rewards = {name: [row[column] for column in shown] for name, row in cells(group).items()}
     heads = []
@@ -177,7 +185,10 @@ def group_table(
         title, name, kind = every_column[column]
         measure = measure_of(name, group["by_gold"])
         unit = f" ({measure.unit})" if measure.unit else ""
-        heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
+        if kind == "at_kl":
+            heads.append((measure.word.capitalize(), at_kl(group)))
+        else:
+            heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
     note = (
         f"Interquartile mean and {level:.0%} bootstrap interval over "
         f"{group['fewest_runs']} seed{'s' if group['fewest_runs'] > 1 else ''}; ▲ and ▼ mark what "

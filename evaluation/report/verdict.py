@@ -10,14 +10,14 @@ the samples, not a verdict; each of their limits is a rule of thumb.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tokengym.base.text import number, signed
 from tokengym.evaluation.measure.measures import measure_of, measures_of
-from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array
+from tokengym.evaluation.statistics import LEAP, RELIABLE_SEEDS, Array
 from tokengym.evaluation.statistics.curves import NOISES, noise, parting
 
 Figures = Mapping[str, Any]
@@ -100,6 +100,9 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
         text += f"; {_list([_named(group, name) for name in slower])} learned slower"
     if unclear and (faster or slower):
         text += f"; {_list([_named(group, name) for name in unclear])} showed no clear difference"
+    elif drifting := [name for name in unclear if lead_of(group, name) == "drift"]:
+        verb = "drifts" if len(drifting) == 1 else "drift"
+        text += f"; {_list([_named(group, name) for name in drifting])} {verb} less"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
     return f"{text}{_reached(group)}{_absent(group)}."
@@ -151,24 +154,63 @@ def _reached(group: Figures) -> str:
     return f"; {who} reached {goal}"
 
 
+def lead_of(group: Figures, name: str) -> Literal["more", "less", "drift", ""]:
+    """Return what a reward's lead on the baseline is.
+
+    Returns:
+        "more" or "less": its score at equal KL is clearly above or below. "drift": it clearly
+        spends less KL over the run, and neither its score over the run nor that at equal KL is
+        clearly above, so that a lead in score minus the KL penalty is KL that it did not spend. ""
+        where nothing of this is shown.
+    """
+    equal = clear(difference_of(group, name, "score", "at_kl"))
+    faster = clear(difference_of(group, name, "score", "auc"))
+    drifts_less = clear(difference_of(group, name, "kl", "auc")) < 0
+    if equal > 0:
+        return "more"
+    if drifts_less and faster <= 0:
+        return "drift"
+    return "less" if equal < 0 else ""
+
+
+def _lead(group: Figures, name: str) -> str:
+    """Return whether a lead is more score at equal KL or less drift, as sentences."""
+    lead, word = lead_of(group, name), measure_of("score", group["by_gold"]).word
+    equal = difference_of(group, name, "score", "at_kl")
+    at = f"equal KL ({number(group['equal_kl'])} nats)" if equal else "equal KL"
+    size = f"{signed(equal['difference'])}, {_interval(equal)}" if equal else ""
+    if lead == "drift":
+        kl = difference_of(group, name, "kl", "auc")
+        assert kl is not None  # it is clear
+        text = "It drifts less, and does not learn faster: KL over the run "
+        text += f"{signed(kl['difference'])} nats, {_interval(kl)}"
+        text += f"; {word} at {at} {size}. " if equal else ". "
+    elif equal:
+        what = {"more": f"it has more {word}", "less": f"it has less {word}"}
+        text = f"At {at} {what.get(lead, f'no clear difference in {word}')}: {size}. "
+    else:
+        return ""
+    gold = None if group["by_gold"] else difference_of(group, name, "gold_score", "at_kl")
+    if gold and clear(gold):
+        way = "higher" if clear(gold) > 0 else "lower"
+        size = number(abs(gold["difference"]))
+        text = f"{text[:-2]}; its gold score there is {size} {way} ({_interval(gold)}). "
+    return text
+
+
 def _price(group: Figures, name: str) -> str:
-    """Return a reward's differences in KL and gold score, as the end of a sentence."""
-    sure, unsure = [], []
+    """Return a reward's clear differences in KL and gold score, as the end of a sentence."""
+    lead = lead_of(group, name)
+    parts = [f"{lead} score at equal KL"] if lead in ("more", "less") else []
     kl = difference_of(group, name, "kl", "final")
     gold = None if group["by_gold"] else difference_of(group, name, "gold_score", "final")
     if kl and clear(kl):
         way = "more" if clear(kl) > 0 else "less"
-        sure.append(f"{number(abs(kl['difference']))} nats {way} KL")
-    elif kl:
-        unsure.append("KL")
+        parts.append(f"{number(abs(kl['difference']))} nats {way} KL")
     if gold and clear(gold):
         way = "higher" if clear(gold) > 0 else "lower"
-        sure.append(f"a gold score {number(abs(gold['difference']))} {way}")
-    elif gold:
-        unsure.append("gold score")
-    if unsure:
-        sure.append(f"no clear difference in {' or '.join(unsure)}")
-    return f", with {' and '.join(sure)}" if sure else ""
+        parts.append(f"a gold score {number(abs(gold['difference']))} {way}")
+    return f", with {_list(parts)}" if parts else ""
 
 
 def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
@@ -183,7 +225,7 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
         f"against {baseline}, ahead on {area['wins']} of {area['pairs']} seeds."
     )
     speed = _speed(group, name, baseline, level, is_one=area["pairs"] == 1)
-    return f"{text} {speed}{_ends(group, name)}"
+    return f"{text} {_lead(group, name)}{speed}{_ends(group, name)}"
 
 
 def _ends(group: Figures, name: str) -> str:
@@ -256,22 +298,16 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
             "the intervals are unreliable"
             + (", and one seed has none." if group["fewest_runs"] == 1 else ".")
         )
-    if group["failed_seeds"]:
-        runs = "run" if group["failed"] == 1 else "runs"
-        cautions.append(
-            f"Not in the figures: {group['failed']} failed {runs} "
-            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}; "
-            "--retry-failed repeats what failed."
-        )
-    if group["missing_seeds"]:
-        cautions.append(
-            f"Not in the figures: runs that have not ended ({_runs(group['missing_seeds'])}); the "
-            "comparison's own command resumes."
-        )
+    cautions += _absent_runs(group)
     if group["cut_at"] is not None and group["axis"] == "step":
         cautions.append(
             f"Longer runs were cut at step {group['cut_at']:g}, where the shortest ended, so that "
             "all have the same budget."
+        )
+    if others and "kl" in group["measures"] and group["equal_kl"] is None:
+        cautions.append(
+            "Scores at equal KL are not known: no KL was reached by every run without an update "
+            f"that crosses more than {LEAP:g} nat. Evaluate more often, or lower learning_rate."
         )
     if len(others) > 3:
         cautions.append(
@@ -295,6 +331,24 @@ def _about_range(group: Figures) -> list[str]:
             "it cannot rank them, so there is no best of n."
         ]
     return [f"No normalised score: {ends['noise']}."] if ends and ends["noise"] else []
+
+
+def _absent_runs(group: Figures) -> list[str]:
+    """Return which runs are not in the figures, failed ones and those that have not ended."""
+    cautions = []
+    if group["failed_seeds"]:
+        runs = "run" if group["failed"] == 1 else "runs"
+        cautions.append(
+            f"Not in the figures: {group['failed']} failed {runs} "
+            f"({_runs(group['failed_seeds'])}), which may favour the {kind_of(group)}; "
+            "--retry-failed repeats what failed."
+        )
+    if group["missing_seeds"]:
+        cautions.append(
+            f"Not in the figures: runs that have not ended ({_runs(group['missing_seeds'])}); the "
+            "comparison's own command resumes."
+        )
+    return cautions
 
 
 def _interval(difference: Figures) -> str:

@@ -32,11 +32,11 @@ class RunPath:
     """The policies that one run passed through, in the order of training.
 
     Raises:
-        ValueError: if the arrays differ in length, or updates do not rise or tokens fall.
+        ValueError: if the arrays differ in length, or updates or tokens fall.
     """
 
     updates: Array
-    """(time,) updates made, rising."""
+    """(time,) updates made, in order."""
     tokens: Array
     """(time,) response tokens sampled."""
     kl: Array
@@ -109,7 +109,7 @@ def leaps(updates: ArrayLike, kl: ArrayLike) -> NDArray[np.bool_]:
     than `LEAP`; a leap that slower updates hide is not found. Measure after every update.
 
     Args:
-        updates: (time,), rising.
+        updates: (time,), in order.
         kl: (time,), nats.
 
     Returns:
@@ -143,7 +143,7 @@ def value_within_kl(
 
     Args:
         levels: (levels,) KL k, nats, above 0.
-        updates: (time,), rising.
+        updates: (time,), in order.
         kl: (time,), nats per response; a sampled estimate below 0 counts as 0.
         values: (time,) such as the score.
 
@@ -151,7 +151,7 @@ def value_within_kl(
         (levels,), NaN where the run has no value.
 
     Raises:
-        ValueError: if the shapes differ, updates do not rise, or a level is not above 0.
+        ValueError: if the shapes differ, updates fall, or a level is not above 0.
 
     Source:
         Gao et al. 2023, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760:
@@ -351,6 +351,6 @@ def _checked(*series: ArrayLike) -> tuple[Array, ...]:
         raise ValueError(
             f"updates, kl and values must be (time,) alike, got {[row.shape for row in arrays]}"
         )
-    if (np.diff(arrays[0]) <= 0.0).any():
-        raise ValueError(f"updates must rise, got {arrays[0]}; sort the evaluations")
+    if (np.diff(arrays[0]) < 0.0).any():
+        raise ValueError(f"updates must not fall, got {arrays[0]}; sort the evaluations")
     return arrays

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.suite.evaluation.report.test_summary import references
+from tokengym.base.text import number
 from tokengym.evaluation.report.figures import Paper, write_paper_figure
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import group_table, latex
@@ -74,13 +75,14 @@ def test_a_table_is_latex_or_markdown(make_curves):
     (group,) = summary["groups"]
     lines = group_table(group, 0.95, "LaTeX").splitlines()
     assert lines[0].startswith("% Interquartile mean and 95% bootstrap interval over 5 seeds; ")
-    assert lines[1:3] == [r"\begin{tabular}{lrrrr}", r"\toprule"]
-    assert lines[3] == r"Reward & Score & Score & Gold score & KL (nats) \\"
-    assert lines[4] == r" & over the run & at the end & at the end & at the end \\"
+    assert lines[1:3] == [r"\begin{tabular}{lrrrrr}", r"\toprule"]
+    assert lines[3] == r"Reward & Score & Score & Score & Gold score & KL (nats) \\"
+    nats = f"at {number(group['equal_kl'])} nats"
+    assert lines[4] == rf" & over the run & at the end & {nats} & at the end & at the end \\"
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     assert lines[8].startswith(r"abc\_d|\% & ")
     assert lines[9].startswith(r" & \scriptsize ")  # the interval
-    assert all(line.count("&") == 4 for line in (*lines[3:5], *lines[6:-2]))
+    assert all(line.count("&") == 5 for line in (*lines[3:5], *lines[6:-2]))
     head, rule, *rows = group_table(group, 0.95, "Markdown", ["kl"]).splitlines()[:4]
     assert (head, rule) == ("| Reward | KL (nats) at the end |", "| --- | ---: |")
     assert rows[1].startswith("| abc_d\\|% | ")

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,7 @@ from tokengym.base.files import write_json
 from tokengym.base.text import number, signed
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import ReferenceSamples
-from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.curves import Curve, over_tokens
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
@@ -282,6 +283,106 @@ def test_the_final_level_is_of_the_baselines_own_evaluations(make_curves):
         assert group["threshold"] == pytest.approx(level)
         speed = group["rewards"]["abc"]["versus_baseline"]["relative_steps"]
         assert speed["threshold"] == pytest.approx(level)
+
+
+def paths_of(
+    nats: dict[str, float], score_of: Callable[[str, np.ndarray], np.ndarray]
+) -> list[Curve]:
+    """Return six seeds whose KL goes evenly to so many nats in 20 updates, a point after each."""
+    steps = np.arange(21.0)
+    return [
+        Curve(
+            credit=name,
+            seed=seed,
+            steps=steps,
+            values={
+                "score": score_of(name, kl * steps / 20.0) + 0.01 * shift,
+                "gold_score": 0.5 * score_of(name, kl * steps / 20.0) + 0.01 * shift**2,
+                "kl": kl * steps / 20.0 * (1.0 + 0.001 * shift**2),
+            },
+        )
+        for name, kl in nats.items()
+        for seed, shift in enumerate(SEEDS if name == "sparse" else SEEDS**3)
+    ]
+
+
+def test_a_lead_that_is_kl_not_spent_is_called_less_drift():
+    """Both have all the score there is at 1 nat, soon; one spends half the KL."""
+    curves = paths_of({"sparse": 8.0, "lazy": 4.0}, lambda _, kl: 2.0 * np.minimum(kl / 0.1, 1.0))
+    (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
+    differences = group["rewards"]["lazy"]["versus_baseline"]["differences"]
+    assert differences["net_score"]["auc"]["clear"] == 1  # ahead by what training maximises
+    assert group["equal_kl"] == pytest.approx(4.0, rel=1e-3)
+    assert differences["score"]["at_kl"]["difference"] == pytest.approx(0.0, abs=0.01)
+    # 4 nats on average, half of it: the area under a straight line to 8, and to 4
+    assert differences["kl"]["auc"]["difference"] == pytest.approx(-2.0, abs=0.01)
+    assert group["verdict"]["headline"] == (
+        "No reward learned clearly faster than sparse; lazy drifts less."
+    )
+    (sentence,) = group["verdict"]["sentences"]
+    assert (
+        "It drifts less, and does not learn faster: KL over the run \u22122.00 nats, 95%"
+        in sentence
+    )
+    assert "; score at equal KL (4.00 nats) " in sentence
+
+
+@pytest.mark.parametrize(("sign", "word"), [(1.0, "more"), (-1.0, "less")])
+def test_a_lead_in_score_at_equal_kl_is_called_one(sign: float, word: str):
+    """Score and gold are a multiple of the root of the KL, which rises alike in both."""
+    slopes = {"sparse": 1.0, "other": 1.0 + 0.5 * sign}
+    curves = paths_of({"sparse": 4.0, "other": 4.0}, lambda name, kl: slopes[name] * np.sqrt(kl))
+    (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
+    equal = group["rewards"]["other"]["versus_baseline"]["differences"]["score"]["at_kl"]
+    assert equal["difference"] == pytest.approx(sign, abs=0.01)
+    (sentence,) = group["verdict"]["sentences"]
+    assert (
+        f"At equal KL (4.00 nats) it has {word} score: {signed(equal['difference'])}, " in sentence
+    )
+    side = "higher" if sign > 0 else "lower"
+    gold = group["rewards"]["other"]["versus_baseline"]["differences"]["gold_score"]["at_kl"]
+    assert gold["difference"] == pytest.approx(sign / 2.0, abs=0.02)
+    size = number(abs(gold["difference"]))
+    assert f"; its gold score there is {size} {side} (95% interval" in sentence
+    assert ("with more score at equal KL" in group["verdict"]["headline"]) == (sign > 0)
+    figure = group["rewards"]["other"]["figures"]["score"]["at_kl"]["iqm"]
+    assert group["rewards"]["sparse"]["figures"]["gold_score"]["at_kl"]["iqm"] > 1.0
+    for style in ("Markdown", "LaTeX"):
+        table = group_table(group, 0.95, style)
+        assert "at 4.00 nats" in table
+        assert number(figure) in table
+    text = re.sub(r"<[^>]+>", " ", render_report(summarize(curves), curves))
+    assert "Score at 4.00 nats of KL" in text
+
+
+def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
+    """The first update of sparse crosses 6 nats; no score at equal KL is known below them."""
+
+    curves = paths_of({"sparse": 8.0, "other": 4.0}, lambda _, kl: np.sqrt(kl))
+    for curve in curves:
+        if curve.credit == "sparse":
+            curve.values["kl"][1:] = 6.0 + 0.1 * curve.steps[1:]
+    summary = summarize(curves)
+    (group,) = summary["groups"]
+    assert group["equal_kl"] is None
+    assert "at_kl" not in group["rewards"]["other"]["figures"]["score"]
+    said = " ".join(group["verdict"]["cautions"])
+    assert "Scores at equal KL are not known: no KL was reached by every run" in said
+    page = render_report(summary, curves)
+    frontier = page.partition("Score against KL</h3>")[2].partition("</svg>")[0]
+    paths = re.findall(r'class="line" d="([^"]+)"', frontier)
+    assert [path.count("M") for path in paths] == [2, 1]
+    over_updates = page.partition("<h3>Score</h3>")[2].partition("</svg>")[0]
+    assert all(p.count("M") == 1 for p in re.findall(r'class="line" d="([^"]+)"', over_updates))
+
+
+def test_equal_kl_is_told_of_learners_at_equal_tokens_too():
+    curves = paths_of({"sparse": 4.0, "other": 4.0}, lambda _, kl: np.sqrt(kl))
+    for curve in curves:
+        curve.values["tokens"] = 100.0 * curve.steps * (1 + (curve.credit == "other"))
+    (group,) = summarize(over_tokens(curves), SummarySettings(axis="tokens"))["groups"]
+    assert group["equal_kl"] == pytest.approx(2.0, rel=1e-3)  # within the tokens of sparse
+    assert "step" not in group["measures"]
 
 
 def curves_of(areas: np.ndarray) -> list[Curve]:

@@ -176,7 +176,7 @@ def test_no_policy_is_made_up_within_a_leap():
             ([1.0], [0, 1], [0.0, 1.0], [0.0]),
             r"must be \(time,\) alike, got \[\(2,\), \(2,\), \(1,",
         ),
-        (([1.0], [0, 0], [0.0, 1.0], [0.0, 1.0]), "updates must rise"),
+        (([1.0], [1, 0], [0.0, 1.0], [0.0, 1.0]), "updates must not fall"),
     ],
 )
 def test_a_path_that_is_none_is_refused(arguments: tuple, message: str):
