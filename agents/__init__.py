@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tokengym.agents import losses as losses
     from tokengym.agents.algorithm import EpisodicAlgorithm as EpisodicAlgorithm
     from tokengym.agents.contract import TrainingRun as TrainingRun
+    from tokengym.agents.contract import Update as Update
     from tokengym.agents.errors import CheckpointError as CheckpointError
     from tokengym.agents.errors import ModelError as ModelError
     from tokengym.agents.errors import NonFiniteError as NonFiniteError

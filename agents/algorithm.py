@@ -33,6 +33,7 @@ from tokengym.agents.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from tokengym.agents.contract import Update
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
@@ -395,7 +396,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Update until ``total_timesteps`` response tokens have been sampled.
+        """Update until ``total_timesteps`` response tokens have been sampled; see `updates`.
 
         Args:
             total_timesteps: Tokens; the update that passes them is finished.
@@ -410,6 +411,105 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
         Raises:
             SettingsError: if the number of tokens is no number, or negative.
+        """
+        _check_learning(total_timesteps, callback, log_interval)  # None would have no end
+        updates = self.updates(
+            total_timesteps,
+            callback,
+            log_interval,
+            tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+        for _ in updates:
+            pass
+        return self
+
+    def updates(
+        self,
+        total_timesteps: int | None = None,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str = "run",
+        *,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Iterator[Update]:
+        """Yield after each update: a round of one episode per row, and what it teaches.
+
+        Between two updates the agent may be played, measured and saved, and the loop may be left.
+
+        Args:
+            total_timesteps: Tokens, as for `learn`. None: the caller ends it, and says in
+                ``remaining``, before each update, what share of the training is left.
+            callback: See `learn`.
+            log_interval: See `learn`.
+            tb_log_name: See `learn`.
+            reset_num_timesteps: See `learn`.
+            progress_bar: See `learn`.
+
+        Yields:
+            The number of the update in this call, from 1, the tokens sampled so far, and the row of
+            the log, if one was written.
+
+        Raises:
+            SettingsError: if the number of tokens is no number, or negative.
+        """
+        has_budget = total_timesteps is not None
+        budget, callback = self._begin(
+            sys.maxsize if total_timesteps is None else total_timesteps,
+            callback,
+            log_interval,
+            tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+        log = LastRow()
+        self.logger.output_formats.append(log)
+        number, span = 0, budget - self.learning_since
+        try:
+            while self.num_timesteps < budget:
+                if has_budget:
+                    self.remaining = (budget - self.num_timesteps) / span
+                played = self.collect(callback)
+                if played is None:
+                    break
+                # SB3's; the last round ends past the tokens that were asked for.
+                progress = float(self.num_timesteps) / float(budget)
+                self._current_progress_remaining = max(1.0 - progress, 0.0)
+                self.learn_from(played)
+                self._round_start = None
+                number += 1
+                if log_interval is not None and number % log_interval == 0:
+                    self.dump_logs(number)
+                tokens, lent = self.num_timesteps, self.processes.whole
+                yield Update(step=number, tokens=tokens, agent=self, figures=log.take(), lent=lent)
+        except GeneratorExit:  # the caller has left the loop
+            callback.on_training_end()
+            raise
+        finally:
+            self.logger.output_formats.remove(log)
+        if self.num_timesteps >= budget:
+            self.learning_since = -1
+        if self.processes.count > 1:
+            # All take part in it once more; the main process may then save the agent alone.
+            self._round_start = self.round_start()
+        callback.on_training_end()
+
+    def _begin(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback,
+        log_interval: int | None,
+        tb_log_name: str,
+        *,
+        reset_num_timesteps: bool,
+        progress_bar: bool,
+    ) -> tuple[int, BaseCallback]:
+        """Check the arguments of `learn`, set logger and callbacks up, and begin counting.
+
+        Returns:
+            ``num_timesteps`` at which the training ends, and the callback.
         """
         _check_learning(total_timesteps, callback, log_interval)
         self.policy.warn_of_rounding()
@@ -427,28 +527,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         callback.on_training_start(locals(), globals())
         if reset_num_timesteps or not 0 <= self.learning_since <= self.num_timesteps:
             self.learning_since = self.num_timesteps
-        # One iteration is one update: a round of one episode per row, and what it teaches.
-        iteration, span = 0, total_timesteps - self.learning_since
-        while self.num_timesteps < total_timesteps:
-            self.remaining = (total_timesteps - self.num_timesteps) / span
-            played = self.collect(callback)
-            if played is None:
-                break
-            # SB3's; the last round ends past the tokens that were asked for.
-            progress = float(self.num_timesteps) / float(total_timesteps)
-            self._current_progress_remaining = max(1.0 - progress, 0.0)
-            self.learn_from(played)
-            self._round_start = None
-            iteration += 1
-            if log_interval is not None and iteration % log_interval == 0:
-                self.dump_logs(iteration)
-        if self.num_timesteps >= total_timesteps:
-            self.learning_since = -1
-        if self.processes.count > 1:
-            # All take part in it once more; the main process may then save the agent alone.
-            self._round_start = self.round_start()
-        callback.on_training_end()
-        return self
+        return total_timesteps, callback
 
     # --- Stable-Baselines3's hooks ----------------------------------------------------------------
 
@@ -600,6 +679,31 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def setting_names(cls) -> list[str]:
         """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
         return [*names_of(cls.settings_class), "tensorboard_log", "verbose", "seed"]
+
+
+class LastRow(KVWriter):
+    """Keeps the last row of the log until it is taken."""
+
+    def __init__(self) -> None:
+        self._row: dict[str, Any] = {}
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """See `KVWriter`."""
+        del key_excluded, step
+        self._row = dict(key_values)
+
+    def take(self) -> dict[str, Any]:
+        """Return the row; {} if none was written since the last call."""
+        row, self._row = self._row, {}
+        return row
+
+    def close(self) -> None:
+        """See `KVWriter`."""
 
 
 class TokenProgressBar(ProgressBarCallback):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -28,6 +30,23 @@ class SavedAgent(Protocol):
         """Write the learner's whole state."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """State of a training after one update, or before the first."""
+
+    step: int
+    """Position on the learning curve, in the learner's own unit: updates, epochs, iterations."""
+    tokens: int | Callable[[], int]
+    """Response tokens processed so far: sampled, and passed over with gradient. A function is
+    called after the evaluation."""
+    agent: playing.Agent
+    """The agent as it is now."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """The learner's log since the last one, by the names of Stable-Baselines3."""
+    lent: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Context in which one process may use the agent: several that share its weights lend them."""
+
+
 class TrainingRun(Protocol):
     """One run, as a learner sees it; `tokengym.evaluation.runs.run` makes it."""
 
@@ -39,15 +58,10 @@ class TrainingRun(Protocol):
     """Seed of everything random."""
     folder: Path | None
     """Folder for files that the learner keeps while it trains; None keeps none."""
-    eval_every: int
-    """Updates between two measurements; `is_due` knows of finer first ones too."""
 
     @property
     def updates(self) -> int:
         """Updates made so far, those before a resumption included."""
-
-    def is_due(self, step: int) -> bool:
-        """Return whether the policy is measured after that many updates."""
 
     @property
     def configuration(self) -> Mapping[str, Any]:
@@ -74,24 +88,11 @@ class TrainingRun(Protocol):
             load: Returns the learner that was saved in a folder.
         """
 
-    def measure(self, step: int, tokens: int | Callable[[], int], agent: playing.Agent) -> None:
-        """Evaluate the agent on held-out prompts and add a point to the learning curve.
-
-        Args:
-            step: Position on the curve, in the learner's own unit.
-            tokens: Response tokens processed so far: sampled, and passed over with gradient; a
-                function is called after the evaluation.
-            agent: The agent.
-        """
-
     def state(self) -> Mapping[str, Any]:
         """Return the measurements so far as plain data, for a learner that keeps them itself."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the measurements that `state` returned in an earlier run."""
-
-    def log(self, step: int, row: Mapping[str, Any]) -> None:
-        """Keep one row of the learner's log, by the names of Stable-Baselines3."""
 
 
 def check_plays(name: str, made: Any) -> None:

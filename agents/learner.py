@@ -9,14 +9,14 @@ Nothing here imports torch: naming a learner is cheap, training it loads what it
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.contract import TrainingRun, check_plays, own_player
+from tokengym.agents.contract import TrainingRun, Update, check_plays, own_player
 from tokengym.base.registry import Registry, imported
 from tokengym.base.settings import values_by_name
 
@@ -36,10 +36,11 @@ class Learner:
     """Frozen dataclass of its settings."""
     algorithm: str | type = ""
     """Subclass of `EpisodicAlgorithm` that learns by rounds, or its place as ``module:Class``."""
-    train: str | Callable[[TrainingRun], Any] = ""
-    """In place of ``algorithm``, a function that trains one agent, or its place as
-    ``module:function``: ``function(run: TrainingRun) -> agent``. None in place of an agent means
-    that there is nothing to save."""
+    updates: str | Callable[[TrainingRun], Iterator[Update]] = ""
+    """In place of ``algorithm``, a generator that trains one agent, or its place as
+    ``module:function``: ``function(run: TrainingRun) -> Iterator[Update]``. It yields before the
+    first update and after each; where ``uses_credit`` the run ends it, else it ends by itself and
+    every point that it yields is measured."""
     check: str = ""
     """``module:function`` that refuses settings which cannot work, before any run begins:
     ``function(settings, batch_size)``; empty where the dataclass refuses them all."""
@@ -71,12 +72,13 @@ class Learner:
         """Return the values of these settings by name, without making them."""
         return {**values_by_name(self.settings), **self.defaults, **self.fixed}
 
-    def load(self) -> Callable[[TrainingRun], Any]:
-        """Import and return the function that trains."""
+    def train(self, run: TrainingRun) -> Iterator[Update]:
+        """Train one agent, yielding before the first update and after each."""
         if self.algorithm:
-            train = imported("tokengym.agents.training:train")
-            return partial(train, algorithm=self.algorithm_class())
-        return self.train if callable(self.train) else imported(self.train)
+            by_rounds = imported("tokengym.agents.training:updates")
+            yield from by_rounds(run, self.algorithm_class())
+        else:
+            yield from (self.updates if callable(self.updates) else imported(self.updates))(run)
 
     def algorithm_class(self) -> Any:
         """Import and return the class that learns by rounds."""
@@ -137,7 +139,7 @@ def _as_learner(name: str, made: Any) -> Learner:
         name=name,
         summary=summary,
         settings=NoSettings,
-        train=partial(_teach if learns else _play, name=name, made=made),
+        updates=partial(_teach if learns else _play, name=name, made=made),
         uses_credit=learns,
     )
 
@@ -153,15 +155,16 @@ class NoSettings:
     """Settings of an agent that has none."""
 
 
-def _play(run: TrainingRun, *, name: str, made: Any) -> None:
-    """Measure an agent that does not learn, at both ends of its curve."""
+def _play(run: TrainingRun, *, name: str, made: Any) -> Iterator[Update]:
+    """Yield an agent that does not learn, for both ends of its curve."""
     envs = run.make_envs(1, normalize=False)
     agent = own_player(name, made, envs, seed=run.seed)
-    run.measure(0, 0, agent)
-    run.measure(run.training.last_step, run.training.tokens or 0, agent)
+    yield Update(step=0, tokens=0, agent=agent)
+    yield Update(step=run.training.last_step, tokens=run.training.tokens or 0, agent=agent)
     envs.close()
 
 
-def _teach(run: TrainingRun, *, name: str, made: Any) -> Any:
+def _teach(run: TrainingRun, *, name: str, made: Any) -> Iterator[Update]:
     """Train an agent that has ``learn(episodes)``."""
-    return imported("tokengym.agents.training:teach")(run, name, made)
+    updates: Iterator[Update] = imported("tokengym.agents.training:teach")(run, name, made)
+    return updates

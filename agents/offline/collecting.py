@@ -3,16 +3,14 @@
 DPO and SFT learn from data that is given, or collected once from the policy.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
 
-from tokengym.agents.contract import TrainingRun
+from tokengym.agents.contract import TrainingRun, Update
 from tokengym.agents.losses.ranking import best_against_worst, best_of
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.policies import encoding_for, make_policy
@@ -327,18 +325,18 @@ def _score(episode: Episode) -> float:
 Trained = TypeVar("Trained", bound=OfflineTrainer)
 
 
-def train_dpo(run: TrainingRun) -> DPO:
+def dpo_updates(run: TrainingRun) -> Iterator[Update]:
     """Train `DPO` on pairs."""
-    return _train(run, DPO, loss=run.settings.loss)
+    return _updates(run, DPO, loss=run.settings.loss)
 
 
-def train_sft(run: TrainingRun) -> SFT:
+def sft_updates(run: TrainingRun) -> Iterator[Update]:
     """Train `SFT` on responses."""
-    return _train(run, SFT)
+    return _updates(run, SFT)
 
 
-def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Trained:
-    """Train on data, given or collected from the policy, and measure after every epoch.
+def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iterator[Update]:
+    """Train on data, given or collected from the policy; yield before it and after every epoch.
 
     Args:
         run: The run, whose settings are `tokengym.agents.offline.settings.SFTSettings`.
@@ -350,7 +348,7 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
     """
     settings, envs = run.settings, run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
-    run.measure(0, 0, policy)
+    yield Update(step=0, tokens=0, agent=policy)
     data, sampled = settings.pairs, 0  # tokens
     if data is None:
         collector = ResponseCollector(envs, sampling=settings.sampling, max_rows=256)
@@ -373,8 +371,10 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
         seed=run.seed,
         device=run.training.device,
     )
+    begun = 0
     if (budget := run.training.tokens) is not None:
-        run.measure(1, sampled, policy)  # what the data cost is spent before anything is learned
+        begun = 1  # what the data cost is spent before anything is learned
+        yield Update(step=begun, tokens=sampled, agent=agent)
         if sampled >= budget:
             raise SettingsError(
                 f"tokens={budget} are fewer than the {sampled} that the data cost; raise tokens, "
@@ -383,23 +383,6 @@ def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Traine
         texts: Any = agent.train_dataset
         pass_tokens = sum(len(ids) for name in agent.columns for ids in texts[name])
         agent.args.num_train_epochs = (budget - sampled) / pass_tokens
-    agent.add_callback(_AfterEpoch(run, agent, sampled))
-    agent.train()
+    for update in agent.updates():
+        yield replace(update, step=begun + update.step, tokens=sampled + agent.num_response_tokens)
     envs.close()
-    return agent
-
-
-class _AfterEpoch(TrainerCallback):
-    """Measures the agent after every epoch."""
-
-    def __init__(self, run: TrainingRun, agent: Any, sampled: int) -> None:
-        self.run, self.agent, self.sampled = run, agent, sampled
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """See `transformers.TrainerCallback`."""
-        del args, control, others
-        self.agent.count_tokens()  # the Trainer itself counts when it logs
-        tokens = self.sampled + self.agent.num_response_tokens
-        collected = self.run.training.tokens is not None
-        # A last epoch may be a part of one.
-        self.run.measure(math.ceil(state.epoch - 1e-6) + collected, tokens, self.agent)

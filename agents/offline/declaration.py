@@ -10,7 +10,7 @@ DPO_LEARNER = register_learner(
         name="dpo",
         summary="direct preference optimisation on pairs, given or collected from the policy",
         settings=DPOSettings,
-        train="tokengym.agents.offline.collecting:train_dpo",
+        updates="tokengym.agents.offline.collecting:dpo_updates",
         steps_setting="num_train_epochs",
         prompts_setting="num_prompts",
     )
@@ -21,6 +21,6 @@ register_learner(
         name="sft",
         summary="supervised fine-tuning on responses, given or the best of the policy's own",
         settings=SFTSettings,
-        train="tokengym.agents.offline.collecting:train_sft",
+        updates="tokengym.agents.offline.collecting:sft_updates",
     )
 )

@@ -3,28 +3,33 @@
 import copy
 import json
 import logging
+import math
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from greenlet import greenlet
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.checkpoint import check_counts, products_here, restore_adapters
+from tokengym.agents.contract import Update
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.offline.policies import (
     Source,
@@ -390,6 +395,30 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             set_seed(self.args.seed)
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
+    def updates(self) -> Iterator[Update]:
+        """Learn as `train` does, and yield after every epoch.
+
+        Between two of them the agent may be played, measured and saved, and the loop may be left.
+
+        Yields:
+            The epoch, from 1, of which the last may be a part, and the response tokens so far.
+        """
+        # The Trainer's loop calls back and cannot be left; a greenlet runs it to the end of an
+        # epoch and returns here, in the same thread. It sees the variables of this context.
+        training = greenlet(self.train)
+        training.gr_context = copy_context()
+        callback = _HandOver(self)
+        self.add_callback(callback)
+        try:
+            update = training.switch()
+            while not training.dead:
+                yield update
+                update = training.switch()
+        finally:
+            self.remove_callback(callback)
+            if not training.dead:  # the loop was left: the training ends where it stands
+                training.throw()
+
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Measure on held-out texts; see `transformers.Trainer.evaluate`."""
         with isolated_random_state():
@@ -560,3 +589,21 @@ def _warn_of_skipped(*encoded: EncodedTexts | None) -> None:
     for texts in encoded:
         if texts is not None and texts.skipped:
             _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
+
+
+class _HandOver(TrainerCallback):
+    """Hands the training over to the loop over `OfflineTrainer.updates` after every epoch."""
+
+    def __init__(self, agent: OfflineTrainer) -> None:
+        self.agent = agent
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """See `transformers.TrainerCallback`."""
+        del args, control, others
+        agent = self.agent
+        agent.count_tokens()  # the Trainer itself counts when it logs
+        epoch = math.ceil(state.epoch - 1e-6)  # a last one may be a part of one
+        update = Update(step=epoch, tokens=agent.num_response_tokens, agent=agent)
+        parent = greenlet.getcurrent().parent
+        assert parent is not None
+        parent.switch(update)

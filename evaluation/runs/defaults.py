@@ -199,6 +199,16 @@ class TrainingSettings(ModelSettings):
             return self.tokens
         return max(round(self.values[self.declaration.steps_setting]), 1)
 
+    def is_over(self, step: int, tokens: int) -> bool:
+        """Return whether a training that the run ends is over after so many updates and tokens."""
+        return step >= self.steps if self.tokens is None else tokens >= self.tokens
+
+    def remaining(self, step: int, tokens: int) -> float:
+        """Return the share of the training that is left then, 1 to 0."""
+        if self.tokens is None:
+            return 1.0 - step / self.steps
+        return 1.0 - min(tokens / self.tokens, 1.0)
+
     def lengths(self) -> dict[str, int]:
         """Return the arguments of ``gym.make`` that decide how long responses are."""
         least = self.max_new_tokens if self.fixed_length else 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.agents.contract import Agent
+from tokengym.agents.contract import Agent, Update
 from tokengym.agents.errors import CheckpointError
 from tokengym.base.errors import SettingsError, StorageError
 from tokengym.base.files import file_hash, write_hashed
@@ -102,8 +102,8 @@ def do_plan(
         work = _Run(plan, processes, report, checkpoint_every, track, saves=save is not None)
         try:
             check_code(plan.config.code)
-            agent = plan.training.declaration.load()(work)
-            if save is not None and agent is not None:
+            agent = train(work)
+            if save is not None and callable(getattr(agent, "save", None)):  # a player need not
                 agent.save(save)
         except (CheckpointError, StorageError):
             raise  # the same call resumes, elsewhere or with more space
@@ -113,6 +113,22 @@ def do_plan(
             raise
         work.end()
         return work.record
+
+
+def train(work: "_Run") -> Any:
+    """Train and measure one agent from the first update to the last, and return it."""
+    training, agent = work.training, None
+    for update in training.declaration.train(work):  # the first is of the untrained agent
+        agent = update.agent
+        work.log(update)
+        is_over = work.is_over(update)
+        if is_over or work.is_due(update):
+            with update.lent():
+                work.measure(update)
+                work.keep(update)
+        if is_over:
+            break
+    return agent
 
 
 def join_run(training: TrainingSettings) -> "Processes":
@@ -154,7 +170,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 class _Run:
-    """A `TrainingRun`, which see, with the record of its measurements."""
+    """One run: what a learner trains by (a `TrainingRun`), and the record of its measurements."""
 
     def __init__(
         self,
@@ -170,8 +186,6 @@ class _Run:
         self.plan, self.config, self.processes, self.report = plan, config, processes, report
         self.seed, self.folder, self.reward = plan.seed, plan.folder, plan.reward
         self.training, self.settings = plan.training, plan.training.learner
-        self.is_due = config.evaluation.is_due
-        self.eval_every = config.evaluation.every
         self.record = RunRecord(plan)
         self.checkpoint_every = checkpoint_every
         self._saves = saves
@@ -182,7 +196,10 @@ class _Run:
             self.unfinished = UnfinishedRun(self.folder, config.as_dict())
         self._resumable = False
         self._measured = 0
+        self._resumed_at: int | None = None
         self._evaluator: Evaluator | None = None
+
+    # --- what a learner asks ----------------------------------------------------------------------
 
     @property
     def updates(self) -> int:
@@ -213,7 +230,7 @@ class _Run:
             return None
         agent, measured = checkpoint
         self.record.resume(measured)
-        self._measured = len(self.record.curve)
+        self._measured, self._resumed_at = len(self.record.curve), self.updates
         return agent
 
     def state(self) -> dict[str, Any]:
@@ -222,17 +239,38 @@ class _Run:
     def restore(self, state: Mapping[str, Any]) -> None:
         self.record.resume(state)
 
-    def log(self, step: int, row: Mapping[str, Any]) -> None:
-        self.record.add_update(step, row)
-        self._watch(step, row)
+    # --- what is done after an update -------------------------------------------------------------
 
-    def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
+    def is_over(self, update: Update) -> bool:
+        """Return whether the run ends here; other learners than those by updates end themselves."""
+        by_updates = self.training.declaration.uses_credit
+        return by_updates and self.training.is_over(update.step, _count(update.tokens))
+
+    def is_due(self, update: Update) -> bool:
+        """Return whether the agent is measured after this update."""
+        by_updates = self.training.declaration.uses_credit
+        return not by_updates or self.config.evaluation.is_due(update.step)
+
+    def log(self, update: Update) -> None:
+        """Keep the learner's log of an update."""
+        if update.figures:
+            self.record.add_update(update.step, update.figures)
+            self._watch(update.step, update.figures)
+
+    def measure(self, update: Update) -> None:
+        """Add a point to the learning curve, unless the run resumes from it."""
+        if update.step == self._resumed_at:
+            return
         self._measured += 1
         if self.processes.is_main:
-            self._add_point(step, tokens, agent)
+            self._add_point(update)
+
+    def keep(self, update: Update) -> None:
+        """Write a checkpoint of an agent that can be resumed, if one is due."""
         is_due = self._resumable and self._measured % max(self.checkpoint_every, 1) == 0
-        if self.unfinished is None or not is_due:
+        if self.unfinished is None or not is_due or update.step == self._resumed_at:
             return
+        agent: Any = update.agent
         if not self.processes.is_main:
             agent.save(self.unfinished.last)  # its part of what the main process writes
             return
@@ -241,12 +279,12 @@ class _Run:
             self.unfinished.save(agent, self.record.state())
         except StorageError as error:
             # Nor would the trained agent be saved; or other processes wait for shards of this one.
-            if (self._saves and step == 0) or self.processes.saves_together:
+            if (self._saves and update.step == 0) or self.processes.saves_together:
                 raise
-            logger.warning("no checkpoint after step %d: %s", step, error)
+            logger.warning("no checkpoint after step %d: %s", update.step, error)
         self.record.add_evaluation_time(time.perf_counter() - began)
 
-    def _add_point(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
+    def _add_point(self, update: Update) -> None:
         """Evaluate an agent and record what was found."""
         if self._evaluator is None:
             self._evaluator = self.config.evaluator()
@@ -254,18 +292,17 @@ class _Run:
                 self._evaluator.gold = None  # the run that is resumed left it out
         if not self.record.curve:
             self.record.begin()
-        began = time.perf_counter()
-        evaluation = self._evaluator(agent)
+        began, step = time.perf_counter(), update.step
+        evaluation = self._evaluator(update.agent)
         self.record.measured_by = self._evaluator.measured_by
         self.record.add_evaluation_time(time.perf_counter() - began)
-        processed = tokens() if callable(tokens) else tokens
+        processed = _count(update.tokens)
         self.record.add_evaluation(step, processed, evaluation)
         self._watch(step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
-        budget = self.training.tokens
-        is_last = step == self.training.steps if budget is None else processed >= budget
-        if self.training.declaration.uses_credit and (step == 0 or is_last):
-            self.record.samples += self._credited_samples(step, evaluation, agent)
+        if self.training.declaration.uses_credit and (step == 0 or self.is_over(update)):
+            self.record.samples += self._credited_samples(step, evaluation, update.agent)
         if self.report is not None:
+            budget = self.training.tokens
             done = step if budget is None else min(processed, budget)
             self.report(done, self.record.curve[-1])
 
@@ -321,6 +358,11 @@ class _Run:
             self.record.write(self.folder, self.config.as_dict(), error)
         if self.unfinished is not None and self.processes.is_main and not keep_checkpoint:
             self.unfinished.remove()
+
+
+def _count(tokens: int | Callable[[], int]) -> int:
+    """Return a number of tokens that may be known only now."""
+    return tokens() if callable(tokens) else tokens
 
 
 def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:

@@ -1,6 +1,6 @@
 """Best-of-n: the best of several responses by a scorer, without training anything."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents import TrainingRun, losses
+from tokengym.agents import TrainingRun, Update, losses
 from tokengym.agents.offline import Candidates, ResponseCollector, make_policy
 from tokengym.agents.rollouts import Choice, Environments
 from tokengym.base import from_keywords, takes
@@ -184,14 +184,14 @@ class _Replay:
         return Choice(actions=np.array([plan[self._time - 1] for plan in plans], dtype=np.int64))
 
 
-def train(run: TrainingRun) -> None:
-    """Measure the best of 2, 4, ... up to n; tokens are those of all candidates."""
+def updates(run: TrainingRun) -> Iterator[Update]:
+    """Yield the best of 1, 2, 4, ... up to n; tokens are those of all candidates."""
     envs, settings = run.make_envs(1, normalize=False), run.settings
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
-    run.measure(0, 0, policy)
+    yield Update(step=0, tokens=0, agent=policy)
     sizes = (2**power for power in range(1, settings.n.bit_length()) if 2**power < settings.n)
     for n in (*sizes, settings.n):
         shared = {"temperatures": settings.temperatures, "length_penalty": settings.length_penalty}
         agent = BestOfN(policy, envs, n=n, **shared)
-        run.measure(n, partial(getattr, agent, "num_tokens"), agent)
+        yield Update(step=n, tokens=partial(getattr, agent, "num_tokens"), agent=agent)
     envs.close()

@@ -17,7 +17,7 @@ ONLINE_DPO = Learner(
     name="online-dpo",
     summary="DPO on pairs of the policy's own responses, drawn anew in each iteration",
     settings=OnlineDPORun,
-    train="tokengym.lab.learners.iterative:train_online_dpo",
+    updates="tokengym.lab.learners.iterative:online_dpo_updates",
     steps_setting="iterations",
     prompts_setting="prompts_per_iteration",
 )
@@ -26,13 +26,13 @@ RAFT = replace(
     name="raft",
     summary="fine-tuning on the best of the policy's own responses, in iterations",
     settings=RAFTRun,
-    train="tokengym.lab.learners.iterative:train_raft",
+    updates="tokengym.lab.learners.iterative:raft_updates",
 )
 BEST_OF_N = Learner(
     name="best-of-n",
     summary="the best of n responses by the scorer; nothing is trained",
     settings=Candidates,
-    train="tokengym.lab.learners.best_of_n:train",
+    updates="tokengym.lab.learners.best_of_n:updates",
     steps_setting="n",
     takes_budget=False,
 )

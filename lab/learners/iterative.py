@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, losses
+from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, Update, losses
 from tokengym.agents.offline import (
     KEPT,
     OfflineTrainer,
@@ -378,8 +378,8 @@ class IterativeLearner(PlaysPolicy):
         return int(np.random.SeedSequence([self.seed, iteration, use]).generate_state(1)[0] >> 1)
 
 
-def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
-    """Train a learner in iterations, and measure it before the first and after each.
+def iterations(run: TrainingRun, learner: type[IterativeLearner]) -> Iterator[Update]:
+    """Train a learner in iterations; yield before the first and after each.
 
     The points of an earlier run are restored with its iterations, so that a resumed curve equals
     an uninterrupted one.
@@ -401,30 +401,29 @@ def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
         device=run.training.device,
     )
 
-    def measure(agent: Self, number: int, tokens: int) -> None:
-        run.measure(number, tokens, agent)
+    def measured(number: int, tokens: int) -> Iterator[Update]:
+        yield Update(step=number, tokens=tokens, agent=agent)
         if folder is not None:
             write_json(_folder(folder, number) / MEASURED, run.state())
 
     budget = run.training.tokens
-    iterations = run.settings.iterations if budget is None else sys.maxsize
-    measured = -1 if folder is None else _last_measured(folder, iterations)
-    if folder is not None and measured >= 0:
-        run.restore(read_json(_folder(folder, measured) / MEASURED))
+    count = run.settings.iterations if budget is None else sys.maxsize
+    last = -1 if folder is None else _last_measured(folder, count)
+    if folder is not None and last >= 0:
+        run.restore(read_json(_folder(folder, last) / MEASURED))
     else:
-        measure(agent, 0, 0)
-        measured = 0
-    agent.resume(iterations)
-    for iteration in agent.history[measured:]:  # made, but stopped before they were measured
+        last = 0
+        yield from measured(0, 0)
+    agent.resume(count)
+    for iteration in agent.history[last:]:  # made, but stopped before they were measured
         agent.restore(iteration.number)
-        measure(agent, iteration.number, iteration.tokens)
-    while len(agent.history) < iterations:
+        yield from measured(iteration.number, iteration.tokens)
+    while len(agent.history) < count:
         if budget is not None and agent.history and agent.history[-1].tokens >= budget:
             break
         made = agent.iterate()
-        measure(agent, made.number, made.tokens)
+        yield from measured(made.number, made.tokens)
     envs.close()
-    return agent
 
 
 def _last_measured(folder: Path, limit: int) -> int:
@@ -516,9 +515,9 @@ class OnlineDPO(IterativeLearner):
         return {**super().trainer_arguments(), "loss": self.settings.loss}
 
 
-def train_online_dpo(run: TrainingRun) -> OnlineDPO:
-    """Train `OnlineDPO`; see `train_iterations`."""
-    return train_iterations(run, OnlineDPO)
+def online_dpo_updates(run: TrainingRun) -> Iterator[Update]:
+    """Train `OnlineDPO`; see `iterations`."""
+    return iterations(run, OnlineDPO)
 
 
 class RAFT(IterativeLearner):
@@ -535,6 +534,6 @@ class RAFT(IterativeLearner):
     learner = SFT
 
 
-def train_raft(run: TrainingRun) -> RAFT:
-    """Train `RAFT`; see `train_iterations`."""
-    return train_iterations(run, RAFT)
+def raft_updates(run: TrainingRun) -> Iterator[Update]:
+    """Train `RAFT`; see `iterations`."""
+    return iterations(run, RAFT)

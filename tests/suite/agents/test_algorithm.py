@@ -8,6 +8,8 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from tokengym.agents import PPO
@@ -57,6 +59,50 @@ def test_the_learning_rate_can_be_changed(make_ppo: Callable[..., PPO]):
 def test_a_training_of_no_number_of_tokens_is_refused(make_ppo: Callable[..., PPO], tokens: Any):
     with pytest.raises(SettingsError, match=rf"total_timesteps must be .* got {tokens!r}; pass"):
         make_ppo().learn(tokens)
+
+
+def test_learn_exhausts_its_updates_between_which_the_agent_may_be_saved(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+):
+    """Three updates: in one call, in a loop, and in a loop that is left and continued elsewhere."""
+    budget = 3 * 4 * 6
+    whole = make_ppo().learn(budget)
+    looped = make_ppo()
+    yielded = list(looped.updates(budget))
+    assert [update.step for update in yielded] == list(range(1, len(yielded) + 1))
+    assert yielded[-1].tokens == looped.num_timesteps == whole.num_timesteps
+    assert all(update.figures["rollout/score"] is not None for update in yielded)
+    left = make_ppo()
+    for _ in left.updates(budget):
+        left.save(tmp_path / "agent")
+        break
+    resumed = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
+    for _ in resumed.updates(budget - resumed.num_timesteps, reset_num_timesteps=False):
+        pass
+    for agent in (looped, resumed):
+        for name, weight in agent.policy.state_dict().items():
+            assert torch.equal(weight, whole.policy.state_dict()[name]), name
+
+
+def test_a_loop_without_a_budget_ends_where_it_is_left(make_ppo: Callable[..., PPO]):
+    """Callbacks are told, and the share that remains is the caller's to say."""
+    ended: list[int] = []
+
+    class Ends(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_training_end(self) -> None:
+            ended.append(self.model.num_timesteps)
+
+    agent, rates = make_ppo(learning_rate=0.5), []
+    for update in agent.updates(callback=Ends()):
+        rates.append(update.figures["train/learning_rate"])
+        agent.remaining = 0.25
+        if update.step == 2:
+            break
+    assert rates == [0.5, 0.125]
+    assert ended == [agent.num_timesteps]
 
 
 @pytest.mark.parametrize("make", [gym.make, gym.make_vec])

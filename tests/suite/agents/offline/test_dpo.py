@@ -391,6 +391,30 @@ def test_recomputed_blocks_give_the_same_run(tmp_path: Path):
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-5)
 
 
+def test_training_hands_over_after_every_epoch(make_envs: Callable[..., Any]):
+    """In a loop the same weights as by `train`, whatever is drawn meanwhile; it may be left."""
+    epochs, state = 3, torch.get_rng_state()
+    whole, looped, left = (make_dpo(num_train_epochs=epochs) for _ in range(3))
+    whole.train()
+    tokens = []
+    for update in looped.updates():
+        assert update.step == len(tokens) + 1
+        tokens.append(update.tokens)
+        collect(update.agent, make_envs(), 2, seed=0)
+    responses = sum(len(row[f"{kind}_ids"]) for row in PAIRS for kind in ("chosen", "rejected"))
+    assert tokens == [responses * epoch for epoch in (1, 2, 3)]
+    for name, weight in whole.policy.state_dict().items():
+        assert torch.equal(weight, looped.policy.state_dict()[name]), name
+    for update in left.updates():
+        assert update.step == 1
+        break
+    assert left.num_response_tokens == responses
+    failing = (1 // (update.step - 1) for update in left.updates())  # in the loop's own body
+    with pytest.raises(ZeroDivisionError):
+        list(failing)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path: Path):
     dpo = make_dpo(args=make_args(tmp_path))
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """Agents that learn from preferences are measured like PPO, and resumed where they can be."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,13 +9,13 @@ import pytest
 import torch
 
 from tokengym.agents import PPO
-from tokengym.agents.contract import TrainingRun
+from tokengym.agents.contract import TrainingRun, Update
 from tokengym.agents.learner import LEARNERS, Learner
 from tokengym.agents.offline.settings import Sampling
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import Products
-from tokengym.agents.training import train
+from tokengym.agents.training import updates
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
@@ -65,10 +66,11 @@ def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.Monke
     """The same with the command line's ``train``, a worker of ``compare`` and a notebook."""
     found: list[int] = []
 
-    def note(*_: object) -> None:
+    def note(*_: object) -> Iterator[Update]:
         found.append(torch.get_num_threads())
+        yield from ()
 
-    monkeypatch.setattr(Learner, "load", lambda self: note)
+    monkeypatch.setattr(Learner, "train", note)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -114,7 +116,7 @@ def test_a_checkpoint_of_another_library_is_refused():
         resume=lambda load: SimpleNamespace(policy=saved),
     )
     with pytest.raises(CheckpointError, match="with products='onednn', got 'torch'; name another"):
-        train(unfinished, PPO)  # type: ignore[arg-type]
+        next(updates(unfinished, PPO))  # type: ignore[arg-type]
 
 
 def test_the_first_updates_can_be_measured_more_finely_and_change_nothing():
@@ -142,14 +144,14 @@ class WaitSettings:
     """Times that it waits."""
 
 
-def wait(run: TrainingRun) -> None:
+def wait(run: TrainingRun) -> Iterator[Update]:
     """Train nothing."""
     from tokengym.agents.offline.policies import make_policy
 
     envs = run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     for step in range(run.settings.waits + 1):
-        run.measure(step, step, policy)
+        yield Update(step=step, tokens=step, agent=policy)
 
 
 def test_a_learner_is_one_declaration_and_one_function(monkeypatch, capsys):
@@ -157,7 +159,7 @@ def test_a_learner_is_one_declaration_and_one_function(monkeypatch, capsys):
         name="wait",
         summary="waits",
         settings=WaitSettings,
-        train=f"{__name__}:wait",
+        updates=f"{__name__}:wait",
         steps_setting="waits",
     )
     monkeypatch.setattr(LEARNERS, "_entries", {**LEARNERS, "wait": declared})
