@@ -69,7 +69,7 @@ class ReferenceSamples:
         gold = self.gold_scores
         scores = gold if by_gold and gold is not None else self.scores
         prompts, samples = scores.shape
-        rows = []
+        rows: list[dict[str, Any]] = []
         for n in (n for n in SIZES if n <= samples):
             row = {
                 "n": n,
