@@ -21,6 +21,7 @@ class PPOKeywords(TypedDict, total=False):
     top_k: int
     top_p: float
     learning_rate_schedule: LrSchedule
+    n_warmup_updates: int
     advantage: str
     advantage_weight: str | None
     group_size: int | None

@@ -31,6 +31,9 @@ MAX_CLIP_FRACTION = 0.4
 FIRST_UPDATES = 5
 MAX_KL_PER_TOKEN = 1.0
 """Largest KL to the reference per token, nats, that gives no warning."""
+MAX_LEAP, MAX_LEAP_SHARE = 1.0, 0.25
+"""Largest move of one update, nats per response and as a share of the KL to the reference after it,
+that gives no warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,12 +365,16 @@ class Alarms:
         """Least score of the rounds before."""
         self._most = -math.inf
         """Greatest score of the rounds before."""
+        self._kl_before = math.nan, math.nan
+        """KL of the round before, and its standard error; not known of an agent that was loaded."""
 
     def check(
         self,
         *,
         update: int,
         clip_fraction: float,
+        kl: float,
+        kl_error: float,
         kl_per_token: float,
         scores: Sequence[float],
         group_size: int | None,
@@ -379,6 +386,8 @@ class Alarms:
         Args:
             update: Number of the update.
             clip_fraction: Share of tokens whose ratio left the clip range.
+            kl: Of the round's responses to the reference, nats, before the update.
+            kl_error: Standard error of its mean; nan of a single response.
             kl_per_token: To the reference, nats.
             scores: Of the round's responses, in order; those of one prompt are neighbours.
             group_size: Responses to each prompt, where groups are compared.
@@ -398,6 +407,7 @@ class Alarms:
                 f"reference, and its texts may have collapsed; lower learning_rate from "
                 f"{learning_rate:g} or {'raise kl_coef' if kl_coef else 'set kl_coef above 0'}",
             )
+        self._check_leap(update, kl, kl_error, learning_rate)
         # Scores that do not differ: nothing is learned, or nothing is left to learn.
         if len(scores) < 2:
             return
@@ -419,6 +429,24 @@ class Alarms:
                 "ties",
                 f"update {update}: the scores {whose} are equal, so that nothing is learned from "
                 "them; take prompts that are sometimes solved, or a scorer with partial credit",
+            )
+
+    def _check_leap(self, update: int, kl: float, kl_error: float, learning_rate: float) -> None:
+        """Warn of an update that moved the policy far at once.
+
+        moved > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + 2 * standard error;  moved = kl - kl before
+
+        Of the policies between the two nothing is known, so that no score at equal KL can be given.
+        """
+        before, error_before = self._kl_before
+        self._kl_before = kl, kl_error
+        noise = 2.0 * math.hypot(kl_error, error_before)
+        if kl - before > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + noise:  # never, if one is nan
+            self.warn(
+                "leap",
+                f"update {update - 1} moved the policy from {before:.2f} to {kl:.2f} nats per "
+                "response of its reference at once; lower learning_rate from "
+                f"{learning_rate:g}, or set n_warmup_updates or target_kl",
             )
 
     def warn(self, kind: str, text: str) -> None:

@@ -128,6 +128,8 @@ class PPO(EpisodicAlgorithm):
         self._alarms.check(
             update=self._n_updates,
             clip_fraction=stats.clip_fraction,
+            kl=self._kl,
+            kl_error=self._kl_error,
             kl_per_token=self._kl_per_token,
             scores=self._raw_scores,
             group_size=self.settings.group_size,
@@ -225,6 +227,7 @@ class PPO(EpisodicAlgorithm):
         rate = self.lr_schedule(self._current_progress_remaining)
         if settings.learning_rate_schedule == "linear":
             rate *= self.remaining
+        rate *= min(1.0, (self._n_updates + 1) / (settings.n_warmup_updates + 1))
         self.logger.record("train/learning_rate", rate)
         update_learning_rate(self.policy.optimizer, rate)
         size = len(experience.response_mask)
@@ -237,6 +240,7 @@ class PPO(EpisodicAlgorithm):
             )
         )
         done: list[list[dict[str, float]]] = []  # figures of the parts of each minibatch
+        num_steps = 0
         with self.updating():
             parameters = self.policy.optimizer.param_groups[0]["params"]
             for epoch, rows in minibatches:
@@ -253,7 +257,11 @@ class PPO(EpisodicAlgorithm):
                     raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
                 torch.nn.utils.clip_grads_with_norm_(parameters, settings.max_grad_norm, norm)
                 self.policy.optimizer.step()
+                num_steps += 1
         self._n_updates += 1
+        if settings.target_kl is not None:
+            planned = settings.n_epochs * min(settings.n_minibatches, size)
+            self.logger.record("train/steps_skipped", 1.0 - num_steps / planned)
         means = {
             name: sum(figures.get(name, 0.0) for parts in done for figures in parts) / len(done)
             for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
@@ -391,6 +399,8 @@ class PPO(EpisodicAlgorithm):
         record("train/entropy", entropy.sum().item() / tokens)
         kl_of_rows = kl.sum(1)[mask.any(1)]  # of the episodes that were not lost, nats
         self._num_finished, self._kl = len(kl_of_rows), kl_of_rows.mean().item()
+        count = len(kl_of_rows)
+        self._kl_error = kl_of_rows.std().item() / count**0.5 if count > 1 else np.nan
         self._kl_per_token = kl.sum().item() / tokens
         record("train/kl", self._kl)
         record("train/kl_coef", self.kl_coef)

@@ -32,6 +32,11 @@ class PPOSettings(EpisodicSettings):
     """Schedule of ``learning_rate`` over the training: "linear" lowers it in a straight line to
     0 at the end of the run, or of the call of ``learn``, "constant" leaves it. At a constant rate
     the last steps are noise that costs KL, see docs/results/learner.md."""
+    n_warmup_updates: int = 0
+    """Updates at the start of the training whose learning rate is below the schedule's: that of
+    update u, counted from 1, is multiplied by min(1, u / (n_warmup_updates + 1)). Adam's first
+    steps are as large as the rate whatever the gradient, so that at the full rate the first update
+    alone may cross many nats of KL."""
     advantage: str = "gae"
     """Estimator of the advantages, by name or "file.py:Name"; see
     `tokengym.agents.ppo.advantages`."""
@@ -105,7 +110,8 @@ class PPOSettings(EpisodicSettings):
     """Updates at the start in which the value head alone learns, with its own network if it has
     one."""
     target_kl: float | None = None
-    """Ends an update early when the policy moved 1.5 times this (nats per token)."""
+    """Ends an update early when the policy moved 1.5 times this (nats per token). The log has the
+    share of gradient steps that it left out, train/steps_skipped; 0 says that it did not bind."""
     max_grad_norm: float = 1.0
     """Longer gradients are scaled down to this."""
     micro_batch_size: int | None = None
@@ -130,7 +136,7 @@ class PPOSettings(EpisodicSettings):
             if not callable(getattr(self, name)):
                 check_number(self, name, above=0.0, optional=name == "clip_range_vf")
         check_number(self, "clip_range_high", above=0.0, optional=True)
-        check_count(self, "n_value_warmup", least=0)
+        check_count(self, "n_value_warmup", "n_warmup_updates", least=0)
         check_count(self, "micro_batch_size", optional=True)
         check_number(self, "gamma", least=0.0, most=1.0)
         check_number(self, "gae_lambda", least=0.0, most=1.0, optional=True)

@@ -29,6 +29,8 @@ FEW = 4
 """Untrained responses to a prompt whose best a training should beat."""
 LENGTH_CHANGE = 0.30
 """Change of the response's length, relative to the reference policy's."""
+LEAP_SHARE = 0.25
+"""Share of the KL at the end that one update may cross without an alarm."""
 
 
 def make_verdict(group: Figures, level: float) -> dict[str, Any]:
@@ -414,15 +416,38 @@ def find_alarms(
         first, last = curves["length"][0], curves["length"][-1]
         if abs(last - first) > LENGTH_CHANGE * first:
             alarms.append(f"its length went from {first:.3g} to {last:.3g} tokens")
-    if "net_score" in curves:
-        first, last = curves["net_score"][0], curves["net_score"][-1]
-        if first - last > NOISES * noise(curves["net_score"]):
-            ended = f"minus the KL penalty ended at {last:.3g}, below its start of {first:.3g}"
-            if by_gold:
-                alarms.append(f"its gold score {ended}")
-            else:
-                alarms.append(f"its score {ended}: training lost by its own objective")
-    return alarms
+    if "kl" in curves and axis != "tokens":
+        alarms += _leaps(curves["kl"], at)
+    return alarms + _net_loss(curves, by_gold)
+
+
+def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[str]:
+    """Return the alarm of a training that ended below its start by what it maximised."""
+    if "net_score" not in curves:
+        return []
+    net = curves["net_score"]
+    if net[0] - net[-1] <= NOISES * noise(net):
+        return []
+    ended = f"minus the KL penalty ended at {net[-1]:.3g}, below its start of {net[0]:.3g}"
+    if by_gold:
+        return [f"its gold score {ended}"]
+    return [f"its score {ended}: training lost by its own objective"]
+
+
+def _leaps(kl: Array, updates: Array) -> list[str]:
+    """Return the alarm of the longest leap in one update, if it is beyond the limits.
+
+    (kl_{i+1} - kl_i) / (updates_{i+1} - updates_i) > max(LEAP, LEAP_SHARE * kl at the end)
+    """
+    crossed = np.diff(kl) / np.diff(updates)
+    i = int(np.argmax(crossed))
+    if crossed[i] <= max(LEAP, LEAP_SHARE * kl[-1]):
+        return []
+    return [
+        f"one update crossed at least {crossed[i]:.3g} nats of KL (update {updates[i]:g} to "
+        f"{updates[i + 1]:g}), and it ended at {kl[-1]:.3g}: lower learning_rate, or set "
+        "n_warmup_updates"
+    ]
 
 
 def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> str | None:

@@ -1,5 +1,6 @@
 """Warnings while a policy learns."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from tokengym.agents.ppo.advantages import Alarms
 CALM: dict[str, Any] = {
     "update": 3,
     "clip_fraction": 0.1,
+    "kl": 1.0,
+    "kl_error": 0.1,
     "kl_per_token": 0.1,
     "scores": [0.0, 1.0, 1.0, 0.0],
     "group_size": 2,
@@ -63,6 +66,34 @@ def test_solved_prompts_are_told_from_equal_scores(
     alarms.check(**{**CALM, "scores": [1.0] * 4})
     assert re.search(message, caplog.messages[-1])
     assert len(caplog.messages) == 1
+
+
+LEAPS = {
+    "first": (
+        [0.0, 5.0, 5.2],
+        [0.0, 0.2, 0.2],
+        "update 1 moved .* from 0.00 to 5.00 nats per resp",
+    ),
+    "later": ([0.0, 0.9, 2.4], [0.0, 0.1, 0.1], "update 2 moved the policy from 0.90 to 2.40 nats"),
+    "a share": ([8.0, 9.5], [0.0, 0.0], None),  # more than a nat, less than a quarter of 9.5
+    "noise": ([0.0, 1.5], [0.0, 0.4], None),
+    "a nat": ([0.0, 1.0, 2.0], [0.0, 0.0, 0.0], None),
+    "back": ([9.0, 5.0], [0.0, 0.0], None),
+    "one row": ([0.0, 5.0], [math.nan, math.nan], None),
+    "loaded": ([9.0], [0.1], None),  # what it was before is not known
+}
+
+
+@pytest.mark.parametrize("case", LEAPS)
+def test_an_update_that_leaps_is_told(case: str, caplog: pytest.LogCaptureFixture) -> None:
+    kls, errors, message = LEAPS[case]
+    alarms = Alarms()
+    for update, (kl, error) in enumerate(zip(kls, errors, strict=True), 1):
+        alarms.check(**{**CALM, "update": update, "kl": kl, "kl_error": error})
+    assert len(caplog.messages) == (message is not None)
+    if message is not None:
+        assert re.search(message, caplog.messages[0])
+        assert "set n_warmup_updates or target_kl" in caplog.messages[0]
 
 
 def test_a_learner_says_it(make_ppo: Callable[..., PPO], caplog: pytest.LogCaptureFixture) -> None:

@@ -202,13 +202,31 @@ def test_one_environment_is_enough(make_envs: Callable[..., Any], make_ppo: Call
 
 
 def test_the_update_ends_early_at_target_kl(make_ppo: Callable[..., PPO]):
-    counts = {}
-    for target_kl in (None, 1e-9):
+    counts, skipped = {}, {}
+    for target_kl in (None, 1e-9, 1e9):
         agent = make_ppo(learning_rate=1e-2, target_kl=target_kl)
         played = agent.collect()
         assert played is not None
         counts[target_kl] = agent.update(agent.assign(played)).num_minibatches
-    assert counts == {None: 8, 1e-9: 2}  # the second minibatch sees that the first one's step moved
+        skipped[target_kl] = agent.logger.name_to_value.get("train/steps_skipped")
+    # The second minibatch sees that the first one's step moved, and takes none.
+    assert counts == {None: 8, 1e-9: 2, 1e9: 8}
+    assert skipped == {None: None, 1e-9: 7 / 8, 1e9: 0.0}
+
+
+@pytest.mark.parametrize("advantage", ["gae", "reinforce"])
+def test_the_rate_warms_up(make_ppo: Callable[..., PPO], advantage: str):
+    """Over three updates a quarter, a half and three quarters of the rate, and the whole after."""
+    settings: Any = {"advantage": advantage, "learning_rate": 4e-3, "n_epochs": 1}
+    constant = {**settings, "learning_rate_schedule": "constant"}
+    rates = [
+        row["train/learning_rate"] for row in log_of(make_ppo(n_warmup_updates=3, **constant), 80)
+    ]
+    assert rates[:5] == pytest.approx([1e-3, 2e-3, 3e-3, 4e-3, 4e-3])
+    (whole, *_), (warmed, *_) = (
+        log_of(make_ppo(n_warmup_updates=n, **settings), 20) for n in (0, 1)
+    )
+    assert whole["train/learning_rate"] == 2.0 * warmed["train/learning_rate"] == 4e-3
 
 
 def test_the_kl_coefficient_adapts(make_ppo: Callable[..., PPO]):
@@ -467,6 +485,7 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(
         ("kl_in", "value", "kl_in must be 'reward' or 'loss', got 'value'"),
         ("kl_estimator", "k4", "kl_estimator must be 'k1', 'k2', 'k3' or 'exact', got 'k4'"),
         ("n_value_warmup", -1, "n_value_warmup must be an integer >= 0, got -1"),
+        ("n_warmup_updates", -1, "n_warmup_updates must be an integer >= 0, got -1"),
         ("target_kl", -1.0, "target_kl must be > 0, or None, got -1.0"),
         ("max_grad_norm", 0.0, "max_grad_norm must be > 0, got 0.0"),
         ("micro_batch_size", 0, "micro_batch_size must be an integer >= 1, or None, got 0"),

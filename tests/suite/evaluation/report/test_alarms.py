@@ -120,3 +120,24 @@ def test_less_than_the_best_of_four_is_an_alarm():
     assert short_of_best(0.4, rows[:2]) is None
     without_price = [{"n": row["n"], "score": row["score"]} for row in rows]
     assert "below the 1 of the best of 4" in str(short_of_best(0.9, without_price))
+
+
+@pytest.mark.parametrize(
+    ("kl", "said"),
+    [
+        ([0.0, 5.0, 6.0, 8.0], "one update crossed at least 5 nats of KL (update 0 to 1), and it"),
+        ([0.0, 1.5, 3.0, 8.0], None),  # under a quarter of 8, and 5 in five updates are one each
+        ([0.0, 0.9, 1.0, 1.5], None),  # within a nat
+        (
+            [0.0, 0.5, 2.0, 1.0],
+            "(update 1 to 2), and it ended at 1: lower learning_rate, or set n_",
+        ),
+        ([0.0, 9.0, 4.0, 3.0], "crossed at least 9 nats"),
+    ],
+)
+def test_an_update_that_leaps_is_told(kl: list[float], said: str | None):
+    curves = {"score": np.arange(4.0), "kl": np.array(kl)}
+    alarms = find_alarms(curves, [0, 1, 2, 7])
+    assert len(alarms) == (said is not None)
+    assert said is None or said in alarms[0]
+    assert find_alarms(curves, [0, 1, 2, 7], axis="tokens") == []
