@@ -43,7 +43,7 @@ from tokengym.rewards.scores import KINDS, ScorerKind
 if TYPE_CHECKING:
     from tokengym.base.bundle import Bundle
 
-Function = Callable[[str, str], float]
+Function = Callable[..., float]
 Payer = Reward | Credit | SupportsScore | Function
 
 
@@ -53,8 +53,9 @@ class RewardOptions:
 
     scorer: AnyScorer | str | Path | None = None
     """Scorer of a response: a name with options, as in "toxicity:path=models/judge",
-    "file.py:Name", a model's folder or hub name, a scorer, or a function of prompt and response;
-    None takes the bundle's reward model or encoder, or the exact score if the task has one."""
+    "file.py:Name", a model's folder or hub name, a scorer, or a function whose parameters name the
+    response, the prompt and columns of the data (`FunctionScorer`); None takes the bundle's reward
+    model or encoder, or the exact score if the task has one."""
     reward_model: str | Path | None = None
     """Folder or hub name of a reward model, for rewards that are scored by one; None takes the
     bundle's."""
@@ -224,7 +225,7 @@ def make_reward(
     Args:
         spec: None for no reward; a name, with options as in "abc:beta=1.0"; a class or function of
             a file, "path/to/rules.py:MyCredit"; a `Reward`; a `Credit`;
-            a `Scorer`, or a function of prompt and response, either with the sparse credit.
+            a `Scorer`, or a function (see `FunctionScorer`), either with the sparse credit.
         bundle: Where the scorer comes from if none is passed.
         normalize: "running" centres and scales by everything seen so far, "batch" centres by about
             the last ``batch_size`` scores, exactly by those of a round for agents that play

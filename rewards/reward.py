@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, FloatArray, as_credit
+from tokengym.rewards.credits.base import Credit, FloatArray, as_credit, rules_of_any_scorer
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
@@ -79,7 +79,7 @@ class Reward:
             raise RewardError(
                 f"credit {self.credit_name!r} needs {wanted} attributions, scorer "
                 f"{self.scorer_name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
-                f"{remedy_for(wanted)}"
+                f"{remedy_for(wanted)}; any scorer will do for {', '.join(rules_of_any_scorer())}"
             )
 
     @property

@@ -133,9 +133,9 @@ class SupportsScore(Protocol):
         """Return the scores of a batch of episodes."""
 
 
-AnyScorer = SupportsScore | Callable[[str, str], float]
-"""Accepted scorers: a `Scorer`, an object with ``score``, or a function of prompt and
-response."""
+AnyScorer = SupportsScore | Callable[..., float]
+"""Accepted scorers: a `Scorer`, an object with ``score``, or a function of what it names of the
+episode, see `FunctionScorer`."""
 
 
 def _short(text: str) -> str:

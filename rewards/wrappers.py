@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode, episodes_from_infos
+from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import RewardError
@@ -19,7 +20,7 @@ from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import SupportsScore, call_scorer
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
-AnyScorer = SupportsScore | Callable[[str, str], float] | str | Path
+AnyScorer = SupportsScore | Callable[..., float] | str | Path
 
 
 class RewardWrapper(gymnasium.Wrapper):
@@ -41,6 +42,7 @@ class RewardWrapper(gymnasium.Wrapper):
     Raises:
         RewardError: if the environment has no tokenizer, or a causal credit cannot be paid step by
             step.
+        ScorerError: if the scorer needs columns that the environment's data lack.
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
 
@@ -102,6 +104,7 @@ class VectorRewardWrapper(VectorWrapper):
     Raises:
         RewardError: if the environment has no tokenizer, or a causal credit cannot be paid step by
             step.
+        ScorerError: if the scorer needs columns that the environment's data lack.
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
 
@@ -172,7 +175,7 @@ def CreditReward(
 
     Args:
         env: An environment or a batch of them.
-        scorer: A scorer, a function of prompt and response, or a path; None takes the bundle's.
+        scorer: A scorer, a function (see `FunctionScorer`), or a path; None takes the bundle's.
         credit: A credit, or the name of a reward.
 
     Raises:
@@ -248,6 +251,7 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             f"{env.unwrapped} has no tokenizer, so it is no token-generation environment; "
             "wrap TokenGenerationEnv or TokenGenerationVectorEnv"
         )
+    check_columns(reward.scorer_name, reward.scorer.data_columns, base.prompts)
     return reward.bind(tokenizer)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -16,7 +17,7 @@ from gymnasium.vector import VectorEnv
 
 from tokengym.base.bundle import Split, check_split
 from tokengym.base.errors import SettingsError
-from tokengym.base.registry import did_you_mean
+from tokengym.base.registry import did_you_mean, split_file_word
 from tokengym.base.settings import names_of, takes
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks.task import TASKS, Task, TaskOptions, task_arguments
@@ -30,7 +31,7 @@ from tokengym.rewards.registry import (
 )
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
-from tokengym.rewards.scorers.base import FunctionScorer
+from tokengym.rewards.scorers.base import FunctionScorer, as_scorer
 from tokengym.rewards.scorers.normalize import Normalization, parse_normalization
 from tokengym.rewards.scorers.wrappers import WithAttribution
 from tokengym.rewards.wrappers import RewardWrapper, VectorRewardWrapper
@@ -43,9 +44,10 @@ class EnvReward(RewardOptions):
     """Options of ``gym.make`` and ``gym.make_vec`` that say what pays an environment's episodes."""
 
     reward: RewardSpec = None
-    """None, a name, a reward, a credit, a scorer or a function of prompt and response; see
-    `tokengym.rewards.make_reward`. Where the task has an exact score, a reward that needs a reward
-    model's attribution redistributes that score by the attribution of the bundled model."""
+    """None, a name, a reward, a credit, a scorer or a function of the response, the prompt and
+    columns of the data; see `tokengym.rewards.make_reward`. Where the task has an exact score, a
+    reward that needs a reward model's attribution redistributes that score by the attribution of
+    the bundled model."""
     normalize: str | None = None
     """"running" centres and scales the score by all scores so far, "batch" (of ``gym.make_vec``)
     centres it by about the last ``num_envs``; options follow, see
@@ -109,9 +111,10 @@ def _made(
         raise TypeError(f"{task.id} has no argument {option!r}; {hint.rstrip()}")
     given = {key: rest.pop(key) for key in of_reward if key in rest}
     EnvReward(**given)  # or says what is wrong before anything is loaded
+    given |= _parsed(given)
     if task.bundle is not None:
         task_options = TaskOptions(**{key: rest.pop(key) for key in of_task if key in rest})
-        arguments = task_arguments(task, task_options, split)
+        arguments = task_arguments(task, task_options, split, named_columns=_named_columns(given))
         if task.chat_where_possible and arguments["tokenizer"].chat_template:
             rest.setdefault("chat_template", True)
         bundle = arguments["bundle"]
@@ -122,6 +125,29 @@ def _made(
     if all(value is None for value in given.values()):  # nothing pays it
         return env, None
     return env, _reward_for(task, env, **given, **batch)
+
+
+def _parsed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a reward, and a scorer of the user's own file, that are words as objects."""
+    parsed: dict[str, Any] = {}
+    if given.get("reward") is not None:
+        parsed["reward"] = RewardChoice.of(given["reward"])
+    if isinstance(word := given.get("scorer"), str) and split_file_word(word):
+        parsed["scorer"] = find_scorer(word)
+    return parsed
+
+
+def _named_columns(given: Mapping[str, Any]) -> tuple[tuple[str, bool], ...]:
+    """Return the columns of the data that the scorer names, and whether it needs each."""
+    choice: RewardChoice | None = given.get("reward")
+    scorer = given.get("scorer")
+    if choice is not None and isinstance(choice.made, Reward):
+        scorer = choice.made.scorer
+    elif choice is not None and choice.kind is None:
+        scorer = choice.made
+    if scorer is None or isinstance(scorer, str | Path):
+        return ()
+    return tuple(as_scorer(scorer).data_columns.items())
 
 
 def _reward_for(

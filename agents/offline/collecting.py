@@ -27,6 +27,7 @@ from tokengym.agents.rollouts.rounds import Environments, RoundReward, environme
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer
+from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.pairs.encode import HOLDS_REPLIES, TextEncoding
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
 from tokengym.rewards.scorers.base import as_scorer
@@ -52,7 +53,7 @@ class ResponseCollector:
 
     Raises:
         TypeError: if ``envs`` is no token-generation environment.
-        ValueError: if there is no scorer.
+        ValueError: if there is no scorer, or it needs columns that the data lack.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ResponseCollector:
                 "without reward; pass scorer=, or make the environment with reward='sparse'"
             )
         self.scorer: Scorer = as_scorer(scorer).bind(self.chosen.tokenizer)
+        check_columns(self.scorer.name, self.scorer.data_columns, self.chosen.prompts)
         self.num_tokens = 0
         """Response tokens sampled so far."""
 

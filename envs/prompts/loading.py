@@ -37,6 +37,7 @@ def load_prompts(
     reference_column: Column | None = None,
     query_type_column: Column | None = None,
     metadata_columns: Sequence[Column] = (),
+    named_columns: Sequence[tuple[str, bool]] = (),
     split: Split = "train",
     prompt_tokens: int | tuple[int, ...] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -57,6 +58,8 @@ def load_prompts(
         reference_column: Reference answers, if any.
         query_type_column: R3's "OPENENDED" and "CONSTRAINED", if annotated.
         metadata_columns: Further columns, of any kind: each prompt's ``metadata`` by name.
+        named_columns: Names that a scorer gives columns, and whether it needs each: those that the
+            table has are read as if an argument above had named them; "*" stands for all.
         split: "train", "test" or "all".
         prompt_tokens: Keep only the first tokens of each text: a number, or (low, high) to draw
             one per row from a fixed seed. None keeps the text.
@@ -73,7 +76,11 @@ def load_prompts(
     headerless = any(isinstance(column, int) for column in (*columns, *metadata_columns))
     by_name = read_tables(dataset, headerless=headerless)
     tables = {
-        name: _prompts(table, columns, metadata_columns, transcripts)
+        name: _prompts(
+            table,
+            *_with_named(table, columns, metadata_columns, named_columns, transcripts),
+            transcripts,
+        )
         for name, table in by_name.items()
     }
     if prompt_tokens is not None:
@@ -167,6 +174,40 @@ def _prompts(
     if not prompts:
         raise DatasetError("the data set has 0 rows; pass one with prompts")
     return PromptSet(prompts)
+
+
+def _with_named(
+    table: Dataset,
+    columns: Sequence[Column | None],
+    metadata_columns: Sequence[Column],
+    named: Sequence[tuple[str, bool]],
+    transcripts: bool,
+) -> tuple[Sequence[Column | None], Sequence[Column]]:
+    """Return the columns to read, with those of the table that a scorer names.
+
+    Raises:
+        DatasetError: if the table lacks one that the scorer needs.
+    """
+    there, (prompt, reference, query_type) = table.column_names, columns
+    needs = dict(named)
+    if needs.pop("*", None) is not None:
+        needs = dict.fromkeys(there, False) | needs
+    given = {"reference": reference is not None or transcripts, "query_type": True}
+    for name, is_needed in needs.items():
+        if is_needed and name not in there and not given.get(name, False):
+            how = f", or pass {name}_column=" if name in given else ""
+            raise DatasetError(
+                f"the scorer takes {name!r}, which is none of the data's columns {_names(table)}; "
+                f"name its parameter after one of them{how}"
+            )
+    further = list(metadata_columns)
+    read = [_column_name(table, one, "metadata_columns") for one in metadata_columns]
+    further += [one for one in needs if one in there and one not in (*read, *given)]
+    if reference is None and "reference" in needs and "reference" in there:
+        reference = "reference"
+    if query_type is None and "query_type" in needs and "query_type" in there:
+        query_type = "query_type"
+    return (prompt, reference, query_type), further
 
 
 def _column_name(table: Dataset, column: Column | None, argument: str) -> str:

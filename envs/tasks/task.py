@@ -251,7 +251,13 @@ class TaskOptions:
                 )
 
 
-def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> dict[str, Any]:
+def task_arguments(
+    task: Task,
+    options: TaskOptions,
+    split: Split = "train",
+    *,
+    named_columns: tuple[tuple[str, bool], ...] = (),
+) -> dict[str, Any]:
     """Return arguments of `TokenGenerationEnv` and `TokenGenerationVectorEnv` for a task.
 
     Settings of the generation itself (``max_new_tokens``, ...) go to the environments directly.
@@ -260,6 +266,7 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
         task: A task with a bundle.
         options: The caller's options.
         split: "train", "test" or "all" of the task's prompts or the data set.
+        named_columns: Columns that the scorer names, see `load_prompts`.
 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
@@ -274,7 +281,7 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
         tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
         changes = tokenizer_path is not None or tokenizer is not given
-        prompts = _read(task, options, tokenizer, split, may_change=changes)
+        prompts = _read(task, options, tokenizer, split, named_columns, may_change=changes)
     elif options.prompts is not None:
         listed = options.prompts
         prompts = listed if isinstance(listed, PromptSet) else PromptSet(listed)
@@ -303,6 +310,7 @@ def _read(
     options: TaskOptions,
     tokenizer: PreTrainedTokenizerBase,
     split: Split,
+    named_columns: tuple[tuple[str, bool], ...],
     *,
     may_change: bool,
 ) -> PromptSet:
@@ -313,6 +321,7 @@ def _read(
         options: The caller's.
         tokenizer: Counts the first tokens of texts.
         split: Of the data set.
+        named_columns: Columns that the scorer names.
         may_change: Whether the tokenizer is the caller's own, who may change it between two
             environments, so that nothing is kept.
     """
@@ -329,6 +338,7 @@ def _read(
         reference_column=options.reference_column,
         query_type_column=options.query_type_column,
         metadata_columns=options.metadata_columns,
+        named_columns=named_columns,
         split=split,
         prompt_tokens=options.prompt_tokens or task.prompt_tokens,
         tokenizer=tokenizer,

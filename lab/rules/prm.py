@@ -53,6 +53,7 @@ class PRM(SegmentedCredit):
     """
 
     name = "prm"
+    needs_model = True
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from tokengym.base.errors import TokenGymError
 from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
@@ -70,6 +72,8 @@ class Credit:
     needs_reference: bool = False
     """Whether the rule reads a frozen language model (`log_probs`), which is then loaded, and its
     vocabulary compared with the policy's, before the first episode."""
+    needs_model: bool = False
+    """Whether the rule reads a further model, which its options name."""
     reference: Source | None = None
     """That language model: the environment's reference policy, unless the rule names another."""
     reference_remedy: ClassVar[str] = (
@@ -405,6 +409,26 @@ def register(
     if not callable(factory):
         raise TypeError(f"factory must be callable, got {factory!r}; pass a class or a function")
     REWARDS.register(name, RewardEntry(factory, scorer, scorer_options))
+
+
+def rules_of_any_scorer() -> list[str]:
+    """Return the names of rules that need nothing of a scorer but its score.
+
+    Those that need a policy, another model or data with annotations are left out, and of the
+    controls all but ``uniform``.
+    """
+    names = []
+    for name in REWARDS.names():
+        with suppress(TokenGymError, TypeError):  # not there, or not without options
+            entry = REWARDS.find(name)
+            rule = entry.factory()
+            if not isinstance(rule, Credit) or (rule.control and name != "uniform"):
+                continue
+            needs = (rule.needs_policy, rule.needs_reference, rule.needs_answer, rule.needs_model)
+            asks = rule.attribution is not None or entry.scorer == "encoder" or rule.reads_turns
+            if not asks and not any(needs):
+                names.append(name)
+    return names
 
 
 def register_credit(rule: Rule) -> Rule:

@@ -6,6 +6,7 @@ from importlib import import_module
 from itertools import count
 from pathlib import Path
 from pkgutil import iter_modules
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tokengym.base.registry import Registry, imported
 from tokengym.envs.episode import Episode
+from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
 from tokengym.rewards.scores import SIGNED_KINDS
@@ -45,6 +47,10 @@ class Scorer(ABC):
     """Whether `score` looks at ``response``; False if ``response_ids`` are all it needs."""
     disagrees: bool = False
     """Whether `score` reports the part "disagreement": how unsure it is of each response."""
+    data_columns: Mapping[str, bool] = MappingProxyType({})
+    """Columns of the data that `score` reads, and whether it needs each: an environment reads them
+    from its data set, and refuses a scorer that needs one which the data lack. "*" stands for
+    all."""
 
     _name: str | None = None
 
@@ -215,8 +221,18 @@ def copy_overrides(adapter: Any, adapted: Any, names: Sequence[str]) -> None:
                 break
 
 
+def merged_columns(scorers: Sequence[Scorer]) -> Mapping[str, bool]:
+    """Return the columns of the data that several scorers read, and whether one needs each."""
+    merged: dict[str, bool] = {}
+    for scorer in scorers:
+        for column, is_needed in scorer.data_columns.items():
+            merged[column] = is_needed or merged.get(column, False)
+    return merged
+
+
 SCORER_ABILITIES = (
     "attribution_kinds",
+    "data_columns",
     "reads_text",
     "disagrees",
     "score_groups",
@@ -256,15 +272,24 @@ def call_scorer(scorer: Scorer, episodes: Sequence[Episode], attribution: str | 
 
 
 class FunctionScorer(Scorer):
-    """Calls ``function(prompt, response)`` for each episode; it returns one number.
+    """Calls a function for each episode, with what its parameters name; it returns one number.
+
+    ```python
+    def overlap(response, reference, level=1):  # fields of the episode, columns of the data
+        return level * len(set(response.split()) & set(reference.split()))
+    ```
+
+    ``prompt``, ``response``, ``reference``, ``query_type``, ``metadata``, ``prompt_ids``,
+    ``response_ids``, ``finish_reason`` and ``turns`` are the fields of `Episode`; any other name is
+    a column of the data set, and ``**rest`` gets all of them. A function that names no field of the
+    response takes prompt and response first, as ``lambda p, r: ...`` does.
 
     Args:
-        function: Function of two texts. To score whole batches, references or token ids, write a
-            subclass of `Scorer` instead.
+        function: The function. To score whole batches, write a subclass of `Scorer` instead.
         name: In messages and reports; None takes the function's.
 
     Raises:
-        TypeError: if it is not callable.
+        TypeError: if it is not callable, or none of its parameters is the response.
 
     Example:
         >>> scorer = FunctionScorer(lambda prompt, response: response.count("!"))
@@ -275,24 +300,28 @@ class FunctionScorer(Scorer):
 
     attribution_kinds = frozenset()
 
-    def __init__(self, function: Callable[[str, str], float], *, name: str | None = None) -> None:
+    def __init__(self, function: Callable[..., float], *, name: str | None = None) -> None:
         if not callable(function):
             raise TypeError(
                 f"function must be callable as function(prompt, response), got {function!r}"
             )
         self.function = function
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
+        self._arguments = EpisodeArguments(function, self._name)
+        self.data_columns = self._arguments.columns
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return what the function gives for each episode.
 
         Raises:
-            ScorerError: if it returns something other than one number.
+            ScorerError: if it returns something other than one number, or names a column that the
+                data lack.
         """
         self.check_attribution(attribution)
         values = []
         for episode in episodes:
-            value: object = self.function(episode.prompt, episode.response)
+            by_place, by_name = self._arguments.of(episode)
+            value: object = self.function(*by_place, **by_name)
             number = np.asarray(value)
             if number.size != 1 or number.dtype.kind not in "biuf":
                 shown = " ".join(repr(value).split())[:80]
@@ -340,6 +369,7 @@ class _Combination(Scorer):
         self.terms: tuple[Scorer, ...] = tuple(map(as_scorer, terms))
         self.number = float(number)
         self.reads_text = any(term.reads_text for term in self.terms)
+        self.data_columns = merged_columns(self.terms)
         self._offering: dict[str, list[int]] = {}
         """Terms that have a kind of attribution, by the kind."""
         for index, term in enumerate(self.terms):

@@ -28,6 +28,7 @@ from tokengym.rewards.scorers.base import (
     Sum,
     as_scorer,
     call_scorer,
+    merged_columns,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class ScorerWrapper(Scorer):
         self.attribution_kinds = scorer.attribution_kinds
         self.reads_text = scorer.reads_text
         self.disagrees = scorer.disagrees
+        self.data_columns = scorer.data_columns
 
     def around(self, scorer: Scorer) -> Self:
         """Return a copy around another scorer."""
@@ -288,6 +290,7 @@ class WithAttribution(ScorerWrapper):
     def _enclose(self, scorer: Scorer) -> None:
         super()._enclose(scorer)
         self.attribution_kinds = self.explainer.attribution_kinds
+        self.data_columns = merged_columns((scorer, self.explainer))
         self.reads_text = scorer.reads_text or self.explainer.reads_text
 
     @property

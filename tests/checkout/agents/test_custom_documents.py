@@ -76,6 +76,9 @@ def test_the_custom_rewards_run(monkeypatch: pytest.MonkeyPatch):
     episode = collect(RandomAgent(found["envs"]), found["envs"], 1, seed=0)[0]
     expected = found["short_and_cheerful"](episode.prompt, episode.response)
     assert episode.score == pytest.approx(expected)
+    episode = collect(RandomAgent(found["graded"]), found["graded"], 1, seed=0)[0]
+    assert episode.metadata == {"weight": 2.0}
+    assert episode.score == found["overlap"](episode.response, episode.reference, weight=2.0)
     run(scorer, found)
     check_reward(found["env"])
     check_reward(

@@ -354,7 +354,7 @@ def test_a_scorer_of_version_0_1_may_keep_its_names():
         def peek(self, episodes):
             return np.full(len(episodes), 0.75)
 
-    former, foreign = Former(), FunctionScorer(len) + Foreign()
+    former, foreign = Former(), FunctionScorer(lambda prompt, response: 1.0) + Foreign()
     assert former.score_prefix(EPISODES).tolist() == former.peek(EPISODES).tolist() == [0.5, 0.5]
     assert former.oov_fraction(EPISODES).tolist() == [0.25, 0.25]
     assert foreign.terms[1].score_prefix(EPISODES).tolist() == [0.75, 0.75]

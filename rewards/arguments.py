@@ -1,0 +1,139 @@
+"""Arguments of a scoring function of the user's: fields of the episode and columns of its data."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from tokengym.base.prompt import Prompt
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+
+ANNOTATIONS = ("reference", "query_type")
+"""Fields of an episode that its data may lack."""
+FIELDS = (
+    *("prompt", "response", *ANNOTATIONS, "metadata"),
+    *("prompt_ids", "response_ids", "finish_reason", "turns"),
+)
+"""Fields of an episode that a function may name."""
+OF_RESPONSE = frozenset({"response", "response_ids", "turns"})
+"""Fields of which a function names one, unless it takes the response second."""
+ALL_COLUMNS = "*"
+"""Stands for every column of the data, see `EpisodeArguments.columns`."""
+
+
+class EpisodeArguments:
+    """Arguments of a function that scores an episode, found by the names of its parameters.
+
+    A parameter gets the field of `Episode` or the column of the data that it names, and ``**rest``
+    gets all that no other parameter names. A function that names no field of the response takes
+    prompt and response first, whatever it calls them: ``lambda p, r: ...``. Where the data lack the
+    column, a parameter keeps its default.
+
+    Args:
+        function: The function.
+        name: Its name in messages.
+
+    Raises:
+        TypeError: if none of its parameters is the response.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._name = name
+        fixed = set(function.keywords) if isinstance(function, partial) else set()
+        free = [p for p in _parameters(function) if p.name not in fixed]
+        named = [p for p in free if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        in_order = [p for p in free if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        has_more = any(p.kind is p.VAR_POSITIONAL for p in free)
+        self._takes_rest = any(p.kind is p.VAR_KEYWORD for p in free)
+        pair = in_order[:2]
+        only_rest = self._takes_rest and not has_more and len(pair) < 2
+        self._takes_pair = OF_RESPONSE.isdisjoint(p.name for p in named) and not only_rest
+        self._closed = fixed
+        if self._takes_pair:
+            own_names = [p.name for p in pair if p.kind is not p.POSITIONAL_ONLY]
+            is_other_field = any(n in FIELDS and n != "prompt" for n in own_names)
+            if is_other_field or own_names[1:] == ["prompt"] or (len(pair) < 2 and not has_more):
+                raise TypeError(
+                    f"scorer {name!r} takes ({', '.join(p.name for p in free)}), none of which is "
+                    "the response; name a parameter 'response', or take prompt and response first"
+                )
+            named = [p for p in named if p not in pair]
+            self._closed = {*fixed, *own_names, "prompt", "response"}
+            if has_more and not pair:  # such as (*args, **kwargs), which hands on what it gets
+                self._takes_rest = False
+        self._needs = {p.name: p.default is p.empty for p in named}
+        rest = {ALL_COLUMNS: False} if self._takes_rest else {}
+        self.columns: Mapping[str, bool] = {
+            **{n: is_needed for n, is_needed in self._needs.items() if n not in FIELDS},
+            **{n: is_needed for n, is_needed in self._needs.items() if n in ANNOTATIONS},
+            **rest,
+        }
+        """Columns of the data that it names, and whether it needs each; `ALL_COLUMNS` for all."""
+
+    def of(self, episode: Episode) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Return the arguments for an episode, those by position and those by name.
+
+        Raises:
+            ScorerError: if its prompt lacks a column that the function needs.
+        """
+        known = {name: getattr(episode, name) for name in FIELDS}
+        by_name = {}
+        for name, is_needed in self._needs.items():
+            value = known[name] if name in known else episode.metadata.get(name)
+            if value is not None:
+                by_name[name] = value
+            elif is_needed and (name in known or name in episode.metadata):
+                by_name[name] = None
+            elif is_needed:
+                raise ScorerError(
+                    f"scorer {self._name!r} takes {name!r}, a column that the prompt "
+                    f"{episode.prompt!r} lacks; {_remedy(name, episode.metadata)}"
+                )
+        if self._takes_rest:
+            closed = self._closed | self._needs.keys()
+            by_name |= {n: v for n, v in {**episode.metadata, **known}.items() if n not in closed}
+        return (episode.prompt, episode.response) if self._takes_pair else (), by_name
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return a function's parameters; those of code that has no signature are taken for a pair."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return [
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY)
+            for name in ("prompt", "response")
+        ]
+
+
+def check_columns(name: str, columns: Mapping[str, bool], prompts: Sequence[Prompt]) -> None:
+    """Refuse a scorer that needs columns which the prompts of its environment lack.
+
+    Args:
+        name: The scorer's name.
+        columns: Its `Scorer.data_columns`.
+        prompts: The prompts.
+
+    Raises:
+        ScorerError: naming the first such column, and those that there are.
+    """
+    needed = [column for column, is_needed in columns.items() if is_needed]
+    if not needed:
+        return
+    there = list(dict.fromkeys(column for prompt in prompts for column in prompt.metadata))
+    there += [one for one in ANNOTATIONS if any(getattr(p, one) is not None for p in prompts)]
+    for column in needed:
+        if column not in there:
+            raise ScorerError(
+                f"scorer {name!r} takes {column!r}, a column that the data lack; "
+                f"{_remedy(column, there)}"
+            )
+
+
+def _remedy(column: str, there: Sequence[str] | Mapping[str, Any]) -> str:
+    """Return what to do about a column that is missing, naming those that there are."""
+    fields = [field for field in FIELDS if field not in ANNOTATIONS]
+    columns = f" and the columns {', '.join(there)}" if len(there) else ""
+    how = f"pass {column}_column=" if column in ANNOTATIONS else "name the parameter after one"
+    return f"there are {', '.join(fields)}{columns}; {how}, or give it a default"

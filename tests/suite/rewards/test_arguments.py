@@ -1,0 +1,250 @@
+# mypy: no-check-untyped-defs
+"""A scoring function gets what its parameters name, or is refused when it is given."""
+
+import functools
+import inspect
+import json
+import operator
+
+import gymnasium as gym
+import pytest
+
+from tests.suite.rewards.conftest import make_episode
+from tokengym.agents.offline.collecting import ResponseCollector
+from tokengym.envs import Prompt
+from tokengym.envs.prompts.datasets import DatasetError
+from tokengym.rewards import (
+    Cached,
+    CreditReward,
+    FunctionScorer,
+    Normalize,
+    Reward,
+    ScorerError,
+    Scores,
+    Sparse,
+    WithAttribution,
+)
+from tokengym.rewards.scorers.base import Scorer
+
+EPISODE = make_episode(
+    prompt="P", response="R", reference="G", metadata={"level": 3, "answer": "A", "empty": None}
+)
+
+
+def given(function):
+    """Return what a function is called with for `EPISODE`."""
+    seen = {}
+
+    def spy(*by_place, **by_name):
+        seen.update(by_name, by_place=by_place)
+        return 1.0
+
+    spy.__signature__ = inspect.signature(function)
+    FunctionScorer(spy).score([EPISODE])
+    return seen.pop("by_place"), seen
+
+
+class Method:
+    def score_it(self, response, answer): ...
+
+    def __call__(self, prompt, response): ...
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def inner(*arguments, **options):
+        return function(*arguments, **options)
+
+    return inner
+
+
+PAIR = ("P", "R")
+
+
+@pytest.mark.parametrize(
+    ("function", "by_place", "by_name"),
+    [
+        (lambda p, r: 0, PAIR, {}),
+        (lambda _, text: 0, PAIR, {}),
+        (lambda prompt, text: 0, PAIR, {}),
+        (lambda prompt, response: 0, (), {"prompt": "P", "response": "R"}),
+        (lambda response, prompt: 0, (), {"prompt": "P", "response": "R"}),
+        (lambda response: 0, (), {"response": "R"}),
+        (lambda response, reference: 0, (), {"response": "R", "reference": "G"}),
+        (lambda p, r, reference: 0, PAIR, {"reference": "G"}),
+        (lambda p, r, /, answer: 0, PAIR, {"answer": "A"}),
+        (lambda response, query_type: 0, (), {"response": "R", "query_type": None}),
+        (lambda response, empty: 0, (), {"response": "R", "empty": None}),
+        (lambda p, r, *, level=1: 0, PAIR, {"level": 3}),
+        (lambda p, r, lacking=1, empty=2, query_type="X": 0, PAIR, {}),
+        (lambda *texts: 0, PAIR, {}),
+        (lambda *arguments, **options: 0, PAIR, {}),  # hands on what it gets
+        (functools.partial(lambda weight, p, r: 0, 2.0), PAIR, {}),
+        (Method().score_it, (), {"response": "R", "answer": "A"}),
+        (Method(), (), {"prompt": "P", "response": "R"}),
+        (decorated(lambda response, level: 0), (), {"response": "R", "level": 3}),
+        (lambda response_ids, metadata: 0, (), None),
+    ],
+)
+def test_parameters_get_what_they_name(function, by_place, by_name):
+    if by_name is None:
+        by_name = {"response_ids": EPISODE.response_ids, "metadata": EPISODE.metadata}
+    assert given(function) == (by_place, by_name)
+
+
+def test_the_rest_gets_everything_that_no_parameter_names():
+    place, named = given(lambda p, r, level, **rest: 0)
+    fields = {"reference", "query_type", "metadata", "prompt_ids", "response_ids"}
+    fields |= {"finish_reason", "turns"}
+    assert place == PAIR
+    assert named.keys() == {"level", "answer", "empty", *fields}
+    _, named = given(lambda **columns: 0)
+    assert named.keys() == {"prompt", "response", "level", "answer", "empty", *fields}
+
+
+def test_what_a_partial_has_fixed_stays():
+    fixed = functools.partial(lambda p, r, level: level, level=9)
+    assert FunctionScorer(fixed).score([EPISODE]).values.tolist() == [9.0]
+    assert FunctionScorer(fixed).data_columns == {}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda text: 0,
+        lambda prompt: 0,
+        lambda prompt, reference: 0,
+        lambda reference, text: 0,
+        lambda text, prompt: 0,
+        lambda *, level: 0,
+        lambda: 0,
+        len,
+        functools.partial(lambda p, r: 0, 1.0),
+    ],
+)
+def test_a_function_without_the_response_is_refused_when_it_is_given(function):
+    with pytest.raises(TypeError, match=r"none of which is the response; name a parameter 'resp"):
+        FunctionScorer(function)
+
+
+def test_code_without_a_signature_gets_prompt_and_response():
+    scorer = FunctionScorer(operator.countOf)
+    assert scorer.score([make_episode(prompt="banana", response="a")]).values.tolist() == [3.0]
+
+
+def wants_answer(response, answer):
+    return float(answer in response)
+
+
+class Declares:
+    data_columns = {"answer": True}  # noqa: RUF012
+
+    def score(self, episodes):
+        return Scores([0.0 for _ in episodes])
+
+
+class Explainer(Scorer):
+    attribution_kinds = frozenset({"attention"})
+
+    def score(self, episodes, *, attribution=None):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [
+        FunctionScorer(wants_answer),
+        Normalize(wants_answer),
+        Cached(wants_answer),
+        FunctionScorer(wants_answer) + 1.0,
+        FunctionScorer(lambda p, r: 0) * FunctionScorer(wants_answer),
+        WithAttribution(wants_answer, Explainer()),
+        Declares(),
+    ],
+)
+def test_a_column_that_the_data_lack_is_named_before_anything_is_played(
+    make_env, make_envs, scorer
+):
+    reward, prompts = Reward(scorer, Sparse()), [Prompt("a b", "c", metadata={"level": 1})]
+    message = r"takes 'answer', a column that the data lack; there are prompt, .*level, reference;"
+    for made in (make_env(prompts=prompts), make_envs(prompts=prompts)):
+        with pytest.raises(ScorerError, match=message):
+            CreditReward(made, reward.scorer)
+    with pytest.raises(ScorerError, match=message):
+        ResponseCollector(make_envs(prompts=prompts), scorer=scorer)
+    has_it = [Prompt("a b", metadata={"answer": "c"})]
+    CreditReward(make_env(prompts=has_it), reward.scorer)
+
+
+def test_a_prompt_of_a_reset_that_lacks_the_column_is_named(make_env):
+    env = CreditReward(make_env(prompts=[Prompt("a", metadata={"answer": "c"})]), wants_answer)
+    env.reset(options={"prompt": "b"})
+    with pytest.raises(ScorerError, match="takes 'answer', a column that the prompt 'b' lacks"):
+        env.step(1)
+
+
+OPTIONS = {"prompt_column": "question", "split": "all", "prompt_tokens": 4, "max_new_tokens": 1}
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    row = {"question": "what is 1 ?", "reference": "it", "level": 2, "topic": None}
+    path.write_text("".join(f"{json.dumps({**row, 'item': i})}\n" for i in range(4)))
+    (tmp_path / "mine.py").write_text(
+        "def leveled(response, level): return float(level)\n"
+        "def lacking(response, levle): return 0.0\n"
+        "def make(factor): return lambda response, level: factor * level\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("function", "columns", "reference"),
+    [
+        (lambda response, level: level, {"level"}, None),
+        (lambda response, reference: len(reference), set(), "it"),
+        (lambda response, level=0, lacking=0: level, {"level"}, None),
+        (lambda p, r, **rest: rest["item"] * 0, {"question", "level", "topic", "item"}, "it"),
+    ],
+)
+@pytest.mark.parametrize("as_scorer", [False, True])
+def test_columns_are_read_from_the_data_because_a_function_names_them(
+    table, function, columns, reference, as_scorer
+):
+    pays = {"reward": "uniform", "scorer": function} if as_scorer else {"reward": function}
+    env = gym.make("tokengym/QuestionAnswer-v0", dataset=table, **OPTIONS, **pays)
+    env.reset(options={"prompt_id": 0})
+    info = env.step(5)[4]
+    assert set(info["metadata"]) == columns
+    assert info["reference"] == reference
+
+
+@pytest.mark.parametrize("option", ["reward", "scorer"])
+def test_functions_of_files_name_columns_too(table, tmp_path, option):
+    def score(word):
+        pays = {"reward": "sparse", option: f"{tmp_path / 'mine.py'}:{word}"}
+        env = gym.make("tokengym/QuestionAnswer-v0", dataset=table, **OPTIONS, **pays)
+        env.reset(seed=0)
+        return env.step(5)[1]
+
+    assert score("leveled") == 2.0
+    assert score("make:factor=3") == 6.0
+    message = r"takes 'levle', which is none of the data's columns 'question', 'reference', 'level'"
+    with pytest.raises(DatasetError, match=message):
+        score("lacking")
+
+
+def test_a_column_of_references_under_another_name_is_asked_for(table):
+    options = {**OPTIONS, "prompt_column": "reference"}
+    with pytest.raises(DatasetError, match=r"takes 'answer', .*; name its parameter after one of"):
+        gym.make("tokengym/QuestionAnswer-v0", dataset=table, reward=wants_answer, **options)
+    path = table.with_suffix(".csv")
+    path.write_text("prompt,gold\nwhat is 1 ?,it\nwhat is 2 ?,it\n")
+    options = {"dataset": path, "split": "all", "reward": lambda r, reference: 0.0}
+    with pytest.raises(TypeError, match="none of which is the response"):
+        gym.make("tokengym/QuestionAnswer-v0", **options)
+    options["reward"] = lambda response, reference: 0.0
+    with pytest.raises(DatasetError, match=r"'reference', .*'gold'.*, or pass reference_column="):
+        gym.make("tokengym/QuestionAnswer-v0", **options)
+    gym.make("tokengym/QuestionAnswer-v0", reference_column="gold", **options)
