@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +42,10 @@ class Update:
     agent: playing.Agent
     """The agent as it is now."""
     figures: Mapping[str, Any] = field(default_factory=dict)
-    """The learner's log since the last one, by the names of Stable-Baselines3."""
+    """The learner's log of the update, by the names of `Learner.logged`."""
+    log: Sequence[tuple[int, Mapping[str, Any]]] = ()
+    """The log since the last one of a learner that makes several steps in one update: each step's
+    number, with the like figures."""
     lent: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Context in which one process may use the agent: several that share its weights lend them."""
 
@@ -93,6 +96,9 @@ class TrainingRun(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the measurements that `state` returned in an earlier run."""
+
+    def untimed(self) -> AbstractContextManager[None]:
+        """Take what the block does off the run's time: it measures and trains nothing."""
 
 
 def check_plays(name: str, made: Any) -> None:

@@ -20,6 +20,27 @@ from tokengym.agents.contract import TrainingRun, Update, check_plays, own_playe
 from tokengym.base.registry import Registry, imported
 from tokengym.base.settings import values_by_name
 
+ROUND_LOG = {
+    "rollout/score": "score",
+    "train/kl": "kl",
+    "rollout/ep_len_mean": "length",
+    "train/entropy": "entropy",
+    "train/policy_loss": "policy_loss",
+    "train/value_loss": "value_loss",
+    "train/approx_kl": "approx_kl",
+    "train/clip_fraction": "clip_fraction",
+    "train/explained_variance": "explained_variance",
+    "train/ratio_error": "ratio_error",
+    "train/kl_coef": "kl_coef",
+    "train/learning_rate": "learning_rate",
+    "train/gae_lambda": "gae_lambda",
+    "time/rollout_s": "rollout_s",
+    "time/score_s": "score_s",
+    "time/assign_s": "assign_s",
+    "time/update_s": "update_s",
+}
+"""Log of a learner by rounds, see `Learner.logged`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
@@ -59,6 +80,9 @@ class Learner:
     """Setting with the number of prompts that a round of it answers, where it collects data."""
     takes_budget: bool = True
     """Whether its training can end at a number of tokens."""
+    logged: Mapping[str, str] = field(default_factory=lambda: ROUND_LOG)
+    """Entries of its log that a run keeps, as trackers name them, with their columns of
+    train.csv."""
 
     @cached_property
     def _default_settings(self) -> Any:

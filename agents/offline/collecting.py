@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
 
 from tokengym.agents.contract import TrainingRun, Update
 from tokengym.agents.losses.ranking import best_against_worst, best_of
@@ -351,19 +352,19 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
     settings, envs = run.settings, run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     yield Update(step=0, tokens=0, agent=policy)
-    data, sampled = settings.pairs, 0  # tokens
+    data, held_out, sampled = settings.pairs, settings.eval_pairs, 0  # tokens
     if data is None:
-        collector = ResponseCollector(envs, sampling=settings.sampling, max_rows=256)
-        seeds = np.random.SeedSequence(run.seed).generate_state(2).tolist()
-        prompts = prompt_order(len(collector.prompts), settings.num_prompts, seed=seeds[0])
-        groups = collector.collect(policy, prompts, seed=seeds[1])
-        kept = KEPT[trainer.learns_from]
-        data = kept.dataset(kept.rows(groups, settings.sampling, prompts))
-        sampled = collector.num_tokens
+        source = _Collected(run, envs, policy, KEPT[trainer.learns_from])
+        data = source.rows(settings.num_prompts)
+        sampled = source.collector.num_tokens
+        if held_out is None:
+            with run.untimed():
+                held_out = source.held_out_rows()
     build: Any = trainer
     agent: Trained = build(
         policy,
         data,
+        **{trainer.held_out: held_out},
         **settings.tuning.trainer_arguments(settings.tuning.batch_size),
         **arguments,
         tokenizer=environment_attribute(envs, "tokenizer"),
@@ -385,6 +386,79 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
         texts: Any = agent.train_dataset
         pass_tokens = sum(len(ids) for name in agent.columns for ids in texts[name])
         agent.args.num_train_epochs = (budget - sampled) / pass_tokens
+    log = _Log(run, agent)
+    log.measure_held_out()
     for update in agent.updates():
-        yield replace(update, step=begun + update.step, tokens=sampled + agent.num_response_tokens)
+        log.measure_held_out()
+        tokens = sampled + agent.num_response_tokens
+        yield replace(update, step=begun + update.step, tokens=tokens, log=log.take())
     envs.close()
+
+
+class _Collected:
+    """Data that a run collects from its policy, before training.
+
+    Args:
+        run: The run, whose settings say how responses are drawn.
+        envs: Its environment.
+        policy: Writes the responses.
+        kept: What data are made of them.
+    """
+
+    def __init__(self, run: TrainingRun, envs: Environments, policy: Agent, kept: Kept) -> None:
+        self.settings, self.policy, self.kept = run.settings, policy, kept
+        self.collector = ResponseCollector(envs, sampling=self.settings.sampling, max_rows=256)
+        self.seeds = np.random.SeedSequence(run.seed).generate_state(3).tolist()
+
+    def rows(self, count: int) -> "Dataset":
+        """Return the data of that many prompts."""
+        prompts = self._prompts(count)
+        groups = self.collector.collect(self.policy, prompts, seed=self.seeds[1])
+        return self.kept.dataset(self.kept.rows(groups, self.settings.sampling, prompts))
+
+    def held_out_rows(self) -> "Dataset | None":
+        """Return the data of further prompts, as far as there are some; None if there are none."""
+        settings, known = self.settings, len(self.collector.prompts)
+        wanted = settings.num_eval_prompts
+        wanted = settings.num_prompts // 8 if wanted is None else wanted
+        prompts = self._prompts(min(wanted, known - settings.num_prompts), settings.num_prompts)
+        groups = self.collector.collect(self.policy, prompts, seed=self.seeds[2])
+        rows = self.kept.rows(groups, settings.sampling, prompts)
+        return self.kept.dataset(rows) if rows else None
+
+    def _prompts(self, count: int, skip: int = 0) -> list[int]:
+        known = len(self.collector.prompts)
+        return prompt_order(known, max(count, 0), seed=self.seeds[0], skip=skip)
+
+
+class _Log(TrainerCallback):
+    """The Trainer's log as a run keeps it, a row per optimiser step.
+
+    Args:
+        run: The run.
+        agent: The Trainer, which from here on logs every step.
+    """
+
+    def __init__(self, run: TrainingRun, agent: OfflineTrainer) -> None:
+        self.run, self.agent = run, agent
+        self._rows: list[tuple[int, dict[str, Any]]] = []
+        agent.args.logging_steps = 1
+        agent.add_callback(self)
+
+    def on_log(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """See `transformers.TrainerCallback`."""
+        del args, control
+        entries, logs = self.run.training.declaration.logged, others["logs"]
+        row = {entry: logs[name] for entry, name in entries.items() if name in logs}
+        self._rows.append((state.global_step, row))
+
+    def measure_held_out(self) -> None:
+        """Measure loss and figures on the held-out data, if there are some, which logs them."""
+        if self.agent.eval_dataset is not None:
+            with self.run.untimed():
+                self.agent.evaluate()
+
+    def take(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return the rows since the last call, with their steps."""
+        rows, self._rows = self._rows, []
+        return rows

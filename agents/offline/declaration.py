@@ -3,7 +3,13 @@
 from dataclasses import replace
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.offline.settings import DPOSettings, SFTSettings
+from tokengym.agents.offline.settings import (
+    PAIR_FIGURES,
+    TEXT_FIGURES,
+    DPOSettings,
+    SFTSettings,
+    logged,
+)
 
 DPO_LEARNER = register_learner(
     Learner(
@@ -13,6 +19,7 @@ DPO_LEARNER = register_learner(
         updates="tokengym.agents.offline.collecting:dpo_updates",
         steps_setting="num_train_epochs",
         prompts_setting="num_prompts",
+        logged=logged(PAIR_FIGURES),
     )
 )
 register_learner(
@@ -22,5 +29,6 @@ register_learner(
         summary="supervised fine-tuning on responses, given or the best of the policy's own",
         settings=SFTSettings,
         updates="tokengym.agents.offline.collecting:sft_updates",
+        logged=logged(TEXT_FIGURES),
     )
 )

@@ -11,7 +11,7 @@ from transformers.trainer_utils import TrainOutput
 from tokengym.agents.losses import dpo_loss
 from tokengym.agents.offline.policies import Source
 from tokengym.agents.offline.scoring import REFERENCE, reference_log_probs
-from tokengym.agents.offline.settings import PreferenceLoss
+from tokengym.agents.offline.settings import PAIR_FIGURES, PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import from_keywords, names_of, takes
 from tokengym.rewards.pairs.encode import encode_pairs
@@ -68,14 +68,7 @@ class DPO(OfflineTrainer):
         ValueError: if a setting is out of range.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = (
-        "rewards/chosen",
-        "rewards/rejected",
-        "rewards/margins",
-        "rewards/accuracies",
-        "logps/chosen",
-        "logps/rejected",
-    )
+    metric_names = PAIR_FIGURES
 
     stored_settings: ClassVar[Mapping[str, Any]] = {
         **OfflineTrainer.stored_settings,
@@ -92,6 +85,7 @@ class DPO(OfflineTrainer):
     encode = staticmethod(encode_pairs)
     columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")
     learns_from = "pairs"
+    held_out = "eval_pairs"
 
     @takes(PreferenceLoss, OfflineOptions)
     def __init__(

@@ -76,6 +76,7 @@ class ResponseScorer(nn.Module):
         prompt_lengths: Tensor,
         response_lengths: Tensor,
         with_reference: bool = False,
+        with_likeliest: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the summed log-probability of each row's response, (rows,) float32, nats.
 
@@ -84,18 +85,21 @@ class ResponseScorer(nn.Module):
             prompt_lengths: (rows,) tokens.
             response_lengths: (rows,) tokens.
             with_reference: Compute them under the reference too, without gradient.
+            with_likeliest: Count the response tokens that are the likeliest at their place; not
+                beside the reference.
 
         Returns:
-            Under the policy, and under the reference (or None).
+            Under the policy; and under the reference, or the counts, (rows,) float32, or None.
         """
         sequences = Sequences(
             input_ids=input_ids, prompt_lengths=prompt_lengths, response_lengths=response_lengths
         )
-        reference = None
+        other = None
         if with_reference:
             with torch.no_grad():
-                reference = self._log_probs(sequences, reference=True)
-        return self._log_probs(sequences, reference=False), reference
+                (other,) = self._sums(sequences, reference=True)
+        log_probs, *counts = self._sums(sequences, reference=False, with_likeliest=with_likeliest)
+        return log_probs, counts[0] if counts else other
 
     @torch.no_grad()
     def reference_log_probs(
@@ -105,36 +109,47 @@ class ResponseScorer(nn.Module):
         sequences = Sequences(
             input_ids=input_ids, prompt_lengths=prompt_lengths, response_lengths=response_lengths
         )
-        return self._log_probs(sequences, reference=True)
+        return self._sums(sequences, reference=True)[0]
 
-    def _log_probs(self, sequences: Sequences, *, reference: bool) -> Tensor:
-        """Return the responses' log-probabilities, (rows,), bucket by bucket of similar lengths."""
+    def _sums(
+        self, sequences: Sequences, *, reference: bool, with_likeliest: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Return the responses' log-probabilities and maybe counts, (rows,), see `forward`.
+
+        They are computed bucket by bucket of similar lengths.
+        """
         # Texts of similar length are run together; the sums are then put back into the rows' order.
         buckets = sequences.buckets()
+        kinds: dict[str, bool] = {"reference": reference, "with_likeliest": with_likeliest}
         if len(buckets) == 1:
-            return self._bucket_log_probs(sequences, reference=reference)
-        sums = [
-            self._bucket_log_probs(sequences.select(rows), reference=reference) for rows in buckets
-        ]
+            return self._bucket_sums(sequences, **kinds)
+        sums = [self._bucket_sums(sequences.select(rows), **kinds) for rows in buckets]
         order = torch.cat(buckets).argsort()
-        return torch.cat(sums)[order]
+        return tuple(torch.cat(parts)[order] for parts in zip(*sums, strict=True))
 
-    def _bucket_log_probs(self, sequences: Sequences, *, reference: bool) -> Tensor:
-        """Return the responses' log-probabilities, (rows,), by one forward."""
+    def _bucket_sums(
+        self, sequences: Sequences, *, reference: bool, with_likeliest: bool
+    ) -> tuple[Tensor, ...]:
+        """Return the same by one forward."""
         rows, _, columns = sequences.response_positions
         with self.policy.weights(reference) as model:
 
-            def log_probs_of(states: Tensor, tokens: Tensor) -> tuple[Tensor]:
-                logits = model.logits(states)[:, : self.policy.num_actions]
-                return (chosen_log_probs(logits.float(), tokens),)
+            def figures_of(states: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+                logits = model.logits(states)[:, : self.policy.num_actions].float()
+                log_probs = chosen_log_probs(logits, tokens)
+                if not with_likeliest:
+                    return (log_probs,)
+                return log_probs, (logits.detach().argmax(-1) == tokens).float()
 
             inputs = model.response_states(sequences), sequences.input_ids[rows, columns]
             size = chunk_size(self.policy.num_actions)
             if len(rows) <= size:
-                (log_probs,) = log_probs_of(*inputs)
+                figures = figures_of(*inputs)
             else:
-                (log_probs,) = in_chunks(log_probs_of, *inputs, size=size)
-        return log_probs.new_zeros(len(sequences)).index_add(0, rows, log_probs)
+                figures = in_chunks(figures_of, *inputs, size=size)
+        return tuple(
+            figure.new_zeros(len(sequences)).index_add(0, rows, figure) for figure in figures
+        )
 
 
 # --- the reference, computed once -----------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Settings of learning from given data, declared once; importable without torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -10,6 +11,33 @@ from tokengym.envs.settings import Overlong
 
 if TYPE_CHECKING:
     from tokengym.agents.losses.preference import PreferenceFormula
+
+
+PAIR_FIGURES = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+)
+"""Figures that `DPO` logs beside its loss, by TRL's names."""
+TEXT_FIGURES = ("mean_token_log_prob", "mean_token_accuracy")
+"""Figures that `SFT` logs beside its loss."""
+
+
+def logged(figures: Sequence[str]) -> dict[str, str]:
+    """Return the log of a learner from given data, as `Learner.logged` has it.
+
+    The columns have the names of the Trainer's log, and the trackers those that transformers gives
+    them there.
+
+    Args:
+        figures: What it logs beside the loss.
+    """
+    trained = ("epoch", "loss", *figures, "grad_norm", "learning_rate", "num_tokens")
+    held_out = ("loss", *figures)
+    return {f"train/{n}": n for n in trained} | {f"eval/{n}": f"eval_{n}" for n in held_out}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +208,12 @@ class SFTSettings:
 
     pairs: str | None = None
     """File of pairs (or, for SFT, responses) to learn from; None collects them from the policy."""
+    eval_pairs: str | None = None
+    """File of held-out pairs, or responses, on which the loss and its figures are measured before
+    training and after every epoch."""
+    num_eval_prompts: int | None = None
+    """Further prompts answered for such held-out data, where data is collected; None takes an
+    eighth of ``num_prompts``. Their tokens are not counted, as those of evaluations are not."""
     on_error: Literal["raise", "skip"] = "raise"
     """Whether a row of that file that cannot be learned from stops the run, or is left out and
     counted."""
@@ -195,11 +229,17 @@ class SFTSettings:
 
     def __post_init__(self) -> None:
         check_count(self, "num_prompts")
+        check_count(self, "num_eval_prompts", least=0, optional=True)
+        if self.num_eval_prompts is not None and (self.pairs or self.eval_pairs):
+            raise SettingsError(
+                f"num_eval_prompts={self.num_eval_prompts} has no effect beside "
+                f"{'eval_pairs' if self.eval_pairs else 'pairs'}; pass held-out data as eval_pairs"
+            )
         check_choice(self, "on_error", ("raise", "skip"))
         check_choice(self, "overlong_rows", get_args(Overlong))
         given = {"on_error": self.on_error, "overlong_rows": self.overlong_rows}
         for name, value in given.items():
-            if self.pairs is None and value not in ("raise", "error"):
+            if not (self.pairs or self.eval_pairs) and value not in ("raise", "error"):
                 raise SettingsError(
                     f"{name}={value!r} has no effect on data that is collected; pass pairs"
                 )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tokengym.agents.offline.policies import Source
+from tokengym.agents.offline.settings import TEXT_FIGURES
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.base.settings import from_keywords, takes
 from tokengym.rewards.pairs.encode import encode_responses
@@ -22,7 +23,8 @@ class SFT(OfflineTrainer):
     """Learns to write given responses: the likelihood of their tokens, not of the prompts'.
 
     loss = -sum over response tokens of log pi(token) / number of response tokens, over the whole
-    accumulated batch and all processes; logged beside it: mean_token_log_prob, in nats.
+    accumulated batch and all processes; logged beside it: mean_token_log_prob, in nats, and
+    mean_token_accuracy, the share of response tokens that are the likeliest ones there, as in TRL.
 
     Args:
         envs_or_model: As for `DPO`.
@@ -39,7 +41,7 @@ class SFT(OfflineTrainer):
         ValueError: if a setting is out of range.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ("mean_token_log_prob",)
+    metric_names = TEXT_FIGURES
 
     defaults: ClassVar[Mapping[str, Any]] = {
         "learning_rate": 2e-5,
@@ -52,6 +54,7 @@ class SFT(OfflineTrainer):
     encode = staticmethod(encode_responses)
     columns: ClassVar[tuple[str, ...]] = ("response_ids",)
     learns_from = "best"
+    held_out = "eval_texts"
     is_per_token = True
 
     @takes(OfflineOptions)
@@ -69,8 +72,11 @@ class SFT(OfflineTrainer):
         )
 
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return the loss of each response, (texts,), and the sum of token log-probabilities."""
-        log_probs, _ = model(
-            inputs["input_ids"], inputs["prompt_lengths"], inputs["response_lengths"]
+        """Return the loss of each response, (texts,), and the sums of `metric_names`."""
+        log_probs, likeliest = model(
+            inputs["input_ids"],
+            inputs["prompt_lengths"],
+            inputs["response_lengths"],
+            with_likeliest=True,
         )
-        return -log_probs, torch.stack([log_probs.detach().sum()])
+        return -log_probs, torch.stack([log_probs.detach().sum(), likeliest.sum()])

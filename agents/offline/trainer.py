@@ -225,6 +225,8 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     """Columns of the encoded data with a row's responses."""
     learns_from: ClassVar[str]
     """Name in `tokengym.agents.offline.KEPT` of the data that is collected for it."""
+    held_out: ClassVar[str]
+    """Argument of its constructor with the data that `evaluate` measures on."""
     is_per_token: ClassVar[bool] = False
     """Whether the loss is a mean over response tokens, or over rows."""
 

@@ -237,6 +237,31 @@ _TABLE = (
         recorded=True,
     ),
     Measure(
+        name="loss",
+        title="Loss",
+        meaning="The learner's own loss: of DPO per pair, of SFT per response token.",
+        better="lower",
+    ),
+    Measure(
+        name="rewards/accuracies",
+        title="Accuracy of the pairs",
+        meaning="Share of pairs whose chosen response has the higher implicit reward.",
+        better="higher",
+    ),
+    Measure(
+        name="rewards/margins",
+        title="Margin of the pairs",
+        meaning="Mean difference of the implicit rewards, beta times the log-ratio to the "
+        "reference, chosen minus rejected.",
+        better="higher",
+    ),
+    Measure(
+        name="mean_token_accuracy",
+        title="Accuracy of the tokens",
+        meaning="Share of response tokens that are the likeliest ones under the policy.",
+        better="higher",
+    ),
+    Measure(
         name="train_score",
         title="Score in training",
         meaning="Mean score of the training batches since the last point.",

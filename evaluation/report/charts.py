@@ -6,7 +6,7 @@ it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +41,8 @@ class Series:
     """(runs, points): the single runs, drawn faintly."""
     gaps: NDArray[np.bool_] | None = None
     """(points - 1,): True where no line joins a point to the next."""
+    dashed: bool = False
+    """Whether the line is of held-out data, beside one of training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ class Line:
     """The closed band; empty if there is none."""
     runs: Sequence[str]
     points: Sequence[tuple[float, float]]
+    dashed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,21 +141,13 @@ def line_chart(
     def to_y(values: ArrayLike) -> Array:
         return lower - (np.asarray(values) - y_low) / (y_high - y_low) * (lower - upper)
 
-    lines, hover = [], []
-    for s in series:
-        x, y, band = to_x(s.x), to_y(s.y), ""
-        if s.low is not None and s.high is not None:
-            around = np.concatenate([x, x[::-1]])  # along the upper edge and back along the lower
-            band = _path(around, np.concatenate([to_y(s.high), to_y(s.low)[::-1]])) + "Z"
-        points = [(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)]
-        runs = [] if s.runs is None else [_path(x, to_y(run)) for run in s.runs]
-        path = _path(x, y, s.gaps)
-        lines.append(
-            Line(name=s.name, colour=s.colour, path=path, band=band, runs=runs, points=points)
-        )
+    lines = [_drawn(one, to_x, to_y) for one in series]
+    hover = []
+    for s, line in zip(series, lines, strict=True):
         values = {"y": s.y, "low": s.low, "high": s.high}
+        at = [x for x, _ in line.points]
         hover.append(
-            {"name": s.name, "x": [float(f"{v:.6g}") for v in s.x], "at": [at for at, _ in points]}
+            {"name": s.name, "x": [float(f"{v:.6g}") for v in s.x], "at": at}
             | {
                 name: None if row is None else [float(f"{v:.4g}") for v in row]
                 for name, row in values.items()
@@ -174,6 +169,26 @@ def line_chart(
         lines=lines,
         levels=_spread([(name, float(to_y(value))) for name, value in levels]),
         hover={"series": hover} if hovers else {},
+    )
+
+
+def _drawn(
+    series: Series, to_x: Callable[[ArrayLike], Array], to_y: Callable[[ArrayLike], Array]
+) -> Line:
+    """Return a line in pixels."""
+    x, y, band = to_x(series.x), to_y(series.y), ""
+    if series.low is not None and series.high is not None:
+        around = np.concatenate([x, x[::-1]])  # along the upper edge and back along the lower
+        edges = np.concatenate([to_y(series.high), to_y(series.low)[::-1]])
+        band = _path(around, edges) + "Z"
+    return Line(
+        name=series.name,
+        colour=series.colour,
+        path=_path(x, y, series.gaps),
+        band=band,
+        runs=[] if series.runs is None else [_path(x, to_y(run)) for run in series.runs],
+        points=[(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)],
+        dashed=series.dashed,
     )
 
 

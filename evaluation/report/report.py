@@ -29,6 +29,7 @@ from tokengym.evaluation.report.curves import (
     group_label,
     make_panels,
 )
+from tokengym.evaluation.report.learning import Log, learning_charts
 from tokengym.evaluation.report.tables import (
     cells,
     columns,
@@ -68,7 +69,10 @@ BIBTEX = f"""@software{{tokengym,
 
 
 def render_report(
-    summary: Mapping[str, Any], curves: Sequence[Curve], episodes: Sequence[Mapping[str, Any]] = ()
+    summary: Mapping[str, Any],
+    curves: Sequence[Curve],
+    episodes: Sequence[Mapping[str, Any]] = (),
+    logs: Sequence[Log] = (),
 ) -> str:
     """Return the report of a comparison as one HTML page.
 
@@ -77,6 +81,7 @@ def render_report(
             ``settings``, ``versions``, ``made`` and ``command`` if they are known.
         curves: The runs.
         episodes: Samples, as in episodes.jsonl.
+        logs: Logs of the runs that learned from given data.
 
     Returns:
         The same text for the same input.
@@ -105,7 +110,7 @@ def render_report(
         "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
         "interval. Point at a chart to read values; press a name to hide it.",
         "groups": [
-            _group(group, panels[tuple(group["group"].items())], colours, level, score)
+            _group(group, panels[tuple(group["group"].items())], colours, level, score, logs)
             for group in summary["groups"]
         ],
         "samples": side_by_side(episodes, colours),
@@ -147,6 +152,7 @@ def _group(
     colours: Mapping[str, int],
     level: float,
     score: Measure,
+    logs: Sequence[Log],
 ) -> dict[str, Any]:
     runs = [entry["runs"] for entry in group["rewards"].values()]
     low, high = min(runs), max(runs)
@@ -174,6 +180,7 @@ def _group(
         ],
         "tables": {style: group_table(group, level, style) for style in ("Markdown", "LaTeX")},
         "forests": forests(group, colours),
+        "learning": learning_charts(logs, panel.group, colours),
         "frontiers": _frontiers(panel, colours, group),
         "profile": _profile(panel, colours),
     }

@@ -30,6 +30,7 @@ from rich.text import Text
 
 from tokengym.base.device import auto_device, preferred_device
 from tokengym.base.text import fixed
+from tokengym.evaluation.report.learning import SHOWN
 from tokengym.evaluation.runs.config import ComparisonConfig, RunPlan
 from tokengym.evaluation.runs.record import describe, record_failure
 
@@ -422,7 +423,7 @@ class ProgressDisplay:
 
 
 def figures(point: Mapping[str, Any]) -> str:
-    """Return score, KL and speed of a point of the curve in words.
+    """Return score, KL, what a learner from given data logs, and speed of a point in words.
 
     Example:
         >>> figures({"score": 1.5, "kl": 2.25, "tokens": 9600, "wall_s": 8.0})
@@ -433,6 +434,7 @@ def figures(point: Mapping[str, Any]) -> str:
     shown = [f"score {fixed(point['score'], 3)}"]
     if point.get("kl") is not None:
         shown.append(f"KL {fixed(point['kl'], 2)} nats")
+    shown += [f"{name} {fixed(point[name], 3)}" for name in SHOWN if point.get(name) is not None]
     if point["tokens"] and point["wall_s"] > 0:
         shown.append(f"{point['tokens'] / point['wall_s']:.0f} tokens/s")
     return ", ".join(shown)

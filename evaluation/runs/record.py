@@ -29,26 +29,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluation
 
 FORMAT = 1
-TRAIN_COLUMNS = {
-    "rollout/score": "score",
-    "train/kl": "kl",
-    "rollout/ep_len_mean": "length",
-    "train/entropy": "entropy",
-    "train/policy_loss": "policy_loss",
-    "train/value_loss": "value_loss",
-    "train/approx_kl": "approx_kl",
-    "train/clip_fraction": "clip_fraction",
-    "train/explained_variance": "explained_variance",
-    "train/ratio_error": "ratio_error",
-    "train/kl_coef": "kl_coef",
-    "train/learning_rate": "learning_rate",
-    "train/gae_lambda": "gae_lambda",
-    "time/rollout_s": "rollout_s",
-    "time/score_s": "score_s",
-    "time/assign_s": "assign_s",
-    "time/update_s": "update_s",
-}
-"""Entries of the learner's log that train.csv keeps, one row per update."""
 UNFINISHED = "unfinished"
 """Folder of an unfinished run's checkpoint, in the run's."""
 MEASURED = "measured.json"
@@ -75,14 +55,23 @@ class RunRecord:
         self._evaluation_s = 0.0
         self._seen = 0
 
+    @property
+    def steps_done(self) -> int:
+        """Last step that the learner logged; 0 before one."""
+        return self.train[-1]["step"] if self.train else 0
+
     def begin(self) -> None:
         """Set the clock of wall_s to 0: models are loaded, training begins."""
         self.started = time.perf_counter()
 
     def add_update(self, step: int, logged: Mapping[str, Any]) -> None:
-        """Keep one row of the learner's log."""
-        values = {name: logged.get(key) for key, name in TRAIN_COLUMNS.items()}
-        self.train.append({"step": step, **values})
+        """Keep what the learner logged at a step, one row a step."""
+        columns = self.training.declaration.logged
+        values = {name: logged.get(key) for key, name in columns.items()}
+        if step == self.steps_done and self.train:  # such as held-out figures, measured after it
+            self.train[-1] |= {name: value for name, value in values.items() if value is not None}
+        else:
+            self.train.append({"step": step, **values})
 
     def add_evaluation(self, step: int, tokens: int, evaluation: "Evaluation") -> None:
         """Keep one point of the curve; training figures are means since the last point."""
@@ -95,8 +84,8 @@ class RunRecord:
             "tokens": tokens,
             "episodes": step * training.batch_size if training.declaration.uses_credit else None,
             **evaluation.metrics,
-            "train_score": _mean(row["score"] for row in recent),
-            "train_kl": _mean(row["kl"] for row in recent),
+            "train_score": _mean(row.get("score") for row in recent),
+            "train_kl": _mean(row.get("kl") for row in recent),
             "wall_s": round(time.perf_counter() - self.started - self._evaluation_s, 3),
         }
         self.curve.append(point)
@@ -134,14 +123,15 @@ class RunRecord:
         """
         files = ["curve.csv", "train.csv", "episodes.jsonl"]
         write_csv(folder / "curve.csv", self.curve, COLUMNS)
-        write_csv(folder / "train.csv", self.train, ["step", *TRAIN_COLUMNS.values()])
+        columns = self.training.declaration.logged.values()
+        write_csv(folder / "train.csv", self.train, ["step", *columns])
         write_jsonl(folder / "episodes.jsonl", self.samples)
         result = {
             "format": FORMAT,
             "credit": self.name,
             "seed": self.seed,
             "status": "finished" if error is None else "failed",
-            "steps_done": len(self.train),
+            "steps_done": self.steps_done,
             "wall_s": round(time.perf_counter() - self.started, 3),
             "cpu_s": round(time.process_time() - self._cpu_began, 3),  # since it was last resumed
             "settings": settings,
@@ -195,10 +185,22 @@ def read_points(folder: Path) -> list[dict[str, Any]]:
         ValueError: if there are none.
     """
     file = folder / "curve.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows: list[dict[str, Any]] = list(csv.DictReader(lines))
+    rows = _read_numbers(file)
     if not rows:
         raise ValueError(f"{file} holds no rows; it needs a header and a row per step")
+    return rows
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Return the log of a finished run, a row per step; what was not logged is None."""
+    file = folder / "train.csv"
+    return _read_numbers(file) if file.exists() else []
+
+
+def _read_numbers(file: Path) -> list[dict[str, Any]]:
+    """Return a table whose cells are numbers, but for the column credit."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows: list[dict[str, Any]] = list(csv.DictReader(lines))
     for row in rows:
         for name, cell in row.items():
             if name != "credit":

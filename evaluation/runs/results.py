@@ -31,6 +31,7 @@ from tokengym.evaluation.report.curves import (
     write_curves,
 )
 from tokengym.evaluation.report.figures import Paper, save_figure
+from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
@@ -39,7 +40,7 @@ from tokengym.evaluation.runs.config import (
     command_line,
     varying_names,
 )
-from tokengym.evaluation.runs.record import read_points, result_of
+from tokengym.evaluation.runs.record import read_log, read_points, result_of
 
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
@@ -179,6 +180,7 @@ def write_results(
     *,
     about: Mapping[str, Any],
     episodes: Sequence[Mapping[str, Any]] = (),
+    logs: Sequence[Log] = (),
     paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write summary.json, curves.png and report.html of curves, and return their summary.
@@ -189,15 +191,18 @@ def write_results(
         settings: What the figures depend on besides.
         about: Settings, versions and origin of the runs, which the summary repeats.
         episodes: Responses with the credit of their tokens.
+        logs: Logs of the runs that learned from given data.
         paper: Figure and table to write.
     """
     summary = {**summarize(curves, settings), **about}
+    if logs:
+        summary["learning"] = final_figures(logs)
     if paper is not None:
         paper.write(summary, curves)
     if out is not None:
         write_json(out / "summary.json", summary)
         save_figure(out / "curves.png", summary, curves)
-        write_text(out / "report.html", render_report(summary, curves, episodes))
+        write_text(out / "report.html", render_report(summary, curves, episodes, logs))
     return summary
 
 
@@ -213,6 +218,8 @@ class _StoredRuns:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The curves' rows of curves.csv."""
     episodes: list[dict[str, Any]] = field(default_factory=list)
+    logs: list[Log] = field(default_factory=list)
+    """Logs of the runs that learned from given data."""
     failed: list[dict[str, Any]] = field(default_factory=list)
     missing: list[dict[str, Any]] = field(default_factory=list)
     """Runs that have not ended."""
@@ -262,14 +269,21 @@ class _StoredRuns:
                 self.measured_by.append(by)
             if result["status"] == "finished":
                 assert plan.folder is not None
-                points = read_points(plan.folder)
-                self.curves.append(curve_of(points, **run, group=group))
-                self.rows += [point | run | columns_of(group) for point in points]
-                rows = read_jsonl(plan.folder / "episodes.jsonl")
-                self.episodes += [{**row, "credit": credit} for row in rows]
+                self._add_finished(plan.folder, credit, seed, group)
             else:
                 error = printable(str(result.get("error", "unknown")))
                 self.failed.append({**run, "group": dict(group), "error": error})
+
+    def _add_finished(self, folder: Path, credit: str, seed: int, group: Group) -> None:
+        """Add the measurements of a run."""
+        run: dict[str, Any] = {"credit": credit, "seed": seed}
+        points = read_points(folder)
+        self.curves.append(curve_of(points, **run, group=group))
+        self.rows += [point | run | columns_of(group) for point in points]
+        log = Log(**run, group=group, rows=read_log(folder))
+        if by_epoch(log.rows):
+            self.logs.append(log)
+        self.episodes += [row | {"credit": credit} for row in read_jsonl(folder / "episodes.jsonl")]
 
     def write(
         self,
@@ -321,6 +335,7 @@ class _StoredRuns:
                 **about,
             },
             episodes=self.episodes if with_episodes else [],
+            logs=self.logs,
             paper=paper,
         )
 

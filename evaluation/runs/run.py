@@ -6,8 +6,8 @@ are resumed, retried and shown alike.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +203,7 @@ class _Run:
 
     @property
     def updates(self) -> int:
-        return len(self.record.train)
+        return self.record.steps_done
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -239,6 +239,12 @@ class _Run:
     def restore(self, state: Mapping[str, Any]) -> None:
         self.record.resume(state)
 
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.record.add_evaluation_time(time.perf_counter() - began)
+
     # --- what is done after an update -------------------------------------------------------------
 
     def is_over(self, update: Update) -> bool:
@@ -253,9 +259,10 @@ class _Run:
 
     def log(self, update: Update) -> None:
         """Keep the learner's log of an update."""
-        if update.figures:
-            self.record.add_update(update.step, update.figures)
-            self._watch(update.step, update.figures)
+        rows = [*update.log, (update.step, update.figures)] if update.figures else update.log
+        for step, figures in rows:
+            self.record.add_update(step, figures)
+            self._watch(step, figures)
 
     def measure(self, update: Update) -> None:
         """Add a point to the learning curve, unless the run resumes from it."""
@@ -274,15 +281,14 @@ class _Run:
         if not self.processes.is_main:
             agent.save(self.unfinished.last)  # its part of what the main process writes
             return
-        began = time.perf_counter()
-        try:
-            self.unfinished.save(agent, self.record.state())
-        except StorageError as error:
-            # Nor would the trained agent be saved; or other processes wait for shards of this one.
-            if (self._saves and update.step == 0) or self.processes.saves_together:
-                raise
-            logger.warning("no checkpoint after step %d: %s", update.step, error)
-        self.record.add_evaluation_time(time.perf_counter() - began)
+        with self.untimed():
+            try:
+                self.unfinished.save(agent, self.record.state())
+            except StorageError as error:
+                # Nor would the trained agent be saved; or others wait for shards of this process.
+                if (self._saves and update.step == 0) or self.processes.saves_together:
+                    raise
+                logger.warning("no checkpoint after step %d: %s", update.step, error)
 
     def _add_point(self, update: Update) -> None:
         """Evaluate an agent and record what was found."""
@@ -292,19 +298,22 @@ class _Run:
                 self._evaluator.gold = None  # the run that is resumed left it out
         if not self.record.curve:
             self.record.begin()
-        began, step = time.perf_counter(), update.step
-        evaluation = self._evaluator(update.agent)
+        step = update.step
+        with self.untimed():
+            evaluation = self._evaluator(update.agent)
         self.record.measured_by = self._evaluator.measured_by
-        self.record.add_evaluation_time(time.perf_counter() - began)
         processed = _count(update.tokens)
         self.record.add_evaluation(step, processed, evaluation)
-        self._watch(step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
+        # A tracker has one axis, and some of them drop what lies before their last step.
+        moment = self.record.steps_done if self.record.train else step
+        self._watch(moment, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
         if self.training.declaration.uses_credit and (step == 0 or self.is_over(update)):
             self.record.samples += self._credited_samples(step, evaluation, update.agent)
         if self.report is not None:
             budget = self.training.tokens
             done = step if budget is None else min(processed, budget)
-            self.report(done, self.record.curve[-1])
+            logged = self.record.train[-1] if self.record.train else {}
+            self.report(done, {**logged, **self.record.curve[-1]})
 
     def _credited_samples(
         self, step: int, evaluation: "Evaluation", agent: Any

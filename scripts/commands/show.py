@@ -16,6 +16,7 @@ from tokengym.base.text import number, percent
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
+from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
 from tokengym.evaluation.report.tables import NORMALISED, NOTHING
 from tokengym.evaluation.report.verdict import kind_of, unit_of
 
@@ -40,6 +41,9 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
         reached = f"reached: {unit_of(group)} until {group['baseline']}'s final level is reached"
         console.print(line_of(f"{reached}{way}", "dim"))
         show_references(console, group["reference"])
+        for learned in summary.get("learning", ()):
+            if learned["group"] == group["group"]:
+                show_learning(console, {learned["credit"]: learned["figures"]})
         for caution in group["verdict"]["cautions"]:
             console.print(line_of(f"! {caution}", "yellow"))
     console.print()
@@ -63,6 +67,23 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
         text += "; at price 0 the optimum is the highest score there is"
     drawn = f"{lines['samples']} responses to each of {lines['prompts']} prompts"
     console.print(line_of(f"untrained, best of {BEST_OF}: {text} ({drawn})", "dim"))
+
+
+def show_learning(console: "Console", figures: Mapping[Any, Mapping[str, float]]) -> None:
+    """Print a table of what a learner from given data logged, in training and on held-out data.
+
+    Args:
+        console: Where.
+        figures: Columns of train.csv with their values, by what heads their rows.
+    """
+    shown = [name for name in SHOWN if any(name in row for row in figures.values())]
+    table = Table("", "", *shown, box=None, pad_edge=False)
+    for head, row in figures.items():
+        for title, prefix in (("training", ""), ("held out", HELD_OUT)):
+            cells = [row.get(prefix + name) for name in shown]
+            if any(cell is not None for cell in cells):
+                table.add_row(line_of(str(head)), title, *map(number, cells))
+    console.print(table)
 
 
 def say(console: "Console", text: str) -> None:

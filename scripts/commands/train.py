@@ -163,10 +163,11 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
     from tokengym.agents.errors import ModelError
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.base.text import fixed
+    from tokengym.evaluation.report.learning import by_epoch
     from tokengym.evaluation.report.verdict import short_of_best
-    from tokengym.evaluation.runs.record import read_points
+    from tokengym.evaluation.runs.record import read_log, read_points
     from tokengym.evaluation.runs.run import run_references
-    from tokengym.scripts.commands.show import say, show_references
+    from tokengym.scripts.commands.show import say, show_learning, show_references
 
     assert plan.folder is not None
     config, curve = plan.config, read_points(plan.folder)
@@ -175,6 +176,9 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
         gold = "" if gold is None else f", gold {fixed(gold, 3)}"
         kl = "" if kl is None else f", KL {fixed(kl, 2)} nats"
         console.print(f"{point['tokens']} tokens: score {fixed(point['score'], 3)}{gold}{kl}")
+    if epochs := by_epoch(read_log(plan.folder)):
+        rows = {f"epoch {epoch}" if epoch else "start": row for epoch, row in epochs.items()}
+        show_learning(console, rows)
     is_best_of_n = config.training.agent == "best-of-n"
     if is_best_of_n:
         n = config.training.last_step

@@ -283,10 +283,40 @@ def test_evaluate_measures_held_out_pairs(tmp_path: Path):
     dpo = make_dpo(PAIRS[:6], eval_pairs=PAIRS[6:], args=make_args(tmp_path))
     metrics = dpo.evaluate()
     assert metrics["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert set(metrics) >= {f"eval_{name}" for name in DPO.metric_names}
     dpo.train()
     assert dpo.evaluate()["eval_loss"] != pytest.approx(math.log(2), abs=1e-4)
     assert dpo.num_tokens == logged(dpo, "num_tokens")[-1]  # evaluation learns from nothing
+
+
+def test_figures_are_trls_worked_out_from_the_models_own_log_probabilities(tmp_path: Path):
+    beta, learner, reference = 0.3, make_model(scale=1.0), make_model(seed=1, scale=1.0)
+    sums = {  # (pairs,) nats
+        (name, side): np.array(
+            [plain_log_prob(model, pair["prompt_ids"], pair[f"{side}_ids"]) for pair in PAIRS]
+        )
+        for name, model in (("policy", learner), ("reference", reference))
+        for side in ("chosen", "rejected")
+    }
+    rewards = {
+        side: beta * (sums["policy", side] - sums["reference", side])
+        for side in ("chosen", "rejected")
+    }
+    margins = rewards["chosen"] - rewards["rejected"]
+    expected = {
+        "loss": np.mean(np.log1p(np.exp(-margins))),
+        "rewards/chosen": np.mean(rewards["chosen"]),
+        "rewards/rejected": np.mean(rewards["rejected"]),
+        "rewards/margins": np.mean(margins),
+        "rewards/accuracies": np.mean(margins > 0),
+        "logps/chosen": np.mean(sums["policy", "chosen"]),
+        "logps/rejected": np.mean(sums["policy", "rejected"]),
+    }
+    assert 0.0 < expected["rewards/accuracies"] < 1.0
+    args = make_args(tmp_path, per_device_eval_batch_size=3)
+    dpo = make_dpo(model=learner, ref_model=reference, eval_pairs=PAIRS, beta=beta, args=args)
+    metrics = dpo.evaluate()
+    for name, value in expected.items():
+        assert metrics[f"eval_{name}"] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
 @pytest.mark.parametrize("lora", [None, lora_config()])

@@ -40,6 +40,14 @@ def test_the_loss_is_the_mean_over_response_tokens(tmp_path: Path):
     tokens = sum(len(row["completion_ids"]) for row in TEXTS)
     assert logged(sft)[0] == pytest.approx(-sum(sums) / tokens, rel=1e-4)
     assert logged(sft, "mean_token_log_prob")[0] == pytest.approx(sum(sums) / tokens, rel=1e-4)
+    with torch.no_grad():
+        right = sum(
+            int(token == model(torch.tensor([[*prompt, *ids[:place]]])).logits[0, -1].argmax())
+            for prompt, ids in ((row["prompt_ids"], row["completion_ids"]) for row in TEXTS)
+            for place, token in enumerate(ids)
+        )
+    assert 0 < right < tokens
+    assert logged(sft, "mean_token_accuracy")[0] == pytest.approx(right / tokens)
     assert sft.num_response_tokens == tokens
 
 

@@ -177,6 +177,11 @@ def test_the_report_compares_learners_at_equal_tokens(made: Path) -> None:
     page = (made / "report.html").read_text()
     assert "4 learners" in page
     assert "600 tokens each" in page
+    assert all(f"<h3>{title}</h3>" in page for title in ("Loss", "Margin of the pairs"))
+    learned = {one["credit"]: one["figures"] for one in summary["learning"]}
+    assert [*learned] == ["dpo:num_prompts=12,n=4,batch_size=4", SFT]
+    assert {"loss", "rewards/accuracies", "rewards/margins"} <= learned[next(iter(learned))].keys()
+    assert {"loss", "mean_token_accuracy"} <= learned[SFT].keys()
 
 
 def test_learners_can_be_added_to_a_comparison(made: Path) -> None:

@@ -1,5 +1,6 @@
 """Agents that learn from preferences are measured like PPO, and resumed where they can be."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from tokengym.agents import PPO
 from tokengym.agents.contract import TrainingRun, Update
 from tokengym.agents.learner import LEARNERS, Learner
-from tokengym.agents.offline.settings import Sampling
+from tokengym.agents.offline.settings import PAIR_FIGURES, TEXT_FIGURES, Sampling
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import Products
@@ -20,6 +21,7 @@ from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.record import read_log
 from tokengym.evaluation.runs.run import run, run_references
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.scripts.cli import main
@@ -56,7 +58,17 @@ def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind):
     assert record.curve[0]["kl"] == pytest.approx(0.0, abs=1e-4)
     assert record.curve[2]["kl"] > 0.001
     written = read_json(tmp_path / kind / "seed-0" / "run.json")
-    assert (written["credit"], written["status"]) == (kind, "finished")
+    assert (written["credit"], written["status"], written["steps_done"]) == (kind, "finished", 4)
+    start, *steps = read_log(tmp_path / kind / "seed-0")
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]  # two of eight in each of two epochs
+    assert [row["epoch"] for row in steps] == [0.5, 1.0, 1.5, 2.0]
+    figures = ["loss", *(PAIR_FIGURES if kind == "dpo" else TEXT_FIGURES)]
+    for name in figures:  # held-out values before training and after each epoch
+        assert all(row[name] is not None for row in steps), name
+        assert [r["step"] for r in (start, *steps) if r[f"eval_{name}"] is not None] == [0, 2, 4]
+    if kind == "dpo":
+        assert start["eval_loss"] == steps[0]["loss"] == pytest.approx(math.log(2))
+        assert steps[-1]["rewards/margins"] > steps[0]["rewards/margins"] == 0.0
     assert load_agent(tmp_path / "agent").policy is not None
     (tmp_path / "agent").rename(tmp_path / "agent.previous")  # killed between two renames
     assert load_agent(tmp_path / "agent").policy is not None
