@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tokengym.base.settings import (
         check_choice,
         check_count,
+        check_memory,
         check_number,
         field_paths,
         from_keywords,

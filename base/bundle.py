@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.base.errors import BundleError, SettingsError
-from tokengym.base.files import parse_json, read_once
+from tokengym.base.files import parse_json, read_once, read_text
 from tokengym.base.models import located
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.prompt import Prompt, PromptSet
@@ -229,7 +229,7 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         UntrustedCodeError: if its settings stand for code: a bundle may be somebody else's.
     """
     try:
-        manifest = parse_json(file.read_text(encoding="utf-8"))
+        manifest = parse_json(read_text(file))
     except ValueError as error:
         raise BundleError(
             f"{str(file)!r} is damaged ({error}); build it again with {_BUILDER}"
@@ -306,7 +306,7 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def _read_prompts(file: Path, split: Split) -> PromptSet:
     """Return a split's prompts."""
     check_split(split)
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = read_text(file).splitlines()
     prompts = []
     for number, line in enumerate(filter(str.strip, lines), start=1):
         try:

@@ -86,6 +86,23 @@ class StorageError(OSError):
     """A file or folder could not be written: the disk is full, read-only or failing."""
 
 
+class Stopped(SystemExit):
+    """The end of a process that is stopped from outside, whatever code it was running."""
+
+
+def is_fault(error: BaseException) -> bool:
+    """Return whether an exception is an error of the code that raised it, not a stop of it.
+
+    A panic of a library in Rust derives from ``BaseException``, and so passes every
+    ``except Exception``.
+
+    Example:
+        >>> is_fault(ValueError()), is_fault(SystemExit(0)), is_fault(KeyboardInterrupt())
+        (True, True, False)
+    """
+    return not isinstance(error, KeyboardInterrupt | GeneratorExit | Stopped)
+
+
 def reason_of(error: BaseException) -> str:
     """Return the first line of an error of a library, or its class's name where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -180,8 +180,11 @@ def previous_folder(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; its folder is made if needed."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a text file atomically; its folder is made if needed.
+
+    A lone surrogate, which UTF-8 lacks, is written as its escape, as JSON has it.
+    """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -201,12 +204,33 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(lines))
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        ValueError: if it is no regular file, or not UTF-8.
+    """
+    check_regular(path)
+    return path.read_text(encoding="utf-8")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe or a device in place of a file: reading it might never end.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is a pipe or a device, not a file; put the file itself there")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: if it is missing or damaged.
+        ValueError: if it is missing, damaged or no regular file.
     """
+    check_regular(path)
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -273,7 +297,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        rows = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        rows = [parse_json(line) for line in read_text(path).split("\n") if line]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from None
     if not all(isinstance(row, dict) for row in rows):
@@ -360,5 +384,10 @@ def record_hash(record: Mapping[str, Any]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        ValueError: if it is no regular file.
+    """
+    check_regular(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

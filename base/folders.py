@@ -19,6 +19,7 @@ from tokengym.base.files import (
     file_hash,
     parse_json,
     previous_folder,
+    read_text,
     record_hash,
     replacing,
     writing,
@@ -224,7 +225,7 @@ def _read_record(
         raise CheckpointError(f"there is no checkpoint at {folder}; pass the path save() was given")
     check_links(folder)
     try:
-        record = parse_json(file.read_text())
+        record = parse_json(read_text(file))
         found_version, hashes = record["format"], dict(record["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged ({error}); use an earlier checkpoint") from error

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from tokengym.base.errors import SettingsError, TokenGymError
+from tokengym.base.errors import SettingsError, TokenGymError, is_fault
 from tokengym.base.plugins import missing_laboratory, plugins
 
 T = TypeVar("T")
@@ -379,7 +379,7 @@ class Registry(Mapping[str, T]):
             return factory(**options)
 
     def check_options(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> None:
-        """Refuse options that a factory does not take.
+        """Refuse options that a factory does not take, and switches that are not true or false.
 
         Raises:
             TokenGymError: with the options there are.
@@ -393,6 +393,13 @@ class Registry(Mapping[str, T]):
                 f"{self.kind} {word.name!r} has no option {unknown[0]!r}; it has "
                 f"{', '.join(accepted) or 'none'}"
             )
+        for key, value in word.options.items():
+            is_switch = key in parameters and parameters[key].annotation in (bool, "bool")
+            if is_switch and not isinstance(value, bool):
+                raise self._error(
+                    f"option {key!r} of {self.kind} {word.name!r} is a switch; write {key}=true or "
+                    f"{key}=false, got {value!r}"
+                )
 
 
 # --- Python files of the user's own ---------------------------------------------------------------
@@ -471,8 +478,8 @@ def running_user_code(
     try:
         yield
     except BaseException as raised:
-        is_stop = isinstance(raised, KeyboardInterrupt | GeneratorExit)
-        if isinstance(raised, TokenGymError) or (is_stop and not _is_raised_in(path, raised)):
+        is_stop = not is_fault(raised) and not _is_raised_in(path, raised)
+        if isinstance(raised, TokenGymError) or is_stop:
             raise
         raise error(f"{said}: {type(raised).__name__}: {raised}".rstrip(": ")) from raised
 

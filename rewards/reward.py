@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.errors import is_fault
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit, FloatArray, as_credit, rules_of_any_scorer
 from tokengym.rewards.credits.probe import Continuations, Probe
@@ -178,8 +179,8 @@ class Reward:
             self._began = started
         try:
             yield
-        except Exception as error:
-            if finished is None:
+        except BaseException as error:
+            if finished is None or not is_fault(error):
                 raise
             # Without the zeros that an environment without a reward gives them.
             unpaid = [replace(e, score=None, score_parts={}, token_rewards=None) for e in finished]

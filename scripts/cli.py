@@ -15,7 +15,7 @@ from types import FrameType
 
 import gymnasium
 
-from tokengym.base.errors import TokenGymError
+from tokengym.base.errors import TokenGymError, is_fault
 from tokengym.base.plugins import LABORATORY, missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.text import printable
@@ -75,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = error.for_terminal() if isinstance(error, TokenGymError) else str(error)
         _say(f"error: {' '.join(printable(said).split())}")
         return USER_ERROR
-    except Exception as error:
-        if os.environ.get("TOKENGYM_TRACEBACK"):
+    except BaseException as error:
+        is_end = isinstance(error, SystemExit) or not is_fault(error)
+        if is_end or os.environ.get("TOKENGYM_TRACEBACK"):
             raise
         said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
         _say(f"error: {said[:500]}; the traceback is in {_traceback_file(error)}")
@@ -93,7 +94,7 @@ def _say(text: str) -> None:
     print(f"process {_process()}: {text}" if _process() else text, file=sys.stderr)
 
 
-def _traceback_file(error: Exception) -> str:
+def _traceback_file(error: BaseException) -> str:
     """Write an error's traceback to a file of its own and return its name."""
     with tempfile.NamedTemporaryFile(
         "w", prefix="tokengym-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"

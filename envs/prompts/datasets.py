@@ -135,6 +135,11 @@ def _read_csv(path: Path, options: Mapping[str, Any]) -> Dataset:
     import datasets
     import pandas
 
+    if "header" not in options:
+        head = pandas.read_csv(path, **options, header=None, nrows=1, dtype=str).iloc[0]
+        if repeated := head[head.duplicated() & head.astype(bool)].tolist():  # "" has no name
+            cause = f"its header has the column {repeated[0]!r} twice"
+            raise _unreadable(path, cause, "rename one, or leave it out")
     frame = pandas.read_csv(path, **options)
     if frame.empty:
         raise _unreadable(path, "it has a header and no rows", "add some")

@@ -15,7 +15,7 @@ from tokengym.base.bundle import Split, check_split
 from tokengym.base.errors import DatasetError, PromptError, SettingsError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages, read_transcript
 from tokengym.envs.prompts.datasets import DatasetSource, read_tables
-from tokengym.envs.prompts.tokenization import in_parts
+from tokengym.envs.prompts.tokenization import in_parts, panics_refused
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -119,12 +119,13 @@ def first_tokens(
         )
     cut = []
     for part in in_parts(list(zip(prompts, lengths, strict=True))):
-        encoded = tokenizer(
-            [prompt.text for prompt, _ in part],
-            add_special_tokens=False,
-            return_offsets_mapping=tokenizer.is_fast,
-            verbose=False,
-        )
+        with panics_refused():
+            encoded = tokenizer(
+                [prompt.text for prompt, _ in part],
+                add_special_tokens=False,
+                return_offsets_mapping=tokenizer.is_fast,
+                verbose=False,
+            )
         for row, (prompt, length) in enumerate(part):
             ids = encoded["input_ids"][row]
             if len(ids) <= length:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import copy
 import reprlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.errors import PretrainedError, TokenizerError, reason_of
+from tokengym.base.errors import PretrainedError, TokenizerError, is_fault, reason_of
 from tokengym.base.pretrained import from_pretrained
+from tokengym.base.waiting import call_within
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
+MAX_TEMPLATE_CHARACTERS = 10_000_000
+"""Longest conversation that a chat template may write."""
+TEMPLATE_S = 20.0
+"""Longest that a chat template may take for one conversation, seconds."""
 _CONTEXT = 8
 """Tokens that are enough for the text of the next: a character may be spread over several."""
 
@@ -80,7 +87,8 @@ def unknown_share(
     shares = np.zeros(len(texts))
     if tokenizer is None or tokenizer.unk_token_id is None or not texts:
         return shares
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    with panics_refused():
+        rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     for index, ids in enumerate(rows):
         shares[index] = np.mean(np.equal(ids, tokenizer.unk_token_id)) if ids else 0.0
     return shares
@@ -140,6 +148,26 @@ def in_parts(items: Sequence[T], *, size: int = 5000) -> Iterator[Sequence[T]]:
             bar.update(len(part))
 
 
+@contextmanager
+def panics_refused() -> Iterator[None]:
+    """Turn a panic of a tokenizer's Rust code within the block into one line.
+
+    Raises:
+        TokenizerError: naming it.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if isinstance(error, SystemExit) or not is_fault(error):
+            raise
+        raise TokenizerError(
+            f"the tokenizer breaks down over a text ({reason_of(error)}); correct the normalizer "
+            "or the pre_tokenizer of its tokenizer.json, or take another tokenizer"
+        ) from error
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of prompts that a causal model can continue.
 
@@ -155,14 +183,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
         if not chosen:
             continue
         for part in in_parts(chosen):
-            batch = tokenizer(
-                [texts[i] for i in part],
-                add_special_tokens=not has_bos,
-                padding=False,
-                truncation=False,
-                return_attention_mask=False,
-                verbose=False,
-            )["input_ids"]
+            with panics_refused():
+                batch = tokenizer(
+                    [texts[i] for i in part],
+                    add_special_tokens=not has_bos,
+                    padding=False,
+                    truncation=False,
+                    return_attention_mask=False,
+                    verbose=False,
+                )["input_ids"]
             for i, ids in zip(part, batch, strict=True):
                 if ids and ids[-1] == tokenizer.eos_token_id and not texts[i].endswith(eos):
                     ids = ids[:-1]
@@ -193,7 +222,8 @@ def encode_chats(
         [{"role": role, "content": content} for role, content in chat] for chat in chats
     )
     texts = [write_chat(tokenizer, messages, to_answer=True) for messages in conversations]
-    encoded = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)
+    with panics_refused():
+        encoded = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)
     return [list(ids) for ids in encoded["input_ids"]]
 
 
@@ -208,13 +238,22 @@ def write_chat(
         to_answer: End with the beginning of the assistant's reply.
 
     Raises:
-        TokenizerError: if the template refuses the conversation.
+        TokenizerError: if the template refuses the conversation, writes more than
+            `MAX_TEMPLATE_CHARACTERS`, or takes longer than `TEMPLATE_S`.
     """
+    written = partial(
+        tokenizer.apply_chat_template,
+        list(messages),
+        tokenize=False,
+        add_generation_prompt=to_answer,
+    )
     try:
-        text: Any = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=to_answer
-        )
+        text: Any = call_within(written, TEMPLATE_S, "template")
         text.encode()  # no lone surrogates
+        if len(text) > MAX_TEMPLATE_CHARACTERS:
+            raise ValueError(
+                f"it writes {len(text):,} characters, more than {MAX_TEMPLATE_CHARACTERS:,}"
+            )
     except Exception as error:  # a template is a program: it may raise anything
         reason = reason_of(error)
         raise TokenizerError(

@@ -5,7 +5,6 @@ A reply is appended as plain text, or as the tokenizer's chat template writes it
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.errors import PartnerError, PromptError, TokenizerError
+from tokengym.base.errors import PartnerError, PromptError, TokenizerError, is_fault
 from tokengym.base.prompt import Messages, PromptSet
 from tokengym.base.text import lone_surrogate
-from tokengym.envs.prompts.tokenization import write_chat
+from tokengym.base.waiting import TookTooLongError, call_within
+from tokengym.envs.prompts.tokenization import panics_refused, write_chat
 from tokengym.envs.turns.partner import (
     POLICY,
     Reply,
@@ -186,32 +186,18 @@ class TurnRules:
         return [{"role": r, "content": text} for r, text in (*said, (POLICY, end.text))]
 
     def _tried(self, call: Callable[[], T]) -> T | Exception:
-        """Return what a call of the partner returns, or what went wrong.
-
-        One that takes too long is left behind in a thread that ends with the process: Python cannot
-        stop it, and signals would work in the main thread only.
-        """
-        outcome: list[T | BaseException] = []
-
-        def work() -> None:
-            try:
-                outcome.append(call())
-            except BaseException as error:
-                outcome.append(error)
-
+        """Return what a call of the partner returns, or what went wrong, ``sys.exit`` included."""
         seconds = self.settings.partner_timeout
-        if seconds is None:
-            work()
-        else:
-            thread = threading.Thread(target=work, name="tokengym-partner", daemon=True)
-            thread.start()
-            thread.join(seconds)
-        if not outcome:
+        try:
+            return call_within(call, seconds, "partner")
+        except TookTooLongError:
             return _BadReply(f"gave no reply within partner_timeout={seconds:g} s")
-        result = outcome[0]
-        if isinstance(result, BaseException) and not isinstance(result, Exception):
-            raise result  # the user's own interrupt
-        return result
+        except BaseException as error:
+            if not is_fault(error):
+                raise  # the user's own interrupt
+            if isinstance(error, Exception):
+                return error
+            return _BadReply(f"raised {type(error).__name__}: {error}")
 
     def _follow(self, end: TurnEnd, reply: Reply | Exception) -> Answer:
         """Record a turn and the reply to it, and return what follows."""
@@ -317,7 +303,8 @@ class ReplyFormat:
             space, eos, rest = text.partition(str(self._tokenizer.eos_token))
             if ended and eos and not space.strip():
                 text = rest
-        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        with panics_refused():
+            ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return tuple(map(int, ids))
 
     def _written(self, messages: list[tuple[str, str]]) -> str:

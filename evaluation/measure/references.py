@@ -71,7 +71,7 @@ class ReferenceSamples:
         prompts, samples = scores.shape
         rows: list[dict[str, Any]] = []
         for n in (n for n in SIZES if n <= samples):
-            row = {
+            row: dict[str, Any] = {
                 "n": n,
                 "kl": best_of_n_kl_bound(n),
                 "score": float(mean_of_best(scores, scores, n).mean()),

@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from tokengym.base.device import auto_device, preferred_device
+from tokengym.base.errors import Stopped, is_fault
 from tokengym.base.text import fixed
 from tokengym.evaluation.report.learning import SHOWN
 from tokengym.evaluation.runs.config import ComparisonConfig, RunPlan
@@ -164,7 +165,9 @@ def _answer(
     with _settled(*here):
         try:
             answer = function(pickle.loads(pickled))
-        except Exception as raised:
+        except BaseException as raised:
+            if not is_fault(raised):
+                raise
             fault = describe(raised)
             with suppress(Exception):  # it may hold what cannot be sent
                 error = pickle.dumps(ExceptionWithTraceback(raised, raised.__traceback__))
@@ -257,7 +260,9 @@ def _work(
                 draw_plan(plan, report=tell)
             else:
                 do_plan(plan, report=tell, checkpoint_every=checkpoint_every, track=track)
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         with suppress(BrokenPipeError):  # the parent was stopped
             connection.send(describe(error))
     finally:
@@ -267,7 +272,7 @@ def _work(
 def _leave(number: int, frame: object) -> None:
     """End a process that is stopped as one ends that has finished."""
     del number, frame
-    raise SystemExit(128 + signal.SIGTERM)
+    raise Stopped(128 + signal.SIGTERM)
 
 
 def _listen(worker: _Worker, board: "ProgressDisplay") -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tokengym.agents.contract import Agent, Update
 from tokengym.agents.errors import CheckpointError
-from tokengym.base.errors import SettingsError, StorageError
+from tokengym.base.errors import SettingsError, StorageError, is_fault
 from tokengym.base.files import file_hash, write_hashed
 from tokengym.base.folders import locked
 from tokengym.base.saved_code import check_code
@@ -107,7 +107,9 @@ def do_plan(
                 agent.save(save)
         except (CheckpointError, StorageError):
             raise  # the same call resumes, elsewhere or with more space
-        except Exception as error:
+        except BaseException as error:
+            if not is_fault(error):
+                raise
             # Resumed it would fail again, unless the fault was a passing one.
             work.end(error, keep_checkpoint=is_transient(error))
             raise
@@ -357,7 +359,7 @@ class _Run:
             self._tracker = make_tracker(self._track, folder, name=name, config=settings)
         self._tracker.write(dict(row), {name: () for name in row}, step)
 
-    def end(self, error: Exception | None = None, *, keep_checkpoint: bool = False) -> None:
+    def end(self, error: BaseException | None = None, *, keep_checkpoint: bool = False) -> None:
         """Close the evaluator, write the run's files and delete its checkpoint."""
         if self._evaluator is not None:
             self._evaluator.close()

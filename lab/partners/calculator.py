@@ -14,6 +14,8 @@ from tokengym.envs import Partner, Reply, SettingsError
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|[-+*/()])")
 MAX_DIGITS = 30
 """Most digits of a number in an expression or a result."""
+MAX_CHARACTERS = 1_000
+"""Longest expression, characters."""
 MAX_DEPTH = 50
 """Most brackets and signs inside one another."""
 
@@ -63,7 +65,7 @@ class Calculator(Partner):
             expression = re.sub(r"(?<=[\d.])\s+(?=[\d.])", "", expression)
         try:
             value = calculate(expression)
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ArithmeticError):
             return Reply(self.error)
         return Reply(" ".join(value) if self.spaced else value)
 
@@ -81,6 +83,8 @@ def calculate(expression: str) -> str:
     """
     tokens, position = [], 0
     text = expression.strip()
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"an expression of more than {MAX_CHARACTERS} characters")
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
@@ -92,6 +96,8 @@ def calculate(expression: str) -> str:
     value, left = _sum(tokens, 0, 0)
     if left < len(tokens):
         raise ValueError(f"no operator before {tokens[left]!r}")
+    if abs(value) >= 10**MAX_DIGITS:  # which a float may not hold
+        raise ValueError(f"the value has more than {MAX_DIGITS} digits")
     whole = str(value.numerator) if value.denominator == 1 else f"{float(value):.6f}".rstrip("0")
     if len(whole) > MAX_DIGITS:
         raise ValueError(f"the value has more than {MAX_DIGITS} digits")

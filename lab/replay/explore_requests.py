@@ -45,6 +45,7 @@ MAX_PROMPT_CHARACTERS = 100_000
 """Longest prompt; how many of its tokens the model reads is counted later."""
 MAX_RULES = 24
 MAX_CONTINUATIONS = 64
+"""Most continuations of a token, and the largest whole number of a rule that the page may set."""
 TEMPERATURES = (0.001, 1000.0)
 """Least and largest, beside 0."""
 MAX_SEED = 2**63 - 1
@@ -71,6 +72,11 @@ def check_rule(rule: str) -> None:
     REWARDS.check_options(word, entry.factory, also=switches)
     parameters = signature(entry.factory).parameters
     for option, value in word.options.items():
+        most = MAX_SEED if option == "seed" else MAX_CONTINUATIONS
+        if isinstance(value, int) and value > most:
+            raise ValueError(
+                f"{rule}: the page sets {option} to {most} at most; take less, or {remedy}"
+            )
         is_plain = option in parameters and _takes_plain(parameters[option].annotation, value)
         if not is_plain and not (option in switches and isinstance(value, bool)):
             raise ValueError(f"{rule}: the page may not set {option} to {value!r}; {remedy}")
@@ -258,7 +264,7 @@ class ExplorePage:
         """
         agent, env = self.choose_policy(agent, env)
         self._check(rules, prompt)
-        chosen_seed = int(_checked("seed", seed, 0, MAX_SEED))
+        chosen_seed = _whole("seed", seed, 0, MAX_SEED)
         heat = 0.0 if temperature == 0 else _checked("temperature", temperature, *TEMPERATURES)
         with self._turn():
             explorer, greedy = self.explorer(env, agent), heat == 0
@@ -270,17 +276,20 @@ class ExplorePage:
 
     def choose(self, shown: Shown, index: int) -> list[Alternative]:
         """Return the alternatives of a token."""
+        place = _whole("index", index, -MAX_SEED, MAX_SEED)
         with self._turn():
-            return shown.explorer.alternatives(shown.response, index, temperature=shown.temperature)
+            return shown.explorer.alternatives(shown.response, place, temperature=shown.temperature)
 
     def fork(self, shown: Shown, index: int, token_id: int, count: int | None) -> Fork:
         """Return the response continued from a token on, with it and with another."""
-        n = int(_checked("continuations", count, 1, MAX_CONTINUATIONS))
+        n = _whole("continuations", count, 1, MAX_CONTINUATIONS)
+        place = _whole("index", index, -MAX_SEED, MAX_SEED)
+        taken = _whole("token_id", token_id, 0, len(shown.explorer.tokenizer) - 1)
         with self._turn():
             return shown.explorer.fork(
                 shown.response,
-                index,
-                token_id,
+                place,
+                taken,
                 n=n,
                 greedy=shown.greedy,
                 seed=shown.seed,
@@ -296,11 +305,13 @@ class ExplorePage:
                 f"the prompt has {len(prompt)} characters, the page takes {MAX_PROMPT_CHARACTERS}; "
                 "shorten it"
             )
+        if not isinstance(rules, list | tuple) or not all(isinstance(r, str) for r in rules):
+            raise ValueError(f"rules must be a list of texts, got {rules!r:.80}")
         if not rules or len(rules) > MAX_RULES:
             raise ValueError(f"choose 1 to {MAX_RULES} credit rules, got {len(rules or ())}")
         for rule in rules:
             if rule not in self.rewards:
-                check_rule(str(rule))
+                check_rule(rule)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -325,6 +336,15 @@ def _checked(name: str, value: float | None, least: float, most: float) -> float
     """
     if value is None:
         raise ValueError(f"{name} is empty; type a number from {least} to {most}")
-    if not isinstance(value, int | float) or not least <= value <= most:
-        raise ValueError(f"{name} must be a number from {least} to {most}, got {value!r}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        raise ValueError(f"{name} must be a number from {least} to {most}, got {value!r:.80}")
     return value
+
+
+def _whole(name: str, value: float | None, least: int, most: int) -> int:
+    """Return a whole number of the page; see `_checked`."""
+    number = _checked(name, value, least, most)
+    if number != int(number):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return int(number)

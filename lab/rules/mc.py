@@ -4,9 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokengym.base import check_count
+from tokengym.base import check_count, check_memory
 from tokengym.envs import Episode
 from tokengym.rewards import CreditError, Cut, Probe, Scores, SegmentedCredit
+
+MAX_K = 1_024
+"""Most continuations of one prefix."""
+CONTINUATION_BYTES = 1_024
+"""Least memory that a continuation takes, bytes."""
 
 
 class MonteCarlo(SegmentedCredit):
@@ -26,13 +31,14 @@ class MonteCarlo(SegmentedCredit):
     tokens.
 
     Args:
-        k: Continuations of each prefix; the paper uses 9.
+        k: Continuations of each prefix, at most `MAX_K`; the paper uses 9.
         segments: Pieces whose values are estimated, each paid on its last token; None takes every
             token. The paper's are the steps of a reasoning.
         cut: Where the pieces begin, see `SegmentedCredit`.
 
     Raises:
-        CreditError: if ``k`` or ``segments`` is below 1, or ``cut`` is unknown or cuts nothing.
+        CreditError: if ``k`` is out of range, ``segments`` below 1, or ``cut`` is unknown or cuts
+            nothing.
 
     Source: Kazemnejad et al. 2024, "VinePPO: Refining Credit Assignment in RL Training of LLMs",
     arXiv:2410.01679.
@@ -44,12 +50,18 @@ class MonteCarlo(SegmentedCredit):
     def __init__(self, k: int = 9, segments: int | None = None, cut: Cut = "even") -> None:
         super().__init__(segments, cut)
         self.k = k
-        check_count(self, "k", hint="the paper uses 9", error=CreditError)
+        check_count(self, "k", most=MAX_K, hint="the paper uses 9", error=CreditError)
         self.gae_lambda = 0.0 if segments is None else None  # a segment is paid on its last token
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with each token's change of the estimated value."""
+        """Return the scores with each token's change of the estimated value.
+
+        Raises:
+            SettingsError: if the memory at hand does not hold so many continuations.
+        """
         pieces = self.pieces(episodes)
+        count = self.k * sum(len(parts) - 1 for parts in pieces)
+        check_memory("mc's continuations", count, bytes_each=CONTINUATION_BYTES)
         prefixes = [
             prefix
             for episode, parts in zip(episodes, pieces, strict=True)

@@ -18,6 +18,7 @@ from tokengym.rewards import (
 )
 
 MAX_SPANS = 62
+MAX_PERMUTATIONS = 4_096
 """A coalition is the bits of one integer."""
 
 
@@ -62,8 +63,11 @@ class SCAR(SegmentedCredit):
     ) -> None:
         super().__init__(segments, cut, beta)
         spans = segments or spans
-        if permutations < 4 or permutations % 2:
-            raise CreditError(f"permutations must be an even number >= 4, got {permutations}")
+        if not 4 <= permutations <= MAX_PERMUTATIONS or permutations % 2:
+            raise CreditError(
+                f"permutations must be an even number from 4 to {MAX_PERMUTATIONS}, got "
+                f"{permutations}"
+            )
         self.spans = spans
         self.permutations = permutations
         self.seed = seed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from tokengym.base.errors import DatasetError
 from tokengym.base.prompt import prompt_messages
 from tokengym.base.settings import check_choice, check_count
-from tokengym.envs.prompts.tokenization import encode, encode_chats, write_chat
+from tokengym.envs.prompts.tokenization import encode, encode_chats, panics_refused, write_chat
 from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (
     Ids,
@@ -298,7 +298,8 @@ def encode_in_template(
 
 def _alone(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Return the ids of a text by itself."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    with panics_refused():
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _ended(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding) -> Ids:

@@ -4,6 +4,7 @@ A prompt and its responses are texts, messages or token ids. A pair is a row of 
 responses, the first of which was preferred.
 """
 
+import logging
 import math
 import reprlib
 from collections import Counter
@@ -18,6 +19,10 @@ from tokengym.base.prompt import is_messages
 from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
 from tokengym.envs.prompts.datasets import DatasetSource, read_tables
+
+_LOG = logging.getLogger(__name__)
+MAX_MARGIN = 1_000_000
+"""Largest margin of a pair, reward units: far more than scores of single precision tell apart."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -257,7 +262,7 @@ def read_pairs(
         prompt_column: None takes "prompt" if there is such a column.
         chosen_column: The preferred response, or dialogue.
         rejected_column: The other.
-        margin_column: Numbers >= 0; None takes "margin" if there is such a column.
+        margin_column: Numbers up to `MAX_MARGIN`; None takes "margin" if there is such a column.
         split: Which one, where the data set has splits; None takes the only one.
         on_error: "skip" leaves rows out that make no comparison, and says which and why.
 
@@ -280,7 +285,22 @@ def read_pairs(
         by = None if margin is None else _margin(row, margin)
         return PreferencePair(prompt=shared, chosen=one, rejected=other, margin=by)
 
-    return _sifted(table, compared, on_error)
+    pairs = _sifted(table, compared, on_error)
+    if said := _said_twice(pairs):
+        _LOG.warning(said)
+    return pairs
+
+
+def _said_twice(pairs: PreferencePairs) -> str:
+    """Return how many pairs repeat or contradict others, in one line; "" if none does."""
+    known = {(pair.prompt, pair.chosen, pair.rejected) for pair in pairs}
+    repeated = len(pairs) - len(known)
+    contrary = sum((prompt, rejected, chosen) in known for prompt, chosen, rejected in known)
+    counts = [f"{repeated} repeat another"] if repeated else []
+    if contrary:
+        counts.append(f"{contrary} have the responses of another the other way round")
+    counted = f"of {len(pairs)} pairs {' and '.join(counts)}; all are learned from"
+    return counted if counts else ""
 
 
 def _open(dataset: TableSource, split: str | None, on_error: OnError) -> tuple[Any, list[str]]:
@@ -537,6 +557,8 @@ def _margin(row: Mapping[str, Any], name: str) -> float | None:
         value = float(given)  # a csv file with gaps gives its numbers as texts
     except (TypeError, ValueError):
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise RowError("margin", f"{name!r} must be a number >= 0, got {given!r}")
+    if not 0 <= value <= MAX_MARGIN:
+        raise RowError(
+            "margin", f"{name!r} must be a number from 0 to {MAX_MARGIN:,}, got {given!r}"
+        )
     return value

@@ -26,6 +26,7 @@ from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
 from tests.campaign.requests import requests
 from tests.campaign.scorers import scorers
+from tests.campaign.slips import slips
 from tests.campaign.soak import soak
 from tests.campaign.submitted import submitted
 from tests.campaign.ways import ways
@@ -42,6 +43,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "answers": (answers, "answers and data sets of reasoning-gym that are code: none is run"),
     "bridged": (bridged, "batches of other trainers: NaN, masks of other shapes: one line"),
     "submitted": (submitted, "submissions to the leaderboard, answers to `label`: one line"),
+    "slips": (slips, "slips of a user that once broke a command: one line, nothing hangs"),
     "damaged": (damaged, "damaged files of stopped runs: one line, or resumed as if whole"),
     "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
     "terminal": (

@@ -154,10 +154,18 @@ def values(client: Client, folder: Path, random: np.random.Generator) -> None:
         {"prompt": many},
         {"prompt": "x" * int(10 ** random.uniform(0, 7))},
         {"prompt": None},
-        {"seed": [None, -1, 2**63, 10**30, 0.5][random.integers(5)]},
+        {"seed": [None, -1, 2**63, 10**30, 0.5, 1.5, True][random.integers(7)]},
         {"temperature": [None, -1, 0, 1e-300, 1e300][random.integers(5)]},
         {"rules": [[], None, ["sparse"] * 2, ["abc:beta=0.5"] * 100][random.integers(4)]},
         {"rules": [hostile_text(random)]},
+        {
+            "rules": [
+                ["mc:k=1000000000"],
+                ["scar:permutations=1000000000"],
+                {"sparse": 1},
+                "sparse",
+            ][random.integers(4)]
+        },
     ]
     changes = kinds[random.integers(len(kinds))]
     output = client.sample(**changes)

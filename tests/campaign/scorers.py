@@ -19,6 +19,10 @@ class WordlessError(Exception):
         raise ValueError("no words")
 
 
+class PanicError(BaseException):
+    """Stands for the panic of a library in Rust."""
+
+
 def raising(error: BaseException) -> Callable[[int], Any]:
     """Return a fault that raises an error."""
 
@@ -35,6 +39,7 @@ FAULTS: dict[str, Callable[[int], Any]] = {
             *(ValueError("two\nlines"), KeyError("word"), RuntimeError(""), StopIteration()),
             *(ConnectionError("no judge"), MemoryError(), RecursionError(), WordlessError()),
             *(AssertionError(), UnicodeError("\x1b[2J"), RewardError("no"), TimeoutError("late")),
+            *(SystemExit(0), PanicError("None"), UnicodeError("\ud800")),
         )
     },
     "NaN": lambda count: Scores([np.nan] * count),

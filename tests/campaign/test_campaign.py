@@ -32,6 +32,7 @@ from tests.campaign.requests import (
     stranger,
 )
 from tests.campaign.scorers import scorers
+from tests.campaign.slips import SLIPS, slips
 from tests.campaign.soak import ALLOWED, growth
 from tests.campaign.submitted import submitted
 from tokengym.base.files import write_csv
@@ -87,7 +88,7 @@ def test_training_killed_while_it_writes_its_results_resumes(
 ):
     """A kill runs no ``finally``: it is played by an exception that nothing here handles."""
 
-    class Killed(BaseException):
+    class Killed(GeneratorExit):
         pass
 
     def kill(*_: Any) -> None:
@@ -119,7 +120,7 @@ def test_training_killed_while_it_writes_its_results_resumes(
 def test_training_killed_while_it_draws_its_reference_samples_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    class Killed(BaseException):
+    class Killed(GeneratorExit):
         pass
 
     def kill(*_: Any, **__: Any) -> None:
@@ -157,7 +158,10 @@ def test_code_of_a_folder_that_runs_is_found():
 
 @pytest.mark.parametrize(
     ("part", "count"),
-    [(words, 6), (bundles, 6), (models, 12), (answers, 10), (bridged, 300), (submitted, 20)],
+    [
+        *((words, 6), (bundles, 6), (models, 12), (answers, 10), (bridged, 300), (submitted, 20)),
+        (slips, len(SLIPS)),
+    ],
 )
 def test_what_a_stranger_sends_is_refused_or_harmless(part: Callable[..., Outcome], count: int):
     assert part(count, seed=0).lost == []

@@ -445,7 +445,7 @@ def compare_once(word: str) -> None:
         for plan in plans:
             do_plan(pickle.loads(pickle.dumps(plan)))  # as a process of its own gets it
 
-    class CurvesWritten(BaseException):  # the command line reports an Exception as a fault
+    class CurvesWritten(GeneratorExit):  # the command line reports other errors as a fault
         pass
 
     def write_and_stop(*arguments: Any) -> None:

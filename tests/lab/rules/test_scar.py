@@ -150,7 +150,8 @@ def test_bad_arguments():
         (dict(spans=63), r"spans must be within \[1, 62\], got 63"),
         (dict(spans=3.5), "spans must be an integer >= 1, got 3.5"),
         (dict(permutations=4.0), "permutations must be an integer >= 1, got 4.0"),
-        (dict(permutations=5), "permutations must be an even number >= 4, got 5"),
+        (dict(permutations=5), "permutations must be an even number from 4 to 4096, got 5"),
+        (dict(permutations=4098), "permutations must be an even number from 4 to 4096, got 4098"),
         (dict(seed=-1), "seed must be an integer >= 0, got -1"),
         (dict(beta=1.5), r"beta must lie in \[0, 1\], got 1.5"),
     ):

@@ -40,7 +40,7 @@ CONFIG = ComparisonConfig(
 )
 
 
-class Killed(BaseException):
+class Killed(GeneratorExit):
     """Stands for a process that ends at once: no handler writes anything."""
 
 

@@ -90,9 +90,12 @@ BAD_ROWS: dict[str, list[Any]] = {
         ({"chosen": DIALOGUE["chosen"], "rejected": "No"}, r"part at character 0, before"),
     ],
     "margin": [
-        ({**ROW, "margin": -1.0}, r"'margin' must be a number >= 0, got -1.0"),
-        ({**ROW, "margin": float("nan")}, r"'margin' must be a number >= 0, got nan"),
-        ({**ROW, "margin": "much"}, r"'margin' must be a number >= 0, got 'much'"),
+        ({**ROW, "margin": -1.0}, r"'margin' must be a number from 0 to 1,000,000, got -1.0"),
+        (
+            {**ROW, "margin": float("nan")},
+            r"must be a number from 0 to 1,000,000, got nan",
+        ),
+        ({**ROW, "margin": "much"}, r"'margin' must be a number from 0 to 1,000,000, got 'much'"),
     ],
 }
 
