@@ -127,10 +127,10 @@ class Evaluator:
         """The scorer of ``score``, and that of ``gold_score`` if there is one, in words."""
         scorer = self.paid.scorer
         if self.gold is None:
-            return f"{scorer.name}; the task has no gold score" if scorer else "no scorer"
+            return f"{scorer.title}; the task has no gold score" if scorer else "no scorer"
         if self.by_gold or scorer is None:
             return f"the gold score, {self.gold.title}"
-        return f"the gold score, {self.gold.title}, and the score by {scorer.name}"
+        return f"the gold score, {self.gold.title}, and the score by {scorer.title}"
 
     def __call__(self, agent: "Agent", *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.

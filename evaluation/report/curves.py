@@ -155,6 +155,7 @@ class Panel:
             (runs,), in the measurement's unit.
         """
         if kind == "at_kl":
+            assert self.equal_kl is not None
             paths = zip(self._paths(runs), runs.own_rows(measure), strict=True)
             return np.array([value_within_kl([self.equal_kl], *p, row)[0] for p, row in paths])
         if kind == "auc":

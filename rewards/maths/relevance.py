@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 RELEVANCE_SCALE = 3.5
-"""R3's F divides by this: the relevance that counts as full (Kim et al. 2024, official code)."""
+"""R3's F divides by this where the encoder is Contriever: about the relevance of a reference to
+itself, which counts as full (Kim et al. 2024, official code)."""
 
 ROLE_TAGS = (
     *("Human:", "Assistant:", "User:", "System:", "HUMAN:", "ASSISTANT:", "USER:", "SYSTEM:"),
@@ -106,26 +107,55 @@ def repetition_penalty(text: str) -> float:
     return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
 
 
-def constrained_factor(max_len: float) -> float:
+def constrained_factor(max_len: float, *, full_relevance: float = RELEVANCE_SCALE) -> float:
     """Return what R3's F multiplies the relevance to the reference by.
 
-    F(r_y) = (r_y / 3.5) * (max_len / 100): linear, and full relevance earns what the length
+    F(r_y) = (r_y / r_full) * (max_len / 100): linear, and full relevance earns what the length
     incentive gives the longest answer.
 
     Args:
         max_len: Longest response, tokens; > 0.
+        full_relevance: r_full, the relevance of a reference to itself in the encoder; > 0. 3.5 is
+            that of Contriever, which the paper has.
 
     Raises:
-        ValueError: if ``max_len`` is not positive.
+        ValueError: if ``max_len`` or ``full_relevance`` is not positive.
 
     Source: Kim et al. 2024, arXiv:2402.03469, section 4.2.
     """
     if not max_len > 0:
         raise ValueError(f"max_len must be a number of tokens > 0, got {max_len}")
-    return max_len / 100 / RELEVANCE_SCALE
+    if not full_relevance > 0:
+        raise ValueError(
+            f"full_relevance must be > 0, got {full_relevance}; it is that of a reference to itself"
+        )
+    return max_len / 100 / full_relevance
 
 
-def r3_factor(incentive: float, penalty: float, *, max_len: float, constrained: bool) -> float:
+def self_relevance(pooled: ArrayLike) -> float:
+    """Return the mean relevance of texts to themselves.
+
+    r_full = mean_i M(y_i) . M(y_i)
+
+    Args:
+        pooled: (texts, width) of `mean_pool`.
+
+    Example:
+        >>> self_relevance([[1.0, 2.0], [0.0, 1.0]])
+        3.0
+    """
+    means = np.asarray(pooled, dtype=np.float64)
+    return float((means * means).sum(axis=1).mean())
+
+
+def r3_factor(
+    incentive: float,
+    penalty: float,
+    *,
+    max_len: float,
+    constrained: bool,
+    full_relevance: float = RELEVANCE_SCALE,
+) -> float:
     """Return what R3 multiplies a relevance by.
 
     R3 = r_x * LI * RP for an open-ended query;  F(r_y) * RP for a constrained one
@@ -137,10 +167,13 @@ def r3_factor(incentive: float, penalty: float, *, max_len: float, constrained: 
         penalty: RP of the response.
         max_len: Longest response, tokens.
         constrained: Whether the query has one right answer.
+        full_relevance: As for `constrained_factor`; an open-ended query does not read it.
 
     Source: Kim et al. 2024, arXiv:2402.03469, eq. 4.
     """
-    return (constrained_factor(max_len) if constrained else incentive) * penalty
+    if not constrained:
+        return incentive * penalty
+    return constrained_factor(max_len, full_relevance=full_relevance) * penalty
 
 
 def mean_pool(hidden: ArrayLike) -> FloatArray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.bundle import bundled
 from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
@@ -55,6 +56,11 @@ class Relevance(Shared, Scorer):
     without a reference), ``length_incentive`` and ``repetition_penalty``, whether they count or
     not: any of R3's components can be left out of the score, as in the paper's ablations.
 
+    F divides r_y by the relevance of a reference to itself. 3.5, which the paper has, is that of
+    Contriever: an encoder of another scale would pay its constrained answers more or less than its
+    open-ended ones. So it is measured once per encoder, over the references of the held-out
+    constrained prompts of QuestionAnswer: `full_relevance`.
+
     Args:
         encoder: Any ``AutoModel`` with last hidden states; put in eval mode while it scores. It is
             taken to stay as it is: M of queries and references is remembered.
@@ -67,13 +73,14 @@ class Relevance(Shared, Scorer):
         repetition_penalty: Whether RP counts.
         reward_branching: Whether a constrained query earns F(r_y); without it r_x pays for every
             query, whatever its type.
+        full_relevance: What F divides r_y by; None measures it for the encoder.
         batch_size: Most texts per forward pass.
         policy_tokenizer: What made the ``response_ids``; only token attributions need it. `bind`
             sets it, and the reward wrappers call `bind`.
         name: In messages and reports.
 
     Raises:
-        ScorerError: if ``max_len`` or ``batch_size`` is not positive.
+        ScorerError: if ``max_len``, ``batch_size`` or ``full_relevance`` is not positive.
         TokenizerError: if the tokenizer is not a fast one, or does not fit the encoder.
 
     Source: Kim et al. 2024, "Rethinking the Role of Proxy Rewards", arXiv:2402.03469.
@@ -91,6 +98,7 @@ class Relevance(Shared, Scorer):
         length_incentive: bool = True,
         repetition_penalty: bool = True,
         reward_branching: bool = True,
+        full_relevance: float | None = None,
         batch_size: int = 64,
         policy_tokenizer: "PreTrainedTokenizerBase | None" = None,
         name: str = "Relevance",
@@ -111,6 +119,12 @@ class Relevance(Shared, Scorer):
         self.reward_branching = reward_branching
         self.batch_size = batch_size
         check_count(self, "max_len", "batch_size", error=ScorerError)
+        if full_relevance is not None and not 0.0 < full_relevance < float("inf"):
+            raise ScorerError(
+                f"full_relevance must be a number above 0, got {full_relevance!r}; None measures it"
+            )
+        self._full_relevance = [] if full_relevance is None else [full_relevance]
+        """The one value, once it is known; the scorers that share the encoder share the list."""
         self.policy_tokenizer = policy_tokenizer
         self._name = name
         self._pooled: dict[str, R3.FloatArray] = {}
@@ -124,6 +138,7 @@ class Relevance(Shared, Scorer):
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         max_len: int = 512,
         role_tags: Sequence[str] = R3.ROLE_TAGS,
+        full_relevance: float | None = None,
         batch_size: int = 64,
         device: str = "auto",
         dtype: str = "float32",
@@ -135,6 +150,8 @@ class Relevance(Shared, Scorer):
             tokenizer: The encoder's tokenizer; None loads the one beside it.
             max_len: As for the class.
             role_tags: As for the class.
+            full_relevance: As for the class; None takes 3.5 for an encoder whose name has
+                "contriever", the paper's.
             batch_size: As for the class.
             device: "auto" takes a GPU if there is one.
             dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
@@ -150,14 +167,42 @@ class Relevance(Shared, Scorer):
         tokenizer = tokenizer or load_tokenizer(path)
         if tokenizer is None:
             raise TokenizerError(f"no tokenizer beside the encoder in {path}; pass tokenizer=")
+        if full_relevance is None and "contriever" in Path(path).name.lower():
+            full_relevance = R3.RELEVANCE_SCALE
         return cls(
             encoder,
             tokenizer,
             max_len=max_len,
             role_tags=role_tags,
+            full_relevance=full_relevance,
             batch_size=batch_size,
             name=f"Relevance({Path(path).name})",
         )
+
+    @property
+    def full_relevance(self) -> float:
+        """Relevance of a reference to itself, which F divides by; measured when first asked."""
+        if not self._full_relevance:
+            prompts = bundled("question_answer").prompts("test")
+            references = dict.fromkeys(
+                p.reference for p in prompts if p.reference and p.query_type == "CONSTRAINED"
+            )
+            pooled = [R3.mean_pool(text.hidden) for text in self.encode([*references])]
+            measured = R3.self_relevance(pooled)
+            if not measured > 0.0:
+                raise ScorerError(
+                    f"{self.name} has a relevance of {measured:g} of the bundled references to "
+                    "themselves, so that constrained answers have no scale; pass full_relevance="
+                )
+            self._full_relevance.append(measured)
+        return self._full_relevance[0]
+
+    @property
+    def title(self) -> str:
+        """Its name, and what F divides by where constrained queries earn it."""
+        if not self.reward_branching:
+            return self.name
+        return f"{self.name}, full relevance {self.full_relevance:.4g}"
 
     def oov_fraction(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
@@ -258,6 +303,7 @@ class Relevance(Shared, Scorer):
                 penalty if self.repetition_penalty else 1.0,
                 max_len=self.max_len,
                 constrained=constrained[row],
+                full_relevance=self.full_relevance if constrained[row] else R3.RELEVANCE_SCALE,
             )
             values[row] = shares.sum()
             if attribution is not None and self.policy_tokenizer is not None:

@@ -2,6 +2,7 @@
 """R3 against numbers worked by hand from an encoder whose states are known."""
 
 import copy
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoModel,
     BertConfig,
     BertModel,
     GPT2Config,
@@ -19,6 +21,7 @@ from transformers import (
 )
 
 from tests.suite.rewards.conftest import WORDS, LengthScorer, make_episode
+from tokengym.base.bundle import bundled
 from tokengym.envs import TokenizerError
 from tokengym.rewards import Cached, FunctionScorer, Relevance, TimeLimit, make_reward
 from tokengym.rewards.errors import RewardError, ScorerError
@@ -60,7 +63,7 @@ def table():
 
 @pytest.fixture
 def relevance(table, tokenizer):
-    return Relevance(TableEncoder(table), tokenizer, max_len=50).bind(tokenizer)
+    return Relevance(TableEncoder(table), tokenizer, max_len=50, full_relevance=3.5).bind(tokenizer)
 
 
 def words(text, tokenizer, **fields):
@@ -420,6 +423,39 @@ def test_from_pretrained(tmp_path, tokenizer):
     )
     assert loaded.name == "Relevance(encoder)"
     assert copy.deepcopy(loaded) is loaded
+    shutil.copytree(tmp_path / "encoder", tmp_path / "Contriever-msmarco")
+    named = Relevance.from_pretrained(tmp_path / "Contriever-msmarco", device="cpu")
+    assert named.full_relevance == 3.5  # not measured: it is the paper's own
+    given = Relevance.from_pretrained(tmp_path / "encoder", device="cpu", full_relevance=2.0)
+    assert given.title == "Relevance(encoder), full relevance 2"
+
+
+def test_a_reference_given_back_earns_the_whole_of_f():
+    """Measured once over the bundled references: the mean squared length of their M."""
+    bundle = bundled("question_answer")
+    scorer = make_reward("r3", bundle=bundle).scorer
+    scorer = scorer.with_components(repetition_penalty=False)
+    prompts = [p for p in bundle.prompts("test") if p.query_type == "CONSTRAINED"]
+    references = [*dict.fromkeys(prompt.reference for prompt in prompts)]
+    model = AutoModel.from_pretrained(bundle.encoder).eval()
+    squares = []
+    with torch.no_grad():
+        for reference in references:
+            ids = torch.tensor([scorer.tokenizer(reference)["input_ids"]])
+            squares.append(float(model(ids).last_hidden_state[0].mean(0).square().sum()))
+    assert scorer.full_relevance == pytest.approx(np.mean(squares), rel=1e-4)
+    assert 2.4 < scorer.full_relevance < 2.8  # and not Contriever's 3.5
+    assert scorer.with_components(length_incentive=False).full_relevance == scorer.full_relevance
+    episodes = [
+        make_episode(prompt="q", response=text, reference=text, query_type="CONSTRAINED")
+        for text in references
+    ]
+    scored = scorer.score(episodes).values
+    assert scored.mean() == pytest.approx(scorer.max_len / 100, rel=1e-4)
+    assert scored[0] == pytest.approx(
+        scorer.max_len / 100 * squares[0] / np.mean(squares), rel=1e-4
+    )
+    assert scorer.title == f"{scorer.name}, full relevance {scorer.full_relevance:.4g}"
 
 
 def test_bad_input(table, tokenizer):
@@ -431,6 +467,11 @@ def test_bad_input(table, tokenizer):
         scorer.score([words("a", tokenizer, response="a")], attribution="relevance")
     with pytest.raises(ScorerError, match=r"no attribution 'attention'; it has 'relevance'"):
         scorer.score([words("a", tokenizer, response="a")], attribution="attention")
+    answered = words("a b", tokenizer, response="a", reference="c", query_type="CONSTRAINED")
+    with pytest.raises(ScorerError, match=r"relevance of 0 of the bundled.*pass full_relevance="):
+        Relevance(TableEncoder([[0.0, 0.0]] * len(WORDS)), tokenizer).score([answered])
+    with pytest.raises(ScorerError, match=r"full_relevance must be a number above 0, got 0"):
+        Relevance(TableEncoder(table), tokenizer, full_relevance=0.0)
     with pytest.raises(ScorerError, match=r"max_len must be an integer >= 1, got 0"):
         Relevance(TableEncoder(table), tokenizer, max_len=0)
     with pytest.raises(TokenizerError, match=r"23 ids, the model of scorer 'Relevance' 5"):

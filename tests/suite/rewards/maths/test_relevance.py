@@ -27,6 +27,12 @@ def test_r3_factor_by_hand():
     # F(r_y) = r_y / 3.5 * 512 / 100: with r_y = 3.5 it is 5.12
     assert 3.5 * R3.r3_factor(0.4, 0.5, max_len=512, constrained=True) == pytest.approx(2.56)
     assert 7.0 * R3.constrained_factor(50) == pytest.approx(1.0)
+    # In an encoder where a reference has 2.5 to itself, 2.5 earns the same 5.12.
+    full = R3.r3_factor(0.4, 0.5, max_len=512, constrained=True, full_relevance=2.5)
+    assert 2.5 * full == pytest.approx(2.56)
+    open_ended = R3.r3_factor(0.4, 0.5, max_len=512, constrained=False, full_relevance=2.5)
+    assert open_ended == pytest.approx(0.2)
+    assert R3.self_relevance([[3.0, 4.0], [0.0, 1.0]]) == 13.0
 
 
 @pytest.mark.parametrize(
@@ -81,6 +87,7 @@ def test_relevance_shares_by_hand():
     ("call", "message"),
     [
         (lambda: R3.constrained_factor(0), "max_len must be a number of tokens > 0, got 0"),
+        (lambda: R3.constrained_factor(5, full_relevance=0), "full_relevance must be > 0, got 0"),
         (lambda: R3.mean_pool([1.0]), r"hidden must have shape \(tokens, width\), got \(1,\)"),
         (lambda: R3.relevance_shares([1.0], [[1.0, 2.0]]), r"got \(1, 2\) and \(1,\)"),
     ],
