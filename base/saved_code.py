@@ -1,12 +1,13 @@
-"""Words for files of code in saved settings: trusted or refused, hashed, copied and shown."""
+"""Files of code and data in saved settings: trusted or refused, hashed, copied and shown."""
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
-from tokengym.base.files import write_bytes
+from tokengym.base.files import file_hash, write_bytes
 from tokengym.base.registry import Spec, code_hash, definitions, split_file_word, words_in_options
 
 
@@ -128,14 +129,42 @@ def code_paths(settings: object) -> list[str]:
     return list(dict.fromkeys(str(file[0]) for file in named if file))
 
 
-def check_code(code: Mapping[str, str]) -> None:
+def data_hashes(settings: Iterable[object], known: Mapping[str, str]) -> dict[str, str]:
+    """Return the SHA-256 of each file or folder of data that settings name, by its path.
+
+    Args:
+        settings: Values of settings; the name of what is no path here, as of a hub, is left out.
+        known: Hashes that were stored with the settings, which stay.
+    """
+    paths = dict.fromkeys(str(value) for value in settings if isinstance(value, str | Path))
+    return {
+        path: known.get(path) or content_hash(Path(path))
+        for path in paths
+        if path in known or Path(path).is_file() or Path(path).is_dir()
+    }
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and the SHA-256 of a folder's files."""
+    if path.is_file():
+        return file_hash(path)
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    lines = [f"{file_hash(file)}  {file.relative_to(path).as_posix()}\n" for file in files]
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def check_code(code: Mapping[str, str], data: Mapping[str, str]) -> None:
     """Refuse to continue with files that are not those that the settings were made with.
+
+    Args:
+        code: SHA-256 of each file of code, by path.
+        data: Likewise of data.
 
     Raises:
         SettingsError: naming the file.
     """
-    now = {path: code_hash(Path(path)) for path in code}
-    if changed := changed_files(code, now):
+    now = {path: code_hash(Path(path)) for path in code} | data_hashes(data, known={})
+    if changed := changed_files({**code, **data}, now):
         raise SettingsError(f"{'; '.join(changed)}; begin again")
 
 

@@ -194,7 +194,7 @@ def agent_card(
         if measure in before and measure in after
     ]
     settings = {
-        Path(key).name if key in config.code else key: _shareable(value)
+        Path(key).name if key in config.code or key in config.data else key: _shareable(value)
         for key, value in config.flat().items()
     }
     made = {**(run.get("versions") or {}), **(run.get("made") or {})}

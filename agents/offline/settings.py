@@ -206,9 +206,9 @@ class Sampling(Candidates):
 class SFTSettings:
     """Data and fitting of `SFT` in a run."""
 
-    pairs: str | None = None
+    pairs: str | None = field(default=None, metadata={"is_data": True})
     """File of pairs (or, for SFT, responses) to learn from; None collects them from the policy."""
-    eval_pairs: str | None = None
+    eval_pairs: str | None = field(default=None, metadata={"is_data": True})
     """File of held-out pairs, or responses, on which the loss and its figures are measured before
     training and after every epoch."""
     num_eval_prompts: int | None = None

@@ -193,6 +193,14 @@ ARITHMETIC = {"precision": "full", "products": "torch"}
 """Settings of the policy that decide its rounding, as agents of versions had them that kept none.
 """
 COUNTERS = "counters.json"
+LEARNED = "learned.json"
+"""File of a Trainer's checkpoint with what its numbers depend on."""
+DECISIVE = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed"),
+)
+"""The Trainer's arguments that a resumed training must repeat; it may become longer, and spread
+its batches over other processes."""
 
 Self = TypeVar("Self", bound="OfflineTrainer")
 _LOG = logging.getLogger(__name__)
@@ -566,18 +574,51 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         self.tokenizer.save_pretrained(str(folder))
         (folder / "training_args.json").write_text(self.args.to_json_string())
         (folder / COUNTERS).write_text(json.dumps(self.counters()))
+        (folder / LEARNED).write_text(json.dumps(self._learned()))
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Put the weights of a checkpoint back."""
         folder = Path(resume_from_checkpoint)
+        self._check_learned(folder)
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_weights(self.policy, folder)
         if (folder / COUNTERS).is_file():
             self._set_counters(read_json(folder / COUNTERS), folder)
+
+    def _learned(self) -> dict[str, Any]:
+        """Return what the numbers of a training depend on, but for its length."""
+        assert self.encoded is not None
+        args = json.loads(self.args.to_json_string())
+        settings = {name: args[name] for name in DECISIVE} | self.settings
+        return {**json.loads(json.dumps(settings)), "data": self.encoded.digest()}
+
+    def _check_learned(self, folder: Path) -> None:
+        """Refuse a checkpoint of a training by other settings or on other data.
+
+        Raises:
+            CheckpointError: naming what differs.
+        """
+        if not (folder / LEARNED).is_file():  # of an earlier version
+            return
+        there, here = read_json(folder / LEARNED), self._learned()
+        if not isinstance(there, dict):
+            raise CheckpointError(f"{folder / LEARNED} is damaged; use an earlier checkpoint")
+        differ = [name for name in here if there.get(name) != here[name]]
+        said = [
+            "its data are others"
+            if name == "data"
+            else f"{name} {there.get(name)!r} there, {here[name]!r} here"
+            for name in differ
+        ]
+        if said:
+            raise CheckpointError(
+                f"{folder} is of a training of other settings: {'; '.join(said)}; repeat those, or "
+                "begin anew without resume_from_checkpoint"
+            )
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint

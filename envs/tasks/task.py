@@ -208,7 +208,7 @@ class TaskOptions:
         default=None, metadata={"flag": ""}
     )
     """Prompts in place of the task's, for every ``split``: texts, or conversations as messages."""
-    dataset: str | Path | Any | None = None
+    dataset: str | Path | Any | None = field(default=None, metadata={"is_data": True})
     """Data set of prompts: a csv, tsv, jsonl or parquet file, a folder or hub name ("name:config"
     for one of its configurations), or a ``datasets.Dataset``; None takes the bundle's prompts."""
     prompt_column: Column | None = None

@@ -22,7 +22,14 @@ from tokengym.base.folders import LOCK, locked
 from tokengym.base.saved_code import CODE, changed_paths, keep_code
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
-from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, RunPlan, differences
+from tokengym.evaluation.runs.config import (
+    REFERENCE,
+    SETTINGS_FILE,
+    ComparisonConfig,
+    RunPlan,
+    differences,
+    slug,
+)
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
 from tokengym.evaluation.runs.launchers import ProgressDisplay, launch, run_in_subprocess
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, result_of
@@ -77,6 +84,7 @@ def compare(
     check_folder(config, out)
     with locked(out):
         check_folder(config, out)  # another process may have begun and ended since
+        take_over(config, out)
         missing, total = missing_runs(config, out, retry_failed)
         if missing:
             console = console or Console()
@@ -144,7 +152,7 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
     """Refuse a folder that holds another comparison.
 
     Rewards and seeds may have been added, and a file of code corrected that no finished or stopped
-    run used.
+    run used. Where all runs failed, other settings may take its place, see `take_over`.
 
     Raises:
         ValueError: naming what differs.
@@ -157,7 +165,47 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
             raise ValueError(
                 f"{out} holds other files, no {SETTINGS_FILE} of a run to resume; name a new folder"
             )
-        return
+    elif (differ := _conflicts(config, out)) and any(map(_holds_work, _run_folders(out))):
+        there = read_hashed(out / SETTINGS_FILE, optional=True)
+        kept = f" ({out / CODE} has the files as they were)" if there.get("code") else ""
+        raise ValueError(
+            f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
+            f"repeat those settings{kept}"
+        )
+
+
+def take_over(config: ComparisonConfig, out: Path) -> None:
+    """Delete what runs of other settings left in a folder, in which none finished.
+
+    The caller has locked the folder, and `check_folder` let it pass.
+
+    Raises:
+        FolderInUseError: if a killed comparison's process is still at work on a run.
+    """
+    if (out / SETTINGS_FILE).exists() and _conflicts(config, out):
+        for folder in (*_run_folders(out), out / slug(REFERENCE), out / CODE):
+            if folder.is_dir():
+                with locked(folder):
+                    shutil.rmtree(folder)
+
+
+def _run_folders(out: Path) -> list[Path]:
+    return sorted(path for path in out.glob("*/seed-*") if path.is_dir())
+
+
+def _holds_work(folder: Path) -> bool:
+    """Return whether a run has finished, or can be resumed."""
+    ended = folder / "run.json"
+    finished = ended.exists() and read_hashed(ended, optional=True).get("status") == "finished"
+    return finished or (folder / UNFINISHED).exists() or (folder / "iterations").exists()
+
+
+def _conflicts(config: ComparisonConfig, out: Path) -> list[str]:
+    """Return in words how a folder's settings differ, for which its runs are another comparison's.
+
+    Raises:
+        ValueError: if an earlier version wrote it.
+    """
     there = {"agents": [], **read_hashed(out / SETTINGS_FILE, optional=True)}
     here = config.as_dict()
     names = ("rewards", "agents")
@@ -179,12 +227,7 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         here |= {key: there[key] for key in (*names, "seeds")}
     differ = differences(there, here)
     changed = changed_paths(there.get("code", {}), config.code)
-    if len(differ) > len(changed) or _used(config, out, changed):
-        kept = f" ({out / CODE} has the files as they were)" if there.get("code") else ""
-        raise ValueError(
-            f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
-            f"repeat those settings{kept}"
-        )
+    return differ if len(differ) > len(changed) or _used(config, out, changed) else []
 
 
 def _used(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:

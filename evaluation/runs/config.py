@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from tokengym.base.saved_code import (
     check_saved,
     code_hashes,
     code_paths,
+    data_hashes,
     display_name,
 )
 from tokengym.base.settings import (
@@ -105,7 +107,9 @@ class RunPlan:
 
         The comparison's first reward is one of them: every run is measured by its scorer.
         """
-        of_all = {k: v for k, v in self.config.as_dict().items() if k not in ("rewards", "code")}
+        of_all = {
+            k: v for k, v in self.config.as_dict().items() if k not in ("rewards", "code", "data")
+        }
         return code_paths([of_all, self.config.rewards[0], self.agent, self.reward])
 
     def env_kwargs(self, *, train: bool) -> dict[str, Any]:
@@ -149,6 +153,8 @@ class ComparisonConfig:
     code: Mapping[str, str] = field(default_factory=dict, metadata={"flag": ""})
     """SHA-256 of each file of the user's own code that the settings name, by path; where it is
     given it stays, so that a changed file is noticed."""
+    data: Mapping[str, str] = field(default_factory=dict, metadata={"flag": ""})
+    """SHA-256 of each file or folder of data that the settings name, likewise."""
 
     def __post_init__(self) -> None:
         if not split_file_word(self.env):
@@ -192,6 +198,16 @@ class ComparisonConfig:
                 raise ValueError(
                     f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
+        object.__setattr__(self, "data", self._data_hashes())
+
+    def _data_hashes(self) -> dict[str, str]:
+        """Return the hashes of the data that these settings name, those that are known unchanged.
+
+        A setting of learners that are compared, or of a task that was saved, may be such a name.
+        """
+        parts = [self] if not self.agents else [self, *(run.config for run in self.runs)]
+        named = [leaf.value for part in parts for leaf in field_paths(part) if leaf.is_data]
+        return data_hashes(named, known=self.data)
 
     @cached_property
     def _words(self) -> dict[str, Spec]:
@@ -355,7 +371,7 @@ class ComparisonConfig:
         """Return the settings as plain data, as comparison.json keeps them."""
         data: dict[str, Any] = as_plain(self)
         del data["task"]["max_new_tokens"]  # the training's
-        return data if self.code else {k: v for k, v in data.items() if k != "code"}
+        return {k: v for k, v in data.items() if v or k not in ("code", "data")}
 
     def flat(self) -> dict[str, Any]:
         """Return them with the nested names alone, as the command line has them."""
@@ -468,10 +484,13 @@ NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
     left, right = (
-        LACKING | task_of_file(side.get("task", {})) | flat({**side, "task": {}, "code": {}})
+        LACKING
+        | task_of_file(side.get("task", {}))
+        | flat({**side, "task": {}, "code": {}, "data": {}})
         for side in (old, new)
     )
-    return changed_files(old.get("code", {}), new.get("code", {})) + [
+    changed = (changed_files(old.get(key, {}), new.get(key, {})) for key in ("code", "data"))
+    return [*chain(*changed)] + [
         f"{name} {left.get(name)!r} there, {right.get(name)!r} here"
         for name in [*left, *(name for name in right if name not in left)]
         if left.get(name) != right.get(name) and name not in NO_NUMBERS

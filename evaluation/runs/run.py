@@ -101,7 +101,7 @@ def do_plan(
     with locked(folder) if folder else nullcontext(), plan.training.applied():
         work = _Run(plan, processes, report, checkpoint_every, track, saves=save is not None)
         try:
-            check_code(plan.config.code)
+            check_code(plan.config.code, plan.config.data)
             agent = train(work)
             if save is not None and callable(getattr(agent, "save", None)):  # a player need not
                 agent.save(save)

@@ -3,7 +3,10 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
 
 from tokengym.base.errors import DatasetError
 from tokengym.base.prompt import prompt_messages
@@ -53,6 +56,14 @@ class EncodedTexts:
         line = f"{len(self.rows) + len(self.skipped)} rows, {len(self.rows)} kept"
         counts = Counter(row.kind for row in self.skipped).most_common()
         return line + "".join(f", {count} {kind}" for kind, count in counts)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the rows' ids."""
+        digest = sha256()
+        for row in self.rows:
+            for ids in (row.prompt, *row.responses):
+                digest.update(f"{len(ids)}:".encode() + np.asarray(ids, dtype=np.int64).tobytes())
+        return digest.hexdigest()
 
     def dataset(self) -> "Dataset":
         """Return the rows as a `datasets.Dataset`.

@@ -34,7 +34,7 @@ USED = frozenset(
     """
     device lora-rank steps batch-size tokens max-new-tokens learning-rate kl-coef
     eval-every eval-episodes bundle dataset prompt-column model scorer
-    pairs beta n iterations epochs num-prompts temperature keep agent reward seed
+    pairs eval-pairs beta n iterations epochs num-prompts temperature keep agent reward seed
     critic judge toxicity ppo-steps held-out on-error label-column
     figure table measure width
     """.split()

@@ -72,7 +72,7 @@ def train(
     from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, keep_code
     from tokengym.evaluation.measure.environments import resolve_env
-    from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight
+    from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight, take_over
     from tokengym.evaluation.runs.config import ComparisonConfig, slug
     from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.record import result_of
@@ -104,6 +104,7 @@ def train(
     if processes.is_main:
         with locked(out):
             check_folder(config, out)  # another process may have begun since
+            take_over(config, out)
             missing_runs(config, out, retry_failed=True)
             if not is_complete:
                 preflight(config)

@@ -370,6 +370,26 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learning_rate": 1e-4}, "learning_rate 0.001 there, 0.0001 here"),
+        ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type 'constant' there, 'cosine' here"),
+        ({"beta": 0.5}, "loss .*'beta': 0.1.* there, .*'beta': 0.5.* here"),
+        ({"pairs": [*PAIRS[:7], {**PAIRS[7], "chosen_ids": [4, EOS]}]}, "its data are others"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_or_data_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+):
+    kept: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    make_dpo(args=make_args(tmp_path / "run", **kept)).train()
+    of_dpo = {name: changes.pop(name) for name in ("pairs", "beta") if name in changes}
+    other = make_dpo(args=make_args(tmp_path / "other", **changes), **of_dpo)
+    with pytest.raises(CheckpointError, match=rf"of a training of other settings: {said}; repeat"):
+        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+
+
+@pytest.mark.parametrize(
     ("counters", "said"),
     [
         ('{"num_tokens": 1, "num_response_tokens": 1, "model": 3}', "model is unknown"),

@@ -1,0 +1,99 @@
+"""Which folder a comparison continues, takes over, or leaves alone."""
+
+from pathlib import Path
+
+import pytest
+
+from tokengym.base.errors import SettingsError
+from tokengym.base.files import read_hashed, write_hashed
+from tokengym.base.saved_code import check_code, content_hash
+from tokengym.evaluation.runs.compare import check_folder, missing_runs, take_over
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import TaskSettings, training_settings
+
+ENV = "tokengym/MovieReview-v0"
+
+
+def config(agent: str = "dpo", task: TaskSettings | None = None, **changes) -> ComparisonConfig:
+    training = training_settings(ENV, agent, **changes)
+    return ComparisonConfig(
+        env=ENV, rewards=("sparse",), seeds=1, training=training, task=task or TaskSettings()
+    )
+
+
+def begun(made: ComparisonConfig, out: Path, status: str) -> Path:
+    """Write a folder in which the only run ended so, and return the run's folder."""
+    made.save(out)
+    folder = made.plans(out)[0].folder
+    assert folder is not None
+    write_hashed(folder / "run.json", {"status": status, "files": {}})
+    return folder
+
+
+@pytest.mark.parametrize("where", ["pairs", "eval_pairs", "agents", "dataset", "folder"])
+def test_other_contents_of_the_same_file_are_other_data(tmp_path: Path, where: str):
+    file = tmp_path / "data.csv"
+    named = tmp_path if where == "folder" else file
+    file.write_text("prompt\nit is\n")
+
+    def make() -> ComparisonConfig:
+        if where == "agents":
+            one = config("ppo", tokens=100_000)
+            agents = ("ppo", f"dpo:pairs={named}")
+            return ComparisonConfig(
+                env=ENV, rewards=("sparse",), agents=agents, seeds=1, training=one.training
+            )
+        if where in ("dataset", "folder"):
+            return config("ppo", TaskSettings(dataset=str(named)))
+        return config(**{where: str(named)})
+
+    out = tmp_path / "runs" / "one"
+    before = make()
+    assert before.data == {str(named): content_hash(named)}
+    begun(before, out, "finished")
+    check_folder(before, out)
+    assert ComparisonConfig.from_dict(read_hashed(out / "comparison.json")).data == before.data
+    file.write_text("prompt\nit was\n")
+    said = rf"holds runs of other settings: {named} has changed: its SHA-256 was"
+    with pytest.raises(ValueError, match=said):
+        check_folder(make(), out)
+    with pytest.raises(SettingsError, match=r"has changed.*begin again"):
+        check_code({}, before.data)  # which a run asks before it trains
+
+
+def test_data_that_are_no_file_are_no_part_of_the_settings():
+    assert config("ppo", TaskSettings(dataset="some/hub-name")).data == {}
+    assert "data" not in config("ppo").as_dict()
+
+
+def test_another_rate_is_refused_and_the_same_settings_are_not(tmp_path: Path):
+    begun(config(), tmp_path, "finished")
+    check_folder(config(), tmp_path)
+    with pytest.raises(ValueError, match=r"learning_rate 0.0003 there, 0.001 here"):
+        check_folder(config(learning_rate=1e-3), tmp_path)
+
+
+def test_a_folder_in_which_nothing_finished_is_taken_over(tmp_path: Path):
+    failed = begun(config(), tmp_path, "failed")
+    write_hashed(tmp_path / "reference_samples" / "run.json", {"status": "finished", "files": {}})
+    other = config(learning_rate=1e-3)
+    check_folder(other, tmp_path)
+    assert failed.exists()  # a look deletes nothing
+    take_over(other, tmp_path)
+    assert not failed.exists()
+    missing, total = missing_runs(other, tmp_path, retry_failed=False)
+    assert len(missing) == total == 2  # the samples were of other settings too
+
+
+@pytest.mark.parametrize("left", ["unfinished", "iterations"])
+def test_a_stopped_run_that_can_be_resumed_is_not_taken_over(tmp_path: Path, left: str):
+    folder = begun(config(), tmp_path, "failed")
+    (folder / left).mkdir()
+    with pytest.raises(ValueError, match="holds runs of other settings"):
+        check_folder(config(learning_rate=1e-3), tmp_path)
+
+
+def test_what_failed_stays_where_the_settings_are_the_same(tmp_path: Path):
+    failed = begun(config(), tmp_path, "failed")
+    take_over(config(), tmp_path)
+    assert failed.exists()
