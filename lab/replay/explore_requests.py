@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
+from math import inf
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -276,14 +277,14 @@ class ExplorePage:
 
     def choose(self, shown: Shown, index: int) -> list[Alternative]:
         """Return the alternatives of a token."""
-        place = _whole("index", index, -MAX_SEED, MAX_SEED)
+        place = _whole("index", index, -inf, inf)
         with self._turn():
             return shown.explorer.alternatives(shown.response, place, temperature=shown.temperature)
 
     def fork(self, shown: Shown, index: int, token_id: int, count: int | None) -> Fork:
         """Return the response continued from a token on, with it and with another."""
         n = _whole("continuations", count, 1, MAX_CONTINUATIONS)
-        place = _whole("index", index, -MAX_SEED, MAX_SEED)
+        place = _whole("index", index, -inf, inf)
         taken = _whole("token_id", token_id, 0, len(shown.explorer.tokenizer) - 1)
         with self._turn():
             return shown.explorer.fork(
@@ -305,7 +306,8 @@ class ExplorePage:
                 f"the prompt has {len(prompt)} characters, the page takes {MAX_PROMPT_CHARACTERS}; "
                 "shorten it"
             )
-        if not isinstance(rules, list | tuple) or not all(isinstance(r, str) for r in rules):
+        is_list = isinstance(rules, list | tuple) and all(isinstance(rule, str) for rule in rules)
+        if rules and not is_list:
             raise ValueError(f"rules must be a list of texts, got {rules!r:.80}")
         if not rules or len(rules) > MAX_RULES:
             raise ValueError(f"choose 1 to {MAX_RULES} credit rules, got {len(rules or ())}")
@@ -342,7 +344,7 @@ def _checked(name: str, value: float | None, least: float, most: float) -> float
     return value
 
 
-def _whole(name: str, value: float | None, least: int, most: int) -> int:
+def _whole(name: str, value: float | None, least: float, most: float) -> int:
     """Return a whole number of the page; see `_checked`."""
     number = _checked(name, value, least, most)
     if number != int(number):
