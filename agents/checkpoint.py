@@ -3,8 +3,8 @@
 ```
 checkpoint.json        settings, counters, the environment's state, every file's hash and its own
 training.safetensors   value head (and its own network), optimiser, random generators
-model/                 the policy's weights (or adapter/, its LoRA weights), Hugging Face's format
-reference/             the frozen reference, which with LoRA is the base model
+model/                 the policy's weights (or adapter/, its LoRA weights) and its tokenizer
+reference/             the frozen reference, which with LoRA is the base that adapter/ names
 base.json              in place of either: name and hash of a base model that is found by name
 ```
 """
@@ -22,20 +22,28 @@ from gymnasium import spaces
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
-from tokengym.agents.rollouts.rounds import Environments, RoundEnvironment, layers
+from tokengym.agents.rollouts.rounds import (
+    Environments,
+    RoundEnvironment,
+    environment_attribute,
+    layers,
+)
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.base.adapters import load_adapters
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
-from tokengym.base.models import BASE, named_folder
-from tokengym.base.pretrained import PICKLES, quiet
+from tokengym.base.models import BASE, named_folder, quiet
 from tokengym.base.saved_code import check_saved
+from tokengym.base.stored import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
 from tokengym.envs import EpisodeOverError
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
+from tokengym.rewards.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy
@@ -123,7 +131,7 @@ def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
         agent: The agent. In the middle of a round it is saved as it was before the round.
         path: The folder to make.
     """
-    start = agent.round_start()
+    start, envs = agent.round_start(), agent.env
 
     processes = agent.processes
     if not (processes.is_main or processes.saves_together):
@@ -133,7 +141,8 @@ def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
     reference = processes.reference_weights(agent.policy.reference)
 
     def fill(folder: Path) -> dict[str, Any]:
-        write_policy(agent.policy, folder, reference)
+        tokenizer = None if envs is None else environment_attribute(envs, "tokenizer")
+        write_policy(agent.policy, folder, path, tokenizer=tokenizer, ref_weights=reference)
         save_file(tensors, folder / TRAINING)
         return _record(agent, start)
 
@@ -172,6 +181,8 @@ def load_checkpoint(
             )
         policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
         policy_kwargs["products"] = products_here(policy_kwargs.get("products", "torch"), folder)
+        if env is None:
+            envs.tokenizer = load_tokenizer(folder)
         # The order counts. The constructor draws first weights and seeds everything, the saved
         # weights and generators then take their places, and the environment's state comes last:
         # nothing may draw from it before the next round.
@@ -303,27 +314,47 @@ def _policy_name(agent: "Checkpointed") -> str:
 
 @quiet()
 def write_policy(
-    policy: "CausalLMPolicy", folder: Path, ref_weights: dict[str, Tensor] | None = None
+    policy: "CausalLMPolicy",
+    folder: Path,
+    place: Path,
+    *,
+    tokenizer: Any = None,
+    ref_weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write the policy and its reference in Hugging Face's format.
+    """Write the policy and its reference in Hugging Face's format, which others load as it stands.
+
+    The tokenizer is stored with the policy's weights, or with its adapters, whose configuration
+    names the base that is stored here too, or the folder of one that is found by name.
 
     Args:
         policy: The policy.
-        folder: Where.
+        folder: Where it is written.
+        place: Where the folder will be in the end.
+        tokenizer: The policy's tokenizer, if there is one of transformers'.
         ref_weights: The reference's weights where its own are shards.
     """
     model, reference = policy.language_model, policy.reference
+    whole, ref = PARTS
     if reference is not None:
-        reference.model.save_pretrained(folder / "reference", state_dict=ref_weights)
+        reference.model.save_pretrained(folder / ref, state_dict=ref_weights)
+    main = whole if model.adapters is None else ADAPTER
+    if isinstance(
+        tokenizer, PreTrainedTokenizerBase
+    ):  # an environment of one's own may have others
+        tokenizer.save_pretrained(str(folder / main))
     if model.adapters is None:
-        model.model.save_pretrained(folder / "model")
+        model.model.save_pretrained(folder / main)
         return
-    model.adapters.save_pretrained(str(folder / "adapter"))
+    base = ref if reference is None else whole
+    base_place = place.absolute() / base if model.base is None else named_folder(model.base)
+    for config in model.adapters.peft_config.values():
+        config.base_model_name_or_path = str(base_place)
+    # The embeddings are the base's, with the rows that it was given.
+    model.adapters.save_pretrained(str(folder / main), save_embedding_layers=False)
     if model.base is not None:
         write_json(folder / BASE, model.base)
         return
-    base = "reference" if reference is None else "model"
-    model.model.save_pretrained(folder / base, state_dict=model.base_weights())
+    model.base_model().save_pretrained(folder / base)
 
 
 def _training_tensors(agent: "Checkpointed", start: RolloutState) -> dict[str, Tensor]:
@@ -437,21 +468,21 @@ def stored_models(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if a file is of another kind than `write_policy` writes.
     """
-    adapters = [folder / name / "adapter_config.json" for name in ("model", "reference")]
+    adapters = [folder / name / ADAPTER_CONFIG for name in PARTS]
     strange = [*filter(Path.exists, adapters), *(p for kind in PICKLES for p in folder.rglob(kind))]
     if strange:
         raise CheckpointError(f"{strange[0]} is no file that save() writes; remove the checkpoint")
-    names = [name for name in ("model", "reference") if (folder / name).is_dir()]
+    names = [name for name in PARTS if (folder / name).is_dir()]
     models: dict[str, Any] = {name: load_causal_lm(folder / name, alone=True) for name in names}
     if (folder / BASE).is_file():
         models |= dict(zip(("model", "dtype"), stored_base(folder), strict=True))
-    if (folder / "adapter").is_dir():
+    if (folder / ADAPTER).is_dir():
         from peft import LoraConfig, PeftConfig
 
-        with _reading(folder / "adapter"):
-            models["lora"] = PeftConfig.from_pretrained(str(folder / "adapter"))
-        if type(models["lora"]) is not LoraConfig or models["lora"].megatron_config:
-            raise CheckpointError(f"{folder / 'adapter'} holds no LoRA adapters; use another one")
+        with _reading(folder / ADAPTER):
+            models["lora"] = PeftConfig.from_pretrained(str(folder / ADAPTER))
+        if type(models["lora"]) is not LoraConfig:
+            raise CheckpointError(f"{folder / ADAPTER} holds no LoRA adapters; use another one")
         models["lora"].inference_mode = False
         models["lora"].base_model_name_or_path = None  # here now; peft would warn of another
         if "model" not in models:  # the adapters' base is the reference
@@ -474,15 +505,8 @@ def stored_base(folder: Path) -> tuple[str, str]:
 def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
     """Give a policy built from `stored_models` the weights of its adapters, if it has any."""
     if policy.language_model.adapters is not None:
-        from peft import set_peft_model_state_dict
-
-        with _reading(folder / "adapter"):
-            weights = load_file(folder / "adapter" / "adapter_model.safetensors")
-            result: Any = set_peft_model_state_dict(policy.language_model.adapters, weights)
-            parts = (".lora_", ".modules_to_save.")
-            missing = [n for n in result.missing_keys if any(part in n for part in parts)]
-            if wrong := [*missing, *result.unexpected_keys]:
-                raise ValueError(f"{wrong[0]} is missing, or there is no place for it")
+        with _reading(folder / ADAPTER):
+            load_adapters(policy.language_model.adapters, folder / ADAPTER)
 
 
 def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
+    from tokengym.base.adapters import unwrapped
     from tokengym.base.bundle import Split
     from tokengym.base.device import auto_device, preferred_device, select_device, use_device
     from tokengym.base.errors import StorageError

@@ -1,20 +1,27 @@
-"""Stored models and tokenizers are read here alone: no code of theirs is run, no pickle opened."""
+"""Stored models and tokenizers are read here alone: no code of theirs is run, no pickle opened.
+
+A model is one whatever it is stored as: whole, as adapters over a base, or in a saved agent.
+"""
 
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from tokengym.base.adapters import PREFIX, adapter_weights, head_rows, merge_stored
 from tokengym.base.errors import PretrainedError, reason_of
-from tokengym.base.files import read_json
-from tokengym.base.models import MODELS, located, quiet
-from tokengym.base.registry import did_you_mean
+from tokengym.base.models import quiet
+from tokengym.base.stored import (
+    StoredParts,
+    check_place,
+    check_weights,
+    hub_answers,
+    parts_of,
+    say_merged,
+    tokenizer_place,
+)
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-"""Weights in Python's pickle format, which may run code when it is read."""
-FIRST_ASKED = {"model": "config.json", "dataset": "README.md"}
-"""File by which the hub is asked whether it has a model or a data set."""
 MAX_LAYERS = 1000
 """Most blocks of a stored model that are believed and built."""
 
@@ -23,27 +30,29 @@ MAX_LAYERS = 1000
 def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     """Return what a class of transformers reads from a folder or from the hub.
 
+    Adapters are merged into the model that they were trained on, which is said once.
+
     Args:
-        auto_class: An ``AutoModel...``, whose weights must be safetensors, or ``AutoTokenizer``.
-        path: Folder, GGUF file, registered name or hub name. What looks like a path of this machine
-            and is none is not looked up on the hub, which is asked once for what is no folder.
+        auto_class: An ``AutoModel...``, whose weights must be safetensors, ``AutoConfig`` or
+            ``AutoTokenizer``.
+        path: Folder of a whole model, of adapters or of a saved agent, GGUF file, registered name
+            or hub name. What looks like a path of this machine and is none is not looked up on the
+            hub, which is asked once for what is no folder.
         options: Further arguments of ``auto_class.from_pretrained``.
 
     Raises:
-        PretrainedError: if there is nothing to read, or reading it would run code.
+        PretrainedError: if there is nothing to read, reading it would run code, or the adapters
+            cannot be loaded whole.
     """
-    path = located(path)
-    check_place(path)
-    is_model = auto_class.__name__.startswith("AutoModel")
-    if is_model:
-        check_weights(path)
+    kind = auto_class.__name__
     try:
-        source = {} if Path(path).exists() else {"local_files_only": not hub_answers(str(path))}
-        if is_model:
-            options = {"use_safetensors": True, **_with_config(path, {**options, **source})}
-        return auto_class.from_pretrained(
-            str(path), trust_remote_code=False, **{**options, **source}
-        )
+        if kind == "AutoTokenizer":
+            return _read_tokenizer(auto_class, path, options)
+        parts = parts_of(path)
+        if kind.startswith("AutoModel"):
+            return _read_model(auto_class, parts, options)
+        source = {"trust_remote_code": False, **options, **parts.options}
+        return auto_class.from_pretrained(str(parts.weights), **source)
     except PretrainedError:
         raise
     except Exception as error:  # transformers' libraries raise a dozen kinds
@@ -54,8 +63,38 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             reason = "it would run code of its own, which is never done"
             remedy = "take a model of a family that transformers has"
-        kind = "tokenizer" if auto_class.__name__ == "AutoTokenizer" else auto_class.__name__
+        kind = "tokenizer" if kind == "AutoTokenizer" else kind
         raise PretrainedError(f"cannot load {path} as {kind} ({reason}); {remedy}") from error
+
+
+def _read_tokenizer(auto_class: Any, path: str | Path, options: Mapping[str, Any]) -> Any:
+    """Return the tokenizer of a stored model, which may be its base's."""
+    place = tokenizer_place(path)
+    place = path if place is None else place  # transformers says what is missing
+    check_place(place)
+    source = {} if Path(place).exists() else {"local_files_only": not hub_answers(str(place))}
+    source = {"trust_remote_code": False, **options, **source}
+    return auto_class.from_pretrained(str(place), **source)
+
+
+def _read_model(auto_class: Any, parts: StoredParts, options: Mapping[str, Any]) -> Any:
+    """Return a model with its adapters merged; see `from_pretrained`."""
+    check_weights(parts.weights)
+    adapters = {folder: adapter_weights(folder) for folder in parts.adapters}
+    options = {**options, **parts.options}
+    if "SequenceClassification" in auto_class.__name__:
+        for classes in filter(None, map(head_rows, adapters.values())):
+            options |= {"num_labels": classes}
+    arguments = {"use_safetensors": True, "trust_remote_code": False, **parts.options}
+    arguments |= _with_config(parts.weights, options)
+    loaded = auto_class.from_pretrained(str(parts.weights), **arguments)
+    model, report = loaded if isinstance(loaded, tuple) else (loaded, None)
+    for folder, weights in adapters.items():
+        model = merge_stored(model, folder, weights)
+        say_merged(folder, parts.weights)
+        for name in () if report is None else ("missing_keys", "unexpected_keys"):
+            report[name] = [key for key in report[name] if PREFIX + key not in weights]
+    return model if report is None else (model, report)
 
 
 def load_whole(
@@ -116,22 +155,11 @@ def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
         PretrainedError: for sizes that no model has, or a file of weights that is no safetensors.
     """
     from transformers import AutoConfig
-    from transformers.utils import find_adapter_config_file
 
     apart = {name: value for name, value in options.items() if name == "dtype"}
     rest = {name: value for name, value in options.items() if name not in apart}
     arguments: Any = {"trust_remote_code": False, "return_unused_kwargs": True, **rest}
-    try:
-        config, rest = AutoConfig.from_pretrained(str(path), **arguments)
-    except (OSError, ValueError):  # adapters alone have none
-        is_whole = (Path(path) / "config.json").exists()
-        adapters = None if is_whole else find_adapter_config_file(str(path))
-        if adapters is None:
-            raise
-        base = str(located(read_json(Path(adapters))["base_model_name_or_path"]))
-        check_place(base)
-        check_weights(base)
-        config, rest = AutoConfig.from_pretrained(base, **arguments)
+    config, rest = AutoConfig.from_pretrained(str(path), **arguments)
     config._attn_implementation = config._experts_implementation = None
     sizes = dict.fromkeys(("hidden_size", "num_attention_heads", "vocab_size"), sys.maxsize)
     for name, limit in {"num_hidden_layers": MAX_LAYERS, **sizes}.items():
@@ -144,91 +172,3 @@ def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
     if not file.endswith((".safetensors", ".safetensors.index.json")):
         raise PretrainedError(f"config.json of {path} names {file}, which is no safetensors")
     return {"config": config, **apart, **rest}
-
-
-def has_tokenizer(path: str | Path) -> bool:
-    """Return whether a model's folder has a tokenizer beside it; what is no folder may have one."""
-    folder = Path(located(path))
-    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-    return not folder.is_dir() or any((folder / name).is_file() for name in files)
-
-
-def check_place(path: str | Path) -> None:
-    """Refuse a path of this machine that does not exist, before the hub is asked for it.
-
-    A hub name is "name" or "owner/name". What begins with ".", "/" or "~", has two slashes or a
-    backslash, or whose first part is a folder here, is a path.
-
-    Raises:
-        PretrainedError: naming it.
-    """
-    text = str(path)
-    if text and Path(text).exists():
-        return
-    first = Path(text).parts[0] if text else ""
-    is_path = text.startswith((".", "/", "~")) or "\\" in text
-    is_path = is_path or text.count("/") > 1 or text.endswith("/")
-    if is_path or not text or ("/" in text and Path(first).is_dir()):
-        near = _near(text) if text else ""
-        raise PretrainedError(f"there is no folder {text!r}; check the path of the model{near}")
-
-
-def hub_answers(name: str, kind: Literal["model", "dataset"] = "model") -> bool:
-    """Return whether the hub has a name; False where the copy that is stored here must do.
-
-    It is asked once: transformers and datasets would try again for half a minute where no hub can
-    be reached. What else it may say, such as that a licence must be accepted, they say as well.
-
-    Args:
-        name: "name" or "owner/name".
-        kind: What it is a name of.
-
-    Raises:
-        OSError: with the reason, if there is neither.
-    """
-    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
-
-    try:
-        get_hf_file_metadata(hf_hub_url(name, FIRST_ASKED[kind], repo_type=kind))
-        return True
-    except errors.HFValidationError:
-        reason = f"and no name that a {kind} on the hub can have"
-    except errors.HfHubHTTPError as error:
-        is_unknown = isinstance(error, errors.RepositoryNotFoundError)
-        if not is_unknown or isinstance(error, errors.GatedRepoError):
-            return True
-        reason = f"and no such {kind} on {constants.ENDPOINT}"
-    except Exception as error:  # those of the client, whichever it is
-        reason = f"and no answer from {constants.ENDPOINT}: {error}"
-    stored = Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots")
-    if stored.is_dir():
-        return False
-    near = _near(name) if kind == "model" else ""
-    raise OSError(" ".join(f"no such folder here, {reason}{near}".split()))
-
-
-def _near(path: str) -> str:
-    """Return the folders beside a path that does not exist whose names are like its own."""
-    wanted = Path(path)
-    beside = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
-    folders = {folder.name: str(folder) for folder in beside if folder.is_dir()}
-    folders |= {name: name for name in MODELS.names()} if wanted.name == path else {}
-    return f"; {did_you_mean(wanted.name, sorted(folders), shown=folders)}".rstrip("; ")
-
-
-def check_weights(folder: str | Path) -> None:
-    """Refuse a folder whose weights are pickled only.
-
-    Raises:
-        PretrainedError: naming a file and how to convert it.
-    """
-    folder_path = Path(folder)
-    if not folder_path.is_dir() or any(folder_path.glob("*.safetensors*")):
-        return
-    for pattern in PICKLES:
-        if weights := sorted(folder_path.glob(pattern)):
-            raise PretrainedError(
-                f"{weights[0]} is pickled and may run code when it is read; store the model as "
-                "safetensors: where you trust it, load it with transformers or peft and call "
-                "save_pretrained"
-            )

@@ -19,6 +19,7 @@ from tokengym.base.models import located
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec, did_you_mean
 from tokengym.base.settings import from_keywords, takes
+from tokengym.base.stored import ADAPTER_CONFIG
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.credits import Credit, Sparse
@@ -308,22 +309,27 @@ def stored_scorer(path: str | Path) -> str | None:
 
     Returns:
         "preference-model" for one that `train_preference_model` stored; "reward-model" for a
-        sequence classifier or other adapters; "relevance" for a model without a head or with one of
-        masked language modelling; None for others and where there is no configuration to read.
+        sequence classifier or adapters that make one; "relevance" for a model without a head or
+        with one of masked language modelling; None for others and where there is no configuration
+        to read.
     """
     from transformers import AutoConfig
 
     folder, names = Path(located(path)), None
     with suppress(OSError, ValueError, AttributeError):  # whoever loads it says what is wrong
-        if folder.is_dir():
+        if (folder / ADAPTER_CONFIG).is_file():
+            adapters = parse_json((folder / ADAPTER_CONFIG).read_text("utf-8"))
+            if adapters.get("task_type") == "SEQ_CLS":
+                return "reward-model"
+        if (folder / "config.json").is_file():
             config = parse_json((folder / "config.json").read_text("utf-8"))
-            if config.get(PREFERENCE_FORMAT) is not None:
-                return "preference-model"
-            names = config.get("architectures")
         else:
-            names = from_pretrained(AutoConfig, path).architectures
+            config = from_pretrained(AutoConfig, path).to_dict()
+        if config.get(PREFERENCE_FORMAT) is not None:
+            return "preference-model"
+        names = config.get("architectures")
     (name,) = (names or [""])[:1]
-    if (folder / "adapter_config.json").is_file() or name.endswith("ForSequenceClassification"):
+    if name.endswith("ForSequenceClassification"):
         return "reward-model"
     is_headless = name.endswith("Model") and not name.endswith("LMHeadModel")
     return "relevance" if is_headless or name.endswith("ForMaskedLM") else None

@@ -14,16 +14,18 @@ from safetensors.torch import load_file
 from stable_baselines3.common.vec_env import VecEnv
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from tokengym.agents.checkpoint import stored_base, stored_models, write_policy
+from tokengym.agents.checkpoint import stored_models
 from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.policy.language_model import load_causal_lm, make_reference
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
+from tokengym.base.adapters import load_adapters
 from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
-from tokengym.base.models import BASE, is_cached, located, named_folder
+from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import from_pretrained, quiet
+from tokengym.base.stored import ADAPTER_WEIGHTS
 from tokengym.rewards.models.loading import load_tokenizer, longest_input
 from tokengym.rewards.pairs.encode import TextEncoding
 
@@ -200,35 +202,19 @@ def _name(source: object) -> str:
 # --- on disk --------------------------------------------------------------------------------------
 
 
-def write_agent(policy: CausalLMPolicy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a policy with its reference, and its tokenizer unless it is that of the named base."""
-    write_policy(policy, folder)
-    if (base := policy.language_model.base) is not None:
-        beside = load_tokenizer(named_folder(base))
-        if beside is not None and _description(beside) == _description(tokenizer):
-            return
-    tokenizer.save_pretrained(str(folder / "tokenizer"))
-
-
-def _description(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
-    """Return all that decides what a tokenizer does."""
-    fast: Any = getattr(tokenizer, "backend_tokenizer", None)
-    rules = tokenizer.get_vocab() if fast is None else fast.to_str()
-    return rules, tokenizer.special_tokens_map, tokenizer.chat_template
-
-
 def read_agent(folder: Path, env: Environments | None) -> tuple[Any, dict[str, Any]]:
-    """Return the model of a folder that `write_agent` wrote, and what else it holds by keyword.
+    """Return the model of a folder that `write_policy` wrote, and what else it holds by keyword.
 
     Args:
         folder: The folder.
         env: An environment that the agent is to play; None: none.
 
     Raises:
-        CheckpointError: if the environment has another vocabulary.
+        CheckpointError: if the folder has no tokenizer, or the environment another vocabulary.
     """
-    stored = (folder / "tokenizer").is_dir() or not (folder / BASE).is_file()
-    tokenizer: Any = load_tokenizer(folder / "tokenizer" if stored else stored_base(folder)[0])
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise CheckpointError(f"{folder} holds no tokenizer; use one that save() wrote")
     playing = None if env is None else environment_attribute(env, "tokenizer")
     if playing is not None and playing.get_vocab() != tokenizer.get_vocab():
         raise CheckpointError(
@@ -269,18 +255,16 @@ def load_weights(policy: CausalLMPolicy, folder: Path) -> None:
     """Put weights that ``save_pretrained`` wrote back into a policy's model or adapters.
 
     Raises:
-        CheckpointError: if they are not there, or not this model's.
+        CheckpointError, PretrainedError: if they are not there, or not this model's.
     """
     adapters = policy.language_model.adapters
-    name = "model.safetensors" if adapters is None else "adapter_model.safetensors"
+    name = "model.safetensors" if adapters is None else ADAPTER_WEIGHTS
     if not (folder / name).is_file():
         raise CheckpointError(f"{folder} has no {name}; resume from a folder checkpoint-<step>")
-    weights = load_file(folder / name)
     if adapters is not None:
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(adapters, weights)
+        load_adapters(adapters, folder)
         return
+    weights = load_file(folder / name)
     keys = policy.language_model.model.load_state_dict(weights, strict=False)
     policy.language_model.model.tie_weights()
     tied = getattr(policy.language_model.model, "all_tied_weights_keys", None) or ()

@@ -28,7 +28,12 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.checkpoint import check_counts, products_here, restore_adapters
+from tokengym.agents.checkpoint import (
+    check_counts,
+    products_here,
+    restore_adapters,
+    write_policy,
+)
 from tokengym.agents.contract import Update
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.offline.policies import (
@@ -38,7 +43,6 @@ from tokengym.agents.offline.policies import (
     load_weights,
     make_policy,
     read_agent,
-    write_agent,
     write_weights,
 )
 from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
@@ -494,7 +498,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             )
 
         def fill(folder: Path) -> dict[str, Any]:
-            write_agent(self.policy, self.tokenizer, folder)
+            write_policy(self.policy, folder, Path(path), tokenizer=self.tokenizer)
             return {
                 "format": FORMAT,
                 "algorithm": type(self).__name__,

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -19,10 +18,12 @@ from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.adapters import put_new_adapters
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import as_read, product
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Products
+from tokengym.base.adapters import merged
 from tokengym.base.errors import TokenizerError, reason_of
 from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import load_whole
@@ -34,7 +35,7 @@ from tokengym.rewards.models.loading import (
 )
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_causal_lm(
-    model: str | Path | PreTrainedModel,
+    model: "str | Path | PreTrainedModel | PeftModel",
     dtype: str = "auto",
     *,
     alone: bool = False,
@@ -57,7 +58,9 @@ def load_causal_lm(
     """Return the model, read from disk or the hub if it is a name.
 
     Args:
-        model: A folder, a hub name, or a model (which is then used, and trained, itself).
+        model: A folder or hub name of a whole model or of adapters, the folder of a saved agent, or
+            a model, which is then used, and trained, itself. Adapters are merged into their base;
+            of a ``PeftModel``, in a copy.
         dtype: "float32", "bfloat16", or "auto": the checkpoint's own, with float32 in place of
             float16, which overflows in training, and for what was dequantised, see `load_dtype`.
         alone: Refuse a folder that holds other weights besides.
@@ -71,19 +74,19 @@ def load_causal_lm(
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
-    if isinstance(model, PreTrainedModel):
-        loaded = model
-    elif isinstance(model, str | Path):
+    loaded: Any = merged(model) if isinstance(model, nn.Module) else None
+    if loaded is not model and loaded is not None:
+        logger.warning("the adapters of the model are merged into a copy, where training starts")
+    if isinstance(model, str | Path):
         folder = located(model)
-        if folder is not None:
-            dtype = load_dtype(folder, dtype)
-        if folder is not None and adapts and is_cached(folder):
+        dtype = load_dtype(folder, dtype)
+        if adapts and is_cached(folder):
             loaded = sharing_weights(shared_backbone(folder, device="cpu", dtype=dtype))
         else:
-            loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype="auto")
-    else:
+            loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype=dtype)
+    elif not isinstance(loaded, PreTrainedModel):
         raise TypeError(
-            f"model must be a path, a name or a transformers PreTrainedModel, got "
+            "model must be a path, a name, a transformers PreTrainedModel or a PeftModel, got "
             f"{type(model).__name__}; pass lora=LoraConfig(...) to train adapters"
         )
     if dtype != "auto":
@@ -129,21 +132,7 @@ class LanguageModel(nn.Module):
         fuse_activations(model)
         self.adapters: Any | None = None
         if lora is not None:
-            from peft import PeftConfig, get_peft_model
-
-            if not isinstance(lora, PeftConfig):
-                raise ModelError(
-                    f"lora must be a peft.LoraConfig or None, got {lora!r}; write "
-                    "lora=LoraConfig(r=8)"
-                )
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FutureWarning)  # peft asks by an old name
-                    self.adapters = get_peft_model(model, lora)
-            except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-                raise ModelError(
-                    f"lora cannot be put on the model ({error}); correct it"
-                ) from error
+            self.adapters = put_new_adapters(model, lora)
         self._check_head()
 
     def use_products(self, products: Products) -> None:
@@ -340,14 +329,19 @@ class LanguageModel(nn.Module):
         """Return contexts of a block's forward and of its recomputation, see ``checkpoint``."""
         return nullcontext(), attention_kernels(self.device.type)
 
-    def base_weights(self) -> dict[str, Tensor]:
-        """Return the weights that adapters were put on, under the names they had before."""
-        weights = {}
-        for name, value in self.model.state_dict().items():
-            if ".lora_" in name or ".modules_to_save." in name:
-                continue
-            weights[name.replace(".base_layer.", ".").replace(".original_module.", ".")] = value
-        return weights
+    def base_model(self) -> PreTrainedModel:
+        """Return the model that adapters were put on, over the same weights.
+
+        Raises:
+            ModelError: if there are no adapters.
+        """
+        if self.adapters is None:
+            raise ModelError(
+                "the policy has no adapters, and so no base; take language_model.model"
+            )
+        shared: dict[int, Any] = {id(weight): weight for weight in self.adapters.parameters()}
+        base: PreTrainedModel = copy.deepcopy(self.adapters, shared).unload()
+        return base
 
     @torch.no_grad()
     def _check_head(self) -> None:

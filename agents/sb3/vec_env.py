@@ -251,6 +251,9 @@ class NoEnvironment(VecEnv):
         length: Columns of an observation.
     """
 
+    tokenizer: Any = None
+    """The agent's tokenizer, if it is known."""
+
     def __init__(self, *, num_envs: int, num_tokens: int, length: int) -> None:
         observation_space = gym.spaces.Dict(
             input_ids=gym.spaces.Box(0, num_tokens - 1, (length,), np.int64),
@@ -267,10 +270,11 @@ class NoEnvironment(VecEnv):
         """Close nothing."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return the render mode, None; there is no other attribute."""
-        if attr_name != "render_mode":
+        """Return the tokenizer, or the render mode, None; there is no other attribute."""
+        known = {"render_mode": None, "tokenizer": self.tokenizer}
+        if attr_name not in known:
             raise AttributeError(attr_name)
-        return [None] * self.num_envs
+        return [known[attr_name]] * self.num_envs
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None

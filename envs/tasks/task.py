@@ -15,10 +15,10 @@ from tokengym.base.bundle import PARTS, Bundle, Split, bundled
 from tokengym.base.errors import PromptError, SettingsError
 from tokengym.base.files import read_once
 from tokengym.base.plugins import LABORATORY
-from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice
+from tokengym.base.stored import tokenizer_place
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.query_types import fill_query_types
@@ -272,7 +272,7 @@ def task_arguments(
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
     """
     tokenizer_path = options.tokenizer
-    if tokenizer_path is None and options.model is not None and has_tokenizer(options.model):
+    if tokenizer_path is None and options.model is not None and tokenizer_place(options.model):
         tokenizer_path = options.model  # it is stored with the model
     models = _models(task, options, tokenizer_path)
     given: Any = models.tokenizer if models and tokenizer_path is None else tokenizer_path

@@ -13,7 +13,6 @@ from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind
 from tokengym.base.errors import BundleError, SettingsError
-from tokengym.base.pretrained import has_tokenizer
 from tokengym.base.registry import Spec, split_file_word
 from tokengym.base.settings import (
     all_optional,
@@ -27,6 +26,7 @@ from tokengym.base.settings import (
     names_of,
     values_by_name,
 )
+from tokengym.base.stored import tokenizer_place
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import Task
 from tokengym.envs.tasks.task import TASKS, TaskOptions
@@ -337,7 +337,7 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
         task = Task.of(env)
         if "model" in values and (task is None or task.bundle is None):
             model = values.pop("model")  # the learner's alone
-            if "tokenizer" not in values and has_tokenizer(model):
+            if "tokenizer" not in values and tokenizer_place(model):
                 values["tokenizer"] = model
         if "tokenizer" in values and "bundle" not in values and task and not task.needs_prompts:
             values["bundle"] = task.own_bundle()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.base import check_choice, check_count
+from tokengym.base import check_choice, check_count, unwrapped
 from tokengym.envs import Episode, TokenizerError, encode, unknown_share
 from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.rewards import Scorer, ScorerError, Scores, Shared
@@ -73,7 +73,7 @@ class PreferenceModel(Shared, Scorer):
         name: str = "PreferenceModel",
     ) -> None:
         check_template(template)
-        self.model = model
+        self.model = model = unwrapped(model)
         self.tokenizer = tokenizer
         self.template = template
         self.output = output

@@ -10,9 +10,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.base.files import read_json
-from tokengym.base.models import BASE, named_folder
-from tokengym.base.pretrained import check_weights
+from tokengym.base.adapters import unwrapped
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution import last_row
@@ -52,7 +50,7 @@ class PolicyReader(Shared):
         batch_size: int = 32,
         name: str = "",
     ) -> None:
-        self.model = model
+        self.model = model = unwrapped(model)
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         check_count(self, "batch_size", error=ScorerError)
@@ -67,8 +65,8 @@ class PolicyReader(Shared):
         """Return the reader of a stored language model, or of a saved agent's policy.
 
         Args:
-            path: Folder or hub name of a model, or a folder that an agent's ``save`` or ``tokengym
-                train`` wrote; adapters in it are merged.
+            path: Folder or hub name of a model or of adapters, or a folder that an agent's ``save``
+                or ``tokengym train`` wrote; adapters are merged.
             device: "auto" takes a GPU if there is one.
             dtype: Type of the weights.
 
@@ -77,23 +75,9 @@ class PolicyReader(Shared):
         """
         from transformers import AutoModelForCausalLM
 
-        agent = agent_folder(path)
-        base, adapter = path, None
-        if agent is not None:
-            # With adapters and no model of its own, the agent's reference is what they adapt.
-            base = next((folder for part in PARTS if (folder := agent / part).is_dir()), path)
-            if (agent / BASE).is_file():
-                base = named_folder(read_json(agent / BASE))
-            adapter = agent / "adapter" if (agent / "adapter").is_dir() else None
-        model: Any = load_pretrained(AutoModelForCausalLM, base, dtype=dtype, device=device)
-        if adapter is not None:
-            from peft import PeftModel
-
-            check_weights(adapter)
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-            model.eval().requires_grad_(False)
+        model: Any = load_pretrained(AutoModelForCausalLM, path, dtype=dtype, device=device)
         name = f"{cls.__name__}({Path(path).name})"
-        return cls(model, tokenizer=load_tokenizer(base), name=name)
+        return cls(model, tokenizer=load_tokenizer(path), name=name)
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return itself after comparing the policy's vocabulary with the model's.
@@ -191,20 +175,3 @@ class PolicyReader(Shared):
                 size = start + len(episodes[index].response_ids)
                 result[index] = table[table_row, start:size, start:size]
         return result
-
-
-PARTS = ("model", "reference")
-"""Folders of a saved agent, the policy's weights first."""
-
-
-def agent_folder(path: str | Path) -> Path | None:
-    """Return the folder of the agent saved at a path, None if none is there.
-
-    Args:
-        path: What an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
-    """
-    for folder in (Path(path), Path(path) / "agent"):
-        files = (BASE, *(f"{part}/config.json" for part in PARTS))
-        if any((folder / file).is_file() for file in files):
-            return folder
-    return None

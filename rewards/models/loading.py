@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from tokengym.base import device as base_device
+from tokengym.base.adapters import adapter_weights, head_rows, put_adapters
 from tokengym.base.device import select_device
-from tokengym.base.errors import PretrainedError, TokenizerError, reason_of
+from tokengym.base.errors import PretrainedError, TokenizerError
 from tokengym.base.files import read_json, read_once
 from tokengym.base.models import find_model, is_cached, located, quiet
-from tokengym.base.pretrained import check_weights, from_pretrained, load_whole
+from tokengym.base.pretrained import from_pretrained, load_whole
+from tokengym.base.stored import ADAPTER_CONFIG, ADAPTER_WEIGHTS, tokenizer_place
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
@@ -72,16 +74,11 @@ def load_pretrained(
 
 
 def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
-    """Return the tokenizer stored with a model, or beside it as bundles do; None if none is."""
+    """Return the tokenizer of a stored model, see `tokenizer_place`; None if there is none."""
     from transformers import AutoTokenizer
 
-    folder = Path(located(path))
-    if not folder.is_dir():
-        return from_pretrained(AutoTokenizer, path)
-    for candidate in (folder, folder.resolve().parent / "tokenizer"):
-        if any(candidate.glob("tokenizer*.json")) or any(candidate.glob("vocab*")):
-            return from_pretrained(AutoTokenizer, candidate)
-    return None
+    place = tokenizer_place(path)
+    return None if place is None else from_pretrained(AutoTokenizer, place)
 
 
 def vocabulary_size(model: torch.nn.Module) -> int:
@@ -143,10 +140,6 @@ def check_vocabularies(
         )
 
 
-ADAPTERS = "adapter_config.json"
-"""The file that tells a folder of PEFT adapters."""
-
-
 def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrainedModel":
     """Return the classifier that stored adapters make of a causal language model's trunk.
 
@@ -161,38 +154,38 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
     Raises:
         ScorerError: if the folder holds no such adapters, or they do not fit the backbone.
     """
-    from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import AutoModelForSequenceClassification
 
-    if not (Path(path) / ADAPTERS).is_file():
+    if not (Path(path) / ADAPTER_CONFIG).is_file():
         raise ScorerError(
-            f"{path} holds no {ADAPTERS}, so it does not go on a backbone; train it with "
+            f"{path} holds no {ADAPTER_CONFIG}, so it does not go on a backbone; train it with "
             "train_reward_model(..., lora=..., merge=False), or leave backbone out"
         )
     if any(isinstance(module, BaseTunerLayer) for module in backbone.modules()):
         raise ScorerError(
             "the backbone has adapters already; load the reward model before the policy is made"
         )
-    head = _head_weight(Path(path))
+    weights = adapter_weights(Path(path))
+    classes = head_rows(weights)
+    if classes is None:
+        raise ScorerError(
+            f"{Path(path) / ADAPTER_WEIGHTS} holds no trained score.weight; train the adapters "
+            "with task_type='SEQ_CLS'"
+        )
     config = copy.deepcopy(backbone.config)
-    config.num_labels = len(head)
+    config.num_labels = classes
     with torch.device("meta"):
         network: Any = AutoModelForSequenceClassification.from_config(config)
     setattr(network, network.base_model_prefix, sharing_weights(backbone.base_model))
-    network.score = torch.nn.Linear(head.shape[1], head.shape[0], bias=False).to(
+    network.score = torch.nn.Linear(network.score.in_features, classes, bias=False).to(
         backbone.device, backbone.dtype
     )
-    check_weights(path)
     try:
         with quiet():
-            adapted = PeftModel.from_pretrained(network, str(path))
-    except (RuntimeError, ValueError) as error:
-        reason = reason_of(error)
-        raise ScorerError(
-            f"the adapters in {path} do not fit the backbone ({reason}); pass the language model "
-            "that they were trained on"
-        ) from error
+            adapted = put_adapters(network, Path(path), weights)
+    except PretrainedError as error:
+        raise ScorerError(str(error)) from error
     classifier: Any = adapted.get_base_model()
     return classifier.eval().requires_grad_(False)
 
@@ -236,22 +229,8 @@ def named_backbone(path: str | Path, *, device: str) -> "PreTrainedModel | None"
         path: Folder of a stored model, or of adapters.
         device: As for `select_device`.
     """
-    file = Path(path) / ADAPTERS
+    file = Path(path) / ADAPTER_CONFIG
     base = read_json(file).get("base_model_name_or_path") if file.is_file() else None
     if base is None or find_model(base) is None:
         return None
     return shared_backbone(base, device=device)
-
-
-def _head_weight(folder: Path) -> torch.Tensor:
-    """Return the stored head, (classes, width)."""
-    from safetensors.torch import load_file
-
-    file = folder / "adapter_model.safetensors"
-    weights = load_file(file) if file.is_file() else {}
-    for name, weight in weights.items():
-        if name.endswith("score.weight"):
-            return weight
-    raise ScorerError(
-        f"{file} holds no trained score.weight; train the adapters with task_type='SEQ_CLS'"
-    )

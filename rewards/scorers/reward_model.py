@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.base.adapters import unwrapped
 from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_choice, check_count
 from tokengym.envs.episode import Episode
@@ -78,7 +79,7 @@ class RewardModel(Shared, Scorer):
     ) -> None:
         if form not in get_args(Form):
             raise ScorerError(f"form must be 'text', 'pair' or 'chat', got {form!r}")
-        self.model = model
+        self.model = model = unwrapped(model)
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.padding_side: PaddingSide = padding_side
@@ -121,7 +122,8 @@ class RewardModel(Shared, Scorer):
         """Return the reward model stored in a folder or under a hub name.
 
         Args:
-            path: Folder or hub name of a sequence classifier; a tokenizer beside it is read too.
+            path: Folder or hub name of a sequence classifier, or of adapters that make one of their
+                base; a tokenizer beside it is read too.
             labels: As for the class.
             form: As for the class.
             batch_size: As for the class.

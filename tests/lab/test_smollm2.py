@@ -91,7 +91,8 @@ def test_one_backbone_serves_all(envs: Any, agent: PPO) -> None:
 def test_an_agent_is_stored_without_its_base(envs: Any, agent: PPO, tmp_path: Path) -> None:
     agent.save(tmp_path / "agent")
     size = sum(file.stat().st_size for file in (tmp_path / "agent").rglob("*") if file.is_file())
-    assert size < 6e6  # adapters of policy and value, and the optimiser's moments of both
+    # Adapters of policy and value, the optimiser's moments of both, and the tokenizer.
+    assert size < 12e6
     base = json.loads((tmp_path / "agent" / "base.json").read_text())
     assert (base["model"], base["dtype"]) == ("smollm2", "float32")
     loaded = PPO.load(tmp_path / "agent", env=envs)
@@ -106,19 +107,21 @@ def test_an_agent_is_stored_without_its_base(envs: Any, agent: PPO, tmp_path: Pa
     assert json.loads((tmp_path / "again" / "base.json").read_text()) == base
 
 
-def test_a_fine_tuned_agent_takes_its_tokenizer_from_the_base(tmp_path: Path) -> None:
+def test_a_fine_tuned_agent_has_its_tokenizer_and_names_its_base(tmp_path: Path) -> None:
     rows = [{"prompt": "The film", "response": " is good."}]
     agent = SFT("smollm2", rows, lora=LORA["lora"], device="cpu")
     agent.save(tmp_path / "agent")
     files = {file.name for file in (tmp_path / "agent").rglob("*") if file.is_file()}
-    assert {"base.json", "adapter_model.safetensors"} <= files
-    assert not any(name.startswith(("tokenizer", "model")) for name in files)
+    assert {"base.json", "adapter_model.safetensors", "tokenizer.json"} <= files
+    assert not any(name.startswith("model") for name in files)
+    config = json.loads((tmp_path / "agent" / "adapter" / "adapter_config.json").read_text())
+    assert Path(config["base_model_name_or_path"]) == located("smollm2")
     loaded = SFT.load(tmp_path / "agent")
     assert loaded.tokenizer.get_vocab() == agent.tokenizer.get_vocab()
     assert loaded.tokenizer.chat_template == agent.tokenizer.chat_template
     agent.tokenizer.add_special_tokens({"pad_token": "<pad>"})  # its own from here on
     agent.save(tmp_path / "other")
-    assert (tmp_path / "other" / "tokenizer" / "tokenizer.json").is_file()
+    assert SFT.load(tmp_path / "other").tokenizer.pad_token == "<pad>"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ def test_a_base_that_is_another(
 ) -> None:
     from tokengym.agents.checkpoint import stored_models, write_policy
 
-    write_policy(agent.policy, tmp_path)
+    write_policy(agent.policy, tmp_path, tmp_path)
     base = json.loads((tmp_path / "base.json").read_text())
     (tmp_path / "base.json").write_text(json.dumps({**base, **change}))
     with pytest.raises((CheckpointError, PretrainedError), match=message):

@@ -20,7 +20,7 @@ from transformers import (
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.errors import PretrainedError
 from tokengym.base.pretrained import from_pretrained
-from tokengym.rewards import RewardModel
+from tokengym.rewards import RewardModel, ScorerError
 from tokengym.rewards.models.loading import load_tokenizer
 
 EVIL = """
@@ -188,7 +188,7 @@ def test_pickled_adapters_are_refused(tmp_path: Path) -> None:
     adapted.save_pretrained(str(adapter))
     (adapter / "adapter_model.safetensors").unlink()
     torch.save({}, adapter / "adapter_model.bin")
-    with pytest.raises(PretrainedError, match=r"adapter_model.bin is pickled"):
+    with pytest.raises(ScorerError, match=r"adapter_model.bin is pickled"):
         PolicyReader.from_pretrained(tmp_path / "agent")
 
 

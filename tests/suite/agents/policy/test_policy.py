@@ -363,7 +363,7 @@ def test_models_that_do_not_fit_are_named(make_ppo: Callable[..., PPO]):
     headless = GPT2Model(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(ModelError, match="GPT2Model has no language-model head"):
         make_ppo(model=headless)
-    with pytest.raises(TypeError, match="model must be a path, a name or a transformers"):
+    with pytest.raises(TypeError, match="model must be a path, a name, a transformers"):
         make_ppo(model=torch.nn.Linear(2, 2))
 
 

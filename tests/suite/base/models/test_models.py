@@ -19,7 +19,8 @@ from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.device import preferred_device
 from tokengym.base.errors import PretrainedError
 from tokengym.base.models import MODELS, StoredModel, located, title_of
-from tokengym.base.pretrained import from_pretrained, has_tokenizer
+from tokengym.base.pretrained import from_pretrained
+from tokengym.base.stored import tokenizer_place
 from tokengym.rewards.models.loading import load_tokenizer, shared_backbone
 
 pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
@@ -46,7 +47,7 @@ def test_a_gguf_file_is_a_model(cache: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tmp_path / "tiny.gguf")
     assert tokenizer is not None
     assert tokenizer("cad")["input_ids"] == [5, 3, 6]
-    assert has_tokenizer(tmp_path / "tiny.gguf")
+    assert tokenizer_place(tmp_path / "tiny.gguf")
     assert title_of(tmp_path / "tiny.gguf").endswith("tiny.gguf")
     assert title_of(located(tmp_path)) == str(located(tmp_path))  # its file has no title
 

@@ -1,0 +1,69 @@
+"""New adapters on a policy, under which the model with its adapters off is where it started."""
+
+import copy
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from tokengym.agents.errors import ModelError
+from tokengym.base.adapters import adapt
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+NEUTRAL = frozenset(
+    """
+    auto_mapping base_model_name_or_path ensure_weight_tying exclude_modules fan_in_fan_out
+    alpha_pattern layers_pattern layers_to_transform lora_alpha lora_bias lora_dropout megatron_core
+    modules_to_save peft_type peft_version qalora_group_size r rank_pattern revision runtime_config
+    target_modules target_parameters trainable_token_indices use_dora use_rslora
+    """.split()
+)
+"""Fields of ``LoraConfig`` with which the model still starts as it is, and is itself again with its
+adapters off."""
+ALLOWED: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "inference_mode": (False,),
+    "init_lora_weights": (True, "gaussian", "orthogonal"),
+    "task_type": (None, "CAUSAL_LM"),
+}
+"""Other fields with the values that are so too; the rest must have their defaults."""
+REASONS = {
+    "bias": "trains biases that stay on when the adapters are off, which the KL is measured to",
+    "inference_mode": "lets nothing learn",
+    "task_type": "is for another kind of model than a policy",
+}
+CHANGED_START = (
+    "changes the model before it learns, or what is left of it with the adapters off, which the KL "
+    "is measured to"
+)
+
+
+def put_new_adapters(model: Any, lora: "LoraConfig") -> Any:
+    """Return a ``PeftModel`` of new adapters over a model, which computes what the model does.
+
+    Args:
+        model: The model, whose own weights are frozen.
+        lora: Settings of the adapters; they are copied.
+
+    Raises:
+        ModelError: if they are not LoRA's, do not fit the model, or one of them changes more than
+            turning the adapters off takes back: that is the reference of the KL.
+    """
+    from peft import LoraConfig
+
+    if type(lora) is not LoraConfig:  # the others are trained, and stored, in ways of their own
+        raise ModelError(
+            f"lora must be a peft.LoraConfig or None, got {lora!r}; write lora=LoraConfig(r=8)"
+        )
+    usual: Any = LoraConfig()
+    for name in (field.name for field in fields(lora) if field.name not in NEUTRAL):
+        value = getattr(lora, name)
+        allowed = ALLOWED.get(name, (getattr(usual, name),))
+        if not any(type(value) is type(one) and value == one for one in allowed):
+            raise ModelError(
+                f"LoraConfig({name}={value!r}) {REASONS.get(name, CHANGED_START)}; leave it out"
+            )
+    try:
+        return adapt(model, copy.deepcopy(lora))
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ModelError(f"lora cannot be put on the model ({error}); correct it") from error

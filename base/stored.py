@@ -1,0 +1,281 @@
+"""Where the parts of a stored model are: its weights, the adapters that go on them, a tokenizer.
+
+A word for a model stands for a whole model, for adapters whose configuration names their base, or
+for a saved agent, whose folder holds either.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokengym.base.errors import PretrainedError
+from tokengym.base.files import read_json
+from tokengym.base.models import BASE, MODELS, located, named_folder
+from tokengym.base.registry import did_you_mean
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+"""Weights in Python's pickle format, which may run code when it is read."""
+FIRST_ASKED = {"model": "config.json", "dataset": "README.md"}
+"""File by which the hub is asked whether it has a model or a data set."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""File that tells a folder of PEFT adapters."""
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER = "adapter"
+"""Folder of a saved agent's adapters."""
+PARTS = ("model", "reference")
+"""Folders of a saved agent's whole models, that of the policy first."""
+TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab*")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredParts:
+    """Parts of a stored model."""
+
+    weights: str | Path
+    """Folder, or name on the hub, of the whole model that everything else goes on."""
+    adapters: tuple[Path, ...] = ()
+    """Folders of adapters, in the order in which they go on the weights."""
+    options: Mapping[str, Any]
+    """How transformers is to look for the weights: their revision, and whether only here."""
+
+
+def parts_of(word: str | Path) -> StoredParts:
+    """Return the parts of a stored model.
+
+    Args:
+        word: Folder or hub name of a whole model or of adapters, GGUF file, registered name, or
+            folder of a saved agent.
+
+    Raises:
+        PretrainedError: if there is no such model, the adapters name no base, or one that cannot
+            be found.
+        OSError: if it is no folder and the hub has no such name.
+    """
+    adapters: list[Path] = []
+    path, options = _whole_or_adapters(word), dict[str, Any]()
+    while True:
+        check_place(path)
+        if not Path(path).exists():
+            options = {**options, "local_files_only": not hub_answers(str(path))}
+        folder = _adapter_folder(path, options)
+        if folder is None:
+            return StoredParts(weights=path, adapters=tuple(adapters), options=options)
+        if folder in adapters:
+            raise PretrainedError(f"the adapters in {folder} are their own base; correct them")
+        adapters.insert(0, folder)
+        path, options = _base_of(folder)
+        path = _whole_or_adapters(path)
+
+
+def _whole_or_adapters(word: str | Path) -> str | Path:
+    """Return where a word's model is; of a saved agent, its policy's weights or adapters."""
+    path = located(word)
+    agent = agent_folder(path)
+    if agent is None:
+        return path
+    return agent / (ADAPTER if (agent / ADAPTER).is_dir() else PARTS[0])
+
+
+def agent_folder(path: str | Path) -> Path | None:
+    """Return the folder of the agent saved at a path, None if none is there.
+
+    Args:
+        path: What an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
+    """
+    if any((Path(path) / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+        return None
+    for folder in (Path(path), Path(path) / "agent"):
+        files = (BASE, *(f"{part}/config.json" for part in PARTS))
+        if any((folder / file).is_file() for file in files):
+            return folder
+    return None
+
+
+def _adapter_folder(path: str | Path, options: Mapping[str, Any]) -> Path | None:
+    """Return the local folder of adapters, fetched from the hub if need be; None if it has none.
+
+    Raises:
+        PretrainedError: if there is a whole model beside them.
+    """
+    from transformers.utils import cached_file
+
+    if (folder := Path(path)).is_dir():
+        if not (folder / ADAPTER_CONFIG).is_file():
+            return None
+        whole = [file.name for file in folder.glob("model*.safetensors")]
+        if whole and (folder / "config.json").is_file():
+            raise PretrainedError(
+                f"{folder} holds a whole model ({whole[0]}) and adapters ({ADAPTER_CONFIG}); name "
+                "a folder with one of both"
+            )
+        return folder
+    if folder.exists():
+        return None
+    fetch = functools.partial(
+        cached_file,
+        str(path),
+        local_files_only=options["local_files_only"],
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    file = fetch(ADAPTER_CONFIG)
+    if file is None:
+        return None
+    if fetch(ADAPTER_WEIGHTS) is None:
+        raise PretrainedError(
+            f"{path} holds adapters without {ADAPTER_WEIGHTS}; have them stored as safetensors"
+        )
+    return Path(file).parent
+
+
+def _base_of(folder: Path) -> tuple[str | Path, dict[str, Any]]:
+    """Return the model that adapters were trained on, and its revision.
+
+    A saved agent's folder holds it, wherever that folder has been moved to.
+
+    Raises:
+        PretrainedError: if they name none, or what looks like a path is none.
+    """
+    agent, file = folder.parent, folder / ADAPTER_CONFIG
+    if folder.name == ADAPTER:
+        if (agent / BASE).is_file():
+            return named_folder(read_json(agent / BASE)), {}
+        for part in PARTS:
+            if (agent / part / "config.json").is_file():
+                return agent / part, {}
+    try:
+        config = read_json(file)
+    except ValueError as error:
+        raise PretrainedError(f"{file} is damaged ({error})") from error
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base, str) or not base:
+        raise PretrainedError(
+            f"{file} names no base model (base_model_name_or_path is {base!r}); write the folder "
+            "or hub name there of the model that the adapters were trained on"
+        )
+    try:
+        place = located(base)
+        check_place(place)
+    except PretrainedError as error:
+        raise PretrainedError(
+            f"base_model_name_or_path of {file} cannot be found: {error}"
+        ) from error
+    revision = config.get("revision")
+    return place, {} if revision is None or Path(place).exists() else {"revision": revision}
+
+
+def tokenizer_place(word: str | Path) -> str | Path | None:
+    """Return where a stored model's tokenizer is; None if a folder has none, nor its base.
+
+    It is stored with the model, beside it as bundles do, or with the base that adapters go on.
+
+    Args:
+        word: As for `parts_of`.
+    """
+    path = located(word)
+    folder = Path(path)
+    if not folder.is_dir():
+        return path  # of the hub, or a file
+    agent = agent_folder(folder)
+    stored = [folder] if agent is None else [agent / ADAPTER, agent / PARTS[0]]
+    for candidate in (*stored, stored[0].resolve().parent / "tokenizer"):
+        if any(file for pattern in TOKENIZER_FILES for file in candidate.glob(pattern)):
+            return candidate
+    if (stored[0] / ADAPTER_CONFIG).is_file():
+        return tokenizer_place(_base_of(stored[0])[0])
+    return None
+
+
+@functools.cache
+def say_merged(adapters: Path, base: str | Path) -> None:
+    """Log, once, which adapters a model was read with."""
+    logger.warning("the adapters in %s are merged into their base, %s", adapters, base)
+
+
+def check_place(path: str | Path) -> None:
+    """Refuse a path of this machine that does not exist, before the hub is asked for it.
+
+    A hub name is "name" or "owner/name". What begins with ".", "/" or "~", has two slashes or a
+    backslash, or whose first part is a folder here, is a path.
+
+    Raises:
+        PretrainedError: naming it.
+    """
+    text = str(path)
+    if text and Path(text).exists():
+        return
+    first = Path(text).parts[0] if text else ""
+    is_path = text.startswith((".", "/", "~")) or "\\" in text
+    is_path = is_path or text.count("/") > 1 or text.endswith("/")
+    if is_path or not text or ("/" in text and Path(first).is_dir()):
+        near = _near(text) if text else ""
+        raise PretrainedError(f"there is no folder {text!r}; check the path of the model{near}")
+
+
+def hub_answers(name: str, kind: Literal["model", "dataset"] = "model") -> bool:
+    """Return whether the hub has a name; False where the copy that is stored here must do.
+
+    It is asked once: transformers and datasets would try again for half a minute where no hub can
+    be reached. What else it may say, such as that a licence must be accepted, they say as well.
+
+    Args:
+        name: "name" or "owner/name".
+        kind: What it is a name of.
+
+    Raises:
+        OSError: with the reason, if there is neither.
+    """
+    from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name, FIRST_ASKED[kind], repo_type=kind))
+        return True
+    except errors.HFValidationError:
+        reason = f"and no name that a {kind} on the hub can have"
+    except errors.HfHubHTTPError as error:
+        is_unknown = isinstance(error, errors.RepositoryNotFoundError)
+        if not is_unknown or isinstance(error, errors.GatedRepoError):
+            return True
+        reason = f"and no such {kind} on {constants.ENDPOINT}"
+    except Exception as error:  # those of the client, whichever it is
+        reason = f"and no answer from {constants.ENDPOINT}: {error}"
+    stored = Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots")
+    if stored.is_dir():
+        return False
+    near = _near(name) if kind == "model" else ""
+    raise OSError(" ".join(f"no such folder here, {reason}{near}".split()))
+
+
+def _near(path: str) -> str:
+    """Return the folders beside a path that does not exist whose names are like its own."""
+    wanted = Path(path)
+    beside = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
+    folders = {folder.name: str(folder) for folder in beside if folder.is_dir()}
+    folders |= {name: name for name in MODELS.names()} if wanted.name == path else {}
+    return f"; {did_you_mean(wanted.name, sorted(folders), shown=folders)}".rstrip("; ")
+
+
+def check_weights(folder: str | Path) -> None:
+    """Refuse a folder whose weights are pickled only.
+
+    Raises:
+        PretrainedError: naming a file and how to convert it.
+    """
+    folder_path = Path(folder)
+    if not folder_path.is_dir() or any(folder_path.glob("*.safetensors*")):
+        return
+    for pattern in PICKLES:
+        if weights := sorted(folder_path.glob(pattern)):
+            raise PretrainedError(
+                f"{weights[0]} is pickled and may run code when it is read; store the model as "
+                "safetensors: where you trust it, load it with transformers or peft and call "
+                "save_pretrained"
+            )

@@ -1,0 +1,364 @@
+"""Adapters that were trained before are where training starts; new ones start at the model."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2ForSequenceClassification,
+    PreTrainedModel,
+)
+
+from tests.suite.agents.conftest import lora_config, make_model, make_tokenizer
+from tokengym.agents import DPO, PPO, SFT
+from tokengym.agents.errors import CheckpointError, ModelError
+from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.policy.language_model import LanguageModel, load_causal_lm
+from tokengym.base import stored
+from tokengym.base.adapters import merged
+from tokengym.base.errors import PretrainedError
+from tokengym.rewards import RewardModel, ScorerError
+from tokengym.rewards.attribution.policy_reader import PolicyReader
+from tokengym.rewards.registry import stored_scorer
+
+IDS = torch.tensor([[3, 4, 5, 6]])
+ROWS = [{"prompt": "b c", "response": "a d"}]
+PAIRS = [{"prompt": "b c", "chosen": "a d", "rejected": "e"}]
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    """Return what a model says of a text."""
+    whole = model if isinstance(model, PreTrainedModel | PeftModel) else model.model
+    return whole.eval()(input_ids=IDS).logits
+
+
+def shaken(model: Any) -> Any:
+    """Return a model whose trained weights have moved."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in filter(lambda one: one.requires_grad, model.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+def tuned(shape: str = "gpt2", base: str | Path | None = None, **settings: Any) -> Any:
+    """Return a model with trained adapters on it, a ``PeftModel``."""
+    model: Any = make_model(shape) if base is None else AutoModelForCausalLM.from_pretrained(base)
+    targets = {"gpt2": "c_attn", "llama": "q_proj"}[shape]
+    usual = {"r": 2, "target_modules": [targets], "fan_in_fan_out": shape == "gpt2"}
+    return shaken(get_peft_model(model, LoraConfig(**{**usual, **settings})))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model with its tokenizer, and adapters for it."""
+    folder = tmp_path_factory.mktemp("stored")
+    make_model().save_pretrained(folder / "base")
+    make_tokenizer().save_pretrained(folder / "base")
+    tuned(base=folder / "base").save_pretrained(str(folder / "adapters"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(folders: Path) -> torch.Tensor:
+    """What base and adapters say."""
+    base = AutoModelForCausalLM.from_pretrained(folders / "base")
+    return logits(PeftModel.from_pretrained(base, str(folders / "adapters")))
+
+
+def given(folders: Path, kind: str) -> Any:
+    """Return base and adapters as a user has them."""
+    base = AutoModelForCausalLM.from_pretrained(folders / "base")
+    return {
+        "folder": lambda: str(folders / "adapters"),
+        "PeftModel": lambda: PeftModel.from_pretrained(base, str(folders / "adapters")),
+        "loaded by transformers": lambda: AutoModelForCausalLM.from_pretrained(
+            folders / "adapters"
+        ),
+    }[kind]()
+
+
+LEARNERS: dict[str, Callable[..., Any]] = {
+    "PPO": lambda envs, kw: PPO("CausalLMPolicy", envs, policy_kwargs=kw, device="cpu").policy,
+    "no critic": lambda envs, kw: (
+        PPO(
+            "CausalLMPolicy", envs, policy_kwargs=kw, advantage="loo", group_size=4, device="cpu"
+        ).policy
+    ),
+    "DPO": lambda _, kw: DPO(**source(kw), pairs=PAIRS, device="cpu").policy,
+    "SFT": lambda _, kw: SFT(**source(kw), texts=ROWS, device="cpu").policy,
+    "best of n, evaluate": lambda envs, kw: make_policy(envs, **kw),
+}
+
+
+def source(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an offline learner."""
+    return {
+        "envs_or_model": kwargs["model"],
+        "tokenizer": make_tokenizer(),
+        "lora": kwargs.get("lora"),
+    }
+
+
+@pytest.mark.parametrize("lora", [None, lora_config()], ids=["whole", "lora"])
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_base_and_adapters_are_where_training_starts_and_the_reference(
+    learner: str, lora: Any, folders: Path, expected: torch.Tensor, make_envs: Callable[..., Any]
+) -> None:
+    policy = LEARNERS[learner](make_envs(), {"model": str(folders / "adapters"), "lora": lora})
+    torch.testing.assert_close(logits(policy.language_model), expected)
+    with policy.weights(True) as reference:
+        torch.testing.assert_close(logits(reference), expected)
+
+
+@pytest.mark.parametrize("kind", ["folder", "PeftModel", "loaded by transformers"])
+def test_they_are_so_in_every_form(kind: str, folders: Path, expected: torch.Tensor) -> None:
+    model = given(folders, kind)
+    loaded = load_causal_lm(model)
+    torch.testing.assert_close(logits(loaded), expected)
+    assert all(weight.requires_grad for weight in loaded.parameters())
+    if kind != "folder":  # the caller's model is as it was
+        assert loaded is not model
+        assert logits(model).equal(logits(given(folders, kind)))
+
+
+def test_a_reference_and_a_reader_take_adapters_too(
+    folders: Path, expected: torch.Tensor, make_envs: Callable[..., Any]
+) -> None:
+    kwargs: Any = {"model": make_model(), "reference": folders / "adapters"}
+    agent = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, device="cpu")
+    torch.testing.assert_close(logits(agent.policy.reference), expected)
+    reader = PolicyReader.from_pretrained(folders / "adapters")
+    torch.testing.assert_close(logits(reader), expected)
+    assert reader.tokenizer.get_vocab() == make_tokenizer().get_vocab()  # its base's
+    in_memory = PolicyReader(given(folders, "PeftModel"))
+    torch.testing.assert_close(logits(in_memory), expected)
+
+
+def test_it_is_said_once(folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    adapters = shutil.copytree(folders / "adapters", tmp_path / "adapters")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            load_causal_lm(adapters)
+    message = f"the adapters in {adapters} are merged into their base, {folders / 'base'}"
+    assert [one.getMessage() for one in caplog.records].count(message) == 1
+
+
+def test_adapters_go_on_adapters(folders: Path, tmp_path: Path) -> None:
+    """As those of a Trainer's checkpoint do that began with adapters."""
+    agent = SFT(folders / "adapters", ROWS, lora=lora_config(), max_steps=1, device="cpu")
+    shaken(agent.policy.language_model.adapters)
+    agent.save_model(str(tmp_path / "more"))
+    loaded = load_causal_lm(tmp_path / "more")
+    torch.testing.assert_close(logits(loaded), logits(agent.policy.language_model))
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["q_proj", "embed_tokens"]])
+def test_tied_weights_are_untied_where_adapters_change_one_of_them(targets: list[str]) -> None:
+    """PEFT's own merging would add the head's adapter to the embeddings as well."""
+    model = make_model("llama", scale=1.0)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    adapted = shaken(get_peft_model(model, LoraConfig(r=2, target_modules=targets)))
+    whole = merged(adapted)
+    torch.testing.assert_close(logits(whole), logits(adapted))
+    assert not whole.config.tie_word_embeddings
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change the configuration of adapters."""
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def change_weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    """Return a change of the stored adapters' weights."""
+
+    def changed(folder: Path) -> None:
+        tensors = load_file(folder / "adapter_model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "adapter_model.safetensors")
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_weights(lambda t: t.popitem()), r"cannot be loaded whole: .*lora_\w.* is missing"),
+        (
+            change_weights(lambda t: t.update({"base_model.model.x": torch.ones(1)})),
+            "cannot be loaded whole: base_model.model.x has no place in the model",
+        ),
+        (lambda f: rewrite(f, r=3), "do not fit GPT2LMHeadModel"),
+        (lambda f: rewrite(f, base_model_name_or_path=None), "names no base model"),
+        (
+            lambda f: rewrite(f, base_model_name_or_path="/nowhere/base"),
+            r"base_model_name_or_path of .*adapter_config.json cannot be found: there is no folder "
+            "'/nowhere/base'",
+        ),
+        (
+            lambda f: rewrite(f, base_model_name_or_path=str(f)),
+            "adapters in .* are their own base",
+        ),
+        (lambda f: make_model().save_pretrained(f), r"holds a whole model .* and adapters"),
+        (lambda f: (f / "adapter_model.safetensors").write_bytes(b"{"), "cannot be read"),
+        (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json is damaged"),
+    ],
+)
+def test_adapters_that_cannot_be_loaded_whole_are_one_line(
+    change: Callable[[Path], Any], message: str, folders: Path, tmp_path: Path
+) -> None:
+    adapters = shutil.copytree(folders / "adapters", tmp_path / "adapters")
+    change(adapters)
+    with pytest.raises(PretrainedError, match=message) as caught:
+        load_causal_lm(adapters)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_that_were_learned_are_no_adapters(folders: Path, tmp_path: Path) -> None:
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    model: Any = get_peft_model(make_model(), config)
+    with pytest.raises(PretrainedError, match="PROMPT_TUNING is no adapter of the model's weights"):
+        load_causal_lm(model)
+    model.save_pretrained(str(tmp_path))
+    rewrite(tmp_path, base_model_name_or_path=str(folders / "base"))
+    with pytest.raises(PretrainedError, match="PROMPT_TUNING changes no weights of the model"):
+        load_causal_lm(tmp_path)
+
+
+def test_rows_of_added_tokens_come_with_the_adapters(folders: Path, tmp_path: Path) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(folders / "base")
+    model.resize_token_embeddings(11, mean_resizing=False)
+    adapted = shaken(get_peft_model(model, lora_config()))
+    adapted.save_pretrained(str(tmp_path), save_embedding_layers=True)
+    torch.testing.assert_close(logits(load_causal_lm(tmp_path)), logits(adapted))
+
+
+@pytest.mark.parametrize("base_has_head", [False, True])
+def test_a_reward_model_is_made_of_adapters_and_their_head(
+    base_has_head: bool, folders: Path, tmp_path: Path
+) -> None:
+    base: Any = folders / "base"  # a language model, as it is usual
+    if base_has_head:
+        config = make_model().config
+        config.num_labels = 1
+        base = tmp_path / "classifier"
+        GPT2ForSequenceClassification(config).save_pretrained(base)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    lora = LoraConfig(task_type="SEQ_CLS", target_modules=["c_attn"], fan_in_fan_out=True)
+    adapted = shaken(get_peft_model(model, lora))
+    adapted.save_pretrained(str(tmp_path / "adapters"))
+    assert stored_scorer(tmp_path / "adapters") == "reward-model"
+    for scorer in (RewardModel.from_pretrained(tmp_path / "adapters"), RewardModel(adapted)):
+        torch.testing.assert_close(logits(scorer.model), logits(adapted))
+    with pytest.raises(PretrainedError, match=r"score.* has no place in the model"):
+        load_causal_lm(tmp_path / "adapters")
+
+
+def test_adapters_without_a_head_make_no_reward_model(folders: Path) -> None:
+    with pytest.raises(ScorerError, match=r"holds no trained score\.weight"):
+        RewardModel.from_pretrained(folders / "adapters")
+
+
+# --- new adapters, and what is saved of them ------------------------------------------------------
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "dora": {"use_dora": True},
+    "rows of tokens": {"trainable_token_indices": [3, 4]},
+    "a head that learns": {"modules_to_save": ["lm_head"]},
+    "embeddings with adapters": {"target_modules": ["c_attn", "wte"]},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_what_is_saved_is_loaded_to_the_number_here_and_elsewhere(
+    settings: dict[str, Any],
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    tmp_path: Path,
+) -> None:
+    lora = LoraConfig(**{"r": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True, **settings})
+    agent, start = make_ppo(lora=lora), logits(make_model())
+    torch.testing.assert_close(logits(agent.policy.language_model), start)
+    learned = shaken(agent.policy.language_model.adapters)
+    after = logits(learned)
+    assert not torch.allclose(after, start)
+    with agent.policy.weights(True) as reference:
+        assert logits(reference).equal(start)
+    agent.save(tmp_path / "agent")
+    assert logits(PPO.load(tmp_path / "agent", env=make_envs()).policy.language_model).equal(after)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "agent" / "reference")
+    elsewhere = PeftModel.from_pretrained(base, str(tmp_path / "agent" / "adapter"))
+    torch.testing.assert_close(logits(elsewhere), after)
+    moved = (tmp_path / "agent").rename(tmp_path / "moved")
+    for path in (moved, moved / "adapter"):  # which name another place as that of their base
+        torch.testing.assert_close(logits(load_causal_lm(path)), after)
+
+
+@pytest.mark.parametrize("learner", ["PPO", "SFT"])
+def test_a_saved_agents_adapters_are_loaded_as_they_stand(
+    learner: str, make_envs: Callable[..., Any], tmp_path: Path
+) -> None:
+    if learner == "PPO":
+        kwargs: Any = {"model": make_model(), "lora": lora_config()}
+        agent: Any = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, device="cpu")
+    else:
+        agent = SFT(make_model(), ROWS, tokenizer=make_tokenizer(), lora=lora_config())
+    shaken(agent.policy.language_model.adapters)
+    agent.save(tmp_path / "agent")
+    folder = tmp_path / "agent" / "adapter"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.testing.assert_close(logits(model), logits(agent.policy.language_model))
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == make_tokenizer().get_vocab()
+    loaded: Any = type(agent).load(tmp_path / "agent")  # to predict, and to be saved again
+    loaded.save(tmp_path / "again")
+    assert (tmp_path / "again" / "adapter" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bias": "all"}, "trains biases that stay on"),
+        ({"bias": "lora_only"}, "trains biases that stay on"),
+        ({"init_lora_weights": "pissa"}, "changes the model before it learns"),
+        ({"init_lora_weights": "olora"}, "changes the model before it learns"),
+        ({"init_lora_weights": False}, "changes the model before it learns"),
+        ({"layer_replication": [(0, 2), (1, 2)]}, "changes the model before it learns"),
+        ({"task_type": "SEQ_CLS"}, "is for another kind of model"),
+        ({"inference_mode": True}, "lets nothing learn"),
+    ],
+)
+def test_settings_under_which_the_model_without_adapters_is_not_the_start_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    (name,) = settings
+    with pytest.raises(ModelError, match=rf"^LoraConfig\({name}=.*\) {message}.*; leave it out$"):
+        LanguageModel(make_model(), LoraConfig(r=2, target_modules=["c_attn"], **settings))
+
+
+def test_adapters_of_another_policy_are_no_checkpoint_to_resume(tmp_path: Path) -> None:
+    agent = SFT(make_model(), ROWS, tokenizer=make_tokenizer(), lora=lora_config(), max_steps=1)
+    tuned().save_pretrained(str(tmp_path))
+    with pytest.raises((CheckpointError, PretrainedError), match="do not fit GPT2LMHeadModel"):
+        agent._load_from_checkpoint(str(tmp_path))
+
+
+def test_an_agents_folder_is_told_from_a_models(folders: Path, tmp_path: Path) -> None:
+    make_model().save_pretrained(tmp_path / "out" / "agent" / "model")
+    assert stored.agent_folder(tmp_path / "out") == tmp_path / "out" / "agent"
+    assert stored.parts_of(tmp_path / "out").weights == tmp_path / "out" / "agent" / "model"
+    assert stored.agent_folder(folders / "base") is None
