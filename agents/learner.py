@@ -23,6 +23,7 @@ from tokengym.base.settings import values_by_name
 ROUND_LOG = {
     "rollout/score": "score",
     "train/kl": "kl",
+    "train/kl_sampled": "kl_sampled",
     "rollout/ep_len_mean": "length",
     "train/entropy": "entropy",
     "train/policy_loss": "policy_loss",

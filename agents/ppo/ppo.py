@@ -128,9 +128,9 @@ class PPO(EpisodicAlgorithm):
         self._alarms.check(
             update=self._n_updates,
             clip_fraction=stats.clip_fraction,
-            kl=self._kl,
+            kl=self._kl_before,
             kl_error=self._kl_error,
-            kl_per_token=self._kl_per_token,
+            kl_per_token=self._kl_before / self._tokens_per_row,
             scores=self._raw_scores,
             group_size=self.settings.group_size,
             learning_rate=self.policy.optimizer.param_groups[0]["lr"],
@@ -174,12 +174,13 @@ class PPO(EpisodicAlgorithm):
         if settings.old_log_probs == "recomputed":
             old_log_probs = read(name="log_probs")
             self._log_prob_gap = (old_log_probs - sampled).abs().max().item()
-        kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
+        paid_kl = kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
         net_scores = scores  # (batch,)
         if settings.kl_in == "reward" and self.kl_coef != 0.0:
             # r_t <- r_t - c KL_t. Ziegler et al. take the sampled log-ratio, "k1"; the exact KL is
             # its mean over the vocabulary, in the state before the token.
-            paid_kl = read(name="kl", ref_states=ref_states) if has_exact_kl else kl
+            if has_exact_kl:
+                paid_kl = read(name="kl", ref_states=ref_states)
             rewards = rewards - self.kl_coef * paid_kl
             net_scores = scores - self.kl_coef * paid_kl.sum(1)
         values = final_values = None
@@ -201,7 +202,7 @@ class PPO(EpisodicAlgorithm):
         advantages, returns, scale = self._advantages(
             played, tensors, old_log_probs, ref_log_probs, partial(read, name="entropy")
         )
-        self._log_round(played, kl, mask, values, returns)
+        self._log_round(played, (paid_kl, kl), mask, values, returns)
         experience = Experience(
             sequences=sequences,
             action_masks=played.action_masks,
@@ -266,6 +267,8 @@ class PPO(EpisodicAlgorithm):
             name: sum(figures.get(name, 0.0) for parts in done for figures in parts) / len(done)
             for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
         }
+        if settings.kl_in == "loss" and self.kl_coef != 0.0:  # paid in each step, not before them
+            self._log_kl(sum(figures["kl"] for parts in done for figures in parts) / len(done))
         for name, value in means.items():
             if name != "value_loss" or self.has_critic:
                 self.logger.record(f"train/{name}", value)
@@ -384,11 +387,17 @@ class PPO(EpisodicAlgorithm):
         return advantages, returns, scale
 
     def _log_round(
-        self, played: RolloutBatch, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
+        self,
+        played: RolloutBatch,
+        kls: tuple[Tensor, Tensor],
+        mask: Tensor,
+        values: Tensor | None,
+        returns: Tensor,
     ) -> None:
         """Record the round's figures, and the KL for the update and the alarms.
 
-        KL, mask, values and returns are (batch, time), nats and reward units.
+        The KLs, that which the reward pays for and that of the sampled tokens, mask, values and
+        returns are (batch, time), nats and reward units.
         """
         record = self.logger.record
         raw = [episode.score_parts.get("raw_score", episode.score) for episode in played.episodes]
@@ -397,18 +406,25 @@ class PPO(EpisodicAlgorithm):
         assert played.entropy is not None
         entropy, tokens = played.entropy.masked_fill(~mask, 0.0), int(mask.sum())
         record("train/entropy", entropy.sum().item() / tokens)
-        kl_of_rows = kl.sum(1)[mask.any(1)]  # of the episodes that were not lost, nats
-        self._num_finished, self._kl = len(kl_of_rows), kl_of_rows.mean().item()
-        count = len(kl_of_rows)
-        self._kl_error = kl_of_rows.std().item() / count**0.5 if count > 1 else np.nan
-        self._kl_per_token = kl.sum().item() / tokens
-        record("train/kl", self._kl)
+        finished = mask.any(1)  # the episodes that were not lost
+        paid, sampled = (kl.sum(1)[finished] for kl in kls)  # of each of them, nats
+        self._num_finished = count = len(paid)
+        self._tokens_per_row = tokens / count
+        self._kl_before = paid.mean().item()
+        self._kl_error = paid.std().item() / count**0.5 if count > 1 else np.nan
+        self._log_kl(self._kl_before)
+        record("train/kl_sampled", sampled.mean().item())
         record("train/kl_coef", self.kl_coef)
         if self.has_critic:
             record("train/gae_lambda", self.settings.gae_lambda)
         if values is not None:
             learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
             record("train/explained_variance", float(learned))
+
+    def _log_kl(self, kl: float) -> None:
+        """Record the mean KL of a response that is paid for, which the coefficient follows."""
+        self._kl = kl
+        self.logger.record("train/kl", kl)
 
     # --- one gradient step ------------------------------------------------------------------------
 
@@ -502,14 +518,14 @@ class PPO(EpisodicAlgorithm):
             loss = loss - settings.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
         # KL to the reference. Whitening has divided the advantages by their deviation: the price is
         # divided by it too, and so stays in the unit of the rewards.
+        kl = now.kl
         if kl_coef != 0.0:
-            kl = now.kl
             if kl is None:  # an estimate from the sampled tokens
                 assert part.ref_log_probs is not None
                 kl = losses.kl_estimate(now.log_probs, part.ref_log_probs, estimator=estimator)
             kl_mean = losses.masked_mean(kl, mask, count=count, weights=weights)
             loss = loss + kl_coef / part.advantage_scale * kl_mean
-        figures |= self._movement(now.log_probs, part, count, (low, high))
+        figures |= self._movement(now.log_probs, kl, part, (count, rows), (low, high))
         # Value loss, of the policy's states or of a network of its own, whose term is apart. It is
         # half the squared error (SB3 does not halve it), and of two the larger where it is clipped.
         values = now.values
@@ -531,13 +547,20 @@ class PPO(EpisodicAlgorithm):
 
     @torch.no_grad()
     def _movement(
-        self, log_probs: Tensor, part: Experience, count: int, clip_range: tuple[float, float]
+        self,
+        log_probs: Tensor,
+        kl: Tensor | None,
+        part: Experience,
+        size: tuple[int, int],
+        clip_range: tuple[float, float],
     ) -> dict[str, float]:
         """Return how far the policy has moved from the one that sampled, for `UpdateStats`.
 
-        Log-probs are (batch, time) nats, of the policy now; the clip range is that down and up.
+        And from the reference, "kl" per response, where the loss has that KL. Log-probs and KL are
+        (batch, time) nats, of the policy now; the size is the whole minibatch's, tokens and rows,
+        the clip range that down and up.
         """
-        low, high = clip_range
+        (count, rows), (low, high) = size, clip_range
         mask = part.response_mask  # empty in a part that several processes fill up with
         log_ratio = (log_probs - part.old_log_probs).masked_fill(~mask, 0.0)
         move = log_ratio.expm1()  # of the probability ratio
@@ -550,6 +573,8 @@ class PPO(EpisodicAlgorithm):
             "ratio_error": move.abs().max(),
             "log_prob_gap": log_ratio.abs().max(),
         }
+        if kl is not None:
+            observed["kl"] = losses.masked_mean(kl, mask, count=rows)
         # A GPU is waited for once.
         return dict(zip(observed, torch.stack([*observed.values()]).tolist(), strict=True))
 

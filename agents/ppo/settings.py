@@ -103,7 +103,8 @@ class PPOSettings(EpisodicSettings):
     loss: "exact" or "k2", or "k3" (GRPO), whose gradient on the policy's own samples is that of
     KL(reference || policy). Comparison: docs/results/kl.md."""
     kl_target: float | None = None
-    """KL per episode (nats) that an adaptive coefficient aims at; None keeps it fixed."""
+    """KL per episode (nats), as it is paid and logged, that an adaptive coefficient aims at; None
+    keeps it fixed."""
     kl_horizon: float = 10_000
     """Episodes over which the adaptive coefficient corrects itself."""
     n_value_warmup: int = 0

@@ -12,6 +12,7 @@ from tests.suite.agents.conftest import VOCABULARY, PerToken, critic_of, make_mo
 from tests.suite.agents.policy.test_policy import shake
 from tests.suite.agents.ppo.test_ppo import gradient, log_of
 from tokengym.agents import PPO
+from tokengym.agents.losses import adaptive_kl_coef
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import SettingsError
@@ -144,6 +145,47 @@ def test_a_high_price_holds_the_policy_back(
         kl[kl_coef] = rows[-1]["train/kl"]
         assert all(row["train/log_prob_gap"] < 1e-4 for row in rows)
     assert kl[2.0] < 0.6 * kl[0.0]
+
+
+@pytest.mark.parametrize(
+    ("kl_in", "estimator"),
+    [("reward", "exact"), ("reward", "k1"), ("loss", "exact"), ("loss", "k2"), ("loss", "k3")],
+)
+def test_the_kl_that_is_paid_is_logged_and_followed_and_the_sampled_one_is_beside_it(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str, estimator: str
+):
+    agent = make_ppo(
+        envs=make_envs(num_envs=8, **MASKS),
+        kl_in=kl_in,
+        kl_estimator=estimator,
+        kl_coef=0.2,
+        kl_target=1e-3,
+        kl_horizon=100.0,
+        n_epochs=1,  # of one step, before which the policy is the one that sampled
+        n_minibatches=1,
+        micro_batch_size=3,
+    )
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    paid, sampled = (
+        np.mean([by_hand(agent, episode, kind).sum().item() for episode in played.episodes])
+        for kind in (estimator, "k1")
+    )
+    agent.learn_from(played)
+    logged = agent.logger.name_to_value
+    assert logged["train/kl"] == pytest.approx(paid, rel=1e-4)
+    assert logged["train/kl_sampled"] == pytest.approx(sampled, rel=1e-4)
+    assert (abs(paid - sampled) > 0.01 * abs(sampled)) == (estimator != "k1")
+    expected = adaptive_kl_coef(0.2, logged["train/kl"], target=1e-3, horizon=100.0, n_steps=8)
+    assert agent.kl_coef == pytest.approx(expected)
+
+
+def test_where_nothing_is_paid_the_logged_kl_is_the_sampled_one(make_ppo: Callable[..., PPO]):
+    agent = make_ppo(kl_coef=0.0)
+    shake(agent)
+    (row,) = log_of(agent, 1)
+    assert row["train/kl"] == row["train/kl_sampled"] != 0.0
 
 
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])

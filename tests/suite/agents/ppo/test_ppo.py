@@ -35,6 +35,7 @@ LOGGED = {
     "train/clip_fraction",
     "train/entropy",
     "train/kl",
+    "train/kl_sampled",
     "train/kl_coef",
     "train/ratio_error",
     "train/log_prob_gap",
