@@ -263,23 +263,7 @@ class PPO(EpisodicAlgorithm):
         if settings.target_kl is not None:
             planned = settings.n_epochs * min(settings.n_minibatches, size)
             self.logger.record("train/steps_skipped", 1.0 - num_steps / planned)
-        means = {
-            name: sum(figures.get(name, 0.0) for parts in done for figures in parts) / len(done)
-            for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
-        }
-        if settings.kl_in == "loss" and self.kl_coef != 0.0:  # paid in each step, not before them
-            self._log_kl(sum(figures["kl"] for parts in done for figures in parts) / len(done))
-        for name, value in means.items():
-            if name != "value_loss" or self.has_critic:
-                self.logger.record(f"train/{name}", value)
-        stats = UpdateStats(
-            **means,
-            ratio_error=max(figures["ratio_error"] for figures in done[0]),  # no step was taken
-            log_prob_gap=max(figures["log_prob_gap"] for figures in done[0]),
-            num_minibatches=len(done),
-        )
-        self.logger.record("train/ratio_error", stats.ratio_error)
-        self.logger.record("train/log_prob_gap", max(stats.log_prob_gap, self._log_prob_gap))
+        stats = self._stats(done)
         self.logger.record("train/n_updates", self._n_updates)
         if settings.kl_target is not None:
             self.kl_coef = losses.adaptive_kl_coef(
@@ -292,7 +276,29 @@ class PPO(EpisodicAlgorithm):
         self.logger.record("time/update_s", time.perf_counter() - started)
         return stats
 
-    # --- parts of `assign` ------------------------------------------------------------------------
+    # --- parts of `update` and `assign` -----------------------------------------------------------
+
+    def _stats(self, done: list[list[dict[str, float]]]) -> UpdateStats:
+        """Record and return an update's figures, of those of the parts of each minibatch."""
+        means = {
+            name: sum(figures.get(name, 0.0) for parts in done for figures in parts) / len(done)
+            for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction")
+        }
+        if self.settings.kl_in == "loss" and self.kl_coef != 0.0:
+            # Paid in each gradient step, not before them.
+            self._log_kl(sum(figures["kl"] for parts in done for figures in parts) / len(done))
+        for name, value in means.items():
+            if name != "value_loss" or self.has_critic:
+                self.logger.record(f"train/{name}", value)
+        stats = UpdateStats(
+            **means,
+            ratio_error=max(figures["ratio_error"] for figures in done[0]),  # no step was taken
+            log_prob_gap=max(figures["log_prob_gap"] for figures in done[0]),
+            num_minibatches=len(done),
+        )
+        self.logger.record("train/ratio_error", stats.ratio_error)
+        self.logger.record("train/log_prob_gap", max(stats.log_prob_gap, self._log_prob_gap))
+        return stats
 
     def _rewards(self, played: RolloutBatch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the round's token rewards, scores, and which of its rows teach something.
