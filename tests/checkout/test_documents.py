@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -94,6 +95,27 @@ def test_the_readme_is_short_and_shows_its_picture():
     assert len(README.splitlines()) <= 150
     assert "](docs/images/episodes/moviereview.svg)" in README
     assert "](docs/images/hero.svg)" in README
+
+
+def test_the_readme_begins_with_two_commands_that_set_everything_up():
+    install = README.partition("## Install")[2]
+    first = re.findall(r"```bash\n(.*?)```", install, re.DOTALL)[0].splitlines()
+    assert [shlex.split(line, comments=True) for line in first] == [
+        ["make", "demo"],
+        ["make", "test"],
+    ]
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+    says = ["make", "--dry-run", "--always-make", "--no-print-directory", "-C", str(ROOT)]
+    demo, test = (
+        subprocess.run([*says, name], check=True, capture_output=True, text=True).stdout
+        for name in ("demo", "test")
+    )
+    assert demo.splitlines()[-1] == ".venv/bin/tokengym demo"
+    assert "-m venv .venv" in demo
+    assert "[dev]" not in demo
+    sets_up = demo.removesuffix(".venv/bin/tokengym demo\n")
+    assert test.startswith(sets_up)  # the same environment, completed
+    assert "[dev]" in test.removeprefix(sets_up)
 
 
 def test_the_readme_s_examples_run_and_print_what_it_says(
