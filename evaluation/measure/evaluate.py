@@ -78,6 +78,7 @@ class Evaluator:
             out.
         by_gold: Take the gold score as the score too, where the task has one: for policies whose
             rewards are scored by different scorers, none of which may be the judge of all.
+        warns: Whether a warning names a judge that cannot read the texts.
 
     Raises:
         ValueError: if ``num_episodes`` is not positive, or the environment or the measure of
@@ -93,6 +94,7 @@ class Evaluator:
         seed: int = 0,
         toxicity: str | None = None,
         by_gold: bool = False,
+        warns: bool = True,
     ) -> None:
         if num_episodes < 1:
             raise ValueError(f"num_episodes must be at least 1, got {num_episodes}")
@@ -101,7 +103,8 @@ class Evaluator:
         self.seed = seed
         self.envs = make_eval_envs(env, env_kwargs or {}, num_envs=min(num_episodes, ROWS))
         task = _task(self.envs)
-        gold = gold_scorer(task.bundle)
+        self._is_own = is_own_task(env_kwargs or {})
+        gold = None if self._is_own else gold_scorer(task.bundle)
         self.gold = None if gold is None else gold.bind(task.tokenizer)
         """Scorer of the gold score, None if the task has none."""
         self.by_gold = by_gold and gold is not None
@@ -113,6 +116,7 @@ class Evaluator:
             self._toxicity = Toxicity.from_words((*RUDE_WORDS, *rude))
         elif toxicity is not None:
             self._toxicity = Toxicity.from_pretrained(toxicity)
+        self._warns = warns
         self._is_checked = False
 
     @property
@@ -126,8 +130,11 @@ class Evaluator:
     def measured_by(self) -> str:
         """The scorer of ``score``, and that of ``gold_score`` if there is one, in words."""
         scorer = self.paid.scorer
+        if self.gold is None and scorer is not None:
+            whose = "prompts and a scorer of your own have" if self._is_own else "the task has"
+            return f"{scorer.title}; {whose} no gold score"
         if self.gold is None:
-            return f"{scorer.title}; the task has no gold score" if scorer else "no scorer"
+            return "no scorer"
         if self.by_gold or scorer is None:
             return f"the gold score, {self.gold.title}"
         return f"the gold score, {self.gold.title}, and the score by {scorer.title}"
@@ -149,7 +156,9 @@ class Evaluator:
             agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
         )
         self.check_reading(episodes)
-        metrics = {"score": float(np.mean([episode.score for episode in episodes]))}
+        # The scorer's own value, whatever layers of a batch of the user's own pay for it.
+        scores = [e.score_parts.get("raw_score", e.score) for e in episodes]
+        metrics = {"score": float(np.mean(scores))}
         gold = None if self.gold is None else self.gold.score(episodes).values
         if gold is not None:
             metrics["gold_score"] = float(np.mean(gold))
@@ -191,7 +200,7 @@ class Evaluator:
         self._is_checked = True
         scorer = self.paid.scorer
         share = 0.0 if scorer is None else float(np.mean(scorer.oov_fraction(episodes)))
-        if scorer is not None and share > MAX_UNREAD_SHARE:
+        if scorer is not None and share > MAX_UNREAD_SHARE and self._warns:
             logger.warning(
                 "%s has no tokens for %.0f %% of the words it scores, so that its scores say "
                 "little; pass reward_model=, encoder= or scorer= that reads these texts",
@@ -203,11 +212,12 @@ class Evaluator:
         bundle = _task(self.envs).bundle
         assert bundle is not None
         if (share := gold_oov_fraction(bundle, self.gold, episodes)) > MAX_UNREAD_GOLD_SHARE:
-            logger.warning(
-                "the gold score, %s, does not know %.0f %% of the words, and is left out",
-                self.gold.name,
-                100 * share,
-            )
+            if self._warns:
+                logger.warning(
+                    "the gold score, %s, does not know %.0f %% of the words, and is left out",
+                    self.gold.name,
+                    100 * share,
+                )
             self.gold, self.by_gold = None, False
 
     def untrained(
@@ -298,6 +308,13 @@ def evaluate(
         return evaluator(agent, deterministic=deterministic)
     finally:
         evaluator.close()
+
+
+def is_own_task(env_kwargs: Mapping[str, Any]) -> bool:
+    """Return whether prompts and scorer are both the user's own, which no gold score is true of."""
+    has_data = any(env_kwargs.get(name) is not None for name in ("dataset", "prompts"))
+    has_scorer = env_kwargs.get("scorer") is not None
+    return has_data and (has_scorer or scorer_kind(env_kwargs.get("reward") or "sparse") is None)
 
 
 def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:

@@ -70,6 +70,7 @@ def compare(
         ValueError: if the folder holds another comparison, there is no such device, an environment
             cannot be made, or every run failed.
         FolderInUseError: if another process writes the folder, or one of its runs.
+        ScorerError: if the scorer fails on the reference samples, which ends all runs.
         KeyboardInterrupt: if it was stopped.
     """
     if jobs is not None and jobs < 1:
@@ -104,6 +105,7 @@ def compare(
             config.save(out)
             keep_code(config.code, out / CODE)
             done, steps = total - len(missing), training.last_step
+            missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
             with ProgressDisplay(console, total=total, done=done, steps=steps) as board:
                 launch(missing, board, jobs, checkpoint_every=checkpoint_every, track=track)
         return write_comparison(config, out)

@@ -75,6 +75,8 @@ class RunPlan:
     """Seed of everything random in it."""
     folder: Path | None = None
     """Folder of its results; None writes none."""
+    warns: bool = True
+    """Whether it names a judge that cannot read the texts; of a comparison's runs one does."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -427,11 +429,14 @@ class ComparisonConfig:
             "split": "train" if train else "test",
         }
 
-    def evaluator(self) -> "Evaluator":
+    def evaluator(self, *, warns: bool = True) -> "Evaluator":
         """Return what measures every run alike.
 
         By the first reward's scorer, and by the gold score where the task has one; by that alone
         where the rewards are scored by different scorers.
+
+        Args:
+            warns: Whether it names a judge that cannot read the texts.
         """
         from tokengym.evaluation.measure.evaluate import Evaluator
 
@@ -442,6 +447,7 @@ class ComparisonConfig:
             seed=self.evaluation.seed,
             toxicity=self.evaluation.toxicity,
             by_gold=self.by_gold,
+            warns=warns,
         )
 
     def save(self, folder: Path) -> None:

@@ -34,6 +34,7 @@ from tokengym.base.text import fixed
 from tokengym.evaluation.report.learning import SHOWN
 from tokengym.evaluation.runs.config import ComparisonConfig, RunPlan
 from tokengym.evaluation.runs.record import describe, record_failure
+from tokengym.rewards.errors import ScorerError
 
 SECONDS_TO_STOP = 5.0
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -56,6 +57,10 @@ class _Worker:
     process: Any
     connection: Connection
     error: str | None = None
+    """What it ended with, in one line."""
+    scorer_error: str | None = None
+    """The same of a scorer that failed before the run's first measurement."""
+    measured: bool = False
     open: bool = True
 
 
@@ -75,9 +80,13 @@ def launch(
         jobs: Runs at a time; None takes one per core, fewer where each has several threads.
         checkpoint_every: See `tokengym.evaluation.runs.compare.compare`, as for the next.
         track: Name of a tracker.
+
+    Raises:
+        ScorerError: if the scorer fails on the reference samples.
     """
     context = processes()
     waiting, working = deque(plans), list[_Worker]()
+    ended: list[_Worker] = []  # where the scorer failed, until it has scored the reference samples
     jobs = jobs or max(1, (os.cpu_count() or 1) // plans[0].training.threads)
     try:
         while waiting or working:
@@ -97,6 +106,11 @@ def launch(
             for worker in [w for w in working if not w.process.is_alive()]:
                 _listen(worker, board)  # what it sent between the look above and its end
                 working.remove(worker)
+                ended.append(worker)
+            _refuse_scorer(ended, working, board)
+            is_open = any(w.plan.is_reference and not w.measured for w in working)
+            for worker in [w for w in ended if not (is_open and w.scorer_error)]:
+                ended.remove(worker)
                 board.finish(worker.plan.key, _ended(worker))
     finally:
         _stop([worker.process for worker in working])
@@ -264,7 +278,8 @@ def _work(
         if not is_fault(error):
             raise
         with suppress(BrokenPipeError):  # the parent was stopped
-            connection.send(describe(error))
+            of_scorer = error.for_terminal() if isinstance(error, ScorerError) else None
+            connection.send((describe(error), of_scorer))
     finally:
         connection.close()
 
@@ -280,12 +295,39 @@ def _listen(worker: _Worker, board: "ProgressDisplay") -> None:
     try:
         while worker.open and worker.connection.poll():
             message = worker.connection.recv()
-            if isinstance(message, str):
-                worker.error = message
+            if isinstance(message[0], str):
+                worker.error, of_scorer = message
+                worker.scorer_error = None if worker.measured else of_scorer
             else:
+                worker.measured = True
                 board.update(worker.plan.key, *message)
     except EOFError:
         worker.open = False
+
+
+def _refuse_scorer(
+    ended: Sequence[_Worker], working: Sequence[_Worker], board: "ProgressDisplay"
+) -> None:
+    """End all runs in one line if the scorer failed on the reference samples.
+
+    Runs that failed for the same reason leave no result: the same command does them again.
+
+    Raises:
+        ScorerError: if it did.
+    """
+    faults = [worker.scorer_error for worker in ended if worker.plan.is_reference]
+    if not any(faults):
+        return
+    _stop([worker.process for worker in working])
+    for worker in working:
+        _listen(worker, board)
+    for worker in (*ended, *working):
+        if worker.scorer_error:
+            assert worker.plan.folder is not None
+            (worker.plan.folder / "run.json").unlink(missing_ok=True)
+        elif worker in ended:
+            board.finish(worker.plan.key, _ended(worker))
+    raise ScorerError(f"no run can be measured: {faults[0]}")
 
 
 def _ended(worker: _Worker) -> str | None:

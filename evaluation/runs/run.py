@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -295,7 +296,7 @@ class _Run:
     def _add_point(self, update: Update) -> None:
         """Evaluate an agent and record what was found."""
         if self._evaluator is None:
-            self._evaluator = self.config.evaluator()
+            self._evaluator = self.config.evaluator(warns=self.plan.warns)
             if self.record.curve and "gold_score" not in self.record.curve[0]:
                 self._evaluator.gold = None  # the run that is resumed left it out
         if not self.record.curve:
@@ -385,6 +386,8 @@ def run_references(
     config: ComparisonConfig,
     out: Path,
     report: Report | None = None,
+    *,
+    warns: bool = True,
 ) -> ReferenceSamples:
     """Draw and score what is missing of a comparison's reference samples, and record them.
 
@@ -392,12 +395,13 @@ def run_references(
         config: The comparison.
         out: Its folder.
         report: Told (progress in the unit of a run's steps, mean score and tokens so far).
+        warns: Whether a warning names a judge that cannot read the texts.
 
     Raises:
         FolderInUseError: if another process does the same in the same folder.
         Exception: whatever the model or the scorer raises.
     """
-    return draw_plan(config.reference_plan(out), report=report)
+    return draw_plan(replace(config.reference_plan(out), warns=warns), report=report)
 
 
 def draw_plan(plan: RunPlan, *, report: Report | None = None) -> ReferenceSamples:
@@ -416,7 +420,7 @@ def draw_plan(plan: RunPlan, *, report: Report | None = None) -> ReferenceSample
 
     with locked(folder), config.training.applied():
         (folder / "run.json").unlink(missing_ok=True)  # it has a hash of the samples so far
-        evaluator = config.evaluator()
+        evaluator = config.evaluator(warns=plan.warns)
         seed, device = config.evaluation.seed, config.training.device
         # Its adapters, which change nothing yet, let it share its backbone.
         policy = evaluator.untrained(seed=seed, device=device, **config.policy_kwargs())

@@ -191,7 +191,7 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
         return
     try:
         with console.status("best-of-n of the untrained policy"):
-            drawn = run_references(config, out)
+            drawn = run_references(config, out, warns=False)  # the run has warned
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return

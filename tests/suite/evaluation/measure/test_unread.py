@@ -18,14 +18,15 @@ FOREIGN = ["zork", "blarg", "fnord", "quux"]
 FAMILIAR = ["the", "film", "is", "great"]
 
 
-def evaluator(words: list[str], task: str = "movie_review") -> Evaluator:
+def evaluator(words: list[str], task: str = "movie_review", **changes: Any) -> Evaluator:
     tokenizer = make_word_tokenizer(["<pad>", "<eos>", "<unk>", *words])
     kwargs: dict[str, Any] = {"tokenizer": tokenizer, "bundle": bundled(task).path}
     names = {"movie_review": "MovieReview", "dialogue": "Dialogue"}
     kwargs["prompts"] = [" ".join(words[:2])]
     options = {"max_new_tokens": 16, "min_new_tokens": 16, "forbidden_token_ids": [0, 2]}
     options["chat_template"] = False
-    return Evaluator(names[task], {**kwargs, **options}, num_episodes=4)
+    warns = changes.pop("warns", True)
+    return Evaluator(names[task], {**kwargs, **options, **changes}, num_episodes=4, warns=warns)
 
 
 @pytest.mark.parametrize("task", ["movie_review", "dialogue"])
@@ -45,6 +46,37 @@ def test_a_gold_score_that_knows_few_words_is_no_number(
     assert len(said) == 2  # once each
     assert said[0].startswith("RewardModel(reward_model) has no tokens for ")
     assert "% of the words, and is left out" in said[1]
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_gold"),
+    [
+        ({"scorer": lambda prompt, response: 1.0}, False),
+        ({"reward": lambda prompt, response: 1.0}, False),
+        ({"reward": "uniform", "scorer": "length-penalty:rate=0.1"}, False),
+        ({"reward": "uniform"}, True),  # the task's own reward model
+        ({"prompts": None, "tokenizer": None, "scorer": lambda prompt, response: 1.0}, True),
+    ],
+)
+def test_prompts_and_a_scorer_of_ones_own_have_no_gold_score(
+    changes: dict[str, Any], has_gold: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = evaluator(FAMILIAR, **changes)
+    assert (made.gold is not None) == has_gold
+    if not has_gold:
+        assert made.measured_by.endswith("; prompts and a scorer of your own have no gold score")
+        assert "gold_score" not in made(RandomAgent(made.envs, seed=0)).metrics
+    assert not caplog.records
+    made.close()
+
+
+def test_one_run_of_a_comparison_names_what_cannot_read_the_texts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = evaluator(FOREIGN, warns=False)
+    assert made(RandomAgent(made.envs, seed=0)).gold_scores is None  # left out all the same
+    assert not caplog.records
     made.close()
 
 

@@ -1,12 +1,15 @@
 """Processes that do runs: what they have of their parent, how they answer, how they end."""
 
+import io
 import multiprocessing.util
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.rewards import ScorerError
 
 QUIET = Console(quiet=True)
 
@@ -161,7 +165,8 @@ def test_a_run_that_is_stopped_ends_as_one_that_has_finished(
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     receiver, sender = multiprocessing.Pipe(duplex=False)
     launchers._work(b"", 1, None, sender, sys.path[:], {}, "cpu")
-    assert isinstance(receiver.recv(), str)  # why there is no run
+    text, of_scorer = receiver.recv()  # why there is no run
+    assert (type(text), of_scorer) == (str, None)
     assert handlers[signal.SIGINT] is signal.SIG_IGN
     with pytest.raises(SystemExit):
         handlers[signal.SIGTERM](signal.SIGTERM, None)
@@ -198,3 +203,75 @@ def test_a_file_of_the_current_folder_is_no_module_of_a_process_that_starts(
     process.join()
     assert (process.exitcode, (tmp_path / "ran").exists()) == (0, False)
     assert "PYTHONSAFEPATH" not in os.environ
+
+
+class Scripted:
+    """A process that has said what it will say, and is alive until others have ended."""
+
+    def __init__(self, lives: int) -> None:
+        self.sentinel, other = multiprocessing.Pipe(duplex=False)
+        other.close()  # as that of a process which wakes its parent
+        self.lives, self.exitcode = lives, 0
+
+    def is_alive(self) -> bool:
+        self.lives -= 1
+        return self.lives >= 0
+
+    def terminate(self) -> None: ...
+
+    def join(self, seconds: float | None = None) -> None: ...
+
+
+FAULT = ("ScorerError: scorer 'mine' raised TypeError", "scorer 'mine' raised TypeError")
+OTHER = ("OSError: the disk is full", None)
+POINT = (1, {"score": 0.0, "tokens": 0})
+
+
+@pytest.mark.parametrize("lives", [0, 3])
+@pytest.mark.parametrize(
+    ("of_samples", "of_runs", "shown", "refused"),
+    [
+        ([FAULT], [FAULT], [], True),
+        ([FAULT], [POINT, FAULT], ["failed", "failed"], True),  # scored before, perhaps by another
+        ([FAULT], [OTHER], ["failed", "failed"], True),
+        ([POINT], [FAULT], ["failed", "failed", "finished"], False),
+        ([OTHER], [FAULT], ["failed", "failed", "failed"], False),  # it did not get so far
+    ],
+)
+def test_a_scorer_that_fails_on_the_reference_samples_ends_all_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_samples: list[Any],
+    of_runs: list[Any],
+    shown: list[str],
+    refused: bool,
+    lives: int,
+) -> None:
+    config = tiny(rewards=("sparse",), seeds=2)
+    plans = [config.reference_plan(tmp_path), *config.plans(tmp_path)]
+    results = [plan.folder / "run.json" for plan in plans if plan.folder]
+
+    def begin(context: Any, function: Any, work: Any, name: str) -> Any:
+        is_reference = name.startswith("reference")
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        for message in of_samples if is_reference else of_runs:
+            sender.send(message)
+        sender.close()
+        return Scripted(lives if is_reference else 0), receiver
+
+    monkeypatch.setattr(launchers, "_begin", begin)
+    for result in results:
+        result.parent.mkdir(parents=True)
+        if result is not results[0] or of_samples == [POINT]:
+            result.touch()  # a run leaves one however it ends, samples where they are drawn
+    text = Console(record=True, file=io.StringIO(), width=200)
+    with launchers.ProgressDisplay(text, total=3, done=0, steps=2) as board:
+        with (
+            pytest.raises(ScorerError, match=r"^no run can be measured: scorer 'mine' raised")
+            if refused
+            else nullcontext()
+        ):
+            launchers.launch(plans, board, 3, checkpoint_every=0, track=None)
+    assert sorted(re.findall(r": (failed|finished)", text.export_text())) == shown
+    # A run that failed for the same reason is done again by the same command.
+    assert [result.exists() for result in results[1:]] == [not refused or shown != []] * 2
