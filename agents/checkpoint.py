@@ -35,12 +35,12 @@ from tokengym.agents.rollouts.rounds import (
     layers,
 )
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
-from tokengym.base.adapters import load_adapters
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder, quiet
 from tokengym.base.saved_code import check_saved
-from tokengym.base.stored import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
+from tokengym.base.stored.adapters import load_adapters
+from tokengym.base.stored.parts import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
 from tokengym.envs import EpisodeOverError
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 from tokengym.rewards.models.loading import load_tokenizer

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.base.adapters import unwrapped
     from tokengym.base.bundle import Split
     from tokengym.base.device import auto_device, preferred_device, select_device, use_device
     from tokengym.base.errors import StorageError
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         from_keywords,
         takes,
     )
+    from tokengym.base.stored.adapters import unwrapped
     from tokengym.base.text import markdown
 
 __getattr__, __dir__, __all__ = lazily(__name__)

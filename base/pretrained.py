@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokengym.base.adapters import PREFIX, adapter_weights, head_rows, merge_stored
 from tokengym.base.errors import PretrainedError, reason_of
 from tokengym.base.models import quiet
-from tokengym.base.stored import (
+from tokengym.base.stored.adapters import PREFIX, adapter_weights, head_rows, merge_stored
+from tokengym.base.stored.parts import (
     StoredParts,
     check_place,
     check_weights,

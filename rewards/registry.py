@@ -19,7 +19,7 @@ from tokengym.base.models import located
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec, did_you_mean
 from tokengym.base.settings import from_keywords, takes
-from tokengym.base.stored import ADAPTER_CONFIG
+from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.credits import Credit, Sparse

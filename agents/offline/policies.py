@@ -20,12 +20,12 @@ from tokengym.agents.policy.language_model import load_causal_lm, make_reference
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
-from tokengym.base.adapters import load_adapters
 from tokengym.base.device import select_device
 from tokengym.base.errors import TokenizerError
 from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import from_pretrained, quiet
-from tokengym.base.stored import ADAPTER_WEIGHTS
+from tokengym.base.stored.adapters import load_adapters
+from tokengym.base.stored.parts import ADAPTER_WEIGHTS
 from tokengym.rewards.models.loading import load_tokenizer, longest_input
 from tokengym.rewards.pairs.encode import TextEncoding
 

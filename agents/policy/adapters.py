@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.errors import ModelError
-from tokengym.base.adapters import adapt
+from tokengym.base.stored.adapters import adapt
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -23,10 +23,10 @@ from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import as_read, product
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Products
-from tokengym.base.adapters import merged
 from tokengym.base.errors import TokenizerError, reason_of
 from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import load_whole
+from tokengym.base.stored.adapters import merged
 from tokengym.rewards.models.loading import (
     load_dtype,
     longest_input,

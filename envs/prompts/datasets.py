@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from tokengym.base.errors import DatasetError, reason_of
-from tokengym.base.stored import hub_answers
+from tokengym.base.stored.parts import hub_answers
 from tokengym.base.text import lone_surrogate
 
 if TYPE_CHECKING:

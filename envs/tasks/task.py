@@ -18,7 +18,7 @@ from tokengym.base.plugins import LABORATORY
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice
-from tokengym.base.stored import tokenizer_place
+from tokengym.base.stored.parts import tokenizer_place
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.query_types import fill_query_types

@@ -26,7 +26,7 @@ from tokengym.base.settings import (
     names_of,
     values_by_name,
 )
-from tokengym.base.stored import tokenizer_place
+from tokengym.base.stored.parts import tokenizer_place
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import Task
 from tokengym.envs.tasks.task import TASKS, TaskOptions

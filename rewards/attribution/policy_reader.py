@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from tokengym.base.adapters import unwrapped
 from tokengym.base.settings import check_count
+from tokengym.base.stored.adapters import unwrapped
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution import last_row
 from tokengym.rewards.errors import ScorerError

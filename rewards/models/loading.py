@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from tokengym.base import device as base_device
-from tokengym.base.adapters import adapter_weights, head_rows, put_adapters
 from tokengym.base.device import select_device
 from tokengym.base.errors import PretrainedError, TokenizerError
 from tokengym.base.files import read_json, read_once
 from tokengym.base.models import find_model, is_cached, located, quiet
 from tokengym.base.pretrained import from_pretrained, load_whole
-from tokengym.base.stored import ADAPTER_CONFIG, ADAPTER_WEIGHTS, tokenizer_place
+from tokengym.base.stored.adapters import adapter_weights, head_rows, put_adapters
+from tokengym.base.stored.parts import ADAPTER_CONFIG, ADAPTER_WEIGHTS, tokenizer_place
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:

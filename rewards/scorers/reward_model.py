@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.adapters import unwrapped
 from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_choice, check_count
+from tokengym.base.stored.adapters import unwrapped
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution import last_row

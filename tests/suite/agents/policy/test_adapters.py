@@ -24,9 +24,9 @@ from tokengym.agents import DPO, PPO, SFT
 from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.policy.language_model import LanguageModel, load_causal_lm
-from tokengym.base import stored
-from tokengym.base.adapters import merged
 from tokengym.base.errors import PretrainedError
+from tokengym.base.stored import parts
+from tokengym.base.stored.adapters import merged
 from tokengym.rewards import RewardModel, ScorerError
 from tokengym.rewards.attribution.policy_reader import PolicyReader
 from tokengym.rewards.registry import stored_scorer
@@ -359,6 +359,6 @@ def test_adapters_of_another_policy_are_no_checkpoint_to_resume(tmp_path: Path) 
 
 def test_an_agents_folder_is_told_from_a_models(folders: Path, tmp_path: Path) -> None:
     make_model().save_pretrained(tmp_path / "out" / "agent" / "model")
-    assert stored.agent_folder(tmp_path / "out") == tmp_path / "out" / "agent"
-    assert stored.parts_of(tmp_path / "out").weights == tmp_path / "out" / "agent" / "model"
-    assert stored.agent_folder(folders / "base") is None
+    assert parts.agent_folder(tmp_path / "out") == tmp_path / "out" / "agent"
+    assert parts.parts_of(tmp_path / "out").weights == tmp_path / "out" / "agent" / "model"
+    assert parts.agent_folder(folders / "base") is None

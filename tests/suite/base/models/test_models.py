@@ -20,7 +20,7 @@ from tokengym.base.device import preferred_device
 from tokengym.base.errors import PretrainedError
 from tokengym.base.models import MODELS, StoredModel, located, title_of
 from tokengym.base.pretrained import from_pretrained
-from tokengym.base.stored import tokenizer_place
+from tokengym.base.stored.parts import tokenizer_place
 from tokengym.rewards.models.loading import load_tokenizer, shared_backbone
 
 pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")

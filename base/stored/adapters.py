@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.base.errors import PretrainedError, reason_of
 from tokengym.base.models import quiet
-from tokengym.base.stored import ADAPTER_WEIGHTS, check_weights
+from tokengym.base.stored.parts import ADAPTER_WEIGHTS, check_weights
 
 if TYPE_CHECKING:
     from torch import Tensor

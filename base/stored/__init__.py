@@ -1,0 +1,1 @@
+"""Stored models: where their parts are, and the adapters among these."""
