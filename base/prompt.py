@@ -105,7 +105,7 @@ class Prompt:
             >>> Prompt.from_messages([{"role": "user", "content": "Why?"}]).text
             'Why?'
         """
-        chat = tuple(_as_message(position, item) for position, item in enumerate(messages))
+        chat = tuple(as_message(position, item) for position, item in enumerate(messages))
         if not chat or chat[-1][0] == "assistant":
             raise PromptError(
                 f"a conversation must end before the assistant's turn, got the roles "
@@ -182,15 +182,37 @@ def is_messages(item: object) -> bool:
     )
 
 
-def _as_message(position: int, item: Any) -> tuple[str, str]:
-    """Return a message as (role, content), naming its position if it is invalid."""
+def as_message(position: int, item: Any) -> tuple[str, str]:
+    """Return a message as (role, content); the parts of a content of several texts are joined.
+
+    Args:
+        position: Its place in the conversation, for the error.
+        item: The message.
+
+    Raises:
+        PromptError: if it is invalid, naming its position.
+
+    Example:
+        >>> parts = [{"type": "text", "text": "Why"}, {"type": "text", "text": "?"}]
+        >>> as_message(0, {"role": "user", "content": parts})
+        ('user', 'Why?')
+    """
     if isinstance(item, Mapping):
-        role, content = item.get("role"), item.get("content")
+        role, content = item.get("role"), _joined_parts(item.get("content"))
         if isinstance(role, str) and isinstance(content, str):
             return role, content
     raise PromptError(
-        f"message {position} must be {{'role': str, 'content': str}}, got {reprlib.repr(item)}"
+        f"message {position} must be {{'role': str, 'content': str}}, got {reprlib.repr(item)}; a "
+        "content may be in parts of type 'text'"
     )
+
+
+def _joined_parts(content: Any) -> Any:
+    """Return the text of a content in parts; anything else as it is."""
+    if not is_messages(content) or any(part.get("type") != "text" for part in content):
+        return content
+    texts = [part.get("text") for part in content]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
 
 
 def _as_prompt(position: int, item: Any) -> Prompt:

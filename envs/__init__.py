@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         episodes_from_infos,
     )
     from tokengym.envs.mdp import TokenMdp
+    from tokengym.envs.prompts.contents import MarkedText, content, filled, joined
     from tokengym.envs.prompts.loading import load_prompts
     from tokengym.envs.prompts.query_types import BUCKETS, features
     from tokengym.envs.prompts.table import EncodedPrompt
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
         decode,
         encode,
         encode_chats,
+        encode_contents,
+        encode_next,
         token_texts,
+        tokenize,
         unknown_share,
+        write_chat,
     )
     from tokengym.envs.render import reward_colours
     from tokengym.envs.settings import GenerationSettings, ResponseSettings, TextSettings

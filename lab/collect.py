@@ -22,7 +22,7 @@ from tokengym.base import (
     write_json,
     write_jsonl,
 )
-from tokengym.envs import DatasetError, encode
+from tokengym.envs import DatasetError, content, encode, joined
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.runs import TaskSettings, differences
 from tokengym.rewards.pairs import pairs_dataset, read_table
@@ -300,7 +300,7 @@ def as_texts(pairs: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[dic
     # An empty response reads the same with and without the space, and says nothing.
     told = next((row for row, text in enumerate(texts) if text["chosen"]), None)
     if told is not None:
-        (ids,) = encode(tokenizer, [texts[told]["prompt"] + texts[told]["chosen"]])
+        (ids,) = encode(tokenizer, [joined(texts[told]["prompt"], content(texts[told]["chosen"]))])
         pair, eos = pairs[told], tokenizer.eos_token_id
         if ids != [*pair["prompt_ids"], *(i for i in pair["chosen_ids"] if i != eos)]:
             texts = [

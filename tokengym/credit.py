@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tokengym.base.errors import TokenizerError
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.tokenization import encode, encode_next
 from tokengym.rewards import Reward, make_reward
 from tokengym.rewards.errors import RewardError
 
@@ -128,14 +129,14 @@ class TokenCredit:
                 )
         episodes = []
         for index, response in enumerate(responses):
-            text, ids = self._both(response)
+            prompt, prompt_ids = ("", ()) if prompts is None else self._both(prompts[index])
+            text, ids = self._both(response, before=prompt_ids)
             spelled = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
             if spelled.strip() != text.strip():
                 raise TokenizerError(
                     f"the tokens of {text[:40]!r} spell {spelled[:40]!r}, so that credit would "
                     "fall on another text than the scored one; pass the token ids"
                 )
-            prompt, prompt_ids = ("", ()) if prompts is None else self._both(prompts[index])
             own = None if written is None else np.array(written[index], dtype=np.int8)
             if own is not None and (len(own) != len(ids) or not own[:1].all()):
                 raise ValueError(
@@ -163,10 +164,14 @@ class TokenCredit:
         scores = np.array([episode.score for episode in paid], dtype=np.float32)
         return Credited(scores=scores, token_rewards=rewards, mask=mask, episodes=tuple(paid))
 
-    def _both(self, text: Text) -> tuple[str, Sequence[int]]:
-        """Return a text and its ids, whichever of the two is given."""
+    def _both(self, text: Text, before: Sequence[int] | None = None) -> tuple[str, Sequence[int]]:
+        """Return a text and its ids, whichever is given; a response is what follows ``before``."""
         if isinstance(text, str):
-            return text, self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            if before is None:
+                (ids,) = encode(self.tokenizer, [text])
+            else:
+                (ids,) = encode_next(self.tokenizer, [text], [before])
+            return text, ids
         ids = [int(token) for token in text]
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)), ids
 

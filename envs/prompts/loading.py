@@ -15,7 +15,7 @@ from tokengym.base.bundle import Split, check_split
 from tokengym.base.errors import DatasetError, PromptError, SettingsError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages, read_transcript
 from tokengym.envs.prompts.datasets import DatasetSource, read_tables
-from tokengym.envs.prompts.tokenization import in_parts, panics_refused
+from tokengym.envs.prompts.tokenization import in_parts, tokenize
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -119,19 +119,12 @@ def first_tokens(
         )
     cut = []
     for part in in_parts(list(zip(prompts, lengths, strict=True))):
-        with panics_refused():
-            encoded = tokenizer(
-                [prompt.text for prompt, _ in part],
-                add_special_tokens=False,
-                return_offsets_mapping=tokenizer.is_fast,
-                verbose=False,
-            )
-        for row, (prompt, length) in enumerate(part):
-            ids = encoded["input_ids"][row]
+        encoded = tokenize(tokenizer, [p.text for p, _ in part], spans=tokenizer.is_fast)
+        for (prompt, length), (ids, spans, _) in zip(part, encoded, strict=True):
             if len(ids) <= length:
                 text = prompt.text
             elif tokenizer.is_fast:
-                text = prompt.text[: encoded["offset_mapping"][row][length - 1][1]]
+                text = prompt.text[: spans[length - 1][1]]
             else:
                 text = str(tokenizer.decode(ids[:length]))
             cut.append(replace(prompt, text=text))

@@ -1,13 +1,18 @@
-"""Conversion between text and token ids: checking the tokenizer, encoding, decoding."""
+"""Conversion between text and token ids: checking the tokenizer, encoding, decoding.
+
+`tokenize` is the one place where texts become ids. A text's control tokens (EOS, the beginning of a
+turn) are kept; its contents, which `MarkedText` marks, are characters and never control tokens.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +20,16 @@ from numpy.typing import NDArray
 from tokengym.base.errors import PretrainedError, TokenizerError, is_fault, reason_of
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.waiting import call_within
+from tokengym.envs.prompts.contents import (
+    Disguise,
+    MarkedText,
+    Span,
+    content,
+    control_tokens,
+    ends_with,
+    joined,
+    starts_with,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +87,71 @@ def load_tokenizer(
     return loaded
 
 
+def encodes_alike(policy: PreTrainedTokenizerBase, model: PreTrainedTokenizerBase) -> bool:
+    """Return whether a model's tokenizer makes the same ids of texts as a policy's.
+
+    Vocabulary, merges, normalizer, pre-tokenizer, the tokens put around a text and EOS must be
+    equal. The model's may have further special tokens, such as one for padding, which no text has.
+    Of tokenizers that are not both fast, vocabularies and the ids of some texts are compared.
+
+    Args:
+        policy: The policy's.
+        model: The model's.
+    """
+    if policy is model:
+        return True
+    if policy.eos_token_id != model.eos_token_id:
+        return False
+    if not (policy.is_fast and model.is_fast):
+        return policy.get_vocab() == model.get_vocab() and all(
+            _framed(policy, text) == _framed(model, text) for text in _PROBES
+        )
+    if _description(policy) == _description(model):
+        return True
+    ours, theirs = _rules(policy), _rules(model)
+    further = [token for token in theirs["added"] if token not in ours["added"]]
+    is_further = all(token[2] and token[0] >= len(policy) for token in further)
+    ours["added"] += further
+    return (
+        is_further
+        and sorted(ours.pop("added")) == sorted(theirs.pop("added"))
+        and ours == theirs
+        and all(_framed(policy, text) == _framed(model, text) for text in _PROBES[:2])
+    )
+
+
+_PROBES = ("", "a", " b", "The End.\n", "1 + 23 = 24", "caf\u00e9 \u00fc")
+
+
+def _framed(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenize(tokenizer, [content(text)], add_special_tokens=True)[0].ids
+
+
+def _description(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the JSON of a fast tokenizer's rules."""
+    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    return str(backend.to_str())
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return all that decides which ids a fast tokenizer makes of a text without its frame."""
+    rules = json.loads(_description(tokenizer))
+    added = [
+        (
+            token["id"],
+            token["content"],
+            token["special"],
+            token["lstrip"],
+            token["rstrip"],
+            token["single_word"],
+            token["normalized"],
+        )
+        for token in rules["added_tokens"]
+    ]
+    parts = {name: rules[name] for name in ("normalizer", "pre_tokenizer", "model")}
+    return {**parts, "added": added}
+
+
 def unknown_share(
     tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[str]
 ) -> NDArray[np.float64]:
@@ -87,8 +167,7 @@ def unknown_share(
     shares = np.zeros(len(texts))
     if tokenizer is None or tokenizer.unk_token_id is None or not texts:
         return shares
-    with panics_refused():
-        rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    rows = encode_contents(tokenizer, texts)
     for index, ids in enumerate(rows):
         shares[index] = np.mean(np.equal(ids, tokenizer.unk_token_id)) if ids else 0.0
     return shares
@@ -168,35 +247,212 @@ def panics_refused() -> Iterator[None]:
         ) from error
 
 
+class Tokens(NamedTuple):
+    """A text, or a pair of texts, as tokens."""
+
+    ids: list[int]
+    """Ids of the tokens."""
+    spans: list[Span]
+    """Characters of each token in its text; () where they were not asked for."""
+    parts: list[int | None]
+    """Text of each token, 0 or 1; None for those that the tokenizer adds to texts. () likewise."""
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    seconds: Sequence[str] | None = None,
+    *,
+    add_special_tokens: bool = False,
+    max_length: int | None = None,
+    spans: bool = False,
+) -> list[Tokens]:
+    """Return texts as tokens: the one place where text becomes ids.
+
+    Control tokens are kept where a text has them, but for the contents of a `MarkedText`, whose
+    characters are never control tokens.
+
+    Args:
+        tokenizer: The tokenizer; a fast one where spans are asked for.
+        texts: The texts.
+        seconds: Their second texts, where they are pairs.
+        add_special_tokens: Whether the tokenizer puts its own tokens around each.
+        max_length: Most tokens; the tokenizer's ``truncation_side`` says where longer ones are cut.
+            None cuts none.
+        spans: Whether to say which characters each token has.
+    """
+    rows = list(texts) if seconds is None else list(zip(texts, seconds, strict=True))
+    if not rows:
+        return []
+    marked = [i for i, row in enumerate(rows) if _is_marked(row)]
+    control = control_tokens(tokenizer) if marked else None
+    mistaken = []
+    if control is not None:
+        mistaken = [i for i in marked if any(map(control.mistaken, _texts_of(rows[i])))]
+    tokens: list[Any] = [None] * len(rows)
+    if len(mistaken) < len(rows):
+        skipped = {*mistaken}
+        plain = [i for i in range(len(rows)) if i not in skipped] if skipped else range(len(rows))
+        given = [texts[i] for i in plain] if skipped else list(texts)
+        pairs = {} if seconds is None else {"text_pair": [seconds[i] for i in plain]}
+        with panics_refused():
+            made: Any = tokenizer(
+                given,
+                **pairs,
+                add_special_tokens=add_special_tokens,
+                padding=False,
+                truncation=max_length is not None,
+                max_length=max_length,
+                return_offsets_mapping=spans,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )
+        for place, i in enumerate(plain):
+            found = (made["offset_mapping"][place], made.sequence_ids(place)) if spans else ((), ())
+            tokens[i] = Tokens(list(made["input_ids"][place]), *found)
+    for i in mistaken:
+        assert control is not None
+        if tokenizer.is_fast:
+            guard = control.guard(tokenizer, _texts_of(rows[i]))
+            written = tuple(map(guard.rewritten, _texts_of(rows[i])))
+            if max_length is not None:
+                side = tokenizer.truncation_side
+                guard.twin.enable_truncation(max_length, direction=side)
+            with panics_refused():
+                encoding = guard.twin.encode(*written, add_special_tokens=add_special_tokens)
+            guard.twin.no_truncation()
+            found = (encoding.offsets, encoding.sequence_ids) if spans else ((), ())
+            tokens[i] = Tokens(encoding.ids, *found)
+        else:
+            tokens[i] = Tokens(
+                _piecewise(tokenizer, rows[i], add_special_tokens, max_length), (), ()
+            )
+    return tokens
+
+
+def _is_marked(row: str | tuple[str, str]) -> bool:
+    return isinstance(row, MarkedText) or not isinstance(row, str)
+
+
+def _texts_of(row: str | tuple[str, str]) -> tuple[str, ...]:
+    return (row,) if isinstance(row, str) else row
+
+
+def _piecewise(
+    tokenizer: PreTrainedTokenizerBase,
+    row: str | tuple[str, str],
+    add_special_tokens: bool,
+    max_length: int | None,
+) -> list[int]:
+    """Return the ids of a slow tokenizer, which reads what contents write in pieces."""
+    control, encoded = control_tokens(tokenizer), list[list[int]]()
+    forbidden = {*control.ids.values()}
+    for text in _texts_of(row):
+        ids = list[int]()
+        for piece, is_text in control.pieces(text):
+            made = _ids_of(tokenizer, piece, split_special_tokens=is_text)
+            if is_text and not forbidden.isdisjoint(made):
+                made = [i for letter in piece for i in _ids_of(tokenizer, letter)]
+            ids += made
+        encoded.append(ids)
+    if add_special_tokens:
+        encoded = [tokenizer.build_inputs_with_special_tokens(*encoded)]  # type: ignore[attr-defined]
+    ids = [i for part in encoded for i in part]
+    if max_length is None or len(ids) <= max_length:
+        return ids
+    return ids[:max_length] if tokenizer.truncation_side == "right" else ids[-max_length:]
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase, text: str, **options: Any) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False, **options)["input_ids"])
+
+
+def encode_contents(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, add_special_tokens: bool = False
+) -> list[list[int]]:
+    """Return the ids of contents: what a policy, a partner or a data set says.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: The contents.
+        add_special_tokens: Whether the tokenizer puts its own tokens around each.
+    """
+    marked = [content(text) for text in texts]
+    made = tokenize(tokenizer, marked, add_special_tokens=add_special_tokens)
+    return [tokens.ids for tokens in made]
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of prompts that a causal model can continue.
 
     The tokenizer's own special tokens are added, but never a second BOS (a chat template writes
-    one into the text) and never a trailing EOS (it would say that the text is over).
+    one into the text) and never a trailing EOS (it would say that the text is over). Control tokens
+    that a prompt was written with are kept, but for the contents of a `MarkedText`.
     """
     bos, eos = tokenizer.bos_token, tokenizer.eos_token
     encoded: list[list[int]] = [[] for _ in texts]
     for has_bos in (False, True):
-        chosen = [
-            i for i, text in enumerate(texts) if bool(bos and text.startswith(bos)) == has_bos
-        ]
-        if not chosen:
-            continue
-        for part in in_parts(chosen):
-            with panics_refused():
-                batch = tokenizer(
-                    [texts[i] for i in part],
-                    add_special_tokens=not has_bos,
-                    padding=False,
-                    truncation=False,
-                    return_attention_mask=False,
-                    verbose=False,
-                )["input_ids"]
-            for i, ids in zip(part, batch, strict=True):
-                if ids and ids[-1] == tokenizer.eos_token_id and not texts[i].endswith(eos):
+        chosen = [i for i, text in enumerate(texts) if starts_with(text, bos) == has_bos]
+        for part in in_parts(chosen) if chosen else ():
+            batch = tokenize(tokenizer, [texts[i] for i in part], add_special_tokens=not has_bos)
+            for i, (ids, _, _) in zip(part, batch, strict=True):
+                if ids and ids[-1] == tokenizer.eos_token_id and not ends_with(texts[i], eos):
                     ids = ids[:-1]
-                encoded[i] = list(ids)
+                encoded[i] = ids
     return encoded
+
+
+_ANCHORS = ("\n", ".", "a", "1")
+"""Texts behind which another is encoded as it is inside a text, without what a tokenizer puts
+before its first word; with several, one does not merge with it."""
+
+
+def encode_next(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], before: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Return the ids of contents that follow other tokens, so that all of them spell both.
+
+    Tokenizers in the line of Llama 2 put a space before every text, and one of word pieces begins a
+    word: encoded by itself, a text would join with characters that nobody wrote. Where a tokenizer
+    cannot spell the two, which some of whole words cannot, the text is encoded by itself.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: The contents, or texts with contents marked.
+        before: (texts,) ids that each follows.
+    """
+    marked = [text if isinstance(text, MarkedText) else content(text) for text in texts]
+    alone = [tokens.ids for tokens in tokenize(tokenizer, marked)]
+    backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None  # type: ignore[attr-defined]
+    if backend is not None and backend.decoder is None:  # it joins all tokens by spaces
+        return alone
+    control = control_tokens(tokenizer)
+    starts = decode(tokenizer, before)
+    wanted = [start + control.shown(text) for start, text in zip(starts, marked, strict=True)]
+    spelled = decode(tokenizer, [[*b, *ids] for b, ids in zip(before, alone, strict=True)])
+    rows = zip(marked, alone, before, wanted, spelled, strict=True)
+    return [
+        ids if shown == whole else _behind_anchor(tokenizer, text, context, whole) or ids
+        for text, ids, context, whole, shown in rows
+    ]
+
+
+def _behind_anchor(
+    tokenizer: PreTrainedTokenizerBase, text: MarkedText, before: Sequence[int], wanted: str
+) -> list[int] | None:
+    """Return the ids of a text that spell what is wanted behind others; None if none are found."""
+    wholes = tokenize(tokenizer, [joined(anchor, text) for anchor in _ANCHORS])
+    candidates = [
+        whole.ids[len(anchor.ids) :]
+        for anchor, whole in zip(tokenize(tokenizer, _ANCHORS), wholes, strict=True)
+        if whole.ids[: len(anchor.ids)] == anchor.ids
+    ]
+    spelled = decode(tokenizer, [[*before, *ids] for ids in candidates])
+    for ids, shown in zip(candidates, spelled, strict=True):
+        if shown == wanted:
+            return ids
+    return None
 
 
 def encode_chats(
@@ -204,7 +460,7 @@ def encode_chats(
 ) -> list[list[int]]:
     """Return the ids of conversations in the tokenizer's chat template, up to the reply.
 
-    The template writes every special token itself, so none is added.
+    The template writes every special token itself, so none is added; messages write none.
 
     Args:
         tokenizer: Tokenizer with a chat template.
@@ -213,24 +469,33 @@ def encode_chats(
     Raises:
         TokenizerError: if the tokenizer has no template, or the template refuses a conversation.
     """
+    check_template(tokenizer)
+    conversations = (
+        [{"role": role, "content": content} for role, content in chat] for chat in chats
+    )
+    texts = [write_chat(tokenizer, messages, to_answer=True) for messages in conversations]
+    return [tokens.ids for tokens in tokenize(tokenizer, texts)]
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer without a chat template.
+
+    Raises:
+        TokenizerError: naming the remedy.
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise TokenizerError(
             f"{type(tokenizer).__name__} has no chat template, which messages and "
             "chat_template=True need; set tokenizer.chat_template, or pass plain texts"
         )
-    conversations = (
-        [{"role": role, "content": content} for role, content in chat] for chat in chats
-    )
-    texts = [write_chat(tokenizer, messages, to_answer=True) for messages in conversations]
-    with panics_refused():
-        encoded = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)
-    return [list(ids) for ids in encoded["input_ids"]]
 
 
 def write_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, to_answer: bool
-) -> str:
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, to_answer: bool
+) -> MarkedText:
     """Return a conversation in the tokenizer's chat template.
+
+    Where messages are written like control tokens, the places are marked as contents.
 
     Args:
         tokenizer: Tokenizer with a chat template.
@@ -241,9 +506,10 @@ def write_chat(
         TokenizerError: if the template refuses the conversation, writes more than
             `MAX_TEMPLATE_CHARACTERS`, or takes longer than `TEMPLATE_S`.
     """
+    disguise = Disguise(messages, control_tokens(tokenizer))
     written = partial(
         tokenizer.apply_chat_template,
-        list(messages),
+        disguise.messages,
         tokenize=False,
         add_generation_prompt=to_answer,
     )
@@ -260,7 +526,7 @@ def write_chat(
             f"the tokenizer's chat template refuses {reprlib.repr(messages)} ({reason}); "
             "change the messages or the template"
         ) from error
-    return str(text)
+    return disguise.lifted(text)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:

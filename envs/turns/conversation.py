@@ -18,7 +18,8 @@ from tokengym.base.errors import PartnerError, PromptError, TokenizerError, is_f
 from tokengym.base.prompt import Messages, PromptSet
 from tokengym.base.text import lone_surrogate
 from tokengym.base.waiting import TookTooLongError, call_within
-from tokengym.envs.prompts.tokenization import panics_refused, write_chat
+from tokengym.envs.prompts.contents import MarkedText, content, starts_with
+from tokengym.envs.prompts.tokenization import encode_contents, encode_next, write_chat
 from tokengym.envs.turns.partner import (
     POLICY,
     Reply,
@@ -279,6 +280,7 @@ class ReplyFormat:
         self._tokenizer = tokenizer
         self._role = role
         self._chat = chat
+        (self._said,) = encode_contents(tokenizer, [_SAID])
         if chat:
             self._head = self._written([("user", _ASKED)])
             # The blanks that the template writes before an answer, as a policy does itself.
@@ -298,21 +300,20 @@ class ReplyFormat:
             text: The reply.
             ended: Whether the policy's turn has its EOS.
         """
+        after, eos = content(text), str(self._tokenizer.eos_token)
         if self._chat:
-            text = self._after(_SAID, text)
-            space, eos, rest = text.partition(str(self._tokenizer.eos_token))
-            if ended and eos and not space.strip():
-                text = rest
-        with panics_refused():
-            ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return tuple(map(int, ids))
+            after = self._after(_SAID, text)
+            blank = after[: len(after) - len(after.lstrip())]
+            if ended and starts_with(after[len(blank) :], eos):
+                after = after[len(blank) + len(eos) :]
+        return tuple(encode_next(self._tokenizer, [after], [self._said])[0])
 
-    def _written(self, messages: list[tuple[str, str]]) -> str:
+    def _written(self, messages: list[tuple[str, str]]) -> MarkedText:
         """Return messages in the template, up to the beginning of the next turn."""
         plain = [{"role": role, "content": content} for role, content in messages]
         return write_chat(self._tokenizer, plain, to_answer=True)
 
-    def _after(self, said: str, text: str) -> str:
+    def _after(self, said: str, text: str) -> MarkedText:
         """Return what the template writes after the policy's text when a reply follows."""
         whole = self._written([("user", _ASKED), (POLICY, said), (self._role, text)])
         if not whole.startswith(self._head + self._gap + said):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.agents.rollouts import Choice, ChosenPrompts, as_sampler
-from tokengym.envs import Episode, encode
+from tokengym.envs import Episode, encode_next, filled
 from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
 from tokengym.rewards.gold import DialogueRules, ToxicityRules, split_words
@@ -303,10 +303,10 @@ class ModelCritic:
         """See `Critic.critique`; an answer that begins with "none" finds no fault."""
         answers = self._ask(
             [
-                CRITIQUE.format(
+                filled(
+                    CRITIQUE,
+                    {"prompt": without_tags(e.prompt), "response": without_tags(e.response)},
                     principle=p.text,
-                    prompt=without_tags(e.prompt),
-                    response=without_tags(e.response),
                 )
                 for e, p in zip(episodes, principles, strict=True)
             ]
@@ -326,11 +326,14 @@ class ModelCritic:
         faulty = [index for index, critique in enumerate(critiques) if critique.text]
         texts = self._ask(
             [
-                REVISION.format(
+                filled(
+                    REVISION,
+                    {
+                        "prompt": without_tags(episodes[index].prompt),
+                        "response": without_tags(episodes[index].response),
+                        "critique": without_tags(critiques[index].text),
+                    },
                     principle=principles[index].text,
-                    prompt=without_tags(episodes[index].prompt),
-                    response=without_tags(episodes[index].response),
-                    critique=without_tags(critiques[index].text),
                 )
                 for index in faulty
             ]
@@ -342,7 +345,7 @@ class ModelCritic:
         return revised
 
     def _rewritten(self, episode: Episode, text: str) -> Episode:
-        (ids,) = encode(self.tokenizer, [text])
+        (ids,) = encode_next(self.tokenizer, [text], [episode.prompt_ids])
         return replace(
             episode,
             response=text,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tokengym.agents import CausalLMPolicy, Sequences
 from tokengym.agents.rollouts import Environments
+from tokengym.envs import encode_contents
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.values import State
 
@@ -114,7 +115,7 @@ def _states(oracle: Any, prompt: int | str) -> _States:
     """Return the states of a prompt, in the order of the exact values."""
     text = oracle.prompts[prompt].text if isinstance(prompt, int) else prompt
     tree = oracle.prefixes(text) if isinstance(oracle, ForksValues) else oracle
-    ids = [int(token) for token in oracle.tokenizer(text).input_ids]
+    (ids,) = encode_contents(oracle.tokenizer, [text], add_special_tokens=True)
     return _States(ids, tree.states, tree.legal_tokens)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.ppo import AdvantageWeight, WeighedRound
 from tokengym.base import check_number
-from tokengym.envs import SettingsError
+from tokengym.envs import SettingsError, encode_contents
 from tokengym.lab.learners import weighing
 
 
@@ -281,7 +281,7 @@ class SelfTeacher(AdvantageWeight):
                     f"advantage_weight 'self-teacher' reads reference answers, and episode {index} "
                     "has none; take a task with references, or 'teacher:path=MODEL'"
                 )
-            answer = played.tokenizer(episode.reference, add_special_tokens=False)["input_ids"]
+            (answer,) = encode_contents(played.tokenizer, [episode.reference])
             told.append(replace(episode, prompt_ids=(*answer, *episode.prompt_ids)))
         assert played.log_probs is not None
         teacher = played.padded(PolicyReader(played.language_model).log_probs(told))

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tokengym.base import check_count, check_number, from_pretrained
-from tokengym.envs import Partner, Reply, SettingsError, bundled
+from tokengym.envs import Partner, Reply, SettingsError, bundled, tokenize, write_chat
 
 
 class UserModel(Partner):
@@ -79,7 +79,7 @@ class UserModel(Partner):
     def _message(self, conversation: Any, rng: np.random.Generator) -> str:
         """Return one message, token by token."""
         read = list(conversation[len(conversation) - self.memory :]) if self.memory else []
-        ids = self._encode(self._text(read) if read else "") + self._ask
+        ids = (self._encode(self._text(read)) if read else []) + self._ask
         said: list[int] = []
         for _ in range(self.max_tokens):
             logits = self._model(torch.tensor([ids + said])).logits[0, -1].double()
@@ -93,16 +93,16 @@ class UserModel(Partner):
             said.append(token)
         return str(self._tokenizer.decode(said, skip_special_tokens=True)).strip()
 
-    def _text(self, messages: Any, **how: Any) -> str:
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **how))
+    def _text(self, messages: Any, *, to_answer: bool = False) -> str:
+        return write_chat(self._tokenizer, messages, to_answer=to_answer)
 
     def _encode(self, text: str) -> list[int]:
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return tokenize(self._tokenizer, [text])[0].ids
 
     def _heads(self) -> tuple[list[int], int]:
         """Return the tokens that begin a user's message, and the first that begins an answer."""
         mark = "\x00"
         asked = [{"role": "user", "content": mark}]
         plain = self._text(asked)
-        answered = self._text(asked, add_generation_prompt=True)
+        answered = self._text(asked, to_answer=True)
         return self._encode(plain.partition(mark)[0]), self._encode(answered[len(plain) :])[0]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from tokengym.base import check_number
-from tokengym.envs import Episode
+from tokengym.envs import Episode, encode_next
 from tokengym.rewards import (
     CreditError,
     Cut,
@@ -99,7 +99,7 @@ class AnswerGain(SegmentedCredit):
         ids: list[int] = []
         if episode.reference:
             text = self.cue + episode.reference
-            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            (ids,) = encode_next(self._tokenizer, [text], [episode.prompt_ids])
         if not ids:
             raise CreditError(
                 f"credit {self.name!r} asks how likely the reference answer is, and the prompt "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.base import check_count, check_number
-from tokengym.envs import Episode, TokenizerError, bundled, decode, encode
+from tokengym.envs import Episode, TokenizerError, bundled, decode, encode, filled
 from tokengym.rewards import PolicyReader, Scorer, ScorerError, Scores, Shared
 from tokengym.rewards.models import longest_input, reading
 
@@ -92,10 +92,11 @@ def load_answering_model(
 class Judge(Scorer):
     """The rating that a language model gives each response by a principle.
 
-    The response is untrusted text: it stands between tags, tags inside it are taken out, only the
-    judge's own answer is read, and an answer that is not one number on the scale counts as the
-    lowest rating, so that confusing the judge never pays. ``parts`` holds ``judge_unparsed`` (1
-    where that happened). A judge can still be persuaded: watch the samples.
+    The response is untrusted text: it stands between tags, tags inside it are taken out, none of
+    its characters become control tokens of the judge, only the judge's own answer is read, and an
+    answer that is not one number on the scale counts as the lowest rating, so that confusing the
+    judge never pays. ``parts`` holds ``judge_unparsed`` (1 where that happened). A judge can still
+    be persuaded: watch the samples.
 
     Args:
         answer: Called with the questions; returns what the judge writes after each.
@@ -202,10 +203,13 @@ class Judge(Scorer):
         """
         self.check_attribution(attribution)
         questions = [
-            self.question.format(
+            filled(
+                self.question,
+                {
+                    "prompt": without_tags(episode.prompt),
+                    "response": without_tags(episode.response),
+                },
                 principle=self.principle,
-                prompt=without_tags(episode.prompt),
-                response=without_tags(episode.response),
                 low=self.low,
                 high=self.high,
             )

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.base import check_choice, check_count, unwrapped
-from tokengym.envs import Episode, TokenizerError, encode, unknown_share
+from tokengym.envs import (
+    Episode,
+    MarkedText,
+    TokenizerError,
+    encode,
+    filled,
+    tokenize,
+    unknown_share,
+)
 from tokengym.lab.scorers.judge import load_answering_model
 from tokengym.rewards import Scorer, ScorerError, Scores, Shared
 from tokengym.rewards.models import longest_input, reading
@@ -290,10 +298,11 @@ def check_template(template: str) -> None:
         )
 
 
-def write_question(template: str, triple: Triple) -> str:
+def write_question(template: str, triple: Triple) -> MarkedText:
     r"""Return what the model reads.
 
     Space at the ends of the three texts is left out: data sets have it and played episodes do not.
+    They are contents, of which no character becomes a control token.
 
     Args:
         template: With ``{context}``, ``{a}`` and ``{b}``.
@@ -304,7 +313,7 @@ def write_question(template: str, triple: Triple) -> str:
         '[CONTEXT] Why? [RESPONSE A] So. [RESPONSE B] No. \n'
     """
     context, a, b = (text.strip() for text in triple)
-    return template.format(context=context, a=a, b=b)
+    return filled(template, {"context": context, "a": a, "b": b})
 
 
 def answer_ids(tokenizer: "PreTrainedTokenizerBase", answers: Sequence[str]) -> list[int]:
@@ -397,4 +406,4 @@ def stored_format(config: Any) -> tuple[str, tuple[str, str]] | None:
 
 
 def _known_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return tokenize(tokenizer, [text])[0].ids

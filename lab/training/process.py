@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tokengym.envs import DatasetError, Episode, decode, encode
+from tokengym.envs import DatasetError, Episode, decode, encode, encode_next
 from tokengym.lab.rules.prm import STEPS_KEY
 from tokengym.lab.training.fitting import Report, RewardTraining, fit, let_learn, padded
 from tokengym.lab.training.pipeline import load_start, tokenizer_of
@@ -272,9 +272,8 @@ def _encoded(
     encoded = []
     for row, prompt in zip(rows, encode(tokenizer, [row.prompt for row in rows]), strict=True):
         ids, ends = list(prompt), list[int]()
-        texts = [step + separator for step in row.completions]
-        for step in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-            ids += step
+        for step in row.completions:
+            ids += encode_next(tokenizer, [step + separator], [ids])[0]
             ends.append(len(ids) - 1)
         if len(ids) > limit:
             raise DatasetError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from tokengym.envs import encode
+from tokengym.envs import content, encode, joined, tokenize
 from tokengym.lab.scorers.preference_model import (
     answer_ids,
     answer_logits,
@@ -120,9 +120,13 @@ class RewardReader(PairReader):
             parts = encode_in_template(rows, tokenizer)
             texts = [[*prompt, *answer] for prompt, answers in parts for answer in answers]
         else:
-            wholes = [prompt + text for prompt, two in rows for text in two]
-            texts = tokenizer(wholes, verbose=False)["input_ids"] if self.is_encoder else []
-            texts = texts or encode(tokenizer, wholes)
+            wholes = [joined(prompt, content(text)) for prompt, two in rows for text in two]
+            if self.is_encoder:
+                texts = [
+                    whole.ids for whole in tokenize(tokenizer, wholes, add_special_tokens=True)
+                ]
+            else:
+                texts = encode(tokenizer, wholes)
         said = [text for _, two in rows for text in two]
         ids = [[*tokens, *end] if text else [] for text, tokens in zip(said, texts, strict=True)]
         return list(zip(ids[::2], ids[1::2], strict=True))
@@ -132,14 +136,14 @@ class RewardReader(PairReader):
     ) -> list[tuple[int, int]]:
         """Return where the prompt stands: at the beginning, behind an encoder's first token."""
         if self.is_encoder:
-            prompts = tokenizer([p.prompt for p in pairs], verbose=False, add_special_tokens=False)
-            return [(1, 1 + len(ids)) for ids in prompts["input_ids"]]
+            prompts = tokenize(tokenizer, [pair.prompt for pair in pairs])
+            return [(1, 1 + len(prompt.ids)) for prompt in prompts]
         if self.chat_template:
             alone = [(pair.prompt, ()) for pair in pairs]
-            prompts = [ids for ids, _ in encode_in_template(alone, tokenizer)]
+            starts = [ids for ids, _ in encode_in_template(alone, tokenizer)]
         else:
-            prompts = encode(tokenizer, [pair.prompt for pair in pairs])
-        return [(0, len(ids)) for ids in prompts]
+            starts = encode(tokenizer, [pair.prompt for pair in pairs])
+        return [(0, len(ids)) for ids in starts]
 
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return each text's score, read at its last token."""
@@ -218,7 +222,9 @@ class PreferenceReader(PairReader):
         """Return where the context stands: after what the template begins with."""
         before = self.template.partition("{context}")[0]
         start = len(encode(tokenizer, [before])[0])
-        contexts = encode(tokenizer, [before + pair.prompt.strip() for pair in pairs])
+        contexts = encode(
+            tokenizer, [joined(before, content(pair.prompt.strip())) for pair in pairs]
+        )
         return [(start, len(ids)) for ids in contexts]
 
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:

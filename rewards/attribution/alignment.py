@@ -11,14 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from tokengym.base.errors import TokenizerError
 from tokengym.base.prompt import prompt_messages
 from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.tokenization import decode, write_chat
+from tokengym.envs.prompts.contents import Span, content, ends_with, joined, starts_with
+from tokengym.envs.prompts.tokenization import Tokens, decode, tokenize, write_chat
 
 if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-
-Span = tuple[int, int]
-"""(start, end) in characters; empty for a token that shows no text, such as EOS."""
 
 Form = Literal["text", "pair", "chat"]
 """Input format of an episode: prompt and response as one text, as two texts with the tokenizer's
@@ -194,12 +192,11 @@ class Retokenizer:
         added, targets = continued_spans(self.policy, prompt_ids, response_ids)
         if self.form != "text" or self.keeps_end:
             return self._read_with_end(episode, added, targets)
-        start, text = len(episode.prompt), episode.prompt + added
+        start, text = len(episode.prompt), joined(episode.prompt, content(added))
         bos, eos = self.model.bos_token, self.model.eos_token
         # Neither a second BOS nor the EOS that some tokenizers put behind every text.
-        tokens = self._encode(text, add_special_tokens=not (bos and text.startswith(bos)))
-        ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
-        if ids and ids[-1] == self.model.eos_token_id and not text.endswith(eos):
+        ids, offsets, _ = self._encode(text, add_special_tokens=not starts_with(text, bos))
+        if ids and ids[-1] == self.model.eos_token_id and not ends_with(text, eos):
             ids, offsets = ids[:-1], offsets[:-1]
         # The first token that reaches into the response may begin in the prompt.
         first = next((i for i, (_, end) in enumerate(offsets) if end > start), len(ids))
@@ -215,9 +212,10 @@ class Retokenizer:
 
     def _read_with_end(self, episode: Episode, added: str, targets: list[Span]) -> Retokenized:
         """Return an episode whose form puts further tokens behind the response."""
-        texts, start = [episode.prompt + added], len(episode.prompt)
+        texts: list[str] = [joined(episode.prompt, content(added))]
+        start = len(episode.prompt)
         if self.form == "pair":
-            texts, start = [episode.prompt, added], 0
+            texts, start = [episode.prompt, content(added)], 0
         elif self.form == "chat":
             turns = [{"role": r, "content": said} for r, said in prompt_messages(episode.prompt)]
             turns.append({"role": "assistant", "content": added})
@@ -231,10 +229,8 @@ class Retokenizer:
                 )
             start = offset - added.find(said)
         # A chat template writes the special tokens itself.
-        tokens = self._encode(*texts, add_special_tokens=self.form != "chat")
-        ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
+        ids, offsets, parts = self._encode(*texts, add_special_tokens=self.form != "chat")
         last_part, end = len(texts) - 1, start + len(added.rstrip())
-        parts = tokens.sequence_ids(0)  # None for the special tokens of the tokenizer
         inside = [  # those of a template follow the end
             index
             for index, (a, b) in enumerate(offsets)
@@ -247,13 +243,9 @@ class Retokenizer:
         closed = self.form == "chat" and ended and after > 0
         return Retokenized(ids, sources, targets, closed, after - closed)
 
-    def _encode(self, *texts: str, add_special_tokens: bool) -> "BatchEncoding":
+    def _encode(self, *texts: str, add_special_tokens: bool) -> Tokens:
         """Return a text, or a pair of texts, as ids with their offsets."""
-        return self.model(
-            *texts,
-            add_special_tokens=add_special_tokens,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            truncation=False,
-            verbose=False,
-        )
+        seconds = [text for text in texts[1:]] or None
+        return tokenize(
+            self.model, texts[:1], seconds, add_special_tokens=add_special_tokens, spans=True
+        )[0]

@@ -11,7 +11,14 @@ import numpy as np
 from tokengym.base.errors import DatasetError
 from tokengym.base.prompt import prompt_messages
 from tokengym.base.settings import check_choice, check_count
-from tokengym.envs.prompts.tokenization import encode, encode_chats, panics_refused, write_chat
+from tokengym.envs.prompts.contents import content, joined
+from tokengym.envs.prompts.tokenization import (
+    check_template,
+    encode,
+    encode_next,
+    tokenize,
+    write_chat,
+)
 from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (
     Ids,
@@ -96,6 +103,8 @@ class TextEncoding(TextSettings):
     from which the model comes, else not."""
     prompt_format: str | None = None
     """Frame of every prompt that is a text, as of `GenerationSettings`; None has no frame."""
+    prompt_column: str | None = None
+    """Column of prompts that are texts or messages; None takes "prompt"."""
     on_error: OnError = "raise"
     """Whether a row that cannot be learned from stops everything, or is left out and reported."""
 
@@ -128,12 +137,15 @@ def encode_pairs(
         DatasetError: naming the row and the remedy.
     """
     table = read_table(source, of="data")
-    has_ids = set(PAIR_IDS) <= set(column_names(table))
+    columns = column_names(table)
+    has_ids = set(PAIR_IDS) <= set(columns) and encoding.prompt_column is None
+    prompt = _prompt_column(columns, encoding)
     if has_ids or holds_messages(table, *PAIR[1:]):
-        names = PAIR_IDS if has_ids else PAIR
+        names = PAIR_IDS if has_ids else (prompt, *PAIR[1:])
         rows, skipped = read_rows(table, *names, on_error=encoding.on_error)
     else:
-        pairs = read_pairs(table, on_error=encoding.on_error)
+        named = encoding.prompt_column
+        pairs = read_pairs(table, prompt_column=named, on_error=encoding.on_error)
         texts = zip(pairs.rows, pairs, strict=True)
         rows = [Row(n, pair.prompt, (pair.chosen, pair.rejected)) for n, pair in texts]
         skipped = list(pairs.skipped)
@@ -164,20 +176,34 @@ def encode_responses(
     columns = column_names(table)
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
     texts = [name for name in RESPONSE_COLUMNS if name in columns]
-    if ids and "prompt_ids" in columns:
+    prompt = _prompt_column(columns, encoding)
+    if ids and "prompt_ids" in columns and encoding.prompt_column is None:
         rows, skipped = read_rows(table, "prompt_ids", ids[0], on_error=encoding.on_error)
-    elif texts and ("prompt" in columns or holds_messages(table, texts[0])):
-        rows, skipped = read_rows(table, "prompt", texts[0], on_error=encoding.on_error)
+    elif texts and (prompt in columns or holds_messages(table, texts[0])):
+        rows, skipped = read_rows(table, prompt, texts[0], on_error=encoding.on_error)
     else:
         raise DatasetError(
-            f"texts to learn must have the columns 'prompt' and one of "
+            f"texts to learn must have the columns {prompt!r} and one of "
             f"{', '.join(map(repr, RESPONSE_COLUMNS))} (or these with _ids), got "
-            f"{', '.join(map(repr, columns)) or 'none'}; rename them"
+            f"{', '.join(map(repr, columns)) or 'none'}; rename them, or name the prompts' by "
+            "prompt_column (--prompt-column)"
         )
     replied = set[int]()
     if "written" in columns:  # of episodes: 0 at the tokens of a partner's replies
         replied = {n for n, row in enumerate(table) if 0 in (row.get("written") or ())}
     return _encoded(rows, skipped, tokenizer, encoding, max_positions, replied)
+
+
+def _prompt_column(columns: Sequence[str], encoding: TextEncoding) -> str:
+    """Return the name of the column of prompts; one that was named must be there."""
+    if encoding.prompt_column is None:
+        return PAIR[0]
+    if encoding.prompt_column not in columns:
+        raise DatasetError(
+            f"prompt_column={encoding.prompt_column!r} is no column of the data; the columns are "
+            f"{', '.join(map(repr, columns))}"
+        )
+    return encoding.prompt_column
 
 
 def _encoded(
@@ -269,11 +295,29 @@ def _encode_texts(
         return encoded
     into_ids = encode_in_template if encoding.chat_template else encode_plain
     frame = encoding.prompt_format or PLACE
-    texts = [(frame.replace(PLACE, rows[n].prompt), rows[n].responses) for n in places]
-    for n, (prompt, responses) in zip(places, into_ids(texts, tokenizer), strict=True):
-        ended = tuple(_ended(ids, tokenizer, encoding) for ids in responses)
-        encoded[n] = Row(rows[n].row, tuple(prompt), ended)
+    texts = [
+        (
+            frame.replace(PLACE, rows[n].prompt),
+            [without_end(text, tokenizer) for text in rows[n].responses],
+        )
+        for n in places
+    ]
+    for n, (_, said), (prompt, responses) in zip(
+        places, texts, into_ids(texts, tokenizer), strict=True
+    ):
+        ended = tuple(
+            _ended(ids, tokenizer, encoding, is_over=short is not text)
+            for ids, short, text in zip(responses, said, rows[n].responses, strict=True)
+        )
+        # An empty prompt has no tokens, though the tokenizer may put its BOS before it.
+        encoded[n] = Row(rows[n].row, tuple(prompt) if rows[n].prompt.strip() else (), ended)
     return encoded
+
+
+def without_end(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return a response without the EOS that is written at its end, as data sets have it."""
+    eos = tokenizer.eos_token
+    return text.rstrip().removesuffix(eos) if eos and text.rstrip().endswith(eos) else text
 
 
 def encode_plain(
@@ -283,40 +327,65 @@ def encode_plain(
 
     The prompt's are those that a policy sees when it plays, a response's are what follows them in
     the whole text. Where tokens would merge across the border, so that the prompt's own are not the
-    beginning of the whole, the response is encoded by itself.
+    beginning of the whole, the response is encoded as what follows them, see `encode_next`.
     """
     prompts = encode(tokenizer, [prompt for prompt, _ in texts])
-    wholes = iter(
-        encode(tokenizer, [prompt + text for prompt, responses in texts for text in responses])
-    )
-    for prompt_ids, (_, responses) in zip(prompts, texts, strict=True):
+    responses = [[(prompt, content(text)) for text in said] for prompt, said in texts]
+    wholes = iter(encode(tokenizer, [joined(*pair) for pairs in responses for pair in pairs]))
+    yield from _apart(prompts, responses, wholes, tokenizer)
+
+
+def _apart(
+    prompts: Sequence[list[int]],
+    responses: Sequence[Sequence[tuple[str, str]]],
+    wholes: Iterator[list[int]],
+    tokenizer: "PreTrainedTokenizerBase",
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Yield the ids of each prompt, and of what follows them in the whole texts."""
+    for prompt_ids, pairs in zip(prompts, responses, strict=True):
         encoded = []
-        for text in responses:
+        for _, text in pairs:
             whole = next(wholes)
-            is_prefix = whole[: len(prompt_ids)] == prompt_ids
-            encoded.append(whole[len(prompt_ids) :] if is_prefix else _alone(text, tokenizer))
+            if whole[: len(prompt_ids)] == prompt_ids:
+                encoded.append(whole[len(prompt_ids) :])
+            else:
+                encoded += encode_next(tokenizer, [text], [prompt_ids])
         yield prompt_ids, encoded
 
 
 def encode_in_template(
     texts: Sequence[tuple[str, Sequence[str]]], tokenizer: "PreTrainedTokenizerBase"
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Yield the same with prompts in the chat template and responses by themselves."""
-    prompts = encode_chats(tokenizer, [prompt_messages(prompt) for prompt, _ in texts])
-    for prompt_ids, (_, responses) in zip(prompts, texts, strict=True):
-        yield prompt_ids, [_alone(text.strip(), tokenizer) for text in responses]
+    """Yield the same with prompts in the chat template, and responses behind it."""
+    check_template(tokenizer)
+    asked = [
+        [{"role": role, "content": said} for role, said in prompt_messages(prompt)]
+        for prompt, _ in texts
+    ]
+    prompts = [write_chat(tokenizer, messages, to_answer=True) for messages in asked]
+    responses = [
+        [(prompt, content(text.strip())) for text in said]
+        for prompt, (_, said) in zip(prompts, texts, strict=True)
+    ]
+    wholes = tokenize(tokenizer, [joined(*pair) for pairs in responses for pair in pairs])
+    yield from _apart(
+        [prompt.ids for prompt in tokenize(tokenizer, prompts)],
+        responses,
+        iter([whole.ids for whole in wholes]),
+        tokenizer,
+    )
 
 
-def _alone(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Return the ids of a text by itself."""
-    with panics_refused():
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _ended(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding) -> Ids:
-    """Return a response with its EOS."""
+def _ended(
+    ids: Sequence[int],
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+    *,
+    is_over: bool,
+) -> Ids:
+    """Return a response with its EOS, which ``is_over`` says that it was written with."""
     eos = tokenizer.eos_token_id
-    if not encoding.append_eos or (ids and ids[-1] == eos):
+    if (not encoding.append_eos and not is_over) or (ids and ids[-1] == eos):
         return tuple(ids)
     if eos is None:
         raise DatasetError(
@@ -330,12 +399,18 @@ def _encode_messages(
     row: Row[Messages], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
 ) -> Row[Ids]:
     """Return conversations as ids, written out by the chat template."""
-    pairs = [(message["role"], message["content"]) for message in row.prompt]
-    (prompt_ids,) = encode_chats(tokenizer, [pairs])
+    check_template(tokenizer)
+    asked = write_chat(tokenizer, row.prompt, to_answer=True)
+    wholes = [
+        write_chat(tokenizer, [*row.prompt, *messages], to_answer=False)
+        for messages in row.responses
+    ]
+    prompt_ids, *whole_ids = (tokens.ids for tokens in tokenize(tokenizer, [asked, *wholes]))
     responses = []
-    for messages in row.responses:
-        text = write_chat(tokenizer, [*row.prompt, *messages], to_answer=False)
-        ids = _alone(text, tokenizer)
+    for whole, ids in zip(wholes, whole_ids, strict=True):
+        if ids[: len(prompt_ids)] != prompt_ids and whole.startswith(asked):
+            (rest,) = encode_next(tokenizer, [whole[len(asked) :]], [prompt_ids])
+            ids = [*prompt_ids, *rest]
         if ids[: len(prompt_ids)] != prompt_ids:
             raise RowError(
                 "chat template",

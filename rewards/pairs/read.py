@@ -14,8 +14,8 @@ from itertools import takewhile
 from operator import index
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args, overload
 
-from tokengym.base.errors import DatasetError, TokenizerError
-from tokengym.base.prompt import is_messages
+from tokengym.base.errors import DatasetError, PromptError, TokenizerError
+from tokengym.base.prompt import as_message, is_messages
 from tokengym.base.text import lone_surrogate
 from tokengym.envs import Episode
 from tokengym.envs.prompts.datasets import DatasetSource, read_tables
@@ -29,6 +29,9 @@ T = TypeVar("T")
 Messages = list[dict[str, str]]
 Ids = tuple[int, ...]
 OnError = Literal["raise", "skip"]
+
+_LOOKED_AT = 100
+"""Rows by which it is told whether texts are dialogues."""
 
 TURN = "\n\nAssistant:"
 """Beginning of an answer in a written-out dialogue, as in HH-RLHF."""
@@ -253,7 +256,7 @@ def read_pairs(
 
     Without a prompt column, dialogues written out as in HH-RLHF ("Human:", "Assistant:") have the
     prompt that both share: everything up to and with the last "Assistant:". Other texts have the
-    empty prompt.
+    empty prompt, if no further column has texts that could be it.
 
     Args:
         dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl or
@@ -267,8 +270,9 @@ def read_pairs(
         on_error: "skip" leaves rows out that make no comparison, and says which and why.
 
     Raises:
-        DatasetError: if it cannot be read, lacks a column or is empty; by "raise", if a text is
-            missing or empty, both are equal, or the dialogues part before the last answer.
+        DatasetError: if it cannot be read, lacks a column or is empty; if there is no column of
+            prompts, and another may be meant; by "raise", if a text is missing or empty, both are
+            equal, or the dialogues part before the last answer.
     """
     if isinstance(dataset, PreferencePairs):
         return dataset
@@ -277,6 +281,8 @@ def read_pairs(
     chosen = _column(columns, chosen_column, "chosen_column")
     rejected = _column(columns, rejected_column, "rejected_column")
     margin = _optional_column(columns, margin_column, "margin_column", "margin")
+    if prompt is None:
+        _check_no_prompt(table, columns, (chosen, rejected))
 
     def compared(row: Mapping[str, Any]) -> PreferencePair:
         shared, (one, other) = _texts(row, prompt, (chosen, rejected))
@@ -285,7 +291,7 @@ def read_pairs(
         by = None if margin is None else _margin(row, margin)
         return PreferencePair(prompt=shared, chosen=one, rejected=other, margin=by)
 
-    pairs = _sifted(table, compared, on_error)
+    pairs = _sifted(table, compared, on_error, prompt=prompt, responses=(chosen, rejected))
     if said := _said_twice(pairs):
         _LOG.warning(said)
     return pairs
@@ -303,6 +309,57 @@ def _said_twice(pairs: PreferencePairs) -> str:
     return counted if counts else ""
 
 
+def _check_no_prompt(table: Any, columns: Sequence[str], responses: Sequence[str]) -> None:
+    """Refuse texts without a column of prompts, where one of another name may hold them."""
+    rows = [row for row, _ in zip(table, range(_LOOKED_AT), strict=False)]
+    texts = [str(row.get(name)) for row in rows for name in responses]
+    if any(TURN in text for text in texts):  # written-out dialogues hold their prompts
+        return
+    others = [
+        name
+        for name in columns
+        if name not in responses
+        and any(isinstance(row.get(name), str) and row[name].strip() for row in rows)
+    ]
+    if others:
+        raise DatasetError(
+            f"there is no column 'prompt', only {', '.join(map(repr, columns))}, so that the "
+            f"responses would stand alone; name the column of prompts ({others[0]!r}?) by "
+            "prompt_column (--prompt-column), or add an empty 'prompt' if there are none"
+        )
+
+
+def check_prompts_apart(
+    rows: Sequence[tuple[str, Sequence[str]]], prompt: str | None, responses: Sequence[str]
+) -> None:
+    """Refuse texts of which every response begins with its prompt, and tell of some that do.
+
+    Args:
+        rows: Prompt and responses of each.
+        prompt: Name of the column of prompts; None has none.
+        responses: Those of the responses.
+
+    Raises:
+        DatasetError: naming the columns.
+    """
+    beginning = sum(
+        bool(asked.strip()) and all(text.startswith(asked) for text in said) for asked, said in rows
+    )
+    if prompt is None or 2 * beginning <= len(rows):
+        return
+    names = " and ".join(map(repr, responses))
+    if beginning < len(rows):
+        _LOG.warning(
+            "%d of %d rows of %s begin with their %r, which a model reads twice",
+            *(beginning, len(rows), names, prompt),
+        )
+        return
+    raise DatasetError(
+        f"every response begins with its prompt, which a model would read twice; leave the text of "
+        f"{prompt!r} out of {names}"
+    )
+
+
 def _open(dataset: TableSource, split: str | None, on_error: OnError) -> tuple[Any, list[str]]:
     """Return a table that has rows, and the names of its columns."""
     if on_error not in get_args(OnError):
@@ -314,7 +371,12 @@ def _open(dataset: TableSource, split: str | None, on_error: OnError) -> tuple[A
 
 
 def _sifted(
-    table: Any, make: Callable[[Mapping[str, Any]], PreferencePair], on_error: OnError
+    table: Any,
+    make: Callable[[Mapping[str, Any]], PreferencePair],
+    on_error: OnError,
+    *,
+    prompt: str | None,
+    responses: Sequence[str],
 ) -> PreferencePairs:
     """Return the pairs that are made of a table's rows, which must leave some.
 
@@ -329,16 +391,10 @@ def _sifted(
     )
     if not pairs:
         raise DatasetError(f"no pair is left: {pairs.report()}; {pairs.skipped[0].reason}")
-    if len(pairs) > 1 and all(
-        pair.prompt.strip()
-        and pair.chosen.startswith(pair.prompt)
-        and pair.rejected.startswith(pair.prompt)
-        for pair in pairs
-    ):
-        raise DatasetError(
-            "every response begins with its prompt, which a model would read twice; leave the "
-            "prompt out of the responses"
-        )
+    said = [
+        (pair.prompt, [text for text in (pair.chosen, pair.rejected) if text]) for pair in pairs
+    ]
+    check_prompts_apart(said, prompt, responses)
     return pairs
 
 
@@ -382,7 +438,7 @@ def read_labels(
         two = (said, "") if good else ("", said)
         return PreferencePair(prompt=given, chosen=two[0], rejected=two[1])
 
-    return _sifted(table, labelled, on_error)
+    return _sifted(table, labelled, on_error, prompt=prompt, responses=(text,))
 
 
 def read_rows(
@@ -409,7 +465,10 @@ def read_rows(
     def read(number: int, row: Mapping[str, Any]) -> Row[Any]:
         return Row(number, *contents(row, prompt, responses))
 
-    return sift(enumerate(table), read, on_error=on_error)
+    rows, skipped = sift(enumerate(table), read, on_error=on_error)
+    if contents is _texts:
+        check_prompts_apart([(row.prompt, row.responses) for row in rows], prompt, responses)
+    return rows, skipped
 
 
 def holds_messages(table: Any, *columns: str) -> bool:
@@ -526,27 +585,71 @@ def _messages(
     row: Mapping[str, Any], prompt: str, responses: Sequence[str]
 ) -> tuple[Messages, tuple[Messages, ...]]:
     """Return the prompt's messages, and those that each response adds to them."""
+    texts = [_as_messages(row.get(name), name) for name in responses]
     given: Any = row.get(prompt)
+    asked: Messages | None = None
     if isinstance(given, str):
-        given = [{"role": "user", "content": given}]
-    columns: dict[str, Any] = {name: row.get(name) for name in responses}
-    for name, value in (columns if given is None else {**columns, prompt: given}).items():
-        if not is_messages(value):
-            raise RowError("not messages", f"{name!r} must be messages, got {value!r}")
-    texts: list[Messages] = [list(value) for value in columns.values()]
-    if given is not None:
-        return list(given), tuple(texts)
-    shared = len(texts[0]) - 1  # of a single conversation, all but the last message
-    if len(texts) > 1:
-        together = zip(*texts, strict=False)
-        shared = sum(1 for _ in takewhile(lambda m: all(one == m[0] for one in m), together))
-    if not shared or any(len(messages) <= shared for messages in texts):
+        asked = [{"role": "user", "content": given}]
+    elif given is not None:
+        asked = _as_messages(given, prompt)
+    if asked is None or all(_begins(messages, asked) for messages in texts):
+        shared = len(texts[0]) - 1  # of a single conversation, all but the last message
+        if len(texts) > 1:
+            together = zip(*texts, strict=False)
+            shared = sum(1 for _ in takewhile(lambda m: all(one == m[0] for one in m), together))
+        if not shared or any(len(messages) <= shared for messages in texts):
+            named = "" if prompt in row else f", and of {[*row]} no column is {prompt!r}"
+            raise RowError(
+                "no shared prompt",
+                f"the conversations share their first {shared} messages, which leaves no prompt or "
+                f"no response{named}",
+            )
+        asked, texts = texts[0][:shared], [messages[shared:] for messages in texts]
+    if asked[-1]["role"] == "assistant" or not asked[-1]["content"].strip():
         raise RowError(
-            "no shared prompt",
-            f"the conversations share their first {shared} messages, which leaves no prompt or no "
-            "response",
+            "no prompt",
+            f"its prompt ends with {reprlib.repr(asked[-1])}; it must end with what the assistant "
+            "answers",
         )
-    return texts[0][:shared], tuple(messages[shared:] for messages in texts)
+    for name, messages in zip(responses, texts, strict=True):
+        others = [message["role"] for message in messages if message["role"] != "assistant"]
+        if others:
+            raise RowError(
+                "conversation",
+                f"the response of {name!r} has a message of the role {others[0]!r}, which would "
+                "be learned as the policy's own words",
+            )
+        if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
+            raise RowError("empty", f"the response of {name!r} is empty, got {messages[-1]!r}")
+    return asked, tuple(texts)
+
+
+def _as_messages(value: Any, name: str) -> Messages:
+    """Return a column's messages, each a role and a text."""
+    if not is_messages(value):
+        raise RowError("not messages", f"{name!r} must be messages, got {reprlib.repr(value)}")
+    messages = []
+    for position, message in enumerate(value):
+        is_bare = position == len(value) - 1 or message.get("tool_calls")
+        if message.get("content") is None and is_bare:
+            message = {**message, "content": ""}
+        try:
+            role, content = as_message(position, message)
+        except PromptError as error:
+            raise RowError("not messages", f"{name!r}: {error}") from None
+        messages.append({**message, "role": role, "content": content})
+    return messages
+
+
+def _begins(messages: Messages, asked: Messages) -> bool:
+    """Return whether a conversation begins with messages, or, after a system's, with one of them.
+
+    Data sets that have both a prompt and whole conversations may leave the system's message out of
+    the prompt.
+    """
+    told = messages[1:] if messages[0]["role"] == "system" != asked[0]["role"] else messages
+    start = [(m["role"], m["content"].strip()) for m in told[: len(asked)]]
+    return start == [(m["role"], m["content"].strip()) for m in asked]
 
 
 def _margin(row: Mapping[str, Any], name: str) -> float | None:

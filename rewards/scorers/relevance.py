@@ -12,7 +12,8 @@ from tokengym.base.bundle import bundled
 from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.tokenization import unknown_share
+from tokengym.envs.prompts.contents import content
+from tokengym.envs.prompts.tokenization import tokenize, unknown_share
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
@@ -323,15 +324,14 @@ class Relevance(Shared, Scorer):
         Args:
             texts: Any texts; an empty one has the encoder's special tokens, or none at all.
         """
-        tokens = self.tokenizer(
-            list(texts),
-            truncation=True,
+        tokens = tokenize(
+            self.tokenizer,
+            [content(text) for text in texts],
+            add_special_tokens=True,
             max_length=self._limit,
-            padding=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
+            spans=True,
         )
-        sequences, spans = tokens["input_ids"], tokens["offset_mapping"]
+        sequences, spans = [text.ids for text in tokens], [text.spans for text in tokens]
         width = int(self.encoder.config.get_text_config().hidden_size)
         hidden = [np.zeros((0, width)) for _ in texts]
         pad_id = self.tokenizer.pad_token_id or 0

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_count
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.contents import content
+from tokengym.envs.prompts.tokenization import tokenize
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.forward import reading
 from tokengym.rewards.models.loading import (
@@ -203,13 +205,9 @@ class ClassProbability(Shared):
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the probability of each text, (texts,); 0 for one without tokens."""
         limit = longest_input(self.model)
-        sequences = self.tokenizer(
-            list(texts),
-            truncation=limit is not None,
-            max_length=limit,
-            padding=False,
-            return_attention_mask=False,
-        )["input_ids"]
+        contents = [content(text) for text in texts]
+        tokens = tokenize(self.tokenizer, contents, add_special_tokens=True, max_length=limit)
+        sequences = [text.ids for text in tokens]
         result = np.zeros(len(texts))
         pad_id = self.model.config.pad_token_id or 0
         read = reading(self.model, sequences, batch_size=self.batch_size, pad_id=pad_id)

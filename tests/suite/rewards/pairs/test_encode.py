@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 import tokengym  # noqa: F401  (registers the environments)
 from tests.suite.agents.conftest import EOS, make_tokenizer
@@ -79,29 +81,17 @@ def test_a_dialogue_is_split_after_what_both_share():
     assert (chosen, rejected) == ((3, 3, EOS), (4, EOS))
 
 
-class MergingTokenizer:
+def merging_tokenizer() -> PreTrainedTokenizerFast:
     """Letters, but "ab" is one token: it merges across the border of prompt and response."""
-
-    eos_token, bos_token, eos_token_id = "<eos>", None, 0
-    vocabulary = ("<eos>", "ab", "a", "b", "c")
-
-    def __len__(self) -> int:
-        return len(self.vocabulary)
-
-    def __call__(self, texts: Any, **_: Any) -> dict[str, Any]:
-        if not isinstance(texts, str):
-            return {"input_ids": [self(text)["input_ids"] for text in texts]}
-        ids = []
-        while texts:
-            token = "ab" if texts.startswith("ab") else texts[0]
-            ids.append(self.vocabulary.index(token))
-            texts = texts[len(token) :]
-        return {"input_ids": ids}
+    vocabulary = {token: n for n, token in enumerate(("<eos>", "ab", "a", "b", "c"))}
+    backend = Tokenizer(models.BPE(vocabulary, [("a", "b")]))
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
 
 
 def test_the_prompt_keeps_its_tokens_where_they_would_merge_with_the_response():
     row = {"prompt": "ca", "chosen": "bc", "rejected": "c"}
-    encoded = encode_pairs([row], MergingTokenizer(), TextEncoding())  # type: ignore[arg-type]
+    encoded = encode_pairs([row], merging_tokenizer(), TextEncoding())
     assert ids_of(encoded) == [((4, 2), (3, 4, 0), (4, 0))]  # what a policy sees when it plays
 
 

@@ -1,0 +1,176 @@
+"""Rows as people's data sets have them: columns, conversations, borders."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from tests.suite.envs.prompts.test_contents import INST, made
+from tokengym.base.errors import DatasetError
+from tokengym.rewards import read_pairs
+from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses
+
+CHATML = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}.{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def said(content: Any, role: str = "assistant") -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+@pytest.fixture(params=[CHATML, INST])
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    tokenizer = made("bytes")
+    tokenizer.chat_template = request.param
+    yield tokenizer
+    tokenizer.chat_template = None
+
+
+def texts_of(row: dict[str, Any], tokenizer: Any) -> tuple[str, ...]:
+    (found,) = encode_pairs([row], tokenizer, TextEncoding()).rows
+    shown = [tokenizer.decode(ids) for ids in (found.prompt, *found.responses)]
+    return tuple(text.replace("</s>", "").replace("<s>", "") for text in shown)
+
+
+USER, SYSTEM, GOOD, BAD = said("the film", "user"), said("be", "system"), said("good"), said("bad")
+TALK = [USER, said("yes"), said("and", "user")]
+PARTS = [{"type": "text", "text": "the "}, {"type": "text", "text": "film"}]
+CALL = {**said(None), "tool_calls": [{"name": "f"}]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "start"),
+    [
+        ("the film", [USER]),
+        (" the film\n", [USER]),
+        ([USER], [USER]),
+        ([said(PARTS, "user")], [USER]),
+        (None, [USER]),
+        ("the film", [SYSTEM, USER]),  # only the conversations have the system's message
+        ([USER], [SYSTEM, USER]),
+        ("the film", TALK),  # the prompt is the first of several requests
+        (TALK, TALK),
+        ([USER, CALL, said("3", "tool"), said("and", "user")], None),
+    ],
+)
+def test_a_prompt_may_stand_before_whole_conversations(
+    prompt: Any, start: Any, tokenizer: Any
+) -> None:
+    apart = start is None
+    start = prompt if apart else start
+    written = [{**message, "content": message["content"] or ""} for message in start]
+    asked = tokenizer.apply_chat_template(written, tokenize=False, add_generation_prompt=True)
+    ending = [] if apart else start
+    row = {"prompt": prompt, "chosen": [*ending, GOOD], "rejected": [*ending, BAD]}
+    found = texts_of({k: v for k, v in row.items() if v is not None}, tokenizer)
+    assert found[0] == asked.replace("</s>", "").replace("<s>", "")
+    assert [text.strip(" .") for text in found[1:]] == ["good", "bad"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kind", "message"),
+    [
+        ([said(None)], "empty", "response of 'chosen' is empty"),
+        ([said("")], "empty", "response of 'chosen' is empty"),
+        ([said([])], "not messages", "message 0 must be"),
+        ([said([{"type": "image", "url": "a"}])], "not messages", "parts of type 'text'"),
+        ([{"role": None, "content": "good"}], "not messages", "message 0 must be"),
+        ([{"from": "gpt", "value": "good"}], "not messages", "message 0 must be"),
+        ([GOOD, said("and", "user"), GOOD], "conversation", "of the role 'user', which would"),
+        ([GOOD, said("bye", "user")], "conversation", "of the role 'user'"),
+        ([said("3", "tool"), GOOD], "conversation", "of the role 'tool'"),
+        ([SYSTEM, GOOD], "conversation", "of the role 'system'"),
+    ],
+)
+def test_messages_that_are_no_reply_are_named_or_left_out(
+    chosen: Any, kind: str, message: str
+) -> None:
+    tokenizer = made("bytes")
+    tokenizer.chat_template = CHATML
+    row = {"prompt": [USER], "chosen": chosen, "rejected": [BAD]}
+    with pytest.raises(DatasetError, match=rf"row 1 of the data: .*{message}"):
+        encode_pairs([{**row, "chosen": [GOOD]}, row], tokenizer, TextEncoding())
+    rows = [{**row, "chosen": [GOOD]}, row]
+    kept = encode_pairs(rows, tokenizer, TextEncoding(on_error="skip"))
+    assert [one.kind for one in kept.skipped] == [kind]
+    tokenizer.chat_template = None
+
+
+@pytest.mark.parametrize(
+    "prompt", [[USER, GOOD], [said(" ", "user")], [said(None, "user")], [CALL]]
+)
+def test_a_prompt_that_asks_nothing_is_named(prompt: Any) -> None:
+    row = {"prompt": prompt, "chosen": [GOOD], "rejected": [BAD]}
+    with pytest.raises(DatasetError, match=r"row 0 .*(ends with|message 0 must be)"):
+        encode_pairs([row], made("bytes"), TextEncoding())
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["question", "instruction", "Prompt", "prompt ", "system"])
+def test_a_prompt_column_of_another_name_is_named(column: str) -> None:
+    rows = [{"id": 3, column: "the film", "chosen": " good", "rejected": " bad"}]
+    for read in (read_pairs, lambda rows: encode_pairs(rows, made("llama"), TextEncoding())):
+        with pytest.raises(DatasetError, match=f"'id', '{column}', 'chosen'.*--prompt-column"):
+            read(rows)
+    assert read_pairs(rows, prompt_column=column)[0].prompt == "the film"
+    found = encode_pairs(rows, made("llama"), TextEncoding(prompt_column=column)).rows[0]
+    assert made("llama").decode(found.prompt) == "<s> the film"
+
+
+def test_texts_that_have_no_prompts_stand_for_themselves() -> None:
+    rows: list[Any] = [{"id": 3, "chosen": "good", "rejected": "bad"}]
+    assert read_pairs(rows)[0].prompt == ""
+    dialogue = {"source": "web", "chosen": "Human: a\n\nAssistant: b"}
+    assert read_pairs([{**dialogue, "rejected": "Human: a\n\nAssistant: c"}])[0].prompt
+    for prompt in ({}, {"prompt": ""}, {"prompt": " "}):  # a BOS is no prompt
+        with pytest.raises(DatasetError, match=r"row 0 .*the prompt has no tokens"):
+            encode_pairs([{**rows[0], **prompt}], made("llama"), TextEncoding())
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_responses_that_begin_with_their_prompts_are_refused(
+    rows: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"prompt": "the film", "chosen": "the film is good", "rejected": "the film is bad"}
+    message = "every response begins with its prompt.*'prompt' out of "
+    tokenizer = made("bytes")
+    with pytest.raises(DatasetError, match=f"{message}'chosen' and 'rejected'"):
+        encode_pairs([row] * rows, tokenizer, TextEncoding())
+    one = {"prompt": row["prompt"], "completion": row["chosen"]}
+    with pytest.raises(DatasetError, match=f"{message}'completion'"):
+        encode_responses([one] * rows, tokenizer, TextEncoding())
+    apart = {**one, "completion": " is good"}
+    with caplog.at_level(logging.WARNING):
+        assert len(encode_responses([one, one, apart], tokenizer, TextEncoding()).rows) == 3
+    assert "2 of 3 rows of 'completion' begin with their 'prompt'" in caplog.text
+
+
+# --- borders --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytes with a prefix", "llama", "metaspace"])
+@pytest.mark.parametrize("template", [None, "chat", INST])
+def test_ids_spell_the_text_that_was_given(kind: str, template: str | None) -> None:
+    tokenizer = made(kind)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}\nso: " if template == "chat" else INST
+    encoding = TextEncoding(chat_template=template is not None)
+    for prompt, text in (
+        ("the film ", "is"),
+        ("the film", " is"),
+        ("the fi", "lm"),
+        ("in", "</s>s"),
+    ):
+        row = {"prompt": prompt, "chosen": text, "rejected": " bad"}
+        found = encode_pairs([row], tokenizer, encoding).rows[0]
+        asked, whole = (
+            tokenizer.decode(ids, skip_special_tokens=True)
+            for ids in (found.prompt, [*found.prompt, *found.responses[0]])
+        )
+        said = text if template is None else text.strip()
+        assert whole == asked + said or tokenizer.unk_token_id in found.responses[0]
+        assert found.responses[0].count(tokenizer.eos_token_id) == 1
+    tokenizer.chat_template = None
