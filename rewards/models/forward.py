@@ -1,7 +1,7 @@
 """The forward pass of the models behind scorers: padded batches in, a classifier's logits out."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -288,6 +288,41 @@ class EncoderClassifier(Classifier):
         return output.logits, output.attentions[-1][:, :, 0].float().mean(dim=1)
 
 
+GOALS = (
+    ("positive", "negative"),
+    ("pos", "neg"),
+    ("good", "bad"),
+    ("chosen", "rejected"),
+    ("better", "worse"),
+    ("helpful", "unhelpful"),
+    ("acceptable", "unacceptable"),
+    ("correct", "incorrect"),
+    ("safe", "unsafe"),
+    ("true", "false"),
+    ("yes", "no"),
+    ("label_1", "label_0"),
+    ("1", "0"),
+)
+"""Names of two classes of which it is known which one is wanted, (wanted, other), in any case."""
+
+
+def named_goal(names: Mapping[int, str]) -> tuple[int, int] | None:
+    """Return the classes (wanted, other) of a head of two, by their names; None if unknown.
+
+    Args:
+        names: Name of each class.
+
+    Example:
+        >>> named_goal({0: "POSITIVE", 1: "NEGATIVE"}), named_goal({0: "ham", 1: "spam"})
+        ((0, 1), None)
+    """
+    places = {str(name).strip().lower(): index for index, name in names.items()}
+    for wanted, other in GOALS:
+        if places.keys() == {wanted, other}:
+            return places[wanted], places[other]
+    return None
+
+
 def resolve_labels(
     model: "PreTrainedModel", labels: Labels | None
 ) -> tuple[int, int | None] | None:
@@ -295,7 +330,8 @@ def resolve_labels(
 
     Args:
         model: The classifier.
-        labels: One class, or (positive, negative), by index or name.
+        labels: One class, or (positive, negative), by index or name; None of a head of two is the
+            difference of the two, in the order of `GOALS`, else of the second and the first.
 
     Returns:
         None for a head with one logit, or several that are each a score, see `has_heads`.
@@ -314,9 +350,9 @@ def resolve_labels(
         )
     if labels is None and has_heads(model):
         return None
-    names = dict(config.id2label)
+    names = {int(index): str(name) for index, name in config.id2label.items()}
     if labels is None and classes == 2:
-        labels = (1, 0)
+        labels = named_goal(names) or (1, 0)
     wanted: Any = labels.split("+") if isinstance(labels, str) else labels
     wanted = [wanted] if isinstance(wanted, int) else wanted
     if wanted is None or len(wanted) not in (1, 2):

@@ -1,7 +1,9 @@
 """A sequence classifier as scorer, with what it says about each token in the same pass."""
 
 import copy
+import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -12,12 +14,19 @@ from tokengym.base.errors import TokenizerError
 from tokengym.base.settings import check_choice, check_count
 from tokengym.base.stored.adapters import unwrapped
 from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.tokenization import unknown_share
+from tokengym.envs.prompts.tokenization import encodes_alike, unknown_share
 from tokengym.rewards.attribution import last_row
 from tokengym.rewards.attribution.alignment import Form, Retokenizer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import normalize_weights
-from tokengym.rewards.models.forward import Classifier, Labels, PaddingSide, has_heads, reading
+from tokengym.rewards.models.forward import (
+    Classifier,
+    Labels,
+    PaddingSide,
+    has_heads,
+    named_goal,
+    reading,
+)
 from tokengym.rewards.models.loading import (
     load_on_backbone,
     load_pretrained,
@@ -33,6 +42,27 @@ from tokengym.rewards.scores import SIGNED_KINDS
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_LOG = logging.getLogger(__name__)
+
+
+@cache
+def _say_once(text: str) -> None:
+    """Log a warning the first time that it is due in a process."""
+    _LOG.warning(text)
+
+
+def _guessed_goal(classifier: Classifier) -> str | None:
+    """Return what is to be said of a head of two classes whose names do not tell the goal."""
+    if classifier.labels is None:
+        return None
+    names = {int(index): str(name) for index, name in classifier.model.config.id2label.items()}
+    if named_goal(names) is not None:
+        return None
+    positive, negative = classifier.labels
+    assert negative is not None
+    return f"the score is {names[positive]!r} - {names[negative]!r}; labels= chooses"
 
 
 class RewardModel(Shared, Scorer):
@@ -53,7 +83,8 @@ class RewardModel(Shared, Scorer):
             policy's ids for the model's.
         labels: For a head of several classes the one whose logit is the score, or (positive,
             negative) for logit[positive] - logit[negative], by index or by name in the model's
-            config; "positive+negative" in words. None is (1, 0) for two classes.
+            config; "positive+negative" in words. None takes two classes by their names where it
+            is known which one is wanted (`GOALS`), and is (1, 0) otherwise, which is said once.
         form: What the model reads: "text", prompt and response joined; "pair", both as the two
             texts of its tokenizer; "chat", a conversation in its tokenizer's chat template.
         batch_size: Most sequences per forward pass; they are sorted by length.
@@ -87,6 +118,9 @@ class RewardModel(Shared, Scorer):
         check_choice(self, "padding_side", get_args(PaddingSide), error=ScorerError)
         self._name = name
         self._classifier = Classifier.of(model, labels, pairs=form == "pair")
+        self._guessed = None if labels is not None else _guessed_goal(self._classifier)
+        if self._guessed is not None:
+            _say_once(f"{name}: {self._guessed}")
         self._form = form
         self.disagrees = self._classifier.labels is None and has_heads(model)
         self._is_encoder = self._classifier.reads_both_ways
@@ -158,6 +192,11 @@ class RewardModel(Shared, Scorer):
         )
 
     @property
+    def title(self) -> str:
+        """The name, and which class is the goal where that was guessed."""
+        return self.name if self._guessed is None else f"{self.name} ({self._guessed})"
+
+    @property
     def is_causal(self) -> bool:
         """Whether the score is read at a token of a causal model, so that prefixes have one too."""
         return not self._is_encoder
@@ -182,10 +221,10 @@ class RewardModel(Shared, Scorer):
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "RewardModel":
         """Return the scorer for responses of a policy's tokenizer.
 
-        Where it is the model's own, or the model's is not known, ids are read as they are.
-        Otherwise texts are written in the model's tokens, and attributions travel back by
-        character offsets; scores of prefixes ("prefix") are not to be had then, because the tokens
-        of a prefix are not a prefix of the tokens.
+        Where it encodes as the model's own does (`encodes_alike`), or the model's is not known, ids
+        are read as they are. Otherwise texts are written in the model's tokens, and attributions
+        travel back by character offsets; scores of prefixes ("prefix") are not to be had then,
+        because the tokens of a prefix are not a prefix of the tokens.
 
         Raises:
             TokenizerError: if an id would be outside the model, or the model's tokenizer gives no
@@ -194,9 +233,7 @@ class RewardModel(Shared, Scorer):
         model_tokenizer = self.tokenizer
         bound = copy.copy(self)
         if not self._always_text and (
-            model_tokenizer is None
-            or model_tokenizer is tokenizer
-            or model_tokenizer.get_vocab() == tokenizer.get_vocab()
+            model_tokenizer is None or encodes_alike(tokenizer, model_tokenizer)
         ):
             if len(tokenizer) > self._vocab_size:  # may be less: embeddings are padded
                 raise TokenizerError(

@@ -63,6 +63,11 @@ class ScorerWrapper(Scorer):
         """The class and the name of the scorer inside."""
         return f"{type(self).__name__}({self.scorer.name})"
 
+    @property
+    def title(self) -> str:
+        """The name, with the scorer inside in words."""
+        return self.name.replace(self.scorer.name, self.scorer.title)
+
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return a copy whose scorer inside is bound to the policy's tokenizer."""
         return self.around(self.scorer.bind(tokenizer))
