@@ -138,13 +138,14 @@ class ControlTokens:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        id_of: Any = tokenizer.convert_tokens_to_ids
         special = {
             str(token.content): int(index)
             for index, token in tokenizer.added_tokens_decoder.items()
             if token.special
         }
         for text in tokenizer.all_special_tokens:
-            special.setdefault(str(text), int(tokenizer.convert_tokens_to_ids(str(text))))
+            special.setdefault(str(text), int(id_of(str(text))))
         unknown = tokenizer.unk_token_id  # the token of what it does not know controls nothing
         if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):  # GPT-2 names its EOS so
             unknown = None
@@ -249,7 +250,7 @@ class Guard:
         self._exact = exact
         # A letter for a letter: the characters of a text keep their places.
         self._letters = _cipher("".join(ids), area)
-        backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+        backend: Any = tokenizer.backend_tokenizer
         rules = json.loads(backend.to_str())
         rules["truncation"] = rules["padding"] = None
         names = {text: text.translate(self._letters) for text in ids}

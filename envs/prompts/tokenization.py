@@ -129,7 +129,7 @@ def _framed(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _description(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the JSON of a fast tokenizer's rules."""
-    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend: Any = tokenizer.backend_tokenizer
     return str(backend.to_str())
 
 
@@ -253,9 +253,9 @@ class Tokens(NamedTuple):
     ids: list[int]
     """Ids of the tokens."""
     spans: list[Span]
-    """Characters of each token in its text; () where they were not asked for."""
+    """Characters of each token in its text; [] where they were not asked for."""
     parts: list[int | None]
-    """Text of each token, 0 or 1; None for those that the tokenizer adds to texts. () likewise."""
+    """Text of each token, 0 or 1; None for those that the tokenizer adds to texts. [] likewise."""
 
 
 def tokenize(
@@ -281,7 +281,7 @@ def tokenize(
             None cuts none.
         spans: Whether to say which characters each token has.
     """
-    rows = list(texts) if seconds is None else list(zip(texts, seconds, strict=True))
+    rows: list[Any] = list(texts) if seconds is None else list(zip(texts, seconds, strict=True))
     if not rows:
         return []
     marked = [i for i, row in enumerate(rows) if _is_marked(row)]
@@ -309,24 +309,25 @@ def tokenize(
                 verbose=False,
             )
         for place, i in enumerate(plain):
-            found = (made["offset_mapping"][place], made.sequence_ids(place)) if spans else ((), ())
+            found = (made["offset_mapping"][place], made.sequence_ids(place)) if spans else ([], [])
             tokens[i] = Tokens(list(made["input_ids"][place]), *found)
     for i in mistaken:
         assert control is not None
         if tokenizer.is_fast:
             guard = control.guard(tokenizer, _texts_of(rows[i]))
+            twin: Any = guard.twin
             written = tuple(map(guard.rewritten, _texts_of(rows[i])))
             if max_length is not None:
                 side = tokenizer.truncation_side
-                guard.twin.enable_truncation(max_length, direction=side)
+                twin.enable_truncation(max_length, direction=side)
             with panics_refused():
-                encoding = guard.twin.encode(*written, add_special_tokens=add_special_tokens)
-            guard.twin.no_truncation()
-            found = (encoding.offsets, encoding.sequence_ids) if spans else ((), ())
+                encoding = twin.encode(*written, add_special_tokens=add_special_tokens)
+            twin.no_truncation()
+            found = (encoding.offsets, encoding.sequence_ids) if spans else ([], [])
             tokens[i] = Tokens(encoding.ids, *found)
         else:
             tokens[i] = Tokens(
-                _piecewise(tokenizer, rows[i], add_special_tokens, max_length), (), ()
+                _piecewise(tokenizer, rows[i], add_special_tokens, max_length), [], []
             )
     return tokens
 
@@ -357,7 +358,7 @@ def _piecewise(
             ids += made
         encoded.append(ids)
     if add_special_tokens:
-        encoded = [tokenizer.build_inputs_with_special_tokens(*encoded)]  # type: ignore[attr-defined]
+        encoded = [tokenizer.build_inputs_with_special_tokens(*encoded)]
     ids = [i for part in encoded for i in part]
     if max_length is None or len(ids) <= max_length:
         return ids
@@ -424,7 +425,7 @@ def encode_next(
     """
     marked = [text if isinstance(text, MarkedText) else content(text) for text in texts]
     alone = [tokens.ids for tokens in tokenize(tokenizer, marked)]
-    backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None  # type: ignore[attr-defined]
+    backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None
     if backend is not None and backend.decoder is None:  # it joins all tokens by spaces
         return alone
     control = control_tokens(tokenizer)

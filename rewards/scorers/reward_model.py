@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,8 @@ def _guessed_goal(classifier: Classifier) -> str | None:
     """Return what is to be said of a head of two classes whose names do not tell the goal."""
     if classifier.labels is None:
         return None
-    names = {int(index): str(name) for index, name in classifier.model.config.id2label.items()}
+    config: Any = classifier.model.config
+    names = {int(index): str(name) for index, name in config.id2label.items()}
     if named_goal(names) is not None:
         return None
     positive, negative = classifier.labels
