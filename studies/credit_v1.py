@@ -14,11 +14,12 @@ import tyro
 
 from tokengym.base import read_json
 from tokengym.evaluation.report import number, signed
-from tokengym.evaluation.statistics import student_interval
-from tokengym.lab.benchmark.definition import V1
+from tokengym.evaluation.statistics import RunPath, student_interval
+from tokengym.lab.benchmark.definition import BASELINE, V1
 from tokengym.lab.benchmark.figures import check_row, numbers_of, shares_of
 from tokengym.lab.benchmark.page import title_of
 from tokengym.lab.benchmark.runs import TEXT
+from tokengym.lab.benchmark.verdict import by_task, call, in_words, leads_of, path_of, table_of
 from tokengym.lab.protocol import Row
 from tokengym.lab.study import (
     DOCS,
@@ -30,10 +31,17 @@ from tokengym.lab.study import (
     run_of,
     write_rows,
 )
-from tokengym.lab.tables import fill, markdown_table
+from tokengym.lab.tables import NONE, fill, markdown_table
 
 Out = tyro.conf.Positional[Path]
 FOLDER, RUNS = "v1", "runs.csv"
+V2_WORDS = {
+    "net": "score - c KL over the run",
+    "score": "of that, score",
+    "kl": "of that, KL not paid",
+    "at_kl": "score at equal KL",
+}
+"""Names of the two figures of version 2's verdict, and of the parts of the first."""
 AXES = ("setting", "rule", "start", "gae_lambda", *OF_RUNS)
 """Columns that say which run a row is from, in the order of a file's name."""
 
@@ -75,7 +83,12 @@ def page(docs: Docs = DOCS) -> None:
     for file in sorted((docs / FOLDER).glob("*.json")):
         check_row(row := read_json(file), str(file), V1)
         rows.append(row)
-    tables = {"leads": leads_table(rows), "tuned": tuned_table(rows), "done": done_table(docs)}
+    tables = {
+        "leads": leads_table(rows),
+        "tuned": tuned_table(rows),
+        "done": done_table(docs),
+        "v2": v2_table(rows, published(docs)),
+    }
     fill(docs / "credit_v1.md", tables)
 
 
@@ -131,6 +144,63 @@ def tuned_table(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ["rule", "track", "setting", "lambda, rate, start", "the same of `sparse`"]
     ends = ["lead, % of the way", "score at the end", "gold", "KL"]
     return markdown_table([*head, *ends, "CPU seconds a run (of the baseline's)"], lines)
+
+
+def v2_table(rows: Sequence[Mapping[str, Any]], runs: Mapping[Cell, Sequence[Row]]) -> str:
+    """Return what the verdict of version 2 says of each row of version 1, by task.
+
+    Its tuning is v1's, on spare seeds: the runs of other cells have no other seeds.
+    """
+    tasks = {setting.name: setting.task for setting in V1.settings}
+    names = list(dict.fromkeys(tasks.values()))
+    figures, lines = [], []
+    for row in rows:
+        if row["hidden"]:
+            continue
+        leads = {
+            name: leads_of(
+                *(arm_of(runs, name, row, rule) for rule in (row["subject"], BASELINE)),
+                each["way"][1] - each["way"][0],
+            )
+            for name, each in row["settings"].items()
+        }
+        figures.append((row, leads, by_task(leads, tasks)))
+    calls = call(table_of([of_tasks for _, _, of_tasks in figures])) if figures else None
+    for place, (row, leads, of_tasks) in enumerate(figures):
+        assert calls is not None
+        parts = {
+            "net": {task: of["net"] for task, of in of_tasks.items()},
+            "score": {task: of["score"] for task, of in of_tasks.items()},
+            "kl": {task: of["net"] - of["score"] for task, of in of_tasks.items()},
+            "at_kl": {task: of["at_kl"] for task, of in of_tasks.items()},
+        }
+        for figure, words in V2_WORDS.items():
+            cells = []
+            for task, seeds in parts[figure].items():
+                levels = [leads[name].kl for name in tasks if tasks[name] == task]
+                where = f", at {' and '.join(number(kl) for kl in levels if kl)} nats"
+                cell = NONE if seeds is None else with_interval(seeds)
+                cells.append(f"{cell}{where * (figure == 'at_kl' and seeds is not None)}")
+            known = [np.mean(seeds) for seeds in parts[figure].values() if seeds is not None]
+            over_tasks = with_interval(known) if len(known) == len(names) else NONE
+            lines.append([title_of(row), words, *cells, over_tasks])
+        verdict = in_words(calls, place, parts["net"])
+        lines.append([title_of(row), "verdict", *([""] * len(names)), verdict])
+    return markdown_table(
+        ["rule", "figure", *names, "mean over tasks, t interval over tasks"], lines
+    )
+
+
+def arm_of(
+    runs: Mapping[Cell, Sequence[Row]], setting: str, row: Mapping[str, Any], rule: str
+) -> dict[str, dict[int, RunPath]]:
+    """Return the published runs of a rule in a setting of a row, of the one cell that has seeds."""
+    of_rule = {
+        int(run.seed): path_of(points)
+        for run, points in runs.items()
+        if run.setting == setting and run.rule == rule and run.seed in row["seeds"]
+    }
+    return {"tuned": of_rule}
 
 
 def chosen_of(choice: Mapping[str, Any]) -> str:

@@ -138,8 +138,13 @@ def value_within_kl(
     time and never by its value: the best of many noisy evaluations would be too high, and the more
     so the more evaluations or cells an arm has. A run that was beyond k and came back is given its
     end, which has less KL than k and more training. A run that never came to k has no value there:
-    what it would have had at more KL is not known. Interpolation is in the square root of the KL,
-    in which scores rise about linearly (Gao et al. 2023).
+    what it would have had at more KL is not known.
+
+    A run that passes k on its way to more has spent fewer tokens there than one that ends at k, and
+    where the learning rate falls over a run it has not fallen yet, which costs KL. That is what a
+    limit on the KL gives at these settings; whether an arm could do better at k is answered by its
+    cells at other prices and rates, see `compare_at_kl`. Interpolation is in the square root of the
+    KL, in which scores rise about linearly (Gao et al. 2023).
 
     Args:
         levels: (levels,) KL k, nats, above 0.

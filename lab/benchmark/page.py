@@ -104,7 +104,8 @@ def _tested(
         return NONE, NONE, NONE
     test = tests[row["subject"], BASELINE]
     if test["p"] < CLEAR:
-        verdict = "ahead" if test["difference"] > 0 else "behind"
+        side = "ahead" if test["difference"] > 0 else "behind"
+        verdict = f"{side} on these tasks"  # the test is of seeds
     else:
         verdict = "level" if is_level(row, definition.margin) else "not clear"
     p_value = number(test["p"]) if test["p"] >= LEAST_P else f"< {LEAST_P}"

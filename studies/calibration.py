@@ -1,0 +1,271 @@
+"""How often the benchmark's verdict calls a rule ahead that does nothing, and what lead it finds.
+
+Null boards are drawn from the runs that are published behind the row of v1: every rule is a clone
+of one arm, tuned anew, whose true lead over tasks is 0 and whose lead on each task is drawn with a
+given spread. Fills docs/results/calibration.md; minutes on one core.
+
+    python -m studies.calibration [--boards 4000] [--docs docs/results]
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.credit_v1 import published
+from tokengym.base import read_json
+from tokengym.evaluation.report import number
+from tokengym.evaluation.statistics import holm, student_interval
+from tokengym.lab.benchmark.definition import BASELINE, V1
+from tokengym.lab.benchmark.figures import area_within
+from tokengym.lab.benchmark.verdict import call
+from tokengym.lab.protocol import PRICE
+from tokengym.lab.study import DOCS, Cell, Docs, command_line
+from tokengym.lab.tables import CLEAR, fill, markdown_table
+
+Array = NDArray[np.float64]
+ROWS = 9
+"""Rules of a board besides the baseline."""
+SPREADS = (0.0, 2.0, 4.0, 8.0)
+"""Standard deviations of a rule's lead over tasks, % of the way. 4 is that of v1's row, 5 to 11
+those of the controls on the five tasks of docs/results/tasks.md."""
+BOARDS, SEED, POWER = 4_000, 0, 0.8
+BLOCK = 500
+"""Boards that are drawn at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """Tasks and seeds of a version, and whose runs stand in for those of each setting."""
+
+    tasks: Mapping[str, tuple[str, ...]]
+    """Task -> settings of v1 whose cells and residuals its settings have."""
+    seeds: int
+    """Seeds of each cell."""
+
+    @cached_property
+    def settings(self) -> tuple[str, ...]:
+        """All settings, task after task."""
+        return tuple(setting for of_task in self.tasks.values() for setting in of_task)
+
+    @cached_property
+    def means(self) -> Array:
+        """Matrix that turns settings into the means of tasks, (settings, tasks)."""
+        sizes = [len(of_task) for of_task in self.tasks.values()]
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        return (owner[:, None] == np.arange(len(sizes))) / np.array(sizes, dtype=np.float64)
+
+
+FILMS = ("MovieReview-24", "MovieReview-48", "MovieReview-96")
+OF_V1 = {
+    "MovieReview": FILMS,
+    "QuestionAnswer": ("QuestionAnswer-48",),
+    "Dialogue": ("Dialogue-48",),
+    "Summarize": ("Summarize-32",),
+    "Detox": ("Detox-48",),
+    "Forks": ("Forks-20",),
+}
+SIX = Design(tasks=OF_V1, seeds=10)
+TWELVE = Design(
+    tasks={
+        **OF_V1,
+        "Forks": ("Forks-20",) * 3,
+        "IMDb": ("MovieReview-24",),
+        "SST-2": ("MovieReview-24",),
+    },
+    seeds=3,
+)
+"""Those of v2. Of the four settings that have no published cells, Forks's noise is that of its
+middle setting, and that of real reviews is the one of film reviews of 24 tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What one setting's published runs say of an arm's cells, % of the way."""
+
+    cells: Array
+    """(cells, figures): mean of score - c KL over the run, and of the score at the end, of the
+    runs of the baseline's tuning."""
+    residuals: Array
+    """(runs, figures): of both rules' ten runs, about their own mean."""
+
+
+def noises(docs: Path) -> dict[str, Noise]:
+    """Return the noise of each setting of v1.
+
+    Args:
+        docs: Folder of the pages.
+    """
+    ways = read_json(docs / "v1" / "uniform-scores.json")["settings"]
+    runs = published(docs)
+    found = {}
+    for setting in V1.settings:
+        start, goal = ways[setting.name]["way"]
+        of_cells: dict[Cell, list[list[float]]] = {}
+        of_rules: dict[str, list[list[float]]] = {}
+        for run, points in runs.items():
+            if run.setting != setting.name:
+                continue
+            net = area_within(points, float(points[-1]["tokens"]), PRICE)
+            figures = [net, float(points[-1]["score"])]
+            if run.seed in V1.spare_seeds:
+                if run.rule == BASELINE:
+                    of_cells.setdefault(run.without("seed"), []).append(figures)
+            else:
+                of_rules.setdefault(run.rule, []).append(figures)
+        scale = 100.0 / (goal - start)
+        each = [np.array(values) for values in of_rules.values()]
+        # Residuals about a mean of n are too small by sqrt((n - 1) / n).
+        about = [(v - v.mean(axis=0)) * (len(v) / (len(v) - 1.0)) ** 0.5 for v in each]
+        found[setting.name] = Noise(
+            cells=scale * np.array([np.mean(values, axis=0) for values in of_cells.values()]),
+            residuals=scale * np.concatenate(about),
+        )
+    return found
+
+
+def draw(
+    design: Design, noise: Mapping[str, Noise], boards: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Return the leads of clones that are tuned anew, without a spread over tasks.
+
+    Every arm of a board, the baseline's too, has runs of every cell on the design's seeds. With
+    three seeds each seed's cell is chosen on the others, as in v2; with more a cell is chosen on
+    three spare seeds, as in v1.
+
+    Returns:
+        (boards, rows, figures, tasks, seeds): % of the way. And (boards, rows): the share of
+        settings in which a row took another cell than the baseline.
+    """
+    leads, others = [], []
+    for setting in design.settings:
+        of = noise[setting]
+        cells, runs = len(of.cells), len(of.residuals)
+        shape = (boards, 1 + ROWS, cells)
+
+        def values(seeds: int, of: Noise = of, shape: Any = shape, runs: int = runs) -> Array:
+            picked = of.residuals[rng.integers(runs, size=(*shape, seeds))]
+            return of.cells[:, None, :] + picked  # (boards, arms, cells, seeds, figures)
+
+        table = values(design.seeds)
+        if design.seeds <= 3:
+            nets = table[..., 0]
+            chosen = np.argmax(nets.sum(-1, keepdims=True) - nets, axis=2)  # (boards, arms, seeds)
+        else:
+            best = np.argmax(values(len(V1.spare_seeds))[..., 0].sum(-1), axis=2)
+            chosen = np.repeat(best[..., None], design.seeds, axis=2)
+        of_arms = np.take_along_axis(table, chosen[:, :, None, :, None], axis=2)[:, :, 0]
+        leads.append(of_arms[:, 1:] - of_arms[:, :1])  # (boards, rows, seeds, figures)
+        others.append((chosen[:, 1:] != chosen[:, :1]).mean(axis=-1))
+    by_setting = np.stack(leads, axis=-1)  # (boards, rows, seeds, figures, settings)
+    return np.moveaxis(by_setting @ design.means, 2, -1), np.mean(others, axis=0)
+
+
+def spread_over(shape: tuple[int, ...], sd: float, rng: np.random.Generator) -> Array:
+    """Return true leads on each task around 0, half shared by the two figures.
+
+    Args:
+        shape: (boards, rows, figures, tasks).
+        sd: Their standard deviation, % of the way.
+        rng: Generator.
+    """
+    boards, rows, _, tasks = shape
+    shared = rng.normal(size=(boards, rows, 1, tasks))
+    return sd * (0.5**0.5 * shared + 0.5**0.5 * rng.normal(size=shape))
+
+
+def called_ahead(design: Design, leads: Array) -> NDArray[np.bool_]:
+    """Return which rows the version calls ahead, (boards, rows).
+
+    Args:
+        design: `SIX` for v1's tests, over seeds and of the net figure alone, or `TWELVE` for v2's.
+        leads: (boards, rows, figures, tasks, seeds).
+    """
+    if design is SIX:
+        over_seeds = leads[:, :, 0].mean(axis=2)  # (boards, rows, seeds)
+        mean, _, _, p_value = student_interval(over_seeds)
+        return np.asarray((holm(p_value) < CLEAR) & (mean > 0))
+    return call(leads.mean(axis=-1)).ahead
+
+
+def boards_of(
+    design: Design, noise: Mapping[str, Noise], sd: float, boards: int
+) -> tuple[Array, float]:
+    """Return null boards at a spread, and the share of cells that clones do not share.
+
+    Returns:
+        (boards, rows, figures, tasks, seeds) leads, and the share.
+    """
+    rng = np.random.default_rng([SEED, int(10 * sd), design.seeds])
+    blocks, others = [], []
+    for begin in range(0, boards, BLOCK):
+        leads, other = draw(design, noise, min(BLOCK, boards - begin), rng)
+        blocks.append(leads + spread_over(leads.shape[:4], sd, rng)[..., None])
+        others.append(other.mean())
+    return np.concatenate(blocks), float(np.mean(others))
+
+
+def lead_found(design: Design, leads: Array, power: float = POWER) -> float:
+    """Return the true lead of one row, in both figures, that is called ahead with a given chance.
+
+    The other rows do nothing. Bisected to a hundredth of a percent of the way.
+
+    Args:
+        design: The version.
+        leads: Null boards.
+        power: The chance.
+    """
+    low, high = 0.0, 40.0
+    while high - low > 0.01:
+        middle = (low + high) / 2.0
+        shifted = leads.copy()
+        shifted[:, 0] += middle
+        enough = called_ahead(design, shifted)[:, 0].mean() >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def table(noise: Mapping[str, Noise], boards: int) -> str:
+    """Return the page's table: a row per spread, v1's tests beside v2's."""
+    lines = []
+    for sd in SPREADS:
+        six, _ = boards_of(SIX, noise, sd, boards)
+        twelve, other = boards_of(TWELVE, noise, sd, boards)
+        any_of_v1 = called_ahead(SIX, six).any(axis=1).mean()
+        any_of_v2 = called_ahead(TWELVE, twelve).any(axis=1).mean()
+        some = twelve[: max(boards // 4, 1)]
+        found = [f"{number(lead_found(TWELVE, each))} %" for each in (some[:, :1], some)]
+        shares = [f"{100 * share:.1f} %" for share in (any_of_v1, any_of_v2)]
+        lines.append([f"{sd:g}", *shares, *found, f"{100 * other:.0f} %"])
+    head = [
+        "spread of a rule's lead over tasks (sd, % of the way)",
+        "v1: boards with a rule called ahead",
+        "v2: boards with a rule called ahead",
+        "v2: lead found with 80 %, one rule on the board",
+        "nine rules on it",
+        "v2: runs of another cell than the baseline's",
+    ]
+    return markdown_table(head, lines)
+
+
+def run(docs: Docs = DOCS, boards: int = BOARDS) -> None:
+    """Fill the page's table.
+
+    Args:
+        docs: Folder of the page.
+        boards: Null boards of each spread and version.
+    """
+    fill(docs / "calibration.md", {"calibration": table(noises(docs), boards)})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and fill the page."""
+    command_line(__doc__, run, arguments=arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The calibration of the benchmark's verdict, in short."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studies import calibration
+from studies.calibration import ROWS, SIX, TWELVE, Noise, boards_of, called_ahead, draw, lead_found
+from tokengym.lab.benchmark.definition import V1
+from tokengym.lab.study import DOCS
+
+BOARDS = 300
+
+
+@pytest.fixture(scope="module")
+def noise() -> dict[str, Noise]:
+    return calibration.noises(DOCS)
+
+
+@pytest.mark.parametrize("sd", calibration.SPREADS)
+def test_a_board_of_rules_that_do_nothing_calls_one_ahead_in_5_of_100_cases_at_most(noise, sd):
+    """Two standard errors of 300 boards are 2.5 points."""
+    leads, _ = boards_of(TWELVE, noise, sd, BOARDS)
+    assert leads.shape[:4] == (BOARDS, ROWS, 2, 8)
+    assert called_ahead(TWELVE, leads).any(axis=1).mean() <= 0.05 + 0.025
+
+
+def test_the_tests_of_v1_are_of_seeds_and_see_a_lead_where_tasks_differ(noise):
+    level, _ = boards_of(SIX, noise, 0.0, BOARDS)
+    spread, _ = boards_of(SIX, noise, 4.0, BOARDS)
+    assert called_ahead(SIX, level).any(axis=1).mean() < 0.1
+    assert called_ahead(SIX, spread).any(axis=1).mean() > 0.8
+
+
+def test_a_lead_is_found_and_a_larger_one_where_tasks_differ(noise):
+    found = [lead_found(TWELVE, boards_of(TWELVE, noise, sd, 60)[0][:, :1]) for sd in (0.0, 4.0)]
+    assert 2.0 < found[0] < found[1] < 9.0
+
+
+def test_clones_differ_by_their_runs_and_their_tuning_alone():
+    """Two cells: where one is far better, all take it.
+
+    Where they are level, two seeds choose the first with 11/16, since ties are its own, and two
+    arms differ with 2 * 11/16 * 5/16.
+    """
+    residuals = np.array([[-1.0, -2.0], [1.0, 2.0]])
+    for gap, share in ((50.0, 0.0), (0.0, 0.43)):
+        cells = np.array([[0.0, 0.0], [gap, gap]])
+        noise = {at.name: Noise(cells=cells, residuals=residuals) for at in V1.settings}
+        leads, others = draw(TWELVE, noise, 100, np.random.default_rng(0))
+        assert others.mean() == pytest.approx(share, abs=0.03)
+        assert leads.mean() == pytest.approx(0.0, abs=0.1)
+        assert np.abs(leads[:, :, 0]).max() <= 2.0  # of residuals of one at most
+
+
+def test_the_noise_is_that_of_the_published_runs(noise):
+    assert set(noise) == {at.name for at in V1.settings}
+    for setting in noise.values():
+        assert setting.residuals.shape == (20, 2)
+        assert setting.residuals.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-9)
+        assert len(setting.cells) >= len(V1.lambdas)
+
+
+def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copy(DOCS / "calibration.md", tmp_path / "calibration.md")
+    monkeypatch.setattr(calibration, "noises", lambda docs: calibration_noise)
+    calibration_noise = {
+        at.name: Noise(cells=np.zeros((1, 2)), residuals=np.array([[-1.0, 1.0], [1.0, -1.0]]))
+        for at in V1.settings
+    }
+    calibration.run(tmp_path, boards=4)
+    rows = [line for line in (tmp_path / "calibration.md").read_text().splitlines() if "|" in line]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["0", "2", "4", "8"]
+    assert all(row.count("|") == 7 for row in rows)
