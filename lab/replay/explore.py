@@ -30,8 +30,8 @@ class Response:
     """Score by the task's own scorer."""
     gold_score: float | None
     """None if the task has none, or it does not know the prompt."""
-    unknown: int
-    """Number of the prompt's tokens that the tokenizer does not know."""
+    unknown: tuple[str, ...]
+    """Words of the prompt that the tokenizer does not know."""
 
     @property
     def episode(self) -> Episode:
@@ -221,13 +221,21 @@ class Explorer:
             env_kwargs=self.env_kwargs,
             policy=policy if isinstance(policy, CausalLMPolicy) else None,
         )
-        unknown = self.tokenizer.unk_token_id
         return Response(
             replay=result,
             score=float(scored.score or 0.0),
             gold_score=None if gold is None else float(gold[0]),
-            unknown=0 if unknown is None else list(scored.prompt_ids).count(unknown),
+            unknown=self._unknown_words(scored),
         )
+
+    def _unknown_words(self, episode: Episode) -> tuple[str, ...]:
+        """Return the words of a prompt that the tokenizer has no tokens for, each once."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or unknown not in episode.prompt_ids:
+            return ()
+        words = dict.fromkeys(episode.prompt.split())
+        read = self.tokenizer([*words], add_special_tokens=False)["input_ids"]
+        return tuple(word for word, ids in zip(words, read, strict=True) if unknown in ids)
 
     def alternatives(
         self, response: Response, time: int, *, temperature: float | None = None, count: int = 8

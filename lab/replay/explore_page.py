@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokengym.envs import printable
@@ -10,6 +10,8 @@ from tokengym.evaluation.report import number, render, signed
 from tokengym.lab.replay.explore import Alternative, Branch, Change, Fork, Response
 from tokengym.lab.replay.page import episode_rows
 
+MAX_SHOWN_WORDS = 8
+"""Unknown words of a prompt that are named."""
 MAX_SHOWN_TEXTS = 3
 """Continuations of a branch that are shown; the figures are of all."""
 
@@ -24,18 +26,29 @@ def render_page(choices: Mapping[str, Any]) -> str:
 
 def render_response(response: Response) -> str:
     """Return a response under every rule, token by token."""
-    episode = response.episode
     figures = [f"score {number(response.score)}"]
     if response.gold_score is not None:
         figures.append(f"gold {number(response.gold_score)}")
     figures.append(f"{len(response.tokens)} tokens")
     note = "Choose a token to see its alternatives. Colour is a token's reward as a share of the "
     note += "strongest in its line; point at a token for the number."
-    if response.unknown:
-        note = f"{response.unknown} of {len(episode.prompt_ids)} tokens of the prompt are unknown "
-        note += "to the tokenizer."
     shown = episode_rows(response.replay, 0) | {"score": " \u00b7 ".join(figures)}
-    return render("explore_response.jinja", {"episode": shown, "note": note})
+    return render(
+        "explore_response.jinja",
+        {"episode": shown, "note": note, "alert": _unknown(response.unknown)},
+    )
+
+
+def _unknown(words: Sequence[str]) -> str:
+    """Return which words of the prompt the policy cannot read, in one sentence; "" of none."""
+    if not words:
+        return ""
+    named = ", ".join(_quoted(word) for word in words[:MAX_SHOWN_WORDS])
+    more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
+    return (
+        f"Not in the policy's vocabulary: {named}{more}. It read a placeholder in place of each, "
+        "and cannot answer to them."
+    )
 
 
 def render_fork(response: Response, fork: Fork) -> str:

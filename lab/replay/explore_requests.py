@@ -266,7 +266,7 @@ class ExplorePage:
         agent, env = self.choose_policy(agent, env)
         self._check(rules, prompt)
         chosen_seed = _whole("seed", seed, 0, MAX_SEED)
-        heat = 0.0 if temperature == 0 else _checked("temperature", temperature, *TEMPERATURES)
+        heat = _checked("temperature", temperature, *TEMPERATURES, zero="greedy")
         with self._turn():
             explorer, greedy = self.explorer(env, agent), heat == 0
             used_heat = None if greedy or explorer.temperature is None else heat
@@ -330,17 +330,18 @@ class ExplorePage:
             self._lock.release()
 
 
-def _checked(name: str, value: float | None, least: float, most: float) -> float:
-    """Return a number of the page.
+def _checked(name: str, value: float | None, least: float, most: float, *, zero: str = "") -> float:
+    """Return a number of the page; 0 too, where ``zero`` says what it stands for.
 
     Raises:
         ValueError: if it is none, or out of range.
     """
+    wanted = f"{f'0 ({zero}) or ' if zero else ''}a number from {least} to {most}"
     if value is None:
-        raise ValueError(f"{name} is empty; type a number from {least} to {most}")
+        raise ValueError(f"{name} is empty; type {wanted}")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:
-        raise ValueError(f"{name} must be a number from {least} to {most}, got {value!r:.80}")
+    if not is_number or not (least <= value <= most or (zero and value == 0)):
+        raise ValueError(f"{name} must be {wanted}, got {value!r:.80}")
     return value
 
 

@@ -46,7 +46,7 @@
     shown = told.shown;
     part("response").innerHTML = told.html;
     const words = told.tokens.map((token, index) => new Option(`${index + 1} \u00b7 ${token}`, index));
-    forked.index.replaceChildren(new Option("", ""), ...words);
+    forked.index.replaceChildren(new Option("choose a token above, or here", ""), ...words);
     part("fork-form").hidden = false;
     offer([]);
   }
@@ -57,6 +57,7 @@
     part("chosen").textContent = index === "" ? "" :
       `#response .line .response .token:nth-child(${Number(index) + 1}) { outline: 2px solid var(--accent); }`;
     part("fork").replaceChildren();
+    part("forking").hidden = index === "";
     for (const label of part("alternatives").querySelectorAll("label")) label.remove();
     const first = alternatives.find((each) => !each.taken);
     for (const each of alternatives) {
@@ -67,11 +68,20 @@
     }
   }
 
+  // Scrolls to what an answer filled, which may be below what the reader sees.
+  function reveal(name) {
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    part(name).scrollIntoView({block: "nearest", behavior: still ? "auto" : "smooth"});
+  }
+
   async function choose() {
     offer([]);
     if (forked.index.value === "") return;
+    reveal("fork-form");
     const told = await ask("choose", {shown, index: number(forked.index)}, "alternatives");
-    if (told) offer(told.alternatives);
+    if (!told) return;
+    offer(told.alternatives);
+    reveal("fork-form");
   }
 
   async function fork() {
@@ -79,7 +89,9 @@
     const told = await ask("fork", {
       shown, index: number(forked.index), token_id: chosen && Number(chosen.value), count: number(forked.count),
     }, "fork");
-    if (told) part("fork").innerHTML = told.html;
+    if (!told) return;
+    part("fork").innerHTML = told.html;
+    reveal("fork");
   }
 
   for (const form of [part("form"), part("fork-form")]) form.addEventListener("submit", (event) => event.preventDefault());

@@ -67,7 +67,7 @@ def test_every_rule_s_credit_sums_to_the_score(response: Response):
     (uniform,) = response.replay.credits["uniform"]
     np.testing.assert_allclose(uniform, response.score / len(uniform), rtol=1e-5)
     assert response.gold_score is not None
-    assert response.unknown == 0
+    assert response.unknown == ()
 
 
 def test_sampling_is_seeded_and_greedy_is_not_sampled(explorer: Explorer, response: Response):
@@ -212,7 +212,7 @@ def test_a_prompt_of_one_s_own_is_played_without_another_s_reference():
     own = explorer.sample("what is a zzyzx ?", ("sparse",))
     assert own.episode.reference is None
     assert own.episode.prompt == "what is a zzyzx ?"
-    assert own.unknown == 1
+    assert own.unknown == ("zzyzx",)
 
 
 def test_a_typed_prompt_may_be_as_long_as_the_model_reads(explorer: Explorer):

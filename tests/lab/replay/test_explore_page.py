@@ -3,6 +3,7 @@
 The last needs Playwright and Chromium.
 """
 
+import html
 import re
 import time
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def hostile() -> Response:
         truth=None,
         agreements={},
     )
-    return Response(replay=result, score=-0.25, gold_score=0.5, unknown=1)
+    return Response(replay=result, score=-0.25, gold_score=0.5, unknown=("<b>zz",))
 
 
 def test_a_response_is_shown_as_the_replay_shows_it(hostile: Response):
@@ -59,8 +60,13 @@ def test_a_response_is_shown_as_the_replay_shows_it(hostile: Response):
     assert 'class="token gain" style="--v:0.50" title="+0.250"' in shown
     assert 'class="token loss" style="--v:1.00" title="\u22120.500"' in shown
     assert "score \u22120.250 \u00b7 gold 0.500 \u00b7 2 tokens" in shown
-    assert "1 of 2 tokens of the prompt are unknown" in shown
-    assert "unknown" not in render_response(replace(hostile, unknown=0))
+    told = "Not in the policy's vocabulary: \u201c<b>zz\u201d."
+    assert told in html.unescape(shown)
+    assert shown.index("vocabulary") < shown.index('class="response"')  # above the answer
+    assert "<b>zz" not in shown
+    assert "vocabulary" not in render_response(replace(hostile, unknown=()))
+    many = render_response(replace(hostile, unknown=tuple("abcdefghij")))
+    assert "\u201ch\u201d and 2 more" in many
 
 
 def test_a_fork_is_told_in_a_sentence_and_in_texts(hostile: Response):
@@ -249,9 +255,10 @@ def test_what_is_out_of_range_is_refused_before_anything_waits(
         assert said(seed=None).startswith("seed is empty; type a number from 0 to")
         for seed in (-1, 2**63, 10**30):
             assert said(seed=seed).endswith(f"from 0 to 9223372036854775807, got {seed}")
-        assert said(temperature=None).startswith("temperature is empty; type a number")
+        wanted = "0 (greedy) or a number from 0.001 to 1000.0"
+        assert said(temperature=None) == f"temperature is empty; type {wanted}"
         for temperature in (-1.0, 1e-300, 1e300):
-            assert said(temperature=temperature).startswith("temperature must be a number from")
+            assert said(temperature=temperature).startswith(f"temperature must be {wanted}, got")
         for rules in ([], None, ["sparse"] * 25):
             assert said(rules=rules).startswith("choose 1 to 24 credit rules, got")
         busy = "the page is busy with another request; try again when it has ended"
