@@ -153,6 +153,8 @@ class FieldPath:
     """Its value."""
     owner: type
     """The dataclass that declares it."""
+    aliases: tuple[str, ...] = ()
+    """Further command-line options for it: ``metadata["aliases"]`` of the field."""
     is_data: bool = False
     """Whether it names a file of data: ``metadata["is_data"]`` of the field."""
 
@@ -171,9 +173,14 @@ def field_paths(settings: Any, path: tuple[str, ...] = ()) -> Iterator[FieldPath
             yield from field_paths(value, (*path, one.name))
         else:
             flag = one.metadata.get("flag", one.name.replace("_", "-"))
-            is_data = one.metadata.get("is_data", False)
-            inner = (*path, one.name)
-            yield FieldPath(path=inner, flag=flag, value=value, owner=owner, is_data=is_data)
+            yield FieldPath(
+                path=(*path, one.name),
+                flag=flag,
+                value=value,
+                owner=owner,
+                aliases=one.metadata.get("aliases", ()),
+                is_data=one.metadata.get("is_data", False),
+            )
 
 
 def values_by_name(settings: Any) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from tokengym.base.settings import check_memory
-from tokengym.envs.mdp import TOKEN_BYTES, TokenMdp
+from tokengym.envs.mdp import TokenMdp
 from tokengym.envs.prompts.sampler import PromptSampler, draw_uniform
 from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs.settings import TOKEN_BYTES
 from tokengym.envs.states import generator_from, prompt_from, state_of
 from tokengym.envs.turns.conversation import Conversation, TurnEnd
 from tokengym.envs.turns.partner import Turn

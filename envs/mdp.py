@@ -19,7 +19,7 @@ from tokengym.base.settings import check_memory, from_keywords
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import ResponseDecoder, check_tokenizer, load_tokenizer
-from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
 from tokengym.envs.turns.partner import Turn
 
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 RENDER_MODES = ["ansi", "human", "html"]
 RENDER_FPS = 4
-
-
-TOKEN_BYTES = 64
-"""Least memory that a token of a response takes in an environment: ids, mask, copies, rewards."""
 
 
 def token_masks(

@@ -16,6 +16,8 @@ OnPartnerError = Literal["raise", "skip"]
 Horizon = Literal["terminated", "truncated"]
 Overlong = Literal["error", "left", "drop"]
 PromptSampling = Literal["uniform", "epoch", "sequential"]
+TOKEN_BYTES = 64
+"""Least memory that a token of a response takes in an environment: ids, mask, copies, rewards."""
 PLACE = "{prompt}"
 """Place of a prompt in a prompt format."""
 

@@ -27,7 +27,7 @@ from tokengym.base.settings import (
     values_by_name,
 )
 from tokengym.base.stored.parts import tokenizer_place
-from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.tasks import Task
 from tokengym.envs.tasks.task import TASKS, TaskOptions
 from tokengym.evaluation.measure.measures import BLOCK
@@ -107,8 +107,8 @@ class TrainingSettings(ModelSettings):
     products: Products = "torch"
     """Library that multiplies float32 matrices of the policy on a CPU: torch's own, or "onednn",
     faster on some processors. It decides the last digits, so a run keeps the one it began with."""
-    steps: int = 30
-    """Updates per run."""
+    steps: int = field(default=30, metadata={"flag": "updates", "aliases": ("steps",)})
+    """Updates per run; also written --steps."""
     batch_size: int = 64
     """Episodes per update: the number of environment rows."""
     tokens: int | None = None
@@ -131,6 +131,9 @@ class TrainingSettings(ModelSettings):
         ModelSettings.__post_init__(self)
         check_count(self, "steps", "batch_size", "max_new_tokens")
         check_count(self, "tokens", optional=True)
+        check_memory("max_new_tokens", self.max_new_tokens, bytes_each=TOKEN_BYTES)
+        bytes_each = EPISODE_BYTES + TOKEN_BYTES * self.max_new_tokens
+        check_memory("batch_size", self.batch_size, bytes_each=bytes_each)
         centring = self.normalize.partition(":")[0]
         if self.normalize != "off":
             if centring not in NORMALIZATIONS:

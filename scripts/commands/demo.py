@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 SETTINGS = (
-    "--env MovieReview --rewards sparse random abc-signed --seeds 5 --steps 8 --eval-every 2 "
+    "--env MovieReview --rewards sparse random abc-signed --seeds 5 --updates 8 --eval-every 2 "
     "--learning-rate 1e-3 --reference-samples 16"
 )
 """Options of the comparison; it takes about 110 seconds on two cores."""
@@ -23,13 +23,11 @@ def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> int:
         out: Folder of the results.
         no_browser: Only print where the report is; otherwise it opens, if there is a display.
     """
-    from rich.console import Console
-
     from tokengym.scripts.commands.compare import compare
     from tokengym.scripts.commands.options import call
-    from tokengym.scripts.commands.show import open_page, say
+    from tokengym.scripts.commands.show import open_page, say, terminal
 
-    console = Console()
+    console = terminal()
     settings = f"{SETTINGS} --out {shlex.quote(str(out))}"
     say(
         console,

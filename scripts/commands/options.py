@@ -32,7 +32,7 @@ from tokengym.base.settings import field_paths, with_values
 
 USED = frozenset(
     """
-    device lora-rank steps batch-size tokens max-new-tokens learning-rate kl-coef
+    device lora-rank updates batch-size tokens max-new-tokens learning-rate kl-coef
     eval-every eval-episodes bundle dataset prompt-column model scorer
     pairs eval-pairs beta n iterations epochs num-prompts temperature keep agent reward seed
     critic judge toxicity ppo-steps held-out on-error label-column
@@ -199,6 +199,7 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     # settings that they stand for are made, and tyro reads the whole line with those as defaults.
     arguments = _with_choice(command, arguments)
     chosen = _chosen(command, arguments)
+    arguments = _without_aliases(arguments, chosen)
     asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
     options = list(_options(command, chosen, lists_choices=asks or "--help-all" in arguments))
     _refuse_unknown(command, arguments, options)
@@ -386,6 +387,14 @@ def _with_choice(command: Command, arguments: Sequence[str]) -> Sequence[str]:
     if any(argument.partition("=")[0] == flag for argument in arguments):
         raise ValueError(f"{arguments[0]} is named first, and {flag} names another; leave one out")
     return [flag, *arguments]
+
+
+def _without_aliases(arguments: Sequence[str], chosen: Mapping[str, Chosen]) -> list[str]:
+    """Return the arguments with each option under its first name, also where it has no effect."""
+    leaves = [leaf for one in chosen.values() for leaf in field_paths(one.settings)]
+    flags = {f"--{alias}": f"--{leaf.flag}" for leaf in leaves for alias in leaf.aliases}
+    parts = (argument.partition("=") for argument in arguments)
+    return [flags.get(name, name) + equals + value for name, equals, value in parts]
 
 
 def _with_truth(arguments: Sequence[str], options: Sequence[Option]) -> list[str]:

@@ -23,7 +23,7 @@ KINDS = {
 }
 """Names of the pages, and the architecture that each model has."""
 SMALLER = {
-    **{"--steps": "1", "--seeds": "1", "--eval-episodes": "4", "--episodes": "4"},
+    **{"--updates": "1", "--seeds": "1", "--eval-episodes": "4", "--episodes": "4"},
     **{"--batch-size": "16", "--max-new-tokens": "8", "--micro-batch-size": "8"},
     **{"--jobs": "1"},
 }

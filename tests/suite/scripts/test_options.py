@@ -165,7 +165,7 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
         assert (f"--{leaf.flag} " in text) != hidden
     for flag in ("device", "dtype", "lora-rank", "max-new-tokens", "eval-every", "bundle"):
         assert f"--{flag} " in text
-    assert ("--steps INT" in text) == find_learner(agent).uses_credit
+    assert ("--updates INT" in text) == find_learner(agent).uses_credit
 
 
 @pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
