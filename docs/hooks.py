@@ -134,6 +134,8 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Return a page whose links to notebooks, folders and files of the root lead to pages."""
+    # A page that begins with a comment, as generated ones do, would be titled by its file's name.
+    markdown = re.sub(r"\A\s*<!--.*?-->\s*", "", markdown, flags=re.DOTALL)
     root = "../" * page.file.src_uri.count("/")
     for name, target in FROM_ROOT.items():
         markdown = re.sub(rf"\]\({root}(\.\./)?{name}(?=[)#])", f"]({root}{target}", markdown)

@@ -3,6 +3,7 @@
 What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBACK=1 shows it.
 """
 
+import io
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ import gymnasium
 from tokengym.base.errors import TokenGymError, is_fault
 from tokengym.base.plugins import LABORATORY, missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
-from tokengym.base.text import printable
+from tokengym.base.text import printable, register_plain_text
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.demo import demo
 from tokengym.scripts.commands.envs import envs
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as good as Ctrl-C
         sys.unraisablehook = _unraisable
+        _print_anywhere()
         arguments = sys.argv[1:]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -82,6 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
         _say(f"error: {said[:500]}; the traceback is in {_traceback_file(error)}")
         return FAULT
+
+
+def _print_anywhere() -> None:
+    """Have this process print plain characters where its terminal's encoding has no others."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors=register_plain_text())
 
 
 def _process() -> int:

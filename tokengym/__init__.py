@@ -11,6 +11,7 @@ What most scripts need is importable from here, and loaded when it is first used
 
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import tokengym.envs.tasks
@@ -59,5 +60,17 @@ def _use_one_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
+def _import_bars() -> None:
+    """Import tqdm's bars, which libraries do later, without the warning that ipywidgets is missing.
+
+    It would be the first output of a notebook.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import tqdm.auto
+
+
+if "ipykernel" in sys.modules:
+    _import_bars()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_use_one_thread)

@@ -415,7 +415,8 @@ class Alarms:
         rose = most >= self._most and most > self._least  # no response was ever better, some worse
         self._least, self._most = min(least, self._least), max(most, self._most)
         if least == most and rose:
-            self.warn(
+            self.tell(
+                logging.INFO,
                 "solved",
                 f"update {update}: all responses have the score {most:g}, the highest so far; "
                 "where no higher one exists the prompts are solved: stop here, or take harder ones",
@@ -451,6 +452,10 @@ class Alarms:
 
     def warn(self, kind: str, text: str) -> None:
         """Warn of something unless that kind was warned of before."""
+        self.tell(logging.WARNING, kind, text)
+
+    def tell(self, level: int, kind: str, text: str) -> None:
+        """Log something at a level unless that kind was told before."""
         if kind not in self._said:
             self._said.add(kind)
-            logger.warning(text)
+            logger.log(level, text)

@@ -154,6 +154,7 @@ def draw(
         colour = lines[name]["color"]
         axis.fill_between(panel.steps, low, high, color=colour, alpha=0.14, linewidth=0)
     axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
+    axis.xaxis.get_major_locator().set_params(integer=True)  # updates and tokens are counts
 
 
 def plain(text: str) -> str:

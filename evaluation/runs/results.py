@@ -9,7 +9,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from tokengym.base.errors import SettingsError
+from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import read_hashed, read_json, read_jsonl, write_json, write_text
 from tokengym.base.registry import split_file_word
 from tokengym.envs import Task, printable
@@ -35,9 +35,11 @@ from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
+    REFERENCE,
     SETTINGS_FILE,
     ComparisonConfig,
     command_line,
+    slug,
     varying_names,
 )
 from tokengym.evaluation.runs.record import read_log, read_points, result_of
@@ -72,6 +74,9 @@ def merge_comparisons(
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines.
 
+    Figure and table of one comparison are made of its curves.csv where it names code that is not
+    trusted, see `draw_stored`.
+
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
     ``trust_code`` lets the folders name files of code, which are run. ``out`` and ``paper`` are
@@ -90,7 +95,13 @@ def merge_comparisons(
                 "tokengym compare or train wrote"
             )
         stored = read_hashed(file, optional=True)
-        configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
+        try:
+            configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
+        except UntrustedCodeError:
+            has_curves = (Path(folder) / "curves.csv").exists()
+            if out is None and paper is not None and len(folders) == 1 and has_curves:
+                return draw_stored(Path(folder), paper, baseline=baseline)
+            raise
     first, titles = configs[0], {n: title for c in configs for n, title in c.titles.items()}
     flat_settings = [config.flat() for config in configs]
     apart = ("rewards", "seeds", "first_seed")
@@ -116,6 +127,48 @@ def merge_comparisons(
         with_episodes=not varying,
         paper=paper,
     )
+
+
+def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> dict[str, Any]:
+    """Write figure and table of a comparison by the results in its folder, running no code.
+
+    Args:
+        folder: Its folder, with curves.csv and summary.json.
+        paper: Figure and table to write.
+        baseline: Reward that the others are compared with; None takes the comparison's.
+
+    Returns:
+        The summary.
+
+    Raises:
+        ValueError: if a file is missing or damaged.
+    """
+    file = folder / "summary.json"
+    try:
+        stored = read_json(file)
+        group, axis = stored["groups"][0], stored["axis"]
+        curves = read_curves(folder / "curves.csv", group_by=())
+        samples = folder / slug(REFERENCE) / SAMPLES
+        settings = SummarySettings(
+            kl_coef=stored["kl_coef"],
+            anchors=stored["anchors"]["reference"] or {},
+            optimum=stored["anchors"]["optimum"] or {},
+            references={(): read_references(samples)} if samples.exists() else {},
+            level=stored["level"],
+            baseline=baseline or group["wanted_baseline"],
+            failed=stored["failed"],
+            missing=stored["missing"],
+            controls=group["controls"],
+            axis=axis,
+            by_gold=stored["by_gold"],
+        )
+    except (OSError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{file} is damaged or of another version ({error!r}); pass --trust-code, or the "
+            f"curves alone: --curves {folder / 'curves.csv'}"
+        ) from None
+    curves = over_tokens(curves) if axis == "tokens" else curves
+    return write_results(None, curves, settings, about={}, paper=paper)
 
 
 def report_curves(

@@ -19,6 +19,7 @@ from tokengym.agents.ppo import WEIGHTS
 from tokengym.base import (
     auto_device,
     check_count,
+    did_you_mean,
     read_json,
     split_file_word,
     write_json,
@@ -144,7 +145,14 @@ class CardConfig:
         is_rule = bare in REWARDS.names() and not self.subject.startswith(WEIGHT)
         if bare in WEIGHTS.names() and not is_rule:
             return "weight"
-        REWARDS.check(bare)
+        known = {*REWARDS.names(), *estimator_names(), *WEIGHTS.names()}
+        if bare not in known:
+            raise SettingsError(
+                f"unknown subject {self.subject!r}; {did_you_mean(bare, sorted(known), n=1)}bench "
+                f"takes rules ({', '.join(REWARDS.names())}), estimators "
+                f"({', '.join(estimator_names())}), weights ({', '.join(WEIGHTS.names())}) and "
+                "path/to/file.py:Name"
+            )
         return "rule"
 
     @property

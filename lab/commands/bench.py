@@ -109,15 +109,13 @@ def bench(
 
 def _bench_card(config: "CardConfig", out: Path, submit: Path | None, device: str) -> int:
     """Measure a card."""
-    from rich.console import Console
-
     from tokengym.base import locked, preferred_device, write_json
     from tokengym.lab.cards.card import PAGE_FILE, broken, make_card, unmeasured
     from tokengym.lab.cards.page import card_page
     from tokengym.lab.cards.submission import submission
-    from tokengym.scripts.commands import say
+    from tokengym.scripts.commands import say, terminal
 
-    console = Console()
+    console = terminal()
     with preferred_device(device), locked(out):
         card = make_card(config, out, console)
     if (cause := unmeasured(card)) is not None:
@@ -150,18 +148,16 @@ def _bench_v1(
     device: str,
 ) -> int:
     """Measure a rule by tokengym-credit v1."""
-    from rich.console import Console
-
     from tokengym.base import locked, preferred_device, write_json
     from tokengym.lab.benchmark.definition import V1
     from tokengym.lab.benchmark.play import play
     from tokengym.lab.benchmark.runs import Bench
-    from tokengym.scripts.commands import say
+    from tokengym.scripts.commands import say, terminal
 
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {jobs}; leave it out for one per core")
     bench = Bench(definition=V1, rule=subject, track=track, out=out, secret=secret)
-    console = Console()
+    console = terminal()
     with preferred_device(device), locked(out):
         row, file = play(bench, console, jobs=jobs or os.cpu_count() or 1)
     if submit is not None:

@@ -44,20 +44,19 @@ def collect(
         config: Settings of the collection.
     """
     import torch
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from tokengym.base import preferred_device
     from tokengym.evaluation.runs import fixed, task_name
     from tokengym.lab.collect import collect_to_file
-    from tokengym.scripts.commands import say
+    from tokengym.scripts.commands import say, terminal
 
     torch.set_num_threads(1)
     agent = config.agent
     if agent is not None and not Path(agent).is_dir():
         raise ValueError(f"{agent} is no folder; name one that tokengym train or agent.save wrote")
     out = out or Path("runs") / f"{task_name(config.env)}-{config.keep}.jsonl"
-    console = Console()
+    console = terminal()
     columns = (TextColumn("prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         preferred_device(device),

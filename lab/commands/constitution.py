@@ -45,20 +45,19 @@ def constitution(
         config: Settings of the run; the model of its task is a chat model that responds, criticises
             and revises.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from tokengym.evaluation.runs import task_name
     from tokengym.lab.constitution import run_constitution
     from tokengym.lab.constitution.critics import load_principles
     from tokengym.lab.constitution.report import policies_table
-    from tokengym.scripts.commands import say
+    from tokengym.scripts.commands import say, terminal
 
     config = replace(config, model=config.task.model, task=replace(config.task, model=None))
     if principles is not None:
         config = replace(config, principles=load_principles(principles))
     out = out or Path("runs") / f"constitution-{task_name(config.env)}"
-    console = Console()
+    console = terminal()
     with console.status("") as status:
 
         def report(stage: str) -> None:

@@ -51,7 +51,6 @@ def explore(
         task: Settings of the environment to begin with.
     """
     import torch
-    from rich.console import Console
     from transformers import AutoConfig
 
     from tokengym.base import from_pretrained, preferred_device
@@ -59,7 +58,7 @@ def explore(
     from tokengym.lab.replay.explore import agent_folder
     from tokengym.lab.replay.explore_requests import ExplorePage
     from tokengym.lab.replay.explore_server import Server
-    from tokengym.scripts.commands import open_page, say
+    from tokengym.scripts.commands import open_page, say, terminal
 
     if task.model is not None:  # the page would say so, but only once somebody asks it
         from_pretrained(AutoConfig, task.model)
@@ -78,7 +77,7 @@ def explore(
             trust_code=trust_code,
         )
         with Server(page, port=port) as server:
-            console = Console()
+            console = terminal()
             say(console, server.address)
             if not no_browser:
                 open_page(console, server.address)

@@ -48,12 +48,10 @@ def label(
             preferring what stands first.
         reading: Settings of reading the pairs.
     """
-    from rich.console import Console
-
     from tokengym.lab.label import KEPT, Labels
-    from tokengym.scripts.commands import say
+    from tokengym.scripts.commands import say, terminal
 
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     labels = Labels(reading.read(pairs), out, who=who, once=once)
     console.print("a or b: that one is better; s: skip; u: undo; q: quit", style="dim")
     while waiting := labels.waiting():

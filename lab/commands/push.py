@@ -26,15 +26,13 @@ def push(
         public: Let everybody see a repository that is made.
         trust_code: Run the files of code that RUN names: the agent is measured once more.
     """
-    from rich.console import Console
-
     from tokengym.lab.publish import export_agent, push_to_hub
-    from tokengym.scripts.commands import say
+    from tokengym.scripts.commands import say, terminal
 
     if (repo is None) == (folder is None):
         raise ValueError("push takes --repo user/name or --folder DIR, one of the two")
     if folder is not None:
         shown = export_agent(run, folder, trust_code=trust_code)
-        say(Console(), f"{shown}  the agent and its card")
+        say(terminal(), f"{shown}  the agent and its card")
     elif repo is not None:
-        say(Console(), push_to_hub(run, repo, private=not public, trust_code=trust_code))
+        say(terminal(), push_to_hub(run, repo, private=not public, trust_code=trust_code))

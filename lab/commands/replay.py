@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokengym.scripts.commands import takes_settings, task_settings
+from tokengym.scripts.commands import takes_settings, task_settings, terminal
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs import TaskSettings
@@ -59,7 +59,6 @@ def replay(
         task: Settings of the environment.
     """
     import torch
-    from rich.console import Console
 
     from tokengym.base import preferred_device, write_text
     from tokengym.evaluation.runs import task_name
@@ -78,7 +77,7 @@ def replay(
     out = out or Path("runs") / f"replay-{task_name(result.env)}"
     write_text(out / "replay.html", render_replay(result, num_episodes=samples))
     write_credit(out / "credit.csv", result)
-    show_replay(Console(), result, show, out)
+    show_replay(terminal(), result, show, out)
 
 
 def _replay(

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokengym.scripts.commands import takes_settings
+from tokengym.scripts.commands import takes_settings, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,8 +146,6 @@ def train_reward(
         training: Settings of training; the defaults are those of a bundled model, or with
             --model the paper's.
     """
-    from rich.console import Console
-
     from tokengym.lab.commands.show import show_pair_metrics, show_process_metrics
     from tokengym.lab.training import (
         read_steps,
@@ -156,7 +154,7 @@ def train_reward(
         train_reward_model,
     )
 
-    console = Console()
+    console = terminal()
     out = out or Path("runs") / kind
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} already exists; name a new folder with --out")

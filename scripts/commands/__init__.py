@@ -9,6 +9,6 @@ from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.scripts.commands.options import takes_settings, task_settings
-    from tokengym.scripts.commands.show import open_page, say
+    from tokengym.scripts.commands.show import open_page, say, terminal
 
 __getattr__, __dir__, __all__ = lazily(__name__)

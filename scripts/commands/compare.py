@@ -48,7 +48,7 @@ def compare(
 
     For example:
       tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
-      tokengym compare --rewards sparse abc:beta=0.8 --seeds 10 --steps 60 --out runs/long
+      tokengym compare --rewards sparse abc:beta=0.8 --seeds 10 --updates 60 --out runs/long
       tokengym compare --dataset reviews.tsv --prompt-column 0 --bundle models/reviews
       tokengym compare --agents ppo loo:group_size=16 dpo --rewards sparse abc --tokens 100000
 
@@ -58,7 +58,7 @@ def compare(
         rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon. The first is
             the baseline (default: the task's).
         agent: Learner of the policies; one that learns from token rewards.
-        agents: Learners to compare at equal tokens (--tokens; default: those of --steps at full
+        agents: Learners to compare at equal tokens (--tokens; default: those of --updates at full
             length), by name or path/to/file.py:MyAgent, settings after a colon:
             loo:learning_rate=1e-3. The first is the baseline. The options below
             apply to the first, and to the others that have them.
@@ -75,13 +75,11 @@ def compare(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    from rich.console import Console
-
     from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.defaults import default_rewards, task_name
-    from tokengym.scripts.commands.show import show_summary
+    from tokengym.scripts.commands.show import show_summary, terminal
 
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
@@ -98,7 +96,7 @@ def compare(
         task=task,
     )
     out = out or Path("runs") / task_name(config.env)
-    console = Console()
+    console = terminal()
     summary = run_comparison(
         config,
         out,

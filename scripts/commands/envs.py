@@ -18,7 +18,6 @@ def envs(
         name: Environment id, or a task's bare name.
     """
     import gymnasium as gym
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -26,8 +25,9 @@ def envs(
     from tokengym.evaluation.measure.environments import env_ids, resolve_env
     from tokengym.evaluation.runs.defaults import default_rewards, training_settings
     from tokengym.rewards import registered_rewards
+    from tokengym.scripts.commands.show import terminal
 
-    console = Console()
+    console = terminal()
     if name is None:
         table = Table("environment", "compared by default", box=None, pad_edge=False)
         for env_id in env_ids():

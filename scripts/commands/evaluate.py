@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from tokengym.base.registry import split_file_word
 from tokengym.scripts.commands.options import takes_settings, task_settings
 
 if TYPE_CHECKING:
@@ -51,9 +52,11 @@ def evaluate(
       tokengym evaluate runs/abc/agent
       tokengym evaluate --env MovieReview            the policy that training starts from
       tokengym evaluate runs/abc/agent --against runs/sparse/agent --judge models/judge
+      tokengym evaluate my_agent.py:MyAgent          an agent of your own, as it is made
 
     Args:
-        agent: Folder of a saved agent; without one, the untrained policy is measured.
+        agent: Folder of a saved agent, or path/to/file.py:MyAgent, whose method predict is all it
+            needs; without one, the untrained policy is measured.
         env: Environment id, or a task's bare name (default: what the agent was trained in,
             the bundle's, or MovieReview).
         episodes: Number of held-out prompts.
@@ -61,30 +64,29 @@ def evaluate(
         samples: Number of responses to print.
         deterministic: Choose the likeliest token instead of sampling.
         json: File to write the figures to.
-        against: Folder of a second agent: the win rate over it on the same prompts.
+        against: A second agent, likewise: the win rate over it on the same prompts.
         judge: Preference model that decides it, asked in both orders: folder or hub name (default:
             the task's score decides).
         toxicity: Measure toxicity: a classifier's folder or hub name, or "words".
-        agent_class: Class of an agent of your own: path/to/file.py:MyAgent. It reads AGENT with its
-            method load; without AGENT its method predict is all it needs.
+        agent_class: Class of an agent of your own, path/to/file.py:MyAgent, which reads the folder
+            AGENT with its method load.
         trust_code: Run the files of code that AGENT and its run name, which your command does not.
         device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment.
         references: Settings of the responses of the untrained policy.
     """
     import torch
-    from rich.console import Console
 
     from tokengym.base.device import preferred_device
     from tokengym.base.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
-    from tokengym.evaluation.runs.saved import known_task, load_agent
-    from tokengym.scripts.commands.show import show_evaluation, show_win_rate
+    from tokengym.evaluation.runs.saved import known_task
+    from tokengym.scripts.commands.show import show_evaluation, show_win_rate, terminal
 
     torch.set_num_threads(1)
-    _check_agents(agent, against, judge)
-    saved = None if agent is None else agent.parent
+    _check_agents(agent, against, judge, agent_class)
+    saved = None if agent is None or split_file_word(str(agent)) else agent.parent
     env, kwargs = known_task(saved, env, task=task, trust_code=trust_code)
     with preferred_device(device):
         evaluator = Evaluator(
@@ -99,15 +101,15 @@ def evaluate(
         figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
         versus = None
         if against is not None:
-            other = load_agent(against, trust_code=trust_code)
+            other = _player(evaluator, against, None, None, trust_code)
             other = evaluator(other, deterministic=deterministic)
             versus = _win_rate(evaluation, other, judge)
             figures["win_rate"] = versus.rate
-        console = Console()
+        console = terminal()
         show_evaluation(console, figures, evaluation.episodes[:samples])
         if versus is not None:
             show_win_rate(console, versus, against)
-        lines = _show_references(console, evaluator, agent, task.model, references)
+        lines = _show_references(console, evaluator, saved, task.model, references)
     if json is not None:
         about = {"env": env, "episodes": episodes, "seed": seed, **figures, "reference": lines}
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
@@ -117,7 +119,7 @@ def evaluate(
 def _show_references(
     console: "Console",
     evaluator: "Evaluator",
-    agent: Path | None,
+    saved: Path | None,
     model: str | None,
     references: "ReferenceSettings",
 ) -> dict[str, Any] | None:
@@ -131,7 +133,7 @@ def _show_references(
 
     if not (samples := references.reference_samples):
         return None
-    stored = None if agent is None else stored_settings(agent.parent, below=False)
+    stored = None if saved is None else stored_settings(saved, below=False)
     products: Any = "torch"
     kl_coef = training_settings(evaluator.env).learner.kl_coef
     if stored is not None:
@@ -161,19 +163,28 @@ def _player(
     from tokengym.agents.learner import LEARNERS
     from tokengym.evaluation.runs.saved import load_agent
 
+    own = agent_class if agent is None else str(agent)
+    if own is not None and (agent is None or split_file_word(own)):
+        return own_player(own, LEARNERS.load(own), evaluator.envs)
     if agent is not None:
         return load_agent(agent, agent_class, trust_code=trust_code)
-    if agent_class is not None:
-        return own_player(agent_class, LEARNERS.load(agent_class), evaluator.envs)
     return evaluator.untrained(model)
 
 
-def _check_agents(agent: Path | None, against: Path | None, judge: str | None) -> None:
-    for folder in (agent, against):
-        if folder is not None and not folder.is_dir():
+def _check_agents(
+    agent: Path | None, against: Path | None, judge: str | None, agent_class: str | None
+) -> None:
+    for named in (agent, against):
+        if named is not None and not named.is_dir() and not split_file_word(str(named)):
             raise ValueError(
-                f"{folder} is no folder; name one that tokengym train or agent.save wrote"
+                f"{named} is no folder; name one that tokengym train or agent.save wrote, or an "
+                "agent of your own: path/to/file.py:MyAgent"
             )
+    if agent_class is not None and split_file_word(str(agent or "")):
+        raise ValueError(
+            f"--agent-class {agent_class} has no effect beside {agent}, which is played as it is "
+            "made; leave one of them out"
+        )
     if judge is not None and against is None:
         raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
 

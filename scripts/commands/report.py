@@ -59,13 +59,12 @@ def report(
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
         axis: What runs of curves are compared at equal amounts of: step (updates) or tokens
             (default: that of the summary.json beside the curves; step where there is none).
-        trust_code: Run the files of code that the comparisons name.
+        trust_code: Run the files of code that the comparisons name; a figure or table of one
+            comparison needs none.
         paper: Figure and table for a paper.
     """
-    from rich.console import Console
-
     from tokengym.evaluation.runs.results import merge_comparisons, report_curves
-    from tokengym.scripts.commands.show import say, show_summary
+    from tokengym.scripts.commands.show import say, show_summary, terminal
 
     if bool(runs) == bool(curves):
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
@@ -96,6 +95,6 @@ def report(
             runs, out, baseline=baseline, trust_code=trust_code, paper=paper
         )
     if out is not None and paper.table is None:
-        show_summary(Console(), summary, out)
+        show_summary(terminal(), summary, out)
     elif paper.figure is not None:
-        say(Console(stderr=True), str(paper.figure))
+        say(terminal(stderr=True), str(paper.figure))

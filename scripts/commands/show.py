@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.win_rate import WinRate
 
 
+def terminal(**options: Any) -> "Console":
+    """Return the console that commands print on; under NO_COLOR it writes no escape sequences.
+
+    Args:
+        options: Arguments of rich's ``Console``.
+    """
+    from rich.console import Console
+
+    plain: dict[str, Any] = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    return Console(**plain, **options)
+
+
 def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
     """Print a summary's verdicts and where its files are."""
     for group in summary["groups"]:

@@ -46,7 +46,7 @@ def train(
     or by --agent, which may be path/to/file.py:MyAgent.
 
     For example:
-      tokengym train --env MovieReview --reward abc --steps 60 --out runs/abc
+      tokengym train --env MovieReview --reward abc --updates 60 --out runs/abc
       tokengym train dpo --pairs pairs.jsonl --beta 0.1 --out runs/dpo
       tokengym train online-dpo --iterations 3 --out runs/online
       tokengym evaluate runs/abc/agent
@@ -66,8 +66,6 @@ def train(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    from rich.console import Console
-
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, keep_code
@@ -77,7 +75,7 @@ def train(
     from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.record import result_of
     from tokengym.evaluation.runs.run import join_run
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands.show import say, terminal
 
     config = ComparisonConfig(
         env=env or resolve_env(bundle=task.bundle),
@@ -100,7 +98,7 @@ def train(
             "folder with --out"
         )
     processes = join_run(training)
-    console = Console(quiet=not processes.is_main)
+    console = terminal(quiet=not processes.is_main)
     if processes.is_main:
         with locked(out):
             check_folder(config, out)  # another process may have begun since

@@ -206,7 +206,7 @@ def test_convergence_of_an_estimator_is_paired_against_gae(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["abd"], "unknown reward 'abd'; did you mean"),
+        (["abd"], "unknown subject 'abd'; did you mean"),
         (["abc", "--parts", "cots"], "unknown part 'cots' of the cards of rules"),
         (
             ["loo", "--parts", "contract"],

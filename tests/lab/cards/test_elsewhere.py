@@ -115,7 +115,7 @@ def test_the_command_says_the_cost_first_and_exits_with_1_where_the_contract_is_
         ),
         (["abc", "--parts", PART], "part 'bundle' needs a bundle; name one: --bundle smollm2-rev"),
         (["loo", "--bundle", "movie_review"], "only rules are measured on a bundle, and 'loo' is"),
-        (["abd", "--bundle", "movie_review"], "unknown reward 'abd'; did you mean"),
+        (["abd", "--bundle", "movie_review"], "unknown subject 'abd'; did you mean"),
     ],
 )
 def test_bad_names_are_refused_before_anything_is_measured(

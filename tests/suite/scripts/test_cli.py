@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import re
 import resource
@@ -20,7 +21,9 @@ from tokengym import __main__ as program
 from tokengym.base.device import preferred_device, select_device
 from tokengym.base.text import number
 from tokengym.evaluation.runs.launchers import ProgressDisplay
+from tokengym.scripts import cli
 from tokengym.scripts.cli import COMMANDS, command_names, main
+from tokengym.scripts.commands import terminal
 from tokengym.version import __version__
 
 CURVES = "credit,length,cell,seed,step,score\n" + "".join(
@@ -108,6 +111,23 @@ def test_the_demo_is_a_comparison_that_opens_its_report(
     assert len(opened) == 1
 
 
+def test_a_terminal_that_lacks_characters_gets_plain_ones(monkeypatch: pytest.MonkeyPatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    cli._print_anywhere()
+    print("\u22120.5 \u25b2 \u4e2d", flush=True)
+    assert written.getvalue() == b"-0.5 ^ ?\n"
+
+
+@pytest.mark.parametrize(("value", "styled"), [("1", False), ("", True)])
+def test_no_color_leaves_no_escapes(value: str, styled: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", value)
+    monkeypatch.setenv("TERM", "xterm")
+    console = terminal(force_terminal=True, file=io.StringIO())
+    console.print("[bold]environment")
+    assert ("\x1b" in console.file.getvalue()) == styled
+
+
 @pytest.mark.parametrize(
     "given", ["--level 0.9", "--kl-coef 0.1", "--group-by cell", "--trust-code"]
 )
@@ -160,6 +180,8 @@ def test_baseline_can_be_named(curves: Path, tmp_path: Path):
         (["compare", "--rewards", "rules.py"], "is a file; name what it defines: rules.py:Name"),
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
         (["compare", "--steps", "0"], "steps must be an integer >= 1, got 0"),
+        (["train", "--updates=0"], "steps must be an integer >= 1, got 0"),
+        (["train", "dpo", "--steps", "3"], "--updates has no effect on dpo; it is an option of"),
         (["compare", "--prompt-column", "text"], "names a column of no data set; pass dataset"),
         (["train", "--reward", "abc:bta=1", "--out", "x"], "reward 'abc' has no option 'bta'"),
         (["evaluate", "nowhere"], "nowhere is no folder; name one that tokengym train"),

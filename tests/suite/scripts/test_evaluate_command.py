@@ -81,18 +81,24 @@ def test_an_agent_without_a_model_is_measured_without_best_of_n(
 ):
     rules = tmp_path / "own.py"
     rules.write_text(OWN)
-    arguments = ["--env", f"{rules}:make_env", "--agent-class", f"{rules}:Last"]
+    own = f"{rules}:Last"
+    arguments = [own, "--env", f"{rules}:make_env", "--against", own]
     assert main(["evaluate", *arguments, "--episodes", "2", "--samples", "0"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
+    assert "2 tied, 0 lost" in printed
     assert "no best-of-n: " in printed
     assert "brings no model" in printed
+    assert main(["evaluate", own, "--agent-class", own]) == 2
+    assert "has no effect beside" in capsys.readouterr().err
 
 
 def test_a_judge_needs_someone_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["evaluate", "--judge", "models/judge"]) == 2
     assert "judge 'models/judge' has nothing to compare; name a second" in capsys.readouterr().err
     assert main(["evaluate", "--against", str(tmp_path / "none")]) == 2
-    assert "none is no folder; name one that tokengym train" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "none is no folder; name one that tokengym train" in said
+    assert "or an agent of your own: path/to/file.py:MyAgent" in said
 
 
 def test_the_word_list_knows_the_bundled_rude_words():

@@ -1,5 +1,6 @@
 """Warnings while a policy learns."""
 
+import logging
 import math
 import re
 from collections.abc import Callable
@@ -61,11 +62,14 @@ def test_each_is_said_once(
 def test_solved_prompts_are_told_from_equal_scores(
     before: list[float], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     alarms = Alarms()
     alarms.check(**{**CALM, "scores": before})
     alarms.check(**{**CALM, "scores": [1.0] * 4})
     assert re.search(message, caplog.messages[-1])
     assert len(caplog.messages) == 1
+    alarming = "solved" not in message  # the highest score is news, and no alarm
+    assert caplog.records[0].levelno == (logging.WARNING if alarming else logging.INFO)
 
 
 LEAPS = {

@@ -1,14 +1,17 @@
 """Figures and tables for a paper."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.suite.evaluation.report.test_summary import references
 from tokengym.base.text import number
-from tokengym.evaluation.report.figures import Paper, write_paper_figure
+from tokengym.evaluation.report.curves import make_panels
+from tokengym.evaluation.report.figures import Paper, draw, write_paper_figure
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import group_table, latex
 
@@ -34,6 +37,14 @@ def test_a_figure_is_as_wide_as_it_is_asked_to_be(
         single = tmp_path / "single.svg"
         write_paper_figure(single, summary, curves)
         assert single.read_text().count('id="axes_') == 1 < one.count(b'id="axes_') == 2
+
+
+def test_ticks_of_updates_are_whole_numbers(make_curves):
+    (panel,) = make_panels(make_curves(("sparse",), seeds=2))
+    axis = Figure(figsize=(3.25, 2)).subplots()
+    short = replace(panel, steps=panel.steps / panel.steps[-1])
+    draw(axis, short, "score", {"sparse": {"color": "k"}}, 0.95)
+    assert [tick for tick in axis.get_xticks() if 0 <= tick <= 1] == [0, 1]
 
 
 def test_lines_can_be_told_without_colours(make_curves, tmp_path: Path):

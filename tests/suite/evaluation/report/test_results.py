@@ -12,6 +12,7 @@ from tokengym.base.errors import UntrustedCodeError
 from tokengym.base.files import write_csv, write_json
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
+from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
@@ -208,6 +209,20 @@ def test_the_report_of_one_comparison_says_what_the_comparison_says(
     (group,) = reported["groups"]
     assert group["controls"] == ["uniform", config.titles[rewards[3]]]
     assert any("must equal sparse's" in said for said in group["verdict"]["cautions"])
+    rules.unlink()  # a figure and a table are made of the results, and run nothing
+    paper = Paper(table="markdown", figure=tmp_path / "figure.svg")
+    drawn = merge_comparisons([out], None, baseline=None, paper=paper)
+    (redrawn,) = drawn["groups"]
+    assert redrawn["rewards"].keys() == group["rewards"].keys()
+    for name, entry in group["rewards"].items():
+        assert redrawn["rewards"][name]["figures"] == entry["figures"]
+    assert (redrawn["controls"], redrawn["baseline"]) == (group["controls"], group["baseline"])
+    assert (tmp_path / "figure.svg").exists()
+    with pytest.raises(UntrustedCodeError, match="names code"):
+        merge_comparisons([out], tmp_path / "report", baseline=None)
+    (out / "summary.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"of another version .*--curves .*curves\.csv"):
+        merge_comparisons([out], None, baseline=None, paper=paper)
 
 
 def test_the_report_of_one_comparison_has_the_optimum(

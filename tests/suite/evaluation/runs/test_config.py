@@ -284,6 +284,7 @@ def test_a_folder_holds_one_comparison(tmp_path: Path):
     check_folder(ours, tmp_path)
     check_folder(config(seeds=3), tmp_path)  # more seeds: the runs that are there stay
     check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
+    write_json(run_folder(tmp_path, "abc", 0) / "run.json", {"status": "finished"})
     with pytest.raises(ValueError, match=r"of other settings: steps 30 there, 5 here\. Name"):
         check_folder(config(seeds=2, training=changed(TrainingSettings(), steps=5)), tmp_path)
     training = changed(TrainingSettings(), products="onednn")
@@ -317,9 +318,9 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(
     rules.write_text(f"{RULES}# corrected")
     corrected = config(seeds=1, rewards=rewards)
     check_folder(corrected, out)
+    end("sparse", "finished")
     with pytest.raises(ValueError, match=r"rules\.py has changed: .*steps 30 there, 5 here"):
         check_folder(replace(corrected, training=changed(TrainingSettings(), steps=5)), out)
-    end("sparse", "finished")
     if first == "sparse":
         check_folder(corrected, out)
         end("rules.py:Blind", "finished")
