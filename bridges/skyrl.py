@@ -4,11 +4,11 @@ A generator of one's own ends with
 
     return credited(output, credit)  # a TokenCredit(scorer, "abc-signed", tokenizer=tokenizer)
 
-and ``register(AdvantageEstimatorRegistry)`` before the run makes
-``trainer.algorithm.advantage_estimator=tokengym_loo`` known. Written from SkyRL's source of August
-2026 (`GeneratorOutput.rewards: list[list[float]]`, `AdvantageEstimatorRegistry.register`); it was
-called with hand-made data and not run inside SkyRL, whose "grpo", "rloo" and "maxrl" sum token
-rewards to one score.
+and ``register(AdvantageEstimatorRegistry, config)`` before the run makes
+``trainer.algorithm.advantage_estimator=tokengym_loo`` known. Written from SkyRL 0.3.0
+(`GeneratorOutput.rewards: list[list[float]]`, `AdvantageEstimatorRegistry.register`); it was called
+with hand-made data and not run inside SkyRL, whose "grpo", "rloo" and "maxrl" sum token rewards to
+one score.
 """
 
 from __future__ import annotations
@@ -55,11 +55,22 @@ def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
     return {**output, "rewards": rewards}
 
 
-def register(registry: Any) -> None:
-    """Make the estimators known to SkyRL.
+def register(registry: Any, config: Any = None) -> None:
+    """Make the estimators known to SkyRL; those that it knows already are left alone.
 
     Args:
         registry: ``skyrl.backends.skyrl_train.utils.ppo_utils.AdvantageEstimatorRegistry``.
+        config: SkyRL's configuration, looked through for settings that token rewards switch off.
+
+    Raises:
+        SettingsError: naming such a setting.
     """
+    if config is not None and config.trainer.algorithm.zero_variance_filter:
+        raise SettingsError(
+            "trainer.algorithm.zero_variance_filter=true has no effect on token rewards, which "
+            "SkyRL passes by its filter; set it to false"
+        )
+    known = registry.list_available()
     for name, function in REGISTERED.items():
-        registry.register(name, function)
+        if name not in known:  # SkyRL refuses a name twice
+            registry.register(name, function)

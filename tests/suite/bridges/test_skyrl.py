@@ -1,5 +1,6 @@
-"""SkyRL's generator output and registry, by its source's signatures at a956457 (August 2026)."""
+"""SkyRL's generator output and registry, by the signatures of SkyRL 0.3.0."""
 
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,9 +82,16 @@ def test_estimators_are_called_as_skyrl_calls_its_own() -> None:
 
         @classmethod
         def register(cls, name: str, function: Any) -> None:
+            if name in cls.found:
+                raise ValueError(f"Advantage estimator '{name}' already registered")
             cls.found[name] = function
 
-    register(Registry)
+        @classmethod
+        def list_available(cls) -> list[str]:
+            return [*cls.found]
+
+    for _ in range(2):
+        register(Registry)
     advantages, _ = Registry.found["tokengym_loo"](
         token_level_rewards=torch.tensor([[2.0], [1.0]]),
         response_mask=torch.tensor([[1.0], [1.0]]),
@@ -95,3 +103,11 @@ def test_estimators_are_called_as_skyrl_calls_its_own() -> None:
         config=None,
     )
     assert advantages.tolist() == [[1.0], [-1.0]]
+
+
+def test_a_filter_that_token_rewards_pass_by_is_refused() -> None:
+    config: Any = SimpleNamespace(
+        trainer=SimpleNamespace(algorithm=SimpleNamespace(zero_variance_filter=True))
+    )
+    with pytest.raises(SettingsError, match="zero_variance_filter=true has no effect on token"):
+        register(None, config)

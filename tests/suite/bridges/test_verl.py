@@ -1,24 +1,23 @@
-"""verl's two doors, by the signatures of its source.
+"""verl's two doors, by the signatures of verl 0.9.1 (`tests.support.verl`).
 
-``register_adv_est`` and ``compute_advantage`` are those of verl-project/verl at b178a3c (January
-2026), ``run_single`` and ``assemble_rm_scores`` those of its reward loop in 2026.
+``register_adv_est`` and ``compute_advantage`` are those of ``verl.trainer.ppo.core_algos``.
 """
 
 import asyncio
 import importlib
 import importlib.util
-import re
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support import verl as stub
+from tokengym import TokenCredit
 from tokengym.base.errors import SettingsError
 from tokengym.bridges import verl
-from tokengym.bridges.verl import TokenCreditManager, compute_score, register
+from tokengym.bridges.verl import register
 from tokengym.envs import bundled
 
 BUNDLE = bundled("movie_review")
@@ -28,21 +27,20 @@ PROMPT, RESPONSE = (
 )
 
 
-class Batch:
-    """Stands for verl's DataProto: rows of tensors and of other things."""
+@pytest.fixture
+def doors(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the agent loops, on verl's classes."""
+    stub.install(monkeypatch)
+    return importlib.import_module("tokengym.bridges.verl_loop")
 
-    def __init__(self, tensors: dict[str, torch.Tensor], others: dict[str, np.ndarray]) -> None:
-        self.batch = tensors
-        self.others = others
 
-    def __len__(self) -> int:
-        return len(self.batch["responses"])
+def output(mask: list[int] | None = None) -> stub.AgentLoopOutput:
+    mask = [1] * len(RESPONSE) if mask is None else mask
+    return stub.AgentLoopOutput(prompt_ids=PROMPT, response_ids=RESPONSE, response_mask=mask)
 
-    def __getitem__(self, row: int) -> Any:
-        return SimpleNamespace(
-            batch={name: tensor[row] for name, tensor in self.batch.items()},
-            non_tensor_batch={name: values[row] for name, values in self.others.items()},
-        )
+
+def run(loop: Any, **row: Any) -> Any:
+    return asyncio.run(loop.run({}, **row))
 
 
 def test_estimators_are_called_as_verl_calls_its_own() -> None:
@@ -75,64 +73,62 @@ def test_estimators_are_called_as_verl_calls_its_own() -> None:
     assert returns is advantages
 
 
-def test_the_manager_pays_the_tokens_of_a_padded_batch() -> None:
-    options = {"scorer": BUNDLE.reward_model, "credit": "abc-signed"}
-    manager = TokenCreditManager({"reward": {"tokengym": options}}, BUNDLE.tokenizer, None, None)
-    pad = BUNDLE.tokenizer.pad_token_id
-    prompts = torch.tensor([[pad, pad, *PROMPT]])
-    responses = torch.tensor([[*RESPONSE, pad, pad]])
-    mask = torch.tensor([[0, 0, *[1] * len(PROMPT), *[1] * len(RESPONSE), 0, 0]])
-    tensors = {"prompts": prompts, "responses": responses, "attention_mask": mask}
-    none = np.array([{"ground_truth": None}], dtype=object)
-    data = Batch(tensors, {"reward_model": none})
-    found = asyncio.run(manager.run_single(data))
-    paid = manager.assemble_rm_scores(data, [found["reward_score"]])
-    assert paid.shape == responses.shape
-    assert not paid[0, len(RESPONSE) :].any()
-    assert float(paid.sum()) == pytest.approx(found["reward_extra_info"]["score"], rel=1e-5)
-    expected = manager._credit([RESPONSE], prompts=[PROMPT]).token_rewards[0]
-    np.testing.assert_array_equal(paid[0, : len(RESPONSE)].numpy(), expected)
+def test_a_loop_pays_the_tokens_of_what_it_generates(doors: Any) -> None:
+    options = {"scorer": str(BUNDLE.reward_model), "credit": "abc-signed"}
+    loop = doors.TokenCreditLoop(stub.config(), BUNDLE.tokenizer, **options)
+    found = run(loop, output=output(), reward_model={"ground_truth": None})
+    expected = TokenCredit(BUNDLE.reward_model, "abc-signed", tokenizer=BUNDLE.tokenizer)(
+        [RESPONSE], prompts=[PROMPT]
+    )
+    paid = found.as_dict()["rm_scores"]
+    assert torch.equal(paid, torch.from_numpy(expected.token_rewards[0]))
+    assert found.reward_score == pytest.approx(float(expected.scores[0]))  # verl asks nobody else
+    assert found.extra_fields["reward_extra_info"] == {"score": found.reward_score}
+    again = doors.TokenCreditToolLoop(stub.config(), BUNDLE.tokenizer, **options)
+    assert again._credit is loop._credit  # verl makes a loop for every response
 
 
-def test_verl_s_own_scores_and_managers_are_refused() -> None:
-    """Without a reward function of the user's, its reward loop scores past the manager."""
-    data = Batch({"responses": torch.zeros(2, 3)}, {})
-    scores: Any = [0.5, 1.5]
-    with pytest.raises(SettingsError, match=r"add reward\.custom_reward_function\.path=pkg://"):
-        TokenCreditManager.assemble_rm_scores(data, scores)
-    with pytest.raises(SettingsError, match="another reward manager"):
-        compute_score(data_source="math", solution_str="1", ground_truth="1")
+def test_sparse_is_verl_s_own_score_on_the_last_token(doors: Any) -> None:
+    loop = doors.TokenCreditLoop(
+        stub.config(), BUNDLE.tokenizer, scorer=str(BUNDLE.reward_model), credit="sparse"
+    )
+    found = run(loop, output=output())
+    plain = output()
+    plain.reward_score = found.reward_score
+    plain.model_fields_set.add("reward_score")
+    assert torch.equal(found.as_dict()["rm_scores"], plain.as_dict()["rm_scores"])
 
 
-def test_the_command_line_names_what_the_module_has() -> None:
-    """verl looks its function up as compute_score unless another name is given."""
-    said = dict(re.findall(r"reward\.(\S+?)=(\S+)", str(verl.__doc__)))
-    for place in ("reward_manager.module.path", "custom_reward_function.path"):
-        assert importlib.import_module(said[place].removeprefix("pkg://")) is verl
-    assert said["reward_manager.name"] == TokenCreditManager.__name__
+def test_tokens_of_tools_are_read_and_not_paid(doors: Any) -> None:
+    written = [1, 0, *[1] * (len(RESPONSE) - 2)]
+    credit = TokenCredit(BUNDLE.reward_model, "uniform", tokenizer=BUNDLE.tokenizer)
+    found = doors.credited(output(written), credit)
+    whole = float(credit([RESPONSE], prompts=[PROMPT]).scores[0])
+    assert found.reward_score == pytest.approx(whole)
+    share = whole / (len(RESPONSE) - 1)
+    assert found.token_rewards == pytest.approx([share * own for own in written], rel=1e-5)
+    silent = doors.credited(output([0] * len(RESPONSE)), credit)
+    assert silent.token_rewards == [0.0] * len(RESPONSE)
 
 
-def test_tokens_of_tools_are_not_paid() -> None:
-    """verl's response_mask is 1 where the model wrote and 0 at a tool's answer and padding."""
-    options = {"scorer": BUNDLE.reward_model, "credit": "uniform"}
-    manager = TokenCreditManager({"reward": {"tokengym": options}}, BUNDLE.tokenizer)
-    pad, size = BUNDLE.tokenizer.pad_token_id, len(RESPONSE)
-    written = [1, 0, *[1] * (size - 2)]
-    tensors = {
-        "prompts": torch.tensor([PROMPT]),
-        "responses": torch.tensor([[*RESPONSE, pad]]),
-        "attention_mask": torch.tensor([[*[1] * (len(PROMPT) + size), 0]]),
-        "response_mask": torch.tensor([[*written, 0]]),
-    }
-    none = np.array([{"ground_truth": None}], dtype=object)
-    found = asyncio.run(manager.run_single(Batch(tensors, {"reward_model": none})))
-    score = found["reward_extra_info"]["score"]
-    whole = manager._credit([RESPONSE], prompts=[PROMPT]).scores[0]
-    assert score == pytest.approx(float(whole))  # the scorer reads all
-    expected = [score / (size - 1) * own for own in written]
-    assert found["reward_score"] == pytest.approx(expected, rel=1e-5)
+def test_the_ground_truth_of_a_row_reaches_the_scorer(doors: Any) -> None:
+    def right(prompt: str, response: str, reference: str) -> float:
+        return float(reference == "42")
+
+    credit = TokenCredit(right, "uniform", tokenizer=BUNDLE.tokenizer)
+    assert doors.credited(output(), credit, reference="42").reward_score == 1.0
 
 
-def test_a_configuration_without_a_scorer_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"\+reward\.tokengym\.scorer="):
-        TokenCreditManager({"reward": {}}, BUNDLE.tokenizer)
+def test_what_would_lose_the_credit_is_refused(doors: Any) -> None:
+    with pytest.raises(SettingsError, match=r"use_v1=False writes one score.*use_v1=True"):
+        doors.TokenCreditLoop(stub.config(use_v1=False), BUNDLE.tokenizer, scorer="words")
+    credit = TokenCredit(BUNDLE.reward_model, "uniform", tokenizer=BUNDLE.tokenizer)
+    with pytest.raises(SettingsError, match="returned 2 outputs of one trajectory"):
+        doors.credited([output(), output()], credit)
+
+
+def test_the_documented_configuration_names_what_the_module_has(doors: Any) -> None:
+    target = doors.__doc__.partition("_target_: ")[2].split()[0]
+    place, _, name = target.rpartition(".")
+    assert place == doors.__name__
+    assert isinstance(getattr(doors, name), type)

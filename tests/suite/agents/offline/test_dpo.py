@@ -446,7 +446,7 @@ def test_training_hands_over_after_every_epoch(make_envs: Callable[..., Any]):
     epochs, state = 3, torch.get_rng_state()
     whole, looped, left = (make_dpo(num_train_epochs=epochs) for _ in range(3))
     whole.train()
-    tokens = []
+    tokens: list[Any] = []
     for update in looped.updates():
         assert update.step == len(tokens) + 1
         tokens.append(update.tokens)

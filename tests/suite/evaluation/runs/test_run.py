@@ -128,7 +128,7 @@ def test_a_checkpoint_of_another_library_is_refused():
         resume=lambda load: SimpleNamespace(policy=saved),
     )
     with pytest.raises(CheckpointError, match="with products='onednn', got 'torch'; name another"):
-        next(updates(unfinished, PPO))  # type: ignore[arg-type]
+        next(updates(unfinished, PPO))
 
 
 def test_the_first_updates_can_be_measured_more_finely_and_change_nothing():
