@@ -31,7 +31,17 @@ LABORATORY: dict[str, tuple[str, ...]] = {
     "gold": ("forks", "oracle"),
     "models": ("minilm", "smollm2"),
     "commands": (
-        *("train-reward", "collect", "label", "constitution", "replay", "explore", "bench", "push"),
+        *(
+            "train-reward",
+            "collect",
+            "label",
+            "constitution",
+            "replay",
+            "explore",
+            "bench",
+            "audit",
+        ),
+        "push",
     ),
     "names": (
         *("BestOfN", "Explorer", "NLPO", "OnlineDPO", "RAFT", "from_hub", "push_to_hub", "replay"),

@@ -1,0 +1,88 @@
+"""This library's own registered estimators, as the audit calls them."""
+
+from functools import lru_cache
+
+import numpy as np
+from torch import Tensor
+
+from tokengym.agents import losses
+from tokengym.agents.ppo import ADVANTAGES, PPOSettings, RoundTensors
+from tokengym.envs import Episode, Turn
+from tokengym.lab.audit.decisions import Batch
+from tokengym.lab.audit.signatures import GAE_LAMBDA, Adapted
+
+
+def registered(name: str) -> Adapted:
+    """Return a registered estimator, whitened where its declaration says so, as PPO does.
+
+    Args:
+        name: As ``advantage=`` takes it: "loo", "grpo", "gigpo".
+
+    Raises:
+        SettingsError: if there is none, with the near matches.
+
+    Example:
+        >>> from tokengym.lab.audit import check_estimator
+        >>> check_estimator(registered("loo"), group_sizes=(2, 4)).holds
+        True
+    """
+    estimator = ADVANTAGES.find(name)
+
+    def estimate(batch: Batch) -> Tensor:
+        size = int(batch.group_ids.unique(return_counts=True)[1][0])
+        settings = PPOSettings(gamma=batch.gamma, gae_lambda=GAE_LAMBDA, group_size=size)
+        played = RoundTensors(
+            token_rewards=batch.token_rewards,
+            response_mask=batch.response_mask,
+            values=batch.values,
+            final_values=None,
+            scores=batch.scores,
+            episodes=[
+                _episode(tuple(ids), tuple(written))
+                for ids, written in zip(
+                    batch.response_ids.tolist(), batch.response_mask.tolist(), strict=True
+                )
+            ],
+        )
+        advantages = estimator.estimate(played, settings)[0]
+        if estimator.whitens:
+            advantages = losses.masked_whiten(advantages, batch.response_mask)
+        return advantages.double()
+
+    reads = {"response_mask", "turn_ids", "token_rewards", "maybe gamma"}
+    if not estimator.uses_token_rewards:
+        reads = {"scores"}
+    if estimator.needs_groups:
+        reads.add("group_size")
+    if estimator.needs_critic:
+        reads.add("values")
+    return Adapted(name=name, adapter="registered", estimate=estimate, reads=frozenset(reads))
+
+
+@lru_cache(maxsize=4096)
+def _episode(padded: tuple[int, ...], written: tuple[bool, ...]) -> Episode:
+    """Return a row as a played episode, whose texts are the numbers of its tokens.
+
+    Args:
+        padded: Its tokens, 0 past the end.
+        written: Whether the policy wrote each.
+    """
+    ids = [token for token in padded if token]
+    size = len(ids)
+    changes = [time for time in range(1, size) if written[time] != written[time - 1]]
+    turns = tuple(
+        Turn(
+            "assistant" if written[start] else "user",
+            " ".join(map(str, ids[start:end])),
+            (start, end),
+        )
+        for start, end in zip([0, *changes], [*changes, size], strict=True)
+    )
+    return Episode(
+        prompt="",
+        response=" ".join(map(str, ids)),
+        prompt_ids=[0],
+        response_ids=ids,
+        turns=turns,
+        written=None if len(turns) == 1 else np.array(written[:size], np.int8),
+    )

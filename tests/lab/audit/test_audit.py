@@ -1,0 +1,347 @@
+"""The audit of estimators: planted mistakes are caught by name, correct ones hold."""
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.lab.audit import planted
+from tokengym.lab.audit import AuditError, check_estimator, registered
+from tokengym.lab.audit import faults as names
+from tokengym.lab.audit.cases import CHECKS, LENGTH, TOKEN_REWARDS, Case
+from tokengym.lab.audit.faults import named_faults
+from tokengym.lab.audit.measure import batches, expectations
+from tokengym.lab.audit.signatures import adapt
+from tokengym.scripts.cli import main
+
+SIZES = (2, 4, 8)
+DOORS = {case.name: case for case in LENGTH.cases}
+"""The decision between stopping, which pays 1, and 0.5 followed by another reward."""
+
+
+def case_of(check: str, name: str) -> Case:
+    return next(
+        case for each in CHECKS if each.name == check for case in each.cases if case.name == name
+    )
+
+
+# --- planted mistakes -----------------------------------------------------------------------------
+
+MISTAKES = [
+    (planted.own_reward, "token rewards", "reversed", names.OWN_ALONE),
+    (planted.late, "token rewards", "blind", names.OFF_BY_ONE),
+    (planted.backwards, "token rewards", "reversed", names.BACKWARDS),
+    (planted.negated, "length", "reversed", names.SIGN),
+    (planted.whitened_before_the_mask, "masks and replies", "leaks", names.PADDING),
+    (planted.centred_steps, "length", "reversed", names.CENTRED),
+    (planted.mean_of_each_index, "length", "reversed", names.CENTRED),
+    (planted.per_length, "length", "reversed", names.PER_LENGTH),
+    (planted.value_after, "shared prefix", "biased", names.LATE_VALUE),
+    (planted.masked_values, "masks and replies", "leaks", names.MASKED_VALUES),
+    (planted.other_turns, "turns", "reversed", names.OTHER_TURNS),
+    (planted.turns_alone, "turns", "reversed", names.OWN_ALONE),
+    (planted.mean_of_each_turn, "turns", "reversed", names.CENTRED),
+    (planted.divided_by_zero, "groups", "not finite", None),
+    (planted.first_group_alone, "groups", "biased", None),
+    (planted.neighbours, "groups", "leaks", None),
+    (planted.refuses_equal, "groups", "refused", None),
+    (planted.discounts_backwards, "discount", "reversed", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "check", "verdict", "fault"), MISTAKES, ids=lambda x: getattr(x, "__name__", "")
+)
+def test_a_mistake_is_caught_by_name(
+    function: Callable[..., Any], check: str, verdict: str, fault: str | None
+) -> None:
+    audit = check_estimator(function, checks=(check,), group_sizes=(2, 4))
+    assert not audit.holds
+    assert audit.checks[0].verdict == verdict
+    assert audit.checks[0].fails
+    if fault is not None:
+        assert fault in audit.faults
+
+
+def test_a_sentence_says_which_situation_and_which_way() -> None:
+    audit = check_estimator(
+        planted.own_reward, checks=("token rewards", "length"), group_sizes=(2, 4)
+    )
+    tokens, length = audit.checks
+    assert "against the gradient when a later token costs more than an earlier one pays" in (
+        " ".join(case.says for case in tokens.cases)
+    )
+    assert "favours the shorter response when a short and a long response earn the same" in (
+        length.says
+    )
+
+
+# --- correct estimators ---------------------------------------------------------------------------
+
+CORRECT = [
+    *("verl_grpo", "verl_gae", "trl_rloo", "openrlhf_returns", "turn_matrix", "nemo"),
+    *("step_lists", "score_lists", "whitened"),
+]
+
+
+@pytest.mark.parametrize("name", CORRECT)
+def test_a_correct_estimator_holds_whatever_its_signature(name: str) -> None:
+    function = getattr(planted, name)
+    adapter = "steps" if name == "step_lists" else None
+    # What is unbiased is so in the smallest groups.
+    sizes = SIZES if name in ("verl_grpo", "whitened") else (2, 4)
+    audit = check_estimator(function, adapter=adapter, group_sizes=sizes)
+    assert audit.holds, audit.checks
+    assert named_faults(adapt(function, adapter=adapter)) == ()
+    assert sum(check.applies for check in audit.checks) >= 3
+
+
+UNBIASED = ["reinforce", "loo", "rloo"]
+OTHERS = ["reinforce++", "gae", "grpo", "dr-grpo", "turn-returns"]
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_an_unbiased_registered_estimator_is_equal_to_the_gradient(name: str) -> None:
+    checks = ("turns", "length", "masks and replies", "discount", "shared prefix")
+    audit = check_estimator(registered(name), checks=checks, group_sizes=(2, 4))
+    assert {check.verdict for check in audit.checks if check.applies} == {"equal"}
+    assert named_faults(registered(name)) == ()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_registered_estimators_hold(name: str) -> None:
+    checks = ("length", "discount")
+    audit = check_estimator(registered(name), checks=checks, group_sizes=SIZES)
+    assert audit.holds, audit.checks
+    assert named_faults(registered(name)) == ()
+
+
+def test_rewards_that_are_advantages_are_shown_as_such() -> None:
+    vineppo = registered("vineppo")
+    options: dict[str, Any] = {"checks": ("length",), "group_sizes": SIZES}
+    assert check_estimator(vineppo, pays="advantages", **options).holds
+    assert not check_estimator(vineppo, **options).holds
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+def test_a_factor_below_one_is_a_rescaling() -> None:
+    """The group's own mean contains the row: (G - 1) / G."""
+    audit = check_estimator(registered("dr-grpo"), checks=("length",), group_sizes=SIZES)
+    (check,) = audit.checks
+    assert check.verdict == "rescaled"
+    assert check.cases[0].scale == pytest.approx((1 / 2, 3 / 4, 7 / 8), abs=1e-5)
+    assert check.cases[1].scale == (None, None, None)  # where the gradient is 0
+    assert check.cases[1].bias == pytest.approx((0, 0, 0), abs=1e-5)
+
+
+def test_a_bias_that_falls_with_the_group_is_no_failure() -> None:
+    audit = check_estimator(planted.whitened, checks=("length",), group_sizes=(4, 8, 16))
+    (check,) = audit.checks
+    assert check.verdict == "vanishing bias"
+    even = next(case for case in check.cases if case.case == "longer earns the same")
+    assert even.bias[0] > 1.5 * even.bias[1] > 2.0 * even.bias[2] > 0.0
+
+
+def test_noise_and_the_best_response_are_measured() -> None:
+    loo = check_estimator(registered("loo"), checks=("length",), group_sizes=SIZES)
+    first = loo.checks[0].cases[0]
+    assert first.best_stays is True
+    assert first.noise is not None
+    assert first.ideal_noise == pytest.approx(0.0, abs=1e-9)  # A is +x or -x: always one gradient
+    wrong = check_estimator(planted.mean_of_each_index, checks=("length",), group_sizes=SIZES)
+    assert wrong.checks[0].cases[0].best_stays is False
+
+
+@pytest.mark.parametrize(
+    ("function", "skipped"),
+    [
+        (planted.trl_rloo, ["token rewards", "turns", "masks and replies", "discount"]),
+        (planted.per_length, ["turns", "groups", "discount"]),
+        (planted.verl_grpo, ["turns", "discount"]),
+        (planted.turn_matrix, ["token rewards", "groups", "discount"]),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_a_question_that_does_not_apply_is_never_passed(
+    function: Callable[..., Any], skipped: list[str]
+) -> None:
+    checks = {check.name: check for check in check_estimator(function, group_sizes=(2, 4)).checks}
+    assert [name for name, check in checks.items() if not check.applies] == skipped
+    for name in skipped:
+        assert checks[name].verdict == "not applicable"
+        assert "is given no" in checks[name].says
+
+
+def test_what_is_promised_is_what_is_shown() -> None:
+    """Divided by the mean score, a cost has the wrong sign; where none is promised, none is shown.
+
+    A function that reads the sum alone cannot be asked about rewards inside the response.
+    """
+
+    def by_the_mean(token_level_rewards: Tensor, response_mask: Tensor, index: Any) -> Tensor:
+        scores = token_level_rewards.sum(1)
+        return ((scores - scores.mean()) / (scores.mean() + 1e-6))[:, None] * response_mask
+
+    plain = check_estimator(by_the_mean, checks=("length",), group_sizes=SIZES)
+    promised = check_estimator(
+        by_the_mean, checks=("length", "token rewards"), non_negative=True, pays="outcome",
+        group_sizes=SIZES,
+    )  # fmt: skip
+    assert not plain.holds
+    assert promised.holds
+    assert promised.checks[0].name == "token rewards"
+    assert not promised.checks[0].applies
+
+
+# --- numbers worked out independently -------------------------------------------------------------
+
+
+def gradient_of_going_on(
+    function: Callable[..., Any], case: str, size: int, **options: Any
+) -> float:
+    """Return the expected gradient on the logit of the longer response."""
+    decisions = DOORS[case].build()
+    (found,) = expectations(adapt(function, **options), decisions, (size,))
+    return float(found.gradient[0, decisions.vocabulary.index("on")])
+
+
+def test_the_true_gradient_is_the_difference_of_the_values() -> None:
+    """p (1 - p) (Q(on) - Q(stop)) = 1/4 (0.5 + 0.75 - 1)."""
+    decisions = DOORS["longer earns more"].build()
+    assert decisions.gradient[0].tolist() == pytest.approx([0.0, -0.0625, 0.0625, 0.0])
+    discounted = case_of("discount", "discounted below").build()
+    assert float(discounted.gradient.abs().max()) == pytest.approx(0.25 * (0.5 - 0.5 * 0.75))
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "size", "expected"),
+    [
+        ("trl_rloo", "longer earns more", 8, 0.0625),
+        ("trl_rloo", "longer earns the same", 8, 0.0),
+        ("nemo", "longer earns more", 8, 0.0625 * 7 / 8),
+        # Index by index, 0.5 is compared with 1: (0.5 - 1) / 4, and nothing else is read.
+        ("own_reward", "longer earns more", 8, -0.125 * 7 / 8),
+        ("own_reward", "longer earns the same", 64, -0.125 * 63 / 64),
+    ],
+)
+def test_figures_worked_by_hand(name: str, case: str, size: int, expected: float) -> None:
+    found = gradient_of_going_on(getattr(planted, name), case, size)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_enumerated_batches_are_all_ordered_draws() -> None:
+    """Every multiset with its orders gives the same as every ordered draw."""
+    case = next(case for case in TOKEN_REWARDS.cases if case.name == "two decisions")
+    decisions = case.build()
+    estimator = adapt(planted.whitened)
+    probs, total = decisions.probs, torch.zeros_like(decisions.probs)
+    for rows in itertools.product(range(4), repeat=2):
+        chance = float(decisions.chances[list(rows)].prod())
+        advantages = estimator.estimate(decisions.batch(torch.tensor(rows)))
+        for row, gains in zip(rows, advantages, strict=True):
+            for time, gain in enumerate(gains):
+                state = decisions.responses.states[row, time]
+                score = -probs[state].clone()
+                score[decisions.responses.tokens[row, time]] += 1.0
+                total[state] += chance * gain * score / 2
+    (found,) = expectations(estimator, decisions, (2,))
+    torch.testing.assert_close(found.gradient, total)
+    assert sum(chance for _, chance in batches(decisions, 3, (1,))) == pytest.approx(1.0)
+
+
+def test_values_are_exact_and_make_any_lambda_unbiased() -> None:
+    def gae(token_rewards: Tensor, response_mask: Tensor, values: Tensor) -> Tensor:
+        from tokengym.agents import losses
+
+        return losses.gae(token_rewards, values, response_mask, gamma=1.0, gae_lambda=0.3)[0]
+
+    audit = check_estimator(gae, group_sizes=(2, 4))
+    assert {check.verdict for check in audit.checks if check.applies} == {"equal"}
+
+
+# --- what cannot be run ---------------------------------------------------------------------------
+
+
+def wrong_shape(token_rewards: Tensor) -> Tensor:
+    return token_rewards.sum()
+
+
+def raising(token_rewards: Tensor) -> Tensor:
+    raise KeyError("advantages")
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (wrong_shape, {}, r"wrong_shape must return advantages of shape .* got \(\)"),
+        (raising, {}, r"raising raised KeyError: 'advantages'"),
+        (lambda token_rewards, critic: 0, {}, "needs 'critic', which the adapter 'tokengym'"),
+        (
+            lambda rewards: rewards,
+            {},
+            "has the signature of no adapter; name one of tokengym, verl",
+        ),
+        (lambda token_rewards, /: 0, {}, "takes 'token_rewards' by position alone"),
+        (planted.trl_rloo, {"adapter": "tlr"}, "unknown adapter 'tlr'; did you mean 'trl'"),
+        (planted.late, {"group_sizes": (8,)}, "two or more rising sizes from 2 on, got"),
+        (planted.late, {"group_sizes": (64, 128)}, "two that can be enumerated"),
+        (planted.late, {"checks": ("lenght",)}, "unknown check 'lenght'; did you mean 'length'"),
+        (planted.late, {"pays": "score"}, "pays must be one of tokens, outcome, advantages"),
+        (3, {}, "must be a function of token rewards or scores, got 3"),
+    ],
+)
+def test_what_cannot_be_run_says_why(function: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(AuditError, match=message):
+        check_estimator(function, **options)
+
+
+def test_arrays_do_as_well() -> None:
+    def returns(token_rewards: np.ndarray, response_mask: np.ndarray) -> np.ndarray:
+        return np.flip(np.cumsum(np.flip(token_rewards * response_mask, 1), 1), 1)
+
+    checks = ("token rewards", "length")
+    assert check_estimator(returns, numpy=True, checks=checks, group_sizes=(2, 4)).holds
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+FILE = """
+def right(token_rewards, response_mask):
+    return (token_rewards * response_mask).flip(1).cumsum(1).flip(1)
+
+def wrong(token_rewards):
+    return token_rewards
+
+def other(rewards):
+    return rewards
+"""
+
+
+def test_the_command_ends_with_a_status(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(FILE)
+    quick = ["--checks", "discount", "token rewards", "--group-sizes", "2", "4"]
+    assert main(["audit", f"{file}:right", *quick]) == 0
+    assert "holds in the 1 that apply" in capsys.readouterr().out
+    out = tmp_path / "audit.json"
+    assert main(["audit", f"{file}:wrong", *quick, "--out", str(out)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fails token rewards" in said
+    assert "looks like: no reward to go" in said
+    stored = json.loads(out.read_text())
+    assert stored["holds"] is False
+    assert stored["checks"][0]["cases"][0]["case"] == "a late cost"
+    assert main(["audit", f"{file}:other"]) == 2
+    assert main(["audit", f"{file}:missing"]) == 2
+    assert main(["audit", "lo"]) == 2
+    assert main(["audit", "loo", "--adapter", "verl"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4
+    assert "name one of tokengym, verl" in errors[0]
