@@ -347,8 +347,12 @@ def test_the_page_is_used_by_hand(served: str):
         page.wait_for_selector("#response .line", timeout=60_000)  # after the cookie's page
         tokens = "document.querySelectorAll('#response .line .response .token')"
         wait(f"{tokens}.length === 24")  # the truth and two rules
+        offered = "document.querySelector('#forking')"
+        assert page.evaluate(f"{offered}.offsetHeight") == 0  # no empty boxes before a choice
         page.evaluate(f"{tokens}[3].click()")
         wait("document.querySelectorAll('input[type=radio]').length === 8")
+        seen = "(box => box.top >= 0 && box.bottom <= innerHeight + 1)"
+        wait(f"{seen}({offered}.getBoundingClientRect())")
         wait(f"getComputedStyle({tokens}[11]).outlineStyle === 'solid'")
         button = "[...document.querySelectorAll('button')].find(b => b.innerText === '{}')"
         page.evaluate(button.format("Take the alternative") + ".click()")
