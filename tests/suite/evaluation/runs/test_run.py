@@ -39,8 +39,12 @@ def config(agent: str, **changes) -> ComparisonConfig:
 
 
 @pytest.mark.parametrize("kind", ["dpo", "sft"])
-def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind):
-    heard = []
+def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind, monkeypatch):
+    heard, tracked = [], []
+    kept = SimpleNamespace(
+        write=lambda row, _, step: tracked.append((step, set(row))), close=lambda: None
+    )
+    monkeypatch.setattr("tokengym.agents.rollouts.logs.make_tracker", lambda *_, **__: kept)
     record = run(
         config(kind, num_prompts=16, **SMALL),
         kind,
@@ -48,7 +52,14 @@ def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind):
         out=tmp_path,
         save=tmp_path / "agent",
         report=lambda step, score: heard.append(step),
+        track="kept",
     )
+    moments = [step for step, _ in tracked]
+    assert moments == sorted(moments)  # some trackers drop what lies before their last step
+    by_step = {step: set().union(*(row for at, row in tracked if at == step)) for step in moments}
+    figure = "rewards/margins" if kind == "dpo" else "mean_token_accuracy"
+    assert {f"train/{figure}", "train/loss"} <= by_step[1]
+    assert {f"train/{figure}", f"eval/{figure}", "eval/loss", "eval/score"} <= by_step[4]
     assert heard == [point["step"] for point in record.curve] == [0, 1, 2]
     sampled = 16 * 4 * 8
     trained = 2 * 16 * 8 if kind == "dpo" else 16 * 8  # per epoch: both of a pair, or the best
