@@ -1,0 +1,386 @@
+"""Score and gold at equal KL, from the published runs and from arms at four prices.
+
+The first part reads what other pages have published. The second trains `sparse`, `uniform`,
+`abc-signed` and `sparse` with a critic from the reward model at prices 0, .02, .05 and .2, two
+rates and two lambdas each, with a rate that warms up, and compares the arms over all their cells.
+
+    python -m studies.frontier run --out runs/frontier [--until 22:00] [--part 0/2]
+    python -m studies.frontier publish --out runs/frontier    # fills the page
+    python -m studies.frontier page
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tokengym import ComparisonConfig
+from tokengym.evaluation.report import number
+from tokengym.evaluation.statistics import (
+    KL_LEVELS,
+    RunPath,
+    compare_at_kl,
+    final_mean,
+    leaps,
+)
+from tokengym.lab.benchmark.verdict import net_of, path_of
+from tokengym.lab.protocol import GRID, LEARNER
+from tokengym.lab.study import (
+    Cell,
+    Published,
+    Round,
+    Row,
+    Study,
+    read_rows,
+    single_run,
+)
+from tokengym.lab.tables import at_equal_kl, grouped, markdown_table, paired_text
+
+TEXT = ("rule", "gae_lambda", "critic", "model", "task", "eos")
+"""Columns of the published files that hold text."""
+CRITIC = ("reward_model", "reward model")
+"""Names of the critic that starts from the reward model."""
+
+
+class Source(NamedTuple):
+    """Published runs of one setting, and the cells of its arms."""
+
+    name: str
+    """Setting in words."""
+    files: tuple[str, ...]
+    """Published files, beside the pages."""
+    where: Mapping[str, Any]
+    """Column -> value that the setting's rows have."""
+    arms: Mapping[str, tuple[str, str, str]]
+    """Arm -> rule, lambda and critic; the first is the baseline."""
+
+
+FILMS = ("ledger/fine.csv", "critic/runs.csv")
+STARTED = "`sparse`, critic from the reward model"
+SPARSE_LAMBDAS = {24: "0.95", 48: "0.95", 96: "1"}
+
+
+def films(length: int, updates: int) -> Source:
+    """Return the runs on film reviews of a length."""
+    sparse = SPARSE_LAMBDAS[length] if updates == 30 else "0.95"
+    return Source(
+        name=f"film reviews, {length} tokens, {updates} updates",
+        files=FILMS if updates == 30 else ("end/runs.csv",),
+        where={"length": float(length), "updates": float(updates)},
+        arms={
+            "`sparse`": ("sparse", sparse, "own"),
+            "`abc-signed`": ("abc-signed", "0.5", "own"),
+            STARTED: ("sparse", "0.8", "reward_model"),
+            "`uniform`": ("uniform", "0.95", "own"),
+            "`random`": ("random", "0.95", "own"),
+        },
+    )
+
+
+def task(name: str) -> Source:
+    """Return the runs on another task."""
+    return Source(
+        name=f"{name}, 30 updates",
+        files=("tasks/runs.csv",),
+        where={"task": name, "eos": "allowed"},
+        arms={
+            "`sparse`": ("sparse", "0.95", "own"),
+            "`abc-signed`": ("abc-signed", "0.95", "own"),
+            STARTED: ("sparse", "0.8", "reward_model"),
+            "`uniform`": ("uniform", "0.95", "own"),
+            "`random`": ("random", "0.95", "own"),
+        },
+    )
+
+
+SOURCES = (
+    *(films(length, 30) for length in (24, 48, 96)),
+    *(films(length, 120) for length in (24, 48, 96)),
+    *(task(name) for name in ("Dialogue", "Summarize", "Detox", "QuestionAnswer")),
+)
+SPARE = 1000
+"""Seeds from here on tune."""
+
+
+@cache
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a published file, which several settings read."""
+    return read_rows(file, text=TEXT)
+
+
+def runs_of(source: Source, docs: Path) -> dict[str, dict[int, RunPath]]:
+    """Return the published runs of a setting's arms by seed, at the rate that tuning chose.
+
+    Args:
+        source: The setting.
+        docs: Folder of the pages.
+    """
+    rows = [
+        row
+        for file in source.files
+        for row in _rows(docs / file)
+        if row["seed"] < SPARE
+        and all(row[name] == value for name, value in source.where.items())
+        and row.get("model", "aligned") == "aligned"
+        and row.get("rows", 64.0) == 64.0
+    ]
+    by_run = grouped(rows, lambda row: (*(row[n] for n in TEXT[:3]), int(row["seed"])))
+    arms: dict[str, dict[int, RunPath]] = {}
+    for arm, (rule, gae_lambda, critic) in source.arms.items():
+        found = {
+            seed: path_of(points)
+            for (r, at, start, seed), points in by_run.items()
+            if (r, at) == (rule, gae_lambda) and (start in CRITIC) == (critic in CRITIC)
+            if start in ("own", *CRITIC)
+        }
+        if len(found) > 1:
+            arms[arm] = found
+    return arms
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def published_table(docs: Path) -> str:
+    """Return every arm minus `sparse`: over the run and at the end apart, and at equal KL."""
+    lines = []
+    for source in SOURCES:
+        arms = runs_of(source, docs)
+        (_, base), *others = arms.items()
+        for name, arm in others:
+            seeds = sorted(arm.keys() & base.keys())
+            both = [[each[seed] for seed in seeds] for each in (arm, base)]
+            figures = [
+                paired_text(*([of(run) for run in runs] for runs in both))
+                for of in (net_of, score_over, kl_over, score_at_end, gold_at_end, kl_at_end)
+            ]
+            equal = [at_equal_kl({"": arm}, {"": base}, measure=m) for m in ("score", "gold_score")]
+            lines.append([source.name, name, str(len(seeds)), *figures, *equal])
+    heads = ["score - c KL over the run", "score over it", "KL over it"]
+    heads += [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
+    heads += ["score at equal KL, by nats", "gold at equal KL"]
+    return markdown_table(["setting", "arm", "pairs", *heads], lines)
+
+
+def score_over(run: RunPath) -> float:
+    """Return the mean score over a run."""
+    return net_of(run, price=0.0)
+
+
+def kl_over(run: RunPath) -> float:
+    """Return the mean KL over a run."""
+    return net_of(run, price=0.0) - net_of(run, price=1.0)
+
+
+def score_at_end(run: RunPath) -> float:
+    """Return the mean score of the last tenth."""
+    return final_mean(run.values["score"])
+
+
+def gold_at_end(run: RunPath) -> float:
+    """Return the mean gold score of the last tenth."""
+    return final_mean(run.values["gold_score"])
+
+
+def kl_at_end(run: RunPath) -> float:
+    """Return the mean KL of the last tenth."""
+    return final_mean(run.kl)
+
+
+def leaps_table(docs: Path) -> str:
+    """Return how far the first update and the largest one of each arm go."""
+    lines = []
+    for source in SOURCES:
+        for name, arm in runs_of(source, docs).items():
+            crossed = [np.diff(run.kl) / np.diff(run.updates) for run in arm.values()]
+            leapt = sum(bool(leaps(run.updates, run.kl).any()) for run in arm.values())
+            first, largest = (
+                np.mean([of(each) for each in crossed]) for of in (lambda row: row[0], np.max)
+            )
+            lines.append(
+                [source.name, name, number(first), number(largest), f"{leapt} of {len(arm)}"]
+            )
+    heads = ["first update, nats", "largest update", "runs with one above a nat"]
+    return markdown_table(["setting", "arm", *heads], lines)
+
+
+def draw(file: Path, docs: Path) -> None:
+    """Draw score over KL of the published arms on film reviews: mean paths, dots and gaps.
+
+    Args:
+        file: Picture to write.
+        docs: Folder of the pages.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    axes = figure.subplots(2, 3, sharey=True)
+    for axis, source in zip(axes.flat, SOURCES, strict=False):
+        for color, (name, arm) in zip(COLORS, runs_of(source, docs).items(), strict=False):
+            longest = max(len(run.kl) for run in arm.values())
+            runs = [run for run in arm.values() if len(run.kl) == longest]
+            kl, score = (
+                np.mean([of(run) for run in runs], axis=0)
+                for of in (lambda run: run.kl, lambda run: run.values["score"])
+            )
+            line = np.where(np.append(leaps(runs[0].updates, kl), False), np.nan, score)
+            # A point before a gap keeps its dot and loses the line to the next.
+            segments = np.flatnonzero(np.isnan(line))
+            begin = 0
+            for end in (*segments, longest - 1):
+                part = slice(begin, end + 1)
+                axis.plot(kl[part], score[part], color=color, linewidth=1.3)
+                begin = end + 1
+            axis.plot(kl, score, "o", color=color, markersize=2.5, label=name.replace("`", ""))
+            axis.plot(kl[-1], score[-1], "o", color=color, markersize=7)
+        axis.set_title(source.name, fontsize=9)
+        axis.grid(alpha=0.3)
+    for axis in axes[-1]:
+        axis.set_xlabel("KL to the untrained policy, nats")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("score")
+    axes[0, 0].legend(fontsize=7, loc="lower right")
+    figure.savefig(file, dpi=110, metadata={"Software": None})
+
+
+COLORS = ("#56616f", "#009e73", "#d55e00", "#0072b2", "#cc79a7")
+
+# --- the study ------------------------------------------------------------------------------------
+
+PRICES = (0.05, 0.0, 0.02, 0.2)
+"""Scores that a nat costs in training, in the order in which they are run."""
+STEP_SIZES = (1e-3, 3e-4)
+"""Learning rates. No rate is tuned: an arm's frontier is over all its cells."""
+ARMS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "`sparse`": ("sparse", "own", ("0.95", "1")),
+    "`uniform`": ("uniform", "own", ("0.8", "0.95")),
+    "`abc-signed`": ("abc-signed", "own", ("0.5", "0.95")),
+    STARTED: ("sparse", "reward_model", ("0.8", "0.95")),
+}
+"""Arm -> rule, critic and lambdas; the first is the baseline."""
+WHERE = (("MovieReview", 48), ("Detox", 48), ("MovieReview", 96))
+WARMUP, PAIRS, ROWS, UPDATES = 5, 5, 64, 30
+
+
+def cells(of_task: str, length: int, arm: str, price: float) -> list[Cell]:
+    """Return the cells of an arm at a price: its lambdas by the rates."""
+    rule, critic, lambdas = ARMS[arm]
+    return [
+        STUDY.cell(
+            task=of_task,
+            length=length,
+            rule=rule,
+            critic=critic,
+            gae_lambda=at,
+            price=price,
+            step_size=rate,
+        )
+        for at in lambdas
+        for rate in STEP_SIZES
+    ]
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    for where in WHERE:
+        for price in PRICES:
+            yield [cell for arm in ARMS for cell in cells(*where, arm, price)], range(PAIRS)
+
+
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    del out
+    learner = {**LEARNER, "kl_coef": float(run.price), "n_warmup_updates": WARMUP}
+    return single_run(
+        f"tokengym/{run.task}-v0",
+        run.rule,
+        steps=UPDATES,
+        batch_size=ROWS,
+        max_new_tokens=int(run.length),
+        learning_rate=float(run.step_size),
+        gae_lambda=float(run.gae_lambda),
+        value_network=run.critic,
+        **learner,
+        evaluation=GRID,
+    )
+
+
+def study_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
+    """Return every arm minus `sparse` at equal KL, over all cells and over those at one price.
+
+    Args:
+        runs: Cell -> seed -> measurements.
+    """
+    lines = []
+    for where in WHERE:
+        for prices in (PRICES, *((price,) for price in sorted(PRICES))):
+            arms = {
+                arm: {
+                    repr(cell): {seed: path_of(points) for seed, points in runs[cell].items()}
+                    for price in prices
+                    for cell in cells(*where, arm, price)
+                    if cell in runs
+                }
+                for arm in ARMS
+            }
+            base, *others = arms
+            for arm in others:
+                if not arms[arm] or not arms[base]:
+                    continue
+                for measure in ("score", "gold_score"):
+                    found = compare_at_kl(
+                        arms[arm], arms[base], KL_LEVELS, measure=measure, resamples=1
+                    )
+                    at = {each.kl: each.difference for each in found}
+                    shown = [
+                        f"{number(at[k].difference)} ({number(at[k].low)} to {number(at[k].high)})"
+                        if k in at
+                        else "\u2013"
+                        for k in KL_LEVELS
+                    ]
+                    label = "all" if len(prices) > 1 else f"{prices[0]:g}"
+                    lines.append([f"{where[0]}, {where[1]}", label, arm, measure, *shown])
+    return markdown_table(
+        ["task, tokens", "prices", "arm", "measure", *(f"{k:g} nats" for k in KL_LEVELS)], lines
+    )
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    docs = published.folder.parent
+    return {
+        "published": published_table(docs),
+        "leaps": leaps_table(docs),
+        "study": study_table(published.runs.runs),
+    }
+
+
+def pictures(published: Published) -> None:
+    """Draw the page's picture."""
+    published.folder.mkdir(exist_ok=True)
+    draw(published.folder / "published.png", published.folder.parent)
+
+
+STUDY = Study(
+    document="frontier.md",
+    folder="frontier",
+    axes={
+        "task": str,
+        "rule": str,
+        "gae_lambda": str,
+        "critic": "own",
+        "length": int,
+        "price": float,
+        "step_size": float,
+    },
+    rounds=rounds,
+    config=config,
+    tables=tables,
+    pictures=pictures,
+    first_rate=None,
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)

@@ -1,0 +1,175 @@
+"""Does any lead need the leap of the first update?
+
+At the rate that tuning chose, the first update moves `sparse` by 5 to 14 nats on film reviews,
+before its score moves. The same arms as published, with a rate that warms up, with `target_kl`, and
+with four times the batch at the same tokens. The learning rate is tuned for each on a spare seed.
+
+    python -m studies.leap run --out runs/leap [--until 22:00] [--part 0/2]
+    python -m studies.leap publish --out runs/leap    # fills the page
+    python -m studies.leap page
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym import ComparisonConfig
+from tokengym.evaluation.report import number
+from tokengym.evaluation.statistics import LEAP, PairedDifference
+from tokengym.lab.benchmark.verdict import path_of
+from tokengym.lab.protocol import GRID, LEARNER, over_run
+from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, single_run
+from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, mean, rates_table
+
+ENV = "tokengym/MovieReview-v0"
+LENGTHS = (48, 96, 24)
+"""Tokens of a response, in the order in which they are run."""
+SPARSE_LAMBDAS = {24: "0.95", 48: "0.95", 96: "1"}
+"""Lambda that suits `sparse` by length, the ledger's."""
+VARIANTS = ("as published", "warm-up", "target KL", "four times the batch")
+WARMUP = 5
+"""Updates over which the rate warms up."""
+ROWS, UPDATES = 64, 30
+LARGE_ROWS, LARGE_UPDATES = 240, 8
+"""Rows and updates of the larger batch: the same 1,920 responses."""
+PAIRS = 5
+ABOUT = ("tokens", "variant", "arm")
+"""Heads of a cell's columns."""
+
+
+def cells(length: int, variant: str) -> list[Cell]:
+    """Return the arms at a length under a variant, `sparse` first."""
+    at = {"length": length, "variant": variant}
+    return [
+        STUDY.cell(rule="sparse", gae_lambda=SPARSE_LAMBDAS[length], **at),
+        STUDY.cell(rule="abc-signed", gae_lambda="0.5", **at),
+        STUDY.cell(rule="sparse", gae_lambda="0.8", critic="reward_model", **at),
+    ]
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    for variant in (VARIANTS[1], VARIANTS[0], *VARIANTS[2:]):
+        for length in LENGTHS:
+            yield cells(length, variant), range(PAIRS)
+
+
+def settings_of(variant: str, length: int) -> dict[str, Any]:
+    """Return what a variant changes of the learner and of the batch.
+
+    Args:
+        variant: One of `VARIANTS`.
+        length: Tokens of a response; `target_kl` is per token, and ends an update at 1.5 times
+            itself: 1 / length is 1.5 nats per response.
+    """
+    plain = {"batch_size": ROWS, "steps": UPDATES}
+    return {
+        "as published": plain,
+        "warm-up": {**plain, "n_warmup_updates": WARMUP},
+        "target KL": {**plain, "target_kl": 1.0 / length},
+        "four times the batch": {"batch_size": LARGE_ROWS, "steps": LARGE_UPDATES},
+    }[variant]
+
+
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    del out
+    length = int(run.length)
+    return single_run(
+        ENV,
+        run.rule,
+        max_new_tokens=length,
+        learning_rate=run.rate,
+        gae_lambda=float(run.gae_lambda),
+        value_network=run.critic,
+        **settings_of(run.variant, length),
+        **LEARNER,
+        evaluation=GRID,
+    )
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def title(cell: Cell) -> str:
+    """Return a cell's arm in words."""
+    start = ", critic from the reward model" if cell.critic == "reward_model" else ""
+    return f"`{cell.rule}`, {cell.gae_lambda}{start}"
+
+
+def largest_update(points: list[Row]) -> float:
+    """Return the most nats that one update of a run crossed, between two measurements."""
+    kl, steps = (
+        np.array([row[name] for row in points], dtype=np.float64) for name in ("kl", "step")
+    )
+    return float((np.diff(kl) / np.diff(steps)).max())
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    runs = published.runs
+    every = [
+        c for variant in VARIANTS for length in sorted(LENGTHS) for c in cells(length, variant)
+    ]
+    made = [cell for cell in every if len(runs.areas(cell)) > 1]
+    swept = {tuple(about(cell)): runs.sweeps[cell] for cell in every if cell in runs.sweeps}
+    return {
+        "leaps": leaps_table(runs, made),
+        "leads": leads_table(runs, made),
+        "rates": rates_table(swept, ABOUT, with_best=True),
+    }
+
+
+def about(cell: Cell) -> list[str]:
+    """Return a cell's columns."""
+    return [str(int(cell.length)), cell.variant, title(cell)]
+
+
+def leaps_table(runs: Runs, made: list[Cell]) -> str:
+    """Return how far the largest update goes, and where runs end."""
+    lines = []
+    for cell in made:
+        each = [*runs.runs[cell].values()]
+        leap = [largest_update(points) for points in each]
+        ends = [number(mean([*runs.ends(cell, m).values()])) for m in ("score", "gold_score", "kl")]
+        over = number(mean([over_run(points, "score") for points in each]))
+        leapt = f"{sum(value > LEAP for value in leap)} of {len(leap)}"
+        lines.append([*about(cell), str(len(each)), number(mean(leap)), leapt, over, *ends])
+    heads = ["runs", "largest update, nats", "runs with one above a nat", "score over the run"]
+    return markdown_table([*ABOUT, *heads, "score at the end", "gold", "KL"], lines)
+
+
+def leads_table(runs: Runs, made: list[Cell]) -> str:
+    """Return every arm's leads on `sparse` of its variant: net, and score and gold at equal KL."""
+    differences: dict[Cell, PairedDifference] = {}
+    equal: dict[Cell, list[str]] = {}
+    for cell in made:
+        base = cells(int(cell.length), cell.variant)[0]
+        lead = runs.difference(cell, base)
+        if cell == base or lead is None:
+            continue
+        arms = [
+            {"": {seed: path_of(points) for seed, points in runs.runs[at].items()}}
+            for at in (cell, base)
+        ]
+        differences[cell] = lead
+        equal[cell] = [at_equal_kl(*arms, measure=name) for name in ("score", "gold_score")]
+    shown = after_holm(differences)
+    lines = [[*about(cell), shown[cell], *equal[cell]] for cell in differences]
+    heads = [NET, "score at equal KL, by nats", "gold at equal KL"]
+    return markdown_table([*ABOUT, *heads], lines)
+
+
+STUDY = Study(
+    document="leap.md",
+    folder="leap",
+    axes={"variant": str, "rule": str, "gae_lambda": str, "critic": "own", "length": int},
+    rounds=rounds,
+    config=config,
+    tables=tables,
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)

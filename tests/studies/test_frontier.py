@@ -1,0 +1,110 @@
+"""Score at equal KL: the published part of the page, and the declared study in small."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studies import frontier, leap
+from studies.frontier import ARMS, PRICES, films, runs_of, study_table, task
+from tokengym.evaluation.statistics import compare_at_kl
+from tokengym.lab.study import DOCS, Cell, Row, Runs
+
+PAGE = (DOCS / "frontier.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_figures_of_the_published_runs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(frontier, "SOURCES", (films(48, 120), task("QuestionAnswer")))
+    for made in (frontier.published_table(DOCS), frontier.leaps_table(DOCS)):
+        lines = made.splitlines()[2:]
+        assert len(lines) >= 3
+        assert all(line in PAGE for line in lines)
+
+
+def test_the_sentences_are_those_figures():
+    arms, page = runs_of(films(48, 120), DOCS), PAGE.replace("\u2212", "-")
+    assert {len(runs) for runs in arms.values()} == {10}
+    for arm, sentence in (
+        ("`abc-signed`", "{} ({:.3f} to {:.3f}) at 48"),
+        (frontier.STARTED, "-0.046, {} and -0.037, each clear of 0"),
+    ):
+        (at,) = compare_at_kl({"": arms[arm]}, {"": arms["`sparse`"]}, (8.0,), resamples=1)
+        found = at.difference
+        assert found.high < 0.0
+        assert sentence.format(f"{found.difference:.3f}", found.low, found.high) in page
+
+
+def climb(cell: Cell, seed: int, slope: float) -> list[Row]:
+    """Return a run to 8 nats whose score is a multiple of the root of its KL."""
+    return [
+        {**cell, "seed": seed, "step": step, "tokens": 100 * step, "kl": step / 2.0}
+        | {"score": slope * (step / 2.0) ** 0.5 + 0.01 * seed, "gold_score": 0.0}
+        for step in range(17)
+    ]
+
+
+def test_an_arm_is_compared_over_all_its_cells():
+    """`uniform` has a good cell at the price of 0 alone, `sparse` a middling one everywhere."""
+    rows = []
+    for arm in ("`sparse`", "`uniform`"):
+        for price in PRICES:
+            for number, cell in enumerate(frontier.cells("Detox", 48, arm, price)):
+                best = 2.0 if price == 0.0 and number == 0 else 0.5
+                slope = 1.0 if arm == "`sparse`" else best
+                rows += [row for seed in range(3) for row in climb(cell, seed, slope)]
+    runs = Runs(rows, frontier.STUDY.axes).runs
+    table = {
+        tuple(line.split(" | ")[1:4]): line.split(" | ")[4:]
+        for line in study_table(runs).splitlines()[2:]
+    }
+    assert table["all", "`uniform`", "score"][2].startswith("2.00 (")  # at 4 nats: 4 - 2
+    assert table["0", "`uniform`", "score"][2].startswith("2.00 (")
+    assert table["0.05", "`uniform`", "score"][2].startswith("\u22121.00 (")
+    assert table["all", "`uniform`", "score"][4].startswith("\u2013")  # nobody was at 16
+
+
+def test_the_declared_runs_are_those_of_the_page(tmp_path: Path):
+    cells = [cell for round_cells, _ in frontier.STUDY.rounds() for cell in round_cells]
+    assert len(cells) * frontier.PAIRS == 960
+    assert len(set(cells)) == len(cells)
+    settings = frontier.STUDY.config(cells[-1].but(seed=0), tmp_path).as_dict()["training"][
+        "learner"
+    ]
+    assert settings["n_warmup_updates"] == 5
+    assert settings["kl_coef"] == 0.2
+    assert {cell.critic for cell in cells} == {critic for _, critic, _ in ARMS.values()}
+
+
+def test_a_leap_study_changes_one_thing_at_a_time(tmp_path: Path):
+    learners = {}
+    for variant in leap.VARIANTS:
+        run = leap.cells(48, variant)[1].but(rate=1e-3, seed=0)
+        training = leap.STUDY.config(run, tmp_path).as_dict()["training"]
+        learners[variant] = {**training["learner"], "rows": training["batch_size"]}
+    plain = learners.pop("as published")
+    changed = {
+        variant: {name: value for name, value in settings.items() if value != plain[name]}
+        for variant, settings in learners.items()
+    }
+    assert changed == {
+        "warm-up": {"n_warmup_updates": 5},
+        "target KL": {"target_kl": 1 / 48},
+        "four times the batch": {"rows": 240},
+    }
+    assert leap.LARGE_ROWS * leap.LARGE_UPDATES == leap.ROWS * leap.UPDATES
+
+
+def test_the_page_of_leaps_is_filled():
+    sparse, signed, _ = leap.cells(48, "warm-up")
+    rows = []
+    for cell, slope in ((sparse, 1.0), (signed, 1.5)):
+        for seed in (0, 1, 1000):
+            rows += [{**row, "rate": 1e-3} for row in climb(cell, seed, slope)]
+    runs = Runs(rows, leap.STUDY.axes)
+    leapt = leap.leaps_table(runs, [sparse, signed]).splitlines()[2:]
+    assert [line.split(" | ")[4:6] for line in leapt] == [["0.500", "0 of 2"]] * 2
+    (lead,) = leap.leads_table(runs, [sparse, signed]).splitlines()[2:]
+    assert "4.00: +1.00 (" in lead
+    assert "8.00: +1.41 (" in lead
+    assert leap.largest_update(climb(sparse, 0, 1.0)) == pytest.approx(0.5)
+    assert np.isfinite(runs.sweeps[sparse][1e-3])
