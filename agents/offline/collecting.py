@@ -3,6 +3,7 @@
 DPO and SFT learn from data that is given, or collected once from the policy.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ from transformers import TrainerCallback
 from tokengym.agents.contract import TrainingRun, Update
 from tokengym.agents.losses.ranking import best_against_worst, best_of
 from tokengym.agents.offline.dpo import DPO
+from tokengym.agents.offline.own import ids_of, read_own, text_encoding
 from tokengym.agents.offline.policies import encoding_for, make_policy
 from tokengym.agents.offline.settings import Candidates, Sampling
 from tokengym.agents.offline.sft import SFT
@@ -29,12 +31,15 @@ from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer
 from tokengym.rewards.arguments import check_columns
-from tokengym.rewards.pairs.encode import HOLDS_REPLIES, TextEncoding
+from tokengym.rewards.models.loading import longest_input
+from tokengym.rewards.pairs.encode import HOLDS_REPLIES
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
 from tokengym.rewards.scorers.base import as_scorer
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_LOG = logging.getLogger(__name__)
 
 Group = tuple[Episode, ...]
 """The scored responses to one prompt."""
@@ -352,7 +357,19 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
     settings, envs = run.settings, run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     yield Update(step=0, tokens=0, agent=policy)
-    data, held_out, sampled = settings.pairs, settings.eval_pairs, 0  # tokens
+    data: Any = settings.pairs
+    held_out: Any = settings.eval_pairs
+    sampled = 0  # tokens
+    encoding = encoding_for(envs, text_encoding(settings))
+    tokenizer = environment_attribute(envs, "tokenizer")
+    if settings.own_prompts:
+        limit = longest_input(policy.language_model.model)
+        own = read_own(settings, tokenizer, encoding, max_positions=limit)
+        if own is None:
+            raise SettingsError("own_prompts=True needs prompts as texts, and the data have ids")
+        if own.train.skipped:
+            _LOG.warning("%s; the first: %s", own.train.report(), own.train.skipped[0].reason)
+        data, held_out = (ids_of(side, trainer.columns) for side in (own.train, own.held_out))
     if data is None:
         source = _Collected(run, envs, policy, KEPT[trainer.learns_from])
         data = source.rows(settings.num_prompts)
@@ -367,10 +384,8 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
         **{trainer.held_out: held_out},
         **settings.tuning.trainer_arguments(settings.tuning.batch_size),
         **arguments,
-        tokenizer=environment_attribute(envs, "tokenizer"),
-        encoding=encoding_for(
-            envs, TextEncoding(on_error=settings.on_error, overlong=settings.overlong_rows)
-        ),
+        tokenizer=tokenizer,
+        encoding=replace(encoding, prompt_column=None) if settings.own_prompts else encoding,
         seed=run.seed,
         device=run.training.device,
     )

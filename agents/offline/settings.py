@@ -211,6 +211,13 @@ class SFTSettings:
     eval_pairs: str | None = field(default=None, metadata={"is_data": True})
     """File of held-out pairs, or responses, on which the loss and its figures are measured before
     training and after every epoch."""
+    pairs_prompt_column: str | None = field(default=None, metadata={"flag": "prompt-column"})
+    """Column of prompts of these files, and of ``dataset`` where one is given; None takes "prompt",
+    or what dialogues begin with."""
+    own_prompts: bool | None = None
+    """Whether the policy is measured on the prompts of ``eval_pairs``, or else of a tenth of the
+    prompts of ``pairs``, which are then held out of learning. None: where ``pairs`` are given with
+    a model of one's own, and no prompts with them. Learners that are compared never are."""
     num_eval_prompts: int | None = None
     """Further prompts answered for such held-out data, where data is collected; None takes an
     eighth of ``num_prompts``. Their tokens are not counted, as those of evaluations are not."""
@@ -234,6 +241,11 @@ class SFTSettings:
             raise SettingsError(
                 f"num_eval_prompts={self.num_eval_prompts} has no effect beside "
                 f"{'eval_pairs' if self.eval_pairs else 'pairs'}; pass held-out data as eval_pairs"
+            )
+        if self.pairs is None and (self.own_prompts or self.pairs_prompt_column):
+            name = "own_prompts" if self.own_prompts else "pairs_prompt_column"
+            raise SettingsError(
+                f"{name}={getattr(self, name)!r} has no effect on collected data; pass pairs"
             )
         check_choice(self, "on_error", ("raise", "skip"))
         check_choice(self, "overlong_rows", get_args(Overlong))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import write_hashed
+from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec, split_file_word
 from tokengym.base.saved_code import (
     changed_files,
@@ -41,11 +42,13 @@ from tokengym.evaluation.runs.defaults import (
     task_defaults,
     task_name,
     task_of_file,
+    training_settings,
 )
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import RewardChoice
 
 if TYPE_CHECKING:
+    from tokengym.agents.offline.own import OwnTexts
     from tokengym.evaluation.measure.evaluate import Evaluator
 
 SETTINGS_FILE = "comparison.json"
@@ -180,6 +183,7 @@ class ComparisonConfig:
                 f"min_new_tokens={self.task.min_new_tokens} has no effect on responses of fixed "
                 "length; leave it out, or pass fixed_length=False"
             )
+        self._name_prompt_column()
         if not self.rewards:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
         named = [leaf.value for leaf in field_paths(self)]
@@ -201,6 +205,12 @@ class ComparisonConfig:
                     f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
         object.__setattr__(self, "data", self._data_hashes())
+
+    def _name_prompt_column(self) -> None:
+        """Take the column of prompts that is named for pairs for the data set's as well."""
+        column = getattr(self.training.learner, "pairs_prompt_column", None)
+        if column is not None and self.task.dataset is not None and not self.task.prompt_column:
+            object.__setattr__(self, "task", replace(self.task, prompt_column=column))
 
     def _data_hashes(self) -> dict[str, str]:
         """Return the hashes of the data that these settings name, those that are known unchanged.
@@ -420,14 +430,51 @@ class ComparisonConfig:
         Environments share a rule, which keeps no state; what scores itself is made for each.
         """
         normalize = self.training.normalize if train else "off"
-        choice = self.choice(reward)
+        choice, own = self.choice(reward), self._own_texts
+        own_prompts: dict[str, Any] = {}
+        if own is not None:
+            own_prompts["prompts"] = own.train_prompts if train else own.test_prompts
+            own_prompts |= self._own_lengths(own)
         return {
             **self.training.lengths(),
             **self.task.env_kwargs(self.env),
+            **own_prompts,
             "reward": choice if choice.kind is not None else self._words.get(reward, reward),
             "normalize": None if normalize == "off" else normalize,
             "split": "train" if train else "test",
         }
+
+    @cached_property
+    def _own_texts(self) -> "OwnTexts | None":
+        """The given pairs of a run that is measured on their prompts; None for all others."""
+        learner: Any = self.training.learner
+        if self.agents or not getattr(learner, "own_prompts", False):
+            return None
+        from tokengym.agents.offline.own import read_own, text_encoding
+        from tokengym.envs.prompts.tokenization import load_tokenizer
+
+        task = self.task
+        named: Any = task.tokenizer or task.model
+        if named is None:
+            raise SettingsError("own_prompts=True needs a model of one's own; pass model")
+        encoding = text_encoding(
+            learner, chat_template=bool(task.chat_template), prompt_format=task.prompt_format
+        )
+        tokenizer = load_tokenizer(named, eos_token=task.eos_token, pad_token=task.pad_token)
+        return read_own(learner, tokenizer, encoding, max_positions=positions_of(task.model))
+
+    def _own_lengths(self, own: "OwnTexts") -> dict[str, int]:
+        """Return how long responses may be where prompts are those of given pairs.
+
+        As long as those of the data, unless another length is set, and the model reads.
+        """
+        usual = training_settings(self.env, self.training.agent).max_new_tokens
+        longest, limit = self.training.max_new_tokens, positions_of(self.task.model)
+        if longest == usual:
+            longest = own.longest_response
+        if limit is not None:
+            longest = max(min(longest, limit - own.longest_prompt), 1)
+        return {"max_new_tokens": longest, "min_new_tokens": self.task.min_new_tokens or 0}
 
     def evaluator(self, *, warns: bool = True) -> "Evaluator":
         """Return what measures every run alike.
@@ -465,6 +512,17 @@ class ComparisonConfig:
             "products": None if training.products == "torch" else training.products,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+
+def positions_of(model: str | None) -> int | None:
+    """Return how many tokens a stored model has positions for; None where that is not known."""
+    if model is None:
+        return None
+    from transformers import AutoConfig
+
+    config = from_pretrained(AutoConfig, model).get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    return limit if limit and limit > 0 else None
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -416,6 +416,23 @@ def training_settings(
     )
 
 
+def with_own_prompts(training: TrainingSettings, task: TaskSettings) -> TrainingSettings:
+    """Return the settings of one run, measured on the prompts of its own pairs where that is meant.
+
+    It is meant where pairs are given with a model of one's own, and neither prompts nor a bundle.
+
+    Args:
+        training: Settings of the run.
+        task: Prompts and models of its environment.
+    """
+    learner: Any = training.learner
+    if getattr(learner, "pairs", None) is None or learner.own_prompts is not None:
+        return training
+    others = (task.prompts, task.dataset, task.bundle)
+    is_own = task.model is not None and all(other is None for other in others)
+    return replace(training, learner=changed(learner, own_prompts=is_own))
+
+
 def names_of_run(learner: Learner) -> set[str]:
     """Return the names of the run's own settings that a learner has."""
     idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS

@@ -136,20 +136,7 @@ def encode_pairs(
     Raises:
         DatasetError: naming the row and the remedy.
     """
-    table = read_table(source, of="data")
-    columns = column_names(table)
-    has_ids = set(PAIR_IDS) <= set(columns) and encoding.prompt_column is None
-    prompt = _prompt_column(columns, encoding)
-    if has_ids or holds_messages(table, *PAIR[1:]):
-        names = PAIR_IDS if has_ids else (prompt, *PAIR[1:])
-        rows, skipped = read_rows(table, *names, on_error=encoding.on_error)
-    else:
-        named = encoding.prompt_column
-        pairs = read_pairs(table, prompt_column=named, on_error=encoding.on_error)
-        texts = zip(pairs.rows, pairs, strict=True)
-        rows = [Row(n, pair.prompt, (pair.chosen, pair.rejected)) for n, pair in texts]
-        skipped = list(pairs.skipped)
-    return _encoded(rows, skipped, tokenizer, encoding, max_positions)
+    return encode_rows(*pair_rows(source, encoding), tokenizer, encoding, max_positions)
 
 
 def encode_responses(
@@ -168,6 +155,41 @@ def encode_responses(
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
+    """
+    return encode_rows(*response_rows(source, encoding), tokenizer, encoding, max_positions)
+
+
+Rows = tuple[Sequence[Row[Any]], Sequence[SkippedRow], Collection[int]]
+"""Rows, those that were left out, and the numbers of rows whose responses hold another's tokens."""
+
+
+def pair_rows(source: TableSource, encoding: TextEncoding) -> Rows:
+    """Return preference pairs as texts, messages or ids; see `encode_pairs`.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
+    """
+    table = read_table(source, of="data")
+    columns = column_names(table)
+    has_ids = set(PAIR_IDS) <= set(columns) and encoding.prompt_column is None
+    prompt = _prompt_column(columns, encoding)
+    if has_ids or holds_messages(table, *PAIR[1:]):
+        names = PAIR_IDS if has_ids else (prompt, *PAIR[1:])
+        rows, skipped = read_rows(table, *names, on_error=encoding.on_error)
+    else:
+        named = encoding.prompt_column
+        pairs = read_pairs(table, prompt_column=named, on_error=encoding.on_error)
+        texts = zip(pairs.rows, pairs, strict=True)
+        rows = [Row(n, pair.prompt, (pair.chosen, pair.rejected)) for n, pair in texts]
+        skipped = list(pairs.skipped)
+    return rows, skipped, ()
+
+
+def response_rows(source: TableSource, encoding: TextEncoding) -> Rows:
+    """Return prompts with one response each as texts, messages or ids; see `encode_responses`.
 
     Raises:
         DatasetError: naming the row and the remedy.
@@ -191,7 +213,7 @@ def encode_responses(
     replied = set[int]()
     if "written" in columns:  # of episodes: 0 at the tokens of a partner's replies
         replied = {n for n, row in enumerate(table) if 0 in (row.get("written") or ())}
-    return _encoded(rows, skipped, tokenizer, encoding, max_positions, replied)
+    return rows, skipped, replied
 
 
 def _prompt_column(columns: Sequence[str], encoding: TextEncoding) -> str:
@@ -206,17 +228,26 @@ def _prompt_column(columns: Sequence[str], encoding: TextEncoding) -> str:
     return encoding.prompt_column
 
 
-def _encoded(
+def encode_rows(
     rows: Sequence[Row[Any]],
     skipped: Sequence[SkippedRow],
+    replied: Collection[int],
     tokenizer: "PreTrainedTokenizerBase",
     encoding: TextEncoding,
     max_positions: int | None,
-    replied: Collection[int] = (),
 ) -> EncodedTexts:
     """Return rows of texts, messages or ids as ids, those that can be learned from.
 
-    ``replied`` are the numbers of rows whose responses hold another's tokens.
+    Args:
+        rows: The rows.
+        skipped: Those that were left out before.
+        replied: Numbers of rows whose responses hold another's tokens.
+        tokenizer: The model's.
+        encoding: How.
+        max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
     """
 
     def as_ids(_: int, row: Row[Any]) -> Row[Ids]:

@@ -72,7 +72,7 @@ def train(
     from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight, take_over
     from tokengym.evaluation.runs.config import ComparisonConfig, slug
-    from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.evaluation.runs.defaults import task_name, with_own_prompts
     from tokengym.evaluation.runs.record import result_of
     from tokengym.evaluation.runs.run import join_run
     from tokengym.scripts.commands.show import say, terminal
@@ -82,7 +82,7 @@ def train(
         rewards=(reward,),
         seeds=1,
         first_seed=seed,
-        training=training,
+        training=with_own_prompts(training, task),
         evaluation=evaluation,
         task=task,
     )

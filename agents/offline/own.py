@@ -1,0 +1,161 @@
+"""Prompts of given pairs: a part is held out of learning, and the policy is measured on them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokengym.agents.offline.settings import DPOSettings, SFTSettings
+from tokengym.base.errors import DatasetError
+from tokengym.base.prompt import Prompt, PromptSet, prompt_messages, read_transcript
+from tokengym.rewards.pairs.encode import (
+    EncodedTexts,
+    TextEncoding,
+    encode_rows,
+    pair_rows,
+    response_rows,
+)
+from tokengym.rewards.pairs.read import Row, read_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HELD_OUT = 0.1
+"""Share of the distinct prompts that are held out."""
+_NO_METADATA = ("prompt", "chosen", "rejected", "completion", "response")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTexts:
+    """Given pairs, or responses, as ids, those of a tenth of the prompts apart."""
+
+    train: EncodedTexts
+    """What is learned from, with the rows that were left out."""
+    held_out: EncodedTexts
+    """What is not."""
+    train_prompts: PromptSet
+    """Their distinct prompts."""
+    test_prompts: PromptSet
+    """Those of what is held out."""
+
+    @property
+    def longest_prompt(self) -> int:
+        """Most tokens of a prompt."""
+        return max(len(row.prompt) for side in (self.train, self.held_out) for row in side.rows)
+
+    @property
+    def longest_response(self) -> int:
+        """Most tokens of a response, EOS included."""
+        sides = (self.train, self.held_out)
+        return max(len(ids) for side in sides for row in side.rows for ids in row.responses)
+
+
+def text_encoding(settings: SFTSettings, **how: Any) -> TextEncoding:
+    """Return how a run's file is read.
+
+    Args:
+        settings: Settings of the run's learner.
+        how: Further settings, of the environment.
+    """
+    return TextEncoding(
+        on_error=settings.on_error,
+        overlong=settings.overlong_rows,
+        prompt_column=settings.pairs_prompt_column,
+        **how,
+    )
+
+
+def read_own(
+    settings: SFTSettings,
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+    *,
+    max_positions: int | None,
+) -> OwnTexts | None:
+    """Return the pairs, or responses, of a run's file, divided; None if their prompts are no texts.
+
+    Which prompts are held out depends on their texts alone, not on the order of the rows: all rows
+    of a prompt stand on one side. Those of ``eval_pairs`` are held out where they are given.
+
+    Args:
+        settings: Name the file, and what happens to rows that cannot be learned from.
+        tokenizer: The model's.
+        encoding: How texts become ids.
+        max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: if a row cannot be learned from, or there are fewer than two prompts.
+    """
+    read = pair_rows if isinstance(settings, DPOSettings) else response_rows
+
+    def sides(source: Any) -> tuple[EncodedTexts, dict[int, Prompt]] | None:
+        table = read_table(source, of="data")
+        rows, skipped, replied = read(table, encoding)
+        if any(not isinstance(row.prompt, str | list) for row in rows):
+            return None
+        encoded = encode_rows(rows, skipped, replied, tokenizer, encoding, max_positions)
+        texts, kept = {row.row: row for row in rows}, {row.row for row in encoded.rows}
+        columns = ((n, told) for n, told in enumerate(table) if n in kept)
+        return encoded, {n: _prompt(texts[n], told, encoding) for n, told in columns}
+
+    if (given := sides(settings.pairs)) is None:
+        return None
+    everything, prompts = given
+    other = None if settings.eval_pairs is None else sides(settings.eval_pairs)
+    if other is not None:
+        return OwnTexts(
+            train=everything,
+            held_out=other[0],
+            train_prompts=_distinct(prompts.values()),
+            test_prompts=_distinct(other[1].values()),
+        )
+    names = {number: repr((prompt.text, prompt.messages)) for number, prompt in prompts.items()}
+    ranked = sorted({*names.values()}, key=lambda n: hashlib.sha256(n.encode()).digest())
+    if len(ranked) < 2:
+        raise DatasetError(
+            f"the data have {len(ranked)} distinct prompt, so that none can be held out to measure "
+            "on; give more, or pass eval_pairs (--eval-pairs)"
+        )
+    held = set(ranked[: max(1, round(HELD_OUT * len(ranked)))])
+    parts = [
+        [row for row in everything.rows if (names[row.row] in held) == is_held]
+        for is_held in (False, True)
+    ]
+    return OwnTexts(
+        train=EncodedTexts(rows=tuple(parts[0]), skipped=everything.skipped),
+        held_out=EncodedTexts(rows=tuple(parts[1]), skipped=()),
+        train_prompts=_distinct(prompts[row.row] for row in parts[0]),
+        test_prompts=_distinct(prompts[row.row] for row in parts[1]),
+    )
+
+
+def _distinct(prompts: Any) -> PromptSet:
+    """Return the prompts, each once."""
+    return PromptSet({(prompt.text, prompt.messages): prompt for prompt in prompts}.values())
+
+
+def _prompt(row: Row[Any], told: Mapping[str, Any], encoding: TextEncoding) -> Prompt:
+    """Return a row's prompt, its first response as reference, its other columns as metadata."""
+    known = {*_NO_METADATA, encoding.prompt_column}
+    columns = {name: value for name, value in told.items() if name not in known}
+    chosen: Any = row.responses[0]
+    reference = chosen if isinstance(chosen, str) else chosen[-1]["content"]
+    if isinstance(row.prompt, list):
+        return Prompt.from_messages(row.prompt, reference=reference, metadata=columns)
+    if encoding.chat_template and read_transcript(row.prompt) is not None:
+        messages = [{"role": r, "content": said} for r, said in prompt_messages(row.prompt)]
+        return Prompt.from_messages(messages, reference=reference, metadata=columns)
+    return Prompt(row.prompt, reference=reference, metadata=columns)
+
+
+def ids_of(encoded: EncodedTexts, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return encoded texts as rows of ids, which learners take as they are.
+
+    Args:
+        encoded: The texts.
+        columns: Names of the columns of responses.
+    """
+    return [
+        {"prompt_ids": row.prompt, **dict(zip(columns, row.responses, strict=True))}
+        for row in encoded.rows
+    ]

@@ -1,0 +1,151 @@
+"""A run on given pairs is measured on their prompts, a tenth of which is held out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.suite.agents.conftest import make_model, make_tokenizer
+from tokengym.agents.offline.own import ids_of, read_own, text_encoding
+from tokengym.agents.offline.settings import DPOSettings, SFTSettings
+from tokengym.base.errors import DatasetError, SettingsError
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import TaskSettings, training_settings, with_own_prompts
+from tokengym.evaluation.runs.run import run
+
+ROWS = [
+    {"question": f"{a} {b}", "chosen": "d", "rejected": f"e {c}", "source": a}
+    for a in "abcd"
+    for b in "abcde"
+    for c in "ab"
+]
+
+
+def write(folder: Path, rows: Any = ROWS, name: str = "pairs.jsonl") -> str:
+    path = folder / name
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def read(settings: SFTSettings, **how: Any) -> Any:
+    return read_own(settings, make_tokenizer(), text_encoding(settings, **how), max_positions=32)
+
+
+def test_a_tenth_of_the_prompts_is_held_out(tmp_path: Path) -> None:
+    settings = DPOSettings(pairs=write(tmp_path), pairs_prompt_column="question")
+    own = read(settings)
+    assert (len(own.train.rows), len(own.held_out.rows)) == (36, 4)
+    assert (len(own.train_prompts), len(own.test_prompts)) == (18, 2)
+    assert not {*own.train_prompts.texts} & {*own.test_prompts.texts}
+    assert own.test_prompts[0].reference == "d"
+    assert dict(own.test_prompts[0].metadata) == {"source": own.test_prompts[0].text[0]}
+    assert (own.longest_prompt, own.longest_response) == (2, 3)
+    other = DPOSettings(pairs=write(tmp_path, ROWS[::-1]), pairs_prompt_column="question")
+    assert {*read(other).test_prompts.texts} == {*own.test_prompts.texts}  # whatever the order
+    row = ids_of(own.held_out, ("chosen_ids", "rejected_ids"))[0]
+    assert len(row["prompt_ids"]) == 2
+
+
+def test_conversations_dialogues_and_responses_have_prompts_too(tmp_path: Path) -> None:
+    talks = [
+        [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": "d"}]
+        for row in ROWS
+    ]
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    settings = SFTSettings(pairs=write(tmp_path, [{"completion": talk} for talk in talks]))
+    own = read_own(settings, tokenizer, text_encoding(settings), max_positions=None)
+    assert own is not None
+    assert own.test_prompts[0].messages[0][0] == "user"
+    said = "\n\nHuman: {}\n\nAssistant:"
+    rows = [
+        {
+            "chosen": said.format(row["question"]) + " d",
+            "rejected": said.format(row["question"]) + " e",
+        }
+        for row in ROWS
+    ]
+    dialogues = read(DPOSettings(pairs=write(tmp_path, rows)))
+    assert dialogues.test_prompts[0].text.endswith("Assistant:")
+    ids = [{"prompt_ids": [3], "chosen_ids": [4], "rejected_ids": [5]}] * 3
+    assert read(DPOSettings(pairs=write(tmp_path, ids))) is None
+
+
+def test_held_out_pairs_of_ones_own_are_those(tmp_path: Path) -> None:
+    held = write(tmp_path, ROWS[:3], "held.jsonl")
+    settings = DPOSettings(
+        pairs=write(tmp_path, ROWS[4:]), eval_pairs=held, pairs_prompt_column="question"
+    )
+    own = read(settings)
+    assert (len(own.train.rows), len(own.held_out.rows)) == (36, 3)
+    assert own.test_prompts.texts == ("a a", "a b")
+    one = DPOSettings(pairs=write(tmp_path, ROWS[:2]), pairs_prompt_column="question")
+    with pytest.raises(DatasetError, match="1 distinct prompt, so that none can be held out"):
+        read(one)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    folder = tmp_path / "model"
+    make_model().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def config_of(task: TaskSettings, **changes: Any) -> ComparisonConfig:
+    training = training_settings("tokengym/MovieReview-v0", "dpo", **changes)
+    return ComparisonConfig(
+        env="MovieReview",
+        rewards=("sparse",),
+        seeds=1,
+        training=with_own_prompts(training, task),
+        task=task,
+    )
+
+
+def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model: str, tmp_path: Path) -> None:
+    task = TaskSettings(model=model, scorer="length-penalty")
+    given: Any = {"pairs": write(tmp_path), "pairs_prompt_column": "question"}
+    config = config_of(task, **given)
+    kwargs = config.env_kwargs("sparse", train=False)
+    assert (kwargs["min_new_tokens"], kwargs["max_new_tokens"]) == (0, 3)
+    assert len(kwargs["prompts"]) == 2
+    assert (
+        config_of(task, max_new_tokens=5, **given).env_kwargs("sparse", train=True)[
+            "max_new_tokens"
+        ]
+        == 5
+    )  # one that was set
+    assert (
+        config_of(task, max_new_tokens=500, **given).env_kwargs("sparse", train=True)[
+            "max_new_tokens"
+        ]
+        == 30
+    )  # what the model reads behind the longest prompt
+    for other in ({"own_prompts": False}, {"pairs": None, "pairs_prompt_column": None}):
+        assert "prompts" not in config_of(task, **{**given, **other}).env_kwargs(
+            "sparse", train=True
+        )
+    bundled = TaskSettings()  # whose model has prompts of its own
+    assert "prompts" not in config_of(bundled, **given).env_kwargs("sparse", train=True)
+
+
+def test_a_run_on_pairs_learns_and_is_measured(model: str, tmp_path: Path) -> None:
+    task = TaskSettings(model=model, scorer="length-penalty")
+    config = config_of(
+        task, pairs=write(tmp_path), pairs_prompt_column="question", num_train_epochs=1.0
+    )
+    record = run(config, "dpo", 0)
+    assert [point["step"] for point in record.curve] == [0, 1]
+    held_out = [name for row in record.train for name in row if name.startswith("eval")]
+    assert held_out, record.train
+
+
+def test_a_column_of_prompts_is_the_data_sets_too(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    task = TaskSettings(dataset=path)
+    config = config_of(task, pairs=path, pairs_prompt_column="question")
+    assert config.task.prompt_column == "question"
+    with pytest.raises(SettingsError, match="pairs_prompt_column='q' has no effect on collected"):
+        DPOSettings(pairs_prompt_column="q")
