@@ -1,1 +1,1 @@
-"""The credit rules in other trainers: TRL, verl and SkyRL, each behind its own installation."""
+"""The credit rules in other trainers, a thin door each, behind the trainer's own installation."""

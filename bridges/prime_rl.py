@@ -1,0 +1,69 @@
+"""Token credit in prime-rl: the sampled tokens of a group's traces, each with its advantage.
+
+prime-rl takes algorithms of its own repository alone. There, a subclass of ``Algorithm`` has
+
+    async def score_group(self, episodes):
+        traces = [trace for _, trace in iter_trainable_traces(episodes)]
+        for trace, advantages in zip(traces, trace_advantages(traces, self.credit)):
+            assign_advantages(trace, advantages)
+
+with ``self.credit = TokenCredit(scorer, "abc-signed", tokenizer=...)``. Written from prime-rl at
+559b447 (August 2026) and verifiers 0.4.0, and not run inside either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from tokengym.base.errors import SettingsError
+from tokengym.bridges.rows import Row, credit_rows
+from tokengym.credit import TokenCredit
+
+
+def trace_advantages(
+    traces: Sequence[Any],
+    credit: TokenCredit,
+    *,
+    references: Sequence[str | None] | None = None,
+    estimator: str = "loo",
+) -> list[list[float]]:
+    """Return the advantages of each trace's sampled tokens, in the order of its nodes.
+
+    Args:
+        traces: verifiers' traces of one group, each one path of nodes with ``token_ids`` and
+            ``mask``.
+        credit: Scorer, rule and tokenizer.
+        references: (traces,) ground truths; None where there are none.
+        estimator: See `token_advantages`.
+
+    Raises:
+        SettingsError: if a trace branches: its rows share tokens, which have one advantage.
+    """
+    truths = [None] * len(traces) if references is None else references
+    rows = []
+    for trace, truth in zip(traces, truths, strict=True):
+        if len(trace.branches) > 1:
+            raise SettingsError(
+                f"trace {trace.id!r} has {len(trace.branches)} branches, whose common tokens would "
+                "have several advantages; score them as traces of their own"
+            )
+        ids = [*chain.from_iterable(node.token_ids for node in trace.nodes)]
+        masks = (node.mask or [False] * len(node.token_ids) for node in trace.nodes)
+        mask = [int(own) for own in chain.from_iterable(masks)]
+        first = mask.index(1) if 1 in mask else len(mask)
+        rows.append(
+            Row(
+                prompt_ids=ids[:first],
+                response_ids=ids[first:],
+                group=0,
+                written=mask[first:],
+                reference=truth,
+            )
+        )
+    credited = credit_rows(rows, credit, estimator)
+    return [
+        [float(value) for value, own in zip(advantages, row.written or (), strict=True) if own]
+        for advantages, row in zip(credited.advantages, rows, strict=True)
+    ]

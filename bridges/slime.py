@@ -1,0 +1,85 @@
+"""Token credit in slime: rewards for whole groups where they are together, read on every rank.
+
+A module of your own, such as ``my_credit.py``, has the two functions that slime's options name:
+
+    from transformers import AutoTokenizer
+    from tokengym import TokenCredit
+    from tokengym.bridges.slime import TokenCreditRewards, advantages
+
+    tokenizer = AutoTokenizer.from_pretrained("path/to/policy")
+    credit = TokenCredit("path/to/reward_model", "abc-signed", tokenizer=tokenizer)
+    rewards = TokenCreditRewards(credit)
+
+    --custom-reward-post-process-path my_credit.rewards
+    --custom-advantage-function-path my_credit.advantages
+
+slime calls the first where all samples of a rollout are together, so that groups are whole, and the
+second on each rank. Tested against the functions of slime at 624b824 (August 2026); not run inside
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tokengym.base.errors import SettingsError
+from tokengym.bridges.rows import Row, credit_rows
+from tokengym.credit import TokenCredit
+
+
+class TokenCreditRewards:
+    """slime's post-processing of rewards: a list of advantages for each sample.
+
+    Args:
+        credit: Scorer, rule and tokenizer.
+        estimator: See `token_advantages`.
+    """
+
+    def __init__(self, credit: TokenCredit, estimator: str = "loo") -> None:
+        self.credit, self.estimator = credit, estimator
+
+    def __call__(self, args: Any, samples: Sequence[Any]) -> tuple[list[float], list[list[float]]]:
+        """Return each sample's score, and the advantages of its response tokens.
+
+        Raises:
+            SettingsError: under settings that would take the advantages for scores.
+        """
+        if args.custom_advantage_function_path is None:
+            raise SettingsError(
+                "slime would take the advantages for scores; set --custom-advantage-function-path "
+                "to tokengym.bridges.slime.advantages"
+            )
+        if args.context_parallel_size > 1:
+            raise SettingsError(
+                f"context_parallel_size={args.context_parallel_size} splits responses over ranks, "
+                "which token advantages do not follow; set it to 1"
+            )
+        rows = []
+        for sample in samples:
+            size = sample.response_length
+            mask = [0] * size if sample.remove_sample else sample.loss_mask
+            rows.append(
+                Row(
+                    prompt_ids=sample.tokens[: len(sample.tokens) - size],
+                    response_ids=sample.tokens[len(sample.tokens) - size :],
+                    group=sample.group_index,
+                    written=mask,
+                    reference=sample.label,
+                )
+            )
+        credited = credit_rows(rows, self.credit, self.estimator)
+        return credited.scores.tolist(), [row.tolist() for row in credited.advantages]
+
+
+def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
+    """Put the advantages of `TokenCreditRewards` where slime reads them, on this rank."""
+    del args
+    like = rollout_data["kl"]  # (samples,) of (time,), on the rank's device
+    rows = [
+        torch.tensor(row, dtype=torch.float32, device=kl.device)
+        for row, kl in zip(rollout_data["rewards"], like, strict=True)
+    ]
+    rollout_data["advantages"] = rollout_data["returns"] = rows

@@ -1,0 +1,151 @@
+"""Rows to advantages, and the doors that are a few lines around it, by their trainers' shapes.
+
+slime at 624b824, rLLM at 9beb6e0 and prime-rl at 559b447 (August 2026), verifiers 0.4.0, and
+tinker 0.38.0.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tokengym import TokenCredit
+from tokengym.base.errors import SettingsError
+from tokengym.bridges.prime_rl import trace_advantages
+from tokengym.bridges.rllm import pay_trajectories
+from tokengym.bridges.rows import Row, credit_rows
+from tokengym.bridges.slime import TokenCreditRewards, advantages
+from tokengym.bridges.tinker import loss_inputs
+from tokengym.envs import bundled
+
+TOKENIZER = bundled("movie_review").tokenizer
+PROMPT = TOKENIZER("i saw")["input_ids"]
+LONG, SHORT = (TOKENIZER(text)["input_ids"] for text in ("a dull film", "a film"))
+
+
+def by_length(prompt: str, response: str) -> float:
+    return float(len(response.split()))
+
+
+def credit(rule: str = "uniform") -> TokenCredit:
+    return TokenCredit(by_length, rule, tokenizer=TOKENIZER)
+
+
+def row(ids: list[int], **changes: Any) -> Row:
+    return Row(**{"prompt_ids": PROMPT, "response_ids": ids, "group": "a", **changes})
+
+
+def test_advantages_are_rewards_to_go_minus_those_of_the_prompts_other_rows() -> None:
+    """Uniform pays 1 a word: 3, 2, 1 to go against 2, 1, and nobody at the third token."""
+    assert (len(LONG), len(SHORT)) == (3, 2)
+    found = credit_rows([row(LONG), row(SHORT)], credit())
+    assert found.scores.tolist() == [3.0, 2.0]
+    np.testing.assert_allclose(found.advantages[0], [1.0, 1.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(found.advantages[1], [-1.0, -1.0], atol=1e-6)
+    apart = credit_rows([row(LONG), row(SHORT, group="b")], credit())
+    assert [advantage.tolist() for advantage in apart.advantages] == [[0.0] * 3, [0.0] * 2]
+
+
+def test_sparse_is_the_broadcast_of_a_leave_one_out_baseline() -> None:
+    found = credit_rows([row(LONG), row(SHORT), row(SHORT)], credit("sparse"))
+    expected = [3.0 - 2.0, 2.0 - 2.5, 2.0 - 2.5]
+    # At the third token of the long one no other row is left: its own reward stands alone.
+    assert found.advantages[0][:2].tolist() == [expected[0]] * 2
+    assert [advantage.tolist() for advantage in found.advantages[1:]] == [[-0.5] * 2] * 2
+
+
+def test_rows_without_a_token_of_the_policy_are_nobodys_baseline() -> None:
+    silent = row(SHORT, written=[0, 0])
+    found = credit_rows([row(LONG), silent], credit())
+    assert found.scores.tolist() == [3.0, 0.0]
+    assert [advantage.tolist() for advantage in found.advantages] == [[0.0] * 3, [0.0] * 2]
+    with pytest.raises(ValueError, match="responses is empty"):
+        credit_rows([], credit())
+    with pytest.raises(SettingsError, match="'grpo' sums token rewards"):
+        credit_rows([row(LONG)], credit(), "grpo")
+
+
+def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt() -> None:
+    inputs = loss_inputs(row(LONG, written=[1, 0, 1]), [0.5, 0.0, -1.0], [-1.0, -9.0, -2.0])
+    assert inputs.tokens == [*PROMPT, *LONG[:-1]]
+    assert inputs.loss_fn_inputs["target_tokens"].tolist() == [*PROMPT[1:], *LONG]
+    before = [0.0] * (len(PROMPT) - 1)
+    assert inputs.loss_fn_inputs["advantages"].tolist() == [*before, 0.5, 0.0, -1.0]
+    assert inputs.loss_fn_inputs["logprobs"].tolist() == [*before, -1.0, 0.0, -2.0]
+    with pytest.raises(ValueError, match=r"3 tokens, got \(2,\) advantages and 3 log_probs"):
+        loss_inputs(row(LONG), [0.5, 0.0], [-1.0] * 3)
+    with pytest.raises(ValueError, match="no prompt tokens"):
+        loss_inputs(row(LONG, prompt_ids=[]), [0.5] * 3, [-1.0] * 3)
+
+
+def slime_sample(ids: list[int], **changes: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "tokens": [*PROMPT, *ids],
+        "response_length": len(ids),
+        "group_index": 0,
+        "loss_mask": None,
+        "remove_sample": False,
+        "label": None,
+    }
+    return SimpleNamespace(**{**defaults, **changes})
+
+
+def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks() -> None:
+    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
+    samples = [slime_sample(LONG), slime_sample(SHORT), slime_sample(SHORT, remove_sample=True)]
+    scores, rewards = TokenCreditRewards(credit())(args, samples)
+    assert scores == [3.0, 2.0, 0.0]
+    np.testing.assert_allclose(rewards[0], [1.0, 1.0, 1.0], atol=1e-6)
+    assert rewards[2] == [0.0, 0.0]
+    data = {"rewards": rewards[1:], "kl": [torch.zeros(2), torch.zeros(2)]}  # one rank's part
+    advantages(args, data)
+    assert data["advantages"] is data["returns"]
+    torch.testing.assert_close(data["advantages"][0], torch.tensor([-1.0, -1.0]))
+    for name, value in (("custom_advantage_function_path", None), ("context_parallel_size", 2)):
+        changed = SimpleNamespace(**{**vars(args), name: value})
+        with pytest.raises(SettingsError, match=name.replace("_", "[-_]")):
+            TokenCreditRewards(credit())(changed, samples)
+
+
+def step(prompt: list[int], response: list[int]) -> Any:
+    return SimpleNamespace(prompt_ids=prompt, response_ids=response, advantage=None)
+
+
+def test_the_steps_of_a_trajectory_are_one_row() -> None:
+    """The policy writes LONG, is answered SHORT, and writes SHORT: 7 words over 5 own tokens."""
+    answered = [*PROMPT, *LONG, *SHORT]
+    talk = SimpleNamespace(steps=[step(PROMPT, LONG), step(answered, SHORT)])
+    single = SimpleNamespace(steps=[step(PROMPT, SHORT)])
+    pay_trajectories([talk, single], credit(), groups=["a", "a"], estimator="reinforce")
+    share = 7.0 / 5.0
+    np.testing.assert_allclose(
+        talk.steps[0].advantage, [5 * share, 4 * share, 3 * share], rtol=1e-5
+    )
+    np.testing.assert_allclose(talk.steps[1].advantage, [2 * share, share], rtol=1e-5)
+    np.testing.assert_allclose(single.steps[0].advantage, [2.0, 1.0], rtol=1e-5)
+    torn = SimpleNamespace(steps=[step(PROMPT, LONG), step(PROMPT, SHORT)])
+    with pytest.raises(SettingsError, match="step 1 of trajectory 0 does not begin with"):
+        pay_trajectories([torn], credit(), groups=["a"])
+
+
+def node(ids: list[int], *, sampled: bool) -> Any:
+    return SimpleNamespace(token_ids=ids, mask=[sampled] * len(ids) if sampled else [])
+
+
+def test_a_traces_sampled_tokens_are_paid_in_the_order_of_its_nodes() -> None:
+    nodes = [
+        node(PROMPT, sampled=False),
+        node(LONG, sampled=True),
+        node(SHORT, sampled=False),
+        node(SHORT, sampled=True),
+    ]
+    trace = SimpleNamespace(id="t", nodes=nodes, branches=[None])
+    other = SimpleNamespace(id="o", nodes=[nodes[0], nodes[1]], branches=[None])
+    paid, alone = trace_advantages([trace, other], credit(), estimator="reinforce")
+    share = 7.0 / 5.0
+    np.testing.assert_allclose(paid, [5 * share, 4 * share, 3 * share, 2 * share, share], rtol=1e-5)
+    np.testing.assert_allclose(alone, [3.0, 2.0, 1.0], rtol=1e-5)
+    with pytest.raises(SettingsError, match="'t' has 2 branches"):
+        trace_advantages([SimpleNamespace(id="t", nodes=nodes, branches=[1, 2])], credit())
