@@ -12,7 +12,7 @@ from scipy.special import stdtr, stdtrit
 from tokengym.agents import losses
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy
 from tokengym.envs import Episode, Task
-from tokengym.evaluation.measure import BEST_OF
+from tokengym.evaluation.measure import BEST_OF, MIN_ERRORS, span_error
 from tokengym.evaluation.runs import EvaluationSettings, RunRecord, training_settings
 from tokengym.evaluation.statistics import area_under_curve, paired_difference
 from tokengym.lab.tables import mean
@@ -76,6 +76,9 @@ def over_run(rows: Sequence[Row], measure: str) -> float:
 
 def way(drawn: Iterable[Row], of: Callable[[Row], float] = net) -> tuple[float, float]:
     """Return where the way from the untrained policy to its best of 16 begins and ends.
+
+    It begins at the mean of all `DRAWN` responses to each prompt, not at the one response that
+    the curves' first points have: a lead is a share of it whatever a run starts from.
 
     Args:
         drawn: Rows of `best_of_rows`, a row per n.
@@ -212,6 +215,27 @@ def scores_of(episodes: Sequence[Episode]) -> np.ndarray:
     return np.array([episode.score for episode in episodes], dtype=np.float64).reshape(-1, DRAWN)
 
 
+def check_span(scores: np.ndarray, name: str) -> None:
+    """Refuse a way that may be noise: a share of it could be any number.
+
+    Args:
+        scores: (prompts, drawn) of the untrained policy.
+        name: Where they were drawn, for the message.
+
+    Raises:
+        ValueError: if the best of 16 is within two standard errors of one response; see
+            `tokengym.evaluation.measure.span_error`.
+    """
+    span = mean(losses.mean_of_best(scores, scores, BEST_OF)) - float(scores.mean())
+    error = span_error(scores, BEST_OF, len(scores))
+    if error is None or span <= MIN_ERRORS * error:
+        said = "of unknown error" if error is None else f"with a standard error of {error:.3g}"
+        raise ValueError(
+            f"the best of {BEST_OF} untrained responses in {name} is {span:.3g} above one, {said}: "
+            "no share of that way is told from noise; take another task, or draw more prompts"
+        )
+
+
 def untrained_best_of(env: str, length: int) -> list[dict[str, Any]]:
     """Return `best_of_rows` of the untrained policy, by a task's own score and its gold score.
 
@@ -223,6 +247,7 @@ def untrained_best_of(env: str, length: int) -> list[dict[str, Any]]:
     judge = None if task is None else gold_scorer(task.own_bundle())
     assert judge is not None, env
     episodes = untrained_responses(env, length)
+    check_span(scores_of(episodes), env)
     return best_of_rows(scores_of(episodes), judge.score(episodes).values.reshape(-1, DRAWN))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from tokengym.evaluation.measure.measures import copy_rate, distinct, words
     from tokengym.evaluation.measure.metrics import rouge
-    from tokengym.evaluation.measure.references import BEST_OF
+    from tokengym.evaluation.measure.references import BEST_OF, MIN_ERRORS, span_error
     from tokengym.evaluation.measure.win_rate import WinRate, judged, scored
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -303,6 +303,12 @@ def _check_whole(row: Mapping[str, Any], name: str, definition: Definition) -> N
                 raise ValueError(
                     f"{entry} of {at} in {name} must be {length} numbers, got {numbers!r}; {remedy}"
                 )
+        start, goal = figures["way"]
+        if not goal > start:
+            raise ValueError(
+                f"way of {at} in {name} must rise, got {start} to {goal}, of which nothing is a "
+                f"share; {remedy}"
+            )
 
 
 def _are_numbers(values: object, count: int) -> bool:

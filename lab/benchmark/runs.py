@@ -25,6 +25,7 @@ from tokengym.lab.protocol import (
     RATES,
     Row,
     best_of_rows,
+    check_span,
     measured,
     net,
     net_area,
@@ -335,7 +336,11 @@ class Bench:
         return max(about.runs(setting, self.track) - done, len(runs))
 
     def way(self, setting: Setting) -> tuple[float, float]:
-        """Return score - c KL of the untrained policy and of its best of 16, drawn once."""
+        """Return score - c KL of the untrained policy and of its best of 16, drawn once.
+
+        Raises:
+            ValueError: if the span between them may be noise.
+        """
         file = self._folder / "ways" / f"{setting.name}.csv"
         if not file.exists():
             options: dict[str, Any] = {}
@@ -344,6 +349,7 @@ class Bench:
             task = TaskSettings(task_options=setting.options)
             options |= task.env_kwargs(setting.env)
             scores = scores_of(untrained_responses(setting.env, setting.tokens, **options))
+            check_span(scores, setting.name)
             write_rows(file, best_of_rows(scores, scores))
         price = self.definition.price
         nets = {row["n"]: net(row, price) for row in read_rows(file, text=())}

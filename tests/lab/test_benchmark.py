@@ -380,6 +380,7 @@ def with_figures(row: dict[str, Any], **figures: Any) -> dict[str, Any]:
         (lambda row: {"seeds": [3], "hidden": True}, r"has the seeds \[3\]"),
         (lambda row: {"settings": with_figures(row, areas=[1.0])}, "areas of A-48 in mine.json"),
         (lambda row: {"settings": with_figures(row, way=[0.0, None])}, "way of A-48 in mine.json"),
+        (lambda row: {"settings": with_figures(row, way=[2.0, 2.0])}, "must rise, got 2.0 to 2.0"),
     ],
 )
 def test_a_row_that_is_not_whole_is_refused(changes: Any, message: str) -> None:

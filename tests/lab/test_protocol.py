@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy
 
-from tokengym.lab.protocol import equivalence
+from tokengym.lab.protocol import check_span, equivalence
 
 
 @pytest.fixture
@@ -52,3 +52,13 @@ def test_equivalence_of_runs_that_differ_by_a_constant(shift: float, p_value: fl
 def test_bad_margins_and_levels_are_named(margin: float, level: float, message: str):
     with pytest.raises(ValueError, match=message):
         equivalence([1.0], [1.0], margin, level)
+
+
+def test_a_way_that_may_be_noise_is_refused(rng: np.random.Generator):
+    scores = rng.normal(size=(128, 64))
+    check_span(scores, "Films-48")  # the best of 16 normal numbers has 1.77
+    rare = np.zeros((128, 64))
+    rare[0, 0] = 1.0
+    for alike in (np.ones((128, 64)), rare):
+        with pytest.raises(ValueError, match=r"in Films-48 is .* above one, with a standard error"):
+            check_span(alike, "Films-48")
