@@ -147,6 +147,8 @@ def draw(
         lines: Style of each reward's line, in the order of drawing.
         level: Confidence level of the intervals.
     """
+    from matplotlib.ticker import MaxNLocator
+
     for name in [name for name in lines if name in panel.rewards]:
         values = panel.rewards[name].values[measure]
         low, high = curve_interval(values, level, resamples=1_000)
@@ -154,7 +156,8 @@ def draw(
         colour = lines[name]["color"]
         axis.fill_between(panel.steps, low, high, color=colour, alpha=0.14, linewidth=0)
     axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
-    axis.xaxis.get_major_locator().set_params(integer=True)  # updates and tokens are counts
+    whole = MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True)  # updates and tokens are counts
+    axis.xaxis.set_major_locator(whole)
 
 
 def plain(text: str) -> str:

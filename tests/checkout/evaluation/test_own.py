@@ -143,7 +143,7 @@ def test_an_agent_of_ones_own_is_compared_with_options(files: Path):
 def test_an_agent_with_predict_alone_is_played(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (evaluated,) = (rest for rest in COMMANDS if rest[0] == "evaluate" and "Copycat" in rest[-1])
+    (evaluated,) = (rest for rest in COMMANDS if rest[0] == "evaluate" and "Copycat" in rest[1])
     few = ["--episodes", "4", "--max-new-tokens", "3", "--json", "figures.json"]
     assert main([*evaluated, *few]) == 0
     shown = re.findall(r"^(.+?)\s+\[score", capsys.readouterr().out, re.M)
@@ -222,7 +222,7 @@ def test_a_worker_refuses_a_file_that_changed_under_it(files: Path):
     again = ComparisonConfig.from_dict(stored, trust_code=True)
     assert again.code == config.code
     with pytest.raises(SettingsError, match=r"rules\.py has changed"):
-        check_code(again.code)
+        check_code(again.code, again.data)
     assert "code" not in ComparisonConfig(env="MovieReview", rewards=("abc",)).as_dict()
 
 
