@@ -115,7 +115,7 @@ def _train_on_pairs(
         model, losses = _fit(start, reader, train, training, workplace, report)
         reader = start.make_reader(model if start.merge else model.get_base_model())
         metrics = measure_pairs(reader, test.pairs, test.sequences, batch_size=batch_size)
-        if model.config.pad_token_id is None:
+        if start.tokenizer.pad_token_id is not None:  # transformers looks for texts' ends by it
             model.config.pad_token_id = start.tokenizer.pad_token_id
         model.eval()
         trained = TrainedReward(
@@ -420,11 +420,14 @@ def train_reward_model(
         )
     if training.heads > 1:
         network.config.reward_heads = training.heads  # so `RewardModel` reads their mean
+    model_tokenizer = tokenizer_of(model, tokenizer)
+    if merge:
+        model_tokenizer = _with_own_pad(model_tokenizer, network, training.seed)
     start = StartingPoint(
         kind="reward",
         source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
         model=network,
-        tokenizer=tokenizer_of(model, tokenizer),
+        tokenizer=model_tokenizer,
         make_reader=lambda base: RewardReader(
             base, append_eos=training.append_eos, chat_template=training.chat_template
         ),
@@ -435,6 +438,34 @@ def train_reward_model(
     return _train_on_pairs(
         start, pairs, output_dir=output_dir, held_out=held_out, training=training, report=report
     )
+
+
+PAD = "<|pad|>"
+"""Token of padding that a tokenizer gets which has none, or has its EOS for it."""
+
+
+def _with_own_pad(
+    tokenizer: "PreTrainedTokenizerBase", network: Any, seed: int
+) -> "PreTrainedTokenizerBase":
+    """Return a tokenizer whose padding is no EOS, and give the model a row for it if it has none.
+
+    transformers, and TRL, read a score at the last token that is no padding: with an EOS for
+    padding that is the token before the text's own EOS, at which it was trained.
+    """
+    if tokenizer.pad_token_id not in (None, tokenizer.eos_token_id):
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": PAD})
+    _give_rows(network, len(tokenizer), seed)
+    return tokenizer
+
+
+def _give_rows(network: Any, size: int, seed: int) -> None:
+    """Give a model embeddings for all ids of a vocabulary."""
+    if size > network.get_input_embeddings().num_embeddings:
+        with torch.random.fork_rng(devices=[]):  # new rows are drawn about the others' mean
+            torch.manual_seed(seed)
+            network.resize_token_embeddings(size)
 
 
 # --- preference models ----------------------------------------------------------------------------
@@ -503,11 +534,7 @@ def train_preference_model(
     tokenizer = tokenizer_of(model, tokenizer)
     tokenizer, added = _with_tokens(tokenizer, template, answers)
     if added:
-        embeddings: Any = network.get_input_embeddings()
-        if len(tokenizer) > embeddings.num_embeddings:
-            with torch.random.fork_rng(devices=[]):  # new rows are drawn about the others' mean
-                torch.manual_seed(training.seed)
-                network.resize_token_embeddings(len(tokenizer))
+        _give_rows(network, len(tokenizer), training.seed)
         _LOG.info("the tokenizer now knows %s", ", ".join(map(repr, added)))
     store_format(network, template, answers)
     if lora is not None:
@@ -541,8 +568,13 @@ def _with_tokens(
     if not pieces and not unknown:
         return tokenizer, []
     tokenizer = copy.deepcopy(tokenizer)
-    # Not normalised: a tokenizer that lowers case would make them words of the text.
-    tokens = [AddedToken(piece, normalized=False) for piece in pieces]
-    tokens += [AddedToken(answer, normalized=False, single_word=True) for answer in unknown]
-    tokenizer.add_tokens(tokens)
+    # Not normalised: a tokenizer that lowers case would make them words of the text. The pieces are
+    # special, so that the contents of a question cannot write them.
+    tokenizer.add_tokens(
+        [AddedToken(piece, normalized=False, special=True) for piece in pieces],
+        special_tokens=True,
+    )
+    tokenizer.add_tokens(
+        [AddedToken(answer, normalized=False, single_word=True) for answer in unknown]
+    )
     return tokenizer, [*pieces, *unknown]

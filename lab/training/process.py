@@ -231,7 +231,7 @@ def train_process_model(
         )
         metrics = _measured(classifier, held)
         network.config.update({STEPS_KEY: separator})
-        if network.config.pad_token_id is None:
+        if model_tokenizer.pad_token_id is not None:
             network.config.pad_token_id = model_tokenizer.pad_token_id
         measures = {"held_out": asdict(metrics), "trained_on": len(train), "losses": losses}
         workplace.store(network.eval(), model_tokenizer, measures)
