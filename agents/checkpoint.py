@@ -469,7 +469,10 @@ def stored_models(folder: Path) -> dict[str, Any]:
         CheckpointError: if a file is of another kind than `write_policy` writes.
     """
     adapters = [folder / name / ADAPTER_CONFIG for name in PARTS]
-    strange = [*filter(Path.exists, adapters), *(p for kind in PICKLES for p in folder.rglob(kind))]
+    strange = [
+        *filter(Path.exists, adapters),
+        *(p for kind in PICKLES for p in sorted(folder.rglob(kind))),
+    ]
     if strange:
         raise CheckpointError(f"{strange[0]} is no file that save() writes; remove the checkpoint")
     names = [name for name in PARTS if (folder / name).is_dir()]

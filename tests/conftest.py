@@ -1,5 +1,6 @@
-"""What every test process has in common: one thread, no network, no parallel tokenizers, no GPU.
+"""What every test process has in common: no network, no parallel tokenizers, no GPU, one thread.
 
+More threads where ``OMP_NUM_THREADS`` says so; CONTRIBUTING.md has the settings of other machines.
 Tests mean the CPU unless they play a GPU, or a GPU is named: ``CUDA_VISIBLE_DEVICES=0 pytest``.
 ``TOKENGYM_PLAY_GPUS=1 pytest`` plays two for a whole session (`tests.suite.agents.played_devices`);
 ``TOKENGYM_TAPES=1 pytest`` plays captured steps (`tests.support.tapes`).

@@ -109,7 +109,7 @@ def _adapter_folder(path: str | Path, options: Mapping[str, Any]) -> Path | None
     if (folder := Path(path)).is_dir():
         if not (folder / ADAPTER_CONFIG).is_file():
             return None
-        whole = [file.name for file in folder.glob("model*.safetensors")]
+        whole = sorted(file.name for file in folder.glob("model*.safetensors"))
         if whole and (folder / "config.json").is_file():
             raise PretrainedError(
                 f"{folder} holds a whole model ({whole[0]}) and adapters ({ADAPTER_CONFIG}); name "

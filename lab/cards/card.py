@@ -326,7 +326,7 @@ def _entries(card: Mapping[str, Any]) -> Iterator[tuple[str, Any, type]]:
         for part, value in card[outer].items():
             yield f"{outer}.{part}", value, kind
     for part, made in card["made"].items():
-        for entry in {"settings", "figures", "device"} & made.keys():
+        for entry in sorted({"settings", "figures", "device"} & made.keys()):
             yield f"made.{part}.{entry}", "" if made[entry] is None else made[entry], str
 
 
@@ -350,7 +350,7 @@ def faults_of(card: Mapping[str, Any]) -> list[str]:
         made = card.get("made", {}).get(part, {})
         if made.get("figures") != figures_hash(figures):
             faults.append(f"{part}: its figures were changed after they were measured")
-    for part in {*card["parts"]} - {*unsettled(card)}:
+    for part in sorted({*card["parts"]} - {*unsettled(card)}):
         made = card["made"][part]
         settings = json.loads(made["settings"])
         if card["hashes"].get(part) != _digest(made["settings"].encode()):

@@ -29,6 +29,7 @@ from tests.campaign.scorers import scorers
 from tests.campaign.slips import slips
 from tests.campaign.soak import soak
 from tests.campaign.submitted import submitted
+from tests.campaign.twice import twice
 from tests.campaign.ways import ways
 
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
@@ -55,6 +56,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
     "ways": (ways, "one comparison by other jobs, checkpoints and hash seeds: the same numbers"),
+    "twice": (twice, "one command twice, without variables, alone and under load: the same bytes"),
     "pairs": (pairs, "two processes on one folder: one refused, the other's numbers right"),
 }
 

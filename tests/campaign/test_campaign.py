@@ -1,5 +1,6 @@
 """The short form of the campaign, with faults planted to show that it finds them."""
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from tests.campaign.scorers import scorers
 from tests.campaign.slips import SLIPS, slips
 from tests.campaign.soak import ALLOWED, growth
 from tests.campaign.submitted import submitted
+from tests.campaign.twice import twice
 from tokengym.base.files import write_csv
 from tokengym.base.folders import locked
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
@@ -140,6 +142,31 @@ def test_training_killed_while_it_draws_its_reference_samples_is_completed(
     assert (tmp_path / "run" / "reference_samples" / "run.json").is_file()
     after = results(tmp_path / "run")
     assert {name: after[name] for name in trained} == trained
+
+
+@pytest.mark.parametrize(
+    ("digit", "lost"), [("7", []), ("8", ["ppo, other bytes in run/curve.csv, run/run.json"])]
+)
+def test_a_digit_that_differs_between_two_runs_is_found_and_a_time_is_none(
+    digit: str, lost: list[str]
+):
+    digits = iter("7" + digit)
+
+    def once(name: str, folder: Path, *, jobs: int) -> None:
+        out, number = folder / "run", next(digits)
+        out.mkdir()
+        (out / "curve.csv").write_text(f"step,score,wall_s\n1,0.{number},{time.monotonic()}\n")
+        result = {
+            "score": [{"mean": f"0.{number}"}],
+            "cpu_s": time.monotonic(),
+            "hash": str(folder),
+        }
+        (out / "run.json").write_text(json.dumps(result))
+        (out / "agent.safetensors").write_bytes(b"1")
+
+    with mock.patch("tests.campaign.twice.once", once):
+        found = twice(1, seed=0).lost
+    assert [line.partition(": ")[2] for line in found] == lost
 
 
 def test_nothing_of_a_hostile_folder_runs():

@@ -7,7 +7,6 @@ from typing import Any
 
 import datasets
 import pytest
-import torch
 
 from tests.checkout.test_documents import commands_of
 from tests.suite.rewards.stand_ins import TEXTS, save
@@ -42,7 +41,6 @@ def write_hub_dataset(folder: Path, splits: dict[str, dict[str, list[Any]]]) -> 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return what stands for each name of the pages on this machine."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("hub")
     found = {name: save(kind, folder / kind) for name, kind in KINDS.items()}
     reviews: dict[str, list[Any]] = {

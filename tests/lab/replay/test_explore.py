@@ -21,7 +21,6 @@ from tokengym.lab.replay.explore import (
     saved_agents,
 )
 
-torch.set_num_threads(1)
 LENGTH = {"min_new_tokens": 12, "max_new_tokens": 12}
 RULES = ("sparse", "uniform", "abc:beta=1", "red")
 

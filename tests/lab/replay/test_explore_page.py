@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 
 from tests.campaign.requests import Client
 from tests.support.browser import browser_page, complaints, missing_browser
@@ -31,7 +30,6 @@ from tokengym.lab.replay.replay import USUAL, Replay
 from tokengym.rewards.credits.base import REWARDS, RewardEntry
 from tokengym.scripts.cli import main
 
-torch.set_num_threads(1)
 ATTACK = "<img src=x onerror=\"document.title='owned'\"> ${1+1} {{value}}"
 LENGTHS: dict[str, Any] = {"min_new_tokens": 8, "max_new_tokens": 8}
 

@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.envs import Episode, OracleEnv
@@ -33,7 +32,6 @@ from tokengym.lab.replay.replay import (
     write_credit,
 )
 
-torch.set_num_threads(1)
 ENV = "tokengym/MovieReview-v0"
 RULES = ("sparse", "uniform", "abc:beta=1", "red")
 

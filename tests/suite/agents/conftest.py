@@ -34,8 +34,6 @@ VOCABULARY = len(WORDS)
 PAD, EOS, TARGET = 0, 1, 3  # TARGET is "a"
 PROMPTS = ("b c", "d", "e d c b", "c c c")
 
-torch.set_num_threads(1)
-
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {word: position for position, word in enumerate(WORDS)}

@@ -13,8 +13,6 @@ from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.scorers.base import Scorer, Scores
 
-torch.set_num_threads(1)
-
 WORDS = ("<pad>", "<eos>", "<unk>", *"abcdefghijklmnopqrst")
 PROMPTS = ("a b", "c", "d e a", "b b b", "e")
 

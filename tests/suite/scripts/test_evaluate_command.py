@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tokengym.agents import RandomAgent
 from tokengym.envs import bundled
@@ -15,11 +14,6 @@ from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 from tokengym.scripts.cli import main
 
 SMALL = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_a_policy_ties_with_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,11 +15,6 @@ LENGTHS = ["--max-new-tokens", "6"]
 END = "<|endoftext|>"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level tokenizer of 300 tokens, END among them, without a pad token."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
 from tokengym.agents.learner import find_learner
@@ -30,11 +29,6 @@ TRAINING = changed(
 )
 BUDGET = 100
 SFT = "sft:num_prompts=12,n=4,batch_size=4"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def learners(*agents: str, **changes: object) -> ComparisonConfig:
@@ -138,7 +132,6 @@ def test_rows_that_cannot_be_learned_from_are_left_out(
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("agents") / "runs"
-    torch.set_num_threads(1)
     # Twelve prompts have pairs of unequal scores; those that tie teach nothing.
     training = changed(TRAINING, tokens=600)
     agents = ("ppo", "loo:group_size=2", "dpo:num_prompts=12,n=4,batch_size=4", SFT)

@@ -49,11 +49,6 @@ on_this_machine = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def tiny(**changes) -> ComparisonConfig:
     settings = {
         "env": "MovieReview",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
 from tokengym.base.errors import FolderInUseError, StorageError
@@ -42,11 +41,6 @@ CONFIG = ComparisonConfig(
 
 class Killed(GeneratorExit):
     """Stands for a process that ends at once: no handler writes anything."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def killed_at(evaluation: int):
