@@ -156,7 +156,9 @@ def draw(
         colour = lines[name]["color"]
         axis.fill_between(panel.steps, low, high, color=colour, alpha=0.14, linewidth=0)
     axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
-    whole = MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True)  # updates and tokens are counts
+    whole = MaxNLocator(
+        "auto", steps=[1, 2, 2.5, 5, 10], integer=True
+    )  # updates and tokens are counts
     axis.xaxis.set_major_locator(whole)
 
 

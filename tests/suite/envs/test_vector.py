@@ -83,6 +83,14 @@ def test_in_order_each_prompt_comes_once(make_envs: MakeEnvs) -> None:
     assert seen == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
 
 
+def test_random_actions_of_a_batch_are_sampled_under_its_masks(make_envs: MakeEnvs) -> None:
+    envs = make_envs(min_new_tokens=4, forbidden_token_ids=[UNK, PAD, A, B, C])
+    _, infos = envs.reset(seed=0)
+    envs.action_space.seed(0)
+    drawn = [envs.action_space.sample(mask=tuple(infos["action_mask"])) for _ in range(8)]
+    assert set(np.stack(drawn).flatten()) == {D, E}
+
+
 def test_live_views_do_not_copy(make_envs: MakeEnvs) -> None:
     envs = make_envs(copy=False)
     first, _ = envs.reset(seed=0)
