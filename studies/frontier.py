@@ -24,10 +24,13 @@ from tokengym.evaluation.statistics import (
     compare_at_kl,
     final_mean,
     leaps,
+    steps_to_shares,
+    student_interval,
 )
 from tokengym.lab.benchmark.verdict import net_of, path_of
-from tokengym.lab.protocol import GRID, LEARNER
+from tokengym.lab.protocol import GRID, LEARNER, PRICE, net, way
 from tokengym.lab.study import (
+    FASTER_AT,
     Cell,
     Published,
     Round,
@@ -36,7 +39,14 @@ from tokengym.lab.study import (
     read_rows,
     single_run,
 )
-from tokengym.lab.tables import at_equal_kl, grouped, markdown_table, paired_text
+from tokengym.lab.tables import (
+    Speed,
+    at_equal_kl,
+    grouped,
+    markdown_table,
+    paired_text,
+    times_as_fast,
+)
 
 TEXT = ("rule", "gae_lambda", "critic", "model", "task", "eos")
 """Columns of the published files that hold text."""
@@ -57,6 +67,7 @@ class Source(NamedTuple):
     """Arm -> rule, lambda and critic; the first is the baseline."""
 
 
+WAYS = "ledger/best_of_n.csv"
 FILMS = ("ledger/fine.csv", "critic/runs.csv")
 STARTED = "`sparse`, critic from the reward model"
 SPARSE_LAMBDAS = {24: "0.95", 48: "0.95", 96: "1"}
@@ -162,6 +173,59 @@ def published_table(docs: Path) -> str:
     heads += [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
     heads += ["score at equal KL, by nats", "gold at equal KL"]
     return markdown_table(["setting", "arm", "pairs", *heads], lines)
+
+
+def speeds_table(docs: Path) -> str:
+    """Return how many times as fast as `sparse` the arms on film reviews are, by score and by net.
+
+    Args:
+        docs: Folder of the pages.
+    """
+    lines = []
+    for source in SOURCES:
+        if "length" not in source.where:
+            continue
+        arms = runs_of(source, docs)
+        for arm in list(arms)[1:]:
+            cells = [
+                times_as_fast(speed_of(source, arms[arm], arms["`sparse`"], docs, price))
+                for price in (0.0, PRICE)
+            ]
+            lines.append([source.name, arm, *cells])
+    return markdown_table(["setting", "arm", "by score", "by score - c KL"], lines)
+
+
+def speed_of(
+    source: Source,
+    arm: Mapping[int, RunPath],
+    baseline: Mapping[int, RunPath],
+    docs: Path,
+    price: float,
+) -> Speed:
+    """Return the ratio of updates to 75 % of the way to best of 16, paired by seed.
+
+    A run that does not come there counts as its length.
+
+    Args:
+        source: Their setting, on film reviews.
+        arm: Runs by seed.
+        baseline: Those of `sparse`.
+        docs: Folder of the pages.
+        price: Score that a nat costs on the way; 0 is the score alone.
+    """
+    drawn = [row for row in _rows(docs / WAYS) if row["length"] == source.where["length"]]
+    start, goal = way(drawn, lambda row: net(row, price))
+
+    def updates(run: RunPath) -> float:
+        heights = run.values["score"] - price * run.kl
+        (steps,) = steps_to_shares(run.updates, [heights], start, goal, (FASTER_AT,))[0]
+        return float(min(steps, run.updates[-1]))
+
+    seeds = sorted(arm.keys() & baseline.keys())
+    logs = [np.log(updates(baseline[seed]) / updates(arm[seed])) for seed in seeds]
+    middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
+    late = any(updates(arm[seed]) >= arm[seed].updates[-1] for seed in seeds)
+    return Speed(middle, low, high, late)
 
 
 def score_over(run: RunPath) -> float:
@@ -353,6 +417,7 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "published": published_table(docs),
         "leaps": leaps_table(docs),
+        "speeds": speeds_table(docs),
         "study": study_table(published.runs.runs),
     }
 
