@@ -162,11 +162,10 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
     from tokengym.agents.errors import ModelError
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.base.text import fixed
-    from tokengym.evaluation.report.learning import by_epoch
     from tokengym.evaluation.report.verdict import short_of_best
-    from tokengym.evaluation.runs.record import read_log, read_points
+    from tokengym.evaluation.runs.record import read_points
     from tokengym.evaluation.runs.run import run_references
-    from tokengym.scripts.commands.show import say, show_learning, show_references
+    from tokengym.scripts.commands.show import say, show_references
 
     assert plan.folder is not None
     config, curve = plan.config, read_points(plan.folder)
@@ -175,9 +174,7 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
         gold = "" if gold is None else f", gold {fixed(gold, 3)}"
         kl = "" if kl is None else f", KL {fixed(kl, 2)} nats"
         console.print(f"{point['tokens']} tokens: score {fixed(point['score'], 3)}{gold}{kl}")
-    if epochs := by_epoch(read_log(plan.folder)):
-        rows = {f"epoch {epoch}" if epoch else "start": row for epoch, row in epochs.items()}
-        show_learning(console, rows)
+    _show_log(console, plan.folder)
     is_best_of_n = config.training.agent == "best-of-n"
     if is_best_of_n:
         n = config.training.last_step
@@ -198,3 +195,18 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
     ended = curve[-1]["score"] - (config.kl_coef or 0.0) * (curve[-1].get("kl") or 0.0)
     if not is_best_of_n and (alarm := short_of_best(ended, lines["best_of_n"])):
         say(console, f"! {plan.name}: {alarm}")
+
+
+def _show_log(console: "Console", folder: Path) -> None:
+    """Print what a learner from given data logged, by epochs; nothing of another learner."""
+    from tokengym.evaluation.report.learning import HELD_OUT, by_epoch
+    from tokengym.evaluation.runs.record import read_log
+    from tokengym.scripts.commands.show import say, show_learning
+
+    epochs = by_epoch(read_log(folder))
+    if not epochs:
+        return
+    rows = {f"epoch {epoch}" if epoch else "start": row for epoch, row in epochs.items()}
+    show_learning(console, rows)
+    if not any(name.startswith(HELD_OUT) for row in rows.values() for name in row):
+        say(console, "no held-out data: --eval-pairs FILE tells whether these figures carry over")

@@ -18,12 +18,15 @@ import torch
 
 from tests.support.suite import of_suite
 from tokengym import __main__ as program
+from tokengym.agents.offline.settings import PAIR_FIGURES
 from tokengym.base.device import preferred_device, select_device
+from tokengym.base.files import write_csv
 from tokengym.base.text import number
 from tokengym.evaluation.runs.launchers import ProgressDisplay
 from tokengym.scripts import cli
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.scripts.commands import terminal
+from tokengym.scripts.commands.train import _show_log
 from tokengym.version import __version__
 
 CURVES = "credit,length,cell,seed,step,score\n" + "".join(
@@ -117,6 +120,33 @@ def test_a_terminal_that_lacks_characters_gets_plain_ones(monkeypatch: pytest.Mo
     cli._print_anywhere()
     print("\u22120.5 \u25b2 \u4e2d", flush=True)
     assert written.getvalue() == b"-0.5 ^ ?\n"
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_what_a_learner_from_data_logged_is_shown_by_epochs(
+    held_out: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows = [
+        {"step": 1, "epoch": 0.5, "loss": 0.75, "rewards/accuracies": 0.5},
+        {"step": 2, "epoch": 1.0, "loss": 0.25, "rewards/accuracies": 1.0},
+    ]
+    if held_out:
+        rows[1] |= {"eval_loss": 0.625, "eval_rewards/accuracies": 0.75}
+    figures = ("loss", *PAIR_FIGURES)
+    columns = ["step", "epoch", *figures, *(f"eval_{name}" for name in figures)]
+    write_csv(tmp_path / "train.csv", rows, columns)
+    _show_log(terminal(), tmp_path)
+    head, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert head == ["loss", "rewards/accuracies"]
+    assert lines[0] == ["epoch", "1", "training", "0.500", "0.750"]
+    assert lines[1] == (
+        ["epoch", "1", "held", "out", "0.625", "0.750"]
+        if held_out
+        else "no held-out data: --eval-pairs FILE tells whether these figures carry over".split()
+    )
+    write_csv(tmp_path / "train.csv", [{"step": 1, "score": 0.5}], ["step", "score"])
+    _show_log(terminal(), tmp_path)  # of a learner by rounds
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("value", "styled"), [("1", False), ("", True)])
