@@ -34,6 +34,7 @@ from tokengym.agents.checkpoint import (
     save_checkpoint,
 )
 from tokengym.agents.contract import Update
+from tokengym.agents.policy.language_model import warn_of_ends
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
@@ -553,6 +554,9 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 has_critic=self.has_critic,
                 **self.policy_kwargs,
             ).to(self.device)
+        vocabulary = environment_attribute(self.env, "vocabulary")
+        tokenizer = environment_attribute(self.env, "tokenizer")
+        warn_of_ends(self.policy.language_model, vocabulary, tokenizer)
         starts_from_reward_model = self.policy.settings.value_network == "reward_model"
         # An agent without an environment is being loaded, and its values with it.
         if starts_from_reward_model and not self._only_plays:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         unknown_share,
         write_chat,
     )
+    from tokengym.envs.prompts.vocabulary import Vocabulary
     from tokengym.envs.render import reward_colours
     from tokengym.envs.settings import GenerationSettings, ResponseSettings, TextSettings
     from tokengym.envs.tasks.task import Task, register_task, registered_tasks, task_of

@@ -171,7 +171,7 @@ class EpisodeBatch:
         turns = self.mdp.turns
         spoken = lengths if turns is None else lengths - self._turn_starts[rows]
         # An EOS that is not legal yet is appended like any token and ends nothing.
-        eos = (chosen == self.mdp.eos_id) & (spoken > self.mdp.eos_ends_after)
+        eos = self.mdp.ends[chosen] & (spoken > self.mdp.settings.min_new_tokens)
         over = eos | (lengths == self.mdp.settings.max_new_tokens)
         if turns is not None:
             over |= spoken == turns.turn_budget

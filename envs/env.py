@@ -20,6 +20,7 @@ from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, MdpEnvironment
 from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prompt
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import response_texts
+from tokengym.envs.prompts.vocabulary import EosToken
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.states import generator_from, prompt_from, state_of
@@ -98,12 +99,14 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     All by keyword.
 
     Args:
-        tokenizer: Hugging Face tokenizer with EOS and pad token, or its folder or hub name.
+        tokenizer: Hugging Face tokenizer with an EOS token, or its folder or hub name.
         prompts: Prompts that episodes start from.
         prompt_shard: (row, rows): a sequential env takes prompts row, row + rows, ...; for one of
             several copies that share the work.
-        eos_token: Token of the vocabulary that ends a text, if the tokenizer does not name one.
-        pad_token: Token of the vocabulary for padding, if the tokenizer does not name one.
+        eos_token: Tokens of the vocabulary that end a text, in place of the tokenizer's EOS: one
+            or several, as texts or ids.
+        pad_token: Token of the vocabulary for padding, in place of the tokenizer's own; EOS pads
+            where there is none.
         render_mode: "ansi" returns coloured text, "human" prints it as it grows, "html" returns
             escaped HTML.
         bundle: The models this environment belongs to, kept for agents and rewards.
@@ -128,7 +131,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         tokenizer: PreTrainedTokenizerBase | str,
         prompts: PromptSet | Sequence[str | Prompt | Messages],
         prompt_shard: tuple[int, int] = (0, 1),
-        eos_token: str | None = None,
+        eos_token: EosToken | None = None,
         pad_token: str | None = None,
         render_mode: str | None = None,
         bundle: Bundle | None = None,
@@ -161,7 +164,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         """Length of the last episodes that were left, and how many had it in a row."""
         self._shown_rewards: NDArray[np.float32] | None = None
         # Values that every step reads: attribute chains would cost as much as the copies.
-        self._vocab_size, self._eos_id = mdp.vocab_size, mdp.eos_id
+        self._vocab_size, self._ends = mdp.vocab_size, mdp.end_set
         self._mask = mdp.masks[mdp.phases[0]]
         """The legal tokens (shared by all steps: copied into each info)."""
         self._event_column = 0
@@ -204,11 +207,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             raise ActionError(_bad_action(action, self._vocab_size)) from None
         column = self._column
         # The short way is that of tokens which can end nothing and change no mask: nearly all.
-        if (
-            column >= self._event_column
-            or token == self._eos_id
-            or not 0 <= token < self._vocab_size
-        ):
+        if column >= self._event_column or token in self._ends or not 0 <= token < self._vocab_size:
             return self._watched_step(token)
         self._id_cells[column] = token
         self._attention_cells[column] = 1
@@ -237,7 +236,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         before = self._column
         length = before - self._turn_column
         reason = "length" if before > self._last_column else None
-        if token == self._eos_id and length > self._mdp.eos_ends_after:
+        if token in self._ends and length > self.settings.min_new_tokens:
             reason = "eos"
         elif self.settings.stop_strings and self._mdp.stops([self._response_ids()[-length:]])[0]:
             reason = "stop"

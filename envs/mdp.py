@@ -19,6 +19,7 @@ from tokengym.base.settings import check_memory, from_keywords
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.prompts.tokenization import ResponseDecoder, check_tokenizer, load_tokenizer
+from tokengym.envs.prompts.vocabulary import EosToken, Vocabulary
 from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.turns.conversation import Conversation, TurnRules, turn_start
 from tokengym.envs.turns.partner import Turn
@@ -31,12 +32,12 @@ RENDER_FPS = 4
 
 
 def token_masks(
-    settings: GenerationSettings, vocab_size: int, eos_id: int
+    settings: GenerationSettings, vocab_size: int, end_ids: Sequence[int]
 ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """Return which tokens are legal at each position of a response.
 
     Returns:
-        (phases, vocab) masks: before ``min_new_tokens`` (no EOS), after, and one for all positions
+        (phases, vocab) masks: before ``min_new_tokens`` (no end), after, and one for all positions
         that have the same tokens of their own; (max_new_tokens + 1,) the row of the masks of the
         token after so many tokens.
 
@@ -53,10 +54,11 @@ def token_masks(
                 f"{name} has {token_id}, outside the vocabulary of {vocab_size}; take ids from the "
                 "environment's tokenizer"
             )
+    ends = list(end_ids)
     late = np.ones(vocab_size, dtype=np.int8)
     late[list(forbidden)] = 0
     early = late.copy()
-    early[eos_id] = 0
+    early[ends] = 0
     if not late.any():
         raise ActionError(
             f"forbidden_token_ids forbids all {vocab_size} tokens; leave at least one"
@@ -77,8 +79,8 @@ def token_masks(
             mask = np.zeros(vocab_size, dtype=np.int8)
             mask[list(ids)] = 1
             mask &= masks[phase]
-            # EOS goes by min_new_tokens alone: a list for a position need not name it.
-            mask[eos_id] = masks[phase][eos_id]
+            # Ends go by min_new_tokens alone: a list for a position need not name them.
+            mask[ends] = masks[phase][ends]
             if not mask.any():
                 raise ActionError(
                     f"allowed_token_ids[{position}] leaves no legal token, got {list(ids)}; "
@@ -89,11 +91,28 @@ def token_masks(
     return np.stack(masks), phases
 
 
+def check_stop_strings(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse stop strings with a special token in them, which no text that is decoded shows.
+
+    Raises:
+        SettingsError: naming the token, and how a text ends by it.
+    """
+    ends = tokenizer.convert_ids_to_tokens(list(Vocabulary.of(tokenizer).end_ids))
+    for text in texts:
+        token = next((one for one in tokenizer.all_special_tokens if one and one in text), None)
+        if token is None:
+            continue
+        remedy = "which ends the text as it is; leave it out"
+        if token not in ends:
+            remedy = f"which shows no text; pass eos_token={[*ends, token]} to end texts by it"
+        raise SettingsError(f"stop_strings has {text!r} with the special token {token!r}, {remedy}")
+
+
 class TokenMdp:
     """Immutable rules of token generation: spaces, legal tokens, ends, prompts.
 
     Args:
-        tokenizer: A Hugging Face tokenizer with EOS and pad.
+        tokenizer: A Hugging Face tokenizer with EOS and pad, see `load_tokenizer`.
         prompts: Prompts that episodes start from.
         settings: Settings of the generation.
 
@@ -111,17 +130,18 @@ class TokenMdp:
         self.tokenizer = tokenizer
         self.settings = settings
         self.vocab_size = len(self.tokenizer)
-        self.eos_id = int(self.tokenizer.eos_token_id)
+        self.vocabulary = Vocabulary.of(tokenizer)
+        self.eos_id = self.vocabulary.end_ids[0]
         self.pad_id = int(self.tokenizer.pad_token_id)
         self.decoder = ResponseDecoder(self.tokenizer)
-        self.masks, self.phases = token_masks(settings, self.vocab_size, self.eos_id)
+        self.masks, self.phases = token_masks(settings, self.vocab_size, self.vocabulary.end_ids)
         self.masks.flags.writeable = False
         self.one_mask = bool((self.phases == self.phases[0]).all())
         """Whether the same tokens are legal everywhere."""
-        self.eos_ends_after = settings.min_new_tokens
-        """EOS ends a response with more tokens than this, counting the EOS."""
-        if self.eos_id in settings.forbidden_token_ids:
-            self.eos_ends_after = settings.max_new_tokens
+        self.end_set = frozenset(self.vocabulary.end_ids).difference(settings.forbidden_token_ids)
+        """Tokens that end a response of more than ``min_new_tokens``, themselves counted."""
+        self.ends = np.isin(np.arange(self.vocab_size), list(self.end_set))
+        """(vocab,) True at these tokens."""
         self.table = PromptTable(
             prompts,
             self.tokenizer,
@@ -141,6 +161,7 @@ class TokenMdp:
         """(vocab,) one Python int per token, shared by all responses: creating them costs more than
         the rest of a tuple."""
         self._special_ids = frozenset(self.tokenizer.all_special_ids)
+        check_stop_strings(settings.stop_strings, tokenizer)
         longest = max((len(text.encode()) for text in settings.stop_strings), default=0)
         self._stop_window = longest + 4  # an ordinary token adds at least one byte; 4 as margin
 
@@ -234,10 +255,9 @@ class TokenMdp:
             )
         limit = self.settings.max_new_tokens if self.turns is None else self.turns.turn_budget
         own = ids[turn_start(turns) :]
-        if (
-            max(len(own) - limit, len(ids) - self.settings.max_new_tokens) >= 0
-            or self.eos_id in own[self.eos_ends_after :]
-        ):
+        if max(
+            len(own) - limit, len(ids) - self.settings.max_new_tokens
+        ) >= 0 or not self.end_set.isdisjoint(own[self.settings.min_new_tokens :]):
             raise SettingsError(
                 f"{what} ends the episode before it begins: it has EOS, or {len(own)} of at most "
                 f"{limit} tokens; leave at least one to write"
@@ -293,7 +313,7 @@ class MdpEnvironment:
         generation: Mapping[str, Any],
         bundle: Bundle | None,
         *,
-        eos_token: str | None,
+        eos_token: EosToken | None,
         pad_token: str | None,
         render_mode: str | None,
     ) -> TokenMdp:
@@ -305,7 +325,7 @@ class MdpEnvironment:
 
         Raises:
             TypeError: for an unknown setting.
-            TokenGymError: as `TokenMdp`, for a tokenizer without EOS or pad, or a render mode.
+            TokenGymError: as `TokenMdp`, for a tokenizer without EOS, or a render mode.
         """
         modes = self.metadata["render_modes"]
         if render_mode is not None and render_mode not in modes:
@@ -329,6 +349,11 @@ class MdpEnvironment:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer whose ids are the actions."""
         return self._mdp.tokenizer
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's size, the tokens that end a text here, and the one that pads."""
+        return self._mdp.vocabulary
 
     @property
     def bundle(self) -> Bundle | None:

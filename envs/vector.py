@@ -26,6 +26,7 @@ from tokengym.envs.prompts.sampler import (
     per_row,
 )
 from tokengym.envs.prompts.tokenization import response_texts
+from tokengym.envs.prompts.vocabulary import EosToken
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.turns.partner import Turn
@@ -63,8 +64,8 @@ class TokenGenerationVectorEnv(
             end), DISABLED (the caller resets it with ``options={"reset_mask": ...}``).
         copy: As ``SyncVectorEnv``'s: False returns read-only views of the live arrays, which the
             next step changes; a step then copies nothing that grows with the lengths.
-        eos_token: Token of the vocabulary that ends a text, where the tokenizer names none.
-        pad_token: Token of the vocabulary for padding, where the tokenizer names none.
+        eos_token: As of `TokenGenerationEnv`, as the next.
+        pad_token: Token for padding.
         render_mode: "ansi" or "html"; `render` gives a tuple with one text per row.
         bundle: The models this environment belongs to.
         generation: Fields of `GenerationSettings`. With prompts in order ("sequential"), row i of n
@@ -86,7 +87,7 @@ class TokenGenerationVectorEnv(
         prompts: PromptSet | Sequence[str | Prompt | Messages],
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         copy: bool = True,
-        eos_token: str | None = None,
+        eos_token: EosToken | None = None,
         pad_token: str | None = None,
         render_mode: str | None = None,
         bundle: Bundle | None = None,

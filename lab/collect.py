@@ -22,7 +22,7 @@ from tokengym.base import (
     write_json,
     write_jsonl,
 )
-from tokengym.envs import DatasetError, content, encode, joined
+from tokengym.envs import DatasetError, Vocabulary, content, encode, joined
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.runs import TaskSettings, differences
 from tokengym.rewards.pairs import pairs_dataset, read_table
@@ -301,8 +301,8 @@ def as_texts(pairs: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[dic
     told = next((row for row, text in enumerate(texts) if text["chosen"]), None)
     if told is not None:
         (ids,) = encode(tokenizer, [joined(texts[told]["prompt"], content(texts[told]["chosen"]))])
-        pair, eos = pairs[told], tokenizer.eos_token_id
-        if ids != [*pair["prompt_ids"], *(i for i in pair["chosen_ids"] if i != eos)]:
+        pair, ends = pairs[told], Vocabulary.of(tokenizer).end_ids
+        if ids != [*pair["prompt_ids"], *(i for i in pair["chosen_ids"] if i not in ends)]:
             texts = [
                 row | {"chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"}
                 for row in texts

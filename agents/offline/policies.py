@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tokengym.agents.checkpoint import stored_models
 from tokengym.agents.errors import CheckpointError, ModelError
-from tokengym.agents.policy.language_model import load_causal_lm, make_reference
+from tokengym.agents.policy.language_model import load_causal_lm, make_reference, warn_of_ends
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision, Products
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
@@ -126,6 +126,9 @@ def make_policy(
             reference=reference,
         )
     policy.generator.manual_seed(seeds[1])
+    if _is_environment(source):
+        vocabulary = environment_attribute(source, "vocabulary")
+        warn_of_ends(policy.language_model, vocabulary, tokenizer)
     return policy if device is None else policy.to(select_device(device))
 
 
@@ -147,7 +150,7 @@ def _given_policy(
                 "model"
             )
     if reference is not None:
-        frozen = make_reference(policy.language_model, reference, dtype)
+        frozen = make_reference(policy.language_model, reference, dtype, policy.num_actions)
         policy.reference = None if frozen is None else frozen.to(policy.device)
     return policy
 

@@ -1,6 +1,7 @@
 """A causal language model taken apart: a trunk for hidden states, a head for logits."""
 
 import copy
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -27,6 +28,7 @@ from tokengym.base.errors import TokenizerError, reason_of
 from tokengym.base.models import is_cached, located
 from tokengym.base.pretrained import load_whole
 from tokengym.base.stored.adapters import merged
+from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards.models.loading import (
     load_dtype,
     longest_input,
@@ -43,6 +45,8 @@ LENGTHS = 32
 """Texts are padded to a multiple of so many tokens on a GPU."""
 MAX_ADDED_TOKENS = 8
 """Tokens that a tokenizer may have beyond its model: those that somebody added to it."""
+LARGE_EXCESS = 0.05
+"""Share of rows that a head may have beyond the tokenizer's without a word."""
 RESCALING = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 """Settings of a model that change the logits after its head; see `LanguageModel.rescaled`."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -444,27 +448,74 @@ def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> bool:
 
 
 def check_vocabulary(model: LanguageModel, num_actions: int) -> None:
-    """Raise unless the model's vocabulary is the environment's, up to padding.
+    """Raise unless the model has a logit for each of the environment's tokens.
 
-    Models often round their vocabulary up; the extra logits are cut off and never sampled.
+    Models often round their vocabulary up; the further logits are cut off and never sampled. More
+    than `LARGE_EXCESS` of them are warned of, as the tokenizer may be another model's.
 
     Raises:
-        TokenizerError: if the model has fewer logits, or too many to be padding.
+        TokenizerError: if the model has fewer logits.
     """
-    excess = model.vocab_size - num_actions
-    is_padding = excess <= 0.01 * num_actions or (excess < 64 and model.vocab_size % 64 == 0)
-    if excess < 0 or not is_padding:
+    rows = model.vocab_size
+    if rows < num_actions:
         raise TokenizerError(
-            f"the model has {model.vocab_size} tokens and the environment's tokenizer "
-            f"{num_actions}; use the model and the tokenizer that belong together (tokenizer=)"
+            f"the model has {rows} tokens and the environment's tokenizer {num_actions}; use the "
+            "model and the tokenizer that belong together (tokenizer=)"
         )
+    if rows > (1 + LARGE_EXCESS) * num_actions:
+        _say_excess(rows, num_actions)
+
+
+@functools.cache
+def _say_excess(rows: int, num_actions: int) -> None:
+    """Log, once, that a head has many rows that are no tokens."""
+    logger.warning(
+        "the model's head has %d rows and the environment's tokenizer %d tokens: the further rows "
+        "are never sampled; check that the two belong together",
+        rows,
+        num_actions,
+    )
+
+
+def warn_of_ends(model: LanguageModel, vocabulary: Vocabulary | None, tokenizer: Any) -> None:
+    """Warn, once, of tokens that the model ends its texts by and the environment does not.
+
+    Args:
+        model: The policy's.
+        vocabulary: The environment's; None is not known.
+        tokenizer: The environment's.
+    """
+    if vocabulary is None:
+        return
+    configs = (getattr(model.model, "generation_config", None), model.model.config)
+    named: Any = next((c.eos_token_id for c in configs if c and c.eos_token_id is not None), ())
+    ends = (named,) if isinstance(named, int) else tuple(named)
+    unknown = [i for i in ends if i not in vocabulary.end_ids and 0 <= i < vocabulary.size]
+    if unknown:
+        known = tokenizer.convert_ids_to_tokens(list(vocabulary.end_ids))
+        others = tokenizer.convert_ids_to_tokens(unknown)
+        _say_ends(tuple(map(str, others)), tuple(map(str, known)))
+
+
+@functools.cache
+def _say_ends(others: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Log, once, the ends that an environment does not know."""
+    logger.warning(
+        "the model ends its texts by %s too, which end none here: responses may run to the "
+        "horizon; pass eos_token=%s to the environment",
+        ", ".join(map(repr, others)),
+        [*known, *others],
+    )
 
 
 # --- the frozen reference: a copy of a policy's model, or the model with its adapters off ---------
 
 
 def make_reference(
-    policy: LanguageModel, model: str | Path | PreTrainedModel | None, dtype: str
+    policy: LanguageModel,
+    model: str | Path | PreTrainedModel | None,
+    dtype: str,
+    num_actions: int,
 ) -> LanguageModel | None:
     """Return the frozen model that the KL is measured to; None: the policy with its adapters off.
 
@@ -472,9 +523,14 @@ def make_reference(
         policy: The policy's language model, before it learns.
         model: The reference where it is not the policy as it is now.
         dtype: See `load_causal_lm`.
+        num_actions: Tokens of the environment.
+
+    Raises:
+        TokenizerError: if the reference has no logit for one of them.
     """
     if model is not None:
         reference = LanguageModel(load_causal_lm(model, dtype).requires_grad_(False))
+        check_vocabulary(reference, num_actions)
         reference.autocasts = policy.autocasts
         reference.use_products(policy.products)
         return reference

@@ -87,7 +87,9 @@ class CausalLMPolicy(ReadsResponses):
         self.num_actions = int(action_space.n)
         self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
         self.language_model = self._load(model)
-        self.reference = make_reference(self.language_model, reference, self._dtype)
+        self.reference = make_reference(
+            self.language_model, reference, self._dtype, self.num_actions
+        )
         self.register_module("masking_model", None)  # see `sample_within`
         self.critic: ValueFunction | None = None
         if has_critic:

@@ -18,6 +18,7 @@ from tokengym.agents.policy.sampler import Observation
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
 from tokengym.envs import Episode, PadTokenRewards, SettingsError, episodes_from_infos
 from tokengym.envs.mdp import MdpEnvironment
+from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards import (
     Normalize,
     Reward,
@@ -258,7 +259,7 @@ class RoundEnvironment(ABC):
     ) -> None:
         self.num_envs = envs.num_envs
         tokenizer = environment_attribute(envs, "tokenizer")
-        self.filler_action = 0 if tokenizer is None else int(tokenizer.pad_token_id)
+        self.filler_action = 0 if tokenizer is None else Vocabulary.of(tokenizer).filler
         """Action of rows that wait for the end of the round: a token that ends no text."""
         self.reward = RoundReward(envs)
         """Reward of the episodes of a round."""

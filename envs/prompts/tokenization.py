@@ -6,12 +6,11 @@ turn) are kept; its contents, which `MarkedText` marks, are characters and never
 
 from __future__ import annotations
 
-import copy
 import json
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from tokengym.envs.prompts.contents import (
     joined,
     starts_with,
 )
+from tokengym.envs.prompts.vocabulary import EosToken, Vocabulary, with_ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,19 +47,20 @@ _CONTEXT = 8
 def load_tokenizer(
     tokenizer: PreTrainedTokenizerBase | str,
     *,
-    eos_token: str | None = None,
+    eos_token: EosToken | None = None,
     pad_token: str | None = None,
 ) -> PreTrainedTokenizerBase:
     """Return a tokenizer that an environment can use, loading it from a path or hub name.
 
     Args:
         tokenizer: The object, or its folder or hub name.
-        eos_token: Token of its vocabulary that ends a text, in place of its own; the caller's
-            object is copied, not changed.
-        pad_token: Token for padding, in place of its own; it may be the EOS token.
+        eos_token: Tokens of its vocabulary that end a text, in place of its own: one or several,
+            texts or ids; the caller's object is copied, not changed.
+        pad_token: Token for padding, in place of its own; it may be the EOS token, which pads
+            where there is none.
 
     Raises:
-        TokenizerError: if it lacks EOS or pad, or cannot be loaded.
+        TokenizerError: if it lacks EOS, or cannot be loaded.
     """
     loaded: Any = tokenizer
     if isinstance(tokenizer, str):
@@ -69,20 +70,9 @@ def load_tokenizer(
             loaded = from_pretrained(AutoTokenizer, tokenizer)
         except PretrainedError as error:
             raise TokenizerError(str(error)) from error
-    chosen = {"eos_token": eos_token, "pad_token": pad_token}
-    given = {name: token for name, token in chosen.items() if token is not None}
-    if given:
-        _check_is_tokenizer(loaded)
-        for name, token in given.items():
-            token_id = loaded.convert_tokens_to_ids(token) if isinstance(token, str) else None
-            if token_id is None or loaded.convert_ids_to_tokens(token_id) != token:
-                raise TokenizerError(
-                    f"{name}={token!r} is not among the {len(loaded)} tokens of the vocabulary; "
-                    "name one that is (a new one needs tokenizer.add_special_tokens and a resized "
-                    "model)"
-                )
-        loaded = copy.deepcopy(loaded)
-        loaded.add_special_tokens(given)  # special also for decoding, unlike a set attribute
+    _check_is_tokenizer(loaded)
+    if eos_token is not None or pad_token is not None or loaded.pad_token_id is None:
+        loaded = with_ends(loaded, eos_token, pad_token)
     check_tokenizer(loaded)
     return loaded
 
@@ -528,6 +518,37 @@ def write_chat(
             "change the messages or the template"
         ) from error
     return disguise.lifted(text)
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token by which the chat template ends an answer; EOS where it has none of its own.
+
+    Chat models end a turn by another token than a text, such as ``<end_of_turn>`` beside ``<eos>``.
+    """
+    return _turn_end(tokenizer, tokenizer.chat_template)
+
+
+@lru_cache(maxsize=8)
+def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> int | None:
+    """Return the end of a turn; the template is a part of the tokenizer that may be changed."""
+    eos, said = tokenizer.eos_token_id, "An answer."
+    if not template:
+        return eos
+    talk = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": said}]
+    try:
+        text = write_chat(tokenizer, talk, to_answer=False)
+    except TokenizerError:  # whoever encodes an answer by it says so
+        return eos
+    after = text[text.rfind(said) + len(said) :].lstrip()
+    first = next(iter(tokenize(tokenizer, [after])[0].ids), None) if after else None
+    controls = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
+    return first if first in controls else eos
+
+
+def end_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the texts of all tokens that end a text or an answer."""
+    ids = dict.fromkeys((*Vocabulary.of(tokenizer).end_ids, turn_end(tokenizer)))
+    return [str(tokenizer.convert_ids_to_tokens(one)) for one in ids if one is not None]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:

@@ -200,10 +200,11 @@ class TaskOptions:
     tokenizer: PreTrainedTokenizerBase | str | None = None
     """Folder or hub name of the tokenizer, or the tokenizer itself; None takes that of ``model``,
     else the bundle's."""
-    eos_token: str | None = None
-    """Token that ends a text, if the tokenizer does not name one."""
+    eos_token: Sequence[str | int] | None = None
+    """Tokens that end a text, in place of the tokenizer's EOS: one or several, as texts or ids.
+    Chat models end a turn by several, which their generation_config.json names."""
     pad_token: str | None = None
-    """Token for padding, if the tokenizer does not name one; the EOS token will do."""
+    """Token for padding, in place of the tokenizer's own; EOS pads where there is none."""
     prompts: PromptSet | Sequence[str | Prompt | Messages] | None = field(
         default=None, metadata={"flag": ""}
     )
@@ -237,6 +238,8 @@ class TaskOptions:
                     " model to the learner, policy_kwargs=dict(model=...)"
                 )
             object.__setattr__(self, "model", str(self.model))
+        if isinstance(self.eos_token, Iterable) and not isinstance(self.eos_token, str):
+            object.__setattr__(self, "eos_token", tuple(self.eos_token))
         columns = () if self.metadata_columns is None else self.metadata_columns
         if isinstance(columns, str) or not isinstance(columns, Iterable):
             raise SettingsError(

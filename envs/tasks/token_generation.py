@@ -14,8 +14,9 @@ TOKEN_GENERATION = register_task(
             "Unigram, WordPiece, word-level) and prompts, as texts, as conversations for its "
             "chat template, or as a data set. With nothing given, MovieReview's tokenizer and "
             "prompts serve.\n\n"
-            "A tokenizer without EOS or padding token is refused; `eos_token=` and "
-            "`pad_token=` name tokens of its vocabulary that serve."
+            "A tokenizer without EOS token is refused; `eos_token=` names tokens of its "
+            "vocabulary that end a text, one or several. EOS pads where neither `pad_token=` nor "
+            "the tokenizer names another."
         ),
         rewards=(
             "None by default: every step earns 0. `reward=` takes a function of prompt and "

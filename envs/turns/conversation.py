@@ -20,6 +20,7 @@ from tokengym.base.text import lone_surrogate
 from tokengym.base.waiting import TookTooLongError, call_within
 from tokengym.envs.prompts.contents import MarkedText, content, starts_with
 from tokengym.envs.prompts.tokenization import encode_contents, encode_next, write_chat
+from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.turns.partner import (
     POLICY,
     Reply,
@@ -280,6 +281,9 @@ class ReplyFormat:
         self._tokenizer = tokenizer
         self._role = role
         self._chat = chat
+        ends = list(Vocabulary.of(tokenizer).end_ids)
+        self._ends = list(map(str, tokenizer.convert_ids_to_tokens(ends)))
+        """Ends that the policy's turn may have."""
         (self._said,) = encode_contents(tokenizer, [_SAID])
         if chat:
             self._head = self._written([("user", _ASKED)])
@@ -298,14 +302,16 @@ class ReplyFormat:
 
         Args:
             text: The reply.
-            ended: Whether the policy's turn has its EOS.
+            ended: Whether the policy's turn has its end.
         """
-        after, eos = content(text), str(self._tokenizer.eos_token)
+        after = content(text)
         if self._chat:
             after = self._after(_SAID, text)
             blank = after[: len(after) - len(after.lstrip())]
-            if ended and starts_with(after[len(blank) :], eos):
-                after = after[len(blank) + len(eos) :]
+            for end in self._ends if ended else ():
+                if starts_with(after[len(blank) :], end):
+                    after = after[len(blank) + len(end) :]
+                    break
         return tuple(encode_next(self._tokenizer, [after], [self._said])[0])
 
     def _written(self, messages: list[tuple[str, str]]) -> MarkedText:

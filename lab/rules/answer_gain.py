@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from tokengym.base import check_number
-from tokengym.envs import Episode, encode_next
+from tokengym.envs import Episode, Vocabulary, encode_next
 from tokengym.rewards import (
     CreditError,
     Cut,
@@ -111,7 +111,7 @@ class AnswerGain(SegmentedCredit):
         """Return the answer as the response to the prompt and the first tokens of the response."""
         assert self._tokenizer is not None
         said = list(episode.response_ids[:end])
-        if said and said[-1] == self._tokenizer.eos_token_id:
+        if said and said[-1] in Vocabulary.of(self._tokenizer).end_ids:
             said.pop()
         return replace(
             episode,

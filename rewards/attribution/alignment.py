@@ -13,6 +13,7 @@ from tokengym.base.prompt import prompt_messages
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.contents import Span, content, ends_with, joined, starts_with
 from tokengym.envs.prompts.tokenization import Tokens, decode, tokenize, write_chat
+from tokengym.envs.prompts.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -179,6 +180,7 @@ class Retokenizer:
                 "needs; take form='text' or 'pair'"
             )
         self.policy = policy
+        self.end_ids = Vocabulary.of(policy).end_ids
         self.model = model
         self.form = form
         self.keeps_end = keeps_end
@@ -203,7 +205,7 @@ class Retokenizer:
         sources = [(max(a - start, 0), max(b - start, 0)) for a, b in offsets[first:]]
         closed = (
             bool(response_ids)
-            and response_ids[-1] == self.policy.eos_token_id
+            and response_ids[-1] in self.end_ids
             and self.model.eos_token_id is not None
         )
         if closed:
@@ -239,7 +241,7 @@ class Retokenizer:
         first, past = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
         sources = [(max(a - start, 0), max(b - start, 0)) for a, b in offsets[first:past]]
         after = len(ids) - past
-        ended = bool(episode.response_ids) and episode.response_ids[-1] == self.policy.eos_token_id
+        ended = bool(episode.response_ids) and episode.response_ids[-1] in self.end_ids
         closed = self.form == "chat" and ended and after > 0
         return Retokenized(ids, sources, targets, closed, after - closed)
 

@@ -1,5 +1,6 @@
 """Frozen language models that read finished responses: log-probabilities, entropies, attention."""
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ class PolicyReader(Shared):
     ) -> None:
         self.model = model = unwrapped(model)
         self.tokenizer = tokenizer
+        self.num_tokens: int | None = None if tokenizer is None else len(tokenizer)
+        """Tokens of the vocabulary; further rows of the head have no probability."""
         self.batch_size = batch_size
         check_count(self, "batch_size", error=ScorerError)
         self.name = name or type(self).__name__
@@ -80,14 +83,18 @@ class PolicyReader(Shared):
         return cls(model, tokenizer=load_tokenizer(path), name=name)
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return itself after comparing the policy's vocabulary with the model's.
+        """Return the reader of this vocabulary, after comparing it with the model's.
 
         Raises:
             TokenizerError: if an id would be outside the model, or mean another word.
         """
         size = vocabulary_size(self.model)
         check_vocabularies(policy=tokenizer, model=self.tokenizer, size=size, name=self.name)
-        return self
+        if self.num_tokens == len(tokenizer):
+            return self
+        bound = copy.copy(self)
+        bound.num_tokens = len(tokenizer)
+        return bound
 
     def batches(self, episodes: Sequence[Episode]) -> Iterator[PaddedBatch]:
         """Yield prompts and responses as padded batches, to be read.
@@ -138,7 +145,8 @@ class PolicyReader(Shared):
         """Return a figure of (rows, time, vocab) logits and (rows, time, 1) tokens they predict."""
         result = [np.zeros(0)] * len(episodes)
         for batch in self.batches(episodes):
-            logits = self.model(**batch.tensors, use_cache=False).logits[:, :-1].float()
+            logits = self.model(**batch.tensors, use_cache=False).logits
+            logits = logits[:, :-1, : self.num_tokens].float()
             table = figure(logits, batch.tensors["input_ids"][:, 1:, None]).double().cpu().numpy()
             for table_row, index in enumerate(batch.indices):
                 start = len(episodes[index].prompt_ids) - 1

@@ -16,7 +16,9 @@ from tokengym.envs.prompts.tokenization import (
     check_template,
     encode,
     encode_next,
+    end_texts,
     tokenize,
+    turn_end,
     write_chat,
 )
 from tokengym.envs.settings import PLACE, TextSettings
@@ -97,7 +99,8 @@ class TextEncoding(TextSettings):
     max_length: int | None = None
     """Most tokens of prompt and response together; None: what the model reads."""
     append_eos: bool = True
-    """Whether responses given as text end with EOS; those given as ids are left as they are."""
+    """Whether responses given as text end with EOS, or with the token by which the chat template
+    ends an answer where they are in it; those given as ids are left as they are."""
     chat_template: bool | None = None  # type: ignore[assignment]
     """As of `TextSettings`, a written-out dialogue turn by turn; None: as the environment has it
     from which the model comes, else not."""
@@ -346,9 +349,10 @@ def _encode_texts(
 
 
 def without_end(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return a response without the EOS that is written at its end, as data sets have it."""
-    eos = tokenizer.eos_token
-    return text.rstrip().removesuffix(eos) if eos and text.rstrip().endswith(eos) else text
+    """Return a response without the end that is written behind it, as data sets have it."""
+    written = (end for end in end_texts(tokenizer) if text.rstrip().endswith(end))
+    end = next(written, None)
+    return text if end is None else text.rstrip().removesuffix(end)
 
 
 def encode_plain(
@@ -414,16 +418,19 @@ def _ended(
     *,
     is_over: bool,
 ) -> Ids:
-    """Return a response with its EOS, which ``is_over`` says that it was written with."""
-    eos = tokenizer.eos_token_id
-    if (not encoding.append_eos and not is_over) or (ids and ids[-1] == eos):
+    """Return a response with its end, which ``is_over`` says that it was written with.
+
+    That is the chat template's, by which the model ends an answer, or EOS.
+    """
+    end = turn_end(tokenizer) if encoding.chat_template else tokenizer.eos_token_id
+    if (not encoding.append_eos and not is_over) or (ids and ids[-1] == end):
         return tuple(ids)
-    if eos is None:
+    if end is None:
         raise DatasetError(
             "the tokenizer has no EOS token to end responses with; set tokenizer.eos_token, or "
             "pass append_eos=False"
         )
-    return (*ids, eos)
+    return (*ids, end)
 
 
 def _encode_messages(
@@ -449,8 +456,10 @@ def _encode_messages(
                 "two cannot be told apart",
             )
         response = ids[len(prompt_ids) :]
-        eos = tokenizer.eos_token_id
-        if encoding.append_eos and eos is not None and eos not in response:
-            response = [*response, eos]
+        end = turn_end(tokenizer)
+        if encoding.append_eos and end in response:  # what the template writes after it is no reply
+            response = response[: len(response) - response[::-1].index(end)]
+        elif encoding.append_eos and end is not None:
+            response = [*response, end]
         responses.append(tuple(response))
     return Row(row.row, tuple(prompt_ids), tuple(responses))

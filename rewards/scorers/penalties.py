@@ -1,13 +1,14 @@
 """Penalties on the form of a response: its length, and a missing end."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tokengym.base.settings import check_choice, check_number
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.turns.partner import POLICY
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
@@ -82,12 +83,12 @@ class MissingEosPenalty(Scorer):
     def __init__(self, penalty: float = 1.0) -> None:
         self.penalty = penalty
         check_number(self, "penalty", least=0, finite=True, error=ScorerError)
-        self._eos_id: int | None = None
+        self._end_ids: Collection[int] = ()
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "MissingEosPenalty":
-        """Return the scorer that knows this tokenizer's EOS."""
+        """Return the scorer that knows the tokens that end a text of this tokenizer."""
         bound = copy.copy(self)
-        bound._eos_id = tokenizer.eos_token_id
+        bound._end_ids = Vocabulary.of(tokenizer).end_ids
         return bound
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -101,13 +102,13 @@ class MissingEosPenalty(Scorer):
         for row, episode in enumerate(episodes):
             if (reason := episode.finish_reason) is not None:
                 has_ended = reason in ("eos", "stop")
-            elif self._eos_id is None:
+            elif not self._end_ids:
                 raise ScorerError(
                     f"scorer {self.name!r} cannot tell whether {episode.response[:40]!r} ended: it "
                     "has no finish_reason; pass one, or call bind(tokenizer)"
                 )
             else:
-                has_ended = self._eos_id in episode.response_ids[-1:]
+                has_ended = not set(self._end_ids).isdisjoint(episode.response_ids[-1:])
             values[row] = 0.0 if has_ended else -self.penalty
         return Scores(values=values)
 

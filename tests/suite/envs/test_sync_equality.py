@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "legality": {"min_new_tokens": 2, "forbidden_token_ids": (4,)},
     "truncated": {"horizon": "truncated", "min_new_tokens": 1},
     "stops": {"stop_strings": ("a b", "c"), "min_new_tokens": 1},
+    "ends": {"eos_token": ("<eos>", "e", "d"), "min_new_tokens": 1, "forbidden_token_ids": (6,)},
     "epoch": {"prompt_sampling": "epoch"},
     "sequential": {"prompt_sampling": "sequential"},
     "left": {"max_prompt_tokens": 2, "overlong": "left"},

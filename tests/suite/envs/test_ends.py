@@ -1,0 +1,186 @@
+"""Ends, padding and size of a vocabulary, as an environment and all who share it have them."""
+
+import json
+import logging
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+import tokengym  # noqa: F401
+from tokengym.base.errors import SettingsError, TokenizerError
+from tokengym.base.settings import as_plain, from_plain
+from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv, Vocabulary
+from tokengym.envs.prompts import vocabulary
+from tokengym.envs.prompts.tokenization import load_tokenizer, turn_end
+from tokengym.evaluation.runs import TaskSettings
+from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses
+from tokengym.rewards.scorers.penalties import MissingEosPenalty
+from tokengym.scripts.commands.evaluate import evaluate
+from tokengym.scripts.commands.options import options_of
+
+WORDS = ("<pad>", "<eos>", "<unk>", "a", "b", "<turn>", "<end>", "\n", "user", "model")
+PAD, EOS, UNK, A, B, TURN, END, LINE, *_ = range(len(WORDS))
+GEMMA = (
+    "{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{{ m.content | trim }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<turn>model\n{% endif %}"
+)
+PLAIN = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+
+
+def make_tokenizer(template: str | None = None, **changes: Any) -> PreTrainedTokenizerFast:
+    """Return whole words and the control tokens of a chat model, whose EOS ends no turn."""
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        extra_special_tokens=["<turn>", "<end>", "\n"],
+        **{**special, **changes},
+    )
+    made.chat_template = template
+    return made
+
+
+def played(action: int, **options: Any) -> Any:
+    """Return the info of the step with an action, the second of an episode."""
+    env = TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], max_new_tokens=4, **options)
+    env.reset(seed=0)
+    env.step(A)
+    return env.step(action)[4]
+
+
+@pytest.mark.parametrize("given", [["<eos>", "<end>"], [EOS, END], ("<end>", EOS), "<end>", END])
+def test_each_of_several_ends_ends_a_text(given: Any) -> None:
+    info = played(END, eos_token=given)
+    assert (info["finish_reason"], info["response"]) == ("eos", "a")
+    ends_by_eos = not isinstance(given, str | int)
+    assert ("finish_reason" in played(EOS, eos_token=given)) == ends_by_eos
+
+
+def test_an_end_that_is_not_legal_yet_ends_nothing() -> None:
+    options: Any = {"eos_token": ["<eos>", "<end>"], "min_new_tokens": 2}
+    env = TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], **options)
+    _, info = env.reset(seed=0)
+    assert info["action_mask"][[EOS, END]].tolist() == [0, 0]
+    assert not env.step(END)[2]
+    _, _, terminated, _, info = env.step(A)
+    assert (terminated, info["action_mask"][[EOS, END]].tolist()) == (False, [1, 1])
+    assert env.step(END)[2]
+    assert "finish_reason" not in played(END, forbidden_token_ids=[END], **options)
+
+
+def test_the_batch_knows_them_and_so_does_the_spec() -> None:
+    make: Any = {
+        "tokenizer": make_tokenizer(),
+        "prompts": ["a"],
+        "max_new_tokens": 4,
+        "eos_token": ["<eos>", "<end>"],
+    }
+    envs = TokenGenerationVectorEnv(num_envs=3, **make)
+    envs.reset(seed=0)
+    assert envs.step(np.array([EOS, END, A]))[2].tolist() == [True, True, False]
+    assert envs.vocabulary == Vocabulary(size=len(WORDS), end_ids=(EOS, END), pad_id=PAD)
+    env = gym.make("tokengym/MovieReview-v0", eos_token=["<eos>", "."])
+    assert env.spec is not None
+    spec = gym.envs.registration.EnvSpec.from_json(env.spec.to_json())
+    again: Any = gym.make(spec).unwrapped
+    assert again.vocabulary == env.unwrapped.vocabulary  # type: ignore[attr-defined]
+    assert len(again.vocabulary.end_ids) == 2
+    assert json.loads(env.spec.to_json())["kwargs"]["eos_token"] == ["<eos>", "."]
+
+
+def test_ends_are_stored_with_the_tokenizer_and_the_callers_own_is_left(tmp_path: Any) -> None:
+    given = make_tokenizer()
+    chosen = load_tokenizer(given, eos_token=["<end>", "<eos>"])
+    assert Vocabulary.of(given).end_ids == (EOS,)
+    assert Vocabulary.of(load_tokenizer(chosen, pad_token="a")).end_ids == (END, EOS)
+    assert Vocabulary.of(load_tokenizer(chosen, eos_token="<eos>")).end_ids == (EOS,)
+    chosen.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert Vocabulary.of(loaded) == Vocabulary.of(chosen)
+
+
+@pytest.mark.parametrize("given", ["<none>", 99, -1, ["<eos>", "x"], [], True])
+def test_an_end_must_be_a_token_of_the_vocabulary(given: Any) -> None:
+    with pytest.raises(TokenizerError, match=r"eos_token.* (is not among the 10 tokens|names no)"):
+        load_tokenizer(make_tokenizer(), eos_token=given)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<end>", r"shows no text; pass eos_token=\['<eos>', '<end>'\] to end texts by it"),
+        ("a <end>", r"with the special token '<end>'"),
+        ("<eos>", "which ends the text as it is; leave it out"),
+    ],
+)
+def test_a_stop_string_that_no_text_shows_is_refused(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        TokenGenerationEnv(tokenizer=make_tokenizer(), prompts=["a"], stop_strings=["b", text])
+
+
+def test_eos_pads_where_nothing_else_does_and_still_counts(caplog: Any) -> None:
+    vocabulary._say_padded.cache_clear()
+    tokenizer = make_tokenizer(pad_token=None)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            envs = TokenGenerationVectorEnv(
+                num_envs=2, tokenizer=tokenizer, prompts=["a", "b a"], prompt_sampling="sequential"
+            )
+    (notice,) = [one.getMessage() for one in caplog.records]
+    assert "has no pad token: its EOS '<eos>' pads" in notice
+    assert (tokenizer.pad_token, envs.vocabulary.pad_id) == (None, EOS)
+    observation, _ = envs.reset(seed=0)
+    assert observation["attention_mask"][:, :2].tolist() == [[0, 1], [1, 1]]
+    observation, _, terminated, *_ = envs.step(np.array([EOS, A]))
+    assert terminated.tolist() == [True, False]
+    assert observation["attention_mask"][:, 2].tolist() == [1, 1]  # the EOS that was written
+    assert Vocabulary.of(envs.tokenizer).filler not in (EOS,)
+
+
+def test_a_scorer_knows_all_ends() -> None:
+    scorer = MissingEosPenalty().bind(load_tokenizer(make_tokenizer(), eos_token=[EOS, END]))
+    episodes = [
+        Episode(prompt="a", response="a", prompt_ids=[A], response_ids=[A, last])
+        for last in (EOS, END, A)
+    ]
+    assert scorer.score(episodes).values.tolist() == [0.0, 0.0, -1.0]
+
+
+# --- the template's own end -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("template", "end"), [(None, EOS), (GEMMA, END), (PLAIN, EOS)])
+def test_the_end_of_a_turn_is_the_templates(template: str | None, end: int) -> None:
+    assert turn_end(make_tokenizer(template)) == end
+
+
+@pytest.mark.parametrize("said", ["b", "b<end>", "b<eos>"])
+def test_targets_in_a_template_end_as_the_model_ends_a_turn(said: str) -> None:
+    tokenizer = make_tokenizer(GEMMA)
+    rows = [{"prompt": "a", "chosen": said, "rejected": "a"}]
+    encoded = encode_pairs(rows, tokenizer, TextEncoding(chat_template=True))
+    assert encoded.rows[0].responses == ((B, END), (A, END))
+    plain = encode_pairs(rows, tokenizer, TextEncoding(chat_template=False))
+    assert plain.rows[0].responses == ((B, EOS), (A, EOS))
+
+
+@pytest.mark.parametrize("append_eos", [True, False])
+def test_messages_end_by_the_end_and_not_by_what_is_written_behind_it(append_eos: bool) -> None:
+    tokenizer = make_tokenizer(GEMMA)
+    messages = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
+    rows = [dict(zip(("prompt", "completion"), messages, strict=True))]
+    encoded = encode_responses(rows, tokenizer, TextEncoding(append_eos=append_eos))
+    assert encoded.rows[0].responses == ((B, END) if append_eos else (B, END, LINE),)
+
+
+def test_the_command_line_takes_several() -> None:
+    settings = TaskSettings(eos_token=["<eos>", "."])
+    assert from_plain(TaskSettings, json.loads(json.dumps(as_plain(settings)))) == settings
+    (option,) = [one for one in options_of(evaluate) if one.flag == "eos-token"]
+    assert option.values.endswith("...")
