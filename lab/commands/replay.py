@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from tokengym.lab.replay.replay import Replay
 
 
+TRAINER = "trainer"
+"""Name under which is shown what another trainer paid."""
+MOST_LINES = 5
+"""Most lines about rows that were left out."""
+
+
 @takes_settings(task_settings)
 def replay(
     episodes: Path | None = None,
@@ -40,8 +46,9 @@ def replay(
       tokengym replay --env Forks --truth forks:k=32                   held to executed forks
 
     Args:
-        episodes: A folder that tokengym compare or train wrote, or a file of agents.EpisodeLog;
-            without one a policy plays.
+        episodes: A folder that tokengym compare or train wrote, a file of agents.EpisodeLog, or
+            what TRL, verl, SkyRL, verifiers, prime-rl or OpenEnv wrote (jsonl, parquet), whose own
+            token rewards are then shown beside the rules'; without one a policy plays.
         rewards: Rules by name, options after a colon (default: those the task's scorer allows).
         env: Environment id, or a task's bare name (default: that of the episodes, or MovieReview).
         agent: Folder of the saved agent that plays, or played (default: the untrained policy).
@@ -95,7 +102,8 @@ def _replay(
     from tokengym.agents import PPO
     from tokengym.evaluation.measure import Evaluator
     from tokengym.evaluation.runs import known_task
-    from tokengym.lab.replay.replay import load_episodes, replay, usual_rewards
+    from tokengym.lab.commands.show import say
+    from tokengym.lab.replay.replay import is_foreign, load_episodes, replay, usual_rewards
 
     for path, what in ((episodes, "episodes"), (agent, "agent")):
         if path is not None and not path.exists():
@@ -103,7 +111,7 @@ def _replay(
     saved = agent.parent if episodes is None and agent is not None else episodes
     env, kwargs = known_task(saved, env, below=saved is episodes, task=task, trust_code=trust_code)
     evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
-    policy = None
+    policy, paid_by = None, ""
     if agent is not None:
         # Without an environment: none of its random state is wanted.
         policy = PPO.load(agent, trust_code=trust_code).policy
@@ -114,10 +122,23 @@ def _replay(
         played = list(evaluator(policy).episodes)
         source = f"Played by {agent or 'the untrained policy'}, seed {seed}"
     else:
-        played = load_episodes(episodes, env=env, env_kwargs=kwargs, limit=num_episodes)
+        played, left_out = load_episodes(episodes, env=env, env_kwargs=kwargs, limit=num_episodes)
         source = f"Stored in {episodes}"
+        for line in left_out[:MOST_LINES]:
+            say(terminal(), f"left out: {line}")
+        if left_out:
+            source += f"; {len(left_out)} rows could not be read"
+        if all(episode.token_rewards is not None for episode in played) and is_foreign(episodes):
+            paid_by = TRAINER
     evaluator.close()
     names = rewards or usual_rewards(env, kwargs)
     return replay(
-        played, names, env=env, env_kwargs=kwargs, policy=policy, source=source, forks=forks
+        played,
+        names,
+        env=env,
+        env_kwargs=kwargs,
+        policy=policy,
+        source=source,
+        forks=forks,
+        paid_by=paid_by,
     )

@@ -25,6 +25,7 @@ from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.lab.replay.agreement import Agreement, Array, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth, written_places
+from tokengym.lab.traces.reading import SUFFIXES, read_traces
 from tokengym.rewards import Probe, Reward, RewardChoice, RewardError, gold_scorer
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def replay(
     policy: "CausalLMPolicy | None" = None,
     source: str = "",
     forks: Forks | None = None,
+    paid_by: str = "",
 ) -> Replay:
     """Score a set of episodes under every rule.
 
@@ -127,6 +129,8 @@ def replay(
         source: Where the episodes come from, for the report.
         forks: Measure the truth by continuations of the policy, see `executed_truth`; None takes
             what the task knows.
+        paid_by: Name under which the ``token_rewards`` that the episodes came with are shown as a
+            rule of their own; empty shows none.
 
     Raises:
         ValueError: if there is no episode, a rule is unknown or named twice, or its scorer cannot
@@ -150,6 +154,11 @@ def replay(
         credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
         scores[name] = np.array([episode.score for episode in paid])
         scorers[name] = reward.scorer.name
+    if paid_by:
+        stored = [np.asarray(episode.token_rewards, dtype=np.float64) for episode in episodes]
+        credits[paid_by], scorers[paid_by] = tuple(stored), paid_by
+        given_scores = (episode.score for episode in episodes)
+        scores[paid_by] = np.array([np.nan if score is None else score for score in given_scores])
     if forks is None:
         truth = token_truth(task, episodes, policy)
     else:
@@ -342,19 +351,26 @@ def _is_by_encoder(env: str) -> bool:
 
 def load_episodes(
     path: Path, *, env: str, env_kwargs: Mapping[str, Any] | None = None, limit: int | None = None
-) -> list[Episode]:
+) -> tuple[list[Episode], list[str]]:
     """Return the episodes stored in a file or below a folder, each text once.
 
     Args:
-        path: A file of JSON lines, or a folder with ``episodes.jsonl`` in it or below it.
+        path: A file of JSON lines, a folder with ``episodes.jsonl`` in it or below it, or what
+            another trainer wrote (`tokengym.lab.traces.reading`).
         env: The environment, which encodes the prompts of records that have no ``prompt_ids``.
         env_kwargs: Its arguments.
         limit: Largest number to return; None returns all.
+
+    Returns:
+        The episodes, and a line for each row of another trainer's that was left out.
 
     Raises:
         ValueError: if there are no episodes, or a line holds none.
     """
     files = [path] if path.is_file() else sorted(path.glob(f"**/{EPISODES_FILE}"))
+    encode = _PromptEncoder(env, env_kwargs or {})
+    if is_foreign(path):
+        return read_traces(path, encode.envs.unwrapped.tokenizer, limit=limit)
     records = [
         (file, number, row) for file in files for number, row in enumerate(read_jsonl(file), 1)
     ]
@@ -363,7 +379,6 @@ def load_episodes(
             f"{path} has no {EPISODES_FILE} with episodes; tokengym compare, tokengym train and "
             "agents.EpisodeLog write them"
         )
-    encode = _PromptEncoder(env, env_kwargs or {})
     episodes: dict[tuple[Any, ...], Episode] = {}
     for file, number, row in records:
         try:
@@ -375,7 +390,22 @@ def load_episodes(
             episodes.setdefault((episode.prompt_ids, episode.response_ids), episode)
         if limit is not None and len(episodes) >= limit:
             break
-    return list(episodes.values())
+    return list(episodes.values()), []
+
+
+def is_foreign(path: Path) -> bool:
+    """Return whether another trainer wrote a file, or the files of a folder.
+
+    Records of ours have ``response`` and ``response_ids``.
+    """
+    if path.is_dir():
+        return not any(path.glob(f"**/{EPISODES_FILE}")) and any(
+            file.suffix in SUFFIXES for file in path.rglob("*")
+        )
+    if path.suffix != ".jsonl" or path.name == EPISODES_FILE:
+        return path.suffix == ".parquet"
+    first = next(iter(read_jsonl(path)), None)
+    return first is not None and not {"response", "response_ids"} <= first.keys()
 
 
 def write_credit(path: Path, result: Replay) -> None:
@@ -409,13 +439,18 @@ class _PromptEncoder:
         self._arguments = (env, env_kwargs)
         self._envs: Any = None
 
-    def __call__(self, prompt: object) -> list[int] | None:
-        """Return a prompt's ids, or None for a record without a prompt, which is refused later."""
-        if not isinstance(prompt, str):
-            return None
+    @property
+    def envs(self) -> Any:
+        """The environment."""
         if self._envs is None:
             env, kwargs = self._arguments
             kwargs = {"split": "test", **without_reward(kwargs)}
             self._envs = gym.make_vec(resolve_env(env), num_envs=1, **kwargs)
-        observation, _ = self._envs.reset(options={"prompt": prompt})
+        return self._envs
+
+    def __call__(self, prompt: object) -> list[int] | None:
+        """Return a prompt's ids, or None for a record without a prompt, which is refused later."""
+        if not isinstance(prompt, str):
+            return None
+        observation, _ = self.envs.reset(options={"prompt": prompt})
         return observation["input_ids"][0][observation["attention_mask"][0] == 1].tolist()

@@ -171,8 +171,8 @@ def test_stored_episodes_are_read_back_once(episodes: list[Episode], tmp_path: P
     folder.mkdir(parents=True)
     lines = [old, *records]  # a comparison stores the reference's responses once per reward
     (folder / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert load_episodes(tmp_path, env=ENV) == episodes
-    assert load_episodes(folder / "episodes.jsonl", env=ENV, limit=2) == episodes[:2]
+    assert load_episodes(tmp_path, env=ENV)[0] == episodes
+    assert load_episodes(folder / "episodes.jsonl", env=ENV, limit=2)[0] == episodes[:2]
 
 
 def test_what_is_no_set_of_episodes(episodes: list[Episode], tmp_path: Path):

@@ -1,0 +1,1 @@
+"""Texts that other trainers have written to files, as episodes: one small reader per format."""

@@ -1,0 +1,140 @@
+"""Episodes of another trainer's file, found by its content."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokengym.base import read_jsonl
+from tokengym.envs import Episode, decode, encode, encode_next
+from tokengym.lab.traces import openenv, plain, skyrl, trl, verifiers, verl
+from tokengym.lab.traces.record import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+READERS = (verifiers, openenv, trl, verl, skyrl, plain)
+"""Formats, the most particular first: a row is read by the first that knows it."""
+SUFFIXES = (".jsonl", ".parquet")
+
+
+def read_traces(
+    path: Path, tokenizer: "PreTrainedTokenizerBase", *, limit: int | None = None
+) -> tuple[list[Episode], list[str]]:
+    """Return the episodes of a trainer's files, with what it paid as their ``token_rewards``.
+
+    Token ids that are there are never encoded again. A row that cannot be read is left out and
+    said.
+
+    Args:
+        path: A file, or a folder with such files below it: JSON lines or parquet.
+        tokenizer: Writes the tokens of rows that are text alone, and the text of tokens.
+        limit: Most episodes; None reads all.
+
+    Returns:
+        The episodes, and a line for each row that was left out.
+
+    Raises:
+        ValueError: if nothing can be read.
+    """
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES)
+    episodes: list[Episode] = []
+    left_out: list[str] = []
+    for file in files:
+        for number, row in enumerate(_rows(file), 1):
+            if limit is not None and len(episodes) >= limit:
+                return episodes, left_out
+            try:
+                episodes.append(_episode(_record(row), tokenizer))
+            except (ValueError, TypeError, KeyError) as error:
+                left_out.append(f"{file.name} row {number}: {error}")
+    if not episodes:
+        known = "; ".join(reader.NAME for reader in READERS)
+        why = f" ({left_out[0]})" if left_out else ""
+        raise ValueError(f"{path} holds no traces that can be read{why}; known are: {known}")
+    return episodes, left_out
+
+
+def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield a file's rows."""
+    if file.suffix == ".parquet":
+        import pandas as pd
+
+        for row in pd.read_parquet(file).to_dict("records"):
+            yield {str(name): _plain(value) for name, value in row.items()}
+    else:
+        yield from read_jsonl(file)
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell without NumPy's types."""
+    if isinstance(value, np.ndarray):
+        return [_plain(one) for one in value.tolist()]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _record(row: Mapping[str, Any]) -> Record:
+    """Return what the first reader finds that knows a row.
+
+    Raises:
+        ValueError: if none does.
+    """
+    for reader in READERS:
+        if (record := reader.read(row)) is not None:
+            return record
+    raise ValueError(f"no known format has the columns {', '.join(map(repr, [*row][:8]))}")
+
+
+def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
+    """Return a record as an episode.
+
+    Raises:
+        ValueError: if it has neither text nor tokens, or figures of another length than its tokens.
+    """
+    prompt, prompt_ids = _prompt(record, tokenizer)
+    response, response_ids = _response(record, tokenizer, prompt_ids)
+    size, written, paid = len(response_ids), record.written, record.paid
+    if isinstance(paid, (int, float)):  # one for all: that of the tokens which the policy wrote
+        paid = [paid * own for own in (written or [1] * size)]
+    figures = {"entries of the mask": written, "log-probs": record.log_probs, "rewards": paid}
+    for name, given in figures.items():
+        if given is not None and len(given) != size:
+            raise ValueError(f"{len(given)} {name} for {size} response tokens")
+    return Episode(
+        prompt=prompt,
+        response=response,
+        prompt_ids=tuple(map(int, prompt_ids)),
+        response_ids=tuple(map(int, response_ids)),
+        written=None if written is None or all(written) else np.array(written, dtype=np.int8),
+        log_probs=_floats(record.log_probs),
+        token_rewards=_floats(paid),
+        score=record.score,
+        reference=record.reference,
+    )
+
+
+def _prompt(record: Record, tokenizer: "PreTrainedTokenizerBase") -> tuple[str, Sequence[int]]:
+    """Return a record's prompt and its ids."""
+    text, ids = record.prompt, record.prompt_ids
+    if ids is None:
+        if text is None:
+            raise ValueError("there is no prompt, neither as text nor as tokens")
+        return text, encode(tokenizer, [text])[0]
+    return decode(tokenizer, [ids])[0] if text is None else text, ids
+
+
+def _response(
+    record: Record, tokenizer: "PreTrainedTokenizerBase", prompt_ids: Sequence[int]
+) -> tuple[str, Sequence[int]]:
+    """Return a record's response and its ids."""
+    text, ids = record.response, record.response_ids
+    if ids is None and text:
+        ids = encode_next(tokenizer, [text], [prompt_ids])[0]
+    if not ids:
+        raise ValueError("there is no response, neither as text nor as tokens")
+    return decode(tokenizer, [ids])[0] if text is None else text, ids
+
+
+def _floats(values: Sequence[float] | None) -> Any:
+    return None if values is None else np.array(values, dtype=np.float32)

@@ -1,0 +1,29 @@
+"""TRL's ``completions/completions_00010.parquet``, which its GRPO and RLOO trainers log."""
+
+from collections.abc import Mapping
+from math import isnan
+from typing import Any
+
+from tokengym.lab.traces.record import Record, number_of, text_of
+
+NAME = "TRL's log of completions"
+KNOWN = ("step", "prompt", "completion", "advantage")
+
+
+def read(row: Mapping[str, Any]) -> Record | None:
+    """Return a row's record, None if it is of another format.
+
+    Its reward functions have a column each, of any name; the score is their sum, which is TRL's
+    reward where all weigh 1.
+    """
+    if not {"prompt", "completion", "advantage"} <= row.keys():
+        return None
+    columns = (value for name, value in row.items() if name not in KNOWN)
+    # One that had nothing to say of a completion is NaN there.
+    rewards = [one for one in columns if isinstance(one, float) and not isnan(one)]
+    return Record(
+        prompt=text_of(row["prompt"]),
+        response=text_of(row["completion"]),
+        paid=number_of(row["advantage"]),
+        score=number_of(rewards) if rewards else None,
+    )

@@ -1,0 +1,154 @@
+"""Other trainers' files as episodes: rows as TRL 1.16, verl 0.9.1, SkyRL 0.3, verifiers 0.4 and
+OpenEnv 0.10 write them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tokengym.envs import bundled
+from tokengym.lab.replay.replay import is_foreign, load_episodes, replay
+from tokengym.lab.traces.reading import read_traces
+
+TOKENIZER = bundled("movie_review").tokenizer
+PROMPT, ANSWER, REPLY = (
+    TOKENIZER(text)["input_ids"] for text in ("i saw", "a dull film", "a film")
+)
+
+
+def nodes(**changes: Any) -> list[dict[str, Any]]:
+    return [
+        {"parent": None, "token_ids": PROMPT, "mask": []},
+        {
+            "parent": 0,
+            "token_ids": ANSWER,
+            "mask": [True] * 3,
+            "logprobs": [-1.0, -2.0, -3.0],
+            "advantages": [0.5, -0.5, 0.0],
+            **changes,
+        },
+        {"parent": 1, "token_ids": REPLY, "mask": [False] * 2},
+        {"parent": 2, "token_ids": REPLY, "mask": [True] * 2, "logprobs": [-4.0, -5.0]},
+    ]
+
+
+def turn(prompt: list[int], answer: list[int]) -> dict[str, Any]:
+    return {
+        "node_id": str(len(prompt)),
+        "prompt_token_ids": prompt,
+        "completion_token_ids": answer,
+        "per_token_logps": [-1.0] * len(answer),
+        "loss_mask": [0] * len(prompt) + [1] * len(answer),
+    }
+
+
+TALK = {"written": [1, 1, 1, 0, 0, 1, 1], "response_ids": (*ANSWER, *REPLY, *REPLY)}
+ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": (
+        {"prompt": "i saw", "response": "a dull film", "score": 2.0, "rewards": [0.0, 1.0, 1.0]},
+        {"score": 2.0, "token_rewards": [0.0, 1.0, 1.0], "response_ids": (*ANSWER,)},
+    ),
+    "verl": (
+        {"input": "i saw", "output": "a dull film", "gts": 42, "score": 0.5, "step": 3},
+        {"score": 0.5, "reference": "42", "response_ids": (*ANSWER,), "prompt_ids": (*PROMPT,)},
+    ),
+    "skyrl": (
+        {
+            "input_prompt": "i saw",
+            "output_response": "a dull film",
+            "score": [0.0, 0.25, 0.5],
+            "env_extras": {"reward_model": {"ground_truth": "4"}},
+        },
+        {"score": 0.75, "reference": "4", "token_rewards": [0.0, 0.25, 0.5]},
+    ),
+    "verifiers": (
+        {"nodes": nodes(), "rewards": {"a": {"value": 1.0}, "b": {"value": 0.5}, "c": None}},
+        {"score": 1.5, "log_probs": [-1.0, -2.0, -3.0, 0.0, 0.0, -4.0, -5.0], **TALK},
+    ),
+    "openenv": (
+        {"turns": [turn(PROMPT, ANSWER), turn([*PROMPT, *ANSWER, *REPLY], REPLY)], "reward": 1.0},
+        {"score": 1.0, "log_probs": [-1.0, -1.0, -1.0, 0.0, 0.0, -1.0, -1.0], **TALK},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_file_is_known_by_its_content(kind: str, tmp_path: Path) -> None:
+    row, expected = ROWS[kind]
+    file = tmp_path / "10.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    (episode,), left_out = read_traces(file, TOKENIZER)
+    assert left_out == []
+    assert (episode.prompt, episode.prompt_ids) == ("i saw", (*PROMPT,))
+    for name, value in expected.items():
+        found = getattr(episode, name)
+        assert (found.tolist() if isinstance(found, np.ndarray) else found) == value, name
+    assert is_foreign(tmp_path)
+
+
+def test_trls_table_pays_every_token_its_advantage(tmp_path: Path) -> None:
+    said = [{"role": "assistant", "content": "a dull film"}]
+    table = {
+        "step": [1, 1],
+        "prompt": ["i saw", "i saw"],
+        "completion": [said, said],
+        "by_length": [2.0, 2.0],
+        "by_words": [1.0, float("nan")],
+        "advantage": [0.5, -0.5],
+    }
+    (tmp_path / "completions").mkdir()
+    file = tmp_path / "completions" / "completions_00001.parquet"
+    pd.DataFrame(table).to_parquet(file)
+    (first, second), _ = read_traces(tmp_path, TOKENIZER)
+    assert (first.score, first.token_rewards.tolist()) == (3.0, [0.5] * 3)
+    assert second.score == 2.0  # a reward function that had nothing to say
+    assert is_foreign(tmp_path)
+
+
+def test_rows_that_cannot_be_read_get_one_line_each(tmp_path: Path) -> None:
+    branched = [*nodes(), {"parent": 0, "token_ids": [5], "mask": [True]}]
+    torn = {"turns": [turn(PROMPT, ANSWER), turn(REPLY, ANSWER)]}
+    rows: list[Any] = [
+        ROWS["verl"][0],
+        {"question": "i saw"},
+        {"nodes": branched},
+        torn,
+        {"prompt": "i saw", "response": "a dull film", "rewards": [1.0]},
+        {"prompt": "i saw", "response": ""},
+    ]
+    file = tmp_path / "mixed.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    episodes, left_out = read_traces(file, TOKENIZER)
+    assert len(episodes) == 1
+    for line, said in zip(
+        left_out,
+        (
+            "row 2: no known format has the columns 'question'",
+            "row 3: the trace branches",
+            "row 4: call 1 does not begin",
+            "row 5: 1 rewards for 3 response tokens",
+            "row 6: there is no response",
+        ),
+        strict=True,
+    ):
+        assert said in line
+    file.write_text("")
+    with pytest.raises(ValueError, match="holds no traces that can be read; known are: a trace of"):
+        read_traces(file, TOKENIZER)
+
+
+def test_a_replay_shows_what_the_trainer_paid_beside_the_rules(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(json.dumps({"nodes": nodes(), "reward": 1.0}) + "\n")
+    row = json.loads(file.read_text())
+    row["nodes"][3]["advantages"] = [0.25, 0.25]
+    file.write_text(json.dumps(row) + "\n")
+    episodes, _ = load_episodes(file, env="MovieReview")
+    result = replay(episodes, ["sparse", "uniform"], env="MovieReview", paid_by="trainer")
+    assert list(result.credits) == ["sparse", "uniform", "trainer"]
+    assert result.credits["trainer"][0].tolist() == [0.5, -0.5, 0.0, 0.0, 0.0, 0.25, 0.25]
+    assert result.scores["trainer"].tolist() == [1.0]
+    assert not result.credits["uniform"][0][3:5].any()  # what the policy did not write
