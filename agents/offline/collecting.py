@@ -366,10 +366,15 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
         limit = longest_input(policy.language_model.model)
         own = read_own(settings, tokenizer, encoding, max_positions=limit)
         if own is None:
-            raise SettingsError("own_prompts=True needs prompts as texts, and the data have ids")
-        if own.train.skipped:
-            _LOG.warning("%s; the first: %s", own.train.report(), own.train.skipped[0].reason)
-        data, held_out = (ids_of(side, trainer.columns) for side in (own.train, own.held_out))
+            _LOG.warning(
+                "%s has token ids and no texts of prompts; the policy is measured on the task's",
+                settings.pairs,
+            )
+        else:
+            if own.train.skipped:
+                _LOG.warning("%s; the first: %s", own.train.report(), own.train.skipped[0].reason)
+            data, held_out = (ids_of(side, trainer.columns) for side in (own.train, own.held_out))
+            encoding = replace(encoding, prompt_column=None)
     if data is None:
         source = _Collected(run, envs, policy, KEPT[trainer.learns_from])
         data = source.rows(settings.num_prompts)
@@ -385,7 +390,7 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
         **settings.tuning.trainer_arguments(settings.tuning.batch_size),
         **arguments,
         tokenizer=tokenizer,
-        encoding=replace(encoding, prompt_column=None) if settings.own_prompts else encoding,
+        encoding=encoding,
         seed=run.seed,
         device=run.training.device,
     )

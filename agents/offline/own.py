@@ -1,7 +1,7 @@
 """Prompts of given pairs: a part is held out of learning, and the policy is measured on them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 HELD_OUT = 0.1
 """Share of the distinct prompts that are held out."""
-_NO_METADATA = ("prompt", "chosen", "rejected", "completion", "response")
+_NO_METADATA = frozenset(
+    name + ids
+    for name in ("prompt", "chosen", "rejected", "completion", "response")
+    for ids in ("", "_ids")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +95,15 @@ def read_own(
     def sides(source: Any) -> tuple[EncodedTexts, dict[int, Prompt]] | None:
         table = read_table(source, of="data")
         rows, skipped, replied = read(table, encoding)
-        if any(not isinstance(row.prompt, str | list) for row in rows):
+        texts = {row.row: row for row in rows}
+        # Rows that were collected have ids, and the text of the prompt beside them.
+        if any(_said(row, told) is None for row, told in _beside(texts, table)):
             return None
         encoded = encode_rows(rows, skipped, replied, tokenizer, encoding, max_positions)
-        texts, kept = {row.row: row for row in rows}, {row.row for row in encoded.rows}
-        columns = ((n, told) for n, told in enumerate(table) if n in kept)
-        return encoded, {n: _prompt(texts[n], told, encoding) for n, told in columns}
+        kept = {row.row: texts[row.row] for row in encoded.rows}
+        return encoded, {
+            row.row: _prompt(row, told, encoding) for row, told in _beside(kept, table)
+        }
 
     if (given := sides(settings.pairs)) is None:
         return None
@@ -134,18 +141,30 @@ def _distinct(prompts: Any) -> PromptSet:
     return PromptSet({(prompt.text, prompt.messages): prompt for prompt in prompts}.values())
 
 
+def _beside(rows: Mapping[int, Row[Any]], table: Any) -> Iterator[tuple[Row[Any], Any]]:
+    """Yield rows with all of their columns."""
+    return ((rows[n], told) for n, told in enumerate(table) if n in rows)
+
+
+def _said(row: Row[Any], told: Mapping[str, Any]) -> Any:
+    """Return a row's prompt as a text or messages; None if it has ids alone."""
+    prompt = row.prompt if isinstance(row.prompt, str | list) else told.get("prompt")
+    return prompt if isinstance(prompt, str | list) and prompt else None
+
+
 def _prompt(row: Row[Any], told: Mapping[str, Any], encoding: TextEncoding) -> Prompt:
     """Return a row's prompt, its first response as reference, its other columns as metadata."""
     known = {*_NO_METADATA, encoding.prompt_column}
     columns = {name: value for name, value in told.items() if name not in known}
-    chosen: Any = row.responses[0]
-    reference = chosen if isinstance(chosen, str) else chosen[-1]["content"]
-    if isinstance(row.prompt, list):
-        return Prompt.from_messages(row.prompt, reference=reference, metadata=columns)
-    if encoding.chat_template and read_transcript(row.prompt) is not None:
-        messages = [{"role": r, "content": said} for r, said in prompt_messages(row.prompt)]
-        return Prompt.from_messages(messages, reference=reference, metadata=columns)
-    return Prompt(row.prompt, reference=reference, metadata=columns)
+    prompt, chosen = _said(row, told), row.responses[0]
+    if isinstance(chosen, list):
+        chosen = chosen[-1]["content"]
+    reference = chosen if isinstance(chosen, str) else told.get("chosen")
+    if encoding.chat_template and isinstance(prompt, str) and read_transcript(prompt) is not None:
+        prompt = [{"role": role, "content": said} for role, said in prompt_messages(prompt)]
+    if isinstance(prompt, list):
+        return Prompt.from_messages(prompt, reference=reference, metadata=columns)
+    return Prompt(prompt, reference=reference, metadata=columns)
 
 
 def ids_of(encoded: EncodedTexts, columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def test_the_first_steps_run(capsys: Any):
 
 def test_the_data_set_of_the_guide_is_read(capsys: Any, tmp_path: Path, monkeypatch: Any):
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks_of("dataset.md")
+    code = "\n".join(blocks_of("dataset.md"))
     exec(compile(code, "dataset.md", "exec"), {})
     assert capsys.readouterr().out == "the music of the film\n"
 

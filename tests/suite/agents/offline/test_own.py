@@ -68,8 +68,14 @@ def test_conversations_dialogues_and_responses_have_prompts_too(tmp_path: Path) 
     ]
     dialogues = read(DPOSettings(pairs=write(tmp_path, rows)))
     assert dialogues.test_prompts[0].text.endswith("Assistant:")
-    ids = [{"prompt_ids": [3], "chosen_ids": [4], "rejected_ids": [5]}] * 3
+    ids = [{"prompt_ids": [n], "chosen_ids": [4], "rejected_ids": [5]} for n in (3, 4, 5)]
     assert read(DPOSettings(pairs=write(tmp_path, ids))) is None
+    collected = [
+        {**row, "prompt": word, "chosen": "b"} for row, word in zip(ids, "abc", strict=True)
+    ]
+    own = read(DPOSettings(pairs=write(tmp_path, collected)))
+    assert len(own.train_prompts) == 2
+    assert (own.test_prompts[0].reference, len(own.test_prompts[0].metadata)) == ("b", 0)
 
 
 def test_held_out_pairs_of_ones_own_are_those(tmp_path: Path) -> None:
