@@ -7,7 +7,7 @@ given spread. Fills docs/results/calibration.md; minutes on one core.
     python -m studies.calibration [--boards 4000] [--docs docs/results]
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from tokengym.evaluation.statistics import holm, student_interval
 from tokengym.lab.benchmark.definition import BASELINE, V1
 from tokengym.lab.benchmark.figures import area_within
 from tokengym.lab.benchmark.verdict import call
+from tokengym.lab.benchmark.version2 import V2, Setting2
 from tokengym.lab.protocol import PRICE
 from tokengym.lab.study import DOCS, Cell, Docs, command_line
 from tokengym.lab.tables import CLEAR, fill, markdown_table
@@ -60,27 +61,36 @@ class Design:
         return (owner[:, None] == np.arange(len(sizes))) / np.array(sizes, dtype=np.float64)
 
 
-FILMS = ("MovieReview-24", "MovieReview-48", "MovieReview-96")
-OF_V1 = {
-    "MovieReview": FILMS,
-    "QuestionAnswer": ("QuestionAnswer-48",),
-    "Dialogue": ("Dialogue-48",),
-    "Summarize": ("Summarize-32",),
-    "Detox": ("Detox-48",),
-    "Forks": ("Forks-20",),
-}
-SIX = Design(tasks=OF_V1, seeds=10)
+def _tasks(settings: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Return tasks with the stand-ins of their settings, of (task, stand-in) pairs."""
+    tasks: dict[str, tuple[str, ...]] = {}
+    for of_task, stand_in in settings:
+        tasks[of_task] = (*tasks.get(of_task, ()), stand_in)
+    return tasks
+
+
+def stand_in_of(setting: Setting2) -> str:
+    """Return the setting of v1 whose noise a setting of v2 has.
+
+    Forks's easy and hard settings have that of its middle one, and real reviews that of film
+    reviews of 24 tokens: of these four no cells are published.
+    """
+    if setting.corpus:
+        return V1.settings[0].name
+    return next(at.name for at in V1.settings if (at.task, at.tokens) == _nearest(setting))
+
+
+def _nearest(setting: Setting2) -> tuple[str, int]:
+    """Return task and length of v1; Forks has one length there."""
+    return setting.task, 20 if setting.verified else setting.tokens
+
+
+SIX = Design(tasks=_tasks((at.task, at.name) for at in V1.settings), seeds=len(V1.seeds))
+"""Those of v1."""
 TWELVE = Design(
-    tasks={
-        **OF_V1,
-        "Forks": ("Forks-20",) * 3,
-        "IMDb": ("MovieReview-24",),
-        "SST-2": ("MovieReview-24",),
-    },
-    seeds=3,
+    tasks=_tasks((at.label, stand_in_of(at)) for at in V2.settings), seeds=len(V2.seeds)
 )
-"""Those of v2. Of the four settings that have no published cells, Forks's noise is that of its
-middle setting, and that of real reviews is the one of film reviews of 24 tokens."""
+"""Those of v2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +262,15 @@ def table(noise: Mapping[str, Noise], boards: int) -> str:
     return markdown_table(head, lines)
 
 
+def settings_table() -> str:
+    """Return the settings of version 2, and in what they differ."""
+    lines = [
+        [at.label, str(at.tokens), at.unlike, ", ".join(f"{rate:g}" for rate in at.rates)]
+        for at in V2.settings
+    ]
+    return markdown_table(["task", "tokens", "in what it is unlike the others", "rates"], lines)
+
+
 def run(docs: Docs = DOCS, boards: int = BOARDS) -> None:
     """Fill the page's table.
 
@@ -259,7 +278,8 @@ def run(docs: Docs = DOCS, boards: int = BOARDS) -> None:
         docs: Folder of the page.
         boards: Null boards of each spread and version.
     """
-    fill(docs / "calibration.md", {"calibration": table(noises(docs), boards)})
+    tables = {"calibration": table(noises(docs), boards), "settings": settings_table()}
+    fill(docs / "calibration.md", tables)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 
 from tokengym.evaluation.statistics import RunPath
+from tokengym.lab.benchmark.definition import V1
 from tokengym.lab.benchmark.verdict import (
     Leads,
     by_task,
@@ -15,6 +16,8 @@ from tokengym.lab.benchmark.verdict import (
     path_of,
     table_of,
 )
+from tokengym.lab.benchmark.version2 import V2
+from tokengym.lab.protocol import RATES
 
 
 def run(score: float, kl: float = 3.0, tokens: float = 300.0) -> RunPath:
@@ -141,3 +144,21 @@ def test_the_verdict_says_what_holds_on_these_tasks_alone():
     assert said([4.0, 5.0, 6.0, 5.0], known=False).endswith(
         "ahead in score - c KL; scores at equal KL are not known on every task"
     )
+
+
+def test_version_2_has_twelve_settings_of_eight_tasks():
+    names = [at.name for at in V2.settings]
+    assert len(set(names)) == 12
+    assert len({at.label for at in V2.settings}) == 8
+    old = {at.name: at for at in V1.settings if not at.verified}
+    for at in V2.settings:
+        assert set(at.rates) <= set(RATES)
+        if at.name in old:  # the same task, with its learning rates
+            same = ("task", "tokens", "fixed", "options", "verified")
+            assert [getattr(at, name) for name in same] == [
+                getattr(old[at.name], name) for name in same
+            ]
+    assert {*old} < {*names}
+    assert V2.runs() == 288
+    assert V2.learner["n_warmup_updates"] == 5
+    assert V1.hash == "642e6c5d21414591"  # what version 2 adds is no part of version 1

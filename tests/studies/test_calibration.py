@@ -71,6 +71,9 @@ def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         for at in V1.settings
     }
     calibration.run(tmp_path, boards=4)
-    rows = [line for line in (tmp_path / "calibration.md").read_text().splitlines() if "|" in line]
-    assert [row.split("|")[1].strip() for row in rows[2:]] == ["0", "2", "4", "8"]
-    assert all(row.count("|") == 7 for row in rows)
+    text = (tmp_path / "calibration.md").read_text(encoding="utf-8")
+    filled = text.partition("<!-- calibration -->")[2].partition("<!-- end")[0].splitlines()[1:]
+    assert [row.split("|")[1].strip() for row in filled[2:]] == ["0", "2", "4", "8"]
+    assert all(row.count("|") == 7 for row in filled)
+    assert calibration.settings_table() in text
+    assert calibration.settings_table() in (DOCS / "calibration.md").read_text(encoding="utf-8")
