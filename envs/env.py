@@ -21,7 +21,7 @@ from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prom
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.prompts.vocabulary import EosToken
-from tokengym.envs.render import render_ansi, render_html
+from tokengym.envs.render import render_ansi, render_html, without_styles
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.states import generator_from, prompt_from, state_of
 from tokengym.envs.turns.conversation import Conversation, TurnEnd
@@ -107,8 +107,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             or several, as texts or ids.
         pad_token: Token of the vocabulary for padding, in place of the tokenizer's own; EOS pads
             where there is none.
-        render_mode: "ansi" returns coloured text, "human" prints it as it grows, "html" returns
-            escaped HTML.
+        render_mode: "ansi" returns coloured text, "human" prints it as it grows (plain where
+            standard output is no terminal), "html" returns escaped HTML.
         bundle: The models this environment belongs to, kept for agents and rewards.
         generation: Fields of `GenerationSettings`: lengths, legal tokens, ends, order of prompts.
 
@@ -191,7 +191,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             self._conversation = talk.next(self.np_random_seed, restart=restart, turns=turns)
         self._begin(prompt, response)
         if self.render_mode == "human":
-            sys.stdout.write(f"\n{render_ansi(prompt.text, [])}")
+            self._print(f"\n{render_ansi(prompt.text, [])}")
         return self._observation(), self._reset_info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -258,7 +258,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             text = (*self._prompt.ids, *self._response_ids())
             pieces = response_texts(self.tokenizer, text[:-new], text[-new:])
             piece = render_ansi("", pieces, written=[1] + [0] * (new - 1))
-            sys.stdout.write(piece if self._playing else f"{piece}\n")
+            self._print(piece if self._playing else f"{piece}\n")
             sys.stdout.flush()
         return observation, 0.0, self._terminated, self._truncated, info
 
@@ -328,7 +328,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         """
         self._shown_rewards = np.array(token_rewards, dtype=np.float32)
         if self.render_mode == "human":
-            sys.stdout.write(f"{self._rendered(render_ansi)}\n")
+            self._print(f"{self._rendered(render_ansi)}\n")
 
     def render(self) -> str | None:
         """Return the text so far, each token coloured by its reward (None when it is printed)."""
@@ -343,6 +343,11 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             sys.stdout.flush()
             return None
         return self._rendered(render_ansi if self.render_mode == "ansi" else render_html)
+
+    @staticmethod
+    def _print(text: str) -> None:
+        """Print styled text, plain where standard output is no terminal."""
+        sys.stdout.write(text if sys.stdout.isatty() else without_styles(text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if not isinstance(v, memoryview)}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RENDER_MODES = ["ansi", "human", "html"]
+NO_FRAMES = "; a text has no frames for RecordVideo, and 'html' returns it as a page's element"
 RENDER_FPS = 4
 
 
@@ -331,7 +332,7 @@ class MdpEnvironment:
         if render_mode is not None and render_mode not in modes:
             raise RenderModeError(
                 f"render_mode must be one of {', '.join(map(repr, modes))} or None, got "
-                f"{render_mode!r}"
+                f"{render_mode!r}{NO_FRAMES if 'array' in str(render_mode) else ''}"
             )
         self.render_mode, self._bundle = render_mode, bundle
         settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)

@@ -5,6 +5,7 @@ largest absolute reward has the full colour. Pure functions, independent of envi
 """
 
 import html
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ _RED, _WHITE, _BLUE = (214, 96, 77), (255, 255, 255), (67, 147, 195)
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
 _REPLY = "\x1b[2;3m"  # faint italics
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def reward_colours(
@@ -83,6 +85,16 @@ def render_ansi(
     for place in np.flatnonzero(~own).tolist():
         pieces[place] = f"{_REPLY}{printable(tokens[place])}{_RESET}"
     return head + "".join(pieces)
+
+
+def without_styles(text: str) -> str:
+    """Return what `render_ansi` returned as plain text, for files and pipes.
+
+    Example:
+        >>> without_styles(render_ansi("Once", [" upon"], [1.0]))
+        'Once upon'
+    """
+    return _STYLES.sub("", text)
 
 
 def render_html(

@@ -6,6 +6,7 @@ pad 0, eos 1, unk 2, a 3, b 4, c 5, d 6, e 7; prompts "a b", "c", "d e a", "b b 
 import copy
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -418,10 +419,17 @@ def test_rendering_modes(make_env: MakeEnv, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == ""
 
 
-def test_human_prints_as_it_grows(make_env: MakeEnv, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_human_prints_as_it_grows(
+    make_env: MakeEnv,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     env = make_env(render_mode="human")
     env.reset(options={"prompt_id": 0})
-    assert "a b" in capsys.readouterr().out
+    assert capsys.readouterr().out == ("\n\x1b[1ma b\x1b[0m" if is_terminal else "\na b")
     env.step(C)
     assert capsys.readouterr().out == " c"
     env.step(D)
@@ -429,7 +437,9 @@ def test_human_prints_as_it_grows(make_env: MakeEnv, capsys: pytest.CaptureFixtu
     env.step(EOS)
     assert capsys.readouterr().out == "<eos>\n"
     env.show_token_rewards(np.ones(3))
-    assert "\x1b[48;2;67;147;195m" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert ("\x1b[48;2;67;147;195m" in shown) == is_terminal
+    assert is_terminal or shown == "a b c d<eos>\n"
     assert env.render() is None
 
 
