@@ -40,6 +40,7 @@ from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.chosen import bind_policy
+from tokengym.agents.rollouts.layers import check_learnable
 from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, RolloutBatch, play_round
 from tokengym.agents.rollouts.rounds import (
@@ -252,6 +253,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             observations, actions = env.observation_space, env.action_space
         else:
             return  # `as_vec_env` says what it must be
+        check_learnable(env, name)
         needed = {"input_ids", "attention_mask"}
         has_texts = isinstance(observations, spaces.Dict) and needed <= observations.keys()
         if not has_texts or not isinstance(actions, spaces.Discrete):
@@ -579,6 +581,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Continue in another environment; see SB3's ``set_env``."""
+        check_learnable(env, type(self).__name__)
         try:
             super().set_env(env, force_reset)
         except AssertionError as error:

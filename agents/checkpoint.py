@@ -28,11 +28,11 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.processes import Processes, join
+from tokengym.agents.rollouts.layers import layers
 from tokengym.agents.rollouts.rounds import (
     Environments,
     RoundEnvironment,
     environment_attribute,
-    layers,
 )
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.base.files import read_json, write_json

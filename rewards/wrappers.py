@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
+import gymnasium.wrappers.vector
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
@@ -20,6 +21,12 @@ from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import SupportsScore, call_scorer
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
+CHANGING = (
+    *(gymnasium.RewardWrapper, gymnasium.wrappers.NormalizeReward),
+    *(gymnasium.vector.VectorRewardWrapper, gymnasium.wrappers.vector.NormalizeReward),
+)
+"""Gymnasium's layers that change rewards."""
+Delivery = Literal["end", "step"]
 AnyScorer = SupportsScore | Callable[..., float] | str | Path
 
 
@@ -41,7 +48,7 @@ class RewardWrapper(gymnasium.Wrapper):
 
     Raises:
         RewardError: if the environment has no tokenizer, or a causal credit cannot be paid step by
-            step.
+            step, or a layer inside changes rewards, which this one would replace.
         ScorerError: if the scorer needs columns that the environment's data lack.
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
@@ -56,6 +63,11 @@ class RewardWrapper(gymnasium.Wrapper):
         self.reward = _bound(env, reward)
         self._steps = StepPayment(self.reward) if reward.credit.causal else None
         self._in_spec = in_spec
+
+    @property
+    def delivery(self) -> Delivery:
+        """When `step` pays: "end", the score at the terminal step, or "step", as tokens earn."""
+        return "end" if self._steps is None else "step"
 
     @property
     def spec(self) -> Any:  # type: ignore[override]
@@ -103,7 +115,7 @@ class VectorRewardWrapper(VectorWrapper):
 
     Raises:
         RewardError: if the environment has no tokenizer, or a causal credit cannot be paid step by
-            step.
+            step, or a layer inside changes rewards, which this one would replace.
         ScorerError: if the scorer needs columns that the environment's data lack.
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
@@ -115,6 +127,11 @@ class VectorRewardWrapper(VectorWrapper):
         super().__init__(env)
         self.reward = _bound(env, reward)
         self._steps = StepPayment(self.reward) if reward.credit.causal else None
+
+    @property
+    def delivery(self) -> Delivery:
+        """When `step` pays: "end", the score at the terminal step, or "step", as tokens earn."""
+        return "end" if self._steps is None else "step"
 
     def step(
         self, actions: Any
@@ -251,8 +268,26 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             f"{env.unwrapped} has no tokenizer, so it is no token-generation environment; "
             "wrap TokenGenerationEnv or TokenGenerationVectorEnv"
         )
+    _refuse_replaced(env)
     check_columns(reward.scorer_name, reward.scorer.data_columns, base.prompts)
     return reward.bind(tokenizer)
+
+
+def _refuse_replaced(env: Any) -> None:
+    """Refuse layers inside a reward layer whose rewards it would replace.
+
+    Raises:
+        RewardError: naming the first.
+    """
+    while isinstance(env, gymnasium.Wrapper | VectorWrapper):
+        if isinstance(env, CHANGING):
+            raise RewardError(
+                f"{type(env).__name__} is inside the reward layer, which replaces what it pays; "
+                "put it around the reward layer"
+            )
+        env = env.env
+    for row in getattr(env, "envs", ()):
+        _refuse_replaced(row)
 
 
 # --- causal credit, paid token by token -----------------------------------------------------------

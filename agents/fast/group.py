@@ -36,8 +36,8 @@ from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import Experience
 from tokengym.agents.processes import Processes
+from tokengym.agents.rollouts.layers import layers
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.agents.rollouts.rounds import layers
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.envs import TokenGenerationVectorEnv

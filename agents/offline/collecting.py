@@ -25,6 +25,7 @@ from tokengym.agents.rollouts.chosen import (
     PromptChoice,
     at_temperature,
 )
+from tokengym.agents.rollouts.layers import check_scored_alone
 from tokengym.agents.rollouts.playing import Agent, as_sampler
 from tokengym.agents.rollouts.rounds import Environments, RoundReward, environment_attribute
 from tokengym.base.errors import DatasetError, SettingsError
@@ -72,7 +73,9 @@ class ResponseCollector:
     ) -> None:
         self.chosen = ChosenPrompts(envs, max_rows=max_rows)
         self.sampling: Candidates = sampling or Sampling()
-        scorer = RoundReward(envs).scorer if scorer is None else scorer
+        if scorer is None:
+            check_scored_alone(envs, type(self).__name__)
+            scorer = RoundReward(envs).scorer
         if scorer is None:
             raise ValueError(
                 "there is nothing to score responses with, got scorer=None and an environment "

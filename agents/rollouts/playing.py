@@ -26,7 +26,7 @@ from tokengym.agents.rollouts.rounds import (
     StepResult,
     as_rounds,
 )
-from tokengym.base.errors import ActionError
+from tokengym.base.errors import ActionError, SettingsError
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
 
@@ -170,6 +170,8 @@ def play_round(
 
     Raises:
         RewardError: if the scorer fails; its ``episodes`` are those of the round that had ended.
+        SettingsError: if a layer around the environment cut an episode, or changed the tokens that
+            a policy read or wrote.
     """
     recorder = RoundRecorder(envs.num_envs)
     active, goes_on = np.arange(envs.num_envs), True
@@ -178,6 +180,8 @@ def play_round(
         observation, masks = envs.reset(seed, options)
         recorder.env_seconds += perf_counter() - started
         sampler.begin(observation)
+        if not envs.reward.is_plain:
+            recorder.beginning = {name: np.array(array) for name, array in observation.items()}
         while goes_on and len(active):
             choice = sampler.act(active, observation, masks, deterministic=deterministic)
             # (num_envs,): rows that have ended are stepped too, with a token that says nothing.
@@ -187,12 +191,20 @@ def play_round(
             result = envs.step(actions)
             recorder.env_seconds += perf_counter() - started
             recorder.steps.append((active, choice))
+            if envs.reward.pays_in_steps:
+                recorder.paid.append(np.asarray(result.rewards, dtype=np.float64)[active])
             if choice.support is None and masks is not None:
                 is_one = masks.strides[0] == 0  # broadcast over the rows: not copied
                 recorder.masks.add(masks[: len(active)] if is_one else masks[active])
             # Rows that have ended wait for the others: the next step is of those that write on.
             is_over = (result.terminated | result.truncated)[active]  # (active,)
             for row in active[is_over].tolist():
+                if row not in result.episodes:
+                    raise SettingsError(
+                        f"the episode of row {row} was cut after {len(recorder.steps)} tokens by a "
+                        "layer around the environment, before its score was paid; lower "
+                        "max_new_tokens instead"
+                    )
                 recorder.episodes[row] = result.episodes[row]
                 recorder.truncated[row] = result.truncated[row]
             goes_on = on_step is None or on_step(active, choice, result)
@@ -200,9 +212,12 @@ def play_round(
             observation, masks = result.observation, result.action_masks
         if not (goes_on if keep_round is None else keep_round(goes_on)):
             return None
+        recorder.check_tokens()
         # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         started = perf_counter()
         envs.reward.evaluate(recorder.episodes)
+        if envs.reward.pays_in_steps:
+            envs.reward.hear(recorder.episodes, recorder.paid_by_row())
         recorder.env_seconds += perf_counter() - started
     except RewardError as error:
         error.keep(recorder.ended())
@@ -219,12 +234,53 @@ class RoundRecorder:
         self.num_envs = num_envs
         self.steps: list[tuple[NDArray[np.integer], Choice]] = []
         """Rows that chose a token at each step, and their choice."""
+        self.paid: list[NDArray[np.floating]] = []
+        """What the outermost layer paid these rows at each step, where that is listened to."""
+        self.beginning: Observation | None = None
+        """Observations of the reset, where layers around the environment may have changed them."""
         self.masks = MaskRecorder()
         self.episodes: dict[int, Episode] = {}
         """Those that have ended by row, in the order in which they ended."""
         self.truncated = np.zeros(num_envs, dtype=bool)
         self.env_seconds = 0.0
         """Time that the environment took."""
+
+    def paid_by_row(self) -> dict[int, NDArray[np.floating]]:
+        """Return what each row that has ended was paid at its steps, (steps,)."""
+        rows = np.concatenate([rows for rows, _ in self.steps])
+        paid = np.concatenate(self.paid)
+        return {row: paid[rows == row] for row in self.episodes}
+
+    def check_tokens(self) -> None:
+        """Refuse a round in which a layer changed the tokens that the policy read or chose.
+
+        An agent of unknown log-probs may read what it likes.
+
+        Raises:
+            SettingsError: naming the first row.
+        """
+        if self.beginning is None or self.steps[0][1].log_probs is None:
+            return
+        rows = np.concatenate([rows for rows, _ in self.steps])
+        actions = np.concatenate([choice.actions for _, choice in self.steps])
+        for row, episode in self.episodes.items():
+            wrote = np.array(episode.response_ids)
+            if episode.written is not None:
+                wrote = wrote[episode.written > 0]
+            chosen = actions[rows == row]
+            read = self.beginning["input_ids"][row][self.beginning["attention_mask"][row] > 0]
+            text = np.array((*episode.prompt_ids, *episode.response_ids))[: len(read)]
+            what = None
+            if len(wrote) < len(chosen) or not np.array_equal(wrote[-len(chosen) :], chosen):
+                what = "wrote other tokens than the policy chose"
+            elif len(read) < len(episode.prompt_ids) or not np.array_equal(read, text):
+                what = "showed the policy another prompt than it answered"
+            if what is not None:
+                raise SettingsError(
+                    f"a layer around the environment {what} (row {row}), so that the policy would "
+                    "learn from texts that are not its own; leave layers that change observations "
+                    "or actions out"
+                )
 
     def ended(self) -> list[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""

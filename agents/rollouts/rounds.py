@@ -4,19 +4,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-import gymnasium as gym
 import numpy as np
-from gymnasium import Wrapper
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.policy.sampler import Observation
+from tokengym.agents.rollouts.layers import (
+    PAYING,
+    Environments,
+    are_plain,
+    check_limits,
+    layers,
+    payer,
+    row_attributes,
+)
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
-from tokengym.envs import Episode, PadTokenRewards, SettingsError, episodes_from_infos
+from tokengym.envs import Episode, SettingsError, episodes_from_infos
 from tokengym.envs.mdp import MdpEnvironment
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards import (
@@ -27,10 +33,10 @@ from tokengym.rewards import (
     Scorer,
     VectorRewardWrapper,
 )
+from tokengym.rewards.maths.redistribution import through_layers
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
+from tokengym.rewards.wrappers import Delivery
 
-Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
-"""Environments of learners and samplers: a batch or a single one, of Gymnasium or of SB3."""
 Options: TypeAlias = dict[str, Any]
 """Options of an environment's reset, such as ``{"prompt_ids": [...]}`` or ``{"group_size": n}``."""
 Begin: TypeAlias = Callable[..., tuple[Any, dict[str, Any]]]
@@ -39,9 +45,6 @@ HOLD = "hold_after_end"
 """Method of environments whose rows can stay at the end of an episode."""
 PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id", "responses": "response"}
 """Options with one entry per row of a batch, and their names in a single environment."""
-TRANSPARENT = (OrderEnforcing, PassiveEnvChecker, PadTokenRewards)
-"""Layers around a reward wrapper that do nothing with what it pays."""
-PAYING = (RewardWrapper, VectorRewardWrapper)
 
 
 def environment_attribute(envs: Environments, name: str, default: Any = None) -> Any:
@@ -57,34 +60,14 @@ def environment_attribute(envs: Environments, name: str, default: Any = None) ->
     return getattr(bare, name, default)
 
 
-def layers(envs: Any) -> list[list[Any]]:
-    """Return the layers of an environment, outermost first, the innermost environment last.
-
-    The first list is the batch's; one for each row follows where rows are environments themselves.
-    """
-    chain = [envs]
-    while True:
-        layer = chain[-1]
-        inner = getattr(layer, "envs", None)
-        below: Any = inner if isinstance(inner, VectorEnv) else None
-        if isinstance(layer, gym.Wrapper | VectorWrapper):
-            below = layer.env
-        elif isinstance(layer, VecEnvWrapper):
-            below = layer.venv
-        if below is None:
-            break
-        chain.append(below)
-    rows = inner if isinstance(inner, list | tuple) else ()
-    return [chain, *(rest for row in rows for rest in layers(row))]
-
-
 class RoundReward:
     """An environment's reward, taken out of its `step` for as long as a round is played.
 
     The wrapper leaves the episodes of the round unscored, and `evaluate` scores them in one batch:
     that is cheaper, and statistics such as `Normalize`'s see the round as one. A reward wrapper
-    inside another wrapper that may read what it pays (``RecordEpisodeStatistics``, one of the
-    user's own) keeps paying in `step`, and so do rows in other processes.
+    inside another layer that may read what it pays (``RecordEpisodeStatistics``, ``VecNormalize``,
+    one of the user's own) keeps paying in `step`, and so do rows in other processes: what the
+    outermost layer then pays is what is learned from (`hear`).
 
     Args:
         envs: The environment, single or batched, wrapped or not.
@@ -104,9 +87,9 @@ class RoundReward:
         self._of_all: VectorRewardWrapper | None = None
         self._of_rows: dict[int, RewardWrapper] = {}
         if wrappers[0]:
-            self._of_all = _payer(shared)
+            self._of_all = payer(shared)
         else:
-            payers = {number: _payer([*shared, *row]) for number, row in enumerate(rows)}
+            payers = {number: payer([*shared, *row]) for number, row in enumerate(rows)}
             self._of_rows = {number: payer for number, payer in payers.items() if payer is not None}
         # Those inside another are deferred with it: what they pay is replaced.
         chains = wrappers if self._of_all else [wrappers[number + 1] for number in self._of_rows]
@@ -115,6 +98,16 @@ class RoundReward:
         num_rows = getattr(envs, "num_envs", 1)
         self.unscored: Container[int] = range(num_rows) if self._of_all else self._of_rows
         """Rows whose episodes come without score from a round's steps."""
+        self.is_plain = are_plain([shared, *rows])
+        """Whether nothing but this package decides what is read, written and paid."""
+        is_heard = not self.is_plain and any(row not in self.unscored for row in range(num_rows))
+        self.pays_in_steps = is_heard
+        """Whether rewards of steps are listened to."""
+        of_all = next((layer.delivery for layer in shared if isinstance(layer, PAYING)), None)
+        of_rows = None
+        if self.pays_in_steps and of_all is None:
+            of_rows = row_attributes(envs, "delivery")
+        self._deliveries: list[Delivery | None] = of_rows or [of_all] * num_rows
 
     @property
     def scorer(self) -> Scorer | None:
@@ -168,6 +161,35 @@ class RoundReward:
             error.episodes = ()
             raise
 
+    def hear(self, episodes: dict[int, Episode], paid: Mapping[int, NDArray[np.floating]]) -> None:
+        """Give a round's episodes the rewards that its steps paid, where a layer changed them.
+
+        The credit stays where it can, see `through_layers`. The scorer's own value is then in the
+        part "raw_score".
+
+        Args:
+            episodes: The episodes by row, with score and token rewards; replaced in place.
+            paid: By row (steps,), what the outermost layer paid at each step of the round.
+        """
+        rows = [row for row in episodes if row not in self.unscored]
+        rows = [row for row in rows if episodes[row].token_rewards is not None]
+        known = [_steps_of(episodes[row], paid[row], self._deliveries[row]) for row in rows]
+        changed = [not _agree(steps.given, steps.paid) for steps in known]
+        if not any(changed):
+            return
+        heard = through_layers(
+            [steps.earned for steps in known],
+            [steps.given for steps in known],
+            [steps.paid for steps in known],
+        )
+        for row, steps, rewards in zip(rows, known, heard, strict=True):
+            episode = episodes[row]
+            assert episode.token_rewards is not None
+            tokens = episode.token_rewards.copy()
+            tokens[steps.places] = rewards
+            parts = {"raw_score": episode.score or 0.0, **episode.score_parts}
+            episodes[row] = episode.paid(float(steps.paid.sum()), parts, tokens)
+
     def segment_ends(self, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
         """Return the last token of each token's segment, as the credit rule pays them.
 
@@ -209,14 +231,46 @@ class RoundReward:
                 scorer = scorer.scorer
 
 
-def _payer(chain: Sequence[Any]) -> Any:
-    """Return the outermost reward wrapper, None where a wrapper around it may read what it pays."""
-    for layer in chain:
-        if isinstance(layer, PAYING):
-            return layer
-        if isinstance(layer, Wrapper | VectorWrapper) and not isinstance(layer, TRANSPARENT):
-            return None
-    return None
+class _Steps(NamedTuple):
+    """One episode by its steps, (steps,) each: those that wrote its tokens."""
+
+    places: NDArray[np.integer]
+    """Positions of the tokens in the response."""
+    earned: NDArray[np.floating]
+    """Token rewards."""
+    given: NDArray[np.floating]
+    """What the reward layer paid."""
+    paid: NDArray[np.floating]
+    """What the outermost layer paid."""
+
+
+def _steps_of(episode: Episode, paid: NDArray[np.floating], delivery: Delivery | None) -> _Steps:
+    """Return an episode by its steps.
+
+    Args:
+        episode: With score and token rewards.
+        paid: What the outermost layer paid at the steps of the round; a response that was begun has
+            tokens before them, for which no layer was asked.
+        delivery: When the reward layer pays; None where there is none in sight.
+    """
+    assert episode.token_rewards is not None
+    written = np.ones(len(episode.response_ids)) if episode.written is None else episode.written
+    places = np.flatnonzero(written)
+    earned = episode.token_rewards[places].astype(np.float64)
+    at_end = np.zeros_like(earned)
+    at_end[-1] = episode.score
+    heard = earned.copy()
+    heard[len(heard) - len(paid) :] = paid
+    in_steps = delivery == "step" or (delivery is None and _agree(earned, heard))
+    given = earned if in_steps else at_end
+    heard = given.copy()
+    heard[len(heard) - len(paid) :] = paid
+    return _Steps(places, earned, given, heard)
+
+
+def _agree(given: NDArray[np.floating], paid: NDArray[np.floating]) -> bool:
+    """Return whether two streams of rewards are the same, but for rounding."""
+    return bool(np.allclose(given, paid, rtol=0.0, atol=1e-5 * float(np.abs(given).max())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +319,7 @@ class RoundEnvironment(ABC):
         """Reward of the episodes of a round."""
         self._begin = begin
         self._hold = hold or (lambda held: None)
+        check_limits(envs)
         self._innermost = [chain[-1] for chain in layers(envs) if hasattr(chain[-1], "get_state")]
         is_known = [isinstance(owner, MdpEnvironment) for owner in self._innermost]
         self.begins_again = hold is not None and bool(is_known) and all(is_known)
@@ -339,7 +394,7 @@ class GymRounds(RoundEnvironment):
             action_masks=infos.get("action_mask"),
             rewards=rewards,
             terminated=terminated,
-            truncated=truncated,
+            truncated=truncated & ~terminated,  # a TimeLimit at the horizon cuts nothing
             episodes=episodes_from_infos(infos, unscored=self.reward.unscored),
         )
         if self._must_reset and (ended := terminated | truncated).any():
@@ -383,6 +438,7 @@ class VecEnvRounds(RoundEnvironment):
             episodes={
                 row: Episode.from_info(infos[row], scored=row not in self.reward.unscored)
                 for row in np.flatnonzero(dones).tolist()
+                if "finish_reason" in infos[row]
             },
         )
 

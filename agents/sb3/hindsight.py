@@ -35,16 +35,22 @@ class StepRewards(np.ndarray):
 
     token_rewards: Mapping[int, NDArray[np.float32]] | None
     """By row, (response tokens,) each; None if unknown."""
+    scores: Mapping[int, float]
+    """By row, the scores of the episodes that ended."""
     paid: NDArray[np.float32]
     """(num_envs,): a copy that stays when SB3 adds a bootstrapped value to the rewards."""
 
     @classmethod
     def of(
-        cls, rewards: NDArray[np.floating], token_rewards: Mapping[int, NDArray[np.float32]]
+        cls,
+        rewards: NDArray[np.floating],
+        token_rewards: Mapping[int, NDArray[np.float32]],
+        scores: Mapping[int, float],
     ) -> "StepRewards":
-        """Return the rewards with the token rewards of the rows that ended."""
+        """Return the rewards with the token rewards and scores of the rows that ended."""
         array = np.array(rewards, dtype=np.float32).view(cls)
         array.token_rewards = token_rewards
+        array.scores = scores
         array.paid = np.array(rewards, dtype=np.float32)
         return array
 
@@ -56,6 +62,26 @@ def step_rewards(info: Mapping[str, Any]) -> NDArray[np.float32]:
     """Return what each step of an ended episode earned: its tokens, those of replies left out."""
     rewards: NDArray[np.float32] = info["token_rewards"]
     return rewards if "written" not in info else rewards[info["written"] > 0]
+
+
+def check_paid(score: float, paid: NDArray[np.floating]) -> None:
+    """Refuse rewards that a layer around the reward layer changed: a correction would undo it.
+
+    Args:
+        score: Score of an episode, which its steps pay.
+        paid: (steps,) what all its steps were paid.
+
+    Raises:
+        ValueError: naming both.
+    """
+    total = float(np.sum(paid, dtype=np.float64))
+    size = max(abs(score), float(np.abs(paid).max(initial=0.0)))
+    if abs(total - score) > 1e-4 * size:
+        raise ValueError(
+            f"the steps of an episode were paid {total:.6g} for a score of {score:.6g}: a layer "
+            "around the environment changes rewards, which the token rewards would undo; leave it "
+            "out and change the scorer, or take SB3's own buffer"
+        )
 
 
 def hindsight_correction(
@@ -148,6 +174,8 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
                 self._paid[row] = []
             self._paid[row].append(float(reward.paid[row]))
         for row, token_rewards in reward.token_rewards.items():
+            if len(self._paid[row]) == len(token_rewards):
+                check_paid(reward.scores[row], np.array(self._paid[row]))
             num_kept = min(len(self._paid[row]), step + 1)
             self.rewards[step + 1 - num_kept : step + 1, row] += hindsight_correction(
                 token_rewards, np.array(self._paid[row]), num_kept
@@ -214,6 +242,8 @@ class HindsightReplayBuffer(DictReplayBuffer):
             # Steps before these are of an episode that a reset, as of learn(), broke off.
             age = min(self._ages[row], len(token_rewards))
             steps = np.arange(step + 1 - age, step + 1) % self.buffer_size
+            if age == len(token_rewards) and "score" in infos[row]:
+                check_paid(float(infos[row]["score"]), self.rewards[steps, row])
             self.rewards[steps, row] += hindsight_correction(
                 token_rewards, self.rewards[steps, row], len(steps)
             )

@@ -135,12 +135,10 @@ class GymVecEnv(VecEnv):
                 self._action_masks[dones] = reset_infos["action_mask"][dones]
             for row in np.flatnonzero(dones).tolist():
                 self.reset_infos[row] = self._row_info(reset_infos, row)
-        token_rewards = {
-            row: step_rewards(row_infos[row])
-            for row in np.flatnonzero(dones).tolist()
-            if "token_rewards" in row_infos[row]
-        }
-        return observation, StepRewards.of(rewards, token_rewards), dones, row_infos
+        ended = [r for r in np.flatnonzero(dones).tolist() if "token_rewards" in row_infos[r]]
+        token_rewards = {row: step_rewards(row_infos[row]) for row in ended}
+        scores = {row: float(row_infos[row]["score"]) for row in ended}
+        return observation, StepRewards.of(rewards, token_rewards, scores), dones, row_infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens allowed next, (num_envs, vocab)."""

@@ -146,7 +146,9 @@ def draw_references(
         groups = collector.write(policy, prompts, generator)
         episodes = [episode for group in groups for episode in group]
         evaluator.check_reading(episodes)
-        with evaluator.paid.reward.scoring(len(episodes), episodes):
+        reward = evaluator.paid.reward
+        assert reward is not None  # as its scorer ranks
+        with reward.scoring(len(episodes), episodes):
             scores = collector.scorer.score(episodes)
             scores.check(episodes, collector.scorer.name)
         gold = None if evaluator.gold is None else evaluator.gold.score(episodes).values

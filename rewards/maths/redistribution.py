@@ -175,6 +175,60 @@ def close_sum(score: float, rewards: ArrayLike) -> bool:
     return bool(abs(float(rewards.sum()) - score) <= bound)
 
 
+SLOPE_GUARD = 4.0
+"""Largest slope of one episode, in those of all episodes together."""
+
+
+def through_layers(
+    token_rewards: Sequence[ArrayLike], given: Sequence[ArrayLike], paid: Sequence[ArrayLike]
+) -> list[FloatArray]:
+    """Return token rewards that add up to what layers around a reward layer paid.
+
+    r'_t = p_t + k (r_t - q_t),   k = cov(q, p) / var(q) over the episode's steps
+
+    r - q is what the credit moves between the steps, and k brings it into the units of p. For
+    layers that pay a q_t + b, whatever q is, k = a and r'_t = a r_t + b. A bonus for a text of
+    score near 0 would make k large for nothing: it is at most `SLOPE_GUARD` times sd(p) / sd(q)
+    over all episodes (and may always be 1). Where an episode's q are equal, k is that of all
+    episodes together, or 1.
+
+    Args:
+        token_rewards: (steps,) of each episode: r, what the credit gives.
+        given: (steps,): q, what the reward layer paid at each step.
+        paid: (steps,): p, what the outermost layer paid.
+
+    Returns:
+        (steps,) of each episode, reward units; sums to sum(p) where r and q have the same sum.
+
+    Example:
+        >>> halved_minus_one = through_layers([[1.0, 2.0]], [[0.0, 3.0]], [[-1.0, 0.5]])
+        >>> halved_minus_one[0].tolist()
+        [-0.5, 0.0]
+    """
+    rows = [
+        [np.asarray(one, dtype=np.float64) for one in row]
+        for row in zip(token_rewards, given, paid, strict=True)
+    ]
+    if not rows:
+        return []
+    all_given, all_paid = (np.concatenate([row[place] for row in rows]) for place in (1, 2))
+    common = _slope(all_given, all_paid, otherwise=1.0)
+    ratio = all_paid.std() / all_given.std() if all_given.std() > 0.0 else 0.0
+    bound = max(1.0, SLOPE_GUARD * float(ratio))
+    moved = []
+    for earned, before, after in rows:
+        slope = _slope(before, after, otherwise=common)
+        moved.append(after + min(max(slope, -bound), bound) * (earned - before))
+    return moved
+
+
+def _slope(given: FloatArray, paid: FloatArray, *, otherwise: float) -> float:
+    """Return the least-squares slope of what was paid on what was given."""
+    centred = given - given.mean()
+    variance = float(centred @ centred)
+    return float(centred @ (paid - paid.mean())) / variance if variance > 0.0 else otherwise
+
+
 class Moments(NamedTuple):
     """Running mean and variance of a stream of batches."""
 

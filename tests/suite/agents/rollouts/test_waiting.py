@@ -115,7 +115,8 @@ def test_a_causal_credit_reads_each_row_once(backend: str):
     at_end = (tokens + len(PROMPTS)) + len(PROMPTS)
     # A monitor around the reward sees what steps pay: after the first token two prefixes, after
     # each other one but the last three.
-    in_steps = 4 * (2 + (2 + 3) + (2 + 3 + 3)) if backend == "stock monitored" else 0
+    is_monitored = "monitored" in backend or backend == "adapted sync"
+    in_steps = 4 * (2 + (2 + 3) + (2 + 3 + 3)) if is_monitored else 0
     assert len(counting.scored) == at_end + in_steps
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers.vector import TransformReward
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import A2C, DQN
 from stable_baselines3 import PPO as StockPPO
@@ -60,7 +61,7 @@ def test_the_correction_by_hand():
 
 
 def test_only_the_environment_s_own_rewards_carry_token_rewards():
-    rewards = StepRewards.of(np.ones(2), {1: np.ones(3, dtype=np.float32)})
+    rewards = StepRewards.of(np.ones(2), {1: np.ones(3, dtype=np.float32)}, {1: 3.0})
     rewards[1] += 0.5  # as SB3 adds a bootstrapped value
     assert rewards.token_rewards is not None
     assert rewards.paid.tolist() == [1.0, 1.0]
@@ -165,6 +166,25 @@ def test_rewards_that_were_changed_are_refused(make_envs: Callable[..., Any], to
     with pytest.raises(ValueError, match=r"came as ndarray without .* agents.sb3.as_vec_env"):
         A2C(env=DummyVecEnv([lambda: single(tokenizer)]), **settings).learn(8)
     assert A2C(env=VecMonitor(dense(make_envs)), **settings).learn(40).ep_info_buffer
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_a_layer_inside_that_changes_rewards_is_refused(
+    make_envs: Callable[..., Any], factor: float
+) -> None:
+    """The token rewards would undo it; stock buffers hear it."""
+    paid = make_envs(reward=target_reward(PerToken()))
+    envs = as_vec_env(TransformReward(paid, lambda rewards: factor * rewards + (factor - 1.0)))
+    rollout: Any = {"n_steps": 8, "rollout_buffer_class": HindsightRolloutBuffer}
+    replay: Any = {"replay_buffer_class": HindsightReplayBuffer, "learning_starts": 50}
+    for stock, settings in ((A2C, rollout), (DQN, {**replay, "buffer_size": 400})):
+        agent: Any = stock(env=envs, seed=0, **settings, **STOCK)
+        if factor == 1.0:
+            agent.learn(32)
+            continue
+        with pytest.raises(ValueError, match=r"paid .* for a score of .*: a layer around the envi"):
+            agent.learn(32)
+    A2C(env=envs, n_steps=4, **STOCK).learn(8)
 
 
 # --- replay -------------------------------------------------------------------------------------

@@ -114,3 +114,42 @@ def test_close_sum_is_relative_and_allows_cancellation():
     assert F.close_sum(0.0, np.float32([1000.1, -1000.1]))
     assert not F.close_sum(0.0, [1.0, -0.99])
     assert not F.close_sum(1.0, [np.nan])
+
+
+def test_layers_that_pay_affine_rewards_pay_affine_token_rewards():
+    rng = np.random.default_rng(0)
+    before = [F.sparse(score, length) for score, length in ((2.0, 3), (-1.0, 5), (1e-6, 4))]
+    earned = []
+    for row in before:  # signed, far larger than the smallest score
+        parts = rng.normal(size=len(row))
+        earned.append(parts - parts.mean() + row.sum() / len(row))
+    for slope, shift in ((1.0, 0.0), (-1.0, 0.0), (1e4, 0.0), (0.5, -0.1), (0.0, 0.0), (-2.0, 3.0)):
+        paid = [slope * row + shift for row in before]
+        for moved, row in zip(F.through_layers(earned, before, paid), earned, strict=True):
+            np.testing.assert_allclose(moved, slope * row + shift, atol=1e-8 * max(abs(slope), 1))
+
+
+def test_what_layers_pay_is_never_lost_by_hand():
+    # Clipped to 1: the shares of 4 stay, 0.5 is not clipped.
+    clipped = F.through_layers([[3.0, 1.0], [0.1, 0.4]], [[0, 4.0], [0, 0.5]], [[0, 1.0], [0, 0.5]])
+    np.testing.assert_allclose(clipped, [[0.75, 0.25], [0.1, 0.4]])
+    # A step that a layer pays itself keeps it: k = (6 - 1) / 4, p + k (r - q).
+    (paid,) = F.through_layers([[3.0, 1.0]], [[0.0, 4.0]], [[1.0, 6.0]])
+    np.testing.assert_allclose(paid, [1.0 + 1.25 * 3.0, 6.0 + 1.25 * (1.0 - 4.0)])
+    # A score of 0: the slope is that of the others, 2; one alone keeps its credit.
+    rest = [[0.0, 3.0]], [[0.0, 6.0]]
+    (zero, _) = F.through_layers([[1, -1], [1, 2]], [[0, 0], *rest[0]], [[0, 0], *rest[1]])
+    np.testing.assert_allclose(zero, [2.0, -2.0])
+    (alone,) = F.through_layers([[1.0, -1.0]], [[0.0, 0.0]], [[0.0, 0.0]])
+    np.testing.assert_allclose(alone, [1.0, -1.0])
+    assert F.through_layers([], [], []) == []
+
+
+def test_a_bonus_for_a_score_near_0_does_not_blow_up_signed_credit():
+    earned = [[2.0, -1.999], [1.0, 1.0], [-2.0, 0.0]]
+    before = [[0.0, sum(row)] for row in earned]
+    paid = [[0.0, sum(row) + 5.0] for row in earned]
+    moved = F.through_layers(earned, before, paid)
+    np.testing.assert_allclose([row.sum() for row in moved], [sum(row) for row in paid])
+    ratio = np.concatenate(paid).std() / np.concatenate(before).std()
+    assert np.abs(moved[0]).max() <= 5.0 + 4.0 * ratio * 2.0  # not 5000

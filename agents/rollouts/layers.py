@@ -1,0 +1,232 @@
+"""Layers of an environment: those that a learner can hear, and those that it must refuse.
+
+What an environment pays is what its outermost layer pays. A layer is known by what it declares: the
+spaces that it shows, and whether its class has a ``step`` of its own.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import gymnasium.wrappers as single
+import gymnasium.wrappers.vector as batched
+from gymnasium.vector import (
+    AsyncVectorEnv,
+    SyncVectorEnv,
+    VectorActionWrapper,
+    VectorEnv,
+    VectorObservationWrapper,
+    VectorWrapper,
+)
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    VecCheckNan,
+    VecEnv,
+    VecEnvWrapper,
+    VecMonitor,
+    VecNormalize,
+)
+
+from tokengym.base.errors import SettingsError
+from tokengym.envs import PadTokenRewards
+from tokengym.envs.mdp import MdpEnvironment
+from tokengym.rewards import RewardWrapper, VectorRewardWrapper
+
+Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
+"""Environments of learners and samplers: a batch or a single one, of Gymnasium or of SB3."""
+PAYING = (RewardWrapper, VectorRewardWrapper)
+"""Layers that score episodes."""
+TRANSPARENT = (single.OrderEnforcing, single.PassiveEnvChecker, PadTokenRewards)
+"""Layers with a ``step`` of their own that do nothing with what it returns."""
+READERS = (
+    *(single.TimeLimit, single.Autoreset, single.RecordEpisodeStatistics, Monitor),
+    *(single.RenderCollection, batched.RecordEpisodeStatistics, VecMonitor, VecCheckNan),
+)
+"""Layers that read rewards and change none."""
+REPEATING = (single.RepeatAction, single.MaxAndSkipObservation, single.AtariPreprocessing)
+"""Layers that write a token several times, which neither their spaces nor their classes say."""
+CONVERTING = (single.ArrayConversion, batched.ArrayConversion, batched.DictInfoToList)
+"""Layers that return tensors, or infos as lists."""
+LIMIT = "_max_episode_steps"
+"""Attribute of Gymnasium's ``TimeLimit``, which has no public one."""
+
+
+def layers(envs: Any) -> list[list[Any]]:
+    """Return the layers of an environment, outermost first, the innermost environment last.
+
+    The first list is the batch's; one for each row follows where rows are environments themselves.
+    """
+    chain = [envs]
+    while True:
+        layer = chain[-1]
+        inner = getattr(layer, "envs", None)
+        below: Any = inner if isinstance(inner, VectorEnv) else None
+        if isinstance(layer, gym.Wrapper | VectorWrapper):
+            below = layer.env
+        elif isinstance(layer, VecEnvWrapper):
+            below = layer.venv
+        if below is None:
+            break
+        chain.append(below)
+    rows = inner if isinstance(inner, list | tuple) else ()
+    return [chain, *(rest for row in rows for rest in layers(row))]
+
+
+def row_attributes(envs: Environments, name: str) -> list[Any] | None:
+    """Return a public attribute of every row's layers, also where rows are in other processes.
+
+    Args:
+        envs: A batch.
+        name: Name of the attribute.
+
+    Returns:
+        One value per row; None where a row has no such attribute.
+    """
+    if isinstance(envs, VecEnv):
+        return envs.get_attr(name) if envs.has_attr(name) else None
+    bare: Any = envs.unwrapped
+    if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
+        if all(bare.call("has_wrapper_attr", name)):
+            return list(bare.call("get_wrapper_attr", name))
+    return None
+
+
+def is_transparent(layer: Any) -> bool:
+    """Return whether a layer hands on what ``step`` returns, unread."""
+    return type(layer) in TRANSPARENT or not _has_own(layer, "step")
+
+
+def _has_own(layer: Any, method: str) -> bool:
+    """Return whether the class of a layer has its own form of a method."""
+    if isinstance(layer, VecEnvWrapper):
+        return True
+    for base in (gym.Wrapper, VectorWrapper):
+        if isinstance(layer, base):
+            return getattr(type(layer), method) is not getattr(base, method)
+    return False
+
+
+def is_payer(layer: Any) -> bool:
+    """Return whether a layer is a reward layer, with a ``step`` as this package wrote it."""
+    is_paying = isinstance(layer, PAYING)
+    return is_paying and type(layer).step in (RewardWrapper.step, VectorRewardWrapper.step)
+
+
+def payer(chain: list[Any]) -> Any:
+    """Return the outermost reward layer, None where a layer around it may read what it pays."""
+    for layer in chain:
+        if is_payer(layer):
+            return layer
+        if not is_transparent(layer):
+            return None
+    return None
+
+
+def are_plain(chains: list[list[Any]]) -> bool:
+    """Return whether nothing but this package decides what is read, written and paid."""
+    innermost = [chain[-1] for chain in (chains[1:] or chains)]
+    around = [layer for chain in chains for layer in chain if not is_payer(layer)]
+    changing = [layer for layer in around if type(layer) not in TRANSPARENT]
+    has_own = any(_has_own(layer, name) for layer in changing for name in ("step", "reset"))
+    return not has_own and all(isinstance(one, MdpEnvironment) for one in innermost)
+
+
+def check_limits(envs: Environments) -> None:
+    """Refuse time limits that cut episodes before their score is paid.
+
+    Args:
+        envs: A batch.
+
+    Raises:
+        SettingsError: naming the limit and the remedy.
+    """
+    seen = [
+        (layer, layer.get_wrapper_attr("max_new_tokens"))
+        for chain in layers(envs)
+        for layer in chain
+        if isinstance(layer, single.TimeLimit) and layer.has_wrapper_attr("max_new_tokens")
+    ]
+    limits = [(getattr(layer, LIMIT), horizon) for layer, horizon in seen]
+    if not limits and (unseen := row_attributes(envs, LIMIT)) is not None:
+        limits = list(zip(unseen, row_attributes(envs, "max_new_tokens") or (), strict=False))
+    for limit, horizon in limits:
+        if limit < horizon:
+            raise SettingsError(
+                f"TimeLimit of {limit} steps (max_episode_steps) would cut episodes of up to "
+                f"{horizon} tokens before their score is paid; pass max_new_tokens={limit} instead"
+            )
+
+
+def check_learnable(envs: Any, name: str) -> None:
+    """Refuse layers that change which tokens a policy reads or writes.
+
+    Args:
+        envs: The environment of a learner, single or batched, of Gymnasium or of SB3.
+        name: The learner's.
+
+    Raises:
+        SettingsError: naming the layer and the remedy.
+    """
+    for chain in layers(envs):
+        for layer, below in pairwise(chain):
+            kind = type(layer).__name__
+            if isinstance(layer, VecNormalize) and layer.norm_obs:
+                raise SettingsError(
+                    f"VecNormalize normalises token ids, which {name} reads; pass norm_obs=False"
+                )
+            if isinstance(layer, CONVERTING):
+                raise SettingsError(
+                    f"{kind} gives {name} other arrays or infos than it reads; leave it out"
+                )
+            shown = isinstance(layer, gym.ObservationWrapper | VectorObservationWrapper)
+            if shown or _differs(layer, below, "observation_space"):
+                raise SettingsError(
+                    f"{kind} changes observations, and {name} reads the token ids of the "
+                    "environment itself; leave it out"
+                )
+            moved = isinstance(layer, (gym.ActionWrapper, VectorActionWrapper, *REPEATING))
+            if moved or _differs(layer, below, "action_space"):
+                raise SettingsError(
+                    f"{kind} changes actions, so that {name} would learn from tokens that its "
+                    "policy did not choose; leave it out"
+                )
+
+
+def _differs(layer: Any, below: Any, space: str) -> bool:
+    """Return whether a layer shows another space than what it is around."""
+    spaces = [
+        getattr(one, f"single_{space}" if isinstance(one, VectorEnv) else space)
+        for one in (layer, below)
+    ]
+    return bool(spaces[0] != spaces[1])
+
+
+def check_scored_alone(envs: Any, name: str) -> None:
+    """Refuse layers whose rewards are not heard where responses are scored without steps.
+
+    Args:
+        envs: The environment, single or batched, of Gymnasium or of SB3.
+        name: Name of what scores them.
+
+    Raises:
+        SettingsError: naming the layer and the remedy.
+    """
+    for layer in _outside(envs):
+        if not is_transparent(layer) and type(layer) not in READERS:
+            raise SettingsError(
+                f"{type(layer).__name__} around the environment may change what it pays, and "
+                f"{name} takes the value of its scorer alone; leave it out, or pass scorer="
+            )
+
+
+def _outside(envs: Any) -> Iterator[Any]:
+    """Yield the layers around the reward layers, or all where there are none."""
+    shared, *rows = layers(envs)
+    for chain in [shared, *rows]:
+        for layer in chain:
+            if is_payer(layer):
+                if chain is shared:
+                    return
+                break
+            yield layer
