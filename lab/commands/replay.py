@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 TRAINER = "trainer"
 """Name under which is shown what another trainer paid."""
+NO_PROMPT = "."
+"""Prompt of an environment that is made for its tokenizer and scorer alone."""
 MOST_LINES = 5
 """Most lines about rows that were left out."""
 
@@ -110,6 +112,9 @@ def _replay(
             raise ValueError(f"--{what}: there is no {path}; name what tokengym train wrote")
     saved = agent.parent if episodes is None and agent is not None else episodes
     env, kwargs = known_task(saved, env, below=saved is episodes, task=task, trust_code=trust_code)
+    is_others = episodes is not None and is_foreign(episodes)
+    if is_others and "tokenizer" in kwargs and not {"dataset", "prompts"} & kwargs.keys():
+        kwargs["prompts"] = [NO_PROMPT]  # the texts bring their own
     evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
     policy, paid_by = None, ""
     if agent is not None:
@@ -128,7 +133,7 @@ def _replay(
             say(terminal(), f"left out: {line}")
         if left_out:
             source += f"; {len(left_out)} rows could not be read"
-        if all(episode.token_rewards is not None for episode in played) and is_foreign(episodes):
+        if is_others and all(episode.token_rewards is not None for episode in played):
             paid_by = TRAINER
     evaluator.close()
     names = rewards or usual_rewards(env, kwargs)

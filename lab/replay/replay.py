@@ -428,7 +428,7 @@ def write_credit(path: Path, result: Replay) -> None:
 
 def without_reward(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return an environment's arguments without the reward and what goes with it."""
-    apart = ("reward", "normalize")
+    apart = ("reward", "normalize", "scorer", "scorer_timeout", "reward_model", "encoder")
     return {name: value for name, value in kwargs.items() if name not in apart}
 
 
