@@ -32,7 +32,7 @@ from tokengym.agents.rollouts.playing import as_sampler, play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.base.errors import SettingsError
-from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.envs import Reply, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.rewards import (
     RED,
     RewardError,
@@ -392,6 +392,39 @@ def test_normalised_rewards_are_those_that_the_layer_pays():
         assert float(episode.token_rewards.sum()) == pytest.approx(episode.score, rel=1e-5)
         if row:  # the targets alone earn
             np.testing.assert_allclose(episode.token_rewards[[0, -1]], 0.0, atol=1e-6)
+
+
+def test_a_beginning_that_was_given_keeps_its_part():
+    def rewards(envs):
+        options = {"responses": [[TARGET], [TARGET], [TARGET + 1, TARGET]]}
+        played = play_round(as_sampler(Writer()), as_rounds(envs), seed=0, options=options)
+        return [episode.token_rewards for episode in played.episodes]
+
+    doubled = rewards(single_layer(lambda paid: 2.0 * paid))
+    for row, before in zip(doubled, rewards(batch()), strict=True):
+        np.testing.assert_allclose(row, 2.0 * before, rtol=1e-6)
+
+
+def test_replies_of_a_partner_earn_nothing():
+    """The rewards of steps are those of the tokens that the policy wrote."""
+
+    def answer(conversation, metadata, rng):
+        return Reply("b c")
+
+    def rewards(credit, wrap):
+        settings = {"tokenizer": TOKENIZER, "prompts": PROMPTS, "max_new_tokens": 9}
+        talk = {"partner": answer, "max_turns": 2, "max_turn_tokens": 3}
+        envs = TokenGenerationVectorEnv(num_envs=ROWS, **settings, **talk)
+        agent = make_agent(wrap(VectorRewardWrapper(envs, target_reward(credit))))
+        return [(e.token_rewards, e.written) for e in agent.collect().episodes]
+
+    for credit in (Uniform(), RED(every_prefix=True)):
+        alone = rewards(credit, lambda envs: envs)
+        heard = rewards(credit, lambda envs: batched.TransformReward(envs, lambda paid: 3 * paid))
+        for (row, written), (before, _) in zip(heard, alone, strict=True):
+            np.testing.assert_allclose(row, 3.0 * before, atol=1e-6)
+            assert written.min() == 0
+            assert not row[written == 0].any()
 
 
 def test_an_environment_without_a_reward_is_paid_by_the_layer():
