@@ -150,7 +150,9 @@ def _given_policy(
                 "model"
             )
     if reference is not None:
-        frozen = make_reference(policy.language_model, reference, dtype, policy.num_actions)
+        frozen = make_reference(
+            policy.language_model, reference, dtype, policy.num_actions, policy.max_length
+        )
         policy.reference = None if frozen is None else frozen.to(policy.device)
     return policy
 

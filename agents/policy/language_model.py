@@ -3,7 +3,7 @@
 import copy
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from numbers import Integral
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.adapters import put_new_adapters
@@ -315,19 +316,25 @@ class LanguageModel(nn.Module):
         """Let the blocks keep nothing but their inputs for the backward pass.
 
         transformers does this in training mode only, which would bring dropout back: so the mode is
-        set on the blocks themselves, which have no dropout of their own, not on what is in them.
+        set on the blocks themselves, until they are asked whether to, not on what is in them.
         """
         blocks: list[Any] = self.blocks()
         for block in blocks:
             block.training = block.gradient_checkpointing = True
-            block._gradient_checkpointing_func = partial(
-                checkpoint, use_reentrant=False, context_fn=self._recomputing
-            )
+            block._gradient_checkpointing_func = partial(self._recomputed, block)
         try:
             yield
         finally:
             for block in blocks:
                 block.training = block.gradient_checkpointing = False
+
+    def _recomputed(self, block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+        """Return the output of a block that keeps its inputs only, without dropout of its own."""
+        block.training = False  # as it will be when its backward pass computes it again
+        try:
+            return checkpoint(forward, *inputs, use_reentrant=False, context_fn=self._recomputing)
+        finally:
+            block.training = True
 
     def _recomputing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Return contexts of a block's forward and of its recomputation, see ``checkpoint``."""
@@ -416,6 +423,35 @@ def check_length(model: LanguageModel, max_tokens: int) -> None:
             f"the model reads {limit} tokens and prompt and response may take {max_tokens}; "
             "lower max_prompt_tokens or max_new_tokens of the environment"
         )
+
+
+def fix_rotary(model: PreTrainedModel, max_tokens: int) -> None:
+    """Choose rotary factors that depend on a batch's longest text once, by the longest of all.
+
+    With "longrope" and "dynamic" a text's probability would depend on its neighbours, and what was
+    sampled step by step would not be what an update computes. The length decides as vLLM's
+    ``max_model_len`` does.
+
+    Args:
+        model: Is changed if it has such factors.
+        max_tokens: Most tokens of prompt and response.
+    """
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        layers = kinds if isinstance(kinds, dict) else {None: kinds}
+        for layer, kind in layers.items():
+            if kind is None or (kind != "longrope" and "dynamic" not in kind):
+                continue
+            prefix, of_layer = ("", {}) if layer is None else (f"{layer}_", {"layer_type": layer})
+            place = getattr(module, f"{prefix}inv_freq").device
+            make: Any = ROPE_INIT_FUNCTIONS[kind]
+            factors, scaling = make(module.config, place, seq_len=max_tokens, **of_layer)
+            module.register_buffer(f"{prefix}inv_freq", factors, persistent=False)
+            setattr(module, f"{prefix}attention_scaling", scaling)
+            fixed: Any = "default"  # which forward passes leave as it is
+            if layer is not None:
+                fixed = {**module.rope_type, layer: fixed}  # type: ignore[dict-item]
+            module.rope_type = fixed
 
 
 def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> bool:
@@ -516,6 +552,7 @@ def make_reference(
     model: str | Path | PreTrainedModel | None,
     dtype: str,
     num_actions: int,
+    max_length: int,
 ) -> LanguageModel | None:
     """Return the frozen model that the KL is measured to; None: the policy with its adapters off.
 
@@ -524,6 +561,7 @@ def make_reference(
         model: The reference where it is not the policy as it is now.
         dtype: See `load_causal_lm`.
         num_actions: Tokens of the environment.
+        max_length: Most tokens of a text.
 
     Raises:
         TokenizerError: if the reference has no logit for one of them.
@@ -531,6 +569,7 @@ def make_reference(
     if model is not None:
         reference = LanguageModel(load_causal_lm(model, dtype).requires_grad_(False))
         check_vocabulary(reference, num_actions)
+        fix_rotary(reference.model, max_length)
         reference.autocasts = policy.autocasts
         reference.use_products(policy.products)
         return reference

@@ -26,6 +26,7 @@ from tokengym.agents.policy.language_model import (
     check_length,
     check_vocabulary,
     fit_vocabulary,
+    fix_rotary,
     load_causal_lm,
     make_reference,
 )
@@ -88,7 +89,7 @@ class CausalLMPolicy(ReadsResponses):
         self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
         self.language_model = self._load(model)
         self.reference = make_reference(
-            self.language_model, reference, self._dtype, self.num_actions
+            self.language_model, reference, self._dtype, self.num_actions, self.max_length
         )
         self.register_module("masking_model", None)  # see `sample_within`
         self.critic: ValueFunction | None = None
@@ -131,6 +132,7 @@ class CausalLMPolicy(ReadsResponses):
             )
         check_vocabulary(loaded, self.num_actions)
         check_length(loaded, self.max_length)
+        fix_rotary(loaded.model, self.max_length)
         check_decoding(loaded)
         if settings.decoding == "static":
             fast().check_static(loaded, self.decoding_dtype)

@@ -61,8 +61,7 @@ def reading(
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
 
     def batches() -> Iterator[PaddedBatch]:  # one at a time is on the device
-        for first in range(0, len(order), batch_size):
-            indices = order[first : first + batch_size]
+        for indices in _batches(order, lengths, batch_size, rotary_border(model)):
             sizes, time = lengths[indices], lengths[indices[0]]
             starts = time - sizes if padding_side == "left" else np.zeros_like(sizes)
             places = np.arange(time) - starts[:, None]  # (batch, time), from each first token
@@ -85,6 +84,30 @@ def reading(
             yield batches()
     finally:
         model.train(was_training)
+
+
+def rotary_border(model: "PreTrainedModel") -> int | None:
+    """Return the length beyond which a model reads a whole batch with other rotary factors.
+
+    None if it has one kind of factors, as all but "longrope" have.
+    """
+    rotary = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    if rotary.get("rope_type") != "longrope":
+        return None
+    return int(rotary["original_max_position_embeddings"])
+
+
+def _batches(
+    order: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, border: int | None
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the texts of each batch, the longest first; none has texts on both sides of a border.
+
+    A text would otherwise be read by the factors of its neighbours.
+    """
+    beyond = 0 if border is None else int(np.count_nonzero(lengths[order] > border))
+    for part in (order[:beyond], order[beyond:]):
+        for first in range(0, len(part), batch_size):
+            yield part[first : first + batch_size]
 
 
 Labels = int | str | tuple[int | str, int | str]
