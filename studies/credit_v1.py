@@ -159,7 +159,8 @@ def v2_table(rows: Sequence[Mapping[str, Any]], runs: Mapping[Cell, Sequence[Row
             continue
         leads = {
             name: leads_of(
-                *(arm_of(runs, name, row, rule) for rule in (row["subject"], BASELINE)),
+                arm_of(runs, name, row, row["subject"]),
+                arm_of(runs, name, row, BASELINE),
                 each["way"][1] - each["way"][0],
             )
             for name, each in row["settings"].items()

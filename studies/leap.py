@@ -65,12 +65,13 @@ def settings_of(variant: str, length: int) -> dict[str, Any]:
             itself: 1 / length is 1.5 nats per response.
     """
     plain = {"batch_size": ROWS, "steps": UPDATES}
-    return {
+    changes: dict[str, dict[str, Any]] = {
         "as published": plain,
         "warm-up": {**plain, "n_warmup_updates": WARMUP},
         "target KL": {**plain, "target_kl": 1.0 / length},
         "four times the batch": {"batch_size": LARGE_ROWS, "steps": LARGE_UPDATES},
-    }[variant]
+    }
+    return changes[variant]
 
 
 def config(run: Cell, out: Path) -> ComparisonConfig:
@@ -150,12 +151,12 @@ def leads_table(runs: Runs, made: list[Cell]) -> str:
         lead = runs.difference(cell, base)
         if cell == base or lead is None:
             continue
-        arms = [
+        arm, baseline = (
             {"": {seed: path_of(points) for seed, points in runs.runs[at].items()}}
             for at in (cell, base)
-        ]
+        )
         differences[cell] = lead
-        equal[cell] = [at_equal_kl(*arms, measure=name) for name in ("score", "gold_score")]
+        equal[cell] = [at_equal_kl(arm, baseline, measure=m) for m in ("score", "gold_score")]
     shown = after_holm(differences)
     lines = [[*about(cell), shown[cell], *equal[cell]] for cell in differences]
     heads = [NET, "score at equal KL, by nats", "gold at equal KL"]

@@ -29,6 +29,8 @@ FEW = 4
 """Untrained responses to a prompt whose best a training should beat."""
 LENGTH_CHANGE = 0.30
 """Change of the response's length, relative to the reference policy's."""
+NEAR_KL = 0.1
+"""Share by which the KL at the end may exceed the one of a comparison and count as the same."""
 LEAP_SHARE = 0.25
 """Share of the KL at the end that one update may cross without an alarm."""
 
@@ -192,12 +194,26 @@ def _lead(group: Figures, name: str) -> str:
         text = f"At {at} {what.get(lead, f'no clear difference in {word}')}: {size}. "
     else:
         return ""
+    text = f"{text[:-2]}{_passing(group, name) if equal else ''}. "
     gold = None if group["by_gold"] else difference_of(group, name, "gold_score", "at_kl")
     if gold and clear(gold):
         way = "higher" if clear(gold) > 0 else "lower"
         size = number(abs(gold["difference"]))
         text = f"{text[:-2]}; its gold score there is {size} {way} ({_interval(gold)}). "
     return text
+
+
+def _passing(group: Figures, name: str) -> str:
+    """Return, as a clause, which of two arms ends at more KL than that of their comparison.
+
+    It has spent fewer tokens there than the other, and its learning rate has fallen less.
+    """
+    ends = {
+        each: group["rewards"][each]["figures"]["kl"]["final"]["iqm"]
+        for each in (name, group["baseline"])
+    }
+    further = [each for each, end in ends.items() if end > (1.0 + NEAR_KL) * group["equal_kl"]]
+    return f", where {further[0]} is on its way to more" if len(further) == 1 else ""
 
 
 def _price(group: Figures, name: str) -> str:

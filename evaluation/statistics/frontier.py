@@ -4,8 +4,9 @@ A lead in score minus the KL penalty is a lead in score or in KL that was not pa
 side by side at the same KL and the same tokens tells the two apart.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,7 +97,7 @@ class RunPath:
         )
 
 
-Arm = Mapping[Hashable, Mapping[int, RunPath]]
+Arm: TypeAlias = Mapping[Any, Mapping[int, RunPath]]
 """Tuned cell (rate, lambda, price) -> seed -> run. An arm of one cell has one entry."""
 
 

@@ -82,20 +82,21 @@ def call(leads: ArrayLike, level: float = 1.0 - CLEAR) -> Calls:
         [True]
     """
     table, alpha = np.asarray(leads, dtype=np.float64), 1.0 - level
-    known = np.isfinite(table).all(axis=-1)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(table).all(axis=-1))
     mean, low, high, p_value = student_interval(np.where(known[..., None], table, 0.0), level)
     p_value = np.where(known, p_value, 1.0)
     adjusted = holm(p_value.reshape(*p_value.shape[:-2], -1)).reshape(p_value.shape)
     found, alone = adjusted < alpha, p_value < alpha
     whole = known.all(axis=-1)
+    rises, falls = mean > 0, mean < 0
     nan = np.where(known, 0.0, np.nan)
     return Calls(
         mean=mean + nan,
         low=low + nan,
         high=high + nan,
         p_value=adjusted,
-        ahead=(found & (mean > 0)).any(-1) & ~(alone & (mean < 0)).any(-1) & whole,
-        behind=(found & (mean < 0)).any(-1) & ~(alone & (mean > 0)).any(-1) & whole,
+        ahead=np.asarray((found & rises).any(-1) & ~(alone & falls).any(-1) & whole),
+        behind=np.asarray((found & falls).any(-1) & ~(alone & rises).any(-1) & whole),
     )
 
 
@@ -204,11 +205,11 @@ def by_task(leads: Mapping[str, Leads], tasks: Mapping[str, str]) -> dict[str, d
     figures: dict[str, dict[str, Any]] = {}
     for task in dict.fromkeys(tasks[setting] for setting in leads):
         here = [each for setting, each in leads.items() if tasks[setting] == task]
-        lacks = any(each.at_kl is None for each in here)
+        at_kl = [each.at_kl for each in here if each.at_kl is not None]
         figures[task] = {
             "net": np.mean([each.net for each in here], axis=0),
             "score": np.mean([each.score for each in here], axis=0),
-            "at_kl": None if lacks else np.mean([each.at_kl for each in here], axis=0),
+            "at_kl": np.mean(at_kl, axis=0) if len(at_kl) == len(here) else None,
         }
     return figures
 

@@ -324,7 +324,8 @@ def test_a_lead_that_is_kl_not_spent_is_called_less_drift():
         "It drifts less, and does not learn faster: KL over the run \u22122.00 nats, 95%"
         in sentence
     )
-    assert "; score at equal KL (4.00 nats) " in sentence
+    figure = r"; score at equal KL \(4.00 nats\) \S+, 95% interval \S+ to \S+, "
+    assert re.search(figure + r"where sparse is on its way to more\. ", sentence)
 
 
 @pytest.mark.parametrize(("sign", "word"), [(1.0, "more"), (-1.0, "less")])
@@ -339,6 +340,7 @@ def test_a_lead_in_score_at_equal_kl_is_called_one(sign: float, word: str):
     assert (
         f"At equal KL (4.00 nats) it has {word} score: {signed(equal['difference'])}, " in sentence
     )
+    assert "on its way" not in sentence  # both end there
     side = "higher" if sign > 0 else "lower"
     gold = group["rewards"]["other"]["versus_baseline"]["differences"]["gold_score"]["at_kl"]
     assert gold["difference"] == pytest.approx(sign / 2.0, abs=0.02)
