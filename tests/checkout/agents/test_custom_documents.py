@@ -112,7 +112,7 @@ def test_your_own_model_runs(
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "own")
     tokenizer.save_pretrained(tmp_path / "own")
     monkeypatch.chdir(tmp_path)
-    first, second = blocks_of("agents/own_model.md")
+    first, _, second = blocks_of("agents/own_model.md")
     short = (
         ('"Qwen/Qwen2.5-0.5B"', repr(str(tmp_path / "own"))),
         (
