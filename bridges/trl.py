@@ -26,6 +26,8 @@ from trl import GRPOConfig, GRPOTrainer
 from tokengym.base.errors import SettingsError
 from tokengym.bridges.advantages import check_estimator, token_advantages
 from tokengym.credit import TokenCredit
+from tokengym.envs import Episode
+from tokengym.rewards import FunctionScorer
 
 OWN = "trl"
 """Name of TRL's own advantages, the same at every token: a control, with credit="sparse"."""
@@ -170,18 +172,18 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         return output
 
 
-class _Unscored:
-    """A function of prompt and response that may return None, and the texts for which it did."""
+class _Unscored(FunctionScorer):
+    """A function that may return None, and the texts for which it did."""
 
-    def __init__(self, function: Callable[[str, str], float | None]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
         self.texts: set[tuple[str, str]] = set()
 
-    def __call__(self, prompt: str, response: str) -> float:
+    def value_of(self, episode: Episode) -> object:
         """Return the score, 0 in place of None."""
-        score = self.function(prompt, response)
+        score = super().value_of(episode)
         if score is None:
-            self.texts.add((prompt, response))
+            self.texts.add((episode.prompt, episode.response))
         return 0.0 if score is None else score
 
 

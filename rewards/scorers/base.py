@@ -320,8 +320,7 @@ class FunctionScorer(Scorer):
         self.check_attribution(attribution)
         values = []
         for episode in episodes:
-            by_place, by_name = self._arguments.of(episode)
-            value: object = self.function(*by_place, **by_name)
+            value = self.value_of(episode)
             number = np.asarray(value)
             if number.size != 1 or number.dtype.kind not in "biuf":
                 shown = " ".join(repr(value).split())[:80]
@@ -331,6 +330,11 @@ class FunctionScorer(Scorer):
                 )
             values.append(float(number.reshape(())))
         return Scores(values)
+
+    def value_of(self, episode: Episode) -> object:
+        """Return what the function says of an episode, whatever that is."""
+        by_place, by_name = self._arguments.of(episode)
+        return self.function(*by_place, **by_name)
 
 
 Attributed = tuple[Sequence[NDArray[Any]], bool, bool]

@@ -15,9 +15,9 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig
 
 from tests.suite.bridges import gathered_rows
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.bridges.trl import TokenCreditGRPOTrainer, _text_of
+from tokengym.bridges.trl import TokenCreditGRPOTrainer, _text_of, _Unscored
 from tokengym.credit import TokenCredit
-from tokengym.envs import bundled
+from tokengym.envs import Episode, bundled
 from tokengym.rewards.errors import RewardError
 
 BUNDLE = bundled("movie_review")
@@ -147,6 +147,14 @@ def test_what_an_environment_said_is_not_paid(tmp_path: Path) -> None:
         to_go = [score * (count - place) / count for place in range(count)]
         assert advantages[row][own].tolist() == pytest.approx(to_go, rel=1e-5)
         assert not advantages[row][~own].any()
+
+
+def test_a_function_is_given_the_reference_that_it_names() -> None:
+    told = {"prompt": "p", "prompt_ids": (1,), "response": "a b", "response_ids": (2,)}
+    scorer = _Unscored(lambda response, reference: None if reference is None else len(reference))
+    texts = [Episode(**told, reference="abc"), Episode(**told)]
+    assert scorer.score(texts).values.tolist() == [3.0, 0.0]
+    assert scorer.texts == {("p", "a b")}
 
 
 def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
