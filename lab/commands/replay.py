@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokengym.scripts.commands import takes_settings, task_settings, terminal
+from tokengym.scripts.commands import takes_settings, task_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs import TaskSettings
@@ -75,6 +75,7 @@ def replay(
     from tokengym.lab.replay.executed import TRUTHS
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import write_credit
+    from tokengym.scripts.commands import terminal
 
     torch.set_num_threads(1)
     for name, value, least in (("num-episodes", num_episodes, 1), ("show", show, 0)):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokengym.scripts.commands import takes_settings, terminal
+from tokengym.scripts.commands import takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,6 +153,7 @@ def train_reward(
         train_process_model,
         train_reward_model,
     )
+    from tokengym.scripts.commands import terminal
 
     console = terminal()
     out = out or Path("runs") / kind
