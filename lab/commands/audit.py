@@ -48,11 +48,9 @@ def audit(
         numpy: Pass arrays instead of tensors.
         out: File of all figures, JSON.
     """
-    from rich.console import Console
-
     from tokengym.base import Registry, write_json
     from tokengym.lab.audit import check_estimator, registered
-    from tokengym.scripts.commands import say
+    from tokengym.scripts.commands import say, terminal
 
     in_file = ".py:" in subject or subject.endswith(".py")
     functions: Registry[Any] = Registry("estimator", from_files=True)
@@ -66,7 +64,7 @@ def audit(
         checks=checks,
         numpy=numpy,
     )
-    console = Console()
+    console = terminal()
     show(result, console)
     if out is not None:
         write_json(out, result.to_dict())

@@ -107,6 +107,7 @@ def _replay(
     from tokengym.evaluation.runs import known_task
     from tokengym.lab.commands.show import say
     from tokengym.lab.replay.replay import is_foreign, load_episodes, replay, usual_rewards
+    from tokengym.scripts.commands import terminal
 
     for path, what in ((episodes, "episodes"), (agent, "agent")):
         if path is not None and not path.exists():
