@@ -153,9 +153,9 @@ def test_what_a_learner_from_data_logged_is_shown_by_epochs(
 def test_no_color_leaves_no_escapes(value: str, styled: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NO_COLOR", value)
     monkeypatch.setenv("TERM", "xterm")
-    console = terminal(force_terminal=True, file=io.StringIO())
-    console.print("[bold]environment")
-    assert ("\x1b" in console.file.getvalue()) == styled
+    written = io.StringIO()
+    terminal(force_terminal=True, file=written).print("[bold]environment")
+    assert ("\x1b" in written.getvalue()) == styled
 
 
 @pytest.mark.parametrize(

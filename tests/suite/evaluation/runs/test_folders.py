@@ -1,6 +1,7 @@
 """Which folder a comparison continues, takes over, or leaves alone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ from tokengym.evaluation.runs.defaults import TaskSettings, training_settings
 ENV = "tokengym/MovieReview-v0"
 
 
-def config(agent: str = "dpo", task: TaskSettings | None = None, **changes) -> ComparisonConfig:
+def config(
+    agent: str = "dpo", task: TaskSettings | None = None, **changes: Any
+) -> ComparisonConfig:
     training = training_settings(ENV, agent, **changes)
     return ComparisonConfig(
         env=ENV, rewards=("sparse",), seeds=1, training=training, task=task or TaskSettings()
@@ -45,7 +48,8 @@ def test_other_contents_of_the_same_file_are_other_data(tmp_path: Path, where: s
             )
         if where in ("dataset", "folder"):
             return config("ppo", TaskSettings(dataset=str(named)))
-        return config(**{where: str(named)})
+        changes: dict[str, Any] = {where: str(named)}
+        return config(**changes)
 
     out = tmp_path / "runs" / "one"
     before = make()
