@@ -298,9 +298,14 @@ def tokenize(
                 return_token_type_ids=False,
                 verbose=False,
             )
-        for place, i in enumerate(plain):
-            found = (made["offset_mapping"][place], made.sequence_ids(place)) if spans else ([], [])
-            tokens[i] = Tokens(list(made["input_ids"][place]), *found)
+        rows_ids = made["input_ids"]
+        if spans:
+            places = made["offset_mapping"]
+            found = [(places[n], made.sequence_ids(n)) for n in range(len(rows_ids))]
+        else:
+            found = [([], [])] * len(rows_ids)
+        for i, ids, (of_text, parts) in zip(plain, rows_ids, found, strict=True):
+            tokens[i] = Tokens(ids, of_text, parts)
     for i in mistaken:
         assert control is not None
         if tokenizer.is_fast:
@@ -313,8 +318,8 @@ def tokenize(
             with panics_refused():
                 encoding = twin.encode(*written, add_special_tokens=add_special_tokens)
             twin.no_truncation()
-            found = (encoding.offsets, encoding.sequence_ids) if spans else ([], [])
-            tokens[i] = Tokens(encoding.ids, *found)
+            told = (encoding.offsets, encoding.sequence_ids) if spans else ([], [])
+            tokens[i] = Tokens(encoding.ids, *told)
         else:
             tokens[i] = Tokens(
                 _piecewise(tokenizer, rows[i], add_special_tokens, max_length), [], []
@@ -383,8 +388,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
     """
     bos, eos = tokenizer.bos_token, tokenizer.eos_token
     encoded: list[list[int]] = [[] for _ in texts]
+    begun = [bos is not None and starts_with(text, bos) for text in texts]
     for has_bos in (False, True):
-        chosen = [i for i, text in enumerate(texts) if starts_with(text, bos) == has_bos]
+        chosen = [i for i, begins in enumerate(begun) if begins == has_bos]
         for part in in_parts(chosen) if chosen else ():
             batch = tokenize(tokenizer, [texts[i] for i in part], add_special_tokens=not has_bos)
             for i, (ids, _, _) in zip(part, batch, strict=True):

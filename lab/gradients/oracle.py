@@ -23,7 +23,7 @@ from tokengym.agents.ppo import (
     RoundTensors,
     WeighedRound,
 )
-from tokengym.envs import Episode, SettingsError
+from tokengym.envs import Episode, SettingsError, encode_contents
 from tokengym.evaluation.measure import task_reward
 from tokengym.lab.envs.oracle.env import PROMPT
 from tokengym.lab.envs.oracle.score import WORDS
@@ -182,7 +182,7 @@ def as_episodes(responses: Iterable[Sequence[int]], prompt: str, tokenizer: Any)
         Episode(
             prompt=prompt,
             response=tokenizer.decode(ids, skip_special_tokens=True),
-            prompt_ids=tokenizer(prompt).input_ids,
+            prompt_ids=encode_contents(tokenizer, [prompt], add_special_tokens=True)[0],
             response_ids=ids,
         )
         for ids in responses

@@ -10,7 +10,7 @@ import torch
 
 from tokengym.agents import CausalLMPolicy
 from tokengym.agents.rollouts import ChosenPrompts, as_sampler, at_temperature
-from tokengym.envs import Episode, PromptError, TokenGenerationVectorEnv, token_texts
+from tokengym.envs import Episode, PromptError, TokenGenerationVectorEnv, token_texts, tokenize
 from tokengym.evaluation.measure import Evaluator, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
 from tokengym.lab.replay.replay import Replay, replay
@@ -234,8 +234,8 @@ class Explorer:
         if unknown is None or unknown not in episode.prompt_ids:
             return ()
         words = dict.fromkeys(episode.prompt.split())
-        read = self.tokenizer([*words], add_special_tokens=False)["input_ids"]
-        return tuple(word for word, ids in zip(words, read, strict=True) if unknown in ids)
+        read = tokenize(self.tokenizer, [*words])
+        return tuple(word for word, one in zip(words, read, strict=True) if unknown in one.ids)
 
     def alternatives(
         self, response: Response, time: int, *, temperature: float | None = None, count: int = 8

@@ -100,7 +100,7 @@ class PRM(SegmentedCredit):
         if "prefix" not in (model.attribution_kinds or ()):
             raise CreditError(
                 f"credit 'prm' reads {model.name} at the end of every step, and it has no scores "
-                "of prefixes; take a causal model with the policy's vocabulary"
+                "of prefixes; take a causal model with the policy's tokenizer"
             )
         other._tokenizer = tokenizer
         return other

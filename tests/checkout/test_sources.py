@@ -37,3 +37,27 @@ def test_models_are_read_in_one_place() -> None:
         if call.search(path.read_text(encoding="utf-8"))
     ]
     assert found == ["base/models.py", "base/pretrained.py"]
+
+
+def test_texts_become_ids_in_one_place() -> None:
+    """Tokenizers are called in `tokenize`, which knows what is content, and by makers of models."""
+
+    def calls(path: Path) -> bool:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name in ("tokenizer", "_tokenizer", "policy_tokenizer", "apply_chat_template"):
+                return True
+        return False
+
+    folders = ("base", "envs", "rewards", "agents", "evaluation", "lab", "scripts", "tokengym")
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if calls(path)
+    }
+    makers = {name for name in found if "/makers/" in name}
+    assert found - makers == {"envs/prompts/tokenization.py"}
