@@ -1,11 +1,13 @@
 """Logs of learners from given data, by epochs, over seeds, and drawn."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tokengym.evaluation.report.learning import Log, by_epoch, final_figures, learning_charts
 
-FIRST = [
+FIRST: list[dict[str, Any]] = [
     {"step": 0, "epoch": 0.0, "loss": None, "eval_loss": 0.7},
     {"step": 1, "epoch": 0.5, "loss": 0.7, "eval_loss": None},
     {"step": 2, "epoch": 1.0, "loss": 0.5, "eval_loss": 0.6},
