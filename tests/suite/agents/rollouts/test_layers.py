@@ -310,7 +310,7 @@ FACTORS = {
     "twice": (4.0, lambda: SyncVectorEnv(copies(scaled, Doubles))),
     "among harmless ones": (
         2.0,
-        lambda: sb3.VecMonitor(DummyVecEnv(copies(Monitor, scaled, single.OrderEnforcing))),
+        lambda: sb3.VecMonitor(DummyVecEnv(copies(single.RecordEpisodeStatistics, scaled))),
     ),
     "by very much": (1e6, lambda: SyncVectorEnv(copies(lambda env: scaled(env, 1e6)))),
     "by very little": (1e-6, lambda: SyncVectorEnv(copies(lambda env: scaled(env, 1e-6)))),
