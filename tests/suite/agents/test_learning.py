@@ -36,7 +36,7 @@ def test_ppo_solves_it(
     assert sum(final) / len(final) > SOLVED  # type: ignore[arg-type]
     for row in rows:
         assert row["train/ratio_error"] < 1e-4
-        assert row["train/kl"] / row["rollout/ep_len_mean"] > -0.01
+        assert row["train/kl"] > -1e-5  # the exact one, but for rounding
 
 
 def test_the_kl_price_holds_the_policy_back(
