@@ -98,8 +98,8 @@ def check_estimator(
     Args:
         function: Gets by name those that it names of ``token_rewards``, ``response_mask``,
             ``values``, ``turn_ids``, ``response_ids`` (batch, time), ``scores``, ``group_ids``
-            (batch,) and ``gamma``; returns advantages (batch, time), or one per response. Functions
-            with the signatures of known trainers are called by theirs.
+            (batch,), ``group_size`` and ``gamma``; returns advantages (batch, time), or one per
+            response. Functions with the signatures of known trainers are called by theirs.
         adapter: Name of one of `ADAPTERS`; None finds it by the keywords.
         name: What the function is called in the report.
         pays: What its documentation promises of token rewards: any, one "outcome" a response at its

@@ -262,7 +262,7 @@ GROUPS = Check(
 MASKS = Check(
     name="masks and replies",
     question="Do padding and tokens that the policy did not write stay out of it?",
-    needs=(("response_mask", "turn_ids"),),
+    needs=(("response_mask", "turn_ids", "response_ids"),),
     cases=(
         Case(
             name="replies of unlike length",

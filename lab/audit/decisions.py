@@ -78,7 +78,7 @@ class Decisions:
     probs: Tensor
     """(states, vocab) float64 of the policy."""
     rewards: Tensor
-    """(responses, time) float64."""
+    """(responses, time) float64; the whole sum at the last token where the outcome is paid."""
     turn_ids: Tensor
     """(responses, time) int64; -1 where the mask is False."""
     ids: Tensor
@@ -96,12 +96,8 @@ class Decisions:
     def paid(self) -> Tensor:
         """(responses, time) the token rewards that the estimator is shown."""
         mask = self.responses.mask
-        if self.pays == "tokens":
+        if self.pays != "advantages":
             return self.rewards
-        if self.pays == "outcome":
-            last = (mask * torch.arange(1, mask.shape[1] + 1)).argmax(1, keepdim=True)
-            total = self.rewards.sum(1, keepdim=True)
-            return torch.zeros_like(self.rewards).scatter(1, last, total)
         after = torch.zeros_like(self.values)  # of the next token that the policy writes
         following = torch.zeros(len(mask), dtype=self.values.dtype)
         for time in reversed(range(mask.shape[1])):
@@ -261,6 +257,9 @@ def decisions(
             turn_ids[row, time] = turn
             rewards[row, time] = reward
     mask = turn_ids >= 0
+    if pays == "outcome":
+        last = (mask * torch.arange(1, horizon + 1)).argmax(1, keepdim=True)
+        rewards = torch.zeros_like(rewards).scatter(1, last, rewards.sum(1, keepdim=True))
     probs = torch.zeros(len(known), len(vocabulary), dtype=torch.float64)
     for state, tokens in legal.items():
         named = {token: chances[token] for token in tokens if token in chances}

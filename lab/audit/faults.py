@@ -28,6 +28,7 @@ BACKWARDS = "sums the wrong way: a token is credited with the rewards before it"
 SIGN = "has the sign reversed: a reward makes its own token less likely"
 PER_LENGTH = "divides by the length of the response"
 CENTRED = "takes a mean off every token or turn before summing, so that their number is charged"
+REPEATED = "repeats a reward at every token before summing, so that their number is paid"
 OTHER_TURNS = "the baseline of a turn is made of other turns of the same response"
 LATE_VALUE = "off by one: the baseline is the value after the token, which knows the token"
 PADDING = "counts padded positions"
@@ -238,7 +239,10 @@ def _lengths(rows: _Influence) -> list[str]:
     of_long, of_short = (float(rows.own(size).diagonal().mean()) for size in (long, short))
     if abs(of_long) > SMALL / 2 and abs(of_short / of_long - long / short) < 0.3:
         names.append(PER_LENGTH)
-    if _charges(rows, long, short):
+    own = rows.own(long).diagonal()
+    if float(own[0]) > 2.5 * abs(float(own[-1])) and float(own[-1]) > 0.0:
+        names.append(REPEATED)
+    elif _charges(rows, long, short):
         names.append(CENTRED)
     return names
 

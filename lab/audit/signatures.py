@@ -1,5 +1,6 @@
 """Signatures of estimators: what each argument of a trainer's function is, found by its keyword."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ ADAPTERS: Mapping[str, Adapter] = {
             "response_ids": _whole("response_ids"),
             "scores": _SCORES,
             "group_ids": _whole("group_ids"),
+            "group_size": _SIZE,
             "gamma": _GAMMA,
         },
         marks=("token_rewards", "scores"),
@@ -270,7 +272,7 @@ def adapt(
 
 
 def _parameters(function: Function, name: str) -> list[inspect.Parameter]:
-    """Return the parameters that are passed by keyword."""
+    """Return the parameters that are passed by keyword and not fixed by a `functools.partial`."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
@@ -279,7 +281,8 @@ def _parameters(function: Function, name: str) -> list[inspect.Parameter]:
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise AuditError(f"{name} takes {parameter.name!r} by position alone; name it")
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [parameter for parameter in parameters if parameter.kind in named]
+    fixed = function.keywords if isinstance(function, functools.partial) else ()
+    return [p for p in parameters if p.kind in named and p.name not in fixed]
 
 
 def _find(adapter: str | None, parameters: Sequence[inspect.Parameter], name: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tokengym.lab.audit.cases import Case
@@ -85,7 +86,7 @@ def read(
         own, along = float(each.gradient.norm()), float((each.gradient * true).sum())
         scale.append(along / length**2 if length > 1e-12 else None)
         cosine.append(along / length / own if length > 1e-12 and own > 1e-12 else None)
-        off = each.gradient - (scale[-1] or 0.0) * true
+        off = _off(decisions, each.gradient)
         bias.append(float(off.norm()) / max(float(each.push.norm()), 1e-12))
     verdict, says = _verdict(case, decisions, found, scale, bias)
     stays = None
@@ -109,6 +110,19 @@ def read(
         refused=next((each.refusal for each in found if each.refused > 0), ""),
         best_stays=stays,
     )
+
+
+def _off(decisions: Decisions, gradient: Tensor) -> Tensor:
+    """Return what of a gradient is not along the true one, each prompt's taken by itself."""
+    off = gradient.clone()
+    owner = torch.tensor([prompt for prompt, _ in decisions.states])
+    for prompt in owner.unique():
+        rows = owner == prompt
+        true = decisions.gradient[rows]
+        square = float((true**2).sum())
+        if square > 1e-18:
+            off[rows] -= float((gradient[rows] * true).sum()) / square * true
+    return off
 
 
 def _verdict(

@@ -35,8 +35,8 @@ def audit(
     Args:
         subject: Function in a file of your own, "path/to/file.py:function", or a registered
             estimator by name. The function gets by name those that it names of token_rewards,
-            response_mask, values, turn_ids, response_ids (batch, time), scores, group_ids (batch,)
-            and gamma, and returns advantages.
+            response_mask, values, turn_ids, response_ids (batch, time), scores, group_ids
+            (batch,), group_size and gamma, and returns advantages.
         adapter: Family of signatures: tokengym, verl, trl, openrlhf, turns, nemo-rl, steps or
             groups (default: found by the names of the arguments).
         pays: What its documentation promises of token rewards: any, one "outcome" a response, or

@@ -68,6 +68,11 @@ def per_length(token_rewards: Tensor, response_mask: Tensor) -> Tensor:
     return score / response_mask.sum(1, keepdim=True)
 
 
+def repeated(scores: Tensor, response_mask: Tensor) -> Tensor:
+    """Rewards to go of the whole score, paid at every token."""
+    return to_go(scores[:, None] * response_mask, response_mask)
+
+
 def value_after(token_rewards: Tensor, response_mask: Tensor, values: Tensor) -> Tensor:
     """The reward to go minus the value of the state that the token leads to."""
     after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)

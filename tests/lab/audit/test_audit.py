@@ -1,5 +1,6 @@
 """The audit of estimators: planted mistakes are caught by name, correct ones hold."""
 
+import functools
 import itertools
 import json
 from collections.abc import Callable
@@ -41,6 +42,7 @@ MISTAKES = [
     (planted.centred_steps, "length", "reversed", names.CENTRED),
     (planted.mean_of_each_index, "length", "reversed", names.CENTRED),
     (planted.per_length, "length", "reversed", names.PER_LENGTH),
+    (planted.repeated, "length", "reversed", names.REPEATED),
     (planted.value_after, "shared prefix", "biased", names.LATE_VALUE),
     (planted.masked_values, "masks and replies", "leaks", names.MASKED_VALUES),
     (planted.other_turns, "turns", "reversed", names.OTHER_TURNS),
@@ -308,6 +310,18 @@ def test_arrays_do_as_well() -> None:
 
     checks = ("token rewards", "length")
     assert check_estimator(returns, numpy=True, checks=checks, group_sizes=(2, 4)).holds
+
+
+def test_what_a_partial_fixes_stays() -> None:
+    lambdas: list[float] = []
+
+    def gae(token_level_rewards: Tensor, response_mask: Tensor, lam: float) -> Tensor:
+        lambdas.append(lam)
+        return token_level_rewards * response_mask
+
+    options: dict[str, Any] = {"checks": ("groups", "length"), "group_sizes": (2, 4)}
+    check_estimator(functools.partial(gae, lam=0.5), **options)
+    assert {*lambdas} == {0.5}
 
 
 # --- the command ----------------------------------------------------------------------------------

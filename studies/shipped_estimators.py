@@ -1,0 +1,519 @@
+"""Audit of the advantage estimators that trainers ship: fills docs/results/shipped_estimators.md.
+
+python -m studies.shipped_estimators fetch --packages DIR     the newest versions, not installed
+python -m studies.shipped_estimators run --packages DIR       every row, and the page
+python -m studies.shipped_estimators row verl/rloo --packages DIR
+python -m studies.shipped_estimators changes --packages DIR   what differs from the page
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from studies import shipped_trainers as shipped
+from studies.shipped_trainers import Function, MissingError, Source
+from tokengym import __version__
+from tokengym.base import write_json
+from tokengym.lab.audit import Audit, check_estimator, registered
+from tokengym.lab.audit.cases import CHECKS, LENGTH, TURN_REWARDS
+from tokengym.lab.audit.measure import expectations
+from tokengym.lab.audit.signatures import Adapted, adapt
+from tokengym.lab.study import DOCS, Docs, command_line
+from tokengym.lab.tables import fill, markdown_table
+
+Packages = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+Pays = Literal["tokens", "outcome", "advantages"]
+OWN = "tokengym"
+PAGE = "shipped_estimators.md"
+DATA = "shipped_estimators/estimators.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One estimator as shipped."""
+
+    trainer: str
+    name: str
+    function: str
+    """Where it stands, and with which settings if not its defaults."""
+    make: Callable[[Source], Function | Adapted]
+    pays: Pays = "tokens"
+    """What its own documentation promises of rewards."""
+    non_negative: bool = False
+    adapter: str | None = None
+    input: str = ""
+    """The promised input in words, where `pays` does not say it."""
+    note: str = ""
+    """What a reader should know before the verdict."""
+
+    @property
+    def key(self) -> str:
+        """Its name on the command line."""
+        return f"{self.trainer}/{self.name}"
+
+    @property
+    def promise(self) -> str:
+        """The promised input in words."""
+        words = (
+            self.input
+            or {
+                "tokens": "a reward a token",
+                "outcome": "one reward a response",
+                "advantages": "measured advantages",
+            }[self.pays]
+        )
+        return f"{words}, none below 0" if self.non_negative else words
+
+
+def _rows(
+    trainer: str, pays: Pays, makers: Mapping[str, tuple[str, Callable[[Source], Any]]], **more: Any
+) -> list[Row]:
+    """Return rows of one trainer that promise the same.
+
+    Args:
+        trainer: Its name.
+        pays: What is promised of rewards.
+        makers: By the row's name, where the function stands and what makes it.
+        more: Further fields of all rows.
+    """
+    return [
+        Row(trainer=trainer, name=name, function=function, make=make, pays=pays, **more)
+        for name, (function, make) in makers.items()
+    ]
+
+
+def _own(name: str) -> tuple[str, Callable[[Source], Any]]:
+    return f'advantage="{name}"', lambda _: registered(name)
+
+
+GRPO = "compute_grpo_outcome_advantage"
+ROWS: Sequence[Row] = (
+    *_rows("verl", "tokens", {
+        "gae": ("compute_gae_advantage_return", shipped.verl("compute_gae_advantage_return")),
+        "gae-0.95": ("compute_gae_advantage_return, lam=0.95",
+                     shipped.verl("compute_gae_advantage_return", lam=0.95)),
+        "reinforce++": ("compute_reinforce_plus_plus_outcome_advantage",
+                        shipped.verl("compute_reinforce_plus_plus_outcome_advantage")),
+        "otb": ("compute_optimal_token_baseline_advantage",
+                shipped.verl("compute_optimal_token_baseline_advantage")),
+        "tir-otb": ("compute_multi_turn_optimal_token_baseline_advantage",
+                    shipped.verl("compute_multi_turn_optimal_token_baseline_advantage")),
+    }),
+    *_rows("verl", "outcome", {
+        "grpo": (GRPO, shipped.verl(GRPO)),
+        "grpo-no-std": (f"{GRPO}, norm_adv_by_std_in_grpo=False",
+                        shipped.verl(GRPO, norm_adv_by_std_in_grpo=False)),
+        "grpo-vectorized": ("compute_grpo_vectorized_outcome_advantage",
+                            shipped.verl("compute_grpo_vectorized_outcome_advantage")),
+        "gdpo": ("compute_gdpo_outcome_advantage",
+                 shipped.verl("compute_gdpo_outcome_advantage", GRPO)),
+        "reinforce++-baseline": (
+            "compute_reinforce_plus_plus_baseline_outcome_advantage",
+            shipped.verl("compute_reinforce_plus_plus_baseline_outcome_advantage")),
+        "rloo": ("compute_rloo_outcome_advantage", shipped.verl("compute_rloo_outcome_advantage")),
+        "rloo-vectorized": ("compute_rloo_vectorized_outcome_advantage",
+                            shipped.verl("compute_rloo_vectorized_outcome_advantage")),
+        "opo": ("compute_opo_outcome_advantage", shipped.verl("compute_opo_outcome_advantage")),
+        "remax": ("compute_remax_outcome_advantage",
+                  shipped.verl("compute_remax_outcome_advantage")),
+        "gpg": ("compute_gpg_outcome_advantage", shipped.verl("compute_gpg_outcome_advantage")),
+    }),
+    *_rows("skyrl", "tokens", {
+        "gae": ("compute_gae_advantage_return",
+                shipped.skyrl("compute_gae_advantage_return", lambd=1.0)),
+        "reinforce++": ("compute_reinforce_plus_plus_outcome_advantage",
+                        shipped.skyrl("compute_reinforce_plus_plus_outcome_advantage")),
+    }),
+    *_rows("skyrl", "outcome", {
+        "grpo": (GRPO, shipped.skyrl(GRPO)),
+        "grpo-no-std": (f"{GRPO}, grpo_norm_by_std=False",
+                        shipped.skyrl(GRPO, grpo_norm_by_std=False)),
+        "rloo": ("compute_rloo_outcome_advantage",
+                 shipped.skyrl("compute_rloo_outcome_advantage")),
+    }),
+    *_rows("skyrl", "outcome", {
+        "maxrl": ("compute_maxrl_advantage", shipped.skyrl("compute_maxrl_advantage")),
+    }, note="its documentation names no sign of the rewards"),
+    *_rows("skyrl", "outcome", {
+        "maxrl-positive": ("compute_maxrl_advantage", shipped.skyrl("compute_maxrl_advantage")),
+    }, non_negative=True, note="the input that the paper assumes, arXiv:2602.02710"),
+    *_rows("trl", "outcome", {
+        "grpo": ("GRPOTrainer, scale_rewards=\"group\"",
+                 shipped.trl_grpo("sum_then_normalize", "group")),
+        "grpo-batch": ("GRPOTrainer, scale_rewards=\"batch\"",
+                       shipped.trl_grpo("sum_then_normalize", "batch")),
+        "grpo-none": ("GRPOTrainer, scale_rewards=\"none\"",
+                      shipped.trl_grpo("sum_then_normalize", "none")),
+        "grpo-normalize-then-sum": ("GRPOTrainer, normalize_then_sum",
+                                    shipped.trl_grpo("normalize_then_sum", "group")),
+        "rloo": ("RLOOTrainer", shipped.trl_rloo(False)),
+        "rloo-normalized": ("RLOOTrainer, normalize_advantages=True", shipped.trl_rloo(True)),
+        "async-grpo": ("experimental.async_grpo", shipped.trl_async),
+    }),
+    *_rows("agilerl", "tokens", {
+        "grpo-turn": ("GRPO._turn_broadcast_advantages",
+                      shipped.agilerl_grpo("turn", "mean_only")),
+        "grpo-turn-std": ("GRPO._turn_broadcast_advantages, adv_norm=\"mean_std\"",
+                          shipped.agilerl_grpo("turn", "mean_std")),
+    }, adapter="turns", input="a reward a turn",
+       note="documented so: each turn's reward is compared by itself"),
+    *_rows("agilerl", "tokens", {
+        "grpo-trajectory": ("GRPO._trajectory_advantages",
+                            shipped.agilerl_grpo("trajectory", "mean_only")),
+    }, adapter="turns", input="a reward a turn"),
+    *_rows("agilerl", "tokens", {
+        "rebn": ("REINFORCE, advantage_granularity=\"auto\": _compute_token_rewards, then "
+                 "_compute_rebn_advantages[_token]", shipped.agilerl_rebn),
+    }, adapter="turns", input="a reward a turn",
+       note="of one turn, each token is given the whole reward, and then what follows is summed"),
+    *_rows("torchrl", "tokens", {
+        "mc-steps": ("MCAdvantage", shipped.torchrl_steps),
+    }, adapter="turns", input="a reward a step",
+       note="documented for dense rewards of steps; a step is a turn here"),
+    *_rows("torchrl", "outcome", {
+        "mc-returns": ("MCAdvantage, trajectory_return=\"sum\"", shipped.torchrl_returns),
+    }),
+    *_rows("openrlhf", "outcome", {
+        name: (f"compute_advantages_and_returns, {name}", shipped.openrlhf(name))
+        for name in ("gae", "reinforce", "rloo", "reinforce_baseline", "group_norm", "dr_grpo",
+                     "flash_reinforce")
+    }),
+    *_rows("trinity-rft", "outcome", {
+        "grpo": ("GRPOGroupedAdvantage", shipped.trinity(
+            "grpo_advantage", "GRPOGroupedAdvantage", epsilon=1e-6, std_threshold=None,
+            rank_penalty=None, std_cal_level="group")),
+        "reinforce": ("REINFORCEGroupAdvantage",
+                      shipped.trinity("reinforce_advantage", "REINFORCEGroupAdvantage")),
+        "opmd": ("OPMDGroupAdvantage", shipped.trinity(
+            "opmd_advantage", "OPMDGroupAdvantage", opmd_baseline="mean", tau=1.0)),
+        "asymre": ("ASYMREGroupAdvantage", shipped.trinity(
+            "asymre_advantage", "ASYMREGroupAdvantage", baseline_shift=-0.1)),
+        "rec": ("RECGroupedAdvantage", shipped.trinity(
+            "rec_advantage", "RECGroupedAdvantage", epsilon=1e-6, std_normalize=False, drop=None)),
+    }),
+    *_rows("trinity-rft", "tokens", {
+        "ppo": ("PPOAdvantageFn", shipped.trinity_batch("ppo_advantage", "PPOAdvantageFn")),
+        "reinforce++": ("REINFORCEPLUSPLUSAdvantageFn", shipped.trinity_batch(
+            "reinforce_plus_plus_advantage", "REINFORCEPLUSPLUSAdvantageFn")),
+    }),
+    *_rows("atropos", "tokens", {
+        "process": ("compute_grpo_process_supervision_advantages", shipped.atropos),
+    }, adapter="steps", input="a reward a step",
+       note="the formula of arXiv:2402.03300, section 4.1.3; a step is a token here"),
+    *_rows("ms-swift", "outcome", {
+        "grpo": ("compute_advantages", shipped.swift("grpo", "group")),
+        "rloo": ("compute_advantages, rloo, unscaled", shipped.swift("rloo", "none")),
+        "reinforce++": ("compute_advantages, reinforce_plus_plus, scaled by batch",
+                        shipped.swift("reinforce_plus_plus", "batch")),
+    }),
+    *_rows("nemo-rl", "outcome", {
+        "grpo": ("GRPOAdvantageEstimator", shipped.nemo(
+            "GRPOAdvantageEstimator", use_leave_one_out_baseline=True, normalize_rewards=True)),
+        "grpo-no-std": ("GRPOAdvantageEstimator, normalize_rewards=False", shipped.nemo(
+            "GRPOAdvantageEstimator", use_leave_one_out_baseline=True, normalize_rewards=False)),
+        "reinforce++": ("ReinforcePlusPlusAdvantageEstimator", shipped.nemo(
+            "ReinforcePlusPlusAdvantageEstimator", minus_baseline=True, use_kl_in_reward=False)),
+    }),
+    *_rows("prime-rl", "outcome", {
+        "grpo": ("GRPOAlgorithm.score_group", shipped.prime("grpo", "GRPOAlgorithm")),
+    }),
+    *_rows("prime-rl", "outcome", {
+        "max-rl": ("MaxRLAlgorithm.score_group", shipped.prime("max_rl", "MaxRLAlgorithm")),
+    }, non_negative=True),
+    *_rows("slime", "tokens", {
+        "reinforce++": ("chunked_discounted_returns", shipped.slime_returns),
+        "gae": ("chunked_gae", shipped.slime_gae),
+    }, note="the functions that its data path calls on padded token rewards"),
+    *_rows("rllm", "outcome", {
+        "grpo": ("calculate_grpo_advantages", shipped.rllm(
+            "calculate_grpo_advantages", "calculate_grpo_advantages_per_group")),
+        "rloo": ("calculate_rloo_advantages", shipped.rllm(
+            "calculate_rloo_advantages", "calculate_rloo_advantages_per_group")),
+        "reinforce": ("calculate_reinforce_advantages",
+                      shipped.rllm("calculate_reinforce_advantages")),
+        "reinforce++-baseline": ("calculate_reinforce_plus_plus_baseline_advantages", shipped.rllm(
+            "calculate_reinforce_plus_plus_baseline_advantages")),
+        "prpo": ("calculate_prpo_advantages", shipped.rllm("calculate_prpo_advantages")),
+    }, adapter="groups"),
+    *_rows(OWN, "tokens", {
+        name: _own(name)
+        for name in ("gae", "reinforce", "reinforce++", "loo", "turn-returns")
+    }),
+    *_rows(OWN, "tokens", {name: _own(name) for name in ("gigpo", "gigpo-prefix")},
+           note="as in the paper, the episode's part has no discount"),
+    *_rows(OWN, "tokens", {"turn-auxiliary": _own("turn-auxiliary")},
+           note="as published: a turn's own reward counts once more than the gradient says"),
+    *_rows(OWN, "outcome", {name: _own(name) for name in ("rloo", "grpo", "dr-grpo")}),
+    *_rows(OWN, "advantages", {"vineppo": _own("vineppo")}),
+)  # fmt: skip
+"""Every estimator of the page, in its order."""
+
+
+# --- one row --------------------------------------------------------------------------------------
+
+
+def loaded(row: Row, packages: Path) -> tuple[Adapted, str]:
+    """Return a row's estimator and the version that it is of.
+
+    Args:
+        row: The row.
+        packages: Folder of the trainers that were fetched.
+
+    Raises:
+        ValueError: if the trainer was not fetched, or this version has no such function.
+    """
+    source = Source(packages / row.trainer)
+    if row.trainer != OWN and not (source.folder / shipped.VERSION).is_file():
+        raise ValueError(
+            f"{source.folder} holds no trainer; run python -m studies.shipped_estimators fetch "
+            f"--packages {packages}"
+        )
+    made = row.make(source)
+    version = __version__ if row.trainer == OWN else source.version
+    if isinstance(made, Adapted):
+        return made, version
+    return adapt(made, adapter=row.adapter, name=row.key), version
+
+
+def audited(row: Row, estimator: Adapted) -> Audit:
+    """Return the audit of a row's estimator under what its documentation promises."""
+    return check_estimator(estimator, name=row.key, pays=row.pays, non_negative=row.non_negative)
+
+
+def decision(row: Row, estimator: Adapted, size: int, worth: str) -> float:
+    """Return the expected gradient on the choice to go on, exact by enumeration.
+
+    To stop pays 1. To go on pays 0.5, and then 0.75 ("more") or 0.5 ("the same"); both are equally
+    likely, and the true gradient is 0.0625 or 0. What goes on is a token, or a turn where the
+    estimator reads turns.
+
+    Args:
+        row: The row.
+        estimator: Its estimator.
+        size: Responses of the batch.
+        worth: "more" or "the same".
+    """
+    turns = {"more": "another turn pays", "the same": "another turn earns nothing"}
+    tokens = {"more": "longer earns more", "the same": "longer earns the same"}
+    by_turn = "turn_ids" in estimator.reads
+    cases = TURN_REWARDS.cases if by_turn else LENGTH.cases
+    name = (turns if by_turn else tokens)[worth]
+    case = next(case for case in cases if case.name == name)
+    decisions = case.build(pays=row.pays)
+    (found,) = expectations(estimator, decisions, (size,))
+    return float(found.gradient[0, decisions.vocabulary.index("on")])
+
+
+def measured(row: Row, packages: Path) -> dict[str, Any]:
+    """Return a row's figures, or why there are none, as plain JSON."""
+    about = {
+        "row": row.key,
+        "function": row.function,
+        "promise": row.promise,
+        "note": row.note,
+    }
+    try:
+        estimator, version = loaded(row, packages)
+        result = audited(row, estimator)
+    except MissingError as error:
+        return {**about, "version": "", "missing": str(error)}
+    failing = [check for check in result.checks if check.fails]
+    return {
+        **about,
+        "version": version,
+        "holds": result.holds,
+        "verdicts": {check.name: check.verdict for check in result.checks},
+        "says": {check.name: check.says for check in failing},
+        "faults": list(result.faults),
+        "refusals": list(result.refusals),
+        "decision": {
+            f"{worth}, {size}": round(decision(row, estimator, size, worth), 4) + 0.0
+            for worth in ("more", "the same")
+            for size in (8, 64)
+        },
+    }
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+SHORT = {
+    "equal": "equal",
+    "rescaled": "scaled",
+    "vanishing bias": "falls",
+    "uneven": "uneven",
+    "not applicable": "",
+}
+"""Verdicts in a cell; those that fail stand in bold letters."""
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the tables of the page.
+
+    Args:
+        rows: What `measured` returned.
+    """
+    known = [row for row in rows if "verdicts" in row]
+    names = [check.name for check in CHECKS]
+    verdicts = [
+        [
+            f"`{row['row']}`",
+            row["version"],
+            row["promise"],
+            *(_cell(row["verdicts"].get(name, "not applicable")) for name in names),
+        ]
+        for row in known
+    ]
+    sentences = [
+        [f"`{row['row']}`", f"`{row['function']}`", _said(row)] for row in known if not row["holds"]
+    ]
+    figures = [
+        [
+            f"`{row['row']}`",
+            *(f"{row['decision'][f'{worth}, {size}']:+.4f}"
+              for worth in ("more", "the same") for size in (8, 64)),
+        ]
+        for row in known
+    ]  # fmt: skip
+    functions = [[f"`{row['row']}`", f"`{row['function']}`", row["note"]] for row in known]
+    heads = ("longer earns more", "longer earns the same")
+    sizes = [f"{head}, G = {size}" for head in heads for size in (8, 64)]
+    return {
+        "verdicts": markdown_table(["row", "version", "promised input", *names], verdicts),
+        "failing": markdown_table(["row", "function", "what it does"], sentences),
+        "decision": markdown_table(["row", *sizes], figures),
+        "functions": markdown_table(["row", "function, and settings", "note"], functions),
+    }
+
+
+def _cell(verdict: str) -> str:
+    """Return a verdict as it stands in a cell."""
+    return SHORT[verdict] if verdict in SHORT else f"**{verdict}**"
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """Return the sentences of a row that fails."""
+    said = [f"*{name}*: {sentence}" for name, sentence in row["says"].items()]
+    said += [f"*looks like*: {fault}" for fault in row["faults"]]
+    said += [f"*refuses groups of equal scores*: {refusal}" for refusal in row["refusals"]]
+    said += [f"*note*: {row['note']}"] if row["note"] else []
+    return "<br>".join(said)
+
+
+def stored(docs: Path) -> list[dict[str, Any]]:
+    """Return the published rows."""
+    file = docs / DATA
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page from the published rows.
+
+    Args:
+        docs: Folder of the study's page.
+    """
+    fill(docs / PAGE, tables(stored(docs)))
+
+
+def run(packages: Packages, docs: Docs = DOCS, trainers: tuple[str, ...] = ()) -> None:
+    """Audit every row whose trainer was fetched, and fill the page.
+
+    Rows of trainers that were not fetched stay as they are published.
+
+    Args:
+        packages: Folder of the trainers that were fetched.
+        docs: Folder of the study's page.
+        trainers: Trainers to audit; all that were fetched by default.
+    """
+    before = {row["row"]: row for row in stored(docs)}
+    for row in ROWS:
+        if _is_there(row, packages) and (not trainers or row.trainer in trainers):
+            before[row.key] = measured(row, packages)
+            print(row.key, "holds" if before[row.key].get("holds") else "does not", flush=True)
+    rows = [before[row.key] for row in ROWS if row.key in before]
+    write_json(docs / DATA, rows)
+    page(docs)
+
+
+def _is_there(row: Row, packages: Path) -> bool:
+    """Return whether a row's trainer was fetched."""
+    return row.trainer == OWN or (packages / row.trainer / shipped.VERSION).is_file()
+
+
+def row(key: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ROW")],
+        packages: Packages) -> None:  # fmt: skip
+    """Audit one row and print it.
+
+    Args:
+        key: Trainer and estimator, "verl/rloo".
+        packages: Folder of the trainers that were fetched.
+    """
+    from rich.console import Console
+
+    from tokengym.lab.commands.audit import show
+
+    found = next((each for each in ROWS if each.key == key), None)
+    if found is None:
+        raise ValueError(f"unknown row {key!r}; known: {', '.join(each.key for each in ROWS)}")
+    estimator, version = loaded(found, packages)
+    print(f"{found.key} {version}: {found.function}; promised: {found.promise}")
+    show(audited(found, estimator), Console())
+
+
+def fetch(packages: Packages, trainers: tuple[str, ...] = ()) -> None:
+    """Download the newest version of every trainer into a folder, without installing it.
+
+    Args:
+        packages: Folder of the trainers.
+        trainers: Some of them; all by default.
+    """
+    for trainer in trainers or (*shipped.INDEX, *shipped.REPOSITORIES):
+        try:
+            print(trainer, shipped.fetch(trainer, packages), flush=True)
+        except OSError as error:
+            print(f"{trainer} could not be had: {error}", flush=True)
+
+
+def changes(packages: Packages, docs: Docs = DOCS) -> None:
+    """Print how the fetched versions differ from the page, as a Markdown list.
+
+    Args:
+        packages: Folder of the trainers that were fetched.
+        docs: Folder of the study's page.
+    """
+    before = {each["row"]: each for each in stored(docs)}
+    now = [measured(each, packages) for each in ROWS if _is_there(each, packages)]
+    print("\n".join(differences(before, now)) or "Nothing changed.")
+
+
+def differences(
+    before: Mapping[str, Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return a line for each row that is new, gone, or has another verdict.
+
+    Args:
+        before: The published rows by their keys.
+        now: Rows of the versions at hand.
+    """
+    lines = []
+    for each in now:
+        old = before.get(each["row"], {})
+        if "missing" in each:
+            lines.append(f"- `{each['row']}`: {each['missing']}")
+        elif "verdicts" not in old:
+            lines.append(f"- `{each['row']}` {each['version']}: new")
+        else:
+            lines += [
+                f"- `{each['row']}` {old['version']} -> {each['version']}: {name} was "
+                f"{old['verdicts'].get(name, 'not asked')}, is {verdict}"
+                for name, verdict in each["verdicts"].items()
+                if verdict != old["verdicts"].get(name)
+            ]
+    return lines
+
+
+if __name__ == "__main__":
+    command_line(__doc__, fetch, run, row, changes, page)

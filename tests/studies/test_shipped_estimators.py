@@ -1,0 +1,176 @@
+"""The study of shipped estimators: definitions are read by name, and the page says what was found.
+
+No trainer is needed: a folder of hand-made files stands for one.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from studies import shipped_estimators as study
+from studies.shipped_trainers import MissingError, Source
+from tokengym.lab.audit import check_estimator
+from tokengym.lab.audit.cases import CHECKS
+
+DOCS = Path(__file__).parents[2] / "docs" / "results"
+FILE = """
+import an_engine_that_is_not_installed
+from engine import register
+
+raise RuntimeError("imported")
+
+@register("centre")
+def centre(scores, half=helper(2)):
+    return helper(scores) - half
+
+def helper(x):
+    return x / 2
+
+class Trainer(an_engine_that_is_not_installed.Base):
+    @register
+    def step(self, rewards):
+        if self.scaled:
+            mean = rewards.mean()
+            advantages = rewards - mean
+            advantages = (
+                advantages / self.scale
+            )
+        return advantages
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    folder = tmp_path / "acme"
+    (folder / "code" / "acme").mkdir(parents=True)
+    (folder / "code" / "acme" / "core.py").write_text(FILE)
+    (folder / "VERSION").write_text("1.2\n")
+    return Source(folder)
+
+
+def test_a_definition_runs_without_the_rest_of_its_file(source: Source) -> None:
+    own = source.take("acme/core.py", "helper", "centre")
+    assert own.centre(10) == 4
+    assert source.version == "1.2"
+
+
+def test_statements_run_without_their_method(source: Source) -> None:
+    from types import SimpleNamespace
+
+    run = source.statements("core.py", "Trainer.step", "mean =", "advantages = (")
+    found = run(self=SimpleNamespace(scale=2.0), rewards=torch.tensor([1.0, 3.0]))
+    assert found.advantages.tolist() == [-0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda s: s.take("core.py", "gone"), r"acme 1.2: core.py has no gone"),
+        (lambda s: s.take("gone.py", "centre"), r"acme 1.2 has no file gone.py"),
+        (
+            lambda s: s.statements("core.py", "Trainer.step", "mean =", "returns ="),
+            r"Trainer.step has no statements from 'mean =' to 'returns ='",
+        ),
+    ],
+)
+def test_what_a_version_no_longer_has_is_named(source: Source, ask: Any, message: str) -> None:
+    with pytest.raises(MissingError, match=message):
+        ask(source)
+
+
+def stand_in(tmp_path: Path, divisor: str) -> Path:
+    """Write a trainer with one function, and return the folder of all trainers."""
+    code = tmp_path / "acme" / "code"
+    code.mkdir(parents=True, exist_ok=True)
+    (code / "core.py").write_text(
+        "def advantage(rewards, num_generations):\n"
+        "    groups = rewards.view(-1, num_generations)\n"
+        f"    return ((groups - groups.mean(1, keepdim=True)) / {divisor}).flatten()\n"
+    )
+    (tmp_path / "acme" / "VERSION").write_text("1.2\n")
+    return tmp_path
+
+
+ROW = study.Row(
+    trainer="acme",
+    name="mean",
+    function="advantage",
+    make=lambda source: source.take("core.py", "advantage").advantage,
+    pays="outcome",
+)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    def audit(*arguments: Any, **options: Any) -> Any:
+        checks = ("length", "groups", "discount")
+        return check_estimator(*arguments, **options, checks=checks, group_sizes=(2, 4))
+
+    monkeypatch.setattr(study, "check_estimator", audit)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_row_has_verdicts_and_the_figures_of_the_decision(tmp_path: Path) -> None:
+    row = study.measured(ROW, stand_in(tmp_path, "1.0"))
+    assert row["holds"]
+    assert row["version"] == "1.2"
+    assert row["verdicts"] == {
+        "length": "rescaled", "groups": "rescaled", "discount": "not applicable"
+    }  # fmt: skip
+    # (G - 1) / G of 1/4 (1.25 - 1), and of 0.
+    assert row["decision"] == {
+        "more, 8": 0.0547, "more, 64": 0.0615, "the same, 8": 0.0, "the same, 64": 0.0
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_changed_between_versions_is_told(tmp_path: Path) -> None:
+    before = study.measured(ROW, stand_in(tmp_path, "1.0"))
+    now = study.measured(ROW, stand_in(tmp_path, "-1.0"))
+    lines = study.differences({before["row"]: before}, [now])
+    assert lines[0] == "- `acme/mean` 1.2 -> 1.2: length was rescaled, is reversed"
+    assert study.differences({before["row"]: before}, [before]) == []
+    assert study.differences({}, [before]) == ["- `acme/mean` 1.2: new"]
+    (tmp_path / "acme" / "code" / "core.py").write_text("")
+    gone = study.measured(ROW, tmp_path)
+    assert study.differences({before["row"]: before}, [gone]) == [
+        "- `acme/mean`: acme 1.2: core.py has no advantage"
+    ]
+
+
+def test_a_trainer_that_was_not_fetched_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="fetch --packages"):
+        study.loaded(ROW, tmp_path)
+    with pytest.raises(ValueError, match="unknown row 'acme/none'; known: verl/"):
+        study.row("acme/none", tmp_path)
+
+
+def test_own_rows_need_no_package(tmp_path: Path) -> None:
+    own = next(row for row in study.ROWS if row.key == "tokengym/loo")
+    estimator, _ = study.loaded(own, tmp_path)
+    assert study.decision(own, estimator, 8, "more") == pytest.approx(0.0625, abs=1e-6)
+    assert study.decision(own, estimator, 8, "the same") == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_page_is_current(tmp_path: Path) -> None:
+    (tmp_path / study.DATA).parent.mkdir()
+    for name in (study.PAGE, study.DATA):
+        shutil.copy(DOCS / name, tmp_path / name)
+    before = (tmp_path / study.PAGE).read_text(encoding="utf-8")
+    study.page(tmp_path)
+    assert (tmp_path / study.PAGE).read_text(encoding="utf-8") == before
+
+
+def test_published_rows_are_those_of_the_study_and_no_headline_names_a_trainer() -> None:
+    rows = json.loads((DOCS / study.DATA).read_text(encoding="utf-8"))
+    assert [row["row"] for row in rows] == [row.key for row in study.ROWS]
+    assert all(row["verdicts"].keys() == {check.name for check in CHECKS} for row in rows)
+    text = (DOCS / study.PAGE).read_text(encoding="utf-8").lower()
+    headlines = " ".join(re.findall(r"^#+ .*$", text, re.M))
+    trainers = {row.trainer for row in study.ROWS}
+    assert not [trainer for trainer in trainers if trainer in headlines]
