@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
         ScorerError: if a score is no finite number.
     """
     check_estimator(estimator)
-    masks = [
+    masks: list[NDArray[Any]] = [
         np.ones(len(row.response_ids)) if row.written is None else np.asarray(row.written)
         for row in rows
     ]
@@ -75,7 +76,7 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
             [rows[number].response_ids for number in kept],
             prompts=[rows[number].prompt_ids for number in kept],
             references=[rows[number].reference for number in kept],
-            written=[masks[number].tolist() for number in kept],
+            written=[[int(own) for own in masks[number]] for number in kept],
         )
         scores[kept] = paid.scores
         rewards[kept, : paid.token_rewards.shape[1]] = torch.from_numpy(paid.token_rewards)

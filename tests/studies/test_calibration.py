@@ -65,11 +65,11 @@ def test_the_noise_is_that_of_the_published_runs(noise):
 
 def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copy(DOCS / "calibration.md", tmp_path / "calibration.md")
-    monkeypatch.setattr(calibration, "noises", lambda docs: calibration_noise)
     calibration_noise = {
         at.name: Noise(cells=np.zeros((1, 2)), residuals=np.array([[-1.0, 1.0], [1.0, -1.0]]))
         for at in V1.settings
     }
+    monkeypatch.setattr(calibration, "noises", lambda docs: calibration_noise)
     calibration.run(tmp_path, boards=4)
     text = (tmp_path / "calibration.md").read_text(encoding="utf-8")
     filled = text.partition("<!-- calibration -->")[2].partition("<!-- end")[0].splitlines()[1:]

@@ -105,9 +105,9 @@ def test_score_gold_and_kl_apart() -> None:
         arms = frontier.runs_of(frontier.films(96, updates), DOCS)
         for arm, score in zip(("`abc-signed`", frontier.STARTED), rows, strict=True):
             seeds = sorted(arms[arm].keys() & arms["`sparse`"].keys())
-            both = [[of[seed] for seed in seeds] for of in (arms[arm], arms["`sparse`"])]
+            ours, sparse = ([of[seed] for seed in seeds] for of in (arms[arm], arms["`sparse`"]))
             over, ends, golds, nats = (
-                paired_difference(*([of(run) for run in runs] for runs in both)).difference
+                paired_difference([*map(of, ours)], [*map(of, sparse)]).difference
                 for of in (
                     frontier.score_over,
                     frontier.score_at_end,

@@ -33,7 +33,7 @@ def test_every_wrapper_is_in_the_table() -> None:
                     assert found == {"refused"}, name
 
 
-def test_the_examples_run(capsys) -> None:  # type: ignore[no-untyped-def]
+def test_the_examples_run(capsys) -> None:
     code = "".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
     exec(compile(code, "wrappers.md", "exec"), {})
     paid, raw = map(float, capsys.readouterr().out.split())

@@ -103,6 +103,7 @@ def test_trls_table_pays_every_token_its_advantage(tmp_path: Path) -> None:
     file = tmp_path / "completions" / "completions_00001.parquet"
     pd.DataFrame(table).to_parquet(file)
     (first, second), _ = read_traces(tmp_path, TOKENIZER)
+    assert first.token_rewards is not None
     assert (first.score, first.token_rewards.tolist()) == (3.0, [0.5] * 3)
     assert second.score == 2.0  # a reward function that had nothing to say
     assert is_foreign(tmp_path)

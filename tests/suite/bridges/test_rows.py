@@ -99,7 +99,10 @@ def test_slime_gets_scores_for_its_log_and_advantages_for_its_ranks() -> None:
     assert scores == [3.0, 2.0, 0.0]
     np.testing.assert_allclose(rewards[0], [1.0, 1.0, 1.0], atol=1e-6)
     assert rewards[2] == [0.0, 0.0]
-    data = {"rewards": rewards[1:], "kl": [torch.zeros(2), torch.zeros(2)]}  # one rank's part
+    data: dict[str, Any] = {
+        "rewards": rewards[1:],
+        "kl": [torch.zeros(2), torch.zeros(2)],
+    }  # one rank's part
     advantages(args, data)
     assert data["advantages"] is data["returns"]
     torch.testing.assert_close(data["advantages"][0], torch.tensor([-1.0, -1.0]))

@@ -150,7 +150,7 @@ def test_what_an_environment_said_is_not_paid(tmp_path: Path) -> None:
 
 
 def test_a_function_is_given_the_reference_that_it_names() -> None:
-    told = {"prompt": "p", "prompt_ids": (1,), "response": "a b", "response_ids": (2,)}
+    told: Any = {"prompt": "p", "prompt_ids": (1,), "response": "a b", "response_ids": (2,)}
     scorer = _Unscored(lambda response, reference: None if reference is None else len(reference))
     texts = [Episode(**told, reference="abc"), Episode(**told)]
     assert scorer.score(texts).values.tolist() == [3.0, 0.0]

@@ -141,6 +141,7 @@ def test_a_reference_and_a_reader_take_adapters_too(
     torch.testing.assert_close(logits(agent.policy.reference), expected)
     reader = PolicyReader.from_pretrained(folders / "adapters")
     torch.testing.assert_close(logits(reader), expected)
+    assert reader.tokenizer is not None
     assert reader.tokenizer.get_vocab() == make_tokenizer().get_vocab()  # its base's
     in_memory = PolicyReader(given(folders, "PeftModel"))
     torch.testing.assert_close(logits(in_memory), expected)
@@ -252,7 +253,7 @@ def test_a_reward_model_is_made_of_adapters_and_their_head(
 ) -> None:
     base: Any = folders / "base"  # a language model, as it is usual
     if base_has_head:
-        config = make_model().config
+        config: Any = make_model().config
         config.num_labels = 1
         base = tmp_path / "classifier"
         GPT2ForSequenceClassification(config).save_pretrained(base)

@@ -78,8 +78,8 @@ def test_readers_and_pairs_count_tokens_alone() -> None:
         torch.testing.assert_close(torch.from_numpy(found).float(), chosen, atol=1e-5, rtol=1e-5)
     pairs = [{"prompt_ids": PROMPT, "chosen_ids": SAID, "rejected_ids": [3, EOS]}]
     agent = DPO(padded(64), pairs, tokenizer=make_tokenizer(), device="cpu")
-    (found,) = agent.policy.log_probs([PROMPT], [SAID])
-    torch.testing.assert_close(torch.from_numpy(found), chosen, atol=1e-5, rtol=1e-5)
+    (of_policy,) = agent.policy.log_probs([PROMPT], [SAID])
+    torch.testing.assert_close(torch.from_numpy(of_policy), chosen, atol=1e-5, rtol=1e-5)
 
 
 def test_a_large_excess_is_one_warning_and_a_lack_is_refused(caplog: Any) -> None:

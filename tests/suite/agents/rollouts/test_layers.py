@@ -2,6 +2,7 @@
 """Layers around an environment: learners hear what the outermost one pays, or refuse it."""
 
 import warnings
+from typing import Any
 
 import gymnasium as gym
 import gymnasium.wrappers as single
@@ -169,7 +170,11 @@ STABLE_BASELINES3 = {
     "VecNormalize normalises token ids, which PPO reads; pass norm_obs=False": {"VecNormalize": ()},
     UNFIT: {},
 }
-SOURCES = {"single": (single, SINGLE), "batch": (batched, BATCHED), "sb3": (sb3, STABLE_BASELINES3)}
+SOURCES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "single": (single, SINGLE),
+    "batch": (batched, BATCHED),
+    "sb3": (sb3, STABLE_BASELINES3),
+}
 
 
 def test_every_layer_of_gymnasium_and_stable_baselines3_has_its_case():

@@ -381,7 +381,8 @@ def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
 def test_equal_kl_is_told_of_learners_at_equal_tokens_too():
     curves = paths_of({"sparse": 4.0, "other": 4.0}, lambda _, kl: np.sqrt(kl))
     for curve in curves:
-        curve.values["tokens"] = 100.0 * curve.steps * (1 + (curve.credit == "other"))
+        values: Any = curve.values
+        values["tokens"] = 100.0 * curve.steps * (1 + (curve.credit == "other"))
     (group,) = summarize(over_tokens(curves), SummarySettings(axis="tokens"))["groups"]
     assert group["equal_kl"] == pytest.approx(2.0, rel=1e-3)  # within the tokens of sparse
     assert "step" not in group["measures"]
