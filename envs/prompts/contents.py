@@ -144,8 +144,10 @@ class ControlTokens:
             for index, token in tokenizer.added_tokens_decoder.items()
             if token.special
         }
-        for text in tokenizer.all_special_tokens:
-            special.setdefault(str(text), int(id_of(str(text))))
+        for text in map(str, tokenizer.all_special_tokens):
+            index = id_of(text)  # one that is not in the vocabulary stands for nothing
+            if index is not None and tokenizer.convert_ids_to_tokens(index) == text:
+                special.setdefault(text, int(index))
         unknown = tokenizer.unk_token_id  # the token of what it does not know controls nothing
         if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):  # GPT-2 names its EOS so
             unknown = None
@@ -259,6 +261,12 @@ class Guard:
                 token |= {"content": names[token["content"]], "normalized": False}
         _rename(rules["model"], names)
         self.twin = Tokenizer.from_str(json.dumps(rules))
+        for text, index in ids.items():
+            if self.twin.token_to_id(names[text]) != index:
+                raise TokenizerError(
+                    f"the tokenizer's files give its token {text!r} another id than {index}, so "
+                    "that it cannot be told from a text's characters; save the tokenizer again"
+                )
 
     def rewritten(self, text: str) -> str:
         """Return a text for the twin: its control tokens, but for its contents, in its letters."""

@@ -196,6 +196,13 @@ def test_merges_that_write_a_control_token_write_it_no_more():
     assert encode_contents(tokenizer, ["</s>"]) == [[1, 2]]
 
 
+def test_special_tokens_outside_the_vocabulary_control_nothing():
+    tokenizer = byte_level()
+    tokenizer.cls_token = "[CLS]"  # a name alone
+    assert "[CLS]" not in control_tokens(tokenizer).ids
+    assert encode_contents(tokenizer, ["[CLS] </s>"])[0].count(tokenizer.eos_token_id) == 0
+
+
 def test_marks_follow_what_is_done_to_a_text():
     text = joined("ab", content("cd"), "e", content("f"))
     assert (text, text.contents) == ("abcdef", ((2, 4), (5, 6)))
