@@ -7,6 +7,7 @@ python -m studies.shipped_estimators changes --packages DIR   what differs from 
 """
 
 import json
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -473,7 +474,7 @@ def fetch(packages: Packages, trainers: tuple[str, ...] = ()) -> None:
     for trainer in trainers or (*shipped.INDEX, *shipped.REPOSITORIES):
         try:
             print(trainer, shipped.fetch(trainer, packages), flush=True)
-        except OSError as error:
+        except (OSError, subprocess.CalledProcessError) as error:
             print(f"{trainer} could not be had: {error}", flush=True)
 
 

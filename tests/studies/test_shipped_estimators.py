@@ -6,6 +6,7 @@ No trainer is needed: a folder of hand-made files stands for one.
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,20 @@ def test_a_trainer_that_was_not_fetched_is_refused(tmp_path: Path) -> None:
         study.loaded(ROW, tmp_path)
     with pytest.raises(ValueError, match="unknown row 'acme/none'; known: verl/"):
         study.row("acme/none", tmp_path)
+
+
+def test_one_trainer_that_cannot_be_had_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(command: list[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(1, command[:3])
+
+    monkeypatch.setattr(subprocess, "run", run)
+    study.fetch(tmp_path, ("slime", "verl"))
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said] == [
+        "slime could not be had", "verl could not be had"
+    ]  # fmt: skip
 
 
 def test_own_rows_need_no_package(tmp_path: Path) -> None:
