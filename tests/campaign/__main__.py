@@ -31,6 +31,7 @@ from tests.campaign.soak import soak
 from tests.campaign.submitted import submitted
 from tests.campaign.twice import twice
 from tests.campaign.ways import ways
+from tests.campaign.writes import writes
 
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
@@ -54,6 +55,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "requests": (requests, "hostile requests to explore: refused, nothing runs, it still answers"),
     "soak": (soak, "environments played and agents updated on and on: memory is flat"),
     "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),
+    "writes": (writes, "every write of a command failing once: one line, resumed, equal files"),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
     "ways": (ways, "one comparison by other jobs, checkpoints and hash seeds: the same numbers"),
     "twice": (twice, "one command twice, without variables, alone and under load: the same bytes"),

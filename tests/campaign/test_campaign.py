@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from tests.campaign import writes
 from tests.campaign.__main__ import HEADER, updated
 from tests.campaign.answers import answers
 from tests.campaign.bridged import bridged
@@ -37,15 +38,22 @@ from tests.campaign.slips import SLIPS, slips
 from tests.campaign.soak import ALLOWED, growth
 from tests.campaign.submitted import submitted
 from tests.campaign.twice import twice
-from tokengym.base.files import write_csv
+from tokengym.base.files import MAX_JSON_DEPTH, write_csv
 from tokengym.base.folders import locked
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.envs.prompts import tokenization
+from tokengym.envs.prompts.datasets import MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO
+from tokengym.envs.settings import GenerationSettings
 from tokengym.evaluation.runs import record
 from tokengym.evaluation.runs.run import _Run
-from tokengym.lab.replay import explore_requests
+from tokengym.lab.partners import calculator
+from tokengym.lab.replay import explore_requests, explore_server
 from tokengym.lab.replay.explore_requests import ExplorePage
 from tokengym.lab.replay.explore_server import Server
+from tokengym.lab.rules.mc import CONTINUATION_BYTES, MAX_K
+from tokengym.lab.rules.scar import MAX_PERMUTATIONS, MAX_SPANS
 from tokengym.rewards import CreditReward, Scores
+from tokengym.rewards.pairs.read import MAX_MARGIN
 from tokengym.scripts.cli import main
 
 
@@ -219,6 +227,42 @@ def test_a_page_keeps_its_text_and_the_rows_of_other_parts():
     assert new.endswith(" |\n\nText.\n")
     with pytest.raises(ValueError, match="no table of the campaign"):
         updated("# Other\n", {}, 0)
+
+
+def test_a_write_that_fails_once_changes_nothing():
+    count = writes.unfailed("collect")[1]
+    for number in (count // 2, count):
+        writes.one_write("collect", number)
+
+
+def test_a_write_whose_failure_is_no_line_is_found():
+    count = writes.unfailed("collect")[1]
+    with (
+        mock.patch("tokengym.scripts.cli._say"),
+        pytest.raises(LostError, match="of collect: exit code 2"),
+    ):
+        writes.one_write("collect", count)
+
+
+def test_the_page_states_the_bounds_that_the_code_has():
+    page = Path(__file__).parents[2].joinpath("docs", "reliability.md").read_text(encoding="utf-8")
+    bounds = page.partition("## Bounds")[2]
+    for said in (
+        f"{MAX_UNPACKED_BYTES >> 30} GiB, or {MAX_UNPACKED_RATIO} times",
+        f"nested {MAX_JSON_DEPTH} deep",
+        f"{tokenization.MAX_TEMPLATE_CHARACTERS:,} characters and {tokenization.TEMPLATE_S:g} sec",
+        f"`max_reply_tokens` ({GenerationSettings(max_new_tokens=1).max_reply_tokens})",
+        f"{calculator.MAX_CHARACTERS:,} characters, numbers of {calculator.MAX_DIGITS} digits, "
+        f"brackets {calculator.MAX_DEPTH} deep",
+        f"{MAX_K:,}; its continuations by the memory at hand, {CONTINUATION_BYTES >> 10} KiB each",
+        f"{MAX_PERMUTATIONS:,} and {MAX_SPANS} ",
+        f"| {MAX_MARGIN:,} |",
+        f"{explore_server.MAX_BODY_BYTES >> 10} KiB",
+        f"{explore_requests.MAX_PROMPT_CHARACTERS:,} characters, {explore_requests.MAX_RULES} rul",
+        f"continuations of a token | {explore_requests.MAX_CONTINUATIONS} |",
+        f"waiting for another | {explore_requests.WAIT_S:g} seconds",
+    ):
+        assert said in bounds
 
 
 def test_no_fault_of_a_scorer_is_paid_or_loses_an_episode():
