@@ -3,16 +3,18 @@
 import http.server
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
+import torch
 from huggingface_hub import constants
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tokengym.base.errors import DatasetError, PretrainedError
-from tokengym.base.pretrained import from_pretrained
+from tokengym.base.pretrained import from_pretrained, load_whole
 from tokengym.envs.prompts.loading import load_prompts
 
 COMMIT = "1" * 40
@@ -61,8 +63,11 @@ def hub(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_hub_is_asked_once(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def go_to(endpoint: str) -> None:
+@pytest.fixture
+def go_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that makes an address the hub's; its cache is empty."""
+
+    def change(endpoint: str) -> None:
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -71,6 +76,33 @@ def test_a_hub_is_asked_once(hub: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("the same is asked again"))
     monkeypatch.chdir(tmp_path)
+    return change
+
+
+def test_adapters_on_the_hub_are_read_with_their_base(
+    hub: str, go_to: Callable[[str], None], tmp_path: Path
+) -> None:
+    base: Any = GPT2LMHeadModel.from_pretrained(Hub.folder)
+    base.save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+    adapted: Any = get_peft_model(base, lora)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.5)
+    adapted.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    for file in Hub.folder.iterdir():
+        file.unlink()
+    adapted.save_pretrained(str(Hub.folder))
+    ids = torch.tensor([[3, 4, 5]])
+    for address in (hub, "http://127.0.0.1:9"):  # then from the copy that is stored here
+        go_to(address)
+        loaded = load_whole(AutoModelForCausalLM, "me/tiny")
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(ids).logits, adapted.eval()(ids).logits)
+
+
+def test_a_hub_is_asked_once(hub: str, go_to: Callable[[str], None]) -> None:
     go_to(hub)
     assert isinstance(from_pretrained(AutoModelForCausalLM, "me/tiny"), GPT2LMHeadModel)
     message = rf"^cannot load serve as .* \(no such folder here, .* on {hub}; did you mean served\?"

@@ -1,5 +1,6 @@
 """Adapters that were trained before are where training starts; new ones start at the model."""
 
+import copy
 import json
 import logging
 import shutil
@@ -9,7 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoraConfig,
+    PeftModel,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -145,6 +153,29 @@ def test_a_reference_and_a_reader_take_adapters_too(
     assert reader.tokenizer.get_vocab() == make_tokenizer().get_vocab()  # its base's
     in_memory = PolicyReader(given(folders, "PeftModel"))
     torch.testing.assert_close(logits(in_memory), expected)
+
+
+ELSEWHERE: dict[str, Any] = {  # of other programs, some with what is refused for new ones
+    "biases": LoraConfig(r=2, bias="all", target_modules=["q_proj"]),
+    "pissa": LoraConfig(r=2, init_lora_weights="pissa", target_modules=["q_proj", "v_proj"]),
+    "dora": LoraConfig(r=2, use_dora=True, target_modules=["q_proj"]),
+    "rows of tokens": LoraConfig(r=2, trainable_token_indices=[3], target_modules=["q_proj"]),
+    "IA3": IA3Config(target_modules=["q_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    "LoHa": LoHaConfig(r=2, target_modules=["q_proj"]),
+}
+
+
+@pytest.mark.parametrize("config", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_adapters_of_other_programs_are_read_whole(config: Any, tmp_path: Path) -> None:
+    make_model("llama").save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    start = logits(base)
+    adapted = shaken(get_peft_model(base, copy.deepcopy(config)))
+    adapted.save_pretrained(str(tmp_path / "adapters"))
+    after = logits(adapted)
+    assert not torch.allclose(after, start, atol=1e-3)
+    for model in (tmp_path / "adapters", adapted):
+        torch.testing.assert_close(logits(load_causal_lm(model)), after, atol=1e-4, rtol=1e-4)
 
 
 def test_it_is_said_once(folders: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
