@@ -319,7 +319,7 @@ def stored_scorer(path: str | Path) -> str | None:
     with suppress(OSError, ValueError, AttributeError):  # whoever loads it says what is wrong
         if (folder / ADAPTER_CONFIG).is_file():
             adapters = parse_json((folder / ADAPTER_CONFIG).read_text("utf-8"))
-            if adapters.get("task_type") == "SEQ_CLS":
+            if adapters.get("task_type") in (None, "SEQ_CLS"):
                 return "reward-model"
         if (folder / "config.json").is_file():
             config = parse_json((folder / "config.json").read_text("utf-8"))
