@@ -307,24 +307,27 @@ def tokenize(
         for i, ids, (of_text, parts) in zip(plain, rows_ids, found, strict=True):
             tokens[i] = Tokens(ids, of_text, parts)
     for i in mistaken:
-        assert control is not None
-        if tokenizer.is_fast:
-            guard = control.guard(tokenizer, _texts_of(rows[i]))
-            twin: Any = guard.twin
-            written = tuple(map(guard.rewritten, _texts_of(rows[i])))
-            if max_length is not None:
-                side = tokenizer.truncation_side
-                twin.enable_truncation(max_length, direction=side)
-            with panics_refused():
-                encoding = twin.encode(*written, add_special_tokens=add_special_tokens)
-            twin.no_truncation()
-            told = (encoding.offsets, encoding.sequence_ids) if spans else ([], [])
-            tokens[i] = Tokens(encoding.ids, *told)
-        else:
-            tokens[i] = Tokens(
-                _piecewise(tokenizer, rows[i], add_special_tokens, max_length), [], []
-            )
+        tokens[i] = _guarded(tokenizer, _texts_of(rows[i]), add_special_tokens, max_length)
     return tokens
+
+
+def _guarded(
+    tokenizer: PreTrainedTokenizerBase,
+    row: tuple[str, ...],
+    add_special_tokens: bool,
+    max_length: int | None,
+) -> Tokens:
+    """Return a text, or a pair of texts, whose contents look like control tokens, as tokens."""
+    if not tokenizer.is_fast:
+        return Tokens(_piecewise(tokenizer, row, add_special_tokens, max_length), [], [])
+    guard = control_tokens(tokenizer).guard(tokenizer, row)
+    twin: Any = guard.twin
+    if max_length is not None:
+        twin.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    with panics_refused():
+        encoding = twin.encode(*map(guard.rewritten, row), add_special_tokens=add_special_tokens)
+    twin.no_truncation()
+    return Tokens(encoding.ids, encoding.offsets, encoding.sequence_ids)
 
 
 def _is_marked(row: str | tuple[str, str]) -> bool:
@@ -337,14 +340,14 @@ def _texts_of(row: str | tuple[str, str]) -> tuple[str, ...]:
 
 def _piecewise(
     tokenizer: PreTrainedTokenizerBase,
-    row: str | tuple[str, str],
+    row: tuple[str, ...],
     add_special_tokens: bool,
     max_length: int | None,
 ) -> list[int]:
     """Return the ids of a slow tokenizer, which reads what contents write in pieces."""
     control, encoded = control_tokens(tokenizer), list[list[int]]()
     forbidden = {*control.ids.values()}
-    for text in _texts_of(row):
+    for text in row:
         ids = list[int]()
         for piece, is_text in control.pieces(text):
             made = _ids_of(tokenizer, piece, split_special_tokens=is_text)
