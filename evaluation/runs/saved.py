@@ -10,6 +10,7 @@ from tokengym.base.files import previous_folder, read_hashed, read_json
 from tokengym.base.registry import code_hash, split_file_word
 from tokengym.base.saved_code import changed_files, check_module, check_saved, named_object
 from tokengym.base.settings import as_plain, from_plain, values_by_name
+from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.runs.config import SETTINGS_FILE
@@ -155,6 +156,8 @@ def _saved_class(path: Path) -> str:
                 f"path/to/file.py:{printable(name)}"
             )
     inside = f"; the agent of that run is {path / 'agent'}" if (path / "agent").is_dir() else ""
+    if any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+        inside = "; a model or adapters alone are named by --model"
     raise ValueError(
         f"{path} holds no saved agent; name a folder that tokengym train or agent.save "
         f"wrote{inside}"
