@@ -243,7 +243,7 @@ class Tokens(NamedTuple):
     ids: list[int]
     """Ids of the tokens."""
     spans: list[Span]
-    """Characters of each token in its text; [] where they were not asked for."""
+    """Characters of each token in its text; they may be [] where they were not asked for."""
     parts: list[int | None]
     """Text of each token, 0 or 1; None for those that the tokenizer adds to texts. [] likewise."""
 
