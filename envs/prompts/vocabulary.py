@@ -44,7 +44,7 @@ class Vocabulary:
         Example:
             >>> from tokengym.base.bundle import bundled
             >>> Vocabulary.of(bundled("oracle").tokenizer)
-            Vocabulary(size=8, end_ids=(1,), pad_id=0)
+            Vocabulary(size=9, end_ids=(1,), pad_id=0)
         """
         further = getattr(tokenizer, "init_kwargs", {}).get(END_TOKENS, ())
         ids = (tokenizer.eos_token_id, *map(tokenizer.convert_tokens_to_ids, further))

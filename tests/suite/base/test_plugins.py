@@ -74,7 +74,8 @@ def test_the_suite_imports_nothing_of_the_laboratory():
     code = (
         "import sys, gymnasium as gym, tokengym; from tokengym.agents.learner import find_learner; "
         "env = gym.make('tokengym/MovieReview-v0', reward='abc'); env.reset(seed=0); "
-        "find_learner('ppo').load(), find_learner('dpo').load(); "
+        "import tokengym.agents.training, tokengym.agents.offline.collecting; "
+        "find_learner('ppo').algorithm_class(), find_learner('dpo'); "
         "import tokengym.evaluation.runs.compare; "
         "print([name for name in sys.modules if name.startswith('tokengym.lab')])"
     )

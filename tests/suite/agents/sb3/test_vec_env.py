@@ -112,6 +112,7 @@ def test_no_environment_has_a_shape_and_nothing_else():
     envs = NoEnvironment(num_envs=2, num_tokens=8, length=5)
     assert envs.observation_space["input_ids"].shape == (5,)  # type: ignore[index]
     assert envs.action_space.n == 8  # type: ignore[attr-defined]
-    assert not envs.has_attr("tokenizer")
+    assert envs.get_attr("tokenizer") == [None, None]  # the agent's, where it is known
+    assert not envs.has_attr("max_new_tokens")
     with pytest.raises(ValueError, match="give it set_env"):
         envs.step(np.zeros(2))

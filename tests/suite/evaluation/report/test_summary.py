@@ -158,7 +158,8 @@ def test_a_control_alone_ahead_is_called_one():
 )
 def test_rewards_that_did_not_reach_best_of_16_are_said(heights: tuple[float, ...], end: str):
     areas = np.array(heights) + 1e-3 * SEEDS[:, None] * np.arange(len(heights))
-    (group,) = summarize(curves_of(areas), SummarySettings(references=references()))["groups"]
+    settings = SummarySettings(references=references(), episodes=100)  # a small sampling error
+    (group,) = summarize(curves_of(areas), settings)["groups"]
     assert end in group["verdict"]["headline"]
     reached = "reach" in group["verdict"]["headline"]
     assert reached == (min(heights) < 1.5)
@@ -180,7 +181,7 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves)
     scores = -0.52 + 0.01 * np.random.default_rng(0).normal(size=(3, 16))
     drawn = ReferenceSamples(scores=scores, gold_scores=None, tokens=2304)
     curves = make_curves()
-    settings = SummarySettings(kl_coef=0.05, references={(): drawn})
+    settings = SummarySettings(kl_coef=0.001, references={(): drawn})
     summary = summarize(curves, settings)
     (group,) = summary["groups"]
     reason = group["score_range"]["noise"]
