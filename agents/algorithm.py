@@ -480,6 +480,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 # SB3's; the last round ends past the tokens that were asked for.
                 progress = float(self.num_timesteps) / float(budget)
                 self._current_progress_remaining = max(1.0 - progress, 0.0)
+                if not has_budget:
+                    self._current_progress_remaining = self.remaining
                 self.learn_from(played)
                 self._round_start = None
                 number += 1

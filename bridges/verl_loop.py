@@ -40,6 +40,8 @@ _credits: dict[Hashable, TokenCredit] = {}
 """Scorers and rules that this process has loaded: verl makes a loop anew for every response."""
 _scoring = Lock()
 """Held while a response is scored: models are not called by several threads at a time."""
+_loading = Lock()
+"""Held while a scorer is loaded, once: the event loop does not wait for what is being scored."""
 
 
 class TokenCreditOutput(AgentLoopOutput):
@@ -118,7 +120,7 @@ class PaysTokens:
                 "effect; set trainer.use_v1=True"
             )
         key = (scorer, credit, reference_policy, id(loop.tokenizer))
-        with _scoring:
+        with _loading:
             if key not in _credits:
                 _credits[key] = TokenCredit(
                     scorer, credit, tokenizer=loop.tokenizer, reference_policy=reference_policy

@@ -180,14 +180,27 @@ def training_arguments(
 @contextmanager
 def isolated_random_state() -> Iterator[None]:
     """Restore the global random state afterwards: the Trainer seeds it."""
-    python, numpy = random.getstate(), np.random.get_state()
+    before = global_random_state()
     try:
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):  # or it would set up every GPU of the machine
-            yield
+        yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+        set_global_random_state(before)
+
+
+def global_random_state() -> tuple[Any, ...]:
+    """Return the state of Python's, NumPy's and torch's generators, of torch the GPU's too."""
+    device = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device
+
+
+def set_global_random_state(state: tuple[Any, ...]) -> None:
+    """Restore what `global_random_state` returned."""
+    python, numpy, cpu, device = state
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(cpu)
+    if device is not None:
+        torch.cuda.set_rng_state(device)
 
 
 FORMAT = 2
@@ -423,15 +436,25 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         training.gr_context = copy_context()
         callback = _HandOver(self)
         self.add_callback(callback)
+        # The Trainer draws from the global generators: each side has a state of its own.
+        outside, inside = global_random_state(), None
         try:
-            update = training.switch()
-            while not training.dead:
-                yield update
+            while True:
+                if inside is not None:
+                    set_global_random_state(inside)
                 update = training.switch()
+                inside = global_random_state()
+                set_global_random_state(outside)
+                if training.dead:
+                    return
+                yield update
+                outside = global_random_state()
         finally:
             self.remove_callback(callback)
             if not training.dead:  # the loop was left: the training ends where it stands
+                outside = global_random_state()
                 training.throw()
+                set_global_random_state(outside)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Measure on held-out texts; see `transformers.Trainer.evaluate`."""

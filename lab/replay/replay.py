@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from tokengym.lab.replay.heat_map import HeatMap
 
 EPISODES_FILE = "episodes.jsonl"
+OWN_KEYS = {"response", "response_ids", "score_parts", "finish_reason"}
+"""Keys by which a record of `Episode.to_record` is told from a row of another trainer's."""
 USUAL: tuple[tuple[str, ...], ...] = (
     ("sparse",),
     ("uniform",),
@@ -352,7 +354,7 @@ def _is_by_encoder(env: str) -> bool:
 def load_episodes(
     path: Path, *, env: str, env_kwargs: Mapping[str, Any] | None = None, limit: int | None = None
 ) -> tuple[list[Episode], list[str]]:
-    """Return the episodes stored in a file or below a folder, each text once.
+    """Return the episodes stored in a file or below a folder, each text of ours once.
 
     Args:
         path: A file of JSON lines, a folder with ``episodes.jsonl`` in it or below it, or what
@@ -396,7 +398,7 @@ def load_episodes(
 def is_foreign(path: Path) -> bool:
     """Return whether another trainer wrote a file, or the files of a folder.
 
-    Records of ours have ``response`` and ``response_ids``.
+    Records of ours have the keys that `Episode.to_record` writes of every episode.
     """
     if path.is_dir():
         return not any(path.glob(f"**/{EPISODES_FILE}")) and any(
@@ -405,7 +407,7 @@ def is_foreign(path: Path) -> bool:
     if path.suffix != ".jsonl" or path.name == EPISODES_FILE:
         return path.suffix == ".parquet"
     first = next(iter(read_jsonl(path)), None)
-    return first is not None and not {"response", "response_ids"} <= first.keys()
+    return first is not None and not OWN_KEYS <= first.keys()
 
 
 def write_credit(path: Path, result: Replay) -> None:

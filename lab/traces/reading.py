@@ -1,6 +1,7 @@
 """Episodes of another trainer's file, found by its content."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def read_traces(
                 return episodes, left_out
             try:
                 episodes.append(_episode(_record(row), tokenizer))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 left_out.append(f"{file.name} row {number}: {error}")
     if not episodes:
         known = "; ".join(reader.NAME for reader in READERS)
@@ -68,10 +69,13 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell without NumPy's types."""
-    if isinstance(value, np.ndarray):
-        return [_plain(one) for one in value.tolist()]
-    return value.item() if isinstance(value, np.generic) else value
+    """Return a cell as JSON would have it: no types of NumPy's, and None in place of NaN."""
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    plain = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(plain, float) and isnan(plain) else plain
 
 
 def _record(row: Mapping[str, Any]) -> Record:
@@ -95,6 +99,12 @@ def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
     prompt, prompt_ids = _prompt(record, tokenizer)
     response, response_ids = _response(record, tokenizer, prompt_ids)
     size, written, paid = len(response_ids), record.written, record.paid
+    largest = max([*prompt_ids, *response_ids])
+    if largest >= len(tokenizer):
+        raise ValueError(
+            f"token {largest} is none of the tokenizer's {len(tokenizer)}; pass the policy's by "
+            "--tokenizer"
+        )
     if isinstance(paid, (int, float)):  # one for all: that of the tokens which the policy wrote
         paid = [paid * own for own in (written or [1] * size)]
     figures = {"entries of the mask": written, "log-probs": record.log_probs, "rewards": paid}

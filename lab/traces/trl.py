@@ -1,7 +1,6 @@
 """TRL's ``completions/completions_00010.parquet``, which its GRPO and RLOO trainers log."""
 
 from collections.abc import Mapping
-from math import isnan
 from typing import Any
 
 from tokengym.lab.traces.record import Record, number_of, text_of
@@ -19,8 +18,7 @@ def read(row: Mapping[str, Any]) -> Record | None:
     if not {"prompt", "completion", "advantage"} <= row.keys():
         return None
     columns = (value for name, value in row.items() if name not in KNOWN)
-    # One that had nothing to say of a completion is NaN there.
-    rewards = [one for one in columns if isinstance(one, float) and not isnan(one)]
+    rewards = [one for one in columns if isinstance(one, float)]  # None: it said nothing of it
     return Record(
         prompt=text_of(row["prompt"]),
         response=text_of(row["completion"]),

@@ -153,3 +153,21 @@ def test_a_replay_shows_what_the_trainer_paid_beside_the_rules(tmp_path: Path) -
     assert result.credits["trainer"][0].tolist() == [0.5, -0.5, 0.0, 0.0, 0.0, 0.25, 0.25]
     assert result.scores["trainer"].tolist() == [1.0]
     assert not result.credits["uniform"][0][3:5].any()  # what the policy did not write
+
+
+def test_rows_with_ids_are_another_trainers_too(tmp_path: Path) -> None:
+    """Without what `Episode.to_record` writes: its mask and rewards are read."""
+    ids = [*ANSWER, *REPLY]
+    row = {"prompt": "i saw", "response": "x", "prompt_ids": PROMPT, "response_ids": ids}
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({**row, "mask": [1, 1, 1, 0, 0], "rewards": [1.0] * 5}) + "\n")
+    assert is_foreign(file)
+    ((episode,), _) = load_episodes(file, env="MovieReview")
+    assert episode.written is not None
+    assert episode.written.tolist() == [1, 1, 1, 0, 0]
+    file.write_text(json.dumps({**row, "response_ids": [10**6]}) + "\n")
+    with pytest.raises(ValueError, match=r"token 1000000 is none of the tokenizer's \d+; pass"):
+        load_episodes(file, env="MovieReview")
+    for wrong in ({"nodes": nodes(), "rewards": [1]}, {**ROWS["skyrl"][0], "env_extras": "none"}):
+        file.write_text("".join(json.dumps(one) + "\n" for one in (ROWS["verl"][0], wrong)))
+        assert len(read_traces(file, TOKENIZER)[1]) == 1

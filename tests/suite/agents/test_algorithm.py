@@ -84,7 +84,16 @@ def test_learn_exhausts_its_updates_between_which_the_agent_may_be_saved(
             assert torch.equal(weight, whole.policy.state_dict()[name]), name
 
 
-def test_a_loop_without_a_budget_ends_where_it_is_left(make_ppo: Callable[..., PPO]):
+@pytest.mark.parametrize(
+    "rate",
+    [
+        {"learning_rate": 0.5},
+        {"learning_rate": lambda left: 0.5 * left, "learning_rate_schedule": "constant"},
+    ],
+)
+def test_a_loop_without_a_budget_ends_where_it_is_left(
+    make_ppo: Callable[..., PPO], rate: dict[str, Any]
+):
     """Callbacks are told, and the share that remains is the caller's to say."""
     ended: list[int] = []
 
@@ -95,7 +104,7 @@ def test_a_loop_without_a_budget_ends_where_it_is_left(make_ppo: Callable[..., P
         def _on_training_end(self) -> None:
             ended.append(self.model.num_timesteps)
 
-    agent, rates = make_ppo(learning_rate=0.5), []
+    agent, rates = make_ppo(**rate), []
     for update in agent.updates(callback=Ends()):
         rates.append(update.figures["train/learning_rate"])
         agent.remaining = 0.25
