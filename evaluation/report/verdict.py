@@ -454,7 +454,11 @@ def _leaps(kl: Array, updates: Array) -> list[str]:
     """Return the alarm of the longest leap in one update, if it is beyond the limits.
 
     (kl_{i+1} - kl_i) / (updates_{i+1} - updates_i) > max(LEAP, LEAP_SHARE * kl at the end)
+
+    A single evaluation shows none.
     """
+    if len(kl) < 2:
+        return []
     crossed = np.diff(kl) / np.diff(updates)
     i = int(np.argmax(crossed))
     if crossed[i] <= max(LEAP, LEAP_SHARE * kl[-1]):

@@ -141,3 +141,7 @@ def test_an_update_that_leaps_is_told(kl: list[float], said: str | None):
     assert len(alarms) == (said is not None)
     assert said is None or said in alarms[0]
     assert find_alarms(curves, [0, 1, 2, 7], axis="tokens") == []
+
+
+def test_a_single_evaluation_has_no_leap():
+    assert find_alarms({"score": np.ones(1), "kl": np.full(1, 9.0)}, [100]) == []
