@@ -97,6 +97,7 @@ class RunRecord:
             "train": self.train,
             "samples": self.samples,
             "seen": self._seen,
+            "measured_by": self.measured_by,
             "seconds": time.perf_counter() - self.started - self._evaluation_s,
         }
 
@@ -104,6 +105,7 @@ class RunRecord:
         """Take over the measurements that `state` returned, the clock included."""
         self.curve, self.train = list(state["curve"]), list(state["train"])
         self.samples, self._seen = list(state["samples"]), int(state["seen"])
+        self.measured_by = state.get("measured_by")  # an earlier version kept none
         # As if it had begun so many seconds ago: the time in between is nobody's.
         self.started = time.perf_counter() - float(state["seconds"])
 

@@ -17,7 +17,7 @@ from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare, missing_runs
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
-from tokengym.evaluation.runs.record import record_failure
+from tokengym.evaluation.runs.record import RunRecord, record_failure
 from tokengym.evaluation.runs.run import run
 from tokengym.rewards import ScorerError
 
@@ -87,6 +87,19 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, every: int, mo
     assert len(calls) == {1: 2, 2: 3}[every]  # of steps 0 to 4, those after the checkpoint
     assert files(folder) == files(run_folder(tmp_path / "whole", "abc", 0))
     assert not (folder / "unfinished").exists()
+
+
+def test_a_run_that_was_killed_as_it_ended_still_says_what_measured_it():
+    """Resumed from its last checkpoint it measures nothing more."""
+    plan = CONFIG.plan("sparse", 0)
+    killed, resumed = RunRecord(plan), RunRecord(plan)
+    killed.measured_by = "a judge"
+    state = killed.state()
+    resumed.resume(state)
+    assert resumed.measured_by == "a judge"
+    del state["measured_by"]  # an earlier version's checkpoint
+    resumed.resume(state)
+    assert resumed.measured_by is None
 
 
 @pytest.mark.parametrize("length", [{"steps": 4}, {"tokens": 4 * 4 * 6}])
