@@ -133,7 +133,7 @@ def missing_runs(
         result = result_of(plan)
         if retry_failed and result and result["status"] != "finished":
             # A checkpoint, samples or iterations were paid for: only the verdict on them goes.
-            if {UNFINISHED, SAMPLES, "iterations"} & {path.name for path in folder.iterdir()}:
+            if _holds_paid_work(folder):
                 (folder / "run.json").unlink()  # it resumes from there
             else:
                 shutil.rmtree(folder)
@@ -167,7 +167,7 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
             raise ValueError(
                 f"{out} holds other files, no {SETTINGS_FILE} of a run to resume; name a new folder"
             )
-    elif (differ := _conflicts(config, out)) and any(map(_holds_work, _run_folders(out))):
+    elif (differ := _conflicts(config, out)) and _holds_work(out):
         there = read_hashed(out / SETTINGS_FILE, optional=True)
         kept = f" ({out / CODE} has the files as they were)" if there.get("code") else ""
         raise ValueError(
@@ -195,11 +195,26 @@ def _run_folders(out: Path) -> list[Path]:
     return sorted(path for path in out.glob("*/seed-*") if path.is_dir())
 
 
-def _holds_work(folder: Path) -> bool:
-    """Return whether a run has finished, or can be resumed."""
+def _holds_work(out: Path) -> bool:
+    """Return whether a run has finished or can be resumed, or samples were drawn for runs to come.
+
+    Where all runs failed, the samples drawn for them are of no use either.
+    """
+    folders = _run_folders(out)
+    if any(_holds_paid_work(folder) or _has_finished(folder) for folder in folders):
+        return True
+    all_failed = bool(folders) and all((folder / "run.json").exists() for folder in folders)
+    return not all_failed and _holds_paid_work(out / slug(REFERENCE))
+
+
+def _has_finished(folder: Path) -> bool:
     ended = folder / "run.json"
-    finished = ended.exists() and read_hashed(ended, optional=True).get("status") == "finished"
-    return finished or (folder / UNFINISHED).exists() or (folder / "iterations").exists()
+    return ended.exists() and read_hashed(ended, optional=True).get("status") == "finished"
+
+
+def _holds_paid_work(folder: Path) -> bool:
+    """Return whether a run's folder has a checkpoint, samples or iterations to resume from."""
+    return any((folder / name).exists() for name in (UNFINISHED, SAMPLES, "iterations"))
 
 
 def _conflicts(config: ComparisonConfig, out: Path) -> list[str]:

@@ -97,6 +97,25 @@ def test_a_stopped_run_that_can_be_resumed_is_not_taken_over(tmp_path: Path, lef
         check_folder(config(learning_rate=1e-3), tmp_path)
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path: Path, is_begun: bool):
+    made, other = config(), config(learning_rate=1e-3)
+    made.save(tmp_path)
+    samples = tmp_path / "reference_samples" / "samples.json"
+    write_hashed(samples, {})
+    (run,) = (plan.folder for plan in made.plans(tmp_path))
+    assert run is not None
+    if is_begun:  # and killed before its first checkpoint
+        run.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"holds runs of other settings: learning_rate"):
+        check_folder(other, tmp_path)
+    check_folder(made, tmp_path)
+    take_over(made, tmp_path)
+    assert samples.exists()
+    write_hashed(run / "run.json", {"status": "failed", "files": {}})
+    check_folder(other, tmp_path)  # all runs failed: the samples were for nothing
+
+
 def test_what_failed_stays_where_the_settings_are_the_same(tmp_path: Path):
     failed = begun(config(), tmp_path, "failed")
     take_over(config(), tmp_path)
