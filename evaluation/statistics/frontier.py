@@ -55,11 +55,16 @@ class RunPath:
                 f"tokens must be ({len(self.updates)},) and never fall, got {self.tokens}"
             )
 
-    def within(self, budget: float) -> "RunPath":
+    def within(self, budget: float, *, across_leaps: bool = False) -> "RunPath":
         """Return the path up to a budget of tokens; its end is interpolated linearly in tokens.
 
-        Within a leap nothing is interpolated: the path then ends before it. A run that has fewer
-        tokens stays as it is.
+        A run that has fewer tokens stays as it is.
+
+        Args:
+            budget: Response tokens.
+            across_leaps: Whether the end is also interpolated within a leap (see `leaps`), as the
+                mean over a run needs it: all runs then have equal tokens. Otherwise the path ends
+                before the leap, as values at a KL need it: no policy within it is known.
 
         Raises:
             ValueError: if the budget ends before the first evaluation.
@@ -73,7 +78,7 @@ class RunPath:
                 "measured within it"
             )
         last = int(np.flatnonzero(kept)[-1])
-        if leaps(self.updates, self.kl)[last]:
+        if not across_leaps and leaps(self.updates, self.kl)[last]:
             return self._until(last)
         arrays = {"updates": self.updates, "kl": self.kl, **self.values}
         cut = {

@@ -154,18 +154,26 @@ def leads_of(
         raise ValueError("the cells of the two arms share no seed; run them on the same seeds")
     budgets = {seed: min(float(cell[seed].tokens[-1]) for cell in cells) for seed in seeds}
     chosen = [_chosen(each, budgets, price) for each in (arm, baseline)]
-    nets = [np.array([net_of(run, price) for run in runs]) for runs in chosen]
-    kl = largest_shared_kl([(run.updates, run.kl) for runs in chosen for run in runs])
+    # Means are over equal tokens, whatever lies there; at a KL only measured policies count.
+    whole, known = (
+        [
+            [run.within(budgets[seed], across_leaps=is_mean) for seed, run in runs.items()]
+            for runs in chosen
+        ]
+        for is_mean in (True, False)
+    )
+    nets = [np.array([net_of(run, price) for run in runs]) for runs in whole]
+    kl = largest_shared_kl([(run.updates, run.kl) for runs in known for run in runs])
     at_kl = None
     if kl is not None:
         one, other = (
             np.array(
                 [value_within_kl([kl], run.updates, run.kl, run.values[measure])[0] for run in runs]
             )
-            for runs in chosen
+            for runs in known
         )
         at_kl = tuple(((one - other) / way).tolist())
-    scores = [np.array([net_of(run, 0.0) for run in runs]) for runs in chosen]
+    scores = [np.array([net_of(run, 0.0) for run in runs]) for runs in whole]
     return Leads(
         net=tuple(((nets[0] - nets[1]) / way).tolist()),
         score=tuple(((scores[0] - scores[1]) / way).tolist()),
@@ -174,13 +182,15 @@ def leads_of(
     )
 
 
-def _chosen(arm: Arm, budgets: Mapping[int, float], price: float) -> list[RunPath]:
-    """Return each seed's run, of the cell that does best on the other seeds."""
-    cells = [
-        {seed: cell[seed].within(budget) for seed, budget in budgets.items()}
-        for cell in arm.values()
-    ]
-    areas = np.array([[net_of(run, price) for run in cell.values()] for cell in cells])
+def _chosen(arm: Arm, budgets: Mapping[int, float], price: float) -> dict[int, RunPath]:
+    """Return each seed's whole run, of the cell that does best on the other seeds."""
+    cells = list(arm.values())
+    areas = np.array(
+        [
+            [net_of(cell[seed].within(budgets[seed], across_leaps=True), price) for seed in budgets]
+            for cell in cells
+        ]
+    )
     numbers = np.broadcast_to(np.arange(len(cells), dtype=np.float64)[:, None], areas.shape)
     picked = tuned_on_others(numbers, areas)
     if not np.isfinite(picked).all():
@@ -188,7 +198,7 @@ def _chosen(arm: Arm, budgets: Mapping[int, float], price: float) -> list[RunPat
             f"{len(cells)} cells have the seeds {[*budgets]}: a cell is chosen on the other seeds, "
             "so that two are needed"
         )
-    return [cells[int(number)][seed] for number, seed in zip(picked, budgets, strict=True)]
+    return {seed: cells[int(number)][seed] for number, seed in zip(picked, budgets, strict=True)}
 
 
 def by_task(leads: Mapping[str, Leads], tasks: Mapping[str, str]) -> dict[str, dict[str, Any]]:

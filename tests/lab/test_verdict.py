@@ -77,6 +77,14 @@ def test_where_the_baseline_leaps_no_score_at_equal_kl_is_given():
     assert (leads.kl, leads.at_kl) == (None, None)
 
 
+def test_means_are_over_equal_tokens_also_where_they_end_in_a_leap():
+    leapt, short = {"": {0: run(0.0, kl=30.0, tokens=600.0)}}, {"": {0: run(0.0, tokens=300.0)}}
+    leads = leads_of(leapt, short, way=1.0, price=0.1)
+    # In 300 tokens, half way through its second update, its KL rises to 15: 7.5 on average.
+    assert leads.net == pytest.approx([0.1 * (1.5 - 7.5)])
+    assert (leads.kl, leads.at_kl) == (None, None)  # the path that is known ends at 200 tokens
+
+
 def test_settings_of_a_task_enter_as_their_mean():
     leads = {
         "a-1": Leads(net=(1.0, 3.0), score=(0.0, 0.0), at_kl=(2.0, 2.0), kl=1.0),

@@ -162,6 +162,8 @@ def test_no_policy_is_made_up_within_a_leap():
         values={"score": updates},
     )
     assert run.within(15.0).tokens.tolist() == [0.0, 10.0]
+    whole = run.within(15.0, across_leaps=True)  # for a mean over equal tokens
+    assert (whole.tokens[-1], whole.kl[-1], whole.values["score"][-1]) == (15.0, 3.5, 1.5)
     assert run.within(5.0).values["score"].tolist() == [0.0, 0.5]
     assert run.within(99.0) is run
     with pytest.raises(ValueError, match="budget must be above 0 tokens, got 0"):
