@@ -19,7 +19,7 @@ from tokengym.agents.offline.own import ids_of, read_own, text_encoding
 from tokengym.agents.offline.policies import encoding_for, make_policy
 from tokengym.agents.offline.settings import Candidates, Sampling
 from tokengym.agents.offline.sft import SFT
-from tokengym.agents.offline.trainer import OfflineTrainer
+from tokengym.agents.offline.trainer import OfflineTrainer, warn_of_skipped
 from tokengym.agents.rollouts.chosen import (
     ChosenPrompts,
     PromptChoice,
@@ -374,8 +374,7 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
                 settings.pairs,
             )
         else:
-            if own.train.skipped:
-                _LOG.warning("%s; the first: %s", own.train.report(), own.train.skipped[0].reason)
+            warn_of_skipped(own.train, own.held_out)
             data, held_out = (ids_of(side, trainer.columns) for side in (own.train, own.held_out))
             encoding = replace(encoding, prompt_column=None)
     if data is None:

@@ -1,7 +1,7 @@
 """Prompts of given pairs: a part is held out of learning, and the policy is measured on them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from tokengym.rewards.pairs.encode import (
     pair_rows,
     response_rows,
 )
-from tokengym.rewards.pairs.read import Row, read_table
+from tokengym.rewards.pairs.read import Row, SkippedRow, read_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,12 +31,12 @@ _NO_METADATA = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class OwnTexts:
-    """Given pairs, or responses, as ids, those of a tenth of the prompts apart."""
+    """Given pairs, or responses, as ids, those of held-out prompts apart."""
 
     train: EncodedTexts
     """What is learned from, with the rows that were left out."""
     held_out: EncodedTexts
-    """What is not."""
+    """What is not, with the rows of ``eval_pairs`` that were left out."""
     train_prompts: PromptSet
     """Their distinct prompts."""
     test_prompts: PromptSet
@@ -79,7 +79,8 @@ def read_own(
     """Return the pairs, or responses, of a run's file, divided; None if their prompts are no texts.
 
     Which prompts are held out depends on their texts alone, not on the order of the rows: all rows
-    of a prompt stand on one side. Those of ``eval_pairs`` are held out where they are given.
+    of a prompt stand on one side. Those of ``eval_pairs`` are held out where they are given: rows
+    of ``pairs`` that share a prompt with them are left out.
 
     Args:
         settings: Name the file, and what happens to rows that cannot be learned from.
@@ -88,7 +89,8 @@ def read_own(
         max_positions: The most tokens that the model reads.
 
     Raises:
-        DatasetError: if a row cannot be learned from, or there are fewer than two prompts.
+        DatasetError: if a row cannot be learned from, there are fewer than two prompts, none is
+            left to learn from, or those of ``eval_pairs`` alone are no texts.
     """
     read = pair_rows if isinstance(settings, DPOSettings) else response_rows
 
@@ -107,33 +109,63 @@ def read_own(
 
     if (given := sides(settings.pairs)) is None:
         return None
-    everything, prompts = given
-    other = None if settings.eval_pairs is None else sides(settings.eval_pairs)
-    if other is not None:
-        return OwnTexts(
-            train=everything,
-            held_out=other[0],
-            train_prompts=_distinct(prompts.values()),
-            test_prompts=_distinct(other[1].values()),
-        )
-    names = {number: repr((prompt.text, prompt.messages)) for number, prompt in prompts.items()}
-    ranked = sorted({*names.values()}, key=lambda n: hashlib.sha256(n.encode()).digest())
-    if len(ranked) < 2:
+    texts, prompts = given
+    if settings.eval_pairs is None:
+        names = {_key(prompt) for prompt in prompts.values()}
+        ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+        if len(ranked) < 2:
+            raise DatasetError(
+                f"the data have {len(ranked)} distinct prompt, so that none can be held out to "
+                "measure on; give more, or pass eval_pairs (--eval-pairs)"
+            )
+        held = set(ranked[: max(1, round(HELD_OUT * len(ranked)))])
+        measured = [row for row in texts.rows if _key(prompts[row.row]) in held]
+        held_out, held_prompts = EncodedTexts(rows=tuple(measured), skipped=()), prompts
+        skipped = list(texts.skipped)
+    else:
+        if (other := sides(settings.eval_pairs)) is None:
+            raise DatasetError(
+                f"eval_pairs={settings.eval_pairs!r} has token ids and no texts of prompts, on "
+                "which the policy would be measured; add a column prompt, or pass "
+                "own_prompts=False (--own-prompts False) to measure on the task's prompts"
+            )
+        held_out, held_prompts = other
+        held = {_key(prompt) for prompt in held_prompts.values()}
+        skipped = [*texts.skipped, *_overlap(texts, prompts, held)]
+    learned = [row for row in texts.rows if _key(prompts[row.row]) not in held]
+    train = EncodedTexts(rows=tuple(learned), skipped=tuple(skipped))
+    if not learned:
         raise DatasetError(
-            f"the data have {len(ranked)} distinct prompt, so that none can be held out to measure "
-            "on; give more, or pass eval_pairs (--eval-pairs)"
+            f"nothing is left to learn from: {train.report()}; {skipped[-1].reason}; give "
+            "eval_pairs other prompts"
         )
-    held = set(ranked[: max(1, round(HELD_OUT * len(ranked)))])
-    parts = [
-        [row for row in everything.rows if (names[row.row] in held) == is_held]
-        for is_held in (False, True)
-    ]
     return OwnTexts(
-        train=EncodedTexts(rows=tuple(parts[0]), skipped=everything.skipped),
-        held_out=EncodedTexts(rows=tuple(parts[1]), skipped=()),
-        train_prompts=_distinct(prompts[row.row] for row in parts[0]),
-        test_prompts=_distinct(prompts[row.row] for row in parts[1]),
+        train=train,
+        held_out=held_out,
+        train_prompts=_distinct(prompts[row.row] for row in learned),
+        test_prompts=_distinct(held_prompts[row.row] for row in held_out.rows),
     )
+
+
+def _overlap(
+    texts: EncodedTexts, prompts: Mapping[int, Prompt], held: Collection[str]
+) -> list[SkippedRow]:
+    """Return the rows whose prompts are held out in another file, as rows that are left out."""
+    return [
+        SkippedRow(
+            row=row.row,
+            kind="with prompts of eval_pairs",
+            reason=f"row {row.row} of the data has the prompt {prompts[row.row].text[:40]!r}, "
+            "which eval_pairs holds out",
+        )
+        for row in texts.rows
+        if _key(prompts[row.row]) in held
+    ]
+
+
+def _key(prompt: Prompt) -> str:
+    """Return what two prompts that read the same share."""
+    return repr((prompt.text, prompt.messages))
 
 
 def _distinct(prompts: Any) -> PromptSet:

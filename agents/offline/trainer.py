@@ -304,7 +304,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         """Tokens of the responses, which carry loss."""
         self._sums = {mode: self._zeros() for mode in ("train", "eval")}
         self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process
-        _warn_of_skipped(train_texts, eval_texts)
+        warn_of_skipped(train_texts, eval_texts)
         scorer = ResponseScorer(
             policy, disable_dropout=options.disable_dropout, with_reference=with_reference
         )
@@ -654,7 +654,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         load_weights(self.policy, Path(best))
 
 
-def _warn_of_skipped(*encoded: EncodedTexts | None) -> None:
+def warn_of_skipped(*encoded: EncodedTexts | None) -> None:
     """Warn of texts that nothing is learned from."""
     for texts in encoded:
         if texts is not None and texts.skipped:

@@ -1,6 +1,7 @@
 """A run on given pairs is measured on their prompts, a tenth of which is held out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ def test_held_out_pairs_of_ones_own_are_those(tmp_path: Path) -> None:
     own = read(settings)
     assert (len(own.train.rows), len(own.held_out.rows)) == (36, 3)
     assert own.test_prompts.texts == ("a a", "a b")
+    faulty = write(tmp_path, [*ROWS[:3], {"question": "c c", "chosen": "", "rejected": "e"}])
+    settings = replace(settings, pairs=write(tmp_path, ROWS, "all.jsonl"), eval_pairs=faulty)
+    own = read(replace(settings, on_error="skip"))
+    assert [row.row for row in own.held_out.skipped] == [3]
+    assert own.train.report() == "40 rows, 36 kept, 4 with prompts of eval_pairs"
+    assert own.train.skipped[0].reason == (
+        "row 0 of the data has the prompt 'a a', which eval_pairs holds out"
+    )
+    assert not {*own.train_prompts.texts} & {*own.test_prompts.texts}
+    with pytest.raises(DatasetError, match=r"3 rows, 0 kept.*give eval_pairs other prompts"):
+        read(replace(settings, pairs=held, eval_pairs=held))
+    ids = write(
+        tmp_path, [{"prompt_ids": [3], "chosen_ids": [4], "rejected_ids": [5]}], "ids.jsonl"
+    )
+    plain = [{"prompt": row["question"], "chosen": "d", "rejected": "e"} for row in ROWS]
+    settings = DPOSettings(pairs=write(tmp_path, plain, "plain.jsonl"), eval_pairs=ids)
+    with pytest.raises(DatasetError, match=r"eval_pairs='.*' has token ids and no texts.*own_pro"):
+        read(settings)
     one = DPOSettings(pairs=write(tmp_path, ROWS[:2]), pairs_prompt_column="question")
     with pytest.raises(DatasetError, match="1 distinct prompt, so that none can be held out"):
         read(one)
@@ -137,15 +156,36 @@ def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model: str, tmp_path: Pa
     assert "prompts" not in config_of(bundled, **given).env_kwargs("sparse", train=True)
 
 
-def test_a_run_on_pairs_learns_and_is_measured(model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_given", [False, True])
+def test_a_run_on_pairs_learns_and_is_measured(
+    model: str, tmp_path: Path, is_given: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     task = TaskSettings(model=model, scorer="length-penalty")
+    faulty = {"question": "c c", "chosen": "", "rejected": "e"}
+    held_out = write(tmp_path, [*ROWS[:3], faulty], "held.jsonl") if is_given else None
     config = config_of(
-        task, pairs=write(tmp_path), pairs_prompt_column="question", num_train_epochs=1.0
+        task,
+        pairs=write(tmp_path),
+        eval_pairs=held_out,
+        on_error="skip" if is_given else None,
+        pairs_prompt_column="question",
+        num_train_epochs=1.0,
     )
     record = run(config, "dpo", 0)
+    said = [line for line in caplog.messages if "rows, " in line]
+    wanted = ["40 rows, 36 kept, 4 with", "4 rows, 3 kept, 1 empty"] if is_given else []
+    assert [line[: len(one)] for line, one in zip(said, wanted, strict=True)] == wanted
     assert [point["step"] for point in record.curve] == [0, 1]
     held_out = [name for row in record.train for name in row if name.startswith("eval")]
     assert held_out, record.train
+
+
+def test_learners_that_are_compared_are_not_measured_on_their_own_prompts(tmp_path: Path) -> None:
+    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), seeds=1)
+    learner = f"dpo:pairs={write(tmp_path)},pairs_prompt_column=question"
+    replace(config, agents=("ppo", learner))
+    with pytest.raises(SettingsError, match=r"own_prompts=True of 'dpo.*' would measure it on oth"):
+        replace(config, agents=("ppo", f"{learner},own_prompts=True"))
 
 
 def test_a_column_of_prompts_is_the_data_sets_too(tmp_path: Path) -> None:
