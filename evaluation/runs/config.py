@@ -204,7 +204,17 @@ class ComparisonConfig:
                 raise ValueError(
                     f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
+        self._check_prompts()
         object.__setattr__(self, "data", self._data_hashes())
+
+    def _check_prompts(self) -> None:
+        """Refuse learners that are compared, and of which one is measured on its own prompts."""
+        for run in self.runs if self.agents else ():
+            if _has_own_prompts(run.training):
+                raise SettingsError(
+                    f"own_prompts=True of {run.agent.text!r} would measure it on other prompts "
+                    "than the learners that it is compared with; leave it out, or train it alone"
+                )
 
     def _name_prompt_column(self) -> None:
         """Take the column of prompts that is named for pairs for the data set's as well."""
@@ -448,7 +458,7 @@ class ComparisonConfig:
     def _own_texts(self) -> "OwnTexts | None":
         """The given pairs of a run that is measured on their prompts; None for all others."""
         learner: Any = self.training.learner
-        if self.agents or not getattr(learner, "own_prompts", False):
+        if not _has_own_prompts(self.training):
             return None
         from tokengym.agents.offline.own import read_own, text_encoding
         from tokengym.envs.prompts.tokenization import load_tokenizer
@@ -512,6 +522,11 @@ class ComparisonConfig:
             "products": None if training.products == "torch" else training.products,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _has_own_prompts(training: TrainingSettings) -> bool:
+    """Return whether a run is measured on the prompts of its own pairs."""
+    return bool(getattr(training.learner, "own_prompts", False))
 
 
 def positions_of(model: str | None) -> int | None:
