@@ -31,6 +31,8 @@ from tokengym.rewards import FunctionScorer
 
 OWN = "trl"
 """Name of TRL's own advantages, the same at every token: a control, with credit="sparse"."""
+NO_COLUMNS = frozenset({"completions", "environments", "trainer_state", "log_extra", "log_metric"})
+"""What TRL hands to reward functions beside the columns of the data."""
 
 
 def check_config(args: GRPOConfig, credit: str, estimator: str) -> None:
@@ -82,7 +84,8 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
     Args:
         model: Model or its name, as TRL takes it.
         credit: Credit rule by name, with options as in "abc:beta=1", or "file.py:Name".
-        scorer: What scores; see `tokengym.credit.TokenCredit`.
+        scorer: What scores; see `tokengym.credit.TokenCredit`. A function gets the columns of the
+            data set that its parameters name, as in an environment.
         reference_policy: Frozen language model of a rule that reads one; see `TokenCredit`.
         estimator: "loo": reward to go minus that of the prompt's other completions at the same
             token. "reinforce": the reward to go. "trl": TRL's own advantage at every token.
@@ -128,10 +131,15 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         """Score the completions of this process and keep their token rewards: a reward function."""
         if self._unscored is not None:
             self._unscored.texts.clear()
+        data = {name: values for name, values in columns.items() if name not in NO_COLUMNS}
         credited = self._credit(
             completion_ids,
             prompts=[_text_of(prompt) for prompt in prompts],
-            references=columns.get("reference"),
+            references=data.pop("reference", None),
+            query_types=data.pop("query_type", None),
+            metadata=[
+                {name: values[row] for name, values in data.items()} for row in range(len(prompts))
+            ],
             written=self._written,
         )
         scored = [

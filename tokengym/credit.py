@@ -10,7 +10,7 @@ The bridges to other trainers and any loop of one's own call it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.errors import TokenizerError
+from tokengym.base.prompt import NO_METADATA, Metadata, QueryType
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import encode, encode_next
 from tokengym.rewards import Reward, make_reward
@@ -102,6 +103,8 @@ class TokenCredit:
         *,
         prompts: Sequence[Text] | None = None,
         references: Sequence[str | None] | None = None,
+        query_types: Sequence[QueryType | None] | None = None,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
         written: Sequence[Sequence[int]] | None = None,
     ) -> Credited:
         """Return what the tokens of responses earn.
@@ -110,18 +113,24 @@ class TokenCredit:
             responses: Texts, or token ids, which are credited as they are.
             prompts: Texts or ids of the prompts; None stands for empty ones.
             references: Reference answers, for scorers that compare with one.
+            query_types: R3's annotations of the prompts, "OPENENDED" or "CONSTRAINED".
+            metadata: Further columns of the prompts by name: a scoring function gets those that
+                its parameters name.
             written: In conversations, 1 at each token that the policy wrote and 0 at those of
                 tools and users, which are read and not paid; None where it wrote all.
 
         Raises:
-            ValueError: if there are no responses, or not one prompt, reference or mask for each.
+            ValueError: if there are no responses, or not one prompt, annotation or mask for each.
             TokenizerError: if the tokens of a text do not spell it.
             ScorerError: if a score is no finite number.
         """
         count = len(responses)
         if not count:
             raise ValueError("responses is empty; pass at least one")
-        every = (("prompts", prompts), ("references", references), ("masks", written))
+        every = (
+            *(("prompts", prompts), ("references", references), ("query_types", query_types)),
+            *(("metadata", metadata), ("masks", written)),
+        )
         for name, given in every:
             if given is not None and len(given) != count:
                 raise ValueError(
@@ -150,6 +159,8 @@ class TokenCredit:
                     prompt_ids=prompt_ids,
                     response_ids=ids,
                     reference=None if references is None else references[index],
+                    query_type=None if query_types is None else query_types[index],
+                    metadata=NO_METADATA if metadata is None else Metadata(metadata[index]),
                     written=None if own is None or own.all() else own,
                 )
             )

@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig
 
 from tests.suite.bridges import gathered_rows
 from tokengym.base.errors import SettingsError, TokenizerError
-from tokengym.bridges.trl import TokenCreditGRPOTrainer, _text_of, _Unscored
+from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer, _text_of, _Unscored
 from tokengym.credit import TokenCredit
 from tokengym.envs import Episode, bundled
 from tokengym.rewards.errors import RewardError
@@ -155,6 +155,35 @@ def test_a_function_is_given_the_reference_that_it_names() -> None:
     texts = [Episode(**told, reference="abc"), Episode(**told)]
     assert scorer.score(texts).values.tolist() == [3.0, 0.0]
     assert scorer.texts == {("p", "a b")}
+
+
+def test_a_function_is_given_the_columns_of_the_data_that_it_names(tmp_path: Path) -> None:
+    """TRL's reward functions get further arguments, which are no columns."""
+    seen: list[tuple[str, Any]] = []
+
+    def score(response: str, reference: str, weight: float, query_type: str, **rest: Any) -> float:
+        seen.append((rest["prompt"], (reference, weight, query_type, rest["level"])))
+        assert not rest.keys() & NO_COLUMNS
+        return weight
+
+    common = parts()
+    texts = common["train_dataset"]["prompt"]
+    columns = {
+        "reference": [f"film {row}" for row in range(4)],
+        "weight": [0.5 + row for row in range(4)],
+        "query_type": ["OPENENDED", "CONSTRAINED"] * 2,
+        "level": list(range(4)),
+    }
+    common["train_dataset"] = Dataset.from_dict({"prompt": texts, **columns})
+    trainer = TokenCreditGRPOTrainer(
+        scorer=score, credit="uniform", estimator="reinforce", args=config(tmp_path), **common
+    )
+    trainer.train()
+    told = dict(zip(texts, zip(*columns.values(), strict=True), strict=True))
+    assert len(seen) == ROWS
+    assert all(told[prompt] == given for prompt, given in seen)
+    logs: Any = trainer._logs["rewards"]
+    assert list(logs["_scores"]) == [given[1] for _, given in seen]
 
 
 def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:

@@ -60,12 +60,24 @@ def test_references_reach_the_scorer() -> None:
     assert credit(["film", "dull"], references=["film", "film"]).scores.tolist() == [1.0, 0.0]
 
 
+def test_annotations_and_columns_reach_a_function_that_names_them() -> None:
+    credit = TokenCredit(
+        lambda response, weight, query_type: weight * (2.0 if query_type == "OPENENDED" else 1.0),
+        tokenizer=BUNDLE.tokenizer,
+    )
+    told: Any = {"query_types": ["OPENENDED", None]}
+    columns = [{"weight": 1.5}, {"weight": 4.0}]
+    assert credit(["film", "dull"], metadata=columns, **told).scores.tolist() == [3.0, 4.0]
+
+
 def test_bad_input_is_one_line() -> None:
     credit = TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)
     with pytest.raises(ValueError, match="responses is empty"):
         credit([])
     with pytest.raises(ValueError, match="got 1 prompts for 2 responses"):
         credit(["film", "film"], prompts=["a"])
+    with pytest.raises(ValueError, match="got 1 metadata for 2 responses"):
+        credit(["film", "film"], metadata=[{}])
     with pytest.raises(TokenizerError, match="pass the token ids"):
         credit(["no-such-word"])
 
