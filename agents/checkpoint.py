@@ -41,6 +41,7 @@ from tokengym.base.models import BASE, named_folder, quiet
 from tokengym.base.saved_code import check_saved
 from tokengym.base.stored.adapters import load_adapters
 from tokengym.base.stored.parts import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
+from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
 from tokengym.envs import EpisodeOverError
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
 from tokengym.rewards.models.loading import load_tokenizer
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.responses import ValueFunction
 
 FORMAT = 2
-RECORD = "checkpoint.json"
 ENTRIES = {
     "algorithm": str,
     "policy": str,

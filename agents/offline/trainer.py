@@ -55,6 +55,7 @@ from tokengym.base.errors import DatasetError
 from tokengym.base.files import read_json, writing
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.settings import check_count, check_number, names_of
+from tokengym.base.stored.parts import AGENT_RECORD as RECORD
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 from tokengym.rewards.pairs.read import TableSource
@@ -205,7 +206,6 @@ def set_global_random_state(state: tuple[Any, ...]) -> None:
 
 FORMAT = 2
 ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
-RECORD = "agent.json"
 ARITHMETIC = {"precision": "full", "products": "torch"}
 """Settings of the policy that decide its rounding, as agents of versions had them that kept none.
 """

@@ -27,6 +27,10 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER = "adapter"
 """Folder of a saved agent's adapters."""
+CHECKPOINT_RECORD = "checkpoint.json"
+"""File that tells the folder of a saved agent with a checkpoint."""
+AGENT_RECORD = "agent.json"
+"""File that tells the folder of a saved offline learner."""
 PARTS = ("model", "reference")
 """Folders of a saved agent's whole models, that of the policy first."""
 TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab*")
@@ -139,13 +143,15 @@ def _adapter_folder(path: str | Path, options: Mapping[str, Any]) -> Path | None
 def _base_of(folder: Path) -> tuple[str | Path, dict[str, Any]]:
     """Return the model that adapters were trained on, and its revision.
 
-    A saved agent's folder holds it, wherever that folder has been moved to.
+    A saved agent's folder holds it, wherever that folder has been moved to. Beside other adapters
+    may be anything, such as the model that they were merged into.
 
     Raises:
         PretrainedError: if they name none, or what looks like a path is none.
     """
     agent, file = folder.parent, folder / ADAPTER_CONFIG
-    if folder.name == ADAPTER:
+    is_agent = any((agent / name).is_file() for name in (CHECKPOINT_RECORD, AGENT_RECORD))
+    if folder.name == ADAPTER and is_agent:
         if (agent / BASE).is_file():
             return named_folder(read_json(agent / BASE)), {}
         for part in PARTS:

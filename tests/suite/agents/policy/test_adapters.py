@@ -343,6 +343,16 @@ def test_what_is_saved_is_loaded_to_the_number_here_and_elsewhere(
         torch.testing.assert_close(logits(load_causal_lm(path)), after)
 
 
+@pytest.mark.parametrize("sibling", ["model", "reference"])
+def test_adapters_beside_another_model_go_on_the_base_that_they_name(
+    sibling: str, folders: Path, tmp_path: Path
+) -> None:
+    adapter = shutil.copytree(folders / "adapters", tmp_path / "adapter")
+    expected = load_causal_lm(folders / "adapters")
+    expected.save_pretrained(tmp_path / sibling)  # merged: on it they would count twice
+    torch.testing.assert_close(logits(load_causal_lm(adapter)), logits(expected))
+
+
 @pytest.mark.parametrize("learner", ["PPO", "SFT"])
 def test_a_saved_agents_adapters_are_loaded_as_they_stand(
     learner: str, make_envs: Callable[..., Any], tmp_path: Path
