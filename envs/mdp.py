@@ -133,7 +133,8 @@ class TokenMdp:
         self.vocab_size = len(self.tokenizer)
         self.vocabulary = Vocabulary.of(tokenizer)
         self.eos_id = self.vocabulary.end_ids[0]
-        self.pad_id = int(self.tokenizer.pad_token_id)
+        pad_id: Any = self.vocabulary.pad_id
+        self.pad_id = int(pad_id)
         self.decoder = ResponseDecoder(self.tokenizer)
         self.masks, self.phases = token_masks(settings, self.vocab_size, self.vocabulary.end_ids)
         self.masks.flags.writeable = False

@@ -301,7 +301,7 @@ def as_texts(pairs: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[dic
     told = next((row for row, text in enumerate(texts) if text["chosen"]), None)
     if told is not None:
         (ids,) = encode(tokenizer, [joined(texts[told]["prompt"], content(texts[told]["chosen"]))])
-        pair, ends = pairs[told], Vocabulary.of(tokenizer).end_ids
+        pair, ends = pairs[told], Vocabulary.of(tokenizer).silent_ids
         if ids != [*pair["prompt_ids"], *(i for i in pair["chosen_ids"] if i not in ends)]:
             texts = [
                 row | {"chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"}

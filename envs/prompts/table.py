@@ -13,6 +13,7 @@ from tokengym.base.errors import PromptError, TokenizerError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages
 from tokengym.base.settings import check_memory
 from tokengym.envs.prompts.tokenization import encode, encode_chats
+from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, Overlong
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ class PromptTable:
         ]
         # `np.array` would spread the tuples over a matrix of their fields.
         self.entries = np.fromiter(rows, dtype=object, count=len(rows))
+        pad_id: Any = Vocabulary.of(tokenizer).pad_id
         self.input_ids, self.attention_mask = left_padded(
-            [row.ids for row in rows], self.max_prompt_tokens, tokenizer.pad_token_id
+            [row.ids for row in rows], self.max_prompt_tokens, pad_id
         )
         self._positions: dict[tuple[int, ...], int] | None = None
         self.input_ids.flags.writeable = self.attention_mask.flags.writeable = False

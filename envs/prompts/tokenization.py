@@ -71,7 +71,8 @@ def load_tokenizer(
         except PretrainedError as error:
             raise TokenizerError(str(error)) from error
     _check_is_tokenizer(loaded)
-    if eos_token is not None or pad_token is not None or loaded.pad_token_id is None:
+    is_named = eos_token is not None or pad_token is not None
+    if is_named or Vocabulary.of(loaded).pad_id is None:
         loaded = with_ends(loaded, eos_token, pad_token)
     check_tokenizer(loaded)
     return loaded
@@ -171,13 +172,15 @@ def check_tokenizer(tokenizer: Any) -> None:
         TokenizerError: if EOS or pad is missing or lies outside the vocabulary.
     """
     _check_is_tokenizer(tokenizer)
-    name, size = type(tokenizer).__name__, len(tokenizer)
+    name, vocabulary = type(tokenizer).__name__, Vocabulary.of(tokenizer)
+    size = vocabulary.size
     remedies = {
         "eos": "pass eos_token= with the token of its vocabulary that ends a text",
         "pad": "pass pad_token= with a token of its vocabulary; the EOS token will do",
     }
+    ids = {"eos": next(iter(vocabulary.end_ids), None), "pad": vocabulary.pad_id}
     for kind, remedy in remedies.items():
-        token_id = getattr(tokenizer, f"{kind}_token_id")
+        token_id = ids[kind]
         if token_id is None:
             raise TokenizerError(f"{name} has no {kind} token (None); {remedy}")
         if not 0 <= token_id < size:
@@ -530,34 +533,37 @@ def write_chat(
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the token by which the chat template ends an answer; EOS where it has none of its own.
+    """Return the token by which the chat template ends an answer; a text's end where it has none.
 
     Chat models end a turn by another token than a text, such as ``<end_of_turn>`` beside ``<eos>``.
     """
-    return _turn_end(tokenizer, tokenizer.chat_template)
+    end = _template_end(tokenizer, tokenizer.chat_template)
+    return next(iter(Vocabulary.of(tokenizer).end_ids), None) if end is None else end
 
 
 @lru_cache(maxsize=8)
-def _turn_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> int | None:
-    """Return the end of a turn; the template is a part of the tokenizer that may be changed."""
-    eos, said = tokenizer.eos_token_id, "An answer."
+def _template_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> int | None:
+    """Return the template's own end, if any; it is a part of the tokenizer that may be changed."""
+    said = "An answer."
     if not template:
-        return eos
+        return None
     talk = [{"role": "user", "content": "A question."}, {"role": "assistant", "content": said}]
     try:
         text = write_chat(tokenizer, talk, to_answer=False)
     except TokenizerError:  # whoever encodes an answer by it says so
-        return eos
+        return None
     after = text[text.rfind(said) + len(said) :].lstrip()
     first = next(iter(tokenize(tokenizer, [after])[0].ids), None) if after else None
     controls = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
-    return first if first in controls else eos
+    return first if first in controls else None
 
 
 def end_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the texts of all tokens that end a text or an answer."""
-    ids = dict.fromkeys((*Vocabulary.of(tokenizer).end_ids, turn_end(tokenizer)))
-    return [str(tokenizer.convert_ids_to_tokens(one)) for one in ids if one is not None]
+    """Return the texts of all special tokens that end a text or an answer."""
+    vocabulary = Vocabulary.of(tokenizer)
+    ids = dict.fromkeys((*vocabulary.silent_ids, turn_end(tokenizer)))
+    silent = [one for one in ids if one is not None and one not in vocabulary.ordinary_ids]
+    return list(map(str, tokenizer.convert_ids_to_tokens(silent)))
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:

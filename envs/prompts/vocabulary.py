@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.base.errors import TokenizerError
+from tokengym.envs.prompts.contents import control_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 EosToken: TypeAlias = Sequence[str | int] | str | int
 """Tokens that end a text: one or several, as texts or ids."""
 END_TOKENS = "end_tokens"
-"""Entry of a tokenizer's own settings, which are stored with it, that holds its further ends."""
+"""Entry of a tokenizer's own settings, which are stored with it, that holds all ends of its texts
+where these are not its EOS alone."""
+FILLING = "filling"
+"""Likewise the token that pads, where that is an ordinary one."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +36,13 @@ class Vocabulary:
     size: int
     """Number of tokens; a model's head may have more rows, which are no tokens."""
     end_ids: tuple[int, ...]
-    """Ids of the tokens that end a text, the tokenizer's EOS first."""
+    """Ids of the tokens that end a text; the first ends the texts of data."""
     pad_id: int | None
     """Id that fills arrays; what is padding is told by masks, never by this id, which may be one
     of the ends."""
+    ordinary_ids: tuple[int, ...] = ()
+    """Those of the ends that are no special tokens, such as ".": a text shows them, and contents
+    may have them anywhere."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
@@ -44,12 +51,25 @@ class Vocabulary:
         Example:
             >>> from tokengym.base.bundle import bundled
             >>> Vocabulary.of(bundled("oracle").tokenizer)
-            Vocabulary(size=9, end_ids=(1,), pad_id=0)
+            Vocabulary(size=9, end_ids=(1,), pad_id=0, ordinary_ids=())
         """
-        further = getattr(tokenizer, "init_kwargs", {}).get(END_TOKENS, ())
-        ids = (tokenizer.eos_token_id, *map(tokenizer.convert_tokens_to_ids, further))
-        known: Any = dict.fromkeys(one for one in ids if one is not None)
-        return cls(size=len(tokenizer), end_ids=tuple(known), pad_id=tokenizer.pad_token_id)
+        stored = getattr(tokenizer, "init_kwargs", {})
+        ends: Any = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        ordinary: Any = ()
+        if END_TOKENS in stored:
+            texts = stored[END_TOKENS]
+            ends = tuple(map(tokenizer.convert_tokens_to_ids, texts))
+            pairs = zip(texts, ends, strict=True)
+            ordinary = tuple(index for text, index in pairs if not _is_special(tokenizer, text))
+        pad: Any = tokenizer.pad_token_id
+        if FILLING in stored:
+            pad = tokenizer.convert_tokens_to_ids(stored[FILLING])
+        return cls(size=len(tokenizer), end_ids=ends, pad_id=pad, ordinary_ids=ordinary)
+
+    @property
+    def silent_ids(self) -> tuple[int, ...]:
+        """The ends that are special tokens, which no text shows."""
+        return tuple(one for one in self.end_ids if one not in self.ordinary_ids)
 
     def table(self) -> NDArray[np.bool_]:
         """Return (size,) True where a token ends a text."""
@@ -105,9 +125,13 @@ def with_ends(
 ) -> PreTrainedTokenizerBase:
     """Return a copy of a tokenizer whose texts end by other tokens, or with another padding token.
 
+    Special tokens become its EOS, padding and further special tokens. Ordinary ones stay ordinary,
+    so that contents may have them and decoded texts show them; `Vocabulary.of` knows them.
+
     Args:
         tokenizer: The tokenizer.
-        eos_token: Tokens that end a text; the first is the copy's EOS. None leaves its ends.
+        eos_token: Tokens that end a text; the first special one is the copy's EOS. None leaves its
+            ends.
         pad_token: Token that pads. None leaves its own, or takes EOS where it has none, which is
             said once.
 
@@ -117,20 +141,40 @@ def with_ends(
     changed: Any = copy.deepcopy(tokenizer)
     # Special also for decoding, unlike a set attribute.
     special: dict[str, Any] = {}
-    if pad_token is not None:
-        (special["pad_token"],) = as_tokens(tokenizer, "pad_token", pad_token)
     if eos_token is not None:
-        first, *further = dict.fromkeys(as_tokens(tokenizer, "eos_token", eos_token))
-        special["eos_token"] = first
+        ends = [*dict.fromkeys(as_tokens(tokenizer, "eos_token", eos_token))]
+        silent = [token for token in ends if _is_special(tokenizer, token)]
+        if silent:
+            special["eos_token"] = silent[0]
+        if silent[1:]:
+            special["extra_special_tokens"] = silent[1:]
         changed.init_kwargs.pop(END_TOKENS, None)
-        if further:
-            special["extra_special_tokens"] = further
-            changed.init_kwargs[END_TOKENS] = further
-    changed.add_special_tokens(special, replace_extra_special_tokens=False)
-    if changed.pad_token_id is None and changed.eos_token_id is not None:
-        changed.add_special_tokens({"pad_token": changed.eos_token})
-        _say_padded(type(tokenizer).__name__, changed.eos_token)
+        if ends != silent[:1]:
+            changed.init_kwargs[END_TOKENS] = ends
+    if pad_token is not None:
+        (filling,) = as_tokens(tokenizer, "pad_token", pad_token)
+        changed.init_kwargs.pop(FILLING, None)
+        if _is_special(tokenizer, filling):
+            special["pad_token"] = filling
+        else:
+            changed.init_kwargs[FILLING] = filling
+    if special:
+        changed.add_special_tokens(special, replace_extra_special_tokens=False)
+    known = Vocabulary.of(changed)
+    if known.pad_id is None and known.end_ids:
+        # EOS, or an ordinary end where there is none.
+        end = changed.eos_token
+        if end is None:
+            end = changed.init_kwargs[FILLING] = changed.init_kwargs[END_TOKENS][0]
+        else:
+            changed.add_special_tokens({"pad_token": end})
+        _say_padded(type(tokenizer).__name__, end)
     return changed
+
+
+def _is_special(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Return whether a token is a special one, which decoding leaves out."""
+    return token in tokenizer.all_special_tokens or token in control_tokens(tokenizer).ids
 
 
 @functools.cache

@@ -206,7 +206,8 @@ class TurnRules:
         talk, size = end.conversation, len(end.ids)
         span = (talk.start, size)
         try:
-            checked, ids = self._checked(reply, ended=end.reason == "eos")
+            ended = end.reason == "eos" and end.ids[-1] not in self._format.ordinary_ids
+            checked, ids = self._checked(reply, ended=ended)
         except Exception as error:
             if self.settings.on_partner_error == "raise":
                 turn = 1 + sum(turn.role == POLICY for turn in talk.turns)
@@ -281,9 +282,12 @@ class ReplyFormat:
         self._tokenizer = tokenizer
         self._role = role
         self._chat = chat
-        ends = list(Vocabulary.of(tokenizer).end_ids)
+        vocabulary = Vocabulary.of(tokenizer)
+        ends = list(vocabulary.silent_ids)
         self._ends = list(map(str, tokenizer.convert_ids_to_tokens(ends)))
-        """Ends that the policy's turn may have."""
+        """Ends that the policy's turn may have in place of the template's."""
+        self.ordinary_ids = vocabulary.ordinary_ids
+        """Ends behind which the template's own follows."""
         (self._said,) = encode_contents(tokenizer, [_SAID])
         if chat:
             self._head = self._written([("user", _ASKED)])
@@ -302,7 +306,7 @@ class ReplyFormat:
 
         Args:
             text: The reply.
-            ended: Whether the policy's turn has its end.
+            ended: Whether the policy's turn has an end such as the template writes.
         """
         after = content(text)
         if self._chat:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.agents.rollouts import Choice, ChosenPrompts, as_sampler
-from tokengym.envs import Episode, encode_next, filled
+from tokengym.envs import Episode, Vocabulary, encode_next, filled
 from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
 from tokengym.rewards.gold import DialogueRules, ToxicityRules, split_words
@@ -349,7 +349,7 @@ class ModelCritic:
         return replace(
             episode,
             response=text,
-            response_ids=[*ids, self.tokenizer.eos_token_id],
+            response_ids=[*ids, Vocabulary.of(self.tokenizer).end_ids[0]],
             finish_reason="eos",
             score=None,
             token_rewards=None,

@@ -12,6 +12,7 @@ from tokengym.agents import TrainingRun, Update, losses
 from tokengym.agents.offline import Candidates, ResponseCollector, make_policy
 from tokengym.agents.rollouts import Choice, Environments
 from tokengym.base import from_keywords, takes
+from tokengym.envs import Vocabulary
 from tokengym.rewards import Scorer
 
 Plan = tuple[int, ...]
@@ -145,7 +146,7 @@ class BestOfN:
             plans = self.plan({name: value[places] for name, value in rows.items()})
             for index, plan in zip(places.tolist(), plans, strict=True):
                 rest[index] = plan
-        eos = int(self.collector.chosen.tokenizer.eos_token_id)
+        eos = Vocabulary.of(self.collector.chosen.tokenizer).end_ids[0]
         actions = np.array([row[0] if row else eos for row in rest], dtype=np.int64)
         return (actions[0] if single else actions), [row[1:] for row in rest]
 

@@ -111,7 +111,7 @@ class AnswerGain(SegmentedCredit):
         """Return the answer as the response to the prompt and the first tokens of the response."""
         assert self._tokenizer is not None
         said = list(episode.response_ids[:end])
-        if said and said[-1] in Vocabulary.of(self._tokenizer).end_ids:
+        if said and said[-1] in Vocabulary.of(self._tokenizer).silent_ids:
             said.pop()
         return replace(
             episode,

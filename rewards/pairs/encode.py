@@ -21,6 +21,7 @@ from tokengym.envs.prompts.tokenization import (
     turn_end,
     write_chat,
 )
+from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (
     Ids,
@@ -422,8 +423,13 @@ def _ended(
 
     That is the chat template's, by which the model ends an answer, or EOS.
     """
-    end = turn_end(tokenizer) if encoding.chat_template else tokenizer.eos_token_id
-    if (not encoding.append_eos and not is_over) or (ids and ids[-1] == end):
+    vocabulary = Vocabulary.of(tokenizer)
+    end = next(iter(vocabulary.end_ids), None)
+    if encoding.chat_template:
+        end = turn_end(tokenizer)
+    if (not encoding.append_eos and not is_over) or (
+        ids and ids[-1] in (end, *vocabulary.ordinary_ids)
+    ):
         return tuple(ids)
     if end is None:
         raise DatasetError(
@@ -457,9 +463,12 @@ def _encode_messages(
             )
         response = ids[len(prompt_ids) :]
         end = turn_end(tokenizer)
-        if encoding.append_eos and end in response:  # what the template writes after it is no reply
+        ordinary = Vocabulary.of(tokenizer).ordinary_ids
+        if not encoding.append_eos or end is None:
+            pass
+        elif end in response and end not in ordinary:  # what follows it is no reply
             response = response[: len(response) - response[::-1].index(end)]
-        elif encoding.append_eos and end is not None:
+        elif {*response[-1:]}.isdisjoint(ordinary):
             response = [*response, end]
         responses.append(tuple(response))
     return Row(row.row, tuple(prompt_ids), tuple(responses))

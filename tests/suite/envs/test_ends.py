@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tokengym  # noqa: F401
@@ -15,7 +15,14 @@ from tokengym.base.errors import SettingsError, TokenizerError
 from tokengym.base.settings import as_plain, from_plain
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv, Vocabulary
 from tokengym.envs.prompts import vocabulary
-from tokengym.envs.prompts.tokenization import load_tokenizer, turn_end
+from tokengym.envs.prompts.contents import content
+from tokengym.envs.prompts.tokenization import (
+    decode,
+    encode,
+    encode_contents,
+    load_tokenizer,
+    turn_end,
+)
 from tokengym.evaluation.runs import TaskSettings
 from tokengym.rewards.pairs.encode import TextEncoding, encode_pairs, encode_responses
 from tokengym.rewards.scorers.penalties import MissingEosPenalty
@@ -150,6 +157,96 @@ def test_a_scorer_knows_all_ends() -> None:
         for last in (EOS, END, A)
     ]
     assert scorer.score(episodes).values.tolist() == [0.0, 0.0, -1.0]
+
+
+# --- ends that are ordinary tokens ----------------------------------------------------------------
+
+
+def make_bytes() -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer with an EOS."""
+    letters = ["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")
+
+
+@pytest.mark.parametrize("given", [["<eos>", "."], [".", "<eos>"], "."])
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_contents_keep_ordinary_ends(given: Any, is_stored: bool, tmp_path: Any) -> None:
+    tokenizer, said = make_bytes(), "a good film. so."
+    chosen = load_tokenizer(tokenizer, eos_token=given, pad_token=".")
+    if is_stored:
+        chosen.save_pretrained(tmp_path)
+        chosen = AutoTokenizer.from_pretrained(tmp_path)
+    expected = tokenizer(said)["input_ids"]
+    assert encode_contents(chosen, [said]) == encode(chosen, [content(said)]) == [expected]
+    assert decode(chosen, [expected]) == [said]
+    vocabulary, ids = Vocabulary.of(chosen), {"<eos>": EOS - 1, ".": expected[-1]}
+    ends = [given] if isinstance(given, str) else given
+    assert vocabulary.end_ids == tuple(ids[end] for end in ends)
+    assert (vocabulary.ordinary_ids, vocabulary.pad_id) == ((ids["."],), ids["."])
+
+
+@pytest.mark.parametrize("given", [["<eos>", "b"], "b"])
+@pytest.mark.parametrize("kind", [TokenGenerationEnv, TokenGenerationVectorEnv])
+def test_a_response_shows_ordinary_ends(given: Any, kind: Any) -> None:
+    rows = {"num_envs": 1} if kind is TokenGenerationVectorEnv else {}
+    options: Any = {"eos_token": given, "min_new_tokens": 2, "max_new_tokens": 4, **rows}
+    envs = kind(tokenizer=make_tokenizer(), prompts=["b"], **options)
+    _, info = envs.reset(seed=0)
+    mask = np.array(info["action_mask"]).reshape(-1)
+    assert (mask[B], mask[A]) == (0, 1)  # an end like another: not legal yet, and scored if written
+    for action in (B, A, B):
+        step = envs.step(np.array([action]) if rows else action)
+    info = {name: np.array(step[4][name]).reshape(-1)[0] for name in ("finish_reason", "response")}
+    assert info == {"finish_reason": "eos", "response": "b a b"}
+
+
+@pytest.mark.parametrize("template", [None, PLAIN])
+@pytest.mark.parametrize(
+    ("given", "said", "ids"),
+    [
+        (["<eos>", "b"], "b a b", (B, A, B)),
+        (["<eos>", "b"], "b a", (B, A, EOS)),
+        ("b", "b a b", (B, A, B)),
+        ("b", "b a", (B, A, B)),
+    ],
+)
+def test_targets_keep_ordinary_ends_and_end_once(
+    given: Any, said: str, ids: tuple[int, ...], template: str | None
+) -> None:
+    tokenizer = load_tokenizer(make_tokenizer(template), eos_token=given)
+    encoding = TextEncoding(chat_template=template is not None)
+    rows = [{"prompt": "a", "completion": said}]
+    assert encode_responses(rows, tokenizer, encoding).rows[0].responses == (ids,)
+    if template is None:
+        return
+    messages = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": said}]
+    rows = [dict(zip(("prompt", "completion"), messages, strict=True))]
+    (response,) = encode_responses(rows, tokenizer, encoding).rows[0].responses
+    assert response[-len(ids) :] == ids
+
+
+@pytest.mark.parametrize(("end", "written"), [(END, []), (B, [END])])
+def test_a_reply_follows_the_templates_end_of_a_turn(end: int, written: list[int]) -> None:
+    env = TokenGenerationEnv(
+        tokenizer=make_tokenizer(GEMMA),
+        prompts=["a"],
+        eos_token=["<end>", "b"],
+        partner=lambda *_: "a",
+        chat_template=True,
+        max_turns=2,
+        max_new_tokens=40,
+        max_reply_tokens=20,
+    )
+    observation, _ = env.reset(seed=0)
+    before = int(observation["attention_mask"].sum())
+    observation = env.step(end)[0]
+    ids = observation["input_ids"][observation["attention_mask"] == 1].tolist()
+    assert ids[before : before + 1 + len(written)] == [end, *written]
+    rest = ids[before + 1 + len(written) :]
+    assert (rest[0], rest.count(END), rest.count(TURN)) == (LINE, 1, 2)
 
 
 # --- the template's own end -----------------------------------------------------------------------

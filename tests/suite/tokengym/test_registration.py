@@ -278,7 +278,8 @@ def test_arguments_that_mend_a_tokenizer():
         assert env.unwrapped.tokenizer.eos_token == eos
         assert env.unwrapped.max_prompt_tokens == 3
     review = gymnasium.make("tokengym/MovieReview-v0", eos_token="the", reward=None)
-    assert review.unwrapped.tokenizer.eos_token == "the"
+    the = tokenizer.convert_tokens_to_ids("the")
+    assert review.unwrapped.vocabulary.end_ids == (the,)
     assert bundled("movie_review").tokenizer.eos_token == eos
 
 

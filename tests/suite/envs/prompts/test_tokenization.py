@@ -26,6 +26,7 @@ from tokengym.envs.prompts.tokenization import (
     response_texts,
     token_texts,
 )
+from tokengym.envs.prompts.vocabulary import Vocabulary
 
 CORPUS = ["the cat sat on the mat, naïve cats!", "héllo wörld … the end 🙂"]
 
@@ -219,15 +220,16 @@ def test_the_arguments_that_mend_them(kind: Any) -> None:
     word = lacking.convert_ids_to_tokens(9 if len(lacking) > 9 else 7)
     for build in (TokenGenerationEnv, TokenGenerationVectorEnv):
         env = build(tokenizer=lacking, eos_token=word, pad_token="<pad>", prompts=["a"])
-        assert env.tokenizer.eos_token == word
+        assert env.vocabulary.end_ids == (lacking.convert_tokens_to_ids(word),)
         assert len(env.tokenizer) == len(lacking)
-    assert lacking.eos_token is None  # the caller's own is left as it was
+    assert Vocabulary.of(lacking).end_ids == ()  # the caller's own is left as it was
     env = TokenGenerationEnv(tokenizer=lacking, eos_token=word, pad_token=word, prompts=["a"])
     env.reset()
     env.step(5)
-    info = env.step(int(env.tokenizer.eos_token_id))[4]
-    assert info["finish_reason"] == "eos"
-    assert info["response"] == kind.decode([5], skip_special_tokens=True)
+    (end,) = env.vocabulary.end_ids
+    info = env.step(end)[4]
+    assert (info["finish_reason"], env.vocabulary.pad_id) == ("eos", end)
+    assert info["response"] == kind.decode([5, end], skip_special_tokens=True)
 
 
 def test_another_eos_than_the_tokenizers_own(tokenizer: Any) -> None:
