@@ -4,7 +4,7 @@ What an environment pays is what its outermost layer pays. A layer is known by w
 spaces that it shows, and whether its class has a ``step`` of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -44,6 +44,11 @@ READERS = (
     *(single.RenderCollection, batched.RecordEpisodeStatistics, VecMonitor, VecCheckNan),
 )
 """Layers that read rewards and change none."""
+SCALING = (
+    *(single.ClipReward, single.NormalizeReward, batched.ClipReward, batched.NormalizeReward),
+    VecNormalize,
+)
+"""Layers that scale or bound rewards, and add nothing to them."""
 REPEATING = (single.RepeatAction, single.MaxAndSkipObservation, single.AtariPreprocessing)
 """Layers that write a token several times, which neither their spaces nor their classes say."""
 CONVERTING = (single.ArrayConversion, batched.ArrayConversion, batched.DictInfoToList)
@@ -123,11 +128,16 @@ def payer(chain: list[Any]) -> Any:
     return None
 
 
-def are_plain(chains: list[list[Any]]) -> bool:
-    """Return whether nothing but this package decides what is read, written and paid."""
+def are_plain(chains: list[list[Any]], known: Sequence[type] = TRANSPARENT) -> bool:
+    """Return whether nothing but this package decides what is read, written and paid.
+
+    Args:
+        chains: See `layers`.
+        known: Classes of layers that may be there beside those of this package.
+    """
     innermost = [chain[-1] for chain in (chains[1:] or chains)]
     around = [layer for chain in chains for layer in chain if not is_payer(layer)]
-    changing = [layer for layer in around if type(layer) not in TRANSPARENT]
+    changing = [layer for layer in around if type(layer) not in known]
     has_own = any(_has_own(layer, name) for layer in changing for name in ("step", "reset"))
     return not has_own and all(isinstance(one, MdpEnvironment) for one in innermost)
 

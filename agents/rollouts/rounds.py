@@ -14,6 +14,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from tokengym.agents.policy.sampler import Observation
 from tokengym.agents.rollouts.layers import (
     PAYING,
+    READERS,
+    SCALING,
+    TRANSPARENT,
     Environments,
     are_plain,
     check_limits,
@@ -100,6 +103,8 @@ class RoundReward:
         """Rows whose episodes come without score from a round's steps."""
         self.is_plain = are_plain([shared, *rows])
         """Whether nothing but this package decides what is read, written and paid."""
+        self.is_only_scaled = are_plain([shared, *rows], (*TRANSPARENT, *READERS, *SCALING))
+        """Whether layers that change rewards are known to scale or bound them."""
         is_heard = not self.is_plain and any(row not in self.unscored for row in range(num_rows))
         self.pays_in_steps = is_heard
         """Whether rewards of steps are listened to."""
@@ -181,6 +186,7 @@ class RoundReward:
             [steps.earned for steps in known],
             [steps.given for steps in known],
             [steps.paid for steps in known],
+            only_scaled=self.is_only_scaled,
         )
         for row, steps, rewards in zip(rows, known, heard, strict=True):
             episode = episodes[row]

@@ -176,26 +176,33 @@ def close_sum(score: float, rewards: ArrayLike) -> bool:
 
 
 SLOPE_GUARD = 4.0
-"""Largest slope of one episode, in those of all episodes together."""
+"""Largest ratio of one episode, in those of all episodes together."""
+ROUNDING = 1e-5
+"""Share of the largest amount that rounding to float32 on the way may change."""
 
 
 def through_layers(
-    token_rewards: Sequence[ArrayLike], given: Sequence[ArrayLike], paid: Sequence[ArrayLike]
+    token_rewards: Sequence[ArrayLike],
+    given: Sequence[ArrayLike],
+    paid: Sequence[ArrayLike],
+    *,
+    only_scaled: bool = False,
 ) -> list[FloatArray]:
     """Return token rewards that add up to what layers around a reward layer paid.
 
-    r'_t = p_t + k (r_t - q_t),   k = cov(q, p) / var(q) over the episode's steps
+    r'_t = p_t + k (r_t - q_t)
 
-    r - q is what the credit moves between the steps, and k brings it into the units of p. For
-    layers that pay a q_t + b, whatever q is, k = a and r'_t = a r_t + b. A bonus for a text of
-    score near 0 would make k large for nothing: it is at most `SLOPE_GUARD` times sd(p) / sd(q)
-    over all episodes (and may always be 1). Where an episode's q are equal, k is that of all
-    episodes together, or 1.
+    r - q is what the credit moves between the steps, and k brings it into the units of p. What a
+    layer adds to a step stays at that step, also what it adds to the last one. k is
+    `terminal_slopes` of the scores q_T and of what was paid for them: p_T minus the median of the
+    steps before, over the episodes in which q is 0 before its last step. Where q = r, k has no
+    effect.
 
     Args:
-        token_rewards: (steps,) of each episode: r, what the credit gives.
+        token_rewards: (steps,) of each episode of a round: r, what the credit gives.
         given: (steps,): q, what the reward layer paid at each step.
         paid: (steps,): p, what the outermost layer paid.
+        only_scaled: Whether the layers are known to scale or bound rewards and to add nothing.
 
     Returns:
         (steps,) of each episode, reward units; sums to sum(p) where r and q have the same sum.
@@ -209,24 +216,96 @@ def through_layers(
         [np.asarray(one, dtype=np.float64) for one in row]
         for row in zip(token_rewards, given, paid, strict=True)
     ]
-    if not rows:
-        return []
-    all_given, all_paid = (np.concatenate([row[place] for row in rows]) for place in (1, 2))
-    common = _slope(all_given, all_paid, otherwise=1.0)
-    ratio = all_paid.std() / all_given.std() if all_given.std() > 0.0 else 0.0
-    bound = max(1.0, SLOPE_GUARD * float(ratio))
-    moved = []
-    for earned, before, after in rows:
-        slope = _slope(before, after, otherwise=common)
-        moved.append(after + min(max(slope, -bound), bound) * (earned - before))
-    return moved
+    slopes = np.ones(len(rows))
+    known = [
+        number
+        for number, (_, before, _) in enumerate(rows)
+        if len(before) > 1 and not before[:-1].any()
+    ]
+    if known:
+        slopes[known] = terminal_slopes(
+            [rows[number][1][-1] for number in known],
+            [rows[number][2][-1] for number in known],
+            [float(np.median(rows[number][2][:-1])) for number in known],
+            only_scaled=only_scaled,
+        )
+    return [
+        after + slope * (earned - before)
+        for slope, (earned, before, after) in zip(slopes, rows, strict=True)
+    ]
 
 
-def _slope(given: FloatArray, paid: FloatArray, *, otherwise: float) -> float:
-    """Return the least-squares slope of what was paid on what was given."""
-    centred = given - given.mean()
-    variance = float(centred @ centred)
-    return float(centred @ (paid - paid.mean())) / variance if variance > 0.0 else otherwise
+def terminal_slopes(
+    scores: ArrayLike, paid: ArrayLike, prices: ArrayLike, *, only_scaled: bool = False
+) -> FloatArray:
+    """Return by how much layers scaled each score of a round: k in `through_layers`.
+
+    With t = paid - prices: of layers that only scale, k = t / q of each episode, and where q = 0
+    that of all together. Of others, the first that holds of all episodes, up to `ROUNDING`:
+
+    1. t = a q, for two different scores or more, or a = -1: a factor, k = a.
+    2. t = q + c, for two or more: a bonus, k = 1.
+    3. t = a q + c with a != 0, for three or more: a factor and a bonus, k = a.
+    4. t / q has one sign, and varies less than t - q: a clip, a running scale, or one score
+       alone. k = t / q of each episode, at most `SLOPE_GUARD` times rms(t) / rms(q) (and may
+       always be 1).
+    5. Bonuses that differ. k is the least-squares slope of t = a q + c if its residuals are less
+       than half as large as those of t = q + c, and t / q has both signs or t is not 0 where q is;
+       otherwise 1.
+
+    In 4, sd(t / q) times the geometric mean of abs(q), which is in units of t, is at most
+    2 sd(t - q) where t / q >= 0, and below sd(t - q) / 2 where it is negative: that credit changes
+    its sign needs clear evidence.
+
+    Args:
+        scores: (episodes,) q, reward units.
+        paid: (episodes,) what was paid at the step of the score.
+        prices: (episodes,) what was paid at a step without one.
+        only_scaled: See `through_layers`.
+
+    Returns:
+        (episodes,).
+
+    Example:
+        >>> terminal_slopes([-3.0, -1.0, 2.0], [2.0, 4.0, 7.0], [0.0, 0.0, 0.0]).tolist()
+        [1.0, 1.0, 1.0]
+        >>> terminal_slopes([-3.0, -1.0, 2.0], [-1.0, -1.0, 1.0], [0.0, 0.0, 0.0]).tolist()
+        [0.3333333333333333, 1.0, 0.5]
+    """
+    q, whole, price = (np.asarray(one, dtype=np.float64) for one in (scores, paid, prices))
+    t = whole - price
+    largest = np.abs(q).max()
+    if largest == 0.0:
+        return np.ones(len(q))
+    noise = ROUNDING * np.abs([whole, price]).max()
+    distinct = len(np.unique(np.round(q / (ROUNDING * largest))))
+    factor = float(q @ t / (q @ q))
+    is_scored, is_paid = np.abs(q) > ROUNDING * largest, np.abs(t) > noise
+    ratios = np.full(len(q), factor)
+    ratios[is_scored] = t[is_scored] / q[is_scored]
+    if only_scaled:
+        return ratios
+    is_factor = np.abs(t - factor * q).max() <= noise
+    if is_factor and (distinct > 1 or abs(factor + 1.0) <= ROUNDING):
+        return np.full(len(q), factor)
+    if distinct > 1 and np.ptp(t - q) <= max(noise, ROUNDING * largest):
+        return np.ones(len(q))
+    line, residuals = 1.0, t - q
+    if distinct > 2:
+        centred = q - q.mean()
+        line = float(centred @ t / (centred @ centred))
+        residuals = t - t.mean() - line * centred
+        if np.abs(residuals).max() <= noise and abs(line) * np.ptp(q) > noise:
+            return np.full(len(q), line)
+    shift = float((t - q).std())
+    signs = set(np.sign(t * q)[is_scored & is_paid].tolist())
+    if len(signs) > 1 or (is_paid & ~is_scored).any():
+        return np.full(len(q), line if 2.0 * float(residuals.std()) < shift else 1.0)
+    varies = float(ratios[is_scored].std() * np.exp(np.log(np.abs(q[is_scored])).mean()))
+    if varies > 2.0 * shift + noise or (-1.0 in signs and 2.0 * varies >= shift - noise):
+        return np.ones(len(q))
+    bound = max(1.0, SLOPE_GUARD * float(np.linalg.norm(t) / np.linalg.norm(q)))
+    return np.clip(ratios, -bound, bound)
 
 
 class Moments(NamedTuple):

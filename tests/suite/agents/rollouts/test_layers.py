@@ -30,7 +30,7 @@ from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.offline.collecting import ResponseCollector
 from tokengym.agents.rollouts.layers import check_learnable
 from tokengym.agents.rollouts.playing import as_sampler, play_round
-from tokengym.agents.rollouts.rounds import as_rounds
+from tokengym.agents.rollouts.rounds import RoundReward, as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.base.errors import SettingsError
 from tokengym.envs import Reply, TokenGenerationEnv, TokenGenerationVectorEnv
@@ -369,12 +369,12 @@ def test_a_price_per_token_is_paid_by_each_token():
         np.testing.assert_allclose(row, 2.0 * np.array(before) - 0.1, atol=1e-6)
 
 
-def test_a_bonus_at_the_end_is_paid_and_bounded():
+def test_a_bonus_at_the_end_is_paid_at_the_end():
     episodes = play(SyncVectorEnv(copies(Bonus, credit=PerToken())))
     for episode, before in zip(episodes, plain(), strict=True):
         assert episode.score == pytest.approx(sum(before) + 3.0)
-        assert float(episode.token_rewards.sum()) == pytest.approx(episode.score)
-        assert np.abs(episode.token_rewards).max() <= 3.0 + 1e-6
+        np.testing.assert_allclose(episode.token_rewards[:-1], before[:-1], atol=1e-6)
+        assert episode.token_rewards[-1] == pytest.approx(before[-1] + 3.0)
 
 
 def test_a_clipped_score_keeps_the_shares():
@@ -396,7 +396,23 @@ def test_normalised_rewards_are_those_that_the_layer_pays():
         assert episode.score == pytest.approx(steps.sum(), rel=1e-5)
         assert float(episode.token_rewards.sum()) == pytest.approx(episode.score, rel=1e-5)
         if row:  # the targets alone earn
-            np.testing.assert_allclose(episode.token_rewards[[0, -1]], 0.0, atol=1e-6)
+            shares = np.array(plain()[row]) / sum(plain()[row])
+            np.testing.assert_allclose(episode.token_rewards, steps.sum() * shares, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "is_known"),
+    [
+        (lambda: VecNormalize(as_vec_env(batch()), norm_obs=False), True),
+        (lambda: sb3.VecMonitor(DummyVecEnv(copies(single.NormalizeReward))), True),
+        (lambda: batched.ClipReward(batched.NormalizeReward(batch()), -1.0, 1.0), True),
+        (lambda: VecNormalize(DummyVecEnv(copies(Bonus)), norm_obs=False), False),
+        (lambda: DoublesVecEnv(as_vec_env(batch())), False),
+        (lambda: SyncVectorEnv(copies(ours)), False),
+    ],
+)
+def test_layers_that_only_scale_are_known(build, is_known):
+    assert RoundReward(build()).is_only_scaled is is_known
 
 
 def test_a_beginning_that_was_given_keeps_its_part():

@@ -153,3 +153,81 @@ def test_a_bonus_for_a_score_near_0_does_not_blow_up_signed_credit():
     np.testing.assert_allclose([row.sum() for row in moved], [sum(row) for row in paid])
     ratio = np.concatenate(paid).std() / np.concatenate(before).std()
     assert np.abs(moved[0]).max() <= 5.0 + 4.0 * ratio * 2.0  # not 5000
+
+
+BLAMED = [-0.2, -0.98, -0.88, -1.18]
+"""Credit of a text of score -3.24."""
+SIGNED = [BLAMED, [1.0, -1.5], [2.0, 0.5, -0.25], [0.5, 0.5]]
+
+
+def moved_by(layer, earned=SIGNED, **options):
+    """Return what is left of credit that is paid at the end, when a layer changed each step.
+
+    Args:
+        layer: Of a step's reward and whether the step is the last one.
+    """
+    before = [F.sparse(sum(row), len(row)) for row in earned]
+    paid = [[layer(q, step == len(row) - 1) for step, q in enumerate(row)] for row in before]
+    moved = F.through_layers(earned, before, paid, **options)
+    np.testing.assert_allclose([row.sum() for row in moved], [sum(row) for row in paid], atol=1e-9)
+    return moved
+
+
+@pytest.mark.parametrize(
+    ("earned", "bonus"),
+    [
+        *(([BLAMED], 5.0), ([BLAMED, BLAMED], 5.0)),
+        *((part, bonus) for part in (SIGNED[:2], SIGNED) for bonus in (5.0, -5.0, 0.5)),
+    ],
+)
+def test_a_bonus_at_the_end_keeps_the_shape_of_credit(earned, bonus):
+    for row, before in zip(moved_by(lambda q, end: q + bonus * end, earned), earned, strict=True):
+        np.testing.assert_allclose(row, [*before[:-1], before[-1] + bonus])
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.1, -1.0, -2.0])
+@pytest.mark.parametrize("price", [0.0, -0.1])
+@pytest.mark.parametrize("bonus", [0.0, 5.0])
+def test_factors_prices_and_bonuses_are_told_apart(factor, price, bonus):
+    moved = moved_by(lambda q, end: factor * q + price + bonus * end)
+    for row, before in zip(moved, SIGNED, strict=True):
+        expected = factor * np.array(before) + price
+        expected[-1] += bonus
+        np.testing.assert_allclose(row, expected, atol=1e-12)
+
+
+def test_one_score_alone_has_a_positive_factor_or_minus_1():
+    for factor in (0.1, 7.0, -1.0):
+        (row,) = moved_by(lambda q, end, factor=factor: factor * q, [BLAMED])
+        np.testing.assert_allclose(row, factor * np.array(BLAMED))
+
+
+def test_a_clip_keeps_the_shares_of_signed_credit():
+    moved = moved_by(lambda q, end: min(max(q, -1.0), 1.0))
+    for row, before in zip(moved, SIGNED, strict=True):
+        np.testing.assert_allclose(row, np.array(before) / max(1.0, abs(sum(before))))
+
+
+def test_a_scale_that_runs_is_each_episodes_own():
+    scales = iter(np.repeat([2.0, 2.5, 2.2, 2.4], [len(row) for row in SIGNED]))
+    moved = moved_by(lambda q, end: next(scales) * q)
+    for row, before, scale in zip(moved, SIGNED, (2.0, 2.5, 2.2, 2.4), strict=True):
+        np.testing.assert_allclose(row, scale * np.array(before))
+
+
+def test_scales_of_a_layer_that_only_scales_need_no_evidence():
+    scales = {sum(row): scale for row, scale in zip(SIGNED, (0.001, 50.0, 0.3, 2.0), strict=True)}
+    moved = moved_by(lambda q, end: scales.get(q, 1.0) * q, only_scaled=True)
+    for row, before in zip(moved, SIGNED, strict=True):
+        np.testing.assert_allclose(row, scales[sum(before)] * np.array(before))
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0])
+def test_bonuses_that_differ_do_not_turn_credit_around(factor):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=16)
+    bonuses = 5.0 + 0.5 * rng.normal(size=16)
+    slopes = F.terminal_slopes(scores, factor * scores + bonuses, np.zeros(16))
+    np.testing.assert_allclose(slopes, factor, atol=0.5)
+    below = -1.0 - np.abs(scores)  # every text is blamed, and paid more than 0
+    np.testing.assert_array_equal(F.terminal_slopes(below, below + bonuses, np.zeros(16)), 1.0)
