@@ -37,12 +37,12 @@ from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
+    bundle_settings,
     learner_settings,
     names_of_run,
     task_defaults,
     task_name,
     task_of_file,
-    training_settings,
 )
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import RewardChoice
@@ -166,10 +166,7 @@ class ComparisonConfig:
             object.__setattr__(self, "env", resolve_env(self.env))
         object.__setattr__(self, "rewards", tuple(self.rewards))
         object.__setattr__(self, "agents", tuple(self.agents))
-        if self.agents and (one := self.training).tokens is None:
-            # Learners are compared at equal tokens: those of the steps, if all were full length.
-            tokens = one.steps * one.batch_size * one.max_new_tokens
-            object.__setattr__(self, "training", replace(one, tokens=tokens))
+        self._complete_training()
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
         check_number(self, "level", above=0.0, below=1.0, hint="0.95 is usual")
@@ -215,6 +212,17 @@ class ComparisonConfig:
                     f"own_prompts=True of {run.agent.text!r} would measure it on other prompts "
                     "than the learners that it is compared with; leave it out, or train it alone"
                 )
+
+    def _complete_training(self) -> None:
+        """Take the length of responses, and learners' tokens, from the rest where none is given."""
+        training = self.training
+        if training.max_new_tokens is None:
+            training = replace(training, max_new_tokens=self._default_length())
+        if self.agents and training.tokens is None:
+            # Learners are compared at equal tokens: those of the steps, if all were full length.
+            length = training.lengths()["max_new_tokens"]
+            training = replace(training, tokens=training.steps * training.batch_size * length)
+        object.__setattr__(self, "training", training)
 
     def _name_prompt_column(self) -> None:
         """Take the column of prompts that is named for pairs for the data set's as well."""
@@ -473,15 +481,21 @@ class ComparisonConfig:
         tokenizer = load_tokenizer(named, eos_token=task.eos_token, pad_token=task.pad_token)
         return read_own(learner, tokenizer, encoding, max_positions=positions_of(task.model))
 
+    def _default_length(self) -> int:
+        """Return the longest response, tokens, where none is given."""
+        if (own := self._own_texts) is not None:
+            return own.longest_response
+        of_bundle = bundle_settings(self.task.bundle, "training")
+        defaults = task_defaults(self.env, self.training.declaration, of_bundle)
+        declared = values_by_name(TrainingSettings)
+        return int((declared | defaults)["max_new_tokens"])
+
     def _own_lengths(self, own: "OwnTexts") -> dict[str, int]:
         """Return how long responses may be where prompts are those of given pairs.
 
-        As long as those of the data, unless another length is set, and the model reads.
+        As long as is set, and the model reads behind the longest prompt.
         """
-        usual = training_settings(self.env, self.training.agent).max_new_tokens
-        longest, limit = self.training.max_new_tokens, positions_of(self.task.model)
-        if longest == usual:
-            longest = own.longest_response
+        longest, limit = self.training.lengths()["max_new_tokens"], positions_of(self.task.model)
         if limit is not None:
             longest = max(min(longest, limit - own.longest_prompt), 1)
         return {"max_new_tokens": longest, "min_new_tokens": self.task.min_new_tokens or 0}
@@ -606,6 +620,8 @@ def command_line(config: ComparisonConfig) -> str:
     of_task = task_defaults(config.env, learner)
     of_learner = learner.default_values() | of_task  # which may have a name that the run has too
     of_run = {name: of_task[name] for name in of_task.keys() & names_of_run(learner)}
+    if _has_own_prompts(config.training):
+        of_run["max_new_tokens"] = None
     for settings, defaults in (
         (config.training, values_by_name(TrainingSettings) | {"agent": learner.name} | of_run),
         (config.evaluation, values_by_name(EvaluationSettings)),

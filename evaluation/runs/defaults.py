@@ -114,8 +114,9 @@ class TrainingSettings(ModelSettings):
     tokens: int | None = None
     """Response tokens after which training ends, including those of candidates and continuations;
     None trains for ``steps``, or the learner's own iterations or epochs."""
-    max_new_tokens: int = 48
-    """Longest response, tokens."""
+    max_new_tokens: int | None = 48
+    """Longest response, tokens. None, where a policy learns from given pairs: as long as those of
+    the data if it is measured on their prompts, else as the task has it."""
     fixed_length: bool = False
     """Forbid EOS, so that every response has ``max_new_tokens`` tokens and every run spends the
     same number of them (ABC's setting); else a reward may also change the length."""
@@ -129,10 +130,11 @@ class TrainingSettings(ModelSettings):
 
     def __post_init__(self) -> None:
         ModelSettings.__post_init__(self)
-        check_count(self, "steps", "batch_size", "max_new_tokens")
-        check_count(self, "tokens", optional=True)
-        check_memory("max_new_tokens", self.max_new_tokens, bytes_each=TOKEN_BYTES)
-        bytes_each = EPISODE_BYTES + TOKEN_BYTES * self.max_new_tokens
+        check_count(self, "steps", "batch_size")
+        check_count(self, "tokens", "max_new_tokens", optional=True)
+        longest = self.max_new_tokens or 0
+        check_memory("max_new_tokens", longest, bytes_each=TOKEN_BYTES)
+        bytes_each = EPISODE_BYTES + TOKEN_BYTES * longest
         check_memory("batch_size", self.batch_size, bytes_each=bytes_each)
         centring = self.normalize.partition(":")[0]
         if self.normalize != "off":
@@ -213,7 +215,15 @@ class TrainingSettings(ModelSettings):
         return 1.0 - min(tokens / self.tokens, 1.0)
 
     def lengths(self) -> dict[str, int]:
-        """Return the arguments of ``gym.make`` that decide how long responses are."""
+        """Return the arguments of ``gym.make`` that decide how long responses are.
+
+        Raises:
+            SettingsError: if the length is left to the comparison.
+        """
+        if self.max_new_tokens is None:
+            raise SettingsError(
+                "max_new_tokens=None is left to a ComparisonConfig; pass it there, or name a length"
+            )
         least = self.max_new_tokens if self.fixed_length else 0
         return {"min_new_tokens": least, "max_new_tokens": self.max_new_tokens}
 
@@ -408,6 +418,8 @@ def training_settings(
     of_runs = names_of_run(learner)
     known = task_defaults(env_id, learner, bundle_settings(bundle, "training"))
     known |= {name: value for name, value in changes.items() if value is not None}
+    if known.get("pairs") and changes.get("max_new_tokens") is None:
+        known["max_new_tokens"] = None  # whose default may be that of the data
     of_learner = {name: value for name, value in known.items() if name not in of_runs}
     return TrainingSettings(
         agent=learner.name,
@@ -504,7 +516,7 @@ def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> Tr
     if not name or training.tokens is None or getattr(training.learner, "pairs", None):
         return training
     values = values_by_name(training.learner)
-    per_prompt = values["n"] * training.max_new_tokens
+    per_prompt = values["n"] * training.lengths()["max_new_tokens"]
     if name in options:
         if values[name] * per_prompt >= training.tokens:
             raise SettingsError(

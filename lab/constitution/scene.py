@@ -247,7 +247,7 @@ class PipelineState:
         model, tokenizer = load_answering_model(path, dtype="float32", device=self.config.device)
         longest = training_settings(
             self.config.env, max_new_tokens=self.config.task.max_new_tokens
-        ).max_new_tokens
+        ).lengths()["max_new_tokens"]
         answers = GreedyAnswers(model, tokenizer, max_new_tokens=longest - 1)  # and EOS
         return ModelCritic(answers, self.tokenizer, name=f"the chat model {Path(path).name}")
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def comparison_settings(
-    env: str | None, agent: str, agents: str, bundle: str = ""
+    env: str | None, agent: str, agents: str, bundle: str = "", pairs: str | None = None
 ) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
-    return run_settings(env, name_of(agents) if agents else agent, bundle)
+    return run_settings(env, name_of(agents) if agents else agent, bundle, pairs)
 
 
 @takes_settings(comparison_settings, choice=("agent", learner_lines))

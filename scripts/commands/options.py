@@ -69,15 +69,19 @@ def task_settings() -> dict[str, Any]:
     return {"task": TaskSettings()}
 
 
-def run_settings(env: str | None, agent: str, bundle: str, **evaluation: Any) -> dict[str, Any]:
+def run_settings(
+    env: str | None, agent: str, bundle: str, pairs: str | None = None, **evaluation: Any
+) -> dict[str, Any]:
     """Return the default settings of a command that trains: the task's and the learner's.
 
     Args:
         env: Environment id, or a task's bare name; None takes the bundle's.
         agent: Name of the learner.
         bundle: Name or folder of the bundle, whose own defaults go before the task's; "" for none.
+        pairs: File of pairs to learn from, on which the default of the length depends.
         evaluation: Settings of evaluation that the command has other defaults for.
     """
+    from tokengym.agents.learner import find_learner
     from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.defaults import (
         CREDIT_SETTINGS,
@@ -86,7 +90,9 @@ def run_settings(env: str | None, agent: str, bundle: str, **evaluation: Any) ->
         training_settings,
     )
 
-    training = training_settings(resolve_env(env, bundle), agent, bundle=bundle)
+    # Of a learner that takes none the option is refused as any unknown one.
+    data = {"pairs": pairs} if "pairs" in find_learner(agent).default_values() else {}
+    training = training_settings(resolve_env(env, bundle), agent, bundle=bundle, **data)
     learner = training.declaration
     without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
     without |= frozenset() if learner.uses_credit else CREDIT_SETTINGS

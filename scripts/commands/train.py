@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 
 
-def train_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any]:
+def train_settings(
+    env: str | None, agent: str, bundle: str = "", pairs: str | None = None
+) -> dict[str, Any]:
     """Return the default settings of one run, with few reference samples."""
     from tokengym.evaluation.measure.measures import BLOCK
 
-    return run_settings(env, agent, bundle, reference_samples=BLOCK)
+    return run_settings(env, agent, bundle, pairs, reference_samples=BLOCK)
 
 
 @takes_settings(train_settings, choice=("agent", learner_lines))

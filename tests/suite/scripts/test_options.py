@@ -16,7 +16,14 @@ from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.scripts.cli import command_names, find_command, main
-from tokengym.scripts.commands.options import Chosen, _fields, call, options_of, takes_settings
+from tokengym.scripts.commands.options import (
+    Chosen,
+    _fields,
+    call,
+    options_of,
+    run_settings,
+    takes_settings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +292,14 @@ def test_help_shows_the_defaults_of_the_task(capsys: pytest.CaptureFixture[str])
             main(["compare", "--env", env, "--help"])
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
         assert f"remaining progress, 1 to 0. (default: {rate})" in text
-        assert f"--max-new-tokens INT Longest response, tokens. (default: {length})" in text
+        assert "--max-new-tokens INT Longest response, tokens. None, where" in text
+        assert f"else as the task has it. (default: {length})" in text
+
+
+def test_a_length_is_left_open_where_pairs_are_given():
+    for pairs, length in (("pairs.csv", None), (None, 48)):  # so that a 48 that is typed counts
+        training = run_settings("MovieReview", "dpo", "", pairs)["training"].settings
+        assert (training.learner.pairs, training.max_new_tokens) == (pairs, length)
 
 
 def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(

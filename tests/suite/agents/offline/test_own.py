@@ -11,7 +11,7 @@ from tests.suite.agents.conftest import make_model, make_tokenizer
 from tokengym.agents.offline.own import ids_of, read_own, text_encoding
 from tokengym.agents.offline.settings import DPOSettings, SFTSettings
 from tokengym.base.errors import DatasetError, SettingsError
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.config import ComparisonConfig, command_line
 from tokengym.evaluation.runs.defaults import TaskSettings, training_settings, with_own_prompts
 from tokengym.evaluation.runs.run import run
 
@@ -142,6 +142,15 @@ def test_a_run_on_pairs_asks_for_no_prompts_and_lengths(model: str, tmp_path: Pa
         ]
         == 5
     )  # one that was set
+    usual = training_settings("tokengym/MovieReview-v0").max_new_tokens
+    assert usual == config_of(task, max_new_tokens=usual, **given).training.max_new_tokens
+    assert config.training.max_new_tokens == 3
+    assert "--max-new-tokens 3" in command_line(config)
+    written = command_line(config_of(task, max_new_tokens=usual, **given))
+    assert f"--max-new-tokens {usual}" in written
+    learned = config_of(task, own_prompts=False, **given)
+    assert learned.training.max_new_tokens == usual
+    assert "--max-new-tokens" not in command_line(learned)
     assert (
         config_of(task, max_new_tokens=500, **given).env_kwargs("sparse", train=True)[
             "max_new_tokens"
