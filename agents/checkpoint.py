@@ -35,6 +35,7 @@ from tokengym.agents.rollouts.rounds import (
     environment_attribute,
 )
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.base.device import select_device
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder, quiet
@@ -180,7 +181,9 @@ def load_checkpoint(
                 "make it as it was"
             )
         policy_kwargs = {**record["policy_kwargs"], **stored_models(folder)}
-        policy_kwargs["products"] = products_here(policy_kwargs.get("products", "torch"), folder)
+        policy_kwargs["products"] = products_here(
+            policy_kwargs.get("products", "torch"), folder, device
+        )
         if env is None:
             envs.tokenizer = load_tokenizer(folder)
         # The order counts. The constructor draws first weights and seeds everything, the saved
@@ -550,17 +553,18 @@ def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -
         agent.shuffler.set_state(tensors["generator.shuffling"])
 
 
-def products_here(products: str, folder: Path) -> str:
+def products_here(products: str, folder: Path, device: str | torch.device) -> str:
     """Return the library of products that an agent was saved with; torch's where it is not there.
 
     Args:
         products: The library.
         folder: Where it was read, for the warning.
+        device: Where the agent goes; a GPU has no oneDNN.
     """
-    if products == "onednn" and not fast().has_onednn():
-        logger.warning("%s was trained with oneDNN's products, which are not here", folder)
-        return "torch"
-    return products
+    if products == "torch" or (fast().has_onednn() and select_device(device).type == "cpu"):
+        return products
+    logger.warning("%s was trained with oneDNN's products, which are not here", folder)
+    return "torch"
 
 
 @contextmanager

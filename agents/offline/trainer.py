@@ -204,6 +204,14 @@ def set_global_random_state(state: tuple[Any, ...]) -> None:
         torch.cuda.set_rng_state(device)
 
 
+def _device_of(keywords: Mapping[str, Any]) -> Any:
+    """Return the device that a learner's keywords name."""
+    if keywords.get("args") is not None:
+        return keywords["args"].device
+    device = keywords.get("device", "auto")
+    return auto_device() if device == "auto" else device
+
+
 FORMAT = 2
 ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
 ARITHMETIC = {"precision": "full", "products": "torch"}
@@ -556,7 +564,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             model, keywords = read_agent(folder, env)
             settings = {**ARITHMETIC, **record["settings"]}
             check_entries(settings, cls.stored_settings, f"settings of {folder}")
-            settings["products"] = products_here(settings["products"], folder)
+            settings["products"] = products_here(settings["products"], folder, _device_of(changes))
             keywords |= {**cls.read_settings(settings), **changes}
             make: Any = cls
             agent: Self = make(model, **keywords)

@@ -9,7 +9,7 @@ import logging
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from tokengym.agents.policy.sampling import (
     draw,
 )
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.policy.settings import PolicySettings
+from tokengym.agents.policy.settings import PolicySettings, check_products
 from tokengym.base.models import located, named_base
 from tokengym.base.settings import from_keywords, takes
 
@@ -137,6 +137,12 @@ class CausalLMPolicy(ReadsResponses):
         if settings.decoding == "static":
             fast().check_static(loaded, self.decoding_dtype)
         return loaded
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the policy, as modules are moved, to a device that its products are for."""
+        moved = super().to(*args, **kwargs)
+        check_products(moved.language_model.products, device=moved.language_model.device.type)
+        return moved
 
     def train(self, mode: bool = True) -> "CausalLMPolicy":
         """Stay in evaluation mode: dropout would give update and rollout different ratios."""

@@ -24,6 +24,34 @@ Products = Literal["torch", "onednn"]
 """Libraries of float32 products on a CPU."""
 
 
+def check_products(
+    products: str, *, dtype: str = "auto", precision: str = "full", device: str = "cpu"
+) -> None:
+    """Refuse a library of products beside what it does not multiply.
+
+    Args:
+        products: The library.
+        dtype: Precision of the weights.
+        precision: That of the computation.
+        device: Type of the policy's device.
+
+    Raises:
+        SettingsError: naming the other setting.
+    """
+    if products == "torch":
+        return
+    for name, value, is_other in (
+        ("dtype", dtype, dtype == "bfloat16"),
+        ("precision", precision, precision != "full"),
+        ("device", device, device != "cpu"),
+    ):
+        if is_other:
+            raise SettingsError(
+                f"products={products!r} is for computation in float32 on a CPU, got "
+                f"{name}={value!r}; leave one of them out"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
     """Settings of drawing a token from the logits.
@@ -122,11 +150,7 @@ class PolicySettings(SamplingSettings):
                 "precision='bf16-mixed' needs weights in float32, got dtype='bfloat16'; leave "
                 "dtype out"
             )
-        if self.products == "onednn" and self.dtype == "bfloat16":
-            raise SettingsError(
-                "products='onednn' has no effect on weights in bfloat16, got dtype='bfloat16'; "
-                "leave one of them out"
-            )
+        check_products(self.products, dtype=self.dtype, precision=self.precision)
         check_choice(self, "value_network", get_args(ValueNetwork))
         if self.value_network == "reward_model" and (self.lora is not None or self.frozen_layers):
             shared = "frozen_layers" if self.lora is None else "lora"

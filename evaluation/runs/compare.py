@@ -14,9 +14,9 @@ import gymnasium as gym
 from rich.console import Console
 
 from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.settings import check_products
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
-from tokengym.base.errors import SettingsError
 from tokengym.base.files import is_leftover, read_hashed
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.saved_code import CODE, changed_paths, keep_code
@@ -287,9 +287,4 @@ def _check_products(training: TrainingSettings) -> None:
         ValueError: naming the setting.
     """
     fast().check_products(training.products)
-    device = select_device(training.device)
-    if training.products != "torch" and device.type != "cpu":
-        raise SettingsError(
-            f"products={training.products!r} has no effect on device {str(device)!r}; leave it "
-            "out, or pass device='cpu'"
-        )
+    check_products(training.products, device=select_device(training.device).type)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.agents.learner import LEARNERS, Learner, NoSettings, find_learner
-from tokengym.agents.policy.settings import Precision, Products
+from tokengym.agents.policy.settings import Precision, Products, check_products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind
 from tokengym.base.errors import BundleError, SettingsError
@@ -181,11 +181,7 @@ class TrainingSettings(ModelSettings):
                 "leave dtype out"
             )
         check_choice(self, "products", get_args(Products))
-        if self.products == "onednn" and self.dtype == "bfloat16":
-            raise SettingsError(
-                "products='onednn' has no effect on weights in bfloat16, got dtype='bfloat16'; "
-                "leave one of them out"
-            )
+        check_products(self.products, dtype=self.dtype, precision=self.precision)
 
     @cached_property
     def declaration(self) -> Learner:

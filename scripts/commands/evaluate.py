@@ -124,6 +124,7 @@ def _show_references(
     references: "ReferenceSettings",
 ) -> dict[str, Any] | None:
     """Print and return what needs no training, at the price that the agent was trained at."""
+    from tokengym.agents.checkpoint import products_here
     from tokengym.agents.errors import ModelError
     from tokengym.agents.offline.policies import make_policy
     from tokengym.evaluation.measure.references import draw_references
@@ -136,9 +137,10 @@ def _show_references(
     stored = None if saved is None else stored_settings(saved, below=False)
     products: Any = "torch"
     kl_coef = training_settings(evaluator.env).learner.kl_coef
-    if stored is not None:
+    if saved is not None and stored is not None:
         training = LACKING | stored[1]["training"]
-        kl_coef, products = training["learner"].get("kl_coef"), training["products"]
+        kl_coef = training["learner"].get("kl_coef")
+        products = products_here(training["products"], saved, "auto")
         model = model or stored[1]["task"].get("model")
     try:
         policy = make_policy(evaluator.envs, model, products=products)

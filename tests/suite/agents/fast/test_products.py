@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents import PPO
+from tokengym.agents.checkpoint import products_here
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast import gpt2, products
 from tokengym.agents.fast.products import use_products
@@ -310,6 +311,19 @@ def test_unknown_products_are_refused(make_envs: Any):
         make_policy(make_envs, "gpt2", "mkl")  # type: ignore[arg-type]
 
 
-def test_onednn_multiplies_no_weights_in_bfloat16():
-    with pytest.raises(SettingsError, match="has no effect on weights in bfloat16"):
-        PolicySettings(products="onednn", dtype="bfloat16")
+@pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"precision": "bf16-mixed"}])
+def test_onednn_is_refused_beside_bfloat16(settings: dict[str, Any]):
+    ((name, value),) = settings.items()
+    with pytest.raises(SettingsError, match=f"products='onednn' is .*, got {name}='{value}'"):
+        PolicySettings(products="onednn", **settings)
+
+
+def test_onednn_is_refused_on_another_device(make_envs: Any):
+    with pytest.raises(SettingsError, match=r"products='onednn' is .* CPU, got device='meta'"):
+        make_policy(make_envs, "gpt2", "onednn").to("meta")
+
+
+def test_an_agent_trained_with_onednn_goes_to_another_device(caplog: Any):
+    assert products_here("onednn", Path("agent"), "cpu") == "onednn"
+    assert products_here("onednn", Path("agent"), "meta") == "torch"
+    assert "agent was trained with oneDNN's products, which are not here" in caplog.text

@@ -15,7 +15,10 @@ from tokengym.evaluation.runs.defaults import training_settings
     ("settings", "message"),
     [
         ({"advantage": "lo"}, "unknown advantage 'lo'; did you mean 'loo' or 'rloo'"),
-        ({"products": "onednn", "device": "meta"}, "products='onednn' has no effect on device 'm"),
+        (
+            {"products": "onednn", "device": "meta"},
+            "for computation in float32 on a CPU, got device='m",
+        ),
         ({"advantage": "loo"}, "advantage='loo' needs group_size"),
         ({"advantage": "loo", "group_size": 6}, "group_size must divide the number of rows, got 6"),
     ],
@@ -28,6 +31,12 @@ def test_a_comparison_is_refused_before_its_first_run(settings: dict[str, Any], 
     )
     with pytest.raises(ValueError, match=message):
         preflight(config)
+
+
+@pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"precision": "bf16-mixed"}])
+def test_products_of_float32_are_refused_beside_bfloat16(settings: dict[str, str]):
+    with pytest.raises(ValueError, match="products='onednn' is for computation in float32"):
+        training_settings("tokengym/MovieReview-v0", products="onednn", **settings)
 
 
 def test_a_gpu_that_is_missing_is_refused_before_the_first_run(
