@@ -16,7 +16,11 @@ FIELDS = (
     *("prompt_ids", "response_ids", "finish_reason", "turns"),
 )
 """Fields of an episode that a function may name."""
-OF_RESPONSE = frozenset({"response", "response_ids", "turns"})
+ALIASES = {"completion": "response"}
+"""Names that other trainers give a field."""
+OF_MANY = frozenset({"prompts", "completions", "responses"})
+"""Names that other trainers give lists of a field, where a function here gets one episode."""
+OF_RESPONSE = frozenset({"response", "response_ids", "turns", *ALIASES})
 """Fields of which a function names one, unless it takes the response second."""
 ALL_COLUMNS = "*"
 """Stands for every column of the data, see `EpisodeArguments.columns`."""
@@ -27,8 +31,8 @@ class EpisodeArguments:
 
     A parameter gets the field of `Episode` or the column of the data that it names, and ``**rest``
     gets all that no other parameter names. A function that names no field of the response takes
-    prompt and response first, whatever it calls them: ``lambda p, r: ...``. Where the data lack the
-    column, a parameter keeps its default.
+    prompt and response first, whatever it calls them: ``lambda p, r: ...``, unless that is a column
+    of the data. Where the data lack a column, a parameter keeps its default.
 
     Args:
         function: The function.
@@ -46,6 +50,11 @@ class EpisodeArguments:
         in_order = [p for p in free if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         has_more = any(p.kind is p.VAR_POSITIONAL for p in free)
         self._takes_rest = any(p.kind is p.VAR_KEYWORD for p in free)
+        if many := next((p.name for p in free if p.name in OF_MANY), None):
+            raise TypeError(
+                f"scorer {name!r} takes {many!r}, and a function gets one episode at a time; name "
+                f"the parameter {many.removesuffix('s')!r} and return a number"
+            )
         pair = in_order[:2]
         only_rest = self._takes_rest and not has_more and len(pair) < 2
         self._takes_pair = OF_RESPONSE.isdisjoint(p.name for p in named) and not only_rest
@@ -63,9 +72,14 @@ class EpisodeArguments:
             if has_more and not pair:  # such as (*args, **kwargs), which hands on what it gets
                 self._takes_rest = False
         self._needs = {p.name: p.default is p.empty for p in named}
+        # Beside the field's own name it is a column of that name.
+        self._aliases = {} if "response" in self._needs else ALIASES
         rest = {ALL_COLUMNS: False} if self._takes_rest else {}
+        self._by_place = [p.name for p in pair if p.name not in FIELDS] if self._takes_pair else []
+        is_field = {*FIELDS, *self._aliases}
         self.columns: Mapping[str, bool] = {
-            **{n: is_needed for n, is_needed in self._needs.items() if n not in FIELDS},
+            **dict.fromkeys(self._by_place, False),  # read where there are such, to be refused
+            **{n: is_needed for n, is_needed in self._needs.items() if n not in is_field},
             **{n: is_needed for n, is_needed in self._needs.items() if n in ANNOTATIONS},
             **rest,
         }
@@ -78,6 +92,12 @@ class EpisodeArguments:
             ScorerError: if its prompt lacks a column that the function needs.
         """
         known = {name: getattr(episode, name) for name in FIELDS}
+        known |= {alias: known[name] for alias, name in self._aliases.items()}
+        if taken := next((name for name in self._by_place if name in episode.metadata), None):
+            raise ScorerError(
+                f"scorer {self._name!r} takes prompt and response by their places, and {taken!r} "
+                "is a column of the data; name a parameter 'response' to get all by name"
+            )
         by_name = {}
         for name, is_needed in self._needs.items():
             value = known[name] if name in known else episode.metadata.get(name)
@@ -92,7 +112,8 @@ class EpisodeArguments:
                 )
         if self._takes_rest:
             closed = self._closed | self._needs.keys()
-            by_name |= {n: v for n, v in {**episode.metadata, **known}.items() if n not in closed}
+            every = {**episode.metadata, **{name: known[name] for name in FIELDS}}
+            by_name |= {n: v for n, v in every.items() if n not in closed}
         return (episode.prompt, episode.response) if self._takes_pair else (), by_name
 
 

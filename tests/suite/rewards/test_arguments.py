@@ -105,7 +105,7 @@ def test_the_rest_gets_everything_that_no_parameter_names():
 def test_what_a_partial_has_fixed_stays():
     fixed = functools.partial(lambda p, r, level: level, level=9)
     assert FunctionScorer(fixed).score([EPISODE]).values.tolist() == [9.0]
-    assert FunctionScorer(fixed).data_columns == {}
+    assert FunctionScorer(fixed).data_columns == {"p": False, "r": False}  # where there are such
 
 
 @pytest.mark.parametrize(
@@ -248,3 +248,33 @@ def test_a_column_of_references_under_another_name_is_asked_for(table):
     with pytest.raises(DatasetError, match=r"'reference', .*'gold'.*, or pass reference_column="):
         gym.make("tokengym/QuestionAnswer-v0", **options)
     gym.make("tokengym/QuestionAnswer-v0", reference_column="gold", **options)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda completion, answer: float(answer in completion),
+        lambda answer, completion: float(answer in completion),
+        lambda completion, answer, **rest: float(answer in completion and "prompt" in rest),
+    ],
+)
+def test_a_completion_is_the_response_as_other_trainers_call_it(function) -> None:
+    one = make_episode(prompt="P", response="it is red", metadata={"answer": "red"})
+    assert FunctionScorer(function).score([one]).values.tolist() == [1.0]
+
+
+def test_beside_the_response_a_completion_is_a_column() -> None:
+    scorer = FunctionScorer(lambda response, completion: float(completion == "gold"))
+    assert scorer.data_columns == {"completion": True}
+    one = make_episode(prompt="P", response="R", metadata={"completion": "gold"})
+    assert scorer.score([one]).values.tolist() == [1.0]
+
+
+def test_a_pair_by_place_is_no_column_of_the_data() -> None:
+    scorer = FunctionScorer(lambda text, answer: float(answer in text))
+    assert scorer.data_columns == {"text": False, "answer": False}
+    scorer.score([make_episode(prompt="P", response="R")])  # as prompt and response
+    with pytest.raises(ScorerError, match="by their places, and 'answer' is a column of the data"):
+        scorer.score([make_episode(prompt="P", response="R", metadata={"answer": "red"})])
+    with pytest.raises(TypeError, match="takes 'completions', and a function gets one episode"):
+        FunctionScorer(lambda completions, **kwargs: [1.0])
