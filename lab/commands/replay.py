@@ -1,7 +1,7 @@
 """``tokengym replay``: one set of responses under every credit."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokengym.scripts.commands import takes_settings, task_settings
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 TRAINER = "trainer"
 """Name under which is shown what another trainer paid."""
-NO_PROMPT = "."
-"""Prompt of an environment that is made for its tokenizer and scorer alone."""
 MOST_LINES = 5
 """Most lines about rows that were left out."""
 
@@ -112,11 +110,12 @@ def _replay(
     for path, what in ((episodes, "episodes"), (agent, "agent")):
         if path is not None and not path.exists():
             raise ValueError(f"--{what}: there is no {path}; name what tokengym train wrote")
-    saved = agent.parent if episodes is None and agent is not None else episodes
-    env, kwargs = known_task(saved, env, below=saved is episodes, task=task, trust_code=trust_code)
-    is_others = episodes is not None and is_foreign(episodes)
-    if is_others and "tokenizer" in kwargs and not {"dataset", "prompts"} & kwargs.keys():
-        kwargs["prompts"] = [NO_PROMPT]  # the texts bring their own
+    if is_others := episodes is not None and is_foreign(episodes):
+        env, kwargs = others_task(episodes, env, task=task, trust_code=trust_code)
+    else:
+        saved = agent.parent if episodes is None and agent is not None else episodes
+        below = saved is not None and saved is episodes and saved.is_dir()
+        env, kwargs = known_task(saved, env, below=below, task=task, trust_code=trust_code)
     evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
     policy, paid_by = None, ""
     if agent is not None:
@@ -149,3 +148,20 @@ def _replay(
         forks=forks,
         paid_by=paid_by,
     )
+
+
+def others_task(
+    episodes: Path, env: str | None, *, task: "TaskSettings", trust_code: bool
+) -> tuple[str, dict[str, Any]]:
+    """Return the id and arguments of the environment for another trainer's texts.
+
+    Its files name no task of ours. Beside a tokenizer or model of the caller's its prompts are the
+    environment's, with the columns that a scoring function may name.
+    """
+    from tokengym.evaluation.runs import known_task
+    from tokengym.lab.traces.reading import read_prompts
+
+    env, kwargs = known_task(None, env, task=task, trust_code=trust_code)
+    if {"tokenizer", "model"} & kwargs.keys() and not {"dataset", "prompts"} & kwargs.keys():
+        kwargs["prompts"] = read_prompts(episodes)
+    return env, kwargs

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tokengym.lab.traces.record import Record, number_of, text_of
+from tokengym.lab.traces.record import Record, number_of, rest_of, text_of
 
 NAME = "plain JSON lines of prompt and response"
 
@@ -23,4 +23,5 @@ def read(row: Mapping[str, Any]) -> Record | None:
         paid=paid,
         score=number_of(row.get("score", row.get("reward"))),
         reference=text_of(row.get("reference", row.get("answer"))),
+        columns=rest_of(row, "prompt", "response", "score", "reward", "reference"),
     )

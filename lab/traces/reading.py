@@ -1,6 +1,7 @@
 """Episodes of another trainer's file, found by its content."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.base import read_jsonl
-from tokengym.envs import Episode, decode, encode, encode_next
+from tokengym.envs import Episode, Prompt, decode, encode, encode_next
 from tokengym.lab.traces import openenv, plain, skyrl, trl, verifiers, verl
 from tokengym.lab.traces.record import Record
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 READERS = (verifiers, openenv, trl, verl, skyrl, plain)
 """Formats, the most particular first: a row is read by the first that knows it."""
 SUFFIXES = (".jsonl", ".parquet")
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
+"""What a row of an unexpected shape raises."""
+NO_PROMPT = "."
+"""Text of a prompt that is tokens alone, in an environment that is made for its tokenizer."""
 
 
 def read_traces(
@@ -39,22 +44,49 @@ def read_traces(
     Raises:
         ValueError: if nothing can be read.
     """
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES)
     episodes: list[Episode] = []
     left_out: list[str] = []
-    for file in files:
-        for number, row in enumerate(_rows(file), 1):
-            if limit is not None and len(episodes) >= limit:
-                return episodes, left_out
-            try:
-                episodes.append(_episode(_record(row), tokenizer))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                left_out.append(f"{file.name} row {number}: {error}")
+    for place, row in _numbered(path):
+        if limit is not None and len(episodes) >= limit:
+            break
+        try:
+            episodes.append(_episode(_record(row), tokenizer))
+        except UNREADABLE as error:
+            left_out.append(f"{place}: {error}")
     if not episodes:
         known = "; ".join(reader.NAME for reader in READERS)
         why = f" ({left_out[0]})" if left_out else ""
         raise ValueError(f"{path} holds no traces that can be read{why}; known are: {known}")
     return episodes, left_out
+
+
+def read_prompts(path: Path, *, limit: int | None = None) -> list[Prompt]:
+    """Return the prompts of a trainer's files with the columns of their rows.
+
+    Args:
+        path: See `read_traces`.
+        limit: Most prompts; None reads all.
+
+    Returns:
+        Prompts; one that is tokens alone stands as "." for an environment whose tokenizer reads it.
+    """
+    prompts: list[Prompt] = []
+    for _, row in _numbered(path):
+        if limit is not None and len(prompts) >= limit:
+            break
+        with suppress(*UNREADABLE):
+            record = _record(row)
+            text, truth = record.prompt or NO_PROMPT, record.reference
+            prompts.append(Prompt(text=text, reference=truth, metadata=record.columns))
+    return prompts
+
+
+def _numbered(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows of a file, or of the files below a folder, and the place of each in words."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in SUFFIXES)
+    for file in files:
+        for number, row in enumerate(_rows(file), 1):
+            yield f"{file.name} row {number}", row
 
 
 def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
@@ -121,6 +153,7 @@ def _episode(record: Record, tokenizer: "PreTrainedTokenizerBase") -> Episode:
         token_rewards=_floats(paid),
         score=record.score,
         reference=record.reference,
+        metadata=record.columns,
     )
 
 

@@ -1,7 +1,8 @@
 """What a reader finds in one row of another trainer's file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Record:
     """Score of the whole, reward units."""
     reference: str | None = None
     """Ground truth."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What else the row has, for a scoring function that names it."""
 
 
 def text_of(said: object) -> str | None:
@@ -54,3 +57,9 @@ def number_of(value: object) -> float | None:
     if isinstance(value, (list, tuple)) and all(isinstance(one, (int, float)) for one in value):
         return float(sum(value))
     return None
+
+
+def rest_of(row: Mapping[str, Any], *known: str) -> dict[str, Any]:
+    """Return the columns of a row that are texts or numbers, but for those that are known."""
+    kinds = (str, int, float, bool)
+    return {n: value for n, value in row.items() if n not in known and isinstance(value, kinds)}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tokengym.lab.traces.record import Record, number_of, text_of
+from tokengym.lab.traces.record import Record, number_of, rest_of, text_of
 
 NAME = "TRL's log of completions"
 KNOWN = ("step", "prompt", "completion", "advantage")
@@ -24,4 +24,5 @@ def read(row: Mapping[str, Any]) -> Record | None:
         response=text_of(row["completion"]),
         paid=number_of(row["advantage"]),
         score=number_of(rewards) if rewards else None,
+        columns=rest_of(row, *KNOWN),
     )

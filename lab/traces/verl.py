@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tokengym.lab.traces.record import Record, number_of, text_of
+from tokengym.lab.traces.record import Record, number_of, rest_of, text_of
 
 NAME = "verl's dump of generations"
 
@@ -17,4 +17,5 @@ def read(row: Mapping[str, Any]) -> Record | None:
         response=text_of(row["output"]),
         score=number_of(row["score"]),
         reference=None if row.get("gts") is None else str(row["gts"]),
+        columns=rest_of(row, "input", "output", "score", "gts"),
     )

@@ -12,6 +12,7 @@ import pytest
 from tokengym.envs import bundled
 from tokengym.lab.replay.replay import is_foreign, load_episodes, replay
 from tokengym.lab.traces.reading import read_traces
+from tokengym.rewards import FunctionScorer
 
 TOKENIZER = bundled("movie_review").tokenizer
 PROMPT, ANSWER, REPLY = (
@@ -171,3 +172,11 @@ def test_rows_with_ids_are_another_trainers_too(tmp_path: Path) -> None:
     for wrong in ({"nodes": nodes(), "rewards": [1]}, {**ROWS["skyrl"][0], "env_extras": "none"}):
         file.write_text("".join(json.dumps(one) + "\n" for one in (ROWS["verl"][0], wrong)))
         assert len(read_traces(file, TOKENIZER)[1]) == 1
+
+
+def test_what_else_a_row_has_reaches_a_scoring_function(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({"prompt": "i saw", "response": "a dull film", "answer": "dull"}))
+    ((episode,), _) = read_traces(file, TOKENIZER)
+    scorer = FunctionScorer(lambda response, answer: float(answer in response))
+    assert scorer.score([episode]).values.tolist() == [1.0]
