@@ -21,6 +21,7 @@ from tokengym.base.files import read_json, write_csv
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES
 from tokengym.evaluation.statistics import (
+    MIN_KL,
     Array,
     area_under_curve,
     final_mean,
@@ -134,6 +135,21 @@ class Panel:
             return None
         runs = self.rewards.values()
         return largest_shared_kl([path for each in runs for path in self._paths(each)])
+
+    @property
+    def unmoved(self) -> dict[str, list[int]]:
+        """Seeds by reward of the runs whose KL never reached `MIN_KL`; {} if it is not known."""
+        if "kl" not in self.measures:
+            return {}
+        seeds = {
+            name: [
+                seed
+                for seed, kl in zip(runs.seeds, runs.own_rows("kl"), strict=True)
+                if kl.max() < MIN_KL
+            ]
+            for name, runs in self.rewards.items()
+        }
+        return {name: of for name, of in seeds.items() if of}
 
     def updates(self, runs: Runs) -> Array:
         """Return the updates that each run had made at the panel's steps, (runs, time)."""

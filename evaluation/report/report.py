@@ -41,6 +41,7 @@ from tokengym.evaluation.report.tables import (
 from tokengym.evaluation.report.verdict import kind_of, unit_of
 from tokengym.evaluation.statistics import (
     LEAP,
+    MIN_KL,
     RELIABLE_SEEDS,
     curve_interval,
     iqm,
@@ -344,7 +345,8 @@ def _definitions() -> list[tuple[str, str]]:
             "At equal KL",
             "Score of the latest policy of each run that is within so many nats: the largest KL "
             "that all runs have reached. Between two evaluations it is interpolated in the square "
-            f"root of the KL, but never where one update crosses more than {LEAP:g} nat.",
+            f"root of the KL, but never where one update crosses more than {LEAP:g} nat. Below "
+            f"{MIN_KL:g} nats nothing is compared: the policies have hardly moved.",
         ),
         ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
         ("Interval", "Percentile bootstrap over seeds of an interquartile mean."),

@@ -181,6 +181,7 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
         "equal_kl": panel.equal_kl,
+        "unmoved_seeds": panel.unmoved,
         "reference": None,
         "score_range": None,
         "way": None,

@@ -10,7 +10,7 @@ from tokengym.evaluation.measure.measures import WHEN, check_measures, measure_o
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.curves import group_label
 from tokengym.evaluation.report.verdict import clear, difference_of, kind_of, unit_of
-from tokengym.evaluation.statistics import SHARES
+from tokengym.evaluation.statistics import MIN_KL, SHARES
 
 NOTHING = "\u2013"
 Style = Literal["LaTeX", "Markdown"]
@@ -36,8 +36,9 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         shown = all(name in entry["figures"] for entry in group["rewards"].values())
         shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
-            if group["equal_kl"] is not None:
-                title = f"{measure.word.capitalize()} {at_kl(group)} of KL"
+            if "kl" in group["measures"]:
+                of_kl = " of KL" if group["equal_kl"] is not None else ""
+                title = f"{measure.word.capitalize()} {at_kl(group)}{of_kl}"
                 shown_columns.append((title, name, "at_kl"))
             unit = unit_of(group).capitalize()
             shown_columns.append((f"{unit} to {group['baseline']}'s final level", "", "steps"))
@@ -51,7 +52,8 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def at_kl(group: Mapping[str, Any]) -> str:
     """Return at which KL scores are compared, such as ``at 8.00 nats``."""
-    return f"at {number(group['equal_kl'])} nats"
+    kl = group["equal_kl"]
+    return "at equal KL" if kl is None else f"at {number(kl)} nats"
 
 
 def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
@@ -66,10 +68,8 @@ def cells(group: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
     entry = group["rewards"][name]
     value, below, mark, tone = NOTHING, "", "", ""
-    if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
-        below = "its range may be noise"
-    elif kind == "steps" and not group["baseline_rises"]:
-        below = f"{group['baseline']} does not rise"
+    if reason := _unknown(group, measure, kind):
+        below = reason
     elif kind == "steps":
         steps = entry["steps_to_threshold"]
         value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
@@ -95,6 +95,17 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
             tone = "good" if (better == "higher") == (sign > 0) else "bad"
             mark, tone = "▲" if sign > 0 else "▼", tone if better else "other"
     return {"value": value, "below": below, "mark": mark, "tone": tone}
+
+
+def _unknown(group: Mapping[str, Any], measure: str, kind: str) -> str:
+    """Return why a column has no values, "" if it has."""
+    if (measure == NORMALISED or kind == "shares") and group["score_range"]["noise"]:
+        return "its range may be noise"
+    if kind == "at_kl" and group["equal_kl"] is None:
+        return f"KL below {MIN_KL:g} nats" if group["unmoved_seeds"] else "not known"
+    if kind == "steps" and not group["baseline_rises"]:
+        return f"{group['baseline']} does not rise"
+    return ""
 
 
 def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -10,14 +10,14 @@ the samples, not a verdict; each of their limits is a rule of thumb.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tokengym.base.text import number, signed
 from tokengym.evaluation.measure.measures import measure_of, measures_of
-from tokengym.evaluation.statistics import LEAP, RELIABLE_SEEDS, Array
+from tokengym.evaluation.statistics import LEAP, MIN_KL, RELIABLE_SEEDS, Array
 from tokengym.evaluation.statistics.curves import NOISES, noise, parting
 
 Figures = Mapping[str, Any]
@@ -94,8 +94,9 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
         also = []
         for name in [name for name in faster if name != best]:  # those that spent more KL say so
             kl = difference_of(group, name, "kl", "final")
-            more = f" ({number(kl['difference'])} nats more KL)" if kl and clear(kl) > 0 else ""
-            also.append(f"{_named(group, name)}{more}")
+            spent = ["by more drift"] if lead_of(group, name) == "more drift" else []
+            spent += [f"{number(kl['difference'])} nats more KL"] if kl and clear(kl) > 0 else []
+            also.append(_named(group, name) + (f" ({', '.join(spent)})" if spent else ""))
         text += f"; so did {_list(also)}" if also else ""
         text += _unproven(group, rules)
     else:
@@ -104,7 +105,7 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
         text += f"; {_list([_named(group, name) for name in slower])} learned slower"
     if unclear and (faster or slower):
         text += f"; {_list([_named(group, name) for name in unclear])} showed no clear difference"
-    elif drifting := [name for name in unclear if lead_of(group, name) == "drift"]:
+    elif drifting := [name for name in unclear if lead_of(group, name) == "less drift"]:
         verb = "drifts" if len(drifting) == 1 else "drift"
         text += f"; {_list([_named(group, name) for name in drifting])} {verb} less"
     if not group["reliable"]:
@@ -140,41 +141,57 @@ def _unproven(group: Figures, rules: Sequence[str]) -> str:
 
 
 def _reached(group: Figures) -> str:
-    """Return which rewards ended at or above best-of-n, as a clause; nothing if all did."""
+    """Return which rewards ended at or above best-of-n and which below it, as a clause.
+
+    Below are those whose interval is; of one whose interval holds the goal nothing is said. Nothing
+    is said either where no reward is below.
+    """
     if (ends := group["score_range"]) is None or ends["noise"]:
         return ""
     shares = {
-        name: entry["figures"]["normalised_score"]["final"]["iqm"]
+        name: entry["figures"]["normalised_score"]["final"]
         for name, entry in group["rewards"].items()
     }
-    over = [name for name, share in shares.items() if share >= 1.0]
+    over = [name for name, share in shares.items() if share["iqm"] >= 1.0]
+    below = [name for name, share in shares.items() if max(share["iqm"], share["high"]) < 1.0]
     level = f"{measure_of(ends['measure'], group['by_gold']).word} {number(ends['goal'])}"
     goal = f"the untrained policy's best of {ends['n']} ({level})"
-    if len(over) == len(shares):
+    if not below:
         return ""
     if len(shares) == 1:
         return f", and did not reach {goal}"
-    who = f"only {_list(over)}" if over else f"no {kind_of(group)}"
-    return f"; {who} reached {goal}"
+    if len(over) + len(below) == len(shares):
+        return f"; {f'only {_list(over)}' if over else f'no {kind_of(group)}'} reached {goal}"
+    if over:
+        return f"; {_list(over)} reached {goal}, and {_list(below)} did not"
+    return f"; {_list(below)} did not reach {goal}"
 
 
-def lead_of(group: Figures, name: str) -> Literal["more", "less", "drift", ""]:
+Lead: TypeAlias = Literal["more", "less", "less drift", "more drift", ""]
+
+
+def lead_of(group: Figures, name: str) -> Lead:
     """Return what a reward's lead on the baseline is.
 
     Returns:
-        "more" or "less": its score at equal KL is clearly above or below. "drift": it clearly
+        "more" or "less": its score at equal KL is clearly above or below. "less drift": it clearly
         spends less KL over the run, and neither its score over the run nor that at equal KL is
-        clearly above, so that a lead in score minus the KL penalty is KL that it did not spend. ""
-        where nothing of this is shown.
+        clearly above, so that a lead in score minus the KL penalty is KL that it did not spend.
+        "more drift": its score over the run is clearly above, but that at equal KL is not, and it
+        spends more KL over the run, clearly or on every seed, so that its lead is KL that it spent
+        sooner. "" where nothing of this is shown.
     """
-    equal = clear(difference_of(group, name, "score", "at_kl"))
+    equal = difference_of(group, name, "score", "at_kl")
     faster = clear(difference_of(group, name, "score", "auc"))
-    drifts_less = clear(difference_of(group, name, "kl", "auc")) < 0
-    if equal > 0:
+    kl = difference_of(group, name, "kl", "auc")
+    if clear(equal) > 0:
         return "more"
-    if drifts_less and faster <= 0:
-        return "drift"
-    return "less" if equal < 0 else ""
+    if clear(kl) < 0 and faster <= 0:
+        return "less drift"
+    if clear(equal) < 0:
+        return "less"
+    spends_more = kl and (clear(kl) > 0 or kl["wins"] == kl["pairs"])
+    return "more drift" if equal and faster > 0 and spends_more else ""
 
 
 def _lead(group: Figures, name: str) -> str:
@@ -183,10 +200,12 @@ def _lead(group: Figures, name: str) -> str:
     equal = difference_of(group, name, "score", "at_kl")
     at = f"equal KL ({number(group['equal_kl'])} nats)" if equal else "equal KL"
     size = f"{signed(equal['difference'])}, {_interval(equal)}" if equal else ""
-    if lead == "drift":
+    if lead in ("less drift", "more drift"):
         kl = difference_of(group, name, "kl", "auc")
-        assert kl is not None  # it is clear
-        text = "It drifts less, and does not learn faster: KL over the run "
+        assert kl is not None  # the lead is one in it
+        less = lead == "less drift"
+        text = "It drifts less, and does not learn faster" if less else "Its lead is more drift"
+        text += ": KL over the run "
         text += f"{signed(kl['difference'])} nats, {_interval(kl)}"
         text += f"; {word} at {at} {size}. " if equal else ". "
     elif equal:
@@ -217,9 +236,12 @@ def _passing(group: Figures, name: str) -> str:
 
 
 def _price(group: Figures, name: str) -> str:
-    """Return a reward's clear differences in KL and gold score, as the end of a sentence."""
-    lead = lead_of(group, name)
-    parts = [f"{lead} score at equal KL"] if lead in ("more", "less") else []
+    """Return how a faster reward's lead came about, as the end of a sentence.
+
+    These are its score at equal KL and its clear differences in KL and gold score.
+    """
+    lead, word = lead_of(group, name), measure_of("score", group["by_gold"]).word
+    parts = [f"{lead} {word} at equal KL"] if lead in ("more", "less") else []
     kl = difference_of(group, name, "kl", "final")
     gold = None if group["by_gold"] else difference_of(group, name, "gold_score", "final")
     if kl and clear(kl):
@@ -228,6 +250,9 @@ def _price(group: Figures, name: str) -> str:
     if gold and clear(gold):
         way = "higher" if clear(gold) > 0 else "lower"
         parts.append(f"a gold score {number(abs(gold['difference']))} {way}")
+    if lead == "more drift":
+        ended = f" ({_list(parts)} at the end)" if parts else ""
+        return f", by more drift{ended}: at equal KL no clear difference"
     return f", with {_list(parts)}" if parts else ""
 
 
@@ -323,10 +348,7 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
             "all have the same budget."
         )
     if others and "kl" in group["measures"] and group["equal_kl"] is None:
-        cautions.append(
-            "Scores at equal KL are not known: no KL was reached by every run without an update "
-            f"that crosses more than {LEAP:g} nat. Evaluate more often, or lower learning_rate."
-        )
+        cautions.append(_no_equal_kl(group))
     if len(others) > 3:
         cautions.append(
             f"Of {len(others)} {kind_of(group)}s compared with {group['baseline']}, one could look "
@@ -338,6 +360,22 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
         if entry["collapse_rate"] > 0:
             cautions.append(f"{name} collapsed on {entry['collapse_rate']:.0%} of its seeds.")
     return cautions
+
+
+def _no_equal_kl(group: Figures) -> str:
+    """Return why there is no score at equal KL."""
+    unmoved = group["unmoved_seeds"]
+    if not unmoved:
+        return (
+            "Scores at equal KL are not known: no KL was reached by every run without an update "
+            f"that crosses more than {LEAP:g} nat. Evaluate more often, or lower learning_rate."
+        )
+    entries = group["rewards"].items()
+    if all(len(unmoved.get(name, ())) == entry["runs"] for name, entry in entries):
+        which = f"The policies have hardly moved (KL below {MIN_KL:g} nats)"
+    else:
+        which = f"Some policies have hardly moved (KL below {MIN_KL:g} nats: {_runs(unmoved)})"
+    return f"{which}, so that scores at equal KL say nothing yet."
 
 
 def _about_range(group: Figures) -> list[str]:

@@ -15,6 +15,7 @@ from tokengym.evaluation.statistics.curves import (
 from tokengym.evaluation.statistics.frontier import (
     KL_LEVELS,
     LEAP,
+    MIN_KL,
     Arm,
     EqualKL,
     RunPath,
@@ -47,6 +48,7 @@ __all__ = [
     "DEFAULT_RESAMPLES",
     "KL_LEVELS",
     "LEAP",
+    "MIN_KL",
     "RELIABLE_SEEDS",
     "SHARES",
     "Arm",

@@ -26,6 +26,10 @@ KL_LEVELS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """KL to the reference, nats per response, at which arms are compared."""
 LEAP = 1.0
 """Nats that one update may cross: along a longer one nothing is known of the policies between."""
+MIN_KL = 0.1
+"""Least KL, nats per response, at which runs are compared. Nearer to the reference a policy has
+hardly moved: its score differs from the untrained one's by sampling noise, and so does its KL from
+0, which is a mean over a few hundred sampled responses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +202,15 @@ def _within(k: float, nats: Array, height: Array, is_leap: NDArray[np.bool_]) ->
 
 
 def largest_shared_kl(paths: Sequence[tuple[ArrayLike, ArrayLike]]) -> float | None:
-    """Return the largest KL at which every run has a value by `value_within_kl`.
+    """Return the largest KL, at least `MIN_KL`, at which every run has a value.
+
+    The values are those of `value_within_kl`.
 
     Args:
         paths: Updates (time,) and KL (time,) of each run.
 
     Returns:
-        Nats; None if there is none above 0.
+        Nats; None if there is none.
 
     Example:
         >>> largest_shared_kl([([0, 1, 2], [0.0, 1.0, 2.0]), ([0, 1, 2], [0.0, 0.9, 1.5])])
@@ -214,7 +220,7 @@ def largest_shared_kl(paths: Sequence[tuple[ArrayLike, ArrayLike]]) -> float | N
     # Where runs have values, they have them up to and at one of the evaluations.
     reached = min((float(nats.max()) for _, nats in runs), default=0.0)
     every = np.unique(np.concatenate([nats for _, nats in runs])) if runs else np.empty(0)
-    for k in sorted(every[(every > 0.0) & (every <= reached)], reverse=True):
+    for k in sorted(every[(every >= MIN_KL) & (every <= reached)], reverse=True):
         if all(np.isfinite(value_within_kl([k], at, nats, nats))[0] for at, nats in runs):
             return float(k)
     return None

@@ -17,7 +17,7 @@ from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import BEST_OF
 from tokengym.evaluation.report.learning import HELD_OUT, SHOWN
-from tokengym.evaluation.report.tables import NORMALISED, NOTHING
+from tokengym.evaluation.report.tables import NORMALISED, NOTHING, at_kl
 from tokengym.evaluation.report.verdict import kind_of, unit_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
         ends = group["score_range"]
         way = f"; norm.: 0 at the start, 1 at best of {ends['n']}" if ends else ""
         reached = f"reached: {unit_of(group)} until {group['baseline']}'s final level is reached"
-        console.print(line_of(f"{reached}{way}", "dim"))
+        known = group["equal_kl"] is not None
+        word = measure_of("score", group["by_gold"]).word
+        equal = f"; at equal KL: {word} {at_kl(group)} of KL" if known else ""
+        console.print(line_of(f"{reached}{equal}{way}", "dim"))
         show_references(console, group["reference"])
         for learned in summary.get("learning", ()):
             if learned["group"] == group["group"]:
@@ -145,6 +148,8 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
     # A file's folder would push the figures out of sight; its rule's name tells enough.
     names = [re.sub(r"^.*\.py:", "", printable(name)) for name in group["rewards"]]
     columns = [_column(entries, WHEN["auc"], "score", "auc")]
+    if "kl" in group["measures"]:
+        columns.append(_column(entries, "at equal KL", "score", "at_kl"))
     for name, measure in measures_of(group["by_gold"]).items():
         is_shown = all(name in entry["figures"] for entry in entries)
         if measure.short and (is_shown or (name == NORMALISED and group["score_range"])):
@@ -179,7 +184,10 @@ def _column(
             normalised = entry["figures"].get(measure)
             cells.append(Text(percent(normalised[kind]["iqm"]) if normalised else NOTHING))
             continue
-        figure = entry["figures"][measure][kind]
+        figure = entry["figures"][measure].get(kind)
+        if figure is None:  # no equal KL is known
+            cells.append(Text(NOTHING))
+            continue
         cells.append(Text(number(figure["iqm"])))
         if entry["runs"] > 1:  # one seed has no interval
             cells[-1].append(f"\n{number(figure['low'])}, {number(figure['high'])}", "dim")

@@ -21,8 +21,9 @@ from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import cells, columns, group_table
+from tokengym.evaluation.report.verdict import lead_of
 from tokengym.evaluation.statistics import area_under_curve, iqm
-from tokengym.scripts.commands.show import _figures
+from tokengym.scripts.commands.show import _figures, show_summary
 
 
 def test_figures_are_those_of_the_curves(make_curves):
@@ -165,6 +166,31 @@ def test_rewards_that_did_not_reach_best_of_16_are_said(heights: tuple[float, ..
     assert reached == (min(heights) < 1.5)
 
 
+@pytest.mark.parametrize(
+    ("heights", "end"),
+    [
+        ((1.49, 2.0), ""),
+        ((0.0, 1.49), "; sparse did not reach the untrained policy's best of 16 (score 1.50)."),
+        (
+            (0.0, 1.49, 2.0),
+            "; reward-2 reached the untrained policy's best of 16 (score 1.50), and sparse did "
+            "not.",
+        ),
+        ((1.49,), ""),
+    ],
+)
+def test_of_a_reward_whose_interval_holds_best_of_16_nothing_is_said(
+    heights: tuple[float, ...], end: str
+):
+    """The one at 1.49 has an interval from about 1.44 to 1.54, which holds the goal of 1.5."""
+    areas = np.array(heights) + 0.1 * SEEDS[:, None]
+    settings = SummarySettings(references=references(), episodes=100)
+    (group,) = summarize(curves_of(areas), settings)["groups"]
+    headline = group["verdict"]["headline"]
+    assert headline.endswith(end)
+    assert ("reach" in headline) == bool(end)
+
+
 def test_a_scorer_that_cannot_rank_is_said(make_curves):
     alike = ReferenceSamples(scores=np.ones((3, 16)), gold_scores=None, tokens=48)
     (group,) = summarize(make_curves(), SummarySettings(kl_coef=0.05, references={(): alike}))[
@@ -208,8 +234,8 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves)
     with console.capture() as capture:
         for table in _figures(group, 200):
             console.print(table)
-    head, *rows = [line.split() for line in capture.get().splitlines()]
-    at = head.index("norm.") - len(head)
+    head, *rows = [re.split(r"\s{2,}", line) for line in capture.get().splitlines()]
+    at = head.index("norm.")
     assert [row[at] for row in rows if row[0] in group["rewards"]] == 3 * ["\u2013"]
 
 
@@ -327,6 +353,83 @@ def test_a_lead_that_is_kl_not_spent_is_called_less_drift():
     )
     figure = r"; score at equal KL \(4.00 nats\) \S+, 95% interval \S+ to \S+, "
     assert re.search(figure + r"where sparse is on its way to more\. ", sentence)
+
+
+def test_a_lead_that_is_kl_spent_sooner_is_called_more_drift():
+    """Both have the same score at each KL; one spends twice the KL."""
+    curves = paths_of({"sparse": 4.0, "hasty": 8.0}, lambda _, kl: np.sqrt(kl))
+    (group,) = summarize(curves)["groups"]
+    # The mean of sqrt(x) on 0 to 1 is 2 / 3, by trapezes of 1 / 20 slightly less.
+    area = group["rewards"]["hasty"]["versus_baseline"]["differences"]["score"]["auc"]
+    assert area["difference"] == pytest.approx(2.0 / 3.0 * (8.0**0.5 - 2.0), abs=0.01)
+    headline = group["verdict"]["headline"]
+    assert headline.startswith("hasty learned faster than sparse (score over the run +0.55")
+    # The last 3 of 21 evaluations: 19 / 20 of 4 nats, and of gold half the difference of the roots.
+    golds = group["rewards"]["hasty"]["versus_baseline"]["differences"]["gold_score"]["final"]
+    assert golds["difference"] == pytest.approx(0.5 * (7.6**0.5 - 3.8**0.5), abs=0.01)
+    gold = number(golds["difference"])
+    assert headline.endswith(
+        f"), by more drift (3.80 nats more KL and a gold score {gold} higher at the end): at equal "
+        "KL no clear difference."
+    )
+    (sentence,) = group["verdict"]["sentences"]
+    said = r"Its lead is more drift: KL over the run \+2\.00 nats, 95% interval \S+ to \S+; "
+    assert re.search(said + r"score at equal KL \(4\.00 nats\) \S+, 95% interval", sentence)
+
+
+@pytest.mark.parametrize(
+    ("area", "kl", "wins", "equal", "lead"),
+    [
+        (1, 1, 5, 0, "more drift"),
+        (1, 0, 5, 0, "more drift"),  # on every seed
+        (1, 0, 4, 0, ""),
+        (1, 1, 5, 1, "more"),
+        (1, 1, 5, -1, "less"),
+        (1, 1, 5, None, ""),  # nothing is known at equal KL
+        (0, 1, 5, 0, ""),
+        (0, -1, 0, 0, "less drift"),
+        (1, -1, 0, 0, ""),
+    ],
+)
+def test_a_lead_has_one_name(area: int, kl: int, wins: int, equal: int | None, lead: str):
+    score = {"auc": {"clear": area}} | ({} if equal is None else {"at_kl": {"clear": equal}})
+    differences = {"score": score, "kl": {"auc": {"clear": kl, "wins": wins, "pairs": 5}}}
+    group = {"rewards": {"abc": {"versus_baseline": {"differences": differences}}}}
+    assert lead_of(group, "abc") == lead
+
+
+def test_policies_that_have_hardly_moved_are_not_compared_at_equal_kl():
+    curves = paths_of({"sparse": 0.05, "other": 0.04}, lambda _, kl: np.sqrt(kl))
+    summary = summarize(curves)
+    (group,) = summary["groups"]
+    assert group["equal_kl"] is None
+    said = " ".join([*group["verdict"]["cautions"], *group["verdict"]["sentences"]])
+    assert (
+        "The policies have hardly moved (KL below 0.1 nats), so that scores at equal KL say "
+        "nothing yet." in said
+    )
+    assert "learning_rate" not in said
+    assert "At equal KL" not in said
+    at = [kind for _, _, kind in columns(group)].index("at_kl")
+    empty = {"value": "\u2013", "below": "KL below 0.1 nats", "mark": "", "tone": ""}
+    assert [row[at] for row in cells(group).values()] == [empty, empty]
+    assert "Score at equal KL" in group_table(group, 0.95, "Markdown")
+    console = Console(width=200)
+    with console.capture() as capture:
+        show_summary(console, summary, Path("nowhere"))
+    shown = capture.get()
+    row = next(line for line in shown.splitlines() if line.startswith("sparse "))
+    assert "at equal KL" in shown
+    assert re.split(r"\s{2,}", row)[2] == "\u2013"
+
+
+def test_runs_that_alone_have_hardly_moved_are_named():
+    curves = paths_of({"sparse": 4.0, "other": 0.04}, lambda _, kl: np.sqrt(kl))
+    (group,) = summarize([curve for curve in curves if curve.seed < 5])["groups"]
+    assert (
+        "Some policies have hardly moved (KL below 0.1 nats: other, seeds 0, 1, 2, 3 and 4), so "
+        "that scores at equal KL say nothing yet." in group["verdict"]["cautions"]
+    )
 
 
 @pytest.mark.parametrize(("sign", "word"), [(1.0, "more"), (-1.0, "less")])
@@ -663,7 +766,7 @@ def test_numbers_in_words():
 def test_the_figures_fit_a_terminal(make_curves, capsys: pytest.CaptureFixture[str]):
     curves = make_curves(("sparse", "folder/of/rules.py:Surprisal"))
     (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
-    for width, parts in ((200, 1), (80, 1), (44, 2)):
+    for width, parts in ((200, 1), (90, 1), (80, 2), (44, 3)):
         tables = list(_figures(group, width))
         for table in tables:
             Console(width=width).print(table)
@@ -672,5 +775,5 @@ def test_the_figures_fit_a_terminal(make_curves, capsys: pytest.CaptureFixture[s
         assert shown.count("Surprisal") == parts
         assert "…" not in shown
         assert all(len(line.rstrip()) <= width for line in shown.splitlines())
-        for part in ("over the run", "gold", "KL", "reached", "at 28"):
+        for part in ("over the run", "at equal KL", "gold", "KL", "reached", "at 28"):
             assert part in shown

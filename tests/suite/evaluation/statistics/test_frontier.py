@@ -85,6 +85,9 @@ def test_the_largest_shared_kl_is_where_every_run_has_a_value():
     assert largest_shared_kl([rises, leapt]) == 2.5
     assert largest_shared_kl([rises, ([0, 1, 2], [0.0, 0.9, 3.5])]) == 0.9  # its end is a leap away
     assert largest_shared_kl([rises, ([0, 1], [0.0, 0.0])]) is None
+    near = [0, 1, 2], [0.0, 0.04, 0.1]
+    assert largest_shared_kl([rises, near]) == 0.1
+    assert largest_shared_kl([rises, (near[0][:2], near[1][:2])]) is None  # it has hardly moved
     assert largest_shared_kl([]) is None
 
 
