@@ -8,11 +8,13 @@ import ast
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any
 
 INSTALL = "pip install tokengym-lab (in a checkout: pip install ./lab)"
 """Command that installs the laboratory."""
+UPGRADE = "pip install --upgrade tokengym-lab (in a checkout: pip install ./lab)"
+"""Command that brings it up to date."""
 LABORATORY: dict[str, tuple[str, ...]] = {
     "tasks": ("Forks", "Oracle", "ReasoningGym"),
     "rewards": (
@@ -68,7 +70,14 @@ def missing_laboratory(group: str, name: str) -> str:
     """Return what to install for a name of the laboratory; "" where that is not what is missing."""
     if name not in LABORATORY.get(group, ()) or plugins(group, name):
         return ""
-    return f"{name!r} is part of tokengym-lab, which is not installed: {INSTALL}"
+    try:
+        distribution("tokengym-lab")
+    except PackageNotFoundError:
+        return f"{name!r} is part of tokengym-lab, which is not installed: {INSTALL}"
+    return (
+        f"{name!r} is part of tokengym-lab, which is installed, but older than this; install it "
+        f"again: {UPGRADE}"
+    )
 
 
 # --- names that a package exports -----------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, PackageNotFoundError
 from typing import Any
 
 import gymnasium as gym
@@ -24,7 +24,12 @@ INSTALL = r"is part of tokengym-lab, which is not installed: pip install tokengy
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide every entry point, and what was registered by one."""
+
+    def distribution(name: str) -> None:
+        raise PackageNotFoundError(name)
+
     monkeypatch.setattr(plugins, "entry_points", lambda **_: [])
+    monkeypatch.setattr(plugins, "distribution", distribution)
     monkeypatch.delitem(sys.modules, "tokengym.lab.scorers.judge", raising=False)
     for name in plugins.LABORATORY["tasks"]:
         monkeypatch.delitem(TASKS._entries, name, raising=False)
@@ -59,6 +64,18 @@ def test_a_name_of_the_laboratory_says_what_to_install(
     assert command_names() == ["demo", "compare", "train", "evaluate", "envs", "report"]
     assert "tokengym/Oracle-v0" not in env_ids()
     assert "tokengym/MovieReview-v0" in env_ids()
+
+
+def test_a_laboratory_that_is_older_than_a_command_is_to_be_installed_again(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+):
+    of_then = [point for point in plugins.plugins("commands") if point.name != "audit"]
+    monkeypatch.setattr(plugins, "entry_points", lambda **_: of_then)
+    monkeypatch.setattr(plugins, "distribution", lambda name: name)
+    assert main(["audit"]) == 2
+    said = capsys.readouterr().err
+    assert "'audit' is part of tokengym-lab, which is installed, but older than this; inst" in said
+    assert "not installed" not in said
 
 
 def test_a_package_lists_the_names_that_others_add_to_it_alone(monkeypatch: pytest.MonkeyPatch):
