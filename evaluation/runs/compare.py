@@ -31,7 +31,7 @@ from tokengym.evaluation.runs.config import (
     slug,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
-from tokengym.evaluation.runs.launchers import ProgressDisplay, launch, run_in_subprocess
+from tokengym.evaluation.runs.launchers import Notices, ProgressDisplay, launch, run_in_subprocess
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, result_of
 from tokengym.evaluation.runs.results import write_comparison
 
@@ -88,9 +88,9 @@ def compare(
         take_over(config, out)
         missing, total = missing_runs(config, out, retry_failed)
         if missing:
-            console = console or Console()
+            console, notices = console or Console(), Notices()
             with console.status("making the environments"):
-                measured_by = run_in_subprocess(preflight, config)
+                measured_by = run_in_subprocess(preflight, config, notices)
             training, count = config.training, sum(not plan.is_reference for plan in missing)
             size = f"{training.batch_size} x {training.max_new_tokens} tokens"
             size = f"{training.last_step} updates ({size})"
@@ -107,7 +107,14 @@ def compare(
             done, steps = total - len(missing), training.last_step
             missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
             with ProgressDisplay(console, total=total, done=done, steps=steps) as board:
-                launch(missing, board, jobs, checkpoint_every=checkpoint_every, track=track)
+                launch(
+                    missing,
+                    board,
+                    jobs,
+                    checkpoint_every=checkpoint_every,
+                    track=track,
+                    notices=notices,
+                )
         return write_comparison(config, out)
 
 

@@ -4,6 +4,7 @@ The display is a live board on a terminal, and lines elsewhere.
 """
 
 import gc
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -15,7 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from logging.handlers import QueueHandler
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
@@ -50,6 +52,60 @@ T = TypeVar("T")
 
 
 @dataclass
+class Notices:
+    """What the processes of a comparison log; this one logs each text once."""
+
+    said: set[str] = field(default_factory=set)
+    """The texts so far."""
+
+    def take(self, message: Any) -> bool:
+        """Log a message of a process, if it is a record of its log; return whether it is one."""
+        if not isinstance(message, logging.LogRecord):
+            return False
+        text, logger = message.getMessage(), logging.getLogger(message.name)
+        if text not in self.said and logger.isEnabledFor(message.levelno):
+            self.said.add(text)
+            logger.handle(message)
+        return True
+
+
+class _Speech(QueueHandler):
+    """Sends the log of a process, and what else it says, to its parent, from any thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        queue: Any = connection
+        super().__init__(queue)
+        self.connection = connection
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(BrokenPipeError):  # nobody is left who would read it
+            self.send(record)
+
+    def send(self, message: Any) -> None:
+        """Send a message.
+
+        Raises:
+            BrokenPipeError: if the parent was stopped.
+        """
+        self.acquire()  # two messages at once would be neither
+        try:
+            self.connection.send(message)
+        finally:
+            self.release()
+
+
+@contextmanager
+def _speaking(connection: Connection) -> Iterator[_Speech]:
+    """Send tokengym's log through a connection, in place of this process's stderr."""
+    speech, logger = _Speech(connection), logging.getLogger("tokengym")
+    logger.addHandler(speech)
+    try:
+        yield speech
+    finally:
+        logger.removeHandler(speech)
+
+
+@dataclass
 class _Worker:
     """A process at work on one run."""
 
@@ -71,6 +127,7 @@ def launch(
     *,
     checkpoint_every: int,
     track: str | None,
+    notices: Notices | None = None,
 ) -> None:
     """Do runs, each in a process of its own; on Ctrl-C stop them and raise.
 
@@ -80,11 +137,12 @@ def launch(
         jobs: Runs at a time; None takes one per core, fewer where each has several threads.
         checkpoint_every: See `tokengym.evaluation.runs.compare.compare`, as for the next.
         track: Name of a tracker.
+        notices: What was logged before; None for nothing.
 
     Raises:
         ScorerError: if the scorer fails on the reference samples.
     """
-    context = processes()
+    context, notices = processes(), notices or Notices()
     waiting, working = deque(plans), list[_Worker]()
     ended: list[_Worker] = []  # where the scorer failed, until it has scored the reference samples
     jobs = jobs or max(1, (os.cpu_count() or 1) // plans[0].training.threads)
@@ -102,12 +160,12 @@ def launch(
             # A process that is killed sends nothing: its sentinel wakes this one too.
             wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
             for worker in working:
-                _listen(worker, board)
+                _listen(worker, board, notices)
             for worker in [w for w in working if not w.process.is_alive()]:
-                _listen(worker, board)  # what it sent between the look above and its end
+                _listen(worker, board, notices)  # what it sent between the look above and its end
                 working.remove(worker)
                 ended.append(worker)
-            _refuse_scorer(ended, working, board)
+            _refuse_scorer(ended, working, board, notices)
             is_open = any(w.plan.is_reference and not w.measured for w in working)
             for worker in [w for w in ended if not (is_open and w.scorer_error)]:
                 ended.remove(worker)
@@ -131,7 +189,11 @@ def processes() -> Any:
     return context
 
 
-def run_in_subprocess(function: Callable[[ComparisonConfig], T], config: ComparisonConfig) -> T:
+def run_in_subprocess(
+    function: Callable[[ComparisonConfig], T],
+    config: ComparisonConfig,
+    notices: Notices | None = None,
+) -> T:
     """Return what a function says of a comparison, asked in a process that ends with the answer.
 
     The models that it loads stay out of this process, which has no use for them.
@@ -139,15 +201,19 @@ def run_in_subprocess(function: Callable[[ComparisonConfig], T], config: Compari
     Args:
         function: One of a module's; what it returns can be pickled.
         config: The comparison.
+        notices: Logs what the process does; None for ones of its own.
 
     Raises:
         Exception: whatever the function raises; of a class that this process cannot read, as a
             RuntimeError that names it.
         ChildProcessError: if the process was killed.
     """
+    notices = notices or Notices()
     process, connection = _begin(processes(), _answer, (function, pickle.dumps(config)), "apart")
     try:
-        answer, fault, error = connection.recv()
+        while notices.take(message := connection.recv()):
+            pass
+        answer, fault, error = message
         process.join(SECONDS_TO_STOP)  # the answer was its last act; stopped, it leaves semaphores
     except EOFError:
         process.join()
@@ -176,7 +242,7 @@ def _answer(
 ) -> None:
     """Send what a function returns, or what it raises, in words and with its traceback."""
     answer = fault = error = None
-    with _settled(*here):
+    with _settled(*here), _speaking(connection) as speech:
         try:
             answer = function(pickle.loads(pickled))
         except BaseException as raised:
@@ -186,7 +252,7 @@ def _answer(
             with suppress(Exception):  # it may hold what cannot be sent
                 error = pickle.dumps(ExceptionWithTraceback(raised, raised.__traceback__))
         with suppress(BrokenPipeError):  # the parent was stopped
-            connection.send((answer, fault, error))
+            speech.send((answer, fault, error))
 
 
 def _begin(
@@ -261,12 +327,12 @@ def _work(
 
     def tell(step: int, point: Mapping[str, Any]) -> None:
         try:
-            connection.send((step, point))
+            speech.send((step, point))
         except BrokenPipeError:
             os._exit(1)  # the parent was killed: the run ends unwritten, as after Ctrl-C
 
     try:
-        with _settled(*here):
+        with _settled(*here), _speaking(connection) as speech:
             from tokengym.evaluation.runs.run import do_plan, draw_plan
 
             plan: RunPlan = pickle.loads(pickled)
@@ -290,11 +356,13 @@ def _leave(number: int, frame: object) -> None:
     raise Stopped(128 + signal.SIGTERM)
 
 
-def _listen(worker: _Worker, board: "ProgressDisplay") -> None:
+def _listen(worker: _Worker, board: "ProgressDisplay", notices: Notices) -> None:
     """Take in what a process has sent."""
     try:
         while worker.open and worker.connection.poll():
             message = worker.connection.recv()
+            if notices.take(message):
+                continue
             if isinstance(message[0], str):
                 worker.error, of_scorer = message
                 worker.scorer_error = None if worker.measured else of_scorer
@@ -306,7 +374,10 @@ def _listen(worker: _Worker, board: "ProgressDisplay") -> None:
 
 
 def _refuse_scorer(
-    ended: Sequence[_Worker], working: Sequence[_Worker], board: "ProgressDisplay"
+    ended: Sequence[_Worker],
+    working: Sequence[_Worker],
+    board: "ProgressDisplay",
+    notices: Notices,
 ) -> None:
     """End all runs in one line if the scorer failed on the reference samples.
 
@@ -320,7 +391,7 @@ def _refuse_scorer(
         return
     _stop([worker.process for worker in working])
     for worker in working:
-        _listen(worker, board)
+        _listen(worker, board, notices)
     for worker in (*ended, *working):
         if worker.scorer_error:
             assert worker.plan.folder is not None

@@ -247,7 +247,7 @@ def test_a_failed_run_is_kept_and_shown(
 ):
     """A reward that only this process knows fails in the runs' own processes."""
     asked = "tokengym.evaluation.runs.compare.run_in_subprocess"
-    monkeypatch.setattr(asked, lambda function, config: function(config))
+    monkeypatch.setattr(asked, lambda function, config, _: function(config))
     if "only-here" not in rewards.registered_rewards():
         rewards.register("only-here", rewards.Uniform)
     out = tmp_path / "runs"

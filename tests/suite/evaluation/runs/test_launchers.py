@@ -1,6 +1,7 @@
 """Processes that do runs: what they have of their parent, how they answer, how they end."""
 
 import io
+import logging
 import multiprocessing.util
 import os
 import re
@@ -91,6 +92,26 @@ def test_what_is_done_apart_answers_raises_and_can_be_killed() -> None:
     with pytest.raises(ChildProcessError, match="ended with code -9; if it was killed for want"):
         launchers.run_in_subprocess(answer_apart, tiny(seeds=9))
     assert not multiprocessing.active_children()
+
+
+def log_a_notice(config: ComparisonConfig) -> str:
+    """Log a notice that says which process logs, and one that all log alike."""
+    logger = logging.getLogger("tokengym.envs.prompts.vocabulary")
+    logger.warning("%s has no pad token", "Tokenizer")
+    logger.warning("process %d", os.getpid())
+    return str(os.getpid())
+
+
+def test_what_several_processes_log_is_said_once_by_their_parent(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notices = launchers.Notices()
+    first, second = (launchers.run_in_subprocess(log_a_notice, tiny(), notices) for _ in range(2))
+    said = ["Tokenizer has no pad token", f"process {first}", f"process {second}"]
+    assert caplog.messages == said
+    assert not capfd.readouterr().err  # of the processes themselves
+    launchers.run_in_subprocess(log_a_notice, tiny())
+    assert caplog.messages[3] == said[0]  # another comparison says it again
 
 
 def leave_a_file(config: ComparisonConfig) -> str:
@@ -241,6 +262,7 @@ POINT = (1, {"score": 0.0, "tokens": 0})
 def test_a_scorer_that_fails_on_the_reference_samples_ends_all_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     of_samples: list[Any],
     of_runs: list[Any],
     shown: list[str],
@@ -251,9 +273,12 @@ def test_a_scorer_that_fails_on_the_reference_samples_ends_all_in_one_line(
     plans = [config.reference_plan(tmp_path), *config.plans(tmp_path)]
     results = [plan.folder / "run.json" for plan in plans if plan.folder]
 
+    notice = logging.makeLogRecord({"name": "tokengym", "levelno": 30, "msg": "a notice"})
+
     def begin(context: Any, function: Any, work: Any, name: str) -> Any:
         is_reference = name.startswith("reference")
         receiver, sender = multiprocessing.Pipe(duplex=False)
+        sender.send(notice)
         for message in of_samples if is_reference else of_runs:
             sender.send(message)
         sender.close()
@@ -273,5 +298,6 @@ def test_a_scorer_that_fails_on_the_reference_samples_ends_all_in_one_line(
         ):
             launchers.launch(plans, board, 3, checkpoint_every=0, track=None)
     assert sorted(re.findall(r": (failed|finished)", text.export_text())) == shown
+    assert caplog.messages == ["a notice"]
     # A run that failed for the same reason is done again by the same command.
     assert [result.exists() for result in results[1:]] == [not refused or shown != []] * 2
