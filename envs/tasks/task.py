@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 else:
     PreTrainedTokenizerBase = Any  # the annotations below are read, and transformers loads slowly
+
+logger = logging.getLogger(__name__)
 
 PromptTokens = int | tuple[int, ...]
 LATEST = re.compile(r"-v(\d+)$")
@@ -336,6 +340,8 @@ def _read(
                     "are generated; leave it out"
                 )
         return task.read_dataset(options.dataset, split)
+    if options.prompt_tokens is None and task.prompt_tokens is not None:
+        _say_cut(task.prompt_tokens)
     how: dict[str, Any] = dict(
         prompt_column=options.prompt_column,
         reference_column=options.reference_column,
@@ -356,6 +362,17 @@ def _read(
 
 
 _read_file = read_once(maxsize=4)(load_prompts)
+
+
+@functools.cache
+def _say_cut(tokens: PromptTokens) -> None:
+    """Log, once, that a task cuts the texts of a data set."""
+    first = tokens if isinstance(tokens, int) else " to ".join(map(str, tokens))
+    logger.warning(
+        "prompts are the first %s tokens of each text, the task's default; pass prompt_tokens= "
+        "(--prompt-tokens), or take TokenGeneration (--env TokenGeneration) for whole texts",
+        first,
+    )
 
 
 def _models(task: Task, options: TaskOptions, tokenizer: Any) -> Bundle | None:

@@ -1,7 +1,7 @@
 """Environments by the word that a user types: an id, a task's bare name, or "file.py:make_env"."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,20 +22,29 @@ from tokengym.base.registry import (
 )
 from tokengym.envs.tasks import Task, register_task
 from tokengym.envs.tasks.task import task_name_of
+from tokengym.rewards.registry import scorer_kind
 
 FILES: Registry[Any] = Registry("env", from_files=True)
 """Takes apart and loads environments of files of the user's own; none is registered."""
 DEFAULT_ENV = "MovieReview"
+OWN_ENV = "TokenGeneration"
+"""Environment of prompts and a scorer of the user's own: whole prompts, responses of any length."""
 VERSION = re.compile(r"-v(\d+)$")
 """End of an id."""
 
 
-def resolve_env(name: str | None = None, bundle: Bundle | Path | str | None = None) -> str:
+def resolve_env(
+    name: str | None = None,
+    bundle: Bundle | Path | str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> str:
     """Return the full id of an environment named by its id, its task, or "file.py:make_env".
 
     Args:
-        name: None takes the environment that the bundle was made for, MovieReview without one.
+        name: None takes the environment that the bundle was made for. Without one it is
+            TokenGeneration where prompts and scorer are both the user's own, else MovieReview.
         bundle: Itself, its name or folder; "" or None for none.
+        env_kwargs: What is known of the arguments of ``gym.make_vec``, see `is_own_task`.
 
     Raises:
         ValueError: if there is none, with the near matches.
@@ -48,7 +57,9 @@ def resolve_env(name: str | None = None, bundle: Bundle | Path | str | None = No
         made_for = None
         with suppress(BundleError):  # whoever makes the environment says what is wrong
             made_for = Bundle.of(bundle).env if bundle else None
-        name = made_for or DEFAULT_ENV
+        name = made_for or (
+            OWN_ENV if not bundle and is_own_task(env_kwargs or {}) else DEFAULT_ENV
+        )
     if split_file_word(name):
         return env_of_file(name)
     is_ours = name.startswith("tokengym/")
@@ -64,6 +75,13 @@ def resolve_env(name: str | None = None, bundle: Bundle | Path | str | None = No
     tasks = {VERSION.sub("", i).removeprefix("tokengym/").lower(): i for i in ids}
     hint = did_you_mean(VERSION.sub("", bare).lower(), tasks, cutoff=0.5, shown=tasks)
     raise ValueError(f"unknown environment {name!r}; {hint}known: {', '.join(ids)}")
+
+
+def is_own_task(env_kwargs: Mapping[str, Any]) -> bool:
+    """Return whether prompts and scorer are both the user's own, which no gold score is true of."""
+    has_data = any(env_kwargs.get(name) is not None for name in ("dataset", "prompts"))
+    has_scorer = env_kwargs.get("scorer") is not None
+    return has_data and (has_scorer or scorer_kind(env_kwargs.get("reward") or "sparse") is None)
 
 
 def env_ids() -> list[str]:

@@ -1,5 +1,6 @@
 """Evaluation of a frozen policy on held-out prompts, by the raw score of the task's scorer."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode, TokenGenerationVectorEnv, bundled
-from tokengym.evaluation.measure.environments import resolve_env
+from tokengym.evaluation.measure.environments import is_own_task, resolve_env
 from tokengym.evaluation.measure.measures import policy_metrics, text_metrics
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
@@ -103,6 +104,8 @@ class Evaluator:
         self.seed = seed
         self.envs = make_eval_envs(env, env_kwargs or {}, num_envs=min(num_episodes, ROWS))
         task = _task(self.envs)
+        if 1 < len(task.prompts) < num_episodes:  # a task of one prompt is all about that one
+            _say_fewer(len(task.prompts), num_episodes)
         self._is_own = is_own_task(env_kwargs or {})
         gold = None if self._is_own else gold_scorer(task.bundle)
         self.gold = None if gold is None else gold.bind(task.tokenizer)
@@ -310,13 +313,6 @@ def evaluate(
         evaluator.close()
 
 
-def is_own_task(env_kwargs: Mapping[str, Any]) -> bool:
-    """Return whether prompts and scorer are both the user's own, which no gold score is true of."""
-    has_data = any(env_kwargs.get(name) is not None for name in ("dataset", "prompts"))
-    has_scorer = env_kwargs.get("scorer") is not None
-    return has_data and (has_scorer or scorer_kind(env_kwargs.get("reward") or "sparse") is None)
-
-
 def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:
     """Make environments over the held-out prompts, in order, whose score is the raw one."""
     kwargs = {"split": "test", **env_kwargs}
@@ -366,6 +362,17 @@ def task_reward(
 def policy_of(agent: object) -> object:
     """Return the policy of an agent, or the agent itself if it is one."""
     return getattr(agent, "policy", agent)
+
+
+@functools.cache
+def _say_fewer(num_prompts: int, num_episodes: int) -> None:
+    """Log, once, that an evaluation has more episodes than prompts."""
+    logger.warning(
+        "there are %d held-out prompts for the %d episodes of an evaluation: some prompts are "
+        "played more than once",
+        num_prompts,
+        num_episodes,
+    )
 
 
 def _task(envs: VectorEnv) -> TokenGenerationVectorEnv:

@@ -326,6 +326,15 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
                 f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
             )
 
+    def sources(self, reward: str | None = None) -> dict[str, Any]:
+        """Return what decides whether prompts and scorer are the user's own, see `resolve_env`.
+
+        Args:
+            reward: Word of the reward; None leaves it to the task.
+        """
+        own = {"dataset": self.dataset, "prompts": self.prompts, "scorer": self.scorer}
+        return {**own, "reward": reward}
+
     def env_kwargs(self, env: str) -> dict[str, Any]:
         """Return the arguments of ``gym.make`` that are not left to the task.
 

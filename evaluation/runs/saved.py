@@ -43,7 +43,7 @@ def known_task(
     Args:
         path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one; None if
             nothing is stored.
-        env: Environment id or a task's bare name; None takes the stored one, or the bundle's.
+        env: Environment id or a task's bare name; None takes the stored one, or as `resolve_env`.
         below: Whether to look in all folders below, and not only in those of runs.
         task: Settings of the caller's own, which replace those that are stored.
         trust_code: Run the files of code, and import the modules, that are stored as names.
@@ -55,7 +55,7 @@ def known_task(
     stored = None if path is None else stored_settings(path, below=below)
     if stored is None or not _is_stored(env, stored[1]["env"], trust_code):
         task = TaskSettings() if task is None else task
-        env = resolve_env(env, task.bundle)
+        env = resolve_env(env, task.bundle, task.sources())
         lengths = training_settings(env, bundle=task.bundle).lengths()
         return env, {**lengths, **task.env_kwargs(env)}
     file, settings = stored

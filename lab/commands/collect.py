@@ -9,12 +9,19 @@ if TYPE_CHECKING:
     from tokengym.lab.collect import CollectionConfig
 
 
-def collection_settings(env: str | None, bundle: str = "") -> dict[str, Any]:
+def collection_settings(
+    env: str | None,
+    reward: str = "sparse",
+    bundle: str = "",
+    dataset: str | None = None,
+    scorer: str | None = None,
+) -> dict[str, Any]:
     """Return the default settings of a collection."""
     from tokengym.evaluation.measure import resolve_env
     from tokengym.lab.collect import CollectionConfig
 
-    return {"config": CollectionConfig(env=env or resolve_env(bundle=bundle))}
+    own = {"dataset": dataset, "scorer": scorer, "reward": reward}
+    return {"config": CollectionConfig(env=env or resolve_env(None, bundle, own))}
 
 
 @takes_settings(collection_settings)
@@ -37,7 +44,8 @@ def collect(
       tokengym train --agent dpo --pairs pairs.jsonl
 
     Args:
-        env: Environment id, or a task's bare name (default: the bundle's, or MovieReview).
+        env: Environment id, or a task's bare name (default: the bundle's; TokenGeneration for
+            --dataset with a scorer of your own; else MovieReview).
         out: File, .jsonl or .parquet (default: the task's name and what is kept).
         trust_code: Run the files of code that the agent names.
         device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).

@@ -16,10 +16,18 @@ if TYPE_CHECKING:
 
 
 def comparison_settings(
-    env: str | None, agent: str, agents: str, bundle: str = "", pairs: str | None = None
+    env: str | None,
+    agent: str,
+    agents: str,
+    rewards: str,
+    bundle: str = "",
+    dataset: str | None = None,
+    scorer: str | None = None,
+    pairs: str | None = None,
 ) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
-    return run_settings(env, name_of(agents) if agents else agent, bundle, pairs)
+    own = {"dataset": dataset, "scorer": scorer, "reward": rewards}
+    return run_settings(env, name_of(agents) if agents else agent, bundle, pairs, own)
 
 
 @takes_settings(comparison_settings, choice=("agent", learner_lines))
@@ -54,7 +62,7 @@ def compare(
 
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
-            bundle's, or MovieReview).
+            bundle's; TokenGeneration for --dataset with a scorer of your own; else MovieReview).
         rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon. The first is
             the baseline (default: the task's).
         agent: Learner of the policies; one that learns from token rewards.
@@ -83,7 +91,8 @@ def compare(
 
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
-    env = env or resolve_env(bundle=task.bundle)
+    own = task.sources(rewards[0] if rewards else None)
+    env = env or resolve_env(None, task.bundle, own)
     task_rewards = default_rewards(resolve_env(env))
     config = ComparisonConfig(
         env=env,

@@ -70,15 +70,21 @@ def task_settings() -> dict[str, Any]:
 
 
 def run_settings(
-    env: str | None, agent: str, bundle: str, pairs: str | None = None, **evaluation: Any
+    env: str | None,
+    agent: str,
+    bundle: str,
+    pairs: str | None = None,
+    own: Groups | None = None,
+    **evaluation: Any,
 ) -> dict[str, Any]:
     """Return the default settings of a command that trains: the task's and the learner's.
 
     Args:
-        env: Environment id, or a task's bare name; None takes the bundle's.
+        env: Environment id, or a task's bare name; None leaves it to `resolve_env`.
         agent: Name of the learner.
         bundle: Name or folder of the bundle, whose own defaults go before the task's; "" for none.
         pairs: File of pairs to learn from, on which the default of the length depends.
+        own: The texts of --dataset, --scorer and the reward, as `resolve_env` takes them.
         evaluation: Settings of evaluation that the command has other defaults for.
     """
     from tokengym.agents.learner import find_learner
@@ -92,7 +98,7 @@ def run_settings(
 
     # Of a learner that takes none the option is refused as any unknown one.
     data = {"pairs": pairs} if "pairs" in find_learner(agent).default_values() else {}
-    training = training_settings(resolve_env(env, bundle), agent, bundle=bundle, **data)
+    training = training_settings(resolve_env(env, bundle, own), agent, bundle=bundle, **data)
     learner = training.declaration
     without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
     without |= frozenset() if learner.uses_credit else CREDIT_SETTINGS
@@ -369,7 +375,7 @@ def _read_first(command: Command, arguments: Sequence[str]) -> dict[str, str]:
     # What is no parameter is a field of the settings whose defaults depend on it.
     first = {name: (parameters if name in parameters else names)[name].default for name in names}
     given = {flag.replace("-", "_"): value for flag, value in _given(arguments)}
-    return first | {name: value for name, value in given.items() if name in first}
+    return first | {n: value for n, value in given.items() if n in first and value != "None"}
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

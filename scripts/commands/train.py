@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 
 
 def train_settings(
-    env: str | None, agent: str, bundle: str = "", pairs: str | None = None
+    env: str | None,
+    agent: str,
+    reward: str,
+    bundle: str = "",
+    dataset: str | None = None,
+    scorer: str | None = None,
+    pairs: str | None = None,
 ) -> dict[str, Any]:
     """Return the default settings of one run, with few reference samples."""
     from tokengym.evaluation.measure.measures import BLOCK
 
-    return run_settings(env, agent, bundle, pairs, reference_samples=BLOCK)
+    own = {"dataset": dataset, "scorer": scorer, "reward": reward}
+    return run_settings(env, agent, bundle, pairs, own, reference_samples=BLOCK)
 
 
 @takes_settings(train_settings, choice=("agent", learner_lines))
@@ -55,7 +62,7 @@ def train(
 
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
-            bundle's, or MovieReview).
+            bundle's; TokenGeneration for --dataset with a scorer of your own; else MovieReview).
         reward: A reward by name or path/to/file.py:MyCredit, options after a colon; learners
             from whole scores use its scorer alone.
         agent: Learner of the policy.
@@ -80,7 +87,7 @@ def train(
     from tokengym.scripts.commands.show import say, terminal
 
     config = ComparisonConfig(
-        env=env or resolve_env(bundle=task.bundle),
+        env=env or resolve_env(None, task.bundle, task.sources(reward)),
         rewards=(reward,),
         seeds=1,
         first_seed=seed,

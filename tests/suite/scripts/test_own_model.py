@@ -1,13 +1,19 @@
 """A language model of one's own, in the Hugging Face format, from the command line."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tokengym.envs import bundled
+from tokengym.envs.tasks.task import _say_cut as cut_notice
+from tokengym.evaluation.measure.environments import resolve_env
+from tokengym.evaluation.measure.evaluate import _say_fewer as fewer_notice
 from tokengym.scripts.cli import main
 
 SMALL = ["--steps", "1", "--batch-size", "4", "--n-epochs", "1", "--eval-episodes", "4"]
@@ -94,3 +100,71 @@ def test_the_tokenizer_may_lie_elsewhere(model: Path):
     for file in model.glob("tokenizer*"):
         file.rename(tokenizer / file.name)
     assert train(model, *LENGTHS, "--tokenizer", str(tokenizer), "--pad-token", END) == 0
+
+
+@pytest.fixture
+def own(model: Path) -> list[str]:
+    """Return the options that name prompts of one's own and a model; score.py lies beside them."""
+    folder = model.parent
+    prompts = [
+        f"the {noun} is {' '.join(['great'] * count)} and it is great ."
+        for noun in ("film", "plot", "story", "movie")
+        for count in range(1, 11)
+    ]
+    (folder / "qa.csv").write_text("\n".join(["question", *prompts]))
+    (folder / "score.py").write_text("def longer(prompt, response):\n    return len(response)\n")
+    dataset = ["--dataset", str(folder / "qa.csv"), "--prompt-column", "question"]
+    return [*dataset, "--model", str(model)]
+
+
+@pytest.mark.parametrize("names", ["scorer", "reward"])
+def test_own_prompts_under_an_own_scorer_are_whole_and_responses_may_end(
+    names: str, own: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    cut_notice.cache_clear()
+    fewer_notice.cache_clear()
+    scores = [f"--{names}", f"{tmp_path / 'score.py'}:longer", *LENGTHS, "--eval-episodes", "16"]
+    out = tmp_path / "run"
+    last = ["--reference-samples", "0", "--out", str(out)]
+    assert main(["train", *own, *SMALL, *scores, *last]) == 0
+    settings = json.loads((out / "comparison.json").read_text())
+    assert settings["env"] == "tokengym/TokenGeneration-v0"
+    assert settings["training"]["fixed_length"] is False
+    (episodes,) = out.glob("*/seed-0/episodes.jsonl")
+    played = [json.loads(line) for line in episodes.read_text().splitlines()]
+    assert all(row["prompt"].endswith("and it is great .") for row in played)
+    assert "prompts are the first" not in caplog.text
+    assert caplog.text.count("held-out prompts for the 16 episodes of an evaluation") == 1
+
+
+def test_a_task_that_cuts_prompts_says_so_once(
+    own: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    cut_notice.cache_clear()
+    options = {"dataset": tmp_path / "qa.csv", "split": "all"}
+    gym.make("tokengym/MovieReview-v0", **options, prompt_tokens=5)
+    gym.make("tokengym/TokenGeneration-v0", **options)
+    assert "prompts are the first" not in caplog.text
+    for _ in range(2):
+        made = gym.make("tokengym/MovieReview-v0", **options)
+    assert made.unwrapped.max_prompt_tokens <= 7
+    assert (
+        caplog.text.count("prompts are the first 2 to 7 tokens of each text, the task's def") == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "task"),
+    [
+        ({}, "MovieReview"),
+        ({"dataset": "qa.csv"}, "MovieReview"),
+        ({"scorer": "score.py:f"}, "MovieReview"),
+        ({"dataset": "qa.csv", "reward": "abc"}, "MovieReview"),
+        ({"dataset": "qa.csv", "scorer": "score.py:f"}, "TokenGeneration"),
+        ({"dataset": "qa.csv", "reward": len}, "TokenGeneration"),
+    ],
+)
+def test_the_default_environment(given: dict[str, Any], task: str):
+    assert resolve_env(None, None, given) == f"tokengym/{task}-v0"
+    assert resolve_env("Detox", None, given) == "tokengym/Detox-v0"
+    assert resolve_env(None, "smollm2-answers", given) == "tokengym/QuestionAnswer-v0"
