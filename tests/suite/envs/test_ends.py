@@ -223,8 +223,8 @@ def test_targets_keep_ordinary_ends_and_end_once(
     if template is None:
         return
     messages = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": said}]
-    rows = [dict(zip(("prompt", "completion"), messages, strict=True))]
-    (response,) = encode_responses(rows, tokenizer, encoding).rows[0].responses
+    talk: Any = [dict(zip(("prompt", "completion"), messages, strict=True))]
+    (response,) = encode_responses(talk, tokenizer, encoding).rows[0].responses
     assert response[-len(ids) :] == ids
 
 

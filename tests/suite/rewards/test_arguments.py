@@ -277,4 +277,4 @@ def test_a_pair_by_place_is_no_column_of_the_data() -> None:
     with pytest.raises(ScorerError, match="by their places, and 'answer' is a column of the data"):
         scorer.score([make_episode(prompt="P", response="R", metadata={"answer": "red"})])
     with pytest.raises(TypeError, match="takes 'completions', and a function gets one episode"):
-        FunctionScorer(lambda completions, **kwargs: [1.0])
+        FunctionScorer(lambda completions, **kwargs: 1.0)

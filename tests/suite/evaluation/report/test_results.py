@@ -231,7 +231,7 @@ def test_the_report_of_one_comparison_has_the_optimum(
     best = {8: {"gold_score": 2.0}, 9: {"gold_score": 3.0}}
 
     def known(config: ComparisonConfig) -> dict[str, float]:
-        return best[config.training.max_new_tokens]
+        return best[config.training.max_new_tokens or 0]
 
     monkeypatch.setattr("tokengym.evaluation.runs.results.known_optimum", known)
     one, other, longer = (
