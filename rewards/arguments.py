@@ -16,11 +16,11 @@ FIELDS = (
     *("prompt_ids", "response_ids", "finish_reason", "turns"),
 )
 """Fields of an episode that a function may name."""
-ALIASES = {"completion": "response"}
-"""Names that other trainers give a field."""
+ALIASES = {"completion": "response", "_": "prompt"}
+"""Names that other trainers give a field, or that say that it is not read."""
 OF_MANY = frozenset({"prompts", "completions", "responses"})
 """Names that other trainers give lists of a field, where a function here gets one episode."""
-OF_RESPONSE = frozenset({"response", "response_ids", "turns", *ALIASES})
+OF_RESPONSE = frozenset({"response", "response_ids", "turns", "completion"})
 """Fields of which a function names one, unless it takes the response second."""
 ALL_COLUMNS = "*"
 """Stands for every column of the data, see `EpisodeArguments.columns`."""
@@ -73,7 +73,7 @@ class EpisodeArguments:
                 self._takes_rest = False
         self._needs = {p.name: p.default is p.empty for p in named}
         # Beside the field's own name it is a column of that name.
-        self._aliases = {} if "response" in self._needs else ALIASES
+        self._aliases = {a: field for a, field in ALIASES.items() if field not in self._needs}
         rest = {ALL_COLUMNS: False} if self._takes_rest else {}
         self._by_place = [p.name for p in pair if p.name not in FIELDS] if self._takes_pair else []
         is_field = {*FIELDS, *self._aliases}

@@ -256,6 +256,7 @@ def test_a_column_of_references_under_another_name_is_asked_for(table):
         lambda completion, answer: float(answer in completion),
         lambda answer, completion: float(answer in completion),
         lambda completion, answer, **rest: float(answer in completion and "prompt" in rest),
+        lambda _, response, answer: float(answer in response and _ == "P"),
     ],
 )
 def test_a_completion_is_the_response_as_other_trainers_call_it(function) -> None:
