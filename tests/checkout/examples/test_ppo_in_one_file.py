@@ -45,8 +45,12 @@ def compute_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[torch.dtyp
 class PaidInSteps(VectorWrapper):
     """Around a reward wrapper it has episodes scored as they end, as the file sees them.
 
-    A learner scores a round in one batch, whose float32 rounds otherwise.
+    A learner scores a round in one batch, whose float32 rounds otherwise, unless a layer has a
+    ``step`` of its own, which may read what it pays.
     """
+
+    def step(self, actions: Any) -> Any:
+        return self.env.step(actions)
 
 
 @dataclass
