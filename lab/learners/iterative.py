@@ -17,13 +17,14 @@ from transformers import PreTrainedModel
 
 from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, Update, losses
 from tokengym.agents.offline import (
+    ARITHMETIC,
     KEPT,
     OfflineTrainer,
     ResponseCollector,
+    arithmetic_of,
     make_policy,
     prompt_order,
 )
-from tokengym.agents.offline.trainer import ARITHMETIC, arithmetic_of
 from tokengym.agents.rollouts import Environments
 from tokengym.base import from_keywords, read_json, takes, write_json
 from tokengym.envs import Episode
