@@ -141,13 +141,13 @@ def test_a_task_that_cuts_prompts_says_so_once(
     own: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     cut_notice.cache_clear()
-    options = {"dataset": tmp_path / "qa.csv", "split": "all"}
+    options: dict[str, Any] = {"dataset": tmp_path / "qa.csv", "split": "all"}
     gym.make("tokengym/MovieReview-v0", **options, prompt_tokens=5)
     gym.make("tokengym/TokenGeneration-v0", **options)
     assert "prompts are the first" not in caplog.text
     for _ in range(2):
         made = gym.make("tokengym/MovieReview-v0", **options)
-    assert made.unwrapped.max_prompt_tokens <= 7
+    assert made.get_wrapper_attr("max_prompt_tokens") <= 7
     assert (
         caplog.text.count("prompts are the first 2 to 7 tokens of each text, the task's def") == 1
     )
