@@ -467,8 +467,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
-        log = LastRow()
-        self.logger.output_formats.append(log)
+        log, formats = LastRow(), self.logger.output_formats
+        formats.append(log)
         number, span = 0, budget - self.learning_since
         try:
             while self.num_timesteps < budget:
@@ -478,10 +478,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 if played is None:
                     break
                 # SB3's; the last round ends past the tokens that were asked for.
-                progress = float(self.num_timesteps) / float(budget)
-                self._current_progress_remaining = max(1.0 - progress, 0.0)
-                if not has_budget:
-                    self._current_progress_remaining = self.remaining
+                left = max(1.0 - float(self.num_timesteps) / float(budget), 0.0)
+                self._current_progress_remaining = left if has_budget else self.remaining
                 self.learn_from(played)
                 self._round_start = None
                 number += 1
@@ -493,7 +491,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             callback.on_training_end()
             raise
         finally:
-            self.logger.output_formats.remove(log)
+            formats.remove(log)  # also where a callback has set another logger meanwhile
         if self.num_timesteps >= budget:
             self.learning_since = -1
         if self.processes.count > 1:
