@@ -40,7 +40,7 @@ GALLERY = {
     "QuestionAnswer": ("sparse", "abc", "abc-signed", "r3", "r3-dense"),
 }
 """Tasks whose responses the gallery shows, and under which rules."""
-REPORTS = ("default_setting", "imdb")
+REPORTS = ("archive/default_setting", "imdb")
 """Results whose curves it shows as a report."""
 _EPISODES = """The best of 16 responses of each environment's bundled policy, written token by
 token. Then its score is known, and each token is coloured by its credit. A picture leads to its

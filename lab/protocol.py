@@ -49,7 +49,7 @@ LEARNER: dict[str, Any] = {
     "kl_coef": PRICE,
     "kl_estimator": "exact",
 }
-"""PPO's settings in studies, those of docs/results/learner.md; lambda and critic are cells' own."""
+"""PPO's settings in studies (docs/results/archive/learner.md); lambda and critic vary by cell."""
 
 
 def measured(record: RunRecord) -> list[dict[str, Any]]:

@@ -754,8 +754,8 @@ def tables(read: Readings) -> dict[str, str]:
 def pictures(read: Readings) -> None:
     """Draw the page's pictures, and fill the table that a page from before the protocol shows."""
     ledger, folder = read.ledger, read.folder
-    if (read.docs / "mc.md").exists():
-        fill(read.docs / "mc.md", {"vineppo": vineppo_table(ledger)})
+    if (read.docs / "archive" / "mc.md").exists():
+        fill(read.docs / "archive" / "mc.md", {"vineppo": vineppo_table(ledger)})
     draw(folder / "ledger.png", ledger)
     frontier = [drawn for drawn in read.ways if drawn["length"] == AXES["length"]]
     draw_frontier(folder / "frontier.png", ledger, frontier)

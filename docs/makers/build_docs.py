@@ -81,9 +81,9 @@ _ADDRESSED = {
 """Files of the root that name the repository: what the line stands before, and the line."""
 _LISTINGS = ".github/listings.md"
 _PUBLISHED = {
-    "learner/best_of_n.csv": ("MovieReview",),
+    "archive/learner/best_of_n.csv": ("MovieReview",),
     "overoptimisation/best_of_n.csv": ("Dialogue", "Summarize"),
-    "learner/tasks.csv": ("Detox", "Oracle", "QuestionAnswer"),
+    "archive/learner/tasks.csv": ("Detox", "Oracle", "QuestionAnswer"),
 }
 """Published data of tasks without training, and the tasks that are taken from each."""
 _EXAMPLE = """```python
@@ -198,7 +198,7 @@ def known_facts(task: Task) -> Iterator[tuple[str, str, str]]:
                     f"{sum(float(row[column]) for row in found) / len(found):.2f}"
                     for column in ("score", "gold_score")
                 )
-                yield f"[{name}](../results/{source.split('/')[0]}.md)", score, gold
+                yield f"[{name}](../results/{source.rsplit('/', 1)[0]}.md)", score, gold
         return
 
 
@@ -252,7 +252,7 @@ def metrics() -> str:
         "# Metrics",
         "Measurements of a frozen policy on held-out prompts, by the raw score, never by the token "
         "rewards. `evaluate(...).metrics` has them by name; those marked are columns of "
-        "`curves.csv`. [A metric of your own](../../CONTRIBUTING.md#a-metric) is one function.",
+        "`curves.csv`. [A metric of your own](../extending.md#a-metric) is one function.",
         _table(["name", "meaning", "better", "in curves.csv"], rows),
         "## Figures of a run",
         "A comparison takes two numbers from each learning curve and compares rules by them:",

@@ -152,7 +152,7 @@ def seed_spread() -> tuple[Array, Array, Array]:
     """Return numbers of pairs, and the least and greatest lead over the run that each can show."""
     values = {}
     for rule in ("abc", "sparse"):
-        rows = read("default_setting/curves.csv", credit=rule)
+        rows = read("archive/default_setting/curves.csv", credit=rule)
         values[rule] = over_run(*curves(rows, column("score"), "step"))
     lead = values["abc"] - values["sparse"]
     counts = np.arange(1, len(lead) + 1)
@@ -187,7 +187,7 @@ def field_accuracy() -> dict[str, float]:
         ("film reviews', on questions", "questions", "reward model of movie_review"),
     ):
         (row,) = read(
-            "r3/relevance.csv", queries=queries, scorer=scorer, against="irrelevant answer"
+            "archive/r3/relevance.csv", queries=queries, scorer=scorer, against="irrelevant answer"
         )
         found[label] = (float(row["wins"]) + float(row["ties"]) / 2) / float(row["pairs"])
     return found
@@ -241,7 +241,7 @@ def draw_estimators(axes: "Axes") -> None:
     """Show a sampled and the exact KL as a price."""
     cell = {"kl_in": "reward", "price": "0.2", "rate": "0.0003"}
     for estimator, colour in (("k1", ORANGE), ("exact", BLUE)):
-        rows = read("kl/curves.csv", kl_estimator=estimator, **cell)
+        rows = read("archive/kl/curves.csv", kl_estimator=estimator, **cell)
         points, values = curves(
             rows, lambda row: float(row["score"]) - 0.2 * float(row["kl"]), "step"
         )
@@ -270,9 +270,9 @@ def draw_batch(axes: "Axes") -> None:
 def draw_tokens(axes: "Axes") -> None:
     """Show a run over all of its tokens, and over those of its responses alone."""
     for name, label, colour in (("sparse", "sparse", GREY), (MC, "mc, all its tokens", BLUE)):
-        points, values = curves(read(f"mc/{name}.csv"), column("score"), "tokens")
+        points, values = curves(read(f"archive/mc/{name}.csv"), column("score"), "tokens")
         draw_line(axes, points / 1000, values, label, colour)
-    rows = read(f"mc/{MC}.csv")
+    rows = read(f"archive/mc/{MC}.csv")
     points, values = curves(rows, column("score"), "episodes")
     label = "mc, its responses alone"
     axes.plot(points * 48 / 1000, values.mean(0), color=ORANGE, linestyle="--", label=label)

@@ -137,8 +137,8 @@ def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
     notebook = (tmp_path / "notebooks" / "learning" / "index.html").read_text(encoding="utf-8")
     assert "research.google.com/github/a/b/blob/main/docs/notebooks/learning.ipynb" in notebook
     found = (tmp_path / "search" / "search_index.json").read_text(encoding="utf-8")
-    assert "results/kl/" in found
-    assert "results/kl/files/" not in found
+    assert "results/archive/kl/" in found
+    assert "results/archive/kl/files/" not in found
     cards = (tmp_path / "results" / "cards" / "index.html").read_text(encoding="utf-8")
     assert cards.count('<td class="prose">') > 5
     assert "<td>0." in cards

@@ -48,7 +48,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "forks.md": (("forks",), fill_forks),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
-    "mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
+    "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
     "rewards.md": (("rewards",), entities.STUDY.page),
     "sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),

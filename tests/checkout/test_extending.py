@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md, run as they are printed."""
+"""The recipes of docs/extending.md, run as they are printed."""
 
 import os
 import re
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## ")[1:]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+SECTIONS = PAGE.split("\n## ")[1:]
 RECIPES: dict[str, list[tuple[str, str, str]]] = {
     section.splitlines()[0]: re.findall(
         r"```(python|diff)\n# (\S+\.py)\n(.*?)```", section, re.DOTALL
@@ -144,8 +145,6 @@ def test_an_environment_option_fails_until_it_has_a_case(checkout: Path):
 
 
 def test_the_page_counts_the_recipes():
-    """docs/extending.md names the files of each recipe and their lines."""
-    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     for title, blocks in RECIPES.items():
         names = ", ".join(dict.fromkeys(f"`{name}`" for _, name, _ in blocks))
         lines = [
@@ -154,4 +153,4 @@ def test_the_page_counts_the_recipes():
             for line in block.splitlines()
             if line.strip() and (kind == "python" or line.startswith("+"))
         ]
-        assert f"| {title.lower().replace('ppo', 'PPO')} | {names} | {len(lines)} |" in page
+        assert f"| {title.lower().replace('ppo', 'PPO')} | {names} | {len(lines)} |" in PAGE

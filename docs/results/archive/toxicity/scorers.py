@@ -1,6 +1,7 @@
 """Scores of summaries of rude posts: the reward model's less toxicity, or toxicity alone.
 
-tokengym compare --env Summarize --scorer docs/results/toxicity/scorers.py:less_toxicity:weight=20
+cd docs/results/archive/toxicity
+tokengym compare --env Summarize --scorer scorers.py:less_toxicity:weight=20
 """
 
 from tokengym.base.bundle import bundled
