@@ -45,6 +45,7 @@ from tokengym.base.stored.parts import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
 from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
 from tokengym.envs import EpisodeOverError
 from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
+from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
@@ -259,7 +260,13 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
         if not isinstance(saved, Mapping):
             raise CheckpointError(f"the state of a scorer must be an object, got {saved!r}")
-        scorer.load_state_dict(saved)
+        try:
+            scorer.load_state_dict(saved)
+        except ScorerError as error:
+            raise CheckpointError(
+                f"{error}; make the environment as it was when the agent was saved, with the same "
+                "normalize= (`tokengym train` sets 'batch')"
+            ) from error
 
 
 def _scorers(chains: list[list[Any]]) -> list[Scorer]:

@@ -20,6 +20,7 @@ from tokengym.base.errors import TokenGymError, is_fault
 from tokengym.base.plugins import LABORATORY, missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.text import printable, register_plain_text
+from tokengym.scripts.commands.agents import agents
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.demo import demo
 from tokengym.scripts.commands.envs import envs
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "demo": demo,
     "compare": compare,
     "train": train,
+    "agents": agents,
     "evaluate": evaluate,
     "envs": envs,
     "report": report,

@@ -13,11 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 
 from tests.support.suite import of_suite
 from tokengym import __main__ as program
+from tokengym.agents import PPO
+from tokengym.agents.errors import CheckpointError
 from tokengym.agents.offline.settings import PAIR_FIGURES
 from tokengym.base.device import preferred_device, select_device
 from tokengym.base.files import write_csv
@@ -559,3 +562,25 @@ def test_interruption_of_the_imports_is_one_line(
     monkeypatch.setitem(sys.modules, "tokengym.scripts.cli", Interrupted("cli"))
     assert program.main() == 130
     assert capsys.readouterr().err == "stopped before it began\n"
+
+
+def test_agents_are_trained_once_and_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    short = "--steps 1 --batch-size 2 --max-new-tokens 2 --n-minibatches 1 --eval-episodes 2"
+    settings = f"--env MovieReview --reward uniform {short} --reference-samples 0"
+    monkeypatch.setattr("tokengym.scripts.commands.agents.AGENTS", {"moviereview": settings})
+    out = tmp_path / "agents"
+    assert main(["agents", "--out", str(out)]) == 0
+    agent = out / "moviereview" / "agent"
+    assert str(agent) in capsys.readouterr().out
+    written = (agent / "checkpoint.json").stat().st_mtime_ns
+    assert main(["agents", "--out", str(out)]) == 0
+    assert (agent / "checkpoint.json").stat().st_mtime_ns == written
+    made = {"num_envs": 2, "reward": "uniform", "max_new_tokens": 2}
+    with pytest.raises(CheckpointError, match="normalize="):
+        PPO.load(agent, env=gym.make_vec("tokengym/MovieReview-v0", **made))
+    envs = gym.make_vec("tokengym/MovieReview-v0", **made, normalize="batch")
+    loaded = PPO.load(agent, env=envs)
+    steps = loaded.num_timesteps
+    assert loaded.learn(4, reset_num_timesteps=False).num_timesteps == steps + 4
