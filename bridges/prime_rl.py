@@ -14,10 +14,10 @@ with ``self.credit = TokenCredit(scorer, "abc-signed", tokenizer=...)``. Written
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from tokengym.base.errors import SettingsError
+from tokengym.bridges.conversations import join_messages
 from tokengym.bridges.rows import Row, credit_rows
 from tokengym.credit import TokenCredit
 
@@ -49,19 +49,8 @@ def trace_advantages(
                 f"trace {trace.id!r} has {len(trace.branches)} branches, whose common tokens would "
                 "have several advantages; score them as traces of their own"
             )
-        ids = [*chain.from_iterable(node.token_ids for node in trace.nodes)]
-        masks = (node.mask or [False] * len(node.token_ids) for node in trace.nodes)
-        mask = [int(own) for own in chain.from_iterable(masks)]
-        first = mask.index(1) if 1 in mask else len(mask)
-        rows.append(
-            Row(
-                prompt_ids=ids[:first],
-                response_ids=ids[first:],
-                group=0,
-                written=mask[first:],
-                reference=truth,
-            )
-        )
+        said = join_messages((node.token_ids, node.mask) for node in trace.nodes)
+        rows.append(Row(**said._asdict(), group=0, reference=truth))
     credited = credit_rows(rows, credit, estimator)
     return [
         [float(value) for value, own in zip(advantages, row.written or (), strict=True) if own]

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from tokengym.base.errors import SettingsError
+from tokengym.bridges.conversations import join_calls
 from tokengym.bridges.rows import Row, credit_rows
 from tokengym.credit import TokenCredit
 
@@ -40,37 +41,21 @@ def pay_trajectories(
         SettingsError: if a step does not continue the one before it.
     """
     truths = [None] * len(trajectories) if references is None else references
-    rows = [
-        _row(number, trajectory.steps, group, truth)
-        for number, (trajectory, group, truth) in enumerate(
-            zip(trajectories, groups, truths, strict=True)
-        )
-    ]
-    credited = credit_rows(rows, credit, estimator)
-    for trajectory, row, advantages in zip(trajectories, rows, credited.advantages, strict=True):
-        for step in trajectory.steps:
-            begins = len(step.prompt_ids) - len(row.prompt_ids)
-            ends = begins + len(step.response_ids)
-            step.advantage = advantages[begins:ends].tolist()
-
-
-def _row(number: int, steps: Sequence[Any], group: Hashable, reference: str | None) -> Row:
-    """Return a trajectory as one row."""
-    prompt = list(steps[0].prompt_ids)
-    ids, written = list(prompt), [0] * len(prompt)
-    for place, step in enumerate(steps):
-        said = list(step.prompt_ids)
-        if said[: len(ids)] != ids:
+    rows, answers = [], []
+    for number, (trajectory, group, truth) in enumerate(
+        zip(trajectories, groups, truths, strict=True)
+    ):
+        try:
+            said, places = join_calls((s.prompt_ids, s.response_ids) for s in trajectory.steps)
+        except ValueError as error:
             raise SettingsError(
-                f"step {place} of trajectory {number} does not begin with the tokens of the steps "
-                "before it; pay each step as a trajectory of its own"
-            )
-        ids = [*said, *step.response_ids]
-        written += [0] * (len(said) - len(written)) + [1] * len(step.response_ids)
-    return Row(
-        prompt_ids=prompt,
-        response_ids=ids[len(prompt) :],
-        group=group,
-        written=written[len(prompt) :],
-        reference=reference,
-    )
+                f"trajectory {number}: {error}; pay each step as a trajectory of its own"
+            ) from error
+        rows.append(Row(**said._asdict(), group=group, reference=truth))
+        answers.append(places)
+    credited = credit_rows(rows, credit, estimator)
+    for trajectory, places, advantages in zip(
+        trajectories, answers, credited.advantages, strict=True
+    ):
+        for step, place in zip(trajectory.steps, places, strict=True):
+            step.advantage = advantages[place].tolist()

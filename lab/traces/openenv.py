@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tokengym.bridges.conversations import join_calls
 from tokengym.lab.traces.record import Record, number_of
 
 NAME = "OpenEnv's training trace"
@@ -21,23 +22,16 @@ def read(row: Mapping[str, Any]) -> Record | None:
         return None
     if not all(isinstance(turn, dict) and "completion_token_ids" in turn for turn in turns):
         return None
-    prompt = list(turns[0]["prompt_token_ids"])
-    ids, written, log_probs = list(prompt), [0] * len(prompt), [0.0] * len(prompt)
-    for place, turn in enumerate(turns):
-        said, answer = list(turn["prompt_token_ids"]), list(turn["completion_token_ids"])
-        if said[: len(ids)] != ids:
-            raise ValueError(f"call {place} does not begin with the tokens of the calls before it")
-        added = len(said) - len(ids)
-        mask = list(turn["loss_mask"])[len(said) :]
-        logps = list(turn["per_token_logps"])[-len(answer) :] if answer else []
-        ids = [*said, *answer]
-        written += [0] * added + [int(own) for own in mask]
-        log_probs += [0.0] * added + [float(one) for one in logps]
-    begins = len(prompt)
+    said, answers = join_calls(
+        (turn["prompt_token_ids"], turn["completion_token_ids"]) for turn in turns
+    )
+    log_probs = [0.0] * len(said.response_ids)
+    for turn, place in zip(turns, answers, strict=True):
+        mask, size = turn["loss_mask"][len(turn["prompt_token_ids"]) :], place.stop - place.start
+        said.written[place] = [int(own) for own in mask]
+        log_probs[place] = [float(one) for one in turn["per_token_logps"]][-size:] if size else []
     return Record(
-        prompt_ids=prompt,
-        response_ids=ids[begins:],
-        written=written[begins:],
-        log_probs=log_probs[begins:],
+        **said._asdict(),
+        log_probs=log_probs,
         score=number_of(row.get("reward", row.get("score"))),
     )

@@ -1,9 +1,9 @@
 """Traces of verifiers and prime-rl: a graph of messages, each with its tokens."""
 
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
+from tokengym.bridges.conversations import join_messages
 from tokengym.lab.traces.record import Record, number_of
 
 NAME = "a trace of verifiers or prime-rl"
@@ -24,23 +24,18 @@ def read(row: Mapping[str, Any]) -> Record | None:
     parents = [node.get("parent") for node in nodes]
     if any(parent not in (place - 1, None) for place, parent in enumerate(parents)):
         raise ValueError("the trace branches; write each branch as a trace of its own")
-    ids = [*chain.from_iterable(node.get("token_ids") or () for node in nodes)]
-    masks = (node.get("mask") or [0] * len(node.get("token_ids") or ()) for node in nodes)
-    mask = [int(own) for own in chain.from_iterable(masks)]
-    if not any(mask) or len(mask) != len(ids):
+    said = join_messages((node.get("token_ids"), node.get("mask")) for node in nodes)
+    if not said.response_ids:
         raise ValueError(
-            f"the trace has {len(ids)} tokens, {sum(mask)} of them sampled; record it with tokens"
+            f"none of the trace's {len(said.prompt_ids)} tokens is sampled; record it with tokens"
         )
-    first = mask.index(1)
     rewards = row.get("rewards") or {}
     values = [one.get("value") if isinstance(one, dict) else one for one in rewards.values()]
     score = row.get("reward")
     return Record(
-        prompt_ids=ids[:first],
-        response_ids=ids[first:],
-        written=mask[first:],
-        log_probs=_spread(nodes, "logprobs", mask[first:]),
-        paid=_spread(nodes, "advantages", mask[first:]),
+        **said._asdict(),
+        log_probs=_spread(nodes, "logprobs", said.written),
+        paid=_spread(nodes, "advantages", said.written),
         score=number_of(score if score is not None else [v for v in values if v is not None]),
     )
 

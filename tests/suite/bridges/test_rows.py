@@ -129,7 +129,7 @@ def test_the_steps_of_a_trajectory_are_one_row() -> None:
     np.testing.assert_allclose(talk.steps[1].advantage, [2 * share, share], rtol=1e-5)
     np.testing.assert_allclose(single.steps[0].advantage, [2.0, 1.0], rtol=1e-5)
     torn = SimpleNamespace(steps=[step(PROMPT, LONG), step(PROMPT, SHORT)])
-    with pytest.raises(SettingsError, match="step 1 of trajectory 0 does not begin with"):
+    with pytest.raises(SettingsError, match="trajectory 0: call 1 does not begin with"):
         pay_trajectories([torn], credit(), groups=["a"])
 
 
