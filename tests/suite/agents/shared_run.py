@@ -1,12 +1,6 @@
-"""Trainings that test_processes launches in two processes, and runs by itself in one.
-
-torchrun --nproc_per_node 2 shared_run.py FOLDER FOLDER_OF_ONE_PROCESS
-accelerate launch --use_fsdp --num_processes 2 shared_run.py FOLDER FOLDER_OF_ONE_PROCESS
-"""
+"""Trainings that test_processes does in two processes, and by itself in one."""
 
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +130,11 @@ def resume(saved: Path, folder: Path, rows: int) -> None:
         agent.save(folder / f"{case}-resumed")
 
 
-def train(arguments: Sequence[str]) -> None:
+def train(folder: Path, one: Path) -> None:
+    """Do the work of one of several processes, after that of one process."""
     torch.set_num_threads(1)
-    folder, one = map(Path, arguments)
     rows = ROWS // launched()
     join("cpu")
     run(folder, rows)
     resume(one, folder, rows)
     assert main([*TRAIN, str(folder / "train")]) == 0
-
-
-if __name__ == "__main__":
-    train(sys.argv[1:])

@@ -1,8 +1,6 @@
 """Learners without `tokengym.agents.fast`: the plain way, and the same as the faster one."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import iter_modules
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 import tokengym.agents.fast
+from tests.support.forked import execute, forked
 from tokengym.agents.errors import ModelError, ProcessError
 from tokengym.agents.policy.door import Plain, fast, open_to
 
@@ -53,8 +52,7 @@ print(json.dumps({
 
 
 def run(code: str) -> dict[str, list[Any]]:
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    found: dict[str, list[Any]] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, list[Any]] = json.loads(forked(execute, code).splitlines()[-1])
     return found
 
 

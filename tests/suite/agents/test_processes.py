@@ -1,11 +1,7 @@
-"""Two processes are one with twice the rows: really launched, over gloo on the CPU."""
+"""Two processes are one with twice the rows, over gloo on the CPU."""
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,33 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.suite.agents import shared_run
+from tests.support.forked import FSDP, TORCHRUN, execute, train_together
 from tokengym.agents import PPO
 from tokengym.agents.fast.group import Group, ShardedGroup
 from tokengym.agents.fast.joining import joined as joined_rounds
 from tokengym.agents.fast.joining import moved
 from tokengym.scripts.cli import main
 
-ROOT = Path(__file__).parents[3]
-TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone")
-FSDP = (
-    *("accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2"),
-    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-    *("--main_process_port", "0"),
-)
 KINDS = {"ddp": TORCHRUN, "fsdp": FSDP}
-
-
-def launch(
-    script: str | Path, *arguments: str, launcher: Sequence[str] = TORCHRUN
-) -> subprocess.CompletedProcess[str]:
-    """Run a script in two processes."""
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, str(script), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +37,10 @@ def two(
 ) -> Path:
     """Return the folder of what two processes have trained, all weights in each, or shared out."""
     folder = tmp_path_factory.mktemp(request.param)
-    done = launch(shared_run.__file__, str(folder), str(one), launcher=KINDS[request.param])
-    assert done.returncode == 0, done.stderr[-3000:]
-    (folder / "printed.txt").write_text(done.stdout)
+    done = train_together(shared_run.train, folder, one, launcher=KINDS[request.param])
+    codes, printed = zip(*done, strict=True)
+    assert codes == (0, 0), printed
+    (folder / "printed.txt").write_text("".join(printed))
     shared_run.resume(folder, folder / "one", shared_run.ROWS)
     return folder
 
@@ -227,13 +205,11 @@ def test_each_process_keeps_the_masks_of_its_rows() -> None:
         assert torch.equal(masks.at(torch.arange(4), times), expected)
 
 
-def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:
-    script = tmp_path / "failing.py"
-    script.write_text(FAILING)
-    done = launch(script)  # within the time that `launch` gives it, where waiting takes longer
-    assert done.returncode != 0
-    assert "the scorer of process 1 has failed" in done.stderr
-    assert "Traceback" not in done.stderr.partition("torch/distributed/elastic")[0]
+def test_a_process_that_fails_ends_the_others() -> None:
+    (code, told), (other, said) = train_together(execute, FAILING)
+    assert (code, other) == (1, 1)
+    assert said == "the scorer of process 1 has failed\n"
+    assert told.startswith("told: ")
 
 
 def test_what_several_processes_cannot_do_is_refused(

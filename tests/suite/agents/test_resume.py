@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from tests.suite.agents.conftest import PROMPTS, lora_config, make_model, make_tokenizer
 from tests.suite.agents.ppo.test_ppo import log_of
 from tests.suite.agents.test_checkpoint import normalised_reward, untimed
+from tests.support.forked import Forked
 from tokengym.agents import PPO
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import PadTokenRewards, Reply, TokenGenerationEnv, TokenGenerationVectorEnv
@@ -76,13 +75,8 @@ def test_a_run_killed_in_an_update_goes_on_to_the_same_numbers(tmp_path: Path, l
     die_at_step = 8 * 3 + 5  # 8 gradient steps an update: in the middle of the fourth
     assert len(expected) > 4
 
-    code = (
-        "from tests.suite.agents.test_resume import run_until_killed; "
-        f"run_until_killed({str(tmp_path)!r}, {lora}, {die_at_step})"
-    )
-    root = Path(__file__).parents[3]
-    child = subprocess.run([sys.executable, "-c", code], cwd=root, timeout=600)
-    assert child.returncode == -signal.SIGKILL
+    child = Forked(run_until_killed, str(tmp_path), lora, die_at_step)
+    assert child.end() == -signal.SIGKILL
 
     saved = sorted(tmp_path.glob("*_steps.zip"), key=lambda path: int(path.name.split("_")[2]))
     assert len(saved) >= 2

@@ -1,7 +1,6 @@
-"""The advantages of one batch, in one process or several, which a test of TRL's bridge launches."""
+"""The advantages of one batch, in one process or several, for a test of TRL's bridge."""
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -33,12 +32,7 @@ def run(file: Path) -> Tensor:
     return found
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of processes that find this checkout."""
-    root = str(Path(__file__).parents[3])
-    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-
-
-if __name__ == "__main__":
-    run(Path(sys.argv[1]) / f"{os.environ['RANK']}.pt")
+def run_rank(folder: Path) -> None:
+    """Do the work of one of several processes."""
+    run(folder / f"{os.environ['RANK']}.pt")
     torch.distributed.destroy_process_group()  # a thread that is still there would abort it

@@ -1,7 +1,5 @@
 """Token credit in TRL: equal to TRL where nothing differs, exact where it does, or refused."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ pytest.importorskip("trl")
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig
 
 from tests.suite.bridges import gathered_rows
+from tests.support.forked import train_together
 from tokengym.base.errors import SettingsError, TokenizerError
 from tokengym.bridges.trl import NO_COLUMNS, TokenCreditGRPOTrainer, _text_of, _Unscored
 from tokengym.credit import TokenCredit
@@ -212,16 +211,8 @@ def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
 
 def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path: Path) -> None:
     whole = gathered_rows.run(tmp_path / "one.pt")
-    launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone")
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, str(gathered_rows.__file__), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env=gathered_rows.environment(),
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = train_together(gathered_rows.run_rank, tmp_path)
+    assert [code for code, _ in done] == [0, 0], done
     halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert halves[0].shape[1] < whole.shape[1]  # each process pads to its own longest
     for half, rows in zip(halves, whole.chunk(2), strict=True):

@@ -1,16 +1,11 @@
-"""What test_distributed launches in two processes, and runs by itself in one.
-
-accelerate launch ... distributed_run.py FOLDER BATCH_SIZE_PER_PROCESS
-"""
+"""What test_distributed does in two processes, and by itself in one."""
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from tests.suite.agents.conftest import make_model, make_tokenizer
@@ -73,8 +68,3 @@ def run(folder: Path, batch_size: int) -> None:
         learner.save_model(str(folder / name))
         if learner.args.should_save:
             (folder / f"{name}.json").write_text(json.dumps(learner.state.log_history))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    run(Path(sys.argv[1]), int(sys.argv[2]))

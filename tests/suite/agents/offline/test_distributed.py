@@ -1,9 +1,6 @@
-"""Two processes are one with twice the batch: really launched, over gloo on the CPU."""
+"""Two processes are one with twice the batch: over gloo on the CPU."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,14 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.suite.agents.offline import distributed_run
-
-ROOT = Path(__file__).parents[4]
-# "--multi_gpu" is the launcher's word for several processes: its "--cpu" wants mpirun.
-LAUNCH = (
-    *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
-    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-    *("--main_process_port", "0"),
-)
+from tests.support.forked import MULTI, train_together
 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path):
@@ -27,15 +17,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path):
     for path in folders.values():
         path.mkdir()
     distributed_run.run(folders[1], 4)
-    done = subprocess.run(
-        [sys.executable, *LAUNCH, str(Path(distributed_run.__file__)), str(folders[2]), "2"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = train_together(distributed_run.run, folders[2], 2, launcher=MULTI)
+    assert [code for code, _ in done] == [0, 0], done
     for two, one in (("dpo",) * 2, ("precomputed",) * 2, ("sft",) * 2, ("fsdp", "dpo")):
         files = {2: folders[2] / two, 1: folders[1] / one}
         logs = {n: json.loads(path.with_suffix(".json").read_text()) for n, path in files.items()}
