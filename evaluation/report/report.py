@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).parent / "templates"
-"""Folder of the pages' templates and styles."""
+"""Folder of the report's templates and styles."""
 COLOURS = REFERENCE
 """Number of colours in the palette; further rewards reuse them."""
 PROFILE_POINTS = 120
@@ -89,7 +89,7 @@ def render_report(
     """
     # The page forbids all scripts but the one of this hash, so that no text in it can be one. It
     # is taken of the script as the page includes it, to the byte.
-    script = str(_templates().get_template("report.js").render())
+    script = render(TEMPLATES / "report.js", {})
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
     names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
@@ -120,25 +120,26 @@ def render_report(
         "facts": _facts(summary, score),
         "bibtex": BIBTEX,
     }
-    return render("report.html.jinja", page)
+    return render(TEMPLATES / "report.html.jinja", page)
 
 
-def render(template: str, page: Mapping[str, Any]) -> str:
-    """Return a page made from one of the templates; every text in it is escaped.
+def render(template: Path, page: Mapping[str, Any]) -> str:
+    """Return a page made from a template; every text in it is escaped.
 
     Args:
-        template: File name in the folder of templates.
+        template: Its file. It may extend and include those beside it and those of the report.
         page: Values that the template shows, ``title`` and ``subtitle`` among them.
     """
-    return str(_templates().get_template(template).render(page={"script_hash": "", **page}))
+    values = {"script_hash": "", **page}
+    return str(_templates(template.parent).get_template(template.name).render(page=values))
 
 
 @cache
-def _templates() -> "jinja2.Environment":
+def _templates(folder: Path) -> "jinja2.Environment":
     import jinja2
 
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         finalize=printable_value,
         undefined=jinja2.StrictUndefined,

@@ -112,7 +112,7 @@ def as_html(
             }
         )
     page = {"title": title, "subtitle": title, "headline": headline, "sections": shown}
-    return render("constitution.html.jinja", page)
+    return render(Path(__file__).with_name("constitution.html.jinja"), page)
 
 
 def policies_table(policies: Mapping[str, Mapping[str, Any]]) -> Table:

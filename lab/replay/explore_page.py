@@ -8,7 +8,7 @@ from typing import Any
 from tokengym.envs import printable
 from tokengym.evaluation.report import number, render, signed
 from tokengym.lab.replay.explore import Alternative, Branch, Change, Fork, Response
-from tokengym.lab.replay.page import episode_rows
+from tokengym.lab.replay.page import TEMPLATES, episode_rows
 
 MAX_SHOWN_WORDS = 8
 """Unknown words of a prompt that are named."""
@@ -18,10 +18,10 @@ MAX_SHOWN_TEXTS = 3
 
 def render_page(choices: Mapping[str, Any]) -> str:
     """Return the page with what can be chosen on it, and nothing sampled yet."""
-    script = render("explore.js", {})  # as included, to the byte
+    script = render(TEMPLATES / "explore.js", {})  # as included, to the byte
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = {"title": "tokengym explore", "subtitle": "explore", "script_hash": f"sha256-{digest}"}
-    return render("explore.html.jinja", {**page, **choices})
+    return render(TEMPLATES / "explore.html.jinja", {**page, **choices})
 
 
 def render_response(response: Response) -> str:
@@ -34,7 +34,7 @@ def render_response(response: Response) -> str:
     note += "strongest in its line; point at a token for the number."
     shown = episode_rows(response.replay, 0) | {"score": " \u00b7 ".join(figures)}
     return render(
-        "explore_response.jinja",
+        TEMPLATES / "explore_response.jinja",
         {"episode": shown, "note": note, "alert": _unknown(response.unknown)},
     )
 
@@ -65,7 +65,7 @@ def render_fork(response: Response, fork: Fork) -> str:
         {"name": "Difference", "cells": [_difference(c) for c in changes.values()]},
     ]
     return render(
-        "explore_fork.jinja",
+        TEMPLATES / "explore_fork.jinja",
         {
             "finding": _finding(taken, other, changes, len(fork.other.episodes)),
             "columns": [*changes],

@@ -1,6 +1,7 @@
 """replay.html: the same responses under every credit, token by token; one file, no script."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from tokengym.lab.replay.agreement import (
 )
 from tokengym.lab.replay.executed import ExecutedTruth
 from tokengym.lab.replay.replay import Replay
+
+TEMPLATES = Path(__file__).parent / "templates"
+"""Folder of the templates of the pages of replay and explore."""
 
 
 def render_replay(result: Replay, *, num_episodes: int = 12) -> str:
@@ -41,7 +45,7 @@ def render_replay(result: Replay, *, num_episodes: int = 12) -> str:
         "left": max(0, count - num_episodes),
         "notes": _notes(result),
     }
-    return render("replay.html.jinja", page)
+    return render(TEMPLATES / "replay.html.jinja", page)
 
 
 def headline(result: Replay) -> str:
