@@ -21,7 +21,6 @@ from typing import Any
 from tokengym.base.errors import CheckpointError, FolderInUseError, PretrainedError, reason_of
 from tokengym.base.files import file_hash, read_json, read_once
 from tokengym.base.folders import locked, read_folder, write_folder
-from tokengym.base.plugins import LABORATORY
 from tokengym.base.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -79,11 +78,10 @@ def find_model(word: str | Path) -> StoredModel | None:
     """Return the model of a name; None for folders, files and names of the hub.
 
     Raises:
-        PretrainedError: if a folder here has the name of a model, or it is the laboratory's, which
-            is not installed.
+        PretrainedError: if a folder here has the name of a model.
     """
     name = str(word)
-    if not MODELS.knows(name) and name not in LABORATORY["models"]:
+    if not MODELS.knows(name):
         return None
     if Path(name).exists():
         raise PretrainedError(
@@ -138,10 +136,6 @@ def named_folder(base: Mapping[str, Any]) -> Path:
             weights.
     """
     name = str(base.get("model"))
-    if not MODELS.knows(name) and name not in LABORATORY["models"]:
-        raise PretrainedError(
-            f"the base model {name!r} is not known; known: {', '.join(MODELS.names())}"
-        )
     model = MODELS.find(name)
     folder = model.path()
     if weights_hash(folder) != base.get("sha256"):

@@ -1,7 +1,7 @@
 """Entry points of installed packages, tokengym-lab among them, and what our own packages export.
 
-The laboratory is a distribution of its own. Where it is installed, what it adds is found by entry
-points like anyone's; where it is not, the suite knows these names, to say what to install.
+The laboratory is a distribution of its own, and what it adds is found by entry points like
+anyone's. Where it is not installed, the message for an unknown name says how to install it.
 """
 
 import ast
@@ -9,55 +9,11 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from importlib.util import find_spec
 from typing import Any
 
 INSTALL = "pip install tokengym-lab (in a checkout: pip install ./lab)"
 """Command that installs the laboratory."""
-UPGRADE = "pip install --upgrade tokengym-lab (in a checkout: pip install ./lab)"
-"""Command that brings it up to date."""
-LABORATORY: dict[str, tuple[str, ...]] = {
-    "tasks": ("Forks", "Oracle", "ReasoningGym"),
-    "rewards": (
-        *("abc-d", "abc-d2", "answer-gain", "attribution", "mc", "prm", "pure", "rto", "scar"),
-        *("turn-broadcast", "turn-gain", "turn-progress", "turn-return", "turn-score"),
-    ),
-    "scorers": ("judge", "preference-model", "reasoning-gym", "vader"),
-    "readings": ("deeplift", "gradient", "integrated-gradients"),
-    "agents": ("best-of-n", "nlpo", "online-dpo", "raft"),
-    "estimators": ("gigpo", "gigpo-prefix", "turn-auxiliary", "turn-returns"),
-    "partners": ("calculator", "gem", "higher-lower", "textarena", "turn-forks", "user"),
-    "weights": (
-        *("constant", "entropy", "gtpo", "oar", "policy-attention", "position", "random"),
-        *("reward-attention", "rsi", "self-teacher", "teacher"),
-    ),
-    "gold": ("forks", "oracle"),
-    "models": ("minilm", "smollm2"),
-    "commands": (
-        *(
-            "train-reward",
-            "collect",
-            "label",
-            "constitution",
-            "replay",
-            "explore",
-            "bench",
-            "audit",
-        ),
-        "push",
-    ),
-    "names": (
-        *("BestOfN", "Explorer", "NLPO", "OnlineDPO", "RAFT", "from_hub", "push_to_hub", "replay"),
-        *("train_preference_model", "train_reward_model"),
-        *("agents.BestOfN", "agents.NLPO", "agents.OnlineDPO", "agents.RAFT"),
-        *("agents.policy_table", "agents.value_table"),
-        *("envs.ExactValues", "envs.ForksEnv", "envs.ForksVectorEnv"),
-        *("envs.OracleEnv", "envs.OracleVectorEnv", "envs.PolicyError", "envs.StateTable"),
-        *("rewards.ABCD", "rewards.ABCD2", "rewards.Attribution", "rewards.SCAR"),
-        *("rewards.Judge", "rewards.PreferenceModel", "rewards.RewardTraining", "rewards.Vader"),
-        *("rewards.train_preference_model", "rewards.train_reward_model"),
-    ),
-}
-"""Names that the laboratory adds, by the group of its entry points, ``tokengym.<group>``."""
 
 
 def plugins(group: str, name: str | None = None) -> list[EntryPoint]:
@@ -66,18 +22,16 @@ def plugins(group: str, name: str | None = None) -> list[EntryPoint]:
     return [point for point in points if name is None or point.name == name]
 
 
-def missing_laboratory(group: str, name: str) -> str:
-    """Return what to install for a name of the laboratory; "" where that is not what is missing."""
-    if name not in LABORATORY.get(group, ()) or plugins(group, name):
-        return ""
+def missing_laboratory() -> str:
+    """Return where else an unknown name may come from; "" where tokengym-lab is installed.
+
+    It ends a message, and begins with its separator.
+    """
     try:
         distribution("tokengym-lab")
     except PackageNotFoundError:
-        return f"{name!r} is part of tokengym-lab, which is not installed: {INSTALL}"
-    return (
-        f"{name!r} is part of tokengym-lab, which is installed, but older than this; install it "
-        f"again: {UPGRADE}"
-    )
+        return f"; tokengym-lab, which is not installed, has more: {INSTALL}"
+    return ""
 
 
 # --- names that a package exports -----------------------------------------------------------------
@@ -126,15 +80,17 @@ def _plugged(module: str, name: str) -> Any:
     """Return a name that an installed package adds to a package of tokengym.
 
     Raises:
-        ImportError: if it is the laboratory's, which is not installed.
         AttributeError: if nobody has it.
+        ImportError: if nobody has it, and the laboratory, which may have it, is not installed;
+            ``from package import name`` would hide the text of another error.
     """
     full = f"{module}.{name}".removeprefix("tokengym.")
-    if not name.startswith("__"):
-        for point in plugins("names", full):
-            value = point.load()
-            setattr(sys.modules[module], name, value)  # looked up once
-            return value
-        if missing := missing_laboratory("names", full):
-            raise ImportError(missing.replace(repr(full), f"tokengym.{full}"))
-    raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    for point in plugins("names", full):
+        value = point.load()
+        setattr(sys.modules[module], name, value)  # looked up once
+        return value
+    fault = f"module {module!r} has no attribute {name!r}"
+    if not name.startswith("_") and find_spec(f"{module}.{name}") is None:
+        if missing := missing_laboratory():
+            raise ImportError(f"{fault}{missing}")
+    raise AttributeError(fault)

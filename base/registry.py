@@ -278,8 +278,6 @@ class Registry(Mapping[str, T]):
         """
         if not self.knows(word):
             name, known = self._as_word(word).name, self.names()
-            if self._group and (missing := missing_laboratory(self._group, name)):
-                raise self._error(f"{self.kind} {missing}")
             if self._from_files and name.endswith(".py"):
                 raise self._error(
                     f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
@@ -287,7 +285,7 @@ class Registry(Mapping[str, T]):
                 )
             raise self._error(
                 f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
-                f"known: {', '.join(known)}"
+                f"known: {', '.join(known)}{missing_laboratory() if self._group else ''}"
             )
 
     def find(self, word: str | Spec) -> T:

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from tokengym.base.files import parse_json, read_once
 from tokengym.base.models import located
+from tokengym.base.plugins import missing_laboratory
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec, did_you_mean
 from tokengym.base.settings import from_keywords, takes
@@ -190,12 +191,14 @@ class RewardChoice:
         try:
             return load_scorer(path, kind, max_len=max_len)
         except ScorerError as error:
-            hint = did_you_mean(str(path).partition(":")[0], scorer_names())
-            if isinstance(path, Path) or Path(path).exists() or not hint:
+            name = str(path).partition(":")[0]
+            hint = did_you_mean(name, scorer_names())
+            more = "" if "/" in name else missing_laboratory()
+            if isinstance(path, Path) or Path(path).exists() or not (hint or more):
                 raise
             raise ScorerError(
                 f"unknown scorer {path!r}; {hint}"
-                f"there is no folder of that name either; known: {', '.join(scorer_names())}"
+                f"there is no folder of that name either; known: {', '.join(scorer_names())}{more}"
             ) from error
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 import gymnasium
 
 from tokengym.base.errors import TokenGymError, is_fault
-from tokengym.base.plugins import LABORATORY, missing_laboratory
+from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Registry, did_you_mean
 from tokengym.base.text import printable, register_plain_text
 from tokengym.scripts.commands.agents import agents
@@ -124,11 +124,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(f"tokengym {__version__}")
         return 0
     if name not in COMMANDS and not PLUGGED.knows(name):
-        if missing := missing_laboratory("commands", name):
-            raise ValueError(f"command {missing}")
         known = command_names()
         hint = did_you_mean(name, known, n=1)
-        raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(known)}")
+        hint += f"known: {', '.join(known)}{missing_laboratory()}"
+        raise ValueError(f"unknown command {name!r}; {hint}")
     # torchrun sets RANK; without it torch, which takes seconds, is not imported to ask.
     if "RANK" in os.environ and name != "train":
         from tokengym.agents.processes import launched
@@ -143,9 +142,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 def command_names() -> list[str]:
     """Return the names of all commands: the suite's, then those of installed packages."""
-    others = PLUGGED.plugins()
-    ours = [name for name in LABORATORY["commands"] if name in others]
-    return list(dict.fromkeys((*COMMANDS, *ours, *others)))
+    return list(dict.fromkeys((*COMMANDS, *PLUGGED.plugins())))
 
 
 def find_command(name: str) -> Command:

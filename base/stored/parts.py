@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tokengym.base.errors import PretrainedError
 from tokengym.base.files import read_json
 from tokengym.base.models import BASE, MODELS, located, named_folder
+from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import did_you_mean
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -261,12 +262,15 @@ def hub_answers(name: str, kind: Literal["model", "dataset"] = "model") -> bool:
 
 
 def _near(path: str) -> str:
-    """Return the folders beside a path that does not exist whose names are like its own."""
+    """Return which folders beside a path that does not exist, and which models, are named alike."""
     wanted = Path(path)
     beside = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
     folders = {folder.name: str(folder) for folder in beside if folder.is_dir()}
-    folders |= {name: name for name in MODELS.names()} if wanted.name == path else {}
-    return f"; {did_you_mean(wanted.name, sorted(folders), shown=folders)}".rstrip("; ")
+    more = ""
+    if wanted.name == path:  # which may be a model's name
+        folders |= {name: name for name in MODELS.names()}
+        more = missing_laboratory()
+    return f"; {did_you_mean(wanted.name, sorted(folders), shown=folders)}".rstrip("; ") + more
 
 
 def check_weights(folder: str | Path) -> None:

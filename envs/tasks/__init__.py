@@ -5,8 +5,8 @@ from pkgutil import iter_modules
 
 import gymnasium
 
-from tokengym.base.plugins import LABORATORY
 from tokengym.envs.tasks.task import (
+    LABORATORY,
     TASKS,
     Task,
     TaskOptions,
@@ -24,7 +24,7 @@ def register_plugins() -> None:
 
     Those of the laboratory are known without it too: making one says what to install.
     """
-    for name in (*TASKS.plugins(), *LABORATORY["tasks"]):
+    for name in (*TASKS.plugins(), *LABORATORY):
         if (env_id := f"tokengym/{name}-v0") not in gymnasium.registry:
             gymnasium.register(
                 env_id,

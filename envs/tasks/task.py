@@ -16,7 +16,6 @@ import gymnasium
 from tokengym.base.bundle import PARTS, Bundle, Split, bundled
 from tokengym.base.errors import PromptError, SettingsError
 from tokengym.base.files import read_once
-from tokengym.base.plugins import LABORATORY
 from tokengym.base.prompt import Messages, Prompt, PromptSet
 from tokengym.base.registry import Registry
 from tokengym.base.settings import check_choice
@@ -138,6 +137,8 @@ def _adopted(name: str, made: Any) -> Task:
     return register_task(made)
 
 
+LABORATORY = ("Forks", "Oracle", "ReasoningGym")
+"""Tasks of tokengym-lab, whose ids are kept for it: Gymnasium looks up no id by entry points."""
 TASKS: Registry[Task] = Registry("task", group="tasks", adopt=_adopted)
 """All tasks by name."""
 
@@ -163,7 +164,7 @@ def register_task(task: Task) -> Task:
 def registered_tasks() -> tuple[Task, ...]:
     """Return all tasks of tokengym and its laboratory, and those of others that are in use."""
     for name in TASKS.plugins():
-        if name in LABORATORY["tasks"]:
+        if name in LABORATORY:
             TASKS.find(name)
     return tuple(sorted(TASKS.values(), key=lambda task: task.name))
 

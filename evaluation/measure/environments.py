@@ -11,7 +11,6 @@ import gymnasium
 
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import BundleError, SettingsError
-from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import (
     Registry,
     Spec,
@@ -20,7 +19,7 @@ from tokengym.base.registry import (
     running_user_code,
     split_file_word,
 )
-from tokengym.envs.tasks import Task, register_task
+from tokengym.envs.tasks import LABORATORY, TASKS, Task, register_task
 from tokengym.envs.tasks.task import task_name_of
 from tokengym.rewards.registry import scorer_kind
 
@@ -91,7 +90,8 @@ def env_ids() -> list[str]:
 
 
 def _is_installed(env_id: str) -> bool:
-    return not missing_laboratory("tasks", task_name_of(env_id))
+    name = task_name_of(env_id)
+    return name not in LABORATORY or TASKS.knows(name)
 
 
 def _version(env_id: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.base.plugins import LABORATORY
+from tokengym.base.errors import SettingsError
 from tokengym.base.registry import Registry
 from tokengym.rewards.gold.base import Rules
 from tokengym.rewards.gold.grammar import GrammarRules
@@ -347,12 +347,16 @@ def _load(path: Path, declared: Any, fault: str) -> Any:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if declared is None:
-            name = stored["kind"]
-            if not GOLD.knows(name) and name not in LABORATORY["gold"]:
-                raise KeyError(name)
-            declared = GOLD.find(name)
+            declared = GOLD.find(stored["kind"])
         return declared(**{field.name: stored[field.name] for field in fields(declared)})
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+        KeyError,
+        TypeError,
+        SettingsError,
+    ) as error:
         raise ValueError(
             f"{path} {fault} ({type(error).__name__}: {error}); expected the JSON that "
             "save() writes"

@@ -1,10 +1,6 @@
 """Scorers, one file per scorer; each registers there under the name that users write."""
 
-from pathlib import Path
-
-from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Spec, name_of
-from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import SCORERS, Scorer, as_scorer
 
 
@@ -23,13 +19,9 @@ def find_scorer(text: str | Spec) -> Scorer | None:
         The scorer; None where the text is no such name (it may be a folder's, or a hub's).
 
     Raises:
-        RewardError: if an option is unknown, the file has no such object, or the scorer is the
-            laboratory's, which is not installed.
+        RewardError: if an option is unknown, or the file has no such object.
     """
     word = name_of(text) if isinstance(text, str) else text
     if SCORERS.knows(word):
         return as_scorer(SCORERS.make(text))
-    name = word if isinstance(word, str) else word.name
-    if (missing := missing_laboratory("scorers", name)) and not Path(name).exists():
-        raise ScorerError(f"scorer {missing}")
     return None

@@ -17,7 +17,6 @@ import pytest
 
 import tokengym
 from tests.checkout import house
-from tokengym.base.plugins import LABORATORY as LABORATORY_NAMES
 
 ROOT = Path(__file__).parents[2]
 FLOORS = ["base", "envs", "rewards", "agents", "evaluation", "scripts", "lab"]
@@ -281,16 +280,6 @@ def test_every_package_is_declared_by_its_distribution():
     }
     assert {*lab["packages"]} == packages_in("lab") - LABORATORY
     assert lab["package-dir"] == {"tokengym.lab": "."}
-
-
-def test_the_suite_knows_the_names_of_its_laboratory():
-    """What it says without the laboratory, and what the laboratory declares, are the same."""
-    tomllib = pytest.importorskip("tomllib", reason="in the standard library from Python 3.11")
-    settings = tomllib.loads((ROOT / "lab" / "pyproject.toml").read_text(encoding="utf-8"))
-    declared = settings["project"]["entry-points"]
-    assert {group: {*names} for group, names in declared.items()} == {
-        f"tokengym.{group}": {*names} for group, names in LABORATORY_NAMES.items()
-    }
 
 
 def modules() -> list[str]:

@@ -2,7 +2,13 @@
 
 from collections.abc import Iterable
 
-from tokengym.base.plugins import LABORATORY
+from tokengym.base.plugins import plugins
+
+
+def of_laboratory(group: str) -> list[str]:
+    """Return the names that the laboratory declares in a group of entry points, sorted."""
+    points = plugins(group)
+    return sorted(point.name for point in points if point.value.startswith("tokengym.lab."))
 
 
 def of_suite(names: Iterable[str], group: str) -> list[str]:
@@ -12,4 +18,4 @@ def of_suite(names: Iterable[str], group: str) -> list[str]:
         names: Those of a registry.
         group: Of entry points: "agents", "commands", ...
     """
-    return sorted({*names} - {*LABORATORY[group]})
+    return sorted({*names} - {*of_laboratory(group)})

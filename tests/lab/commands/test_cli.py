@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tests.suite.scripts import test_cli as suite
-from tokengym.base.plugins import LABORATORY
+from tests.support.suite import of_laboratory
 from tokengym.evaluation.runs.launchers import ProgressDisplay
 from tokengym.scripts.cli import main
 
 
-@pytest.mark.parametrize("name", LABORATORY["commands"])
+@pytest.mark.parametrize("name", of_laboratory("commands"))
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
     suite.test_every_command_explains_itself(name, capsys)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.suite.scripts import test_options as suite
-from tokengym.base.plugins import LABORATORY
+from tests.support.suite import of_laboratory
 from tokengym.scripts.cli import main
 from tokengym.scripts.commands.options import options_of
 
@@ -30,17 +30,17 @@ def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureF
 
 
 def test_train_names_the_learners_of_token_rewards():
-    named = {*suite.learners_of_token_rewards()} & {*LABORATORY["agents"]}
-    assert named == {a for a in LABORATORY["agents"] if suite.find_learner(a).uses_credit}
+    named = {*suite.learners_of_token_rewards()} & {*of_laboratory("agents")}
+    assert named == {a for a in of_laboratory("agents") if suite.find_learner(a).uses_credit}
 
 
-@pytest.mark.parametrize("agent", LABORATORY["agents"])
+@pytest.mark.parametrize("agent", of_laboratory("agents"))
 def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
     suite.test_every_setting_of_a_learner_is_an_option(agent, capsys)
 
 
 @pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
-@pytest.mark.parametrize("agent", LABORATORY["agents"])
+@pytest.mark.parametrize("agent", of_laboratory("agents"))
 def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
     suite.test_a_bundles_defaults_suit_every_learner(agent, bundle)
 
@@ -50,7 +50,7 @@ def test_every_option_of_the_environment_is_one_of_the_command(name: str):
     suite.test_every_option_of_the_environment_is_one_of_the_command(name)
 
 
-@pytest.mark.parametrize("name", LABORATORY["commands"])
+@pytest.mark.parametrize("name", of_laboratory("commands"))
 def test_help_shows_what_people_use_and_help_all_the_rest(
     name: str, capsys: pytest.CaptureFixture[str]
 ):

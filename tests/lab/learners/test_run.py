@@ -9,8 +9,8 @@ import pytest
 from tests.suite.evaluation.runs.test_agents import TRAINING, learners
 from tests.suite.evaluation.runs.test_config import test_every_learner_survives_the_file
 from tests.suite.evaluation.runs.test_run import SMALL, config
+from tests.support.suite import of_laboratory
 from tokengym.agents.errors import CheckpointError
-from tokengym.base.plugins import LABORATORY
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.config import ComparisonConfig, command_line
 from tokengym.evaluation.runs.defaults import training_settings
@@ -23,7 +23,7 @@ survives = test_every_learner_survives_the_file
 del test_every_learner_survives_the_file
 
 
-@pytest.mark.parametrize("agent", LABORATORY["agents"])
+@pytest.mark.parametrize("agent", of_laboratory("agents"))
 def test_every_learner_survives_a_file(agent: str, tmp_path: Path):
     survives(agent, tmp_path)
 

@@ -17,7 +17,6 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 import tokengym  # noqa: F401  (registers the ids)
-from tokengym.base.plugins import LABORATORY
 from tokengym.envs import (
     BundleError,
     Episode,
@@ -25,7 +24,7 @@ from tokengym.envs import (
     bundled,
     episodes_from_infos,
 )
-from tokengym.envs.tasks import find_task, register_task, registered_tasks
+from tokengym.envs.tasks import LABORATORY, find_task, register_task, registered_tasks
 from tokengym.rewards import RewardModel, check_reward, gold_scorer
 from tokengym.rewards.errors import RewardError
 
@@ -59,7 +58,7 @@ def play(env, seed=0):
     return actions, rewards, info
 
 
-IDS = [task.id for task in registered_tasks() if task.name not in LABORATORY["tasks"]]
+IDS = [task.id for task in registered_tasks() if task.name not in LABORATORY]
 
 
 @pytest.mark.parametrize("name", IDS)
