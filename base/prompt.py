@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
 
 from tokengym.base.errors import PromptError
@@ -115,6 +116,55 @@ class Prompt:
         return cls(said[-1], reference, query_type, metadata, chat)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PromptColumns(Sequence[Prompt]):
+    """Prompts as columns, which take a fraction of the memory of as many `Prompt` objects.
+
+    Whoever builds it has checked the columns as `Prompt` does.
+    """
+
+    texts: tuple[str, ...]
+    """The texts."""
+    references: Sequence[str | None] | None = None
+    """(len(texts),) reference answers; None: none."""
+    query_types: Sequence[Any] | None = None
+    """(len(texts),) R3's annotations; None: none."""
+    metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """(len(texts),) values of each further column by name."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PromptColumns: ...
+
+    def __getitem__(self, index: int | slice) -> Prompt | PromptColumns:
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        return Prompt(
+            self.texts[index],
+            None if self.references is None else self.references[index],
+            None if self.query_types is None else self.query_types[index],
+            {name: values[index] for name, values in self.metadata.items()},
+        )
+
+    def select(self, positions: Sequence[int]) -> PromptColumns:
+        """Return the prompts at some positions."""
+
+        def chosen(values: Sequence[Any] | None) -> list[Any] | None:
+            return None if values is None else [values[position] for position in positions]
+
+        return PromptColumns(
+            texts=tuple(chosen(self.texts) or ()),
+            references=chosen(self.references),
+            query_types=chosen(self.query_types),
+            metadata={name: chosen(values) or [] for name, values in self.metadata.items()},
+        )
+
+
 class PromptSet(Sequence[Prompt]):
     """An immutable, non-empty sequence of prompts; a prompt's id is its position.
 
@@ -136,7 +186,20 @@ class PromptSet(Sequence[Prompt]):
                 f"prompts must be a sequence of prompts, got {type(prompts).__name__} {prompts!r}; "
                 "put them in a list"
             )
-        self._prompts = tuple(_as_prompt(position, item) for position, item in enumerate(prompts))
+        self._prompts: Sequence[Prompt] = tuple(
+            _as_prompt(position, item) for position, item in enumerate(prompts)
+        )
+        self._check()
+
+    @classmethod
+    def of_columns(cls, columns: PromptColumns) -> PromptSet:
+        """Return the prompts of a table's columns, each of which is built when it is asked for."""
+        made = cls.__new__(cls)
+        made._prompts = columns
+        made._check()
+        return made
+
+    def _check(self) -> None:
         if not self._prompts:
             raise PromptError("the prompt set is empty, 0 prompts; pass at least one")
 
@@ -151,17 +214,21 @@ class PromptSet(Sequence[Prompt]):
 
     def __getitem__(self, index: int | slice) -> Prompt | PromptSet:
         if isinstance(index, slice):
-            return PromptSet(self._prompts[index])
+            return self.select(range(*index.indices(len(self))))
         return self._prompts[index]
 
     def __iter__(self) -> Iterator[Prompt]:
         return iter(self._prompts)
 
     def __eq__(self, other: object) -> bool:
-        return self._prompts == other._prompts if isinstance(other, PromptSet) else NotImplemented
+        if not isinstance(other, PromptSet):
+            return NotImplemented
+        if self is other:
+            return True
+        return len(self) == len(other) and all(map(operator.eq, self, other))
 
     def __hash__(self) -> int:
-        return hash(tuple(prompt.text for prompt in self._prompts))
+        return hash(self.texts)
 
     def __repr__(self) -> str:
         first = reprlib.repr(self._prompts[0].text)
@@ -170,7 +237,46 @@ class PromptSet(Sequence[Prompt]):
     @property
     def texts(self) -> tuple[str, ...]:
         """The prompts' texts, in order."""
+        if isinstance(self._prompts, PromptColumns):
+            return self._prompts.texts
         return tuple(prompt.text for prompt in self._prompts)
+
+    @property
+    def num_conversations(self) -> int:
+        """How many of the prompts are conversations."""
+        if isinstance(self._prompts, PromptColumns):
+            return 0
+        return sum(bool(prompt.messages) for prompt in self._prompts)
+
+    def select(self, positions: Sequence[int]) -> PromptSet:
+        """Return the prompts at some positions, in the order of these.
+
+        Args:
+            positions: The positions, at least one.
+
+        Raises:
+            PromptError: if there are none.
+        """
+        if isinstance(self._prompts, PromptColumns):
+            return PromptSet.of_columns(self._prompts.select(positions))
+        return PromptSet(self._prompts[position] for position in positions)
+
+    def with_texts(self, texts: Sequence[str]) -> PromptSet:
+        """Return the prompts with other texts, in the same order.
+
+        Args:
+            texts: (len(self),) texts.
+
+        Raises:
+            PromptError: if one is empty.
+        """
+        if isinstance(self._prompts, PromptColumns):
+            for text in texts:
+                if not text or text.isspace():
+                    Prompt(text)  # refuses it
+            return PromptSet.of_columns(replace(self._prompts, texts=tuple(texts)))
+        pairs = zip(self._prompts, texts, strict=True)
+        return PromptSet(replace(prompt, text=text) for prompt, text in pairs)
 
 
 def is_messages(item: object) -> bool:

@@ -43,7 +43,7 @@ class EpisodeBatch:
         self.lengths = np.zeros(num_envs, dtype=np.int64)
         """(num_envs,): response tokens so far."""
         self.prompt_ids = np.zeros(num_envs, dtype=np.int64)
-        self.prompts = mdp.table.entries[self.prompt_ids]
+        self.prompts = mdp.table.take(self.prompt_ids.tolist())
         """(num_envs,): each row's `EncodedPrompt`; the id of one passed to reset is -1."""
         self.terminated = np.zeros(num_envs, dtype=np.bool_)
         self.truncated = np.zeros(num_envs, dtype=np.bool_)
@@ -122,9 +122,9 @@ class EpisodeBatch:
             else:
                 samplers = [self._samplers[row] for row in rows.tolist()]
                 prompt_ids = [one.draw(rng) for one, rng in zip(samplers, rngs, strict=True)]
-        self.ids[rows, :width] = table.input_ids[prompt_ids]  # (rows, prompt_width), left-padded
-        self.attention[rows, :width] = table.attention_mask[prompt_ids]
-        self.prompts[rows], self.prompt_ids[rows] = table.entries[prompt_ids], prompt_ids
+        # (rows, prompt_width), left-padded
+        self.ids[rows, :width], self.attention[rows, :width] = table.padded(prompt_ids)
+        self.prompts[rows], self.prompt_ids[rows] = table.take(prompt_ids), prompt_ids
         for row, prompt in zip(rows.tolist(), prompts or (), strict=False):
             if prompt.prompt_id < 0:
                 self.prompts[row] = prompt

@@ -135,7 +135,7 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
             state["query_type"],
             Metadata(state["metadata"]),
         )
-    entry: EncodedPrompt = mdp.table.entries[prompt_id]
+    entry = mdp.table[prompt_id]
     if entry.ids != tuple(state["prompt_ids"]):  # the row would continue with another prompt
         raise StateError(
             f"the state's prompt {prompt_id} is {state['prompt'][:40]!r}, here it is "

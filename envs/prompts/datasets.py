@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import re
 import reprlib
 import sys
 import zlib
@@ -29,6 +30,8 @@ MAX_UNPACKED_BYTES = 2**30
 """Most bytes that a compressed file may unpack to, unless its ratio allows more."""
 MAX_UNPACKED_RATIO = 20
 """Most times its own size that a compressed file may unpack to, unless that is few bytes."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""The beginning of a surrogate's escape in JSON."""
 _QUOTE_NONE = 3  # csv.QUOTE_NONE: a tab-separated text may hold lone quotation marks
 _CSV = {
     "keep_default_na": False,  # "NA" is a word, and an empty reference is allowed
@@ -198,18 +201,19 @@ def _read_text(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         cause = f"line {line}: byte {error.start}, 0x{data[error.start]:02x}, is not UTF-8"
         raise _unreadable(path, cause, "save it as UTF-8; it may be Latin-1") from None
-    if not text.strip():
+    if not text or text.isspace():
         raise _unreadable(path, f"it is empty, {len(data)} bytes", "pass a file with prompts")
     return text
 
 
 def _check_json(path: Path, text: str) -> None:
     """Refuse JSON rows that are no objects; `datasets` crashes the process on some of them."""
+    may_have = _SURROGATE.search(text) is not None  # the bytes are UTF-8, which has none
     try:
         for place, row in _json_rows(path, text):
             if not isinstance(row, dict):
                 fault = f"is {reprlib.repr(row)}, not an object with the columns"
-            elif lone_surrogate(json.dumps(row, ensure_ascii=False)) is not None:
+            elif may_have and lone_surrogate(json.dumps(row, ensure_ascii=False)) is not None:
                 fault = "has a lone surrogate, which is no character"
             else:
                 continue
@@ -225,17 +229,25 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     except ValueError as error:
         if text.lstrip().startswith("["):
             raise _broken(path, error, 0, text) from None
-        start = 0
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
+        for number, (start, line) in enumerate(_lines(text), start=1):
+            if line and not line.isspace():
                 try:
                     yield f"line {number}", json.loads(line)
                 except ValueError as broken:
                     raise _broken(path, broken, start, text) from None
-            start += len(line) + 1
     else:
         rows = whole if isinstance(whole, list) else [whole]
         yield from ((f"row {number}", row) for number, row in enumerate(rows))
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the start and the text of each line; all of them at once would be a second copy."""
+    start = 0
+    while start <= len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield start, text[start:end]
+        start = end + 1
 
 
 def _broken(path: Path, error: ValueError, start: int, text: str) -> DatasetError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import reprlib
 from collections.abc import Sequence
-from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,14 @@ import numpy as np
 
 from tokengym.base.bundle import Split, check_split
 from tokengym.base.errors import DatasetError, PromptError, SettingsError
-from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages, read_transcript
+from tokengym.base.prompt import (
+    NO_METADATA,
+    Prompt,
+    PromptColumns,
+    PromptSet,
+    is_messages,
+    read_transcript,
+)
 from tokengym.envs.prompts.datasets import DatasetSource, read_tables
 from tokengym.envs.prompts.tokenization import in_parts, tokenize
 
@@ -26,6 +32,7 @@ Column = str | int
 TEST_FRACTION = 0.1
 _SPLIT_SEED = 0
 _CUT_SEED = 0
+_ROWS = 10_000  # values of a column that are read at a time
 _MISSING = ("nan", "none", "null")
 """Words that programs write for a missing value in a csv or tsv file."""
 
@@ -112,23 +119,21 @@ def first_tokens(
         )
     rng = np.random.default_rng(_CUT_SEED)
     lengths = rng.integers(bounds[0], bounds[1] + 1, size=len(prompts)).tolist()
-    if any(prompt.messages for prompt in prompts):
+    if prompts.num_conversations:
         raise SettingsError(
             f"prompt_tokens={prompt_tokens} cannot cut a conversation; leave it out, or shorten "
             "the messages"
         )
-    cut = []
-    for part in in_parts(list(zip(prompts, lengths, strict=True))):
-        encoded = tokenize(tokenizer, [p.text for p, _ in part], spans=tokenizer.is_fast)
-        for (prompt, length), (ids, spans, _) in zip(part, encoded, strict=True):
-            if len(ids) <= length:
-                text = prompt.text
-            elif tokenizer.is_fast:
-                text = prompt.text[: spans[length - 1][1]]
-            else:
-                text = str(tokenizer.decode(ids[:length]))
-            cut.append(replace(prompt, text=text))
-    return PromptSet(cut)
+    cut: list[str] = []
+    for part in in_parts(list(zip(prompts.texts, lengths, strict=True))):
+        texts = [text for text, _ in part]
+        encoded = tokenize(tokenizer, texts, spans=tokenizer.is_fast)
+        for (text, length), (ids, spans, _) in zip(part, encoded, strict=True):
+            if len(ids) > length:
+                fast = tokenizer.is_fast
+                text = text[: spans[length - 1][1]] if fast else str(tokenizer.decode(ids[:length]))
+            cut.append(text)
+    return prompts.with_texts(cut)
 
 
 def _prompts(
@@ -149,25 +154,40 @@ def _prompts(
         )
     ]
     names = [_column_name(table, column, "metadata_columns") for column in metadata_columns]
-    further = table.select_columns(names) if names else [NO_METADATA] * len(texts)
-    prompts = []
-    for row, (text, reference, query_type, metadata) in enumerate(
-        zip(texts, *rest, further, strict=True)
-    ):
+    metadata = {name: _values(table, name) for name in names}
+    if not texts:
+        raise DatasetError("the data set has 0 rows; pass one with prompts")
+    references, query_types = rest
+
+    def built(row: int) -> Prompt:
+        text, reference = texts[row], references[row]
         written_out = read_transcript(text) if transcripts and isinstance(text, str) else None
         if written_out is not None:
             text, answer = written_out
             reference = reference or answer
+        told = {name: values[row] for name, values in metadata.items()} or NO_METADATA
+        build = Prompt if isinstance(text, str) else Prompt.from_messages
         try:
-            build = Prompt if isinstance(text, str) else Prompt.from_messages
-            prompts.append(
-                build(text, reference=reference, query_type=query_type, metadata=metadata)
-            )
+            return build(text, reference=reference, query_type=query_types[row], metadata=told)
         except PromptError as error:
             raise DatasetError(f"row {row} of the data set: {error}") from error
-    if not prompts:
-        raise DatasetError("the data set has 0 rows; pass one with prompts")
-    return PromptSet(prompts)
+
+    if transcripts or not all(isinstance(text, str) for text in texts):
+        return PromptSet(map(built, range(len(texts))))
+    for row, (text, reference, query_type) in enumerate(
+        zip(texts, references, query_types, strict=True)
+    ):
+        # Only these can be refused: the texts are not empty, and ASCII has no surrogates.
+        if query_type is not None or not text.isascii() or not (reference or "").isascii():
+            built(row)
+    return PromptSet.of_columns(
+        PromptColumns(
+            texts=tuple(texts),
+            references=None if references.count(None) == len(texts) else references,
+            query_types=None if query_types.count(None) == len(texts) else query_types,
+            metadata=metadata,
+        )
+    )
 
 
 def _with_named(
@@ -234,7 +254,7 @@ def _names(table: Dataset) -> str:
 
 def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
     """Return a column's texts, or conversations if required; optional empty ones become None."""
-    values = list(table[name])
+    values = _values(table, name)
     no_words = _MISSING if required and table.info.builder_name == "csv" else ()
     for row, value in enumerate(values):
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -256,6 +276,15 @@ def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
     return values
 
 
+def _values(table: Dataset, name: str) -> list[Any]:
+    """Return a column's values."""
+    if table.format["type"] is not None:  # a transform of the user's reads row by row
+        return list(table[name])
+    column = table.select_columns(name)
+    starts = range(0, len(table), _ROWS)
+    return [value for start in starts for value in column[start : start + _ROWS][name]]
+
+
 def _choose(tables: dict[str, PromptSet], split: Split) -> PromptSet:
     """Return one split of the loaded tables."""
     if split == "all":
@@ -270,11 +299,16 @@ def _choose(tables: dict[str, PromptSet], split: Split) -> PromptSet:
             "pass split='all', or one table of it"
         )
     (table,) = tables.values()
-    seeded = {text: f"{_SPLIT_SEED}:{text}".encode() for text in table.texts}
-    ranked = sorted(seeded, key=lambda text: hashlib.sha256(seeded[text]).digest())
-    if len(ranked) < 2:
+    texts = [*dict.fromkeys(table.texts)]
+    if len(texts) < 2:
         raise DatasetError(
-            f"{len(ranked)} distinct prompt cannot be split into train and test; pass split='all'"
+            f"{len(texts)} distinct prompt cannot be split into train and test; pass split='all'"
         )
-    held_out = set(ranked[: max(1, round(TEST_FRACTION * len(ranked)))])
-    return PromptSet(p for p in table if (p.text in held_out) == (split == "test"))
+    digests = bytearray()
+    for text in texts:
+        digests += hashlib.sha256(f"{_SPLIT_SEED}:{text}".encode()).digest()
+    words = np.frombuffer(digests, dtype=">u8").reshape(len(texts), 4)
+    ranked = np.lexsort(words.T[::-1])  # by the first word, then the second, ...
+    held_out = {texts[i] for i in ranked[: max(1, round(TEST_FRACTION * len(texts)))].tolist()}
+    is_test = split == "test"
+    return table.select([i for i, text in enumerate(table.texts) if (text in held_out) == is_test])

@@ -1,8 +1,10 @@
-"""A prompt set as arrays, encoded once and then indexed."""
+"""A prompt set as token ids, encoded once and then indexed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from tokengym.base.errors import PromptError, TokenizerError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages
 from tokengym.base.settings import check_memory
-from tokengym.envs.prompts.tokenization import encode, encode_chats
+from tokengym.envs.prompts.tokenization import encode, encode_chats, in_parts
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, Overlong
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _COLUMN_BYTES = 9
-"""Memory that a prompt's id and mask take in one column of the matrices."""
+"""Memory that a prompt's id and mask take in one column of an observation."""
 _MAX_UNKNOWN_SHARE = 0.05
 _FEWEST_TOKENS = 100  # of fewer a share says little, and they are read by whoever wrote them
 _CONVERTED = "<generator object _iterable_array_conversion"
@@ -40,8 +42,59 @@ class EncodedPrompt(NamedTuple):
     metadata: Mapping[str, Any] = NO_METADATA
 
 
+@dataclass(frozen=True)
+class TokenRows:
+    """The token ids of many texts, one after another: no list and no padding for each."""
+
+    flat: NDArray[np.int32]
+    """(tokens,) the ids of all texts."""
+    starts: NDArray[np.int64]
+    """(rows,) position of each text's first id."""
+    ends: NDArray[np.int64]
+    """(rows,) position after each text's last id."""
+
+    @classmethod
+    def of(cls, parts: Iterable[Sequence[Sequence[int]]]) -> TokenRows:
+        """Return the rows of texts that were encoded in parts."""
+        flat, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for rows in parts:
+            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+            flat.append(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths[-1].sum())))
+        ends = np.cumsum(np.concatenate(lengths))
+        starts = ends - np.concatenate(lengths)
+        return cls(np.concatenate(flat), starts, ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        return self.flat[self.starts[row] : self.ends[row]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(rows,) number of ids of each text."""
+        return self.ends - self.starts
+
+    def select(self, rows: NDArray[np.int64]) -> TokenRows:
+        """Return some of the rows, whose ids stay where they are."""
+        return TokenRows(self.flat, self.starts[rows], self.ends[rows])
+
+    def last(self, width: int) -> TokenRows:
+        """Return the rows cut to their last ids."""
+        return TokenRows(self.flat, np.maximum(self.starts, self.ends - width), self.ends)
+
+    def padded(
+        self, rows: Sequence[int] | NDArray[np.int64], width: int, pad_id: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Return ids and mask of some rows, (len(rows), width) each, ending at the last column."""
+        columns = self.ends[rows][:, None] + np.arange(-width, 0)
+        mask = columns >= self.starts[rows][:, None]
+        # Padding reads some id that there is, and is written over.
+        return np.where(mask, self.flat[np.maximum(columns, 0)], pad_id), mask
+
+
 class PromptTable:
-    """The prompts of an environment, left-padded into one matrix.
+    """The prompts of an environment: their token ids, encoded once, and the prompts by position.
 
     With ``overlong="left"`` an overlong prompt keeps its last tokens (its text stays whole), with
     "drop" it is removed, and prompt ids count the remaining prompts.
@@ -49,7 +102,7 @@ class PromptTable:
     Args:
         prompts: The prompts.
         tokenizer: Encodes them.
-        max_prompt_tokens: Width of the matrix, tokens; None takes the longest prompt.
+        max_prompt_tokens: Most tokens of a prompt; None takes the longest prompt.
         overlong: Treatment of longer prompts.
         chat_template: Whether a plain text is a user's message in the tokenizer's chat template;
             conversations always use it.
@@ -65,12 +118,8 @@ class PromptTable:
     prompts: PromptSet
     """The prompts, without dropped ones."""
     max_prompt_tokens: int
-    input_ids: NDArray[np.int64]
-    """(len(prompts), max_prompt_tokens): ids, left-padded."""
-    attention_mask: NDArray[np.int8]
-    """(len(prompts), max_prompt_tokens): 1 at the prompt's own tokens."""
-    entries: NDArray[np.object_]
-    """(len(prompts),) `EncodedPrompt`, cut to ``max_prompt_tokens``."""
+    rows: TokenRows
+    """(len(prompts),) ids of each prompt, cut to ``max_prompt_tokens``."""
 
     def __init__(
         self,
@@ -86,56 +135,73 @@ class PromptTable:
         self._format = prompt_format or PLACE
         self._overlong = overlong
         self._chat_template = chat_template
-        encoded = self._encoded(prompts)
-        for position, ids in enumerate(encoded):
-            _check_ids(f"prompt {position} ({prompts[position].text[:40]!r})", ids, len(tokenizer))
+        parts = in_parts(range(len(prompts)))
+        encoded = TokenRows.of(self._encoded(prompts.select(part)) for part in parts)
+        _check_rows(prompts, encoded, tokenizer)
         _check_known(prompts, encoded, tokenizer)
-        self.max_prompt_tokens = max_prompt_tokens or max(map(len, encoded))
-        check_memory(
-            "max_prompt_tokens", self.max_prompt_tokens, bytes_each=_COLUMN_BYTES * len(encoded)
-        )
-        kept = [i for i, ids in enumerate(encoded) if self._fits(f"prompt {i}", ids)]
-        if not kept:
-            raise PromptError(
-                f"all {len(prompts)} prompts are longer than max_prompt_tokens="
-                f"{self.max_prompt_tokens} and were dropped; raise it or pass overlong='left'"
-            )
-        self.prompts = prompts if len(kept) == len(prompts) else PromptSet(prompts[i] for i in kept)
-        rows = [
-            EncodedPrompt(
-                prompt.text,
-                tuple(encoded[i][-self.max_prompt_tokens :]),
-                prompt_id,
-                prompt.reference,
-                prompt.query_type,
-                prompt.metadata,
-            )
-            for prompt_id, (i, prompt) in enumerate(zip(kept, self.prompts, strict=True))
-        ]
-        # `np.array` would spread the tuples over a matrix of their fields.
-        self.entries = np.fromiter(rows, dtype=object, count=len(rows))
+        self.max_prompt_tokens = max_prompt_tokens or int(encoded.lengths.max())
+        check_memory("max_prompt_tokens", self.max_prompt_tokens, bytes_each=_COLUMN_BYTES)
+        kept = encoded.lengths <= self.max_prompt_tokens
+        if not kept.all() and overlong != "left":
+            if overlong != "drop":
+                first = int(np.argmin(kept))
+                self._fits(f"prompt {first}", encoded[first].tolist())
+            if not kept.any():
+                raise PromptError(
+                    f"all {len(prompts)} prompts are longer than max_prompt_tokens="
+                    f"{self.max_prompt_tokens} and were dropped; raise it or pass overlong='left'"
+                )
+            positions = np.flatnonzero(kept)
+            prompts, encoded = prompts.select(positions.tolist()), encoded.select(positions)
+        self.prompts, self.rows = prompts, encoded.last(self.max_prompt_tokens)
+        self.rows.flat.flags.writeable = False
         pad_id: Any = Vocabulary.of(tokenizer).pad_id
-        self.input_ids, self.attention_mask = left_padded(
-            [row.ids for row in rows], self.max_prompt_tokens, pad_id
-        )
-        self._positions: dict[tuple[int, ...], int] | None = None
-        self.input_ids.flags.writeable = self.attention_mask.flags.writeable = False
+        self._pad_id = int(pad_id)
+        self._drawn = np.full(len(prompts), None, dtype=object)
+        self._positions: dict[bytes, int] | None = None
 
-    def _encoded(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, prompt_id: int) -> EncodedPrompt:
+        """Return the prompt at a position, which is built when it is first drawn."""
+        prompt_id %= len(self)
+        entry: EncodedPrompt | None = self._drawn[prompt_id]
+        if entry is None:
+            prompt, ids = self.prompts[prompt_id], tuple(self.rows[prompt_id].tolist())
+            entry = self._drawn[prompt_id] = EncodedPrompt(
+                prompt.text, ids, prompt_id, prompt.reference, prompt.query_type, prompt.metadata
+            )
+        return entry
+
+    def take(self, prompt_ids: Sequence[int]) -> NDArray[np.object_]:
+        """Return the prompts at some positions, (len(prompt_ids),)."""
+        entries: NDArray[np.object_] = self._drawn[prompt_ids]
+        for place in np.flatnonzero(entries == None).tolist():  # noqa: E711 (elementwise)
+            entries[place] = self[prompt_ids[place]]
+        return entries
+
+    def padded(self, prompt_ids: Sequence[int]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Return ids and attention mask, each (len(prompt_ids), max_prompt_tokens), left-padded."""
+        return self.rows.padded(prompt_ids, self.max_prompt_tokens, self._pad_id)
+
+    def _encoded(self, prompts: PromptSet) -> list[list[int]]:
         """Return the prompts' ids: conversations in the chat template, texts unchanged."""
-        chats = {
-            position: prompt.messages or (("user", self._framed(prompt)),)
-            for position, prompt in enumerate(prompts)
-            if prompt.messages or self._chat_template
-        }
-        plain = [self._framed(prompt) for i, prompt in enumerate(prompts) if i not in chats]
+        texts, chats = prompts.texts, dict[int, Sequence[tuple[str, str]]]()
+        if self._chat_template or prompts.num_conversations:
+            chats = {
+                position: prompt.messages or (("user", self._framed(prompt.text)),)
+                for position, prompt in enumerate(prompts)
+                if prompt.messages or self._chat_template
+            }
+        plain = [self._framed(text) for i, text in enumerate(texts) if i not in chats]
         of_texts = iter(encode(self._tokenizer, plain))
         of_chats = iter(encode_chats(self._tokenizer, list(chats.values())) if chats else ())
-        return [next(of_chats if i in chats else of_texts) for i in range(len(prompts))]
+        return [next(of_chats if i in chats else of_texts) for i in range(len(texts))]
 
-    def _framed(self, prompt: Prompt) -> str:
+    def _framed(self, text: str) -> str:
         """Return a prompt's text in the frame."""
-        return self._format.replace(PLACE, prompt.text)
+        return text if self._format == PLACE else self._format.replace(PLACE, text)
 
     def _fits(self, name: str, ids: Sequence[int]) -> bool:
         """Return whether a prompt is kept; raise if overlong prompts are errors."""
@@ -158,12 +224,12 @@ class PromptTable:
             position = index(prompt_id)
         except TypeError:
             position = -1
-        if not 0 <= position < len(self.entries):
+        if not 0 <= position < len(self):
             raise PromptError(
-                f"prompt_id must be an integer from 0 to {len(self.entries) - 1}, got "
+                f"prompt_id must be an integer from 0 to {len(self) - 1}, got "
                 f"{prompt_id!r}; it is the position in env.unwrapped.prompts"
             )
-        return self.entries[position]
+        return self[position]
 
     def encode(self, prompt: Any, name: str = "options['prompt']") -> EncodedPrompt:
         """Return a prompt passed by the caller, encoded.
@@ -176,8 +242,9 @@ class PromptTable:
             PromptError: if it is empty, none of these, or too long (also if the set drops those).
         """
         if isinstance(prompt, EncodedPrompt):
-            there = self.entries[prompt.prompt_id : prompt.prompt_id + 1]
-            if prompt.prompt_id >= 0 and [row.ids for row in there] != [tuple(prompt.ids)]:
+            position = prompt.prompt_id
+            known = position < len(self) and self[position].ids == tuple(prompt.ids)
+            if position >= 0 and not known:
                 raise PromptError(
                     f"{name} has prompt_id {prompt.prompt_id}, whose ids are others here; take it "
                     "from this environment's find_prompt"
@@ -198,7 +265,7 @@ class PromptTable:
                     f"{name} must be a non-empty str, got {prompt!r}; a conversation is a list of "
                     "messages"
                 )
-            ids = self._encoded([prompt])[0]
+            ids = self._encoded(PromptSet([prompt]))[0]
         _check_ids(f"{name}={prompt.text[:40]!r}", ids, len(self._tokenizer))
         if not self._fits(name, ids):
             raise PromptError(
@@ -215,22 +282,10 @@ class PromptTable:
         """Return the first prompt of the set that has exactly these token ids, or None."""
         if self._positions is None:
             self._positions = {}
-            for row in self.entries:
-                self._positions.setdefault(row.ids, row.prompt_id)
-        position = self._positions.get(tuple(map(int, ids)))
-        return None if position is None else self.entries[position]
-
-
-def left_padded(
-    sequences: Sequence[Sequence[int]], width: int, pad_id: int
-) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Return ids and attention mask, each (len(sequences), width), ending at the last column."""
-    ids = np.full((len(sequences), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(sequences), width), dtype=np.int8)
-    for row, sequence in enumerate(sequences):
-        ids[row, width - len(sequence) :] = sequence
-        mask[row, width - len(sequence) :] = 1
-    return ids, mask
+            for position in range(len(self)):
+                self._positions.setdefault(self.rows[position].tobytes(), position)
+        position = self._positions.get(np.asarray(ids, np.int32).tobytes(), -1)
+        return None if position < 0 else self[position]
 
 
 def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
@@ -244,18 +299,30 @@ def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
         )
 
 
+def _check_rows(prompts: PromptSet, encoded: TokenRows, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Apply `_check_ids` to each prompt."""
+    outside = np.flatnonzero((encoded.flat < 0) | (encoded.flat >= len(tokenizer)))
+    faulty = np.append(
+        np.flatnonzero(encoded.lengths == 0),
+        np.searchsorted(encoded.ends, outside[:1], side="right"),
+    )
+    if len(faulty):
+        row = int(faulty.min())
+        name = f"prompt {row} ({prompts[row].text[:40]!r})"
+        _check_ids(name, encoded[row].tolist(), len(tokenizer))
+
+
 def _check_known(
-    prompts: PromptSet, encoded: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase
+    prompts: PromptSet, encoded: TokenRows, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Refuse prompts of which the policy would not see more than a few per cent of the tokens."""
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2 names its EOS so
         return
-    counts = [list(ids).count(unknown) for ids in encoded]
-    total = sum(map(len, encoded))
-    share = sum(counts) / total
+    is_unknown, total = encoded.flat == unknown, len(encoded.flat)
+    share = np.count_nonzero(is_unknown) / total
     if share > _MAX_UNKNOWN_SHARE and total >= _FEWEST_TOKENS:
-        worst = int(np.argmax(counts))
+        worst = int(np.argmax(np.add.reduceat(is_unknown.astype(np.int64), encoded.starts)))
         raise PromptError(
             f"{share:.0%} of the prompts' tokens are unknown to the tokenizer and its vocabulary "
             f"of {len(tokenizer)}, most in prompt {worst} ({prompts[worst].text[:60]!r}); pass "

@@ -40,6 +40,8 @@ MAX_TEMPLATE_CHARACTERS = 10_000_000
 """Longest conversation that a chat template may write."""
 TEMPLATE_S = 20.0
 """Longest that a chat template may take for one conversation, seconds."""
+_FEW = 32
+"""Texts for which a tokenizer's own call costs no more than two of its backend."""
 _CONTEXT = 8
 """Tokens that are enough for the text of the next: a character may be spread over several."""
 
@@ -288,9 +290,10 @@ def tokenize(
         plain = [i for i in range(len(rows)) if i not in skipped] if skipped else range(len(rows))
         given = [texts[i] for i in plain] if skipped else list(texts)
         pairs = {} if seconds is None else {"text_pair": [seconds[i] for i in plain]}
+        in_backend = not spans and seconds is None and len(given) > _FEW and _is_plain(tokenizer)
         with panics_refused():
             made: Any = tokenizer(
-                given,
+                given[:1] if in_backend else given,
                 **pairs,
                 add_special_tokens=add_special_tokens,
                 padding=False,
@@ -301,6 +304,10 @@ def tokenize(
                 return_token_type_ids=False,
                 verbose=False,
             )
+            if in_backend:  # the call has set its truncation, padding and special tokens
+                backend: Any = tokenizer.backend_tokenizer
+                encodings = backend.encode_batch_fast(given, add_special_tokens=add_special_tokens)
+                made = {"input_ids": [encoding.ids for encoding in encodings]}
         rows_ids = made["input_ids"]
         if spans:
             places = made["offset_mapping"]
@@ -312,6 +319,19 @@ def tokenize(
     for i in mistaken:
         tokens[i] = _guarded(tokenizer, _texts_of(rows[i]), add_special_tokens, max_length)
     return tokens
+
+
+def _is_plain(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a tokenizer's ids are its backend's, without anything around them."""
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    own = type(tokenizer)
+    return (
+        issubclass(own, PreTrainedTokenizerFast)
+        and own.__call__ is PreTrainedTokenizerBase.__call__
+        and own._encode_plus is PreTrainedTokenizerFast._encode_plus
+        and own._convert_encoding is PreTrainedTokenizerFast._convert_encoding
+    )
 
 
 def _guarded(
@@ -397,12 +417,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
     begun = [bos is not None and starts_with(text, bos) for text in texts]
     for has_bos in (False, True):
         chosen = [i for i, begins in enumerate(begun) if begins == has_bos]
-        for part in in_parts(chosen) if chosen else ():
-            batch = tokenize(tokenizer, [texts[i] for i in part], add_special_tokens=not has_bos)
-            for i, (ids, _, _) in zip(part, batch, strict=True):
-                if ids and ids[-1] == tokenizer.eos_token_id and not ends_with(texts[i], eos):
-                    ids = ids[:-1]
-                encoded[i] = ids
+        batch = tokenize(tokenizer, [texts[i] for i in chosen], add_special_tokens=not has_bos)
+        for i, (ids, _, _) in zip(chosen, batch, strict=True):
+            if ids and ids[-1] == tokenizer.eos_token_id and not ends_with(texts[i], eos):
+                ids = ids[:-1]
+            encoded[i] = ids
     return encoded
 
 

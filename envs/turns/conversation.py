@@ -147,7 +147,7 @@ class TurnRules:
             settings.max_turn_tokens or settings.max_new_tokens, settings.max_new_tokens
         )
         self._prompts = prompts
-        chats = sum(bool(prompt.messages) for prompt in prompts)
+        chats = prompts.num_conversations
         if 0 < chats < len(prompts) and not settings.chat_template:
             raise PromptError(
                 f"{chats} of {len(prompts)} prompts are conversations and the others plain texts, "

@@ -42,9 +42,9 @@ def test_a_response_that_memory_cannot_hold_is_refused(tokenizer: Any):
 @pytest.mark.usefixtures("small")
 def test_a_prompt_that_memory_cannot_hold_is_refused(tokenizer: Any):
     make: dict[str, Any] = {"tokenizer": tokenizer, "prompts": ["a"] * 4, "max_new_tokens": 1}
-    TokenGenerationEnv(**make, max_prompt_tokens=1777)
-    with pytest.raises(SettingsError, match="max_prompt_tokens must be at most 1,777 with"):
-        TokenGenerationEnv(**make, max_prompt_tokens=1778)
+    TokenGenerationEnv(**make, max_prompt_tokens=7_100)
+    with pytest.raises(SettingsError, match="max_prompt_tokens must be at most 7,111 with"):
+        TokenGenerationEnv(**make, max_prompt_tokens=7_112)
 
 
 @pytest.mark.usefixtures("small")
