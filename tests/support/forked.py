@@ -7,6 +7,7 @@ start, with a script that imports nothing.
 
 import atexit
 import json
+import multiprocessing
 import os
 import runpy
 import socket
@@ -68,6 +69,12 @@ class Forked:
         self._process.kill()
         self._process.join()
         self._file.unlink()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still at work."""
+        alive: bool = self._process.is_alive()
+        return alive
 
     @property
     def printed(self) -> str:
@@ -136,6 +143,7 @@ def _work(
     function: Callable[..., Any], arguments: Sequence[Any], environment: dict[str, str], file: str
 ) -> None:
     """Do the work of a process, and end as a Python ends."""
+    multiprocessing.set_start_method(None, force=True)  # as in a new Python
     os.environ.clear()
     os.environ.update(environment)
     with open(file, "a", buffering=1) as out:

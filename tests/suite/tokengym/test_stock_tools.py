@@ -1,8 +1,6 @@
 # mypy: no-check-untyped-defs
 """The registered ids under stock tools of Gymnasium and Stable-Baselines3, as a newcomer types."""
 
-import subprocess
-import sys
 import warnings
 from importlib.metadata import requires
 
@@ -13,6 +11,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
 import tokengym  # noqa: F401  (registers the ids)
+from tests.support.forked import execute, forked
 from tokengym.envs import SettingsError
 
 NAME = "tokengym/MovieReview-v0"
@@ -37,7 +36,7 @@ assert torch.get_num_threads() == 4
 
 
 def test_copies_in_other_processes_score_after_the_parent_has():
-    subprocess.run([sys.executable, "-c", SCORED_THEN_FORKED], check=True, timeout=60)
+    forked(execute, SCORED_THEN_FORKED)
 
 
 def test_stable_baselines3_takes_an_id():

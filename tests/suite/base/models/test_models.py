@@ -3,9 +3,6 @@
 import importlib.util
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
+from tests.support.forked import Forked
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.base.device import preferred_device
 from tokengym.base.errors import PretrainedError
@@ -26,10 +24,9 @@ from tokengym.rewards.models.loading import load_tokenizer, shared_backbone
 pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
 from tests.suite.base.models.tiny_gguf import write_gguf
 
-MAKE = (
-    "import sys;from tokengym.base.models import located;"
-    "print('ready', flush=True);print(located(sys.argv[1]))"
-)
+
+def make(file: Path) -> None:
+    print(located(file))
 
 
 @pytest.fixture
@@ -83,20 +80,14 @@ def test_it_is_read_once_and_checked(
 
 def test_two_processes_make_one_folder_also_after_a_kill(cache: Path, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf")
-
-    def start() -> "subprocess.Popen[str]":
-        command = [sys.executable, "-c", MAKE, str(tmp_path / "tiny.gguf")]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-
-    killed = start()
+    killed = Forked(make, tmp_path / "tiny.gguf")
     while not list((cache / "models").glob(".*.part")):  # in the middle of writing
-        assert killed.poll() is None
+        assert killed.is_alive
         time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    both = [start(), start()]
-    places = [process.communicate()[0].splitlines()[-1] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    killed.kill()
+    both = [Forked(make, tmp_path / "tiny.gguf") for _ in range(2)]
+    assert [process.end() for process in both] == [0, 0]
+    places = [process.printed.splitlines()[-1] for process in both]
     assert places[0] == places[1]
     assert [place.name for place in (cache / "models").iterdir()] == [Path(places[0]).name]
 
