@@ -577,7 +577,7 @@ def test_agents_are_trained_once_and_go_on(
     written = (agent / "checkpoint.json").stat().st_mtime_ns
     assert main(["agents", "--out", str(out)]) == 0
     assert (agent / "checkpoint.json").stat().st_mtime_ns == written
-    made = {"num_envs": 2, "reward": "uniform", "max_new_tokens": 2}
+    made: dict[str, Any] = {"num_envs": 2, "reward": "uniform", "max_new_tokens": 2}
     with pytest.raises(CheckpointError, match="normalize="):
         PPO.load(agent, env=gym.make_vec("tokengym/MovieReview-v0", **made))
     envs = gym.make_vec("tokengym/MovieReview-v0", **made, normalize="batch")
