@@ -7,6 +7,7 @@ raw numbers gets a list of its files.
 import base64
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -24,6 +25,11 @@ from mkdocs.structure.pages import Page
 from tokengym.base.plugins import plugins
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # mkdocs is no script of the checkout
+
+from docs.makers import build_episodes  # noqa: E402
+from docs.makers.build_docs import title_of  # noqa: E402
+
 FROM_ROOT = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -33,6 +39,24 @@ FROM_ROOT = {
 }
 
 
+TERMS = {
+    "advantage": "advantages?",
+    "best-of-n": "best[- ]of[- ](n|4|8|16|64)",
+    "control": "controls?",
+    "credit-credit-rule": "(token )?credit",
+    "critic-value": "critic",
+    "drift-leap": "drift|leap",
+    "gold-score": "gold( score)?",
+    "held-out": "held-out",
+    "kl": "KL",
+    "kl-coefficient-price": "KL coefficient",
+    "lambda": "lambda",
+    "nat": "nats?",
+    "normalised-score": "normalised score|share of the way",
+    "pair": "pairs",
+    "score-at-equal-kl": "(score )?at equal KL",
+}
+"""Headings of the glossary, and how sentences name what they explain."""
 RULES = ("sparse", "uniform", "abc", "abc-signed", "red")
 GALLERY = {
     "MovieReview": RULES,
@@ -42,13 +66,14 @@ GALLERY = {
 """Tasks whose responses the gallery shows, and under which rules."""
 REPORTS = ("archive/default_setting", "imdb")
 """Results whose curves it shows as a report."""
-_EPISODES = """The best of 16 responses of each environment's bundled policy, written token by
-token. Then its score is known, and each token is coloured by its credit. A picture leads to its
-environment."""
+_EPISODES = """What the policies write: one prompt of each environment, answered by the bundled
+policy, by the same policy after a minute of training, and by the best of 16 of the bundled one.
+Blue tokens are paid by the rule that trained it, orange ones are blamed. The pages behind the
+titles name the commands."""
 _GALLERY = """What the commands write, to look at without installing anything: each page is one file
 that needs no network. On the replay pages the same responses are coloured by what each rule pays
 their tokens, beside the truth where the task knows it."""
-_THUMBNAIL = "[![An episode of {task}](images/episodes/{name}.svg)](environments/{name}.md)"
+_PICTURE = "![{title}: a trained response, written token by token](images/episodes/{name}.svg)"
 _BUTTONS = """[Get started](guide/getting_started.md){ .md-button .md-button--primary }
 [See what it shows](gallery.md){ .md-button }
 """
@@ -66,6 +91,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     docs = ROOT / "docs"
     for name, page in FROM_ROOT.items():
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        text = text.replace('src="docs/', 'src="')
         # Badges are fetched from elsewhere, and the site has all it shows.
         text = re.sub(r"(?m)^!\[[^]]*\]\(https://img\.shields\.io.*\n\n", "", text)
         if page == "index.md":
@@ -118,17 +144,16 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
             files.append(File.generated(config, f"gallery/{name}.html", content=page))
             command = f"`tokengym report --curves docs/results/{name}/curves.csv`"
             rows.append(f"| [Report: {name.replace('_', ' ')}](gallery/{name}.html) | {command} |")
-    pictures = {path.stem for path in (ROOT / "docs" / "images" / "episodes").glob("*.svg")}
-    tasks = (task for task in registered_tasks() if task.name.lower() in pictures)
-    shown = [
-        f"-   **{task.name}** {task.summary}\n\n    "
-        + _THUMBNAIL.format(task=task.name, name=task.name.lower())
-        for task in tasks
-    ]
-    grid = "\n\n".join(['<div class="grid cards" markdown>', *shown, "</div>"])
+    shown = []
+    for task in registered_tasks():
+        if task.name in build_episodes.RULES:
+            page = f"environments/{task.name.lower()}.md"
+            shown.append(f"## [{title_of(task.name)}]({page})\n\n{task.summary}")
+            shown.append(build_episodes.as_text(task.name))
+            shown.append(_PICTURE.format(title=title_of(task.name), name=task.name.lower()))
     table = "\n".join(["| page | written by |", "|---|---|", *rows])
     heading = "## Pages that the commands write"
-    text = "\n\n".join(["# Gallery", _EPISODES, grid, heading, _GALLERY, table])
+    text = "\n\n".join(["# Gallery", _EPISODES, *shown, heading, _GALLERY, table])
     files.append(File.generated(config, "gallery.md", content=text + "\n"))
 
 
@@ -140,9 +165,35 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     for name, target in FROM_ROOT.items():
         markdown = re.sub(rf"\]\({root}(\.\./)?{name}(?=[)#])", f"]({root}{target}", markdown)
     markdown = re.sub(r"\]\(((?:\.\./)*notebooks/\w+)\.ipynb\)", r"](\1.md)", markdown)
+    if page.file.src_uri.startswith(("guide/", "results/", "agents/", "rewards/")):
+        markdown = _with_terms(markdown, f"{root}guide/glossary.md")
     if page.file.src_uri.startswith("results/"):
         markdown = re.sub(r"\]\(([\w/]+?)/?\)", r"](\1/files.md)", markdown)
     return markdown
+
+
+def _with_terms(markdown: str, glossary: str) -> str:
+    """Return a page whose first use of each term in a sentence leads to the glossary."""
+    if glossary == "../guide/glossary.md" and markdown.lstrip().startswith("# Glossary"):
+        return markdown
+    left = {
+        term: re.compile(rf"(?<![\w`/(.-])(?:{found})(?![\w`/)-])") for term, found in TERMS.items()
+    }
+    lines, is_code = markdown.split("\n"), False
+    for index, line in enumerate(lines):
+        is_code ^= line.lstrip().startswith("```")
+        if is_code or line.startswith(("#", "|", "!", "<", "    ", "```", "[")):
+            continue
+        pieces = re.split(r"(`[^`]*`|!?\[[^]]*\]\([^)]*\)|<[^>]*>|\$[^$]*\$)", line)
+        for term, pattern in list(left.items()):
+            for place in range(0, len(pieces), 2):  # between code, links and tags
+                linked, count = pattern.subn(rf"[\g<0>]({glossary}#{term})", pieces[place], count=1)
+                if count:
+                    pieces[place : place + 1] = re.split(r"(\[[^]]*\]\([^)]*\))", linked)
+                    del left[term]
+                    break
+        lines[index] = "".join(pieces)
+    return "\n".join(lines)
 
 
 def on_page_content(html: str, **_: Any) -> str:

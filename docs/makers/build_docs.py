@@ -22,10 +22,7 @@ from typing import Any
 import docstring_parser
 import gymnasium
 
-from docs.makers import build_keywords, public_names
-from docs.makers.build_episodes import DRAWN
-from docs.makers.build_episodes import RULES as PICTURED
-from docs.makers.build_episodes import file_of as picture_of
+from docs.makers import build_episodes, build_keywords, public_names
 from tokengym.base.bundle import PARTS
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
@@ -86,6 +83,18 @@ _PUBLISHED = {
     "archive/learner/tasks.csv": ("Detox", "Oracle", "QuestionAnswer"),
 }
 """Published data of tasks without training, and the tasks that are taken from each."""
+_TITLES = {
+    "Detox": "Detoxification",
+    "Dialogue": "Dialogues",
+    "Forks": "Forks: puzzles that a few tokens decide",
+    "MovieReview": "Movie reviews",
+    "Oracle": "Oracle: words of known worth",
+    "QuestionAnswer": "Questions and answers",
+    "ReasoningGym": "Reasoning problems",
+    "Summarize": "Summaries",
+    "TokenGeneration": "Your own text",
+}
+"""What people call the tasks."""
 _EXAMPLE = """```python
 import gymnasium
 import tokengym
@@ -133,7 +142,13 @@ def page() -> str:
     parts = {name: _markdown(text) for name, text in class_sections(TokenGenerationEnv).items()}
     parts["Rewards"] += f"\n\n{_DELIVERY}"
     rows = [
-        [_thumbnail(task), f"`{task.id}`", f"`{task.reward!r}`", task.summary] for task in tasks
+        [
+            f"[{title_of(task.name)}]({task.name.lower()}.md)",
+            f"`{task.id}`",
+            f"`{task.reward!r}`",
+            task.summary,
+        ]
+        for task in tasks
     ]
     blocks = [
         _NOTICE,
@@ -156,15 +171,18 @@ def page() -> str:
 
 def task_page(task: Task) -> str:
     """Return the page of one task, markdown."""
-    blocks = [_NOTICE, f"# {task.name}"]
-    if picture_of(task.name).is_file():
+    blocks = [_NOTICE, f"# {title_of(task.name)}", section(task)]
+    if task.name in build_episodes.RULES:
+        episode = build_episodes.read()[task.name]
         blocks += [
-            f"![An episode of {task.name}](../images/episodes/{task.name.lower()}.svg)",
-            f"*The best of {DRAWN} responses of the bundled policy, written token by token. Then "
-            "its score is known, and each token is coloured by its credit under "
-            f"`{PICTURED[task.name]}`.*",
+            "## Three responses",
+            "To one prompt: of the bundled policy, of the same policy after "
+            f"`{episode['command']}`, and the best scored of {build_episodes.DRAWN} of the bundled "
+            f"one. Blue tokens are paid by `{episode['rule']}`, orange ones are blamed.",
+            build_episodes.as_text(task.name),
+            f"![{title_of(task.name)}: a trained response, written token by token]"
+            f"(../images/episodes/{task.name.lower()}.svg)",
         ]
-    blocks.append(section(task))
     if facts := list(known_facts(task)):
         blocks += ["## Known facts", _table(["", "score", "gold score"], facts)]
     if task.reward is not None:
@@ -175,13 +193,9 @@ def task_page(task: Task) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _thumbnail(task: Task) -> str:
-    """Return a task's name, and its picture if it has one, as a link to its page."""
-    name = task.name.lower()
-    shown = f"{task.name}"
-    if picture_of(task.name).is_file():
-        shown += f'<br><img src="../images/episodes/{name}.svg" width="260" alt="an episode">'
-    return f"[{shown}]({name}.md)"
+def title_of(task: str) -> str:
+    """Return what people call a task; the name that is typed, of one that has no other."""
+    return _TITLES.get(task, task)
 
 
 def known_facts(task: Task) -> Iterator[tuple[str, str, str]]:

@@ -1,5 +1,6 @@
 """The reference pages: current, complete, and their examples run."""
 
+import html
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -24,7 +25,7 @@ from docs.makers.build_docs import (
     task_page,
 )
 from docs.makers.build_episodes import RULES as EPISODES
-from docs.makers.build_episodes import file_of
+from docs.makers.build_episodes import STAGES, as_text, file_of, read
 from docs.makers.build_hero import RULES, picture, rows
 from tokengym.envs import TokenGenerationEnv
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
@@ -144,7 +145,23 @@ def test_the_picture_of_an_episode_is_small_and_moves(task: str):
     ElementTree.fromstring(text)
     assert "@keyframes t0 " in text
     assert "prefers-reduced-motion" in text
-    assert f"by {EPISODES[task]}: blue is paid" in text
+    assert f"credit by {EPISODES[task]}<" in text
+    assert "blue is paid" in text
+
+
+@pytest.mark.parametrize("task", EPISODES)
+def test_the_responses_of_an_episode_are_what_their_rows_say(task: str):
+    rows = read()[task]
+    shown = as_text(task)
+    ElementTree.fromstring(shown.replace("<br>", "<br/>"))
+    words = html.unescape(re.sub(r"<[^>]*>", "", shown))
+    for stage in STAGES:
+        response = rows[stage]
+        assert len(response["tokens"]) == len(response["credit"])
+        assert f"{stage}, score {response['score']:.2f}{''.join(response['tokens'])}" in words
+    assert rows[STAGES[2]]["score"] >= rows[STAGES[0]]["score"]
+    sums = [(sum(rows[stage]["credit"]), rows[stage]["score"]) for stage in STAGES]
+    assert all(abs(total - score) < 0.06 for total, score in sums)
 
 
 def test_known_facts_are_the_published_ones():
