@@ -232,8 +232,9 @@ def picture(task: str, title: str) -> str:
     ]
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-            f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="{SIZE}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" font-size="{SIZE}" '
+            f'font-family="ui-monospace, Menlo, Consolas, monospace" '
             f'role="img" aria-label="{html.escape(title)}: a trained response, coloured by the '
             f'credit of {episode["rule"]}">',
             f"<style>{chr(10).join(styles)}</style>",
