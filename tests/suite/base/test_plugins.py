@@ -13,6 +13,7 @@ import tokengym.rewards
 from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.base import plugins
 from tokengym.base.errors import TokenGymError
+from tokengym.base.models import MODELS
 from tokengym.base.pretrained import load_whole
 from tokengym.envs.tasks import LABORATORY, TASKS
 from tokengym.evaluation.measure.environments import env_ids
@@ -46,7 +47,13 @@ def test_a_name_of_the_laboratory_says_what_to_install(
     monkeypatch.delitem(REWARDS._entries, "scar", raising=False)
     monkeypatch.delitem(SCORERS._entries, "judge", raising=False)
     monkeypatch.delitem(LEARNERS._entries, "best-of-n", raising=False)
+    monkeypatch.delitem(MODELS._entries, "smollm2", raising=False)
     monkeypatch.delitem(vars(tokengym.rewards), "SCAR", raising=False)
+
+    def refuse(*_: object) -> None:
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
     for ask in (
         lambda: gym.make("tokengym/Oracle-v0"),
         lambda: gym.make_vec("tokengym/Forks-v0", num_envs=2),
