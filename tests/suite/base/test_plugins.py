@@ -1,6 +1,5 @@
 """The suite without its laboratory: what it says where a name of the laboratory is asked for."""
 
-import subprocess
 import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import tokengym.rewards
+from tests.support.forked import execute, forked
 from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.base import plugins
 from tokengym.base.errors import TokenGymError
@@ -18,7 +18,7 @@ from tokengym.base.pretrained import load_whole
 from tokengym.envs.tasks import LABORATORY, TASKS
 from tokengym.evaluation.measure.environments import env_ids
 from tokengym.rewards import make_reward
-from tokengym.scripts.cli import command_names, main
+from tokengym.scripts.cli import PLUGGED, command_names, main
 
 INSTALL = "; tokengym-lab, which is not installed, has more: pip install tokengym-lab"
 
@@ -32,6 +32,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(plugins, "entry_points", lambda **_: [])
     monkeypatch.setattr(plugins, "distribution", distribution)
+    monkeypatch.setattr(PLUGGED, "_entries", {})
     monkeypatch.delitem(sys.modules, "tokengym.lab.scorers.judge", raising=False)
     for name in LABORATORY:
         monkeypatch.delitem(TASKS._entries, name, raising=False)
@@ -93,5 +94,4 @@ def test_the_suite_imports_nothing_of_the_laboratory():
         "import tokengym.evaluation.runs.compare; "
         "print([name for name in sys.modules if name.startswith('tokengym.lab')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+    assert forked(execute, code).splitlines()[-1] == "[]"
