@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tokengym.envs.episode import (
         Episode,
         PadTokenRewards,
-        episode_from_record,
-        episode_to_record,
         episodes_from_infos,
     )
     from tokengym.envs.mdp import TokenMdp
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
     from tokengym.envs.prompts.vocabulary import Vocabulary
     from tokengym.envs.render import reward_colours
     from tokengym.envs.settings import GenerationSettings, ResponseSettings, TextSettings
-    from tokengym.envs.tasks.task import Task, register_task, registered_tasks, task_of
+    from tokengym.envs.tasks.task import Task, register_task, registered_tasks
     from tokengym.envs.turns.partner import PARTNERS, Partner, Reply, Turn
     from tokengym.envs.vector import TokenGenerationVectorEnv
 

@@ -4,7 +4,6 @@ Environments emit a terminal `Info`; rewards and agents read the `Episode` that 
 """
 
 import json
-import warnings
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -229,25 +228,6 @@ class Episode:
                 f"a stored episode has a field of a wrong kind ({error}); write it as "
                 "Episode.to_record does"
             ) from error
-
-
-def episode_to_record(episode: Episode) -> dict[str, Any]:
-    """Return `Episode.to_record` under its name of version 0.2."""
-    _warn_of_name("episode_to_record", "Episode.to_record")
-    return episode.to_record()
-
-
-def episode_from_record(
-    record: Mapping[str, Any], *, prompt_ids: Sequence[int] | None = None
-) -> Episode:
-    """Return `Episode.from_record` under its name of version 0.2."""
-    _warn_of_name("episode_from_record", "Episode.from_record")
-    return Episode.from_record(record, prompt_ids=prompt_ids)
-
-
-def _warn_of_name(former: str, name: str) -> None:
-    text = f"tokengym.envs.{former} is {name} now, and goes with the next version"
-    warnings.warn(text, DeprecationWarning, stacklevel=3)
 
 
 # --- infos ----------------------------------------------------------------------------------------

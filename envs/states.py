@@ -95,12 +95,11 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
     """
     turn_fields = {} if mdp.turns is None else TURN_FIELDS
     keys = sorted(state) if isinstance(state, Mapping) else None
-    if keys is None or {"metadata", *keys} != {*STATE_KEYS, *turn_fields}:
+    if keys is None or {*keys} != {*STATE_KEYS, *turn_fields}:
         got = f"a {type(state).__name__}" if keys is None else f"keys {keys}"
         raise StateError(
             f"a state must be what get_state() returned, got {got}; do not edit its keys"
         )
-    state = {"metadata": {}, **state}  # version 0.1 had none
     for name, (is_valid, wanted) in {**STATE_FIELDS, **turn_fields}.items():
         if not is_valid(state[name]):
             raise StateError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,13 +118,6 @@ class Task:
         """
         name = task_name_of(env_id)
         return TASKS.find(name) if name in TASKS.names() else None
-
-
-def task_of(env_id: str) -> Task | None:
-    """Return `Task.of` under its name of version 0.2."""
-    text = "tokengym.envs.task_of is Task.of now, and goes with the next version"
-    warnings.warn(text, DeprecationWarning, stacklevel=2)
-    return Task.of(env_id)
 
 
 def _adopted(name: str, made: Any) -> Task:

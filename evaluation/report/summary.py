@@ -184,7 +184,6 @@ def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
         "unmoved_seeds": panel.unmoved,
         "reference": None,
         "score_range": None,
-        "way": None,
         "rewards": rewards,
     }
     _add_steps_to_threshold(panel, summary, level)
@@ -265,14 +264,11 @@ def _add_normalised_scores(panel: Panel, group: dict[str, Any], level: float) ->
     group["score_range"] = asdict(ends)
     if ends.noise is not None:
         return
-    # Their names in version 0.1.
-    group["way"] = {name: group["score_range"][name] for name in ("measure", "n", "start", "goal")}
     for name, runs in panel.rewards.items():
         entry, rows = group["rewards"][name], runs.values[measure]
         figures = {measure: entry["figures"][measure]}
         normalised = _normalized(figures, {measure: ends.start}, {measure: ends.goal})
-        for key in ("normalised_score", "share_of_best_of_n", "share_of_way"):
-            entry["figures"][key] = normalised[f"normalized_{measure}"]
+        entry["figures"]["normalised_score"] = normalised[f"normalized_{measure}"]
         arrivals = steps_to_shares(panel.steps, rows, ends.start, ends.goal)
         means = steps_to_shares(panel.steps, [iqm(rows, 0)], ends.start, ends.goal)
         entry["steps_to_shares"] = {

@@ -15,7 +15,6 @@ from tokengym.evaluation.statistics import MIN_KL, SHARES
 NOTHING = "\u2013"
 Style = Literal["LaTeX", "Markdown"]
 NORMALISED = "normalised_score"
-_RENAMED = dict.fromkeys(("share_of_best_of_n", "share_of_way"), NORMALISED)
 """Names of measurements in version 0.1, which users may still name."""
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -182,7 +181,6 @@ def group_table(
         ValueError: if one is not in the report's table.
     """
     every_column = columns(group)
-    measures = [_RENAMED.get(name, name) for name in measures]
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
     on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
     shown = [

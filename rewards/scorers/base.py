@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-FORMER_NAMES = {"peek": "score_prefix", "unread": "oov_fraction"}
-"""Methods of `Scorer` that had other names in version 0.1, which work until the next."""
-
-
 class Scorer(ABC):
     """Scores finished texts in batches.
 
@@ -53,12 +49,6 @@ class Scorer(ABC):
     all."""
 
     _name: str | None = None
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        for former, name in FORMER_NAMES.items():  # what a scorer of version 0.1 overrides
-            if former in vars(cls) and name not in vars(cls):
-                setattr(cls, name, vars(cls)[former])
 
     @property
     def name(self) -> str:
@@ -151,14 +141,6 @@ class Scorer(ABC):
         """
         return None
 
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return `score_prefix` under its name of version 0.1."""
-        return self.score_prefix(episodes)
-
-    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return `oov_fraction` under its name of version 0.1."""
-        return self.oov_fraction(episodes)
-
     def __add__(self, other: "SupportsScore | float") -> "Sum":
         """Return the sum of two scorers, or of a scorer and a number; see `Sum`."""
         return Sum.of(self, other)
@@ -215,10 +197,8 @@ class Scorer(ABC):
 def copy_overrides(adapter: Any, adapted: Any, names: Sequence[str]) -> None:
     """Give an adapter those of the named attributes and methods that somebody's object has."""
     for name in names:
-        for given in (name, *(former for former, new in FORMER_NAMES.items() if new == name)):
-            if hasattr(adapted, given):
-                setattr(adapter, name, getattr(adapted, given))
-                break
+        if hasattr(adapted, name):
+            setattr(adapter, name, getattr(adapted, name))
 
 
 def merged_columns(scorers: Sequence[Scorer]) -> Mapping[str, bool]:

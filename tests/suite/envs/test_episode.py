@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tokengym.envs import Episode, episode_from_record, episode_to_record
+from tokengym.envs import Episode
 
 EPISODE = Episode(
     prompt="a b",
@@ -28,15 +28,6 @@ def test_an_episode_survives_json():
     np.testing.assert_array_equal(back.token_rewards, EPISODE.token_rewards)
     np.testing.assert_array_equal(back.log_probs, EPISODE.log_probs)
     assert back.metadata == {"item": {"numbers": [3, 4]}}  # what JSON can hold
-
-
-def test_former_names_of_records_work_and_warn():
-    with pytest.warns(DeprecationWarning, match=r"episode_to_record is Episode\.to_record now"):
-        record = episode_to_record(EPISODE)
-    assert record == EPISODE.to_record()
-    del record["prompt_ids"]
-    with pytest.warns(DeprecationWarning, match=r"episode_from_record is Episode\.from_record now"):
-        assert episode_from_record(record, prompt_ids=(3, 4)) == EPISODE
 
 
 def test_what_a_record_lacks_is_not_known():

@@ -337,25 +337,3 @@ def test_scores_without_attributions_stay_so():
     scores = Cached(FixedScorer([1.0, 2.0])).score(EPISODES)
     assert scores.attributions is None
     assert isinstance(scores, Scores)
-
-
-def test_a_scorer_of_version_0_1_may_keep_its_names():
-    class Former(LengthScorer):
-        def peek(self, episodes):
-            return np.full(len(episodes), 0.5)
-
-        def unread(self, episodes):
-            return np.full(len(episodes), 0.25)
-
-    class Foreign:
-        def score(self, episodes):
-            return Scores(np.ones(len(episodes), dtype=np.float32))
-
-        def peek(self, episodes):
-            return np.full(len(episodes), 0.75)
-
-    former, foreign = Former(), FunctionScorer(lambda prompt, response: 1.0) + Foreign()
-    assert former.score_prefix(EPISODES).tolist() == former.peek(EPISODES).tolist() == [0.5, 0.5]
-    assert former.oov_fraction(EPISODES).tolist() == [0.25, 0.25]
-    assert foreign.terms[1].score_prefix(EPISODES).tolist() == [0.75, 0.75]
-    assert LengthScorer().peek(EPISODES).tolist() == [12.0, 7.0]

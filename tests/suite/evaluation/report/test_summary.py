@@ -74,22 +74,21 @@ def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
     (group,) = summarize(curves, settings)["groups"]
     paid = 0.05 * best_of_n_kl_bound(16)
     start = np.mean([c.values["score"][0] - 0.05 * c.values["kl"][0] for c in curves])
-    assert group["way"] == {
+    # One response of 16 differs by 2 + 2 / 15: the variance is its square / 16.
+    error = (2.0 + 2.0 / 15.0) / 4.0 / 100.0**0.5
+    assert group["score_range"] == {
         "measure": "net_score",
         "n": 16,
         "start": pytest.approx(start),
         "goal": pytest.approx(1.5 - paid),
+        "error": pytest.approx(error),
+        "noise": None,
     }
-    # One response of 16 differs by 2 + 2 / 15: the variance is its square / 16.
-    error = (2.0 + 2.0 / 15.0) / 4.0 / 100.0**0.5
-    assert group["score_range"] == group["way"] | {"error": pytest.approx(error), "noise": None}
     entry = group["rewards"]["sparse"]
     for kind in ("final", "auc"):
         for key in ("iqm", "low", "high"):
             expected = (entry["figures"]["net_score"][kind][key] - start) / (1.5 - paid - start)
             assert entry["figures"]["normalised_score"][kind][key] == pytest.approx(expected)
-    for renamed in ("share_of_best_of_n", "share_of_way"):
-        assert entry["figures"][renamed] == entry["figures"]["normalised_score"]
     steps = entry["steps_to_shares"]
     assert list(steps) == ["0.5", "0.75", "0.9"]
     # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
@@ -198,7 +197,7 @@ def test_a_scorer_that_cannot_rank_is_said(make_curves):
     ]
     said = [text for text in group["verdict"]["cautions"] if "cannot rank them" in text]
     assert len(said) == 1
-    assert group["way"] is None
+    assert group["score_range"]["noise"]
     assert "best of" not in group["verdict"]["headline"]
 
 
@@ -212,11 +211,10 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves)
     (group,) = summary["groups"]
     reason = group["score_range"]["noise"]
     assert reason.startswith("the best of ")
-    assert group["way"] is None
     assert "reached" not in group["verdict"]["headline"]
     assert f"No normalised score: {reason}." in group["verdict"]["cautions"]
     for entry in group["rewards"].values():
-        assert not {"normalised_score", "share_of_best_of_n", "steps_to_shares"} & {
+        assert not {"normalised_score", "steps_to_shares"} & {
             *entry["figures"],
             *entry,
         }
@@ -225,7 +223,7 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves)
         {"value": "\u2013", "below": "its range may be noise", "mark": "", "tone": ""}
     ]
     latex, markdown = (
-        group_table(group, 0.95, style, ["share_of_best_of_n"]) for style in ("LaTeX", "Markdown")
+        group_table(group, 0.95, style, ["normalised_score"]) for style in ("LaTeX", "Markdown")
     )
     assert latex.count("& -- ") == markdown.count("| \u2013 ") == 3
     assert f"No normalised score: {reason}" in markdown
@@ -241,9 +239,9 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves)
 
 def test_without_a_price_the_way_is_by_score(make_curves):
     (group,) = summarize(make_curves(), SummarySettings(references=references()))["groups"]
-    assert (group["way"]["measure"], group["way"]["goal"]) == ("score", 1.5)
+    assert (group["score_range"]["measure"], group["score_range"]["goal"]) == ("score", 1.5)
     figures = group["rewards"]["abc"]["figures"]
-    start = group["way"]["start"]
+    start = group["score_range"]["start"]
     expected = (figures["score"]["final"]["iqm"] - start) / (1.5 - start)
     assert figures["normalised_score"]["final"]["iqm"] == pytest.approx(expected)
 

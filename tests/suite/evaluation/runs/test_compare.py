@@ -224,7 +224,7 @@ def test_samples_that_fail_cost_the_lines_alone(finished: tuple[Path, dict, int]
     assert "samples.json was changed" in said
     shutil.rmtree(out / "reference_samples")  # as of an earlier version, which drew none
     page = write_comparison(tiny(), out)
-    assert page["groups"][0]["way"] is None
+    assert page["groups"][0]["score_range"] is None
     assert "Without training" not in (out / "report.html").read_text()
     again = compare(tiny(), out, console=QUIET)
     assert again["groups"][0]["reference"] == finished[1]["groups"][0]["reference"]
