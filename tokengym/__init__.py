@@ -14,8 +14,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-import tokengym.envs.tasks
 from tokengym.base.plugins import lazily
+from tokengym.envs.tasks import register_ids
 from tokengym.version import __version__
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from tokengym.rewards import read_pairs as read_pairs
     from tokengym.rewards import registered_rewards as registered_rewards
 
+register_ids(
+    entry_point="tokengym.registration:make_env",
+    vector_entry_point="tokengym.registration:make_vector_env",
+)
 __getattr__, __dir__, __all__ = lazily(__name__)
 __all__ += ["__version__"]
 

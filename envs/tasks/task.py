@@ -133,6 +133,8 @@ LABORATORY = ("Forks", "Oracle", "ReasoningGym")
 """Tasks of tokengym-lab, whose ids are kept for it: Gymnasium looks up no id by entry points."""
 TASKS: Registry[Task] = Registry("task", group="tasks", adopt=_adopted)
 """All tasks by name."""
+ENTRY_POINTS: dict[str, str] = {}
+"""Gymnasium's entry points, which make a task's environments under a reward; see `register_ids`."""
 
 
 def register_task(task: Task) -> Task:
@@ -142,15 +144,28 @@ def register_task(task: Task) -> Task:
         SettingsError: if another task has the name.
     """
     TASKS.register(task.name, task)
-    if task.id not in gymnasium.registry:
-        # The entry points are imported by name when an environment is made.
-        gymnasium.register(
-            task.id,
-            entry_point="tokengym.registration:make_env",
-            vector_entry_point="tokengym.registration:make_vector_env",
-            kwargs={"task": task.name, "reward": task.reward, **task.options},
-        )
+    _register_id(task.id, task=task.name, reward=task.reward, **task.options)
     return task
+
+
+def register_ids(**entry_points: str) -> None:
+    """Register the ids of all tasks with Gymnasium; those of packages are imported when made.
+
+    Making one of the laboratory, which is not installed, says what to install.
+
+    Args:
+        entry_points: Arguments of ``gymnasium.register`` that say what makes an environment.
+    """
+    ENTRY_POINTS.update(entry_points)
+    for task in TASKS.values():
+        _register_id(task.id, task=task.name, reward=task.reward, **task.options)
+    for name in (*TASKS.plugins(), *LABORATORY):
+        _register_id(f"tokengym/{name}-v0", task=name)
+
+
+def _register_id(env_id: str, **options: Any) -> None:
+    if ENTRY_POINTS and env_id not in gymnasium.registry:
+        gymnasium.register(env_id, **ENTRY_POINTS, kwargs=options)  # type: ignore[arg-type]
 
 
 def registered_tasks() -> tuple[Task, ...]:

@@ -56,8 +56,6 @@ SETTINGS = {
 """One setting of each kind, to count the files that declare it."""
 ADDRESS = re.compile(r"(tokengym(?:\.\w+)+)(?::\w+)?")
 """Text that stands for an import."""
-ENTRY_POINTS = "tokengym.registration"
-"""Module that Gymnasium's registry names as text: it is composed above the floors."""
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -163,7 +161,7 @@ def addresses(tree: ast.Module, modules: set[str]) -> set[str]:
     """Name the modules, among those given, that a module reaches by text, "tokengym.x.y:Z"."""
     texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     matches = (ADDRESS.fullmatch(text) for text in texts if isinstance(text, str))
-    return {match[1] for match in matches if match and match[1] != ENTRY_POINTS} & modules
+    return {match[1] for match in matches if match} & modules
 
 
 def import_graph(root: Path) -> dict[str, set[str]]:

@@ -432,12 +432,12 @@ def test_names_of_a_package_are_found_when_they_are_used(package: Path):
 
 
 def test_a_task_of_a_package_has_its_id(package: Path, monkeypatch: pytest.MonkeyPatch):
-    from tokengym.envs.tasks import TASKS, register_plugins
+    from tokengym.envs.tasks import TASKS, register_ids
 
     monkeypatch.setattr(TASKS, "_entries", dict(TASKS))
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
     monkeypatch.setattr(gym, "registry", gym.envs.registration.registry)
-    register_plugins()
+    register_ids()
     assert resolve_env("Films") == "tokengym/Films-v0"
     assert "mypackage" not in sys.modules
     envs = gym.make_vec("tokengym/Films-v0", num_envs=2)
