@@ -222,12 +222,7 @@ class Bundle:
 
 @read_once(maxsize=32)
 def _read_manifest(file: Path) -> dict[str, Any]:
-    """Return what a ``bundle.json`` holds.
-
-    Raises:
-        BundleError: if it is damaged, an entry is no mapping, or the env no text.
-        UntrustedCodeError: if its settings stand for code: a bundle may be somebody else's.
-    """
+    """Return what a ``bundle.json`` holds."""
     try:
         manifest = parse_json(read_text(file))
     except ValueError as error:
@@ -285,11 +280,7 @@ def bundle_names() -> list[str]:
 
 
 def check_split(split: object) -> None:
-    """Refuse an unknown split.
-
-    Raises:
-        SettingsError: if it is neither "train", "test" nor "all".
-    """
+    """Refuse an unknown split."""
     if split not in get_args(Split):
         raise SettingsError(f"split must be 'train', 'test' or 'all', got {split!r}")
 

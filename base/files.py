@@ -111,11 +111,7 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
 
 
 def _make_room(path: Path, part: Path) -> None:
-    """Make the folder that will hold a path, and see that it takes files.
-
-    Raises:
-        StorageError: if it does not.
-    """
+    """Make the folder that will hold a path, and see that it takes files."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)  # of a block that this process could not end
@@ -205,21 +201,13 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file.
-
-    Raises:
-        ValueError: if it is no regular file, or not UTF-8.
-    """
+    """Return the text of a file."""
     check_regular(path)
     return path.read_text(encoding="utf-8")
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a pipe or a device in place of a file: reading it might never end.
-
-    Raises:
-        ValueError: naming it.
-    """
+    """Refuse a pipe or a device in place of a file: reading it might never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path} is a pipe or a device, not a file; put the file itself there")
 
@@ -244,11 +232,7 @@ MAX_JSON_DEPTH = 64
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: if it is none, or nested more deeply than `MAX_JSON_DEPTH`.
-    """
+    """Return the value of a JSON text."""
     too_deep = f"it is nested more than {MAX_JSON_DEPTH} deep"
     try:
         value = json.loads(text)
@@ -346,10 +330,6 @@ def read_once(
     """Return a decorator of readers of a file or folder, which reads anew only what has changed.
 
     The reader's first argument is the path, or a name of no file; the others can be hashed.
-
-    Args:
-        maxsize: Most results that are kept for the process; None keeps all.
-        also: Returns what else a result depends on.
     """
 
     def decorated(
@@ -384,10 +364,6 @@ def record_hash(record: Mapping[str, Any]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes.
-
-    Raises:
-        ValueError: if it is no regular file.
-    """
+    """Return the SHA-256 of a file's bytes."""
     check_regular(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -75,11 +75,7 @@ MODELS: Registry[StoredModel] = Registry(
 
 
 def find_model(word: str | Path) -> StoredModel | None:
-    """Return the model of a name; None for folders, files and names of the hub.
-
-    Raises:
-        PretrainedError: if a folder here has the name of a model.
-    """
+    """Return the model of a name; None for folders, files and names of the hub."""
     name = str(word)
     if not MODELS.knows(name):
         return None
@@ -92,12 +88,7 @@ def find_model(word: str | Path) -> StoredModel | None:
 
 
 def located(word: str | Path) -> str | Path:
-    """Return the folder of a model's name, or of a GGUF file or folder; any other word as it is.
-
-    Raises:
-        PretrainedError: if the model is not installed, or the GGUF file is missing, cannot be read,
-            or is one of several in the folder.
-    """
+    """Return the folder of a model's name, or of a GGUF file or folder; any other word as it is."""
     path = Path(word)
     is_bare = path.name == str(word)  # what has a slash is no model's name
     if is_bare and (model := find_model(word)) is not None:
@@ -115,11 +106,7 @@ def located(word: str | Path) -> str | Path:
 
 
 def named_base(folder: str | Path) -> dict[str, str] | None:
-    """Return what stands for a model's weights in a saved agent: its name, and their hash.
-
-    Args:
-        folder: The model's folder; one that was not made from a registered model's file gives None.
-    """
+    """Return what stands for a model's weights in a saved agent: its name, and their hash."""
     if not is_cached(folder):
         return None
     source = read_json(Path(folder) / RECORD)["sha256"]
@@ -129,12 +116,7 @@ def named_base(folder: str | Path) -> dict[str, str] | None:
 
 
 def named_folder(base: Mapping[str, Any]) -> Path:
-    """Return the folder of the model that `named_base` described.
-
-    Raises:
-        PretrainedError: if there is no model of that name, it is not installed, or has other
-            weights.
-    """
+    """Return the folder of the model that `named_base` described."""
     name = str(base.get("model"))
     model = MODELS.find(name)
     folder = model.path()

@@ -77,13 +77,7 @@ def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]],
 
 
 def _plugged(module: str, name: str) -> Any:
-    """Return a name that an installed package adds to a package of tokengym.
-
-    Raises:
-        AttributeError: if nobody has it.
-        ImportError: if nobody has it, and the laboratory, which may have it, is not installed;
-            ``from package import name`` would hide the text of another error.
-    """
+    """Return a name that an installed package adds to a package of tokengym."""
     full = f"{module}.{name}".removeprefix("tokengym.")
     for point in plugins("names", full):
         value = point.load()
@@ -92,5 +86,6 @@ def _plugged(module: str, name: str) -> Any:
     fault = f"module {module!r} has no attribute {name!r}"
     if not name.startswith("_") and find_spec(f"{module}.{name}") is None:
         if missing := missing_laboratory():
+            # `from package import name` would hide the text of another error.
             raise ImportError(f"{fault}{missing}")
     raise AttributeError(fault)

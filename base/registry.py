@@ -422,9 +422,6 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
     """Return an object that a Python file of the user's defines.
 
     The file is run once per process, and again when its contents have changed.
-
-    Raises:
-        TokenGymError: if there is no such file, it cannot be run, or it defines no such name.
     """
     digest = sha256(f"{path.resolve()} {code_hash(path, error=error)}".encode()).hexdigest()[:16]
     module_name = f"tokengym_own_{digest}"
@@ -447,11 +444,7 @@ def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = Settin
 
 
 def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
-    """Return the SHA-256 of a Python file of the user's.
-
-    Raises:
-        TokenGymError: if there is no such file.
-    """
+    """Return the SHA-256 of a Python file of the user's."""
     if not path.is_file():
         raise error(f"there is no file {path}; write path/to/file.py:Name")
     return sha256(path.read_bytes()).hexdigest()

@@ -18,15 +18,6 @@ def check_saved(
 
     A folder may be somebody else's: its "file.py:Name" is looked up only if the caller named the
     same object in a command or call of theirs.
-
-    Args:
-        saved: What was read: texts, in mappings and sequences of any depth.
-        source: Where it was read, for the message.
-        named: What the caller named, likewise.
-        trust_code: Let all names pass.
-
-    Raises:
-        UntrustedCodeError: naming the file and its SHA-256.
     """
     known = set() if trust_code else {named_object(text) for text in texts_in(named)}
     for text in () if trust_code else texts_in(saved):
@@ -42,11 +33,7 @@ def check_saved(
 
 
 def check_module(env: str, source: Path | str, *, trust_code: bool = False) -> None:
-    """Refuse an id of a saved folder that has Gymnasium import a module: "module:Id-v0".
-
-    Raises:
-        UntrustedCodeError: naming it.
-    """
+    """Refuse an id of a saved folder that has Gymnasium import a module: "module:Id-v0"."""
     if ":" in env and not split_file_word(env) and not trust_code:
         raise UntrustedCodeError(
             f"{source} names the env {env}, for which a module is imported: only your own --env or "
@@ -130,12 +117,7 @@ def code_paths(settings: object) -> list[str]:
 
 
 def data_hashes(settings: Iterable[object], known: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of each file or folder of data that settings name, by its path.
-
-    Args:
-        settings: Values of settings; the name of what is no path here, as of a hub, is left out.
-        known: Hashes that were stored with the settings, which stay.
-    """
+    """Return the SHA-256 of each file or folder of data that settings name, by its path."""
     paths = dict.fromkeys(str(value) for value in settings if isinstance(value, str | Path))
     return {
         path: known.get(path) or content_hash(Path(path))
@@ -154,27 +136,14 @@ def content_hash(path: Path) -> str:
 
 
 def check_code(code: Mapping[str, str], data: Mapping[str, str]) -> None:
-    """Refuse to continue with files that are not those that the settings were made with.
-
-    Args:
-        code: SHA-256 of each file of code, by path.
-        data: Likewise of data.
-
-    Raises:
-        SettingsError: naming the file.
-    """
+    """Refuse to continue with files that are not those that the settings were made with."""
     now = {path: code_hash(Path(path)) for path in code} | data_hashes(data, known={})
     if changed := changed_files({**code, **data}, now):
         raise SettingsError(f"{'; '.join(changed)}; begin again")
 
 
 def changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Return in words which files have other hashes than before; those without a new one have not.
-
-    Args:
-        old: SHA-256 of each file as it was, by path.
-        new: SHA-256 of files as they are.
-    """
+    """Return in words which files have other hashes than before, of those that have a new one."""
     return [
         f"{path} has changed: its SHA-256 was {old[path][:12]} and is now {new[path][:12]}"
         for path in changed_paths(old, new)

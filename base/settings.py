@@ -54,10 +54,6 @@ def shown_signature(function: Callable[..., Any], *declared: type) -> inspect.Si
     """Return a function's signature with the fields of settings dataclasses in it.
 
     The function's own ``**keywords`` parameter is replaced by one keyword-only parameter per field.
-
-    Args:
-        function: The function, or a method with ``self``, which is left out.
-        declared: The dataclasses, in the order of their parameters.
     """
     signature = inspect.signature(function)
     declared_parameters = [
@@ -120,16 +116,7 @@ def all_optional(cls: type[T]) -> type[T]:
 
 
 def check_given(settings: object, declared: type, **stand_ins: Any) -> None:
-    """Check the fields that `all_optional` left open, as far as they are given, as their base does.
-
-    Args:
-        settings: In its ``__post_init__``; it takes the values as its base keeps them.
-        declared: The base.
-        stand_ins: Values of open fields that no other value contradicts, in place of the defaults.
-
-    Raises:
-        ValueError: as the base does.
-    """
+    """Check, as their base does, the fields that `all_optional` left open and that are given."""
     values = {name: getattr(settings, name) for name in names_of(declared)}
     given = {name: value for name, value in values.items() if value is not None}
     made = declared(**{**stand_ins, **given})
@@ -189,12 +176,7 @@ def values_by_name(settings: Any) -> dict[str, Any]:
 
 
 def with_values(settings: T | type[T], values: Mapping[tuple[str, ...], Any]) -> T:
-    """Return settings with fields replaced by `FieldPath.path`; what changes is checked again.
-
-    Args:
-        settings: An instance, or the class, which is made once with these values.
-        values: New values.
-    """
+    """Return settings with fields replaced by `FieldPath.path`; what changes is checked again."""
     known = {one.name: one for one in fields(settings)}  # type: ignore[arg-type]
     is_class = isinstance(settings, type)
     changes: dict[str, Any] = {}
@@ -213,16 +195,7 @@ def with_values(settings: T | type[T], values: Mapping[tuple[str, ...], Any]) ->
 
 
 def changed(settings: T | type[T], **changes: Any) -> T:
-    """Return settings with fields changed by name, nested ones included; None is no change.
-
-    Args:
-        settings: An instance, or the class, whose defaults are changed.
-        changes: New values by name.
-
-    Raises:
-        TypeError: if no field has the name, with the near matches.
-        ValueError: if a value is out of range.
-    """
+    """Return settings with fields changed by name, nested ones included; None is no change."""
     known = {leaf.path[-1]: leaf.path for leaf in reversed(list(field_paths(settings)))}
     for name in changes:
         if name not in known:
@@ -234,11 +207,7 @@ def changed(settings: T | type[T], **changes: Any) -> T:
 
 
 def as_plain(value: object) -> Any:
-    """Return settings as JSON has them: dicts, lists, texts and numbers.
-
-    Raises:
-        SettingsError: for a value that JSON cannot hold, such as a function.
-    """
+    """Return settings as JSON has them: dicts, lists, texts and numbers."""
     if is_dataclass(value):
         return {field.name: as_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -253,15 +222,7 @@ def as_plain(value: object) -> Any:
 
 
 def from_plain(declared: type[T], data: Mapping[str, Any]) -> T:
-    """Return the settings that `as_plain` wrote, built once from what was read.
-
-    Args:
-        declared: Their dataclass.
-        data: Plain data by field; a nested dataclass may be built already.
-
-    Raises:
-        SettingsError: if the fields are not the same, as in a file of another version.
-    """
+    """Return the settings that `as_plain` wrote, built once from what was read."""
     names = names_of(declared)
     if differ := set(names) ^ set(data):
         where = "unknown" if (name := sorted(differ)[0]) in data else "missing"

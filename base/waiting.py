@@ -21,9 +21,6 @@ def call_within(call: Callable[[], T], seconds: float | None, name: str = "call"
         call: Called in a thread of its own.
         seconds: Longest that it may take; None waits for it, in this thread.
         name: Name of that thread.
-
-    Raises:
-        TookTooLongError: if it takes longer.
     """
     if seconds is None:
         return call()

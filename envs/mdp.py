@@ -41,10 +41,6 @@ def token_masks(
         (phases, vocab) masks: before ``min_new_tokens`` (no end), after, and one for all positions
         that have the same tokens of their own; (max_new_tokens + 1,) the row of the masks of the
         token after so many tokens.
-
-    Raises:
-        ActionError: for an id outside the vocabulary, or a mask that allows nothing: Gymnasium
-            would silently sample token 0.
     """
     forbidden = settings.forbidden_token_ids
     allowed = settings.allowed_token_ids[: settings.max_new_tokens]
@@ -93,11 +89,7 @@ def token_masks(
 
 
 def check_stop_strings(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse stop strings with a special token in them, which no text that is decoded shows.
-
-    Raises:
-        SettingsError: naming the token, and how a text ends by it.
-    """
+    """Refuse stop strings with a special token in them, which no text that is decoded shows."""
     ends = tokenizer.convert_ids_to_tokens(list(Vocabulary.of(tokenizer).end_ids))
     for text in texts:
         token = next((one for one in tokenizer.all_special_tokens if one and one in text), None)
@@ -324,10 +316,6 @@ class MdpEnvironment:
         Environments over a bundle's own tokenizer, the same prompts and settings share one MDP, so
         that many copies encode the prompts once. A tokenizer of the caller's own is not shared,
         since it may be changed between two environments.
-
-        Raises:
-            TypeError: for an unknown setting.
-            TokenGymError: as `TokenMdp`, for a tokenizer without EOS, or a render mode.
         """
         modes = self.metadata["render_modes"]
         if render_mode is not None and render_mode not in modes:

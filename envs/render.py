@@ -68,9 +68,6 @@ def render_ansi(
         tokens: (n,) the response's pieces of text, see `tokenization.token_texts`.
         rewards: (n,) one per token; None shows plain tokens.
         written: (n,) non-zero where the policy wrote the token; None where it wrote all.
-
-    Raises:
-        ValueError: if there is not one reward per token.
     """
     head = f"{_BOLD}{printable(prompt)}{_RESET}" if prompt else ""
     own = _checked(tokens, np.ones(len(tokens)) if written is None else written) != 0

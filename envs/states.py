@@ -88,11 +88,7 @@ def state_of(
 
 
 def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
-    """Return the prompt of a saved state, checking that the state fits this MDP.
-
-    Raises:
-        StateError: if the state does not fit.
-    """
+    """Return the prompt of a saved state, checking that the state fits this MDP."""
     turn_fields = {} if mdp.turns is None else TURN_FIELDS
     keys = sorted(state) if isinstance(state, Mapping) else None
     if keys is None or {*keys} != {*STATE_KEYS, *turn_fields}:
@@ -144,11 +140,7 @@ def prompt_from(state: Mapping[str, Any], mdp: TokenMdp) -> EncodedPrompt:
 
 
 def generator_from(state: dict[str, Any]) -> np.random.Generator:
-    """Return a generator that continues from a saved state.
-
-    Raises:
-        StateError: if the state is of another kind of generator.
-    """
+    """Return a generator that continues from a saved state."""
     bits = np.random.PCG64(0)
     try:
         bits.state = cast(Any, state)

@@ -129,16 +129,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def check_columns(name: str, columns: Mapping[str, bool], prompts: Sequence[Prompt]) -> None:
-    """Refuse a scorer that needs columns which the prompts of its environment lack.
-
-    Args:
-        name: The scorer's name.
-        columns: Its `Scorer.data_columns`.
-        prompts: The prompts.
-
-    Raises:
-        ScorerError: naming the first such column, and those that there are.
-    """
+    """Refuse a scorer that needs columns which the prompts of its environment lack."""
     needed = [column for column, is_needed in columns.items() if is_needed]
     if not needed:
         return

@@ -399,11 +399,6 @@ def gold_oov_fraction(bundle: Bundle, gold: Scorer, episodes: Sequence[Episode])
     """Return the share of texts that a bundle's gold score cannot read.
 
     Its rules know the words that its tokenizer has; a model says itself what it can read.
-
-    Args:
-        bundle: The bundle.
-        gold: Its gold score.
-        episodes: The texts.
     """
     if bundle.has("lexicon") or bundle.has("gold"):
         texts = [f"{episode.prompt} {episode.response}" for episode in episodes]

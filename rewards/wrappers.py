@@ -274,11 +274,7 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
 
 
 def _refuse_replaced(env: Any) -> None:
-    """Refuse layers inside a reward layer whose rewards it would replace.
-
-    Raises:
-        RewardError: naming the first.
-    """
+    """Refuse layers inside a reward layer whose rewards it would replace."""
     while isinstance(env, gymnasium.Wrapper | VectorWrapper):
         if isinstance(env, CHANGING):
             raise RewardError(
@@ -372,14 +368,7 @@ class StepPayment:
         return np.array(owed)
 
     def _before(self, row: int, text: Episode, *, otherwise: NDArray[np.floating]) -> float:
-        """Return what a row was paid before its newest token.
-
-        Args:
-            row: The row.
-            text: Its text.
-            otherwise: Rewards of the tokens before it, where they were paid elsewhere: the episode
-                was forked (`set_state`) or begun by the reset.
-        """
+        """Return what a row was paid before its newest token."""
         known, paid = self._paid.get(row, (None, 0.0))
         if (
             known is not None

@@ -240,12 +240,6 @@ def response_rows(groups: Sequence[Group], prompts: Sequence[PromptChoice]) -> l
     Args:
         groups: Scored responses to each prompt.
         prompts: (groups,) the prompt of each group; a prompt id is kept.
-
-    Returns:
-        Rows with the columns of `tokengym.rewards.pairs.store.RESPONSE_COLUMNS`.
-
-    Raises:
-        DatasetError: if a response holds a partner's replies.
     """
     _check_written([episode for group in groups for episode in group])
     return [
@@ -347,16 +341,7 @@ def sft_updates(run: TrainingRun) -> Iterator[Update]:
 
 
 def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iterator[Update]:
-    """Train on data, given or collected from the policy; yield before it and after every epoch.
-
-    Args:
-        run: The run, whose settings are `tokengym.agents.offline.settings.SFTSettings`.
-        trainer: Class of the learner.
-        arguments: Further ones of the class.
-
-    Raises:
-        SettingsError: if the data alone cost more than the run's tokens.
-    """
+    """Train on data, given or collected from the policy; yield before it and after every epoch."""
     settings, envs = run.settings, run.make_envs(1)
     policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
     yield Update(step=0, tokens=0, agent=policy)
@@ -418,14 +403,7 @@ def _updates(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Iter
 
 
 class _Collected:
-    """Data that a run collects from its policy, before training.
-
-    Args:
-        run: The run, whose settings say how responses are drawn.
-        envs: Its environment.
-        policy: Writes the responses.
-        kept: What data are made of them.
-    """
+    """Data that a run collects from its policy, before training."""
 
     def __init__(self, run: TrainingRun, envs: Environments, policy: Agent, kept: Kept) -> None:
         self.settings, self.policy, self.kept = run.settings, policy, kept
@@ -454,12 +432,7 @@ class _Collected:
 
 
 class _Log(TrainerCallback):
-    """The Trainer's log as a run keeps it, a row per optimiser step.
-
-    Args:
-        run: The run.
-        agent: The Trainer, which from here on logs every step.
-    """
+    """The Trainer's log as a run keeps it, a row per optimiser step."""
 
     def __init__(self, run: TrainingRun, agent: OfflineTrainer) -> None:
         self.run, self.agent = run, agent

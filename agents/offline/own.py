@@ -55,12 +55,7 @@ class OwnTexts:
 
 
 def text_encoding(settings: SFTSettings, **how: Any) -> TextEncoding:
-    """Return how a run's file is read.
-
-    Args:
-        settings: Settings of the run's learner.
-        how: Further settings, of the environment.
-    """
+    """Return how a run's file is read."""
     return TextEncoding(
         on_error=settings.on_error,
         overlong=settings.overlong_rows,
@@ -81,16 +76,6 @@ def read_own(
     Which prompts are held out depends on their texts alone, not on the order of the rows: all rows
     of a prompt stand on one side. Those of ``eval_pairs`` are held out where they are given: rows
     of ``pairs`` that share a prompt with them are left out.
-
-    Args:
-        settings: Name the file, and what happens to rows that cannot be learned from.
-        tokenizer: The model's.
-        encoding: How texts become ids.
-        max_positions: The most tokens that the model reads.
-
-    Raises:
-        DatasetError: if a row cannot be learned from, there are fewer than two prompts, none is
-            left to learn from, or those of ``eval_pairs`` alone are no texts.
     """
     read = pair_rows if isinstance(settings, DPOSettings) else response_rows
 
@@ -200,12 +185,7 @@ def _prompt(row: Row[Any], told: Mapping[str, Any], encoding: TextEncoding) -> P
 
 
 def ids_of(encoded: EncodedTexts, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return encoded texts as rows of ids, which learners take as they are.
-
-    Args:
-        encoded: The texts.
-        columns: Names of the columns of responses.
-    """
+    """Return encoded texts as rows of ids, which learners take as they are."""
     return [
         {"prompt_ids": row.prompt, **dict(zip(columns, row.responses, strict=True))}
         for row in encoded.rows

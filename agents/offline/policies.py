@@ -42,15 +42,7 @@ Source: TypeAlias = Environments | Model | CausalLMPolicy
 def find_tokenizer(
     source: Source, tokenizer: PreTrainedTokenizerBase | None
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that belongs to what learns.
-
-    Args:
-        source: As for `make_policy`.
-        tokenizer: The caller's; None takes the environment's, or the one beside the model.
-
-    Raises:
-        TokenizerError: if there is none.
-    """
+    """Return the tokenizer that belongs to what learns."""
     if tokenizer is None and _is_environment(source):
         tokenizer = environment_attribute(source, "tokenizer")
     elif tokenizer is None and isinstance(source, str | Path):
@@ -158,12 +150,7 @@ def _given_policy(
 
 
 def encoding_for(source: object, encoding: TextEncoding | None) -> TextEncoding:
-    """Return the encoding, as the environment writes prompts where that is left open.
-
-    Args:
-        source: As for `make_policy`.
-        encoding: The caller's; None takes the defaults.
-    """
+    """Return the encoding, as the environment writes prompts where that is left open."""
     encoding = encoding or TextEncoding()
     if encoding.chat_template is not None:
         return encoding
@@ -208,15 +195,7 @@ def _name(source: object) -> str:
 
 
 def read_agent(folder: Path, env: Environments | None) -> tuple[Any, dict[str, Any]]:
-    """Return the model of a folder that `write_policy` wrote, and what else it holds by keyword.
-
-    Args:
-        folder: The folder.
-        env: An environment that the agent is to play; None: none.
-
-    Raises:
-        CheckpointError: if the folder has no tokenizer, or the environment another vocabulary.
-    """
+    """Return the model of a folder that `write_policy` wrote, and what else it holds by keyword."""
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:
         raise CheckpointError(f"{folder} holds no tokenizer; use one that save() wrote")
@@ -234,13 +213,7 @@ def read_agent(folder: Path, env: Environments | None) -> tuple[Any, dict[str, A
 def write_weights(
     policy: CausalLMPolicy, folder: Path, gathered: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a policy's model, or its adapters, in Hugging Face's format.
-
-    Args:
-        policy: Whose.
-        folder: Where.
-        gathered: The state of the `ResponseScorer` where processes share the weights (FSDP).
-    """
+    """Write a policy's model, or its adapters, in Hugging Face's format."""
     language_model = policy.language_model
     stored: Any = language_model.adapters or language_model.model
     weights = None
@@ -257,11 +230,7 @@ def write_weights(
 
 
 def load_weights(policy: CausalLMPolicy, folder: Path) -> None:
-    """Put weights that ``save_pretrained`` wrote back into a policy's model or adapters.
-
-    Raises:
-        CheckpointError, PretrainedError: if they are not there, or not this model's.
-    """
+    """Put weights that ``save_pretrained`` wrote back into a policy's model or adapters."""
     adapters = policy.language_model.adapters
     name = "model.safetensors" if adapters is None else ADAPTER_WEIGHTS
     if not (folder / name).is_file():

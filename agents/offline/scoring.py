@@ -167,13 +167,6 @@ def reference_log_probs(
 
     Each process scores a share of the pairs, similar lengths together.
 
-    Args:
-        scorer: Whose policy has the reference.
-        dataset: Pairs as ids.
-        collate: Makes a batch of rows.
-        batch_size: Pairs per forward.
-        accelerator: Knows the processes.
-
     Returns:
         (pairs, 2), nats.
     """

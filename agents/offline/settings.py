@@ -31,9 +31,6 @@ def logged(figures: Sequence[str]) -> dict[str, str]:
 
     The columns have the names of the Trainer's log, and the trackers those that transformers gives
     them there.
-
-    Args:
-        figures: What it logs beside the loss.
     """
     trained = ("epoch", "loss", *figures, "grad_norm", "learning_rate", "num_tokens")
     held_out = ("loss", *figures)

@@ -135,16 +135,7 @@ def arithmetic_of(policy: CausalLMPolicy) -> dict[str, str]:
 def training_arguments(
     options: OfflineOptions, *, defaults: Mapping[str, Any], scratch: str
 ) -> TrainingArguments:
-    """Return the Trainer's arguments.
-
-    Args:
-        options: The caller's; with ``args``, these are complete.
-        defaults: The learner's own, for those that are not given.
-        scratch: Folder for a run that stores nothing.
-
-    Raises:
-        ValueError: if ``args`` and a shortcut are both given, or there is no such device.
-    """
+    """Return the Trainer's arguments."""
     device = options.device
     if device == "auto" and options.args is None:
         device = auto_device()
@@ -584,11 +575,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         return {"num_tokens": self.num_tokens, "num_response_tokens": self.num_response_tokens}
 
     def _set_counters(self, counters: Any, folder: Path) -> None:
-        """Continue the counts that a folder holds.
-
-        Raises:
-            CheckpointError: if they are no counts.
-        """
+        """Continue the counts that a folder holds."""
         known = self.counters()
         check_entries(counters, dict.fromkeys(known, int), f"counters of {folder}")
         check_counts(counters, folder)
@@ -632,11 +619,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         return {**json.loads(json.dumps(settings)), "data": self.encoded.digest()}
 
     def _check_learned(self, folder: Path) -> None:
-        """Refuse a checkpoint of a training by other settings or on other data.
-
-        Raises:
-            CheckpointError: naming what differs.
-        """
+        """Refuse a checkpoint of a training by other settings or on other data."""
         if not (folder / LEARNED).is_file():  # of an earlier version
             return
         there, here = read_json(folder / LEARNED), self._learned()

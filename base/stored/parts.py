@@ -52,17 +52,7 @@ class StoredParts:
 
 
 def parts_of(word: str | Path) -> StoredParts:
-    """Return the parts of a stored model.
-
-    Args:
-        word: Folder or hub name of a whole model or of adapters, GGUF file, registered name, or
-            folder of a saved agent.
-
-    Raises:
-        PretrainedError: if there is no such model, the adapters name no base, or one that cannot
-            be found.
-        OSError: if it is no folder and the hub has no such name.
-    """
+    """Return the parts of a stored model."""
     adapters: list[Path] = []
     path, options = _whole_or_adapters(word), dict[str, Any]()
     while True:
@@ -89,11 +79,7 @@ def _whole_or_adapters(word: str | Path) -> str | Path:
 
 
 def agent_folder(path: str | Path) -> Path | None:
-    """Return the folder of the agent saved at a path, None if none is there.
-
-    Args:
-        path: What an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
-    """
+    """Return the folder of the agent saved at a path, None if none is there."""
     if any((Path(path) / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         return None
     for folder in (Path(path), Path(path) / "agent"):
@@ -104,11 +90,7 @@ def agent_folder(path: str | Path) -> Path | None:
 
 
 def _adapter_folder(path: str | Path, options: Mapping[str, Any]) -> Path | None:
-    """Return the local folder of adapters, fetched from the hub if need be; None if it has none.
-
-    Raises:
-        PretrainedError: if there is a whole model beside them.
-    """
+    """Return the local folder of adapters, fetched from the hub if need be; None if it has none."""
     from transformers.utils import cached_file
 
     if (folder := Path(path)).is_dir():
@@ -146,9 +128,6 @@ def _base_of(folder: Path) -> tuple[str | Path, dict[str, Any]]:
 
     A saved agent's folder holds it, wherever that folder has been moved to. Beside other adapters
     may be anything, such as the model that they were merged into.
-
-    Raises:
-        PretrainedError: if they name none, or what looks like a path is none.
     """
     agent, file = folder.parent, folder / ADAPTER_CONFIG
     is_agent = any((agent / name).is_file() for name in (CHECKPOINT_RECORD, AGENT_RECORD))
@@ -183,9 +162,6 @@ def tokenizer_place(word: str | Path) -> str | Path | None:
     """Return where a stored model's tokenizer is; None if a folder has none, nor its base.
 
     It is stored with the model, beside it as bundles do, or with the base that adapters go on.
-
-    Args:
-        word: As for `parts_of`.
     """
     path = located(word)
     folder = Path(path)
@@ -212,9 +188,6 @@ def check_place(path: str | Path) -> None:
 
     A hub name is "name" or "owner/name". What begins with ".", "/" or "~", has two slashes or a
     backslash, or whose first part is a folder here, is a path.
-
-    Raises:
-        PretrainedError: naming it.
     """
     text = str(path)
     if text and Path(text).exists():
@@ -232,13 +205,6 @@ def hub_answers(name: str, kind: Literal["model", "dataset"] = "model") -> bool:
 
     It is asked once: transformers and datasets would try again for half a minute where no hub can
     be reached. What else it may say, such as that a licence must be accepted, they say as well.
-
-    Args:
-        name: "name" or "owner/name".
-        kind: What it is a name of.
-
-    Raises:
-        OSError: with the reason, if there is neither.
     """
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
 
@@ -274,11 +240,7 @@ def _near(path: str) -> str:
 
 
 def check_weights(folder: str | Path) -> None:
-    """Refuse a folder whose weights are pickled only.
-
-    Raises:
-        PretrainedError: naming a file and how to convert it.
-    """
+    """Refuse a folder whose weights are pickled only."""
     folder_path = Path(folder)
     if not folder_path.is_dir() or any(folder_path.glob("*.safetensors*")):
         return

@@ -276,15 +276,6 @@ def task_arguments(
     """Return arguments of `TokenGenerationEnv` and `TokenGenerationVectorEnv` for a task.
 
     Settings of the generation itself (``max_new_tokens``, ...) go to the environments directly.
-
-    Args:
-        task: A task with a bundle.
-        options: The caller's options.
-        split: "train", "test" or "all" of the task's prompts or the data set.
-        named_columns: Columns that the scorer names, see `load_prompts`.
-
-    Raises:
-        TokenGymError: for a bundle, data set or tokenizer that cannot be used.
     """
     tokenizer_path = options.tokenizer
     if tokenizer_path is None and options.model is not None and tokenizer_place(options.model):
@@ -329,17 +320,7 @@ def _read(
     *,
     may_change: bool,
 ) -> PromptSet:
-    """Return the prompts of the caller's data set; a file is read once while it is unchanged.
-
-    Args:
-        task: The task.
-        options: The caller's.
-        tokenizer: Counts the first tokens of texts.
-        split: Of the data set.
-        named_columns: Columns that the scorer names.
-        may_change: Whether the tokenizer is the caller's own, who may change it between two
-            environments, so that nothing is kept.
-    """
+    """Return the prompts of the caller's data set; a file is read once while it is unchanged."""
     if task.read_dataset is not None:
         for name in (*COLUMNS, "prompt_tokens"):
             if getattr(options, name) not in (None, ()):

@@ -35,10 +35,6 @@ class Turn(NamedTuple):
 def written_mask(turns: Sequence[Turn], size: int) -> NDArray[np.int8]:
     """Return which tokens the policy wrote.
 
-    Args:
-        turns: The conversation.
-        size: Tokens after the prompt.
-
     Returns:
         (size,) int8: 1 at the tokens of the policy's turns, 0 elsewhere.
 
@@ -121,10 +117,6 @@ PARTNERS: Registry[Callable[..., Any]] = Registry(
 
 def as_partner(value: Any) -> Partner:
     """Return a partner of a name, an object with a method ``reply``, or a function.
-
-    Raises:
-        SettingsError: for an unknown name, or a partner whose role is the policy's.
-        TypeError: for anything else.
 
     Example:
         >>> as_partner(lambda conversation, metadata, rng: Reply("Why?")).role

@@ -104,9 +104,6 @@ def env_of_file(text: str) -> str:
 
     The object is a `Task`, or a function that returns a batch of environments:
     ``make_env(num_envs, **options)``, where ``options`` are those of ``gym.make_vec``.
-
-    Raises:
-        SettingsError: if the file cannot be run, or has no such object, or it is neither.
     """
     word = FILES.parse(text)
     assert word.file is not None

@@ -314,9 +314,6 @@ def measures_of(by_gold: bool) -> Mapping[str, Measure]:
     Its ``score`` is what all runs are measured by: the scorer's value, or the gold score where
     rewards have different scorers, none of which may judge the others. The gold score's words then
     stand there, and it has no second entry.
-
-    Args:
-        by_gold: Whether that is the gold score.
     """
     _import_plugins()
     if not by_gold:
@@ -344,11 +341,7 @@ def measure_of(name: str, by_gold: bool = False) -> Measure:
 
 
 def check_measures(measures: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse measurements that were not taken, naming those that were.
-
-    Raises:
-        ValueError: naming the first, with the near match.
-    """
+    """Refuse measurements that were not taken, naming those that were."""
     for name in measures:
         if name not in known:
             hint = did_you_mean(name, known, n=1)
@@ -361,14 +354,7 @@ _WORD = re.compile(r"\w+|[^\w\s]+")
 
 
 def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Return every measurement of the responses' text in the table, over episodes.
-
-    Args:
-        episodes: At least one.
-
-    Raises:
-        ValueError: if there are none.
-    """
+    """Return every measurement of the responses' text in the table, over episodes."""
     require_episodes(episodes)
     return {m.name: float(m.of_text(episodes)) for m in MEASURES.values() if m.of_text}
 
@@ -461,9 +447,6 @@ def policy_metrics(
     Args:
         log_probs: Per episode (n,), nats, under the policy that sampled.
         ref_log_probs: Per episode (n,), nats, under the reference.
-
-    Raises:
-        ValueError: if there are none, or an episode's two arrays differ in length.
     """
     require_episodes(log_probs)
     lengths = [len(row) for row in log_probs], [len(row) for row in ref_log_probs]

@@ -61,12 +61,6 @@ def self_bleu(texts: Sequence[str]) -> float:
 
     It rises with the number of texts, so compare equal numbers.
 
-    Args:
-        texts: At least two.
-
-    Raises:
-        ValueError: if there are fewer, or sacrebleu is not installed.
-
     Source: Zhu et al. 2018, arXiv:1802.01886; BLEU-4 with effective order by sacrebleu.
     """
     if len(texts) < 2:

@@ -96,11 +96,7 @@ class ReferenceSamples:
 
 
 def check_ranks(evaluator: "Evaluator", samples: int) -> None:
-    """Refuse samples that nothing ranks.
-
-    Raises:
-        ValueError: if the environment has no scorer.
-    """
+    """Refuse samples that nothing ranks."""
     if samples and evaluator.paid.scorer is None:
         raise ValueError(
             f"reference_samples={samples} are ranked by the reward's scorer, and the environment "
@@ -229,10 +225,6 @@ def score_range(lines: Mapping[str, Any], start: float) -> ScoreRange:
     goal - start > MIN_ERRORS * error
 
     since a share of a span that is noise may be any number.
-
-    Args:
-        lines: From `ReferenceSamples.lines`.
-        start: Measurement before the first update, a mean over the runs.
     """
     rows = [row for row in lines["best_of_n"] if row["n"] <= BEST_OF]
     measure = "net_score" if "net_score" in rows[0] else "score"
@@ -269,12 +261,7 @@ def _noise_of(n: int, start: float, goal: float, error: float | None, samples: i
 
 
 def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, float]]:
-    """Return the lines that a chart of a measurement shows: names and levels.
-
-    Args:
-        lines: From `ReferenceSamples.lines`; None shows nothing.
-        measure: Name of the measurement.
-    """
+    """Return the lines that a chart of a measurement shows: names and levels."""
     if lines is None or measure not in (rows := lines["best_of_n"])[0]:
         return []
     sizes = (BEST_OF,) if measure == "kl" else (4, BEST_OF, 64)
@@ -289,11 +276,7 @@ def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, flo
 
 
 def read_references(file: Path) -> ReferenceSamples:
-    """Return the samples that `draw_references` keeps in a file.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
+    """Return the samples that `draw_references` keeps in a file."""
     record = read_hashed(file)
     gold = record["gold_scores"]
     return ReferenceSamples(

@@ -46,9 +46,6 @@ def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = 0.95, *, rng: Rand
         level: Confidence level of the interval, in (0, 1).
         rng: Generator, or a seed for one.
 
-    Raises:
-        ValueError: if the shapes differ, there are no prompts, or a value is no probability.
-
     Source: both orders as in Zheng et al. 2023, arXiv:2306.05685, section 3.4.
 
     Example:

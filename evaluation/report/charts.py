@@ -118,16 +118,7 @@ def line_chart(
     levels: Sequence[tuple[str, float]] = (),
     hovers: bool = False,
 ) -> Chart:
-    """Lay out lines with their bands.
-
-    Args:
-        series: At least one.
-        width: Width of the view box, pixels.
-        height: Height of the view box, pixels.
-        whole_x: Whether to keep only whole numbers on the horizontal axis.
-        levels: Names and heights of horizontal lines.
-        hovers: Whether the script of the page shows the values under the pointer.
-    """
+    """Lay out lines with their bands."""
     everything = [values for s in series for values in (s.y, s.low, s.high) if values is not None]
     everything.append(np.array([value for _, value in levels]))
     x_low, x_high = _span(np.concatenate([s.x for s in series]))
@@ -200,9 +191,6 @@ def interval_chart(
     Args:
         rows: (name, colour, low, mid, high, whether it is clear).
         width: Width of the view box, pixels.
-
-    Returns:
-        The chart's frame, its whiskers, and the x of 0.
     """
     low, high = _padded(np.array([0.0] + [v for row in rows for v in row[2:5]]))
     left, right, top = 12.0, width - 12.0, 8.0

@@ -237,15 +237,7 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
 def curve_of(
     points: Sequence[Mapping[str, Any]], *, credit: str, seed: int, group: Group = ()
 ) -> Curve:
-    """Return the curve of one run from its measurements.
-
-    Args:
-        points: A row per evaluation, steps rising, as `tokengym.evaluation.runs.record.read_points`
-            returns them; what was not measured is None.
-        credit: The reward it trained with.
-        seed: Its seed.
-        group: Settings that set it apart.
-    """
+    """Return the curve of one run from its measurements."""
     measured = [name for name in points[0] if name in {*SPENT, *MEASUREMENTS}]
     return Curve(
         credit=credit,
@@ -322,9 +314,6 @@ def over_tokens(curves: Sequence[Curve]) -> list[Curve]:
     """Return the curves with response tokens in place of updates, as learners are compared.
 
     The updates stay as the measurement ``step``.
-
-    Raises:
-        ValueError: if a run's tokens are not known, or fall.
     """
     for curve in curves:
         if not curve.has("tokens") or not (np.diff(curve.values["tokens"]) >= 0.0).all():

@@ -109,12 +109,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
 
 
 def draw_levels(axis: "Axes", heights: Sequence[tuple[str, float]]) -> None:
-    """Draw named horizontal lines; the name of one close below another stands below its line.
-
-    Args:
-        axis: Chart, on which all else is drawn.
-        heights: Names and heights of the lines.
-    """
+    """Draw named horizontal lines; the name of one close below another stands below its line."""
     for _, value in heights:
         axis.axhline(value, color=COLOURS[0], linestyle=":", linewidth=1)
     low, high = axis.get_ylim()
@@ -138,15 +133,7 @@ def write_picture(path: Path, figure: "Figure", *, dpi: int) -> None:
 def draw(
     axis: "Axes", panel: Panel, measure: str, lines: Mapping[str, Mapping[str, Any]], level: float
 ) -> None:
-    """Draw a measurement's curves with their intervals.
-
-    Args:
-        axis: Matplotlib's axes.
-        panel: The runs.
-        measure: Name of the measurement.
-        lines: Style of each reward's line, in the order of drawing.
-        level: Confidence level of the intervals.
-    """
+    """Draw a measurement's curves with their intervals."""
     from matplotlib.ticker import MaxNLocator
 
     for name in [name for name in lines if name in panel.rewards]:
@@ -250,18 +237,7 @@ def write_paper_figure(
     measures: Sequence[str] = (),
     inches: float = 3.25,
 ) -> None:
-    """Draw learning curves: a column of panels per measurement, a row per setting.
-
-    Args:
-        path: A .pdf, .svg or .png.
-        summary: Summary of the curves.
-        curves: The runs.
-        measures: Measurements; none takes the score.
-        inches: Width of the figure.
-
-    Raises:
-        ValueError: if a measurement was not taken.
-    """
+    """Draw learning curves: a column of panels per measurement, a row per setting."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

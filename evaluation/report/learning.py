@@ -40,11 +40,7 @@ class Log:
 
 
 def by_epoch(rows: Sequence[Row]) -> dict[int, dict[str, float]]:
-    """Return the shown columns of every epoch: means of its steps, held-out values at its end.
-
-    Args:
-        rows: A row per step with ``epoch``, as train.csv has them; epoch 0 is before training.
-    """
+    """Return the shown columns of every epoch: means of its steps, held-out values at its end."""
     epochs: dict[int, dict[str, list[float]]] = {}
     for row in rows:
         if row.get("epoch") is None:
@@ -79,13 +75,7 @@ def final_figures(logs: Iterable[Log]) -> list[dict[str, Any]]:
 def learning_charts(
     logs: Sequence[Log], group: Group, colours: Mapping[str, int]
 ) -> list[dict[str, Any]]:
-    """Return a chart per figure against epochs: a line per learner, and one for held-out data.
-
-    Args:
-        logs: Logs of runs.
-        group: The setting whose runs are drawn.
-        colours: Colours by name.
-    """
+    """Return a chart per figure against epochs: a line per learner, and one for held-out data."""
     members = [log for log in logs if log.group == group]
     charts = []
     for name in SHOWN:

@@ -75,18 +75,7 @@ def render_report(
     episodes: Sequence[Mapping[str, Any]] = (),
     logs: Sequence[Log] = (),
 ) -> str:
-    """Return the report of a comparison as one HTML page.
-
-    Args:
-        summary: Summary of the curves by `tokengym.evaluation.report.summary.summarize`, with
-            ``settings``, ``versions``, ``made`` and ``command`` if they are known.
-        curves: The runs.
-        episodes: Samples, as in episodes.jsonl.
-        logs: Logs of the runs that learned from given data.
-
-    Returns:
-        The same text for the same input.
-    """
+    """Return the report of a comparison as one HTML page."""
     # The page forbids all scripts but the one of this hash, so that no text in it can be one. It
     # is taken of the script as the page includes it, to the byte.
     script = render(TEMPLATES / "report.js", {})

@@ -169,17 +169,7 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
 def group_table(
     group: Mapping[str, Any], level: float, style: Style, measures: Sequence[str] = ()
 ) -> str:
-    """Return one setting's table of results, a row per reward.
-
-    Args:
-        group: The setting's part of a summary.
-        level: Confidence level of its intervals.
-        style: "LaTeX" (with the packages booktabs and amssymb) or "Markdown".
-        measures: Measurements to show; none takes those that the terminal shows.
-
-    Raises:
-        ValueError: if one is not in the report's table.
-    """
+    """Return one setting's table of results, a row per reward."""
     every_column = columns(group)
     check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
     on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
@@ -255,11 +245,6 @@ def side_by_side(
 
     Of each reward the last step of its lowest seed is shown, and before them the reference
     policy's response (step 0), which is the same for all.
-
-    Args:
-        episodes: Rows of episodes.jsonl; one without a prompt or response is left out.
-        colours: Index into the palette per reward, in order.
-        num_prompts: Number of prompts.
     """
     rows = [row for row in episodes if isinstance(row.get("prompt"), str) and "response" in row]
     last: dict[str, tuple[int, int]] = {}

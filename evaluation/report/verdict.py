@@ -36,12 +36,7 @@ LEAP_SHARE = 0.25
 
 
 def make_verdict(group: Figures, level: float) -> dict[str, Any]:
-    """Return the headline, a sentence per reward, and cautions.
-
-    Args:
-        group: One setting's part of a summary, see `tokengym.evaluation.report.summary`.
-        level: Confidence level of its intervals.
-    """
+    """Return the headline, a sentence per reward, and cautions."""
     baseline = group["baseline"]
     others = [name for name in group["rewards"] if name != baseline]
     return {
@@ -510,10 +505,6 @@ def _leaps(kl: Array, updates: Array) -> list[str]:
 
 def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> str | None:
     """Return the alarm of a training that ended below the best of a few untrained responses.
-
-    Args:
-        ended: Score minus the KL penalty at the end, or the score where there is no price.
-        rows: Best-of-n by n, as `ReferenceSamples.lines` has it.
 
     Example:
         >>> short_of_best(0.5, [{"n": 1, "score": 0.0}, {"n": 4, "score": 1.0}])[:50]

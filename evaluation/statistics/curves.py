@@ -137,9 +137,6 @@ def parting(score: ArrayLike, gold: ArrayLike) -> OveroptimizationPoint | None:
         score: (time,) the proxy that training maximises, a mean over seeds.
         gold: (time,) the score it stands for, at the same evaluations.
 
-    Raises:
-        ValueError: if the two differ in length.
-
     Example:
         >>> parting([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 1.5, 1.0, 0.5]).index
         2
@@ -455,11 +452,7 @@ def _curve(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
 
 
 def final_points(count: int, fraction: float) -> int:
-    """Return how many of a curve's points are its end: the share, rounded up.
-
-    Raises:
-        ValueError: if ``fraction`` is not in (0, 1].
-    """
+    """Return how many of a curve's points are its end: the share, rounded up."""
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"fraction must lie in (0, 1], got {fraction}; 0.1 is the last tenth")
     return math.ceil(count * fraction - 1e-9)

@@ -345,11 +345,7 @@ class _Adapted(Credit):
 
 
 def as_credit(value: Any) -> Credit:
-    """Return a credit rule, or an object with a method ``assign``, as a `Credit`.
-
-    Raises:
-        TypeError: if it is neither.
-    """
+    """Return a credit rule, or an object with a method ``assign``, as a `Credit`."""
     if isinstance(value, Credit):
         return value
     if not callable(getattr(value, "assign", None)):

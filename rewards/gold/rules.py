@@ -325,20 +325,12 @@ for _rules in (AnswerRules, DialogueRules, GrammarRules, SummaryRules, ToxicityR
 
 
 def load_rules(path: str | Path) -> Any:
-    """Return the rules stored in a JSON file.
-
-    Raises:
-        ValueError: if the file holds no rules.
-    """
+    """Return the rules stored in a JSON file."""
     return _load(Path(path), None, "holds no gold rules")
 
 
 def load_lexicon(path: str | Path) -> Lexicon:
-    """Return the lexicon stored in a JSON file.
-
-    Raises:
-        ValueError: if the file is not a lexicon.
-    """
+    """Return the lexicon stored in a JSON file."""
     return _load(Path(path), Lexicon, "is not a lexicon")
 
 
@@ -364,14 +356,7 @@ def _load(path: Path, declared: Any, fault: str) -> Any:
 
 
 def rude_words(path: str | Path) -> tuple[str, ...]:
-    """Return the rude words that stored rules name; () where they name none.
-
-    Args:
-        path: A file written by `Rules.save`.
-
-    Raises:
-        ValueError: if the file holds no rules.
-    """
+    """Return the rude words that stored rules name; () where they name none."""
     rules = load_rules(path)
     if isinstance(rules, ToxicityRules):
         return tuple(rules.rude)

@@ -28,9 +28,6 @@ def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
     """Return a loader of stored models that loads each once in a process.
 
     It is loaded anew when files change, or when "auto" stands for another device or precision.
-
-    Args:
-        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
     """
     once = read_once(also=lambda: base_device.preferred)(load)
     return wraps(load)(lambda path, **options: once(located(path), **options))
@@ -41,10 +38,6 @@ def load_dtype(folder: str | Path, dtype: str) -> str:
 
     "auto" is the files' own, but float32 for a model that was dequantised from a GGUF file: its
     weights are stored in bfloat16 for their size, which would cost time and digits on a CPU.
-
-    Args:
-        folder: The model's folder, as `located` says.
-        dtype: "float32", "bfloat16" or "auto".
     """
     return "float32" if dtype == "auto" and is_cached(folder) else dtype
 
@@ -52,18 +45,7 @@ def load_dtype(folder: str | Path, dtype: str) -> str:
 def load_pretrained(
     auto_class: Any, path: str | Path, *, dtype: str, device: str, unread: tuple[str, ...] = ()
 ) -> "PreTrainedModel":
-    """Return a stored model, every weight of which was stored with it.
-
-    Args:
-        auto_class: An ``AutoModel...`` of transformers.
-        path: Folder or hub name.
-        dtype: Type of the weights, or "auto".
-        device: As for `select_device`.
-        unread: Prefixes of weights that no score depends on, so that they need not be stored.
-
-    Raises:
-        ScorerError: if there is no such model, or a part of it would be initialised at random.
-    """
+    """Return a stored model, every weight of which was stored with it."""
     try:
         model: Any = load_whole(auto_class, path, unread=unread, dtype=dtype)
     except PretrainedError as error:
@@ -112,17 +94,7 @@ def check_vocabularies(
     size: int,
     name: str,
 ) -> None:
-    """Raise unless a model reads the policy's ids as the policy means them.
-
-    Args:
-        policy: The policy's tokenizer.
-        model: The model's tokenizer, if known.
-        size: Rows of the model's embedding; may exceed the vocabulary (padded embeddings).
-        name: Whose model it is, for the message.
-
-    Raises:
-        TokenizerError: if the sizes or the vocabularies disagree.
-    """
+    """Raise unless a model reads the policy's ids as the policy means them."""
     if len(policy) > size:
         raise TokenizerError(
             f"the policy's tokenizer has {len(policy)} ids, the model of scorer {name!r} "
@@ -146,13 +118,6 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
     Its weights are the backbone's own tensors: whatever else reads them, a policy with adapters of
     its own say, takes no further memory. They are frozen here, for all who share them, because a
     backbone that learned would change the scores.
-
-    Args:
-        path: Folder of PEFT adapters for a sequence classifier, the head among them.
-        backbone: The causal language model they were trained on, without adapters as yet.
-
-    Raises:
-        ScorerError: if the folder holds no such adapters, or they do not fit the backbone.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import AutoModelForSequenceClassification
@@ -196,11 +161,6 @@ def shared_backbone(
     """Return a stored language model, frozen, that a process reads once for all who adapt it.
 
     Policies with adapters take `sharing_weights` of it, reward models `load_on_backbone`.
-
-    Args:
-        path: Folder or name.
-        device: As for `select_device`.
-        dtype: "float32", "bfloat16", or "auto": see `preferred_device`, then `load_dtype`.
     """
     folder = located(path)
     dtype = load_dtype(folder, base_device.preferred.dtype if dtype == "auto" else dtype)
@@ -223,12 +183,7 @@ def sharing_weights(model: Any) -> Any:
 
 
 def named_backbone(path: str | Path, *, device: str) -> "PreTrainedModel | None":
-    """Return the shared backbone of stored adapters of a model by name; None for anything else.
-
-    Args:
-        path: Folder of a stored model, or of adapters.
-        device: As for `select_device`.
-    """
+    """Return the shared backbone of stored adapters of a model by name; None for anything else."""
     file = Path(path) / ADAPTER_CONFIG
     base = read_json(file).get("base_model_name_or_path") if file.is_file() else None
     if base is None or find_model(base) is None:

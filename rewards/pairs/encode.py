@@ -193,11 +193,7 @@ def pair_rows(source: TableSource, encoding: TextEncoding) -> Rows:
 
 
 def response_rows(source: TableSource, encoding: TextEncoding) -> Rows:
-    """Return prompts with one response each as texts, messages or ids; see `encode_responses`.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
-    """
+    """Return prompts with one response each as texts, messages or ids; see `encode_responses`."""
     table = read_table(source, of="data")
     columns = column_names(table)
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
@@ -240,19 +236,7 @@ def encode_rows(
     encoding: TextEncoding,
     max_positions: int | None,
 ) -> EncodedTexts:
-    """Return rows of texts, messages or ids as ids, those that can be learned from.
-
-    Args:
-        rows: The rows.
-        skipped: Those that were left out before.
-        replied: Numbers of rows whose responses hold another's tokens.
-        tokenizer: The model's.
-        encoding: How.
-        max_positions: The most tokens that the model reads.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
-    """
+    """Return rows of texts, messages or ids as ids, those that can be learned from."""
 
     def as_ids(_: int, row: Row[Any]) -> Row[Ids]:
         if row.row in replied:

@@ -159,17 +159,7 @@ def sift(
     on_error: OnError,
     of: str = "data",
 ) -> tuple[list[T], list[SkippedRow]]:
-    """Return what a step makes of each row, and the rows that it refuses.
-
-    Args:
-        rows: Rows with their numbers.
-        step: Called with both; raises `RowError` or `TokenizerError` for a row that it refuses.
-        on_error: "raise" stops at the first of these.
-        of: Name of the data, for messages.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
-    """
+    """Return what a step makes of each row, and the rows that it refuses."""
     passed, skipped = [], []
     for number, row in rows:
         try:
@@ -332,16 +322,7 @@ def _check_no_prompt(table: Any, columns: Sequence[str], responses: Sequence[str
 def check_prompts_apart(
     rows: Sequence[tuple[str, Sequence[str]]], prompt: str | None, responses: Sequence[str]
 ) -> None:
-    """Refuse texts of which every response begins with its prompt, and tell of some that do.
-
-    Args:
-        rows: Prompt and responses of each.
-        prompt: Name of the column of prompts; None has none.
-        responses: Those of the responses.
-
-    Raises:
-        DatasetError: naming the columns.
-    """
+    """Refuse texts of which every response begins with its prompt, and tell of some that do."""
     beginning = sum(
         bool(asked.strip()) and all(text.startswith(asked) for text in said) for asked, said in rows
     )
@@ -378,11 +359,7 @@ def _sifted(
     prompt: str | None,
     responses: Sequence[str],
 ) -> PreferencePairs:
-    """Return the pairs that are made of a table's rows, which must leave some.
-
-    Raises:
-        DatasetError: if none is left, or the prompts stand in the responses too.
-    """
+    """Return the pairs that are made of a table's rows, which must leave some."""
     kept, skipped = sift(
         enumerate(table), lambda number, row: (number, make(row)), on_error=on_error, of="pairs"
     )
@@ -444,18 +421,7 @@ def read_labels(
 def read_rows(
     table: Any, prompt: str, *responses: str, on_error: OnError
 ) -> tuple[list[Row[Any]], list[SkippedRow]]:
-    """Return the rows of a table, and those that are left out.
-
-    Args:
-        table: See `read_table`.
-        prompt: Name of the column of prompts; where it ends in "_ids", all columns hold token ids.
-        responses: Names of the columns of responses. Where these are messages, the prompt may be a
-            text, or be missing: it is then what the conversations share.
-        on_error: "raise" stops at the first row that cannot be read.
-
-    Raises:
-        DatasetError: naming the row and the remedy.
-    """
+    """Return the rows of a table, and those that are left out."""
     contents: Callable[..., tuple[Any, tuple[Any, ...]]] = _texts
     if prompt.endswith("_ids"):
         contents = _ids
@@ -478,13 +444,6 @@ def holds_messages(table: Any, *columns: str) -> bool:
 
 def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
     r"""Return the prompt that two texts share, and what each says after it.
-
-    Args:
-        chosen: A whole dialogue, or a text without turns.
-        rejected: Another one.
-
-    Raises:
-        DatasetError: if the dialogues part before the assistant's last turn.
 
     Example:
         >>> split_texts("Human: Hi\n\nAssistant: Hello", "Human: Hi\n\nAssistant: Go")

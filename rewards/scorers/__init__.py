@@ -10,17 +10,7 @@ def scorer_names() -> list[str]:
 
 
 def find_scorer(text: str | Spec) -> Scorer | None:
-    """Return the scorer of a name with options, of an installed package, or of a file.
-
-    Args:
-        text: "length-penalty:rate=0.01", "reward-model:path=models/judge", "file.py:name".
-
-    Returns:
-        The scorer; None where the text is no such name (it may be a folder's, or a hub's).
-
-    Raises:
-        RewardError: if an option is unknown, or the file has no such object.
-    """
+    """Return the scorer of a name with options or of a file; None for a folder or hub name."""
     word = name_of(text) if isinstance(text, str) else text
     if SCORERS.knows(word):
         return as_scorer(SCORERS.make(text))

@@ -322,16 +322,7 @@ Attributed = tuple[Sequence[NDArray[Any]], bool, bool]
 
 
 class _Combination(Scorer):
-    """Base of sums and products: terms, a number, and the bookkeeping of their parts.
-
-    Args:
-        terms: Scorers, at least one.
-        number: Added, or multiplied with.
-
-    Raises:
-        ScorerError: if there is no term, or the number is not finite.
-        TypeError: if a term is no scorer.
-    """
+    """Base of sums and products: terms, a number, and the bookkeeping of their parts."""
 
     symbol: ClassVar[str]
     word: ClassVar[str]

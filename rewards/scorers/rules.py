@@ -82,9 +82,6 @@ def words_on_tokens(
         tokenizer: The policy's.
         reads_prompt: Whether the words are those of prompt and response; the prompt's own
             contributions are no one's credit.
-
-    Returns:
-        Per episode (len(response_ids),); None if the words have no contributions.
     """
     rows = []
     for episode in episodes:
