@@ -36,14 +36,28 @@ LEAP_SHARE = 0.25
 
 
 def make_verdict(group: Figures, level: float) -> dict[str, Any]:
-    """Return the headline, a sentence per reward, and cautions."""
+    """Return the headline of one line, notes on it, a sentence per reward, and cautions.
+
+    Rewards stand by their lead over the run, controls behind them.
+    """
     baseline = group["baseline"]
-    others = [name for name in group["rewards"] if name != baseline]
+    others = _ordered(group, [name for name in group["rewards"] if name != baseline])
     return {
         "headline": _headline(group, others),
+        "notes": _notes(group, others),
         "sentences": [_sentence(group, name, baseline, level) for name in others],
         "cautions": _cautions(group, others),
     }
+
+
+def _ordered(group: Figures, others: Sequence[str]) -> list[str]:
+    """Return the rewards by their lead over the run, the controls last."""
+
+    def place(name: str) -> tuple[bool, float]:
+        area = difference_of(group, name, "score", "auc")
+        return name in group["controls"], -float(area["difference"]) if area else math.inf
+
+    return sorted(others, key=place)
 
 
 def kind_of(group: Figures) -> str:
@@ -73,39 +87,42 @@ def _headline(group: Figures, others: Sequence[str]) -> str:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
         finished = " has finished runs" if _absent(group) else ""
         alone = f"Only one {kind_of(group)}{finished}, so nothing to compare"
-        ended = f"{baseline} ended at {word} {number(final)}{_reached(group)}"
-        return f"{alone}: {ended}{_absent(group)}."
+        return f"{alone}: {baseline} ended at {word} {number(final)}{_absent(group)}."
     areas = {name: difference_of(group, name, "score", "auc") for name in others}
-    faster = {name: area for name, area in areas.items() if area and clear(area) > 0}
+    faster = [name for name in others if clear(areas[name]) > 0]
     slower = [name for name in others if clear(areas[name]) < 0]
-    unclear = [name for name in others if clear(areas[name]) == 0]
+    drifting = [name for name in others if lead_of(group, name) == "less drift"]
     if faster:
-        rules = [name for name in faster if name not in group["controls"]]
-        best = max(rules or faster, key=lambda name: float(faster[name]["difference"]))
-        gain = f"{signed(faster[best]['difference'])}, {_interval(faster[best])}"
-        text = f"{_named(group, best)} learned faster than {baseline} ({word} over the run {gain})"
-        text = f"{text[0].upper()}{text[1:]}" if not rules else text
-        text += _price(group, best)
-        also = []
-        for name in [name for name in faster if name != best]:  # those that spent more KL say so
-            kl = difference_of(group, name, "kl", "final")
-            spent = ["by more drift"] if lead_of(group, name) == "more drift" else []
-            spent += [f"{number(kl['difference'])} nats more KL"] if kl and clear(kl) > 0 else []
-            also.append(_named(group, name) + (f" ({', '.join(spent)})" if spent else ""))
-        text += f"; so did {_list(also)}" if also else ""
-        text += _unproven(group, rules)
+        best, *rest = faster
+        area = areas[best]
+        assert area is not None  # it is clear
+        named = _named(group, best)
+        how = " by more drift" if lead_of(group, best) == "more drift" else ""
+        gain = f"{signed(area['difference'])} {word} over the run"
+        text = f"{named[0].upper() if named != best else named[0]}{named[1:]} learned faster than "
+        text += f"{baseline}{how}: {gain}"
+        text += f"; so did {_list([_named(group, name) for name in rest])}" if rest else ""
     else:
         text = f"No {kind_of(group)} learned clearly faster than {baseline}"
-    if slower:
-        text += f"; {_list([_named(group, name) for name in slower])} learned slower"
-    if unclear and (faster or slower):
-        text += f"; {_list([_named(group, name) for name in unclear])} showed no clear difference"
-    elif drifting := [name for name in unclear if lead_of(group, name) == "less drift"]:
-        verb = "drifts" if len(drifting) == 1 else "drift"
-        text += f"; {_list([_named(group, name) for name in drifting])} {verb} less"
+        if slower:
+            text += f"; {_list([_named(group, name) for name in slower])} learned slower"
+        elif drifting:
+            verb = "drifts" if len(drifting) == 1 else "drift"
+            text += f"; {_list([_named(group, name) for name in drifting])} {verb} less"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
-    return f"{text}{_reached(group)}{_absent(group)}."
+    return f"{text}{_absent(group)}."
+
+
+def _notes(group: Figures, others: Sequence[str]) -> list[str]:
+    """Return what a headline must not be read without: controls that are level, and best of n."""
+    faster = [
+        name
+        for name in others
+        if name not in group["controls"] and clear(difference_of(group, name, "score", "auc")) > 0
+    ]
+    notes = [_unproven(group, faster), _reached(group)]
+    return [f"{note}." for note in notes if note]
 
 
 def _absent(group: Figures) -> str:
@@ -121,7 +138,7 @@ def _named(group: Figures, name: str) -> str:
 
 
 def _unproven(group: Figures, rules: Sequence[str]) -> str:
-    """Return which faster rules are not clearly ahead of a control, as a clause."""
+    """Return which faster rules are not clearly ahead of a control, as a sentence."""
     behind = {name: group["rewards"][name]["unbeaten_controls"] for name in rules}
     unproven = [name for name in rules if behind[name]]
     if not unproven:
@@ -130,13 +147,13 @@ def _unproven(group: Figures, rules: Sequence[str]) -> str:
     what = f"control{'s' if len(controls) > 1 else ''} {_list(controls)}"
     verb, claim = ("is", "it finds") if len(unproven) == 1 else ("are", "they find")
     return (
-        f"; {_list(unproven)} {verb} not clearly ahead of the {what}: no evidence that {claim} the "
+        f"{_list(unproven)} {verb} not clearly ahead of the {what}: no evidence that {claim} the "
         "right tokens"
     )
 
 
 def _reached(group: Figures) -> str:
-    """Return which rewards ended at or above best-of-n and which below it, as a clause.
+    """Return which rewards ended at or above best-of-n and which below it, as a sentence.
 
     Below are those whose interval is; of one whose interval holds the goal nothing is said. Nothing
     is said either where no reward is below.
@@ -153,13 +170,11 @@ def _reached(group: Figures) -> str:
     goal = f"the untrained policy's best of {ends['n']} ({level})"
     if not below:
         return ""
-    if len(shares) == 1:
-        return f", and did not reach {goal}"
-    if len(over) + len(below) == len(shares):
-        return f"; {f'only {_list(over)}' if over else f'no {kind_of(group)}'} reached {goal}"
+    if len(shares) > 1 and len(over) + len(below) == len(shares):
+        return f"{f'Only {_list(over)}' if over else f'No {kind_of(group)}'} reached {goal}"
     if over:
-        return f"; {_list(over)} reached {goal}, and {_list(below)} did not"
-    return f"; {_list(below)} did not reach {goal}"
+        return f"{_list(over)} reached {goal}, and {_list(below)} did not"
+    return f"{_list(below)} did not reach {goal}"
 
 
 Lead: TypeAlias = Literal["more", "less", "less drift", "more drift", ""]
@@ -228,27 +243,6 @@ def _passing(group: Figures, name: str) -> str:
     }
     further = [each for each, end in ends.items() if end > (1.0 + NEAR_KL) * group["equal_kl"]]
     return f", where {further[0]} is on its way to more" if len(further) == 1 else ""
-
-
-def _price(group: Figures, name: str) -> str:
-    """Return how a faster reward's lead came about, as the end of a sentence.
-
-    These are its score at equal KL and its clear differences in KL and gold score.
-    """
-    lead, word = lead_of(group, name), measure_of("score", group["by_gold"]).word
-    parts = [f"{lead} {word} at equal KL"] if lead in ("more", "less") else []
-    kl = difference_of(group, name, "kl", "final")
-    gold = None if group["by_gold"] else difference_of(group, name, "gold_score", "final")
-    if kl and clear(kl):
-        way = "more" if clear(kl) > 0 else "less"
-        parts.append(f"{number(abs(kl['difference']))} nats {way} KL")
-    if gold and clear(gold):
-        way = "higher" if clear(gold) > 0 else "lower"
-        parts.append(f"a gold score {number(abs(gold['difference']))} {way}")
-    if lead == "more drift":
-        ended = f" ({_list(parts)} at the end)" if parts else ""
-        return f", by more drift{ended}: at equal KL no clear difference"
-    return f", with {_list(parts)}" if parts else ""
 
 
 def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:

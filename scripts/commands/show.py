@@ -46,6 +46,8 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
             label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
             console.print(line_of(f"\n{label}", "dim"))
         console.print(line_of(f"\n{group['verdict']['headline']}", "bold"))
+        for note in group["verdict"]["notes"]:
+            console.print(line_of(note))
         for table in _figures(group, console.width):
             console.print(table)
         ends = group["score_range"]
