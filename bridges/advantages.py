@@ -17,7 +17,7 @@ ESTIMATORS = ("loo", "reinforce")
 """Estimators that see which token was paid."""
 
 
-def check_estimator(estimator: str, *others: str) -> None:
+def check_token_estimator(estimator: str, *others: str) -> None:
     """Refuse an estimator that is unknown, or that sums token credit away.
 
     Args:
@@ -71,7 +71,7 @@ def token_advantages(
         SettingsError: if the estimator is unknown.
         ValueError: if shapes differ, or a reward of the response's own tokens is no finite number.
     """
-    check_estimator(estimator)
+    check_token_estimator(estimator)
     _check_rows(token_rewards, response_mask, prompts)
     response_mask = response_mask.bool()
     if estimator == "reinforce":

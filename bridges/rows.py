@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.bridges.advantages import check_estimator, token_advantages
+from tokengym.bridges.advantages import check_token_estimator, token_advantages
 from tokengym.credit import TokenCredit
 
 
@@ -62,7 +62,7 @@ def credit_rows(rows: Sequence[Row], credit: TokenCredit, estimator: str = "loo"
         ValueError: if there are no rows, or a row's mask does not fit it.
         ScorerError: if a score is no finite number.
     """
-    check_estimator(estimator)
+    check_token_estimator(estimator)
     masks: list[NDArray[Any]] = [
         np.ones(len(row.response_ids)) if row.written is None else np.asarray(row.written)
         for row in rows

@@ -24,7 +24,7 @@ from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
 from tokengym.base.errors import SettingsError
-from tokengym.bridges.advantages import check_estimator, token_advantages
+from tokengym.bridges.advantages import check_token_estimator, token_advantages
 from tokengym.credit import TokenCredit
 from tokengym.envs import Episode
 from tokengym.rewards import FunctionScorer
@@ -65,7 +65,7 @@ def check_config(args: GRPOConfig, credit: str, estimator: str) -> None:
         raise SettingsError(
             "use_liger_kernel=True computes its loss from one advantage a response; leave it out"
         )
-    check_estimator(estimator, OWN)
+    check_token_estimator(estimator, OWN)
     if estimator == OWN and credit != "sparse":
         raise SettingsError(
             f"estimator={OWN!r} gives every token TRL's own advantage, so that credit={credit!r} "

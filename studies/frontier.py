@@ -24,6 +24,7 @@ from tokengym.evaluation.statistics import (
     compare_at_kl,
     final_mean,
     leaps,
+    nats_per_update,
     steps_to_shares,
     student_interval,
 )
@@ -258,7 +259,7 @@ def leaps_table(docs: Path) -> str:
     lines = []
     for source in SOURCES:
         for name, arm in runs_of(source, docs).items():
-            crossed = [np.diff(run.kl) / np.diff(run.updates) for run in arm.values()]
+            crossed = [nats_per_update(run.updates, run.kl) for run in arm.values()]
             leapt = sum(bool(leaps(run.updates, run.kl).any()) for run in arm.values())
             first, largest = (
                 np.mean([of(each) for each in crossed]) for of in (lambda row: row[0], np.max)

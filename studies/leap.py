@@ -14,11 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
-from tokengym.evaluation.statistics import LEAP, PairedDifference
+from tokengym.evaluation.statistics import LEAP, PairedDifference, nats_per_update
 from tokengym.lab.benchmark.verdict import path_of
 from tokengym.lab.protocol import GRID, LEARNER, over_run
 from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, single_run
@@ -103,10 +101,8 @@ def title(cell: Cell) -> str:
 
 def largest_update(points: list[Row]) -> float:
     """Return the most nats that one update of a run crossed, between two measurements."""
-    kl, steps = (
-        np.array([row[name] for row in points], dtype=np.float64) for name in ("kl", "step")
-    )
-    return float((np.diff(kl) / np.diff(steps)).max())
+    steps, kl = ([row[name] for row in points] for name in ("step", "kl"))
+    return float(nats_per_update(steps, kl).max())
 
 
 def tables(published: Published) -> dict[str, str]:

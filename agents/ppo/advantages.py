@@ -177,7 +177,7 @@ GROUP_SETTINGS = ("drop_equal_groups", "std_floor")
 """Settings of `PPOSettings` that have no effect without groups."""
 
 
-def check_estimator(settings: PPOSettings) -> AdvantageEstimator:
+def estimator_for(settings: PPOSettings) -> AdvantageEstimator:
     """Return the estimator that the settings name, which must go with the others.
 
     Raises:
@@ -217,7 +217,7 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
     """
     if settings.advantage_weight is not None:
         find_weight(settings.advantage_weight)
-    check_estimator(settings)
+    estimator_for(settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)
 

@@ -30,7 +30,7 @@ from tokengym.agents.ppo.advantages import (
     Experience,
     RoundTensors,
     UpdateStats,
-    check_estimator,
+    estimator_for,
     find_advantage,
 )
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
@@ -93,7 +93,7 @@ class PPO(EpisodicAlgorithm):
 
     def check_settings(self) -> None:
         """Refuse an unknown estimator, and settings of a critic where it has none."""
-        self.estimator = check_estimator(self.settings)
+        self.estimator = estimator_for(self.settings)
         self.has_critic = self.estimator.needs_critic
         name = self.settings.advantage_weight
         self.weight = None if name is None else find_weight(name)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from tokengym.base.text import number, signed
 from tokengym.evaluation.measure.measures import measure_of, measures_of
-from tokengym.evaluation.statistics import LEAP, MIN_KL, RELIABLE_SEEDS, Array
+from tokengym.evaluation.statistics import LEAP, MIN_KL, RELIABLE_SEEDS, Array, nats_per_update
 from tokengym.evaluation.statistics.curves import NOISES, noise, parting
 
 Figures = Mapping[str, Any]
@@ -480,13 +480,13 @@ def _net_loss(curves: Mapping[str, Array], by_gold: bool) -> list[str]:
 def _leaps(kl: Array, updates: Array) -> list[str]:
     """Return the alarm of the longest leap in one update, if it is beyond the limits.
 
-    (kl_{i+1} - kl_i) / (updates_{i+1} - updates_i) > max(LEAP, LEAP_SHARE * kl at the end)
+    nats_per_update > max(LEAP, LEAP_SHARE * kl at the end)
 
     A single evaluation shows none.
     """
     if len(kl) < 2:
         return []
-    crossed = np.diff(kl) / np.diff(updates)
+    crossed = nats_per_update(updates, kl)
     i = int(np.argmax(crossed))
     if crossed[i] <= max(LEAP, LEAP_SHARE * kl[-1]):
         return []

@@ -133,6 +133,26 @@ def leaps(updates: ArrayLike, kl: ArrayLike) -> NDArray[np.bool_]:
     return np.abs(np.diff(nats)) > LEAP * np.diff(at)
 
 
+def nats_per_update(updates: ArrayLike, kl: ArrayLike) -> Array:
+    """Return the KL that an update crossed, a mean over those between two evaluations.
+
+    (kl_{i+1} - kl_i) / (updates_{i+1} - updates_i)
+
+    Args:
+        updates: (time,), strictly increasing.
+        kl: (time,), nats.
+
+    Returns:
+        (time - 1,) nats.
+
+    Example:
+        >>> nats_per_update([0, 1, 5], [0.0, 0.5, 4.5]).tolist()
+        [0.5, 1.0]
+    """
+    at, nats = _checked(updates, kl)
+    return np.diff(nats) / np.diff(at)
+
+
 def value_within_kl(
     levels: ArrayLike, updates: ArrayLike, kl: ArrayLike, values: ArrayLike
 ) -> Array:

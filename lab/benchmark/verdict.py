@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from tokengym.evaluation.statistics import (
     Arm,
     RunPath,
-    area_under_curve,
     holm,
     largest_shared_kl,
+    mean_net_score,
     student_interval,
     tuned_on_others,
     value_within_kl,
@@ -125,8 +125,7 @@ def net_of(path: RunPath, price: float = PRICE) -> float:
         path: The run.
         price: Score that a nat costs.
     """
-    nets = path.values["score"] - price * path.kl
-    return float(area_under_curve(path.tokens, nets, normalize=True))
+    return mean_net_score(path.tokens, path.values["score"], path.kl, price)
 
 
 def leads_of(
