@@ -89,7 +89,7 @@ def test_a_leap_study_changes_one_thing_at_a_time(tmp_path: Path):
     assert changed == {
         "warm-up": {"n_warmup_updates": 5},
         "target KL": {"target_kl": 1 / 48},
-        "four times the batch": {"rows": 240},
+        "batch of 240": {"rows": 240},
     }
     assert leap.LARGE_ROWS * leap.LARGE_UPDATES == leap.ROWS * leap.UPDATES
 
