@@ -217,27 +217,38 @@ def known_facts(task: Task) -> Iterator[tuple[str, str, str]]:
 
 
 def command_line() -> str:
-    """Return the reference page of the commands, markdown."""
+    """Return the page that lists the commands, markdown."""
+    rows = []
+    for name in command_names():
+        first = (inspect.getdoc(find_command(name)) or "").partition("\n\n")[0]
+        rows.append((f"[`tokengym {name}`](commands/{name}.md)", _cell(first)))
     blocks = [
         _NOTICE,
         "# Command line",
-        "`tokengym COMMAND --help-all` shows the same for the task and the learner that are named; "
-        "these tables have the defaults of MovieReview and PPO.",
+        "`tokengym COMMAND --help` shows the options that most need, for the task and the learner "
+        "that are named, and `--help-all` all of them. The pages have all, with the defaults of "
+        "MovieReview and PPO.",
+        _table(["command", "what it does"], rows),
     ]
-    for name in command_names():
-        command = find_command(name)
-        text = (inspect.getdoc(command) or "").partition("\nArgs:")[0].strip()
-        said, _, examples = text.partition("\n\nFor example:\n")
-        texts = arguments(command)
-        rows = [_option(option, texts) for option in options_of(command)]
-        lines = [line for line in textwrap.dedent(examples).splitlines() if line]
-        lines = [re.sub(r"(\S) {3,}", r"\1  # ", line) for line in lines]
-        blocks += [
-            f"## tokengym {name}",
-            _markdown(said),
-            "```bash\n" + "\n".join(lines) + "\n```",
-            _table(["option", "default", "meaning"], rows),
-        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def command_page(name: str) -> str:
+    """Return the reference page of one command, markdown."""
+    command = find_command(name)
+    text = (inspect.getdoc(command) or "").partition("\nArgs:")[0].strip()
+    said, _, examples = text.partition("\n\nFor example:\n")
+    texts = arguments(command)
+    rows = [_option(option, texts) for option in options_of(command)]
+    lines = [line for line in textwrap.dedent(examples).splitlines() if line]
+    lines = [re.sub(r"(\S) {3,}", r"\1  # ", line) for line in lines]
+    blocks = [
+        _NOTICE,
+        f"# tokengym {name}",
+        _markdown(said),
+        "```bash\n" + "\n".join(lines) + "\n```",
+        _table(["option", "default", "meaning"], rows),
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -473,6 +484,7 @@ PAGES: dict[str, Callable[[], str]] = {
     },
     "reference/api/public_names.md": partial(public_names.page, _NOTICE),
     "reference/command_line.md": command_line,
+    **{f"reference/commands/{name}.md": partial(command_page, name) for name in command_names()},
     "reference/metrics.md": metrics,
 }
 """Generated pages, by their path in docs/."""

@@ -15,6 +15,7 @@ from docs.makers.build_docs import (
     arguments,
     class_sections,
     command_line,
+    command_page,
     field_texts,
     known_facts,
     main,
@@ -62,12 +63,12 @@ def test_the_page_is_current(name: str):
     assert current == PAGES[name](), "stale; run python -m docs.makers.build_docs"
 
 
-def test_the_command_line_has_every_option(capsys):
+def test_the_page_of_a_command_has_every_option(capsys):
     """Those of --help-all, under the defaults of MovieReview and PPO."""
-    sections = re.split(r"^## tokengym ", command_line(), flags=re.MULTILINE)[1:]
-    assert [text.split()[0] for text in sections] == command_names()
-    for text in sections:
-        name = text.split()[0]
+    listed = re.findall(r"^\| \[`tokengym (\S+)`\]", command_line(), flags=re.MULTILINE)
+    assert listed == command_names()
+    for name in listed:
+        text = command_page(name)
         with pytest.raises(SystemExit):
             call(find_command(name), f"tokengym {name}", ["--help-all"])
         shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
@@ -76,7 +77,7 @@ def test_the_command_line_has_every_option(capsys):
         flags = {row for row in rows if row.startswith("--")}
         assert flags == set(re.findall(r"^\W? (?:-h, )?(--[a-z][\w-]*)", shown, re.M)) - {"--help"}
         assert "tokengym " + name in text.split("```bash\n")[1]
-    (compared,) = (text for text in sections if text.startswith("compare"))
+    compared = command_page("compare")
     seeds = next(line for line in compared.splitlines() if line.startswith("| `--seeds"))
     assert seeds == "| `--seeds INT` | `5` | Runs per reward. |"
     assert "One of `best-of-n`, `dpo`, " in compared
