@@ -50,8 +50,8 @@ def cells(length: int, variant: str) -> list[Cell]:
 
 def rounds() -> Iterator[Round]:
     """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
-    for variant in (VARIANTS[1], VARIANTS[0], *VARIANTS[2:]):
-        for length in LENGTHS:
+    for length in LENGTHS:
+        for variant in (VARIANTS[1], VARIANTS[0], *VARIANTS[2:]):
             yield cells(length, variant), range(PAIRS)
 
 
