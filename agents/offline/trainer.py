@@ -55,7 +55,7 @@ from tokengym.base.errors import DatasetError
 from tokengym.base.files import read_json, writing
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.settings import check_count, check_number, names_of
-from tokengym.base.stored.parts import AGENT_RECORD as RECORD
+from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 from tokengym.rewards.pairs.read import TableSource
@@ -205,12 +205,10 @@ def _device_of(keywords: Mapping[str, Any]) -> Any:
 
 FORMAT = 2
 ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
-ARITHMETIC = {"precision": "full", "products": "torch"}
-"""Settings of the policy that decide its rounding, as agents of versions had them that kept none.
-"""
-COUNTERS = "counters.json"
+ARITHMETIC = ("precision", "products")
+"""Settings of the policy that decide its rounding."""
 LEARNED = "learned.json"
-"""File of a Trainer's checkpoint with what its numbers depend on."""
+"""File of a Trainer's checkpoint with its counters and what its numbers depend on."""
 DECISIVE = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed"),
@@ -553,7 +551,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                     "with the class that saved it"
                 )
             model, keywords = read_agent(folder, env)
-            settings = {**ARITHMETIC, **record["settings"]}
+            settings = dict(record["settings"])
             check_entries(settings, cls.stored_settings, f"settings of {folder}")
             settings["products"] = products_here(settings["products"], folder, _device_of(changes))
             keywords |= {**cls.read_settings(settings), **changes}
@@ -595,36 +593,33 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         write_weights(self.policy, folder, state_dict)
         self.tokenizer.save_pretrained(str(folder))
         (folder / "training_args.json").write_text(self.args.to_json_string())
-        (folder / COUNTERS).write_text(json.dumps(self.counters()))
-        (folder / LEARNED).write_text(json.dumps(self._learned()))
+        learned = {"counters": self.counters(), "training": self._training()}
+        (folder / LEARNED).write_text(json.dumps(learned))
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         """Put the weights of a checkpoint back."""
         folder = Path(resume_from_checkpoint)
-        self._check_learned(folder)
+        learned = read_json(folder / LEARNED)
+        check_entries(learned, {"counters": dict, "training": dict}, str(folder / LEARNED))
+        self._check_training(learned["training"], folder)
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_weights(self.policy, folder)
-        if (folder / COUNTERS).is_file():
-            self._set_counters(read_json(folder / COUNTERS), folder)
+        self._set_counters(learned["counters"], folder)
 
-    def _learned(self) -> dict[str, Any]:
+    def _training(self) -> dict[str, Any]:
         """Return what the numbers of a training depend on, but for its length."""
         assert self.encoded is not None
         args = json.loads(self.args.to_json_string())
         settings = {name: args[name] for name in DECISIVE} | self.settings
         return {**json.loads(json.dumps(settings)), "data": self.encoded.digest()}
 
-    def _check_learned(self, folder: Path) -> None:
+    def _check_training(self, there: Mapping[str, Any], folder: Path) -> None:
         """Refuse a checkpoint of a training by other settings or on other data."""
-        if not (folder / LEARNED).is_file():  # of an earlier version
-            return
-        there, here = read_json(folder / LEARNED), self._learned()
-        if not isinstance(there, dict):
-            raise CheckpointError(f"{folder / LEARNED} is damaged; use an earlier checkpoint")
+        here = self._training()
         differ = [name for name in here if there.get(name) != here[name]]
         said = [
             "its data are others"

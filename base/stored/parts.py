@@ -29,9 +29,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER = "adapter"
 """Folder of a saved agent's adapters."""
 CHECKPOINT_RECORD = "checkpoint.json"
-"""File that tells the folder of a saved agent with a checkpoint."""
-AGENT_RECORD = "agent.json"
-"""File that tells the folder of a saved offline learner."""
+"""File that tells the folder of a saved agent."""
 PARTS = ("model", "reference")
 """Folders of a saved agent's whole models, that of the policy first."""
 TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab*")
@@ -130,8 +128,7 @@ def _base_of(folder: Path) -> tuple[str | Path, dict[str, Any]]:
     may be anything, such as the model that they were merged into.
     """
     agent, file = folder.parent, folder / ADAPTER_CONFIG
-    is_agent = any((agent / name).is_file() for name in (CHECKPOINT_RECORD, AGENT_RECORD))
-    if folder.name == ADAPTER and is_agent:
+    if folder.name == ADAPTER and (agent / CHECKPOINT_RECORD).is_file():
         if (agent / BASE).is_file():
             return named_folder(read_json(agent / BASE)), {}
         for part in PARTS:

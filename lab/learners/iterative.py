@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 
 from tokengym.agents import DPO, SFT, CheckpointError, PlaysPolicy, TrainingRun, Update, losses
 from tokengym.agents.offline import (
-    ARITHMETIC,
     KEPT,
     OfflineTrainer,
     ResponseCollector,
@@ -453,7 +452,6 @@ def claim(file: Path, ours: Mapping[str, Any]) -> None:
     theirs = read_json(file)
     if not isinstance(theirs, Mapping):
         raise CheckpointError(f"{file} is damaged; delete {file.parent} and run again")
-    theirs = {**ARITHMETIC, **theirs}  # which earlier versions did not keep
     differ = [name for name in {**ours, **theirs} if not _same(theirs.get(name), ours.get(name))]
     if differ:
         said = "; ".join(f"{n} = {theirs.get(n)}, here it is {ours.get(n)}" for n in differ)

@@ -74,7 +74,7 @@ def test_rules_say_that_they_are_rules(done):
         assert "stand in for a model" in text
 
 
-@pytest.mark.parametrize("name", ["revisions.jsonl", "evaluation.json", "sft/agent.json"])
+@pytest.mark.parametrize("name", ["revisions.jsonl", "evaluation.json", "sft/checkpoint.json"])
 def test_a_stage_that_was_damaged_is_refused_until_it_is_made_again(done, tmp_path, name):
     folder, results, _ = done
     copy = tmp_path / "run"

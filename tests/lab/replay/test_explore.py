@@ -281,7 +281,7 @@ def test_what_cannot_be_explored_is_said(explorer: Explorer, response: Response,
 def test_saved_agents_are_found_below_a_folder(tmp_path: Path):
     for name in ("a/agent", "b/seed-0/agent", "b/seed-0/unfinished/agent"):
         (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "agent.json").write_text("{}")
+        (tmp_path / name / "checkpoint.json").write_text("{}")
     (tmp_path / "empty" / "agent").mkdir(parents=True)
     assert saved_agents(tmp_path) == [tmp_path / "a" / "agent", tmp_path / "b/seed-0/agent"]
     assert (

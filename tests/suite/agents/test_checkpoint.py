@@ -137,12 +137,9 @@ def test_a_damaged_record_is_named(make_ppo: Callable[..., PPO], tmp_path: Path)
         PPO.load(tmp_path / "nowhere")
 
 
-RECORDS = ("checkpoint.json", "agent.json")
-
-
 def rewrite(folder: Path, changes: dict[str, Any]) -> None:
     """Change a checkpoint's record as somebody would who knows how it is hashed."""
-    file = next(folder / name for name in RECORDS if (folder / name).exists())
+    file = folder / "checkpoint.json"
     record = {**json.loads(file.read_text()), **changes}
     content = {name: value for name, value in record.items() if name != "hash"}
     record["hash"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -161,7 +158,7 @@ def test_a_changed_counter_is_damage(make_ppo: Callable[..., PPO], tmp_path: Pat
 
 def rehash(folder: Path) -> None:
     """Make a checkpoint whole again after its files were changed."""
-    files = [f for f in folder.rglob("*") if f.is_file() and f.name not in RECORDS]
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "checkpoint.json"]
     hashes = {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files

@@ -187,7 +187,7 @@ def test_pickled_adapters_are_refused(tmp_path: Path) -> None:
     adapter = tmp_path / "agent" / "adapter"
     adapted.save_pretrained(str(adapter))
     (adapter / "adapter_model.safetensors").unlink()
-    (tmp_path / "agent" / "agent.json").write_text("{}")
+    (tmp_path / "agent" / "checkpoint.json").write_text("{}")
     torch.save({}, adapter / "adapter_model.bin")
     with pytest.raises(ScorerError, match=r"adapter_model.bin is pickled"):
         PolicyReader.from_pretrained(tmp_path / "agent")
