@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         writing,
     )
     from tokengym.base.folders import check_links, locked
-    from tokengym.base.models import StoredModel, dequantised
+    from tokengym.base.models import StoredModel, converted
     from tokengym.base.pretrained import from_pretrained
     from tokengym.base.prompt import Messages
     from tokengym.base.registry import Registry, did_you_mean, split_file_word

@@ -1,12 +1,11 @@
-"""Models by name, which installed packages declare, and any GGUF file.
+"""Models by name, and in files of other formats, both of which installed packages declare.
 
 `located` says where a word's model is stored; whoever reads models asks it. A GGUF file is
-dequantised once into a folder of the user's cache, whole or not at all.
+converted once into a folder of the user's cache, whole or not at all.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import Any
 from tokengym.base.errors import CheckpointError, FolderInUseError, PretrainedError, reason_of
 from tokengym.base.files import file_hash, read_json, read_once
 from tokengym.base.folders import locked, read_folder, write_folder
+from tokengym.base.plugins import missing_laboratory
 from tokengym.base.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class StoredModel:
     folder: Callable[[Path], Path]
     """Returns the model's folder, given that of the package."""
     source: str = ""
-    """SHA-256 of the GGUF file that the folder is made from, if it is."""
+    """SHA-256 of the file that the folder is made from, if it is."""
 
     def path(self) -> Path:
         """Return the model's folder, made first if need be.
@@ -72,6 +72,10 @@ MODELS: Registry[StoredModel] = Registry(
     "model", group="models", error=PretrainedError, adopt=_adopted
 )
 """All models by name."""
+FORMATS: Registry[Callable[[Path, Path], None]] = Registry(
+    "format of models", group="formats", error=PretrainedError
+)
+"""Functions that write the model and tokenizer of a file into a folder, by the file's suffix."""
 
 
 def find_model(word: str | Path) -> StoredModel | None:
@@ -96,13 +100,13 @@ def located(word: str | Path) -> str | Path:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise PretrainedError(f"there is no file {str(word)!r}; check the path of the model")
-        return dequantised(path)
+        return converted(path)
     if not path.is_dir() or (path / "config.json").exists():
         return word
     files = sorted(path.glob("*.gguf"))
     if len(files) > 1:
         raise PretrainedError(f"{word} holds {len(files)} GGUF files; name one, such as {files[0]}")
-    return dequantised(files[0]) if files else word
+    return converted(files[0]) if files else word
 
 
 def named_base(folder: str | Path) -> dict[str, str] | None:
@@ -135,7 +139,7 @@ def title_of(word: str | Path) -> str:
     return MODELS.find(name).title if MODELS.knows(name) else str(word)
 
 
-# --- GGUF files -----------------------------------------------------------------------------------
+# --- files of other formats -----------------------------------------------------------------------
 
 RECORD = "dequantised.json"
 FORMAT = 1
@@ -152,17 +156,17 @@ def cache_folder() -> Path:
 
 
 @read_once(maxsize=None, also=cache_folder)
-def dequantised(file: Path, *, sha256: str | None = None) -> Path:
-    """Return the folder of a GGUF file's model in bfloat16, made when it is first asked for.
+def converted(file: Path, *, sha256: str | None = None) -> Path:
+    """Return the folder of the model in a file, such as a GGUF, made when it is first asked for.
 
     Processes that ask at once wait for the one that makes it; what a killed one left is made anew.
 
     Args:
-        file: The GGUF file.
+        file: The file.
         sha256: Hash that it must have; None takes any file.
 
     Raises:
-        PretrainedError: if it has another hash, or is no model that transformers reads.
+        PretrainedError: if it has another hash, no package reads it, or it is no model.
     """
     digest = file_hash(file)
     if sha256 not in (None, digest):
@@ -183,12 +187,12 @@ def dequantised(file: Path, *, sha256: str | None = None) -> Path:
 
 
 def weights_hash(folder: str | Path) -> str:
-    """Return the hash of the weights in a folder that `dequantised` wrote."""
+    """Return the hash of the weights in a folder that `converted` wrote."""
     return str(read_json(Path(folder) / RECORD)["files"]["model.safetensors"])
 
 
 def is_cached(path: str | Path) -> bool:
-    """Return whether a folder holds a model that `dequantised` wrote, which nobody changes."""
+    """Return whether a folder holds a model that `converted` wrote, which nobody changes."""
     return (Path(path) / RECORD).is_file()
 
 
@@ -224,31 +228,21 @@ def quiet() -> Iterator[None]:
 @quiet()
 def _write(file: Path, sha256: str, folder: Path) -> dict[str, Any]:
     """Write model and tokenizer, and return what is recorded of them."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    where: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+    suffix = file.suffix[1:]
+    if not FORMATS.knows(suffix):
+        raise PretrainedError(
+            f"{file} is a {suffix.upper()} file, which no installed package reads"
+            f"{missing_laboratory()}"
+        )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
-        read = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.bfloat16, **where)
-        config = copy.deepcopy(read.config)
-        config.__dict__.pop("quantization_config", None)  # save_pretrained would refuse
-        with torch.device("meta"):
-            model = type(read)(config)
-        model.load_state_dict(read.state_dict(), assign=True)
-        model.tie_weights()
-        ends = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
-        model.generation_config = GenerationConfig(**ends)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except MemoryError:
+        FORMATS.find(suffix)(file, folder)
+    except (MemoryError, PretrainedError):
         raise
     except Exception as error:  # transformers and gguf raise a dozen kinds
         if isinstance(error, OSError) and error.errno:
             raise
-        reason = reason_of(error)
-        remedy = "pass a GGUF of a family that transformers reads, such as llama or qwen2"
+        remedy = "pass one of a family that transformers reads, such as llama or qwen2"
         if isinstance(error, ImportError):
-            remedy = "pip install gguf"
-        raise PretrainedError(f"cannot read {file} ({reason}); {remedy}") from error
+            remedy = f"pip install {suffix}"
+        raise PretrainedError(f"cannot read {file} ({reason_of(error)}); {remedy}") from error
     return {"format": FORMAT, "source": file.name, "sha256": sha256}

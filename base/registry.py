@@ -109,6 +109,7 @@ Group = Literal[
     "scorers",
     "agents",
     "models",
+    "formats",
     "partners",
     "readings",
     "estimators",

@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.campaign.garbled import kept_folder
 from tests.campaign.outcome import LostError, Outcome, try_cases
-from tests.suite.base.models.tiny_gguf import write_gguf
+from tests.lab.tiny_gguf import write_gguf
 from tokengym.base.errors import PretrainedError
 from tokengym.base.models import located
 

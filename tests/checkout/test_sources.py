@@ -25,10 +25,7 @@ def test_near_matches_are_computed_in_one_place():
 
 
 def test_models_are_read_in_one_place() -> None:
-    """Every class of transformers is given to `from_pretrained` of base/pretrained.py.
-
-    GGUF files, which hold no code, are read where they become folders.
-    """
+    """Every class of transformers is given to `from_pretrained` of base/pretrained.py."""
     call = re.compile(r"(?:Auto\w+|auto_class|GPT2\w*)\.from_pretrained\(")
     found = [
         path.relative_to(ROOT).as_posix()
@@ -36,7 +33,7 @@ def test_models_are_read_in_one_place() -> None:
         for path in sorted((ROOT / folder).rglob("*.py"))
         if call.search(path.read_text(encoding="utf-8"))
     ]
-    assert found == ["base/models.py", "base/pretrained.py"]
+    assert found == ["base/pretrained.py"]
 
 
 def test_texts_become_ids_in_one_place() -> None:

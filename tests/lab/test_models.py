@@ -14,7 +14,7 @@ from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report.report import _facts
 
 pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
-from tests.suite.base.models.tiny_gguf import write_gguf
+from tests.lab.tiny_gguf import write_gguf
 
 
 @pytest.fixture
