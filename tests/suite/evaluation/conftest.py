@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
 
+SEEDS = np.linspace(-1.0, 1.0, 6)
 SPEED = {"sparse": 1.0, "uniform": 1.0, "abc": 2.0}
 
 
@@ -59,6 +61,49 @@ def fabricate_curves(
             },
         )
         for (credit, seed), points in found.items()
+    ]
+
+
+def references() -> dict[Any, ReferenceSamples]:
+    """Return samples whose best of 16 has a score of 1.5, gold .6, and whose mean is -.5, .1."""
+    scores = np.full((3, 16), -0.5 - 2.0 / 15.0)
+    scores[:, 0] = 1.5
+    gold = np.full((3, 16), 0.1 - 0.5 / 15.0)
+    gold[:, 0] = 0.6
+    return {(): ReferenceSamples(scores=scores, gold_scores=gold, tokens=2304)}
+
+
+def paths_of(
+    nats: dict[str, float], score_of: Callable[[str, np.ndarray], np.ndarray]
+) -> list[Curve]:
+    """Return six seeds whose KL goes evenly to so many nats in 20 updates, a point after each."""
+    steps = np.arange(21.0)
+    return [
+        Curve(
+            credit=name,
+            seed=seed,
+            steps=steps,
+            values={
+                "score": score_of(name, kl * steps / 20.0) + 0.01 * shift,
+                "gold_score": 0.5 * score_of(name, kl * steps / 20.0) + 0.01 * shift**2,
+                "kl": kl * steps / 20.0 * (1.0 + 0.001 * shift**2),
+            },
+        )
+        for name, kl in nats.items()
+        for seed, shift in enumerate(SEEDS if name == "sparse" else SEEDS**3)
+    ]
+
+
+def curves_of(areas: np.ndarray) -> list[Curve]:
+    """Return flat curves of the given heights, (seeds, rewards); the first reward is sparse."""
+    return [
+        Curve(
+            credit=f"reward-{reward}" if reward else "sparse",
+            seed=seed,
+            steps=np.array([0.0, 1.0]),
+            values={"score": np.full(2, area)},
+        )
+        for (seed, reward), area in np.ndenumerate(areas)
     ]
 
 

@@ -203,6 +203,7 @@ def test_normalize_by_name():
         (dict(spec="sparse:beta=1"), "reward 'sparse' has no option 'beta'; it has none"),
         (dict(spec="abc:0.5"), "reward 'abc:0.5' has the option '0.5'; write it as option=value"),
         (dict(spec="abc:beta=2"), r"beta must lie in \[0, 1\], got 2"),
+        (dict(spec="abc-signed:beta=2"), r"beta must lie in \[0, 1\], got 2"),
         (dict(spec="abc"), r"reward 'abc' needs a scorer, but got None; .* or reward_model= with"),
         (dict(spec="r3"), r"reward 'r3' needs a scorer, .* or encoder= with a model's folder"),
         (dict(spec=None, scorer=LengthScorer()), "no effect with reward=None; name a reward"),

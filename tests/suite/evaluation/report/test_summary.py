@@ -1,7 +1,6 @@
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.suite.evaluation.conftest import curves_of, paths_of, references
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.base.files import write_json
 from tokengym.base.text import number, signed
@@ -51,20 +51,10 @@ def test_scores_lie_between_fixed_anchors(make_curves):
         expected = (figures["gold_score"]["final"][key] - 0.1) / 0.6
         assert figures["normalized_gold_score"]["final"][key] == pytest.approx(expected)
     assert figures["normalized_gold_score"]["final"]["iqm"] == pytest.approx(5 / 6, abs=0.05)
-    assert "Share of the way to the best gold score" in render_report(summary, make_curves())
     assert (
         "normalized_gold_score"
         not in summarize(make_curves())["groups"][0]["rewards"]["abc"]["figures"]
     )
-
-
-def references() -> dict[Any, ReferenceSamples]:
-    """Return samples whose best of 16 has a score of 1.5, gold .6, and whose mean is -.5, .1."""
-    scores = np.full((3, 16), -0.5 - 2.0 / 15.0)
-    scores[:, 0] = 1.5
-    gold = np.full((3, 16), 0.1 - 0.5 / 15.0)
-    gold[:, 0] = 0.6
-    return {(): ReferenceSamples(scores=scores, gold_scores=gold, tokens=2304)}
 
 
 def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
@@ -102,111 +92,12 @@ def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
     assert group["reference"]["best_of_n"][-1]["gold_score"] == pytest.approx(0.6)
 
 
-SEEDS = np.linspace(-1.0, 1.0, 6)
-NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
-
-
-def verdict_of(**leads: float) -> tuple[str, list[str]]:
-    """Return headline and notes of flat curves whose heights lead sparse's by so much."""
-    rows = {"sparse": 0.0 * SEEDS} | {n: lead + NOISE[n] for n, lead in leads.items()}
-    curves = [
-        replace(curve, credit=name)
-        for name, heights in rows.items()
-        for curve in curves_of(heights[:, None])
-    ]
-    (group,) = summarize(curves, SummarySettings(controls=("random", "recency")))["groups"]
-    return group["verdict"]["headline"], group["verdict"]["notes"]
-
-
-def test_a_rule_that_no_control_is_behind_has_found_nothing():
-    headline, notes = verdict_of(abc=0.3, recency=0.3)
-    assert headline == (
-        "abc learned faster than sparse: +0.300 score over the run; so did the control recency."
-    )
-    assert notes == [
-        "abc is not clearly ahead of the control recency: no evidence that it finds the right "
-        "tokens."
-    ]
-    # Unclear against sparse, and still not beaten: the noise of seeds hides both.
-    _, (hidden,) = verdict_of(abc=0.03, random=0.02)
-    assert hidden.startswith("abc is not clearly ahead of the control random")
-    both, (note,) = verdict_of(abc=0.3, recency=0.31, random=0.3)
-    assert "controls recency and random" in note
-    assert both.startswith("abc learned faster")  # though a control was the fastest
-
-
-def test_a_rule_ahead_of_every_control_is_left_its_claim():
-    headline, notes = verdict_of(abc=0.6, recency=0.3, random=0.0)
-    assert headline.endswith("; so did the control recency.")
-    assert notes == []
-
-
-def test_a_control_alone_ahead_is_called_one():
-    headline, notes = verdict_of(abc=0.0, recency=0.3)
-    assert headline.startswith("The control recency learned faster than sparse: +0.3")
-    assert notes == []
-
-
-def test_the_winner_is_described_first_and_controls_last():
-    curves = curves_of(np.array([[0.0, 0.2, 0.6, 0.9]]) + 0.01 * SEEDS[:5, None] ** 2)
-    settings = SummarySettings(controls=("reward-3",))
-    (group,) = summarize(curves, settings)["groups"]
-    names = [sentence.split()[0] for sentence in group["verdict"]["sentences"]]
-    assert names == ["reward-2", "reward-1", "reward-3"]
-
-
-@pytest.mark.parametrize(
-    ("heights", "notes"),
-    [
-        ((0.0, 1.0), ["No reward reached the untrained policy's best of 16 (score 1.50)."]),
-        ((0.0, 2.0), ["Only reward-1 reached the untrained policy's best of 16 (score 1.50)."]),
-        ((1.5, 2.0), []),
-        ((1.0,), ["sparse did not reach the untrained policy's best of 16 (score 1.50)."]),
-    ],
-)
-def test_rewards_that_did_not_reach_best_of_16_are_said(
-    heights: tuple[float, ...], notes: list[str]
-):
-    areas = np.array(heights) + 1e-3 * SEEDS[:, None] * np.arange(len(heights))
-    settings = SummarySettings(references=references(), episodes=100)  # a small sampling error
-    (group,) = summarize(curves_of(areas), settings)["groups"]
-    assert group["verdict"]["notes"] == notes
-
-
-@pytest.mark.parametrize(
-    ("heights", "notes"),
-    [
-        ((1.49, 2.0), []),
-        ((0.0, 1.49), ["sparse did not reach the untrained policy's best of 16 (score 1.50)."]),
-        (
-            (0.0, 1.49, 2.0),
-            [
-                "reward-2 reached the untrained policy's best of 16 (score 1.50), and sparse did "
-                "not."
-            ],
-        ),
-        ((1.49,), []),
-    ],
-)
-def test_of_a_reward_whose_interval_holds_best_of_16_nothing_is_said(
-    heights: tuple[float, ...], notes: list[str]
-):
-    """The one at 1.49 has an interval from about 1.44 to 1.54, which holds the goal of 1.5."""
-    areas = np.array(heights) + 0.1 * SEEDS[:, None]
-    settings = SummarySettings(references=references(), episodes=100)
-    (group,) = summarize(curves_of(areas), settings)["groups"]
-    assert group["verdict"]["notes"] == notes
-
-
 def test_a_scorer_that_cannot_rank_is_said(make_curves):
     alike = ReferenceSamples(scores=np.ones((3, 16)), gold_scores=None, tokens=48)
     (group,) = summarize(make_curves(), SummarySettings(kl_coef=0.05, references={(): alike}))[
         "groups"
     ]
-    said = [text for text in group["verdict"]["cautions"] if "cannot rank them" in text]
-    assert len(said) == 1
     assert group["score_range"]["noise"]
-    assert group["verdict"]["notes"] == []
 
 
 def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves):
@@ -217,25 +108,17 @@ def test_a_normalised_score_that_may_be_noise_is_not_shown_anywhere(make_curves)
     settings = SummarySettings(kl_coef=0.001, references={(): drawn})
     summary = summarize(curves, settings)
     (group,) = summary["groups"]
-    reason = group["score_range"]["noise"]
-    assert reason.startswith("the best of ")
-    assert group["verdict"]["notes"] == []
-    assert f"No normalised score: {reason}." in group["verdict"]["cautions"]
     for entry in group["rewards"].values():
         assert not {"normalised_score", "steps_to_shares"} & {
             *entry["figures"],
             *entry,
         }
     shown = [row[-3:-1] for row in cells(group).values()]
-    assert [cell for row in shown for cell in row] == 6 * [
-        {"value": "\u2013", "below": "its range may be noise", "mark": "", "tone": ""}
-    ]
+    assert {cell["value"] for row in shown for cell in row} == {"\u2013"}
     latex, markdown = (
         group_table(group, 0.95, style, ["normalised_score"]) for style in ("LaTeX", "Markdown")
     )
     assert latex.count("& -- ") == markdown.count("| \u2013 ") == 3
-    assert f"No normalised score: {reason}" in markdown
-    assert "its range may be noise" in render_report(summary, curves)
     console = Console(width=200)
     with console.capture() as capture:
         for table in _figures(group, 200):
@@ -256,27 +139,14 @@ def test_without_a_price_the_way_is_by_score(make_curves):
 
 def test_a_page_has_the_lines_its_samples_give(make_curves):
     curves = make_curves()
-    summary = summarize(curves, SummarySettings(kl_coef=0.05, references=references()))
-    page = render_report(summary, curves)
-    text = re.sub(r"<[^>]+>", " ", page)
-    assert "Normalised score (1: best of 16) at the end" in text
-    assert "Updates to 50% / 75% / 90% of it" in text
-    assert re.search(r"100% / \d+% / 0% of seeds arrive", text)
-    assert "16 responses of the policy that training starts from to each of 3 held-out" in text
-    assert re.search(r"best of 16\s+1\.84\s+1\.50\s+0\.600\s+1\.41", " ".join(text.split()))
-    bound = number(summary["groups"][0]["reference"]["optimum"])
-    assert f"at least {bound}" in text
+    page = render_report(
+        summarize(curves, SummarySettings(kl_coef=0.05, references=references())), curves
+    )
     # score twice (wide and narrow), gold, KL and net score, against each of four axes
     assert page.count('class="level"') == 4 * (2 * 2 + 2 + 1 + 2)
-    assert page.count(">optimum, at least<") == 4
     assert page.count('class="series c8"') == 3  # best-of-n beside each frontier
-    free = render_report(
-        summarize(curves, SummarySettings(kl_coef=0.0, references=references())), curves
-    )
-    assert "At price 0 the best policy has the highest score there is" in free
-    assert ">optimum, at least<" not in free
     plain = render_report(summarize(curves, SummarySettings(kl_coef=0.05)), curves)
-    for absent in ("Without training", "Normalised score", 'class="level"', "c8"):
+    for absent in ('class="level"', "c8"):
         assert absent not in re.sub(r"<style>.*?</style>", "", plain, flags=re.S)
 
 
@@ -295,8 +165,6 @@ def test_the_faster_reward_is_said_to_be_faster(make_curves):
     assert versus["differences"]["score"]["auc"]["wins"] == 5
     assert versus["probability_of_improvement"]["score"]["auc"]["probability"] == 1.0
     assert versus["relative_steps"]["ratio"] == pytest.approx(0.5, abs=0.12)
-    assert group["verdict"]["headline"].startswith("abc learned faster than sparse: +")
-    assert [sentence.split()[0] for sentence in group["verdict"]["sentences"]] == ["abc", "uniform"]
 
 
 def test_the_final_level_is_of_the_baselines_own_evaluations(make_curves):
@@ -316,27 +184,6 @@ def test_the_final_level_is_of_the_baselines_own_evaluations(make_curves):
         assert speed["threshold"] == pytest.approx(level)
 
 
-def paths_of(
-    nats: dict[str, float], score_of: Callable[[str, np.ndarray], np.ndarray]
-) -> list[Curve]:
-    """Return six seeds whose KL goes evenly to so many nats in 20 updates, a point after each."""
-    steps = np.arange(21.0)
-    return [
-        Curve(
-            credit=name,
-            seed=seed,
-            steps=steps,
-            values={
-                "score": score_of(name, kl * steps / 20.0) + 0.01 * shift,
-                "gold_score": 0.5 * score_of(name, kl * steps / 20.0) + 0.01 * shift**2,
-                "kl": kl * steps / 20.0 * (1.0 + 0.001 * shift**2),
-            },
-        )
-        for name, kl in nats.items()
-        for seed, shift in enumerate(SEEDS if name == "sparse" else SEEDS**3)
-    ]
-
-
 def test_a_lead_that_is_kl_not_spent_is_called_less_drift():
     """Both have all the score there is at 1 nat, soon; one spends half the KL."""
     curves = paths_of({"sparse": 8.0, "lazy": 4.0}, lambda _, kl: 2.0 * np.minimum(kl / 0.1, 1.0))
@@ -347,16 +194,6 @@ def test_a_lead_that_is_kl_not_spent_is_called_less_drift():
     assert differences["score"]["at_kl"]["difference"] == pytest.approx(0.0, abs=0.01)
     # 4 nats on average, half of it: the area under a straight line to 8, and to 4
     assert differences["kl"]["auc"]["difference"] == pytest.approx(-2.0, abs=0.01)
-    assert group["verdict"]["headline"] == (
-        "No reward learned clearly faster than sparse; lazy drifts less."
-    )
-    (sentence,) = group["verdict"]["sentences"]
-    assert (
-        "It drifts less, and does not learn faster: KL over the run \u22122.00 nats, 95%"
-        in sentence
-    )
-    figure = r"; score at equal KL \(4.00 nats\) \S+, 95% interval \S+ to \S+, "
-    assert re.search(figure + r"where sparse is on its way to more\. ", sentence)
 
 
 def test_a_lead_that_is_kl_spent_sooner_is_called_more_drift():
@@ -366,14 +203,9 @@ def test_a_lead_that_is_kl_spent_sooner_is_called_more_drift():
     # The mean of sqrt(x) on 0 to 1 is 2 / 3, by trapezes of 1 / 20 slightly less.
     area = group["rewards"]["hasty"]["versus_baseline"]["differences"]["score"]["auc"]
     assert area["difference"] == pytest.approx(2.0 / 3.0 * (8.0**0.5 - 2.0), abs=0.01)
-    headline = group["verdict"]["headline"]
-    assert headline.startswith("hasty learned faster than sparse by more drift: +0.55")
     # The last 3 of 21 evaluations: 19 / 20 of 4 nats, and of gold half the difference of the roots.
     golds = group["rewards"]["hasty"]["versus_baseline"]["differences"]["gold_score"]["final"]
     assert golds["difference"] == pytest.approx(0.5 * (7.6**0.5 - 3.8**0.5), abs=0.01)
-    (sentence,) = group["verdict"]["sentences"]
-    said = r"Its lead is more drift: KL over the run \+2\.00 nats, 95% interval \S+ to \S+; "
-    assert re.search(said + r"score at equal KL \(4\.00 nats\) \S+, 95% interval", sentence)
 
 
 @pytest.mark.parametrize(
@@ -402,61 +234,32 @@ def test_policies_that_have_hardly_moved_are_not_compared_at_equal_kl():
     summary = summarize(curves)
     (group,) = summary["groups"]
     assert group["equal_kl"] is None
-    said = " ".join([*group["verdict"]["cautions"], *group["verdict"]["sentences"]])
-    assert (
-        "The policies have hardly moved (KL below 0.1 nats), so that scores at equal KL say "
-        "nothing yet." in said
-    )
-    assert "learning_rate" not in said
-    assert "At equal KL" not in said
     at = [kind for _, _, kind in columns(group)].index("at_kl")
     empty = {"value": "\u2013", "below": "KL below 0.1 nats", "mark": "", "tone": ""}
     assert [row[at] for row in cells(group).values()] == [empty, empty]
-    assert "Score at equal KL" in group_table(group, 0.95, "Markdown")
     console = Console(width=200)
     with console.capture() as capture:
         show_summary(console, summary, Path("nowhere"))
     shown = capture.get()
     row = next(line for line in shown.splitlines() if line.startswith("sparse "))
-    assert "at equal KL" in shown
     assert re.split(r"\s{2,}", row)[2] == "\u2013"
 
 
-def test_runs_that_alone_have_hardly_moved_are_named():
-    curves = paths_of({"sparse": 4.0, "other": 0.04}, lambda _, kl: np.sqrt(kl))
-    (group,) = summarize([curve for curve in curves if curve.seed < 5])["groups"]
-    assert (
-        "Some policies have hardly moved (KL below 0.1 nats: other, seeds 0, 1, 2, 3 and 4), so "
-        "that scores at equal KL say nothing yet." in group["verdict"]["cautions"]
-    )
-
-
-@pytest.mark.parametrize(("sign", "word"), [(1.0, "more"), (-1.0, "less")])
-def test_a_lead_in_score_at_equal_kl_is_called_one(sign: float, word: str):
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_lead_in_score_at_equal_kl_has_its_size(sign: float):
     """Score and gold are a multiple of the root of the KL, which rises alike in both."""
     slopes = {"sparse": 1.0, "other": 1.0 + 0.5 * sign}
     curves = paths_of({"sparse": 4.0, "other": 4.0}, lambda name, kl: slopes[name] * np.sqrt(kl))
     (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
     equal = group["rewards"]["other"]["versus_baseline"]["differences"]["score"]["at_kl"]
     assert equal["difference"] == pytest.approx(sign, abs=0.01)
-    (sentence,) = group["verdict"]["sentences"]
-    assert (
-        f"At equal KL (4.00 nats) it has {word} score: {signed(equal['difference'])}, " in sentence
-    )
-    assert "on its way" not in sentence  # both end there
-    side = "higher" if sign > 0 else "lower"
     gold = group["rewards"]["other"]["versus_baseline"]["differences"]["gold_score"]["at_kl"]
     assert gold["difference"] == pytest.approx(sign / 2.0, abs=0.02)
-    size = number(abs(gold["difference"]))
-    assert f"; its gold score there is {size} {side} (95% interval" in sentence
     figure = group["rewards"]["other"]["figures"]["score"]["at_kl"]["iqm"]
     assert group["rewards"]["sparse"]["figures"]["gold_score"]["at_kl"]["iqm"] > 1.0
     for style in ("Markdown", "LaTeX"):
         table = group_table(group, 0.95, style)
-        assert "at 4.00 nats" in table
         assert number(figure) in table
-    text = re.sub(r"<[^>]+>", " ", render_report(summarize(curves), curves))
-    assert "Score at 4.00 nats of KL" in text
 
 
 def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
@@ -470,8 +273,6 @@ def test_a_leap_is_a_gap_of_the_drawn_path_and_of_the_figures():
     (group,) = summary["groups"]
     assert group["equal_kl"] is None
     assert "at_kl" not in group["rewards"]["other"]["figures"]["score"]
-    said = " ".join(group["verdict"]["cautions"])
-    assert "Scores at equal KL are not known: no KL was reached by every run" in said
     page = render_report(summary, curves)
     frontier = page.partition("Score against KL</h3>")[2].partition("</svg>")[0]
     paths = re.findall(r'class="line" d="([^"]+)"', frontier)
@@ -490,30 +291,11 @@ def test_equal_kl_is_told_of_learners_at_equal_tokens_too():
     assert "step" not in group["measures"]
 
 
-def curves_of(areas: np.ndarray) -> list[Curve]:
-    """Return flat curves of the given heights, (seeds, rewards); the first reward is sparse."""
-    return [
-        Curve(
-            credit=f"reward-{reward}" if reward else "sparse",
-            seed=seed,
-            steps=np.array([0.0, 1.0]),
-            values={"score": np.full(2, area)},
-        )
-        for (seed, reward), area in np.ndenumerate(areas)
-    ]
-
-
 def test_the_interval_is_the_one_that_the_verdict_uses():
     seeds = np.linspace(-1.0, 1.0, 5)
     # Each alone is found at 95 % (p = 0.034), but not among two.
     areas = np.stack([0.0 * seeds, 0.34 * seeds + 0.384, 0.34 * seeds + 0.384], axis=1)
-    (alone,) = summarize(curves_of(areas[:, :2]))["groups"]
     (both,) = summarize(curves_of(areas))["groups"]
-    assert "reward-1 learned faster than sparse" in alone["verdict"]["headline"]
-    assert "+0.384, 95% interval 0.050 to 0.718" in alone["verdict"]["sentences"][0]
-    for sentence in both["verdict"]["sentences"]:
-        assert "showed no clear difference" in sentence
-        assert "97.5% interval \u2212" in sentence
     difference = both["rewards"]["reward-1"]["versus_baseline"]["differences"]["score"]["auc"]
     assert difference["low"] < 0 < difference["high"]
 
@@ -525,32 +307,6 @@ def test_a_difference_that_rounds_to_nothing_is_not_claimed():
     difference = group["rewards"]["reward-1"]["versus_baseline"]["differences"]["score"]["auc"]
     assert difference["p_adjusted"] < 1e-4
     assert difference["clear"] == 0
-    assert group["verdict"]["headline"] == "No reward learned clearly faster than sparse."
-    (large,) = summarize(curves_of(areas * 1000.0))["groups"]
-    assert large["verdict"]["headline"].startswith("reward-1 learned faster than sparse")
-
-
-def test_too_few_seeds_are_said_beside_an_interval_without_zero():
-    areas = np.stack([np.zeros(3), np.array([1.0, 1.1, 1.2])], axis=1)
-    (sentence,) = summarize(curves_of(areas))["groups"][0]["verdict"]["sentences"]
-    assert sentence.startswith("reward-1 ran on too few seeds to tell: score over the run +1.10, ")
-    (sentence,) = summarize(curves_of(areas[:1]))["groups"][0]["verdict"]["sentences"]
-    assert "score over the run +1.00, no interval, against sparse" in sentence
-
-
-def test_faster_rewards_are_named_and_each_sentence_has_the_kl_it_cost(make_curves):
-    curves = make_curves(("sparse", "abc")) + [
-        replace(curve, credit="red", values={**curve.values, "score": curve.values["score"] * 0.99})
-        for curve in make_curves(("abc",))
-    ]
-    verdict = summarize(curves)["groups"][0]["verdict"]
-    assert verdict["headline"].endswith("; so did red.")
-    (cost,) = re.findall(r"KL \+([0-9.]+) \(", verdict["sentences"][1])
-    # KL 5 * speed * (1 - e^(-step * speed / 15)) at the last two of eleven points
-    ends = {
-        v: np.mean([5 * v * (1 - math.exp(-step * v / 15)) for step in (27, 30)]) for v in (1, 2)
-    }
-    assert float(cost) == pytest.approx(ends[2] - ends[1], abs=0.01)
 
 
 def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone(make_curves):
@@ -566,9 +322,6 @@ def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone(make_c
     # sparse ends at 1 * rise(30), abc goes 1.3 * rise: 1 - e^(-s/10) = rise(30) / 1.3
     expected = -10.0 * math.log(1.0 - (1.0 - math.exp(-2.85)) / 1.3)
     assert versus["relative_steps_net"]["steps"] == pytest.approx(expected, abs=1.0)
-    (sentence,) = group["verdict"]["sentences"]
-    assert "did not reach sparse's final score within the budget" in sentence
-    assert "within the budget, but sparse's final score minus the KL" in sentence
     assert (
         summarize(curves)["groups"][0]["rewards"]["abc"]["versus_baseline"]["relative_steps_net"]
         is None
@@ -582,49 +335,18 @@ def test_steps_to_the_baselines_end_keep_censored_runs(make_curves):
     assert entry["sparse"]["steps_to_threshold"]["iqm_curve"] > 20
 
 
-def test_few_seeds_are_said_to_be_few(make_curves):
-    verdict = summarize(make_curves(seeds=3))["groups"][0]["verdict"]
-    assert verdict["headline"].startswith("Too few seeds to tell. On these 3: ")
-    assert any("Fewer than 5 seeds" in caution for caution in verdict["cautions"])
+def test_few_seeds_are_few(make_curves):
+    assert not summarize(make_curves(seeds=4))["groups"][0]["reliable"]
     assert summarize(make_curves(seeds=5))["groups"][0]["reliable"]
-
-
-def test_one_seed_gives_no_clear_difference(make_curves):
-    group = summarize(make_curves(seeds=1))["groups"][0]
-    assert "No reward learned clearly faster" in group["verdict"]["headline"]
 
 
 @pytest.mark.parametrize("baseline", ["sparse", "abc"])
 def test_below_five_seeds_nothing_is_clear(make_curves, baseline: str):
     curves = make_curves(seeds=4)
     summary = summarize(curves, SummarySettings(baseline=baseline))
-    (group,) = summary["groups"]
-    assert not re.search("learned (slower|faster)", " ".join(group["verdict"]["sentences"]))
-    assert "learned slower" not in group["verdict"]["headline"]
     page = render_report(summary, curves)
     assert 'class="mark' not in page
     assert "▲" not in page.split("<tbody>")[1].split("</tbody>")[0]
-
-
-def test_a_level_not_reached_is_said_with_its_interval():
-    """Two equal rewards: where the mean curve stays below sparse's end, the interval says so."""
-    generator, said = np.random.default_rng(3), 0
-    for _ in range(12):
-        curves = [
-            Curve(
-                credit=name,
-                seed=seed,
-                steps=np.arange(6.0),
-                values={"score": np.arange(6.0) + generator.normal(scale=2.0, size=6)},
-            )
-            for name in ("sparse", "abc")
-            for seed in range(5)
-        ]
-        (sentence,) = summarize(curves)["groups"][0]["verdict"]["sentences"]
-        if "did not reach" in sentence:
-            said += 1
-            assert re.search(r"within the budget; .*95% interval of its updates", sentence)
-    assert said > 0
 
 
 def test_failed_runs_are_counted_and_named(make_curves):
@@ -645,35 +367,13 @@ def test_failed_runs_are_counted_and_named(make_curves):
     group = summary["groups"][0]
     assert group["rewards"]["sparse"]["runs"] == 4
     assert group["rewards"]["abc"]["versus_baseline"]["differences"]["score"]["auc"]["pairs"] == 4
-    said = " ".join(group["verdict"]["cautions"])
-    assert "Not in the figures: 2 failed runs (abc, seed 9; sparse, seed 0), which may" in said
-    assert "finished run" not in group["verdict"]["headline"]  # each reward has one
-
-
-def test_a_reward_without_finished_runs_is_in_the_headline(make_curves):
-    failed = [{"credit": "mine", "seed": s, "error": "boom", "group": {}} for s in range(2)]
-    missing: list[dict[str, Any]] = [{"credit": "abc", "seed": s, "group": {}} for s in (3, 4)]
-    settings = SummarySettings(failed=failed, missing=missing)
-    group = summarize(make_curves(("sparse", "abc"), seeds=3), settings)["groups"][0]
-    assert group["verdict"]["headline"].endswith("; mine has no finished run.")
-    said = " ".join(group["verdict"]["cautions"])
-    assert "2 failed runs (mine, seeds 0 and 1), which may" in said
-    assert "runs that have not ended (abc, seeds 3 and 4); the comparison's own command" in said
-    alone = summarize(make_curves(("sparse",)), settings)["groups"][0]["verdict"]["headline"]
-    assert alone.startswith("Only one reward has finished runs, so nothing to compare: sparse")
-    assert alone.endswith("; mine and abc have no finished run.")
 
 
 def test_one_seed_has_no_interval(make_curves):
     curves = make_curves(("sparse", "abc"), seeds=1)
     summary = summarize(curves)
     (group,) = summary["groups"]
-    (sentence,) = group["verdict"]["sentences"]
-    assert "no interval" in sentence
-    assert re.search(r"final score in 0\.\d+ times the updates\. ", sentence)
-    assert "unreliable, and one seed has none" in " ".join(group["verdict"]["cautions"])
     for text in (group_table(group, 0.95, "Markdown"), group_table(group, 0.95, "LaTeX")):
-        assert "over 1 seed;" in text
         assert " to " not in text
     page = re.sub(r"<[^>]+>", " ", render_report(summary, curves))
     assert not re.search(r"\d%? to \d", page)
@@ -687,9 +387,6 @@ def test_a_baseline_without_runs_is_replaced_aloud(make_curves):
         make_curves(("uniform", "abc")), SummarySettings(baseline="sparse", failed=failed)
     )["groups"][0]
     assert group["baseline"] == "uniform"
-    assert "sparse has no finished run here; uniform takes its place" in " ".join(
-        group["verdict"]["cautions"]
-    )
 
 
 def test_over_optimisation_is_said_first(make_curves):
@@ -700,15 +397,13 @@ def test_over_optimisation_is_said_first(make_curves):
     group = summarize(curves)["groups"][0]
     assert group["rewards"]["sparse"]["alarms"] == []
     (alarm,) = group["rewards"]["abc"]["alarms"]
-    assert alarm.startswith("from update 15 on the gold score fell (0.5 to 0.2) while the score")
     assert group["verdict"]["cautions"][0] == f"abc: {alarm}."
 
 
 def test_the_baseline_can_be_chosen(make_curves):
     group = summarize(make_curves(), SummarySettings(baseline="abc"))["groups"][0]
     assert group["baseline"] == "abc"
-    assert "sparse and uniform learned slower" in group["verdict"]["headline"]
-    with pytest.raises(ValueError, match="baseline 'red' is none of the rewards: sparse, uniform"):
+    with pytest.raises(ValueError, match="red"):
         summarize(make_curves(), SummarySettings(baseline="red"))
 
 

@@ -1,0 +1,193 @@
+"""What comparisons are said to show: one page of the words for each kind of comparison."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.suite.evaluation.conftest import (
+    SEEDS,
+    curves_of,
+    fabricate_curves,
+    paths_of,
+    references,
+)
+from tests.support import golden
+from tokengym.evaluation.measure.references import ReferenceSamples
+from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.summary import SummarySettings, summarize
+
+STORED = Path(__file__).parent / "stored"
+NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
+CONTROLS = SummarySettings(controls=("random", "recency"))
+BEST = SummarySettings(references=references(), episodes=100)  # a small sampling error
+PRICED = SummarySettings(kl_coef=0.05)
+
+
+def leading(**leads: float) -> list[Curve]:
+    """Return flat curves whose heights lead sparse's by so much."""
+    rows = {"sparse": 0.0 * SEEDS} | {n: lead + NOISE[n] for n, lead in leads.items()}
+    return [
+        replace(curve, credit=name)
+        for name, heights in rows.items()
+        for curve in curves_of(heights[:, None])
+    ]
+
+
+def heights(*levels: float, noise: float = 1e-3) -> list[Curve]:
+    """Return flat curves of six seeds at these levels."""
+    spread = np.arange(len(levels)) if noise < 0.1 else np.ones(len(levels))
+    return curves_of(np.array(levels) + noise * SEEDS[:, None] * spread)
+
+
+def rooted(nats: dict[str, float], slopes: dict[str, float] | None = None) -> list[Curve]:
+    """Return curves whose score is a multiple of the root of their KL."""
+    return paths_of(nats, lambda name, kl: (slopes or {}).get(name, 1.0) * np.sqrt(kl))
+
+
+def with_leap() -> list[Curve]:
+    """Return curves of which the first update of sparse crosses 6 nats."""
+    curves = rooted({"sparse": 8.0, "other": 4.0})
+    for curve in curves:
+        if curve.credit == "sparse":
+            curve.values["kl"][1:] = 6.0 + 0.1 * curve.steps[1:]
+    return curves
+
+
+def over_optimised() -> list[Curve]:
+    """Return curves of which the gold score of abc turns down at update 15."""
+    curves = fabricate_curves(("sparse", "abc"))
+    for curve in curves:
+        if curve.credit == "abc":
+            curve.values["gold_score"][:] = 0.5 - np.abs(curve.steps - 15.0) / 50.0
+    return curves
+
+
+def cheaper() -> list[Curve]:
+    """Return curves of which abc has nine tenths of the score for half the KL."""
+    curves = fabricate_curves(("sparse", "abc"))
+    for curve in curves:
+        factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
+        rise = 1.0 - np.exp(-curve.steps / 10.0)
+        curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
+        curve.values["kl"][:] = 20.0 * kl * rise
+    return curves
+
+
+def noisy() -> list[Curve]:
+    """Return curves of two equal rewards of which one does not reach the other's end."""
+    generator = np.random.default_rng(3)
+    generator.normal(size=3 * 60)  # the fourth such curves are the first that do not reach it
+    return [
+        Curve(
+            credit=name,
+            seed=seed,
+            steps=np.arange(6.0),
+            values={"score": np.arange(6.0) + generator.normal(scale=2.0, size=6)},
+        )
+        for name in ("sparse", "abc")
+        for seed in range(5)
+    ]
+
+
+def cases() -> Iterator[tuple[str, list[Curve], SummarySettings]]:
+    """Yield a title, curves and settings."""
+    plain, made = SummarySettings(), fabricate_curves
+    yield "one is faster, at more KL", made(), plain
+    yield "another baseline", made(), SummarySettings(baseline="abc")
+    yield (
+        "two are faster",
+        made(("sparse", "abc"))
+        + [
+            replace(c, credit="red", values={**c.values, "score": c.values["score"] * 0.99})
+            for c in made(("abc",))
+        ],
+        plain,
+    )
+    yield "a control is as fast", leading(abc=0.3, recency=0.3), CONTROLS
+    yield "the noise of seeds hides both", leading(abc=0.03, random=0.02), CONTROLS
+    yield "two controls are as fast", leading(abc=0.3, recency=0.31, random=0.3), CONTROLS
+    yield "ahead of every control", leading(abc=0.6, recency=0.3, random=0.0), CONTROLS
+    yield "a control alone is faster", leading(abc=0.0, recency=0.3), CONTROLS
+    rising = curves_of(np.array([[0.0, 0.2, 0.6, 0.9]]) + 0.01 * SEEDS[:5, None] ** 2)
+    last = SummarySettings(controls=("reward-3",))
+    yield "the winner stands first and a control last", rising, last
+    of_all: list[tuple[float, ...]] = [(0.0, 1.0), (0.0, 2.0), (1.5, 2.0), (1.0,)]
+    for levels in of_all:
+        yield f"best of 16 is 1.5, the ends are {levels}", heights(*levels), BEST
+    of_some: list[tuple[float, ...]] = [(1.49, 2.0), (0.0, 1.49), (0.0, 1.49, 2.0), (1.49,)]
+    for levels in of_some:
+        title = f"best of 16 is 1.5, within the interval of 1.49: the ends are {levels}"
+        yield title, heights(*levels, noise=0.1), BEST
+    alike = ReferenceSamples(scores=np.ones((3, 16)), gold_scores=None, tokens=48)
+    yield "the scorer cannot rank", made(), replace(PRICED, references={(): alike})
+    scores = -0.52 + 0.01 * np.random.default_rng(0).normal(size=(3, 16))
+    drawn = ReferenceSamples(scores=scores, gold_scores=None, tokens=2304)
+    noise = SummarySettings(kl_coef=0.001, references={(): drawn})
+    yield "the best of 16 is hardly better than one", made(), noise
+    lazy = paths_of({"sparse": 8.0, "lazy": 4.0}, lambda _, kl: 2.0 * np.minimum(kl / 0.1, 1.0))
+    yield "less drift", lazy, PRICED
+    yield "more drift", rooted({"sparse": 4.0, "hasty": 8.0}), plain
+    for slope in (1.5, 0.5):
+        curves = rooted({"sparse": 4.0, "other": 4.0}, {"other": slope})
+        yield f"{slope} times the score at each KL", curves, PRICED
+    yield "hardly moved", rooted({"sparse": 0.05, "other": 0.04}), plain
+    curves = [c for c in rooted({"sparse": 4.0, "other": 0.04}) if c.seed < 5]
+    yield "one has hardly moved", curves, plain
+    yield "a leap in KL", with_leap(), plain
+    five = np.linspace(-1.0, 1.0, 5)  # each alone is found at 95 % (p = 0.034), not among two
+    areas = np.stack([0.0 * five, 0.34 * five + 0.384, 0.34 * five + 0.384], axis=1)
+    yield "clear alone", curves_of(areas[:, :2]), plain
+    yield "the same among two", curves_of(areas), plain
+    level = np.stack([SEEDS, SEEDS + 2e-4 + 1e-5 * SEEDS], axis=1)
+    yield "a difference that rounds to nothing", curves_of(level), plain
+    few = np.stack([np.zeros(3), np.array([1.0, 1.1, 1.2])], axis=1)
+    yield "three seeds", curves_of(few), plain
+    yield "three seeds, of curves", made(seeds=3), plain
+    yield "one seed", made(("sparse", "abc"), seeds=1), plain
+    yield "ahead by the net score alone", cheaper(), PRICED
+    yield "an end that is not reached", noisy(), plain
+    yield "over-optimised", over_optimised(), plain
+    failed = [{"credit": "mine", "seed": s, "error": "boom", "group": {}} for s in range(2)]
+    missing: list[dict[str, Any]] = [{"credit": "abc", "seed": s, "group": {}} for s in (3, 4)]
+    ended = SummarySettings(failed=failed, missing=missing)
+    yield "failed and unfinished runs", made(("sparse", "abc"), seeds=3), ended
+    yield "one reward has finished", made(("sparse",)), ended
+    lost = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
+    settings = SummarySettings(baseline="sparse", failed=lost)
+    yield "the baseline has no run", made(("uniform", "abc")), settings
+
+
+def test_every_kind_of_comparison_is_said_as_it_is_stored():
+    page = ["# What comparisons are said to show"]
+    for title, curves, settings in cases():
+        for group in summarize(curves, settings)["groups"]:
+            verdict = group["verdict"]
+            page += ["", f"## {title}", "", verdict["headline"], ""]
+            page += [f"- note: {note}" for note in verdict["notes"]]
+            page += [f"- {sentence}" for sentence in verdict["sentences"]]
+            page += [f"- caution: {caution}" for caution in verdict["cautions"]]
+    golden.check(STORED / "verdicts.md", "\n".join(page) + "\n")
+
+
+def test_a_report_says_what_is_stored(make_curves: Callable[..., list[Curve]]):
+    """Of three rewards, with samples of the untrained policy, a failed run and settings."""
+    curves = make_curves()
+    failed = [{"credit": "abc", "seed": 7, "error": "loss is nan at step 3", "group": {}}]
+    settings = SummarySettings(
+        kl_coef=0.05,
+        references=references(),
+        failed=failed,
+        anchors={"score": -0.5, "gold_score": 0.1},
+        optimum={"gold_score": 0.7},
+    )
+    summary = summarize(curves, settings)
+    summary.update(settings={"env": "MovieReview"}, versions={"torch": "2"}, command="compare")
+    row = {"seed": 0, "prompt": "the film", "tokens": ["was", " good"], "gold_score": None}
+    row |= {"token_rewards": [0.5, -0.25], "response": "was good", "score": 0.25}
+    episodes = [{**row, "credit": name, "step": 30} for name in ("sparse", "abc")]
+    page = golden.words(render_report(summary, curves, episodes))
+    golden.check(STORED / "report.txt", page.partition("@software")[0])
