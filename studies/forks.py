@@ -28,6 +28,7 @@ from tokengym.envs import Episode
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.report import (
+    Curve,
     SummarySettings,
     make_panels,
     number,
@@ -70,6 +71,8 @@ PUBLISHED = (
 )
 """Columns of the published curves."""
 FOLDER = "forks"
+CURVES, SETTINGS_OF = "runs.csv", "settings.json"
+"""Published curves of all cells, and the settings of each by its name."""
 BUDGET, HARD_BUDGET = 100_000, 200_000
 """Response tokens of a run, continuations included; the second in the hard setting."""
 HARD_PRICE = 0.01
@@ -390,12 +393,24 @@ def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[Row]]:
 
     Runs at another rate than the best do not count: a sweep may have gone on since.
     """
-    file = docs / FOLDER / f"{cell.name}.csv"
-    if not file.exists():
+    settings = _settings(docs).get(cell.name)
+    if settings is None or settings["training"]["learner"]["learning_rate"] != rate:
         return {}
-    training = read_json(file.with_suffix(".json"))["training"]
-    rows = read_rows(file, text=PUBLISHED) if training["learner"]["learning_rate"] == rate else []
-    return grouped(rows, lambda row: int(row["seed"]))
+    return grouped(published_rows(docs)[cell.name], lambda row: int(row["seed"]))
+
+
+def _settings(docs: Path) -> dict[str, Any]:
+    """Return the settings of the published cells by name."""
+    file = docs / FOLDER / SETTINGS_OF
+    return read_json(file) if file.exists() else {}
+
+
+def published_rows(docs: Path) -> dict[str, list[Row]]:
+    """Return the rows of the published curves by the names of their cells, all of them text."""
+    file = docs / FOLDER / CURVES
+    rows = read_rows(file, text=("cell", *PUBLISHED)) if file.exists() else []
+    by_cell = grouped(rows, lambda row: str(row["cell"]))
+    return {name: [{k: row[k] for k in PUBLISHED} for row in of] for name, of in by_cell.items()}
 
 
 def _sweeps(docs: Path, name: str = SWEEPS) -> list[dict[str, Any]]:
@@ -433,8 +448,9 @@ def longer(docs: Docs = DOCS) -> None:
 
 
 def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
-    """Write each cell's finished runs as one csv with their settings beside it, and the sweeps."""
+    """Write the finished runs of all cells as one csv, their settings beside it, and the sweeps."""
     tried = []
+    settings, curves = _settings(docs), published_rows(docs)
     for cell in cells():
         best = tuned_rate(cell, out, docs)
         if best is None:
@@ -448,9 +464,12 @@ def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
         for row in finished_rows([cell.reward], set(seeds) - set(runs), cell.folder(out, best)):
             runs.setdefault(row["seed"], []).append(row)
         if runs:
-            rows = [row for seed in sorted(runs) for row in runs[seed]]
-            write_csv(docs / FOLDER / f"{cell.name}.csv", rows, PUBLISHED)
-            write_json(docs / FOLDER / f"{cell.name}.json", cell.config(best).as_dict())
+            curves[cell.name] = [row for seed in sorted(runs) for row in runs[seed]]
+            settings[cell.name] = cell.config(best).as_dict()
+    if curves:
+        rows = [{"cell": name, **row} for name in sorted(curves) for row in curves[name]]
+        write_csv(docs / FOLDER / CURVES, rows, ("cell", *PUBLISHED))
+        write_json(docs / FOLDER / SETTINGS_OF, dict(sorted(settings.items())))
     if tried:
         write_rows(docs / FOLDER / SWEEPS, tried)
 
@@ -469,10 +488,11 @@ def page(docs: Docs = DOCS) -> None:
 def draw(docs: Path) -> None:
     """Draw what the rules of `DRAWN` solve over the tokens under PPO, a panel per setting."""
     shown = [cell for cell in cells() if cell.learner == "ppo" and cell.label in DRAWN]
+    curves = _curves(docs)
     runs = []
     for cell in sorted(shown, key=lambda cell: [*SETTINGS].index(cell.setting)):
         group = (("setting", cell.setting),)
-        for run in _curves(cell, docs):
+        for run in _over_tokens(cell, curves):
             runs.append(replace(run, group=group, values={"score": run.values["score"]}))
     summary = summarize(runs, SummarySettings(baseline=BASELINE, axis="tokens"))
     save_figure(docs / FOLDER / "curves.png", summary, runs)
@@ -501,18 +521,25 @@ def _rates(rows: Sequence[Row]) -> str:
     return markdown_table(["cell", *(f"{rate:g}" for rate in RATES)], [*lines.values()])
 
 
-def _curves(cell: Cell, docs: Path) -> list[Any]:
-    """Return a cell's published runs by its label, over tokens; none where it has no file."""
-    file = docs / FOLDER / f"{cell.name}.csv"
-    curves = read_curves(file, group_by=()) if file.exists() else []
-    return [replace(one, credit=cell.label, steps=one.values["tokens"]) for one in curves]
+def _curves(docs: Path) -> dict[str, list[Curve]]:
+    """Return the published runs by the names of their cells."""
+    file = docs / FOLDER / CURVES
+    curves = read_curves(file, group_by=("cell",)) if file.exists() else []
+    return grouped(curves, lambda curve: dict(curve.group)["cell"])
+
+
+def _over_tokens(cell: Cell, curves: Mapping[str, Sequence[Curve]]) -> list[Curve]:
+    """Return a cell's published runs by its label, over tokens."""
+    runs = curves.get(cell.name, ())
+    return [replace(one, credit=cell.label, group=(), steps=one.values["tokens"]) for one in runs]
 
 
 def _panels(docs: Path) -> dict[str, Any]:
     """Return the published runs by setting and learner, over tokens."""
     curves_of: dict[tuple[str, float], list[Any]] = {}
+    published = _curves(docs)
     for cell in cells():
-        if curves := _curves(cell, docs):
+        if curves := _over_tokens(cell, published):
             key = f"{cell.setting}, {cell.learner}", cell.price
             curves_of.setdefault(key, []).extend(curves)
     panels = {}

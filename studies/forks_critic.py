@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.forks import CURVES
 from tokengym import ComparisonConfig
 from tokengym.envs import Episode
 from tokengym.evaluation.report import number
@@ -45,12 +46,12 @@ SEEDS = range(80, 87)
 """The seven pairs of the page."""
 LAMBDAS = ("0.95", "0.5")
 BESIDE = {
-    "`sparse`, lambda 0.95": "hard-ppo-sparse.csv",
-    "`red`, lambda 0.95": "hard-ppo-red_delivery=end-0.95.csv",
-    "`red`, lambda 0.5": "hard-ppo-red_delivery=end.csv",
-    "`decisive`": "hard-ppo-decisive.csv",
+    "`sparse`, lambda 0.95": "hard-ppo-sparse",
+    "`red`, lambda 0.95": "hard-ppo-red_delivery=end-0.95",
+    "`red`, lambda 0.5": "hard-ppo-red_delivery=end",
+    "`decisive`": "hard-ppo-decisive",
 }
-"""Published runs: the name in the table and the file."""
+"""Published runs: the name in the table and that of the cell."""
 
 
 class Beside(Credit):
@@ -109,8 +110,9 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
 def tables(published: Published) -> dict[str, str]:
     """Return the page's table and that of the rates."""
     runs = published.runs
+    beside = read_rows(published.folder / CURVES, text=("cell", "credit"))
     curves: dict[str, Mapping[int, Sequence[Row]]] = {
-        name: by_seed(published.folder / file) for name, file in BESIDE.items()
+        name: by_seed(beside, cell) for name, cell in BESIDE.items()
     }
     for cell in cells():
         curves[title(cell)] = runs.runs.get(cell, {})
@@ -126,9 +128,9 @@ def title(cell: Cell) -> str:
     return f"`sparse`, critic from the model, lambda {cell.gae_lambda}"
 
 
-def by_seed(file: Path) -> dict[int, list[Row]]:
-    """Return the rows of published runs by seed."""
-    return grouped(read_rows(file, text=("credit",)), lambda row: int(row["seed"]))
+def by_seed(rows: Sequence[Row], cell: str) -> dict[int, list[Row]]:
+    """Return the rows of a cell's published runs by seed."""
+    return grouped([row for row in rows if row["cell"] == cell], lambda row: int(row["seed"]))
 
 
 def critic_table(curves: Mapping[str, Mapping[int, Sequence[Row]]]) -> str:

@@ -50,15 +50,17 @@ def test_settings_are_those_of_the_environment_and_cost_what_is_counted(setting:
 
 def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
     shutil.copy(DOCS / "forks.md", tmp_path / "forks.md")
+    rows = []
     for rule, gain in ((forks.BASELINE, 0.2), ("decisive", 0.8)):
         cell = forks.Cell(setting="easy", learner="ppo", rule=rule)
-        rows = [
-            {"credit": rule, "seed": seed, "step": update, "tokens": update * 25_000}
+        rows += [
+            {"cell": cell.name, "credit": rule, "seed": seed}
+            | {"step": update, "tokens": update * 25_000}
             | {"score": gain * update / 4 + 0.01 * (seed % 3) * gain, "kl": 0.0}
             for seed in range(forks.FIRST_SEED, forks.FIRST_SEED + 4)
             for update in range(5)
         ]
-        write_csv(tmp_path / forks.FOLDER / f"{cell.name}.csv", rows, list(rows[0]))
+    write_csv(tmp_path / forks.FOLDER / forks.CURVES, rows, list(rows[0]))
     longer = [
         {"rule": rule, "tokens": tokens, "score": 0.25, "train_score": 0.5, "kl": tokens / 1e5}
         for rule in forks.LONGER_RULES
@@ -177,16 +179,17 @@ def test_published_runs_and_sweeps_are_kept_and_not_run_again(tmp_path: Path) ->
     cell = forks.Cell(setting="middle", learner="ppo", rule=forks.BASELINE)
     folder = tmp_path / forks.FOLDER
     folder.mkdir()
-    for name in (f"{cell.name}.csv", f"{cell.name}.json", forks.SWEEPS):
+    for name in (forks.CURVES, forks.SETTINGS_OF, forks.SWEEPS):
         shutil.copy(DOCS / forks.FOLDER / name, folder / name)
-    file = folder / f"{cell.name}.csv"
+    file = folder / forks.CURVES
     before = file.read_bytes()
     wanted = [
         (name, seed)
         for name, _, _, seed in forks.pending(tmp_path / "runs", tmp_path)
         if name.startswith(f"{cell.name}-0")  # a rate; `-1-0.001` is another lambda
     ]
-    published = {int(row["seed"]) for row in read_rows(file, text=("credit",))}
+    rows = read_rows(file, text=("cell", "credit"))
+    published = {int(row["seed"]) for row in rows if row["cell"] == cell.name}
     assert wanted
     assert not {seed for _, seed in wanted} & {*published, SPARE_SEED}
     assert {seed for _, seed in wanted} <= set(range(forks.FIRST_SEED, forks.FIRST_SEED + 10))
