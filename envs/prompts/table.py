@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from tokengym.base.errors import PromptError, TokenizerError
 from tokengym.base.prompt import NO_METADATA, Prompt, PromptSet, is_messages
 from tokengym.base.settings import check_memory
+from tokengym.envs.prompts.rows import LateRows, TokenRows, shared_rows
 from tokengym.envs.prompts.tokenization import encode, encode_chats, in_parts
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.envs.settings import PLACE, Overlong
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+FEWEST_LATE = 100_000
+"""Least number of prompts that are encoded as they are drawn."""
+CHECKED = 10_000
+"""Prompts of such a set that are checked at once."""
 _COLUMN_BYTES = 9
 """Memory that a prompt's id and mask take in one column of an observation."""
 _MAX_UNKNOWN_SHARE = 0.05
@@ -42,59 +45,12 @@ class EncodedPrompt(NamedTuple):
     metadata: Mapping[str, Any] = NO_METADATA
 
 
-@dataclass(frozen=True)
-class TokenRows:
-    """The token ids of many texts, one after another: no list and no padding for each."""
-
-    flat: NDArray[np.int32]
-    """(tokens,) the ids of all texts."""
-    starts: NDArray[np.int64]
-    """(rows,) position of each text's first id."""
-    ends: NDArray[np.int64]
-    """(rows,) position after each text's last id."""
-
-    @classmethod
-    def of(cls, parts: Iterable[Sequence[Sequence[int]]]) -> TokenRows:
-        """Return the rows of texts that were encoded in parts."""
-        flat, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-        for rows in parts:
-            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-            flat.append(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths[-1].sum())))
-        ends = np.cumsum(np.concatenate(lengths))
-        starts = ends - np.concatenate(lengths)
-        return cls(np.concatenate(flat), starts, ends)
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, row: int) -> NDArray[np.int32]:
-        return self.flat[self.starts[row] : self.ends[row]]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(rows,) number of ids of each text."""
-        return self.ends - self.starts
-
-    def select(self, rows: NDArray[np.int64]) -> TokenRows:
-        """Return some of the rows, whose ids stay where they are."""
-        return TokenRows(self.flat, self.starts[rows], self.ends[rows])
-
-    def last(self, width: int) -> TokenRows:
-        """Return the rows cut to their last ids."""
-        return TokenRows(self.flat, np.maximum(self.starts, self.ends - width), self.ends)
-
-    def padded(
-        self, rows: Sequence[int] | NDArray[np.int64], width: int, pad_id: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Return ids and mask of some rows, (len(rows), width) each, ending at the last column."""
-        columns = self.ends[rows][:, None] + np.arange(-width, 0)
-        mask = columns >= self.starts[rows][:, None]
-        # Padding reads some id that there is, and is written over.
-        return np.where(mask, self.flat[np.maximum(columns, 0)], pad_id), mask
-
-
 class PromptTable:
     """The prompts of an environment: their token ids, encoded once, and the prompts by position.
+
+    With ``overlong="left"`` and a ``max_prompt_tokens`` nothing needs the lengths of all prompts.
+    Those of a set of `FEWEST_LATE` or more are then encoded as they are drawn: the first `CHECKED`
+    are checked at once, and each of the others when it is drawn, with the same errors.
 
     With ``overlong="left"`` an overlong prompt keeps its last tokens (its text stays whole), with
     "drop" it is removed, and prompt ids count the remaining prompts.
@@ -118,7 +74,7 @@ class PromptTable:
     prompts: PromptSet
     """The prompts, without dropped ones."""
     max_prompt_tokens: int
-    rows: TokenRows
+    rows: TokenRows | LateRows
     """(len(prompts),) ids of each prompt, cut to ``max_prompt_tokens``."""
 
     def __init__(
@@ -135,30 +91,21 @@ class PromptTable:
         self._format = prompt_format or PLACE
         self._overlong = overlong
         self._chat_template = chat_template
-        parts = in_parts(range(len(prompts)))
-        encoded = TokenRows.of(self._encoded(prompts.select(part)) for part in parts)
-        _check_rows(prompts, encoded, tokenizer)
-        _check_known(prompts, encoded, tokenizer)
-        self.max_prompt_tokens = max_prompt_tokens or int(encoded.lengths.max())
-        check_memory("max_prompt_tokens", self.max_prompt_tokens, bytes_each=_COLUMN_BYTES)
-        kept = encoded.lengths <= self.max_prompt_tokens
-        if not kept.all() and overlong != "left":
-            if overlong != "drop":
-                first = int(np.argmin(kept))
-                self._fits(f"prompt {first}", encoded[first].tolist())
-            if not kept.any():
-                raise PromptError(
-                    f"all {len(prompts)} prompts are longer than max_prompt_tokens="
-                    f"{self.max_prompt_tokens} and were dropped; raise it or pass overlong='left'"
-                )
-            positions = np.flatnonzero(kept)
-            prompts, encoded = prompts.select(positions.tolist()), encoded.select(positions)
-        self.prompts, self.rows = prompts, encoded.last(self.max_prompt_tokens)
-        self.rows.flat.flags.writeable = False
-        pad_id: Any = Vocabulary.of(tokenizer).pad_id
-        self._pad_id = int(pad_id)
-        self._drawn = np.full(len(prompts), None, dtype=object)
+        self._pad_id: Any = Vocabulary.of(tokenizer).pad_id
         self._positions: dict[bytes, int] | None = None
+        self.prompts = prompts
+        needs_lengths = max_prompt_tokens is None or overlong != "left"
+        if needs_lengths or len(prompts) < FEWEST_LATE:
+            self._shared = self._all_encoded()  # with other environments, as long as it is kept
+            self._check(range(len(prompts)), self._shared)
+            self.max_prompt_tokens = max_prompt_tokens or int(self._shared.lengths.max())
+            self.rows = self._kept(self._shared).last(self.max_prompt_tokens)
+        else:
+            self.max_prompt_tokens = max_prompt_tokens or 0
+            self._check(range(CHECKED), TokenRows.of([self._encoded(prompts[:CHECKED])]))
+            self.rows = LateRows(len(prompts), self._drawn_rows)
+        check_memory("max_prompt_tokens", self.max_prompt_tokens, bytes_each=_COLUMN_BYTES)
+        self._drawn = np.full(len(self.prompts), None, dtype=object)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -184,6 +131,46 @@ class PromptTable:
     def padded(self, prompt_ids: Sequence[int]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Return ids and attention mask, each (len(prompt_ids), max_prompt_tokens), left-padded."""
         return self.rows.padded(prompt_ids, self.max_prompt_tokens, self._pad_id)
+
+    def _all_encoded(self) -> TokenRows:
+        """Return all prompts' ids, which environments of many plain texts share."""
+        prompts = self.prompts
+
+        def encoded() -> TokenRows:
+            parts = in_parts(range(len(prompts)))
+            return TokenRows.of(self._encoded(prompts.select(part)) for part in parts)
+
+        if self._chat_template or prompts.num_conversations:  # a template may write the date
+            return encoded()
+        return shared_rows(prompts.texts, self._tokenizer, self._format, encoded)
+
+    def _drawn_rows(self, prompt_ids: Sequence[int]) -> TokenRows:
+        """Return the ids of prompts that are drawn from a large set, checked only now."""
+        positions = [prompt_id % len(self) for prompt_id in prompt_ids]
+        encoded = TokenRows.of([self._encoded(self.prompts.select(positions))])
+        _check_rows(self.prompts, positions, encoded, self._tokenizer)
+        return encoded.last(self.max_prompt_tokens)
+
+    def _check(self, positions: range, encoded: TokenRows) -> None:
+        """Refuse prompts without tokens, or with unknown ones."""
+        _check_rows(self.prompts, positions, encoded, self._tokenizer)
+        _check_known(self.prompts, encoded, self._tokenizer)
+
+    def _kept(self, encoded: TokenRows) -> TokenRows:
+        """Return the ids of the prompts that are not dropped, and keep only these prompts."""
+        fits = encoded.lengths <= self.max_prompt_tokens
+        if fits.all() or self._overlong == "left":
+            return encoded
+        first = int(np.argmin(fits))
+        self._fits(f"prompt {first}", encoded[first].tolist())  # raises where that is an error
+        if not fits.any():
+            raise PromptError(
+                f"all {len(fits)} prompts are longer than max_prompt_tokens="
+                f"{self.max_prompt_tokens} and were dropped; raise it or pass overlong='left'"
+            )
+        positions = np.flatnonzero(fits)
+        self.prompts = self.prompts.select(positions.tolist())
+        return encoded.select(positions)
 
     def _encoded(self, prompts: PromptSet) -> list[list[int]]:
         """Return the prompts' ids: conversations in the chat template, texts unchanged."""
@@ -299,8 +286,13 @@ def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
         )
 
 
-def _check_rows(prompts: PromptSet, encoded: TokenRows, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Apply `_check_ids` to each prompt."""
+def _check_rows(
+    prompts: PromptSet,
+    positions: Sequence[int],
+    encoded: TokenRows,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Apply `_check_ids` to the prompts at some positions."""
     outside = np.flatnonzero((encoded.flat < 0) | (encoded.flat >= len(tokenizer)))
     faulty = np.append(
         np.flatnonzero(encoded.lengths == 0),
@@ -308,7 +300,7 @@ def _check_rows(prompts: PromptSet, encoded: TokenRows, tokenizer: PreTrainedTok
     )
     if len(faulty):
         row = int(faulty.min())
-        name = f"prompt {row} ({prompts[row].text[:40]!r})"
+        name = f"prompt {positions[row]} ({prompts[positions[row]].text[:40]!r})"
         _check_ids(name, encoded[row].tolist(), len(tokenizer))
 
 

@@ -290,7 +290,9 @@ def tokenize(
         plain = [i for i in range(len(rows)) if i not in skipped] if skipped else range(len(rows))
         given = [texts[i] for i in plain] if skipped else list(texts)
         pairs = {} if seconds is None else {"text_pair": [seconds[i] for i in plain]}
-        in_backend = not spans and seconds is None and len(given) > _FEW and _is_plain(tokenizer)
+        in_backend = (
+            not spans and seconds is None and len(given) > _FEW and encodes_by_backend(tokenizer)
+        )
         with panics_refused():
             made: Any = tokenizer(
                 given[:1] if in_backend else given,
@@ -321,7 +323,7 @@ def tokenize(
     return tokens
 
 
-def _is_plain(tokenizer: PreTrainedTokenizerBase) -> bool:
+def encodes_by_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether a tokenizer's ids are its backend's, without anything around them."""
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 

@@ -7,6 +7,7 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tokengym.base.device import select_device
 from tokengym.base.files import is_leftover, read_hashed
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.saved_code import CODE, changed_paths, keep_code
+from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.runs.config import (
@@ -90,7 +92,7 @@ def compare(
         if missing:
             console, notices = console or Console(), Notices()
             with console.status("making the environments"):
-                measured_by = run_in_subprocess(preflight, config, notices)
+                measured_by = run_in_subprocess(partial(preflight, out=out), config, notices)
             training, count = config.training, sum(not plan.is_reference for plan in missing)
             size = f"{training.batch_size} x {training.max_new_tokens} tokens"
             size = f"{training.last_step} updates ({size})"
@@ -170,7 +172,7 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         raise ValueError(f"{out} is a file; name a folder for the results")
     if not (out / SETTINGS_FILE).exists():
         files = out.iterdir() if out.is_dir() else ()
-        if any(path.name != LOCK and not is_leftover(path) for path in files):
+        if any(path.name not in (LOCK, ENCODED) and not is_leftover(path) for path in files):
             raise ValueError(
                 f"{out} holds other files, no {SETTINGS_FILE} of a run to resume; name a new folder"
             )
@@ -266,8 +268,12 @@ def _used(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
     )
 
 
-def preflight(config: ComparisonConfig) -> str:
+def preflight(config: ComparisonConfig, out: Path | None = None) -> str:
     """Make every environment once, so that what cannot work is said before any work is done.
+
+    Args:
+        config: The comparison.
+        out: Its folder, where large prompt sets are stored encoded for its runs; None stores none.
 
     Returns:
         What all runs are measured by, in words.
@@ -275,6 +281,12 @@ def preflight(config: ComparisonConfig) -> str:
     Raises:
         ValueError: whatever an environment says.
     """
+    with rows_stored_in(None if out is None else out / ENCODED):
+        return _preflight(config)
+
+
+def _preflight(config: ComparisonConfig) -> str:
+    """Return what all runs are measured by, having made every environment."""
     for training in config.trainings.values():
         _check_products(training)
         training.declaration.check_settings(training.learner, training.batch_size)

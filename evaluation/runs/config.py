@@ -102,6 +102,13 @@ class RunPlan:
         return self.config.training
 
     @property
+    def comparison_folder(self) -> Path | None:
+        """Folder of the comparison's results; None writes none."""
+        if self.folder is None:
+            return None
+        return self.folder.parent if self.is_reference else self.folder.parents[1]
+
+    @property
     def is_done(self) -> bool:
         """Whether its result is in its folder, failed or finished."""
         return self.folder is not None and (self.folder / "run.json").exists()

@@ -21,6 +21,7 @@ from tokengym.base.errors import SettingsError, StorageError, is_fault
 from tokengym.base.files import file_hash, write_hashed
 from tokengym.base.folders import locked
 from tokengym.base.saved_code import check_code
+from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
@@ -99,7 +100,9 @@ def do_plan(
     processes = join_run(plan.training)
     # Of processes that share a run one locks and writes; the lock would refuse the others.
     folder = plan.folder if processes.is_main else None
-    with locked(folder) if folder else nullcontext(), plan.training.applied():
+    shared = plan.comparison_folder
+    stored = rows_stored_in(shared / ENCODED if shared else None)
+    with locked(folder) if folder else nullcontext(), plan.training.applied(), stored:
         work = _Run(plan, processes, report, checkpoint_every, track, saves=save is not None)
         try:
             check_code(plan.config.code, plan.config.data)

@@ -246,7 +246,7 @@ def test_environments_over_a_bundle_share_what_was_read(folder: Path) -> None:
     other = TokenGenerationEnv(**build("movie_review", bundle=folder), max_new_tokens=5)
     assert (other.max_new_tokens, envs[0].max_new_tokens) == (5, 48)
     with pytest.raises(ValueError, match="read-only"):
-        envs[0]._mdp.table.rows.flat[:] = 0
+        envs[0]._mdp.table.rows[0][:] = 0
     first, second = (env.reset(seed=0)[0] for env in envs[:2])
     envs[0].step(3)
     assert first["input_ids"].tolist() == second["input_ids"].tolist()
