@@ -57,7 +57,6 @@ if TYPE_CHECKING:
         Scores,
         Shared,
         Sum,
-        SupportsScore,
         register_scorer,
     )
     from tokengym.rewards.scorers.normalize import Normalize

@@ -24,7 +24,7 @@ from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.credits import Credit, Sparse
-from tokengym.rewards.credits.base import REWARDS, as_credit
+from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
@@ -32,9 +32,7 @@ from tokengym.rewards.scorers.base import (
     SCORERS,
     AnyScorer,
     Scorer,
-    SupportsScore,
     as_scorer,
-    is_scorer,
 )
 from tokengym.rewards.scorers.normalize import Normalization, Normalize, parse_normalization
 from tokengym.rewards.scorers.rules import RuleScorer
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
     from tokengym.base.bundle import Bundle
 
 Function = Callable[..., float]
-Payer = Reward | Credit | SupportsScore | Function
+Payer = Reward | Credit | Scorer | Function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,16 +111,15 @@ class RewardChoice:
             kind, label = entry.scorer, word.without_options
             switches = {k: v for k, v in word.options.items() if k in entry.scorer_options}
             made = REWARDS.call(word, entry.factory, also=entry.scorer_options)
-        if callable(getattr(made, "assign", None)):
-            made = as_credit(made)  # which says what attributions it needs
+        if isinstance(made, Credit):
             if (asked := KINDS.get(made.attribution or "")) is not None:
                 kind = asked.scorer
             return cls(made, label or made.name or type(made).__name__, kind, switches)
-        if isinstance(made, Reward) or is_scorer(made) or callable(made):
+        if isinstance(made, Reward | Scorer) or callable(made):
             return cls(made, label, None)
         raise TypeError(
             f"reward must be None, a name, a Reward, a Credit, a Scorer or a function of prompt "
-            f"and response, got {made!r}"
+            f"and response, got {made!r}; a class of one's own is a subclass of Credit or Scorer"
         )
 
     @property

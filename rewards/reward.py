@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from tokengym.base.errors import is_fault
 from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import Credit, FloatArray, as_credit, rules_of_any_scorer
+from tokengym.rewards.credits.base import Credit, FloatArray, rules_of_any_scorer
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import moved
-from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer
+from tokengym.rewards.scorers.base import Scorer, Scores
 from tokengym.rewards.scores import remedy_for
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Reward:
     """Score of a response, and the credit of its tokens.
 
     Args:
-        scorer: Anything with ``score(episodes) -> Scores``, such as a `Scorer`.
+        scorer: A scorer.
         credit: The rule that spreads each score over the tokens.
         tokenizer: The policy's; `bind` sets it, and the reward wrappers call `bind`.
 
@@ -47,18 +47,23 @@ class Reward:
 
     def __init__(
         self,
-        scorer: SupportsScore,
+        scorer: Scorer,
         credit: Credit,
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
     ) -> None:
-        if not callable(getattr(scorer, "score", None)):
+        if not isinstance(scorer, Scorer):
             raise TypeError(
-                f"scorer must have a method score(episodes), got {scorer!r}; wrap a function in "
-                "FunctionScorer"
+                f"scorer must be a Scorer, got {scorer!r}; make its class a subclass of "
+                "tokengym.rewards.Scorer, or wrap a function in FunctionScorer"
             )
-        self.scorer = as_scorer(scorer)
-        self.credit = as_credit(credit)
+        if not isinstance(credit, Credit):
+            raise TypeError(
+                f"credit must be a Credit, got {credit!r}; pass one such as Uniform(), or make its "
+                "class a subclass of tokengym.rewards.Credit"
+            )
+        self.scorer = scorer
+        self.credit = credit
         self.scorer_name = self.scorer.name
         """The scorer's name."""
         self.credit_name: str = self.credit.name or type(self.credit).__name__

@@ -3,9 +3,9 @@
 `KINDS` is the one table of the ways in which a score is attributed to tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -124,18 +124,6 @@ class Shared:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return itself."""
         return self
-
-
-class SupportsScore(Protocol):
-    """Anything that scores episodes: a `Scorer`, or an object of a user with this one method."""
-
-    def score(self, episodes: Sequence[Episode]) -> Scores:
-        """Return the scores of a batch of episodes."""
-
-
-AnyScorer = SupportsScore | Callable[..., float]
-"""Accepted scorers: a `Scorer`, an object with ``score``, or a function of what it names of the
-episode, see `FunctionScorer`."""
 
 
 def _short(text: str) -> str:

@@ -1,6 +1,6 @@
 """Rewards as Gymnasium wrappers, for one environment and for a batch of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.shares import moved
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorers.base import SupportsScore, call_scorer
+from tokengym.rewards.scorers.base import AnyScorer as AnyScorer
+from tokengym.rewards.scorers.base import call_scorer
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 CHANGING = (
@@ -27,7 +28,7 @@ CHANGING = (
 )
 """Gymnasium's layers that change rewards."""
 Delivery = Literal["end", "step"]
-AnyScorer = SupportsScore | Callable[..., float] | str | Path
+NamedScorer = AnyScorer | str | Path
 
 
 class RewardWrapper(gymnasium.Wrapper):
@@ -186,7 +187,7 @@ class VectorRewardWrapper(VectorWrapper):
 
 
 def CreditReward(
-    env: AnyEnv, scorer: AnyScorer | None = None, credit: Credit | str = "sparse"
+    env: AnyEnv, scorer: NamedScorer | None = None, credit: Credit | str = "sparse"
 ) -> Any:
     """Return the environment with a reward: a `RewardWrapper`, or a `VectorRewardWrapper`.
 
@@ -212,17 +213,17 @@ def CreditReward(
     return RewardWrapper(env, reward)
 
 
-def SparseReward(env: AnyEnv, scorer: AnyScorer | None = None) -> Any:
+def SparseReward(env: AnyEnv, scorer: NamedScorer | None = None) -> Any:
     """Return the environment with the whole score on the last token; see `CreditReward`."""
     return CreditReward(env, scorer, Sparse())
 
 
-def UniformReward(env: AnyEnv, scorer: AnyScorer | None = None) -> Any:
+def UniformReward(env: AnyEnv, scorer: NamedScorer | None = None) -> Any:
     """Return the environment with the score in equal parts; see `CreditReward`."""
     return CreditReward(env, scorer, Uniform())
 
 
-def ABCReward(env: AnyEnv, scorer: AnyScorer | None = None, *, beta: float = 0.8) -> Any:
+def ABCReward(env: AnyEnv, scorer: NamedScorer | None = None, *, beta: float = 0.8) -> Any:
     """Return the environment with the score spread by the reward model's attention.
 
     Args:
@@ -238,7 +239,7 @@ def ABCReward(env: AnyEnv, scorer: AnyScorer | None = None, *, beta: float = 0.8
     return CreditReward(env, scorer, ABC(beta=beta))
 
 
-def R3Reward(env: AnyEnv, scorer: AnyScorer | None = None, *, dense: bool = False) -> Any:
+def R3Reward(env: AnyEnv, scorer: NamedScorer | None = None, *, dense: bool = False) -> Any:
     """Return the environment with the regularised relevance reward.
 
     Args:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.rewards.credits.base import Credit
-    from tokengym.rewards.scorers.base import SupportsScore
+    from tokengym.rewards.scorers.base import Scorer
 
 Text = str | Sequence[int]
 """A text, or the ids of its tokens."""
@@ -71,7 +71,7 @@ class TokenCredit:
 
     def __init__(
         self,
-        scorer: SupportsScore | str | Path | Any,
+        scorer: Scorer | str | Path | Any,
         rule: str | Credit = "sparse",
         *,
         tokenizer: PreTrainedTokenizerBase,
@@ -189,7 +189,7 @@ class TokenCredit:
 
 def assign(
     responses: Sequence[Text],
-    scorer: SupportsScore | str | Path | Any,
+    scorer: Scorer | str | Path | Any,
     rule: str | Credit = "sparse",
     *,
     tokenizer: PreTrainedTokenizerBase,

@@ -25,7 +25,7 @@ from tokengym.rewards.maths.shares import (
     split_evenly,
     with_replies,
 )
-from tokengym.rewards.scorers.base import Scores, copy_overrides
+from tokengym.rewards.scorers.base import Scores
 from tokengym.rewards.scores import ScorerKind
 
 if TYPE_CHECKING:
@@ -310,50 +310,6 @@ class SegmentedCredit(Credit):
             (row if e.written is None else moved(row, e.written)).astype(np.float32)
             for row, e in zip(placed, episodes, strict=True)
         ]
-
-
-CREDIT_ABILITIES = (
-    "attribution",
-    "causal",
-    "control",
-    "every_prefix",
-    "needs_policy",
-    "sum_preserving",
-    "reads_turns",
-    "gae_lambda",
-    "pieces",
-    "attribute",
-    "bind",
-    "step_reward",
-)
-"""Attributes and methods of `Credit` that an object with ``assign`` may have as well."""
-
-
-class _Adapted(Credit):
-    """Someone's object with a method ``assign``, and whatever else of `Credit` it has."""
-
-    def __init__(self, rule: Any) -> None:
-        self.rule = rule
-        self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
-        copy_overrides(self, rule, CREDIT_ABILITIES)
-        self.needs_attributions = hasattr(rule, "attribute")
-
-    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
-        """Return what the object assigns."""
-        assigned: list[FloatArray] = self.rule.assign(episodes, scores)
-        return assigned
-
-
-def as_credit(value: Any) -> Credit:
-    """Return a credit rule, or an object with a method ``assign``, as a `Credit`."""
-    if isinstance(value, Credit):
-        return value
-    if not callable(getattr(value, "assign", None)):
-        raise TypeError(
-            f"credit must have a method assign(episodes, scores), got {value!r}; "
-            "pass a Credit such as Uniform()"
-        )
-    return _Adapted(value)
 
 
 # --- by name --------------------------------------------------------------------------------------

@@ -18,10 +18,8 @@ from tokengym.rewards.arguments import EpisodeArguments
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
 from tokengym.rewards.scores import SIGNED_KINDS
-from tokengym.rewards.scores import AnyScorer as AnyScorer
 from tokengym.rewards.scores import Scores as Scores
 from tokengym.rewards.scores import Shared as Shared
-from tokengym.rewards.scores import SupportsScore as SupportsScore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -141,11 +139,11 @@ class Scorer(ABC):
         """
         return None
 
-    def __add__(self, other: "SupportsScore | float") -> "Sum":
+    def __add__(self, other: "Scorer | float") -> "Sum":
         """Return the sum of two scorers, or of a scorer and a number; see `Sum`."""
         return Sum.of(self, other)
 
-    def __radd__(self, other: "SupportsScore | float") -> "Sum":
+    def __radd__(self, other: "Scorer | float") -> "Sum":
         """Return the sum of a number, or a user's scorer, and this one."""
         return Sum.of(other, self)
 
@@ -157,15 +155,15 @@ class Scorer(ABC):
         """Return the difference of two scorers, or of a scorer and a number."""
         return self + -other
 
-    def __rsub__(self, other: "SupportsScore | float") -> "Sum":
+    def __rsub__(self, other: "Scorer | float") -> "Sum":
         """Return a number, or a user's scorer, less this one."""
         return other + -self
 
-    def __mul__(self, other: "SupportsScore | float") -> "Product":
+    def __mul__(self, other: "Scorer | float") -> "Product":
         """Return the product of two scorers, or of a scorer and a number; see `Product`."""
         return Product.of(self, other)
 
-    def __rmul__(self, other: "SupportsScore | float") -> "Product":
+    def __rmul__(self, other: "Scorer | float") -> "Product":
         """Return the product of a number, or a user's scorer, and this one."""
         return Product.of(other, self)
 
@@ -194,11 +192,9 @@ class Scorer(ABC):
             raise ScorerError(f"scorer {self.name!r} holds no state, got {sorted(state)}")
 
 
-def copy_overrides(adapter: Any, adapted: Any, names: Sequence[str]) -> None:
-    """Give an adapter those of the named attributes and methods that somebody's object has."""
-    for name in names:
-        if hasattr(adapted, name):
-            setattr(adapter, name, getattr(adapted, name))
+AnyScorer = Scorer | Callable[..., float]
+"""Accepted scorers: a `Scorer`, or a function of what it names of the episode, see
+`FunctionScorer`."""
 
 
 def merged_columns(scorers: Sequence[Scorer]) -> Mapping[str, bool]:
@@ -208,40 +204,6 @@ def merged_columns(scorers: Sequence[Scorer]) -> Mapping[str, bool]:
         for column, is_needed in scorer.data_columns.items():
             merged[column] = is_needed or merged.get(column, False)
     return merged
-
-
-SCORER_ABILITIES = (
-    "attribution_kinds",
-    "data_columns",
-    "reads_text",
-    "disagrees",
-    "score_groups",
-    "score_prefix",
-    "oov_fraction",
-    "token_worth",
-    "bind",
-    "with_components",
-    "state_dict",
-    "load_state_dict",
-)
-"""Attributes and methods of `Scorer` that an object with ``score`` may have as well."""
-
-
-class _Adapted(Scorer):
-    """Someone's object with a method ``score``, and whatever else of `Scorer` it has."""
-
-    def __init__(self, scorer: Any) -> None:
-        self.adapted = scorer
-        copy_overrides(self, scorer, SCORER_ABILITIES)
-
-    @property
-    def name(self) -> str:
-        """The object's name, its class's if it does not say."""
-        return str(getattr(self.adapted, "name", type(self.adapted).__name__))
-
-    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return what the object scores."""
-        return call_scorer(self.adapted, episodes, attribution)
 
 
 def call_scorer(scorer: Scorer, episodes: Sequence[Episode], attribution: str | None) -> Scores:
@@ -330,18 +292,18 @@ class _Combination(Scorer):
     operation: ClassVar[np.ufunc]
     """Joins values and numbers."""
 
-    def __init__(self, terms: Sequence[SupportsScore], number: float) -> None:
+    def __init__(self, terms: Sequence[Scorer], number: float) -> None:
         if not terms:
             raise ScorerError(f"{type(self).__name__} needs at least one scorer, got none")
         for term in terms:
-            if not is_scorer(term):
+            if not isinstance(term, Scorer):
                 raise TypeError(
                     f"a term must be a scorer or a number, got {term!r}; wrap a function in "
                     "FunctionScorer"
                 )
         if not np.isfinite(number):
             raise ScorerError(f"a scorer combines with finite numbers only, got {number}")
-        self.terms: tuple[Scorer, ...] = tuple(map(as_scorer, terms))
+        self.terms = tuple(terms)
         self.number = float(number)
         self.reads_text = any(term.reads_text for term in self.terms)
         self.data_columns = merged_columns(self.terms)
@@ -355,7 +317,7 @@ class _Combination(Scorer):
     @classmethod
     def of(cls, *terms: Any) -> Any:
         """Return the combination of scorers and numbers, one of its own kind taken apart."""
-        scorers: list[SupportsScore] = []
+        scorers: list[Scorer] = []
         numbers = [float(cls.operation.identity)]
         for term in terms:
             if isinstance(term, (int, float, np.number)) and not isinstance(term, bool):
@@ -573,26 +535,24 @@ def register_scorer(name: str, factory: Callable[..., Any]) -> None:
     SCORERS.register(name, factory)
 
 
-def is_scorer(value: object) -> bool:
-    """Return whether a value scores episodes: it has a method ``score``."""
-    return isinstance(value, Scorer) or callable(getattr(value, "score", None))
-
-
 def as_scorer(value: Any) -> Scorer:
-    """Return a scorer, an object with ``score``, or a function, as a `Scorer`.
+    """Return a scorer, or a function as one.
 
     Raises:
-        TypeError: if it is none of these.
+        TypeError: if it is neither.
     """
     if isinstance(value, Scorer):
         return value
     if isinstance(value, type):
         raise TypeError(f"scorer got the class {value.__name__}; pass one: {value.__name__}(...)")
-    if is_scorer(value):
-        return _Adapted(value)
+    if callable(getattr(value, "score", None)):
+        raise TypeError(
+            f"{type(value).__name__} has a method score, but is no scorer; make it a subclass of "
+            "tokengym.rewards.Scorer"
+        )
     if callable(value):
         return FunctionScorer(value)
     raise TypeError(
-        f"a scorer must have a method score(episodes) or be a function of prompt and response, got "
-        f"{value!r}; wrap a function in FunctionScorer"
+        f"a scorer must be a Scorer or a function of prompt and response, got {value!r}; wrap a "
+        "function in FunctionScorer"
     )

@@ -12,9 +12,9 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
-from tokengym.rewards.scorers.base import call_scorer
+from tokengym.rewards.scorers.base import AnyScorer, call_scorer
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
-from tokengym.rewards.scores import AnyScorer, Scores
+from tokengym.rewards.scores import Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

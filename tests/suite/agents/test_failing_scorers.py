@@ -13,11 +13,11 @@ from tests.suite.agents.test_turns import TALK
 from tokengym.agents import PPO, EpisodeLog, RandomAgent, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import Episode
-from tokengym.rewards import ScorerError, Scores, Sparse
+from tokengym.rewards import Scorer, ScorerError, Scores, Sparse
 from tokengym.rewards.reward import Reward
 
 
-class FailsAfter:
+class FailsAfter(Scorer):
     """Scores the length of some episodes, then fails for good."""
 
     name = "fails"
@@ -27,7 +27,7 @@ class FailsAfter:
         self.raises = raises
         self.scored: list[Episode] = []
 
-    def score(self, episodes: Sequence[Episode]) -> Scores:
+    def score(self, episodes: Sequence[Episode]) -> Scores:  # type: ignore[override]
         if len(self.scored) >= self.good:
             if self.raises:
                 raise RuntimeError("the judge is out of reach")

@@ -136,7 +136,7 @@ def wants_answer(response, answer):
     return float(answer in response)
 
 
-class Declares:
+class Declares(Scorer):
     data_columns = {"answer": True}  # noqa: RUF012
 
     def score(self, episodes):

@@ -15,7 +15,6 @@ from tokengym.rewards import (
     TimeLimit,
     WithAttribution,
 )
-from tokengym.rewards.scorers.base import as_scorer
 from tokengym.rewards.scorers.wrappers import ScorerWrapper
 
 GROUPS = [
@@ -67,17 +66,6 @@ class Halved(ScorerWrapper):
         return Scores(scores.values / 2, scores.parts)
 
 
-class Anyones:
-    """An object with the methods of a scorer."""
-
-    def __init__(self):
-        self.inside = Ranking()
-        self.score = self.inside.score
-        self.score_groups = self.inside.score_groups
-        self.token_worth = self.inside.token_worth
-        self.with_components = self.inside.with_components
-
-
 @pytest.mark.parametrize(
     ("around", "expected"),
     [
@@ -92,9 +80,8 @@ class Anyones:
         (lambda scorer: Cached(2 * scorer + Lengths()), [-1.0, 5.0, -2.0, 10.0]),
     ],
 )
-@pytest.mark.parametrize("inside", [Ranking, lambda: as_scorer(Anyones())])
-def test_responses_are_compared_within_their_groups(around, expected, inside):
-    scores = around(inside()).score_groups(GROUPS)
+def test_responses_are_compared_within_their_groups(around, expected):
+    scores = around(Ranking()).score_groups(GROUPS)
     np.testing.assert_allclose(scores.values, expected, rtol=1e-6)
 
 
@@ -129,7 +116,7 @@ def test_statistics_take_all_groups_for_one_batch():
 
 
 def test_the_worth_of_tokens_by_hand(tokenizer):
-    for scorer in (Cached(Ranking()), TimeLimit(Ranking(), 60.0), Halved(as_scorer(Anyones()))):
+    for scorer in (Cached(Ranking()), TimeLimit(Ranking(), 60.0), Halved(Ranking())):
         assert [row.tolist() for row in scorer.token_worth(GROUPS[0], tokenizer)] == [
             [1.0],
             [1.0, 1.0, 1.0],
@@ -148,7 +135,7 @@ def test_components_are_switched_inside(classifier):
     cached.score(GROUPS[0])
     for scorer in (
         cached,
-        TimeLimit(as_scorer(Anyones()), 60.0),
+        TimeLimit(Ranking(), 60.0),
         WithAttribution(Ranking(), RewardModel(classifier)),
     ):
         switched = scorer.with_components(factor=3.0)

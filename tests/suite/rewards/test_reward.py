@@ -96,7 +96,7 @@ def test_bad_scores_stop(scorer, error, message):
 
 
 def test_a_scorer_that_returns_no_scores():
-    class Plain:
+    class Plain(Scorer):
         def score(self, episodes):
             return [1.0] * len(episodes)
 
@@ -141,9 +141,9 @@ def test_scorer_and_credit_must_fit(classifier):
         Reward(Normalize(FunctionScorer(lambda prompt, response: 1.0)), ABC())
     with pytest.raises(CreditError, match=r"'abc' needs attention attributions, scorer .fixed."):
         Reward(FixedScorer([1.0, 2.0]), ABC()).evaluate(EPISODES)
-    with pytest.raises(TypeError, match=r"method score\(episodes\), got <function.*FunctionSc"):
+    with pytest.raises(TypeError, match=r"must be a Scorer, got <function.*FunctionSc"):
         Reward(lambda prompt, response: 1.0, Sparse())
-    with pytest.raises(TypeError, match=r"method assign\(episodes, scores\), got 'uniform'"):
+    with pytest.raises(TypeError, match=r"credit must be a Credit, got 'uniform'; pass"):
         Reward(LengthScorer(), "uniform")
 
 

@@ -12,7 +12,7 @@ from tokengym.base.errors import TokenizerError
 from tokengym.credit import TokenCredit, assign
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
-from tokengym.rewards import Credit
+from tokengym.rewards import Credit, Scorer
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.scorers.base import Scores
 
@@ -48,12 +48,12 @@ def test_texts_are_credited_by_their_tokens() -> None:
 
 
 def test_references_reach_the_scorer() -> None:
-    class Same:
+    class Same(Scorer):
         """Scores a response 1 if it is the reference."""
 
         name = "same"
 
-        def score(self, episodes: Sequence[Episode]) -> Scores:
+        def score(self, episodes: Sequence[Episode]) -> Scores:  # type: ignore[override]
             return Scores(np.array([float(e.response == e.reference) for e in episodes]))
 
     credit = TokenCredit(Same(), tokenizer=BUNDLE.tokenizer)
