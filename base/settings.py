@@ -222,14 +222,23 @@ def as_plain(value: object) -> Any:
 
 
 def from_plain(declared: type[T], data: Mapping[str, Any]) -> T:
-    """Return the settings that `as_plain` wrote, built once from what was read."""
-    names = names_of(declared)
-    if differ := set(names) ^ set(data):
-        where = "unknown" if (name := sorted(differ)[0]) in data else "missing"
-        raise SettingsError(f"{declared.__name__} of another version: {name} is {where}")
+    """Return the settings that `as_plain` wrote, built once from what was read.
+
+    One that was written before a setting existed lacks it, and has its default: a new setting's
+    default is what was done before.
+    """
+    if unknown := sorted({*data} - {*names_of(declared)}):
+        raise SettingsError(f"{declared.__name__} of another version: {unknown[0]} is unknown")
     values = dict(data)
     for one in fields(declared):  # type: ignore[arg-type]
-        value, default = data[one.name], _default(one)
+        default = _default(one)
+        if one.name not in data:
+            if default is inspect.Parameter.empty:
+                raise SettingsError(
+                    f"{declared.__name__} of another version: {one.name} is missing"
+                )
+            continue
+        value = data[one.name]
         if is_dataclass(default) and not is_dataclass(value):
             values[one.name] = from_plain(type(default), value)
         elif isinstance(value, list):

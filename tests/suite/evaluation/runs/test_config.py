@@ -89,9 +89,18 @@ def test_files_of_an_earlier_version_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"of an earlier version of tokengym; name another folder"):
         check_folder(config(), tmp_path)
     data = config().as_dict()
-    del data["training"]["learner"]["n_epochs"]
-    with pytest.raises(ValueError, match="PPOSettings of another version: n_epochs is missing"):
+    data["training"]["learner"]["n_passes"] = data["training"]["learner"].pop("n_epochs")
+    with pytest.raises(ValueError, match="PPOSettings of another version: n_passes is unknown"):
         ComparisonConfig.from_dict(data)
+
+
+def test_a_file_from_before_a_setting_existed_has_its_default():
+    data = config().as_dict()
+    for part in ("evaluation", "task"):
+        data[part].popitem()
+    del data["training"]["learner"]["n_warmup_updates"]
+    del data["training"]["products"]
+    assert ComparisonConfig.from_dict(data) == config()
 
 
 def test_environment_arguments(tmp_path: Path):
