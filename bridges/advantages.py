@@ -51,6 +51,9 @@ def token_advantages(
 
     A_it = G_it - mean over {j != i : same prompt, T_j > t} of G_jt,  G the reward to go
 
+    t counts from a row's first True of the mask: SkyRL pads responses on the left, where the same
+    column is another token of each row, whose distance to the end depends on what the row wrote.
+
     Args:
         token_rewards: (batch, time), reward units.
         response_mask: (batch, time) bool, True on the response's own tokens; a row that is False
@@ -80,13 +83,18 @@ def token_advantages(
     for row, prompt in enumerate(prompts):
         if response_mask[row].any():
             rows.setdefault(prompt, []).append(row)
+    first = response_mask.int().argmax(dim=1, keepdim=True)
+    columns = torch.arange(response_mask.shape[1], device=response_mask.device)
+    from_first = (columns + first) % response_mask.shape[1]  # (batch, time)
+    aligned_rewards = token_rewards.gather(1, from_first)
+    aligned_mask = response_mask.gather(1, from_first)
     advantages = torch.zeros_like(token_rewards)
     for group in rows.values():
         if len(group) > 1:
             advantages[group] = leave_one_out(
-                token_rewards[group], response_mask[group], len(group)
+                aligned_rewards[group], aligned_mask[group], len(group)
             )
-    return advantages
+    return torch.zeros_like(advantages).scatter(1, from_first, advantages)
 
 
 def _check_rows(token_rewards: Tensor, mask: Tensor, prompts: Sequence[Hashable]) -> None:

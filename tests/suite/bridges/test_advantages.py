@@ -1,5 +1,7 @@
 """Advantages by prompt: by hand, in any order of rows, and for groups of any size."""
 
+from math import comb
+
 import pytest
 import torch
 
@@ -16,6 +18,36 @@ def test_a_group_has_the_baseline_of_its_other_rows() -> None:
     # Rewards to go: (3, 2), (7, 7, 3), (5). Where no other row is alive there is no baseline.
     expected = [[3 - 6, 2 - 7, 0], [7 - 4, 7 - 2, 3], [5 - 5, 0, 0], [0, 0, 0]]
     assert found.tolist() == expected
+
+
+def test_rows_that_are_padded_on_the_left_are_compared_token_by_token() -> None:
+    """SkyRL's layout. By columns the baseline would know how long the row itself has become."""
+    rewards = torch.tensor([[0.0, 1.0, 2.0], [0.0, 4.0, 3.0], [0.0, 0.0, 5.0]])
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1], [0, 0, 1]]).bool()
+    found = token_advantages(rewards, mask, ["a", "a", "a"])
+    assert found.tolist() == [[0, 3 - 6, 2 - 7], [7 - 4, 7 - 2, 3], [0, 0, 5 - 5]]
+
+
+@pytest.mark.parametrize("is_padded_left", [False, True])
+@pytest.mark.parametrize(("last", "gradient"), [(0.75, 0.0625), (0.5, 0.0)])
+def test_leave_one_out_is_unbiased_however_rows_are_padded(
+    last: float, gradient: float, is_padded_left: bool
+) -> None:
+    """All groups of 8 that stop (1) or go on (0.5 and then `last`) with probability 1/2 each.
+
+    d J / d logit of going on = p (1 - p) (0.5 + last - 1)
+    """
+    long, stop = [0.5, last], [0.0, 1.0] if is_padded_left else [1.0, 0.0]
+    mask_of_stop = [not is_padded_left, is_padded_left]
+    found = 0.0
+    for count in range(9):  # rows that go on
+        rewards = torch.tensor([long] * count + [stop] * (8 - count))
+        mask = torch.tensor([[True, True]] * count + [mask_of_stop] * (8 - count))
+        advantages = token_advantages(rewards, mask, ["a"] * 8)
+        went_on = advantages[:count, 0].sum()
+        stopped = advantages[count:, int(is_padded_left)].sum()
+        found += comb(8, count) / 2**8 * 0.5 * float(went_on - stopped) / 8
+    assert found == pytest.approx(gradient, abs=1e-7)
 
 
 def test_a_row_whose_peers_have_no_score_has_no_baseline_either() -> None:
