@@ -5,7 +5,9 @@
                  loss_fn_inputs=inputs.loss_fn_inputs)
 
 ``forward_backward(data, "importance_sampling")`` then sums -ratio x advantage over the tokens.
-Other servers of the interface, SkyRL's among them, take the same datum. Tested with tinker 0.38.0.
+Other servers of the interface take the same datum. SkyRL's JAX engine divides the sum of each datum
+by its number of tokens, which ``mean_per_row=True`` undoes. Tested with tinker 0.38.0, and trained
+with on the engine of skyrl 0.3.0: examples/tinker_on_skyrl.py.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class LossInputs:
     ``advantages`` (reward units), float32, of that token; 0 at what the policy did not write."""
 
 
-def loss_inputs(row: Row, advantages: ArrayLike, log_probs: Sequence[float]) -> LossInputs:
+def loss_inputs(
+    row: Row, advantages: ArrayLike, log_probs: Sequence[float], *, mean_per_row: bool = False
+) -> LossInputs:
     """Return the contents of a row's datum.
 
     Args:
@@ -38,6 +42,8 @@ def loss_inputs(row: Row, advantages: ArrayLike, log_probs: Sequence[float]) -> 
         advantages: (time,) of its response tokens; see `credit_rows`.
         log_probs: (time,) nats, as the service's sampler returned them; any number at tokens that
             the policy did not write.
+        mean_per_row: The server divides a datum's loss by its number of tokens, prompt included.
+            The advantages are multiplied by it, so that the tokens of long rows do not weigh less.
 
     Raises:
         ValueError: if there is not one number for each response token, or no prompt, whose last
@@ -55,11 +61,12 @@ def loss_inputs(row: Row, advantages: ArrayLike, log_probs: Sequence[float]) -> 
     before = len(row.prompt_ids) - 1  # targets that are prompt tokens, which carry no loss
     own = np.ones(size) if row.written is None else np.asarray(row.written)
     sampled = np.where(own > 0, np.asarray(log_probs, dtype=np.float32), 0.0)
+    weight = before + size if mean_per_row else 1
     return LossInputs(
         tokens=ids[:-1],
         loss_fn_inputs={
             "target_tokens": np.array(ids[1:], dtype=np.int64),
             "logprobs": np.pad(sampled, (before, 0)).astype(np.float32),
-            "advantages": np.pad(given, (before, 0)),
+            "advantages": np.pad(given * np.float32(weight), (before, 0)),
         },
     )

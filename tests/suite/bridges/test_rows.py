@@ -56,6 +56,42 @@ def test_sparse_is_the_broadcast_of_a_leave_one_out_baseline() -> None:
     assert [advantage.tolist() for advantage in found.advantages[1:]] == [[-0.5] * 2] * 2
 
 
+def through_the_doors(responses: list[list[int]], estimator: str) -> dict[str, list[list[float]]]:
+    """Return what each door hands its trainer for `sparse`, all responses to one prompt."""
+    rule, rows = credit("sparse"), [row(ids) for ids in responses]
+    credited = credit_rows(rows, rule, estimator).advantages
+    data = [
+        loss_inputs(one, given, [-1.0] * len(given))
+        for one, given in zip(rows, credited, strict=True)
+    ]
+    args = SimpleNamespace(custom_advantage_function_path="m.advantages", context_parallel_size=1)
+    samples = [slime_sample(ids) for ids in responses]
+    talks = [SimpleNamespace(steps=[step(PROMPT, ids)]) for ids in responses]
+    pay_trajectories(talks, rule, groups=["a"] * len(talks), estimator=estimator)
+    start = node(PROMPT, sampled=False)
+    traces = [
+        SimpleNamespace(id="t", nodes=[start, node(ids, sampled=True)], branches=[None])
+        for ids in responses
+    ]
+    return {
+        "tinker": [d.loss_fn_inputs["advantages"][len(PROMPT) - 1 :].tolist() for d in data],
+        "slime": TokenCreditRewards(rule, estimator)(args, samples)[1],
+        "rllm": [talk.steps[0].advantage for talk in talks],
+        "prime-rl": trace_advantages(traces, rule, estimator=estimator),
+    }
+
+
+def test_sparse_through_each_door_is_what_its_trainer_broadcasts() -> None:
+    """Without a baseline the score; with one, of equal lengths, N / (N - 1) times its deviation."""
+    for door, found in through_the_doors([LONG, SHORT], "reinforce").items():
+        assert found == [[3.0] * 3, [2.0] * 2], door
+    ended = [*SHORT, TOKENIZER.eos_token_id]  # as long as the other, and worth a word less
+    for door, found in through_the_doors([LONG, ended, ended], "loo").items():
+        deviations = [3 - 7 / 3, 2 - 7 / 3, 2 - 7 / 3]
+        expected = [[3 / 2 * one] * 3 for one in deviations]
+        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=door)
+
+
 def test_rows_without_a_token_of_the_policy_are_nobodys_baseline() -> None:
     silent = row(SHORT, written=[0, 0])
     found = credit_rows([row(LONG), silent], credit())
@@ -74,6 +110,10 @@ def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt() -> None:
     before = [0.0] * (len(PROMPT) - 1)
     assert inputs.loss_fn_inputs["advantages"].tolist() == [*before, 0.5, 0.0, -1.0]
     assert inputs.loss_fn_inputs["logprobs"].tolist() == [*before, -1.0, 0.0, -2.0]
+    whole = loss_inputs(row(LONG), [0.5, 0.0, -1.0], [-1.0] * 3, mean_per_row=True)
+    size = len(whole.tokens)
+    expected = [*before, 0.5 * size, 0.0, -1.0 * size]
+    assert whole.loss_fn_inputs["advantages"].tolist() == expected
     with pytest.raises(ValueError, match=r"3 tokens, got \(2,\) advantages and 3 log_probs"):
         loss_inputs(row(LONG), [0.5, 0.0], [-1.0] * 3)
     with pytest.raises(ValueError, match="no prompt tokens"):

@@ -40,6 +40,14 @@ def test_every_token_of_every_response_is_paid_at_its_own_place() -> None:
     assert found["stop_reasons"] == ["stop", "stop"]
 
 
+def test_sparse_is_skyrls_own_score_on_the_last_token() -> None:
+    """Its trainer makes a list of a number: 0 at every token but the last."""
+    credit = TokenCredit(by_length, "sparse", tokenizer=TOKENIZER)
+    scores = [by_length("", str(TOKENIZER.decode(ids))) for ids in IDS]
+    own = [[0.0] * (len(ids) - 1) + [score] for ids, score in zip(IDS, scores, strict=True)]
+    assert credited(output(), credit)["rewards"] == own
+
+
 def test_steps_of_a_trajectory_are_refused() -> None:
     """Per-step rewards would be broadcast at other steps' positions (SkyRL's pull request 1507)."""
     credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
