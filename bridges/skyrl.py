@@ -7,8 +7,8 @@ A generator of one's own ends with
 and ``register(AdvantageEstimatorRegistry, config)`` before the run makes
 ``trainer.algorithm.advantage_estimator=tokengym_loo`` known. Written from SkyRL 0.3.0
 (`GeneratorOutput.rewards: list[list[float]]`, `AdvantageEstimatorRegistry.register`); it was called
-with hand-made data and not run inside SkyRL, whose "grpo", "rloo" and "maxrl" sum token rewards to
-one score.
+with hand-made data and SkyRL's own batch tensors, which pad responses on the left, and not run
+inside its trainer, whose "grpo", "rloo" and "maxrl" sum token rewards to one score.
 """
 
 from __future__ import annotations
