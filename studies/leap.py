@@ -1,9 +1,9 @@
 """Does any lead need the leap of the first update?
 
 At the rate that tuning chose, the first update moves `sparse` by 5 to 14 nats on film reviews,
-before its score moves. The same arms as published, with a rate that warms up, with `target_kl`, and
-with batches of 240 responses in place of 64 at the same tokens. The learning rate is tuned for each
-on a spare seed.
+before its score moves. The same arms as published, whose runs are those of the critic's page, with
+a rate that warms up, with `target_kl`, and with batches of 240 responses in place of 64 at the same
+tokens. The learning rate is tuned for each on a spare seed.
 
     python -m studies.leap run --out runs/leap [--until 22:00] [--part 0/2]
     python -m studies.leap publish --out runs/leap    # fills the page
@@ -14,20 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from studies import critic
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import LEAP, PairedDifference, nats_per_update
 from tokengym.lab.benchmark.verdict import path_of
-from tokengym.lab.protocol import GRID, LEARNER, over_run
+from tokengym.lab.protocol import GRID, LEARNER, MEASURES, over_run
 from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, single_run
 from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, mean, rates_table
 
 ENV = "tokengym/MovieReview-v0"
 LENGTHS = (24, 48, 96)
-"""Tokens of a response, in the order in which they are run."""
+"""Tokens of a response."""
 SPARSE_LAMBDAS = {24: "0.95", 48: "0.95", 96: "1"}
 """Lambda that suits `sparse` by length, the ledger's."""
-VARIANTS = ("as published", "warm-up", "target KL", "batch of 240")
+PUBLISHED = "as published"
+VARIANTS = (PUBLISHED, "warm-up", "target KL", "batch of 240")
 WARMUP = 5
 """Updates over which the rate warms up."""
 ROWS, UPDATES = 64, 30
@@ -55,6 +57,29 @@ def rounds() -> Iterator[Round]:
             yield cells(length, variant), range(PAIRS)
 
 
+def beside(docs: Path) -> list[Row]:
+    """Return the runs of the arms as published, the first `PAIRS` and their sweeps."""
+    wanted = {cell for length in LENGTHS for cell in cells(length, PUBLISHED)}
+    about = {"model": "aligned", "updates": UPDATES, "rows": ROWS}
+    rows = []
+    for run, points in critic.STUDY.published(docs).runs.each.items():
+        if any(run[axis] != value for axis, value in about.items()):
+            continue
+        if not (run.seed < PAIRS or run.seed in STUDY.spare_seeds):
+            continue
+        cell = STUDY.cell(
+            variant=PUBLISHED,
+            rule=run.rule,
+            gae_lambda=run.gae_lambda,
+            critic=run.critic.replace(" ", "_"),
+            length=int(run.length),
+        )
+        if cell in wanted:
+            of_run = {**cell, "rate": run.rate, "seed": run.seed}
+            rows += [{**of_run, **{name: row[name] for name in MEASURES}} for row in points]
+    return rows
+
+
 def settings_of(variant: str, length: int) -> dict[str, Any]:
     """Return what a variant changes of the learner and of the batch.
 
@@ -65,7 +90,7 @@ def settings_of(variant: str, length: int) -> dict[str, Any]:
     """
     plain = {"batch_size": ROWS, "steps": UPDATES}
     changes: dict[str, dict[str, Any]] = {
-        "as published": plain,
+        PUBLISHED: plain,
         "warm-up": {**plain, "n_warmup_updates": WARMUP},
         "target KL": {**plain, "target_kl": 1.0 / length},
         "batch of 240": {"batch_size": LARGE_ROWS, "steps": LARGE_UPDATES},
@@ -166,6 +191,7 @@ STUDY = Study(
     axes={"variant": str, "rule": str, "gae_lambda": str, "critic": "own", "length": int},
     rounds=rounds,
     config=config,
+    beside=beside,
     tables=tables,
 )
 
