@@ -61,7 +61,7 @@ def beside(docs: Path) -> list[Row]:
     """Return the runs of the arms as published, the first `PAIRS` and their sweeps."""
     wanted = {cell for length in LENGTHS for cell in cells(length, PUBLISHED)}
     about = {"model": "aligned", "updates": UPDATES, "rows": ROWS}
-    rows = []
+    rows: list[Row] = []
     for run, points in critic.STUDY.published(docs).runs.each.items():
         if any(run[axis] != value for axis, value in about.items()):
             continue

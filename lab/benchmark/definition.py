@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tokengym.envs import bundled
@@ -63,8 +64,8 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Definition:
-    """A version of the benchmark. It is never edited: a change is another version."""
+class Version:
+    """What every version says. It is never edited: a change is another version."""
 
     name: str
     """Name and version."""
@@ -81,21 +82,13 @@ class Definition:
     every: int = 1
     """Updates between two measurements."""
     price: float = PRICE
-    """Score that a nat of exact KL costs, in training and in the number."""
+    """Score that a nat of exact KL costs, in training and in the figures."""
     lambdas: tuple[str, ...] = ("0.5", "0.8", "0.95", "1")
-    """Lambdas that are tried at `first_rate`, with each start of the value network."""
-    first_rate: float = FIRST_RATE
-    """Learning rate that the sweep of the best lambda begins with."""
-    spare_seeds: tuple[int, ...] = (1000, 1001, 1002)
-    """Seeds of all tuning."""
-    seeds: tuple[int, ...] = tuple(range(10))
+    """Lambdas that are tried."""
+    seeds: tuple[int, ...]
     """Seeds of the runs that are compared, paired with those of the baseline."""
     best_of: int = 16
     """Untrained responses whose best ends the way that a lead is a share of."""
-    margin: float = 0.03
-    """Share of the way within which a rule is level with the baseline."""
-    dear: float = 4.0
-    """CPU seconds of a run, as a multiple of the baseline's, beyond which a row says so."""
     learner: Mapping[str, Any] = field(
         default_factory=lambda: {
             "learning_rate_schedule": "linear",
@@ -122,13 +115,33 @@ class Definition:
         for name, wanted in self.models.items():
             bundle = bundled(name)
             for part, digest in zip(("policy", "reward_model"), wanted, strict=True):
-                file = getattr(bundle, part) / "model.safetensors"
-                found = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+                found = weights_hash(getattr(bundle, part))
                 if found != digest:
                     raise ValueError(
                         f"{part} of {name} has hash {found}, and {self.name} is defined on "
                         f"{digest}; install the version of tokengym that has that model"
                     )
+
+
+def weights_hash(model: Path) -> str:
+    """Return the first 16 digits of SHA-256 of the weights in a model's folder."""
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition(Version):
+    """A version whose rules are tuned first on spare seeds: a lambda and a start, then a rate."""
+
+    first_rate: float = FIRST_RATE
+    """Learning rate at which the lambdas are tried, with each start of the value network, and with
+    which the sweep of the best one begins."""
+    spare_seeds: tuple[int, ...] = (1000, 1001, 1002)
+    """Seeds of all tuning."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    margin: float = 0.03
+    """Share of the way within which a rule is level with the baseline."""
+    dear: float = 4.0
+    """CPU seconds of a run, as a multiple of the baseline's, beyond which a row says so."""
 
     def runs(self, setting: Setting, track: Track) -> int:
         """Return how many runs a rule takes in a setting, if two more rates are tried."""

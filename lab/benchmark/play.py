@@ -1,4 +1,4 @@
-"""One rule through a version of the benchmark: what it will cost, its runs, its row."""
+"""A rule through a version of the benchmark: what it will cost, its runs, its row."""
 
 import atexit
 import multiprocessing
@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokengym.base import auto_device, preferred_device, read_json, write_json
-from tokengym.lab.benchmark.definition import Definition
+from tokengym.base import auto_device, preferred_device, read_json, write_json, write_text
+from tokengym.lab.benchmark.arms import ArmBench
+from tokengym.lab.benchmark.board import card_of, draw_tasks, verdicts
+from tokengym.lab.benchmark.board import row_of as row_of_arm
+from tokengym.lab.benchmark.definition import Version
 from tokengym.lab.benchmark.figures import numbers_of, row_of
-from tokengym.lab.benchmark.runs import Bench, Work
+from tokengym.lab.benchmark.runs import Bench, BenchRuns, Work
 from tokengym.lab.tables import student_mean
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ SAFE_PATH = "PYTHONSAFEPATH"
 def play(
     bench: Bench, console: "Console | None" = None, *, jobs: int = 1
 ) -> tuple[dict[str, Any], Path]:
-    """Do the runs that are missing and write the row; stopped at any time, it resumes.
+    """Do the runs of version 1 that are missing and write the row; stopped at any time, it resumes.
 
     Says first how long it takes, by short runs of the rule and of the baseline in every setting;
     a rule that cannot be used in one is refused there.
@@ -47,42 +50,134 @@ def play(
         ValueError: if the folder is of another version, or the bundled models are not those that
             the version is defined on.
     """
+    total = cost(bench, console, jobs=jobs)
+    for _ in _told(bench, console, jobs, total):
+        pass
+    row = row_of(bench)
+    file = bench.out / f"{bench.key(bench.rule)}-{bench.track}{'-hidden' * row['hidden']}.json"
+    write_json(file, row)
+    number = student_mean([100 * value for value in numbers_of(row)])
+    _say(console, f"{bench.rule} minus the baseline, % of the way to best of 16: {number}")
+    return row, file
 
-    def say(text: str) -> None:
-        if console is not None:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    bench.definition.check_models()
-    _settle(bench.out, bench.definition)
+def play_arm(
+    bench: ArmBench,
+    console: "Console | None" = None,
+    *,
+    jobs: int = 1,
+    published: Path | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """Do the runs of version 2 that are missing; write row, card, picture and runs of each part.
+
+    After every setting the row holds what is done and names what is open, so that it can be
+    published in parts. Stopped at any time, it resumes.
+
+    Args:
+        bench: The runs.
+        console: Where progress is shown; None shows nothing.
+        jobs: Runs at a time, each of one thread.
+        published: Folder of runs that were published, which are not done again, and where those
+            of this row are written; None is the folder of the runs.
+
+    Returns:
+        The row, and its file.
+
+    Raises:
+        ValueError: if the folder is of another version, or the bundled models are not those that
+            the version is defined on.
+    """
+    settle(bench)
+    folder = bench.out if published is None else published
+    if restored := bench.restore(folder):
+        _say(console, f"{restored} published runs of {folder} are not done again")
+    total = cost(bench, console, jobs=jobs)
+    done = bench.done
+    row, file = _publish(bench, folder)
+    for _ in _told(bench, console, jobs, total):
+        if bench.done != done:
+            done = bench.done
+            row, file = _publish(bench, folder)
+            _say(console, f"{file}: {len(done)} of {len(bench.asked)} settings")
+    _say(console, f"{row['subject']}: {verdicts([row])[row['subject']]}")
+    return row, file
+
+
+def _publish(bench: ArmBench, folder: Path) -> tuple[dict[str, Any], Path]:
+    """Write what is done: the row, the author's card, the picture and the runs."""
+    row = row_of_arm(bench)
+    file = folder / f"{bench.key(bench.subject)}-{bench.track}.json"
+    write_json(file, row)
+    write_text(file.with_suffix(".md"), card_of(row))
+    if row["settings"]:
+        draw_tasks(file.with_suffix(".png"), [row])
+    bench.publish(folder)
+    return row, file
+
+
+def cost(bench: BenchRuns, console: "Console | None" = None, *, jobs: int = 1) -> int:
+    """Say what the runs that are missing will cost on this machine, and return their number.
+
+    Args:
+        bench: The runs.
+        console: Where it is shown; None shows nothing.
+        jobs: Runs at a time.
+
+    Raises:
+        ValueError: if the folder is of another version, or the bundled models are not those that
+            the version is defined on.
+    """
+    settle(bench)
     total, seconds = 0, 0.0
-    say(f"{bench.rule} in {bench.definition.name}, track {bench.track}")
-    for setting in bench.definition.settings:
+    _say(console, f"{bench.subjects[0]} in {bench.definition.name}, track {bench.track}")
+    for setting in bench.settings:
         for rule in bench.subjects:
             if not (runs := bench.left(setting, rule)):
                 continue
             each = bench.pace(setting, rule)
             total, seconds = total + runs, seconds + runs * each
-            say(f"  {setting.name} {rule}: about {runs} runs of {each:.0f} CPU seconds")
+            _say(console, f"  {setting.name} {rule}: about {runs} runs of {each:.0f} CPU seconds")
     if total:
-        say(
+        _say(
+            console,
             f"about {total} runs, {seconds / 3600:.1f} CPU hours, {jobs} at a time; Ctrl-C stops, "
-            "and the same command resumes"
+            "and the same command resumes",
         )
+    return total
+
+
+def settle(bench: BenchRuns) -> None:
+    """Refuse models or a folder of another version, and write which one the folder is of.
+
+    Args:
+        bench: The runs.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    bench.definition.check_models()
+    _settle(bench.out, bench.definition)
+
+
+def _told(bench: BenchRuns, console: "Console | None", jobs: int, total: int) -> Iterator[Work]:
+    """Do the runs that are missing, say what each has reached, and yield it."""
     for done, (setting, rule, run) in enumerate(_measured(bench, jobs), start=1):
         about = f"{run.start} lambda {run.gae_lambda} rate {run.rate:g} seed {run.seed}"
-        say(
+        _say(
+            console,
             f"{done} of about {max(total, done)}: {setting.name} {rule} {about}: "
-            f"{bench.reached(run):.3f}"
+            f"{bench.reached(run):.3f}",
         )
-    row = row_of(bench)
-    file = bench.out / f"{bench.key(bench.rule)}-{bench.track}{'-hidden' * row['hidden']}.json"
-    write_json(file, row)
-    number = student_mean([100 * value for value in numbers_of(row)])
-    say(f"{bench.rule} minus the baseline, % of the way to best of 16: {number}")
-    return row, file
+        yield setting, rule, run
 
 
-def _measured(bench: Bench, jobs: int) -> Iterator[Work]:
+def _say(console: "Console | None", text: str) -> None:
+    """Show a line as it is."""
+    if console is not None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _measured(bench: BenchRuns, jobs: int) -> Iterator[Work]:
     """Do the runs that are missing, some at a time, and yield each when its file is written."""
     if jobs == 1:
         while (work := next(bench.ready(), None)) is not None:
@@ -139,13 +234,13 @@ def _leave(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
-def _measure(bench: Bench, work: Work, device: str) -> None:
+def _measure(bench: BenchRuns, work: Work, device: str) -> None:
     """Do one run in a process of its own."""
     with preferred_device(device):
         bench.measure(*work)
 
 
-def _settle(out: Path, definition: Definition) -> None:
+def _settle(out: Path, definition: Version) -> None:
     """Write which version a folder is of, or refuse it.
 
     Raises:

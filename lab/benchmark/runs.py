@@ -17,7 +17,14 @@ from tokengym.base import read_json, split_file_word, write_json, write_text
 from tokengym.envs import bundled
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.runs import EvaluationSettings, TaskSettings, slug
-from tokengym.lab.benchmark.definition import BASELINE, PASSED, Definition, Setting, Track
+from tokengym.lab.benchmark.definition import (
+    BASELINE,
+    PASSED,
+    Definition,
+    Setting,
+    Track,
+    Version,
+)
 from tokengym.lab.cards.parts import bare
 from tokengym.lab.makers.other_prompts import read_prompts, with_prompts
 from tokengym.lab.protocol import (
@@ -48,15 +55,14 @@ HIDDEN_FROM, HIDDEN_TO = 2_000, 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """The runs of one rule and of the baseline, in a folder that rules share.
+class BenchRuns:
+    """The runs of one subject and of the baseline in one version, in a folder that subjects share.
 
     Raises:
-        ValueError: if the rule is the baseline, brings a scorer of its own, or reads what its track
-            does not allow.
+        ValueError: if the rule brings a scorer of its own, or reads what its track does not allow.
     """
 
-    definition: Definition
+    definition: Version
     """Version of the benchmark."""
     rule: str
     """Credit rule by name, or "path/to/file.py:Name"."""
@@ -68,10 +74,6 @@ class Bench:
     """Word that draws the seeds and the held-out prompts; None takes the public ones."""
 
     def __post_init__(self) -> None:
-        if self.rule == BASELINE:
-            raise ValueError(
-                f"{BASELINE} is the baseline that rules are compared with; name another rule"
-            )
         choice = RewardChoice.of(self.rule)
         # Runs are measured by the scorer of their reward: another one would be its own judge.
         if not isinstance(choice.made, Credit) or choice.kind == "encoder":
@@ -88,8 +90,17 @@ class Bench:
 
     @property
     def subjects(self) -> tuple[str, str]:
-        """The baseline and the rule; a rule that cannot be used is refused before the baseline."""
+        """The rule and the baseline; a rule that cannot be used is refused before the baseline."""
         return self.rule, BASELINE
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Settings in which they are run."""
+        return self.definition.settings
+
+    def reward(self, subject: str) -> str:
+        """Return the reward that a subject is trained with."""
+        return subject
 
     @cached_property
     def code(self) -> str | None:
@@ -147,7 +158,7 @@ class Bench:
         return self._folder / "runs" / f"{run!r}.csv"
 
     def _diverged(self, run: Cell) -> Path:
-        """Return the file that says how a run of the tuning has diverged."""
+        """Return the file that says how a run has diverged."""
         return self._folder / "runs" / f"{run!r}.diverged"
 
     @property
@@ -182,7 +193,7 @@ class Bench:
         about = self.definition
         return single_run(
             setting.env,
-            rule,
+            self.reward(rule),
             steps=updates,
             batch_size=about.rows,
             max_new_tokens=setting.tokens,
@@ -212,6 +223,125 @@ class Bench:
         return str(with_prompts(source, [*train, *chosen], self._folder / setting.bundle))
 
     # --- what is to be run ---
+
+    def ready(self) -> Iterator[Work]:
+        """Yield the missing runs that wait for no other."""
+        raise NotImplementedError
+
+    def left(self, setting: Setting, rule: str) -> int:
+        """Return about how many runs are left of a subject in a setting."""
+        raise NotImplementedError
+
+    def first(self, setting: Setting, rule: str) -> Cell:
+        """Return a cell of a subject with its rate, by which runs are timed."""
+        raise NotImplementedError
+
+    def may_diverge(self, run: Cell) -> bool:
+        """Return whether it is a result of a run that it diverges."""
+        raise NotImplementedError
+
+    def _missing(self, cells: Sequence[Cell], seeds: Sequence[int]) -> list[Cell]:
+        """Return the runs of cells that have no file."""
+        runs = [cell.but(seed=seed) for cell in cells for seed in seeds]
+        return [
+            run for run in runs if not (self.file(run).exists() or self._diverged(run).exists())
+        ]
+
+    def reached(self, run: Cell) -> float:
+        """Return score - c KL over a run that is done; minus infinity if it has diverged."""
+        if self._diverged(run).exists():
+            return -math.inf
+        return net_area(self.read(run), self.definition.price)
+
+    # --- what is measured ---
+
+    def measure(self, setting: Setting, rule: str, run: Cell) -> None:
+        """Do a run and write its file.
+
+        Raises:
+            NonFiniteError: if a run diverges of which that is no result.
+            ValueError: if the rule's file was changed since the benchmark began.
+        """
+        began = time.process_time()
+        config = self.config(setting, rule, run, self.definition.updates)
+        try:
+            record = run_one(config, self.reward(rule), int(run.seed))
+        except NonFiniteError as error:
+            if not self.may_diverge(run):
+                raise
+            self._check_code()
+            write_text(self._diverged(run), f"{error}\n")
+            return
+        spent = round(time.process_time() - began, 2)
+        self._check_code()
+        write_rows(self.file(run), [{**run, **row, "cpu_s": spent} for row in measured(record)])
+
+    def _seconds(self, setting: Setting, rule: str, run: Cell, updates: int) -> float:
+        """Return the CPU seconds of a run of a few updates, which is not kept."""
+        began = time.process_time()
+        run_one(self.config(setting, rule, run, updates), self.reward(rule), 0)
+        return time.process_time() - began
+
+    def pace(self, setting: Setting, rule: str) -> float:
+        """Return the CPU seconds of a run, from two short ones that are made once."""
+        file = self._folder / PACE_FILE
+        known: dict[str, dict[str, float]] = read_json(file) if file.exists() else {}
+        if setting.name not in known.get(self.key(rule), {}):
+            run = self.first(setting, rule)
+            short, longer = (self._seconds(setting, rule, run, n) for n in PACE_UPDATES)
+            update = max(longer - short, 0.0) / (PACE_UPDATES[1] - PACE_UPDATES[0])
+            spent = short + update * (self.definition.updates - PACE_UPDATES[0])
+            known.setdefault(self.key(rule), {})[setting.name] = round(spent, 1)
+            write_json(file, known)
+        return known[self.key(rule)][setting.name]
+
+    def way(self, setting: Setting) -> tuple[float, float]:
+        """Return score - c KL of the untrained policy and of its best of 16, drawn once.
+
+        Raises:
+            ValueError: if the span between them may be noise.
+        """
+        file = self._folder / "ways" / f"{setting.name}.csv"
+        if not file.exists():
+            options: dict[str, Any] = {}
+            if bundle := self._bundle(setting):
+                options["bundle"] = bundle
+            task = TaskSettings(task_options=setting.options)
+            options |= task.env_kwargs(setting.env)
+            scores = scores_of(untrained_responses(setting.env, setting.tokens, **options))
+            check_span(scores, setting.name)
+            write_rows(file, best_of_rows(scores, scores))
+        price = self.definition.price
+        nets = {row["n"]: net(row, price) for row in read_rows(file, text=())}
+        return nets[1], nets[self.definition.best_of]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(BenchRuns):
+    """The runs of one rule and of the baseline in version 1.
+
+    Raises:
+        ValueError: if the rule is the baseline, brings a scorer of its own, or reads what its track
+            does not allow.
+    """
+
+    definition: Definition
+
+    def __post_init__(self) -> None:
+        if self.rule == BASELINE:
+            raise ValueError(
+                f"{BASELINE} is the baseline that rules are compared with; name another rule"
+            )
+        super().__post_init__()
+
+    def first(self, setting: Setting, rule: str) -> Cell:
+        """Return a cell of a subject with its rate, by which runs are timed."""
+        start, at = setting.starts(self.track)[-1], self.definition.lambdas[0]
+        return self.cell(setting, rule, start, at).but(rate=self.definition.first_rate)
+
+    def may_diverge(self, run: Cell) -> bool:
+        """Return whether it is of the tuning: a sweep goes on until a rate is worse."""
+        return run.seed in self.definition.spare_seeds
 
     def tuning(self, setting: Setting, rule: str) -> tuple[list[Cell], Cell | None]:
         """Return the next runs of a rule's tuning, and once there are none the cell it found.
@@ -243,19 +373,6 @@ class Bench:
             return self._missing([best.but(rate=rate)], about.spare_seeds), None
         return [], best.but(rate=max(areas, key=lambda rate: areas[rate]))
 
-    def _missing(self, cells: Sequence[Cell], seeds: Sequence[int]) -> list[Cell]:
-        """Return the runs of cells that have no file."""
-        runs = [cell.but(seed=seed) for cell in cells for seed in seeds]
-        return [
-            run for run in runs if not (self.file(run).exists() or self._diverged(run).exists())
-        ]
-
-    def reached(self, run: Cell) -> float:
-        """Return score - c KL over a run that is done; minus infinity if it has diverged."""
-        if self._diverged(run).exists():
-            return -math.inf
-        return net_area(self.read(run), self.definition.price)
-
     def _reached(self, cell: Cell) -> float:
         """Return what a cell reaches on the spare seeds, whose runs are done."""
         if cell not in self._reached_by:  # read once: what is ready is asked after every run
@@ -277,53 +394,6 @@ class Bench:
                     runs = self._missing([chosen], self.seeds)
                 yield from ((setting, rule, run) for run in runs)
 
-    # --- what is measured ---
-
-    def measure(self, setting: Setting, rule: str, run: Cell) -> None:
-        """Do a run and write its file.
-
-        A run of the tuning may diverge, since a sweep goes on until a rate is worse: that is its
-        result, and the command goes on.
-
-        Raises:
-            NonFiniteError: if a run of the comparison diverges.
-            ValueError: if the rule's file was changed since the benchmark began.
-        """
-        began = time.process_time()
-        config = self.config(setting, rule, run, self.definition.updates)
-        try:
-            record = run_one(config, rule, int(run.seed))
-        except NonFiniteError as error:
-            if run.seed not in self.definition.spare_seeds:
-                raise
-            self._check_code()
-            write_text(self._diverged(run), f"{error}\n")
-            return
-        spent = round(time.process_time() - began, 2)
-        self._check_code()
-        write_rows(self.file(run), [{**run, **row, "cpu_s": spent} for row in measured(record)])
-
-    def _seconds(self, setting: Setting, rule: str, run: Cell, updates: int) -> float:
-        """Return the CPU seconds of a run of a few updates, which is not kept."""
-        began = time.process_time()
-        run_one(self.config(setting, rule, run, updates), rule, 0)
-        return time.process_time() - began
-
-    def pace(self, setting: Setting, rule: str) -> float:
-        """Return the CPU seconds of a run, from two short ones that are made once."""
-        file = self._folder / PACE_FILE
-        known: dict[str, dict[str, float]] = read_json(file) if file.exists() else {}
-        if setting.name not in known.get(self.key(rule), {}):
-            start = setting.starts(self.track)[-1]
-            at = self.definition.lambdas[0]
-            run = self.cell(setting, rule, start, at).but(rate=self.definition.first_rate)
-            short, longer = (self._seconds(setting, rule, run, n) for n in PACE_UPDATES)
-            update = max(longer - short, 0.0) / (PACE_UPDATES[1] - PACE_UPDATES[0])
-            spent = short + update * (self.definition.updates - PACE_UPDATES[0])
-            known.setdefault(self.key(rule), {})[setting.name] = round(spent, 1)
-            write_json(file, known)
-        return known[self.key(rule)][setting.name]
-
     def left(self, setting: Setting, rule: str) -> int:
         """Return about how many runs are left of a rule in a setting."""
         about = self.definition
@@ -334,23 +404,3 @@ class Bench:
         files = [file.name for file in self._folder.glob("runs/*")]
         done = sum(name.startswith(tuple(begins)) for name in files)
         return max(about.runs(setting, self.track) - done, len(runs))
-
-    def way(self, setting: Setting) -> tuple[float, float]:
-        """Return score - c KL of the untrained policy and of its best of 16, drawn once.
-
-        Raises:
-            ValueError: if the span between them may be noise.
-        """
-        file = self._folder / "ways" / f"{setting.name}.csv"
-        if not file.exists():
-            options: dict[str, Any] = {}
-            if bundle := self._bundle(setting):
-                options["bundle"] = bundle
-            task = TaskSettings(task_options=setting.options)
-            options |= task.env_kwargs(setting.env)
-            scores = scores_of(untrained_responses(setting.env, setting.tokens, **options))
-            check_span(scores, setting.name)
-            write_rows(file, best_of_rows(scores, scores))
-        price = self.definition.price
-        nets = {row["n"]: net(row, price) for row in read_rows(file, text=())}
-        return nets[1], nets[self.definition.best_of]

@@ -1,17 +1,14 @@
 """Version 2 of the benchmark: twelve settings of eight tasks at three seeds, and its arms.
 
-It is declared, and calibrated by `studies.calibration`; `tokengym bench` runs version 1. The
-verdict is that of `tokengym.lab.benchmark.verdict`.
+It is calibrated by `studies.calibration`, and `tokengym bench --v2` runs it. The verdict is that of
+`tokengym.lab.benchmark.verdict`.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tokengym.lab.benchmark.definition import BASELINE, OWN, STARTED, V1, Setting
-from tokengym.lab.protocol import PRICE, PROMPTS
+from tokengym.lab.benchmark.definition import BASELINE, STARTED, V1, Setting, Version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,31 +40,22 @@ class OtherArm:
     start: str
     """Start of its value network."""
 
+    @property
+    def name(self) -> str:
+        """Its name in files and tables."""
+        return f"{self.rule}, critic from the {self.start.replace('_', ' ')}"
+
 
 @dataclass(frozen=True, kw_only=True)
-class Definition2:
-    """What version 2 says. Once a row is published it is not edited: a change is version 3."""
+class Definition2(Version):
+    """What version 2 says. Once a row is published it is not edited: a change is version 3.
 
-    name: str
-    """Name and version."""
+    All cells of an arm, its lambdas at the rates of the setting, are run on all seeds. Each seed's
+    cell is chosen on the others, so that no seed is spare.
+    """
+
     settings: tuple[Setting2, ...]
-    """Tasks and lengths."""
-    models: Mapping[str, tuple[str, str]]
-    """Bundle -> hashes of its policy and reward model, as in version 1."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of every cell; each seed's cell is chosen on the other two, so that none is spare."""
-    lambdas: tuple[str, ...] = ("0.5", "0.8", "0.95", "1")
-    """Lambdas of the cells, each at every rate of the setting."""
-    updates: int = 30
-    """Updates of a run."""
-    rows: int = 64
-    """Responses of an update."""
-    prompts: int = PROMPTS
-    """Held-out prompts of a measurement, taken after every update."""
-    price: float = PRICE
-    """Score that a nat of exact KL costs, in training and in the first figure."""
-    best_of: int = 16
-    """Untrained responses whose best ends the way that a lead is a share of."""
     others: tuple[OtherArm, ...] = (OtherArm(rule=BASELINE, start=STARTED),)
     """Arms that are compared with the baseline whose critic starts from the language model, each
     in a family of its own."""
@@ -81,19 +69,9 @@ class Definition2:
     """PPO's settings besides: a rate that warms up, so that no update leaps over the KL at which
     arms are compared."""
 
-    @property
-    def hash(self) -> str:
-        """One hash of all that it says."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-
-    def runs(self, starts: tuple[str, ...] = (OWN,)) -> int:
-        """Return how many runs an arm takes.
-
-        Args:
-            starts: Starts of the value network that its track allows.
-        """
-        cells = sum(len(at.rates) * len(self.lambdas) for at in self.settings)
-        return cells * len(self.seeds) * len(starts)
+    def runs(self) -> int:
+        """Return how many runs an arm takes in all settings."""
+        return len(self.seeds) * sum(len(at.rates) * len(self.lambdas) for at in self.settings)
 
 
 def _of_v1(number: int, unlike: str, **changes: Any) -> Setting2:
@@ -142,3 +120,14 @@ V2 = Definition2(
 )
 """Twelve settings of eight tasks: five settings, three tasks, are about sentiment, and three
 settings, one task, have a verifier."""
+
+V2_LITE = replace(
+    V2,
+    name=f"{V2.name} lite",
+    settings=tuple(replace(at, rates=at.rates[:1]) for at in V2.settings),
+    lambdas=("0.5", "0.95"),
+    seeds=(0, 1),
+    reward_models=1,
+)
+"""All settings of version 2 with a sixth of its runs: one rate, two lambdas, two seeds. Its rows
+have another hash and stand on no board beside those of version 2."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from tokengym.lab.benchmark.arms import ArmBench
+    from tokengym.lab.benchmark.runs import Bench
     from tokengym.lab.cards.card import CardConfig
 
 
@@ -24,6 +26,11 @@ def bench(
     submit: Path | None = None,
     device: str = "auto",
     v1: bool = False,
+    v2: bool = False,
+    lite: bool = False,
+    cost: bool = False,
+    corpora: Path | None = None,
+    published: Path | None = None,
     track: Literal["scores", "inside"] = "inside",
     secret: str | None = None,
     jobs: int | None = None,
@@ -43,6 +50,8 @@ def bench(
       tokengym bench rules.py:MyCredit --submit mine.json
       tokengym bench abc-signed --parts bundle --bundle smollm2-reviews
       tokengym bench --v1 rules.py:MyCredit          tokengym-credit v1, hours; says how many
+      tokengym bench --v2 rules.py:MyCredit --cost   what version 2 costs on this machine
+      tokengym bench --v2 sparse                     the arm with a critic from the reward model
 
     Args:
         subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
@@ -69,11 +78,22 @@ def bench(
             (docs/results/credit_v1.md): tuned and trained on six tasks, ten seeds, against sparse.
             Says first how long it takes, and writes the row that the leaderboard takes; rules
             share the runs of sparse in --out (default: runs/v1).
-        track: Of --v1: whether rule and critic may read the inside of the reward model, or scores
-            of texts alone.
+        v2: Measure a rule by tokengym-credit v2 (docs/results/calibration.md): all cells of rule
+            and sparse in twelve settings, three seeds, and a verdict over eight tasks. Row, card
+            and picture are written after each setting, with those that are open (default of --out:
+            runs/v2). The name sparse is the arm whose critic starts from the reward model.
+        lite: Of --v2: a sixth of the runs, in all settings, with a hash of its own (default of
+            --out: runs/v2-lite).
+        cost: Of --v1 and --v2: say what the missing runs will cost on this machine, and do none.
+        corpora: Of --v2: folder with the bundles imdb and sst2, which this package may not hold;
+            without it their two settings stay open.
+        published: Of --v2: folder of published runs, which are not done again, and where the row
+            and its runs are written (default: --out).
+        track: Of --v1 and --v2: whether rule and critic may read the inside of the reward model, or
+            scores of texts alone.
         secret: Of --v1: word that draws other seeds and other held-out prompts, by which
             maintainers train a submission again.
-        jobs: Of --v1: runs at a time (default: one per core).
+        jobs: Of --v1 and --v2: runs at a time (default: one per core).
     """
     import torch
 
@@ -82,12 +102,21 @@ def bench(
     from tokengym.lab.cards.elsewhere import TransferTask
 
     torch.set_num_threads(1)
-    if v1:
-        _check_v1(parts=parts, quick=quick, full=full, tasks=tasks, bundle=bundle, model=model)
-        return _bench_v1(subject, track, secret, jobs, out or Path("runs") / "v1", submit, device)
-    for name, value in (("secret", secret), ("jobs", jobs)):
-        if value is not None:
-            raise ValueError(f"--{name} {value} belongs to the benchmark; add --v1 or leave it out")
+    if v1 and v2:
+        raise ValueError("--v1 and --v2 exclude each other; give one")
+    if not v2:
+        _refuse("belongs to --v2; add it", lite=lite, corpora=corpora, published=published)
+    if v1 or v2:
+        card = {"parts": parts, "quick": quick, "full": full, "tasks": tasks}
+        card |= {"bundle": bundle, "model": model}
+        _refuse(f"belongs to a card, and --v{2 if v2 else 1} fixes its own; leave it out", **card)
+        work = (
+            _version2(subject, track, out, secret, corpora, lite=lite)
+            if v2
+            else _version1(subject, track, out, secret)
+        )
+        return _bench_version(work, _at_a_time(jobs), published, submit, device, cost)
+    _refuse("belongs to the benchmark; add --v1 or --v2", secret=secret, jobs=jobs, cost=cost)
     if quick and full:
         raise ValueError("--quick and --full exclude each other; give one")
     if model is not None and bundle is None:
@@ -131,35 +160,78 @@ def _bench_card(config: "CardConfig", out: Path, submit: Path | None, device: st
     return int(bool(faults))
 
 
-def _check_v1(**given: object) -> None:
-    """Refuse options of a card, which a version of the benchmark fixes or does not have."""
+def _refuse(why: str, **given: object) -> None:
+    """Refuse options that were given and do not belong to what is measured."""
     for name, value in given.items():
-        if value:
-            raise ValueError(f"--{name} belongs to a card, and --v1 fixes its own; leave it out")
+        if value is not None and value is not False and value != ():
+            shown = f"--{name}" if value is True else f"--{name} {value}"
+            raise ValueError(f"{shown} {why}")
 
 
-def _bench_v1(
-    subject: str,
-    track: Literal["scores", "inside"],
-    secret: str | None,
-    jobs: int | None,
-    out: Path,
-    submit: Path | None,
-    device: str,
-) -> int:
-    """Measure a rule by tokengym-credit v1."""
-    from tokengym.base import locked, preferred_device, write_json
-    from tokengym.lab.benchmark.definition import V1
-    from tokengym.lab.benchmark.play import play
-    from tokengym.lab.benchmark.runs import Bench
-    from tokengym.scripts.commands import say, terminal
-
+def _at_a_time(jobs: int | None) -> int:
+    """Return how many runs are done at a time."""
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {jobs}; leave it out for one per core")
-    bench = Bench(definition=V1, rule=subject, track=track, out=out, secret=secret)
+    return jobs or os.cpu_count() or 1
+
+
+def _version1(
+    subject: str, track: Literal["scores", "inside"], out: Path | None, secret: str | None
+) -> "Bench":
+    """Return the runs of a rule in tokengym-credit v1."""
+    from tokengym.lab.benchmark.definition import V1
+    from tokengym.lab.benchmark.runs import Bench
+
+    folder = out or Path("runs") / "v1"
+    return Bench(definition=V1, rule=subject, track=track, out=folder, secret=secret)
+
+
+def _version2(
+    subject: str,
+    track: Literal["scores", "inside"],
+    out: Path | None,
+    secret: str | None,
+    corpora: Path | None,
+    *,
+    lite: bool,
+) -> "ArmBench":
+    """Return the runs of an arm in tokengym-credit v2."""
+    from tokengym.lab.benchmark.arms import ArmBench
+    from tokengym.lab.benchmark.version2 import V2, V2_LITE
+
+    return ArmBench(
+        definition=V2_LITE if lite else V2,
+        rule=subject,
+        track=track,
+        out=out or Path("runs") / ("v2-lite" if lite else "v2"),
+        secret=secret,
+        corpora=corpora,
+    )
+
+
+def _bench_version(
+    work: "Bench | ArmBench",
+    jobs: int,
+    published: Path | None,
+    submit: Path | None,
+    device: str,
+    only_cost: bool,
+) -> int:
+    """Measure a rule by a version of the benchmark, or say what that costs."""
+    from tokengym.base import locked, preferred_device, write_json
+    from tokengym.lab.benchmark.arms import ArmBench
+    from tokengym.lab.benchmark.play import cost, play, play_arm
+    from tokengym.scripts.commands import say, terminal
+
     console = terminal()
-    with preferred_device(device), locked(out):
-        row, file = play(bench, console, jobs=jobs or os.cpu_count() or 1)
+    with preferred_device(device), locked(work.out):
+        if only_cost:
+            cost(work, console, jobs=jobs)
+            return 0
+        if isinstance(work, ArmBench):
+            row, file = play_arm(work, console, jobs=jobs, published=published)
+        else:
+            row, file = play(work, console, jobs=jobs)
     if submit is not None:
         write_json(submit, row)
     say(console, f"{submit or file}  hash {row['hash']}")

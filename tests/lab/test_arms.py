@@ -1,0 +1,274 @@
+"""Version 2 of the benchmark: its runs, parts, restoring, rows, cards and verdicts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokengym.lab.benchmark.arms import ArmBench
+from tokengym.lab.benchmark.board import (
+    bibtex,
+    card_of,
+    check_row2,
+    draw_tasks,
+    row_of,
+    tasks_of,
+    verdicts,
+)
+from tokengym.lab.benchmark.definition import BASELINE, OWN, STARTED, V1
+from tokengym.lab.benchmark.figures import row_hash
+from tokengym.lab.benchmark.play import cost, play_arm
+from tokengym.lab.benchmark.runs import BenchRuns
+from tokengym.lab.benchmark.verdict import FIGURES, call
+from tokengym.lab.benchmark.version2 import V2, V2_LITE, Definition2, Setting2
+from tokengym.lab.study import Cell, write_rows
+from tokengym.scripts.cli import main
+
+REVIEW, FORKS = V2.settings[0], V2.settings[7]
+SMALL = Definition2(
+    name="miniature 2",
+    settings=(
+        Setting2(task="MovieReview", label="A", unlike="", tokens=4, fixed=True, rates=(1e-3,)),
+        Setting2(task="MovieReview", label="B", unlike="", tokens=3, fixed=True, rates=(1e-3,)),
+    ),
+    models={"movie_review": V1.models["movie_review"]},
+    updates=1,
+    rows=4,
+    prompts=4,
+    lambdas=("0.5", "1"),
+    seeds=(0, 1),
+)
+
+
+def bench(out: Path, **changes: Any) -> ArmBench:
+    settings: dict[str, Any] = {"definition": SMALL, "rule": "uniform", "track": "scores"}
+    return ArmBench(**{**settings, "out": out, **changes})
+
+
+def measure(work: ArmBench, subject: str, run: Cell) -> None:
+    """Write a run whose score rises evenly to 2, the baseline's to 1, and a tenth of the seed."""
+    level = 1.0 if subject == BASELINE else 2.0
+    rows = [
+        {**run, "step": s, "tokens": 10.0 * s, "kl": 0.5 * s, "cpu_s": 2.0 * level}
+        | {"score": (level + run.seed / 10) * s, "gold_score": level * s / 2}
+        for s in (0, 1)
+    ]
+    write_rows(work.file(run), rows)
+
+
+def fill(work: ArmBench, setting: Setting2, *, runs: bool = True) -> None:
+    """Write a setting's way from 0 to 2, and all its runs."""
+    write_rows(
+        work.out / "ways" / f"{setting.name}.csv",
+        [{"n": n, "score": s, "gold_score": s, "kl": 0.0} for n, s in ((1, 0.0), (16, 2.0))],
+    )
+    for at, subject, run in [*work.ready()] if runs else []:
+        if at == setting:
+            measure(work, subject, run)
+
+
+def row_with(subject: str, leads: list[float], **changes: Any) -> dict[str, Any]:
+    """Return a row that has a lead in each of so many tasks, in both figures."""
+    settings = {
+        f"T{at}-8": {
+            "task": f"T{at}",
+            "way": [0.0, 1.0],
+            **{name: [lead, lead] for name in ("net", "score", "at_kl", "gold_at_kl")},
+            "kl": 2.0,
+        }
+        for at, lead in enumerate(leads)
+    }
+    about = {"format": 2, "definition": SMALL.name, "definition_hash": SMALL.hash}
+    row = {**about, "track": "inside", "subject": subject, "is_rule": True, "seeds": [0, 1]}
+    row |= {"open": [], "tokengym": "0", "settings": settings, **changes}
+    return {**row, "hash": row_hash(row)}
+
+
+def test_versions_are_frozen() -> None:
+    """A change of what they say is another version; the hashes are published with every row."""
+    assert V1.hash == "642e6c5d21414591"
+    assert len({V1.hash, V2.hash, V2_LITE.hash}) == 3
+    assert (V2.runs(), V2_LITE.runs()) == (288, 48)
+    assert [at.name for at in V2_LITE.settings] == [at.name for at in V2.settings]
+
+
+def test_every_cell_is_run_on_every_seed_setting_by_setting(tmp_path: Path) -> None:
+    work = bench(tmp_path)
+    ready = [*work.ready()]
+    assert len(ready) == 2 * SMALL.runs() == 16
+    assert [setting.name for setting, _, _ in ready] == ["A-4"] * 8 + ["B-3"] * 8
+    assert {(subject, run.start) for _, subject, run in ready} == {
+        ("uniform", OWN),
+        (BASELINE, OWN),
+    }
+    config = work.config(SMALL.settings[0], "uniform", ready[0][2], 1)
+    assert config.as_dict()["training"]["learner"]["n_warmup_updates"] == 5
+
+
+def test_the_baselines_name_is_the_arm_with_another_critic(tmp_path: Path) -> None:
+    work = bench(tmp_path, definition=V2, rule=BASELINE, track="inside")
+    assert work.subject == "sparse, critic from the reward model"
+    setting, subject, run = next(work.ready())
+    assert (run.start, work.reward(subject)) == (STARTED, BASELINE)
+    config = work.config(setting, subject, run, 30)
+    learner = config.as_dict()["training"]["learner"]
+    assert (config.rewards, learner["value_network"]) == ((BASELINE,), STARTED)
+    assert FORKS not in work.asked  # a verifier is no model to start a critic from
+    assert FORKS in bench(tmp_path, definition=V2).asked
+    with pytest.raises(ValueError, match="track 'scores' does not allow"):
+        bench(tmp_path, rule=BASELINE)
+    with pytest.raises(ValueError, match="no hidden seeds"):
+        bench(tmp_path, secret="word")
+
+
+def test_real_texts_are_run_where_their_bundles_are(tmp_path: Path) -> None:
+    imdb = next(at for at in V2.settings if at.corpus == "imdb")
+    without = bench(tmp_path, definition=V2)
+    assert imdb in without.asked
+    assert imdb not in without.settings
+    (tmp_path / "texts" / "imdb").mkdir(parents=True)
+    work = bench(tmp_path, definition=V2, corpora=tmp_path / "texts")
+    assert imdb in work.settings
+    config = work.config(imdb, "uniform", work.first(imdb, "uniform"), 1)
+    assert config.task.bundle == str(tmp_path / "texts" / "imdb")
+
+
+def test_a_row_has_what_is_done_and_names_what_is_open(tmp_path: Path) -> None:
+    work = bench(tmp_path)
+    fill(work, SMALL.settings[0])
+    row = row_of(work)
+    assert row["open"] == ["B-3"]
+    (figures,) = row["settings"].values()
+    # scores of 2 and 1 that rise evenly from 0 differ by .5 on average, a quarter of the way of 2
+    assert figures["net"] == figures["score"] == pytest.approx([0.25, 0.25])
+    assert (figures["kl"], figures["times_baseline"]) == (0.5, 2.0)
+    assert figures["at_kl"] == pytest.approx([0.5, 0.5])
+    assert figures["gold_at_kl"] == pytest.approx([0.25, 0.25])
+    assert verdicts([row]) == {"uniform": "open: 1 of 2 settings"}
+    card = card_of(row)
+    assert "Not run yet, so that there is no verdict: B-3." in card
+    assert "| A-4 | +25.0 | +25.0 | 0.000 | 0.500: +50.0 | 0.500: +25.0 |" in card
+    check_row2(row, "row", SMALL)
+    fill(work, SMALL.settings[1])
+    whole = row_of(work)
+    assert whole["open"] == []
+    assert verdicts([whole])["uniform"] != verdicts([row])["uniform"]
+
+
+def test_published_runs_are_not_done_again(tmp_path: Path) -> None:
+    work, again = bench(tmp_path / "one"), bench(tmp_path / "two")
+    fill(work, SMALL.settings[0])
+    work.publish(tmp_path / "published")
+    assert again.restore(tmp_path / "published") == 8
+    assert again.done == [SMALL.settings[0]]
+    assert again.restore(tmp_path / "published") == 0
+    run = work.cells(SMALL.settings[0], "uniform")[0].but(seed=0)
+    assert again.read(run) == work.read(run)
+
+
+def test_a_cell_that_diverges_is_left_out(tmp_path: Path) -> None:
+    work = bench(tmp_path)
+    setting = SMALL.settings[0]
+    fill(work, setting)
+    one, other = (cell.but(seed=1) for cell in work.cells(setting, "uniform"))
+    _diverge(work, one)
+    assert row_of(work)["settings"]["A-4"]["cells"] == [1, 2]
+    _diverge(work, other)
+    with pytest.raises(ValueError, match="every cell of uniform has a run that diverges in A-4"):
+        row_of(work)
+
+
+def _diverge(work: ArmBench, run: Cell) -> None:
+    work.file(run).unlink()
+    work._diverged(run).write_text("loss is nan", encoding="utf-8")
+
+
+def test_rules_are_one_family_and_the_other_arm_its_own() -> None:
+    rng = np.random.default_rng(0)
+    rules = [row_with(f"r{at}", [*(0.03 + rng.normal(0, 0.02, 8))]) for at in range(9)]
+    arm = row_with("sparse, critic from the reward model", [*(0.03 + rng.normal(0, 0.02, 8))])
+    arm = {**arm, "is_rule": False}
+    words = verdicts([*rules, arm])
+    assert words[arm["subject"]] == verdicts([arm])[arm["subject"]]
+    table = np.array(
+        [[[np.mean(t[name]) for t in tasks_of(row).values()] for name in FIGURES] for row in rules]
+    )
+    ahead = call(table).ahead
+    assert [words[row["subject"]] == "ahead" for row in rules] == ahead.tolist()
+
+
+def test_a_changed_row_is_refused() -> None:
+    row = row_with("even", [0.1, 0.2])
+    with pytest.raises(ValueError, match="its hash is not that of its figures"):
+        check_row2({**row, "subject": "odd"}, "mine", SMALL)
+    with pytest.raises(ValueError, match="stand on no board together"):
+        check_row2(row, "mine", V2)
+    with pytest.raises(ValueError, match=r"settings \['T0-8', 'T1-8'\]"):
+        check_row2(row, "mine", SMALL)
+    with pytest.raises(ValueError, match="no row of format 2"):
+        check_row2({"format": 1}, "mine", V2)
+
+
+def test_the_entry_has_version_and_hashes() -> None:
+    row = row_with("my_rule", [0.1, 0.2])
+    entry = bibtex(row)
+    assert entry.startswith("@misc{miniature-2-my-rule-")
+    assert f"definition {SMALL.hash}, row {row['hash']}" in entry
+    assert r"my\_rule" in entry
+
+
+def test_the_picture_has_one_dot_a_task(tmp_path: Path) -> None:
+    rows = [row_with("even", [0.1, 0.2, -0.1]), row_with("uniform", [0.0, 0.1, 0.1])]
+    draw_tasks(tmp_path / "tasks.png", rows)
+    assert (tmp_path / "tasks.png").stat().st_size > 5000
+
+
+def test_it_resumes_and_says_what_it_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(BenchRuns, "_seconds", lambda self, setting, rule, run, updates: 2.0)
+    monkeypatch.setattr(
+        BenchRuns, "measure", lambda self, setting, rule, run: measure(self, rule, run)
+    )
+    console: Any = type("Console", (), {"print": lambda self, text, **_: said.append(text)})()
+    work = bench(tmp_path)
+    assert cost(work, console) == 16
+    assert said[-1].startswith("about 16 runs, 0.0 CPU hours, 1 at a time")
+    for setting in SMALL.settings:
+        fill(work, setting, runs=False)
+    row, file = play_arm(work, console)
+    assert [line for line in said if line.startswith(str(file))] == [
+        f"{file}: {done} of 2 settings" for done in (1, 2)
+    ]
+    assert json.loads(file.read_text(encoding="utf-8")) == row
+    assert not row["open"]
+    assert file.with_suffix(".png").exists()
+    assert row["hash"] in file.with_suffix(".md").read_text(encoding="utf-8")
+    monkeypatch.setattr(BenchRuns, "measure", None)  # nothing is done again
+    assert play_arm(bench(tmp_path))[0] == row
+
+
+def test_a_run_is_measured_after_every_update(tmp_path: Path) -> None:
+    work = bench(tmp_path)
+    setting, subject, run = next(work.ready())
+    work.measure(setting, subject, run)
+    assert [row["step"] for row in work.read(run)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--v1", "--v2"], "exclude each other"),
+        (["--lite"], "--lite belongs to --v2"),
+        (["--v1", "--published", "x"], "--published x belongs to --v2"),
+        (["--v2", "--quick"], "--quick belongs to a card, and --v2 fixes its own"),
+        (["--v2", "--secret", "word"], "no hidden seeds"),
+        (["--cost"], "--cost belongs to the benchmark"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "abc", *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
