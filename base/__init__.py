@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from tokengym.base.registry import Registry, did_you_mean, split_file_word
     from tokengym.base.saved_code import code_hashes, copy_of
     from tokengym.base.settings import (
+        accepts_settings,
         check_choice,
         check_count,
         check_memory,
         check_number,
         field_paths,
         from_keywords,
-        takes,
     )
     from tokengym.base.stored.adapters import unwrapped
     from tokengym.base.text import markdown

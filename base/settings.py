@@ -1,9 +1,9 @@
 """Settings that are declared once, as frozen dataclasses, and carried from there.
 
 A constructor takes them as keyword arguments (`from_keywords` builds and checks the dataclass,
-`takes` shows its fields in the signature). Command-line flags, checkpoints and reports read the
-same fields and the text below each. The checks, which rules and scorers share, refuse a value in
-one line that names it, what is accepted, and the remedy.
+`accepts_settings` shows its fields in the signature). Command-line flags, checkpoints and reports
+read the same fields and the text below each. The checks, which rules and scorers share, refuse a
+value in one line that names it, what is accepted, and the remedy.
 """
 
 import inspect
@@ -76,7 +76,7 @@ def shown_signature(function: Callable[..., Any], *declared: type) -> inspect.Si
     return signature.replace(parameters=[*declared_parameters, *shown])
 
 
-def takes(*declared: type) -> Callable[[F], F]:
+def accepts_settings(*declared: type) -> Callable[[F], F]:
     """Show the fields of settings dataclasses in the signature of a method that takes them.
 
     `inspect.signature`, `help` and editors then show what is accepted.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, EpisodeOverError
 from tokengym.base.prompt import Messages, Prompt, PromptSet
-from tokengym.base.settings import takes
+from tokengym.base.settings import accepts_settings
 from tokengym.envs.episode import Episode, Info
 from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, MdpEnvironment
 from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prompt
@@ -124,7 +124,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
 
     metadata = {"render_modes": RENDER_MODES, "render_fps": RENDER_FPS}  # noqa: RUF012
 
-    @takes(GenerationSettings)
+    @accepts_settings(GenerationSettings)
     def __init__(
         self,
         *,

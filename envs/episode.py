@@ -118,7 +118,7 @@ class Episode:
             return self.response
         return "\n".join(turn.text for turn in self.turns if turn.role == POLICY)
 
-    def paid(
+    def with_rewards(
         self, score: float, score_parts: Mapping[str, float], token_rewards: NDArray[np.floating]
     ) -> "Episode":
         """Return the episode with what its reward decided.

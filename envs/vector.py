@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import ActionError, EpisodeOverError, SettingsError, StateError
 from tokengym.base.prompt import Messages, Prompt, PromptSet
-from tokengym.base.settings import takes
+from tokengym.base.settings import accepts_settings
 from tokengym.envs.batch import EpisodeBatch
 from tokengym.envs.episode import Episode, Info
 from tokengym.envs.mdp import RENDER_FPS, MdpEnvironment
@@ -78,7 +78,7 @@ class TokenGenerationVectorEnv(
 
     metadata = {"render_modes": _RENDER_MODES, "render_fps": RENDER_FPS}  # noqa: RUF012
 
-    @takes(GenerationSettings)
+    @accepts_settings(GenerationSettings)
     def __init__(
         self,
         *,

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         registered_rewards,
         scorer_kind,
     )
-    from tokengym.rewards.reward import Reward, assign_written
+    from tokengym.rewards.reward import Reward, assign_policy_tokens
     from tokengym.rewards.scorers.base import (
         SCORERS,
         FunctionScorer,

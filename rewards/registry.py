@@ -19,7 +19,7 @@ from tokengym.base.models import located
 from tokengym.base.plugins import missing_laboratory
 from tokengym.base.pretrained import from_pretrained
 from tokengym.base.registry import Spec, did_you_mean
-from tokengym.base.settings import from_keywords, takes
+from tokengym.base.settings import accepts_settings, from_keywords
 from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import unknown_share
@@ -211,7 +211,7 @@ def registered_rewards() -> list[str]:
 def make_reward(spec: None, **options: Any) -> None: ...
 @overload
 def make_reward(spec: str | Spec | RewardChoice | Payer, **options: Any) -> Reward: ...
-@takes(RewardOptions)
+@accepts_settings(RewardOptions)
 def make_reward(
     spec: RewardSpec,
     *,

@@ -17,7 +17,7 @@ from tokengym.rewards.credits.base import Credit, FloatArray, rules_of_any_score
 from tokengym.rewards.credits.probe import Continuations, Probe
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.maths.shares import moved
+from tokengym.rewards.maths.shares import shift_reply_credit
 from tokengym.rewards.scorers.base import Scorer, Scores
 from tokengym.rewards.scores import remedy_for
 
@@ -151,13 +151,13 @@ class Reward:
                 )
             has_replies = any(episode.written is not None for episode in episodes)
             rewards = (  # (response,) each
-                assign_written(self.credit, episodes, scores)
+                assign_policy_tokens(self.credit, episodes, scores)
                 if has_replies
                 else self.credit.assign(episodes, scores)
             )
             self._check_rewards(episodes, scores, rewards)
             return [
-                episode.paid(
+                episode.with_rewards(
                     float(scores.values[row]),
                     {name: float(part[row]) for name, part in scores.parts.items()},
                     rewards[row],
@@ -250,14 +250,15 @@ class Reward:
                 )
 
 
-def assign_written(
+def assign_policy_tokens(
     credit: Credit, episodes: Sequence[Episode], scores: Scores
 ) -> Sequence[FloatArray]:
     """Return the token rewards of a rule, 0 at tokens that the policy did not write.
 
     A rule is shown the written tokens alone, with the scorer's account of them. What a reply's
     tokens have to do with the score belongs to the step that appended them, the last token of the
-    turn before (see `moved`). A rule that reads turns, or a language model, is shown all tokens.
+    turn before (see `shift_reply_credit`). A rule that reads turns, or a language model, is shown
+    all tokens.
 
     Args:
         credit: The rule.
@@ -274,7 +275,7 @@ def assign_written(
         rewards = credit.assign(episodes, scores)
         if len(rewards) != len(episodes) or not credit.sum_preserving:
             return [np.asarray(r) * m for r, m in zip(rewards, masks, strict=False)]
-        return [moved(r, m) for r, m in zip(rewards, masks, strict=True)]
+        return [shift_reply_credit(r, m) for r, m in zip(rewards, masks, strict=True)]
     shown = []  # the episodes as if there had been no replies
     for episode, mask in zip(episodes, masks, strict=True):
         places = np.flatnonzero(mask).tolist()
@@ -287,7 +288,9 @@ def assign_written(
         scores = Scores(
             scores.values,
             scores.parts,
-            [moved(row, mask)[mask > 0] for row, mask in rows],  # (written tokens,) each
+            [
+                shift_reply_credit(row, mask)[mask > 0] for row, mask in rows
+            ],  # (written tokens,) each
             additive=scores.additive,
             signed=scores.signed,
         )

@@ -15,7 +15,7 @@ from tokengym.rewards.arguments import check_columns
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.credits.probe import Probe
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.maths.shares import moved
+from tokengym.rewards.maths.shares import shift_reply_credit
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import AnyScorer as AnyScorer
@@ -327,7 +327,7 @@ class StepPayment:
         rewards = np.zeros(len(rows))
         increments = self._increments(texts) if rows else []
         for place, (row, text, moves) in enumerate(zip(rows, texts, increments, strict=True)):
-            owned = moves if text.written is None else moved(moves, text.written)
+            owned = moves if text.written is None else shift_reply_credit(moves, text.written)
             tokens = np.array([self._reward.credit.step_reward(float(value)) for value in owned])
             at = newest(text)
             rewards[place] = tokens[at]

@@ -18,7 +18,7 @@ from gymnasium.vector import VectorEnv
 from tokengym.base.bundle import Split, check_split
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean, split_file_word
-from tokengym.base.settings import names_of, takes
+from tokengym.base.settings import accepts_settings, names_of
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.tasks.task import TASKS, Task, TaskOptions, task_arguments
 from tokengym.rewards.errors import RewardError
@@ -54,7 +54,7 @@ class EnvReward(RewardOptions):
     `tokengym.rewards.make_reward`."""
 
 
-@takes(EnvReward, TaskOptions)
+@accepts_settings(EnvReward, TaskOptions)
 def make_env(task: str, *, split: Split = "train", **options: Any) -> gymnasium.Env[Any, Any]:
     """Return a task's environment with a reward; the entry point of ``gym.make``.
 
@@ -74,7 +74,7 @@ def make_env(task: str, *, split: Split = "train", **options: Any) -> gymnasium.
     return env if reward is None else RewardWrapper(env, reward, in_spec=False)
 
 
-@takes(EnvReward, TaskOptions)
+@accepts_settings(EnvReward, TaskOptions)
 def make_vector_env(
     task: str, *, num_envs: int = 1, split: Split = "train", **options: Any
 ) -> VectorEnv[Any, Any, Any]:

@@ -13,7 +13,7 @@ from tokengym.agents.offline.policies import Source
 from tokengym.agents.offline.scoring import REFERENCE, reference_log_probs
 from tokengym.agents.offline.settings import PAIR_FIGURES, PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
-from tokengym.base.settings import from_keywords, names_of, takes
+from tokengym.base.settings import accepts_settings, from_keywords, names_of
 from tokengym.rewards.pairs.encode import encode_pairs
 from tokengym.rewards.pairs.read import TableSource
 
@@ -87,7 +87,7 @@ class DPO(OfflineTrainer):
     learns_from = "pairs"
     held_out = "eval_pairs"
 
-    @takes(PreferenceLoss, OfflineOptions)
+    @accepts_settings(PreferenceLoss, OfflineOptions)
     def __init__(
         self,
         envs_or_model: Source,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tokengym.agents.offline.policies import Source
 from tokengym.agents.offline.settings import TEXT_FIGURES
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
-from tokengym.base.settings import from_keywords, takes
+from tokengym.base.settings import accepts_settings, from_keywords
 from tokengym.rewards.pairs.encode import encode_responses
 from tokengym.rewards.pairs.read import TableSource
 
@@ -57,7 +57,7 @@ class SFT(OfflineTrainer):
     held_out = "eval_texts"
     is_per_token = True
 
-    @takes(OfflineOptions)
+    @accepts_settings(OfflineOptions)
     def __init__(
         self,
         envs_or_model: Source,

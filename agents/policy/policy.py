@@ -39,7 +39,7 @@ from tokengym.agents.policy.sampling import (
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings, check_products
 from tokengym.base.models import located, named_base
-from tokengym.base.settings import from_keywords, takes
+from tokengym.base.settings import accepts_settings, from_keywords
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class CausalLMPolicy(ReadsResponses):
         SettingsError: if a setting is out of range.
     """
 
-    @takes(PolicySettings)
+    @accepts_settings(PolicySettings)
     def __init__(
         self,
         observation_space: spaces.Dict,

@@ -194,7 +194,7 @@ class RoundReward:
             tokens = episode.token_rewards.copy()
             tokens[steps.places] = rewards
             parts = {"raw_score": episode.score or 0.0, **episode.score_parts}
-            episodes[row] = episode.paid(float(steps.paid.sum()), parts, tokens)
+            episodes[row] = episode.with_rewards(float(steps.paid.sum()), parts, tokens)
 
     def segment_ends(self, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
         """Return the last token of each token's segment, as the credit rule pays them.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokengym.agents import TrainingRun, Update, losses
 from tokengym.agents.offline import Candidates, ResponseCollector, make_policy
 from tokengym.agents.rollouts import Choice, Environments
-from tokengym.base import from_keywords, takes
+from tokengym.base import accepts_settings, from_keywords
 from tokengym.envs import Vocabulary
 from tokengym.rewards import Scorer
 
@@ -43,7 +43,7 @@ class BestOfN:
     Source: Stiennon et al. 2020, arXiv:2009.01325; Nakano et al. 2021, arXiv:2112.09332.
     """
 
-    @takes(Candidates)
+    @accepts_settings(Candidates)
     def __init__(
         self,
         agent: Any,

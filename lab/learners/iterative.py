@@ -25,7 +25,7 @@ from tokengym.agents.offline import (
     prompt_order,
 )
 from tokengym.agents.rollouts import Environments
-from tokengym.base import from_keywords, read_json, takes, write_json
+from tokengym.base import accepts_settings, from_keywords, read_json, write_json
 from tokengym.envs import Episode
 from tokengym.lab.collect import save_dataset
 from tokengym.lab.learners.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
@@ -155,7 +155,8 @@ class IterativeLearner(PlaysPolicy):
     def __init_subclass__(cls) -> None:
         """Show the learner's settings in its signature."""
         super().__init_subclass__()
-        shown = takes(cls.settings_class)(partial(IterativeLearner.__init__, None))  # type: ignore[arg-type]
+        show: Any = accepts_settings(cls.settings_class)
+        shown = show(partial(IterativeLearner.__init__, None))  # type: ignore[arg-type]
         cls.__signature__ = shown.__signature__  # type: ignore[attr-defined]
 
     @property

@@ -18,9 +18,9 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import (
     complete,
-    moved,
     on_last_tokens,
     segment_sums,
+    shift_reply_credit,
     split_before_largest,
     split_evenly,
     with_replies,
@@ -307,7 +307,7 @@ class SegmentedCredit(Credit):
         paid = super().assign(episodes, scores.with_attributions(sums, signed=scores.signed))
         placed = [on_last_tokens(row, parts) for row, parts in zip(paid, pieces, strict=True)]
         return [
-            (row if e.written is None else moved(row, e.written)).astype(np.float32)
+            (row if e.written is None else shift_reply_credit(row, e.written)).astype(np.float32)
             for row, e in zip(placed, episodes, strict=True)
         ]
 

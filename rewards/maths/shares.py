@@ -190,7 +190,7 @@ def with_replies(pieces: Sequence[range], written: NDArray[np.integer]) -> list[
     return [range(*span) for span in pairwise([*starts, len(written)])]
 
 
-def moved(values: ArrayLike, written: NDArray[np.integer]) -> NDArray[np.float32]:
+def shift_reply_credit(values: ArrayLike, written: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return values with those of unwritten tokens moved to the last written token before them.
 
     Args:
@@ -198,7 +198,7 @@ def moved(values: ArrayLike, written: NDArray[np.integer]) -> NDArray[np.float32
         written: (n,) non-zero where the policy wrote the token; it wrote the first.
 
     Example:
-        >>> moved([1.0, 2.0, 3.0, 4.0], np.array([1, 1, 0, 1])).tolist()
+        >>> shift_reply_credit([1.0, 2.0, 3.0, 4.0], np.array([1, 1, 0, 1])).tolist()
         [1.0, 5.0, 0.0, 4.0]
     """
     # (n,) the place of the last written token at or before each token; the first is written.

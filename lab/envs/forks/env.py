@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from tokengym.base import Split, check_choice, check_count, from_keywords, takes
+from tokengym.base import Split, accepts_settings, check_choice, check_count, from_keywords
 from tokengym.envs import (
     Bundle,
     Prompt,
@@ -232,7 +232,7 @@ class ForksEnv(ForksValues, TokenGenerationEnv):
         (1.0, 0.0)
     """
 
-    @takes(ForksSettings)
+    @accepts_settings(ForksSettings)
     def __init__(
         self,
         *,
@@ -262,7 +262,7 @@ class ForksVectorEnv(ForksValues, TokenGenerationVectorEnv):
         SettingsError: see `ForksEnv`.
     """
 
-    @takes(ForksSettings)
+    @accepts_settings(ForksSettings)
     def __init__(
         self,
         *,

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from tokengym.base import did_you_mean, from_keywords, takes
+from tokengym.base import accepts_settings, did_you_mean, from_keywords
 from tokengym.envs import (
     Bundle,
     ResponseSettings,
@@ -266,7 +266,7 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
         0.08
     """
 
-    @takes(OracleSettings)
+    @accepts_settings(OracleSettings)
     def __init__(
         self, *, rules: Sequence[Rule] = RULES, render_mode: str | None = None, **generation: Any
     ) -> None:
@@ -290,7 +290,7 @@ class OracleVectorEnv(OracleValues, TokenGenerationVectorEnv):
         SettingsError: for an unknown rule, or what `TokenGenerationEnv` refuses.
     """
 
-    @takes(OracleSettings)
+    @accepts_settings(OracleSettings)
     def __init__(
         self,
         *,

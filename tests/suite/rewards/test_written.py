@@ -22,7 +22,7 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.credits import Uniform
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.maths.shares import moved
+from tokengym.rewards.maths.shares import shift_reply_credit
 from tokengym.rewards.registry import make_reward
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer
@@ -132,7 +132,7 @@ def test_a_partner_has_given_a_beginning_the_scores_of_its_turns(of: Any, expect
 
 def test_values_are_moved_to_the_turn_before():
     written = np.array([1, 0, 1, 1, 0, 0], np.int8)
-    assert moved(np.arange(6.0), written).tolist() == [1.0, 0.0, 2.0, 12.0, 0.0, 0.0]
+    assert shift_reply_credit(np.arange(6.0), written).tolist() == [1.0, 0.0, 2.0, 12.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("rule", RULES)
