@@ -3,7 +3,7 @@
 The page is its own script: below each command stands ``<!-- output -->``, the table that it
 printed, and ``<!-- end -->``. Run it on a quiet machine, from the root of a checkout:
 
-    python benchmarks/speed_page.py [--trl FOLDER] [--only rollout_speed]
+    python benchmarks/speed_page.py [--trl FOLDER] [--only rollout_speed] [--skip ppo_peer]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 PAGE = Path("docs/results/speed.md")
@@ -20,10 +21,10 @@ BLOCK = re.compile(
 )
 
 
-def rerun(match: re.Match[str], trl: str, only: str) -> str:
+def rerun(match: re.Match[str], trl: str, only: str, skipped: Sequence[str]) -> str:
     """Return a command's block with its present output, or as it was if it is not chosen."""
     command = match.group(1)
-    if only not in command:
+    if only not in command or any(word in command for word in skipped):
         return match.group(0)
     print(command, file=sys.stderr)
     words = [trl if word == TRL else word for word in shlex.split(command)]
@@ -37,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trl", default=TRL, help="folder that holds TRL 1.12.0's package")
     parser.add_argument("--only", default="", help="run commands that contain this")
+    parser.add_argument("--skip", nargs="+", default=[], help="leave out commands with these")
     settings = parser.parse_args()
     done = 0
     while True:  # a block at a time: what was measured stays if a later command fails
@@ -45,7 +47,7 @@ def main() -> None:
         if done == len(blocks):
             return
         block = blocks[done]
-        new = rerun(block, settings.trl, settings.only)
+        new = rerun(block, settings.trl, settings.only, settings.skip)
         page = page[: block.start()] + new + page[block.end() :]
         PAGE.write_text(page, encoding="utf-8")
         done += 1
