@@ -8,7 +8,11 @@ import tyro
 from tokengym.scripts.commands import takes_settings, task_settings
 
 if TYPE_CHECKING:
+    from tokengym.envs import Episode
     from tokengym.evaluation.runs import TaskSettings
+
+MOST_STORED = 1000
+"""Most responses of a file that the page offers."""
 
 
 @takes_settings(task_settings)
@@ -35,9 +39,12 @@ def explore(
       tokengym explore --env Oracle
       tokengym explore runs                        offers the agents saved below runs
       tokengym explore --agent runs/abc/agent --rewards abc scar mc
+      tokengym explore traces.jsonl                what another trainer wrote, beside what it paid
 
     Args:
-        results: Folder whose saved agents can be chosen on the page.
+        results: Folder whose saved agents can be chosen on the page, or a file of responses: one
+            of agents.EpisodeLog, or what TRL, verl, SkyRL, verifiers, prime-rl or OpenEnv wrote
+            (jsonl, parquet).
         env: Environment id, or a task's bare name, to begin with (default: the agent's, or
             MovieReview).
         agent: Folder of a saved agent, or of its run, to begin with (default: the untrained
@@ -55,9 +62,11 @@ def explore(
 
     from tokengym.base import from_pretrained, preferred_device
     from tokengym.evaluation.runs import known_task
+    from tokengym.lab.commands.replay import TRAINER, others_task, say_left_out
     from tokengym.lab.replay.explore import agent_folder
     from tokengym.lab.replay.explore_requests import ExplorePage
     from tokengym.lab.replay.explore_server import Server
+    from tokengym.lab.replay.replay import is_foreign, load_episodes
     from tokengym.scripts.commands import open_page, say, terminal
 
     if task.model is not None:  # the page would say so, but only once somebody asks it
@@ -65,15 +74,27 @@ def explore(
     torch.set_num_threads(1)
     folder = None if agent is None else agent_folder(agent)
     saved = None if folder is None else folder.parent
-    env, kwargs = known_task(saved, env, task=task, trust_code=trust_code)
+    traces = results if results is not None and results.is_file() else None
+    if traces is not None and is_foreign(traces):
+        env, kwargs = others_task(traces, env, task=task, trust_code=trust_code)
+    else:
+        env, kwargs = known_task(traces or saved, env, task=task, trust_code=trust_code)
     with preferred_device(device):
+        stored: list[Episode] = []
+        paid_by = ""
+        if traces is not None:
+            stored, left_out = load_episodes(traces, env=env, env_kwargs=kwargs, limit=MOST_STORED)
+            say_left_out(left_out)
+            paid_by = TRAINER if is_foreign(traces) else ""
         page = ExplorePage(
             env,
             kwargs,
             agent=folder,
             model=task.model,
-            results=results,
+            results=None if traces is not None else results,
             rewards=rewards,
+            stored=stored,
+            paid_by=paid_by,
             trust_code=trust_code,
         )
         with Server(page, port=port) as server:

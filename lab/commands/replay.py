@@ -1,5 +1,6 @@
 """``tokengym replay``: one set of responses under every credit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +104,7 @@ def _replay(
     from tokengym.agents import PPO
     from tokengym.evaluation.measure import Evaluator
     from tokengym.evaluation.runs import known_task
-    from tokengym.lab.commands.show import say
     from tokengym.lab.replay.replay import is_foreign, load_episodes, replay, usual_rewards
-    from tokengym.scripts.commands import terminal
 
     for path, what in ((episodes, "episodes"), (agent, "agent")):
         if path is not None and not path.exists():
@@ -130,8 +129,7 @@ def _replay(
     else:
         played, left_out = load_episodes(episodes, env=env, env_kwargs=kwargs, limit=num_episodes)
         source = f"Stored in {episodes}"
-        for line in left_out[:MOST_LINES]:
-            say(terminal(), f"left out: {line}")
+        say_left_out(left_out)
         if left_out:
             source += f"; {len(left_out)} rows could not be read"
         if is_others and all(episode.token_rewards is not None for episode in played):
@@ -148,6 +146,16 @@ def _replay(
         forks=forks,
         paid_by=paid_by,
     )
+
+
+def say_left_out(lines: Sequence[str]) -> None:
+    """Print the first few lines about rows that could not be read."""
+    from tokengym.scripts.commands import say, terminal
+
+    for line in lines[:MOST_LINES]:
+        say(terminal(), f"left out: {line}")
+    if (left := len(lines) - MOST_LINES) > 0:
+        say(terminal(), f"left out: {left} more rows")
 
 
 def others_task(

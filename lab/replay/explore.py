@@ -212,14 +212,29 @@ class Explorer:
         with at_temperature(self.agent, temperature):
             player = as_sampler(self.agent, seed=seed)
             (episode,) = self._chosen.play(player, [begun], deterministic=greedy)
+        return self.shown(episode, rewards)
+
+    def shown(self, episode: Episode, rewards: Sequence[str], *, paid_by: str = "") -> Response:
+        """Return a finished response, whoever wrote it, as `sample` does.
+
+        Args:
+            episode: The response.
+            rewards: Rules by name, options after a colon.
+            paid_by: Name under which the token rewards that it came with are shown; empty shows
+                none.
+
+        Raises:
+            ValueError: if a rule cannot be used.
+        """
         (scored,), gold = self._scored([episode])
         policy = getattr(self.agent, "policy", self.agent)
         result = replay(
-            [scored],
+            [replace(scored, token_rewards=episode.token_rewards) if paid_by else scored],
             rewards,
             env=self.env,
             env_kwargs=self.env_kwargs,
             policy=policy if isinstance(policy, CausalLMPolicy) else None,
+            paid_by=paid_by,
         )
         return Response(
             replay=result,

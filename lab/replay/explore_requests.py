@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from tokengym.base import split_file_word
-from tokengym.envs import printable, registered_tasks
+from tokengym.envs import Episode, printable, registered_tasks
 from tokengym.evaluation.measure import resolve_env
 from tokengym.evaluation.runs import known_task, load_agent
 from tokengym.lab.replay.explore import (
@@ -36,7 +36,7 @@ from tokengym.lab.replay.explore_page import (
 from tokengym.lab.replay.replay import usual_rewards
 from tokengym.rewards import REWARDS
 
-PARTS = ("begin", "draw", "sample", "choose", "fork")
+PARTS = ("begin", "draw", "sample", "read", "choose", "fork")
 """What the page asks for; see `ExplorePage.answer`."""
 MAX_SHOWN = 32
 """Responses that can still be taken apart; the page shows the last one."""
@@ -112,6 +112,8 @@ class ExplorePage:
         model: Language model of that task's untrained policy; None takes the task's.
         results: Folder whose saved agents can be chosen; None offers none but ``agent``.
         rewards: Rules by name that the page starts with; empty takes those the scorer allows.
+        stored: Responses of a file, which the page can show in the task that it starts with.
+        paid_by: Name of what paid the token rewards that they came with; empty if nothing did.
         trust_code: Run the files of code that saved agents and their runs name.
 
     Raises:
@@ -127,9 +129,11 @@ class ExplorePage:
         model: str | None = None,
         results: Path | None = None,
         rewards: Sequence[str] = (),
+        stored: Sequence[Episode] = (),
+        paid_by: str = "",
         trust_code: bool = False,
     ) -> None:
-        self._trust_code = trust_code
+        self._trust_code, self._stored, self._paid_by = trust_code, tuple(stored), paid_by
         if results is not None and not results.is_dir():
             raise ValueError(f"{results} is no folder; name one that holds runs of tokengym train")
         self.env, self.agent = resolve_env(env), "" if agent is None else str(agent_folder(agent))
@@ -149,8 +153,9 @@ class ExplorePage:
 
     def html(self) -> str:
         """Return the page itself, with what can be chosen on it."""
-        choices = {"tasks": self.tasks, "env": self.env, "agents": self.agents, "agent": self.agent}
-        return render_page(choices | {"rules": self.rewards, "most": MAX_CONTINUATIONS})
+        chosen = {"env": self.env, "agent": self.agent, "stored": len(self._stored)}
+        offered = {"tasks": self.tasks, "agents": self.agents, "rules": self.rewards}
+        return render_page({**chosen, **offered, "most": MAX_CONTINUATIONS})
 
     def answer(self, part: str, sent: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the page shows after a request, as JSON has it; texts of HTML are escaped.
@@ -168,13 +173,17 @@ class ExplorePage:
             return dict(zip(names, self.begin(**sent), strict=True))
         if part == "draw":
             return {"prompt": self.draw(**sent)}
-        if part == "sample":
-            shown, name = self.sample(**sent), secrets.token_hex(8)
+        if part in ("sample", "read"):
+            shown, name = getattr(self, part)(**sent), secrets.token_hex(8)
             self._shown[name] = shown
             for old in list(self._shown)[:-MAX_SHOWN]:
                 self._shown.pop(old, None)
             tokens = [printable(text).strip() for text in shown.response.tokens]
-            return {"shown": name, "tokens": tokens, "html": render_response(shown.response)}
+            prompt = shown.response.episode.prompt
+            return {
+                **{"shown": name, "prompt": prompt, "tokens": tokens},
+                "html": render_response(shown.response),
+            }
         required = ("shown", "index") if part == "choose" else ("shown", "index", "token_id")
         if any(sent.get(name) is None for name in required):
             raise ValueError("choose a token of the response and an alternative first")
@@ -275,6 +284,27 @@ class ExplorePage:
             )
         return Shown(explorer, response, used_heat, greedy, chosen_seed)
 
+    def read(self, agent: str, rules: Sequence[str], number: int | None) -> Shown:
+        """Return a stored response, in the task that the page starts with.
+
+        Args:
+            agent: Folder of the policy whose alternatives and continuations are shown; empty for
+                the untrained one.
+            rules: Rules by name.
+            number: Of the response, from 1 on.
+
+        Raises:
+            ValueError: if an argument is none that the page may pass.
+        """
+        agent, env = self.choose_policy(agent, self.env)
+        self._check_rules(rules)
+        episode = self._stored[_whole("number", number, 1, len(self._stored)) - 1]
+        paid_by = self._paid_by if episode.token_rewards is not None else ""
+        with self._turn():
+            explorer = self.explorer(env, agent)
+            response = explorer.shown(episode, rules, paid_by=paid_by)
+        return Shown(explorer, response, temperature=None, greedy=False, seed=0)
+
     def choose(self, shown: Shown, index: int) -> list[Alternative]:
         """Return the alternatives of a token."""
         place = _whole("index", index, -inf, inf)
@@ -298,7 +328,7 @@ class ExplorePage:
             )
 
     def _check(self, rules: Sequence[str], prompt: str) -> None:
-        """Refuse rules that the page may not name, and a prompt that is empty or too long."""
+        """Refuse a prompt that is empty or too long, and rules that the page may not name."""
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError("the prompt is empty; type one, or press Another prompt")
         if len(prompt) > MAX_PROMPT_CHARACTERS:
@@ -306,6 +336,10 @@ class ExplorePage:
                 f"the prompt has {len(prompt)} characters, the page takes {MAX_PROMPT_CHARACTERS}; "
                 "shorten it"
             )
+        self._check_rules(rules)
+
+    def _check_rules(self, rules: Sequence[str]) -> None:
+        """Refuse rules that the page may not name."""
         is_list = isinstance(rules, list | tuple) and all(isinstance(rule, str) for rule in rules)
         if rules and not is_list:
             raise ValueError(f"rules must be a list of texts, got {rules!r:.80}")

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from studies import forks_critic
+from studies.forks import CURVES
 from studies.forks_critic import BESIDE, STUDY, Beside, cells, title
 from tokengym.envs import Episode
 from tokengym.lab.protocol import SPARE_SEED
-from tokengym.lab.study import Published, Runs
+from tokengym.lab.study import Published, Runs, read_rows
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
+ROWS = read_rows(DOCS / "forks" / CURVES, text=("cell", "credit"))
 
 
 def test_a_run_is_that_of_the_hard_setting_with_the_models_critic(tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ def test_the_rule_pays_the_last_token_and_reads_no_attention() -> None:
 
 def test_the_table_pairs_by_seed() -> None:
     cell = cells()[0]
-    published = forks_critic.by_seed(DOCS / "forks" / BESIDE["`sparse`, lambda 0.95"])
+    published = forks_critic.by_seed(ROWS, BESIDE["`sparse`, lambda 0.95"])
     rows = [
         {**cell, "rate": 1e-3, "seed": seed, "step": p["step"], "tokens": p["tokens"]}
         | {"score": p["score"] + (p["step"] > 0) * 0.1, "gold_score": 0.0, "kl": p["kl"]}
@@ -52,6 +54,6 @@ def test_the_table_pairs_by_seed() -> None:
 
 @pytest.mark.parametrize("name", BESIDE)
 def test_the_runs_beside_it_are_published_on_the_same_seeds(name: str) -> None:
-    published = forks_critic.by_seed(DOCS / "forks" / BESIDE[name])
+    published = forks_critic.by_seed(ROWS, BESIDE[name])
     assert {*forks_critic.SEEDS} <= published.keys()
     assert {row["step"] for row in published[80]} >= {*range(0, 112, forks_critic.EVERY)}

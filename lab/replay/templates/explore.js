@@ -2,7 +2,7 @@
 (() => {
   const part = (id) => document.getElementById(id);
   const boxes = part("form").elements, forked = part("fork-form").elements;
-  const buttons = [boxes.draw, boxes.sample, forked.fork];
+  const buttons = [boxes.draw, boxes.sample, forked.fork, boxes.read].filter(Boolean);
   let shown = null;
 
   // Asks the server, one request at a time; "computing" is shown on one part of the page, and what
@@ -34,14 +34,25 @@
     if (!told) return;
     for (const name of ["agent", "env", "prompt", "temperature"]) boxes[name].value = told[name];
     boxes.rules.value = told.rules.join("\n");
-    await sample();
+    await (boxes.read ? read() : sample());
   }
 
+  const rules = () => boxes.rules.value.split("\n").map((rule) => rule.trim()).filter(Boolean);
+
   async function sample() {
-    const rules = boxes.rules.value.split("\n").map((rule) => rule.trim()).filter(Boolean);
-    const told = await ask("sample", {
-      ...policy(), rules, prompt: boxes.prompt.value, seed: number(boxes.seed), temperature: number(boxes.temperature),
-    }, "response");
+    show(await ask("sample", {
+      ...policy(), rules: rules(), prompt: boxes.prompt.value, seed: number(boxes.seed), temperature: number(boxes.temperature),
+    }, "response"));
+  }
+
+  // Shows a response of the file that the command named.
+  async function read() {
+    const told = await ask("read", {agent: boxes.agent.value, rules: rules(), number: number(boxes.stored)}, "response");
+    if (told) boxes.prompt.value = told.prompt;
+    show(told);
+  }
+
+  function show(told) {
     if (!told) return;
     shown = told.shown;
     part("response").innerHTML = told.html;
@@ -109,6 +120,7 @@
     await sample();
   });
   boxes.sample.addEventListener("click", sample);
+  if (boxes.read) boxes.read.addEventListener("click", read);
   forked.index.addEventListener("change", choose);
   forked.fork.addEventListener("click", fork);
   part("response").addEventListener("click", (event) => {

@@ -22,7 +22,7 @@ from tests.support.browser import browser_page, complaints, missing_browser
 from tokengym.agents import PPO
 from tokengym.envs import Episode
 from tokengym.lab.replay import explore_requests
-from tokengym.lab.replay.explore import Alternative, Branch, Fork, Response
+from tokengym.lab.replay.explore import Alternative, Branch, Explorer, Fork, Response
 from tokengym.lab.replay.explore_page import alternative_label, render_fork, render_response
 from tokengym.lab.replay.explore_requests import MAX_SHOWN, ExplorePage, check_rule
 from tokengym.lab.replay.explore_server import Server
@@ -140,6 +140,31 @@ def test_the_functions_behind_the_buttons(tmp_path: Path):
     assert page.explorer(env, "") is shown.explorer
     own = ExplorePage("Oracle", agent=None)
     assert own.begin(None, "tokengym/Oracle-v0")[2][:3] == ["sparse", "uniform", "abc"]
+
+
+def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid():
+    begun = Explorer("MovieReview", LENGTHS)
+    written = begun.sample(begun.draw_prompt(0), ["sparse"], seed=2).episode
+    size = len(written.response_ids)
+    paid = replace(written, token_rewards=np.full(size, 0.5), score=0.5 * size)
+    page = ExplorePage(
+        "MovieReview", LENGTHS, rewards=("uniform",), stored=[paid, written], paid_by="trainer"
+    )
+    assert 'name="stored"' in page.html()
+    told = page.answer("read", {"agent": "", "rules": ["uniform"], "number": 1})
+    assert told["prompt"] == written.prompt
+    assert len(told["tokens"]) == size
+    credits = page.read("", ["uniform"], 1).response.replay.credits
+    assert credits["trainer"][0] == pytest.approx(np.full(size, 0.5))
+    assert credits["uniform"][0].sum() == pytest.approx(begun.shown(written, ["uniform"]).score)
+    assert [*page.read("", ["uniform"], 2).response.replay.credits] == ["uniform", "trainer"]
+    chosen = page.answer("choose", {"shown": told["shown"], "index": 1})["alternatives"]
+    other = next(each["id"] for each in chosen if not each["taken"])
+    forked = {"shown": told["shown"], "index": 1, "token_id": other, "count": 2}
+    assert "changes the score by" in page.answer("fork", forked)["html"]
+    with pytest.raises(ValueError, match="number must be .* from 1 to 2, got 3"):
+        page.answer("read", {"agent": "", "rules": ["uniform"], "number": 3})
+    assert 'name="stored"' not in ExplorePage("MovieReview", LENGTHS).html()
 
 
 MOVIE = "tokengym/MovieReview-v0"
