@@ -162,7 +162,7 @@ def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid():
     other = next(each["id"] for each in chosen if not each["taken"])
     forked = {"shown": told["shown"], "index": 1, "token_id": other, "count": 2}
     assert "changes the score by" in page.answer("fork", forked)["html"]
-    with pytest.raises(ValueError, match="number must be .* from 1 to 2, got 3"):
+    with pytest.raises(ValueError, match=r"number must be .* from 1 to 2, got 3"):
         page.answer("read", {"agent": "", "rules": ["uniform"], "number": 3})
     assert 'name="stored"' not in ExplorePage("MovieReview", LENGTHS).html()
 
