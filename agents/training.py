@@ -10,8 +10,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
 from tokengym.base.errors import SettingsError
-from tokengym.base.registry import split_file_word
-from tokengym.base.saved_code import texts_in
+from tokengym.base.saved_code import code_paths
 
 
 def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Update]:
@@ -26,7 +25,7 @@ def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Up
     """
     training, settings = run.training, vars(run.settings)
     # A checkpoint's word for code of the user's counts only where the run's settings say it too.
-    code = {k: value for k, value in settings.items() if any(map(split_file_word, texts_in(value)))}
+    code = {name: value for name, value in settings.items() if code_paths([value])}
     resumed = run.resume(
         lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device, **code)
     )

@@ -74,6 +74,8 @@ def words_in_options(text: str) -> list[str]:
         >>> words_in_options("ppo:advantage=mine.py:Mean,n_epochs=1")
         ['mine.py:Mean']
     """
+    if ".py:" not in text:
+        return []
     in_file = split_file_word(text)
     options = in_file[2] if in_file else text.partition(":")[2]
     values = (option.partition("=")[2].strip() for option in options.split(","))
@@ -349,7 +351,7 @@ class Registry(Mapping[str, T]):
         """Return a name without options as a word."""
         if isinstance(name, Spec):
             return name
-        in_file = split_file_word(name) if self._from_files else None
+        in_file = split_file_word(name) if self._from_files and ".py:" in name else None
         return Spec(name, in_file[1], file=in_file[0]) if in_file else Spec(name, name)
 
     def call(self, word: Spec, factory: Any, *, also: tuple[str, ...] = ()) -> Any:

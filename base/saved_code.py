@@ -63,7 +63,7 @@ def texts_in(value: object) -> Iterator[str]:
             left += reversed(list(item.values() if isinstance(item, Mapping) else item))
 
 
-def display_name(text: str) -> str:
+def display_name(word: str | Spec) -> str:
     """Return a word as readers see it: an object of a file by the ``name`` that its class has.
 
     The file is not run; an object without a name, or a file that is gone, leaves the object's own.
@@ -72,9 +72,10 @@ def display_name(text: str) -> str:
         >>> display_name("gone.py:Half:share=0.5"), display_name("abc:beta=1")
         ('Half:share=0.5', 'abc:beta=1')
     """
-    in_file = split_file_word(text)
+    is_of_file = not isinstance(word, Spec) or word.file is not None
+    in_file = split_file_word(str(word)) if is_of_file else None
     if in_file is None:
-        return text
+        return str(word)
     path, title, options = in_file
     for definition in definitions(path):
         if definition.name != title or not isinstance(definition, ast.ClassDef):
@@ -112,7 +113,7 @@ def code_hashes(settings: object, known: Mapping[str, str] | None = None) -> dic
 
 def code_paths(settings: object) -> list[str]:
     """Return the paths of the files of the user's code that settings name, each once."""
-    named = (split_file_word(text) for text in texts_in(settings))
+    named = (split_file_word(text) for text in texts_in(settings) if ".py:" in text)
     return list(dict.fromkeys(str(file[0]) for file in named if file))
 
 

@@ -106,7 +106,7 @@ class RewardChoice:
         kind: ScorerKind = "any"
         label, switches = "", {}
         if isinstance(spec, str | Spec):
-            word = REWARDS.parse(spec)
+            word = REWARDS.parse(spec) if isinstance(spec, str) else spec
             entry = REWARDS.find(word)
             kind, label = entry.scorer, word.without_options
             switches = {k: v for k, v in word.options.items() if k in entry.scorer_options}

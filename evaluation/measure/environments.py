@@ -32,8 +32,13 @@ VERSION = re.compile(r"-v(\d+)$")
 """End of an id."""
 
 
+def env_word(name: str) -> Spec:
+    """Return an environment's word taken apart; an id has no options."""
+    return FILES.parse(name) if split_file_word(name) else Spec(name, name)
+
+
 def resolve_env(
-    name: str | None = None,
+    name: str | Spec | None = None,
     bundle: Bundle | Path | str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
 ) -> str:
@@ -59,12 +64,16 @@ def resolve_env(
         name = made_for or (
             OWN_ENV if not bundle and is_own_task(env_kwargs or {}) else DEFAULT_ENV
         )
+    if isinstance(name, Spec):
+        if name.file is not None:
+            return env_of_file(name)
+        name = name.text
+    is_ours = name.startswith("tokengym/")
+    if name in gymnasium.registry and (not is_ours or _is_installed(name)):
+        return name
     if split_file_word(name):
         return env_of_file(name)
-    is_ours = name.startswith("tokengym/")
     if "/" in name and not is_ours:
-        return name
-    if is_ours and name in gymnasium.registry and _is_installed(name):
         return name
     ids = env_ids()
     bare = name.removeprefix("tokengym/")
@@ -99,7 +108,7 @@ def _version(env_id: str) -> int:
     return int(match.group(1)) if match else -1
 
 
-def env_of_file(text: str) -> str:
+def env_of_file(text: str | Spec) -> str:
     """Return the id by which Gymnasium makes the environments of "file.py:make_env".
 
     The object is a `Task`, or a function that returns a batch of environments:
@@ -114,12 +123,12 @@ def env_of_file(text: str) -> str:
         raise SettingsError(
             f"env {text} must be a Task or a function make_env(num_envs, **options), got {make!r}"
         )
-    name = re.sub(r"[^\w.-]", "_", f"{word.file.stem}.{text.partition('.py:')[2]}")
+    name = re.sub(r"[^\w.-]", "_", f"{word.file.stem}.{word.text.partition('.py:')[2]}")
     env_id = f"own/{name}-{code_hash(word.file)[:8]}-v0"
     if env_id not in gymnasium.registry:
         gymnasium.register(
             env_id,
-            entry_point=partial(_refuse_single, text),
+            entry_point=partial(_refuse_single, word.text),
             vector_entry_point=partial(_make_batch, word, partial(make, **word.options)),
         )
     return env_id

@@ -9,7 +9,7 @@ from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.base.text import fixed
-    from tokengym.evaluation.runs.config import ComparisonConfig, differences, slug
+    from tokengym.evaluation.runs.config import ComparisonConfig, differences
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,
         ModelSettings,
@@ -21,5 +21,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
     from tokengym.evaluation.runs.run import run_references
     from tokengym.evaluation.runs.saved import known_task, load_agent
+    from tokengym.evaluation.runs.spec import RunSpec, slug
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -6,6 +6,7 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,17 +26,17 @@ from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.runs.config import (
-    REFERENCE,
     SETTINGS_FILE,
     ComparisonConfig,
-    RunPlan,
     differences,
-    slug,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
+from tokengym.evaluation.runs.executors import Executor, RunFunction
 from tokengym.evaluation.runs.launchers import Notices, ProgressDisplay, launch, run_in_subprocess
-from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, result_of
+from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, record_failure, result_of
 from tokengym.evaluation.runs.results import write_comparison
+from tokengym.evaluation.runs.run import do_spec
+from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, slug
 
 
 def compare(
@@ -46,6 +47,7 @@ def compare(
     checkpoint_every: int = 1,
     retry_failed: bool = False,
     track: str | None = None,
+    executor: Executor | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Run what is missing of a comparison, and write its results.
@@ -63,6 +65,8 @@ def compare(
             call resumes it if it was stopped; 0 keeps none, and a stopped run begins anew.
         retry_failed: Do failed runs again; otherwise they stay, and are shown as failed.
         track: "tensorboard", "wandb", "mlflow" or "trackio": where the runs can be watched.
+        executor: Where runs are done, see `tokengym.evaluation.runs.executors`; None takes
+            processes of this machine, ``jobs`` at a time.
         console: Where progress is shown; None takes the terminal.
 
     Returns:
@@ -79,6 +83,8 @@ def compare(
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
     if checkpoint_every < 0:
         raise ValueError(f"checkpoint_every must be >= 0, got {checkpoint_every}; 0 keeps none")
+    if jobs is not None and executor is not None:
+        raise ValueError(f"jobs={jobs} has no effect beside an executor; leave one of them out")
     check_tracker(track)
     select_device(config.training.device)  # refuses one that is not there
     if jobs is None:
@@ -109,20 +115,39 @@ def compare(
             done, steps = total - len(missing), training.last_step
             missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
             with ProgressDisplay(console, total=total, done=done, steps=steps) as board:
-                launch(
-                    missing,
-                    board,
-                    jobs,
-                    checkpoint_every=checkpoint_every,
-                    track=track,
-                    notices=notices,
-                )
+                if executor is not None:
+                    do = partial(do_spec, checkpoint_every=checkpoint_every, track=track)
+                    execute(missing, board, executor, do)
+                else:
+                    launch(
+                        missing,
+                        board,
+                        jobs,
+                        checkpoint_every=checkpoint_every,
+                        track=track,
+                        notices=notices,
+                    )
         return write_comparison(config, out)
+
+
+def execute(
+    specs: Sequence[RunSpec], board: ProgressDisplay, executor: Executor, do: RunFunction
+) -> None:
+    """Have an executor do runs, and show each as it ends."""
+    for spec in specs:
+        board.start(spec.key)
+    # Another machine has another current folder.
+    specs = [replace(spec, folder=spec.folder.resolve()) for spec in specs if spec.folder]
+    with closing(executor(do, specs)) as ended:
+        for spec, error in ended:
+            if not spec.is_done:
+                record_failure(spec, error or "it left no result")
+            board.finish(spec.key, error)
 
 
 def missing_runs(
     config: ComparisonConfig, out: Path, retry_failed: bool
-) -> tuple[list[RunPlan], int]:
+) -> tuple[list[RunSpec], int]:
     """Return the runs that have no result yet, and how many there are with those that have.
 
     The results of runs that failed are removed where ``retry_failed`` says so.
@@ -259,7 +284,7 @@ def _conflicts(config: ComparisonConfig, out: Path) -> list[str]:
 def _used(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
     """Return whether a finished run, or a stopped one that resumes, used one of these files."""
     return any(
-        not set(paths).isdisjoint(plan.code)
+        not set(paths).isdisjoint(plan.used_code)
         and (
             result_of(plan).get("status") == "finished"
             or (plan.folder is not None and (plan.folder / UNFINISHED).exists())

@@ -1,9 +1,8 @@
 """Configuration of a comparison: everything that decides its numbers, and nothing else."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import write_hashed
-from tokengym.base.pretrained import from_pretrained
-from tokengym.base.registry import Spec, split_file_word
+from tokengym.base.registry import Spec
 from tokengym.base.saved_code import (
     changed_files,
     check_module,
@@ -31,9 +29,8 @@ from tokengym.base.settings import (
     from_plain,
     values_by_name,
 )
-from tokengym.evaluation.measure.environments import resolve_env
+from tokengym.evaluation.measure.environments import env_word, resolve_env
 from tokengym.evaluation.runs.defaults import (
-    LACKING,
     EvaluationSettings,
     TaskSettings,
     TrainingSettings,
@@ -44,89 +41,23 @@ from tokengym.evaluation.runs.defaults import (
     task_name,
     task_of_file,
 )
+from tokengym.evaluation.runs.spec import (
+    REFERENCE,
+    RunSpec,
+    has_own_prompts,
+    own_texts,
+    plain_settings,
+    run_folder,
+    slug,
+)
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import RewardChoice
 
 if TYPE_CHECKING:
-    from tokengym.agents.offline.own import OwnTexts
     from tokengym.evaluation.measure.evaluate import Evaluator
 
 SETTINGS_FILE = "comparison.json"
 """File of the configuration, in a comparison's folder."""
-REFERENCE = "reference samples"
-"""Name of the run that draws the reference samples, which no reward can have."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunPlan:
-    """One run, resolved: its settings, learner, reward and folder.
-
-    Sent to another process it is its settings as plain data, which are read there once.
-    """
-
-    name: str
-    """Name of the learner, the reward or both, whichever vary; runs of one differ in their seed."""
-    title: str
-    """Name in the results, with an own rule's ``name`` in place of its file and class."""
-    agent: Spec
-    """The learner, with options of its own."""
-    reward: str
-    """The reward, options after a colon."""
-    config: "ComparisonConfig"
-    """Settings that its results keep: the comparison's, under its learner alone."""
-    seed: int
-    """Seed of everything random in it."""
-    folder: Path | None = None
-    """Folder of its results; None writes none."""
-    warns: bool = True
-    """Whether it names a judge that cannot read the texts; of a comparison's runs one does."""
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Name and seed, which no other run of the comparison has."""
-        return self.name, self.seed
-
-    @property
-    def uses_credit(self) -> bool:
-        """Whether the learner sees more of the reward than the score."""
-        return self.training.declaration.uses_credit
-
-    @property
-    def is_reference(self) -> bool:
-        """Whether it draws the reference samples and trains nothing."""
-        return self.name == REFERENCE
-
-    @property
-    def training(self) -> TrainingSettings:
-        """Settings of its training."""
-        return self.config.training
-
-    @property
-    def comparison_folder(self) -> Path | None:
-        """Folder of the comparison's results; None writes none."""
-        if self.folder is None:
-            return None
-        return self.folder.parent if self.is_reference else self.folder.parents[1]
-
-    @property
-    def is_done(self) -> bool:
-        """Whether its result is in its folder, failed or finished."""
-        return self.folder is not None and (self.folder / "run.json").exists()
-
-    @property
-    def code(self) -> list[str]:
-        """Paths of the files of the user's own code that it runs.
-
-        The comparison's first reward is one of them: every run is measured by its scorer.
-        """
-        of_all = {
-            k: v for k, v in self.config.as_dict().items() if k not in ("rewards", "code", "data")
-        }
-        return code_paths([of_all, self.config.rewards[0], self.agent, self.reward])
-
-    def env_kwargs(self, *, train: bool) -> dict[str, Any]:
-        """Return the arguments of ``gym.make_vec`` under its reward."""
-        return self.config.env_kwargs(self.reward, train=train)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +100,7 @@ class ComparisonConfig:
     """SHA-256 of each file or folder of data that the settings name, likewise."""
 
     def __post_init__(self) -> None:
-        if not split_file_word(self.env):
+        if env_word(self.env).file is None:
             object.__setattr__(self, "env", resolve_env(self.env))
         object.__setattr__(self, "rewards", tuple(self.rewards))
         object.__setattr__(self, "agents", tuple(self.agents))
@@ -214,7 +145,7 @@ class ComparisonConfig:
     def _check_prompts(self) -> None:
         """Refuse learners that are compared, and of which one is measured on its own prompts."""
         for run in self.runs if self.agents else ():
-            if _has_own_prompts(run.training):
+            if has_own_prompts(run.training):
                 raise SettingsError(
                     f"own_prompts=True of {run.agent.text!r} would measure it on other prompts "
                     "than the learners that it is compared with; leave it out, or train it alone"
@@ -242,7 +173,7 @@ class ComparisonConfig:
 
         A setting of learners that are compared, or of a task that was saved, may be such a name.
         """
-        parts = [self] if not self.agents else [self, *(run.config for run in self.runs)]
+        parts = [self, *(run.training for run in self.runs if self.agents)]
         named = [leaf.value for part in parts for leaf in field_paths(part) if leaf.is_data]
         return data_hashes(named, known=self.data)
 
@@ -256,14 +187,10 @@ class ComparisonConfig:
         """The seeds of every reward's runs."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
-    @cached_property
+    @property
     def by_gold(self) -> bool:
-        """Whether rewards are scored by different scorers, none of which can judge them all.
-
-        They are then measured by the task's gold score, where it has one.
-        """
-        is_relevance = {self.choice(reward).kind == "encoder" for reward in self.rewards}
-        return len(is_relevance) > 1 and self.task.scorer is None
+        """Whether the task's gold score measures the runs, see `RunSpec.by_gold`."""
+        return self._of_all.by_gold
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -280,56 +207,73 @@ class ComparisonConfig:
         return {r.name: r.title if shown.count(r.title) == 1 else r.name for r in self.runs}
 
     @cached_property
-    def runs(self) -> tuple[RunPlan, ...]:
+    def runs(self) -> tuple[RunSpec, ...]:
         """The runs of the first seed, resolved once; those of others are copies of them.
 
         Raises:
             SettingsError: if a learner has no such option.
         """
-        runs = []
+        runs, whole = [], self._of_all
         for agent in self.agents or (self.training.agent,):
-            word, training, config = LEARNERS.parse(agent), self.training, self
+            word, training = LEARNERS.parse(agent), self.training
             if self.agents:
-                training = learner_settings(resolve_env(self.env), training, word)
+                training = learner_settings(whole.env_id, training, word)
             uses_credit = training.declaration.uses_credit
             rewards = self.rewards if uses_credit else self.rewards[:1]
+            compared = whole.compared
             if self.agents:
-                config = replace(self, agents=(), rewards=rewards, training=training)
+                compared = {**compared, "agents": []}
+            words = tuple(self._words[reward] for reward in rewards)
             for reward in rewards:
-                name, title = word.text, word.text
+                name, title, credit = word.text, word.text, self._words[reward]
                 if uses_credit and not self.agents:
-                    name, title = reward, display_name(reward)
+                    name, title = reward, display_name(credit)
                 elif uses_credit and len(self.rewards) > 1:
-                    name, title = f"{name} {reward}", f"{name} {display_name(reward)}"
-                plan = RunPlan(
-                    name=name,
-                    title=title,
-                    agent=word,
-                    reward=reward,
-                    config=config,
-                    seed=self.first_seed,
-                )
-                runs.append(plan)
+                    name, title = f"{name} {reward}", f"{name} {display_name(credit)}"
+                own: dict[str, Any] = {
+                    "agent": word,
+                    "reward": credit,
+                    "training": training,
+                    "rewards": words,
+                }
+                runs.append(replace(whole, name=name, title=title, compared=compared, **own))
         return tuple(runs)
 
     @cached_property
-    def _choices(self) -> dict[str, RewardChoice]:
-        return {}
+    def _of_all(self) -> RunSpec:
+        """The run that draws the reference samples, with all settings of the comparison."""
+        words = tuple(self._words.values())
+        names = ("agents", "seeds", "first_seed", "level")
+        return RunSpec(
+            name=REFERENCE,
+            title=REFERENCE,
+            seed=self.evaluation.seed,
+            env=env_word(self.env),
+            agent=LEARNERS.parse(self.agents[0] if self.agents else self.training.agent),
+            reward=words[0],
+            rewards=words,
+            training=self.training,
+            evaluation=self.evaluation,
+            task=self.task,
+            compared=as_plain({name: getattr(self, name) for name in names}),
+        )
+
+    def _word(self, reward: str) -> Spec:
+        """Return the word of a reward, which the comparison need not have, taken apart."""
+        return self._words.get(reward) or REWARDS.parse(reward)
 
     def choice(self, reward: str) -> RewardChoice:
         """Return what the word of a reward stands for; a word of the user's own file runs it.
 
-        It is parsed when it is first needed.
+        It is looked up when it is first needed.
 
         Raises:
             RewardError: if an option is unknown.
         """
-        if reward not in self._choices:
-            self._choices[reward] = RewardChoice.of(self._words.get(reward, reward))
-        return self._choices[reward]
+        return self._of_all.choice(self._word(reward))
 
-    def plan(self, name: str, seed: int, out: Path | None = None) -> RunPlan:
-        """Return the plan of a run; a reward that is not compared has one too.
+    def plan(self, name: str, seed: int, out: Path | None = None) -> RunSpec:
+        """Return the spec of a run; a reward that is not compared has one too.
 
         Args:
             name: Name of the run, see `names`.
@@ -345,44 +289,55 @@ class ComparisonConfig:
         if plan is None:
             plan = self.runs[0]
             if plan.uses_credit:
-                plan = replace(plan, name=name, title=name, reward=name)
+                plan = replace(plan, name=name, title=name, reward=self._word(name))
         folder = None if out is None else run_folder(out, plan.name, seed)
-        return replace(plan, seed=seed, folder=folder)
+        code, data = self._files_of(plan)
+        return replace(plan, seed=seed, folder=folder, code=code, data=data)
 
-    def plans(self, out: Path) -> list[RunPlan]:
-        """Return the plans of all runs, seed by seed so that all rewards advance alike.
+    def _files_of(self, run: RunSpec) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the hashes of the code and data that a run's own settings name."""
+        leaves = [leaf for part in (run.training, run.task) for leaf in field_paths(part)]
+        named = [
+            run.env,
+            run.rewards,
+            run.compared,
+            run.evaluation.toxicity,
+            *(leaf.value for leaf in leaves),
+        ]
+        data = {str(leaf.value) for leaf in leaves if leaf.is_data}
+        return (
+            {path: self.code[path] for path in code_paths(named) if path in self.code},
+            {path: digest for path, digest in self.data.items() if path in data},
+        )
+
+    def plans(self, out: Path) -> list[RunSpec]:
+        """Return the specs of all runs, seed by seed so that all rewards advance alike.
 
         Args:
             out: The comparison's folder.
         """
         return [self.plan(name, seed, out) for seed in self.all_seeds for name in self.names]
 
-    def reference_plan(self, out: Path) -> RunPlan:
-        """Return the plan of the one run that draws the reference samples.
+    def reference_plan(self, out: Path) -> RunSpec:
+        """Return the spec of the one run that draws the reference samples.
 
         Args:
             out: The comparison's folder.
         """
-        return replace(
-            self.runs[0],
-            name=REFERENCE,
-            title=REFERENCE,
-            config=self,
-            seed=self.evaluation.seed,
-            folder=out / slug(REFERENCE),
-        )
+        folder = out / slug(REFERENCE)
+        return replace(self._of_all, folder=folder, code=self.code, data=self.data)
 
     @property
     def trainings(self) -> dict[str, TrainingSettings]:
         """The settings of the runs' training, by the runs' names."""
-        return {run.name: run.config.training for run in self.runs}
+        return {run.name: run.training for run in self.runs}
 
     def controls(self) -> list[str]:
         """Return the names of the runs whose rule does not read the text (`Credit.control`)."""
         if self.agents and len(self.rewards) == 1:  # the names are the learners'
             return []
         return [
-            run.name for run in self.runs if run.uses_credit and self.choice(run.reward).is_control
+            run.name for run in self.runs if run.uses_credit and run.choice(run.reward).is_control
         ]
 
     @property
@@ -406,9 +361,7 @@ class ComparisonConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
-        data: dict[str, Any] = as_plain(self)
-        del data["task"]["max_new_tokens"]  # the training's
-        return {k: v for k, v in data.items() if v or k not in ("code", "data")}
+        return plain_settings({one.name: getattr(self, one.name) for one in fields(self)})
 
     def flat(self) -> dict[str, Any]:
         """Return them with the nested names alone, as the command line has them."""
@@ -450,115 +403,38 @@ class ComparisonConfig:
             raise SettingsError(f"{source} is damaged or of another version ({error})") from None
 
     def env_kwargs(self, reward: str, *, train: bool) -> dict[str, Any]:
-        """Return the arguments of ``gym.make_vec`` for training or for evaluation.
+        """Return the arguments of ``gym.make_vec``, see `RunSpec.env_kwargs`.
 
-        Environments share a rule, which keeps no state; what scores itself is made for each.
+        Args:
+            reward: The reward, which the comparison need not have.
+            train: Whether a run trains in it.
         """
-        normalize = self.training.normalize if train else "off"
-        choice, own = self.choice(reward), self._own_texts
-        own_prompts: dict[str, Any] = {}
-        if own is not None:
-            own_prompts["prompts"] = own.train_prompts if train else own.test_prompts
-            own_prompts |= self._own_lengths(own)
-        return {
-            **self.training.lengths(),
-            **self.task.env_kwargs(self.env),
-            **own_prompts,
-            "reward": choice if choice.kind is not None else self._words.get(reward, reward),
-            "normalize": None if normalize == "off" else normalize,
-            "split": "train" if train else "test",
-        }
-
-    @cached_property
-    def _own_texts(self) -> "OwnTexts | None":
-        """The given pairs of a run that is measured on their prompts; None for all others."""
-        learner: Any = self.training.learner
-        if not _has_own_prompts(self.training):
-            return None
-        from tokengym.agents.offline.own import read_own, text_encoding
-        from tokengym.envs.prompts.tokenization import load_tokenizer
-
-        task = self.task
-        named: Any = task.tokenizer or task.model
-        if named is None:
-            raise SettingsError("own_prompts=True needs a model of one's own; pass model")
-        encoding = text_encoding(
-            learner, chat_template=bool(task.chat_template), prompt_format=task.prompt_format
-        )
-        tokenizer = load_tokenizer(named, eos_token=task.eos_token, pad_token=task.pad_token)
-        return read_own(learner, tokenizer, encoding, max_positions=positions_of(task.model))
+        return self.runs[0].env_kwargs(train=train, reward=self._word(reward))
 
     def _default_length(self) -> int:
         """Return the longest response, tokens, where none is given."""
-        if (own := self._own_texts) is not None:
+        if (own := own_texts(self.training, self.task)) is not None:
             return own.longest_response
         of_bundle = bundle_settings(self.task.bundle, "training")
         defaults = task_defaults(self.env, self.training.declaration, of_bundle)
         declared = values_by_name(TrainingSettings)
         return int((declared | defaults)["max_new_tokens"])
 
-    def _own_lengths(self, own: "OwnTexts") -> dict[str, int]:
-        """Return how long responses may be where prompts are those of given pairs.
-
-        As long as is set, and the model reads behind the longest prompt.
-        """
-        longest, limit = self.training.lengths()["max_new_tokens"], positions_of(self.task.model)
-        if limit is not None:
-            longest = max(min(longest, limit - own.longest_prompt), 1)
-        return {"max_new_tokens": longest, "min_new_tokens": self.task.min_new_tokens or 0}
-
-    def evaluator(self, *, warns: bool = True) -> "Evaluator":
+    def evaluator(self) -> "Evaluator":
         """Return what measures every run alike.
 
         By the first reward's scorer, and by the gold score where the task has one; by that alone
         where the rewards are scored by different scorers.
-
-        Args:
-            warns: Whether it names a judge that cannot read the texts.
         """
-        from tokengym.evaluation.measure.evaluate import Evaluator
+        return self._of_all.evaluator()
 
-        return Evaluator(
-            self.env,
-            self.env_kwargs(self.rewards[0], train=False),
-            num_episodes=self.evaluation.episodes,
-            seed=self.evaluation.seed,
-            toxicity=self.evaluation.toxicity,
-            by_gold=self.by_gold,
-            warns=warns,
-        )
+    def policy_kwargs(self) -> dict[str, Any]:
+        """Return the arguments of a policy; what is left to the task is left out."""
+        return self._of_all.policy_kwargs()
 
     def save(self, folder: Path) -> None:
         """Write it into a comparison's folder, for what reads the runs there."""
         write_hashed(folder / SETTINGS_FILE, self.as_dict())
-
-    def policy_kwargs(self) -> dict[str, Any]:
-        """Return the arguments of a policy; what is left to the task is left out."""
-        training = self.training
-        values = {
-            "model": self.task.model,
-            "lora": training.lora(),
-            "dtype": None if training.dtype == "auto" else training.dtype,
-            "precision": None if training.precision == "full" else training.precision,
-            "products": None if training.products == "torch" else training.products,
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
-
-def _has_own_prompts(training: TrainingSettings) -> bool:
-    """Return whether a run is measured on the prompts of its own pairs."""
-    return bool(getattr(training.learner, "own_prompts", False))
-
-
-def positions_of(model: str | None) -> int | None:
-    """Return how many tokens a stored model has positions for; None where that is not known."""
-    if model is None:
-        return None
-    from transformers import AutoConfig
-
-    config = from_pretrained(AutoConfig, model).get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    return limit if limit and limit > 0 else None
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -581,10 +457,27 @@ NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 """Settings that change no number of a run, and may be others when it is resumed."""
 
 
+def _missing_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of settings that did not exist when a configuration was written.
+
+    The learner's are left out where its file would have to be run.
+    """
+    training = stored.get("training", {})
+    agent, given = str(training.get("agent", "")), training.get("learner", {})
+    known = LEARNERS.parse(agent).file is None and LEARNERS.knows(agent) and "agent" in training
+    learner = LEARNERS.find(agent).default_values() if known else {}
+    run = values_by_name(TrainingSettings)
+    return {
+        **{name: value for name, value in as_plain(run).items() if name not in training},
+        **{name: value for name, value in as_plain(learner).items() if name not in given},
+        "evaluation.reference_samples": 0,
+    }
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
     left, right = (
-        LACKING
+        _missing_defaults(side)
         | task_of_file(side.get("task", {}))
         | flat({**side, "task": {}, "code": {}, "data": {}})
         for side in (old, new)
@@ -614,7 +507,7 @@ def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def command_line(config: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
-    env = config.env if split_file_word(config.env) else task_name(config.env)
+    env = config.env if env_word(config.env).file else task_name(config.env)
     parts = ["tokengym compare", f"--env {env}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
     if config.agents:
@@ -627,7 +520,7 @@ def command_line(config: ComparisonConfig) -> str:
     of_task = task_defaults(config.env, learner)
     of_learner = learner.default_values() | of_task  # which may have a name that the run has too
     of_run = {name: of_task[name] for name in of_task.keys() & names_of_run(learner)}
-    if _has_own_prompts(config.training):
+    if has_own_prompts(config.training):
         of_run["max_new_tokens"] = None
     for settings, defaults in (
         (config.training, values_by_name(TrainingSettings) | {"agent": learner.name} | of_run),
@@ -640,18 +533,3 @@ def command_line(config: ComparisonConfig) -> str:
                 values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
                 parts.append(f"--{leaf.flag} {shlex.join(map(str, values))}")
     return " ".join(parts)
-
-
-def slug(reward: str) -> str:
-    """Return a reward's name as a folder's.
-
-    Example:
-        >>> slug("abc:beta=0.8")
-        'abc_beta=0.8'
-    """
-    return re.sub(r"[^\w.=+-]", "_", reward).strip(".") or "_"
-
-
-def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Return the folder of one run."""
-    return out / slug(name) / f"seed-{seed}"

@@ -137,7 +137,7 @@ class TrainingSettings(ModelSettings):
         bytes_each = EPISODE_BYTES + TOKEN_BYTES * longest
         check_memory("batch_size", self.batch_size, bytes_each=bytes_each)
         centring = self.normalize.partition(":")[0]
-        if self.normalize != "off":
+        if self.normalize not in (*NORMALIZATIONS, "off"):
             if centring not in NORMALIZATIONS:
                 check_choice(self, "normalize", (*NORMALIZATIONS, "off"))
             parse_normalization(self.normalize)
@@ -234,11 +234,9 @@ class TrainingSettings(ModelSettings):
             raise SettingsError("the training settings are of an earlier version, without learner")
         learner = find_learner(data["agent"])
         settings: Any = from_plain(learner.settings, data["learner"])
-        return from_plain(cls, {**LACKING, **data, "learner": settings})
+        return from_plain(cls, {**data, "learner": settings})
 
 
-LACKING = {"products": "torch"}
-"""Fields of `TrainingSettings` that files of earlier versions lack, as their runs count."""
 CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
 """Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
 
@@ -351,7 +349,8 @@ class TaskSettings(GenerationSettings, RewardOptions, TaskOptions):
         if self.max_new_tokens is not None:  # None in a comparison, whose training holds it
             values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
         # The registry takes apart "a=1,b=2" behind a name.
-        values |= TASKS.parse(f"task_options:{values.pop('task_options', '')}").options
+        if options := values.pop("task_options", ""):
+            values |= TASKS.parse(f"task_options:{options}").options
         task = Task.of(env)
         if "model" in values and (task is None or task.bundle is None):
             model = values.pop("model")  # the learner's alone

@@ -34,8 +34,9 @@ from tokengym.base.device import auto_device, preferred_device
 from tokengym.base.errors import Stopped, is_fault
 from tokengym.base.text import fixed
 from tokengym.evaluation.report.learning import SHOWN
-from tokengym.evaluation.runs.config import ComparisonConfig, RunPlan
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.record import describe, record_failure
+from tokengym.evaluation.runs.spec import RunSpec
 from tokengym.rewards.errors import ScorerError
 
 SECONDS_TO_STOP = 5.0
@@ -109,7 +110,7 @@ def _speaking(connection: Connection) -> Iterator[_Speech]:
 class _Worker:
     """A process at work on one run."""
 
-    plan: RunPlan
+    plan: RunSpec
     process: Any
     connection: Connection
     error: str | None = None
@@ -121,7 +122,7 @@ class _Worker:
 
 
 def launch(
-    plans: Sequence[RunPlan],
+    plans: Sequence[RunSpec],
     board: "ProgressDisplay",
     jobs: int | None,
     *,
@@ -335,7 +336,7 @@ def _work(
         with _settled(*here), _speaking(connection) as speech:
             from tokengym.evaluation.runs.run import do_plan, draw_plan
 
-            plan: RunPlan = pickle.loads(pickled)
+            plan: RunSpec = pickle.loads(pickled)
             if plan.is_reference:
                 draw_plan(plan, report=tell)
             else:

@@ -22,7 +22,8 @@ from tokengym.base.files import file_hash, read_hashed, write_csv, write_hashed,
 from tokengym.base.folders import LOCK, locked, read_folder, write_folder
 from tokengym.envs import Episode
 from tokengym.evaluation.report.curves import COLUMNS
-from tokengym.evaluation.runs.config import RunPlan, differences
+from tokengym.evaluation.runs.config import differences
+from tokengym.evaluation.runs.spec import RunSpec
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RunRecord:
         plan: The run.
     """
 
-    def __init__(self, plan: RunPlan) -> None:
+    def __init__(self, plan: RunSpec) -> None:
         self.name, self.seed = plan.key
         self.training = plan.training
         self.curve: list[dict[str, Any]] = []
@@ -175,7 +176,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def result_of(plan: RunPlan) -> dict[str, Any]:
+def result_of(plan: RunSpec) -> dict[str, Any]:
     """Return what `read_result` does of a planned run, and nothing of one that has not ended."""
     return read_result(plan.folder) if plan.folder is not None and plan.is_done else {}
 
@@ -272,11 +273,11 @@ def clear_finished(folder: Path) -> None:
             UnfinishedRun(folder, {}).remove()
 
 
-def record_failure(plan: RunPlan, error: str) -> None:
+def record_failure(plan: RunSpec, error: str) -> None:
     """Record as failed a run that left no result of its own."""
     assert plan.folder is not None
     name, seed = plan.key
-    settings = plan.config.as_dict()
+    settings = plan.settings()
     record = {"credit": name, "seed": seed, "status": "failed", "error": error}
     write_hashed(plan.folder / "run.json", {**record, "settings": settings})
 

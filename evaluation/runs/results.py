@@ -35,14 +35,13 @@ from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
-    REFERENCE,
     SETTINGS_FILE,
     ComparisonConfig,
     command_line,
-    slug,
     varying_names,
 )
 from tokengym.evaluation.runs.record import read_log, read_points, result_of
+from tokengym.evaluation.runs.spec import REFERENCE, slug
 
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:

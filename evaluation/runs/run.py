@@ -23,11 +23,11 @@ from tokengym.base.folders import locked
 from tokengym.base.saved_code import check_code
 from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
-from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, RunPlan
+from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, flat
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, origin
+from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, describe, origin, versions
+from tokengym.evaluation.runs.spec import RunSpec
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -89,7 +89,7 @@ def run(
 
 
 def do_plan(
-    plan: RunPlan,
+    plan: RunSpec,
     *,
     report: Report | None = None,
     save: Path | None = None,
@@ -105,7 +105,9 @@ def do_plan(
     with locked(folder) if folder else nullcontext(), plan.training.applied(), stored:
         work = _Run(plan, processes, report, checkpoint_every, track, saves=save is not None)
         try:
-            check_code(plan.config.code, plan.config.data)
+            check_code(plan.code, plan.data)
+            if folder is not None:
+                plan.write(versions())
             agent = train(work)
             if save is not None and callable(getattr(agent, "save", None)):  # a player need not
                 agent.save(save)
@@ -119,6 +121,20 @@ def do_plan(
             raise
         work.end()
         return work.record
+
+
+def do_spec(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = None) -> str | None:
+    """Do a run of a comparison and return the error it ended with, in one line, if any."""
+    try:
+        if spec.is_reference:
+            draw_plan(spec)
+        else:
+            do_plan(spec, checkpoint_every=checkpoint_every, track=track)
+    except BaseException as raised:
+        if not is_fault(raised):
+            raise
+        return describe(raised)
+    return None
 
 
 def train(work: "_Run") -> Any:
@@ -180,7 +196,7 @@ class _Run:
 
     def __init__(
         self,
-        plan: RunPlan,
+        plan: RunSpec,
         processes: "Processes",
         report: Report | None,
         checkpoint_every: int,
@@ -188,9 +204,8 @@ class _Run:
         *,
         saves: bool,
     ) -> None:
-        config = plan.config
-        self.plan, self.config, self.processes, self.report = plan, config, processes, report
-        self.seed, self.folder, self.reward = plan.seed, plan.folder, plan.reward
+        self.plan, self.processes, self.report = plan, processes, report
+        self.seed, self.folder = plan.seed, plan.folder
         self.training, self.settings = plan.training, plan.training.learner
         self.record = RunRecord(plan)
         self.checkpoint_every = checkpoint_every
@@ -199,7 +214,7 @@ class _Run:
         self._tracker: KVWriter | None = None
         self.unfinished = None
         if self.folder is not None and checkpoint_every > 0:
-            self.unfinished = UnfinishedRun(self.folder, config.as_dict())
+            self.unfinished = UnfinishedRun(self.folder, plan.settings())
         self._resumable = False
         self._measured = 0
         self._resumed_at: int | None = None
@@ -213,10 +228,12 @@ class _Run:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        named = self.config.flat()
+        named = flat(self.plan.settings())
         length = self.training.declaration.steps_setting
         left_out = ("rewards", "agents", "seeds", "first_seed", "level", length, *NO_NUMBERS)
-        return {"reward": self.reward} | {k: v for k, v in named.items() if k not in left_out}
+        return {"reward": self.plan.reward.text} | {
+            k: v for k, v in named.items() if k not in left_out
+        }
 
     def make_envs(self, num_envs: int, *, normalize: bool = False) -> Any:
         import gymnasium as gym
@@ -224,10 +241,10 @@ class _Run:
         kwargs = self.plan.env_kwargs(train=True)
         if not normalize:
             kwargs["normalize"] = None
-        return gym.make_vec(resolve_env(self.config.env), num_envs=num_envs, **kwargs)
+        return gym.make_vec(self.plan.env_id, num_envs=num_envs, **kwargs)
 
     def policy_kwargs(self) -> dict[str, Any]:
-        return self.config.policy_kwargs()
+        return self.plan.policy_kwargs()
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
         self._resumable = True
@@ -261,7 +278,7 @@ class _Run:
     def is_due(self, update: Update) -> bool:
         """Return whether the agent is measured after this update."""
         by_updates = self.training.declaration.uses_credit
-        return not by_updates or self.config.evaluation.is_due(update.step)
+        return not by_updates or self.plan.evaluation.is_due(update.step)
 
     def log(self, update: Update) -> None:
         """Keep the learner's log of an update."""
@@ -299,7 +316,7 @@ class _Run:
     def _add_point(self, update: Update) -> None:
         """Evaluate an agent and record what was found."""
         if self._evaluator is None:
-            self._evaluator = self.config.evaluator(warns=self.plan.warns)
+            self._evaluator = self.plan.evaluator()
             if self.record.curve and "gold_score" not in self.record.curve[0]:
                 self._evaluator.gold = None  # the run that is resumed left it out
         if not self.record.curve:
@@ -327,10 +344,9 @@ class _Run:
         """Return an evaluation's first responses, with their credit, as rows of episodes.jsonl."""
         from tokengym.evaluation.measure.evaluate import task_reward
 
-        config = self.config
         kwargs = self.plan.env_kwargs(train=False)
-        reward, tokenizer = task_reward(config.env, kwargs, agent)
-        episodes = evaluation.episodes[: config.evaluation.samples]
+        reward, tokenizer = task_reward(self.plan.env_id, kwargs, agent)
+        episodes = evaluation.episodes[: self.plan.evaluation.samples]
         credited = reward.evaluate(list(episodes)) if episodes else []
         return [
             {
@@ -358,7 +374,7 @@ class _Run:
             from tokengym.agents.rollouts.logs import make_tracker
 
             name = f"{self.record.name}, seed {self.seed}"
-            settings = self.config.flat() | {"seed": self.seed}
+            settings = flat(self.plan.settings()) | {"seed": self.seed}
             folder = Path() if self.folder is None else self.folder
             self._tracker = make_tracker(self._track, folder, name=name, config=settings)
         self._tracker.write(dict(row), {name: () for name in row}, step)
@@ -370,7 +386,7 @@ class _Run:
         if self._tracker is not None:
             self._tracker.close()
         if self.folder is not None and self.processes.is_main:
-            self.record.write(self.folder, self.config.as_dict(), error)
+            self.record.write(self.folder, self.plan.settings(), error)
         if self.unfinished is not None and self.processes.is_main and not keep_checkpoint:
             self.unfinished.remove()
 
@@ -407,11 +423,11 @@ def run_references(
     return draw_plan(replace(config.reference_plan(out), warns=warns), report=report)
 
 
-def draw_plan(plan: RunPlan, *, report: Report | None = None) -> ReferenceSamples:
+def draw_plan(plan: RunSpec, *, report: Report | None = None) -> ReferenceSamples:
     """Draw reference samples by a plan; see `run_references`."""
-    config, folder = plan.config, plan.folder
+    folder = plan.folder
     assert folder is not None
-    wanted = config.evaluation.reference_samples
+    wanted = plan.evaluation.reference_samples
     began = time.perf_counter()
 
     def told(drawn: ReferenceSamples) -> None:
@@ -419,14 +435,15 @@ def draw_plan(plan: RunPlan, *, report: Report | None = None) -> ReferenceSample
             share = min(drawn.scores.shape[1] / wanted, 1.0)
             seconds = time.perf_counter() - began
             point = {"score": drawn.scores.mean(), "tokens": drawn.tokens, "wall_s": seconds}
-            report(round(share * config.training.last_step), point)
+            report(round(share * plan.training.last_step), point)
 
-    with locked(folder), config.training.applied():
+    with locked(folder), plan.training.applied():
+        plan.write(versions())
         (folder / "run.json").unlink(missing_ok=True)  # it has a hash of the samples so far
-        evaluator = config.evaluator(warns=plan.warns)
-        seed, device = config.evaluation.seed, config.training.device
+        evaluator = plan.evaluator()
+        seed, device = plan.evaluation.seed, plan.training.device
         # Its adapters, which change nothing yet, let it share its backbone.
-        policy = evaluator.untrained(seed=seed, device=device, **config.policy_kwargs())
+        policy = evaluator.untrained(seed=seed, device=device, **plan.policy_kwargs())
         with policy.weights(True):
             drawn = draw_references(evaluator, policy, wanted, file=folder / SAMPLES, told=told)
         evaluator.close()
@@ -435,7 +452,7 @@ def draw_plan(plan: RunPlan, *, report: Report | None = None) -> ReferenceSample
             "samples": drawn.scores.shape[1],
             "tokens": drawn.tokens,
             "wall_s": round(time.perf_counter() - began, 3),
-            "settings": config.as_dict(),
+            "settings": plan.settings(),
             **origin(),
             "measured_by": evaluator.measured_by,
             "files": {SAMPLES: file_hash(folder / SAMPLES)},

@@ -43,6 +43,7 @@ def compare(
     checkpoint_every: int = 1,
     retry_failed: bool = False,
     track: Tracker = None,
+    executor: str | None = None,
     *,
     training: "TrainingSettings",
     evaluation: "EvaluationSettings",
@@ -79,6 +80,9 @@ def compare(
         retry_failed: Repeat failed runs.
         track: Tracker that gets the log and the evaluations. Each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
+        executor: Where runs are done: here (one after another in this process), or
+            slurm:slurm_partition=gpu,timeout_min=600 or ray:num_gpus=1, with options of submitit
+            and Ray (default: processes of this machine).
         training: Settings of training.
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
@@ -87,6 +91,7 @@ def compare(
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.defaults import default_rewards, task_name
+    from tokengym.evaluation.runs.executors import EXECUTORS
     from tokengym.scripts.commands.show import show_summary, terminal
 
     if agents and agent != "ppo":
@@ -113,6 +118,7 @@ def compare(
         checkpoint_every=checkpoint_every,
         retry_failed=retry_failed,
         track=track,
+        executor=None if executor is None else EXECUTORS.make(executor),
         console=console,
     )
     show_summary(console, summary, out)

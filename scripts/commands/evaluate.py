@@ -129,7 +129,7 @@ def _show_references(
     from tokengym.agents.errors import ModelError
     from tokengym.agents.offline.policies import make_policy
     from tokengym.evaluation.measure.references import draw_references
-    from tokengym.evaluation.runs.defaults import LACKING, training_settings
+    from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.saved import stored_settings
     from tokengym.scripts.commands.show import show_references
 
@@ -139,9 +139,9 @@ def _show_references(
     products: Any = "torch"
     kl_coef = training_settings(evaluator.env).learner.kl_coef
     if saved is not None and stored is not None:
-        training = LACKING | stored[1]["training"]
+        training = stored[1]["training"]
         kl_coef = training["learner"].get("kl_coef")
-        products = products_here(training["products"], saved, "auto")
+        products = products_here(training.get("products", "torch"), saved, "auto")
         model = model or stored[1]["task"].get("model")
     try:
         policy = make_policy(evaluator.envs, model, products=products)

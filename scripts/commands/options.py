@@ -40,7 +40,7 @@ USED = frozenset(
     """.split()
 )
 """Settings that ``--help`` shows beside those of learners outside tokengym."""
-RARE = frozenset({"first-seed", "checkpoint-every", "retry-failed"})
+RARE = frozenset({"first-seed", "checkpoint-every", "retry-failed", "executor"})
 """Parameters of commands that it does not show."""
 
 ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)

@@ -14,8 +14,9 @@ from tokengym.scripts.commands.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.runs.config import RunPlan
+    from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
+    from tokengym.evaluation.runs.spec import RunSpec
 
 
 def train_settings(
@@ -80,10 +81,11 @@ def train(
     from tokengym.base.saved_code import CODE, keep_code
     from tokengym.evaluation.measure.environments import resolve_env
     from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight, take_over
-    from tokengym.evaluation.runs.config import ComparisonConfig, slug
+    from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.defaults import task_name, with_own_prompts
     from tokengym.evaluation.runs.record import result_of
     from tokengym.evaluation.runs.run import join_run
+    from tokengym.evaluation.runs.spec import slug
     from tokengym.scripts.commands.show import say, terminal
 
     config = ComparisonConfig(
@@ -123,11 +125,11 @@ def train(
     else:
         _train(plan, out, console, track, is_main=processes.is_main)
     if processes.is_main:  # models that are shared out among processes may be too large for one
-        _show(console, plan, out, with_references=not processes.saves_together)
+        _show(console, config, plan, out, with_references=not processes.saves_together)
 
 
 def _train(
-    plan: "RunPlan", out: Path, console: "Console", track: Tracker, *, is_main: bool
+    plan: "RunSpec", out: Path, console: "Console", track: Tracker, *, is_main: bool
 ) -> None:
     """Train, or resume a stopped run."""
     from tokengym.evaluation.runs.launchers import ProgressDisplay
@@ -150,7 +152,7 @@ def _train(
         board.finish(plan.key, None)
 
 
-def _forget_if_begun(plan: "RunPlan", out: Path) -> None:
+def _forget_if_begun(plan: "RunSpec", out: Path) -> None:
     """Delete a folder whose run ended before it learned or kept anything.
 
     The corrected command, which may be of another reward, finds it as it was.
@@ -158,15 +160,23 @@ def _forget_if_begun(plan: "RunPlan", out: Path) -> None:
     from tokengym.base.saved_code import CODE
     from tokengym.evaluation.runs.config import SETTINGS_FILE
     from tokengym.evaluation.runs.record import result_of
+    from tokengym.evaluation.runs.spec import SPEC_FILE
 
-    written = {SETTINGS_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
+    written = {SETTINGS_FILE, SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
     files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
     is_all = all(file.name in written or file.parts[0] == CODE for file in files)
     if is_all and not result_of(plan).get("steps_done"):
         shutil.rmtree(out, ignore_errors=True)
 
 
-def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bool) -> None:
+def _show(
+    console: "Console",
+    config: "ComparisonConfig",
+    plan: "RunSpec",
+    out: Path,
+    *,
+    with_references: bool,
+) -> None:
     """Print where a run began and ended, where its files are, and what needs no training."""
     from tokengym.agents.errors import ModelError
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
@@ -177,7 +187,7 @@ def _show(console: "Console", plan: "RunPlan", out: Path, *, with_references: bo
     from tokengym.scripts.commands.show import say, show_references
 
     assert plan.folder is not None
-    config, curve = plan.config, read_points(plan.folder)
+    curve = read_points(plan.folder)
     for point in (curve[0], curve[-1]):
         gold, kl = point.get("gold_score"), point.get("kl")
         gold = "" if gold is None else f", gold {fixed(gold, 3)}"

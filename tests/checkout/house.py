@@ -435,11 +435,11 @@ def compare_once(word: str) -> None:
     """
     from tokengym.evaluation.report import curves
     from tokengym.evaluation.runs import compare, results
-    from tokengym.evaluation.runs.config import RunPlan
     from tokengym.evaluation.runs.run import do_plan
+    from tokengym.evaluation.runs.spec import RunSpec
     from tokengym.scripts.cli import main
 
-    def run_here(plans: Sequence[RunPlan], *_: object, **_options: object) -> None:
+    def run_here(plans: Sequence[RunSpec], *_: object, **_options: object) -> None:
         for plan in plans:
             do_plan(pickle.loads(pickle.dumps(plan)))  # as a process of its own gets it
 

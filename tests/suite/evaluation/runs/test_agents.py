@@ -62,7 +62,7 @@ def test_runs_are_named_by_what_varies() -> None:
         *("loo:group_size=2 sparse", "loo:group_size=2 abc"),
         "dpo",  # sees the scorer alone
     )
-    assert both.plan("loo:group_size=2 abc", 0).reward == "abc"
+    assert both.plan("loo:group_size=2 abc", 0).reward.text == "abc"
 
 
 def test_learners_share_the_settings_that_they_have_and_keep_their_own() -> None:

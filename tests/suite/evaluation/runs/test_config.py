@@ -101,6 +101,9 @@ def test_a_file_from_before_a_setting_existed_has_its_default():
     del data["training"]["learner"]["n_warmup_updates"]
     del data["training"]["products"]
     assert ComparisonConfig.from_dict(data) == config()
+    assert differences(data, config().as_dict()) == []
+    other = config(training=changed(TrainingSettings(), n_warmup_updates=9))
+    assert differences(data, other.as_dict()) == ["n_warmup_updates 0 there, 9 here"]
 
 
 def test_environment_arguments(tmp_path: Path):

@@ -230,5 +230,6 @@ def test_what_a_kill_left_beside_a_finished_run_is_cleared(tmp_path: Path, comma
         "curve.csv",
         "episodes.jsonl",
         "run.json",
+        "spec.json",
         "train.csv",
     ]

@@ -1,0 +1,312 @@
+"""One run: all that decides its numbers, which plain JSON says and another process reads.
+
+Words of the command line are taken apart before: a spec has names, options and files. What they
+stand for is looked up where the run is done.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokengym.base.errors import SettingsError
+from tokengym.base.files import read_hashed, write_hashed
+from tokengym.base.pretrained import from_pretrained
+from tokengym.base.registry import Spec
+from tokengym.base.saved_code import code_paths
+from tokengym.base.settings import as_plain, from_plain
+from tokengym.evaluation.measure.environments import resolve_env
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
+from tokengym.rewards.registry import RewardChoice
+
+if TYPE_CHECKING:
+    from tokengym.agents.offline.own import OwnTexts
+    from tokengym.evaluation.measure.evaluate import Evaluator
+
+SPEC_FILE = "spec.json"
+"""File of the spec, in a run's folder."""
+REFERENCE = "reference samples"
+"""Name of the run that draws the reference samples, which no reward can have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run, resolved: its environment, reward, learner, evaluation and seed."""
+
+    name: str
+    """Name of the learner, the reward or both, whichever vary; runs of one differ in their seed."""
+    title: str
+    """Name in the results, with an own rule's ``name`` in place of its file and class."""
+    seed: int
+    """Seed of everything random in it."""
+    env: Spec
+    """Id of the environment, or the file that makes it."""
+    agent: Spec
+    """The learner, with options of its own."""
+    reward: Spec
+    """The reward that it trains with."""
+    rewards: tuple[Spec, ...]
+    """The rewards that it is compared under; the scorer of the first measures it."""
+    training: TrainingSettings
+    """Settings of its training."""
+    evaluation: EvaluationSettings
+    """Settings of its evaluations."""
+    task: TaskSettings
+    """Prompts and models of the environment."""
+    compared: Mapping[str, Any]
+    """Settings of the comparison that the results repeat: ``agents``, ``seeds``, ``first_seed`` and
+    ``level``."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each file of the user's own code that the settings name, by path."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each file or folder of data that the settings name, likewise."""
+    warns: bool = True
+    """Whether it names a judge that cannot read the texts; of a comparison's runs one does."""
+    folder: Path | None = None
+    """Folder of its results; None writes none."""
+    choices: dict[str, RewardChoice] = field(default_factory=dict, compare=False, repr=False)
+    """What the rewards stand for, as far as they were looked up; a comparison's runs share it."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name and seed, which no other run of the comparison has."""
+        return self.name, self.seed
+
+    @property
+    def uses_credit(self) -> bool:
+        """Whether the learner sees more of the reward than the score."""
+        return self.training.declaration.uses_credit
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it draws the reference samples and trains nothing."""
+        return self.name == REFERENCE
+
+    @property
+    def comparison_folder(self) -> Path | None:
+        """Folder of the comparison's results; None writes none."""
+        if self.folder is None:
+            return None
+        return self.folder.parent if self.is_reference else self.folder.parents[1]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its result is in its folder, failed or finished."""
+        return self.folder is not None and (self.folder / "run.json").exists()
+
+    @property
+    def used_code(self) -> list[str]:
+        """Paths of the files of the user's own code that it runs, those of its judge included."""
+        named = {k: v for k, v in self.settings().items() if k not in ("rewards", "code", "data")}
+        return code_paths([named, self.rewards[0], self.agent, self.reward])
+
+    @cached_property
+    def by_gold(self) -> bool:
+        """Whether rewards are scored by different scorers, none of which can judge them all.
+
+        They are then measured by the task's gold score, where it has one.
+        """
+        is_relevance = {self.choice(word).kind == "encoder" for word in self.rewards}
+        return len(is_relevance) > 1 and self.task.scorer is None
+
+    @cached_property
+    def env_id(self) -> str:
+        """Id by which Gymnasium makes the environment; that of a file is registered."""
+        return resolve_env(self.env)
+
+    def choice(self, word: Spec) -> RewardChoice:
+        """Return what a reward stands for; one of the user's own file is made by running it.
+
+        Raises:
+            RewardError: if an option is unknown.
+        """
+        if word.text not in self.choices:
+            self.choices[word.text] = RewardChoice.of(word)
+        return self.choices[word.text]
+
+    def env_kwargs(self, *, train: bool, reward: Spec | None = None) -> dict[str, Any]:
+        """Return the arguments of ``gym.make_vec`` for training or for evaluation.
+
+        Environments share a rule, which keeps no state; what scores itself is made for each.
+
+        Args:
+            train: Whether the run trains in it.
+            reward: Another reward than the run's own.
+        """
+        word = reward or self.reward
+        choice, normalize = self.choice(word), self.training.normalize if train else "off"
+        own_prompts: dict[str, Any] = {}
+        if self._own is not None:
+            own_prompts = self._own_lengths(self._own)
+            prompts = self._own.train_prompts if train else self._own.test_prompts
+            own_prompts["prompts"] = prompts
+        return {
+            **self.training.lengths(),
+            **self.task.env_kwargs(self.env_id),
+            **own_prompts,
+            "reward": word if choice.kind is None else choice,
+            "normalize": None if normalize == "off" else normalize,
+            "split": "train" if train else "test",
+        }
+
+    @cached_property
+    def _own(self) -> "OwnTexts | None":
+        return own_texts(self.training, self.task)
+
+    def _own_lengths(self, own: "OwnTexts") -> dict[str, Any]:
+        """Return how long responses may be where prompts are those of given pairs.
+
+        As long as is set, and the model reads behind the longest prompt.
+        """
+        longest, limit = self.training.lengths()["max_new_tokens"], positions_of(self.task.model)
+        if limit is not None:
+            longest = max(min(longest, limit - own.longest_prompt), 1)
+        return {"max_new_tokens": longest, "min_new_tokens": self.task.min_new_tokens or 0}
+
+    def policy_kwargs(self) -> dict[str, Any]:
+        """Return the arguments of a policy; what is left to the task is left out."""
+        training = self.training
+        values = {
+            "model": self.task.model,
+            "lora": training.lora(),
+            "dtype": None if training.dtype == "auto" else training.dtype,
+            "precision": None if training.precision == "full" else training.precision,
+            "products": None if training.products == "torch" else training.products,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def evaluator(self) -> "Evaluator":
+        """Return what measures every run of its comparison alike."""
+        from tokengym.evaluation.measure.evaluate import Evaluator
+
+        return Evaluator(
+            self.env_id,
+            self.env_kwargs(train=False, reward=self.rewards[0]),
+            num_episodes=self.evaluation.episodes,
+            seed=self.evaluation.seed,
+            toxicity=self.evaluation.toxicity,
+            by_gold=self.by_gold,
+            warns=self.warns,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return its settings as plain data, by the names of `ComparisonConfig`."""
+        compared = dict(self.compared)
+        return plain_settings(
+            {
+                "env": self.env.text,
+                "rewards": [word.text for word in self.rewards],
+                "agents": compared.pop("agents"),
+                **{name: compared.pop(name) for name in ("seeds", "first_seed")},
+                "training": self.training,
+                "evaluation": self.evaluation,
+                "task": self.task,
+                **compared,
+                "code": self.code,
+                "data": self.data,
+            }
+        )
+
+    # --- as plain data ----------------------------------------------------------------------------
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data, without its folder."""
+        left_out = ("folder", "choices")
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        plain: dict[str, Any] = as_plain(shown)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], folder: Path | None = None) -> "RunSpec":
+        """Return the spec that `as_dict` wrote, with the user's own files that it names trusted.
+
+        Args:
+            data: What it returned.
+            folder: Folder of the run's results.
+        """
+        words = {name: _word(data[name]) for name in ("env", "agent", "reward")}
+        parts = {
+            "training": TrainingSettings.from_dict(data["training"]),
+            "evaluation": from_plain(EvaluationSettings, data["evaluation"]),
+            "task": from_plain(TaskSettings, data["task"]),
+        }
+        rewards = tuple(map(_word, data["rewards"]))
+        return cls(**{**data, **words, **parts, "rewards": rewards, "folder": folder})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as plain data: classes of files of the user's own are looked up again."""
+        return RunSpec.from_dict, (self.as_dict(), self.folder)
+
+    def write(self, versions: Mapping[str, str]) -> None:
+        """Write it into its folder, with the versions of the packages that do the run."""
+        if self.folder is not None:
+            write_hashed(self.folder / SPEC_FILE, {**self.as_dict(), "versions": versions})
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunSpec":
+        """Return the spec of a run's folder, which the same user wrote: it may name code."""
+        stored = read_hashed(folder / SPEC_FILE)
+        return cls.from_dict({k: v for k, v in stored.items() if k != "versions"}, folder)
+
+
+def _word(data: Mapping[str, Any]) -> Spec:
+    file = data["file"]
+    return Spec(data["text"], data["name"], data["options"], None if file is None else Path(file))
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a comparison as plain data, as its files keep them."""
+    data: dict[str, Any] = as_plain(settings)
+    del data["task"]["max_new_tokens"]  # the training's
+    return {name: value for name, value in data.items() if value or name not in ("code", "data")}
+
+
+def slug(name: str) -> str:
+    """Return a run's name as a folder's.
+
+    Example:
+        >>> slug("abc:beta=0.8")
+        'abc_beta=0.8'
+    """
+    return re.sub(r"[^\w.=+-]", "_", name).strip(".") or "_"
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Return the folder of one run."""
+    return out / slug(name) / f"seed-{seed}"
+
+
+def own_texts(training: TrainingSettings, task: TaskSettings) -> "OwnTexts | None":
+    """Return the given pairs of a run that is measured on their prompts; None for all others."""
+    if not has_own_prompts(training):
+        return None
+    from tokengym.agents.offline.own import read_own, text_encoding
+    from tokengym.envs.prompts.tokenization import load_tokenizer
+
+    learner: Any = training.learner
+    named: Any = task.tokenizer or task.model
+    if named is None:
+        raise SettingsError("own_prompts=True needs a model of one's own; pass model")
+    encoding = text_encoding(
+        learner, chat_template=bool(task.chat_template), prompt_format=task.prompt_format
+    )
+    tokenizer = load_tokenizer(named, eos_token=task.eos_token, pad_token=task.pad_token)
+    return read_own(learner, tokenizer, encoding, max_positions=positions_of(task.model))
+
+
+def has_own_prompts(training: TrainingSettings) -> bool:
+    """Return whether a run is measured on the prompts of its own pairs."""
+    return bool(getattr(training.learner, "own_prompts", False))
+
+
+def positions_of(model: str | None) -> int | None:
+    """Return how many tokens a stored model has positions for; None where that is not known."""
+    if model is None:
+        return None
+    from transformers import AutoConfig
+
+    config = from_pretrained(AutoConfig, model).get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    return limit if limit and limit > 0 else None
