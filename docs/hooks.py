@@ -138,12 +138,14 @@ def _add_gallery(files: Files, config: MkDocsConfig) -> None:
         )
     with tempfile.TemporaryDirectory() as folder:
         for name in REPORTS:
-            curves = ROOT / "docs" / "results" / name / "curves.csv"
-            report_curves(curves, Path(folder) / name)
-            page = (Path(folder) / name / "report.html").read_text(encoding="utf-8")
-            files.append(File.generated(config, f"gallery/{name}.html", content=page))
+            curves, short = ROOT / "docs" / "results" / name / "curves.csv", Path(name).name
+            report_curves(curves, Path(folder) / short)
+            page = (Path(folder) / short / "report.html").read_text(encoding="utf-8")
+            files.append(File.generated(config, f"gallery/{short}.html", content=page))
             command = f"`tokengym report --curves docs/results/{name}/curves.csv`"
-            rows.append(f"| [Report: {name.replace('_', ' ')}](gallery/{name}.html) | {command} |")
+            rows.append(
+                f"| [Report: {short.replace('_', ' ')}](gallery/{short}.html) | {command} |"
+            )
     shown = []
     for task in registered_tasks():
         if task.name in build_episodes.RULES:
