@@ -142,7 +142,7 @@ def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
     cards = (tmp_path / "results" / "cards" / "index.html").read_text(encoding="utf-8")
     assert cards.count('<td class="prose">') > 5
     assert "<td>0." in cards
-    for name in ("kl", "mc"):  # a page and a folder of raw numbers
+    for name in ("archive/kl", "archive/mc"):  # a page and a folder of raw numbers
         text = (tmp_path / "results" / name / "index.html").read_text(encoding="utf-8")
         assert "Files of" not in text
         assert (tmp_path / "results" / name / "files" / "index.html").is_file()
