@@ -601,6 +601,11 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     ) -> None:
         """Put the weights of a checkpoint back."""
         folder = Path(resume_from_checkpoint)
+        if not (folder / LEARNED).exists():
+            raise CheckpointError(
+                f"{folder} holds no checkpoint of this trainer, which writes {LEARNED} beside the "
+                "weights; load weights alone by model="
+            )
         learned = read_json(folder / LEARNED)
         check_entries(learned, {"counters": dict, "training": dict}, str(folder / LEARNED))
         self._check_training(learned["training"], folder)

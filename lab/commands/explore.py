@@ -1,7 +1,7 @@
 """``tokengym explore``: a local page on which one response is taken apart token by token."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -62,11 +62,11 @@ def explore(
 
     from tokengym.base import from_pretrained, preferred_device
     from tokengym.evaluation.runs import known_task
-    from tokengym.lab.commands.replay import TRAINER, others_task, say_left_out
+    from tokengym.lab.commands.replay import TRAINER, others_task
     from tokengym.lab.replay.explore import agent_folder
     from tokengym.lab.replay.explore_requests import ExplorePage
     from tokengym.lab.replay.explore_server import Server
-    from tokengym.lab.replay.replay import is_foreign, load_episodes
+    from tokengym.lab.replay.replay import is_foreign
     from tokengym.scripts.commands import open_page, say, terminal
 
     if task.model is not None:  # the page would say so, but only once somebody asks it
@@ -80,12 +80,6 @@ def explore(
     else:
         env, kwargs = known_task(traces or saved, env, task=task, trust_code=trust_code)
     with preferred_device(device):
-        stored: list[Episode] = []
-        paid_by = ""
-        if traces is not None:
-            stored, left_out = load_episodes(traces, env=env, env_kwargs=kwargs, limit=MOST_STORED)
-            say_left_out(left_out)
-            paid_by = TRAINER if is_foreign(traces) else ""
         page = ExplorePage(
             env,
             kwargs,
@@ -93,8 +87,8 @@ def explore(
             model=task.model,
             results=None if traces is not None else results,
             rewards=rewards,
-            stored=stored,
-            paid_by=paid_by,
+            stored=_stored(traces, env, kwargs),
+            paid_by=TRAINER if traces is not None and is_foreign(traces) else "",
             trust_code=trust_code,
         )
         with Server(page, port=port) as server:
@@ -106,3 +100,15 @@ def explore(
                 server.serve_forever()
             except KeyboardInterrupt:
                 pass  # the way to end it
+
+
+def _stored(traces: Path | None, env: str, kwargs: dict[str, Any]) -> "list[Episode]":
+    """Return the responses of a file, having said which rows were left out; none without one."""
+    from tokengym.lab.commands.replay import say_left_out
+    from tokengym.lab.replay.replay import load_episodes
+
+    if traces is None:
+        return []
+    stored, left_out = load_episodes(traces, env=env, env_kwargs=kwargs, limit=MOST_STORED)
+    say_left_out(left_out)
+    return stored

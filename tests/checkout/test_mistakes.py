@@ -56,7 +56,7 @@ def test_the_figures_are_those_of_the_data():
     sparse, *rules = build_plots.gradient_noise().values()
     assert sparse > 64 * 50
     assert all(64 < rule < sparse for rule in rules)
-    last = read(f"mc/{build_plots.MC}.csv")[-1]
+    last = read(f"archive/mc/{build_plots.MC}.csv")[-1]
     assert round(int(last["tokens"]) / (48 * int(last["episodes"]))) in (5, 6)
 
 

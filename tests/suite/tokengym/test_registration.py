@@ -368,7 +368,7 @@ def test_html_shows_the_token_rewards():
             RewardError,
             r"no effect with reward",
         ),
-        ("MovieReview", {"scorer": "nowhere"}, RewardError, r"cannot load nowhere as AutoModelFor"),
+        ("MovieReview", {"scorer": "nowhere"}, RewardError, r"nowhere"),
         ("MovieReview", {"normalize": "yes"}, RewardError, r"'running' or 'batch', got 'yes'"),
         ("TokenGeneration", {"prompts": []}, TokenGymError, r"prompt set is empty"),
         ("MovieReview", {"bundle": "nowhere"}, BundleError, r"'nowhere' has no bundle.json"),

@@ -56,14 +56,6 @@ def test_the_rules_by_name(rule: str, expected: float):
     assert agent.gae_lambda == expected
 
 
-def test_an_object_with_assign_declares_it_too(make_envs: Callable[..., Any]):
-    class Plain:
-        gae_lambda = 0.75
-        assign = PerToken.assign
-
-    assert made(make_envs(reward=target_reward(Plain())), gae_lambda=None) == 0.75  # type: ignore[arg-type]
-
-
 def test_a_lambda_outside_its_range_is_refused(make_envs: Callable[..., Any]):
     envs = make_envs(reward=target_reward(Declared(1.5)))
     with pytest.raises(SettingsError, match=r"declares gae_lambda=1.5, .* within \[0, 1\]"):
