@@ -25,6 +25,7 @@ PUBLIC = {
     "tokengym.evaluation.statistics": "Statistics of curves and scores.",
     "tokengym.evaluation.runs": "Runs and comparisons: settings, folders and results.",
     "tokengym.evaluation.report": "Reports: tables, charts and words.",
+    "tokengym.bridges": "What the doors to other trainers share.",
     "tokengym.base": "Files, settings, registries, devices and stored models.",
     "tokengym.scripts.commands": "What a command of another package is made of.",
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tokengym.bridges.conversations import join_calls
+from tokengym.bridges import join_calls
 from tokengym.lab.traces.record import Record, number_of
 
 NAME = "OpenEnv's training trace"

@@ -127,7 +127,7 @@ def test_a_fine_tuned_agent_has_its_tokenizer_and_names_its_base(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "../other"}, "the base model '../other' is not known; known: "),
+        ({"model": "../other"}, "unknown model '../other'; known: "),
         ({"sha256": "0" * 64}, "are not those that the adapters were trained on"),
         ({"code": "x.py"}, "code is unknown"),
     ],
