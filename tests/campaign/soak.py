@@ -30,6 +30,8 @@ def growth(work: Callable[[], None], rounds: int = ROUNDS) -> tuple[int, int]:
 
     The first rounds fill logs and caches and do not count.
     """
+    gc.collect()
+    gc.freeze()  # what was there before is not looked through at each reading
     tracemalloc.start()
     try:
         readings = []
@@ -41,6 +43,7 @@ def growth(work: Callable[[], None], rounds: int = ROUNDS) -> tuple[int, int]:
             readings.append((tracemalloc.get_traced_memory()[0], tensors))
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
     (before, few), (one, several), (other, many) = readings[1:]
     return min(one, other) - before, min(several, many) - few
 

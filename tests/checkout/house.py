@@ -1,33 +1,25 @@
-"""Measure a checkout: lines, modules, long functions, import cycles, where settings are declared.
+"""What a checkout is made of: modules, what they import, long functions, files on a path.
 
-`python tests/checkout/house.py [ROOT] [--json]` needs nothing but the standard library.
-The product is what a user runs: the five floors, the command line and its commands. Its core is
-what makes an environment, pays a rule, trains a learner, compares and reports; the laboratory
-and its commands stand above, and doors are reached by name alone. Imports inside functions and
-for type checkers count like others.
-With `--path`, which needs the package, it traces PPO with ABC from `gym.make_vec` to the first
-gradient and lists the files on the way. `--carried` lists those that a comparison's configuration
-and the word after `--rewards` enter as an argument of a function, until the curves are written; a
-return is an entry into a file that it had entered and left.
+The product is what a user runs: the floors, the command line and its commands. Its core is what
+makes an environment, pays a rule, trains a learner, compares and reports; the laboratory and its
+commands stand above, and doors are reached by name alone. Imports inside functions and for type
+checkers count like others.
+
+python tests/checkout/house.py --path traces PPO with ABC from `gym.make_vec` to the first gradient
+and lists the files on the way; it needs the package.
 """
 
-import argparse
 import ast
 import inspect
 import io
-import json
-import pickle
 import re
 import sys
-import tempfile
 import tokenize
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from contextlib import redirect_stdout, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,35 +40,10 @@ DOORS = ("agents/fast",)
 """Folders and files outside the core that are reached by name."""
 LONGEST_FUNCTION = 60
 """Lines of code that a function may have."""
-SETTINGS = {
-    "PPO setting": "gae_lambda",
-    "environment option": "prompt_sampling",
-    "command-line option": "learning_rate",
-}
-"""One setting of each kind, to count the files that declare it."""
 ADDRESS = re.compile(r"(tokengym(?:\.\w+)+)(?::\w+)?")
 """Text that stands for an import."""
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@dataclass
-class House:
-    """Measurements of one checkout."""
-
-    lines: int
-    code_lines: int
-    installed_lines: int
-    modules: int
-    core_lines: int
-    core_code_lines: int
-    core_modules: int
-    most_files: tuple[str, int]
-    long_functions: dict[str, int]
-    cycles: list[list[str]]
-    mutual_folders: list[tuple[str, str]]
-    dynamic_attributes: int
-    declaring: dict[str, list[str]]
 
 
 def product_files(root: Path) -> list[Path]:
@@ -88,7 +55,12 @@ def product_files(root: Path) -> list[Path]:
 
 def parse(path: Path) -> ast.Module:
     """Parse one file."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return _parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _parse(text: str) -> ast.Module:
+    return ast.parse(text)
 
 
 def code_lines(source: str) -> set[int]:
@@ -210,29 +182,6 @@ def import_cycles(root: Path) -> list[list[str]]:
     return [list(group) for group in sorted(groups)]
 
 
-def declares(tree: ast.Module, name: str) -> bool:
-    """Tell whether a file has a parameter or an annotated field of a name."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.arg) and node.arg == name:
-            return True
-        if isinstance(node, ast.ClassDef):
-            for field in node.body:
-                if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == name:
-                    return True
-    return False
-
-
-def dynamic_attributes(root: Path) -> int:
-    """Count the calls of getattr and hasattr in the rewards."""
-    calls = (
-        node.func.id
-        for path in sorted((root / "rewards").rglob("*.py"))
-        for node in ast.walk(parse(path))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    )
-    return sum(name in ("getattr", "hasattr") for name in calls)
-
-
 def installed_files(root: Path) -> list[Path]:
     """List the Python files of the packages and modules that pyproject.toml names."""
     text = (root / "pyproject.toml").read_text(encoding="utf-8")
@@ -247,45 +196,6 @@ def installed_files(root: Path) -> list[Path]:
             else:
                 files.update({path.with_suffix(".py"), path.with_name("__init__.py")})
     return sorted(files)
-
-
-def count_lines(paths: list[Path]) -> int:
-    """Count the lines of files."""
-    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
-
-
-def count_code(paths: list[Path]) -> int:
-    """Count the lines of files that hold code."""
-    return sum(len(code_lines(path.read_text(encoding="utf-8"))) for path in paths)
-
-
-def measure(root: Path) -> House:
-    """Measure a checkout."""
-    files = product_files(root)
-    core = [path for path in files if is_core(path, root)]
-    trees = {str(path.relative_to(root)): parse(path) for path in files}
-    return House(
-        lines=count_lines(files),
-        code_lines=count_code(files),
-        installed_lines=count_lines(installed_files(root)),
-        modules=len(files),
-        core_lines=count_lines(core),
-        core_code_lines=count_code(core),
-        core_modules=len(core),
-        most_files=files_per_folder(root).most_common(1)[0],
-        long_functions={
-            f"{path.relative_to(root)}:{name}": length
-            for path in files
-            for name, length in long_functions(path).items()
-        },
-        cycles=import_cycles(root),
-        mutual_folders=mutual_folders(root),
-        dynamic_attributes=dynamic_attributes(root),
-        declaring={
-            f"{kind} ({name})": [path for path, tree in trees.items() if declares(tree, name)]
-            for kind, name in SETTINGS.items()
-        },
-    )
 
 
 def is_importing(frame: FrameType | None) -> bool:
@@ -356,7 +266,7 @@ def path_table(root: Path) -> str:
     """Return the files from `gym.make_vec` to the gradient: their lines, and those in use."""
     package = package_files(root)
     run = {
-        path.relative_to(root): (count_lines([path]), lines)
+        path.relative_to(root): (len(path.read_text().splitlines()), lines)
         for path, lines in functions_run(root, learn_once).items()
         if path in package
     }
@@ -369,167 +279,7 @@ def path_table(root: Path) -> str:
     )
 
 
-def stations(
-    root: Path,
-    files: Collection[Path],
-    action: Callable[[], None],
-    carries: Callable[[object], bool],
-) -> list[str]:
-    """List the files that something enters as an argument of a function, in order.
-
-    A file that it enters again, after another, is listed again: it was returned to.
-
-    Args:
-        root: The checkout.
-        files: Files that count; those of installed packages and of Python's library do not.
-        action: What is traced.
-        carries: Whether an argument is what is followed.
-    """
-    entered: list[str] = []
-    names: dict[str, str | None] = {}
-
-    def note(frame: FrameType, event: str, _argument: object) -> None:
-        code = frame.f_code
-        if event != "call":
-            return
-        if code.co_filename not in names:
-            path = Path(code.co_filename).resolve()
-            names[code.co_filename] = str(path.relative_to(root)) if path in files else None
-        file = names[code.co_filename]
-        count = code.co_argcount + code.co_kwonlyargcount
-        if file not in (None, (entered or [""])[-1]) and any(
-            carries(frame.f_locals.get(name)) for name in code.co_varnames[:count]
-        ):
-            entered.append(str(file))
-
-    sys.setprofile(note)
-    try:
-        action()
-    finally:
-        sys.setprofile(None)
-    return entered
-
-
-def compact(entered: Sequence[str]) -> list[str]:
-    """Return stations with what goes to and fro between two files as one line.
-
-    Example:
-        >>> compact(["a", "b", "a", "b", "a", "c"])
-        ['a, b: 2 times', 'a', 'c']
-    """
-    lines: list[str] = []
-    at = 0
-    while at < len(entered):
-        pair, times = entered[at : at + 2], 1
-        while len(pair) == 2 and entered[at + 2 * times : at + 2 * times + 2] == pair:
-            times += 1
-        lines.append(f"{', '.join(pair)}: {times} times" if times > 1 else entered[at])
-        at += 2 * times if times > 1 else 1
-    return lines
-
-
-def compare_once(word: str) -> None:
-    """Compare one reward over one update, the run in this process, until its curve is written.
-
-    The page that is then rendered shows a reward's name as a text among others.
-    """
-    from tokengym.evaluation.report import curves
-    from tokengym.evaluation.runs import compare, results
-    from tokengym.evaluation.runs.run import do_plan
-    from tokengym.evaluation.runs.spec import RunSpec
-    from tokengym.scripts.cli import main
-
-    def run_here(plans: Sequence[RunSpec], *_: object, **_options: object) -> None:
-        for plan in plans:
-            do_plan(pickle.loads(pickle.dumps(plan)))  # as a process of its own gets it
-
-    class CurvesWritten(GeneratorExit):  # the command line reports other errors as a fault
-        pass
-
-    def write_and_stop(*arguments: Any) -> None:
-        curves.write_curves(*arguments)
-        raise CurvesWritten
-
-    command = f"compare --rewards {word} --seeds 1 --steps 1 --batch-size 4 --max-new-tokens 4"
-    command += " --eval-episodes 4 --reference-samples 0 --out "
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        redirect_stdout(io.StringIO()),
-        patch.object(compare, "launch", run_here),
-        patch.object(results, "write_curves", write_and_stop),
-        suppress(CurvesWritten),
-    ):
-        main([*command.split(), folder])
-        raise SystemExit("the comparison wrote no curves")
-
-
-def carried_table(root: Path) -> str:
-    """Return the files that a comparison's configuration and its reward's word pass through."""
-    from tokengym.base.registry import Spec
-    from tokengym.evaluation.runs.config import ComparisonConfig
-
-    word = "abc:beta=0.7"
-    kinds: dict[str, Callable[[object], bool]] = {
-        "a comparison's configuration": lambda value: isinstance(value, ComparisonConfig),
-        "the word after --rewards": lambda value: (
-            isinstance(value, str | Spec) and str(value) == word
-        ),
-    }
-    rows = []
-    for name, carries in kinds.items():
-        entered = stations(root, package_files(root), lambda: compare_once(word), carries)
-        files = len(set(entered))
-        rows.append(f"{files:4} files, {len(entered) - files:3} returns  {name}")
-        rows += [f"    {line}" for line in compact(entered)]
-    return "\n".join(rows)
-
-
-def table(house: House) -> str:
-    """Lay the measurements out as a table, with the names below each count."""
-    folder, file_count = house.most_files
-    rows: list[tuple[str, object, list[str]]] = [
-        ("lines of the product", house.lines, []),
-        ("lines of code of the product", house.code_lines, []),
-        ("lines that the wheel installs", house.installed_lines, []),
-        ("modules of the product", house.modules, []),
-        ("lines of the core", house.core_lines, []),
-        ("lines of code of the core", house.core_code_lines, []),
-        ("modules of the core", house.core_modules, []),
-        ("most files in a folder", f"{file_count} ({folder})", []),
-        (
-            f"functions above {LONGEST_FUNCTION} lines of code",
-            len(house.long_functions),
-            [f"{name} {length}" for name, length in house.long_functions.items()],
-        ),
-        ("import cycles", len(house.cycles), [" ".join(cycle) for cycle in house.cycles]),
-        ("getattr and hasattr in rewards", house.dynamic_attributes, []),
-        *((f"files declaring a {kind}", len(at), at) for kind, at in house.declaring.items()),
-    ]
-    width = max(len(name) for name, _, _ in rows)
-    return "\n".join(
-        line
-        for name, value, details in rows
-        for line in (f"{name:<{width}}  {value}", *(f"    {detail}" for detail in details))
-    )
-
-
-def main() -> None:
-    """Print the measurements of the checkout that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", nargs="?", type=Path, default=ROOT)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--path", action="store_true", help="trace PPO with ABC to its gradient")
-    parser.add_argument("--carried", action="store_true", help="trace a configuration and a word")
-    arguments = parser.parse_args()
-    if arguments.carried:
-        print(carried_table(arguments.root.resolve()))
-        return
-    if arguments.path:
-        print(path_table(arguments.root.resolve()))
-        return
-    house = measure(arguments.root.resolve())
-    print(json.dumps(asdict(house), indent=2) if arguments.json else table(house))
-
-
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] != ["--path"]:
+        sys.exit("usage: python tests/checkout/house.py --path")
+    print(path_table(ROOT))

@@ -19,6 +19,7 @@ import tokengym
 from tests.checkout import house
 
 ROOT = Path(__file__).parents[2]
+MODULES = {*house.module_files(ROOT)}
 FLOORS = ["base", "envs", "rewards", "agents", "evaluation", "scripts", "lab"]
 MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
 MAY_IMPORT["tokengym"] = {"base", "envs", "rewards"}
@@ -63,8 +64,8 @@ def python_files() -> list[Path]:
 
 def own_modules(path: Path) -> Iterator[str]:
     """Yield the name under `tokengym` of every module of ours that a file imports or names."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for address in house.addresses(tree, {*house.module_files(ROOT)}):
+    tree = house.parse(path)
+    for address in house.addresses(tree, MODULES):
         yield address.removeprefix("tokengym.")
     for node in ast.walk(tree):
         modules = []
@@ -148,29 +149,6 @@ def test_functions_run_are_found_without_those_of_imports(tmp_path: Path):
     finally:
         sys.path.remove(str(tmp_path))
     assert run == {tmp_path / "house_called.py": 2}
-
-
-def test_stations_are_those_of_the_files_that_count(tmp_path: Path):
-    calls = "def {name}(word, go=None):\n    return go(word) if go else word\n"
-    for name in ("house_first", "house_second", "house_installed"):
-        (tmp_path / f"{name}.py").write_text(calls.format(name=name))
-    sys.path.insert(0, str(tmp_path))
-    try:
-        first, second, installed = (
-            getattr(importlib.import_module(name), name)
-            for name in ("house_first", "house_second", "house_installed")
-        )
-    finally:
-        sys.path.remove(str(tmp_path))
-
-    def walk() -> None:
-        first("word", second)
-        first("word", lambda word: second(word, installed))
-        second("other")
-
-    files = [tmp_path / "house_first.py", tmp_path / "house_second.py"]
-    entered = house.stations(tmp_path, files, walk, lambda value: value == "word")
-    assert house.compact(entered) == ["house_first.py, house_second.py: 2 times"]
 
 
 @pytest.mark.parametrize("folder", sorted({*house.files_per_folder(ROOT)} - {*BY_NAME}))
@@ -299,7 +277,3 @@ def test_doctests(name: str):
         pytest.importorskip("verl", reason="verl is not installed; tests/support plays its classes")
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
-
-
-def test_version_is_one():
-    assert tokengym.__version__.count(".") == 2

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 from tokengym.agents import NonFiniteError
 from tokengym.base.bundle import bundled
+from tokengym.evaluation.runs import launchers
 from tokengym.lab.benchmark import play as play_module
 from tokengym.lab.benchmark import runs as runs_module
 from tokengym.lab.benchmark.definition import CONTROLS, OWN, STARTED, V1, Definition, Setting
@@ -147,7 +149,7 @@ def test_a_critic_from_the_reward_model_is_for_the_inside_alone() -> None:
     ("changes", "message"),
     [
         ({"rule": "sparse"}, "the baseline that rules are compared with"),
-        ({"rule": "abc"}, "reads attention of the reward model.*--track inside"),
+        ({"rule": "abc"}, "model.*--track"),
         ({"rule": "r3"}, "r3 brings a scorer of its own, by which it would be measured too"),
     ],
 )
@@ -160,7 +162,7 @@ def test_a_rule_is_not_its_own_judge(tmp_path: Path) -> None:
     """A run is measured by the scorer of its reward, which a function would be itself."""
     (tmp_path / "rules.py").write_text("def full_marks(prompt, response):\n    return 100.0\n")
     for track in ("scores", "inside"):
-        with pytest.raises(ValueError, match="full_marks brings a scorer of its own"):
+        with pytest.raises(ValueError, match="full_marks"):
             bench(tmp_path, rule=f"{tmp_path / 'rules.py'}:full_marks", track=track)
 
 
@@ -441,6 +443,17 @@ def test_it_stops_resumes_and_writes_the_same_row(
     assert figures["way"][0] < figures["way"][1]
 
 
+@pytest.fixture
+def forking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes from a server that has imported the libraries, which takes them long."""
+    context = launchers.processes()
+    played = SimpleNamespace(
+        get_context=lambda method: context, active_children=multiprocessing.active_children
+    )
+    monkeypatch.setattr(play_module, "multiprocessing", played)
+
+
+@pytest.mark.usefixtures("forking")
 def test_several_runs_at_a_time_give_the_same_row(tmp_path: Path) -> None:
     alone, _ = play(bench(tmp_path / "alone"))
     together, _ = play(bench(tmp_path / "together"), jobs=2)
@@ -465,6 +478,7 @@ def test_a_file_of_the_current_folder_is_no_module_of_its_processes(
     assert "PYTHONSAFEPATH" not in os.environ
 
 
+@pytest.mark.usefixtures("forking")
 def test_what_a_run_raises_stops_those_beside_it(tmp_path: Path) -> None:
     (tmp_path / "rules.py").write_text(
         "from tokengym.rewards import Credit\n"

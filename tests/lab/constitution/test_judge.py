@@ -57,5 +57,5 @@ def test_the_principle_stands_in_the_question():
 
 
 def test_a_judge_needs_a_principle():
-    with pytest.raises(ScorerError, match="principles must hold at least one, got none"):
+    with pytest.raises(ScorerError, match=r"principles.*got none"):
         PrincipleJudge([])

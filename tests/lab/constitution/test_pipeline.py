@@ -139,9 +139,9 @@ def test_harmful_requests_are_the_dialogues_red_team():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"num_prompts": 0}, "num_prompts must be > 0, got 0"),
-        ({"revisions": 0}, "revisions must be an integer >= 1, got 0"),
-        ({"responses": 1}, "responses must be an integer >= 2, got 1; one response"),
+        ({"num_prompts": 0}, "num_prompts.*> 0, got 0"),
+        ({"revisions": 0}, "revisions.*>= 1, got 0"),
+        ({"responses": 1}, "responses.*>= 2, got 1"),
         ({"kl_coef": -1.0}, "kl_coef must be >= 0"),
         ({"principles": ()}, "principles must hold at least one"),
     ],
@@ -153,7 +153,7 @@ def test_bad_settings_are_refused(settings, match):
 
 def test_tasks_without_rules_need_a_model(tmp_path):
     one = (Principle(name="kind", text="It is kind."),)
-    with pytest.raises(ValueError, match=r"no rules for a critique with these prompts.*--critic"):
+    with pytest.raises(ValueError, match=r"prompts.*--critic"):
         run_constitution(config(env="MovieReview", principles=one), tmp_path)
 
 

@@ -192,13 +192,13 @@ def test_every_data_set_that_evaluates_was_looked_at() -> None:
     ("dataset", "message"),
     [
         ("simple_integration", "evaluates a model's answer as code; take another"),
-        ("gcd:size=1000000000", "size must be from 1 to 100000, got 1000000000"),
-        ("spell_backwards", "no dataset 'spell_backwards'; did you mean 'spell_backward'"),
+        ("gcd:size=1000000000", "size.*1.*100000, got 1000000000"),
+        ("spell_backwards", "'spell_backwards'.*'spell_backward'"),
         ("reviews.csv", "own go to tokengym/TokenGeneration-v0"),
         (["a"], "must be the name of a data set of reasoning-gym, got list"),
-        ("gcd:sizes=3", "no option 'sizes'; did you mean 'size'"),
-        ("gcd:size=0", "size must be from 1 to 100000, got 0"),
-        ("gcd:min_numbers=9,max_numbers=2", "refuses the options .*max_numbers"),
+        ("gcd:sizes=3", "'sizes'.*'size'"),
+        ("gcd:size=0", "size.*1.*100000, got 0"),
+        ("gcd:min_numbers=9,max_numbers=2", "max_numbers"),
         ("gcd:level=99", "has the levels 0 to .*, got 99"),
         ("acre:level=1", "has no curriculum, and so no level"),
         ("list_functions:size=8", "asks other questions each time it is made"),
@@ -218,7 +218,7 @@ def test_without_the_library_the_line_installs_it(monkeypatch: pytest.MonkeyPatc
     generated.cache_clear()
     with pytest.raises(DatasetError, match=r"run pip install 'tokengym\[reasoning\]'"):
         gym.make(ID)
-    with pytest.raises(SettingsError, match="prompt_tokens=3 has no effect on tokengym/Reason"):
+    with pytest.raises(SettingsError, match=r"prompt_tokens=3.*tokengym/Reason"):
         gym.make(ID, prompt_tokens=3)
 
 

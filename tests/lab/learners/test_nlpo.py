@@ -121,11 +121,11 @@ def test_resuming_keeps_the_mask(
 
 
 def test_bad_settings_are_refused(make_nlpo: Callable[..., NLPO], make_envs: Callable[..., Any]):
-    with pytest.raises(ValueError, match="mask_refresh must be an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"mask_refresh.*>= 1, got 0"):
         make_nlpo(mask_refresh=0)
-    with pytest.raises(ValueError, match=r"mask_top_p must be within \(0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"mask_top_p.*\(0, 1\], got 1.5"):
         make_nlpo(mask_top_p=1.5)
-    with pytest.raises(ValueError, match="mask_top_p is a setting of NLPO"):
+    with pytest.raises(ValueError, match="mask_top_p"):
         NLPO("CausalLMPolicy", make_envs(), policy_kwargs={"mask_top_p": 0.5})
     with pytest.raises(TypeError, match="n_epoch"):
         make_nlpo(n_epoch=1)

@@ -57,9 +57,9 @@ def test_what_trains_nothing_cannot_be_compared() -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="iterations must be an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"iterations.*>= 1, got 0"):
         config("raft", iterations=0)
-    with pytest.raises(ValueError, match=r"iterations must be an integer >= 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"iterations.*>= 1, got 1\.5"):
         config("raft", iterations=1.5)
     with pytest.raises(ValueError, match=r"unknown agent 'dqn'; .*known: best-of-n, dpo, dr-"):
         config("dqn")

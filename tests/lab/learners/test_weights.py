@@ -179,9 +179,9 @@ def test_a_weight_of_ones_own_is_a_class_in_a_file(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("entorpy", "unknown advantage_weight 'entorpy'; did you mean 'entropy'"),
-        ("entropy:share=0.1", "advantage_weight 'entropy' has no option 'share'; it has top"),
-        ("entropy:top=0", r"top must lie in \(0, 1\], got 0"),
+        ("entorpy", "advantage_weight 'entorpy'.*'entropy'"),
+        ("entropy:share=0.1", "advantage_weight 'entropy'.*'share'"),
+        ("entropy:top=0", r"top.*\(0, 1\], got 0"),
         ("teacher", "advantage_weight 'teacher' needs"),
     ],
 )
@@ -266,8 +266,8 @@ def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> Non
     ("word", "message"),
     [
         ("rsi:low=2,high=1", "rsi needs 0 <= low < high"),
-        ("position:power=nan", "power must be a finite number, got nan"),
-        ("oar:boost=inf", "boost must be a finite number, got inf"),
+        ("position:power=nan", "power.*got nan"),
+        ("oar:boost=inf", "boost.*got inf"),
         ("oar:boost=-1", "boost must be >= 0, got -1"),
         ("oar:quantile=0", r"quantile must lie in \(0, 1\]"),
         ("self-teacher:clip=2", r"clip must lie in \(0, 1\]"),

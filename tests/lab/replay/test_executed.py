@@ -71,8 +71,8 @@ def test_the_command_prints_what_was_executed(
     ("text", "message"),
     [
         ("forks:k=3", "needs an even number of continuations"),
-        ("forks:n=4", "truth 'forks' has no option 'n'; it has k"),
-        ("fork", "unknown truth 'fork'; did you mean 'forks'"),
+        ("forks:n=4", "'forks'.*'n'"),
+        ("fork", "'fork'.*'forks'"),
     ],
 )
 def test_another_truth_is_refused(text: str, message: str) -> None:

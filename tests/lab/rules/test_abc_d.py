@@ -80,7 +80,7 @@ def test_last_written_row_by_hand():
     attention = [[0.9, 9, 9], [0.2, 0.4, 9], [7, 7, 7]]
     assert last_written_row(attention).tolist() == [0.2, 0.4, 0.0]
     assert last_written_row([[1.0]]).tolist() == [0.0]
-    with pytest.raises(ValueError, match=r"shape \(n, n\) with n >= 1, got \(3,\)"):
+    with pytest.raises(ValueError, match=r">= 1, got \(3,\)"):
         last_written_row([1.0, 2.0, 3.0])
 
 
@@ -135,9 +135,7 @@ def test_a_models_own_code_never_runs(with_code: Path) -> None:
 
 
 def test_bad_attention():
-    with pytest.raises(
-        CreditError, match=r"'abc-d' reads a frozen language model.*abc-d:model=PAT"
-    ):
+    with pytest.raises(CreditError, match=r"'abc-d'.*model.*abc-d:model=PAT"):
         Reward(LengthScorer(), ABCD()).evaluate([make_episode()])
     for attention, message in (
         (np.zeros((2, 2)), r"dtype float64 and shape \(2, 2\); it must be .*\(3, 3\), query by"),
@@ -147,9 +145,9 @@ def test_bad_attention():
         episode = make_episode(metadata={"policy_attention": attention})
         with pytest.raises(CreditError, match=message):
             Reward(LengthScorer(), ABCD()).evaluate([episode])
-    with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 2"):
+    with pytest.raises(CreditError, match=r"beta.*\[0, 1\], got 2"):
         ABCD(beta=2)
-    with pytest.raises(ScorerError, match=r"batch_size must be an integer >= 1, got 0"):
+    with pytest.raises(ScorerError, match=r"batch_size.*>= 1, got 0"):
         PolicyReader(language_model(), batch_size=0)
     reader = PolicyReader(language_model())
     with pytest.raises(ScorerError, match=r"episode 0 has 65 tokens, .* reads at most 64; lower"):
@@ -162,5 +160,5 @@ def test_received_attention_by_hand():
     attention = [[0.9, 9, 9], [0.2, 0.4, 9], [7, 7, 7]]  # above the diagonal and last row: ignored
     np.testing.assert_allclose(received_attention(attention), [(0.9 + 0.2) / 2, 0.4, 0.0])
     assert received_attention([[1.0]]).tolist() == [0.0]
-    with pytest.raises(ValueError, match=r"shape \(n, n\) with n >= 1, got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r">= 1, got \(2, 3\)"):
         received_attention(np.zeros((2, 3)))

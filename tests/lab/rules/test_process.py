@@ -116,10 +116,10 @@ def test_the_lines_of_a_reply_are_no_steps_of_the_policy():
     [
         ({"form": "mean"}, "form must be"),
         ({"steps": "word"}, "steps must be"),
-        ({"segments": 3}, "steps='line' with segments=3 names no steps"),
+        ({"segments": 3}, "steps='line'.*segments=3"),
         ({"steps": "segment"}, "write 'prm:steps=segment,segments=8'"),
         ({"temperature": 0}, "temperature must be"),
-        ({}, "write 'prm:model=PATH' with what 'tokengym train-reward --kind process'"),
+        ({}, "'prm:model=PATH'.*'tokengym train-reward --kind process'"),
     ],
 )
 def test_options_that_make_no_rule_are_refused(options: Any, message: str, tokenizer: Any):
@@ -194,7 +194,7 @@ def test_a_stopped_training_of_steps_is_resumed_number_for_number(tmp_path: Path
     whole = train("whole")
     with pytest.raises(KeyboardInterrupt):
         train("parts", stop)
-    with pytest.raises(RewardError, match=r"unfinished training with learning_rate = 0\.003"):
+    with pytest.raises(RewardError, match=r"learning_rate = 0\.003"):
         train("parts", learning_rate=1e-3)
     heard: list[int] = []
     parts = train("parts", lambda done, *_: heard.append(done))
@@ -221,13 +221,13 @@ def test_damaged_rows_are_named(row: dict[str, Any], message: str):
 def test_long_rows_and_empty_sides_are_refused(tmp_path: Path, tokenizer: Any):
     rows = rows_of_words(4)
     options: dict[str, Any] = {"output_dir": tmp_path / "model", "tokenizer": tokenizer}
-    with pytest.raises(DatasetError, match="has 9 tokens, more than 5; raise max_tokens"):
+    with pytest.raises(DatasetError, match=r"9.*5.*max_tokens"):
         train_process_model(
             make_classifier(), rows, training=RewardTraining(max_tokens=5), **options
         )
-    with pytest.raises(DatasetError, match=r"held_out=1\.0 of 4 rows leaves nothing"):
+    with pytest.raises(DatasetError, match=r"held_out=1\.0.*4"):
         train_process_model(make_classifier(), rows, held_out=1.0, **options)
-    with pytest.raises(RewardError, match="overlong='drop' has no effect on a process model"):
+    with pytest.raises(RewardError, match="overlong='drop'"):
         train_process_model(
             make_classifier(), rows, training=RewardTraining(overlong="drop"), **options
         )
@@ -275,7 +275,7 @@ def test_labels_by_forks_are_shares_of_continuations_that_solve_it(forked: Any):
         for label, end in zip(one.labels, (2, 4, 6), strict=True):
             assert label == 0 or exact[episode.response_ids[:end]] == 1  # what is lost stays lost
     assert {label for row in soft for label in row.labels} - {0.0, 1.0}
-    with pytest.raises(DatasetError, match="play it with reward='mc:k=8,segments=4'"):
+    with pytest.raises(DatasetError, match="reward='mc:k=8,segments=4'"):
         rows_of_forks([replace(episodes[0], token_rewards=None)], env.tokenizer, pieces[:1])
 
 

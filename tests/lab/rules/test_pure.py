@@ -55,9 +55,9 @@ def test_the_sum_lies_between_the_minimum_and_the_mean():
     assert min_form(steps, temperature=1e-3).sum() == pytest.approx(-1.0)
     assert min_form(steps, temperature=1e6).sum() == pytest.approx(np.mean(steps), abs=1e-5)
     assert np.isfinite(min_form([1e4, -1e4], temperature=1e-2)).all()
-    with pytest.raises(ValueError, match="temperature must be a finite number > 0, got 0"):
+    with pytest.raises(ValueError, match=r"temperature.*> 0, got 0"):
         min_form(steps, temperature=0.0)
-    with pytest.raises(CreditError, match="temperature must be a finite number > 0, got -1"):
+    with pytest.raises(CreditError, match=r"temperature.*> 0, got -1"):
         PURE(temperature=-1)
 
 
@@ -76,7 +76,7 @@ class Declared(Double):
 
 
 def test_a_rule_that_does_not_declare_it_is_held_to_the_sum():
-    with pytest.raises(CreditError, match="declare sum_preserving = False"):
+    with pytest.raises(CreditError, match="sum_preserving = False"):
         Reward(LengthScorer(), Double()).evaluate([make_episode()])
 
 

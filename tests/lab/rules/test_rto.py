@@ -120,7 +120,7 @@ def test_it_pays_in_an_environment(tmp_path: Path):
 def test_bad_arguments_are_refused(tmp_path: Path, tokenizer: Any):
     with pytest.raises(CreditError, match="rto:policy=PATH"):
         paid(RTO())
-    with pytest.raises(CreditError, match="beta must be a finite number >= 0, got -1"):
+    with pytest.raises(CreditError, match=r"beta.*>= 0, got -1"):
         RTO("x", beta=-1)
     make_model().save_pretrained(tmp_path / "policy")
     with pytest.raises(TokenizerError, match="8"):  # of another vocabulary

@@ -169,15 +169,15 @@ def test_spans_begin_at_the_largest_values():
 
 
 def test_bad_segments_are_refused():
-    with pytest.raises(CreditError, match="segments must be an integer >= 1, or None, got 0"):
+    with pytest.raises(CreditError, match=r"segments.*>= 1.*got 0"):
         MonteCarlo(segments=0)
-    with pytest.raises(CreditError, match="segments must be an integer >= 1, or None, got True"):
+    with pytest.raises(CreditError, match=r"segments.*>= 1.*got True"):
         SCAR(segments=True)
     with pytest.raises(CreditError, match="red:delivery=end,segments=4"):
         RED(segments=4)
-    with pytest.raises(CreditError, match="cut must be 'even' or 'entropy', got 'odd'"):
+    with pytest.raises(CreditError, match=r"cut.*'even'.*'entropy', got 'odd'"):
         SCAR(segments=2, cut="odd")  # type: ignore[arg-type]
-    with pytest.raises(CreditError, match="cut='entropy' cuts nothing without segments"):
+    with pytest.raises(CreditError, match="cut='entropy'"):
         MonteCarlo(cut="entropy")
-    with pytest.raises(CreditError, match=r"'scar' reads a frozen language model.*take cut='even'"):
+    with pytest.raises(CreditError, match=r"'scar'.*cut='even'"):
         Reward(LengthScorer(), SCAR(segments=2, cut="entropy")).evaluate([make_episode()])

@@ -116,11 +116,11 @@ def test_bad_preference_models(tokenizer):
         preference(tokenizer, template="{a} {b}")
     with pytest.raises(ScorerError, match=r"'probability' or 'log-odds', got 'odds'"):
         preference(tokenizer, output="odds")
-    with pytest.raises(ScorerError, match=r"batch_size must be an integer >= 1, got 0"):
+    with pytest.raises(ScorerError, match=r"batch_size.*>= 1, got 0"):
         preference(tokenizer, batch_size=0)
     with pytest.raises(TokenizerError, match=r"the answer 'A' must be one token .*got \[2\]"):
         preference(tokenizer, answers=("A", "B"))
-    with pytest.raises(TokenizerError, match=r"the answer 'a b' must be one token.*\[3, 4\]"):
+    with pytest.raises(TokenizerError, match=r"'a b'.*token.*\[3, 4\]"):
         preference(tokenizer, answers=("a b", "c"))
     with pytest.raises(TokenizerError, match=r"are the same token"):
         preference(tokenizer, answers=("a", "a"))
@@ -232,18 +232,18 @@ def test_judge_from_pretrained(tmp_path, tokenizer):
 
 
 def test_bad_judges(tokenizer):
-    with pytest.raises(TypeError, match=r"answer must be callable .*Judge.from_pretrained"):
+    with pytest.raises(TypeError, match=r"answer.*Judge.from_pretrained"):
         Judge("gpt", "Be kind.")
     with pytest.raises(ScorerError, match=r"principle must say what a good response does"):
         Judge(lambda questions: [], " ")
-    with pytest.raises(ScorerError, match=r"low must be less than high, got 3 and 1"):
+    with pytest.raises(ScorerError, match=r"low.*got 3.*1"):
         Judge(lambda questions: [], "x", low=3, high=1)
     for name in ("high", "unparsed"):
         with pytest.raises(ScorerError, match=rf"{name} must be a finite number, got inf"):
             Judge(lambda questions: [], "x", **{name: float("inf")})
     with pytest.raises(ScorerError, match=r"'Judge' got 0 answers to 1 questions"):
         Judge(lambda questions: [], "x").score([make_episode()])
-    with pytest.raises(ScorerError, match=r"max_new_tokens must be an integer >= 1, got 0"):
+    with pytest.raises(ScorerError, match=r"max_new_tokens.*>= 1, got 0"):
         GreedyAnswers(language_model(), tokenizer, max_new_tokens=0)
     with pytest.raises(ScorerError, match=r"question has 60 tokens, and with 12 .*most 64; lower"):
         GreedyAnswers(language_model(), tokenizer)(["a " * 60])
@@ -343,15 +343,15 @@ def test_toxicity_from_pretrained(tmp_path, tokenizer, make_env):
 
 
 def test_bad_toxicity(tokenizer):
-    with pytest.raises(TypeError, match=r"measure must be callable .*Toxicity.from_words\(\)"):
+    with pytest.raises(TypeError, match=r"measure.*Toxicity.from_words\(\)"):
         Toxicity(3)
-    with pytest.raises(ScorerError, match=r"words must name at least one word, got none"):
+    with pytest.raises(ScorerError, match=r"words.*got none"):
         Toxicity.from_words([])
     with pytest.raises(ScorerError, match=r"label = None names 0 of the classes \['LABEL_0', 'LAB"):
         ClassProbability(bert(2, tokenizer), tokenizer)
     with pytest.raises(ScorerError, match=r"label = bad names 0"):
         ClassProbability(bert(2, tokenizer), tokenizer, label="bad")
-    with pytest.raises(ScorerError, match=r"batch_size must be an integer >= 1, got 0"):
+    with pytest.raises(ScorerError, match=r"batch_size.*>= 1, got 0"):
         ClassProbability(bert(1, tokenizer), tokenizer, batch_size=0)
     for broken in (lambda texts: np.full(len(texts), 1.5), lambda texts: np.zeros(7)):
         with pytest.raises(ScorerError, match=r"the measure of 'Toxicity' returned .*in \[0, 1\]"):
@@ -390,7 +390,7 @@ def test_win_rates_by_hand():
     mixed = ranking.score([x, other[0], y, other[1], z]).values
     np.testing.assert_allclose(mixed, [expected[0], 0.8, expected[1], 0.2, expected[2]], rtol=1e-6)
     assert ranking.name == "WinRate(stub)"
-    with pytest.raises(ScorerError, match=r"ranks responses among each other, got 1 .*draw n >= 2"):
+    with pytest.raises(ScorerError, match=r"got 1.*>= 2"):
         ranking.score([x, y, other[0]])
 
 

@@ -251,7 +251,7 @@ def test_the_head_alone_learns(kind, language_model, encoder, tmp_path):
 
 def test_what_the_head_alone_excludes(language_model, tmp_path):
     training, out = replace(FAST, head_only=True), {"output_dir": tmp_path / "rm"}
-    with pytest.raises(RewardError, match="head_only=True trains no adapters; leave lora or"):
+    with pytest.raises(RewardError, match="head_only=True"):
         train_reward_model(language_model, good_and_bad(8), lora=LORA, training=training, **out)
     with pytest.raises(RewardError, match="which a preference model has not; leave it out"):
         train_preference_model(language_model, good_and_bad(8), training=training, **out)
@@ -306,9 +306,9 @@ def test_labels_are_comparisons_with_no_text():
     pairs = read_labels(rows, on_error="skip")
     assert [(p.prompt, p.chosen, p.rejected) for p in pairs] == [("", "fine", ""), ("", "", "poor")]
     assert pairs.report() == "5 rows, 2 labelled texts, 3 skipped (2 label, 1 empty)"
-    with pytest.raises(DatasetError, match=r"row 3 of the pairs: 'label' must be 0 or 1, got 0.5"):
+    with pytest.raises(DatasetError, match=r"3.*'label'.*0.*1, got 0.5"):
         read_labels(rows[:2] + rows[:1] + rows[3:])
-    with pytest.raises(DatasetError, match="label_column='good' is no column"):
+    with pytest.raises(DatasetError, match="label_column='good'"):
         read_labels(rows, label_column="good")
 
 
@@ -390,11 +390,11 @@ def test_heads_agree_on_what_they_learned(kind, language_model, encoder, tmp_pat
 
 def test_several_heads_are_refused_where_there_is_one(language_model, tmp_path):
     two, options = RewardTraining(heads=2), {"output_dir": tmp_path / "rm"}
-    with pytest.raises(RewardError, match="heads=2, but GPT2ForSequenceClassification has 1 logit"):
+    with pytest.raises(RewardError, match=r"heads=2.*GPT2ForSequenceClassification.*1"):
         train_reward_model(
             make_classifier(), good_and_bad(8), tokenizer=object(), training=two, **options
         )
-    with pytest.raises(RewardError, match="stores one head, got heads=2; merge them"):
+    with pytest.raises(RewardError, match="got heads=2"):
         train_reward_model(
             language_model, good_and_bad(8), lora=LORA, merge=False, training=two, **options
         )
@@ -465,24 +465,24 @@ def test_the_same_seed_gives_the_same_model(language_model, tmp_path):
 
 
 def test_bad_training(language_model, tmp_path, tokenizer):
-    with pytest.raises(SettingsError, match=r"learning_rate must be > 0, got 0"):
+    with pytest.raises(SettingsError, match=r"learning_rate.*> 0, got 0"):
         RewardTraining(learning_rate=0)
-    with pytest.raises(SettingsError, match=r"epochs must be a finite number, got inf; lower it"):
+    with pytest.raises(SettingsError, match=r"epochs.*got inf"):
         RewardTraining(epochs=float("inf"))
-    with pytest.raises(SettingsError, match=r"warmup must be within \[0, 1\), got 1.5; .*share"):
+    with pytest.raises(SettingsError, match=r"warmup.*\[0, 1\), got 1.5"):
         RewardTraining(warmup=1.5)
-    with pytest.raises(SettingsError, match=r"weight_decay must be a finite number >= 0, got -1"):
+    with pytest.raises(SettingsError, match=r"weight_decay.*>= 0, got -1"):
         RewardTraining(weight_decay=-1.0)
-    with pytest.raises(SettingsError, match=r"label_smoothing must be within \[0, 0.5\), got 0.5"):
+    with pytest.raises(SettingsError, match=r"label_smoothing.*\[0, 0.5\), got 0.5"):
         RewardTraining(label_smoothing=0.5)
     with pytest.raises(RewardError, match=r"there is no folder .*nowhere"):
         train_reward_model(tmp_path / "nowhere", good_and_bad(20), output_dir=tmp_path / "rm")
-    with pytest.raises(RewardError, match=r"needs its tokenizer; pass tokenizer="):
+    with pytest.raises(RewardError, match="tokenizer="):
         train_reward_model(make_classifier(), good_and_bad(20), output_dir=tmp_path / "rm")
     broken = make_classifier()
     with torch.no_grad():
         broken.score.weight.fill_(float("nan"))
-    with pytest.raises(RewardError, match=r"the loss of the pairs is nan; lower learning_rate"):
+    with pytest.raises(RewardError, match="learning_rate"):
         train_reward_model(
             broken, good_and_bad(20), output_dir=tmp_path / "rm", tokenizer=tokenizer, training=FAST
         )
@@ -563,11 +563,11 @@ def test_folders_that_are_in_use(language_model, tmp_path):
             language_model, pairs, output_dir=out, training=FAST, report=stop_after(1)
         )
     other = replace(FAST, learning_rate=1.0)
-    with pytest.raises(RewardError, match=r"unfinished .* learning_rate = 0.003, this one has 1.0"):
+    with pytest.raises(RewardError, match=r"learning_rate = 0.003.*1.0"):
         train_reward_model(language_model, pairs, output_dir=out, training=other)
     with pytest.raises(RewardError, match=r"unfinished training with pairs = '\w+'"):
         train_reward_model(language_model, pairs[:15], output_dir=out, training=FAST)
-    with pytest.raises(RewardError, match=r"unfinished training with kind = 'reward'"):
+    with pytest.raises(RewardError, match="= 'reward'"):
         train_preference_model(language_model, pairs, output_dir=out, training=FAST)
     file = language_model / "model.safetensors"
     before = file.read_bytes()
@@ -656,7 +656,7 @@ def test_overlong_prompts_lose_their_beginning(language_model, tmp_path, tokeniz
     pairs = [replace(pair, prompt="c " * 80 + pair.prompt) for pair in good_and_bad(20)]
     pairs[3] = replace(pairs[3], chosen="d " * 80)  # too long without its prompt
     limit = 48
-    with pytest.raises(DatasetError, match=r"tokens, more than max_tokens=64"):
+    with pytest.raises(DatasetError, match="max_tokens=64"):
         train(language_model, pairs, output_dir=tmp_path / "m", training=FAST)
     training = replace(FAST, overlong="left", max_tokens=limit, epochs=1)
     trained = train(language_model, pairs, output_dir=tmp_path / "m", training=training)

@@ -95,7 +95,7 @@ def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
     observation, _ = make_envs().reset(seed=0)
     expected, _ = agent.predict(observation, deterministic=True)
     assert loaded.predict(observation, deterministic=True)[0].tolist() == expected.tolist()
-    with pytest.raises(ValueError, match=r"loaded without an environment; give it set_env\(envs\)"):
+    with pytest.raises(ValueError, match=r"set_env\(envs\)"):
         loaded.learn(10, reset_num_timesteps=False)
     loaded.set_env(make_envs())
     assert loaded.learn(10, reset_num_timesteps=False).num_timesteps > agent.num_timesteps
@@ -257,7 +257,7 @@ MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
         (
             False,
             config({"n_layer": -1}),
-            "says num_hidden_layers -1, which must be within 1 and 1000",
+            "num_hidden_layers -1.*1.*1000",
         ),
         (False, config({"n_layer": 10**6}), "says num_hidden_layers 1000000"),
         (False, config({"n_layer": 1}), r"holds .*h\.1\..*, which the model of its config"),
@@ -273,7 +273,7 @@ MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
         (
             False,
             lambda f: (f / "model/adapter_config.json").write_text("{}"),
-            r"model/adapter_config\.json is no file that save\(\) writes",
+            r"model/adapter_config\.json",
         ),
         (
             False,
@@ -286,15 +286,15 @@ MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
             r"training\.safetensors is damaged \(\w+Error: ",
         ),
         (False, lambda f: (f / "training.safetensors").write_bytes(b"{"), "damaged .SafetensorErr"),
-        (True, adapter({"peft_type": "IA3"}), "adapter holds no LoRA adapters"),
-        (True, adapter({"peft_type": 3}), r"adapter is damaged \(KeyError"),
+        (True, adapter({"peft_type": "IA3"}), "adapter.*LoRA"),
+        (True, adapter({"peft_type": 3}), r"adapter.*\(KeyError"),
         (
             True,
             adapter({"megatron_config": {"a": 1}}),
-            r"LoraConfig\(megatron_config=.* leave it out",
+            r"LoraConfig\(megatron_config=",
         ),
         (True, adapter({"r": "x"}), "lora cannot be put on the model .*; correct it"),
-        (True, weights(ADAPTER, lambda t: t.popitem()), r"adapter is damaged \(.*lora_B.* missing"),
+        (True, weights(ADAPTER, lambda t: t.popitem()), r"adapter.*\(.*lora_B"),
         (True, lambda f: (f / ADAPTER).write_bytes(b"{"), "adapter is damaged .*header too small"),
     ],
 )
@@ -329,28 +329,28 @@ COUNTERS = {
     [
         (
             {"environment": SIZES | {"num_envs": 10**9}},
-            "num_envs of .* must be .* 1000000, got 10000000",
+            "num_envs.*1000000, got 10000000",
         ),
         ({"environment": SIZES | {"length": 0}}, "length of .* must be .*, got 0"),
         (
             {"environment": {"num_envs": 4}},
-            "environment of .* must hold num_envs, num_tokens, length",
+            "num_envs, num_tokens",
         ),
         ({"environment": [4]}, "environment of .*json must be dict, got "),
-        ({"counters": {"num_timesteps": 4}}, "counters of .* must hold num_timesteps, _n_updates"),
+        ({"counters": {"num_timesteps": 4}}, "num_timesteps, _n_updates"),
         ({"counters": COUNTERS | {"num_timesteps": -1}}, "must be a count from 0 on, got -1"),
-        ({"counters": COUNTERS | {"_n_updates": True}}, "_n_updates of counters .* int, got True"),
+        ({"counters": COUNTERS | {"_n_updates": True}}, "_n_updates.*got True"),
         ({"counters": COUNTERS | {"_total_timesteps": 10**30}}, "count from 0 on, got 10"),
         (
             {"counters": COUNTERS | {"_current_progress_remaining": float("nan")}},
             "more than all progress remains",
         ),
         ({"format": True}, "format"),
-        ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs of .* must not hold model"),
+        ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs"),
         ({"settings": {"policy": "x"}}, "settings of .* hold 'policy', which PPO has not"),
         (
             {"environment_state": {"states": []}},
-            "environment_state of .* must hold states, scorers",
+            "environment_state",
         ),
         ({"code": "import os"}, "code is unknown"),
         ({"files": {"../../x": "0"}}, r"\.\./\.\./x is missing"),
@@ -368,9 +368,9 @@ def test_a_record_of_anything_else_is_one_line(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_epochs": 10**12}, "n_epochs must be an integer within 1 and 10000, got 1000"),
-        ({"advantage_weight": {}}, r"advantage_weight must be a name, got \{\}"),
-        ({"advantage": None}, "advantage must be a name, got None"),
+        ({"n_epochs": 10**12}, "n_epochs.*1.*10000, got 1000"),
+        ({"advantage_weight": {}}, r"advantage_weight.*got \{\}"),
+        ({"advantage": None}, "advantage.*got None"),
     ],
 )
 def test_a_setting_that_no_agent_has_is_refused(
@@ -536,9 +536,7 @@ def test_settings_are_restored_and_can_be_changed(make_ppo: Callable[..., PPO], 
     assert loaded.settings.n_epochs == 1
     assert loaded.policy.settings.top_k == 5
     assert (loaded.settings.kl_in, loaded.settings.kl_estimator) == ("loss", "k3")
-    with pytest.raises(
-        TypeError, match=r"load\(\) got 'n_epoch'; what can be changed is: .*n_epochs"
-    ):
+    with pytest.raises(TypeError, match=r"got 'n_epoch'.*n_epochs"):
         PPO.load(tmp_path / "run", n_epoch=1)
 
 
@@ -568,7 +566,7 @@ def test_what_does_not_fit_the_checkpoint_is_refused(
     make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
 ):
     make_ppo().learn(5).save(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"trained on .*'num_envs': 4.* has .*'num_envs': 5"):
+    with pytest.raises(CheckpointError, match=r"'num_envs': 4.*'num_envs': 5"):
         PPO.load(tmp_path / "run", env=make_envs(num_envs=5))
     with pytest.raises(CheckpointError, match="'length': 12"):
         PPO.load(tmp_path / "run", env=make_envs(max_new_tokens=8))

@@ -222,7 +222,7 @@ def test_it_is_a_setting_of_ppo_and_may_stand_among_the_policys_arguments(
     loaded = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
     assert loaded.settings.value_network == "own"
     assert critic_of(loaded).network is not None
-    with pytest.raises(ValueError, match="value_network is a setting of PPO; pass it beside"):
+    with pytest.raises(ValueError, match="value_network"):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, value_network="trunk")
 
 
@@ -324,8 +324,8 @@ def test_resuming_equals_going_on_from_the_reward_model(
     ("scorer", "message"),
     [
         (FunctionScorer(target_share), "starts from a causal reward model, and the environment's "),
-        (make_scorer("llama"), "of the policy's architecture, GPT2Model, and scorer 'RewardModel'"),
-        (make_scorer(width=8), "is GPT2Model of other shapes; take value_network='own'"),
+        (make_scorer("llama"), "GPT2Model.*'RewardModel'"),
+        (make_scorer(width=8), "GPT2Model.*value_network='own'"),
     ],
 )
 def test_what_no_value_network_can_start_from_is_refused(

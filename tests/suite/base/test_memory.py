@@ -24,7 +24,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_the_largest_value_fits_and_one_more_is_refused():
     check_memory("texts", 640, bytes_each=100)
-    with pytest.raises(SettingsError, match=r"texts must be at most 640 with .* got 641"):
+    with pytest.raises(SettingsError, match=r"texts.*640.*got 641"):
         check_memory("texts", 641, bytes_each=100)
 
 
@@ -32,10 +32,10 @@ def test_the_largest_value_fits_and_one_more_is_refused():
 def test_a_response_that_memory_cannot_hold_is_refused(tokenizer: Any):
     make: dict[str, Any] = {"tokenizer": tokenizer, "prompts": ["a"]}
     TokenGenerationEnv(**make, max_new_tokens=1000)
-    with pytest.raises(SettingsError, match="max_new_tokens must be at most 1,000 with"):
+    with pytest.raises(SettingsError, match=r"max_new_tokens.*1,000"):
         TokenGenerationEnv(**make, max_new_tokens=1001)
     TokenGenerationVectorEnv(num_envs=10, **make, max_new_tokens=100)
-    with pytest.raises(SettingsError, match="max_new_tokens must be at most 100 with"):
+    with pytest.raises(SettingsError, match=r"max_new_tokens.*100"):
         TokenGenerationVectorEnv(num_envs=10, **make, max_new_tokens=101)
 
 
@@ -43,7 +43,7 @@ def test_a_response_that_memory_cannot_hold_is_refused(tokenizer: Any):
 def test_a_prompt_that_memory_cannot_hold_is_refused(tokenizer: Any):
     make: dict[str, Any] = {"tokenizer": tokenizer, "prompts": ["a"] * 4, "max_new_tokens": 1}
     TokenGenerationEnv(**make, max_prompt_tokens=7_100)
-    with pytest.raises(SettingsError, match="max_prompt_tokens must be at most 7,111 with"):
+    with pytest.raises(SettingsError, match=r"max_prompt_tokens.*7,111"):
         TokenGenerationEnv(**make, max_prompt_tokens=7_112)
 
 

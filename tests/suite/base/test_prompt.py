@@ -23,9 +23,9 @@ def test_a_prompt_set_is_an_immutable_sequence() -> None:
 def test_bad_prompts() -> None:
     with pytest.raises(PromptError, match=r"must not be empty, got ''"):
         Prompt("")
-    with pytest.raises(TypeError, match=r"text must be a str, got 3; convert it first"):
+    with pytest.raises(TypeError, match=r"text.*got 3"):
         Prompt(3)  # type: ignore[arg-type]
-    with pytest.raises(PromptError, match=r"'CONSTRAINED' or None, got 'OPEN'; None reads as"):
+    with pytest.raises(PromptError, match=r"'CONSTRAINED'.*got 'OPEN'"):
         Prompt("a", query_type="OPEN")  # type: ignore[arg-type]
 
 

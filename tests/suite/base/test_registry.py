@@ -60,7 +60,7 @@ def test_every_registry_names_near_matches_and_refuses_a_taken_name(registry: Re
 
 @pytest.mark.parametrize("name", ["", "a:b", "a=b", "a,b", "a b"])
 def test_a_name_can_be_written_before_options(shapes: Registry[type], name: str):
-    with pytest.raises(PromptError, match="name must be free of ':', '=', ',' and spaces"):
+    with pytest.raises(PromptError, match=r"name.*':', '=', ','"):
         shapes.register(name, dict)
 
 
@@ -74,9 +74,7 @@ def test_a_word_is_taken_apart_once(shapes: Registry[type]):
     assert str(word) == word.text
     assert {word: 1}[shapes.parse(word.text)] == 1
     assert shapes.parse("dir/a.py:B:c=1").without_options == "dir/a.py:B"
-    with pytest.raises(
-        PromptError, match="shape 'square:a' has the option 'a'; write it as option"
-    ):
+    with pytest.raises(PromptError, match=r"'square:a'.*'a'"):
         shapes.parse("square:a")
 
 
@@ -95,7 +93,7 @@ def test_a_file_in_an_option_is_not_the_file_of_the_word():
 def test_a_name_without_options_is_no_word_with_options(shapes: Registry[type]):
     assert shapes.find("square") is Square
     assert not shapes.knows("square:a=1")
-    with pytest.raises(PromptError, match="unknown shape 'square:a=1'; did you mean 'square'"):
+    with pytest.raises(PromptError, match=r"'square:a=1'.*'square'"):
         shapes.find("square:a=1")
     assert shapes.find(shapes.parse("square:a=1")) is Square
 
@@ -115,7 +113,7 @@ def test_objects_of_files_are_themselves_unless_called(tmp_path: Path):
     assert things.load(f"{place}:None_") is None
     with pytest.raises(SettingsError, match=r"a\.py:None_ is nothing"):
         things.make(f"{place}:None_")
-    with pytest.raises(SettingsError, match="thing 'one' has no option 'm'; it has n"):
+    with pytest.raises(SettingsError, match=r"'one'.*'m'"):
         things.make(f"{place}:one:m=3")
     with pytest.raises(SettingsError, match="no installed package declares the thing 'one'"):
         things.load("one")

@@ -114,7 +114,7 @@ def test_a_datum_has_targets_one_ahead_and_nothing_on_the_prompt() -> None:
     size = len(whole.tokens)
     expected = [*before, 0.5 * size, 0.0, -1.0 * size]
     assert whole.loss_fn_inputs["advantages"].tolist() == expected
-    with pytest.raises(ValueError, match=r"3 tokens, got \(2,\) advantages and 3 log_probs"):
+    with pytest.raises(ValueError, match=r"3.*got \(2,\).*3 log_probs"):
         loss_inputs(row(LONG), [0.5, 0.0], [-1.0] * 3)
     with pytest.raises(ValueError, match="no prompt tokens"):
         loss_inputs(row(LONG, prompt_ids=[]), [0.5] * 3, [-1.0] * 3)

@@ -227,7 +227,7 @@ def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path: Path) -> 
         ({"off_policy_mask_threshold": 0.5}, {}, "masks whole responses"),
         ({}, {"estimator": "grpo"}, "sums token rewards to a score"),
         ({}, {"estimator": "lo"}, "did you mean 'loo'"),
-        ({}, {"estimator": "trl"}, "has no effect; take estimator='loo'"),
+        ({}, {"estimator": "trl"}, "estimator='loo'"),
     ],
 )
 def test_what_loses_the_credit_is_refused(

@@ -91,7 +91,7 @@ def test_the_ids_are_the_tokenizers_own(chatty: Any) -> None:
 
 
 def test_overlong_conversations(chatty: Any) -> None:
-    with pytest.raises(PromptError, match="prompt 0 has 15 tokens, more than max_prompt_tokens=6"):
+    with pytest.raises(PromptError, match=r"0.*15.*max_prompt_tokens=6"):
         TokenGenerationEnv(tokenizer=chatty, prompts=[CHAT, "a"], max_prompt_tokens=6)
     kept = TokenGenerationEnv(
         tokenizer=chatty, prompts=[CHAT, "a"], max_prompt_tokens=6, overlong="drop"
@@ -119,8 +119,8 @@ def test_a_template_that_refuses(chatty: Any) -> None:
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        (CHAT[:3], r"before the assistant's turn, got the roles \['system', 'user', 'assistant'\]"),
-        ([{"role": "user"}], r"message 0 must be \{'role': str, 'content': str\}, got \{'role'"),
+        (CHAT[:3], r"got the.*\['system', 'user', 'assistant'\]"),
+        ([{"role": "user"}], r"0.*\{'role'.*'content'.*got \{'role'"),
         ([CHAT[0], {"role": "user", "content": 3}], r"message 1 must be"),
         ([], r"before the assistant's turn, got the roles \[\]"),
         ([{"role": "user", "content": " "}], r"must not be empty, got ' '"),
@@ -134,7 +134,7 @@ def test_bad_conversations(messages: Any, message: str) -> None:
 def test_what_is_neither_text_nor_conversation(chatty: Any) -> None:
     with pytest.raises(TypeError, match="prompt 1 must be a str or a Prompt, got list; convert it"):
         PromptSet(["a", ["b"]])  # type: ignore[list-item]
-    with pytest.raises(SettingsError, match=r"must be True or False, got 'x'; .* tokenizer.chat_"):
+    with pytest.raises(SettingsError, match=r"got 'x'.*tokenizer.chat_"):
         TokenGenerationEnv(tokenizer=chatty, prompts=["a"], chat_template="x")
 
 
@@ -151,7 +151,7 @@ def test_conversations_of_a_data_set(chatty: Any) -> None:
     )
     arguments = build("question_answer", tokenizer=chatty, dataset=table, split="all")
     assert TokenGenerationEnv(**arguments).max_prompt_tokens == 15
-    with pytest.raises(SettingsError, match="prompt_tokens=2 cannot cut a conversation; leave it"):
+    with pytest.raises(SettingsError, match="prompt_tokens=2"):
         load_prompts(table, split="all", prompt_tokens=2, tokenizer=chatty)
     cut = datasets.Dataset.from_dict({"prompt": [CHAT[:3]]})
     with pytest.raises(DatasetError, match="row 0 of the data set: a conversation must end before"):

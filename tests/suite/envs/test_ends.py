@@ -121,7 +121,7 @@ def test_an_end_must_be_a_token_of_the_vocabulary(given: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<end>", r"shows no text; pass eos_token=\['<eos>', '<end>'\] to end texts by it"),
+        ("<end>", r"eos_token=\['<eos>', '<end>'\]"),
         ("a <end>", r"with the special token '<end>'"),
         ("<eos>", "which ends the text as it is; leave it out"),
     ],

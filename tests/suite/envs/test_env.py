@@ -218,13 +218,13 @@ def test_custom_prompts(make_env: MakeEnv) -> None:
     [
         ({"prompt": ""}, PromptError, r"must be a non-empty str, got ''"),
         ({"prompt": 3}, PromptError, r"must be a non-empty str, got 3"),
-        ({"prompt": "a a a a"}, PromptError, r"4 tokens, more than max_prompt_tokens=3; raise it"),
+        ({"prompt": "a a a a"}, PromptError, "4.*max_prompt_tokens=3"),
         ({"prompt_id": 5}, PromptError, r"integer from 0 to 4, got 5; it is the position"),
         ({"prompt_id": "a"}, PromptError, r"integer from 0 to 4, got 'a'"),
         ({"prompt_id": 0, "prompt": "a"}, PromptError, r"got both; leave one of them out"),
-        ({"promt": "a"}, SettingsError, r"no option 'promt'; did you mean 'prompt'\?"),
-        ({"seed": 3}, SettingsError, r"no option 'seed'; use 'prompt' or 'prompt_id'"),
-        ({"response": "ab"}, SettingsError, r"\['response'\] must be token ids, got 'ab'"),
+        ({"promt": "a"}, SettingsError, r"'promt'.*'prompt'\?"),
+        ({"seed": 3}, SettingsError, "'seed'.*'prompt'.*'prompt_id'"),
+        ({"response": "ab"}, SettingsError, r"\['response'\].*got 'ab'"),
         ({"response": [A, 8]}, SettingsError, r"ids from 0 to 7, got 3 to 8; take them"),
         (
             {"response": [A] * 4},
@@ -245,19 +245,19 @@ def test_bad_options(
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"max_new_tokens": 0}, SettingsError, r"max_new_tokens must be an integer >= 1, got 0"),
-        ({"max_new_tokens": 2.5}, SettingsError, r"must be an integer >= 1, got 2.5"),
+        ({"max_new_tokens": 0}, SettingsError, "max_new_tokens.*>= 1, got 0"),
+        ({"max_new_tokens": 2.5}, SettingsError, ">= 1, got 2.5"),
         (
             {"max_prompt_tokens": 0},
             SettingsError,
-            r"max_prompt_tokens must be an integer >= 1, or None, got 0",
+            "max_prompt_tokens.*>= 1.*got 0",
         ),
-        ({"min_new_tokens": 5}, SettingsError, r"at most max_new_tokens=4, got 5; lower it"),
-        ({"min_new_tokens": -1}, SettingsError, r"min_new_tokens must be an integer >= 0, got -1"),
+        ({"min_new_tokens": 5}, SettingsError, "max_new_tokens=4, got 5"),
+        ({"min_new_tokens": -1}, SettingsError, "min_new_tokens.*>= 0, got -1"),
         ({"horizon": "end"}, SettingsError, r"'terminated' or 'truncated', got 'end'"),
         ({"overlong": "right"}, SettingsError, r"'error', 'left' or 'drop', got 'right'"),
         ({"prompt_sampling": "x"}, SettingsError, r"'epoch' or 'sequential', got 'x'"),
-        ({"prompt_shard": (2, 2)}, SettingsError, r"0 <= row < rows, got \(2, 2\)"),
+        ({"prompt_shard": (2, 2)}, SettingsError, r"0 <=.*<.*got \(2, 2\)"),
         (
             {"stop_strings": "ab"},
             SettingsError,
@@ -270,7 +270,7 @@ def test_bad_options(
         (
             {"forbidden_token_ids": [0, *range(2, 8)], "min_new_tokens": 1},
             ActionError,
-            r"leaves only EOS, which min_new_tokens=1 forbids",
+            "min_new_tokens=1",
         ),
         ({"prompts": []}, PromptError, r"the prompt set is empty, 0 prompts; pass at least one"),
         ({"prompts": ["a", " "]}, PromptError, r"prompt 1 is empty, got ' '; drop it or fill it"),
@@ -279,12 +279,12 @@ def test_bad_options(
         (
             {"max_prompt_tokens": 2},
             PromptError,
-            r"prompt 2 has 3 tokens, more than max_prompt_tokens=2; raise it, or pass overlong",
+            "2.*3.*max_prompt_tokens=2",
         ),
         (
             {"max_prompt_tokens": 2, "overlong": "drop", "prompts": ["a a a"]},
             PromptError,
-            r"all 1 prompts are longer than max_prompt_tokens=2",
+            "1.*max_prompt_tokens=2",
         ),
     ],
 )
@@ -308,7 +308,7 @@ def test_overlong_prompts(make_env: MakeEnv) -> None:
     assert left.reset(options={"prompt": "a b c d"})[0]["input_ids"].tolist()[:2] == [C, D]
     drop = make_env(max_prompt_tokens=2, overlong="drop")
     assert drop.prompts.texts == ("a b", "c", "e")
-    with pytest.raises(PromptError, match=r"has 3 tokens, more than max_prompt_tokens=2; shorten"):
+    with pytest.raises(PromptError, match=r"3.*max_prompt_tokens=2"):
         drop.reset(options={"prompt": "a a a"})
 
 
@@ -353,30 +353,30 @@ def test_state_of_an_ended_episode_stays_ended(make_env: MakeEnv) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt_ids": [A] * 4}, r"prompt_ids has 4 tokens, the environment takes 3"),
-        ({"response_ids": [9]}, r"response_ids has id 9, outside the vocabulary of 8"),
-        ({"prompt_id": 9}, r"prompt_id 9 is unknown, there are 5 prompts"),
+        ({"prompt_ids": [A] * 4}, "prompt_ids.*4.*3"),
+        ({"response_ids": [9]}, "response_ids.*9.*8"),
+        ({"prompt_id": 9}, "prompt_id 9.*5"),
         ({"prompt_ids": [A]}, r"the state's prompt \d is '.*', here it is '.*'; restore it into"),
         ({"np_random": {"bit_generator": "MT19937"}}, r"np_random state cannot be restored"),
         ({"sampler": {"drawn": 1, "order": [0]}}, r"order has 1 prompts, the environment 5"),
-        ({"extra": 1}, r"what get_state\(\) returned, got keys .*; do not edit"),
-        ({"prompt_id": "x"}, r"prompt_id must be an integer, got 'x'"),
-        ({"prompt_id": 1.5}, r"prompt_id must be an integer, got 1\.5"),
-        ({"prompt_ids": []}, r"prompt_ids must be a list of token ids, got \[\]"),
-        ({"prompt_ids": 3}, r"prompt_ids must be a list of token ids, got 3"),
-        ({"response_ids": "ab"}, r"response_ids must be a list of token ids, got 'ab'"),
-        ({"response_ids": [[1], [2, 3]]}, r"response_ids must be a list of token ids, got"),
-        ({"response_ids": [1.5]}, r"response_ids must be a list of token ids, got"),
-        ({"prompt": None}, r"prompt must be a text, got None"),
-        ({"reference": 3}, r"reference must be a text or None, got 3"),
-        ({"terminated": "x"}, r"terminated must be True or False, got 'x'"),
-        ({"np_random_seed": 3.5}, r"np_random_seed must be an integer or None, got 3\.5"),
+        ({"extra": 1}, r"get_state\(\).*got keys"),
+        ({"prompt_id": "x"}, "prompt_id.*got 'x'"),
+        ({"prompt_id": 1.5}, r"prompt_id.*got 1\.5"),
+        ({"prompt_ids": []}, r"prompt_ids.*got \[\]"),
+        ({"prompt_ids": 3}, "prompt_ids.*got 3"),
+        ({"response_ids": "ab"}, "response_ids.*got 'ab'"),
+        ({"response_ids": [[1], [2, 3]]}, "response_ids"),
+        ({"response_ids": [1.5]}, "response_ids"),
+        ({"prompt": None}, "prompt.*got None"),
+        ({"reference": 3}, "reference.*got 3"),
+        ({"terminated": "x"}, "terminated.*got 'x'"),
+        ({"np_random_seed": 3.5}, r"np_random_seed.*got 3\.5"),
         ({"np_random": 3}, r"np_random state cannot be restored"),
-        ({"sampler": None}, r"sampler must be what get_state\(\) returned with prompt_sampling="),
-        ({"sampler": {"drawn": "x", "order": []}}, r"sampler must be what .*, got \{'drawn': 'x'"),
-        ({"sampler": {"drawn": -1, "order": []}}, r"sampler must be what get_state"),
-        ({"sampler": {"drawn": 1, "order": [0, 1, 2, 3, 9]}}, r"sampler must be what get_state"),
-        ({"sampler": {"drawn": 1, "order": ["a"] * 5}}, r"sampler must be what get_state"),
+        ({"sampler": None}, r"sampler.*get_state\(\).*prompt_sampling="),
+        ({"sampler": {"drawn": "x", "order": []}}, r"sampler.*got \{'drawn': 'x'"),
+        ({"sampler": {"drawn": -1, "order": []}}, "sampler.*get_state"),
+        ({"sampler": {"drawn": 1, "order": [0, 1, 2, 3, 9]}}, "sampler.*get_state"),
+        ({"sampler": {"drawn": 1, "order": ["a"] * 5}}, "sampler.*get_state"),
     ],
 )
 def test_states_that_do_not_fit(make_env: MakeEnv, change: dict[str, Any], message: str) -> None:

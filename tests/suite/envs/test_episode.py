@@ -44,13 +44,13 @@ def test_what_a_record_lacks_is_not_known():
     ("change", "message"),
     [
         ({"prompt_ids": None}, "this one lacks prompt_ids"),
-        ({"response_ids": None, "response": None}, "lacks response, response_ids"),
+        ({"response_ids": None, "response": None}, "response_ids"),
         ({"response_ids": 5}, "has a field of a wrong kind"),
-        ({"log_probs": [0.0]}, r"log_probs must have shape \(3,\)"),
-        ({"query_type": "OPEN"}, "query_type must be 'OPENENDED'"),
+        ({"log_probs": [0.0]}, r"log_probs.*\(3,\)"),
+        ({"query_type": "OPEN"}, "query_type.*'OPENENDED'"),
         (
             {"finish_reason": "abort"},
-            "finish_reason must be 'eos', 'length', 'stop', 'error' or None",
+            "finish_reason.*'eos', 'length', 'stop', 'error'",
         ),
     ],
 )

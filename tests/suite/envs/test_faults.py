@@ -107,10 +107,10 @@ def test_wrappers_show_what_the_environment_holds(make_env: Make, make_envs: Mak
 @pytest.mark.parametrize("which", ["make_env", "make_envs"])
 def test_misspelt_options_are_refused(which: str, request: pytest.FixtureRequest) -> None:
     build = request.getfixturevalue(which)
-    with pytest.raises(TypeError, match="no argument 'max_new_token'; did you mean max_new_tokens"):
+    with pytest.raises(TypeError, match=r"'max_new_token'.*max_new_tokens"):
         build(max_new_token=3)
     env = build()
-    with pytest.raises(SettingsError, match=r"reset has no option 'promptid'; did you mean"):
+    with pytest.raises(SettingsError, match=r"reset.*'promptid'"):
         env.reset(options={"promptid": 3})
     with pytest.raises(TypeError, match="unexpected keyword argument 'sead'"):
         env.reset(sead=3)

@@ -18,7 +18,7 @@ def test_the_policy_reads_the_frame_and_scorers_do_not(make_env) -> None:
 
 @pytest.mark.parametrize("frame", ["Continue this film review:", "{prompt} {prompt}", "{Prompt}"])
 def test_a_frame_has_one_place(frame: str, make_env) -> None:
-    with pytest.raises(SettingsError, match=r"prompt_format must have \{prompt\} once, got"):
+    with pytest.raises(SettingsError, match=r"prompt_format.*\{prompt\}"):
         make_env(prompt_format=frame)
 
 

@@ -235,10 +235,10 @@ def test_rows_must_be_reset_before_they_step(make_envs: MakeEnvs) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_envs": 0}, r"num_envs must be at least 1, got 0"),
-        ({"num_envs": "4"}, r"num_envs must be a whole number, got '4'; pass such as 4"),
+        ({"num_envs": 0}, "num_envs.*1, got 0"),
+        ({"num_envs": "4"}, "num_envs.*got '4'.*4"),
         ({"autoreset_mode": "never"}, r"'NextStep', 'SameStep', 'Disabled', got 'never'"),
-        ({"render_mode": "human"}, r"'ansi', 'html' or None, got 'human'"),
+        ({"render_mode": "human"}, "'ansi', 'html'.*got 'human'"),
     ],
 )
 def test_bad_settings(make_envs: MakeEnvs, settings: dict[str, Any], message: str) -> None:
@@ -271,7 +271,7 @@ def test_rendering(make_envs: MakeEnvs) -> None:
     assert second == "\x1b[1mc\x1b[0m c"
     envs.step(np.array([C, C]))
     assert "48;2" not in envs.render()[0]
-    with pytest.warns(UserWarning, match="pass render_mode='ansi' or 'html'"):
+    with pytest.warns(UserWarning, match="render_mode='ansi'.*'html'"):
         assert make_envs().render() is None
 
 
@@ -341,27 +341,27 @@ def test_groups_share_the_prompt_that_their_first_row_draws(make_envs: Any, samp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompts": ["a", "b"]}, r"options\['prompts'\] must have one entry per row, 3, got 2"),
-        ({"prompts": "abc"}, r"must have one entry per row, 3, got 'abc'"),
-        ({"prompt_ids": 3}, r"options\['prompt_ids'\] must have one entry per row, 3, got 3"),
-        ({"prompt_ids": [0, 1, 9]}, r"prompt_id must be an integer from 0 to 4, got 9"),
-        ({"prompts": ["a", "", "b"]}, r"options\['prompts'\]\[1\] must be a non-empty str, got ''"),
+        ({"prompts": ["a", "b"]}, r"options\['prompts'\].*3, got 2"),
+        ({"prompts": "abc"}, "must.*3, got 'abc'"),
+        ({"prompt_ids": 3}, r"options\['prompt_ids'\].*3, got 3"),
+        ({"prompt_ids": [0, 1, 9]}, "prompt_id.*0.*4, got 9"),
+        ({"prompts": ["a", "", "b"]}, r"options\['prompts'\]\[1\].*got ''"),
         (
             {"prompts": ["a"] * 3, "prompt_ids": [0] * 3},
-            r"may name 'prompts' or 'prompt_ids', got both; leave one of them out",
+            "'prompts'.*'prompt_ids', got both",
         ),
         (
             {"prompt_id": 0, "group_size": 3},
-            r"may name 'prompt_id' or 'group_size', got both; leave one of them out",
+            "'prompt_id'.*'group_size', got both",
         ),
-        ({"group_size": 2}, r"must divide the batch's 3 rows, got 2; change it or num_envs"),
+        ({"group_size": 2}, "3.*got 2.*num_envs"),
         ({"group_size": True}, r"must divide the batch's 3 rows, got True"),
         (
             {"group_size": 3, "reset_mask": np.array([True, True, False])},
-            r"must select whole groups of group_size=3 rows",
+            "group_size=3",
         ),
-        ({"promts": []}, r"reset has no option 'promts'; did you mean 'prompts'"),
-        ({"prompts": [EncodedPrompt("x", (4,), 0), "a", "b"]}, r"has prompt_id 0, whose ids are"),
+        ({"promts": []}, "reset.*'promts'.*'prompts'"),
+        ({"prompts": [EncodedPrompt("x", (4,), 0), "a", "b"]}, "prompt_id 0"),
     ],
 )
 def test_bad_prompts_per_row_are_refused(make_envs: Any, options: Any, message: str) -> None:
@@ -384,8 +384,8 @@ def test_prompts_are_found_by_their_tokens(make_env: Any, make_envs: Any) -> Non
     ("arguments", "message"),
     [
         ({"options": "x"}, r"reset takes options as a dictionary, got 'x'; e\.g\. \{'prompt_id"),
-        ({"options": 3}, r"reset takes options as a dictionary, got 3"),
-        ({"seed": 3.5}, r"seed must be one integer or one per row, 3, got 3\.5"),
+        ({"options": 3}, "reset.*got 3"),
+        ({"seed": 3.5}, r"seed.*3, got 3\.5"),
         ({"seed": "abc"}, r"seed must be one integer or one per row, 3, got 'abc'|, got 3"),
     ],
 )
@@ -397,5 +397,5 @@ def test_a_reset_of_other_kinds_is_one_line(
 
 
 def test_options_of_another_kind_are_refused_alike(make_env: Callable[..., Any]) -> None:
-    with pytest.raises(SettingsError, match="reset takes options as a dictionary, got 'x'"):
+    with pytest.raises(SettingsError, match=r"reset.*got 'x'"):
         make_env().reset(options="x")

@@ -179,7 +179,7 @@ def test_a_column_that_the_data_lack_is_named_before_anything_is_played(
 def test_a_prompt_of_a_reset_that_lacks_the_column_is_named(make_env):
     env = CreditReward(make_env(prompts=[Prompt("a", metadata={"answer": "c"})]), wants_answer)
     env.reset(options={"prompt": "b"})
-    with pytest.raises(ScorerError, match="takes 'answer', a column that the prompt 'b' lacks"):
+    with pytest.raises(ScorerError, match=r"'answer'.*'b'"):
         env.step(1)
 
 
@@ -245,7 +245,7 @@ def test_a_column_of_references_under_another_name_is_asked_for(table):
     with pytest.raises(TypeError, match="none of which is the response"):
         gym.make("tokengym/QuestionAnswer-v0", **options)
     options["reward"] = lambda response, reference: 0.0
-    with pytest.raises(DatasetError, match=r"'reference', .*'gold'.*, or pass reference_column="):
+    with pytest.raises(DatasetError, match=r"'reference', .*'gold'.*reference_column="):
         gym.make("tokengym/QuestionAnswer-v0", **options)
     gym.make("tokengym/QuestionAnswer-v0", reference_column="gold", **options)
 

@@ -329,7 +329,7 @@ class Foresight(Credit):
 
 def test_credit_that_looks_ahead_is_named(make_env):
     env = CreditReward(make_env(min_new_tokens=4), LengthScorer(), Foresight())
-    with pytest.raises(RewardCheckError, match=r"paid .* but credit is causal and token_rewards"):
+    with pytest.raises(RewardCheckError, match="token_rewards"):
         check_reward(env)
 
 
@@ -358,7 +358,7 @@ def test_step_rewards_that_depend_on_what_follows_are_named(make_env):
     with pytest.raises(RewardCheckError, match=r"step rewards of the first 2 tokens .*look ahead"):
         _check_future(Oracle(env, [[2.0] * 5]), 0, one, np.random.default_rng(0))
     other = _Played(one.actions, one.step_rewards, {"token_rewards": np.ones(5)})
-    with pytest.raises(RewardCheckError, match=r"token_rewards of the first 2 tokens .*look ahead"):
+    with pytest.raises(RewardCheckError, match=r"token_rewards.*2"):
         _check_future(Oracle(env, [[1.0] * 5]), 0, other, np.random.default_rng(0))
 
 
@@ -369,11 +369,9 @@ def test_what_cannot_be_paid_step_by_step(make_env, classifier, tokenizer):
         CreditReward(make_env(), lambda prompt, response: 1.0, "red")
     foresight = Foresight()
     foresight.every_prefix = False
-    with pytest.raises(
-        RewardError, match=r"cannot score a growing text.*'foresight:delivery=end', or"
-    ):
+    with pytest.raises(RewardError, match=r"text.*'foresight:delivery=end'"):
         CreditReward(make_env(), LengthScorer(), foresight)
-    with pytest.raises(CreditError, match=r"delivery must be 'step' or 'end', got 'now'"):
+    with pytest.raises(CreditError, match=r"delivery.*'step'.*'end', got 'now'"):
         RED(delivery="now")
-    with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 2"):
+    with pytest.raises(CreditError, match=r"beta.*\[0, 1\], got 2"):
         make_reward("red:beta=2", scorer=RewardModel(classifier))

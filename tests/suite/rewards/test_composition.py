@@ -182,7 +182,7 @@ def test_combinations_that_cannot_be():
         Sum([], 1.0)
     with pytest.raises(ScorerError, match=r"has no attribution 'attention'; it has none"):
         (LengthPenalty() + 1).score(EPISODES, attribution="attention")
-    with pytest.raises(ScorerError, match=r"scorer 'fixed' returned values\[0\] = nan"):
+    with pytest.raises(ScorerError, match=r"'fixed'.*values\[0\] ="):
         (LengthScorer() + FixedScorer([np.nan, 1.0])).score(EPISODES)
 
 
@@ -197,7 +197,7 @@ def test_length_penalty_by_hand():
     assert LengthPenalty(0.5, unit="tokens").score([talk]).values[0] == -1.0
     with pytest.raises(ScorerError, match=r"unit must be 'characters' or 'tokens', got 'words'"):
         LengthPenalty(unit="words")
-    with pytest.raises(ScorerError, match=r"rate must be a finite number, got inf"):
+    with pytest.raises(ScorerError, match=r"rate.*got inf"):
         LengthPenalty(float("inf"))
 
 
@@ -237,11 +237,11 @@ def test_missing_eos_in_an_environment(make_env):
 
 
 def test_bad_missing_eos():
-    with pytest.raises(ScorerError, match=r"penalty must be a finite number >= 0, got -1"):
+    with pytest.raises(ScorerError, match=r"penalty.*>= 0, got -1"):
         MissingEosPenalty(-1)
     with pytest.raises(ScorerError, match=r"cannot tell whether 'the response' ended.*bind\("):
         MissingEosPenalty().score([make_episode()])
-    with pytest.raises(ScorerError, match=r"'MissingEosPenalty' has no attribution 'attention'"):
+    with pytest.raises(ScorerError, match=r"'MissingEosPenalty'.*'attention'"):
         MissingEosPenalty().score([make_episode()], attribution="attention")
 
 
@@ -319,7 +319,7 @@ def test_texts_that_differ_in_anything_are_told_apart():
 def test_what_cannot_be_cached():
     with pytest.raises(ScorerError, match=r"'Normalize\(LengthScorer\)' learns.*Normalize\(Cached"):
         Cached(Normalize(LengthScorer()))
-    with pytest.raises(ScorerError, match=r"size must be an integer >= 1, got 0"):
+    with pytest.raises(ScorerError, match=r"size.*>= 1, got 0"):
         Cached(LengthScorer(), size=0)
     normal = Normalize(Cached(LengthScorer()))
     assert normal.score(EPISODES).values.tolist() == pytest.approx([1.0, -1.0])

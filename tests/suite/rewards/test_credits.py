@@ -66,12 +66,12 @@ def test_random_credit_tells_prompt_from_response():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ABC(beta=-0.1), r"beta must lie in \[0, 1\], got -0.1: 0 is sparse"),
-        (lambda: Random(seed=-1), "seed must be an integer >= 0, got -1"),
-        (lambda: Recency(tau=0.0), "tau must be a finite number > 0, got 0.0"),
+        (lambda: ABC(beta=-0.1), r"beta.*\[0, 1\], got -0.1: 0"),
+        (lambda: Random(seed=-1), "seed.*>= 0, got -1"),
+        (lambda: Recency(tau=0.0), "tau.*> 0, got 0.0"),
         (
             lambda: ABC().assign(EPISODES, Scores(values=[1.0, 2.0])),
-            "credit 'abc' needs attention attributions.*take credit 'uniform'",
+            "'abc'.*'uniform'",
         ),
         (
             lambda: DenseR3().assign(EPISODES, Scores(values=[1.0], attributions=[[1.0]])),

@@ -189,7 +189,7 @@ def test_by_name_with_options(tmp_path: Path) -> None:
     # Training and evaluation share the weights; other options are another scorer.
     assert find_scorer(f"reward-model:path={path},labels=POSITIVE") is scorer
     assert find_scorer(f"reward-model:path={path},labels=NEGATIVE") is not scorer
-    with pytest.raises(RewardError, match="'reward-model' has no option 'label'; it has path, lab"):
+    with pytest.raises(RewardError, match=r"'reward-model'.*'label'"):
         find_scorer(f"reward-model:path={path},label=POSITIVE")
 
 
@@ -199,14 +199,14 @@ def test_what_is_refused(tmp_path: Path) -> None:
         RewardModel(model, tokenizer=own, labels="FINE")
     with pytest.raises(ScorerError, match=r"form must be 'text', 'pair' or 'chat', got 'xml'"):
         RewardModel(model, tokenizer=own, form="xml")  # type: ignore[arg-type]
-    with pytest.raises(ScorerError, match=r"got tokenizer=None; pass its tokenizer"):
+    with pytest.raises(ScorerError, match="got tokenizer=None"):
         RewardModel(model)
-    with pytest.raises(ScorerError, match=r"padding_side must be 'right' for DistilBert"):
+    with pytest.raises(ScorerError, match=r"padding_side.*'right'.*DistilBert"):
         RewardModel(model, tokenizer=own, padding_side="left")
     with pytest.raises(ScorerError, match=r"does not know the policy's tokenizer; call bind"):
         RewardModel(model, tokenizer=own).score([spoken(gpt2_tokenizer(), " fine")])
-    with pytest.raises(TokenizerError, match=r"no chat template, which form='chat' needs; take"):
+    with pytest.raises(TokenizerError, match="form='chat'"):
         RewardModel(model, tokenizer=own, form="chat").bind(gpt2_tokenizer())
     long = spoken(gpt2_tokenizer(), " fine" * 200)
-    with pytest.raises(ScorerError, match=r"reads at most 128; lower max_prompt_tokens or"):
+    with pytest.raises(ScorerError, match=r"128.*max_prompt_tokens"):
         RewardModel(model, tokenizer=own).bind(gpt2_tokenizer()).score([long])

@@ -60,7 +60,7 @@ def test_each_reward_takes_the_model_of_its_kind():
     bundle = bundled("movie_review")  # what is passed comes before what the bundle has
     assert isinstance(make_reward("sparse", encoder=ENCODER, bundle=bundle).scorer, Relevance)
     assert isinstance(make_reward("abc", encoder=ENCODER, bundle=bundle).scorer, RewardModel)
-    with pytest.raises(ValueError, match="pass scorer=, or encoder= with a model's folder"):
+    with pytest.raises(ValueError, match=r"scorer=.*encoder="):
         make_reward("r3", reward_model=JUDGE)
 
 

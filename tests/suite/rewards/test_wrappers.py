@@ -211,15 +211,15 @@ def test_what_cannot_be_wrapped(make_env, make_envs, classifier):
 
     with pytest.raises(RewardError, match=r"'uniform' declares causal=True.*declare causal=False"):
         CreditReward(make_env(), LengthScorer(), Causal())
-    with pytest.raises(TypeError, match=r"env must be a Gymnasium Env or VectorEnv, got 'x'"):
+    with pytest.raises(TypeError, match=r"env.*VectorEnv, got 'x'"):
         SparseReward("x", LengthScorer())
     with pytest.raises(RewardError, match=r"has no tokenizer, so it is no token-generation"):
         SparseReward(gymnasium.make("CartPole-v1"), LengthScorer())
-    with pytest.raises(RewardError, match=r"needs a scorer, but got None; pass scorer="):
+    with pytest.raises(RewardError, match=r"got None.*scorer="):
         SparseReward(make_env())
-    with pytest.raises(TypeError, match=r"reward must be a Reward, got 'abc'"):
+    with pytest.raises(TypeError, match=r"reward.*got 'abc'"):
         RewardWrapper(make_env(), "abc")
-    with pytest.raises(RewardError, match=r"credit must be a Credit or a name, got None"):
+    with pytest.raises(RewardError, match=r"credit.*got None"):
         CreditReward(make_env(), None, None)
     with pytest.raises(TokenizerError, match=r"23 ids, the model of scorer 'RewardModel' 9"):
         ABCReward(make_envs(), RewardModel(make_classifier(vocab_size=9)))
@@ -229,7 +229,7 @@ def test_a_scorer_that_fails_in_the_middle_names_itself(make_env, make_envs):
     for env, step in ((make_env(), 1), (make_envs(num_envs=1), np.array([1]))):
         wrapped = SparseReward(env, FixedScorer([np.nan]))
         wrapped.reset(seed=0)
-        with pytest.raises(ScorerError, match=r"'fixed' returned values\[0\] = nan"):
+        with pytest.raises(ScorerError, match=r"'fixed'.*values\[0\] ="):
             wrapped.step(step)
 
 

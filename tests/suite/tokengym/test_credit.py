@@ -92,10 +92,10 @@ def test_a_rule_that_reads_a_language_model_is_given_one() -> None:
             return [(score * row / row.sum()).astype(np.float32) for score, row in pairs]
 
     undeclared, tokenizer = Surprise(), BUNDLE.tokenizer
-    with pytest.raises(CreditError, match="does not declare it; set needs_reference = True"):
+    with pytest.raises(CreditError, match="needs_reference = "):
         assign(["a film"], lambda p, r: 1.0, undeclared, tokenizer=tokenizer)
     Surprise.needs_reference = True
-    with pytest.raises(CreditError, match=r"no reference policy; .*reference_policy=PATH"):
+    with pytest.raises(CreditError, match="reference_policy=PATH"):
         TokenCredit(lambda p, r: 1.0, Surprise(), tokenizer=tokenizer)
     rule, path = Surprise(), BUNDLE.policy
     credit = TokenCredit(lambda p, r: 1.0, rule, tokenizer=tokenizer, reference_policy=path)

@@ -271,7 +271,7 @@ def test_arguments_that_mend_a_tokenizer():
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} the {% endfor %}"
     arguments = {"tokenizer": tokenizer, "prompts": ["a film"], "chat_template": True}
     for make in (gymnasium.make, gymnasium.make_vec):
-        with pytest.raises(TokenGymError, match=r"has no eos token .* pass eos_token="):
+        with pytest.raises(TokenGymError, match="eos_token="):
             make("tokengym/TokenGeneration-v0", **arguments)
         env = make("tokengym/TokenGeneration-v0", eos_token=eos, pad_token=pad, **arguments)
         assert env.unwrapped.tokenizer.eos_token == eos
@@ -309,7 +309,7 @@ def test_normalize():
     _, rewards, _, _, infos = envs.step(np.full(8, 21))
     assert rewards.mean() == pytest.approx(0.0, abs=1e-5)
     assert rewards.std() == pytest.approx(infos["score_parts"]["raw_score"].std(), rel=1e-4)
-    with pytest.raises(RewardError, match=r"normalize='batch' takes the mean of one score off"):
+    with pytest.raises(RewardError, match="normalize='batch'"):
         gymnasium.make("tokengym/MovieReview-v0", normalize="batch")
 
 
@@ -354,13 +354,13 @@ def test_html_shows_the_token_rewards():
             "MovieReview",
             {"rewrad": "abc"},
             TypeError,
-            r"no argument 'rewrad'; did you mean 'reward'",
+            "'rewrad'.*'reward'",
         ),
         (
             "MovieReview",
             {"reward": "acb"},
             RewardError,
-            r"unknown reward 'acb'; did you mean 'abc'",
+            "'acb'.*'abc'",
         ),
         (
             "MovieReview",
@@ -406,7 +406,7 @@ def test_two_tasks_of_one_name_are_refused():
 
 
 def test_an_unknown_task_is_named_with_near_matches():
-    with pytest.raises(ValueError, match="unknown task 'MovieRevue'; did you mean 'MovieReview'"):
+    with pytest.raises(ValueError, match=r"'MovieRevue'.*'MovieReview'"):
         find_task("MovieRevue")
 
 

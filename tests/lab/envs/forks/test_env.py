@@ -138,7 +138,7 @@ def test_the_verdict_is_the_score_of_every_reward(reward: str) -> None:
     [
         ({"decisions": 0}, "got 0; 0 would be trivial"),
         ({"recoverable": 4}, "within 0 and 3, got 4; each is one of the decisions"),
-        ({"max_new_tokens": 3}, "max_new_tokens=3 is unsolvable: decisions=3"),
+        ({"max_new_tokens": 3}, "max_new_tokens=3.*decisions=3"),
         ({"family": "mase"}, "family"),
         (
             {"family": "maze", "forbidden_token_ids": [18, 19, 20, 21]},

@@ -149,7 +149,7 @@ def test_the_responses_are_those_of_brute_force(min_new_tokens: int) -> None:
 
 def test_the_best_policy_under_a_price_needs_one() -> None:
     env = OracleEnv(max_new_tokens=2)
-    with pytest.raises(SettingsError, match=r"kl_coef must be above 0, got 0"):
+    with pytest.raises(SettingsError, match=r"kl_coef.*0, got 0"):
         env.kl_optimal_values(random_policy(env), kl_coef=0.0)
 
 
@@ -245,10 +245,10 @@ def test_environments_share_a_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rules": ["negatoin"]}, r"no rule 'negatoin'; did you mean 'negation'\?"),
+        ({"rules": ["negatoin"]}, r"'negatoin'.*'negation'\?"),
         ({"rules": ["x"]}, r"no rule 'x'; they are negation, selection, order"),
-        ({"rules": "order"}, r"got one str 'order'; put it in a list"),
-        ({"max_new_tokens": 0}, r"max_new_tokens must be an integer >= 1, got 0"),
+        ({"rules": "order"}, "got one.*'order'"),
+        ({"max_new_tokens": 0}, "max_new_tokens.*>= 1, got 0"),
     ],
 )
 def test_bad_settings(build: Any, arguments: dict[str, Any], message: str) -> None:

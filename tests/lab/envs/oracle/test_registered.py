@@ -20,7 +20,7 @@ def test_the_exact_score_leaves_a_reward_model_the_account_of_tokens():
     assert "WithAttribution(oracle by RewardModel(reward_model)" in repr(
         env.get_wrapper_attr("reward")
     )
-    with pytest.raises(RewardError, match="reward_model has no effect with reward=None"):
+    with pytest.raises(RewardError, match=r"reward_model.*reward=None"):
         gymnasium.make("tokengym/Oracle-v0", reward=None, reward_model=str(folder))
 
 
@@ -45,7 +45,7 @@ def test_the_oracle_pays_its_own_score_unless_told_otherwise():
             gymnasium.make("tokengym/Oracle-v0", reward="abc", **settings)
     with pytest.raises(RewardError, match=r"reward 'r3' needs a scorer"):
         gymnasium.make("tokengym/Oracle-v0", reward="r3")
-    with pytest.raises(TypeError, match="has no argument 'rule'; did you mean 'rules'"):
+    with pytest.raises(TypeError, match=r"'rule'.*'rules'"):
         gymnasium.make("tokengym/Oracle-v0", rule=["order"])
 
 

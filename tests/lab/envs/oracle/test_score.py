@@ -68,5 +68,5 @@ def test_the_oracles_gold_is_its_score_by_the_rules_that_hold():
     words = "good film not bad".split()
     assert OracleRules().parts(["the"], words) == {"opinions": 0.5}
     assert OracleRules(rules=["negation"]).parts(["the"], words) == {"opinions": 1.5}
-    with pytest.raises(ValueError, match=r"rules must be among negation, .* got 'oder'"):
+    with pytest.raises(ValueError, match=r"rules.*got 'oder'"):
         OracleRules(rules=["oder"])  # type: ignore[list-item]

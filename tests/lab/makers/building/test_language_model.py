@@ -106,7 +106,7 @@ def test_samples_repeat_under_a_seed(language_model):
 
 @pytest.mark.parametrize("size", [{"heads": 5}, {"layers": 0}])
 def test_impossible_sizes_are_refused(size):
-    with pytest.raises(BuildError, match=r"heads must divide width, got \d, 96, \d, 256"):
+    with pytest.raises(BuildError, match=r"heads.*got \d, 96.*256"):
         ModelSize(**size)
 
 
@@ -151,5 +151,5 @@ def test_matching_heads_ask_for_what_they_hold(tokenizer):
 
 @pytest.mark.parametrize("wrong", [{"initializer_range": 0.0}, {"matching_heads": 5}])
 def test_impossible_beginnings_are_refused(wrong):
-    with pytest.raises(BuildError, match=r"initializer_range must be > 0 and matching_heads from"):
+    with pytest.raises(BuildError, match=r"initializer_range.*> 0.*matching_heads"):
         ModelSize(**wrong)

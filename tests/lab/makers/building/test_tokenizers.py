@@ -54,5 +54,5 @@ def test_byte_tokenizer_has_a_token_for_every_text():
 
 
 def test_byte_tokenizer_refuses_fewer_tokens_than_bytes():
-    with pytest.raises(BuildError, match=r"vocab_size must be >= 258 .*got 100"):
+    with pytest.raises(BuildError, match=r"vocab_size.*>= 258.*100"):
         byte_tokenizer(REVIEWS, 100)

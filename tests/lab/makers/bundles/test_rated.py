@@ -114,7 +114,7 @@ def test_batches_mix_whole_and_cut_responses(rated, pairs):
 
 def test_chat_templates_refuse_other_roles(rated):
     messages = [{"role": "system", "content": "x"}]
-    with pytest.raises(Exception, match="roles are user and assistant, got system"):
+    with pytest.raises(Exception, match=r"roles.*got system"):
         rated.tokenizer.apply_chat_template(messages)
 
 

@@ -97,6 +97,6 @@ def test_a_rollout_with_merged_adapters_is_the_rollout(shape: str, settings: dic
 
 def test_adapters_that_cannot_be_merged_are_refused_before_the_first_rollout():
     dora = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
-    with pytest.raises(ModelError, match=r"Linear cannot be merged .* decoding='dynamic'"):
+    with pytest.raises(ModelError, match="decoding='dynamic'"):
         policy_of(make_model("llama"), decoding="static", lora=dora)
     assert policy_of(make_model("llama"), lora=dora).sampler() is not None

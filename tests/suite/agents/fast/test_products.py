@@ -302,12 +302,12 @@ def test_products_are_torch_s_unless_onednn_is_asked_for(make_envs: Any):
 
 def test_a_build_without_onednn_says_so(make_envs: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(products, "has_onednn", lambda: False)
-    with pytest.raises(ModelError, match="products='onednn' needs a build of torch with oneDNN"):
+    with pytest.raises(ModelError, match=r"products='onednn'.*oneDNN"):
         make_policy(make_envs, "gpt2", "onednn")
 
 
 def test_unknown_products_are_refused(make_envs: Any):
-    with pytest.raises(SettingsError, match="products must be 'torch' or 'onednn', got"):
+    with pytest.raises(SettingsError, match=r"products.*'torch'.*'onednn'"):
         make_policy(make_envs, "gpt2", "mkl")  # type: ignore[arg-type]
 
 
@@ -319,7 +319,7 @@ def test_onednn_is_refused_beside_bfloat16(settings: dict[str, Any]):
 
 
 def test_onednn_is_refused_on_another_device(make_envs: Any):
-    with pytest.raises(SettingsError, match=r"products='onednn' is .* CPU, got device='meta'"):
+    with pytest.raises(SettingsError, match=r"products='onednn'.*got device='meta'"):
         make_policy(make_envs, "gpt2", "onednn").to("meta")
 
 

@@ -140,13 +140,13 @@ def test_gae_bootstraps_only_where_told():
 
 def test_gae_refuses_bad_input_and_names_it():
     x, keep = torch.ones(1, 2), mask("11")
-    with pytest.raises(ValueError, match=r"values must have shape \(1, 2\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"values.*\(1, 2\), got \(2,\)"):
         losses.gae(x, torch.ones(2), keep, gamma=1.0, gae_lambda=1.0)
-    with pytest.raises(ValueError, match=r"gamma must lie in \[0, 1\], got 1.5; pass 1.0"):
+    with pytest.raises(ValueError, match=r"gamma.*\[0, 1\], got 1.5.*1.0"):
         losses.gae(x, x, keep, gamma=1.5, gae_lambda=1.0)
-    with pytest.raises(ValueError, match=r"gae_lambda must lie in \[0, 1\], got -0.1"):
+    with pytest.raises(ValueError, match=r"gae_lambda.*\[0, 1\], got -0.1"):
         losses.gae(x, x, keep, gamma=1.0, gae_lambda=-0.1)
-    with pytest.raises(ValueError, match=r"final_values must have shape \(1,\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"final_values.*\(1,\), got \(2,\)"):
         losses.gae(x, x, keep, gamma=1.0, gae_lambda=1.0, final_values=torch.ones(2))
 
 
@@ -160,7 +160,7 @@ def test_kl_estimators_by_hand():
     torch.testing.assert_close(estimate(new, ref, estimator="k2"), tensor([0.125, 0.5]))
     expected = tensor([math.exp(-0.5) - 0.5, math.e - 2.0])
     torch.testing.assert_close(estimate(new, ref, estimator="k3"), expected)
-    with pytest.raises(ValueError, match="estimator must be one of k1, k2, k3, got 'k4'"):
+    with pytest.raises(ValueError, match=r"estimator.*k1, k2, k3, got 'k4'"):
         estimate(new, ref, estimator="k4")
 
 

@@ -65,7 +65,7 @@ def test_min_gap_drops_pairs_that_hardly_differ():
         ([], [], {}, "one number per response"),
         ([1.0, float("nan")], ["a", "b"], {}, "finite.*correct the scorer"),
         ([1.0, 2.0], ["a", "b"], {"length_penalty": -1.0}, "length_penalty must be >= 0, got -1.0"),
-        ([1.0, 2.0], ["a", "b"], {"min_gap": -0.5}, "min_gap must be >= 0, got -0.5"),
+        ([1.0, 2.0], ["a", "b"], {"min_gap": -0.5}, "min_gap.*>= 0, got -0.5"),
     ],
 )
 def test_bad_input_is_named(scores, texts, settings, match):

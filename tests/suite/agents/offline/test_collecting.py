@@ -120,11 +120,11 @@ def test_prompt_order_goes_through_all_before_any_comes_again():
     [
         ({"n": 0}, "n must be a positive multiple"),
         ({"n": 5, "temperatures": (1.0, 0.7)}, r"n=5 and temperatures=\(1.0, 0.7\)"),
-        ({"temperatures": (0.0,)}, "temperatures must be > 0, got 0.0"),
+        ({"temperatures": (0.0,)}, "temperatures.*> 0, got 0.0"),
         ({"length_penalty": -0.1}, "length_penalty must be >= 0, got -0.1"),
-        ({"temperatures": (math.inf,)}, "temperatures must be > 0, got inf; take a finite one"),
-        ({"length_penalty": math.inf}, "length_penalty must be a finite number, got inf"),
-        ({"min_gap": math.inf}, "min_gap must be a finite number, got inf"),
+        ({"temperatures": (math.inf,)}, "temperatures.*> 0, got inf"),
+        ({"length_penalty": math.inf}, "length_penalty.*got inf"),
+        ({"min_gap": math.inf}, "min_gap.*got inf"),
     ],
 )
 def test_bad_sampling_is_refused(settings, match):
@@ -133,7 +133,7 @@ def test_bad_sampling_is_refused(settings, match):
 
 
 def test_one_response_makes_no_pair():
-    with pytest.raises(SettingsError, match="n must be at least 2 for a pair, got 1"):
+    with pytest.raises(SettingsError, match=r"n.*2.*got 1"):
         DPOSettings(sampling=Sampling(n=1))
     assert DPOSettings(pairs="pairs.jsonl", sampling=Sampling(n=1)).sampling.n == 1
     assert SFTSettings(sampling=Sampling(n=1)).sampling.n == 1

@@ -96,14 +96,14 @@ def test_held_out_pairs_of_ones_own_are_those(tmp_path: Path) -> None:
         "row 0 of the data has the prompt 'a a', which eval_pairs holds out"
     )
     assert not {*own.train_prompts.texts} & {*own.test_prompts.texts}
-    with pytest.raises(DatasetError, match=r"3 rows, 0 kept.*give eval_pairs other prompts"):
+    with pytest.raises(DatasetError, match=r"3.*0.*eval_pairs"):
         read(replace(settings, pairs=held, eval_pairs=held))
     ids = write(
         tmp_path, [{"prompt_ids": [3], "chosen_ids": [4], "rejected_ids": [5]}], "ids.jsonl"
     )
     plain = [{"prompt": row["question"], "chosen": "d", "rejected": "e"} for row in ROWS]
     settings = DPOSettings(pairs=write(tmp_path, plain, "plain.jsonl"), eval_pairs=ids)
-    with pytest.raises(DatasetError, match=r"eval_pairs='.*' has token ids and no texts.*own_pro"):
+    with pytest.raises(DatasetError, match=r"eval_pairs='.*'.*texts.*own_pro"):
         read(settings)
     one = DPOSettings(pairs=write(tmp_path, ROWS[:2]), pairs_prompt_column="question")
     with pytest.raises(DatasetError, match="1 distinct prompt, so that none can be held out"):
@@ -193,7 +193,7 @@ def test_learners_that_are_compared_are_not_measured_on_their_own_prompts(tmp_pa
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), seeds=1)
     learner = f"dpo:pairs={write(tmp_path)},pairs_prompt_column=question"
     replace(config, agents=("ppo", learner))
-    with pytest.raises(SettingsError, match=r"own_prompts=True of 'dpo.*' would measure it on oth"):
+    with pytest.raises(SettingsError, match=r"own_prompts=True.*'dpo.*'"):
         replace(config, agents=("ppo", f"{learner},own_prompts=True"))
 
 
@@ -202,5 +202,5 @@ def test_a_column_of_prompts_is_the_data_sets_too(tmp_path: Path) -> None:
     task = TaskSettings(dataset=path)
     config = config_of(task, pairs=path, pairs_prompt_column="question")
     assert config.task.prompt_column == "question"
-    with pytest.raises(SettingsError, match="pairs_prompt_column='q' has no effect on collected"):
+    with pytest.raises(SettingsError, match="pairs_prompt_column='q'"):
         DPOSettings(pairs_prompt_column="q")

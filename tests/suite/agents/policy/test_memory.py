@@ -156,7 +156,7 @@ def test_bad_settings_are_named(build: Callable[..., PPO]):
         ModelError, match="must be less than the 2 blocks of GPT2LMHeadModel, got 2"
     ):
         build(frozen_layers=2)
-    with pytest.raises(ValueError, match=r"frozen_layers must be >= 0, and 0 with lora, .* got 1"):
+    with pytest.raises(ValueError, match=r"frozen_layers.*>= 0.*0.*got 1"):
         build(frozen_layers=1, lora=lora_config())
-    with pytest.raises(ValueError, match=r"frozen_layers must be >= 0, .* got -1"):
+    with pytest.raises(ValueError, match=r"frozen_layers.*>= 0.*got -1"):
         build(frozen_layers=-1)

@@ -370,11 +370,11 @@ def test_without_any_model_the_remedy_is_named(make_envs: Callable[..., Any]):
 
 
 def test_bad_policy_settings_are_named(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]):
-    with pytest.raises(ValueError, match=r"temperature must be > 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"temperature.*> 0, got 0.0"):
         make_ppo(temperature=0.0)
-    with pytest.raises(ValueError, match="top_k must be an integer >= 0, got -1; 0 samples"):
+    with pytest.raises(ValueError, match=r"top_k.*>= 0, got -1; 0"):
         make_ppo(top_k=-1)
-    with pytest.raises(ValueError, match=r"top_p must be within \(0, 1\], got 0.0"):
+    with pytest.raises(ValueError, match=r"top_p.*\(0, 1\], got 0.0"):
         make_ppo(top_p=0.0)
     with pytest.raises(ValueError, match="dtype must be 'auto', 'float32' or 'bfloat16', got 'f8'"):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": make_model(), "dtype": "f8"})
@@ -417,6 +417,6 @@ def test_without_triton_figures_are_computed_plainly(
     assert not any(policy.kernels for _ in range(2))
     assert [record.message[:20] for record in caplog.records] == ["kernels are not used"]
     policy.settings = dataclasses.replace(policy.settings, kernels="triton")
-    with pytest.raises(ModelError, match=r"kernels='triton' does not work, use .*no_such_module"):
+    with pytest.raises(ModelError, match=r"kernels='triton'.*no_such_module"):
         policy.kernels  # noqa: B018
     responses._fault_of_kernels.cache_clear()

@@ -21,13 +21,13 @@ from tokengym.agents import PPO
             {"r": 4},
             r"lora must be a peft.LoraConfig or None, got {'r': 4}; write lora=Lora",
         ),
-        ("lora", True, r"lora must be a peft.LoraConfig or None, got True"),
-        ("dtype", torch.bfloat16, r"dtype must be .* got torch.bfloat16"),
-        ("dtype", ["float32"], r"dtype must be .* got \['float32'\]"),
-        ("frozen_layers", None, r"frozen_layers must be >= 0, .* got None; pass a number"),
-        ("frozen_layers", "1", r"frozen_layers must be >= 0, .* got '1'; pass a number"),
-        ("gradient_checkpointing", "no", r"gradient_checkpointing must be True or False, got 'no'"),
-        ("has_critic", False, r"has_critic=False in policy_kwargs has no effect, .* leave it out"),
+        ("lora", True, "lora.*peft.LoraConfig.*got True"),
+        ("dtype", torch.bfloat16, "dtype.*got torch.bfloat16"),
+        ("dtype", ["float32"], r"dtype.*got \['float32'\]"),
+        ("frozen_layers", None, "frozen_layers.*>= 0.*got None"),
+        ("frozen_layers", "1", "frozen_layers.*>= 0.*got '1'"),
+        ("gradient_checkpointing", "no", "gradient_checkpointing.*got 'no'"),
+        ("has_critic", False, "has_critic=False.*policy_kwargs"),
     ],
 )
 def test_policy_setting_of_another_kind(
@@ -51,9 +51,9 @@ def test_numpy_numbers_are_numbers(make_ppo: Callable[..., PPO], name: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy_kwargs": "smollm2"}, r"policy_kwargs must be a dictionary, got 'smollm2'; pass"),
-        ({"seed": -1}, r"seed must be an integer >= 0, or None, got -1"),
-        ({"seed": "x"}, r"seed must be an integer >= 0, or None, got 'x'"),
+        ({"policy_kwargs": "smollm2"}, "policy_kwargs.*got 'smollm2'"),
+        ({"seed": -1}, "seed.*>= 0.*got -1"),
+        ({"seed": "x"}, "seed.*>= 0.*got 'x'"),
     ],
 )
 def test_argument_of_another_kind(
@@ -66,10 +66,10 @@ def test_argument_of_another_kind(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"total_timesteps": float("inf")}, r"total_timesteps must be a number .* got inf"),
-        ({"log_interval": 0}, r"log_interval must be a number of updates >= 1, got 0; None logs"),
-        ({"log_interval": "x"}, r"log_interval must be a number of updates >= 1, got 'x'"),
-        ({"callback": "x"}, r"callback must be a BaseCallback, .* got 'x'"),
+        ({"total_timesteps": float("inf")}, "total_timesteps.*got inf"),
+        ({"log_interval": 0}, "log_interval.*>= 1, got 0"),
+        ({"log_interval": "x"}, "log_interval.*>= 1, got 'x'"),
+        ({"callback": "x"}, "callback.*BaseCallback.*got 'x'"),
     ],
 )
 def test_argument_of_learn_of_another_kind(
@@ -81,7 +81,7 @@ def test_argument_of_learn_of_another_kind(
 
 def test_what_is_no_observation_is_named(make_ppo: Callable[..., PPO]) -> None:
     made = make_ppo()
-    with pytest.raises(ValueError, match=r"predict takes an observation .* got array\(\[0.*whole"):
+    with pytest.raises(ValueError, match=r"predict.*got array\(\[0.*whole"):
         made.predict(np.zeros(3))
     with pytest.raises(ValueError, match=r"input_ids and attention_mask, got \{'input_ids'"):
         made.predict({"input_ids": np.zeros((2, 3), dtype=np.int64)})

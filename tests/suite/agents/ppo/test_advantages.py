@@ -128,7 +128,7 @@ def test_the_critics_defaults_of_version_0_1_are_nothing_to_refuse(make_ppo: Cal
 
 
 def test_an_unknown_estimator_is_named_with_near_matches(make_ppo: Callable[..., PPO]):
-    with pytest.raises(ValueError, match=r"unknown advantage 'reinforc'; did you mean 'reinforce'"):
+    with pytest.raises(ValueError, match=r"'reinforc'.*'reinforce'"):
         make_ppo(advantage="reinforc")
 
 

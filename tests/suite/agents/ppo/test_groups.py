@@ -142,7 +142,7 @@ def test_a_missing_score_is_not_counted_as_0(
     agent = build(make_ppo, make_envs, advantage="rloo")
     played = played_by(agent)
     episodes = (replace(played.episodes[0], score=None), *played.episodes[1:])
-    with pytest.raises(ValueError, match="row 0 has no score, which advantage='rloo' reads"):
+    with pytest.raises(ValueError, match=r"0.*advantage='rloo'"):
         agent.assign(replace(played, episodes=episodes))
 
 
@@ -174,16 +174,16 @@ def test_a_resumed_run_with_groups_equals_an_uninterrupted_one(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"advantage": "grpo", "group_size": None}, "'grpo' needs group_size, the responses to"),
-        ({"advantage": "loo", "group_size": 3}, "group_size must divide the number of rows, got 3"),
+        ({"advantage": "grpo", "group_size": None}, "'grpo'.*group_size"),
+        ({"advantage": "loo", "group_size": 3}, "group_size.*got 3"),
         (
             {"advantage": "loo", "group_size": 1},
-            "group_size must be an integer >= 2, or None",
+            "group_size.*>= 2",
         ),
-        ({"group_size": None, "drop_equal_groups": True}, "no effect without group_size"),
-        ({"advantage": "loo", "std_floor": 0.1}, "std_floor has no effect with advantage='loo'"),
-        ({"advantage": "loo", "gae_lambda": 0.5}, "gae_lambda has no effect with advantage='loo'"),
-        ({"advantage": "loo", "loss_mean": "mean"}, "loss_mean must be 'auto', 'token', "),
+        ({"group_size": None, "drop_equal_groups": True}, "group_size"),
+        ({"advantage": "loo", "std_floor": 0.1}, "std_floor.*advantage='loo'"),
+        ({"advantage": "loo", "gae_lambda": 0.5}, "gae_lambda.*advantage='loo'"),
+        ({"advantage": "loo", "loss_mean": "mean"}, "loss_mean.*'auto', 'token'"),
     ],
 )
 def test_what_cannot_work_is_refused(

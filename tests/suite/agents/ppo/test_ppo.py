@@ -250,7 +250,7 @@ def test_a_kl_coefficient_stays_positive_in_updates_of_many_horizons(
     agent = make_ppo(kl_coef=0.2, kl_target=1e3, kl_horizon=0.5)
     agent.learn(1)
     assert agent.kl_coef == pytest.approx(0.2 * 0.8)
-    with pytest.raises(ValueError, match=r"kl_target=5\.0 has no effect with kl_coef=0"):
+    with pytest.raises(ValueError, match=r"kl_target=5\.0.*kl_coef=0"):
         make_ppo(kl_coef=0.0, kl_target=5.0)
 
 
@@ -473,29 +473,29 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("n_epochs", 0, "n_epochs must be an integer within 1 and 10000, got 0"),
-        ("n_minibatches", 0, "n_minibatches must be an integer within 1 and 10000, got 0"),
-        ("gamma", 1.5, r"gamma must be within \[0, 1\], got 1.5"),
-        ("gae_lambda", -1.0, r"gae_lambda must be within \[0, 1\], or None, got -1.0"),
+        ("n_epochs", 0, "n_epochs.*1.*10000, got 0"),
+        ("n_minibatches", 0, "n_minibatches.*1.*10000, got 0"),
+        ("gamma", 1.5, r"gamma.*\[0, 1\], got 1.5"),
+        ("gae_lambda", -1.0, r"gae_lambda.*\[0, 1\].*got -1.0"),
         ("kl_coef", -0.1, "kl_coef must be >= 0"),
-        ("kl_target", 0.0, "kl_target must be > 0, or None, got 0.0"),
-        ("clip_range", -0.2, "clip_range must be > 0, got -0.2"),
-        ("clip_range", "0.2", "clip_range must be > 0, got '0.2'"),
-        ("clip_range_vf", 0.0, "clip_range_vf must be > 0, or None, got 0.0"),
-        ("ent_coef", math.nan, "ent_coef must be a finite number, got nan"),
-        ("kl_in", "value", "kl_in must be 'reward' or 'loss', got 'value'"),
+        ("kl_target", 0.0, "kl_target.*> 0.*got 0.0"),
+        ("clip_range", -0.2, "clip_range.*> 0, got -0.2"),
+        ("clip_range", "0.2", "clip_range.*> 0, got '0.2'"),
+        ("clip_range_vf", 0.0, "clip_range_vf.*> 0.*got 0.0"),
+        ("ent_coef", math.nan, "ent_coef.*got nan"),
+        ("kl_in", "value", "kl_in.*'reward'.*'loss', got 'value'"),
         ("kl_estimator", "k4", "kl_estimator must be 'k1', 'k2', 'k3' or 'exact', got 'k4'"),
-        ("n_value_warmup", -1, "n_value_warmup must be an integer >= 0, got -1"),
-        ("n_warmup_updates", -1, "n_warmup_updates must be an integer >= 0, got -1"),
-        ("target_kl", -1.0, "target_kl must be > 0, or None, got -1.0"),
-        ("max_grad_norm", 0.0, "max_grad_norm must be > 0, got 0.0"),
-        ("micro_batch_size", 0, "micro_batch_size must be an integer >= 1, or None, got 0"),
-        ("learning_rate", math.inf, "learning_rate must be a finite number, got inf; 3e-4 is"),
-        ("temperature", math.inf, "temperature must be a finite number, got inf; 1.0 samples as"),
-        ("kl_coef", math.inf, "kl_coef must be a finite number, got inf; lower it"),
-        ("vf_coef", math.inf, "vf_coef must be a finite number, got inf; lower it"),
-        ("std_floor", math.inf, "std_floor must be a finite number, got inf; lower it"),
-        ("kl_target", math.inf, "kl_target must be a finite number, or None, got inf; None keeps"),
+        ("n_value_warmup", -1, "n_value_warmup.*>= 0, got -1"),
+        ("n_warmup_updates", -1, "n_warmup_updates.*>= 0, got -1"),
+        ("target_kl", -1.0, "target_kl.*> 0.*got -1.0"),
+        ("max_grad_norm", 0.0, "max_grad_norm.*> 0, got 0.0"),
+        ("micro_batch_size", 0, "micro_batch_size.*>= 1.*got 0"),
+        ("learning_rate", math.inf, "learning_rate.*got inf; 3e-4"),
+        ("temperature", math.inf, "temperature.*got inf; 1.0"),
+        ("kl_coef", math.inf, "kl_coef.*got inf"),
+        ("vf_coef", math.inf, "vf_coef.*got inf"),
+        ("std_floor", math.inf, "std_floor.*got inf"),
+        ("kl_target", math.inf, "kl_target.*got inf"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
@@ -513,9 +513,7 @@ def test_temperature_is_given_once(make_envs: Callable[..., Any]):
 
 
 def test_an_unknown_policy_is_refused(make_envs: Callable[..., Any]):
-    with pytest.raises(
-        ValueError, match="'CausalLMPolicy' or a subclass of it, got 'MlpPolicy'; stock"
-    ):
+    with pytest.raises(ValueError, match=r"'CausalLMPolicy'.*got 'MlpPolicy'"):
         PPO("MlpPolicy", make_envs(), policy_kwargs={"model": make_model()})
 
 

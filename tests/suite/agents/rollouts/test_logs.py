@@ -50,7 +50,7 @@ def test_a_resumed_run_appends_and_rounds_can_be_skipped(
     assert sorted(set(first)) == list(range(0, len(rows), 2))
     agent.learn(1, callback=EpisodeLog(path), reset_num_timesteps=False)
     assert len(path.read_text().splitlines()) == len(first) + 4
-    with pytest.raises(ValueError, match="every must be an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"every.*>= 1, got 0"):
         EpisodeLog(path, every=0)
 
 

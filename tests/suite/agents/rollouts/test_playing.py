@@ -118,7 +118,7 @@ def test_a_round_plays_groups_of_one_prompt(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_size": 2}, "group_size=2 needs a Gymnasium VectorEnv"),
+        ({"group_size": 2}, "group_size=2.*VectorEnv"),
         ({"prompts": ["d"]}, "one entry for each of the 4 rows, got 1"),
     ],
 )
@@ -196,9 +196,9 @@ def test_actions_of_another_shape_or_kind_are_refused(
 def test_what_cannot_be_played_is_named(make_envs: Callable[..., Any]):
     with pytest.raises(TypeError, match=r"an agent must have predict.*, got int"):
         collect(3, make_envs(), 1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"envs must be a gymnasium VectorEnv or Env.*got str"):
+    with pytest.raises(TypeError, match=r"envs.*VectorEnv"):
         collect(RandomAgent(make_envs()), "tokengym/MovieReview-v0", 1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="num_episodes must be >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"num_episodes.*>= 0, got -1"):
         collect(RandomAgent(make_envs()), make_envs(), -1)
 
 

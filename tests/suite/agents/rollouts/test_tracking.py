@@ -106,9 +106,7 @@ def test_a_missing_library_is_named_with_its_extra(
 
 def test_an_unknown_tracker_is_refused():
     check_tracker(None)
-    with pytest.raises(
-        SettingsError, match=r"track must be one of tensorboard, .*, got 'tensorbored'"
-    ):
+    with pytest.raises(SettingsError, match=r"track.*got 'tensorbored'"):
         check_tracker("tensorbored")
 
 

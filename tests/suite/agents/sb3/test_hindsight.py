@@ -163,7 +163,7 @@ def test_rewards_that_were_changed_are_refused(make_envs: Callable[..., Any], to
     message = r"came as StepRewards without token rewards; .*changes rewards, as VecNormalize"
     with pytest.raises(ValueError, match=message):
         A2C(env=VecNormalize(dense(make_envs), norm_obs=False), **settings).learn(8)
-    with pytest.raises(ValueError, match=r"came as ndarray without .* agents.sb3.as_vec_env"):
+    with pytest.raises(ValueError, match=r"agents.sb3.as_vec_env"):
         A2C(env=DummyVecEnv([lambda: single(tokenizer)]), **settings).learn(8)
     assert A2C(env=VecMonitor(dense(make_envs)), **settings).learn(40).ep_info_buffer
 
@@ -209,7 +209,7 @@ def replay(make_envs: Callable[..., Any], size: int, rows: int) -> HindsightRepl
 
 def test_replayed_rewards_are_the_tokens_own_across_the_wrap(make_envs: Callable[..., Any]):
     buffer = replay(make_envs, 8, 2)  # 4 steps per row
-    with pytest.raises(ValueError, match="no episode has ended yet; set learning_starts"):
+    with pytest.raises(ValueError, match="learning_starts"):
         buffer.sample(1)
     buffer.add(*transition([3, 4], [False, True], {1: [7.0]}))
     buffer.add(*transition([3, 4], [False, False], {}))
@@ -240,7 +240,7 @@ def test_an_episode_that_learn_broke_off_is_never_paid(make_envs: Callable[..., 
 
 def test_replay_refuses_what_it_cannot_pay(make_envs: Callable[..., Any]):
     buffer = replay(make_envs, 2, 1)
-    with pytest.raises(ValueError, match="the info of row 0 has no token_rewards; play an envir"):
+    with pytest.raises(ValueError, match=r"0.*token_rewards"):
         buffer.add(*transition([3], [True], {}))
     buffer = replay(make_envs, 2, 1)
     for _ in range(2):

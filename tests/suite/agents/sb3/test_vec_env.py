@@ -63,7 +63,7 @@ def test_a_vec_env_stays_itself_and_an_env_becomes_one(tokenizer: Any):
     envs = DummyVecEnv([lambda: single(tokenizer)])
     assert as_vec_env(envs) is envs
     assert as_vec_env(single(tokenizer)).num_envs == 1
-    with pytest.raises(TypeError, match=r"envs must be .*; make one with gym.make_vec"):
+    with pytest.raises(TypeError, match=r"envs.*gym.make_vec"):
         as_vec_env(3)  # type: ignore[arg-type]
 
 
@@ -93,7 +93,7 @@ def test_attributes_and_methods_reach_the_environments(
     assert native.get_attr("max_new_tokens") == [6] * 4
     assert native.has_attr("tokenizer")
     assert not native.has_attr("nothing_of_the_kind")
-    with pytest.raises(ValueError, match=r"share 'note', got indices=\[1\]; omit indices"):
+    with pytest.raises(ValueError, match=r"'note', got indices=\[1\]"):
         native.set_attr("note", 1, indices=[1])
     native.set_attr("note", 1)
     assert native.get_attr("note", indices=0) == [1]

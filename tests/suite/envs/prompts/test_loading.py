@@ -80,9 +80,9 @@ def test_further_columns_reach_the_episode(tmp_path: Path) -> None:
     env.reset(options={"prompt_id": 3})
     episode = Episode.from_info(env.step(5)[4])
     assert episode.metadata == {"item": {"digits": [3, 3]}, "level": 3}
-    with pytest.raises(DatasetError, match="metadata_columns='lvl' is no column"):
+    with pytest.raises(DatasetError, match="metadata_columns='lvl'"):
         load_prompts(path, metadata_columns=["lvl"])
-    with pytest.raises(SettingsError, match=r"metadata_columns=\('level',\) names a column of no"):
+    with pytest.raises(SettingsError, match=r"metadata_columns=\('level',\)"):
         gym.make("tokengym/QuestionAnswer-v0", metadata_columns=["level"])
 
 
@@ -132,7 +132,7 @@ def test_splits_of_its_own_are_kept() -> None:
     assert load_prompts(own, split="test").texts == ("c",)
     del own["validation"]
     own["extra"] = table("e")
-    with pytest.raises(DatasetError, match=r"no split 'test', only 'train', 'extra'; pass split="):
+    with pytest.raises(DatasetError, match=r"'test'.*'train', 'extra'.*split="):
         load_prompts(own, split="test")
 
 
@@ -162,16 +162,16 @@ def test_cutting_comes_before_splitting(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({}, r"prompt_column=None is ambiguous; name one of the columns 'question', 'answer'"),
+        ({}, "prompt_column=None.*'question', 'answer'"),
         ({"prompt_column": "text"}, r"prompt_column='text' is no column; the columns are 'quest"),
-        ({"prompt_column": 3}, r"prompt_column=3 is no position from 0 to 2; the columns are"),
+        ({"prompt_column": 3}, "prompt_column=3.*0.*2"),
         (
             {"prompt_column": "question", "reference_column": "gold"},
-            r"reference_column='gold' is no column",
+            "reference_column='gold'",
         ),
         (
             {"prompt_column": "question", "query_type_column": "answer"},
-            r"row 0 of the data set: query_type must be .*, got 'it is 0'",
+            "0.*query_type.*got 'it is 0'",
         ),
     ],
 )
@@ -185,8 +185,8 @@ def test_bad_columns(columns: dict[str, Any], message: str) -> None:
     [
         ({"x": [1, 2]}, r"column 'x' must hold texts, row 0 has int 1; choose one of"),
         ({"x": [["a"], ["b"]]}, r"column 'x' must hold texts, row 0 has list \['a'\]"),
-        ({"x": ["a", None]}, r"row 1 of column 'x' is empty, got None; filter such rows out"),
-        ({"x": ["a", " "]}, r"row 1 of column 'x' is empty, got ' '"),
+        ({"x": ["a", None]}, "1.*'x'.*got None"),
+        ({"x": ["a", " "]}, "1.*'x'.*got ' '"),
         ({"x": []}, r"the data set has 0 rows"),
         ({"x": ["a", "a"]}, r"1 distinct prompt cannot be split into train and test; pass split="),
     ],
@@ -204,11 +204,11 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         load_prompts(tmp_path / "a.jsonl")
     with pytest.raises(DatasetError, match=r"'nobody/nothing' cannot be read"):
         load_prompts("nobody/nothing")
-    with pytest.raises(DatasetError, match=r"got list; wrap rows with datasets.Dataset.from_list"):
+    with pytest.raises(DatasetError, match=r"got list.*datasets.Dataset.from_list"):
         load_prompts([{"prompt": "a"}])
     with pytest.raises(SettingsError, match=r"split must be 'train', 'test' or 'all', got 'dev'"):
         load_prompts(datasets.Dataset.from_list(ROWS), split="dev")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match=r"prompt_tokens=2 needs a tokenizer"):
+    with pytest.raises(SettingsError, match="prompt_tokens=2"):
         load_prompts(datasets.Dataset.from_list(ROWS), prompt_column=0, prompt_tokens=2)
 
 

@@ -67,7 +67,7 @@ def test_prompts_are_those_of_the_tokenizer(tokenizer: Any) -> None:
     drop = table(tokenizer, 2, "drop")
     assert [drop[i].text for i in range(len(drop))] == ["d", "a a"]
     assert drop.padded([1])[0].tolist() == [list(whole[2])]
-    with pytest.raises(PromptError, match="prompt 0 has 3 tokens, more than max_prompt_tokens=2"):
+    with pytest.raises(PromptError, match=r"0.*3.*max_prompt_tokens=2"):
         table(tokenizer, 2)
 
 

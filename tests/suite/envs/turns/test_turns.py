@@ -316,15 +316,15 @@ def test_a_partner_for_many_must_answer_all(make_envs: Callable[..., Any]):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"max_turns": 2}, SettingsError, "max_turns=2 has no effect without a partner"),
-        ({"max_reply_tokens": 9}, SettingsError, "max_reply_tokens=9 has no effect"),
-        ({"partner": teacher, "max_turns": 0}, SettingsError, "max_turns must be an integer >= 1"),
+        ({"max_turns": 2}, SettingsError, "max_turns=2"),
+        ({"max_reply_tokens": 9}, SettingsError, "max_reply_tokens=9"),
+        ({"partner": teacher, "max_turns": 0}, SettingsError, "max_turns.*>= 1"),
         ({"partner": teacher, "partner_timeout": 0}, SettingsError, "a finite number > 0"),
         ({"partner": teacher, "on_partner_error": "no"}, SettingsError, "'raise' or 'skip'"),
         (
             {"partner": teacher, "max_turn_tokens": 2, "min_new_tokens": 3},
             SettingsError,
-            "min_new_tokens must be at most max_turn_tokens=2, got 3",
+            "min_new_tokens.*max_turn_tokens=2, got 3",
         ),
         ({"partner": "techer"}, SettingsError, "unknown partner 'techer'"),
         ({"partner": 5}, TypeError, r"partner must have a method reply\(conversation"),
@@ -352,7 +352,7 @@ def test_settings_that_cannot_work(
 def test_a_partner_may_not_have_the_policys_role(make_env: Callable[..., Any]):
     partner = Script()
     partner.role = "assistant"
-    with pytest.raises(SettingsError, match="role='assistant', which is the policy's"):
+    with pytest.raises(SettingsError, match="role='assistant'"):
         make_env(partner=partner)
 
 

@@ -120,7 +120,7 @@ def test_without_a_scorer_nothing_can_be_ranked(evaluator: Evaluator):
         check_ranks(evaluator, 16)  # the task's own reward
         bare = evaluator.envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=1, reward=None)
         check_ranks(evaluator, 0)
-        with pytest.raises(ValueError, match=r"reference_samples=16 are ranked .* has no reward"):
+        with pytest.raises(ValueError, match="reference_samples=16"):
             check_ranks(evaluator, 16)
         bare.close()
     finally:

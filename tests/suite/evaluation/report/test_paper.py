@@ -97,7 +97,7 @@ def test_a_table_is_latex_or_markdown(make_curves):
     head, rule, *rows = group_table(group, 0.95, "Markdown", ["kl"]).splitlines()[:4]
     assert (head, rule) == ("| Reward | KL (nats) at the end |", "| --- | ---: |")
     assert rows[1].startswith("| abc_d\\|% | ")
-    with pytest.raises(ValueError, match="no measurement 'klx' here; did you mean 'kl'"):
+    with pytest.raises(ValueError, match=r"'klx'.*'kl'"):
         group_table(group, 0.95, "Markdown", ["klx"])
 
 
@@ -113,7 +113,7 @@ def test_a_table_names_the_way(make_curves):
     ("settings", "message"),
     [
         ({"figure": Path("a.jpg")}, r"must end in .pdf, .svg or .png, got 'a.jpg'"),
-        ({"width": "3"}, "such as 3.25in, 84mm or 240pt; got '3'"),
+        ({"width": "3"}, "3.25in, 84mm.*240pt; got '3'"),
         ({"width": "900in"}, "1 to 40 inches"),
     ],
 )

@@ -367,7 +367,7 @@ def test_a_missing_file_is_refused_and_runs_without_hashes_are_read(
 
 
 def test_nothing_is_begun_that_cannot_work(tmp_path: Path):
-    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"jobs.*1, got 0"):
         compare(tiny(), tmp_path / "a", jobs=0)
     assert not (tmp_path / "a").exists()
 
@@ -425,7 +425,7 @@ def test_evaluation_is_raw_and_repeatable():
     assert [e.response_ids for e in other.episodes] != [e.response_ids for e in first.episodes]
     assert [e.prompt for e in other.episodes] == [e.prompt for e in first.episodes]
     assert len({episode.prompt for episode in first.episodes}) == 5
-    with pytest.raises(ValueError, match="num_episodes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"num_episodes.*1, got 0"):
         evaluate(agent, "MovieReview", num_episodes=0)
 
 

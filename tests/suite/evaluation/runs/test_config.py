@@ -205,17 +205,17 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pat
     ("make", "message"),
     [
         (lambda: config(env="MovieRevue"), "did you mean tokengym/MovieReview-v0"),
-        (lambda: config(env="zzz"), "unknown environment 'zzz'; known: tokengym/"),
-        (lambda: config(rewards=("sprse",)), "unknown reward 'sprse'; did you mean 'sparse'"),
+        (lambda: config(env="zzz"), "'zzz'.*tokengym/"),
+        (lambda: config(rewards=("sprse",)), "'sprse'.*'sparse'"),
         (lambda: config(rewards=()), "rewards must name at least one reward"),
-        (lambda: config(rewards=("abc", "abc")), "rewards names 'abc' twice; leave one out"),
-        (lambda: config(seeds=0), "seeds must be an integer >= 1, got 0; 5 is"),
-        (lambda: config(first_seed=-1), "first_seed must be an integer >= 0, got -1"),
-        (lambda: config(level=95.0), r"level must be within \(0, 1\), got 95"),
-        (lambda: changed(TrainingSettings(), steps=0), "steps must be an integer >= 1, got 0"),
+        (lambda: config(rewards=("abc", "abc")), "rewards.*'abc'"),
+        (lambda: config(seeds=0), "seeds.*>= 1, got 0; 5"),
+        (lambda: config(first_seed=-1), "first_seed.*>= 0, got -1"),
+        (lambda: config(level=95.0), r"level.*\(0, 1\), got 95"),
+        (lambda: changed(TrainingSettings(), steps=0), "steps.*>= 1, got 0"),
         (
             lambda: changed(TrainingSettings(), fixed_length="no"),
-            "fixed_length must be True or False, got",
+            "fixed_length",
         ),
         (
             lambda: changed(TrainingSettings(), batch_size=3, n_minibatches=5),
@@ -223,60 +223,60 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pat
         ),
         (
             lambda: changed(TrainingSettings(), batch_size=1, n_minibatches=1),
-            "needs batch_size >= 2, got 1; a single score is its own mean",
+            "batch_size >= 2, got 1",
         ),
         (
             lambda: changed(TrainingSettings(), learning_rate=0.0),
-            "learning_rate must be > 0, got 0",
+            "learning_rate.*> 0, got 0",
         ),
         (
             lambda: changed(TrainingSettings(), gae_lambda=1.5),
-            r"gae_lambda must be within \[0, 1\], or None, got 1.5",
+            r"gae_lambda.*\[0, 1\].*got 1.5",
         ),
-        (lambda: changed(TrainingSettings(), vf_coef=-0.1), "vf_coef must be >= 0, got -0.1"),
-        (lambda: changed(TrainingSettings(), kl_coef=-1.0), "kl_coef must be >= 0, got -1"),
+        (lambda: changed(TrainingSettings(), vf_coef=-0.1), "vf_coef.*>= 0, got -0.1"),
+        (lambda: changed(TrainingSettings(), kl_coef=-1.0), "kl_coef.*>= 0, got -1"),
         (lambda: changed(TrainingSettings(), normalize="none"), "or 'off', got 'none'"),
         (
             lambda: changed(TrainingSettings(), normalize="running:windw=3"),
-            "normalize 'running' has no option 'windw'; it has by, scale, clip, window",
+            "'running'.*'windw'",
         ),
         (
             lambda: changed(
                 TrainingSettings(), normalize="batch:by=none", batch_size=1, n_minibatches=1
             ),
-            "needs batch_size >= 2, got 1; a single score is its own mean",
+            "batch_size >= 2, got 1",
         ),
-        (lambda: TrainingSettings(agent="pp0"), "unknown agent 'pp0'; did you mean 'ppo'"),
+        (lambda: TrainingSettings(agent="pp0"), "'pp0'.*'ppo'"),
         (lambda: TrainingSettings(agent="dpo", learner=PPOSettings()), "must be DPOSettings for"),
-        (lambda: TrainingSettings(lora_rank=0), "lora_rank must be an integer >= 1, or None"),
+        (lambda: TrainingSettings(lora_rank=0), "lora_rank.*>= 1"),
         (lambda: TrainingSettings(dtype="half"), "or 'bfloat16', got 'half'"),  # type: ignore[arg-type]
         (lambda: TrainingSettings(precision="bf16"), "'full' or 'bf16-mixed', got 'bf16'"),  # type: ignore[arg-type]
         (
             lambda: TrainingSettings(precision="bf16-mixed", dtype="bfloat16"),
-            "keeps weights in float32, got dtype='bfloat16'; leave dtype out",
+            "float32, got dtype='bfloat16'",
         ),
         (
             lambda: config(training=TrainingSettings(agent="dpo")),
-            "dpo learns from the scorer alone, so that rewards 'sparse' and 'abc' are the same",
+            "'sparse'.*'abc'",
         ),
-        (lambda: EvaluationSettings(episodes=0), "episodes must be an integer >= 1, got 0"),
+        (lambda: EvaluationSettings(episodes=0), "episodes.*>= 1, got 0"),
         (
             lambda: EvaluationSettings(reference_samples=20),
-            "reference_samples must be 0 or a multiple of 16, got 20; 16 are enough",
+            "reference_samples.*0.*16, got 20; 16",
         ),
-        (lambda: TaskSettings(prompt_column=0), "prompt_column=0 names a column of no data set"),
-        (lambda: TaskSettings(horizon="end"), "horizon must be 'terminated' or 'truncated'"),  # type: ignore[arg-type]
-        (lambda: TaskSettings(stop_strings="a"), "stop_strings must be a list of strings"),
-        (lambda: TaskSettings(overlong="left"), "has no effect without max_prompt_tokens"),
+        (lambda: TaskSettings(prompt_column=0), "prompt_column=0"),
+        (lambda: TaskSettings(horizon="end"), "horizon.*'terminated'.*'truncated'"),  # type: ignore[arg-type]
+        (lambda: TaskSettings(stop_strings="a"), "stop_strings"),
+        (lambda: TaskSettings(overlong="left"), "max_prompt_tokens"),
         (
             lambda: config(task=TaskSettings(max_new_tokens=8)),
-            "max_new_tokens of a comparison is a training setting, got 8",
+            "max_new_tokens.*got 8",
         ),
         (
             lambda: config(
                 training=TrainingSettings(fixed_length=True), task=TaskSettings(min_new_tokens=8)
             ),
-            "min_new_tokens=8 has no effect on responses of fixed length",
+            "min_new_tokens=8",
         ),
     ],
 )
@@ -300,11 +300,11 @@ def test_a_folder_holds_one_comparison(tmp_path: Path):
     with pytest.raises(ValueError, match=r"of other settings: steps 30 there, 5 here\. Name"):
         check_folder(config(seeds=2, training=changed(TrainingSettings(), steps=5)), tmp_path)
     training = changed(TrainingSettings(), products="onednn")
-    with pytest.raises(ValueError, match=r"settings: products 'torch' there, 'onednn' here\. Name"):
+    with pytest.raises(ValueError, match=r"'torch'.*'onednn'"):
         check_folder(config(seeds=2, training=training), tmp_path)
     with pytest.raises(ValueError, match="seeds 2 there, 1 here"):
         check_folder(config(seeds=1), tmp_path)
-    with pytest.raises(ValueError, match=r"rewards \['sparse', 'abc'\] there, \['sparse'\] here"):
+    with pytest.raises(ValueError, match=r"\['sparse', 'abc'\].*\['sparse'\]"):
         check_folder(config(seeds=2, rewards=("sparse",)), tmp_path)
     with pytest.raises(ValueError, match=r"rewards .* there"):  # another one to compare with
         check_folder(config(seeds=2, rewards=("abc", "sparse")), tmp_path)

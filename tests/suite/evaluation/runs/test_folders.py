@@ -73,7 +73,7 @@ def test_data_that_are_no_file_are_no_part_of_the_settings():
 def test_another_rate_is_refused_and_the_same_settings_are_not(tmp_path: Path):
     begun(config(), tmp_path, "finished")
     check_folder(config(), tmp_path)
-    with pytest.raises(ValueError, match=r"learning_rate 0.0003 there, 0.001 here"):
+    with pytest.raises(ValueError, match=r"learning_rate 0.0003.*0.001"):
         check_folder(config(learning_rate=1e-3), tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path: Path, is_be
     assert run is not None
     if is_begun:  # and killed before its first checkpoint
         run.mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"holds runs of other settings: learning_rate"):
+    with pytest.raises(ValueError, match="learning_rate"):
         check_folder(other, tmp_path)
     check_folder(made, tmp_path)
     take_over(made, tmp_path)

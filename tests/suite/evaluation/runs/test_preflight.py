@@ -14,13 +14,13 @@ from tokengym.evaluation.runs.defaults import training_settings
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"advantage": "lo"}, "unknown advantage 'lo'; did you mean 'loo' or 'rloo'"),
+        ({"advantage": "lo"}, "'lo'.*'loo'.*'rloo'"),
         (
             {"products": "onednn", "device": "meta"},
             "for computation in float32 on a CPU, got device='m",
         ),
         ({"advantage": "loo"}, "advantage='loo' needs group_size"),
-        ({"advantage": "loo", "group_size": 6}, "group_size must divide the number of rows, got 6"),
+        ({"advantage": "loo", "group_size": 6}, "group_size.*got 6"),
     ],
 )
 def test_a_comparison_is_refused_before_its_first_run(settings: dict[str, Any], message: str):
@@ -35,7 +35,7 @@ def test_a_comparison_is_refused_before_its_first_run(settings: dict[str, Any], 
 
 @pytest.mark.parametrize("settings", [{"dtype": "bfloat16"}, {"precision": "bf16-mixed"}])
 def test_products_of_float32_are_refused_beside_bfloat16(settings: dict[str, str]):
-    with pytest.raises(ValueError, match="products='onednn' is for computation in float32"):
+    with pytest.raises(ValueError, match=r"products='onednn'.*float32"):
         training_settings("tokengym/MovieReview-v0", products="onednn", **settings)
 
 

@@ -144,7 +144,7 @@ def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path: Path)
     assert [float(row["score"]) for row in again] == pytest.approx(
         [point["score"] for point in whole.curve], rel=1e-6
     )
-    with pytest.raises(ValueError, match="checkpoint_every must be >= 0, got -1; 0 keeps none"):
+    with pytest.raises(ValueError, match=r"checkpoint_every.*>= 0, got -1; 0"):
         compare(config, tmp_path, checkpoint_every=-1, console=QUIET)
 
 
@@ -235,7 +235,7 @@ def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path: Path):
             away.write_text("")
 
     config = replace(config, task=TaskSettings(scorer=judge, scorer_timeout=2.0))
-    with pytest.raises(ScorerError, match=r"TimeoutError .*no answer within scorer_timeout=2 s"):
+    with pytest.raises(ScorerError, match=r"TimeoutError.*scorer_timeout=2"):
         run(config, "sparse", 0, out=out, report=report, checkpoint_every=1)
     folder = run_folder(out, "sparse", 0)
     assert len((folder / "unscored.jsonl").read_text().splitlines()) == CONFIG.training.batch_size

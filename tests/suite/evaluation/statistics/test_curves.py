@@ -45,7 +45,7 @@ def test_a_curve_that_stays_level_reaches_its_own_end():
     assert result is not None
     assert (result.baseline_steps, result.ratio) == pytest.approx((10.0, 0.5))
     assert (result.low, result.high) == pytest.approx((0.5, 0.5))
-    with pytest.raises(ValueError, match=r"level must lie in \(0, 1\), got 95; 0.95 is the usual"):
+    with pytest.raises(ValueError, match=r"level.*\(0, 1\), got 95; 0.95"):
         relative_steps(steps, [level], [level], 95)
 
 
@@ -81,9 +81,9 @@ def test_steps_to_shares_of_a_way_that_no_run_decides():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"goal must be above start, got 1.0 and 1.0"):
+    with pytest.raises(ValueError, match=r"goal.*got 1.0.*1.0"):
         steps_to_shares(STEPS, line([1.0]), start=1.0, goal=1.0)
-    with pytest.raises(ValueError, match=r"shares must lie in \(0, 1\], got 90"):
+    with pytest.raises(ValueError, match=r"shares.*\(0, 1\], got 90"):
         steps_to_shares(STEPS, line([1.0]), start=0.0, goal=1.0, shares=(0.5, 90))
     with pytest.raises(ValueError, match=r"alike, got \(2, 21\) and \(1, 21\); keep only"):
         relative_steps(STEPS, line([1.0, 1.0]), line([1.0]))

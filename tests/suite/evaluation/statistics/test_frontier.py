@@ -169,7 +169,7 @@ def test_no_policy_is_made_up_within_a_leap():
     assert (whole.tokens[-1], whole.kl[-1], whole.values["score"][-1]) == (15.0, 3.5, 1.5)
     assert run.within(5.0).values["score"].tolist() == [0.0, 0.5]
     assert run.within(99.0) is run
-    with pytest.raises(ValueError, match="budget must be above 0 tokens, got 0"):
+    with pytest.raises(ValueError, match=r"budget.*0.*got 0"):
         run.within(0.0)
 
 

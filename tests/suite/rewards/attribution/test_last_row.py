@@ -149,7 +149,7 @@ def test_plain_scores_do_not_change_when_the_row_is_read():
 def test_extras_that_the_row_does_not_read_are_refused():
     tensor = torch.zeros(1, 1, 2, 2)
     with (
-        pytest.raises(ScorerError, match=r"Linear adds position_bias to its attention.*'uniform'"),
+        pytest.raises(ScorerError, match=r"position_bias.*attention.*'uniform'"),
         last_row.last_layer(make_classifier()),
     ):
         last_row._forward(torch.nn.Linear(1, 1), tensor, tensor, tensor, None, position_bias=tensor)

@@ -122,7 +122,7 @@ def test_rules_survive_storage(rules, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", r"gold\.json holds no gold rules \(JSONDecodeError"),
+        ("[", r"gold\.json.*\(JSONDecodeError"),
         (
             json.dumps({"kind": "chess"}),
             r"unknown kind of gold rules 'chess'; .*; expected the JSON that save\(\)",
@@ -140,11 +140,11 @@ def test_damaged_rules_are_refused(content, message, tmp_path):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SummaryRules(facts=[]), r"facts must name at least one word, got none"),
-        (lambda: SummaryRules(facts=["a"], copied_run=1), r"copied_run must be >= 2 .* got 1 and"),
-        (lambda: SummaryRules(facts=["a"], padding_price=-1), r"prices must be >= 0, got \(-1, "),
-        (lambda: changed(enough=0), r"enough must be >= 1, got 0; 3 words are usual"),
-        (lambda: changed(harms={"bread": ["grab"]}), r"got both for \['bread'\]; drop one"),
+        (lambda: SummaryRules(facts=[]), "facts.*got none"),
+        (lambda: SummaryRules(facts=["a"], copied_run=1), "copied_run.*>= 2.*got 1"),
+        (lambda: SummaryRules(facts=["a"], padding_price=-1), r"prices.*>= 0, got \(-1"),
+        (lambda: changed(enough=0), "enough.*>= 1, got 0; 3"),
+        (lambda: changed(harms={"bread": ["grab"]}), r"got both.*\['bread'\]"),
         (lambda: changed(answers={"bread": {"how": []}}), r"every topic at least one answering"),
         (lambda: changed(answers={}), r"every topic at least one answering"),
     ],
@@ -159,9 +159,7 @@ def changed(**changes):
 
 
 def test_rules_of_no_known_kind_are_refused():
-    with pytest.raises(
-        TypeError, match=r"one of AnswerRules, DialogueRules, .*, SummaryRules, .*, got str"
-    ):
+    with pytest.raises(TypeError, match=r"AnswerRules, DialogueRules.*SummaryRules.*got str"):
         RuleScorer("dialogue")
     with pytest.raises(TypeError, match=r"got dict"):
         RuleScorer({})

@@ -93,12 +93,12 @@ def test_a_longer_window_forgets_exponentially():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: F.sparse(1.0, 0), "length must be at least 1 token, got 0"),
-        (lambda: F.blend(1.0, [1.0], beta=1.5), r"beta must lie in \[0, 1\], got 1.5"),
-        (lambda: F.blend(1.0, [1.0, -1.0], beta=1.0), r"weights must be .*>= 0, got -1.0 to 1.0"),
+        (lambda: F.sparse(1.0, 0), "length.*1.*got 0"),
+        (lambda: F.blend(1.0, [1.0], beta=1.5), r"beta.*\[0, 1\], got 1.5"),
+        (lambda: F.blend(1.0, [1.0, -1.0], beta=1.0), "weights.*>= 0, got -1.0.*1.0"),
         (lambda: F.blend(1.0, [np.nan], beta=1.0), "weights must be finite"),
         (lambda: F.blend(1.0, [], beta=1.0), r"weights must have shape \(n,\).*got \(0,\)"),
-        (lambda: F.recency_weights(3, tau=0), "tau must be a finite number of tokens > 0, got 0"),
+        (lambda: F.recency_weights(3, tau=0), "tau.*> 0, got 0"),
         (lambda: F.update_moments(F.Moments(), [1.0], window=0), "window must be .*got 0"),
         (lambda: F.update_moments(F.Moments(), [], window=None), r"batch must have shape"),
     ],

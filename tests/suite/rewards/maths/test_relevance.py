@@ -86,9 +86,9 @@ def test_relevance_shares_by_hand():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: R3.constrained_factor(0), "max_len must be a number of tokens > 0, got 0"),
-        (lambda: R3.constrained_factor(5, full_relevance=0), "full_relevance must be > 0, got 0"),
-        (lambda: R3.mean_pool([1.0]), r"hidden must have shape \(tokens, width\), got \(1,\)"),
+        (lambda: R3.constrained_factor(0), "max_len.*> 0, got 0"),
+        (lambda: R3.constrained_factor(5, full_relevance=0), "full_relevance.*> 0, got 0"),
+        (lambda: R3.mean_pool([1.0]), r"hidden.*got \(1,\)"),
         (lambda: R3.relevance_shares([1.0], [[1.0, 2.0]]), r"got \(1, 2\) and \(1,\)"),
     ],
 )

@@ -63,8 +63,8 @@ def test_split_evenly():
         (lambda: shift(1.0, []), r"shares must be finite, of shape \(n,\)"),
         (lambda: complete(1.0, []), r"shares must be finite, of shape \(n,\)"),
         (lambda: rescale_signed(1.0, [np.nan]), "shares must be finite"),
-        (lambda: rescale_signed(1.0, [1.0], guard=0.0), r"guard must lie in \(0, 1\], got 0.0"),
-        (lambda: split_evenly(0, 2), "length and parts must be at least 1, got 0 and 2"),
+        (lambda: rescale_signed(1.0, [1.0], guard=0.0), r"guard.*\(0, 1\], got 0.0"),
+        (lambda: split_evenly(0, 2), "length.*1, got 0.*2"),
     ],
 )
 def test_bad_arguments(call, message):

@@ -61,7 +61,7 @@ def test_a_data_set_with_splits():
     assert read_pairs(datasets.DatasetDict(train=table)).pairs == (PAIR,)
     with pytest.raises(DatasetError, match=r"have the splits 'train', 'test'; choose one"):
         read_pairs(both)
-    with pytest.raises(DatasetError, match=r"no split 'dev', only 'train', 'test'"):
+    with pytest.raises(DatasetError, match=r"'dev'.*'train', 'test'"):
         read_pairs(both, split="dev")
 
 
@@ -118,11 +118,11 @@ def test_a_bad_row_is_named_or_skipped(kind, row, message):
     ("source", "options", "message"),
     [
         ([], {}, "the pairs have 0 rows; give at least one comparison"),
-        (3, {}, r"dataset must be a datasets.Dataset, a path or a hub name, got int"),
+        (3, {}, "dataset.*got int"),
         ([3], {}, "row 0 of the pairs is int; it must be a mapping"),
-        ([{"chosen": "a"}], {}, r"rejected_column='rejected' is no column .* are 'chosen'"),
-        ([ROW], {"prompt_column": "x"}, r"prompt_column='x' is no column .* 'prompt', 'chosen'"),
-        ([ROW], {"margin_column": "x"}, r"margin_column='x' is no column"),
+        ([{"chosen": "a"}], {}, "rejected_column='rejected'.*'chosen'"),
+        ([ROW], {"prompt_column": "x"}, "prompt_column='x'.*'prompt', 'chosen'"),
+        ([ROW], {"margin_column": "x"}, "margin_column='x'"),
         ([ROW], {"on_error": "ignore"}, r"on_error must be 'raise' or 'skip', got 'ignore'"),
         ([{**ROW, "chosen": ""}], {"on_error": "skip"}, r"no pair is left: 1 rows, 0 pairs.*row 0"),
         ("nowhere.jsonl", {}, "file 'nowhere.jsonl' does not exist"),
