@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.campaign.requests import Client
+from tests.support import golden
 from tests.support.browser import browser_page, complaints, missing_browser
 from tokengym.agents import PPO
 from tokengym.envs import Episode
@@ -78,13 +79,8 @@ def test_a_fork_is_told_in_a_sentence_and_in_texts(hostile: Response):
     other = branch(6, " <b>", (2.0, 4.0, 3.0, 3.0))
     fork = Fork(time=1, taken=taken, other=other, without=np.array([1.0, 1.0, 2.0, 2.0]))
     shown = render_fork(hostile, fork)
-    assert (
-        "\u201c&lt;b&gt;\u201d instead of \u201cfine\u201d changes the score by +1.00 \u00b1 0.408 "
-        "and the gold score by +0.100 \u00b1 0.041 (means of 4 continuations of each, \u00b1 one "
-        "standard error)."
-    ) in shown
-    assert "Executed worth of \u201cfine\u201d: +0.500 (" in shown
-    assert "Credit paid for \u201cfine\u201d: abc \u22120.500." in shown
+    said = golden.words(render_response(hostile) + shown)
+    golden.check(Path(__file__).parent / "stored" / "explore.txt", said)
     assert "<img" not in shown
     assert "<b> " not in shown
     assert shown.count('class="swapped"') == 6

@@ -167,6 +167,18 @@ def test_the_faster_reward_is_said_to_be_faster(make_curves):
     assert versus["relative_steps"]["ratio"] == pytest.approx(0.5, abs=0.12)
 
 
+def test_a_clear_lead_is_marked_as_good_and_a_lag_as_bad(make_curves):
+    marks = {}
+    for baseline in ("sparse", "abc"):
+        (group,) = summarize(make_curves(), SummarySettings(baseline=baseline))["groups"]
+        at = [(measure, kind) for _, measure, kind in columns(group)].index(("score", "auc"))
+        marks[baseline] = {
+            name: row[at]["mark"] + row[at]["tone"] for name, row in cells(group).items()
+        }
+    assert marks["sparse"] == {"sparse": "", "uniform": "", "abc": "\u25b2good"}
+    assert marks["abc"] == {"abc": "", "sparse": "\u25bcbad", "uniform": "\u25bcbad"}
+
+
 def test_the_final_level_is_of_the_baselines_own_evaluations(make_curves):
     """However often the others were evaluated between them."""
     curves = make_curves(("sparse", "abc"))
