@@ -48,7 +48,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "end.md": (("end", "ledger"), end.STUDY.page),
     "forks.md": (("forks",), fill_forks),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
-    "leap.md": (("leap", "critic"), leap.STUDY.page),
+    "leap.md": (("leap", "critic", "ledger"), leap.STUDY.page),
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
