@@ -14,14 +14,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from studies import critic
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
-from tokengym.evaluation.statistics import LEAP, PairedDifference, nats_per_update
+from tokengym.evaluation.statistics import LEAP, PairedDifference, nats_per_update, value_within_kl
 from tokengym.lab.benchmark.verdict import path_of
-from tokengym.lab.protocol import GRID, LEARNER, MEASURES, over_run
+from tokengym.lab.protocol import GRID, LEARNER, MEASURES, SPARE_SEED, over_run
 from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, single_run
-from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, mean, rates_table
+from tokengym.lab.tables import (
+    NONE,
+    after_holm,
+    at_equal_kl,
+    markdown_table,
+    mean,
+    paired_text,
+    rates_table,
+)
 
 ENV = "tokengym/MovieReview-v0"
 LENGTHS = (24, 48, 96)
@@ -36,6 +46,8 @@ ROWS, UPDATES = 64, 30
 LARGE_ROWS, LARGE_UPDATES = 240, 8
 """Rows and updates of the larger batch: the same 1,920 responses."""
 PAIRS = 5
+LOW_RATE, WITHIN = 3e-4, (4.0, 6.0, 8.0)
+"""Rate at which few updates leap, and the nats within which scores are shown there."""
 ABOUT = ("tokens", "variant", "arm")
 """Heads of a cell's columns."""
 
@@ -137,10 +149,11 @@ def tables(published: Published) -> dict[str, str]:
         c for variant in VARIANTS for length in sorted(LENGTHS) for c in cells(length, variant)
     ]
     made = [cell for cell in every if len(runs.areas(cell)) > 1]
-    swept = {tuple(about(cell)): runs.sweeps[cell] for cell in every if cell in runs.sweeps}
+    swept = {tuple(about(cell)): runs.sweeps[cell] for cell in made}
     return {
         "leaps": leaps_table(runs, made),
         "leads": leads_table(runs, made),
+        "one rate": one_rate_table(runs, made),
         "rates": rates_table(swept, ABOUT, with_best=True),
     }
 
@@ -151,23 +164,30 @@ def about(cell: Cell) -> list[str]:
 
 
 def leaps_table(runs: Runs, made: list[Cell]) -> str:
-    """Return how far the largest update goes, and where runs end."""
+    """Return how far the first and the largest update go, and where runs end."""
     lines = []
     for cell in made:
         each = [*runs.runs[cell].values()]
+        first = number(mean([points[1]["kl"] for points in each]))
         leap = [largest_update(points) for points in each]
         ends = [number(mean([*runs.ends(cell, m).values()])) for m in ("score", "gold_score", "kl")]
         over = number(mean([over_run(points, "score") for points in each]))
         leapt = f"{sum(value > LEAP for value in leap)} of {len(leap)}"
-        lines.append([*about(cell), str(len(each)), number(mean(leap)), leapt, over, *ends])
-    heads = ["runs", "largest update, nats", "runs with one above a nat", "score over the run"]
+        lines.append([*about(cell), str(len(each)), first, number(mean(leap)), leapt, over, *ends])
+    heads = [
+        "runs",
+        "first update, nats",
+        "largest update",
+        "runs with one above a nat",
+        "score over the run",
+    ]
     return markdown_table([*ABOUT, *heads, "score at the end", "gold", "KL"], lines)
 
 
 def leads_table(runs: Runs, made: list[Cell]) -> str:
-    """Return every arm's leads on `sparse` of its variant: net, and score and gold at equal KL."""
+    """Return every arm's leads on `sparse` of its variant: net and its parts, and at equal KL."""
     differences: dict[Cell, PairedDifference] = {}
-    equal: dict[Cell, list[str]] = {}
+    parts: dict[Cell, list[str]] = {}
     for cell in made:
         base = cells(int(cell.length), cell.variant)[0]
         lead = runs.difference(cell, base)
@@ -178,10 +198,41 @@ def leads_table(runs: Runs, made: list[Cell]) -> str:
             for at in (cell, base)
         )
         differences[cell] = lead
-        equal[cell] = [at_equal_kl(arm, baseline, measure=m) for m in ("score", "gold_score")]
+        seeds = sorted(runs.runs[cell].keys() & runs.runs[base].keys())
+        parts[cell] = [
+            paired_text(
+                *([over_run(runs.runs[at][seed], m) for seed in seeds] for at in (cell, base))
+            )
+            for m in ("score", "kl")
+        ]
+        parts[cell] += [at_equal_kl(arm, baseline, measure=m) for m in ("score", "gold_score")]
     shown = after_holm(differences)
-    lines = [[*about(cell), shown[cell], *equal[cell]] for cell in differences]
-    heads = [NET, "score at equal KL, by nats", "gold at equal KL"]
+    lines = [[*about(cell), shown[cell], *parts[cell]] for cell in differences]
+    heads = [
+        NET,
+        "score over the run",
+        "KL over it",
+        "score at equal KL, by nats",
+        "gold at equal KL",
+    ]
+    return markdown_table([*ABOUT, *heads], lines)
+
+
+def one_rate_table(runs: Runs, made: list[Cell]) -> str:
+    """Return the score within some nats at one low rate, of the runs of the sweeps.
+
+    The sweeps of the arms as published have a point every five updates, which hides a leap.
+    """
+    lines = []
+    for cell in made:
+        points = runs.each.get(cell.but(rate=LOW_RATE, seed=SPARE_SEED))
+        if cell.variant == PUBLISHED or points is None:
+            continue
+        path = path_of(points)
+        score = value_within_kl(WITHIN, path.updates, path.kl, path.values["score"])
+        shown = [number(value) if np.isfinite(value) else NONE for value in score]
+        lines.append([*about(cell), number(largest_update(points)), number(path.kl[-1]), *shown])
+    heads = ["largest update, nats", "KL at the end", *(f"score within {k:g}" for k in WITHIN)]
     return markdown_table([*ABOUT, *heads], lines)
 
 
