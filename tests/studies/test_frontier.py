@@ -102,9 +102,12 @@ def test_the_page_of_leaps_is_filled():
             rows += [{**row, "rate": 1e-3} for row in climb(cell, seed, slope)]
     runs = Runs(rows, leap.STUDY.axes)
     leapt = leap.leaps_table(runs, [sparse, signed]).splitlines()[2:]
-    assert [line.split(" | ")[4:6] for line in leapt] == [["0.500", "0 of 2"]] * 2
+    assert [line.split(" | ")[4:7] for line in leapt] == [["0.500", "0.500", "0 of 2"]] * 2
     (lead,) = leap.leads_table(runs, [sparse, signed]).splitlines()[2:]
     assert "4.00: +1.00 (" in lead
     assert "8.00: +1.41 (" in lead
     assert leap.largest_update(climb(sparse, 0, 1.0)) == pytest.approx(0.5)
     assert np.isfinite(runs.sweeps[sparse][1e-3])
+    low = [{**row, "rate": leap.LOW_RATE} for row in climb(sparse, 1000, 1.0)]
+    (line,) = leap.one_rate_table(Runs([*rows, *low], leap.STUDY.axes), [sparse]).splitlines()[2:]
+    assert line.split(" | ")[3] == "0.500"
