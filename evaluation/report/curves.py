@@ -25,7 +25,9 @@ from tokengym.evaluation.statistics import (
     Array,
     area_under_curve,
     final_mean,
+    iqm,
     largest_shared_kl,
+    leaps,
     value_within_kl,
 )
 from tokengym.evaluation.statistics.curves import final_points
@@ -155,6 +157,10 @@ class Panel:
         """Return the updates that each run had made at the panel's steps, (runs, time)."""
         own = runs.values.get("step")  # of curves over tokens
         return np.broadcast_to(self.steps, runs.evaluated.shape) if own is None else own
+
+    def gaps(self, runs: Runs) -> NDArray[np.bool_]:
+        """Return where a reward's path leaps over policies that nobody has seen, (time - 1,)."""
+        return leaps(self.updates(runs).mean(axis=0), iqm(runs.values["kl"], 0))
 
     def _paths(self, runs: Runs) -> list[tuple[Array, Array]]:
         """Return updates and KL of each run at its own evaluations."""

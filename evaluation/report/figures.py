@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from tokengym.base.files import write_bytes
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, check_measures, measure_of, measures_of
@@ -47,12 +49,14 @@ STYLE: dict[Any, Any] = {
 }
 NEAR = 0.08
 """Share of a chart's height in which the name of a line has room."""
+AGAINST_KL = "score against KL"
+"""Panel of the frontier, which is no measurement over time."""
 LONG_NAME = 12
 """Letters of a name; of longer ones no three stand beside each other over one chart."""
 
 
 def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
-    """Draw score, gold score, KL, score minus its price and toxicity of every group."""
+    """Draw the measurements of every group over training, and its score against KL."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -80,12 +84,14 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
         width = 2 if len(cells) == 4 else min(len(cells), 3)
     else:
         labels = {name: measure_of(name, summary["by_gold"]).label for name in columns}
+        if all("kl" in panel.measures for panel in panels):
+            labels[AGAINST_KL] = f"{labels['score']} against KL"
         cells = [
             (panel, name, f"{label} ({group_label(panel.group)})" if panel.group else label)
             for panel in panels
             for name, label in labels.items()
         ]
-        width = len(columns)
+        width = len(labels)
     height = -(-len(cells) // width)
     # Not pyplot: a library leaves the user's figures, backend and settings alone.
     with mpl.rc_context(STYLE):
@@ -94,9 +100,13 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
         for axis in axes.flat[len(cells) :]:
             axis.set_visible(False)
         for axis, (panel, measure, title) in zip(axes.flat, cells, strict=False):
+            axis.set_title(plain(title))
+            if measure == AGAINST_KL:
+                draw_against_kl(axis, panel, lines)
+                axis.set_xlabel(measure_of("kl").label)
+                continue
             draw(axis, panel, measure, lines, float(summary["level"]))
             draw_levels(axis, levels(references[panel.group], measure))
-            axis.set_title(plain(title))
             axis.set_xlabel(AXES[summary["axis"]])
         longest = max(map(len, names))
         figure.legend(
@@ -147,6 +157,17 @@ def draw(
         "auto", steps=[1, 2, 2.5, 5, 10], integer=True
     )  # updates and tokens are counts
     axis.xaxis.set_major_locator(whole)
+
+
+def draw_against_kl(axis: "Axes", panel: Panel, lines: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw the path of each reward's score over its KL, interrupted where an update leaps."""
+    for name in [name for name in lines if name in panel.rewards]:
+        runs = panel.rewards[name]
+        kl, score = (iqm(runs.values[each], 0) for each in ("kl", "score"))
+        # A line to a point that is not there is not drawn: the dots on both sides of a gap stay.
+        at = np.flatnonzero(panel.gaps(runs)) + 1
+        axis.plot(np.insert(kl, at, np.nan), np.insert(score, at, np.nan), **lines[name])
+        axis.plot(kl, score, "o", color=lines[name]["color"], markersize=2.5)
 
 
 def plain(text: str) -> str:

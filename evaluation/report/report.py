@@ -25,7 +25,6 @@ from tokengym.evaluation.report.curves import (
     SPENT,
     Curve,
     Panel,
-    Runs,
     group_label,
     make_panels,
 )
@@ -45,7 +44,6 @@ from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     curve_interval,
     iqm,
-    leaps,
     performance_profile,
 )
 from tokengym.version import REPOSITORY, __version__
@@ -253,7 +251,7 @@ def _frontiers(
                     colour=colours[name],
                     x=iqm(runs.values[x], 0),
                     y=iqm(runs.values[y], 0),
-                    gaps=_gaps(panel, runs) if x == "kl" else None,
+                    gaps=panel.gaps(runs) if x == "kl" else None,
                 )
                 for name, runs in panel.rewards.items()
             ]
@@ -265,11 +263,6 @@ def _frontiers(
                 {"title": title, "note": note, "chart": chart, "x_label": measure_of(x).title}
             )
     return frontiers
-
-
-def _gaps(panel: Panel, runs: Runs) -> NDArray[np.bool_]:
-    """Return where a reward's path leaps over policies that nobody has seen, (time - 1,)."""
-    return leaps(panel.updates(runs).mean(axis=0), iqm(runs.values["kl"], 0))
 
 
 def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tokengym.envs import printable
-from tokengym.evaluation.report.curves import Curve
-from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.curves import Curve, make_panels
+from tokengym.evaluation.report.figures import draw_against_kl, save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import side_by_side
@@ -193,6 +194,18 @@ def test_the_picture_is_drawn(make_curves, tmp_path: Path):
     data = (tmp_path / "curves.png").read_bytes()
     assert data.startswith(b"\x89PNG")
     assert data == (tmp_path / "again.png").read_bytes()
+
+
+def test_a_path_over_kl_is_interrupted_where_an_update_leaps():
+    steps, kl = np.arange(5.0), np.array([0.0, 0.5, 6.0, 6.5, 7.0])
+    values = {"score": np.array([0.0, 1.0, 2.0, 3.0, 4.0]), "kl": kl}
+    curves = [Curve(credit="a", seed=seed, steps=steps, values=values) for seed in range(2)]
+    (panel,) = make_panels(curves)
+    axis = Figure().subplots()
+    draw_against_kl(axis, panel, {"a": {"color": "black"}})
+    line, dots = (np.asarray(drawn.get_xydata()) for drawn in axis.lines)
+    assert dots.tolist() == [*map(list, zip(kl, values["score"], strict=True))]
+    assert np.isnan(line[:, 0]).tolist() == [False, False, True, False, False, False]
 
 
 def test_a_flat_curve_is_drawn():
