@@ -193,6 +193,8 @@ class RewardChoice:
             more = "" if "/" in name else missing_laboratory()
             if isinstance(path, Path) or Path(path).exists() or not (hint or more):
                 raise
+            if not hint:  # it may be a model of the hub, of which the error says more
+                raise ScorerError(f"{error}{more}") from error
             raise ScorerError(
                 f"unknown scorer {path!r}; {hint}"
                 f"there is no folder of that name either; known: {', '.join(scorer_names())}{more}"
