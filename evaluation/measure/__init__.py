@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.measure.environments import resolve_env
+    from tokengym.evaluation.measure.environments import is_own_task, resolve_env
     from tokengym.evaluation.measure.evaluate import (
         Evaluation,
         Evaluator,

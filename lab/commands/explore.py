@@ -88,6 +88,7 @@ def explore(
             results=None if traces is not None else results,
             rewards=rewards,
             stored=_stored(traces, env, kwargs),
+            stored_in="" if traces is None else traces.name,
             paid_by=TRAINER if traces is not None and is_foreign(traces) else "",
             trust_code=trust_code,
         )

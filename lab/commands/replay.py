@@ -104,7 +104,13 @@ def _replay(
     from tokengym.agents import PPO
     from tokengym.evaluation.measure import Evaluator
     from tokengym.evaluation.runs import known_task
-    from tokengym.lab.replay.replay import is_foreign, load_episodes, replay, usual_rewards
+    from tokengym.lab.replay.replay import (
+        CONTROL,
+        is_foreign,
+        load_episodes,
+        replay,
+        usual_rewards,
+    )
 
     for path, what in ((episodes, "episodes"), (agent, "agent")):
         if path is not None and not path.exists():
@@ -135,7 +141,7 @@ def _replay(
         if is_others and all(episode.token_rewards is not None for episode in played):
             paid_by = TRAINER
     evaluator.close()
-    names = rewards or usual_rewards(env, kwargs)
+    names = rewards or (*usual_rewards(env, kwargs), *([CONTROL] if is_others else []))
     return replay(
         played,
         names,
@@ -164,11 +170,14 @@ def others_task(
     """Return the id and arguments of the environment for another trainer's texts.
 
     Its files name no task of ours. Beside a tokenizer or model of the caller's its prompts are the
-    environment's, with the columns that a scoring function may name.
+    environment's, with the columns that a scoring function may name. With a scorer of the caller's
+    own besides there is nothing left of a task, and none is named.
     """
     from tokengym.evaluation.runs import known_task
     from tokengym.lab.traces.reading import read_prompts
 
+    if env is None and task.scorer is not None and (task.tokenizer or task.model) is not None:
+        env = "TokenGeneration"
     env, kwargs = known_task(None, env, task=task, trust_code=trust_code)
     if {"tokenizer", "model"} & kwargs.keys() and not {"dataset", "prompts"} & kwargs.keys():
         kwargs["prompts"] = read_prompts(episodes)

@@ -13,7 +13,8 @@ from tokengym.agents.rollouts import ChosenPrompts, as_sampler, at_temperature
 from tokengym.envs import Episode, PromptError, TokenGenerationVectorEnv, token_texts, tokenize
 from tokengym.evaluation.measure import Evaluator, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
-from tokengym.lab.replay.replay import Replay, replay
+from tokengym.lab.replay.executed import Forks, written_places
+from tokengym.lab.replay.replay import Replay, measured_truth, replay
 from tokengym.rewards.models import longest_input
 
 AGENT = "agent"
@@ -31,7 +32,9 @@ class Response:
     gold_score: float | None
     """None if the task has none, or it does not know the prompt."""
     unknown: tuple[str, ...]
-    """Words of the prompt that the tokenizer does not know."""
+    """Words that the tokenizer does not know, of the prompt and of the response."""
+    stored_score: float | None = None
+    """Score that a stored response came with; None for a sampled one, or where there was none."""
 
     @property
     def episode(self) -> Episode:
@@ -243,12 +246,41 @@ class Explorer:
             unknown=self._unknown_words(scored),
         )
 
+    def measured(
+        self, response: Response, *, k: int = 8, temperature: float | None = None
+    ) -> Response:
+        """Return a response whose truth is the executed worth of each of its tokens.
+
+        Args:
+            response: Returned by `sample` or `shown`.
+            k: Continuations of every beginning of the response, an even number.
+            temperature: As of `sample`.
+
+        Raises:
+            ValueError: if ``k`` is none that `Forks` takes, or the agent has no policy.
+        """
+        policy = getattr(self.agent, "policy", self.agent)
+        if not isinstance(policy, CausalLMPolicy):
+            raise ValueError(
+                f"{type(self.agent).__name__} has no policy to continue with; explore an agent "
+                "whose policy is a CausalLMPolicy"
+            )
+        episodes = response.replay.episodes
+        with at_temperature(policy, temperature):
+            truth = measured_truth(self.env, self.env_kwargs, episodes, policy, Forks(k=k))
+        return replace(response, replay=response.replay.with_truth(truth))
+
+    def longest_measurement(self, response: Response, k: int) -> int:
+        """Return the most tokens that `measured` may sample."""
+        longest = self._chosen.settings.max_new_tokens
+        return k * sum(max(longest - place, 0) for place in written_places(response.episode))
+
     def _unknown_words(self, episode: Episode) -> tuple[str, ...]:
-        """Return the words of a prompt that the tokenizer has no tokens for, each once."""
+        """Return the words of a text that the tokenizer has no tokens for, each once."""
         unknown = self.tokenizer.unk_token_id
-        if unknown is None or unknown not in episode.prompt_ids:
+        if unknown is None or unknown not in (*episode.prompt_ids, *episode.response_ids):
             return ()
-        words = dict.fromkeys(episode.prompt.split())
+        words = dict.fromkeys(f"{episode.prompt} {episode.response}".split())
         read = tokenize(self.tokenizer, [*words])
         return tuple(word for word, one in zip(words, read, strict=True) if unknown in one.ids)
 

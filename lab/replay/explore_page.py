@@ -8,7 +8,7 @@ from typing import Any
 from tokengym.envs import printable
 from tokengym.evaluation.report import number, render, signed
 from tokengym.lab.replay.explore import Alternative, Branch, Change, Fork, Response
-from tokengym.lab.replay.page import TEMPLATES, episode_rows
+from tokengym.lab.replay.page import TEMPLATES, episode_rows, executed_words
 
 MAX_SHOWN_WORDS = 8
 """Unknown words of a prompt that are named."""
@@ -27,11 +27,15 @@ def render_page(choices: Mapping[str, Any]) -> str:
 def render_response(response: Response) -> str:
     """Return a response under every rule, token by token."""
     figures = [f"score {number(response.score)}"]
+    if response.stored_score is not None:
+        figures.append(f"in the file {number(response.stored_score)}")
     if response.gold_score is not None:
         figures.append(f"gold {number(response.gold_score)}")
     figures.append(f"{len(response.tokens)} tokens")
     note = "Choose a token to see its alternatives. Colour is a token's reward as a share of the "
     note += "strongest in its line; point at a token for the number."
+    if (truth := response.replay.truth) is not None and truth.executed is not None:
+        note = f"{executed_words(truth.executed)} {note}"
     shown = episode_rows(response.replay, 0) | {"score": " \u00b7 ".join(figures)}
     return render(
         TEMPLATES / "explore_response.jinja",
@@ -40,14 +44,14 @@ def render_response(response: Response) -> str:
 
 
 def _unknown(words: Sequence[str]) -> str:
-    """Return which words of the prompt the policy cannot read, in one sentence; "" of none."""
+    """Return which words the policy cannot read, and what to do, in sentences; "" of none."""
     if not words:
         return ""
     named = ", ".join(_quoted(word) for word in words[:MAX_SHOWN_WORDS])
     more = f" and {len(words) - MAX_SHOWN_WORDS} more" if len(words) > MAX_SHOWN_WORDS else ""
     return (
         f"Not in the policy's vocabulary: {named}{more}. It read a placeholder in place of each, "
-        "and cannot answer to them."
+        "and cannot answer to them. Texts of another policy need its --model or --tokenizer."
     )
 
 

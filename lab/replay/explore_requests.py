@@ -8,7 +8,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from math import inf
 from pathlib import Path
@@ -33,10 +33,10 @@ from tokengym.lab.replay.explore_page import (
     render_page,
     render_response,
 )
-from tokengym.lab.replay.replay import usual_rewards
+from tokengym.lab.replay.replay import CONTROL, usual_rewards
 from tokengym.rewards import REWARDS
 
-PARTS = ("begin", "draw", "sample", "read", "choose", "fork")
+PARTS = ("begin", "draw", "sample", "read", "measure", "choose", "fork")
 """What the page asks for; see `ExplorePage.answer`."""
 MAX_SHOWN = 32
 """Responses that can still be taken apart; the page shows the last one."""
@@ -49,6 +49,8 @@ MAX_CONTINUATIONS = 64
 """Most continuations of a token, and the largest whole number of a rule that the page may set."""
 TEMPERATURES = (0.001, 1000.0)
 """Least and largest, beside 0."""
+MAX_MEASURED = 100_000
+"""Most tokens that measuring one response may sample."""
 MAX_SEED = 2**63 - 1
 WAIT_S = 20.0
 """Longest that a request waits for the one before it, seconds."""
@@ -113,6 +115,7 @@ class ExplorePage:
         results: Folder whose saved agents can be chosen; None offers none but ``agent``.
         rewards: Rules by name that the page starts with; empty takes those the scorer allows.
         stored: Responses of a file, which the page can show in the task that it starts with.
+        stored_in: Name of that file.
         paid_by: Name of what paid the token rewards that they came with; empty if nothing did.
         trust_code: Run the files of code that saved agents and their runs name.
 
@@ -130,10 +133,12 @@ class ExplorePage:
         results: Path | None = None,
         rewards: Sequence[str] = (),
         stored: Sequence[Episode] = (),
+        stored_in: str = "",
         paid_by: str = "",
         trust_code: bool = False,
     ) -> None:
-        self._trust_code, self._stored, self._paid_by = trust_code, tuple(stored), paid_by
+        self._trust_code, self._paid_by = trust_code, paid_by
+        self._stored, self._stored_in = tuple(stored), stored_in
         if results is not None and not results.is_dir():
             raise ValueError(f"{results} is no folder; name one that holds runs of tokengym train")
         self.env, self.agent = resolve_env(env), "" if agent is None else str(agent_folder(agent))
@@ -153,9 +158,10 @@ class ExplorePage:
 
     def html(self) -> str:
         """Return the page itself, with what can be chosen on it."""
-        chosen = {"env": self.env, "agent": self.agent, "stored": len(self._stored)}
+        chosen = {"env": self.env, "agent": self.agent, "stored_in": self._stored_in}
         offered = {"tasks": self.tasks, "agents": self.agents, "rules": self.rewards}
-        return render_page({**chosen, **offered, "most": MAX_CONTINUATIONS})
+        counts = {"stored": len(self._stored), "most": MAX_CONTINUATIONS}
+        return render_page({**chosen, **offered, **counts})
 
     def answer(self, part: str, sent: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the page shows after a request, as JSON has it; texts of HTML are escaped.
@@ -184,8 +190,8 @@ class ExplorePage:
                 **{"shown": name, "prompt": prompt, "tokens": tokens},
                 "html": render_response(shown.response),
             }
-        required = ("shown", "index") if part == "choose" else ("shown", "index", "token_id")
-        if any(sent.get(name) is None for name in required):
+        required = {"measure": (), "choose": ("index",), "fork": ("index", "token_id")}[part]
+        if any(sent.get(name) is None for name in ("shown", *required)):
             raise ValueError("choose a token of the response and an alternative first")
         if str(sent["shown"]) not in self._shown:
             raise ValueError("the response is no longer kept; press Sample a response")
@@ -198,6 +204,8 @@ class ExplorePage:
                     for each in self.choose(**arguments)
                 ]
             }
+        if part == "measure":
+            return {"html": render_response(self.measure(**arguments))}
         return {"html": render_fork(shown.response, self.fork(**arguments))}
 
     def choose_policy(self, agent: str | None, env: str) -> tuple[str, str]:
@@ -241,7 +249,8 @@ class ExplorePage:
     def rules(self, env: str, agent: str) -> list[str]:
         """Return the rules that are shown first."""
         explorer = self.explorer(env, agent)
-        return [*(self._rewards or usual_rewards(env, explorer.env_kwargs))]
+        control = [CONTROL] if self._paid_by else []
+        return [*(self._rewards or (*usual_rewards(env, explorer.env_kwargs), *control))]
 
     def begin(self, agent: str | None, env: str) -> tuple[str, str, list[str], str, float]:
         """Return policy, task, rules, first prompt and temperature; see `choose_policy`."""
@@ -303,7 +312,23 @@ class ExplorePage:
         with self._turn():
             explorer = self.explorer(env, agent)
             response = explorer.shown(episode, rules, paid_by=paid_by)
+        response = replace(response, stored_score=episode.score)
         return Shown(explorer, response, temperature=None, greedy=False, seed=0)
+
+    def measure(self, shown: Shown, count: int | None) -> Response:
+        """Return a response with the executed worth of each of its tokens as its truth.
+
+        Raises:
+            ValueError: if that would sample more tokens than `MAX_MEASURED`.
+        """
+        k = _whole("continuations", count, 2, MAX_CONTINUATIONS)
+        if (tokens := shown.explorer.longest_measurement(shown.response, k)) > MAX_MEASURED:
+            raise ValueError(
+                f"{k} continuations at each token may sample {tokens:,} tokens, the page takes "
+                f"{MAX_MEASURED:,}; take fewer, or tokengym replay --truth forks:k={k}"
+            )
+        with self._turn():
+            return shown.explorer.measured(shown.response, k=k, temperature=shown.temperature)
 
     def choose(self, shown: Shown, index: int) -> list[Alternative]:
         """Return the alternatives of a token."""

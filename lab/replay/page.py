@@ -167,7 +167,7 @@ def _shown_tokens(
 def _note(result: Replay, name: str, index: int) -> str:
     """Return the note under a rule's name: its agreement with the truth on this response."""
     notes = []
-    if result.truth is not None:
+    if result.truth is not None and np.ptp(result.truth.values[index]) > 0:
         rank = rank_correlation(result.credits[name][index], result.truth.values[index])
         notes.append(f"rank correlation with the truth {number(rank)}")
     if not same_scores(result):

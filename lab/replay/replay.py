@@ -1,7 +1,7 @@
 """Replay of one set of episodes under every credit rule, with the true worth of each token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from tokengym.envs import (
     printable,
     token_texts,
 )
-from tokengym.evaluation.measure import resolve_env, task_reward
+from tokengym.evaluation.measure import is_own_task, resolve_env, task_reward
 from tokengym.evaluation.report import to_cell
 from tokengym.lab.envs.forks.env import ForksValues
 from tokengym.lab.envs.oracle.env import OracleEnv, OracleVectorEnv
@@ -46,6 +46,8 @@ USUAL: tuple[tuple[str, ...], ...] = (
     ("r3-dense",),
 )
 """Default rules: the first of each group that the scorer allows."""
+CONTROL = "random"
+"""Rule that knows nothing, shown beside another trainer's credit: agreement by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,15 @@ class Replay:
             truth |= {"truth low": _placed(worth.low, episode)}
             truth |= {"truth high": _placed(worth.high, episode)}
         return truth | {name: rule[index] for name, rule in self.credits.items()}
+
+    def with_truth(self, truth: Truth | None) -> "Replay":
+        """Return the same credit held to another truth.
+
+        Args:
+            truth: The true worth of each token; None knows none.
+        """
+        agreements = _agreements(self.credits, self.episodes, truth)
+        return replace(self, truth=truth, agreements=agreements)
 
     def heat_map(self, index: int = 0) -> "HeatMap":
         """Draw one response's token rewards, the truth first where it is known.
@@ -161,17 +172,13 @@ def replay(
         credits[paid_by], scorers[paid_by] = tuple(stored), paid_by
         given_scores = (episode.score for episode in episodes)
         scores[paid_by] = np.array([np.nan if score is None else score for score in given_scores])
-    if forks is None:
-        truth = token_truth(task, episodes, policy)
-    else:
+    truth = None
+    if forks is not None:
         truth = measured_truth(env, kwargs, episodes, policy, forks)
-    agreements = {
-        name: agreement(*(_own(rows, episodes) for rows in (given, truth.values, truth.matters)))
-        for name, given in credits.items()
-        if truth is not None and _can_agree(truth)
-    }
+    elif not is_own_task(kwargs):  # what the task knows is of its own prompts and scorer
+        truth = token_truth(task, episodes, policy)
     bare.close()
-    return Replay(
+    unheld = Replay(
         env=env,
         source=source or f"{len(episodes)} episodes",
         episodes=tuple(episodes),
@@ -179,9 +186,22 @@ def replay(
         credits=credits,
         scores=scores,
         scorers=scorers,
-        truth=truth,
-        agreements=agreements,
+        truth=None,
+        agreements={},
     )
+    return unheld.with_truth(truth)
+
+
+def _agreements(
+    credits: Mapping[str, tuple[Array, ...]], episodes: Sequence[Episode], truth: Truth | None
+) -> dict[str, Agreement]:
+    """Return how well each rule agrees with a truth; nothing where no token matters."""
+    if truth is None or not _can_agree(truth):
+        return {}
+    return {
+        name: agreement(*(_own(rows, episodes) for rows in (given, truth.values, truth.matters)))
+        for name, given in credits.items()
+    }
 
 
 def _placed(values: NDArray[Any], episode: Episode) -> NDArray[Any]:

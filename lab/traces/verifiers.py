@@ -29,15 +29,27 @@ def read(row: Mapping[str, Any]) -> Record | None:
         raise ValueError(
             f"none of the trace's {len(said.prompt_ids)} tokens is sampled; record it with tokens"
         )
-    rewards = row.get("rewards") or {}
-    values = [one.get("value") if isinstance(one, dict) else one for one in rewards.values()]
-    score = row.get("reward")
+    values = [_value(reward) for reward in (row.get("rewards") or {}).values()]
+    told = [value for value in values if value is not None]
+    score = row.get("reward", told or None)
     return Record(
         **said._asdict(),
         log_probs=_spread(nodes, "logprobs", said.written),
         paid=_spread(nodes, "advantages", said.written),
-        score=number_of(score if score is not None else [v for v in values if v is not None]),
+        score=number_of(score),
     )
+
+
+def _value(reward: Any) -> float | None:
+    """Return what a reward adds to the score: a record has its score and weight, not the product.
+
+    None stands for a function that did not run.
+    """
+    if not isinstance(reward, dict):
+        return number_of(reward)
+    if "value" in reward:
+        return number_of(reward["value"])
+    return None if reward.get("score") is None else reward["score"] * reward.get("weight", 1.0)
 
 
 def _spread(nodes: list[Any], name: str, written: list[int]) -> list[float] | None:

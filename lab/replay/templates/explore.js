@@ -1,8 +1,8 @@
 "use strict";
 (() => {
   const part = (id) => document.getElementById(id);
-  const boxes = part("form").elements, forked = part("fork-form").elements;
-  const buttons = [boxes.draw, boxes.sample, forked.fork, boxes.read].filter(Boolean);
+  const boxes = part("form").elements, forked = part("fork-form").elements, measured = part("measure-form").elements;
+  const buttons = [boxes.draw, boxes.sample, forked.fork, measured.measure, boxes.read, boxes.next].filter(Boolean);
   let shown = null;
 
   // Asks the server, one request at a time; "computing" is shown on one part of the page, and what
@@ -58,8 +58,14 @@
     part("response").innerHTML = told.html;
     const words = told.tokens.map((token, index) => new Option(`${index + 1} \u00b7 ${token}`, index));
     forked.index.replaceChildren(new Option("choose a token above, or here", ""), ...words);
-    part("fork-form").hidden = false;
+    part("fork-form").hidden = part("measure-form").hidden = false;
     offer([]);
+  }
+
+  // Shows the executed worth of every token as the response's truth.
+  async function measure() {
+    const told = await ask("measure", {shown, count: number(measured.count)}, "response");
+    if (told) part("response").innerHTML = told.html;
   }
 
   // Lists the alternatives at the chosen token, the likeliest other one chosen.
@@ -105,7 +111,7 @@
     reveal("fork");
   }
 
-  for (const form of [part("form"), part("fork-form")]) form.addEventListener("submit", (event) => event.preventDefault());
+  for (const form of [part("form"), part("measure-form"), part("fork-form")]) form.addEventListener("submit", (event) => event.preventDefault());
   boxes.agent.addEventListener("change", () => begin(policy()));
   boxes.env.addEventListener("change", () => begin({...policy(), agent: null}));
   boxes.rule.addEventListener("change", () => {
@@ -120,7 +126,15 @@
     await sample();
   });
   boxes.sample.addEventListener("click", sample);
-  if (boxes.read) boxes.read.addEventListener("click", read);
+  if (boxes.read) {
+    boxes.read.addEventListener("click", read);
+    boxes.stored.addEventListener("change", read);
+    boxes.next.addEventListener("click", () => {
+      boxes.stored.value = number(boxes.stored) % Number(boxes.stored.max) + 1;
+      read();
+    });
+  }
+  measured.measure.addEventListener("click", measure);
   forked.index.addEventListener("change", choose);
   forked.fork.addEventListener("click", fork);
   part("response").addEventListener("click", (event) => {

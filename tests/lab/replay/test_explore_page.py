@@ -138,7 +138,9 @@ def test_the_functions_behind_the_buttons(tmp_path: Path):
     assert own.begin(None, "tokengym/Oracle-v0")[2][:3] == ["sparse", "uniform", "abc"]
 
 
-def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid():
+def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid(
+    monkeypatch: pytest.MonkeyPatch,
+):
     begun = Explorer("MovieReview", LENGTHS)
     written = begun.sample(begun.draw_prompt(0), ["sparse"], seed=2).episode
     size = len(written.response_ids)
@@ -147,6 +149,9 @@ def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid():
         "MovieReview", LENGTHS, rewards=("uniform",), stored=[paid, written], paid_by="trainer"
     )
     assert 'name="stored"' in page.html()
+    assert page.rules(MOVIE, "") == ["uniform"]
+    by_default = ExplorePage("MovieReview", LENGTHS, stored=[paid], paid_by="trainer")
+    assert by_default.rules(MOVIE, "")[-1] == "random"  # the control
     told = page.answer("read", {"agent": "", "rules": ["uniform"], "number": 1})
     assert told["prompt"] == written.prompt
     assert len(told["tokens"]) == size
@@ -158,6 +163,14 @@ def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid():
     other = next(each["id"] for each in chosen if not each["taken"])
     forked = {"shown": told["shown"], "index": 1, "token_id": other, "count": 2}
     assert "changes the score by" in page.answer("fork", forked)["html"]
+    measured = page.answer("measure", {"shown": told["shown"], "count": 2})["html"]
+    assert "executed truth (k = 2)" in measured
+    assert f"in the file {0.5 * size:.2f}" in measured
+    with pytest.raises(ValueError, match="needs an even number of continuations"):
+        page.answer("measure", {"shown": told["shown"], "count": 3})
+    monkeypatch.setattr(explore_requests, "MAX_MEASURED", 71)
+    with pytest.raises(ValueError, match=r"2 continuations .* may sample 72 tokens, .* takes 71;"):
+        page.answer("measure", {"shown": told["shown"], "count": 2})
     with pytest.raises(ValueError, match=r"number must be .* from 1 to 2, got 3"):
         page.answer("read", {"agent": "", "rules": ["uniform"], "number": 3})
     assert 'name="stored"' not in ExplorePage("MovieReview", LENGTHS).html()

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from tokengym.envs import bundled
+from tokengym.evaluation.runs import TaskSettings
+from tokengym.lab.commands.replay import others_task
 from tokengym.lab.replay.replay import is_foreign, load_episodes, replay
 from tokengym.lab.traces.reading import read_traces
 from tokengym.rewards import FunctionScorer
@@ -66,7 +68,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"score": 0.75, "reference": "4", "token_rewards": [0.0, 0.25, 0.5]},
     ),
     "verifiers": (
-        {"nodes": nodes(), "rewards": {"a": {"value": 1.0}, "b": {"value": 0.5}, "c": None}},
+        {"nodes": nodes(), "rewards": {"a": {"score": 2.0, "weight": 0.5}, "b": 0.5, "c": None}},
         {"score": 1.5, "log_probs": [-1.0, -2.0, -3.0, 0.0, 0.0, -4.0, -5.0], **TALK},
     ),
     "openenv": (
@@ -154,6 +156,34 @@ def test_a_replay_shows_what_the_trainer_paid_beside_the_rules(tmp_path: Path) -
     assert result.credits["trainer"][0].tolist() == [0.5, -0.5, 0.0, 0.0, 0.0, 0.25, 0.25]
     assert result.scores["trainer"].tolist() == [1.0]
     assert not result.credits["uniform"][0][3:5].any()  # what the policy did not write
+
+
+def test_rewards_that_did_not_run_are_no_score(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(json.dumps({"nodes": nodes(), "rewards": {"a": None}}) + "\n")
+    ((episode,), _) = read_traces(file, TOKENIZER)
+    assert episode.score is None
+
+
+def test_own_prompts_and_scorer_have_no_truth_of_the_tasks(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(json.dumps(ROWS["plain"][0]) + "\n")
+    episodes, _ = load_episodes(file, env="MovieReview")
+    own = {"prompts": ["i saw"], "scorer": FunctionScorer(lambda response: float(len(response)))}
+    result = replay(episodes, ["uniform"], env="MovieReview", env_kwargs=own, paid_by="trainer")
+    assert (result.truth, result.agreements) == (None, {})
+    assert replay(episodes, ["uniform"], env="MovieReview").truth is not None
+
+
+def test_texts_with_a_model_and_a_scorer_of_their_own_need_no_task(tmp_path: Path) -> None:
+    file = tmp_path / "traces.jsonl"
+    file.write_text(json.dumps(ROWS["plain"][0]) + "\n")
+    own = TaskSettings(tokenizer=str(bundled("movie_review").path / "policy"), scorer="vader")
+    env, kwargs = others_task(file, None, task=own, trust_code=False)
+    assert env == "tokengym/TokenGeneration-v0"
+    assert [prompt.text for prompt in kwargs["prompts"]] == ["i saw"]
+    env, kwargs = others_task(file, None, task=TaskSettings(), trust_code=False)
+    assert (env, "prompts" in kwargs) == ("tokengym/MovieReview-v0", False)
 
 
 def test_rows_with_ids_are_another_trainers_too(tmp_path: Path) -> None:
