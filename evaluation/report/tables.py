@@ -15,7 +15,6 @@ from tokengym.evaluation.statistics import MIN_KL, SHARES
 NOTHING = "\u2013"
 Style = Literal["LaTeX", "Markdown"]
 NORMALISED = "normalised_score"
-"""Names of measurements in version 0.1, which users may still name."""
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

@@ -47,7 +47,8 @@ def slurm(folder: str = "runs/slurm", **parameters: Any) -> Executor:
     submitit = _library("submitit", "slurm")
 
     def execute(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
-        submitter = submitit.AutoExecutor(folder=folder)
+        # Without a cluster submitit would start all of them here, at once.
+        submitter = submitit.AutoExecutor(folder=folder, cluster="slurm")
         submitter.update_parameters(**parameters)
         with submitter.batch():
             jobs = {submitter.submit(function, spec): spec for spec in specs}

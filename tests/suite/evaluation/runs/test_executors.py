@@ -57,7 +57,8 @@ def submitit(asked: dict[str, Any]) -> Any:
     """Return a stand-in for submitit."""
 
     class AutoExecutor:
-        def __init__(self, folder: str) -> None:
+        def __init__(self, folder: str, cluster: str) -> None:
+            assert cluster == "slurm"  # else submitit runs all of them here, at once
             asked["folder"] = folder
 
         def update_parameters(self, **parameters: Any) -> None:
