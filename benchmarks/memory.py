@@ -6,12 +6,19 @@
 - adapters: one frozen backbone; policy, value and reward model are LoRA adapters of rank 16 on it,
   and the reference is the backbone without them.
 
+With --pair the policy and its reference alone, the value head on the policy's trunk and a function
+as the reward:
+
+- two copies: policy and reference are whole models, and all weights of the policy are trained;
+- adapters off: LoRA of rank 8 on queries, keys and values, and the reference is the same model with
+  its adapters off.
+
 A random GPT-2 in float32, one PPO update of 8 x 48 tokens after prompts of 8, on the CPU. Weights
 and optimiser state are counted by role, gradients are one float per trained weight; the measured
 peak is the process's resident memory at its highest, above that before the first model was made.
 Each way runs in a process of its own.
 
-    python benchmarks/memory.py [--layers 6 --width 768 --vocabulary 50257] [--rows 8]
+    python benchmarks/memory.py [--pair] [--layers 6 --width 768 --vocabulary 50257] [--rows 8]
 """
 
 import argparse
@@ -20,6 +27,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +39,11 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 from tokengym.agents import PPO
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.envs import TokenGenerationVectorEnv
-from tokengym.rewards import Reward, RewardModel, Sparse, VectorRewardWrapper
+from tokengym.rewards import Reward, RewardModel, Sparse, SparseReward, VectorRewardWrapper
 
 WAYS = ("separate", "trunk", "frozen", "adapters")
+PAIR = ("two copies", "adapters off")
+"""Policy and reference alone: ways of keeping the reference."""
 ROLES = ("policy", "frozen", "value", "reference", "reward_model", "optimizer")
 
 
@@ -51,10 +61,11 @@ def make_config(settings: argparse.Namespace) -> GPT2Config:
     )
 
 
-def lora(**settings: Any) -> LoraConfig:
-    """Return adapters on all linear maps of a block."""
-    targets = ["c_attn", "c_proj", "c_fc"]
-    return LoraConfig(r=16, target_modules=targets, fan_in_fan_out=True, **settings)
+def lora(
+    rank: int = 16, targets: Sequence[str] = ("c_attn", "c_proj", "c_fc"), **settings: Any
+) -> LoraConfig:
+    """Return adapters, by default on all linear maps of a block."""
+    return LoraConfig(r=rank, target_modules=[*targets], fan_in_fan_out=True, **settings)
 
 
 def policy_settings(way: str, num_layers: int) -> dict[str, Any]:
@@ -64,7 +75,22 @@ def policy_settings(way: str, num_layers: int) -> dict[str, Any]:
         "trunk": {"value_network": "trunk"},
         "frozen": {"frozen_layers": num_layers // 2, "value_network": "trunk"},
         "adapters": {"lora": lora(), "value_network": "own"},
+        "two copies": {"value_network": "trunk"},
+        "adapters off": {"lora": lora(8, ["c_attn"]), "value_network": "trunk"},
     }[way]
+
+
+def make_scorer(
+    way: str, backbone: GPT2LMHeadModel, settings: argparse.Namespace
+) -> RewardModel | None:
+    """Return the reward model of a way; the pair has none."""
+    if way in PAIR:
+        return None
+    if way == "adapters":
+        return RewardModel.from_pretrained(settings.adapters, backbone=backbone)
+    scorer = RewardModel(GPT2ForSequenceClassification(make_config(settings)))
+    scorer.model.requires_grad_(False)
+    return scorer
 
 
 def measure(way: str, settings: argparse.Namespace) -> dict[str, float]:
@@ -74,11 +100,7 @@ def measure(way: str, settings: argparse.Namespace) -> dict[str, float]:
     tokenizer = make_tokenizer(settings.vocabulary)
     before = resident()
     backbone = GPT2LMHeadModel(make_config(settings))
-    if way == "adapters":
-        scorer = RewardModel.from_pretrained(settings.adapters, backbone=backbone)
-    else:
-        scorer = RewardModel(GPT2ForSequenceClassification(make_config(settings)))
-        scorer.model.requires_grad_(False)
+    scorer = make_scorer(way, backbone, settings)
     envs = TokenGenerationVectorEnv(
         num_envs=settings.rows,
         tokenizer=tokenizer,
@@ -86,16 +108,21 @@ def measure(way: str, settings: argparse.Namespace) -> dict[str, float]:
         max_new_tokens=48,
         forbidden_token_ids=(EOS,),
     )
+    rewarded = (
+        SparseReward(envs, lambda prompt, response: float(len(response)))
+        if scorer is None
+        else VectorRewardWrapper(envs, Reward(scorer, Sparse()))
+    )
     agent = PPO(
         "CausalLMPolicy",
-        VectorRewardWrapper(envs, Reward(scorer, Sparse())),
+        rewarded,
         n_epochs=1,
         n_minibatches=1,
         policy_kwargs={"model": backbone, **policy_settings(way, settings.layers)},
         device="cpu",
     )
     agent.learn(1)
-    sizes = memory_by_role(agent.policy, scorer.model)
+    sizes = memory_by_role(agent.policy, None if scorer is None else scorer.model)
     gradients = sum(p.numel() * p.element_size() for p in agent.policy.trained_parameters())
     mebibytes = {role: sizes[role] / 2**20 for role in ROLES} | {"gradients": gradients / 2**20}
     return mebibytes | {"sum": sum(mebibytes.values()), "peak": peak() - before}
@@ -119,17 +146,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--vocabulary", type=int, default=50_257)
     parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--pair", action="store_true", help="policy and reference alone")
+    parser.add_argument("--way", choices=(*WAYS, *PAIR), help=argparse.SUPPRESS)
     parser.add_argument("--adapters", help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.way is not None:
         print(json.dumps(measure(settings.way, settings)))
         return
     sizes_by_way: dict[str, dict[str, float]] = {}
+    ways = PAIR if settings.pair else WAYS
     with tempfile.TemporaryDirectory() as folder:
         scorer = GPT2ForSequenceClassification(make_config(settings))
         get_peft_model(scorer, lora(task_type="SEQ_CLS")).save_pretrained(folder)
-        for way in WAYS:
+        for way in ways:
             command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]
             command += ["--way", way, "--adapters", folder]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -140,11 +169,11 @@ def main() -> None:
         f"{settings.rows} x 48 tokens; MiB\n"
     )
     names = [name.replace("_", " ") for name in columns]
-    print(f"| | {' | '.join(names)} | sum / separate | peak / separate |")
+    print(f"| | {' | '.join(names)} | sum / {ways[0]} | peak / {ways[0]} |")
     print("|" + "---|" * (len(columns) + 3))
     for way, sizes in sizes_by_way.items():
         cells = [f"{sizes[name]:,.0f}" for name in columns]
-        cells += [f"{sizes[name] / sizes_by_way['separate'][name]:.2f}" for name in ("sum", "peak")]
+        cells += [f"{sizes[name] / sizes_by_way[ways[0]][name]:.2f}" for name in ("sum", "peak")]
         print(f"| {way} | {' | '.join(cells)} |")
 
 
