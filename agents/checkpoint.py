@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from gymnasium import spaces
@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm
+from tokengym.agents.policy.settings import EpisodicSettings
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.layers import layers
 from tokengym.agents.rollouts.rounds import (
@@ -40,6 +41,7 @@ from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder, quiet
 from tokengym.base.saved_code import check_saved
+from tokengym.base.settings import without_removed
 from tokengym.base.stored.adapters import load_adapters
 from tokengym.base.stored.parts import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
 from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
@@ -109,6 +111,7 @@ class RolloutState:
 class Checkpointed(OnPolicyAlgorithm):
     """An agent as a checkpoint reads and restores it; see `EpisodicAlgorithm`."""
 
+    settings_class: ClassVar[type[EpisodicSettings]]
     policy: "CausalLMPolicy"  # type: ignore[assignment]
     processes: Processes
     rounds: RoundEnvironment
@@ -448,7 +451,8 @@ def _settings(
             "the class that saved it"
         )
     known = algorithm.setting_names()
-    if unknown := sorted(record["settings"].keys() - set(known)):
+    stored = without_removed(algorithm.settings_class, record["settings"], error=CheckpointError)
+    if unknown := sorted(stored.keys() - set(known)):
         raise CheckpointError(
             f"settings of {folder} hold {unknown[0]!r}, which {algorithm.__name__} has not; use a "
             "checkpoint that this version saved"
@@ -464,7 +468,7 @@ def _settings(
                 f"{name} of {folder} was a schedule, which cannot be saved; pass it again: "
                 f"load(path, env=envs, {name}=...)"
             )
-    kept = {name: value for name, value in record["settings"].items() if name not in changes}
+    kept = {name: value for name, value in stored.items() if name not in changes}
     check_saved(kept, folder / RECORD, named=dict(changes), trust_code=trust_code)
     lacking = {k: v for k, v in LACKING.items() if k in known and k not in record["policy_kwargs"]}
     return {**lacking, **kept, **changes}

@@ -35,7 +35,6 @@ class PPOKeywords(TypedDict, total=False):
     clip_range: Schedule
     clip_range_high: float | None
     old_log_probs: OldLogProbs
-    importance_cap: float | None
     clip_range_vf: Schedule | None
     value_network: ValueNetwork
     vf_coef: float

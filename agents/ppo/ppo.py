@@ -200,7 +200,7 @@ class PPO(EpisodicAlgorithm):
             episodes=played.episodes,
         )
         advantages, returns, scale = self._advantages(
-            played, tensors, old_log_probs, ref_log_probs, partial(read, name="entropy")
+            played, tensors, ref_log_probs, partial(read, name="entropy")
         )
         self._log_round(played, (paid_kl, kl), mask, values, returns)
         experience = Experience(
@@ -355,7 +355,6 @@ class PPO(EpisodicAlgorithm):
         self,
         played: RolloutBatch,
         tensors: RoundTensors,
-        old_log_probs: Tensor,
         ref_log_probs: Tensor,
         entropy: Callable[[], Tensor],
     ) -> tuple[Tensor, Tensor, float]:
@@ -363,7 +362,7 @@ class PPO(EpisodicAlgorithm):
 
         Advantages and returns are (batch, time), reward units, the divisor too.
         """
-        mask, scale, cap = tensors.response_mask, 1.0, self.settings.importance_cap
+        mask, scale = tensors.response_mask, 1.0
         if self.estimator.reads_segments:
             ends = self.reward.segment_ends(played.episodes, mask.shape[1])
             tensors = replace(tensors, segment_ends=torch.from_numpy(ends).to(mask.device))
@@ -386,10 +385,6 @@ class PPO(EpisodicAlgorithm):
                 scorer=self.reward.scorer,
             )
             advantages = self.weight.weighted(advantages, weighed)
-        if cap is not None:
-            assert played.log_probs is not None
-            ratio = (old_log_probs - played.log_probs).exp()
-            advantages = advantages * ratio.clamp(max=cap)
         return advantages, returns, scale
 
     def _log_round(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
-from tokengym.base.settings import check_choice, check_count, check_number
+from tokengym.base.settings import Removed, check_choice, check_count, check_number
 from tokengym.envs import SettingsError
 
 KlPlace = Literal["reward", "loss"]
@@ -71,10 +71,6 @@ class PPOSettings(EpisodicSettings):
     """Log-probs of the old policy in the probability ratio: those of the rollout, or computed again
     as the update computes them, which costs a forward. They differ by rounding, see
     train/log_prob_gap, which in bfloat16 is some hundredths of a nat."""
-    importance_cap: float | None = None
-    """With ``old_log_probs="recomputed"``: weigh each token by min(p_recomputed / p_sampled, this),
-    truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you
-    off-policy RL training"; 2 there). None does not correct."""
     clip_range_vf: Schedule | None = None
     """The same for the values, in reward units; None does not clip them."""
     value_network: ValueNetwork = "own"
@@ -117,6 +113,10 @@ class PPOSettings(EpisodicSettings):
     """Longer gradients are scaled down to this."""
     micro_batch_size: int | None = None
     """Most sequences in one forward; changes memory and time, not the gradient."""
+    removed: ClassVar[dict[str, Removed]] = {
+        "importance_cap": Removed(None, "old_log_probs='recomputed' takes the rounding out"),
+    }
+    """Settings of earlier versions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,12 +146,6 @@ class PPOSettings(EpisodicSettings):
         check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
         check_number(self, "vf_coef", "kl_coef", "std_floor", finite=True, hint="lower it")
         check_choice(self, "old_log_probs", get_args(OldLogProbs))
-        check_number(self, "importance_cap", least=1.0, optional=True)
-        if self.importance_cap is not None and self.old_log_probs == "sampled":
-            raise SettingsError(
-                f"importance_cap={self.importance_cap} has no effect on sampled log-probs; add "
-                "old_log_probs='recomputed'"
-            )
         check_choice(self, "kl_in", get_args(KlPlace))
         check_choice(self, "kl_estimator", get_args(KlEstimator))
         # An estimator has to carry the KL's gradient where it stands.

@@ -42,7 +42,7 @@ ROWS = 8
 CASES: dict[str, dict[str, Any]] = {
     "gae": {"clip_range_vf": None, "kl_target": 0.5, "n_value_warmup": 1},
     "recomputed": {
-        **{"old_log_probs": "recomputed", "importance_cap": 2.0, "value_network": "own"},
+        **{"old_log_probs": "recomputed", "value_network": "own"},
         "top_k": 5,
     },
     "loo": {"advantage": "loo", "group_size": 2, "gradient_checkpointing": True},

@@ -19,6 +19,7 @@ from tests.suite.agents.conftest import critic_of, lora_config, make_model, targ
 from tests.suite.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO, CheckpointError, checkpoint, collect
 from tokengym.agents.sb3 import as_vec_env
+from tokengym.base.settings import names_of
 from tokengym.envs import UntrustedCodeError
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
@@ -379,6 +380,19 @@ def test_a_setting_that_no_agent_has_is_refused(
     make_ppo().save(tmp_path / "run")
     rewrite(tmp_path / "run", {"settings": settings})
     with pytest.raises(ValueError, match=message):
+        PPO.load(tmp_path / "run")
+
+
+def test_a_setting_that_is_gone_loads_where_it_did_nothing(
+    make_ppo: Callable[..., PPO], tmp_path: Path
+):
+    agent = make_ppo(n_epochs=3)
+    agent.save(tmp_path / "run")
+    stored = {name: getattr(agent.settings, name) for name in names_of(PPO.settings_class)}
+    rewrite(tmp_path / "run", {"settings": stored | {"importance_cap": None}})
+    assert PPO.load(tmp_path / "run").settings == agent.settings
+    rewrite(tmp_path / "run", {"settings": stored | {"importance_cap": 2.0}})
+    with pytest.raises(CheckpointError, match=r"importance_cap=2\.0"):
         PPO.load(tmp_path / "run")
 
 
