@@ -293,10 +293,11 @@ class ExplorePage:
             )
         return Shown(explorer, response, used_heat, greedy, chosen_seed)
 
-    def read(self, agent: str, rules: Sequence[str], number: int | None) -> Shown:
+    def read(self, env: str, agent: str, rules: Sequence[str], number: int | None) -> Shown:
         """Return a stored response, in the task that the page starts with.
 
         Args:
+            env: That task; the file's token ids are of its tokenizer.
             agent: Folder of the policy whose alternatives and continuations are shown; empty for
                 the untrained one.
             rules: Rules by name.
@@ -305,7 +306,12 @@ class ExplorePage:
         Raises:
             ValueError: if an argument is none that the page may pass.
         """
-        agent, env = self.choose_policy(agent, self.env)
+        agent, env = self.choose_policy(agent, env)
+        if env != self.env:
+            raise ValueError(
+                f"the responses of {self._stored_in or 'the file'} are of {self.env}, not of "
+                f"{env}; choose that task, or press Sample a response"
+            )
         self._check_rules(rules)
         episode = self._stored[_whole("number", number, 1, len(self._stored)) - 1]
         paid_by = self._paid_by if episode.token_rewards is not None else ""

@@ -34,8 +34,11 @@
     if (!told) return;
     for (const name of ["agent", "env", "prompt", "temperature"]) boxes[name].value = told[name];
     boxes.rules.value = told.rules.join("\n");
-    await (boxes.read ? read() : sample());
+    await (ofFile() ? read() : sample());
   }
+
+  // Whether the chosen task is the one whose tokens the file's responses are.
+  const ofFile = () => boxes.read && boxes.read.value === boxes.env.value;
 
   const rules = () => boxes.rules.value.split("\n").map((rule) => rule.trim()).filter(Boolean);
 
@@ -45,9 +48,10 @@
     }, "response"));
   }
 
-  // Shows a response of the file that the command named.
+  // Shows a response of the file that the command named, in the file's task.
   async function read() {
-    const told = await ask("read", {agent: boxes.agent.value, rules: rules(), number: number(boxes.stored)}, "response");
+    if (!ofFile()) return begin({agent: null, env: boxes.read.value});
+    const told = await ask("read", {...policy(), rules: rules(), number: number(boxes.stored)}, "response");
     if (told) boxes.prompt.value = told.prompt;
     show(told);
   }

@@ -152,13 +152,14 @@ def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid(
     assert page.rules(MOVIE, "") == ["uniform"]
     by_default = ExplorePage("MovieReview", LENGTHS, stored=[paid], paid_by="trainer")
     assert by_default.rules(MOVIE, "")[-1] == "random"  # the control
-    told = page.answer("read", {"agent": "", "rules": ["uniform"], "number": 1})
+    of_file = {"env": MOVIE, "agent": "", "rules": ["uniform"]}
+    told = page.answer("read", {**of_file, "number": 1})
     assert told["prompt"] == written.prompt
     assert len(told["tokens"]) == size
-    credits = page.read("", ["uniform"], 1).response.replay.credits
+    credits = page.read(MOVIE, "", ["uniform"], 1).response.replay.credits
     assert credits["trainer"][0] == pytest.approx(np.full(size, 0.5))
     assert credits["uniform"][0].sum() == pytest.approx(begun.shown(written, ["uniform"]).score)
-    assert [*page.read("", ["uniform"], 2).response.replay.credits] == ["uniform", "trainer"]
+    assert [*page.read(MOVIE, "", ["uniform"], 2).response.replay.credits] == ["uniform", "trainer"]
     chosen = page.answer("choose", {"shown": told["shown"], "index": 1})["alternatives"]
     other = next(each["id"] for each in chosen if not each["taken"])
     forked = {"shown": told["shown"], "index": 1, "token_id": other, "count": 2}
@@ -172,7 +173,9 @@ def test_a_response_of_a_file_is_taken_apart_beside_what_its_trainer_paid(
     with pytest.raises(ValueError, match=r"2 continuations .* may sample 72 tokens, .* takes 71;"):
         page.answer("measure", {"shown": told["shown"], "count": 2})
     with pytest.raises(ValueError, match=r"number must be .* from 1 to 2, got 3"):
-        page.answer("read", {"agent": "", "rules": ["uniform"], "number": 3})
+        page.answer("read", {**of_file, "number": 3})
+    with pytest.raises(ValueError, match=r"are of tokengym/MovieReview-v0, not of .*/Oracle-v0;"):
+        page.answer("read", {**of_file, "env": "tokengym/Oracle-v0", "number": 1})
     assert 'name="stored"' not in ExplorePage("MovieReview", LENGTHS).html()
 
 
@@ -423,3 +426,33 @@ def test_the_page_is_used_by_hand(served: str):
         assert hosts == [served.split("/")[2]]
         refused = r"Failed to load resource: .* status of 4(00|13) "  # an empty prompt, a long one
         assert [said for said in complaints(page) if not re.match(refused, said)] == []
+
+
+@pytest.mark.skipif(bool(missing_browser()), reason=missing_browser())
+def test_another_task_than_the_file_s_is_scored_as_that_task():
+    begun = Explorer("MovieReview", LENGTHS)
+    stored = [
+        begun.sample(begun.draw_prompt(seed), ["sparse"], seed=seed).episode for seed in (0, 1)
+    ]
+    question = Explorer("QuestionAnswer").draw_prompt(0)
+    explored = ExplorePage("MovieReview", LENGTHS, rewards=("uniform",), stored=stored)
+    with Server(explored, port=0) as server, browser_page() as page:
+        Thread(target=server.serve_forever, daemon=True).start()
+        page.goto(server.address)
+
+        def shows(text: str, env: str) -> None:
+            wait = "#response[aria-busy], #error:not(:empty)"
+            page.wait_for_selector("#response .line", timeout=60_000)
+            page.wait_for_selector(wait, state="detached", timeout=60_000)
+            task = page.locator("[name=env]").input_value()
+            prompt = page.locator("[name=prompt]").input_value()
+            last = [*explored._shown.values()][-1]
+            assert (task, prompt) == (env, text)
+            assert (last.explorer.env, last.response.episode.prompt) == (env, text)
+
+        shows(stored[0].prompt, MOVIE)
+        page.select_option("[name=env]", "tokengym/QuestionAnswer-v0")
+        shows(question, "tokengym/QuestionAnswer-v0")
+        page.click("[name=next]")  # goes back to the task of the file
+        shows(stored[1].prompt, MOVIE)
+        server.shutdown()
