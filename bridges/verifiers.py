@@ -82,7 +82,7 @@ def pay_traces(
     for trace, values in zip(traces, advantages, strict=True):
         begins = 0
         for node in trace.nodes:
-            size = sum(map(bool, node.mask))
+            size = sum(map(bool, node.mask or ()))  # a message without a mask was not sampled
             if size:
                 node.advantages = values[begins : begins + size]
             begins += size

@@ -78,7 +78,14 @@ def test_each_node_gets_the_advantages_of_its_sampled_tokens() -> None:
     ]
     traces = [
         SimpleNamespace(id="t", nodes=nodes, branches=[None]),
-        SimpleNamespace(id="o", nodes=[nodes[0], node([5, *SHORT], sampled=True)], branches=[None]),
+        SimpleNamespace(
+            id="o",
+            nodes=[
+                SimpleNamespace(token_ids=PROMPT, mask=None, advantages=None),
+                node([5, *SHORT], sampled=True),
+            ],
+            branches=[None],
+        ),
     ]
 
     def by_length(prompt: str, response: str) -> float:
@@ -90,4 +97,5 @@ def test_each_node_gets_the_advantages_of_its_sampled_tokens() -> None:
     assert [one.advantages is None for one in nodes] == [True, False, True, False]
     assert [*nodes[1].advantages, *nodes[3].advantages] == expected[0]
     assert (len(nodes[1].advantages), len(nodes[3].advantages)) == (3, 2)
+    assert traces[1].nodes[0].advantages is None
     assert traces[1].nodes[1].advantages == expected[1]
