@@ -5,9 +5,12 @@ from __future__ import annotations
 import operator
 import re
 import reprlib
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
+
+from typing_extensions import Self
 
 from tokengym.base.errors import PromptError
 from tokengym.base.text import lone_surrogate
@@ -116,8 +119,31 @@ class Prompt:
         return cls(said[-1], reference, query_type, metadata, chat)
 
 
+class _Selectable(Sequence[Prompt]):
+    """Prompts whose slices are of their own class."""
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> Prompt | Self:
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        return self._at(index)
+
+    @abstractmethod
+    def select(self, positions: Sequence[int]) -> Self:
+        """Return the prompts at some positions, in the order of these."""
+
+    @abstractmethod
+    def _at(self, position: int) -> Prompt:
+        """Return one prompt."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class PromptColumns(Sequence[Prompt]):
+class PromptColumns(_Selectable):
     """Prompts as columns, which take a fraction of the memory of as many `Prompt` objects.
 
     Whoever builds it has checked the columns as `Prompt` does.
@@ -135,29 +161,22 @@ class PromptColumns(Sequence[Prompt]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> PromptColumns: ...
-
-    def __getitem__(self, index: int | slice) -> Prompt | PromptColumns:
-        if isinstance(index, slice):
-            return self.select(range(*index.indices(len(self))))
+    def _at(self, position: int) -> Prompt:
         return Prompt(
-            self.texts[index],
-            None if self.references is None else self.references[index],
-            None if self.query_types is None else self.query_types[index],
-            {name: values[index] for name, values in self.metadata.items()},
+            self.texts[position],
+            None if self.references is None else self.references[position],
+            None if self.query_types is None else self.query_types[position],
+            {name: values[position] for name, values in self.metadata.items()},
         )
 
-    def select(self, positions: Sequence[int]) -> PromptColumns:
+    def select(self, positions: Sequence[int]) -> Self:
         """Return the prompts at some positions."""
 
         def chosen(values: Sequence[Any] | None) -> list[Any] | None:
             return None if values is None else [values[position] for position in positions]
 
-        return PromptColumns(
+        return replace(
+            self,
             texts=tuple(chosen(self.texts) or ()),
             references=chosen(self.references),
             query_types=chosen(self.query_types),
@@ -165,7 +184,7 @@ class PromptColumns(Sequence[Prompt]):
         )
 
 
-class PromptSet(Sequence[Prompt]):
+class PromptSet(_Selectable):
     """An immutable, non-empty sequence of prompts; a prompt's id is its position.
 
     Args:
@@ -192,7 +211,7 @@ class PromptSet(Sequence[Prompt]):
         self._check()
 
     @classmethod
-    def of_columns(cls, columns: PromptColumns) -> PromptSet:
+    def of_columns(cls, columns: PromptColumns) -> Self:
         """Return the prompts of a table's columns, each of which is built when it is asked for."""
         made = cls.__new__(cls)
         made._prompts = columns
@@ -206,16 +225,8 @@ class PromptSet(Sequence[Prompt]):
     def __len__(self) -> int:
         return len(self._prompts)
 
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> PromptSet: ...
-
-    def __getitem__(self, index: int | slice) -> Prompt | PromptSet:
-        if isinstance(index, slice):
-            return self.select(range(*index.indices(len(self))))
-        return self._prompts[index]
+    def _at(self, position: int) -> Prompt:
+        return self._prompts[position]
 
     def __iter__(self) -> Iterator[Prompt]:
         return iter(self._prompts)
@@ -248,7 +259,7 @@ class PromptSet(Sequence[Prompt]):
             return 0
         return sum(bool(prompt.messages) for prompt in self._prompts)
 
-    def select(self, positions: Sequence[int]) -> PromptSet:
+    def select(self, positions: Sequence[int]) -> Self:
         """Return the prompts at some positions, in the order of these.
 
         Args:
@@ -258,25 +269,27 @@ class PromptSet(Sequence[Prompt]):
             PromptError: if there are none.
         """
         if isinstance(self._prompts, PromptColumns):
-            return PromptSet.of_columns(self._prompts.select(positions))
-        return PromptSet(self._prompts[position] for position in positions)
+            return self.of_columns(self._prompts.select(positions))
+        return type(self)(self._prompts[position] for position in positions)
 
-    def with_texts(self, texts: Sequence[str]) -> PromptSet:
+    def with_texts(self, texts: Sequence[str]) -> Self:
         """Return the prompts with other texts, in the same order.
 
         Args:
             texts: (len(self),) texts.
 
         Raises:
-            PromptError: if one is empty.
+            PromptError: if one is empty, or there are not as many as prompts.
         """
+        if len(texts) != len(self):
+            raise PromptError(f"texts must be {len(self)}, one a prompt, got {len(texts)}")
         if isinstance(self._prompts, PromptColumns):
             for text in texts:
                 if not text or text.isspace():
                     Prompt(text)  # refuses it
-            return PromptSet.of_columns(replace(self._prompts, texts=tuple(texts)))
+            return self.of_columns(replace(self._prompts, texts=tuple(texts)))
         pairs = zip(self._prompts, texts, strict=True)
-        return PromptSet(replace(prompt, text=text) for prompt, text in pairs)
+        return type(self)(replace(prompt, text=text) for prompt, text in pairs)
 
 
 def is_messages(item: object) -> bool:
