@@ -96,6 +96,10 @@ class LateRows:
     def __getitem__(self, row: int) -> NDArray[np.int32]:
         return self.encoded([row])[0]
 
+    def select(self, rows: NDArray[np.int64]) -> TokenRows:
+        """Return some of the rows."""
+        return self.encoded(rows.tolist())
+
     def padded(
         self, rows: Sequence[int], width: int, pad_id: int
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:

@@ -268,9 +268,12 @@ class PromptTable:
     def find(self, ids: Sequence[int]) -> EncodedPrompt | None:
         """Return the first prompt of the set that has exactly these token ids, or None."""
         if self._positions is None:
-            self._positions = {}
-            for position in range(len(self)):
-                self._positions.setdefault(self.rows[position].tobytes(), position)
+            positions: dict[bytes, int] = {}
+            for part in in_parts(range(len(self))):
+                rows = self.rows.select(np.asarray(part))
+                for row, position in enumerate(part):
+                    positions.setdefault(rows[row].tobytes(), position)
+            self._positions = positions
         position = self._positions.get(np.asarray(ids, np.int32).tobytes(), -1)
         return None if position < 0 else self[position]
 

@@ -42,6 +42,9 @@ def test_columns_are_the_prompts_that_they_stand_for() -> None:
     for prompts in (lazily, built):
         with pytest.raises(PromptError, match="must not be empty, got ' '"):
             prompts.with_texts(["c", " "])
+        for texts in (["c"], ["c", "d", "e"]):
+            with pytest.raises(PromptError, match=f"must be 2, one a prompt, got {len(texts)}"):
+                prompts.with_texts(texts)
         with pytest.raises(PromptError, match="the prompt set is empty, 0 prompts"):
             prompts.select([])
 
@@ -114,6 +117,11 @@ def test_prompts_of_a_large_set_are_encoded_as_they_are_drawn(
     late = table(tokenizer, 2, "left")
     assert read == ["a b c", "d"]
     assert (late[-1], late.take([0])[0]) == (eager[3], eager[0])
+    monkeypatch.setattr(table_module, "in_parts", lambda items: [items[:2], items[2:]])
+    read.clear()
+    with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no tokens"):
+        late.find(eager[1].ids)
+    assert read == [*TEXTS]  # in two parts, not one by one
     for one, other in zip(late.padded([1, -1]), eager.padded([1, 3]), strict=True):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(PromptError, match=r"prompt 2 \('a a'\) has no tokens"):
