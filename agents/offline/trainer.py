@@ -55,6 +55,7 @@ from tokengym.base.errors import DatasetError
 from tokengym.base.files import read_json, writing
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.settings import check_count, check_number, names_of
+from tokengym.base.stored.parts import ADAPTER, PARTS
 from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
 from tokengym.rewards.models.loading import longest_input
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
@@ -207,6 +208,8 @@ FORMAT = 2
 ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
 ARITHMETIC = ("precision", "products")
 """Settings of the policy that decide its rounding."""
+EARLIER_RECORD = "agent.json"
+"""File that told the folder of a saved agent up to 0.2."""
 LEARNED = "learned.json"
 """File of a Trainer's checkpoint with its counters and what its numbers depend on."""
 DECISIVE = (
@@ -561,6 +564,12 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             agent._set_counters(record["counters"], folder)
             return agent
 
+        if (Path(path) / EARLIER_RECORD).is_file() and not (Path(path) / RECORD).exists():
+            part = next((each for each in (ADAPTER, *PARTS) if (Path(path) / each).is_dir()), "")
+            raise CheckpointError(
+                f"{path} holds {EARLIER_RECORD}, as version 0.2 saved agents; load it with that "
+                f"version, or continue from its weights by model={str(Path(path) / part)!r}"
+            )
         return read_folder(Path(path), RECORD, FORMAT, ENTRIES, build)
 
     @classmethod

@@ -592,6 +592,11 @@ def test_load_names_what_does_not_fit(tmp_path: Path):
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=1)
     with pytest.raises(CheckpointError, match="another vocabulary than the environment"):
         DPO.load(tmp_path / "agent", env=envs)
+    (tmp_path / "agent" / "checkpoint.json").rename(tmp_path / "agent" / "agent.json")
+    weights_in = tmp_path / "agent" / "model"
+    with pytest.raises(CheckpointError, match=f"version 0.2 .* by model='{weights_in}'"):
+        DPO.load(tmp_path / "agent")
+    assert make_dpo(None, model=weights_in).policy  # the remedy
 
 
 def test_every_kind_of_environment_brings_its_model():
