@@ -24,7 +24,8 @@ def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
     """Return a generator's output with the rewards of single tokens, 0 where its loss mask is.
 
     A response that SkyRL's ``apply_overlong_filtering`` left out, all of whose loss mask is 0, is
-    not scored.
+    not scored. Its rewards of 0 stay in the baseline of ``tokengym_loo``, as in that of SkyRL's own
+    "rloo": the trainer hands an estimator the response mask, which is 1 there.
 
     Args:
         output: SkyRL's ``GeneratorOutput``: lists with an entry per response.

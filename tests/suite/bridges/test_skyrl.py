@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tokengym.base.errors import SettingsError
+from tokengym.bridges.advantages import estimate
 from tokengym.bridges.skyrl import credited, register
 from tokengym.credit import TokenCredit
 from tokengym.envs import bundled
@@ -74,6 +75,24 @@ def test_responses_that_skyrl_filtered_out_are_not_scored() -> None:
     assert found == [[0.0] * len(IDS[0]), credited(output(), credit)["rewards"][1]]
     masks[1] = [0] * len(IDS[1])
     assert credited(output(loss_masks=masks), credit)["rewards"] == masks
+
+
+def test_responses_that_skyrl_filtered_out_are_a_baseline_of_0() -> None:
+    """SkyRL's estimators get the response mask, which is 1 where the loss mask is 0."""
+    credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
+    ids = [IDS[0]] * 3  # each worth 3, a token 1
+    found = credited(
+        {
+            "prompt_token_ids": [TOKENIZER("i saw")["input_ids"]] * 3,
+            "response_ids": ids,
+            "loss_masks": [[1] * 3, [1] * 3, [0] * 3],
+        },
+        credit,
+    )["rewards"]
+    assert found == [[1.0] * 3, [1.0] * 3, [0.0] * 3]
+    advantages, _ = estimate(torch.tensor(found), torch.ones(3, 3), ["a"] * 3)
+    # G = 3, 2, 1 in the first two; minus the mean of the other's and of 0.
+    assert advantages.tolist() == [[1.5, 1.0, 0.5], [1.5, 1.0, 0.5], [-3.0, -2.0, -1.0]]
 
 
 @pytest.mark.parametrize("mask", [[0, 1], [1] * 9])
