@@ -182,7 +182,7 @@ def test_combinations_that_cannot_be():
         Sum([], 1.0)
     with pytest.raises(ScorerError, match=r"has no attribution 'attention'; it has none"):
         (LengthPenalty() + 1).score(EPISODES, attribution="attention")
-    with pytest.raises(ScorerError, match=r"'fixed'.*values\[0\] ="):
+    with pytest.raises(ScorerError, match=r"'fixed'.*values\[0\] = nan"):
         (LengthScorer() + FixedScorer([np.nan, 1.0])).score(EPISODES)
 
 
