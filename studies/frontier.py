@@ -9,13 +9,15 @@ rates and two lambdas each, with a rate that warms up, and compares the arms ove
     python -m studies.frontier page
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from studies import leap
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
 from tokengym.evaluation.statistics import (
@@ -27,9 +29,10 @@ from tokengym.evaluation.statistics import (
     nats_per_update,
     steps_to_shares,
     student_interval,
+    tuned_on_others,
 )
 from tokengym.lab.benchmark.verdict import net_of, path_of
-from tokengym.lab.protocol import GRID, LEARNER, PRICE, net, way
+from tokengym.lab.protocol import GRID, LEARNER, MEASURES, PRICE, net, way
 from tokengym.lab.study import (
     FASTER_AT,
     Cell,
@@ -318,6 +321,8 @@ PRICES = (0.05, 0.0, 0.02, 0.2)
 """Scores that a nat costs in training, in the order in which they are run."""
 STEP_SIZES = (1e-3, 3e-4)
 """Learning rates. No rate is tuned: an arm's frontier is over all its cells."""
+CELLS = 2 * len(STEP_SIZES)
+"""Cells of an arm at a price."""
 ARMS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "`sparse`": ("sparse", "own", ("0.95", "1")),
     "`uniform`": ("uniform", "own", ("0.8", "0.95")),
@@ -327,6 +332,10 @@ ARMS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 """Arm -> rule, critic and lambdas; the first is the baseline."""
 WHERE = (("MovieReview", 48), ("Detox", 48), ("MovieReview", 96))
 WARMUP, PAIRS, ROWS, UPDATES = 5, 5, 64, 30
+PILOT_ARMS, PILOT_PRICES, PILOT_PAIRS = ("`sparse`", "`abc-signed`", STARTED), (0.05, 0.2, 0.02), 3
+"""What is run first, of the first task."""
+WITH_WARMUP = leap.VARIANTS[1]
+"""Variant of the leap's page whose runs are cells of this study at the price of `PRICE`."""
 
 
 def cells(of_task: str, length: int, arm: str, price: float) -> list[Cell]:
@@ -347,11 +356,59 @@ def cells(of_task: str, length: int, arm: str, price: float) -> list[Cell]:
     ]
 
 
+def pilot(price: float) -> list[Cell]:
+    """Return the pilot's cells at a price: its arms at their first lambda, both rates."""
+    return [
+        cell
+        for arm in PILOT_ARMS
+        for cell in cells(*WHERE[0], arm, price)
+        if cell.gae_lambda == ARMS[arm][2][0]
+    ]
+
+
 def rounds() -> Iterator[Round]:
-    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed.
+
+    The pilot's cells come first, three pairs before five.
+    """
+    for pairs in (PILOT_PAIRS, PAIRS):
+        for price in PILOT_PRICES:
+            yield pilot(price), range(pairs)
     for where in WHERE:
         for price in PRICES:
             yield [cell for arm in ARMS for cell in cells(*where, arm, price)], range(PAIRS)
+
+
+def beside(docs: Path) -> list[Row]:
+    """Return the runs that the leap's page publishes of these cells: its warm-up at this price.
+
+    A run there has the same configuration as here; a test compares the two.
+
+    Args:
+        docs: Folder of the pages.
+    """
+    arms = {ARMS[arm][:2]: ARMS[arm][2] for arm in ARMS}
+    rows: list[Row] = []
+    for run, points in leap.STUDY.published(docs).runs.each.items():
+        known = run.variant == WITH_WARMUP and run.rate in STEP_SIZES and run.seed < PAIRS
+        where = ("MovieReview", int(run.length))
+        if known and where in WHERE and run.gae_lambda in arms[run.rule, run.critic]:
+            cell = here(run).but(seed=run.seed)
+            rows += [{**cell, **{name: row[name] for name in MEASURES}} for row in points]
+    return rows
+
+
+def here(run: Cell) -> Cell:
+    """Return the cell that a run of the leap's page is of here."""
+    return STUDY.cell(
+        task="MovieReview",
+        length=int(run.length),
+        rule=run.rule,
+        critic=run.critic,
+        gae_lambda=run.gae_lambda,
+        price=PRICE,
+        step_size=run.rate,
+    )
 
 
 def config(run: Cell, out: Path) -> ComparisonConfig:
@@ -372,6 +429,29 @@ def config(run: Cell, out: Path) -> ComparisonConfig:
     )
 
 
+def arms_of(
+    runs: Mapping[Cell, Mapping[int, Sequence[Row]]],
+    where: tuple[str, int],
+    prices: Sequence[float],
+) -> dict[str, dict[str, dict[int, RunPath]]]:
+    """Return the runs there are of each arm, by cell and seed.
+
+    Args:
+        runs: Cell -> seed -> measurements.
+        where: Task and length.
+        prices: Prices of the cells.
+    """
+    return {
+        arm: {
+            repr(cell): {seed: path_of(points) for seed, points in runs[cell].items()}
+            for price in prices
+            for cell in cells(*where, arm, price)
+            if len(runs.get(cell, {})) > 1
+        }
+        for arm in ARMS
+    }
+
+
 def study_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
     """Return every arm minus `sparse` at equal KL, over all cells and over those at one price.
 
@@ -381,19 +461,13 @@ def study_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
     lines = []
     for where in WHERE:
         for prices in (PRICES, *((price,) for price in sorted(PRICES))):
-            arms = {
-                arm: {
-                    repr(cell): {seed: path_of(points) for seed, points in runs[cell].items()}
-                    for price in prices
-                    for cell in cells(*where, arm, price)
-                    if cell in runs
-                }
-                for arm in ARMS
-            }
+            arms = arms_of(runs, where, prices)
             base, *others = arms
             for arm in others:
-                if not arms[arm] or not arms[base]:
+                seeds = shared_seeds(arms[arm], arms[base])
+                if len(seeds) < 2:
                     continue
+                there = [f"{len(arms[a])} of {len(prices) * CELLS}" for a in (arm, base)]
                 for measure in ("score", "gold_score"):
                     found = compare_at_kl(
                         arms[arm], arms[base], KL_LEVELS, measure=measure, resamples=1
@@ -406,9 +480,84 @@ def study_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
                         for k in KL_LEVELS
                     ]
                     label = "all" if len(prices) > 1 else f"{prices[0]:g}"
-                    lines.append([f"{where[0]}, {where[1]}", label, arm, measure, *shown])
-    return markdown_table(
-        ["task, tokens", "prices", "arm", "measure", *(f"{k:g} nats" for k in KL_LEVELS)], lines
+                    about = [f"{where[0]}, {where[1]}", label, arm, measure]
+                    lines.append([*about, *shown, *there, str(len(seeds))])
+    heads = ["task, tokens", "prices", "arm", "measure", *(f"{k:g} nats" for k in KL_LEVELS)]
+    return markdown_table([*heads, "cells", "cells of `sparse`", "pairs"], lines)
+
+
+def shared_seeds(*arms: Mapping[str, Mapping[int, RunPath]]) -> list[int]:
+    """Return the seeds that all cells of some arms have."""
+    of_cells = [set(cell) for arm in arms for cell in arm.values()]
+    return sorted(set.intersection(*of_cells)) if all(arms) else []
+
+
+def price_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
+    """Return every arm minus `sparse` at each price: over the run and at the end.
+
+    Each seed's cell is the one with the most score - c KL over the run on the other seeds, at the
+    price that it was trained with.
+
+    Args:
+        runs: Cell -> seed -> measurements.
+    """
+    lines = []
+    for where in WHERE:
+        for price in sorted(PRICES):
+            arms = arms_of(runs, where, (price,))
+            base, *others = arms
+            for arm in others:
+                if len(seeds := shared_seeds(arms[arm], arms[base])) < 2:
+                    continue
+                one, other = (
+                    [_tuned(arms[a], seeds, measure, price) for measure in _figures(price)]
+                    for a in (arm, base)
+                )
+                figures = [paired_text(x, y) for x, y in zip(one, other, strict=True)]
+                there = [f"{len(arms[a])} of {CELLS}" for a in (arm, base)]
+                about = [f"{where[0]}, {where[1]}", f"{price:g}", arm]
+                lines.append([*about, *figures, *there, str(len(seeds))])
+    heads = ["score - c KL over the run", "score over it", "KL over it"]
+    heads += ["score in the last tenth", "gold in it", "KL in it"]
+    heads += ["cells", "cells of `sparse`", "pairs"]
+    return markdown_table(["task, tokens", "price", "arm", *heads], lines)
+
+
+def _figures(price: float) -> list[Callable[[RunPath], float]]:
+    """Return what is shown of a run at a price."""
+    over = [partial(net_of, price=price), score_over, kl_over]
+    return [*over, score_at_end, gold_at_end, kl_at_end]
+
+
+def _tuned(
+    arm: Mapping[str, Mapping[int, RunPath]],
+    seeds: Sequence[int],
+    figure: Callable[[RunPath], float],
+    price: float,
+) -> NDArray[np.float64]:
+    """Return an arm's figure by seed, of the cell that does best on the others."""
+    values, nets = (
+        [[of(cell[seed]) for seed in seeds] for cell in arm.values()]
+        for of in (figure, partial(net_of, price=price))
+    )
+    return tuned_on_others(values, nets)
+
+
+def counts_text(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
+    """Return how many of the declared runs there are, and which."""
+    wanted = [
+        (cell, seed)
+        for where in WHERE
+        for price in PRICES
+        for arm in ARMS
+        for cell in cells(*where, arm, price)
+        for seed in range(PAIRS)
+    ]
+    made = [(cell, seed) for cell, seed in wanted if seed in runs.get(cell, {})]
+    whole = {cell for cell, _ in made if len(runs[cell]) >= PAIRS}
+    return (
+        f"So far {len(made)} of {len(wanted)} runs: {len({cell for cell, _ in made})} of "
+        f"{len({cell for cell, _ in wanted})} cells, {len(whole)} of them with all {PAIRS} pairs."
     )
 
 
@@ -419,6 +568,8 @@ def tables(published: Published) -> dict[str, str]:
         "published": published_table(docs),
         "leaps": leaps_table(docs),
         "speeds": speeds_table(docs),
+        "so far": counts_text(published.runs.runs),
+        "prices": price_table(published.runs.runs),
         "study": study_table(published.runs.runs),
     }
 
@@ -443,6 +594,7 @@ STUDY = Study(
     },
     rounds=rounds,
     config=config,
+    beside=beside,
     tables=tables,
     pictures=pictures,
     first_rate=None,

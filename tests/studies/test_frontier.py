@@ -8,7 +8,7 @@ import pytest
 from studies import frontier, leap
 from studies.frontier import ARMS, PRICES, films, runs_of, study_table, task
 from tokengym.evaluation.statistics import compare_at_kl
-from tokengym.lab.study import DOCS, Cell, Row, Runs
+from tokengym.lab.study import DOCS, Cell, Row, Runs, run_of
 
 PAGE = (DOCS / "frontier.md").read_text(encoding="utf-8")
 
@@ -64,15 +64,45 @@ def test_an_arm_is_compared_over_all_its_cells():
 
 
 def test_the_declared_runs_are_those_of_the_page(tmp_path: Path):
-    cells = [cell for round_cells, _ in frontier.STUDY.rounds() for cell in round_cells]
-    assert len(cells) * frontier.PAIRS == 960
-    assert len(set(cells)) == len(cells)
+    rounds = [*frontier.STUDY.rounds()]
+    runs = {(cell, seed) for round_cells, seeds in rounds for cell in round_cells for seed in seeds}
+    assert len(runs) == 960
+    cells = [cell for round_cells, _ in rounds for cell in round_cells]
+    assert len(set(cells)) * frontier.PAIRS == 960
+    assert all(len(set(round_cells)) == len(round_cells) for round_cells, _ in rounds)
     settings = frontier.STUDY.config(cells[-1].but(seed=0), tmp_path).as_dict()["training"][
         "learner"
     ]
     assert settings["n_warmup_updates"] == 5
     assert settings["kl_coef"] == 0.2
     assert {cell.critic for cell in cells} == {critic for _, critic, _ in ARMS.values()}
+
+
+def test_runs_of_the_leap_are_cells_of_the_frontier(tmp_path: Path):
+    declared = {cell for round_cells, _ in frontier.STUDY.rounds() for cell in round_cells}
+    known = {run_of(row, (*frontier.STUDY.axes, "seed")) for row in frontier.beside(DOCS)}
+    assert {run.without("seed") for run in known} <= declared
+    arms = {(run.rule, run.critic) for run in known if run.length == 48}
+    assert arms == {("sparse", "own"), ("abc-signed", "own"), ("sparse", "reward_model")}
+    for cell in leap.cells(48, frontier.WITH_WARMUP):
+        run = cell.but(rate=1e-3, seed=0)
+        there = leap.STUDY.config(run, tmp_path)
+        assert frontier.STUDY.config(frontier.here(run).but(seed=0), tmp_path) == there
+
+
+def test_an_arm_at_a_price_is_tuned_on_other_seeds():
+    rows = []
+    for arm, slope in (("`sparse`", 1.0), ("`abc-signed`", 2.0)):
+        for number, cell in enumerate(frontier.cells("Detox", 48, arm, 0.2)[:2]):
+            rows += [row for seed in range(3) for row in climb(cell, seed, slope - 0.5 * number)]
+    runs = Runs(rows, frontier.STUDY.axes).runs
+    (line,) = frontier.price_table(runs).splitlines()[2:]
+    shown = line.strip("| ").split(" | ")
+    assert shown[1:3] == ["0.2", "`abc-signed`"]
+    assert shown[3] == shown[4]  # the same KL, so that the lead is score
+    assert shown[5].startswith("0.000 (")
+    assert shown[-3:] == ["2 of 4", "2 of 4", "3"]
+    assert frontier.counts_text(runs).startswith("So far 12 of 960 runs: 4 of 192 cells, 0 of them")
 
 
 def test_a_leap_study_changes_one_thing_at_a_time(tmp_path: Path):
