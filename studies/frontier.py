@@ -525,8 +525,8 @@ def price_table(runs: Mapping[Cell, Mapping[int, Sequence[Row]]]) -> str:
 
 def _figures(price: float) -> list[Callable[[RunPath], float]]:
     """Return what is shown of a run at a price."""
-    over = [partial(net_of, price=price), score_over, kl_over]
-    return [*over, score_at_end, gold_at_end, kl_at_end]
+    net_over: Callable[[RunPath], float] = partial(net_of, price=price)
+    return [net_over, score_over, kl_over, score_at_end, gold_at_end, kl_at_end]
 
 
 def _tuned(

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokengym.base import write_text
 from tokengym.evaluation.statistics import RunPath
 from tokengym.lab.benchmark.definition import BASELINE, OWN, Setting, weights_hash
 from tokengym.lab.benchmark.runs import TEXT, BenchRuns, Work
@@ -16,6 +17,10 @@ from tokengym.lab.tables import grouped, mean
 
 OF_RUNS = ("setting", "rule", "start", "gae_lambda", "rate", "seed")
 """Columns that say which run a measurement is of."""
+DONE, DIVERGED = "runs", "diverged"
+"""Published files of a subject: the measurements of its runs, and which runs have diverged."""
+WHY = "why"
+"""Column that says how a run has diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,43 +186,68 @@ class ArmBench(BenchRuns):
     # --- what is published of them ---
 
     def publish(self, folder: Path) -> None:
-        """Write the measurements of all runs that are done, one file a subject.
+        """Write the measurements of all runs that are done, and which have diverged, by subject.
 
         Args:
             folder: Where; `restore` reads it.
         """
         for subject in self.subjects:
             runs = [
-                run
+                cell.but(seed=seed)
                 for setting in self.settings
                 for cell in self.cells(setting, subject)
                 for seed in self.seeds
-                if self.file(run := cell.but(seed=seed)).exists()
             ]
+            done = [run for run in runs if self.file(run).exists()]
             write_rows(
-                self._published(folder, subject), [r for run in runs for r in self.read(run)]
+                self._published(folder, subject), [r for run in done for r in self.read(run)]
+            )
+            lost = [run for run in runs if self._diverged(run).exists()]
+            write_rows(
+                self._published(folder, subject, DIVERGED),
+                [{**run, WHY: self._diverged(run).read_text("utf-8").strip()} for run in lost],
             )
 
     def restore(self, folder: Path) -> int:
         """Write published runs to the files that they came from, so that they are not done again.
+
+        Nothing is written unless all that is published is whole.
 
         Args:
             folder: Where `publish` has written.
 
         Returns:
             How many were written.
-        """
-        count = 0
-        for subject in self.subjects:
-            file = self._published(folder, subject)
-            rows: list[dict[str, Any]] = read_rows(file, text=TEXT) if file.exists() else []
-            for run, points in grouped(rows, lambda row: run_of(row, OF_RUNS)).items():
-                if not self.file(run).exists():
-                    write_rows(self.file(run), points)
-                    self.read(run)  # refuses one that is not whole
-                    count += 1
-        return count
 
-    def _published(self, folder: Path, subject: str) -> Path:
-        """Return the published file of a subject's runs."""
-        return folder / f"{self.key(subject)}-runs.csv"
+        Raises:
+            ValueError: if a published run lacks measurements.
+        """
+        done: dict[Cell, list[dict[str, Any]]] = {}
+        lost: dict[Cell, str] = {}
+        for subject in self.subjects:
+            file, diverged = (self._published(folder, subject, of) for of in (DONE, DIVERGED))
+            for run, points in grouped(_rows_of(file), lambda row: run_of(row, OF_RUNS)).items():
+                remedy = "restore the file as it was published, or name another folder"
+                self._check_whole(points, f"{file}, {run!r},", remedy)
+                done[run] = points
+            lost |= {run_of(row, OF_RUNS): str(row[WHY]) for row in _rows_of(diverged)}
+        new = [
+            run
+            for run in {**done, **lost}
+            if not (self.file(run).exists() or self._diverged(run).exists())
+        ]
+        for run in new:
+            if run in done:
+                write_rows(self.file(run), done[run])
+            else:
+                write_text(self._diverged(run), f"{lost[run]}\n")
+        return len(new)
+
+    def _published(self, folder: Path, subject: str, of: str = DONE) -> Path:
+        """Return the published file of a subject's runs, or of those that have diverged."""
+        return folder / f"{self.key(subject)}-{of}.csv"
+
+
+def _rows_of(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a published file; none where there is none."""
+    return read_rows(file, text=(*TEXT, WHY)) if file.exists() else []

@@ -174,19 +174,29 @@ class BenchRuns:
         Raises:
             ValueError: if its file lacks some, or is of another run.
         """
-        file, about = self.file(run), self.definition
+        file = self.file(run)
         rows: list[Row] = [*read_rows(file, text=TEXT)]
-        steps = [*range(0, about.updates + 1, about.every)]
-        if [row.get("step") for row in rows] != steps or any(None in row.values() for row in rows):
-            raise ValueError(
-                f"{file} does not hold the {len(steps)} measurements of a run; delete it, and the "
-                "run is done again"
-            )
+        self._check_whole(rows, file, "delete it, and the run is done again")
         if any(row[name] != value for row in rows for name, value in run.items()):
             raise ValueError(
                 f"{file} holds another run than its name says; delete it, and the run is done again"
             )
         return rows
+
+    def _check_whole(self, rows: Sequence[Row], source: Path | str, remedy: str) -> None:
+        """Refuse rows that are not all measurements of a run.
+
+        Args:
+            rows: Measurements.
+            source: Where they are from, for the message.
+            remedy: What to do.
+        """
+        about = self.definition
+        steps = [*range(0, about.updates + 1, about.every)]
+        if [row.get("step") for row in rows] != steps or any(None in row.values() for row in rows):
+            raise ValueError(
+                f"{source} does not hold the {len(steps)} measurements of a run; {remedy}"
+            )
 
     def config(self, setting: Setting, rule: str, run: Cell, updates: int) -> ComparisonConfig:
         """Return the comparison that a run is of."""

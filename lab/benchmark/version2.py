@@ -96,9 +96,9 @@ V2 = Definition2(
         _of_v1(4, "a reply to a person, by a pairwise reward model, EOS ends it"),
         _of_v1(5, "a summary: coverage of the prompt, short, EOS ends it"),
         _of_v1(6, "words to avoid in place of words to find, of fixed length"),
-        _forks(2, 1, 12, "a verifier: 29 % of untrained responses are right"),
+        _forks(2, 2, 16, "a verifier: 19 % of untrained responses are right"),
         _forks(3, 2, 20, "a verifier: 9 %"),
-        _forks(5, 2, 28, "a verifier: 1.6 %, where the score alone learns nothing"),
+        _forks(4, 2, 24, "a verifier: 4 %, one batch of 14 has no right response"),
         Setting2(
             task="MovieReview",
             label="IMDb",

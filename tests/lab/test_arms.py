@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+from tokengym.evaluation.runs import TaskSettings
 from tokengym.lab.benchmark.arms import ArmBench
 from tokengym.lab.benchmark.board import (
     bibtex,
@@ -23,6 +25,7 @@ from tokengym.lab.benchmark.play import cost, play_arm
 from tokengym.lab.benchmark.runs import BenchRuns
 from tokengym.lab.benchmark.verdict import FIGURES, call
 from tokengym.lab.benchmark.version2 import V2, V2_LITE, Definition2, Setting2
+from tokengym.lab.protocol import PROMPTS
 from tokengym.lab.study import Cell, write_rows
 from tokengym.scripts.cli import main
 
@@ -157,6 +160,14 @@ def test_a_row_has_what_is_done_and_names_what_is_open(tmp_path: Path) -> None:
     assert verdicts([whole])["uniform"] != verdicts([row])["uniform"]
 
 
+def test_every_setting_has_the_prompts_that_are_measured() -> None:
+    """The best of 16 is drawn from so many held-out prompts, each of which is played once."""
+    for at in (at for at in V2.settings if not at.corpus):
+        options = TaskSettings(task_options=at.options).env_kwargs(at.env)
+        env: Any = gym.make(at.env, reward=None, split="test", max_new_tokens=at.tokens, **options)
+        assert len(env.unwrapped.prompts) >= max(PROMPTS, V2.prompts), at.name
+
+
 def test_published_runs_are_not_done_again(tmp_path: Path) -> None:
     work, again = bench(tmp_path / "one"), bench(tmp_path / "two")
     fill(work, SMALL.settings[0])
@@ -166,6 +177,31 @@ def test_published_runs_are_not_done_again(tmp_path: Path) -> None:
     assert again.restore(tmp_path / "published") == 0
     run = work.cells(SMALL.settings[0], "uniform")[0].but(seed=0)
     assert again.read(run) == work.read(run)
+
+
+def test_published_runs_that_diverged_are_not_done_again(tmp_path: Path) -> None:
+    work, again = bench(tmp_path / "one"), bench(tmp_path / "two")
+    fill(work, SMALL.settings[0])
+    run = work.cells(SMALL.settings[0], "uniform")[0].but(seed=1)
+    _diverge(work, run)
+    work.publish(tmp_path / "published")
+    assert again.restore(tmp_path / "published") == 8
+    assert again.done == [SMALL.settings[0]]
+    assert row_of(again)["settings"]["A-4"]["cells"] == [1, 2]
+    again.publish(tmp_path / "anew")
+    for file in (tmp_path / "published").iterdir():
+        assert file.read_text("utf-8") == (tmp_path / "anew" / file.name).read_text("utf-8")
+
+
+def test_published_runs_that_are_not_whole_restore_nothing(tmp_path: Path) -> None:
+    work, again = bench(tmp_path / "one"), bench(tmp_path / "two")
+    fill(work, SMALL.settings[0])
+    work.publish(tmp_path / "published")
+    file = tmp_path / "published" / "sparse-runs.csv"
+    file.write_text("\n".join(file.read_text("utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"sparse-runs\.csv.*does not hold the 2 measurements"):
+        again.restore(tmp_path / "published")
+    assert not (again.out / "runs").exists()
 
 
 def test_a_cell_that_diverges_is_left_out(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from studies import (
     film_reviews,
     forks,
     forks_critic,
+    frontier,
     leap,
     ledger,
     other_tasks,
@@ -24,12 +25,18 @@ from studies import (
     real_reasoning,
     real_tax,
 )
+from tokengym.lab.tables import fill
 
 
 def fill_forks(docs: Path) -> None:
     """Fill the page that two studies share."""
     forks.page(docs)
     forks_critic.STUDY.page(docs)
+
+
+def fill_frontier(docs: Path) -> None:
+    """Fill the page's tables, without its picture."""
+    fill(docs / "frontier.md", frontier.tables(frontier.STUDY.published(docs)))
 
 
 def fill_real_model(docs: Path) -> None:
@@ -48,6 +55,10 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "end.md": (("end", "ledger"), end.STUDY.page),
     "forks.md": (("forks",), fill_forks),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
+    "frontier.md": (
+        ("frontier", "leap", "critic", "ledger", "end", "tasks"),
+        fill_frontier,
+    ),
     "leap.md": (("leap", "critic", "ledger"), leap.STUDY.page),
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
@@ -62,7 +73,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_is_current(name: str, tmp_path: Path) -> None:
-    sources, fill = PAGES[name]
+    sources, fill_page = PAGES[name]
     docs = tmp_path / "docs" / "results"
     (tmp_path / "docs" / "images").mkdir(parents=True)
     for source in (name, *sources):
@@ -70,5 +81,5 @@ def test_the_page_is_current(name: str, tmp_path: Path) -> None:
         copy = shutil.copytree if (DOCS / source).is_dir() else shutil.copy
         copy(DOCS / source, docs / source)
     before = (docs / name).read_text(encoding="utf-8")
-    fill(docs)
+    fill_page(docs)
     assert (docs / name).read_text(encoding="utf-8") == before
