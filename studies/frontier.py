@@ -357,23 +357,17 @@ def cells(of_task: str, length: int, arm: str, price: float) -> list[Cell]:
 
 
 def pilot(price: float) -> list[Cell]:
-    """Return the pilot's cells at a price: its arms at their first lambda, both rates."""
-    return [
-        cell
-        for arm in PILOT_ARMS
-        for cell in cells(*WHERE[0], arm, price)
-        if cell.gae_lambda == ARMS[arm][2][0]
-    ]
+    """Return the pilot's cells at a price: its arms at their first lambda, the first rate."""
+    return [cells(*WHERE[0], arm, price)[0] for arm in PILOT_ARMS]
 
 
 def rounds() -> Iterator[Round]:
     """Yield the cells and the seeds wanted of them, in the order in which they are needed.
 
-    The pilot's cells come first, three pairs before five.
+    The pilot's cells come first.
     """
-    for pairs in (PILOT_PAIRS, PAIRS):
-        for price in PILOT_PRICES:
-            yield pilot(price), range(pairs)
+    for price in PILOT_PRICES:
+        yield pilot(price), range(PILOT_PAIRS)
     for where in WHERE:
         for price in PRICES:
             yield [cell for arm in ARMS for cell in cells(*where, arm, price)], range(PAIRS)
