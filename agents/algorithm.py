@@ -128,9 +128,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     """Declares the learner's settings."""
     has_critic: bool = True
     """Whether the policy has a value function."""
-    built_in: ClassVar[frozenset[str]] = frozenset(
-        {*names_of(PolicySettings), "advantage", "advantage_weight"}
-    )
+    built_in: ClassVar[frozenset[str]] = frozenset({*names_of(PolicySettings), "advantage"})
     """Settings that an agent is built by: assigned later, they would do nothing."""
     shards_weights: ClassVar[bool] = False
     """Whether the learner takes its gradient steps within `updating`, as FSDP needs it."""

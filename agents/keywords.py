@@ -23,7 +23,6 @@ class PPOKeywords(TypedDict, total=False):
     learning_rate_schedule: LrSchedule
     n_warmup_updates: int
     advantage: str
-    advantage_weight: str | None
     group_size: int | None
     drop_equal_groups: bool
     std_floor: float

@@ -1,6 +1,6 @@
-"""PPO for token sequences: its settings, and advantages and weights by name.
+"""PPO for token sequences: its settings, and advantages by name.
 
-Its names serve estimators and weights of other packages; each is imported when it is first used.
+Its names serve estimators of other packages; each is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING
@@ -11,16 +11,11 @@ if TYPE_CHECKING:
     from tokengym.agents.ppo.advantages import (
         ADVANTAGES,
         AdvantageEstimator,
+        Experience,
         RoundTensors,
         find_advantage,
         register_advantage,
     )
     from tokengym.agents.ppo.settings import PPOSettings
-    from tokengym.agents.ppo.weights import (
-        WEIGHTS,
-        AdvantageWeight,
-        WeighedRound,
-        register_weight,
-    )
 
 __getattr__, __dir__, __all__ = lazily(__name__)

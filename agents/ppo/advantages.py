@@ -20,7 +20,6 @@ from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_DEFAULTS, GAE_LAMBDA, PPOSettings
-from tokengym.agents.ppo.weights import find_weight
 from tokengym.base.registry import Registry
 from tokengym.envs import Episode, SettingsError
 
@@ -215,8 +214,6 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
     Raises:
         ValueError: naming the setting and the remedy.
     """
-    if settings.advantage_weight is not None:
-        find_weight(settings.advantage_weight)
     estimator_for(settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)

@@ -11,7 +11,7 @@ the squared error, and its network is one of its own; dropout stays off.
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,6 +25,8 @@ from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
+from tokengym.agents.policy.responses import Figure
+from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import (
     Alarms,
     Experience,
@@ -34,7 +36,6 @@ from tokengym.agents.ppo.advantages import (
     find_advantage,
 )
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
-from tokengym.agents.ppo.weights import WeighedRound, find_weight
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments, environment_attribute
 
@@ -95,8 +96,6 @@ class PPO(EpisodicAlgorithm):
         """Refuse an unknown estimator, and settings of a critic where it has none."""
         self.estimator = estimator_for(self.settings)
         self.has_critic = self.estimator.needs_critic
-        name = self.settings.advantage_weight
-        self.weight = None if name is None else find_weight(name)
         self._alarms, self._log_prob_gap = Alarms(), 0.0
 
     def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,11 +157,7 @@ class PPO(EpisodicAlgorithm):
         sequences = played.sequences(self.device, group_size=settings.group_size)
         mask = sequences.response_mask  # (batch, time), as all figures of tokens below
         rewards, scores, teaches = self._rewards(played, mask)  # (batch, time), (batch,), (batch,)
-        of_rows: Any = self.processes.of_rows  # figures of all rows, without gradient
-        max_size = min(MAX_ROWS_WITHOUT_GRADIENT, settings.micro_batch_size or sys.maxsize)
-        read = partial(
-            of_rows, policy.response_figure, sequences, played.action_masks, max_size=max_size
-        )
+        read = partial(self.read, sequences, played.action_masks)
         # The reference is read once: its states, (batch, time, hidden), give its log-probs here and
         # the exact KL in every epoch.
         has_exact_kl = settings.kl_estimator == "exact" and self.kl_coef != 0.0
@@ -189,7 +184,9 @@ class PPO(EpisodicAlgorithm):
             values = read(name="values") if played.values is None else played.values
             if played.truncated.any():  # bootstrapped: (batch,), of the text past the last token
                 cut = torch.from_numpy(played.truncated).to(self.device)
-                after = of_rows(critic.after_responses, sequences, max_size=max_size)
+                after = self.processes.of_rows(
+                    critic.after_responses, sequences, max_size=self._max_rows
+                )
                 final_values = after * cut
         tensors = RoundTensors(
             token_rewards=rewards,
@@ -199,9 +196,7 @@ class PPO(EpisodicAlgorithm):
             scores=net_scores,
             episodes=played.episodes,
         )
-        advantages, returns, scale = self._advantages(
-            played, tensors, ref_log_probs, partial(read, name="entropy")
-        )
+        advantages, returns, scale = self._advantages(tensors)
         self._log_round(played, (paid_kl, kl), mask, values, returns)
         experience = Experience(
             sequences=sequences,
@@ -211,12 +206,48 @@ class PPO(EpisodicAlgorithm):
             old_values=values,
             advantages=advantages,
             returns=None if values is None else returns,
-            ref_log_probs=ref_log_probs if settings.kl_in == "loss" else None,
+            ref_log_probs=ref_log_probs,
             ref_states=ref_states,
             advantage_scale=scale,
         )
+        experience = self.weigh(experience, played)
         self.logger.record("time/assign_s", time.perf_counter() - started)
         return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
+
+    def weigh(self, experience: Experience, played: RolloutBatch) -> Experience:
+        """Return what the update learns from; a subclass may weigh the advantages of tokens.
+
+        Args:
+            experience: All rows of the round.
+            played: The round.
+        """
+        del played
+        return experience
+
+    def read(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None,
+        name: Figure,
+        ref_states: Tensor | None = None,
+    ) -> Tensor:
+        """Return a figure of a round's tokens, (batch, time), without gradient.
+
+        Args:
+            sequences: The texts of all rows.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            name: The figure.
+            ref_states: "ref_states" that were read before; None computes them again.
+        """
+        how: Any = {"name": name, "ref_states": ref_states, "max_size": self._max_rows}
+        read: Any = self.processes.of_rows
+        figure: Tensor = read(self.policy.response_figure, sequences, action_masks, **how)
+        return figure
+
+    @property
+    def _max_rows(self) -> int:
+        """Most texts in a forward pass without gradients."""
+        return min(MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or sys.maxsize)
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update and move the KL coefficient.
@@ -351,40 +382,20 @@ class PPO(EpisodicAlgorithm):
             teaches = varied if varied.any() else teaches
         return torch.from_numpy(rewards).to(self.device), scores, teaches
 
-    def _advantages(
-        self,
-        played: RolloutBatch,
-        tensors: RoundTensors,
-        ref_log_probs: Tensor,
-        entropy: Callable[[], Tensor],
-    ) -> tuple[Tensor, Tensor, float]:
+    def _advantages(self, tensors: RoundTensors) -> tuple[Tensor, Tensor, float]:
         """Return advantages as the loss takes them, returns, and what whitening divided by.
 
         Advantages and returns are (batch, time), reward units, the divisor too.
         """
         mask, scale = tensors.response_mask, 1.0
         if self.estimator.reads_segments:
-            ends = self.reward.segment_ends(played.episodes, mask.shape[1])
+            ends = self.reward.segment_ends(tensors.episodes, mask.shape[1])
             tensors = replace(tensors, segment_ends=torch.from_numpy(ends).to(mask.device))
         advantages, returns = self.estimator.estimate(tensors, self.settings)
         # Over the whole batch: SB3 whitens each minibatch, by a mean and a deviation of its own.
         if self.estimator.whitens:
             scale = losses.masked_std(advantages, mask).item()
             advantages = losses.masked_whiten(advantages, mask)
-        if self.weight is not None:
-            weighed = WeighedRound(
-                response_mask=mask,
-                advantages=advantages,
-                seed=(self.seed or 0) * 1_000_003 + self._n_updates,
-                entropy=entropy,
-                log_probs=played.log_probs,
-                episodes=played.episodes,
-                tokenizer=environment_attribute(self.env, "tokenizer"),
-                language_model=self.policy.language_model.model,
-                ref_log_probs=ref_log_probs,
-                scorer=self.reward.scorer,
-            )
-            advantages = self.weight.weighted(advantages, weighed)
         return advantages, returns, scale
 
     def _log_round(

@@ -40,9 +40,6 @@ class PPOSettings(EpisodicSettings):
     advantage: str = "gae"
     """Estimator of the advantages, by name or "file.py:Name"; see
     `tokengym.agents.ppo.advantages`."""
-    advantage_weight: str | None = None
-    """Weight of each token's advantage, mean 1 over a response, by name with options or
-    "file.py:Name"; see `tokengym.agents.ppo.weights`. None weighs all alike."""
     group_size: int | None = None
     """Consecutive rows that answer one prompt, at least 2 and a divisor of the rows; None gives
     each row a prompt of its own. Estimators with a group baseline need it."""
@@ -114,6 +111,7 @@ class PPOSettings(EpisodicSettings):
     micro_batch_size: int | None = None
     """Most sequences in one forward; changes memory and time, not the gradient."""
     removed: ClassVar[dict[str, Removed]] = {
+        "advantage_weight": Removed(None, "the learner weighted-ppo of tokengym-lab has it"),
         "importance_cap": Removed(None, "old_log_probs='recomputed' takes the rounding out"),
     }
     """Settings of earlier versions."""
@@ -121,10 +119,8 @@ class PPOSettings(EpisodicSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "learning_rate_schedule", get_args(LrSchedule))
-        for name in ("advantage", "advantage_weight"):
-            value = getattr(self, name)
-            if not (isinstance(value, str) or (value is None and name != "advantage")):
-                raise SettingsError(f"{name} must be a name, got {value!r}")
+        if not isinstance(self.advantage, str):
+            raise SettingsError(f"advantage must be a name, got {self.advantage!r}")
         check_count(self, "n_epochs", "n_minibatches", most=MAX_PASSES)
         check_count(
             self, "group_size", least=2, optional=True, hint="a group of one has no baseline"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Agent,
         Choice,
         Player,
+        RolloutBatch,
         Sampler,
         as_player,
         as_sampler,

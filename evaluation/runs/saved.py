@@ -23,7 +23,7 @@ from tokengym.evaluation.runs.defaults import (
 
 logger = logging.getLogger(__name__)
 
-SAVED_AGENTS = ("PPO", "NLPO", "DPO", "SFT")
+SAVED_AGENTS = ("PPO", "NLPO", "WeightedPPO", "DPO", "SFT")
 """Classes that a saved folder may name: the learners that save themselves, and nothing else of
 `tokengym.agents`."""
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokengym import __version__
-from tokengym.agents.ppo import WEIGHTS
 from tokengym.base import (
     auto_device,
     check_count,
@@ -40,6 +39,7 @@ from tokengym.lab.cards.parts import (
     unsettled,
 )
 from tokengym.lab.gradients.oracle import estimator_names, find_estimator
+from tokengym.lab.learners.weighted import WEIGHTS
 from tokengym.rewards import REWARDS
 
 if TYPE_CHECKING:

@@ -239,7 +239,10 @@ def estimator_convergence(subject: str, size: Size, seed: int, out: Path) -> dic
 
 def weight_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return per task how PPO with the weight ends against PPO without, both under sparse."""
-    learners: dict[str, dict[str, Any]] = {"unweighted": {}, subject: {"advantage_weight": subject}}
+    learners: dict[str, dict[str, Any]] = {
+        "unweighted": {},
+        subject: {"agent": "weighted-ppo", "advantage_weight": subject},
+    }
     return _learned(learners, subject, size, seed, out)
 
 

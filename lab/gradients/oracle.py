@@ -17,11 +17,9 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.ppo import (
     ADVANTAGES,
-    WEIGHTS,
     AdvantageEstimator,
     PPOSettings,
     RoundTensors,
-    WeighedRound,
 )
 from tokengym.envs import Episode, SettingsError, encode_contents
 from tokengym.evaluation.measure import task_reward
@@ -39,6 +37,7 @@ from tokengym.lab.gradients.exact import (
     true_gradient,
     values_to_come,
 )
+from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound
 from tokengym.rewards import Reward
 
 SMALL_WORDS = ("film", "good", "not")

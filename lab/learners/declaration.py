@@ -1,10 +1,10 @@
-"""NLPO, online DPO, RAFT and best-of-n as learners by name."""
+"""NLPO, weighted PPO, online DPO, RAFT and best-of-n as learners by name."""
 
 from dataclasses import replace
 
 from tokengym.agents import LEARNERS, Learner
 from tokengym.agents.offline import Candidates
-from tokengym.lab.learners.settings import NLPOSettings, OnlineDPORun, RAFTRun
+from tokengym.lab.learners.settings import NLPOSettings, OnlineDPORun, RAFTRun, WeightedPPOSettings
 
 NLPO = replace(
     LEARNERS.find("ppo"),
@@ -12,6 +12,14 @@ NLPO = replace(
     summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
     settings=NLPOSettings,
     algorithm="tokengym.lab.learners.nlpo:NLPO",
+)
+WEIGHTED_PPO = replace(
+    LEARNERS.find("ppo"),
+    name="weighted-ppo",
+    summary="PPO with weights on the advantage of each token",
+    settings=WeightedPPOSettings,
+    algorithm="tokengym.lab.learners.weighted:WeightedPPO",
+    check="tokengym.lab.learners.weighted:check_settings",
 )
 ONLINE_DPO = Learner(
     name="online-dpo",

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from tokengym.agents.offline import PreferenceLoss, Sampling, Tuning
 from tokengym.agents.ppo import PPOSettings
 from tokengym.base import check_choice, check_count, check_number
+from tokengym.envs import SettingsError
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
 
@@ -115,6 +116,24 @@ class RAFTRun(IterativeRun):
         sampling=Sampling(temperatures=(1.0,)),
         tuning=Tuning.for_tiny_models(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedPPOSettings(PPOSettings):
+    """Settings of PPO with weights on the advantage.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    advantage_weight: str = "constant"
+    """Weight of each token's advantage, mean 1 over a response, by name with options or
+    "file.py:Name"; see `tokengym.lab.learners.weights`. "constant" weighs all alike."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.advantage_weight, str):
+            raise SettingsError(f"advantage_weight must be a name, got {self.advantage_weight!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

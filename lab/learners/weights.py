@@ -1,4 +1,4 @@
-"""Weights on the advantage, each known to ``PPO(advantage_weight=...)`` by its name."""
+"""Weights on the advantage, each known to ``WeightedPPO(advantage_weight=...)`` by its name."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.ppo import AdvantageWeight, WeighedRound
 from tokengym.base import check_number
 from tokengym.envs import SettingsError, encode_contents
 from tokengym.lab.learners import weighing
+from tokengym.lab.learners.weighted import AdvantageWeight, WeighedRound
 
 
 def _check_share(name: str, value: float) -> float:

@@ -109,7 +109,6 @@ def a_word(run: Path, random: np.random.Generator) -> str:
         random.choice(["env", "module", "rewards", "agents", "agent", "scorer", "advantage"])
     )
     if kind == "advantage":
-        kind = str(random.choice([kind, "advantage_weight"]))
         rewrite(run / "agent", {"settings": record_of(run)["settings"] | {kind: WORD}})
         return kind
     (file,) = run.glob("*/seed-0/run.json")
@@ -245,7 +244,7 @@ def a_bundle(run: Path, random: np.random.Generator) -> str:
     if kind == "env":
         value = one_of(random, (WORD, "evil:tokengym/Oracle-v0", "evil:evil/Evil-v0", *JUNK))
     else:
-        names = ("advantage", "advantage_weight", "agent", "rewards", "toxicity", "policy", "x")
+        names = ("advantage", "agent", "rewards", "toxicity", "policy", "x")
         words = (WORD, [WORD], "evil:Evil", *JUNK)
         value = one_of(random, ({str(one_of(random, names)): one_of(random, words)}, *JUNK))
     file.write_text(json.dumps({**manifest, kind: value}))

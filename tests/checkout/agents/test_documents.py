@@ -10,10 +10,10 @@ import torch
 
 from tokengym.agents.ppo.advantages import ADVANTAGES, RoundTensors
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run
+from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound
 from tokengym.scripts.cli import main
 
 DOCUMENTS = Path(__file__).parents[3] / "docs" / "agents"

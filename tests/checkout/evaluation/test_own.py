@@ -272,8 +272,7 @@ def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        *((kind, "evaluate run/agent") for kind in ("env", "module", "scorer")),
-        *((kind, "evaluate run/agent") for kind in ("advantage", "advantage_weight")),
+        *((kind, "evaluate run/agent") for kind in ("env", "module", "scorer", "advantage")),
         ("advantage", "evaluate other --against run/agent"),
         *((kind, "push run --folder out") for kind in ("env", "module", "reward", "scorer")),
         *((kind, "push run --folder out") for kind in ("agent", "agents", "advantage")),

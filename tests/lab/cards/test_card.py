@@ -234,7 +234,7 @@ def test_the_command_makes_the_card_of_an_estimator(tmp_path: Path, capsys):
 
 WEIGHTS = """
 from tokengym.agents import losses
-from tokengym.agents.ppo.weights import AdvantageWeight
+from tokengym.agents.ppo import AdvantageWeight
 class First(AdvantageWeight):
     name = "first"
     def weigh(self, played):

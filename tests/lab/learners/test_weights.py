@@ -15,13 +15,14 @@ import tokengym
 from tests.suite.agents.conftest import make_model
 from tests.suite.base import test_registry
 from tokengym.agents import PPO
-from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound, find_weight
 from tokengym.agents.rollouts.playing import RolloutBatch
-from tokengym.envs import SettingsError, bundled
+from tokengym.envs import SettingsError, UntrustedCodeError, bundled
+from tokengym.evaluation.runs.saved import load_agent
+from tokengym.lab.learners.weighted import WEIGHTS, WeighedRound, WeightedPPO, find_weight
 from tokengym.rewards import RewardModel
 
 OWN = """
-from tokengym.agents.ppo.weights import AdvantageWeight
+from tokengym.agents.ppo import AdvantageWeight
 
 class Double(AdvantageWeight):
     name = "double"
@@ -58,7 +59,8 @@ def round_to_weigh(
 
 
 def run(make_ppo: Callable[..., PPO], weight: str | None, **settings: Any) -> PPO:
-    agent = make_ppo(model=make_model(), advantage_weight=weight, **settings)
+    settings |= {} if weight is None else {"advantage_weight": weight}
+    agent = make_ppo(model=make_model(), learner=PPO if weight is None else WeightedPPO, **settings)
     agent.learn(2 * 4 * 6)
     return agent
 
@@ -79,11 +81,13 @@ def test_the_constant_weight_is_the_unweighted_run_bit_for_bit(
 def test_advantages_keep_their_mean_over_a_response_where_they_are_the_same_at_every_token(
     make_ppo: Callable[..., PPO], weight: str
 ) -> None:
-    agent = make_ppo(advantage="rloo", group_size=2, advantage_weight=weight)
+    agent: Any = make_ppo(
+        advantage="rloo", group_size=2, learner=WeightedPPO, advantage_weight=weight
+    )
     played = agent.collect()
     assert played is not None
     weighed = agent.assign(played)
-    agent.weight = None
+    agent.weight = find_weight("constant")
     plain = agent.assign(played)
     mask = plain.response_mask
     torch.testing.assert_close(
@@ -93,7 +97,9 @@ def test_advantages_keep_their_mean_over_a_response_where_they_are_the_same_at_e
 
 
 def test_entropy_weights_are_those_of_the_sampling_policy(make_ppo: Callable[..., PPO]) -> None:
-    agent = make_ppo(advantage="rloo", group_size=2, advantage_weight="entropy:top=0.4")
+    agent: Any = make_ppo(
+        advantage="rloo", group_size=2, learner=WeightedPPO, advantage_weight="entropy:top=0.4"
+    )
     played = agent.collect()
     assert played is not None
     sequences = played.sequences(agent.device)
@@ -113,13 +119,17 @@ def test_a_resumed_run_draws_the_same_random_weights(
     make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
 ) -> None:
     # Two calls of learn are one training only where the rate does not fall to 0 in each.
-    settings: Any = {"advantage_weight": "random", "learning_rate_schedule": "constant"}
+    settings: Any = {
+        "learner": WeightedPPO,
+        "advantage_weight": "random",
+        "learning_rate_schedule": "constant",
+    }
     whole = make_ppo(model=make_model(), **settings)
     whole.learn(4 * 4 * 6)
     first = make_ppo(model=make_model(), **settings)
     first.learn(2 * 4 * 6)
     first.save(tmp_path / "agent")
-    second = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
+    second = WeightedPPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
     second.learn(2 * 4 * 6, reset_num_timesteps=False)
     assert second.num_timesteps == whole.num_timesteps
     assert torch.equal(weights_of(whole), weights_of(second))
@@ -128,13 +138,14 @@ def test_a_resumed_run_draws_the_same_random_weights(
 def test_the_reward_models_attention_is_what_abc_spreads_the_score_by() -> None:
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="abc", max_new_tokens=8)
     envs.reset(seed=0)
-    agent = PPO("CausalLMPolicy", envs, seed=0, device="cpu", advantage_weight="reward-attention")
+    agent = WeightedPPO(
+        "CausalLMPolicy", envs, seed=0, device="cpu", advantage_weight="reward-attention"
+    )
     played = agent.collect()
     assert played is not None
     sequences = played.sequences(agent.device)
     ones = torch.ones(sequences.response_mask.shape)
     weighed = round_to_weigh(agent, played, ones, ones)
-    assert agent.weight is not None
     found = agent.weight.weigh(weighed)
     credit = tokengym.rewards.ABC(beta=1.0)
     scores = weighed.scorer.score(played.episodes, attribution="attention")
@@ -176,6 +187,19 @@ def test_a_weight_of_ones_own_is_a_class_in_a_file(
     assert torch.equal(weights_of(run(make_ppo, f"{path}:Double")), weights_of(run(make_ppo, None)))
 
 
+def test_a_weight_in_a_file_that_a_checkpoint_names_is_not_run(
+    make_ppo: Callable[..., PPO], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN.replace("2.0 *", "1.0 *"))
+    make_ppo(learner=WeightedPPO, advantage_weight=f"{path}:Double").save(tmp_path / "agent")
+    for load in (WeightedPPO.load, load_agent):
+        with pytest.raises(UntrustedCodeError, match=r"own\.py:Double"):
+            load(tmp_path / "agent")
+    trusted = load_agent(tmp_path / "agent", trust_code=True)
+    assert (type(trusted), trusted.weight.name) == (WeightedPPO, "double")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -189,7 +213,7 @@ def test_what_cannot_be_a_weight_is_refused(
     make_ppo: Callable[..., PPO], name: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        make_ppo(advantage_weight=name)
+        make_ppo(learner=WeightedPPO, advantage_weight=name)
 
 
 def test_a_scorer_without_attention_is_named(make_ppo: Callable[..., PPO]) -> None:

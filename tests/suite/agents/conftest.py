@@ -141,11 +141,12 @@ def make_ppo(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
         model: Any = None,
         lora: Any = None,
         dtype: str = "auto",
+        learner: type[PPO] = PPO,
         **settings: Any,
     ) -> PPO:
         defaults: Any = {"seed": 0, "device": "cpu"}
         kwargs = {"model": make_model() if model is None else model, "lora": lora, "dtype": dtype}
-        return PPO(
+        return learner(
             "CausalLMPolicy",
             make_envs() if envs is None else envs,
             policy_kwargs=kwargs,

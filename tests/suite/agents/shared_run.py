@@ -1,6 +1,7 @@
 """Trainings that test_processes does in two processes, and by itself in one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,24 @@ from tests.suite.agents.conftest import (
     target_share,
 )
 from tokengym.agents import PPO, losses
-from tokengym.agents.ppo.weights import AdvantageWeight, WeighedRound, register_weight
+from tokengym.agents.ppo.advantages import Experience
 from tokengym.agents.processes import join, launched
 from tokengym.agents.rollouts.logs import EpisodeLog
+from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.envs import TokenGenerationVectorEnv
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Uniform, VectorRewardWrapper
 from tokengym.scripts.cli import main
 
 
-@register_weight
-class Uncertain(AdvantageWeight):
+class Uncertain(PPO):
     """Gives tokens that are less certain than in the other responses more of the gradient."""
 
-    name = "uncertain"
-    by_response = False
-
-    def weigh(self, played: WeighedRound) -> torch.Tensor:
-        entropy, mask = (
-            played.entropy().masked_fill(~played.response_mask, 0.0),
-            played.response_mask,
-        )
-        others = entropy.sum(0) / mask.sum(0).clamp(min=1)
-        return losses.mean_one(0.5 + 0.5 * entropy / others.clamp(min=1e-6), mask)
+    def weigh(self, experience: Experience, played: RolloutBatch) -> Experience:
+        mask = experience.response_mask
+        entropy = self.read(experience.sequences, experience.action_masks, "entropy")
+        others = entropy.masked_fill(~mask, 0.0).sum(0) / mask.sum(0).clamp(min=1)
+        weights = losses.mean_one(0.5 + 0.5 * entropy / others.clamp(min=1e-6), mask)
+        return replace(experience, advantages=experience.advantages * weights)
 
 
 ROWS = 8
@@ -47,7 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "loo": {"advantage": "loo", "group_size": 2, "gradient_checkpointing": True},
     "grpo": {"advantage": "grpo", "group_size": 4, "drop_equal_groups": True, "kl_in": "loss"},
-    "reinforce++": {"advantage": "reinforce++", "advantage_weight": "uncertain", "lora": True},
+    "reinforce++": {"advantage": "reinforce++", "lora": True},
 }
 RESUMED = ("gae", "grpo")
 UPDATES = 3
@@ -85,7 +82,8 @@ def make_agent(case: str, rows: int) -> PPO:
     policy["gradient_checkpointing"] = settings.pop("gradient_checkpointing", False)
     settings["learning_rate"] = 1e-3
     envs = make_envs(rows, prompt_sampling="sequential" if case == "grpo" else "uniform")
-    return PPO("CausalLMPolicy", envs, policy_kwargs=policy, seed=3, device="cpu", **settings)
+    learner = Uncertain if case == "reinforce++" else PPO
+    return learner("CausalLMPolicy", envs, policy_kwargs=policy, seed=3, device="cpu", **settings)
 
 
 def update(agent: PPO, updates: int, log: Path | None = None) -> None:

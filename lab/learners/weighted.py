@@ -1,4 +1,4 @@
-"""Weights on the advantage by name: what ``PPO(advantage_weight=...)`` finds.
+"""PPO with weights on the advantage, and the weights by name.
 
 A weight multiplies the advantages that the loss takes, after whitening, so that it moves gradient
 between the tokens of a response and leaves each response its own size. It is known only after the
@@ -8,16 +8,21 @@ docs/results/gradients.md has by how much.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tokengym.base.registry import Registry
+from tokengym.agents import LEARNERS, PPO
+from tokengym.agents.ppo import Experience
+from tokengym.agents.rollouts import RolloutBatch
+from tokengym.base import Registry
 from tokengym.envs import Episode, SettingsError
+from tokengym.lab.learners.settings import WeightedPPOSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +139,51 @@ def find_weight(text: str) -> AdvantageWeight:
     """
     weight: AdvantageWeight = WEIGHTS.make(text)
     return weight
+
+
+def check_settings(settings: WeightedPPOSettings, batch_size: int) -> None:
+    """Refuse an unknown weight, and settings that PPO refuses.
+
+    Raises:
+        ValueError: naming the setting and the remedy.
+    """
+    find_weight(settings.advantage_weight)
+    LEARNERS.find("ppo").check_settings(settings, batch_size)
+
+
+class WeightedPPO(PPO):
+    """PPO whose loss multiplies the advantages by weights, after whitening.
+
+    Arguments are those of `PPO`, with the field of `WeightedPPOSettings`.
+    """
+
+    settings_class = WeightedPPOSettings
+    settings: WeightedPPOSettings
+    built_in = PPO.built_in | {"advantage_weight"}
+
+    if TYPE_CHECKING:  # PPO's keywords, of any type, and its own by name
+
+        def __init__(self, *args: Any, advantage_weight: str = ..., **settings: Any) -> None: ...
+
+    def check_settings(self) -> None:
+        """Refuse an unknown weight, and settings that PPO refuses."""
+        super().check_settings()
+        self.weight = find_weight(self.settings.advantage_weight)
+
+    def weigh(self, experience: Experience, played: RolloutBatch) -> Experience:
+        """Return the experience with weighted advantages."""
+        weighed = WeighedRound(
+            response_mask=experience.response_mask,
+            advantages=experience.advantages,
+            seed=(self.seed or 0) * 1_000_003 + self._n_updates,
+            entropy=partial(
+                self.read, experience.sequences, experience.action_masks, name="entropy"
+            ),
+            log_probs=played.log_probs,
+            episodes=played.episodes,
+            tokenizer=self.env.get_attr("tokenizer")[0],
+            language_model=self.policy.language_model.model,
+            ref_log_probs=experience.ref_log_probs,
+            scorer=self.reward.scorer,
+        )
+        return replace(experience, advantages=self.weight.weighted(weighed.advantages, weighed))
