@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         task_name,
         training_settings,
     )
+    from tokengym.evaluation.runs.launchers import processes
     from tokengym.evaluation.runs.record import RunRecord, read_result, versions
     from tokengym.evaluation.runs.run import run_references
     from tokengym.evaluation.runs.saved import known_task, load_agent

@@ -4,7 +4,8 @@ import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokengym.base import auto_device, preferred_device, read_json, write_json, write_text
+from tokengym.evaluation.runs import processes
 from tokengym.lab.benchmark.arms import ArmBench
 from tokengym.lab.benchmark.board import card_of, draw_tasks, verdicts
 from tokengym.lab.benchmark.board import row_of as row_of_arm
@@ -184,9 +186,8 @@ def _measured(bench: BenchRuns, jobs: int) -> Iterator[Work]:
             bench.measure(*work)
             yield work
         return
-    # Neither torch's threads nor CUDA survive a fork.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_begin_process)
+    here = sys.path[:], dict(os.environ)
+    pool = ProcessPoolExecutor(jobs, processes(), initializer=_begin_process, initargs=here)
     with _safe_path(), pool:
         working: dict[Future[None], Work] = {}
         try:
@@ -219,8 +220,13 @@ def _safe_path() -> Iterator[None]:
             os.environ[SAFE_PATH] = before
 
 
-def _begin_process() -> None:
-    """Leave Ctrl-C to the process that waits for this one, which stops it by SIGTERM."""
+def _begin_process(path: list[str], environment: Mapping[str, str]) -> None:
+    """Settle as the process that waits for this one, which Ctrl-C is left to, and stops by SIGTERM.
+
+    A server that forks processes has the path and the variables of its own start.
+    """
+    sys.path[:] = path
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     torch.set_num_threads(1)
