@@ -11,7 +11,7 @@ from tokengym.evaluation.report import number, signed
 from tokengym.evaluation.runs import slug, versions
 from tokengym.lab.benchmark.arms import ArmBench
 from tokengym.lab.benchmark.definition import CONTROLS
-from tokengym.lab.benchmark.figures import row_hash
+from tokengym.lab.benchmark.figures import check_unchanged, row_hash
 from tokengym.lab.benchmark.verdict import FIGURES, Leads, by_task, call, in_words, table_of
 from tokengym.lab.benchmark.version2 import Definition2
 from tokengym.lab.cards.parts import bare
@@ -128,16 +128,7 @@ def check_row2(row: object, name: str, definition: Definition2) -> None:
     remedy = "take the file that tokengym bench --v2 wrote"
     if not isinstance(row, dict) or row.get("format") != FORMAT:
         raise ValueError(f"{name} is no row of format {FORMAT}; {remedy}")
-    said = row.get("definition"), row.get("definition_hash")
-    if said != (definition.name, definition.hash):
-        raise ValueError(
-            f"{name} is of {said[0]} ({said[1]}), not of {definition.name} ({definition.hash}); "
-            "rows of two versions stand on no board together"
-        )
-    if row.get("hash") != row_hash(row):
-        raise ValueError(
-            f"{name} was changed after it was made: its hash is not that of its figures; {remedy}"
-        )
+    check_unchanged(row, name, definition)
     unknown = {*row["settings"], *row["open"]} - {at.name for at in definition.settings}
     counts = {
         len(values)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from tokengym import __version__
 from tokengym.evaluation.runs import versions
 from tokengym.evaluation.statistics import area_under_curve, holm, student_interval
-from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, Definition
+from tokengym.lab.benchmark.definition import BASELINE, CONTROLS, Definition, Version
 from tokengym.lab.benchmark.runs import Bench
 from tokengym.lab.cards.parts import bare
 from tokengym.lab.protocol import PRICE, Row, equivalence, net
@@ -243,6 +243,30 @@ def row_hash(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def check_unchanged(row: Mapping[str, Any], name: str, definition: Version) -> None:
+    """Refuse a row of another version, or one that was changed since it was made.
+
+    Args:
+        row: A row of any version.
+        name: Where, for the message.
+        definition: The version.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    said = row.get("definition"), row.get("definition_hash")
+    if said != (definition.name, definition.hash):
+        raise ValueError(
+            f"{name} is of {said[0]} ({said[1]}), not of {definition.name} ({definition.hash}); "
+            "rows of two versions stand on no board together: run it again with this one"
+        )
+    if row.get("hash") != row_hash(row):
+        raise ValueError(
+            f"{name} was changed after it was made: its hash is not that of its figures; take the "
+            "file that tokengym bench wrote"
+        )
+
+
 def check_row(row: object, name: str, definition: Definition) -> None:
     """Refuse what was read from a file unless it is a whole row of this version, unchanged.
 
@@ -262,16 +286,7 @@ def check_row(row: object, name: str, definition: Definition) -> None:
                 f"{entry} of {name} must be {kind.__name__}, got {row.get(entry)!r}; take the "
                 "file that tokengym bench --v1 wrote"
             )
-    if (row["definition"], row["definition_hash"]) != (definition.name, definition.hash):
-        raise ValueError(
-            f"{name} is of {row['definition']} ({row['definition_hash']}), not of "
-            f"{definition.name} ({definition.hash}); run it again with this version of tokengym"
-        )
-    if row["hash"] != row_hash(row):
-        raise ValueError(
-            f"{name} was changed after it was made: its hash is not that of its figures; submit "
-            "what bench wrote"
-        )
+    check_unchanged(row, name, definition)
     _check_whole(row, name, definition)
 
 
