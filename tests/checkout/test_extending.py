@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout.house import PACKAGES
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = PAGE.split("\n## ")[1:]
@@ -44,18 +46,7 @@ def test_each_kind_of_thing_has_a_recipe():
 def checkout(tmp_path: Path) -> Path:
     """Return a folder with links to every file of this checkout, which a recipe may replace."""
     folder = tmp_path / "checkout"
-    for name in (
-        "base",
-        "envs",
-        "rewards",
-        "agents",
-        "evaluation",
-        "lab",
-        "bridges",
-        "scripts",
-        "tests",
-        "tokengym",
-    ):
+    for name in (*PACKAGES, "tests"):
         shutil.copytree(
             ROOT / name,
             folder / name,

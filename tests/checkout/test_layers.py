@@ -17,6 +17,7 @@ import pytest
 
 import tokengym
 from tests.checkout import house
+from tokengym.envs.tasks.task import LABORATORY
 
 ROOT = Path(__file__).parents[2]
 MODULES = {*house.module_files(ROOT)}
@@ -26,7 +27,7 @@ MAY_IMPORT["tokengym"] = {"base", "envs", "rewards"}
 FACE = ROOT / "tokengym" / "__init__.py"  # names what users import, for types, and loads it lazily
 COMMAND_LINE = FACE.with_name("__main__.py")
 """Stands on the floor of the commands, as the script ``tokengym`` does."""
-UPKEEP = {ROOT / "scripts" / "build_models.py"}
+UPKEEP = ROOT / "scripts" / "build_models.py"
 """Script of a checkout, which is not installed and uses the laboratory."""
 MAY_IMPORT["bridges"] = {"bridges", "base", "envs", "rewards", "agents", "credit"}
 MATHEMATICS = [
@@ -40,13 +41,7 @@ MATHEMATICS = [
     "rewards/gold/sentiment_lexicon.py",
 ]
 """Folders and modules of pure functions."""
-MAX_FILES = 15
-"""Python files that a folder of the product may have."""
-BY_NAME = ("envs/tasks", "rewards/credits", "rewards/scorers")
-"""Folders with one file for each name that users type, as many as there are."""
-
-
-LABORATORY = {f"tokengym.lab.makers.{name}" for name in ("bundles", "corpora")}
+UNINSTALLED = {f"tokengym.lab.makers.{name}" for name in ("bundles", "corpora")}
 """Packages that stay in the repository: none of them is installed."""
 
 
@@ -56,10 +51,6 @@ def mathematics() -> list[Path]:
         place = ROOT / name
         found += sorted(place.rglob("*.py")) if place.is_dir() else [place]
     return found
-
-
-def python_files() -> list[Path]:
-    return [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def own_modules(path: Path) -> Iterator[str]:
@@ -82,25 +73,13 @@ def own_modules(path: Path) -> Iterator[str]:
                 yield rest
 
 
-def own_imports(path: Path) -> Iterator[str]:
-    """Yield the first name under `tokengym` of everything of ours that a file imports."""
-    for module in own_modules(path):
-        yield module.split(".")[0]
-
-
-@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down_only(path: Path):
-    floor = path.relative_to(ROOT).parts[0]
-    if path == COMMAND_LINE:
-        floor = "scripts"
-    if path in UPKEEP:
-        floor = "lab"
-    if path == FACE:
-        pytest.skip("see test_every_name_of_the_face_is_where_type_checkers_find_it")
-    upwards = {
-        name for name in own_imports(path) if name in FLOORS and name not in MAY_IMPORT[floor]
-    }
-    assert not upwards, f"{floor} may not import {sorted(upwards)}"
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_go_down_only(folder: str):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        floor = {COMMAND_LINE: "scripts", UPKEEP: "lab"}.get(path, folder)
+        names = {module.split(".")[0] for module in own_modules(path)} & {*FLOORS}
+        # What the face names for types is held by a test of its own.
+        assert path == FACE or names <= MAY_IMPORT[floor], f"{path} imports {sorted(names)}"
 
 
 @pytest.mark.parametrize("path", mathematics(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -118,49 +97,26 @@ def test_folders_import_one_way():
     assert house.mutual_folders(ROOT) == []
 
 
-def test_cycles_are_found(tmp_path: Path):
-    folder = tmp_path / "envs"
-    folder.mkdir()
-    (folder / "first.py").write_text("from tokengym.envs import second\n")
-    (folder / "second.py").write_text("from tokengym.envs.first import name\n")
-    assert house.import_cycles(tmp_path) == [["tokengym.envs.first", "tokengym.envs.second"]]
-    assert house.mutual_folders(tmp_path) == []
-    inside = "def use():\n    from tokengym.envs.first import name\n"
-    typed = "if TYPE_CHECKING:\n    from tokengym.envs.first import name\n"
-    named = 'ADDRESS = "tokengym.envs.first:name"\n'
-    for text in (inside, typed, named):
-        (folder / "second.py").write_text(text)
-        assert house.import_cycles(tmp_path) != []
-    (folder / "second.py").write_text("name = 1\n")
-    assert house.import_cycles(tmp_path) == []
-    for other, path in (("envs", "agents/third.py"), ("agents", "envs/fourth.py")):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(f"from tokengym.{other} import something\n")
-        (tmp_path / path).with_name("__init__.py").touch()
-    assert house.mutual_folders(tmp_path) == [("agents", "envs")]
-
-
-def test_functions_run_are_found_without_those_of_imports(tmp_path: Path):
-    (tmp_path / "house_called.py").write_text("import house_imported\n\n\ndef call():\n    pass\n")
-    (tmp_path / "house_imported.py").write_text("def note():\n    pass\n\n\nnote()\n")
-    sys.path.insert(0, str(tmp_path))
-    try:
-        run = house.functions_run(tmp_path, lambda: importlib.import_module("house_called").call())
-    finally:
-        sys.path.remove(str(tmp_path))
-    assert run == {tmp_path / "house_called.py": 2}
-
-
-@pytest.mark.parametrize("folder", sorted({*house.files_per_folder(ROOT)} - {*BY_NAME}))
-def test_folders_can_be_taken_in(folder: str):
-    assert house.files_per_folder(ROOT)[folder] <= MAX_FILES
-
-
 @pytest.mark.parametrize(
-    "path", house.product_files(ROOT), ids=lambda path: str(path.relative_to(ROOT))
+    "text",
+    [
+        "from tokengym.envs import first",
+        "def use():\n    from tokengym.envs.first import name",
+        "if TYPE_CHECKING:\n    from tokengym.envs.first import name",
+        'ADDRESS = "tokengym.envs.first:name"',
+    ],
 )
-def test_functions_fit_on_a_page(path: Path):
-    assert house.long_functions(path) == {}
+def test_cycles_are_found(text: str, tmp_path: Path):
+    for name, said in (
+        ("envs/first", "from tokengym.envs.second import name\nfrom tokengym.agents import one"),
+        ("envs/second", text),
+        ("agents/__init__", "import tokengym.envs"),
+        ("envs/__init__", ""),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(said)
+    assert house.import_cycles(tmp_path) == [["tokengym.envs.first", "tokengym.envs.second"]]
+    assert house.mutual_folders(tmp_path) == [("agents", "envs")]
 
 
 def test_import_stays_light():
@@ -204,24 +160,6 @@ def test_the_suite_imports_nothing_that_stays_out_of_its_wheel():
             assert imported <= names, f"{name} imports {sorted(imported - names)}"
 
 
-def test_the_core_reaches_doors_by_name():
-    """Nothing of the core imports what is behind a door, in functions and for types included."""
-    files = house.module_files(ROOT)
-    core = {name for name, path in files.items() if house.is_core(path, ROOT)}
-    assert {"tokengym.agents.ppo.ppo", "tokengym.rewards.registry"} < core
-    assert not {"tokengym.agents.fast.captured", "tokengym.agents.fast.kernels.check"} & core
-    product = set(house.product_files(ROOT))
-    faces = {
-        "tokengym",
-        "tokengym.agents",
-        "tokengym.rewards",
-    }  # they name what a user may import, for types
-    for name in sorted(core - faces):
-        imported = house.module_imports(house.parse(files[name]), set(files)) - core
-        if files[name] in product and not name.startswith("tokengym.scripts"):
-            assert not imported, f"{name} imports {sorted(imported)}"
-
-
 def test_only_the_face_of_the_agents_names_what_is_behind_their_door():
     behind = "tokengym.agents.fast"
     naming = {
@@ -256,8 +194,16 @@ def test_every_package_is_declared_by_its_distribution():
         "tokengym": "tokengym",
         **{f"tokengym.{floor}": floor for floor in floors if floor != "tokengym"},
     }
-    assert {*lab["packages"]} == packages_in("lab") - LABORATORY
+    assert {*lab["packages"]} == packages_in("lab") - UNINSTALLED
     assert lab["package-dir"] == {"tokengym.lab": "."}
+
+
+def test_the_ids_kept_for_the_laboratory_are_those_of_its_tasks():
+    tomllib = pytest.importorskip("tomllib", reason="in the standard library from Python 3.11")
+    project = tomllib.loads((ROOT / "lab" / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    assert sorted(LABORATORY) == sorted(project["entry-points"]["tokengym.tasks"])
 
 
 def modules() -> list[str]:
@@ -266,7 +212,7 @@ def modules() -> list[str]:
         package = importlib.import_module(folder)
         names += [folder]
         names += [info.name for info in pkgutil.walk_packages(package.__path__, folder + ".")]
-    return sorted({*names, house.__name__})
+    return sorted({*names})
 
 
 @pytest.mark.parametrize("name", modules())

@@ -8,20 +8,10 @@ from pathlib import Path
 import pytest
 
 from docs.makers.public_names import PUBLIC, homes_of
+from tests.checkout.house import PACKAGES
 from tests.support.forked import execute, forked
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = (
-    "base",
-    "envs",
-    "rewards",
-    "agents",
-    "evaluation",
-    "lab",
-    "bridges",
-    "scripts",
-    "tokengym",
-)
 STUDIES = sorted((ROOT / "studies").glob("*.py"))
 LABORATORY = sorted((ROOT / "lab").rglob("*.py"))
 
@@ -36,7 +26,7 @@ def imported(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_nothing_of_the_package_imports_what_only_a_checkout_has() -> None:
-    for folder in PACKAGE:
+    for folder in PACKAGES:
         for path in sorted((ROOT / folder).rglob("*.py")):
             roots = {module.partition(".")[0] for module, _ in imported(path)}
             assert not {"studies", "benchmarks", "docs", "tests"} & roots, path
