@@ -71,6 +71,8 @@ SETS = {
 MAIN = ("questions", "typed")
 TASKS = ("question_answer", "dialogue", "summarize", "detox", "movie_review")
 """Bundles whose reward models are asked."""
+ON_SMOLLM2 = "reward model of film reviews on SmolLM2"
+"""It is asked for the paper's comparison alone: it takes minutes, and nothing depends on it."""
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 ROWS = 8
 """Texts of one forward pass of SmolLM2."""
@@ -360,39 +362,54 @@ def smollm2_model(pairs: Pairs) -> Scores:
     return _values(model, [framed(*pair) for pair in pairs])
 
 
-def log_likelihood(queries: Sequence[str], answers: Sequence[str]) -> Scores:
-    """Return SmolLM2's mean log-probability of a token of each answer to the query beside it."""
+class Likelihood:
+    """SmolLM2 as a language model; what it has read once is remembered."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, str], float] = {}
+
+    def of(self, pairs: Pairs) -> Scores:
+        """Return the mean log-probability of a token of each answer to the query beside it."""
+        self._read |= _log_likelihood(
+            [pair for pair in dict.fromkeys(pairs) if pair not in self._read]
+        )
+        return np.array([self._read[pair] for pair in pairs])
+
+    def gain(self, pairs: Pairs) -> Scores:
+        """Return by how much an answer is likelier to its query than to an empty one."""
+        return self.of(pairs) - self.of([("", answer) for _, answer in pairs])
+
+
+def _log_likelihood(pairs: Pairs) -> dict[tuple[str, str], float]:
+    if not pairs:
+        return {}
     tokenizer = bundled("smollm2-reviews").tokenizer
     model = load_causal_lm("smollm2", dtype="float32").eval()
-    values = np.zeros(len(queries))
-    asked = [tokenizer(CHAT.format(query)).input_ids for query in queries]
-    said = [[*tokenizer(answer).input_ids, tokenizer.eos_token_id] for answer in answers]
-    order = sorted(range(len(queries)), key=lambda row: len(asked[row]) + len(said[row]))
+    values: dict[tuple[str, str], float] = {}
+    texts = [
+        (
+            tokenizer(CHAT.format(query)).input_ids,
+            [*tokenizer(answer).input_ids, tokenizer.eos_token_id],
+        )
+        for query, answer in pairs
+    ]
+    order = sorted(range(len(pairs)), key=lambda row: sum(map(len, texts[row])))
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]
-        texts = [asked[row] + said[row] for row in rows]
-        width = max(map(len, texts))
-        ids = torch.tensor([text + [0] * (width - len(text)) for text in texts])
-        mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
+        longest = max(sum(map(len, texts[row])) for row in rows)
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for line, row in enumerate(rows):
+            text = torch.tensor([*texts[row][0], *texts[row][1]])
+            ids[line, : len(text)], mask[line, : len(text)] = text, 1
         with torch.no_grad():
             logits = model(input_ids=ids, attention_mask=mask).logits
         for line, row in enumerate(rows):
-            first, last = len(asked[row]), len(texts[line])
-            read = logits[line, first - 1 : last - 1].float()
-            values[row] = float(chosen_log_probs(read, ids[line, first:last]).mean())
+            first, said = (len(part) for part in texts[row])
+            read = logits[line, first - 1 : first + said - 1].float()
+            tokens = ids[line, first : first + said]
+            values[pairs[row]] = float(chosen_log_probs(read, tokens).mean())
     return values
-
-
-def likelihood(pairs: Pairs) -> Scores:
-    """Return the mean log-probability of a token of each answer."""
-    return log_likelihood(*zip(*pairs, strict=True))
-
-
-def gain_in_likelihood(pairs: Pairs) -> Scores:
-    """Return what the query adds to it, by how much the answer is likelier than to no query."""
-    answers = sorted({answer for _, answer in pairs})
-    alone = dict(zip(answers, log_likelihood([""] * len(answers), answers), strict=True))
-    return likelihood(pairs) - np.array([alone[answer] for _, answer in pairs])
 
 
 def scorers() -> dict[str, Callable[[Pairs], Scores]]:
@@ -400,18 +417,19 @@ def scorers() -> dict[str, Callable[[Pairs], Scores]]:
     encoder = Relevance.from_pretrained(bundled("question_answer").encoder)
     minilm = make_reward("r3", encoder=bundled("smollm2-answers").encoder).scorer
     assert isinstance(minilm, Relevance)
+    smollm2 = Likelihood()
     return {
         "length in words": length,
         "words in common": shared_words,
         "bag of words": bag_of_words,
         **{f"reward model of {task}": partial(small_model, task) for task in TASKS},
-        "reward model on SmolLM2": smollm2_model,
-        "SmolLM2, log-probability": likelihood,
-        "SmolLM2, log-probability over that without the query": gain_in_likelihood,
         "r_x, bundled encoder": partial(relevance, encoder, bare=True),
         "R3, bundled encoder": partial(relevance, encoder),
         "r_x, MiniLM": partial(relevance, minilm, bare=True),
         "R3, MiniLM": partial(relevance, minilm),
+        ON_SMOLLM2: smollm2_model,
+        "SmolLM2, log-probability": smollm2.of,
+        "SmolLM2, log-probability over that without the query": smollm2.gain,
     }
 
 
@@ -423,10 +441,12 @@ def run(data: Data, out: Out) -> None:
         out: Folder of the scores.
     """
     by_set = all_triplets(data)
+    order = [*MAIN, *(kind for kind in by_set if kind not in MAIN)]
     for number, (name, score) in enumerate(scorers().items()):
-        for kind, triplets in by_set.items():
+        for kind in order:
+            triplets = by_set[kind]
             file = out / f"{number:02d}-{kind.replace(' ', '-')}.csv"
-            if file.exists():
+            if file.exists() or (name == ON_SMOLLM2 and kind not in MAIN):
                 continue
             pairs = [(t.query, text) for t in triplets for text in (t.answer, t.other)]
             values = score(pairs)
