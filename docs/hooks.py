@@ -170,7 +170,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if page.file.src_uri.startswith(("guide/", "results/", "agents/", "rewards/")):
         markdown = _with_terms(markdown, f"{root}guide/glossary.md")
     if page.file.src_uri.startswith("results/"):
-        markdown = re.sub(r"\]\(([\w/]+?)/?\)", r"](\1/files.md)", markdown)
+        markdown = re.sub(r"\]\(((?:\.\./)*[\w/]+?)/?\)", r"](\1/files.md)", markdown)
     return markdown
 
 

@@ -1,6 +1,6 @@
 """The leaderboard of the cards that `tokengym bench` makes, one row per rule.
 
-python -m studies.cards                    # fills docs/results/cards.md
+python -m studies.cards                    # fills docs/results/details/cards.md
 python -m studies.cards --add mine.json    # publishes a submission first
 python -m studies.cards --check            # checks the hashes of all cards
 python -m studies.cards --rerun random     # measures a row again, same figures?
@@ -134,7 +134,7 @@ def main(
         cards = read_cards(sorted(path.parent for path in published.glob("*/card.json")))
         file = docs / FORKS_FILE
         forked = read_json(file) if file.exists() else {}
-        fill(docs / "cards.md", tables(cards, forked, docs))
+        fill(docs / "details/cards.md", tables(cards, forked, docs))
         title = "MovieReview, 48 tokens, rates tuned: score - c KL over the run"
         draw_ranks(docs / RANKS_PICTURE, ranks(ledger.tuned(docs)), title)
         draw_v1(docs)
@@ -170,7 +170,7 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
                     chance,
                     tuned.get(card["subject"]),
                     placed.get(card["subject"]),
-                    f"cards/{slug(card['subject'])}/{CARD_FILE}",
+                    f"../cards/{slug(card['subject'])}/{CARD_FILE}",
                 )
                 for card in sorted(rules, key=order)
             ],
@@ -207,10 +207,12 @@ def draw_v1(docs: Path) -> None:
 
 def v1_section(rows: Sequence[Mapping[str, Any]], track: Track) -> str:
     """Return a track's table, under the picture of its ranks where there are two or more."""
-    table = v1_board(rows, track)
+    table = v1_board(rows, track).replace(f"]({V1_FOLDER}/", f"](../{V1_FOLDER}/")
     if len(placed_of(rows, track)) < 2:
         return table
-    return f'![Ranks on the track "{track}", with 95 % intervals]({v1_picture(track)})\n\n{table}'
+    return (
+        f'![Ranks on the track "{track}", with 95 % intervals](../{v1_picture(track)})\n\n{table}'
+    )
 
 
 def _filled(

@@ -18,7 +18,7 @@ FILES: Mapping[str, tuple[str, str]] = {
     "critic/runs.csv": ("[critic](critic.md)", "MovieReview"),
     "end/runs.csv": ("[the end](end.md)", "MovieReview"),
     "tasks/runs.csv": ("[other tasks](tasks.md)", ""),
-    "rates/runs.csv": ("[rates](rates.md)", ""),
+    "rates/runs.csv": ("[rates](details/rates.md)", ""),
 }
 """Published runs -> page, and task where no column says it."""
 TOKENS = {"Dialogue": 48, "Summarize": 32, "Detox": 48, "QuestionAnswer": 48}

@@ -1,4 +1,4 @@
-"""Coverage of the intervals, by simulation: fills docs/results/coverage.md.
+"""Coverage of the intervals, by simulation: fills docs/results/details/coverage.md.
 
 Each experiment draws one score per seed from a known distribution, computes the 95 % interval of
 `tokengym.evaluation.statistics`, and checks whether it contains the distribution's own value.
@@ -118,7 +118,7 @@ def main(experiments: int = 2000, docs: Docs = DOCS) -> None:
         docs: Folder of the study's page.
         experiments: Number of simulated experiments per cell of the table.
     """
-    fill(docs / "coverage.md", {"coverage": table(experiments)})
+    fill(docs / "details/coverage.md", {"coverage": table(experiments)})
 
 
 if __name__ == "__main__":

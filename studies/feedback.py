@@ -387,7 +387,7 @@ def page(docs: Docs = DOCS) -> None:
         "revisions": revisions_table(read_rows(folder / "revisions.csv", text=TEXT)),
         "runs": runs_table(read_rows(folder / "runs.csv", text=TEXT)),
     }
-    fill(docs / f"{FOLDER}.md", tables)
+    fill(docs / f"details/{FOLDER}.md", tables)
 
 
 # --- tables ---------------------------------------------------------------------------------------

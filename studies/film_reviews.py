@@ -96,6 +96,8 @@ class Corpus:
     """Files of the texts that they open."""
     labelled: tuple[str, ...]
     """Files of the texts whose labels a judge may have been told."""
+    page: str
+    """Page of the results."""
 
 
 CORPORA: dict[str, Corpus] = {
@@ -107,6 +109,7 @@ CORPORA: dict[str, Corpus] = {
         openings=600,
         new=("unsupervised.parquet",),
         labelled=("train.parquet", "test.parquet"),
+        page="imdb.md",
     ),
     "sst2": Corpus(
         length=16,
@@ -116,6 +119,7 @@ CORPORA: dict[str, Corpus] = {
         openings=400,
         new=("test.tsv",),
         labelled=("train.tsv", "dev.tsv"),
+        page="details/sst2.md",
     ),
 }
 
@@ -370,7 +374,7 @@ def sparse_table(runs: Runs, cells: Sequence[Cell]) -> str:
 
 STUDIES: dict[str, Study] = {
     name: Study(
-        document=f"{name}.md",
+        document=corpus.page,
         folder=f"{name}/protocol",
         axes={
             "rule": str,

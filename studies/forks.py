@@ -1,4 +1,4 @@
-"""Which rule follows the decisive token? Runs and page of docs/results/forks.md.
+"""Which rule follows the decisive token? Runs and page of docs/results/details/forks.md.
 
 Forks at three settings of its knobs, where one wrong decision makes all others worthless: `sparse`,
 `uniform`, `answer-gain`, `red` and `abc-signed` by the bundled model of the verifier, `prm` by a
@@ -481,7 +481,7 @@ def page(docs: Docs = DOCS) -> None:
     tables["rates"] = _rates(_sweeps(docs))
     tables["rates hard"] = _rates(_sweeps(docs, DEARER_SWEEPS))
     tables["longer"] = _longer(read_rows(docs / FOLDER / LONGER, text=["rule"]))
-    fill(docs / "forks.md", tables)
+    fill(docs / "details/forks.md", tables)
     draw(docs)
 
 

@@ -1,8 +1,8 @@
 """On Forks, is credit worth more than a critic that knows the chance of success?
 
-PPO under the score alone, in the hard setting of docs/results/forks.md, with a value network that
-starts from the bundled model of the verifier, which `red` reads. Published runs of that page stand
-beside it, on the same seeds and grid.
+PPO under the score alone, in the hard setting of docs/results/details/forks.md, with a value
+network that starts from the bundled model of the verifier, which `red` reads. Published runs of
+that page stand beside it, on the same seeds and grid.
 
     python -m studies.forks_critic run --out runs/forks_critic [--until 22:00]
     python -m studies.forks_critic publish --out runs/forks_critic    # fills the page's table
@@ -164,7 +164,7 @@ def critic_table(curves: Mapping[str, Mapping[int, Sequence[Row]]]) -> str:
 
 
 STUDY = Study(
-    document="forks.md",
+    document="details/forks.md",
     folder="forks",
     runs="critic.csv",
     axes={"gae_lambda": str},

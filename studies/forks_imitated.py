@@ -1,4 +1,4 @@
-"""Are the examples behind `red` worth as much when they are imitated? A table of forks.md.
+"""Are the examples behind `red` worth as much when they are imitated? A table of details/forks.md.
 
 `red` reads a model of the verifier that was shown 12,000 demonstrations. Here the policy learns to
 write them (`SFT`): those that solve their prompt, or as many of all. Demonstrations of prompts that
@@ -144,7 +144,7 @@ def page(out: Out = Path("runs/forks_imitated"), docs: Docs = DOCS) -> None:
                 [kind, f"{here[0]['shown']:,.0f}", f"{here[0]['rate']:g}", setting, *means]
             )
     header = ["examples", "number", "rate", "setting", "solved", "KL"]
-    fill(docs / "forks.md", {"imitated": markdown_table(header, lines)})
+    fill(docs / "details/forks.md", {"imitated": markdown_table(header, lines)})
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def measure(docs: Docs = DOCS) -> None:
 
 def page(docs: Docs = DOCS) -> None:
     """Fill the page's table."""
-    fill(docs / "forks.md", {"noise": table(docs)})
+    fill(docs / "details/forks.md", {"noise": table(docs)})
 
 
 def table(docs: Path) -> str:

@@ -1,4 +1,4 @@
-"""Accuracy of a process model at finding the first error. Figures of docs/results/forks.md.
+"""Accuracy of a process model at finding the first error. Figures of docs/results/details/forks.md.
 
 Demonstrations of bracket sequences, two thirds of them right, with labels of steps that are exact,
 or by continuations of the bundled policy. On other prompts, whose labels are exact. `train` makes
@@ -161,7 +161,7 @@ def page(docs: Docs = DOCS) -> None:
         figures = (share, metrics.accuracy, metrics.first_error_f1)
         rows.append([name, *(f"{figure:.2f}" for figure in figures)])
     header = ["labels", "labels that are right", "accuracy of steps", "F1 of the first error"]
-    fill(docs / "forks.md", {"process": markdown_table(header, rows)})
+    fill(docs / "details/forks.md", {"process": markdown_table(header, rows)})
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def tables(read: Readings) -> dict[str, str]:
 
 
 STUDY = Study(
-    document="rates.md",
+    document="details/rates.md",
     folder="rates",
     axes=AXES,
     rounds=rounds,

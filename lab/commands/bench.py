@@ -71,8 +71,8 @@ def bench(
             there (default: the bundle's).
         out: Folder of the card and its runs (default: runs/card- and the name); cards in one folder
             share the runs of sparse.
-        submit: File for the leaderboard (docs/results/cards.md): the card with the rule's code, its
-            hours and the checklist of arXiv:2604.09459.
+        submit: File for the leaderboard (docs/results/details/cards.md): the card with the rule's
+            code, its hours and the checklist of arXiv:2604.09459.
         device: Device of the models: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         v1: Measure a rule by the benchmark tokengym-credit v1 in place of a card
             (docs/results/credit_v1.md): tuned and trained on six tasks, ten seeds, against sparse.

@@ -139,7 +139,7 @@ def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
     found = (tmp_path / "search" / "search_index.json").read_text(encoding="utf-8")
     assert "results/archive/kl/" in found
     assert "results/archive/kl/files/" not in found
-    cards = (tmp_path / "results" / "cards" / "index.html").read_text(encoding="utf-8")
+    cards = (tmp_path / "results" / "details" / "cards" / "index.html").read_text(encoding="utf-8")
     assert cards.count('<td class="prose">') > 5
     assert "<td>0." in cards
     for name in ("archive/kl", "archive/mc"):  # a page and a folder of raw numbers

@@ -1,4 +1,4 @@
-"""The table of docs/results/cards.md, from the published cards and with a row added."""
+"""The table of docs/results/details/cards.md, from the published cards and with a row added."""
 
 import hashlib
 import json
@@ -15,11 +15,13 @@ from tokengym.lab.benchmark.figures import row_hash
 from tokengym.lab.cards.card import CardConfig, figures_hash, make_card, merged
 
 ROOT = Path(__file__).parents[2]
+PAGE = "details/cards.md"
 
 
 def published(folder: Path) -> Path:
     shutil.copytree(ROOT / cards.DOCS / "cards", folder / "cards")
-    shutil.copy(ROOT / cards.DOCS / "cards.md", folder / "cards.md")
+    (folder / "details").mkdir()
+    shutil.copy(ROOT / cards.DOCS / PAGE, folder / PAGE)
     (folder / cards.V1_FOLDER).mkdir()  # where rows and pictures are written
     for row in (ROOT / cards.DOCS / cards.V1_FOLDER).glob("*.json"):
         shutil.copy(row, folder / cards.V1_FOLDER)
@@ -30,7 +32,7 @@ def published(folder: Path) -> Path:
 
 def test_the_page_is_current(tmp_path: Path):
     cards.main(docs=published(tmp_path))
-    assert (tmp_path / "cards.md").read_bytes() == (ROOT / cards.DOCS / "cards.md").read_bytes()
+    assert (tmp_path / PAGE).read_bytes() == (ROOT / cards.DOCS / PAGE).read_bytes()
 
 
 def submitted(docs: Path, subject: str, folder: Path, code: str | None = None) -> Path:
@@ -60,11 +62,11 @@ def test_a_card_adds_a_row_under_the_name_in_its_file(tmp_path: Path):
     cards.main(add=(submitted(docs, "rules.py:Mine", tmp_path),), docs=docs)
     board, row = [
         line
-        for line in (docs / "cards.md").read_text(encoding="utf-8").splitlines()
+        for line in (docs / PAGE).read_text(encoding="utf-8").splitlines()
         if "`rules.py:Mine`" in line and line.startswith("|")
     ]
     assert "0.964" in row  # uniform's cosine
-    assert "(cards/rules.py_Mine/card.json)" in board
+    assert "(../cards/rules.py_Mine/card.json)" in board
     assert "Turns the gradient, was not trained." in board
 
 
@@ -93,14 +95,14 @@ def test_a_row_of_v1_stands_in_the_table_of_its_track(tmp_path: Path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({**row, "hash": row_hash(row)}))
     cards.main(add=(file,), docs=docs)
-    text = (docs / "cards.md").read_text(encoding="utf-8")
+    text = (docs / PAGE).read_text(encoding="utf-8")
     # a lead of 1.29 - 1 over a way of 2
     assert "| 1 | 1 to 1 | `rules.py:Mine` | +14.5 |" in text
     assert "ranks-inside.png" not in text  # one rule has no rank to draw
     second = {**row, "subject": "rules.py:Other"}
     (tmp_path / "other.json").write_text(json.dumps({**second, "hash": row_hash(second)}))
     cards.main(add=(tmp_path / "other.json",), docs=docs)
-    assert "(v1/ranks-inside.png)" in (docs / "cards.md").read_text(encoding="utf-8")
+    assert "(../v1/ranks-inside.png)" in (docs / PAGE).read_text(encoding="utf-8")
     assert (docs / "v1" / "ranks-inside.png").stat().st_size > 0
     (docs / "v1" / "rules.py_Other-inside.json").unlink()
     cards.main(check=True, docs=docs)
@@ -191,7 +193,7 @@ def test_published_rows_have_the_same_figures_again(monkeypatch: pytest.MonkeyPa
 
 def test_training_beside_the_cards_is_that_of_its_pages():
     docs = ROOT / cards.DOCS
-    for page, gains in (("ledger.md", ledger.gains(docs)), ("forks.md", forks.gains(docs))):
+    for page, gains in (("ledger.md", ledger.gains(docs)), ("details/forks.md", forks.gains(docs))):
         text = (docs / page).read_text(encoding="utf-8")
         assert len(gains) >= 6
         for gain in gains.values():

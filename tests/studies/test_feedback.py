@@ -109,10 +109,10 @@ def test_a_run_measures_every_policy(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_page_is_current(tmp_path: Path) -> None:
-    page = ROOT / DOCS / "feedback.md"
+    name = "details/feedback.md"
+    page = ROOT / DOCS / name
     shutil.copytree(ROOT / DOCS / "feedback", tmp_path / "feedback")
-    shutil.copy(page, tmp_path)
+    (tmp_path / name).parent.mkdir()
+    shutil.copy(page, tmp_path / name)
     feedback.page(tmp_path)
-    assert (tmp_path / "feedback.md").read_text(encoding="utf-8") == page.read_text(
-        encoding="utf-8"
-    )
+    assert (tmp_path / name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")

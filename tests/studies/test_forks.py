@@ -20,6 +20,8 @@ from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import DOCS, read_rows
 from tokengym.rewards import RewardTraining
 
+PAGE = "details/forks.md"
+
 
 def test_the_decisive_rule_pays_the_advantages_of_the_best_play() -> None:
     forks.register_decisive()
@@ -49,7 +51,8 @@ def test_settings_are_those_of_the_environment_and_cost_what_is_counted(setting:
 
 
 def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
-    shutil.copy(DOCS / "forks.md", tmp_path / "forks.md")
+    (tmp_path / "details").mkdir()
+    shutil.copy(DOCS / PAGE, tmp_path / PAGE)
     rows = []
     for rule, gain in ((forks.BASELINE, 0.2), ("decisive", 0.8)):
         cell = forks.Cell(setting="easy", learner="ppo", rule=rule)
@@ -68,7 +71,7 @@ def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
     ]
     write_csv(tmp_path / forks.FOLDER / forks.LONGER, longer, list(longer[0]))
     forks.page(tmp_path)
-    text = (tmp_path / "forks.md").read_text(encoding="utf-8")
+    text = (tmp_path / PAGE).read_text(encoding="utf-8")
     assert "| `sparse` | 90,000 | 0.250 | 0.500 | 0.900 |" in text
     assert "| 120,000 |" not in text
     assert "| easy, ppo | decisive | 4 | **+0.30" in text
@@ -79,7 +82,8 @@ def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
 def test_labels_of_steps_are_exact_or_executed_and_the_page_has_their_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(DOCS / "forks.md", tmp_path / "forks.md")
+    (tmp_path / "details").mkdir()
+    shutil.copy(DOCS / PAGE, tmp_path / PAGE)
     monkeypatch.setattr(forks_steps, "TRAINED", 16)
     monkeypatch.setattr(forks_steps, "HELD_OUT", 16)
     monkeypatch.setattr(forks_steps, "TRAINING", RewardTraining(batch_size=16))
@@ -90,7 +94,7 @@ def test_labels_of_steps_are_exact_or_executed_and_the_page_has_their_figures(
         assert sorted(one.labels, reverse=True) == list(one.labels)  # what is lost stays lost
         assert np.less_equal(other.labels, one.labels).all()
     forks_steps.page(tmp_path)
-    assert "| exact | 1.00 | 0." in (tmp_path / "forks.md").read_text(encoding="utf-8")
+    assert "| exact | 1.00 | 0." in (tmp_path / PAGE).read_text(encoding="utf-8")
 
 
 def test_process_models_and_imitation_start_from_small_runs(
@@ -134,11 +138,12 @@ def test_imitation_leaves_measured_prompts_out_and_fills_its_table(
         imitated.run(tmp_path / "runs")
     finally:
         imitated.examples.cache_clear()
-    shutil.copy(DOCS / "forks.md", tmp_path / "forks.md")
+    (tmp_path / "details").mkdir()
+    shutil.copy(DOCS / PAGE, tmp_path / PAGE)
     (tmp_path / forks.FOLDER).mkdir()
     imitated.page(tmp_path / "runs", tmp_path)
     published = (tmp_path / forks.FOLDER / imitated.FILE).read_bytes()
-    table = (tmp_path / "forks.md").read_text(encoding="utf-8")
+    table = (tmp_path / PAGE).read_text(encoding="utf-8")
     assert f"| solved | {len(shown['solved'])} | " in table
     imitated.page(tmp_path / "gone", tmp_path)  # from what is published
     assert (tmp_path / forks.FOLDER / imitated.FILE).read_bytes() == published

@@ -53,7 +53,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "critic.md": (("critic", "ledger"), critic.STUDY.page),
     "end.md": (("end", "ledger"), end.STUDY.page),
-    "forks.md": (("forks",), fill_forks),
+    "details/forks.md": (("forks",), fill_forks),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
     "frontier.md": (
         ("frontier", "leap", "critic", "ledger", "end", "tasks"),
@@ -62,9 +62,9 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "leap.md": (("leap", "critic", "ledger"), leap.STUDY.page),
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
-    "rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
+    "details/rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
     "rewards.md": (("rewards",), entities.STUDY.page),
-    "sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
+    "details/sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
     "tasks.md": (("tasks",), other_tasks.STUDY.page),
     "real_model.md": (("real_model",), fill_real_model),
 }
