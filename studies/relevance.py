@@ -71,7 +71,7 @@ SETS = {
 MAIN = ("questions", "typed")
 TASKS = ("question_answer", "dialogue", "summarize", "detox", "movie_review")
 """Bundles whose reward models are asked."""
-ON_SMOLLM2 = "reward model of film reviews on SmolLM2"
+ON_SMOLLM2 = "SmolLM2 with the reward model of film reviews"
 """It is asked for the paper's comparison alone: it takes minutes, and nothing depends on it."""
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 ROWS = 8
@@ -442,9 +442,10 @@ def run(data: Data, out: Out) -> None:
     """
     by_set = all_triplets(data)
     order = [*MAIN, *(kind for kind in by_set if kind not in MAIN)]
-    for number, (name, score) in enumerate(scorers().items()):
-        for kind in order:
-            triplets = by_set[kind]
+    known = scorers()
+    for kind in order:
+        triplets = by_set[kind]
+        for number, (name, score) in enumerate(known.items()):
             file = out / f"{number:02d}-{kind.replace(' ', '-')}.csv"
             if file.exists() or (name == ON_SMOLLM2 and kind not in MAIN):
                 continue
