@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from tokengym.agents.offline.dpo import DPO as DPO
     from tokengym.agents.offline.sft import SFT as SFT
     from tokengym.agents.policy.language_model import load_causal_lm as load_causal_lm
+    from tokengym.agents.policy.likeliest import likeliest as likeliest
     from tokengym.agents.policy.policy import CausalLMPolicy as CausalLMPolicy
     from tokengym.agents.policy.policy import PlaysPolicy as PlaysPolicy
-    from tokengym.agents.policy.sampler import noting_reads as noting_reads
     from tokengym.agents.policy.sampling import chosen_log_probs as chosen_log_probs
+    from tokengym.agents.policy.sampling import shape_logits as shape_logits
     from tokengym.agents.policy.sequences import Sequences as Sequences
     from tokengym.agents.policy.settings import Precision as Precision
+    from tokengym.agents.policy.streams import noting_reads as noting_reads
     from tokengym.agents.ppo.ppo import PPO as PPO
     from tokengym.agents.random_agent import RandomAgent as RandomAgent
     from tokengym.agents.rollouts.chosen import bind_policy as bind_policy

@@ -51,8 +51,8 @@ from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
+    from tokengym.agents.policy.critic import ValueFunction
     from tokengym.agents.policy.policy import CausalLMPolicy
-    from tokengym.agents.policy.responses import ValueFunction
 
 FORMAT = 2
 ENTRIES = {
@@ -376,9 +376,9 @@ def _training_tensors(agent: "Checkpointed", start: RolloutState) -> dict[str, T
     tensors = {f"critic.{name}": value.clone() for name, value in _critic_tensors(critic).items()}
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"{OPTIMIZER}{number}.{name}": value for name, value in state.items()}
-    if agent.policy.masking_model is not None:
-        weights = agent.policy.masking_model.model.state_dict()
-        tensors |= {f"masking_model.{name}": value.clone() for name, value in weights.items()}
+    for role, model in agent.policy.beside.items():
+        weights = model.model.state_dict()
+        tensors |= {f"{role}.{name}": value.clone() for name, value in weights.items()}
     tensors["generator.sampling"] = start.sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
     whole, is_main = agent.processes.whole_tensor, agent.processes.is_main
@@ -553,13 +553,9 @@ def _restore_training(agent: "Checkpointed", folder: Path, changed: list[str]) -
                 _, number, key = name.split(".", 2)
                 state.setdefault(int(number), {})[key] = tensor
         agent.processes.load_optimizer(policy, state)
-        if policy.masking_model is not None:
-            policy.masking_model.model.load_state_dict(
-                {
-                    name: tensors[f"masking_model.{name}"]
-                    for name in policy.masking_model.model.state_dict()
-                }
-            )
+        for role, model in policy.beside.items():
+            names = model.model.state_dict()
+            model.model.load_state_dict({name: tensors[f"{role}.{name}"] for name in names})
         policy.generator.set_state(tensors["generator.sampling"])
         agent.shuffler.set_state(tensors["generator.shuffling"])
 

@@ -23,7 +23,7 @@ from tokengym.agents.fast.merged import MergedModel, decoding_model
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LENGTHS
-from tokengym.agents.policy.responses import ReadsResponses
+from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import (
     Choice,
     Observation,
@@ -154,13 +154,10 @@ class Decoder:
         ModelError: if the model has no static cache.
     """
 
-    def __init__(self, policy: ReadsResponses, rows: int, capacity: int) -> None:
+    def __init__(self, policy: PolicyModels, rows: int, capacity: int) -> None:
         self._policy = policy
         self.rows, self.capacity = bucket(rows), capacity
         self.user: weakref.ref[CapturedSampler] | None = None
-        models = [policy.language_model]
-        if policy.masking_model is not None:
-            models.append(policy.masking_model)
         self.vocab_size = policy.num_actions
         self._critic = policy.critic
         if self._critic is not None and self._critic.network is not None:
@@ -169,7 +166,7 @@ class Decoder:
         self._copies: list[MergedModel] = []
         self._streams: list[StaticStream] = []
         kernels = policy.kernels
-        for model in models:
+        for model in policy.sampling_models:
             decodes, merged = decoding_model(model, policy.decoding_dtype)
             self._copies += [] if merged is None else [merged]
             self._streams.append(static_stream(decodes, capacity, rows=self.rows, kernels=kernels))
@@ -303,10 +300,10 @@ class Decoder:
 
     def _choose(self, samples: bool, temperature: float | Tensor) -> None:
         size, policy = self.size, self._policy
-        states, *masking_states = (stream.states[:size] for stream in self._streams)
+        states, *beside_states = (stream.states[:size] for stream in self._streams)
         mask = self._masks[self._mask_kind][:size] if self._mask_kind else None
         logits, support = policy.sampling_logits(
-            self._streams[0].logits(states), mask, *masking_states, temperature=temperature
+            self._streams[0].logits(states), mask, *beside_states, temperature=temperature
         )
         if support is not None:
             bits = packed(support)
@@ -343,7 +340,7 @@ class Decoder:
     def _addresses(self) -> list[int]:
         """Return where all that the steps read lies, as the models have it now."""
         policy = self._policy
-        models = (policy.language_model, policy.masking_model, self._critic and policy.critic)
+        models = (*policy.sampling_models, self._critic and policy.critic)
         known = [model for model in models if model is not None]
         return [tensor.data_ptr() for m in known for tensor in (*m.parameters(), *m.buffers())]
 
@@ -361,7 +358,7 @@ class CapturedSampler:
 
     def __init__(
         self,
-        policy: ReadsResponses,
+        policy: PolicyModels,
         generator: torch.Generator,
         share: tuple[int, int] = (0, 1),
     ) -> None:

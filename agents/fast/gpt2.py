@@ -24,8 +24,8 @@ from transformers.pytorch_utils import Conv1D
 from tokengym.agents.fast.merged import has_plain_lora, merged_weight
 from tokengym.agents.fast.products import MULTIPLES, has_onednn, packed_map
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.sampler import READ_NOTES
 from tokengym.agents.policy.settings import Products
+from tokengym.agents.policy.streams import READ_NOTES
 from tokengym.base.settings import check_memory
 
 Map = Callable[[Tensor], Tensor]

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.merged import decoding_model
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.sampler import check_decoding
+from tokengym.agents.policy.streams import check_decoding
 from tokengym.rewards.models.loading import longest_input
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
-from tokengym.agents.policy.sampler import Stream, check_decoding
+from tokengym.agents.policy.streams import Stream, check_decoding
 from tokengym.base.registry import imported
 from tokengym.rewards.models.loading import longest_input
 

@@ -19,9 +19,9 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
 
     Returns:
         Bytes of "policy" (its trained weights), "frozen" (its other weights), "value" (head, and
-        network of its own), "reference", "masking_model", "decoding" (static caches, merged
-        weights and captured graphs, where rollouts use them), "reward_model", "optimizer" and
-        "total".
+        network of its own), "reference", "beside" (models read with it), "decoding" (static
+        caches, merged weights and captured graphs, where rollouts use them), "reward_model",
+        "optimizer" and "total".
     """
     parameters = list(policy.language_model.model.parameters())
     roles: dict[str, Iterable[Tensor]] = {
@@ -29,7 +29,7 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
         "frozen": [p for p in parameters if not p.requires_grad],
         "value": _parameters(policy.critic),
         "reference": _parameters(policy.reference),
-        "masking_model": _parameters(policy.masking_model),
+        "beside": _parameters(policy.beside),
         "decoding": [tensor for decoder in policy.decoders for tensor in decoder.tensors()],
         "reward_model": _parameters(reward_model),
         "optimizer": [

@@ -1,50 +1,40 @@
 """A causal language model as a policy over tokens.
 
-What it says of responses that are there is in `responses`, and so is its value function. The model
-itself (trunk, head and adapters) and its frozen reference are in `language_model`, the step from
-logits to a token in `sampling`.
+Its models, and what they say of responses that are there, are `PolicyModels` in `models`, its value
+function is in `critic`. A model itself (trunk, head and adapters) is in `language_model`, the step
+from logits to a token in `sampling`.
 """
 
 import logging
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import Schedule
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.door import fast
-from tokengym.agents.policy.language_model import (
-    LanguageModel,
-    check_length,
-    check_vocabulary,
-    fit_vocabulary,
-    fix_rotary,
-    load_causal_lm,
-    make_reference,
-)
-from tokengym.agents.policy.responses import ReadsResponses, ValueFunction
-from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler, check_decoding
+from tokengym.agents.policy.models import PolicyModels
+from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
 )
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.policy.settings import PolicySettings, check_products
-from tokengym.base.models import located, named_base
+from tokengym.agents.policy.settings import PolicySettings
 from tokengym.base.settings import accepts_settings, from_keywords
 
 logger = logging.getLogger(__name__)
 
 
-class CausalLMPolicy(ReadsResponses):
+class CausalLMPolicy(PolicyModels):
     """Any ``AutoModelForCausalLM`` as a policy over tokens.
 
     The reference is a frozen copy, or with LoRA the same model with its adapters off. Dropout is
@@ -78,100 +68,26 @@ class CausalLMPolicy(ReadsResponses):
         has_critic: bool = True,
         **settings: Any,
     ) -> None:
-        super().__init__(observation_space, action_space)
         if model is None:
             raise ModelError(
                 "the environment has no bundled model; pass policy_kwargs=dict(model=path_or_name)"
             )
-        self.settings = from_keywords(PolicySettings, settings, owner="CausalLMPolicy")
-        self.temperature = self.settings.temperature
-        self.num_actions = int(action_space.n)
-        self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
-        self.language_model = self._load(model)
-        self.reference = make_reference(
-            self.language_model, reference, self._dtype, self.num_actions, self.max_length
+        super().__init__(
+            observation_space,
+            action_space,
+            from_keywords(PolicySettings, settings, owner="CausalLMPolicy"),
+            model=model,
+            reference=reference,
+            has_critic=has_critic,
         )
-        self.register_module("masking_model", None)  # see `sample_within`
-        self.critic: ValueFunction | None = None
-        if has_critic:
-            has_network = self.settings.value_network != "trunk"
-            self.critic = ValueFunction(self.language_model, own_network=has_network)
         self.generator = torch.Generator()
         self.place = (0, 1)
         """This process's number among those whose rows draw from ``generator``, and their count."""
-        self.largest: Callable[[int], int] | None = None
-        """Returns the largest of all processes' numbers where they share the reference out."""
-        self.decoders: list[Any] = []
         self._has_static: bool | None = None  # whether steps can be captured; None: not tried
-        self._has_warned = False
         self.optimizer = torch.optim.AdamW(
             self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
         )
         self.eval()
-
-    def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
-        """Return the language model, fit for the environment."""
-        settings = self.settings
-        backbone = load_causal_lm(model, self._dtype, adapts=settings.lora is not None)
-        is_changed = isinstance(model, PreTrainedModel) or fit_vocabulary(
-            backbone, self.num_actions
-        )
-        loaded = LanguageModel(backbone, settings.lora)
-        if isinstance(model, str | Path) and not is_changed and settings.lora is not None:
-            base = named_base(located(model))
-            dtype = str(backbone.dtype).removeprefix("torch.")
-            loaded.base = None if base is None else {**base, "dtype": dtype}
-        loaded.recompute = settings.gradient_checkpointing
-        loaded.autocasts = settings.precision == "bf16-mixed"
-        loaded.use_products(settings.products)
-        loaded.freeze_lower(settings.frozen_layers)
-        if not any(parameter.requires_grad for parameter in loaded.parameters()):
-            raise ModelError(
-                "every weight of the model is frozen, so nothing would learn; pass lora="
-                "LoraConfig(...), or call model.requires_grad_(True)"
-            )
-        check_vocabulary(loaded, self.num_actions)
-        check_length(loaded, self.max_length)
-        fix_rotary(loaded.model, self.max_length)
-        check_decoding(loaded)
-        if settings.decoding == "static":
-            fast().check_static(loaded, self.decoding_dtype)
-        return loaded
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move the policy, as modules are moved, to a device that its products are for."""
-        moved = super().to(*args, **kwargs)
-        check_products(moved.language_model.products, device=moved.language_model.device.type)
-        return moved
-
-    def train(self, mode: bool = True) -> "CausalLMPolicy":
-        """Stay in evaluation mode: dropout would give update and rollout different ratios."""
-        del mode
-        return super().train(False)
-
-    def warn_of_rounding(self) -> None:
-        """Warn once if weights that are about to learn are bfloat16; one that only plays may be."""
-        if not self._has_warned and any(
-            parameter.dtype == torch.bfloat16 for parameter in self.trained_parameters()
-        ):
-            logger.warning(
-                "the weights that learn are bfloat16, in which small steps are rounded away; use "
-                "precision='bf16-mixed', or lora="
-            )
-            self._has_warned = True
-
-    def trained_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that learn, in a fixed order."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    def sample_within(self, model: LanguageModel, top_p: float) -> None:
-        """Sample among the likeliest tokens of another model, which is read beside this one.
-
-        Args:
-            model: The masking model, frozen; a checkpoint of the agent has its weights.
-            top_p: Probability that its likeliest tokens must have together.
-        """
-        self.masking_model, self.mask_top_p = model, top_p
 
     def sampler(self, generator: torch.Generator | None = None) -> Sampler:
         """Return a fast sampler of this policy: one new token per step and row, with a cache.
@@ -193,11 +109,6 @@ class CausalLMPolicy(ReadsResponses):
     def captured(self) -> bool | None:
         """Whether the steps of rollouts are captured; None where none had a static cache."""
         return all(decoder.captured for decoder in self.decoders) if self.decoders else None
-
-    @property
-    def _dtype(self) -> str:
-        """Precision of the weights; see `load_causal_lm`."""
-        return "float32" if self.settings.precision == "bf16-mixed" else self.settings.dtype
 
     def _decodes_statically(self) -> bool:
         """Say whether rollouts use a static cache; see `PolicySettings.decoding`."""
@@ -266,13 +177,9 @@ class CausalLMPolicy(ReadsResponses):
         mask = None
         if action_masks is not None:
             mask = as_action_mask(np.atleast_2d(action_masks), self.device)
-        masking_states = None
-        if self.masking_model is not None:
-            hidden = self.masking_model.hidden(sequences.input_ids[:, :-1], use_cache=False)
-            rows = torch.arange(len(texts), device=self.device)
-            masking_states = hidden[rows, sequences.prompt_lengths - 1]
+        beside = (model.response_states(sequences) for model in self.beside.values())
         logits = self.language_model.logits(self.states(sequences))
-        return self.sampling_logits(logits, mask, masking_states)[0]
+        return self.sampling_logits(logits, mask, *beside)[0]
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         arrays = {name: value.cpu().numpy() for name, value in observation.items()}

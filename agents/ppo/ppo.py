@@ -25,7 +25,7 @@ from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.policy.responses import Figure
+from tokengym.agents.policy.models import Figure
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import (
     Alarms,

@@ -1,9 +1,43 @@
 """NLPO: PPO that samples among the likeliest tokens of an earlier copy of itself."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tokengym.agents import PPO
+from torch import Tensor
+
+from tokengym.agents import PPO, CausalLMPolicy, likeliest, shape_logits
 from tokengym.lab.learners.settings import NLPOSettings
+
+MASKING_MODEL = "masking_model"
+"""Name of the masking model among those beside the policy."""
+
+
+class MaskedPolicy(CausalLMPolicy):
+    """A policy that samples among the likeliest tokens of a masking model beside it."""
+
+    mask_top_p = 1.0
+    """Probability that these tokens have together."""
+
+    def sampling_logits(
+        self,
+        logits: Tensor,
+        action_mask: Tensor | None,
+        *beside_states: Tensor,
+        temperature: float | Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `CausalLMPolicy.sampling_logits`."""
+        if not beside_states:
+            return super().sampling_logits(logits, action_mask, temperature=temperature)
+        masking_logits = shape_logits(
+            self.beside[MASKING_MODEL].logits(*beside_states),
+            temperature=self.temperature if temperature is None else temperature,
+            action_mask=action_mask,
+            num_actions=self.num_actions,
+        )
+        keep = likeliest(masking_logits, top_p=self.mask_top_p)
+        if keep is not None:  # its tokens are allowed ones
+            action_mask = keep
+        logits, fewer = super().sampling_logits(logits, action_mask, temperature=temperature)
+        return logits, keep if fewer is None else fewer
 
 
 class NLPO(PPO):
@@ -20,8 +54,10 @@ class NLPO(PPO):
     processing?", arXiv:2210.01241, algorithm 1 and their default of 0.9.
     """
 
+    policy_aliases: ClassVar[dict[str, Any]] = {"CausalLMPolicy": MaskedPolicy}
     settings_class = NLPOSettings
     settings: NLPOSettings
+    policy: MaskedPolicy  # type: ignore[assignment]
     built_in = PPO.built_in | {"mask_top_p"}
 
     if TYPE_CHECKING:  # PPO's keywords, of any type, and its own by name
@@ -32,8 +68,8 @@ class NLPO(PPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        masking_model = self.policy.language_model.frozen_copy()
-        self.policy.sample_within(masking_model, self.settings.mask_top_p)
+        self.policy.beside[MASKING_MODEL] = self.policy.language_model.frozen_copy()
+        self.policy.mask_top_p = self.settings.mask_top_p
 
     def update(self, experience: Any) -> Any:
         """Take the gradient steps of one update, and refresh the masking model if it is due."""
@@ -46,7 +82,6 @@ class NLPO(PPO):
         self.logger.record("train/mask_share", share)
         stats = super().update(experience)
         if self._n_updates % self.settings.mask_refresh == 0:
-            assert self.policy.masking_model is not None
             present = self.policy.language_model.model.state_dict()
-            self.policy.masking_model.model.load_state_dict(present)
+            self.policy.beside[MASKING_MODEL].model.load_state_dict(present)
         return stats

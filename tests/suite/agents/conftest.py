@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tokengym.agents import PPO
+from tokengym.agents import PPO, CausalLMPolicy, likeliest
 from tokengym.envs import Episode, TokenGenerationVectorEnv
 from tokengym.rewards import (
     Credit,
@@ -101,6 +101,28 @@ class PerToken(Credit):
 
 def target_reward(credit: Credit | None = None) -> Reward:
     return Reward(FunctionScorer(target_share), Sparse() if credit is None else credit)
+
+
+class WithinPolicy(CausalLMPolicy):
+    """Samples among the likeliest tokens of its own first state, which is read beside it."""
+
+    mask_top_p = 0.7
+
+    def sample_within_itself(self, mask_top_p: float) -> None:
+        self.beside["first"], self.mask_top_p = self.language_model.frozen_copy(), mask_top_p
+
+    def sampling_logits(
+        self,
+        logits: torch.Tensor,
+        action_mask: torch.Tensor | None,
+        *beside_states: torch.Tensor,
+        temperature: float | torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        first_logits, _ = super().sampling_logits(
+            self.beside["first"].logits(*beside_states), action_mask, temperature=temperature
+        )
+        keep = likeliest(first_logits, top_p=self.mask_top_p)
+        return super().sampling_logits(logits, keep, temperature=temperature)[0], keep
 
 
 def critic_of(agent: PPO) -> Any:

@@ -10,15 +10,15 @@ from stable_baselines3 import DQN
 from stable_baselines3 import PPO as StockPPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from tests.suite.agents.conftest import EOS, make_model, make_tokenizer, target_reward
+from tests.suite.agents.conftest import EOS, WithinPolicy, make_model, make_tokenizer, target_reward
 from tests.support.partners import failing, teacher
 from tests.support.tapes import record_tapes
-from tokengym.agents import PPO, collect, losses
+from tokengym.agents import PPO, CausalLMPolicy, collect, losses
 from tokengym.agents.fast.captured import CapturedSampler
 from tokengym.agents.fast.gpt2 import GPT2Stream
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy import sampler as decoding
-from tokengym.agents.policy.sampler import ModelStream
+from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.chosen import PolicyContinuations
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
@@ -117,9 +117,10 @@ def test_appended_replies_play_as_texts_read_again(
         decoding = "static" if is_static and appends else "dynamic"
         envs = make_envs(**TALK, num_envs=12)
         model = {"model": make_model(shape, scale=3.0), "decoding": decoding}
-        agent = PPO("CausalLMPolicy", envs, policy_kwargs=model, seed=0, device="cpu", **settings)
-        if mask_top_p is not None:
-            agent.policy.sample_within(agent.policy.language_model.frozen_copy(), mask_top_p)
+        kind = CausalLMPolicy if mask_top_p is None else WithinPolicy
+        agent = PPO(kind, envs, policy_kwargs=model, seed=0, device="cpu", **settings)
+        if isinstance(agent.policy, WithinPolicy):
+            agent.policy.sample_within_itself(mask_top_p)
         options = {"group_size": agent.settings.group_size} if "group_size" in settings else None
         starts.clear()
         played = [

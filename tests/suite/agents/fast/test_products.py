@@ -18,9 +18,9 @@ from tokengym.agents.fast import gpt2, products
 from tokengym.agents.fast.products import use_products
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.sampler import make_stream
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import PolicySettings, Products
+from tokengym.agents.policy.streams import make_stream
 from tokengym.base.errors import SettingsError
 
 pytestmark = pytest.mark.skipif(not products.has_onednn(), reason="torch without oneDNN")
@@ -214,7 +214,7 @@ def test_both_libraries_evaluate_and_update_alike(
     is_chunked: bool,
 ):
     if is_chunked:  # the head is read by `token_figures`, in three chunks
-        monkeypatch.setattr("tokengym.agents.policy.responses.chunk_size", lambda _: 8)
+        monkeypatch.setattr("tokengym.agents.policy.models.chunk_size", lambda _: 8)
     sequences = Sequences.from_ids([[3, 4], [5], [2, 2, 6]], [[4] * 6, [3, 7, 1], [5] * 9])
     results = []
     for chosen in LIBRARIES:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.suite.agents.conftest import VOCABULARY, make_model
+from tests.suite.agents.conftest import VOCABULARY, WithinPolicy, make_model
 from tests.support.tapes import Tape, TapeError, record_tapes
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.fast import captured
@@ -20,8 +20,9 @@ from tokengym.agents.fast.captured import CapturedSampler, bucket
 from tokengym.agents.fast.static import StaticStream, check_static
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.sampler import CachedSampler, ModelStream, columns_needed, left_padded
+from tokengym.agents.policy.sampler import CachedSampler, columns_needed, left_padded
 from tokengym.agents.policy.sampling import draw
+from tokengym.agents.policy.streams import ModelStream
 from tokengym.agents.rollouts.chosen import at_temperature
 from tokengym.agents.rollouts.playing import Player
 
@@ -248,11 +249,10 @@ def policy_of(
             "attention_mask": spaces.MultiBinary(LENGTH),
         }
     )
-    policy = CausalLMPolicy(
-        space, spaces.Discrete(num_actions), lambda _: 0.0, model=model, **settings
-    )
-    if mask_top_p is not None:
-        policy.sample_within(policy.language_model.frozen_copy(), mask_top_p)
+    kind = CausalLMPolicy if mask_top_p is None else WithinPolicy
+    policy = kind(space, spaces.Discrete(num_actions), lambda _: 0.0, model=model, **settings)
+    if isinstance(policy, WithinPolicy) and mask_top_p is not None:
+        policy.sample_within_itself(mask_top_p)
     if policy.critic is not None:  # it starts at zero
         policy.critic.head.weight.data.fill_(0.1)
     return policy

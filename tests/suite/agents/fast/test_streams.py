@@ -38,7 +38,7 @@ from tokengym.agents.fast.gpt2 import (
 )
 from tokengym.agents.fast.llama import LlamaStream, has_llama_shape
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.sampler import (
+from tokengym.agents.policy.streams import (
     ModelStream,
     Stream,
     check_decoding,

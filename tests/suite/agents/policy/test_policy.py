@@ -20,7 +20,7 @@ from tests.suite.agents.conftest import (
     make_model,
 )
 from tokengym.agents import PPO, ModelError, collect, fast
-from tokengym.agents.policy import responses
+from tokengym.agents.policy import models
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.playing import as_sampler, play_round
@@ -409,14 +409,14 @@ def test_without_triton_figures_are_computed_plainly(
 ):
     monkeypatch.delitem(vars(fast), "check_kernels", raising=False)
     monkeypatch.setitem(fast.HOMES, "check_kernels", "tokengym.no_such_module:check")
-    responses._fault_of_kernels.cache_clear()
+    models._fault_of_kernels.cache_clear()
     policy = make_ppo().policy
     assert not policy.kernels  # nor does a CPU try
     assert not caplog.records
-    monkeypatch.setattr(responses.ReadsResponses, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(models.PolicyModels, "device", torch.device("cuda", 0))
     assert not any(policy.kernels for _ in range(2))
     assert [record.message[:20] for record in caplog.records] == ["kernels are not used"]
     policy.settings = dataclasses.replace(policy.settings, kernels="triton")
     with pytest.raises(ModelError, match=r"kernels='triton'.*no_such_module"):
         policy.kernels  # noqa: B018
-    responses._fault_of_kernels.cache_clear()
+    models._fault_of_kernels.cache_clear()

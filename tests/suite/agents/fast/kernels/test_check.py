@@ -15,7 +15,7 @@ from tokengym.agents import PPO
 from tokengym.agents.errors import ModelError
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.fast.streams import check_steps
-from tokengym.agents.policy import responses
+from tokengym.agents.policy import models
 from tokengym.agents.policy.language_model import LanguageModel
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
@@ -99,7 +99,7 @@ def test_out_of_memory_is_not_remembered_as_a_fault(
 ):
     policy = make_ppo(model=make_model("llama"), device=DEVICE).policy
     policy.settings = dataclasses.replace(policy.settings, kernels="triton")
-    responses._fault_of_kernels.cache_clear()
+    models._fault_of_kernels.cache_clear()
 
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("full")

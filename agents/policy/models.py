@@ -9,19 +9,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, partialmethod
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from tokengym.agents import losses
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.critic import ValueFunction
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import Figures, token_figures
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import (
+    LanguageModel,
+    check_length,
+    check_vocabulary,
+    fit_vocabulary,
+    fix_rotary,
+    load_causal_lm,
+    make_reference,
+)
 from tokengym.agents.policy.likeliest import likeliest
 from tokengym.agents.policy.sampling import (
     chosen_log_probs,
@@ -30,9 +42,9 @@ from tokengym.agents.policy.sampling import (
     shape_logits,
 )
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.policy.settings import PolicySettings
-from tokengym.rewards import RewardModel, WithAttribution
-from tokengym.rewards.scorers.base import Scorer
+from tokengym.agents.policy.settings import PolicySettings, check_products
+from tokengym.agents.policy.streams import check_decoding
+from tokengym.base.models import located, named_base
 
 logger = logging.getLogger(__name__)
 
@@ -59,114 +71,113 @@ class Evaluation:
     """(batch, time), nats, KL(policy || reference) exact over the vocabulary, if asked for."""
 
 
-class ValueFunction(nn.Module):
-    """Values of texts, in reward units; they start at zero, or at a reward model's scores.
+class PolicyModels(BasePolicy):
+    """The models of a policy, and what they compute for given responses.
 
-    Args:
-        trunk: The policy's language model, whose hidden states the head reads by default.
-        own_network: Read those of a network of its own instead, a copy of the trunk.
+    `CausalLMPolicy` acts with them. Samplers, which act for it, need no more than this.
     """
 
-    def __init__(self, trunk: LanguageModel, *, own_network: bool) -> None:
-        super().__init__()
-        self.network: LanguageModel | None = trunk.twin() if own_network else None
-        self.head = nn.Linear(trunk.hidden_size, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        self._trunk = [trunk]  # in a list: it is not part of this module
-
-    @torch.no_grad()
-    def start_from(self, scorer: Scorer | None) -> None:
-        """Take the weights of a reward model: V(text) = its score of the text so far.
-
-        The head comes along, as in InstructGPT (Ouyang et al. 2022, arXiv:2203.02155, C.4): with a
-        new head at zero the first updates would have to find again how the score is read. Values
-        then are the score's own before any update, not the score to expect; that is learned. They
-        are in units of the raw score, which a reward that divides by a running deviation leaves.
-
-        Args:
-            scorer: Scorer of the environment, for its policy's tokenizer. Of a `WithAttribution` it
-                is the model that says which tokens count.
-
-        Raises:
-            ModelError: if it is no causal reward model of this network's architecture that reads
-                the policy's tokens.
-        """
-        remedy = "take value_network='own'"
-        if isinstance(scorer, WithAttribution):  # the model that stands in for a verifier
-            scorer = scorer.explainer
-        if not isinstance(scorer, RewardModel) or not scorer.is_causal:
-            name = "none" if scorer is None else repr(scorer.name)
-            raise ModelError(
-                "value_network='reward_model' starts from a causal reward model, and the "
-                f"environment's scorer is {name}; {remedy}"
-            )
-        if scorer.reads_text:
-            raise ModelError(
-                f"value_network='reward_model' needs a reward model of the policy's tokenizer, and "
-                f"scorer {scorer.name!r} has another one; {remedy}"
-            )
-        assert self.network is not None
-        trunk = self.network.model.base_model
-        weights = scorer.backbone.state_dict()
-        if _shapes(weights) != _shapes(trunk.state_dict()):
-            raise ModelError(
-                "value_network='reward_model' needs a reward model of the policy's architecture, "
-                f"{type(trunk).__name__}, and scorer {scorer.name!r} is "
-                f"{type(scorer.backbone).__name__} of other shapes; {remedy}"
-            )
-        weight, bias = scorer.linear_score()
-        trunk.load_state_dict(weights)
-        self.head.weight.copy_(weight[None])
-        self.head.bias.copy_(bias[None])
-
-    def of_states(self, states: Tensor) -> Tensor:
-        """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
-        return self.head(states.to(self.head.weight.dtype)).squeeze(-1)
-
-    @torch.no_grad()
-    def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
-        """Return the value of the text after each response's last token, (batch,).
-
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            max_size: Most texts in one forward.
-        """
-        reader = self.network or self._trunk[0]
-        values = torch.zeros(len(sequences), device=self.head.weight.device)
-        for bucket in sequences.buckets(max_size):
-            part = sequences.select(bucket)
-            hidden = reader.hidden(part.input_ids, use_cache=False)
-            rows = torch.arange(len(part), device=hidden.device)
-            values[bucket] = self.of_states(hidden[rows, part.lengths - 1])
-        return values
-
-
-def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
-    """Return the shape of each weight by name."""
-    return {name: weight.shape for name, weight in weights.items()}
-
-
-class ReadsResponses(BasePolicy):
-    """A policy's models and their figures; `CausalLMPolicy` makes the models, and acts."""
-
-    settings: PolicySettings
-    language_model: LanguageModel
-    """The policy's own."""
-    reference: LanguageModel | None
-    """The frozen reference; None: the policy with its adapters off."""
-    critic: ValueFunction | None
-    masking_model: LanguageModel | None
-    """The one whose likeliest tokens are sampled among; see `CausalLMPolicy.sample_within`."""
-    mask_top_p: float = 1.0
-    """Probability that these tokens have together."""
     decoders: list[Any]
     """Memory that rounds by captured steps keep from one to the next."""
-    temperature: float
-    num_actions: int
-    """Size of the vocabulary of the environment; a model may have more rows."""
-    largest: Callable[[int], int] | None
-    """Returns the largest of all processes' numbers where they share the reference out."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Discrete,
+        settings: PolicySettings,
+        *,
+        model: str | Path | PreTrainedModel,
+        reference: str | Path | PreTrainedModel | None = None,
+        has_critic: bool = True,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        self.settings = settings
+        self.temperature = settings.temperature
+        self.num_actions = int(action_space.n)
+        """Size of the vocabulary of the environment; a model may have more rows."""
+        self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
+        self.language_model = self._load(model)
+        """The policy's own."""
+        self.reference = make_reference(
+            self.language_model, reference, self._dtype, self.num_actions, self.max_length
+        )
+        """The frozen reference; None: the policy with its adapters off."""
+        self.beside: Any = nn.ModuleDict()
+        """Frozen language models by name that are read with the policy's own when it samples, for a
+        subclass's `sampling_logits`. A checkpoint has their weights."""
+        self.critic: ValueFunction | None = None
+        if has_critic:
+            has_network = settings.value_network != "trunk"
+            self.critic = ValueFunction(self.language_model, own_network=has_network)
+        self.largest: Callable[[int], int] | None = None
+        """Returns the largest of all processes' numbers where they share the reference out."""
+        self.decoders = []
+        self._has_warned = False
+
+    def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
+        """Return the language model, fit for the environment."""
+        settings = self.settings
+        backbone = load_causal_lm(model, self._dtype, adapts=settings.lora is not None)
+        is_changed = isinstance(model, PreTrainedModel) or fit_vocabulary(
+            backbone, self.num_actions
+        )
+        loaded = LanguageModel(backbone, settings.lora)
+        if isinstance(model, str | Path) and not is_changed and settings.lora is not None:
+            base = named_base(located(model))
+            dtype = str(backbone.dtype).removeprefix("torch.")
+            loaded.base = None if base is None else {**base, "dtype": dtype}
+        loaded.recompute = settings.gradient_checkpointing
+        loaded.autocasts = settings.precision == "bf16-mixed"
+        loaded.use_products(settings.products)
+        loaded.freeze_lower(settings.frozen_layers)
+        if not any(parameter.requires_grad for parameter in loaded.parameters()):
+            raise ModelError(
+                "every weight of the model is frozen, so nothing would learn; pass lora="
+                "LoraConfig(...), or call model.requires_grad_(True)"
+            )
+        check_vocabulary(loaded, self.num_actions)
+        check_length(loaded, self.max_length)
+        fix_rotary(loaded.model, self.max_length)
+        check_decoding(loaded)
+        if settings.decoding == "static":
+            fast().check_static(loaded, self.decoding_dtype)
+        return loaded
+
+    @property
+    def _dtype(self) -> str:
+        """Precision of the weights; see `load_causal_lm`."""
+        return "float32" if self.settings.precision == "bf16-mixed" else self.settings.dtype
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the policy, as modules are moved, to a device that its products are for."""
+        moved = super().to(*args, **kwargs)
+        check_products(moved.language_model.products, device=moved.language_model.device.type)
+        return moved
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: dropout would give update and rollout different ratios."""
+        del mode
+        return super().train(False)
+
+    def warn_of_rounding(self) -> None:
+        """Warn once if weights that are about to learn are bfloat16; one that only plays may be."""
+        if not self._has_warned and any(
+            parameter.dtype == torch.bfloat16 for parameter in self.trained_parameters()
+        ):
+            logger.warning(
+                "the weights that learn are bfloat16, in which small steps are rounded away; use "
+                "precision='bf16-mixed', or lora="
+            )
+            self._has_warned = True
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that learn, in a fixed order."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    @property
+    def sampling_models(self) -> list[LanguageModel]:
+        """The models that are read to sample: the policy's own, and those ``beside`` it."""
+        return [self.language_model, *self.beside.values()]
 
     @contextmanager
     def weights(self, reference: bool) -> Iterator[LanguageModel]:
@@ -224,39 +235,33 @@ class ReadsResponses(BasePolicy):
         self,
         logits: Tensor,
         action_mask: Tensor | None,
-        masking_states: Tensor | None = None,
-        *,
+        *beside_states: Tensor,
         temperature: float | Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the logits that a next token is drawn from, and the tokens it is drawn among.
 
+        A subclass may exclude tokens by the models ``beside`` the policy.
+
         Args:
             logits: (n, vocab), as the model gives them.
             action_mask: (n or 1, vocab) bool, or None.
-            masking_states: (n, hidden) of the masking model, where there is one.
+            beside_states: (n, hidden) of each of these models.
             temperature: The temperature, () where a captured step reads it; None: the policy's.
 
         Returns:
             (n, vocab) float32, and (n, vocab) bool, None where these are all that the mask allows.
         """
-        settings, keep = self.settings, None
-        how: Any = {
-            "temperature": self.temperature if temperature is None else temperature,
-            "action_mask": action_mask,
-            "num_actions": self.num_actions,
-        }
-        logits = shape_logits(logits, **how)
-        if self.masking_model is not None and masking_states is not None:
-            masking_logits = shape_logits(self.masking_model.logits(masking_states), **how)
-            keep = likeliest(masking_logits, top_p=self.mask_top_p)
-            if keep is not None:
-                logits = logits.masked_fill(~keep, -torch.inf)
-        fewer = None
-        if settings.top_k > 0 or settings.top_p < 1.0:
-            fewer = likeliest(logits, top_k=settings.top_k, top_p=settings.top_p)
-        if fewer is None:
-            return logits, keep
-        return logits.masked_fill(~fewer, -torch.inf), fewer
+        del beside_states
+        logits = shape_logits(
+            logits,
+            temperature=self.temperature if temperature is None else temperature,
+            action_mask=action_mask,
+            num_actions=self.num_actions,
+        )
+        keep, top_k, top_p = None, self.settings.top_k, self.settings.top_p
+        if top_k > 0 or top_p < 1.0:
+            keep = likeliest(logits, top_k=top_k, top_p=top_p)
+        return logits if keep is None else logits.masked_fill(~keep, -torch.inf), keep
 
     # --- figures of given responses, with gradients -----------------------------------------------
 

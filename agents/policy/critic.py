@@ -1,0 +1,98 @@
+"""The value function of a policy."""
+
+import torch
+from torch import Tensor, nn
+
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.rewards import RewardModel, WithAttribution
+from tokengym.rewards.scorers.base import Scorer
+
+
+class ValueFunction(nn.Module):
+    """Values of texts, in reward units; they start at zero, or at a reward model's scores.
+
+    Args:
+        trunk: The policy's language model, whose hidden states the head reads by default.
+        own_network: Read those of a network of its own instead, a copy of the trunk.
+    """
+
+    def __init__(self, trunk: LanguageModel, *, own_network: bool) -> None:
+        super().__init__()
+        self.network: LanguageModel | None = trunk.twin() if own_network else None
+        self.head = nn.Linear(trunk.hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self._trunk = [trunk]  # in a list: it is not part of this module
+
+    @torch.no_grad()
+    def start_from(self, scorer: Scorer | None) -> None:
+        """Take the weights of a reward model: V(text) = its score of the text so far.
+
+        The head comes along, as in InstructGPT (Ouyang et al. 2022, arXiv:2203.02155, C.4): with a
+        new head at zero the first updates would have to find again how the score is read. Values
+        then are the score's own before any update, not the score to expect; that is learned. They
+        are in units of the raw score, which a reward that divides by a running deviation leaves.
+
+        Args:
+            scorer: Scorer of the environment, for its policy's tokenizer. Of a `WithAttribution` it
+                is the model that says which tokens count.
+
+        Raises:
+            ModelError: if it is no causal reward model of this network's architecture that reads
+                the policy's tokens.
+        """
+        remedy = "take value_network='own'"
+        if isinstance(scorer, WithAttribution):  # the model that stands in for a verifier
+            scorer = scorer.explainer
+        if not isinstance(scorer, RewardModel) or not scorer.is_causal:
+            name = "none" if scorer is None else repr(scorer.name)
+            raise ModelError(
+                "value_network='reward_model' starts from a causal reward model, and the "
+                f"environment's scorer is {name}; {remedy}"
+            )
+        if scorer.reads_text:
+            raise ModelError(
+                f"value_network='reward_model' needs a reward model of the policy's tokenizer, and "
+                f"scorer {scorer.name!r} has another one; {remedy}"
+            )
+        assert self.network is not None
+        trunk = self.network.model.base_model
+        weights = scorer.backbone.state_dict()
+        if _shapes(weights) != _shapes(trunk.state_dict()):
+            raise ModelError(
+                "value_network='reward_model' needs a reward model of the policy's architecture, "
+                f"{type(trunk).__name__}, and scorer {scorer.name!r} is "
+                f"{type(scorer.backbone).__name__} of other shapes; {remedy}"
+            )
+        weight, bias = scorer.linear_score()
+        trunk.load_state_dict(weights)
+        self.head.weight.copy_(weight[None])
+        self.head.bias.copy_(bias[None])
+
+    def of_states(self, states: Tensor) -> Tensor:
+        """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
+        return self.head(states.to(self.head.weight.dtype)).squeeze(-1)
+
+    @torch.no_grad()
+    def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
+        """Return the value of the text after each response's last token, (batch,).
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: Most texts in one forward.
+        """
+        reader = self.network or self._trunk[0]
+        values = torch.zeros(len(sequences), device=self.head.weight.device)
+        for bucket in sequences.buckets(max_size):
+            part = sequences.select(bucket)
+            hidden = reader.hidden(part.input_ids, use_cache=False)
+            rows = torch.arange(len(part), device=hidden.device)
+            values[bucket] = self.of_states(hidden[rows, part.lengths - 1])
+        return values
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shape of each weight by name."""
+    return {name: weight.shape for name, weight in weights.items()}

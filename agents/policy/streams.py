@@ -1,0 +1,230 @@
+"""The texts under a model while they are written: what was read is cached.
+
+A `Sampler` chooses the tokens; see `tokengym.agents.policy.sampler`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.language_model import LanguageModel, full_precision
+
+
+class Stream(Protocol):
+    """Texts being written, one per row."""
+
+    @property
+    def appends(self) -> bool:
+        """Whether `append` takes several tokens; else texts with more are to be read anew."""
+
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Read the prompts and return the hidden states of their last tokens.
+
+        A stream that has begun begins anew.
+
+        Args:
+            input_ids: (rows, width) int64, padded on the left.
+            attention_mask: (rows, width) int64, 1 on the prompts' own tokens.
+
+        Returns:
+            (rows, hidden).
+        """
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to every row, (rows,); return its hidden states, (rows, hidden)."""
+
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Append several tokens to some rows and one to others, in one pass.
+
+        Args:
+            tokens: (sum of counts,) int64, row after row.
+            counts: (rows,) int64, >= 1.
+
+        Returns:
+            (rows, hidden), the hidden states of each row's last token.
+        """
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of such states: (rows, hidden) -> (rows, vocab)."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Continue with some of the rows only: (kept,) int64, ascending."""
+
+
+READ_NOTES: list[Callable[[int], None]] = []
+"""Called with the number of prompts that a stream reads without its model's forward."""
+
+
+@contextmanager
+def noting_reads(note: Callable[[int], None]) -> Iterator[None]:
+    """Have streams that read prompts without their model's forward say so within the block.
+
+    Args:
+        note: Called with the number of texts that are read.
+    """
+    READ_NOTES.append(note)
+    try:
+        yield
+    finally:
+        READ_NOTES.remove(note)
+
+
+class ModelStream:
+    """A stream under any causal language model, through its own forward and ``DynamicCache``.
+
+    Positions are passed explicitly: models do not derive them from the mask.
+    """
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        self._model = language_model
+
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See `Stream.start`."""
+        self._cache: Any = DynamicCache(config=self._model.model.config)
+        self._attention_mask = attention_mask
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)  # any value does under the mask
+        self._positions = positions[:, -1:]
+        return self._read(input_ids, positions)[:, -1]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """See `Stream.step`."""
+        # Left padding puts every row's new token into one column, which all rows may read.
+        grown = self._attention_mask.new_ones(len(tokens), 1)
+        self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
+        self._positions = self._positions + 1
+        return self._read(tokens.unsqueeze(-1), self._positions)[:, -1]
+
+    @property
+    def appends(self) -> bool:
+        """See `Stream.appends`: a layer that keeps a window has lost what shorter texts need."""
+        return all(type(layer) is DynamicLayer for layer in self._cache.layers)
+
+    def append(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """See `Stream.append`."""
+        steps = torch.arange(int(counts.max()), device=tokens.device)  # (width,)
+        is_new = steps < counts[:, None]  # (rows, width): padded on the right for now
+        ids = tokens.new_zeros(is_new.shape).masked_scatter(is_new, tokens)
+        seen = self._attention_mask.shape[1]
+        self._attention_mask = torch.cat([self._attention_mask, is_new.long()], dim=1)
+        positions = self._positions + 1 + torch.minimum(steps, counts[:, None] - 1)
+        hidden = self._read(ids, positions)  # (rows, width, hidden)
+        rows = torch.arange(len(counts), device=tokens.device)
+        self._positions = self._positions + counts[:, None]
+        # What was read past a text's end goes: texts are moved to end in one column again.
+        lengths = self._attention_mask.sum(1, keepdim=True)
+        longest = int(lengths.max())
+        columns = torch.arange(longest, device=tokens.device)
+        sources = (columns + seen + counts[:, None] - longest).clamp(min=0)  # (rows, longest)
+        sources = sources[:, None, :, None]
+        self._attention_mask = (columns >= longest - lengths).long()
+        for layer in self._cache.layers:
+            for name in ("keys", "values"):
+                states = getattr(layer, name)  # (rows, heads, columns, head width)
+                index = sources.expand(-1, states.shape[1], -1, states.shape[3])
+                setattr(layer, name, states.gather(2, index))
+        return hidden[rows, counts - 1]
+
+    def logits(self, states: Tensor) -> Tensor:
+        """See `Stream.logits`."""
+        return self._model.logits(states)
+
+    def keep(self, rows: Tensor) -> None:
+        """See `Stream.keep`."""
+        self._positions = self._positions[rows]
+        self._attention_mask = self._attention_mask[rows]
+        self._cache.reorder_cache(rows)
+
+    def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        return self._model.hidden(
+            input_ids,
+            attention_mask=self._attention_mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+
+
+def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
+    """Return the fastest stream that there is for the model.
+
+    Args:
+        language_model: The model, with its adapters on or off as they are now.
+        capacity: Most tokens of a text.
+    """
+    for fits, stream in fast().stream_kinds:
+        if fits(language_model):
+            faster: Stream = stream(language_model, capacity)
+            return faster
+    return ModelStream(language_model)
+
+
+@torch.no_grad()
+@full_precision()
+def check_decoding(
+    language_model: LanguageModel,
+    make: Callable[[LanguageModel, int], Stream] = make_stream,
+) -> None:
+    """Raise unless two cached steps under left padding equal one forward over the whole text.
+
+    A model that ignores the cache or the padding (recurrent ones, which take a cache of another
+    kind) would sample from other distributions than the ones that it is trained with, and so would
+    one that reads ahead (XLNet).
+
+    Args:
+        language_model: The model.
+        make: Returns a stream of the model for texts of so many tokens.
+
+    Raises:
+        ModelError: naming the model and how far its hidden states are off.
+    """
+    # Two texts of different lengths, so that one is padded, and two steps: the second reads a cache
+    # that a step has written to.
+    lengths, steps = (5, 3), 2
+    width = max(lengths)
+    name = type(language_model.model).__name__
+    ids = torch.arange(1, len(lengths) * (width + steps) + 1).view(len(lengths), -1) * 7
+    ids = (ids % language_model.vocab_size).to(language_model.device)
+    prompts, mask = torch.zeros_like(ids[:, :width]), torch.zeros_like(ids[:, :width])
+    for row, length in enumerate(lengths):
+        prompts[row, width - length :], mask[row, width - length :] = ids[row, :length], 1
+    gap, ahead, scale = 0.0, 0.0, 0.0
+    try:
+        stream = make(language_model, width + steps)
+        step_states = [stream.start(prompts, mask)]
+        for step in range(steps):
+            rows = enumerate(lengths)
+            step_states.append(stream.step(torch.stack([ids[r, n + step] for r, n in rows])))
+        for row, length in enumerate(lengths):
+            whole = language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
+            prompt = language_model.hidden(ids[row : row + 1, :length], use_cache=False)[0]
+            ahead = max(ahead, (prompt - whole[:length]).abs().max().item())
+            for step, states in enumerate(step_states):
+                expected = whole[length - 1 + step].float()
+                gap = max(gap, (states[row].float() - expected).abs().max().item())
+                scale = max(scale, expected.abs().max().item())
+    except torch.OutOfMemoryError:  # which says nothing of the model
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name} cannot be decoded with a key-value cache ({type(error).__name__}: {error}); "
+            "use a decoder-only transformer such as GPT-2, Llama or Qwen"
+        ) from error
+    if not ahead <= (1e-4 if language_model.is_float32 else 0.05) * scale:
+        raise ModelError(
+            f"{name} reads tokens that come later (hidden states change by {ahead:.3g} of "
+            f"{scale:.3g}); use a decoder-only transformer such as GPT-2, Llama or Qwen"
+        )
+    tolerance = 0.01 if language_model.is_float32 else 0.25
+    if not gap <= tolerance * scale:
+        raise ModelError(
+            f"{name} decodes with a cache to other hidden states than its whole forward gives (off "
+            f"by {gap:.3g} of {scale:.3g}), as recurrent models do here; use a decoder-only "
+            "transformer such as GPT-2, Llama or Qwen"
+        )
