@@ -27,14 +27,11 @@ from tokengym.evaluation.statistics import (
     final_mean,
     leaps,
     nats_per_update,
-    steps_to_shares,
-    student_interval,
     tuned_on_others,
 )
 from tokengym.lab.benchmark.verdict import net_of, path_of
-from tokengym.lab.protocol import GRID, LEARNER, MEASURES, PRICE, net, way
+from tokengym.lab.protocol import GRID, LEARNER, MEASURES, PRICE
 from tokengym.lab.study import (
-    FASTER_AT,
     Cell,
     Published,
     Round,
@@ -71,7 +68,6 @@ class Source(NamedTuple):
     """Arm -> rule, lambda and critic; the first is the baseline."""
 
 
-WAYS = "ledger/best_of_n.csv"
 FILMS = ("ledger/fine.csv", "critic/runs.csv")
 STARTED = "`sparse`, critic from the reward model"
 SPARSE_LAMBDAS = {24: "0.95", 48: "0.95", 96: "1"}
@@ -217,19 +213,8 @@ def speed_of(
         docs: Folder of the pages.
         price: Score that a nat costs on the way; 0 is the score alone.
     """
-    drawn = [row for row in _rows(docs / WAYS) if row["length"] == source.where["length"]]
-    start, goal = way(drawn, lambda row: net(row, price))
-
-    def updates(run: RunPath) -> float:
-        heights = run.values["score"] - price * run.kl
-        (steps,) = steps_to_shares(run.updates, [heights], start, goal, (FASTER_AT,))[0]
-        return float(min(steps, run.updates[-1]))
-
-    seeds = sorted(arm.keys() & baseline.keys())
-    logs = [np.log(updates(baseline[seed]) / updates(arm[seed])) for seed in seeds]
-    middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
-    late = any(updates(arm[seed]) >= arm[seed].updates[-1] for seed in seeds)
-    return Speed(middle, low, high, late)
+    drawn = [row for row in _rows(docs / leap.WAYS) if row["length"] == source.where["length"]]
+    return leap.speed_at(arm, baseline, drawn, price)
 
 
 def score_over(run: RunPath) -> float:

@@ -11,7 +11,7 @@ each on a spare seed.
     python -m studies.leap page
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,39 @@ import numpy as np
 from studies import critic
 from tokengym import ComparisonConfig
 from tokengym.evaluation.report import number
-from tokengym.evaluation.statistics import LEAP, PairedDifference, nats_per_update, value_within_kl
+from tokengym.evaluation.statistics import (
+    LEAP,
+    PairedDifference,
+    RunPath,
+    nats_per_update,
+    steps_to_shares,
+    student_interval,
+    value_within_kl,
+)
 from tokengym.lab.benchmark.verdict import path_of
-from tokengym.lab.protocol import GRID, LEARNER, MEASURES, SPARE_SEED, over_run
-from tokengym.lab.study import NET, Cell, Published, Round, Row, Runs, Study, single_run
+from tokengym.lab.protocol import GRID, LEARNER, MEASURES, SPARE_SEED, net, over_run, way
+from tokengym.lab.study import (
+    FASTER_AT,
+    NET,
+    Cell,
+    Published,
+    Round,
+    Row,
+    Runs,
+    Study,
+    read_rows,
+    single_run,
+)
 from tokengym.lab.tables import (
     NONE,
+    Speed,
     after_holm,
     at_equal_kl,
     markdown_table,
     mean,
     paired_text,
     rates_table,
+    times_as_fast,
 )
 
 ENV = "tokengym/MovieReview-v0"
@@ -47,6 +68,8 @@ ROWS, UPDATES = 64, 30
 LARGE_ROWS, LARGE_UPDATES = 240, 8
 """Rows and updates of the larger batch: the same 1,920 responses."""
 PAIRS = 5
+WAYS = "ledger/best_of_n.csv"
+"""What the best of n untrained responses has by length, beside the pages."""
 LOW_RATE, WITHIN = 3e-4, (4.0, 6.0, 8.0)
 """Rate at which few updates leap, and the nats within which scores are shown there."""
 ABOUT = ("tokens", "variant", "arm")
@@ -154,6 +177,7 @@ def tables(published: Published) -> dict[str, str]:
     return {
         "leaps": leaps_table(runs, made),
         "leads": leads_table(runs, made),
+        "speeds": speeds_table(runs, made, published.folder.parent),
         "one rate": one_rate_table(runs, made),
         "rates": rates_table(swept, ABOUT, with_best=True),
     }
@@ -217,6 +241,55 @@ def leads_table(runs: Runs, made: list[Cell]) -> str:
         "gold at equal KL",
     ]
     return markdown_table([*ABOUT, *heads], lines)
+
+
+def speed_at(
+    arm: Mapping[int, RunPath],
+    baseline: Mapping[int, RunPath],
+    drawn: Sequence[Row],
+    price: float,
+) -> Speed:
+    """Return the ratio of updates to 75 % of the way to best of 16, paired by seed.
+
+    A run that does not come there counts as its length.
+
+    Args:
+        arm: Runs by seed.
+        baseline: Those of `sparse`.
+        drawn: Rows of `best_of_rows` at their length.
+        price: Score that a nat costs on the way; 0 is the score alone.
+    """
+    start, goal = way(drawn, lambda row: net(row, price))
+
+    def updates(run: RunPath) -> float:
+        heights = run.values["score"] - price * run.kl
+        (steps,) = steps_to_shares(run.updates, [heights], start, goal, (FASTER_AT,))[0]
+        return float(min(steps, run.updates[-1]))
+
+    seeds = sorted(arm.keys() & baseline.keys())
+    logs = [np.log(updates(baseline[seed]) / updates(arm[seed])) for seed in seeds]
+    middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
+    late = any(updates(arm[seed]) >= arm[seed].updates[-1] for seed in seeds)
+    return Speed(middle, low, high, late)
+
+
+def speeds_table(runs: Runs, made: list[Cell], docs: Path) -> str:
+    """Return how many times as fast as `sparse` of its variant each arm is, by score and by net."""
+    lines = []
+    ways = read_rows(docs / WAYS, text=())
+    for cell in made:
+        base = cells(int(cell.length), cell.variant)[0]
+        if cell == base or base not in made:
+            continue
+        drawn = [row for row in ways if row["length"] == cell.length]
+        arm, baseline = (
+            {seed: path_of(points) for seed, points in runs.runs[at].items()} for at in (cell, base)
+        )
+        shown = [
+            times_as_fast(speed_at(arm, baseline, drawn, price)) for price in (0.0, runs.price)
+        ]
+        lines.append([*about(cell), *shown])
+    return markdown_table([*ABOUT, "by score", f"by {NET}"], lines)
 
 
 def one_rate_table(runs: Runs, made: list[Cell]) -> str:
