@@ -6,7 +6,7 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 
 import shutil
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.settings import check_products
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
+from tokengym.base.errors import FolderInUseError
 from tokengym.base.files import is_leftover, read_hashed
 from tokengym.base.folders import LOCK, locked
 from tokengym.base.saved_code import CODE, changed_paths, keep_code
@@ -31,12 +32,24 @@ from tokengym.evaluation.runs.config import (
     differences,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
-from tokengym.evaluation.runs.executors import Executor, RunFunction
-from tokengym.evaluation.runs.launchers import Notices, ProgressDisplay, launch, run_in_subprocess
-from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, record_failure, result_of
+from tokengym.evaluation.runs.executors import Executor, Fault, RunFunction, here
+from tokengym.evaluation.runs.launchers import (
+    Notices,
+    ProgressDisplay,
+    processes_here,
+    run_in_subprocess,
+)
+from tokengym.evaluation.runs.record import (
+    PROGRESS,
+    UNFINISHED,
+    clear_finished,
+    record_failure,
+    result_of,
+)
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import do_spec
 from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, slug
+from tokengym.rewards.errors import ScorerError
 
 
 def compare(
@@ -86,7 +99,9 @@ def compare(
     if jobs is not None and executor is not None:
         raise ValueError(f"jobs={jobs} has no effect beside an executor; leave one of them out")
     check_tracker(track)
-    select_device(config.training.device)  # refuses one that is not there
+    is_here = executor is None or executor is here
+    if is_here:  # elsewhere the runs have the devices of other machines
+        select_device(config.training.device)  # refuses one that is not there
     if jobs is None:
         jobs = bundle_settings(config.task.bundle, "comparison").get("jobs")
     out = Path(out)
@@ -98,7 +113,8 @@ def compare(
         if missing:
             console, notices = console or Console(), Notices()
             with console.status("making the environments"):
-                measured_by = run_in_subprocess(partial(preflight, out=out), config, notices)
+                ask = partial(preflight, out=out, is_here=is_here)
+                measured_by = run_in_subprocess(ask, config, notices)
             training, count = config.training, sum(not plan.is_reference for plan in missing)
             size = f"{training.batch_size} x {training.max_new_tokens} tokens"
             size = f"{training.last_step} updates ({size})"
@@ -114,35 +130,71 @@ def compare(
             keep_code(config.code, out / CODE)
             done, steps = total - len(missing), training.last_step
             missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
-            with ProgressDisplay(console, total=total, done=done, steps=steps) as board:
-                if executor is not None:
-                    do = partial(do_spec, checkpoint_every=checkpoint_every, track=track)
-                    execute(missing, board, executor, do)
-                else:
-                    launch(
-                        missing,
-                        board,
-                        jobs,
-                        checkpoint_every=checkpoint_every,
-                        track=track,
-                        notices=notices,
-                    )
+            do = partial(do_spec, checkpoint_every=checkpoint_every, track=track)
+            execute_all = executor or processes_here(jobs, notices)
+            board = ProgressDisplay(console, total=total, done=done, steps=steps, specs=missing)
+            with board:
+                execute(missing, board, execute_all, do)
         return write_comparison(config, out)
 
 
 def execute(
     specs: Sequence[RunSpec], board: ProgressDisplay, executor: Executor, do: RunFunction
 ) -> None:
-    """Have an executor do runs, and show each as it ends."""
-    for spec in specs:
-        board.start(spec.key)
-    # Another machine has another current folder.
-    specs = [replace(spec, folder=spec.folder.resolve()) for spec in specs if spec.folder]
+    """Have an executor do runs, and show each as it ends.
+
+    Raises:
+        ScorerError: if the scorer fails on the reference samples. Runs that failed for the same
+            reason leave no result: the same command does them again.
+    """
+    # Another machine may have another current folder.
+    specs = [replace(spec, folder=spec.folder and spec.folder.resolve()) for spec in specs]
+    waiting: list[tuple[RunSpec, Fault | None]] = []  # ended, and not shown yet
+    reference = next((spec for spec in specs if spec.is_reference), None)
+    scorer_error: str | None = None
     with closing(executor(do, specs)) as ended:
-        for spec, error in ended:
-            if not spec.is_done:
-                record_failure(spec, error or "it left no result")
-            board.finish(spec.key, error)
+        for spec, fault in ended:
+            waiting.append((spec, fault))
+            if spec is reference and fault and (scorer_error := fault.of_scorer):
+                break
+            reference = None if spec is reference else reference
+            # A run that the scorer failed waits until the scorer has scored reference samples.
+            is_open = reference is not None and not (_folder(reference) / SAMPLES).exists()
+            for one in [one for one in waiting if not (is_open and one[1] and one[1].of_scorer)]:
+                waiting.remove(one)
+                _show_end(*one, board)
+    if scorer_error is None:
+        return
+    for spec, fault in waiting:
+        if not (fault and fault.of_scorer):
+            _show_end(spec, fault, board)
+    for spec in specs:
+        if _failed_by_scorer(spec):
+            (_folder(spec) / "run.json").unlink()
+    raise ScorerError(f"no run can be measured: {scorer_error}")
+
+
+def _folder(spec: RunSpec) -> Path:
+    assert spec.folder is not None
+    return spec.folder
+
+
+def _show_end(spec: RunSpec, fault: Fault | None, board: ProgressDisplay) -> None:
+    """Show that a run has ended, and record as failed one that left no result, with its error."""
+    if fault and not fault.resumes and not spec.is_done:
+        with suppress(FolderInUseError):  # it is the other process's
+            record_failure(spec, fault.text)
+    error = fault and fault.text
+    if fault and fault.resumes and spec.is_done:  # it was stopped when it had ended
+        error = result_of(spec).get("error")
+    board.finish(spec.key, error, resumes=bool(fault and fault.resumes and not spec.is_done))
+
+
+def _failed_by_scorer(spec: RunSpec) -> bool:
+    """Return whether a run's scorer failed before it had measured anything."""
+    error, curve = str(result_of(spec).get("error")), _folder(spec) / "curve.csv"
+    is_measured = curve.exists() and len(curve.read_text(encoding="utf-8").splitlines()) > 1
+    return error.startswith(f"{ScorerError.__name__}:") and not is_measured
 
 
 def missing_runs(
@@ -178,9 +230,9 @@ def missing_runs(
         if not is_done:
             missing.append(plan)
             total += plan.is_reference
-            if folder.is_dir():  # an orphan of a killed comparison may still be writing it
-                with locked(folder):
-                    pass
+            if folder.is_dir():
+                with locked(folder):  # an orphan of a killed comparison may still be writing it
+                    (folder / PROGRESS).unlink(missing_ok=True)
     return missing, total
 
 
@@ -293,12 +345,13 @@ def _used(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
     )
 
 
-def preflight(config: ComparisonConfig, out: Path | None = None) -> str:
+def preflight(config: ComparisonConfig, out: Path | None = None, *, is_here: bool = True) -> str:
     """Make every environment once, so that what cannot work is said before any work is done.
 
     Args:
         config: The comparison.
         out: Its folder, where large prompt sets are stored encoded for its runs; None stores none.
+        is_here: Whether the runs are done on this machine, whose devices and libraries then count.
 
     Returns:
         What all runs are measured by, in words.
@@ -307,13 +360,14 @@ def preflight(config: ComparisonConfig, out: Path | None = None) -> str:
         ValueError: whatever an environment says.
     """
     with rows_stored_in(None if out is None else out / ENCODED):
-        return _preflight(config)
+        return _preflight(config, is_here)
 
 
-def _preflight(config: ComparisonConfig) -> str:
+def _preflight(config: ComparisonConfig, is_here: bool) -> str:
     """Return what all runs are measured by, having made every environment."""
     for training in config.trainings.values():
-        _check_products(training)
+        if is_here:
+            _check_products(training)
         training.declaration.check_settings(training.learner, training.batch_size)
     for reward in config.rewards:
         kwargs, rows = config.env_kwargs(reward, train=True), min(2, config.training.batch_size)

@@ -1,40 +1,85 @@
-"""Where runs are done besides in processes of this machine, behind one interface.
+"""Where runs are done, behind one interface.
 
 An executor is a function of what does a run and of the runs. It yields each run as it ends, with
-its error in one line. A run's folder, on a disk that all machines share, has its spec before it
-begins and its result when it has ended, so that the same command resumes whatever was stopped.
+its fault if it did not finish. A run's folder, on a disk that all machines share, has its spec when
+it begins and its result when it has ended, so that the same command resumes whatever was stopped.
 """
 
+import os
+import pickle
+import signal
+import socket
 from collections.abc import Callable, Generator, Sequence
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from tokengym.base.errors import SettingsError
+from tokengym.base.errors import SettingsError, Stopped
 from tokengym.base.registry import Registry
 from tokengym.evaluation.runs.record import describe
 from tokengym.evaluation.runs.spec import RunSpec
 
-RunFunction = Callable[[RunSpec], str | None]
-"""Does a run and returns the error it ended with, in one line; None where it finished."""
-Ended = Generator[tuple[RunSpec, str | None], None, None]
-"""Runs as they end, each with its error; closed, it stops those that have not ended."""
+
+class Fault(NamedTuple):
+    """The reason why a run did not finish."""
+
+    text: str
+    """The error, in one line."""
+    resumes: bool = False
+    """Whether something else ended the run, such as a time limit: it has no result, and the same
+    command resumes it."""
+    of_scorer: str | None = None
+    """The scorer's error, where it failed before the run's first measurement."""
+
+
+RunFunction = Callable[[RunSpec], Fault | None]
+"""Does a run and returns its fault; None where it finished."""
+Ended = Generator[tuple[RunSpec, Fault | None], None, None]
+"""Runs as they end, each with its fault; closed, it stops those that have not ended."""
 Executor = Callable[[RunFunction, Sequence[RunSpec]], Ended]
 EXECUTORS: Registry[Callable[..., Executor]] = Registry("executor")
 """Executors by the name that ``--executor`` takes; their options follow it."""
 
 
-def in_this_process() -> Executor:
-    """Return the executor that does one run after another, here."""
+def here(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
+    """Do one run after another, in this process."""
+    for spec in specs:
+        yield spec, function(spec)
 
-    def execute(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
-        for spec in specs:
-            yield spec, function(spec)
 
-    return execute
+class RemoteRun:
+    """A run as another machine is given it, done in the folder where the command was given.
+
+    Args:
+        function: Function that does it.
+        spec: The run. It is read there, in that folder, which relative paths in it start from.
+    """
+
+    def __init__(self, function: RunFunction, spec: RunSpec) -> None:
+        self.function, self.pickled, self.folder = function, pickle.dumps(spec), Path.cwd()
+
+    def __call__(self) -> Fault | None:
+        """Do it, and return its fault."""
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            return Fault(
+                f"{socket.gethostname()} cannot enter {self.folder} ({error.strerror}); give the "
+                "command in a folder on a disk that all machines share",
+                resumes=True,
+            )
+        try:
+            spec: RunSpec = pickle.loads(self.pickled)
+        except Exception as error:  # such as of a file of the user's own
+            return Fault(describe(error))
+        return self.function(spec)
 
 
 def slurm(folder: str = "runs/slurm", **parameters: Any) -> Executor:
     """Return the executor that has Slurm do runs, as one array of jobs; it needs submitit.
+
+    A job that reaches its time limit, or makes room for another, is queued again and resumes; after
+    ``slurm_max_num_timeout`` time limits it is left to the next command.
 
     Args:
         folder: Folder of the jobs' scripts and logs, on a shared disk.
@@ -51,17 +96,45 @@ def slurm(folder: str = "runs/slurm", **parameters: Any) -> Executor:
         submitter = submitit.AutoExecutor(folder=folder, cluster="slurm")
         submitter.update_parameters(**parameters)
         with submitter.batch():
-            jobs = {submitter.submit(function, spec): spec for spec in specs}
+            jobs = {submitter.submit(_SlurmRun(function, spec)): spec for spec in specs}
+        failed = submitit.core.utils.FailedJobError
         try:
             for job in submitit.helpers.as_completed(list(jobs)):
-                error = job.exception()  # such as of a job that was killed
-                yield jobs[job], job.result() if error is None else describe(error)
+                error = job.exception()
+                if error is None:
+                    yield jobs[job], job.result()
+                else:  # a job that was killed leaves nothing that says why
+                    yield jobs[job], Fault(describe(error), resumes=not isinstance(error, failed))
         finally:
             for job in jobs:
                 if not job.done():
                     job.cancel()
 
     return execute
+
+
+class _SlurmRun(RemoteRun):
+    """A run in a job of submitit's, which is queued again where it was stopped."""
+
+    def __call__(self) -> Fault | None:
+        # A signal comes before a job's time limit. What submitit then raises, in the middle of the
+        # run, is no fault of the run, which would otherwise record itself as failed.
+        number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
+        handler: Any = signal.getsignal(number)
+
+        def stop(*arguments: Any) -> None:
+            try:
+                handler(*arguments)
+            except BaseException as stopped:
+                raise Stopped(getattr(stopped, "code", str(stopped))) from stopped
+
+        if callable(handler):
+            signal.signal(number, stop)
+        return super().__call__()
+
+    def checkpoint(self) -> Any:
+        """Return what the job does when it is queued again: the same, which resumes."""
+        return import_module("submitit").helpers.DelayedSubmission(self)
 
 
 def ray_cluster(**options: Any) -> Executor:
@@ -76,21 +149,21 @@ def ray_cluster(**options: Any) -> Executor:
     ray = _library("ray", "ray")
 
     def execute(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
-        def do(spec: RunSpec) -> str | None:
-            return function(spec)
+        def do(run: RemoteRun) -> Fault | None:
+            return run()
 
         ray.init(ignore_reinit_error=True)
         remote = ray.remote(max_calls=1, **options)(do)
-        running = {remote.remote(spec): spec for spec in specs}
+        running = {remote.remote(RemoteRun(function, spec)): spec for spec in specs}
         try:
             while running:
                 (ended,), _ = ray.wait(list(running), num_returns=1)
                 spec = running.pop(ended)
                 try:
-                    error = ray.get(ended)
-                except ray.exceptions.RayError as fault:  # such as of a worker that was killed
-                    error = describe(fault)
-                yield spec, error
+                    yield spec, ray.get(ended)
+                except ray.exceptions.RayError as error:
+                    is_fault = isinstance(error, ray.exceptions.RayTaskError)
+                    yield spec, Fault(describe(error), resumes=not is_fault)  # a killed worker
         finally:
             for task in running:
                 ray.cancel(task, force=True)
@@ -98,7 +171,7 @@ def ray_cluster(**options: Any) -> Executor:
     return execute
 
 
-EXECUTORS.register("here", in_this_process)
+EXECUTORS.register("here", lambda: here)
 EXECUTORS.register("slurm", slurm)
 EXECUTORS.register("ray", ray_cluster)
 

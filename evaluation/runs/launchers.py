@@ -5,6 +5,7 @@ The display is a live board on a terminal, and lines elsewhere.
 
 import gc
 import logging
+import math
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -35,9 +36,9 @@ from tokengym.base.errors import Stopped, is_fault
 from tokengym.base.text import fixed
 from tokengym.evaluation.report.learning import SHOWN
 from tokengym.evaluation.runs.config import ComparisonConfig
-from tokengym.evaluation.runs.record import describe, record_failure
+from tokengym.evaluation.runs.executors import Ended, Executor, Fault, RunFunction
+from tokengym.evaluation.runs.record import describe, read_progress
 from tokengym.evaluation.runs.spec import RunSpec
-from tokengym.rewards.errors import ScorerError
 
 SECONDS_TO_STOP = 5.0
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -71,108 +72,93 @@ class Notices:
 
 
 class _Speech(QueueHandler):
-    """Sends the log of a process, and what else it says, to its parent, from any thread."""
+    """Sends the log of a process through a connection to its parent, from any thread."""
 
-    def __init__(self, connection: Connection) -> None:
-        queue: Any = connection
-        super().__init__(queue)
-        self.connection = connection
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self.connection: Connection = connection
 
     def enqueue(self, record: logging.LogRecord) -> None:
         with suppress(BrokenPipeError):  # nobody is left who would read it
-            self.send(record)
-
-    def send(self, message: Any) -> None:
-        """Send a message.
-
-        Raises:
-            BrokenPipeError: if the parent was stopped.
-        """
-        self.acquire()  # two messages at once would be neither
-        try:
-            self.connection.send(message)
-        finally:
-            self.release()
+            self.connection.send(record)
 
 
 @contextmanager
-def _speaking(connection: Connection) -> Iterator[_Speech]:
+def _speaking(connection: Any) -> Iterator[None]:
     """Send tokengym's log through a connection, in place of this process's stderr."""
     speech, logger = _Speech(connection), logging.getLogger("tokengym")
     logger.addHandler(speech)
     try:
-        yield speech
+        yield
     finally:
         logger.removeHandler(speech)
 
 
 @dataclass
-class _Worker:
-    """A process at work on one run."""
+class _Child:
+    """A process that does one function, and what it has said of it."""
 
-    plan: RunSpec
     process: Any
     connection: Connection
-    error: str | None = None
-    """What it ended with, in one line."""
-    scorer_error: str | None = None
-    """The same of a scorer that failed before the run's first measurement."""
-    measured: bool = False
-    open: bool = True
+    notices: Notices
+    answer: tuple[Any, str | None, bytes | None] | None = None
+    """What the function returned, or the error that it raised, in words and pickled."""
+    is_open: bool = True
+
+    def listen(self) -> None:
+        """Take in what the process has sent."""
+        try:
+            while self.is_open and self.connection.poll():
+                message = self.connection.recv()
+                if not self.notices.take(message):
+                    self.answer = message
+        except EOFError:
+            self.is_open = False
 
 
-def launch(
-    plans: Sequence[RunSpec],
-    board: "ProgressDisplay",
-    jobs: int | None,
-    *,
-    checkpoint_every: int,
-    track: str | None,
-    notices: Notices | None = None,
-) -> None:
-    """Do runs, each in a process of its own; on Ctrl-C stop them and raise.
+def processes_here(jobs: int | None = None, notices: Notices | None = None) -> Executor:
+    """Return the executor that does each run in a process of its own, on this machine.
 
     Args:
-        plans: The runs that are missing.
-        board: Shows them.
         jobs: Runs at a time; None takes one per core, fewer where each has several threads.
-        checkpoint_every: See `tokengym.evaluation.runs.compare.compare`, as for the next.
-        track: Name of a tracker.
         notices: What was logged before; None for nothing.
-
-    Raises:
-        ScorerError: if the scorer fails on the reference samples.
     """
-    context, notices = processes(), notices or Notices()
-    waiting, working = deque(plans), list[_Worker]()
-    ended: list[_Worker] = []  # where the scorer failed, until it has scored the reference samples
-    jobs = jobs or max(1, (os.cpu_count() or 1) // plans[0].training.threads)
-    try:
-        while waiting or working:
-            while waiting and len(working) < jobs:
-                plan = waiting.popleft()
-                title = f"{plan.name} seed {plan.seed}"
-                # Pickled here: multiprocessing would read it before the process has this path,
-                # and the user's code would not be found.
-                work = pickle.dumps(plan), checkpoint_every, track
-                begun = _begin(context, _work, work, title)
-                working.append(_Worker(plan, *begun))
-                board.start(plan.key)
-            # A process that is killed sends nothing: its sentinel wakes this one too.
-            wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
-            for worker in working:
-                _listen(worker, board, notices)
-            for worker in [w for w in working if not w.process.is_alive()]:
-                _listen(worker, board, notices)  # what it sent between the look above and its end
-                working.remove(worker)
-                ended.append(worker)
-            _refuse_scorer(ended, working, board, notices)
-            is_open = any(w.plan.is_reference and not w.measured for w in working)
-            for worker in [w for w in ended if not (is_open and w.scorer_error)]:
-                ended.remove(worker)
-                board.finish(worker.plan.key, _ended(worker))
-    finally:
-        _stop([worker.process for worker in working])
+
+    def execute(function: RunFunction, specs: Sequence[RunSpec]) -> Ended:
+        context, said, waiting = processes(), notices or Notices(), deque(specs)
+        most = jobs or max(1, (os.cpu_count() or 1) // (specs[0].training.threads if specs else 1))
+        working: list[tuple[RunSpec, _Child]] = []
+        try:
+            while waiting or working:
+                while waiting and len(working) < most:
+                    spec = waiting.popleft()
+                    name = f"{spec.name} seed {spec.seed}"
+                    working.append((spec, _begin(context, function, spec, name, said)))
+                # A process that is killed sends nothing: its sentinel wakes this one too.
+                children = [child for _, child in working]
+                speaking = [child.connection for child in children if child.is_open]
+                wait(speaking + [child.process.sentinel for child in children])
+                for spec, child in working[:]:
+                    has_ended = not child.process.is_alive()
+                    child.listen()
+                    if has_ended:
+                        working.remove((spec, child))
+                        child.connection.close()
+                        yield spec, _fault_of(child)
+        finally:
+            _stop([child.process for _, child in working])
+
+    return execute
+
+
+def _fault_of(child: _Child) -> Fault | None:
+    """Return why a run that its process did has not finished."""
+    if child.answer is None:
+        code = child.process.exitcode
+        killed = "; it was killed, perhaps for want of memory: try fewer jobs" if code == -9 else ""
+        return Fault(f"its process ended with code {code} and no result{killed}")
+    fault, raised, _ = child.answer
+    return fault if raised is None else Fault(raised)
 
 
 def processes() -> Any:
@@ -209,64 +195,64 @@ def run_in_subprocess(
             RuntimeError that names it.
         ChildProcessError: if the process was killed.
     """
-    notices = notices or Notices()
-    process, connection = _begin(processes(), _answer, (function, pickle.dumps(config)), "apart")
+    child = _begin(processes(), function, config, "apart", notices or Notices())
     try:
-        while notices.take(message := connection.recv()):
-            pass
-        answer, fault, error = message
-        process.join(SECONDS_TO_STOP)  # the answer was its last act; stopped, it leaves semaphores
-    except EOFError:
-        process.join()
-        raise ChildProcessError(
-            f"the process that makes the environments ended with code {process.exitcode}; if it "
-            "was killed for want of memory, take a smaller model"
-        ) from None
+        while child.is_open and child.answer is None:
+            wait([child.connection])
+            child.listen()
+        # The answer was its last act; stopped, it leaves semaphores.
+        child.process.join(None if child.answer is None else SECONDS_TO_STOP)
     finally:
-        connection.close()
-        _stop([process])
+        child.connection.close()
+        _stop([child.process])
+    if child.answer is None:
+        raise ChildProcessError(
+            f"the process that makes the environments ended with code {child.process.exitcode}; if "
+            "it was killed for want of memory, take a smaller model"
+        )
+    answer, fault, error = child.answer
     if fault is None:
         result: T = answer
         return result
     try:
-        raised = pickle.loads(error)
+        raised = pickle.loads(error or b"")
     except Exception:
         raise RuntimeError(fault) from None
     raise raised
 
 
-def _answer(
-    function: Callable[[ComparisonConfig], Any],
-    pickled: bytes,
-    connection: Connection,
-    *here: Any,
-) -> None:
-    """Send what a function returns, or what it raises, in words and with its traceback."""
-    answer = fault = error = None
-    with _settled(*here), _speaking(connection) as speech:
-        try:
-            answer = function(pickle.loads(pickled))
-        except BaseException as raised:
-            if not is_fault(raised):
-                raise
-            fault = describe(raised)
-            with suppress(Exception):  # it may hold what cannot be sent
-                error = pickle.dumps(ExceptionWithTraceback(raised, raised.__traceback__))
-        with suppress(BrokenPipeError):  # the parent was stopped
-            speech.send((answer, fault, error))
-
-
 def _begin(
-    context: Any, function: Callable[..., None], work: tuple[Any, ...], name: str
-) -> tuple[Any, Connection]:
-    """Start a process on a function; it also has a connection here, and what `_settled` takes."""
+    context: Any, function: Callable[[Any], Any], argument: Any, name: str, notices: Notices
+) -> _Child:
+    """Start a process on a function of one argument."""
     receiver, sender = context.Pipe(duplex=False)
     here = sys.path[:], dict(os.environ), auto_device()
-    process = context.Process(target=function, args=(*work, sender, *here), name=name, daemon=True)
+    # Pickled here: multiprocessing would read it before the process has this path, and the user's
+    # code would not be found.
+    work = function, pickle.dumps(argument), sender, *here
+    process = context.Process(target=_work, args=work, name=name, daemon=True)
     with _starting():
         process.start()
     sender.close()  # or reading would never meet the end of the process, which has the other copy
-    return process, receiver
+    return _Child(process, receiver, notices)
+
+
+def _work(
+    function: Callable[[Any], Any], pickled: bytes, connection: Connection, *here: Any
+) -> None:
+    """Send what a function returns, or what it raises, in words and with its traceback."""
+    answer = fault = error = None
+    try:
+        with _settled(*here), _speaking(connection):
+            answer = function(pickle.loads(pickled))
+    except BaseException as raised:
+        if not is_fault(raised):
+            raise
+        fault = describe(raised)
+        with suppress(Exception):  # it may hold what cannot be sent
+            error = pickle.dumps(ExceptionWithTraceback(raised, raised.__traceback__))
+    with suppress(BrokenPipeError), connection:  # the parent was stopped
+        connection.send((answer, fault, error))
 
 
 @contextmanager
@@ -307,6 +293,8 @@ def _stop(running: Sequence[Any]) -> None:
 def _settled(path: list[str], environment: Mapping[str, str], device: str) -> Iterator[None]:
     """Settle a new process as its parent is, which Ctrl-C is left to."""
     gc.freeze()  # a collection would copy the server's objects, which are shared until written to
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)  # or semaphores of libraries would be left behind
     sys.path[:] = path
@@ -317,103 +305,16 @@ def _settled(path: list[str], environment: Mapping[str, str], device: str) -> It
         yield
 
 
-def _work(
-    pickled: bytes,
-    checkpoint_every: int,
-    track: str | None,
-    connection: Connection,
-    *here: Any,
-) -> None:
-    """Do one run, in a process of its own: its plan is read where the user's code is found."""
-
-    def tell(step: int, point: Mapping[str, Any]) -> None:
-        try:
-            speech.send((step, point))
-        except BrokenPipeError:
-            os._exit(1)  # the parent was killed: the run ends unwritten, as after Ctrl-C
-
-    try:
-        with _settled(*here), _speaking(connection) as speech:
-            from tokengym.evaluation.runs.run import do_plan, draw_plan
-
-            plan: RunSpec = pickle.loads(pickled)
-            if plan.is_reference:
-                draw_plan(plan, report=tell)
-            else:
-                do_plan(plan, report=tell, checkpoint_every=checkpoint_every, track=track)
-    except BaseException as error:
-        if not is_fault(error):
-            raise
-        with suppress(BrokenPipeError):  # the parent was stopped
-            of_scorer = error.for_terminal() if isinstance(error, ScorerError) else None
-            connection.send((describe(error), of_scorer))
-    finally:
-        connection.close()
-
-
 def _leave(number: int, frame: object) -> None:
     """End a process that is stopped as one ends that has finished."""
     del number, frame
     raise Stopped(128 + signal.SIGTERM)
 
 
-def _listen(worker: _Worker, board: "ProgressDisplay", notices: Notices) -> None:
-    """Take in what a process has sent."""
-    try:
-        while worker.open and worker.connection.poll():
-            message = worker.connection.recv()
-            if notices.take(message):
-                continue
-            if isinstance(message[0], str):
-                worker.error, of_scorer = message
-                worker.scorer_error = None if worker.measured else of_scorer
-            else:
-                worker.measured = True
-                board.update(worker.plan.key, *message)
-    except EOFError:
-        worker.open = False
-
-
-def _refuse_scorer(
-    ended: Sequence[_Worker],
-    working: Sequence[_Worker],
-    board: "ProgressDisplay",
-    notices: Notices,
-) -> None:
-    """End all runs in one line if the scorer failed on the reference samples.
-
-    Runs that failed for the same reason leave no result: the same command does them again.
-
-    Raises:
-        ScorerError: if it did.
-    """
-    faults = [worker.scorer_error for worker in ended if worker.plan.is_reference]
-    if not any(faults):
-        return
-    _stop([worker.process for worker in working])
-    for worker in working:
-        _listen(worker, board, notices)
-    for worker in (*ended, *working):
-        if worker.scorer_error:
-            assert worker.plan.folder is not None
-            (worker.plan.folder / "run.json").unlink(missing_ok=True)
-        elif worker in ended:
-            board.finish(worker.plan.key, _ended(worker))
-    raise ScorerError(f"no run can be measured: {faults[0]}")
-
-
-def _ended(worker: _Worker) -> str | None:
-    """Return the error a run ended with; one that left no result is recorded as failed."""
-    worker.connection.close()
-    if worker.plan.is_done:
-        return worker.error
-    code = worker.process.exitcode
-    error = worker.error or (
-        f"its process ended with code {code} and no result"
-        + ("; it was killed, perhaps for want of memory: try fewer jobs" if code == -9 else "")
-    )
-    record_failure(worker.plan, error)
-    return error
+def _end_after(parent: Any) -> None:
+    """End this process as soon as its parent was killed; its run resumes as after Ctrl-C."""
+    parent.join()
+    os._exit(1)
 
 
 # --- the display ----------------------------------------------------------------------------------
@@ -421,16 +322,20 @@ def _ended(worker: _Worker) -> str | None:
 Run = tuple[str, int]
 EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
+GLANCE = 0.5
+"""Seconds between two looks at the folders of runs where there is one."""
 
 
 class ProgressDisplay:
-    """Shows the runs of a comparison.
+    """Shows the runs of a comparison, which may be at work on any machine.
 
     Args:
         console: The console it is shown on.
         total: Runs of the whole comparison.
         done: Runs that were finished before.
         steps: Updates per run.
+        specs: Runs whose folders are looked at, for whether they have begun and how far they are;
+            others are told of by `start` and `update`.
         clock: Returns the time, seconds.
     """
 
@@ -441,6 +346,7 @@ class ProgressDisplay:
         total: int,
         done: int,
         steps: int,
+        specs: Sequence[RunSpec] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console
@@ -467,8 +373,11 @@ class ProgressDisplay:
         self._began: float | None = None
         self._finished = 0
         self._updates: dict[Run, int] = {}  # made here by the runs that are not finished
+        self._watched = {spec.key: spec.folder for spec in specs if spec.folder}
+        self._seen: dict[Run, Any] = {}  # what each wrote last of how far it is
+        self._lock = threading.RLock()
         self._ended = threading.Event()
-        self._lines = threading.Thread(target=self._say_often, daemon=True)
+        self._thread = threading.Thread(target=self._look_often, daemon=True)
         self._live = Live(
             Group(self._runs, self._overall), console=console, refresh_per_second=4, transient=True
         )
@@ -476,8 +385,7 @@ class ProgressDisplay:
     def __enter__(self) -> "ProgressDisplay":
         if self.console.is_terminal:
             self._live.start()
-        else:
-            self._lines.start()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -487,6 +395,7 @@ class ProgressDisplay:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
+        self._thread.join()
         self._live.stop()
 
     def start(self, run: Run) -> None:
@@ -523,20 +432,38 @@ class ProgressDisplay:
         whole = (self.total - self.done + self._finished) * self.steps
         return f"about {duration((now - self._began) / made * (whole - made))} left"
 
-    def _say_often(self) -> None:
-        while not self._ended.wait(EVERY):
-            self.console.print(self.line(), highlight=False, markup=False)
-            self.console.file.flush()
+    def _look_often(self) -> None:
+        while not self._ended.wait(GLANCE if self.console.is_terminal else EVERY):
+            self.look()
+            if not self.console.is_terminal:
+                self.console.print(self.line(), highlight=False, markup=False)
+                self.console.file.flush()
 
-    def finish(self, run: Run, error: str | None) -> None:
-        """A run has ended, well or with an error."""
-        self._runs.remove_task(self._tasks.pop(run))
-        self._updates.pop(run, None)
-        self.done += 1
-        self._finished += 1
-        self._overall.update(self._all, completed=self.done)
+    def look(self) -> None:
+        """See in the runs' folders which have begun, and how far they are."""
+        with self._lock:
+            for run, folder in self._watched.items():
+                is_at_work, progress = read_progress(folder)
+                if is_at_work and run not in self._tasks:
+                    self.start(run)
+                if progress is not None and progress != self._seen.get(run):
+                    self._seen[run] = progress
+                    self.update(run, *progress)
+
+    def finish(self, run: Run, error: str | None, *, resumes: bool = False) -> None:
+        """A run has ended, well or with an error; or was stopped, and resumes another time."""
+        with self._lock:
+            self._watched.pop(run, None)
+            if run in self._tasks:
+                self._runs.remove_task(self._tasks.pop(run))
+            self._updates.pop(run, None)
+            self.done += 1
+            self._finished += 1
+            self._overall.update(self._all, completed=self.done)
         line = Text(f"[{self.done}/{self.total}] {run[0]}, seed {run[1]}: ")
-        line.append(f"failed: {error}" if error else "finished", style="red" if error else "green")
+        ended = f"failed: {error}" if error else "finished"
+        ended = f"stopped: {error}; the same command resumes it" if resumes else ended
+        line.append(ended, style="red" if error else "green")
         self.console.print(line, soft_wrap=True)
         self.console.file.flush()  # or a log file shows nothing until the end
 
@@ -550,7 +477,7 @@ def figures(point: Mapping[str, Any]) -> str:
     >>> figures({"score": 0.5, "kl": -0.001, "tokens": 0})
     'score 0.500, KL 0.00 nats'
     """
-    shown = [f"score {fixed(point['score'], 3)}"]
+    shown = [f"score {fixed(point.get('score', math.nan), 3)}"]
     if point.get("kl") is not None:
         shown.append(f"KL {fixed(point['kl'], 2)} nats")
     shown += [f"{name} {fixed(point[name], 3)}" for name in SHOWN if point.get(name) is not None]

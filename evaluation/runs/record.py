@@ -1,6 +1,7 @@
 """Record of one run: its measurements, its machine, its files, and an unfinished checkpoint."""
 
 import csv
+import math
 import os
 import platform
 import shutil
@@ -8,8 +9,10 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,15 @@ import psutil
 
 from tokengym.agents.contract import Agent, SavedAgent
 from tokengym.base.errors import CheckpointError
-from tokengym.base.files import file_hash, read_hashed, write_csv, write_hashed, write_jsonl
+from tokengym.base.files import (
+    file_hash,
+    read_hashed,
+    read_json,
+    write_csv,
+    write_hashed,
+    write_json,
+    write_jsonl,
+)
 from tokengym.base.folders import LOCK, locked, read_folder, write_folder
 from tokengym.envs import Episode
 from tokengym.evaluation.report.curves import COLUMNS
@@ -32,6 +43,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 UNFINISHED = "unfinished"
 """Folder of an unfinished run's checkpoint, in the run's."""
+PROGRESS = "progress.json"
+"""File of how far a run is, in its folder while it is at work."""
 MEASURED = "measured.json"
 """File of the checkpoint's measurements, beside its learner."""
 PACKAGES = ("tokengym", "torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
@@ -274,12 +287,34 @@ def clear_finished(folder: Path) -> None:
 
 
 def record_failure(plan: RunSpec, error: str) -> None:
-    """Record as failed a run that left no result of its own."""
+    """Record as failed a run that left no result of its own.
+
+    Raises:
+        FolderInUseError: if a process is at work on the run.
+    """
     assert plan.folder is not None
     name, seed = plan.key
     settings = plan.settings()
     record = {"credit": name, "seed": seed, "status": "failed", "error": error}
-    write_hashed(plan.folder / "run.json", {**record, "settings": settings})
+    with locked(plan.folder):
+        if not plan.is_done:  # another process may have ended it since
+            write_hashed(plan.folder / "run.json", {**record, "settings": settings})
+
+
+def write_progress(folder: Path, step: int, point: Mapping[str, Any]) -> None:
+    """Keep how far a run is, for who looks on, here or on another machine."""
+    shown = {k: float(v) for k, v in point.items() if isinstance(v, Real) and math.isfinite(v)}
+    with suppress(OSError):  # a full disk is the affair of what the run has to keep
+        write_json(folder / PROGRESS, [step, shown])
+
+
+def read_progress(folder: Path) -> tuple[bool, list[Any] | None]:
+    """Return whether a process is at work on a run, and the step and point that it wrote last."""
+    try:
+        progress = read_json(folder / PROGRESS)
+    except (OSError, ValueError):
+        progress = None
+    return progress is not None or (folder / LOCK).exists(), progress
 
 
 def origin() -> dict[str, Any]:

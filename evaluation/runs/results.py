@@ -361,10 +361,14 @@ class _StoredRuns:
             ValueError: if no run has finished.
         """
         if not self.curves:
-            first = f", the first: {self.failed[0]['error']}" if self.failed else ""
+            if not self.failed:
+                raise ValueError(
+                    f"no run of {self.folders[0]} has finished; the same command resumes them"
+                )
             raise ValueError(
-                f"no run of {self.folders[0]} has finished ({len(self.failed)} failed{first}); the "
-                "runs' run.json has the whole error, and --retry-failed repeats them"
+                f"no run of {self.folders[0]} has finished ({len(self.failed)} failed, the first: "
+                f"{self.failed[0]['error']}); the runs' run.json has the whole error, and "
+                "--retry-failed repeats them"
             )
         if self.lambdas and settings.get("gae_lambda", 0) is None:  # the rules decided it
             shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())

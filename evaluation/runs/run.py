@@ -26,8 +26,18 @@ from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, flat
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun, describe, origin, versions
+from tokengym.evaluation.runs.executors import Fault
+from tokengym.evaluation.runs.record import (
+    PROGRESS,
+    RunRecord,
+    UnfinishedRun,
+    describe,
+    origin,
+    versions,
+    write_progress,
+)
 from tokengym.evaluation.runs.spec import RunSpec
+from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -123,17 +133,30 @@ def do_plan(
         return work.record
 
 
-def do_spec(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = None) -> str | None:
-    """Do a run of a comparison and return the error it ended with, in one line, if any."""
+def do_spec(spec: RunSpec, *, checkpoint_every: int = 1, track: str | None = None) -> Fault | None:
+    """Do a run of a comparison, which tells in its folder how far it is; return its fault."""
+    folder, is_measured = spec.folder, False
+    assert folder is not None
+
+    def report(step: int, point: Mapping[str, Any]) -> None:
+        nonlocal is_measured
+        is_measured = True
+        write_progress(folder, step, point)
+
     try:
         if spec.is_reference:
-            draw_plan(spec)
+            draw_plan(spec, report=report)
         else:
-            do_plan(spec, checkpoint_every=checkpoint_every, track=track)
+            do_plan(spec, report=report, checkpoint_every=checkpoint_every, track=track)
     except BaseException as raised:
         if not is_fault(raised):
             raise
-        return describe(raised)
+        if isinstance(raised, ScorerError) and not is_measured:
+            return Fault(describe(raised), of_scorer=raised.for_terminal())
+        return Fault(describe(raised))
+    finally:
+        if is_measured:
+            (folder / PROGRESS).unlink(missing_ok=True)
     return None
 
 

@@ -53,7 +53,7 @@ def compare(
 
     Writes curves.csv, summary.json, curves.png and report.html. Ctrl-C keeps
     finished runs. The same command resumes, and may add rewards or seeds. The exit
-    status is 1 if a run failed, which leaves the others' results.
+    status is 1 if a run failed or was stopped, which leaves the others' results.
 
     For example:
       tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
@@ -122,4 +122,4 @@ def compare(
         console=console,
     )
     show_summary(console, summary, out)
-    return 1 if summary["failed"] else 0
+    return 1 if summary["failed"] or summary["missing"] else 0

@@ -375,11 +375,11 @@ def test_nothing_is_begun_that_cannot_work(tmp_path: Path):
 def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     jobs = []
 
-    def launch(*arguments: object, **_: object) -> None:
-        jobs.append(arguments[-1])
+    def processes_here(number: int | None, _: object) -> None:
+        jobs.append(number)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tokengym.evaluation.runs.compare.launch", launch)
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.processes_here", processes_here)
     monkeypatch.setattr("tokengym.evaluation.runs.compare.run_in_subprocess", lambda *_: "nothing")
     real = tiny(task=TaskSettings(bundle="smollm2-reviews"))
     for config, given in ((tiny(), None), (real, None), (real, 2)):

@@ -1,8 +1,16 @@
 """Executors: what each asks of its library, and what is recorded of the runs."""
 
 import io
+import os
+import pickle
+import re
+import shutil
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,36 +19,68 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tokengym.base.errors import SettingsError
+from tokengym.base.errors import SettingsError, Stopped, is_fault
 from tokengym.base.files import read_json
+from tokengym.base.folders import locked
 from tokengym.evaluation.runs import ComparisonConfig, RunSpec
 from tokengym.evaluation.runs.compare import compare, execute
-from tokengym.evaluation.runs.executors import EXECUTORS, Executor
+from tokengym.evaluation.runs.executors import (
+    EXECUTORS,
+    Ended,
+    Executor,
+    Fault,
+    RemoteRun,
+    _SlurmRun,
+)
 from tokengym.evaluation.runs.launchers import ProgressDisplay
+from tokengym.evaluation.runs.record import record_failure, write_progress
+from tokengym.rewards import ScorerError
 
+QUIET = Console(quiet=True)
 CONFIG = ComparisonConfig(env="MovieReview", rewards=("sparse", "abc:beta=0.8"), seeds=1)
 KILLED = "abc:beta=0.8"
 
 
-def do(spec: RunSpec, *, seen: Callable[[RunSpec], None]) -> str | None:
-    """Stand in for a run: one reward's job is killed."""
+class UncompletedJobError(RuntimeError):
+    pass
+
+
+class FailedJobError(UncompletedJobError):
+    pass
+
+
+def do(
+    spec: RunSpec,
+    *,
+    seen: Callable[[RunSpec], None],
+    error: BaseException = UncompletedJobError("killed"),  # noqa: B008
+) -> Fault | None:
+    """Stand in for a run: one reward's job ends with an error."""
     seen(spec)
     if spec.name == KILLED:
-        raise MemoryError("killed")
+        raise error
     return None
+
+
+def result(spec: RunSpec) -> Path:
+    assert spec.folder is not None
+    return spec.folder / "run.json"
 
 
 class Job:
     """A job of submitit's, done when it is submitted."""
 
-    def __init__(self, function: Any, spec: RunSpec) -> None:
-        self.cancelled, self.error, self.value = False, None, None
+    def __init__(self, function: Any) -> None:
+        self.cancelled, self.value = False, None
+        self.error: BaseException | None = None
         try:
-            self.value = function(spec)
-        except MemoryError as error:
+            self.value = function()
+        except UncompletedJobError as error:
             self.error = error
+        except RuntimeError as error:
+            self.error = FailedJobError(str(error))
 
-    def exception(self) -> Exception | None:
+    def exception(self) -> BaseException | None:
         return self.error
 
     def result(self) -> Any:
@@ -65,24 +105,27 @@ def submitit(asked: dict[str, Any]) -> Any:
             asked["parameters"] = parameters
 
         def batch(self) -> Any:
-            from contextlib import nullcontext
-
             return nullcontext()
 
-        def submit(self, function: Any, spec: RunSpec) -> Job:
-            job = Job(function, spec)
+        def submit(self, function: Any) -> Job:
+            job = Job(function)
             asked.setdefault("jobs", []).append(job)
             return job
 
-    return SimpleNamespace(
-        AutoExecutor=AutoExecutor, helpers=SimpleNamespace(as_completed=lambda jobs: jobs)
+    helpers = SimpleNamespace(
+        as_completed=lambda jobs: jobs, DelayedSubmission=lambda function: function
     )
+    core = SimpleNamespace(utils=SimpleNamespace(FailedJobError=FailedJobError))
+    return SimpleNamespace(AutoExecutor=AutoExecutor, helpers=helpers, core=core)
 
 
 def ray(asked: dict[str, Any]) -> Any:
     """Return a stand-in for Ray."""
 
     class RayError(Exception):
+        pass
+
+    class RayTaskError(RayError):
         pass
 
     class Task:
@@ -93,15 +136,17 @@ def ray(asked: dict[str, Any]) -> Any:
         asked["options"] = options
 
         def of(function: Any) -> Any:
-            return SimpleNamespace(remote=lambda spec: Task(partial(function, spec)))
+            return SimpleNamespace(remote=lambda run: Task(partial(function, run)))
 
         return of
 
     def get(task: Task) -> Any:
         try:
             return task.run()
-        except MemoryError as error:
+        except UncompletedJobError as error:
             raise RayError(str(error)) from error
+        except RuntimeError as error:
+            raise RayTaskError(str(error)) from error
 
     return SimpleNamespace(
         init=lambda **_: None,
@@ -109,13 +154,14 @@ def ray(asked: dict[str, Any]) -> Any:
         wait=lambda tasks, num_returns: (tasks[:num_returns], tasks[num_returns:]),
         get=get,
         cancel=lambda task, force: asked.setdefault("cancelled", []).append(force),
-        exceptions=SimpleNamespace(RayError=RayError),
+        exceptions=SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError),
     )
 
 
 @pytest.mark.parametrize("word", ["slurm:slurm_partition=gpu,timeout_min=60", "ray:num_gpus=1"])
+@pytest.mark.parametrize("error", [UncompletedJobError("killed"), RuntimeError("of the run")])
 def test_runs_are_handed_to_the_library_and_recorded(
-    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    word: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     asked: dict[str, Any] = {}
     monkeypatch.setitem(sys.modules, "submitit", submitit(asked))
@@ -125,19 +171,207 @@ def test_runs_are_handed_to_the_library_and_recorded(
     monkeypatch.chdir(tmp_path)
     text = Console(record=True, file=io.StringIO(), width=200)
     with ProgressDisplay(text, total=2, done=0, steps=1) as board:
-        execute(CONFIG.plans(Path("out")), board, executor, partial(do, seen=done.append))
+        execute(
+            CONFIG.plans(Path("out")), board, executor, partial(do, seen=done.append, error=error)
+        )
     assert [spec.key for spec in done] == [("sparse", 0), (KILLED, 0)]
     assert all(spec.folder is not None and spec.folder.is_absolute() for spec in done)
     shown = text.export_text()
     assert "sparse, seed 0: finished" in shown  # a run's death ends no other
-    assert "abc:beta=0.8, seed 0: failed: " in shown
-    stored = read_json(tmp_path / "out" / "abc_beta=0.8" / "seed-0" / "run.json")
-    assert stored["status"] == "failed"
-    assert "killed" in stored["error"]
+    is_killed = isinstance(error, UncompletedJobError)
+    assert f"abc:beta=0.8, seed 0: {'stopped' if is_killed else 'failed'}: " in shown
+    # The same command does a run that was killed again, as one that reached its time limit.
+    stored = tmp_path / "out" / "abc_beta=0.8" / "seed-0" / "run.json"
+    assert stored.exists() is not is_killed
+    if not is_killed:
+        assert read_json(stored)["status"] == "failed"
+        assert "of the run" in read_json(stored)["error"]
     if word.startswith("slurm"):
         assert asked["parameters"] == {"slurm_partition": "gpu", "timeout_min": 60}
     else:
         assert asked["options"] == {"max_calls": 1, "num_gpus": 1}
+
+
+def limited(spec: RunSpec) -> Fault | None:
+    """Stand in for a run that the signal before a time limit reaches."""
+    try:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(60)
+    except BaseException as error:
+        if is_fault(error):
+            return Fault("it takes the limit for a fault of its own")
+        raise
+    return None
+
+
+def test_a_time_limit_of_slurm_is_no_fault_of_the_run_which_is_queued_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: dict[str, Any] = {}
+    monkeypatch.setitem(sys.modules, "submitit", submitit(asked))
+    (spec, _) = CONFIG.plans(tmp_path)
+    run = _SlurmRun(limited, spec)
+    assert run.checkpoint() is run
+
+    def interrupt(*_: object) -> None:  # as submitit does in the job
+        raise UncompletedJobError("timed-out too many times")
+
+    before = signal.signal(signal.SIGUSR2, interrupt)
+    try:
+        with pytest.raises(Stopped, match="timed-out too many times"):
+            run()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def of_runs(faults: dict[str, Fault | None]) -> Executor:
+    """Return an executor that ends runs with these faults, by name, and the others well."""
+
+    def execute(function: Any, specs: Sequence[RunSpec]) -> Ended:
+        yield from ((spec, faults.get(spec.name)) for spec in specs)
+
+    return execute
+
+
+def test_a_run_that_another_process_holds_is_not_recorded_as_failed(tmp_path: Path):
+    held, free = CONFIG.plans(tmp_path)
+    faults: dict[str, Fault | None] = {name: Fault("it failed") for name in CONFIG.names}
+    board = ProgressDisplay(QUIET, total=2, done=0, steps=1)
+    assert held.folder is not None
+    with locked(held.folder):
+        execute([held, free], board, of_runs(faults), do_nothing)
+    assert (result(held).exists(), result(free).exists()) == (False, True)
+
+
+def do_nothing(spec: RunSpec) -> None: ...
+
+
+def test_the_device_of_runs_elsewhere_is_that_of_the_other_machine(tmp_path: Path):
+    config = replace(CONFIG, training=replace(CONFIG.training, device="cuda:77"))
+    with pytest.raises(ValueError, match="cuda:77"):
+        compare(config, tmp_path / "here", executor=EXECUTORS.make("here"), console=QUIET)
+    limit: dict[str, Fault | None] = {
+        name: Fault("time limit", resumes=True) for name in ("reference samples", *CONFIG.names)
+    }
+    with pytest.raises(ValueError, match="the same command resumes them"):
+        compare(config, tmp_path / "there", executor=of_runs(limit), console=QUIET)
+    assert not list(tmp_path.glob("**/run.json"))
+
+
+PLAYER = """
+class Player:
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        raise NotImplementedError
+"""
+
+
+def environment_of(spec: RunSpec) -> Fault:
+    return Fault(f"{spec.agent.text} in {os.getcwd()}")
+
+
+def test_relative_paths_start_where_the_command_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    (here / "player.py").write_text(PLAYER)
+    monkeypatch.chdir(here)
+    config = ComparisonConfig(
+        env="MovieReview", rewards=("sparse",), agents=("player.py:Player",), seeds=1
+    )
+    run = pickle.dumps(RemoteRun(environment_of, config.plans(Path("out"))[0]))
+    monkeypatch.chdir(there)
+    assert pickle.loads(run)() == Fault(f"player.py:Player in {here}")
+    monkeypatch.chdir(there)
+    shutil.move(here, tmp_path / "gone")  # a disk that this machine does not share
+    fault = pickle.loads(run)()
+    assert (str(here) in fault.text, fault.resumes) == (True, True)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_scorer_that_fails_on_the_reference_samples_ends_the_comparison(
+    tmp_path: Path, seeds: int, order: int
+):
+    config = replace(CONFIG, seeds=seeds)
+    specs = [config.reference_plan(tmp_path), *config.plans(tmp_path)][::order]
+    mine = Fault("ScorerError: mine raised", of_scorer="mine raised")
+    faults: dict[str, Fault | None] = {"reference samples": mine, "sparse": mine}
+    faults[KILLED] = Fault("OSError: the disk is full")
+    for spec in specs:
+        record_failure(spec, (faults[spec.name] or mine).text)
+    board = ProgressDisplay(QUIET, total=len(specs), done=0, steps=1)
+    with pytest.raises(ScorerError, match=r"^no run can be measured: mine raised$"):
+        execute(specs, board, of_runs(faults), do_nothing)
+    # Runs that failed for the same reason are done again by the same command.
+    assert [result(spec).exists() for spec in specs] == [spec.name == KILLED for spec in specs]
+
+
+FAULT = Fault("ScorerError: mine raised TypeError", of_scorer="mine raised TypeError")
+OTHER = Fault("OSError: the disk is full")
+LATER = Fault("ScorerError: mine raised TypeError")  # the run had measured before
+
+
+@pytest.mark.parametrize(
+    ("of_samples", "of_runs_", "shown", "refused"),
+    [
+        (FAULT, FAULT, [], True),
+        (FAULT, LATER, ["failed", "failed"], True),  # scored before, perhaps by another
+        (FAULT, OTHER, ["failed", "failed"], True),
+        (None, FAULT, ["failed", "failed", "finished"], False),
+        (OTHER, FAULT, ["failed", "failed", "failed"], False),  # it did not get so far
+    ],
+)
+def test_runs_that_the_scorer_fails_wait_for_the_reference_samples(
+    tmp_path: Path,
+    of_samples: Fault | None,
+    of_runs_: Fault,
+    shown: list[str],
+    refused: bool,
+):
+    config = replace(CONFIG, rewards=("sparse",), seeds=2)
+    specs = [*config.plans(tmp_path), config.reference_plan(tmp_path)]
+    for spec in specs[:-1]:
+        record_failure(spec, of_runs_.text)
+        assert spec.folder is not None
+        if of_runs_ is LATER:
+            (spec.folder / "curve.csv").write_text("step\n0\n")
+    faults = {"reference samples": of_samples, "sparse": of_runs_}
+    text = Console(record=True, file=io.StringIO(), width=200)
+    board = ProgressDisplay(text, total=3, done=0, steps=2)
+    refusal = pytest.raises(ScorerError, match="no run can be measured: mine raised TypeError")
+    with refusal if refused else nullcontext():
+        execute(specs, board, of_runs(faults), do_nothing)
+    assert sorted(re.findall(r": (failed|finished)", text.export_text())) == shown
+    # A run that failed for the same reason is done again by the same command.
+    assert [result(spec).exists() for spec in specs[:-1]] == [not refused or shown != []] * 2
+
+
+def test_runs_are_shown_from_when_they_begin_wherever_they_are(tmp_path: Path):
+    (first, second) = CONFIG.plans(tmp_path)
+    text = Console(record=True, file=io.StringIO(), width=200)
+    board = ProgressDisplay(text, total=2, done=0, steps=9, specs=[first, second])
+
+    def execute_first(function: Any, specs: Sequence[RunSpec]) -> Ended:
+        board.look()
+        assert not board._runs.tasks  # both are queued
+        (one, _) = specs
+        assert one.folder is not None
+        with locked(one.folder):
+            board.look()
+            (task,) = board._runs.tasks
+            assert (task.fields["name"], task.completed) == ("sparse, seed 0", 0)
+            write_progress(one.folder, 3, {"score": 1.5, "kl": None, "tokens": 60, "wall_s": 2.0})
+            board.look()
+            (task,) = board._runs.tasks
+            assert (task.completed, task.fields["figures"]) == (3, "score 1.500, 30 tokens/s")
+        yield one, None
+        assert not board._runs.tasks
+        yield specs[1], None
+
+    execute([first, second], board, execute_first, do_nothing)
+    assert (board.done, "abc:beta=0.8, seed 0: finished" in text.export_text()) == (2, True)
 
 
 @pytest.mark.parametrize("word", ["slurm", "ray"])
@@ -145,7 +379,7 @@ def test_what_is_stopped_is_cancelled(word: str, monkeypatch: pytest.MonkeyPatch
     asked: dict[str, Any] = {}
     monkeypatch.setitem(sys.modules, "submitit", submitit(asked))
     monkeypatch.setitem(sys.modules, "ray", ray(asked))
-    ended: Any = EXECUTORS.make(word)(lambda spec: None, CONFIG.plans(tmp_path))
+    ended: Any = EXECUTORS.make(word)(do_nothing, CONFIG.plans(tmp_path))
     assert next(ended)[0].name == "sparse"
     ended.close()  # as after Ctrl-C
     cancelled = [job for job in asked.get("jobs", ()) if job.cancelled] or asked["cancelled"]

@@ -1,19 +1,17 @@
 """Processes that do runs: what they have of their parent, how they answer, how they end."""
 
-import io
 import logging
 import multiprocessing.util
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -25,7 +23,8 @@ from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
-from tokengym.rewards import ScorerError
+from tokengym.evaluation.runs.executors import Fault
+from tokengym.evaluation.runs.spec import RunSpec
 
 QUIET = Console(quiet=True)
 
@@ -134,10 +133,10 @@ def test_what_is_done_apart_ends_by_itself() -> None:
 
 
 def test_a_comparison_loads_no_model_in_its_own_process(tmp_path: Path, monkeypatch) -> None:
-    def launch(*_: object, **_options: object) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tokengym.evaluation.runs.compare.launch", launch)
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.execute", stop)
     monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_: pytest.fail("a model is loaded"))
     with pytest.raises(KeyboardInterrupt):
         compare(tiny(), tmp_path / "out", console=QUIET)
@@ -185,9 +184,9 @@ def test_a_run_that_is_stopped_ends_as_one_that_has_finished(
         monkeypatch.setenv(name, os.environ.get(name, ""))  # and back again
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    launchers._work(b"", 1, None, sender, sys.path[:], {}, "cpu")
-    text, of_scorer = receiver.recv()  # why there is no run
-    assert (type(text), of_scorer) == (str, None)
+    launchers._work(print, b"", sender, sys.path[:], {}, "cpu")
+    answer, fault, _ = receiver.recv()  # why there is no run
+    assert (answer, type(fault)) == (None, str)
     assert handlers[signal.SIGINT] is signal.SIG_IGN
     with pytest.raises(SystemExit):
         handlers[signal.SIGTERM](signal.SIGTERM, None)
@@ -220,84 +219,67 @@ def test_a_file_of_the_current_folder_is_no_module_of_a_process_that_starts(
         (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise ImportError\n")
     monkeypatch.chdir(tmp_path)
     context = multiprocessing.get_context("spawn")
-    process, _ = launchers._begin(context, print, (), "apart")
+    process = launchers._begin(context, print, (), "apart", launchers.Notices()).process
     process.join()
     assert (process.exitcode, (tmp_path / "ran").exists()) == (0, False)
     assert "PYTHONSAFEPATH" not in os.environ
 
 
-class Scripted:
-    """A process that has said what it will say, and is alive until others have ended."""
-
-    def __init__(self, lives: int) -> None:
-        self.sentinel, other = multiprocessing.Pipe(duplex=False)
-        other.close()  # as that of a process which wakes its parent
-        self.lives, self.exitcode = lives, 0
-
-    def is_alive(self) -> bool:
-        self.lives -= 1
-        return self.lives >= 0
-
-    def terminate(self) -> None: ...
-
-    def join(self, seconds: float | None = None) -> None: ...
+def of_a_killed_run(spec: RunSpec) -> Fault | None:
+    """Log a notice; one reward's process is killed, another's runs raise."""
+    logging.getLogger("tokengym").warning("a notice")
+    if spec.name == "sparse":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if spec.seed:
+        raise OSError("the disk is full")
+    return None if spec.folder and spec.folder.parent.name == "abc" else Fault("another run")
 
 
-FAULT = ("ScorerError: scorer 'mine' raised TypeError", "scorer 'mine' raised TypeError")
-OTHER = ("OSError: the disk is full", None)
-POINT = (1, {"score": 0.0, "tokens": 0})
-
-
-@pytest.mark.parametrize("lives", [0, 3])
-@pytest.mark.parametrize(
-    ("of_samples", "of_runs", "shown", "refused"),
-    [
-        ([FAULT], [FAULT], [], True),
-        ([FAULT], [POINT, FAULT], ["failed", "failed"], True),  # scored before, perhaps by another
-        ([FAULT], [OTHER], ["failed", "failed"], True),
-        ([POINT], [FAULT], ["failed", "failed", "finished"], False),
-        ([OTHER], [FAULT], ["failed", "failed", "failed"], False),  # it did not get so far
-    ],
-)
-def test_a_scorer_that_fails_on_the_reference_samples_ends_all_in_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    of_samples: list[Any],
-    of_runs: list[Any],
-    shown: list[str],
-    refused: bool,
-    lives: int,
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_processes_end_with_their_faults_and_end_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, jobs: int
 ) -> None:
-    config = tiny(rewards=("sparse",), seeds=2)
-    plans = [config.reference_plan(tmp_path), *config.plans(tmp_path)]
-    results = [plan.folder / "run.json" for plan in plans if plan.folder]
-
-    notice = logging.makeLogRecord({"name": "tokengym", "levelno": 30, "msg": "a notice"})
-
-    def begin(context: Any, function: Any, work: Any, name: str) -> Any:
-        is_reference = name.startswith("reference")
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        sender.send(notice)
-        for message in of_samples if is_reference else of_runs:
-            sender.send(message)
-        sender.close()
-        return Scripted(lives if is_reference else 0), receiver
-
-    monkeypatch.setattr(launchers, "_begin", begin)
-    for result in results:
-        result.parent.mkdir(parents=True)
-        if result is not results[0] or of_samples == [POINT]:
-            result.touch()  # a run leaves one however it ends, samples where they are drawn
-    text = Console(record=True, file=io.StringIO(), width=200)
-    with launchers.ProgressDisplay(text, total=3, done=0, steps=2) as board:
-        with (
-            pytest.raises(ScorerError, match=r"^no run can be measured: scorer 'mine' raised")
-            if refused
-            else nullcontext()
-        ):
-            launchers.launch(plans, board, 3, checkpoint_every=0, track=None)
-    assert sorted(re.findall(r": (failed|finished)", text.export_text())) == shown
+    execute = launchers.processes_here(jobs)
+    ended = {spec.key: fault for spec, fault in execute(of_a_killed_run, tiny().plans(tmp_path))}
+    killed = ended["sparse", 0]
+    assert killed is not None
+    assert killed.text.startswith("its process ended with code -9 and no result")
+    assert ended == {
+        ("sparse", 0): killed,
+        ("sparse", 1): killed,
+        ("abc", 0): None,
+        ("abc", 1): Fault("OSError: the disk is full"),
+    }
     assert caplog.messages == ["a notice"]
-    # A run that failed for the same reason is done again by the same command.
-    assert [result.exists() for result in results[1:]] == [not refused or shown != []] * 2
+    assert not multiprocessing.active_children()
+
+
+def wait_for_ever(spec: RunSpec) -> Fault | None:
+    """Tell which process this is, and do not end by itself."""
+    assert spec.folder is not None
+    spec.folder.mkdir(parents=True)
+    (spec.folder / "pid.part").write_text(str(os.getpid()))
+    (spec.folder / "pid.part").rename(spec.folder / "pid")
+    while True:
+        time.sleep(1)
+
+
+def start_runs(folder: Path) -> None:
+    """Start runs that do not end by themselves."""
+    plans = tiny(rewards=("sparse",), seeds=1).plans(folder)
+    list(launchers.processes_here(1)(wait_for_ever, plans))
+
+
+def test_a_run_ends_with_its_parent(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("spawn").Process(target=start_runs, args=(tmp_path,))
+    parent.start()
+    file = tmp_path / "sparse" / "seed-0" / "pid"
+    deadline = time.monotonic() + 120
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run = int(file.read_text())
+    parent.kill()
+    parent.join()
+    while psutil.pid_exists(run) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(run)
