@@ -13,7 +13,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -238,8 +238,7 @@ def command_page(name: str) -> str:
     command = find_command(name)
     text = (inspect.getdoc(command) or "").partition("\nArgs:")[0].strip()
     said, _, examples = text.partition("\n\nFor example:\n")
-    texts = arguments(command)
-    rows = [_option(option, texts) for option in options_of(command)]
+    rows = [_option(option) for option in options_of(command)]
     lines = [line for line in textwrap.dedent(examples).splitlines() if line]
     lines = [re.sub(r"(\S) {3,}", r"\1  # ", line) for line in lines]
     blocks = [
@@ -252,18 +251,16 @@ def command_page(name: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _option(option: Option, texts: Mapping[str, str]) -> tuple[str, str, str]:
+def _option(option: Option) -> tuple[str, str, str]:
     """Return the cells of one command-line option; choices are listed behind its meaning."""
     values, default, meaning = option.values, option.default, option.text
-    if not option.path:
-        meaning = texts[option.parameter]
     name = "" if option.is_positional else f"--{option.flag}"
     if values.startswith("{"):
         choices = ", ".join(f"`{value}`" for value in values.strip("{}").split(","))
         values, meaning = "", f"{meaning} One of {choices}."
     shown = "" if default in (None, ()) else f"`{_cell(_plain(default))}`"
     shown = "required" if default is inspect.Parameter.empty else shown
-    return f"`{_cell(f'{name} {values}'.strip())}`", shown, _cell(meaning or "")
+    return f"`{_cell(f'{name} {values}'.strip())}`", shown, _cell(meaning)
 
 
 def metrics() -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tokengym.base.registry import name_of
 from tokengym.scripts.commands.options import (
     Tracker,
-    learner_lines,
+    learner_names,
     run_settings,
     takes_settings,
 )
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 def comparison_settings(
     env: str | None,
     agent: str,
-    agents: str,
-    rewards: str,
+    agents: tuple[str, ...],
+    rewards: tuple[str, ...],
     bundle: str = "",
     dataset: str | None = None,
     scorer: str | None = None,
     pairs: str | None = None,
 ) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
-    own = {"dataset": dataset, "scorer": scorer, "reward": rewards}
-    return run_settings(env, name_of(agents) if agents else agent, bundle, pairs, own)
+    own = {"dataset": dataset, "scorer": scorer, "reward": rewards[0] if rewards else None}
+    return run_settings(env, name_of(agents[0]) if agents else agent, bundle, pairs, own)
 
 
-@takes_settings(comparison_settings, choice=("agent", learner_lines))
+@takes_settings(comparison_settings, choice=("agent", learner_names))
 def compare(
     env: str | None = None,
     rewards: tuple[str, ...] = (),
@@ -66,7 +66,8 @@ def compare(
             bundle's; TokenGeneration for --dataset with a scorer of your own; else MovieReview).
         rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon. The first is
             the baseline (default: the task's).
-        agent: Learner of the policies; one that learns from token rewards.
+        agent: Learner of the policies, one that learns from token rewards; train --list says what
+            each is.
         agents: Learners to compare at equal tokens (--tokens; default: those of --updates at full
             length), by name or path/to/file.py:MyAgent, settings after a colon:
             loo:learning_rate=1e-3. The first is the baseline. The options below

@@ -1,19 +1,20 @@
 """Options of the commands: their own parameters, and the fields of settings dataclasses.
 
 A command names its settings as parameters and says in `takes_settings` which instances are the
-defaults. These may depend on other options, such as the environment, which are then read first, so
-that ``--help`` shows the defaults of the chosen task. tyro reads types and texts where the fields
-are declared, and then the command line.
+defaults. These may depend on some options, such as the environment and the learner, which are taken
+from the command line before the others, so that ``--help`` shows the defaults of the chosen task.
+The line itself is read once. tyro reads types and texts where the fields are declared, turns what
+was typed into values, and writes the help.
 """
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import tyro
 from tyro.constructors import (
@@ -21,7 +22,6 @@ from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
-    StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
 )
@@ -110,14 +110,14 @@ def run_settings(
     }
 
 
-def learner_lines() -> dict[str, str]:
-    """Return the names that ``--agent`` takes, with a line about each."""
-    from tokengym.agents.learner import LEARNERS, find_learner
+def learner_names() -> list[str]:
+    """Return the names that ``--agent`` takes."""
+    from tokengym.agents.learner import LEARNERS
 
-    return {name: find_learner(name).summary for name in LEARNERS.names()}
+    return LEARNERS.names()
 
 
-Choice = tuple[str, Callable[[], Mapping[str, str]]] | None
+Choice = tuple[str, Callable[[], Sequence[str]]] | None
 _DECLARED: dict[Command, tuple[Callable[..., Groups], Choice]] = {}
 """Arguments of `takes_settings`."""
 
@@ -127,9 +127,10 @@ def takes_settings(defaults: Callable[..., Groups], choice: Choice = None) -> Ca
 
     Args:
         defaults: Returns the default settings, or `Chosen`, by the command's parameter. Its own
-            parameters are options of the command that are read before the others.
-        choice: One of these parameters, and a function that returns its values with a line about
-            each: an option that the command has with another value only is refused in these terms.
+            parameters are options of the command, whose values decide the defaults of the others.
+        choice: One of these parameters, whose value may stand first on the command line, and a
+            function that returns its values: an option that the command has with another value only
+            is refused in these terms.
     """
 
     def decorate(command: C) -> C:
@@ -137,6 +138,104 @@ def takes_settings(defaults: Callable[..., Groups], choice: Choice = None) -> Ca
         return command
 
     return decorate
+
+
+def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
+    """Run a command with the options of a command line.
+
+    Returns:
+        The exit status that the command returns; 0 if it returns none.
+
+    Raises:
+        ValueError: for an option that the command does not have, or that has no effect.
+    """
+    line = CommandLine(arguments)
+    typed = _take_deciding(command, line)
+    chosen = _chosen(command, typed)
+    if asked := {"help", "help-all"} & line.given.keys():
+        return _show_help(command, prog, chosen, shows_all="help-all" in asked)
+    options = list(_options(command, chosen))
+    typed |= line.take(options)
+    known = {option.name for option in options}
+    for name in (*(name for name in typed if name not in known), *line.given):
+        _refuse_unknown(command, typed, options, name.replace("_", "-"))
+    if line.free:
+        raise ValueError(f"unexpected {line.free[0]!r}; {prog} --help shows what there is")
+    values: dict[str, Any] = {}
+    for name, one in chosen.items():
+        fields = {o.path: typed[o.name] for o in options if o.parameter == name and o.name in typed}
+        values[name] = with_values(one.settings, fields)
+    for option in options:
+        if not option.path:
+            values[option.parameter] = typed.get(option.name, option.default)
+            if values[option.parameter] is inspect.Parameter.empty:
+                raise ValueError(f"{prog} needs {option.shown}; {prog} --help has examples")
+    return command(**values) or 0
+
+
+def options_of(command: Command, arguments: Sequence[str] = ()) -> list["Option"]:
+    """Return all options that a command has beside the ones given."""
+    typed = _take_deciding(command, CommandLine(arguments))
+    return list(_options(command, _chosen(command, typed), lists_choices=True))
+
+
+# --- what was typed -------------------------------------------------------------------------------
+
+
+class CommandLine:
+    """What was typed, read once: texts by the option that they follow, until they are taken.
+
+    Args:
+        arguments: The words of the command line.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.given: dict[str, list[str]] = {}
+        """Texts after each option, by its name without dashes; the last of several counts."""
+        self.free: list[str] = []
+        """Texts that follow no option, or are more than it takes."""
+        texts = self.free
+        for argument in arguments:
+            flag, equals, value = argument.partition("=")
+            if argument == "--":
+                texts = self.free
+            elif argument.startswith("--") or argument == "-h":
+                name = "help" if argument == "-h" else flag[2:].replace("_", "-")
+                self.given.pop(name, None)  # of two names of an option, too, the last counts
+                texts = self.given[name] = [value] if equals else []
+            else:
+                texts.append(argument)
+
+    def take(self, options: Iterable["Option"]) -> dict[str, Any]:
+        """Remove what was typed of options, and return their values by name.
+
+        Raises:
+            ValueError: if a value is missing, or none of the option's.
+        """
+        values = {}
+        for option in sorted(options, key=lambda option: option.is_positional):  # these come last
+            names = [name for name in self.given if name in (option.flag, *option.aliases)]
+            if option.is_positional:
+                if self.free:
+                    values[option.name], self.free = option.read(self.free)
+            elif names:
+                texts = [self.given.pop(name) for name in names][-1]
+                values[option.name], more = option.read(texts)
+                self.free += more
+        return values
+
+
+def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
+    """Take the options that decide the defaults of the others.
+
+    A learner may be named first: "train dpo --beta 0.1" is "train --agent dpo --beta 0.1".
+    """
+    _, choice = _DECLARED.get(command, (None, None))
+    first = {choice[0]: line.free.pop(0)} if choice and line.free else {}
+    typed = line.take(_deciding(command))
+    for name in first.keys() & typed.keys():
+        raise ValueError(f"{first[name]} is named first, and --{name} names another; leave one out")
+    return typed | first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +248,14 @@ class Option:
     """Names of the fields that lead to it if the parameter holds settings."""
     flag: str
     """Its name on the command line, without dashes."""
+    aliases: tuple[str, ...] = ()
+    """Its further names."""
     kind: Any
     """Type that tyro reads."""
     default: Any
     """Its default."""
-    text: str | None = None
-    """Its meaning; None leaves it to the command's docstring."""
+    text: str
+    """Its meaning."""
     is_used: bool
     """Whether ``--help`` shows it, and not ``--help-all`` alone."""
 
@@ -167,6 +268,11 @@ class Option:
     def name(self) -> str:
         """Its name as a keyword."""
         return self.flag.replace("-", "_")
+
+    @property
+    def shown(self) -> str:
+        """What is typed for it, in messages."""
+        return self.values if self.is_positional else f"--{self.flag}"
 
     @property
     def values(self) -> str:
@@ -182,140 +288,80 @@ class Option:
         short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
         return "|".join(short).replace("STR", "TEXT")
 
-    def field(self, said: str | None, *, is_shown: bool) -> StructFieldSpec:
-        """Return it as tyro has the fields of a struct; ``said`` is the docstring's text."""
-        text = None if self.text is None else self.text.replace("`", "")
-        is_said = text is None or "(default" in text  # what no default stands for
-        hint = "" if self.default in (None, ()) and is_said else None
-        marks: list[Any] = [tyro.conf.arg(metavar=self.values, help=text, help_behavior_hint=hint)]
-        if self.kind is bool:
-            marks.append(tyro.conf.FlagConversionOff if self.path else tyro.conf.FlagCreatePairsOff)
-        if not is_shown:
-            marks.append(tyro.conf.Suppress)
-        is_required = self.default is inspect.Parameter.empty
-        default = MISSING_NONPROP if is_required else self.default
-        kind: Any = Annotated[(self.kind, *marks)]
-        return StructFieldSpec(self.name, kind, default, said)
+    def read(self, texts: list[str]) -> tuple[Any, list[str]]:
+        """Return the value of the texts that follow it, and those that it does not take.
 
-
-def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
-    """Run a command with the options of a command line.
-
-    Returns:
-        The exit status that the command returns; 0 if it returns none.
-
-    Raises:
-        ValueError: for an option that the command does not have, or that has no effect.
-    """
-    # Defaults depend on other options (--env, --agent, --bundle): these are read by hand first, the
-    # settings that they stand for are made, and tyro reads the whole line with those as defaults.
-    arguments = _with_choice(command, arguments)
-    chosen = _chosen(command, arguments)
-    arguments = _without_aliases(arguments, chosen)
-    asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
-    options = list(_options(command, chosen, lists_choices=asks or "--help-all" in arguments))
-    _refuse_unknown(command, arguments, options)
-    _refuse_wrong_values(arguments, options)
-    hidden = [option for option in options if asks and not option.is_used]
-    said = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
-    values: Any = tyro.cli(
-        _Parameters,
-        prog=prog,
-        description=f"{said}\n\n--help-all shows {len(hidden)} more options." if hidden else said,
-        args=["--help" if a == "--help-all" else a for a in _with_truth(arguments, options)],
-        config=(tyro.conf.OmitArgPrefixes,),
-        registry=_reader(command, chosen, options, hidden),
-    )
-    for name, one in chosen.items():  # after tyro, which would put a refusal into a box of its own
-        mine = [o for o in options if o.parameter == name]
-        given = {o.path: values[name][o.name] for o in mine if values[name][o.name] != o.default}
-        values[name] = with_values(one.settings, given)
-    return command(**values) or 0
-
-
-class _Parameters:
-    """Stands for the parameters of a command, where tyro asks for a type."""
-
-
-def _reader(
-    command: Command,
-    chosen: Mapping[str, Chosen],
-    options: Sequence[Option],
-    hidden: Sequence[Option],
-) -> ConstructorRegistry:
-    """Return what has tyro read a command's parameters, and its settings' fields, into dicts."""
-    described = (inspect.getdoc(command) or "").partition("\n\nArgs:")[2]
-    texts = {name: " ".join(text.split()) for name, text in ARGUMENT.findall(described)}
-
-    inside: dict[Any, list[StructFieldSpec]] = {_Parameters: []}
-    kinds = {name: type(one.settings) for name, one in chosen.items()}
-    for one in options:
-        if one.parameter not in kinds:
-            fields = inside[_Parameters]
-        elif (kind := kinds[one.parameter]) in inside:
-            fields = inside[kind]
-        else:  # the first of its settings, which stand where the command has them
-            text = texts.get(one.parameter)
-            inside[_Parameters].append(StructFieldSpec(one.parameter, kind, MISSING_NONPROP, text))
-            fields = inside[kind] = []
-        fields.append(one.field(texts.get(one.name), is_shown=one not in hidden))
-    # tyro would take all fields of a dataclass by their own names. By this rule it reads those that
-    # are options here, hidden or renamed as they are, into a dict; `call` then builds the settings
-    # once, so that a refusal names what was typed in one line.
-    registry = ConstructorRegistry()
-
-    @registry.struct_rule
-    def read(info: StructTypeInfo) -> StructConstructorSpec | None:
-        return (
-            StructConstructorSpec(dict, tuple(inside[info.type])) if info.type in inside else None
-        )
-
-    return registry
-
-
-def options_of(command: Command, arguments: Sequence[str] = ()) -> list[Option]:
-    """Return all options that a command has beside the ones given."""
-    return list(_options(command, _chosen(command, arguments)))
+        Raises:
+            ValueError: if there are too few, or they are no value of it.
+        """
+        kinds = _members(self.kind)
+        if texts[:1] == ["None"] and NoneType in kinds:
+            return None, texts[1:]
+        if bool in kinds and (not self.path or texts[:1] not in (["True"], ["False"])):
+            return True, texts
+        reader = _read_by_tyro(self.kind)
+        count = reader.nargs if isinstance(reader.nargs, int) else len(texts)
+        if len(texts) < count or not (texts or self.path):
+            least = "a value" if isinstance(reader.nargs, int) else "at least one value"
+            raise ValueError(
+                f"{self.shown} needs {least} ({self.values}); write it, or leave {self.shown} out"
+            )
+        plain = {*kinds} - {NoneType}
+        kind: Any = next(iter(plain)) if len(plain) == 1 else None
+        words = [*map(str, get_args(kind))] if get_origin(kind) is Literal else []
+        try:
+            if words and texts[0] not in words:
+                raise ValueError
+            return reader.instance_from_str(texts[:count]), texts[count:]
+        except ValueError:
+            what = {int: "a whole number", float: "a number"}.get(kind, self.values)
+            what = f"{', '.join(words[:-1])} or {words[-1]}" if words else what
+            got = " ".join(texts[:count])
+            raise ValueError(f"{self.shown} must be {what}, got {got!r}") from None
 
 
 # --- what a command has ---------------------------------------------------------------------------
 
 
-def _chosen(command: Command, arguments: Sequence[str]) -> dict[str, Chosen]:
-    """Return the default settings that follow from the options that are read first."""
+def _deciding(command: Command) -> list[Option]:
+    """Return the options that decide the defaults of the others.
+
+    What is no parameter of the command is a field of the settings whose defaults depend on it.
+    """
+    if command not in _DECLARED:
+        return []
+    ours = inspect.signature(command).parameters
+    names = inspect.signature(_DECLARED[command][0]).parameters
+    return [_option(name, ours.get(name, parameter)) for name, parameter in names.items()]
+
+
+def _chosen(command: Command, typed: Mapping[str, Any]) -> dict[str, Chosen]:
+    """Return the default settings that follow from the options that decide them."""
     if command not in _DECLARED:
         return {}
-    groups = _DECLARED[command][0](**_read_first(command, arguments))
+    values = {one.name: typed.get(one.name, one.default) for one in _deciding(command)}
+    groups = _DECLARED[command][0](**values)
     return {name: one if isinstance(one, Chosen) else Chosen(one) for name, one in groups.items()}
 
 
 def _options(
-    command: Command, chosen: Mapping[str, Chosen], *, lists_choices: bool = True
+    command: Command, chosen: Mapping[str, Chosen], *, lists_choices: bool = False
 ) -> Iterator[Option]:
-    """Yield a command's options in order.
-
-    Values of a choice are listed for a reader alone: that imports what declares each of them.
+    """Yield a command's options in order; values of a choice are listed for a reader alone.
 
     A field is no option if no text can say its value, or the command itself or earlier settings
     have an option of that name.
     """
     _, choice = _DECLARED.get(command, (None, None))
+    texts = _texts(command)
     parameters = inspect.signature(command).parameters
     taken = {"", *(name.replace("_", "-") for name in parameters if name not in chosen)}
     for name, parameter in parameters.items():
         if name not in chosen:
-            kind, flag = parameter.annotation, name.replace("_", "-")
             if lists_choices and choice is not None and choice[0] == name:
-                lines = choice[1]()
-                text = " ".join(f"{value}: {line}." for value, line in lines.items())
-                kind = Annotated[kind, tyro.conf.arg(metavar=f"{{{','.join(lines)}}}", help=text)]
-            yield Option(
-                parameter=name,
-                flag=flag,
-                kind=kind,
-                default=parameter.default,
-                is_used=flag not in RARE,
-            )
+                listed = tyro.conf.arg(metavar=f"{{{','.join(choice[1]())}}}")
+                parameter = parameter.replace(annotation=Annotated[parameter.annotation, listed])
+            yield _option(name, parameter, texts.get(name, ""))
             continue
         for leaf in field_paths(chosen[name].settings):
             is_idle = not {leaf.path[0], ".".join(leaf.path)}.isdisjoint(chosen[name].without)
@@ -329,11 +375,30 @@ def _options(
                     parameter=name,
                     path=leaf.path,
                     flag=leaf.flag,
+                    aliases=leaf.aliases,
                     kind=kind,
                     default=leaf.value,
                     text=" ".join((said or "").split()),
                     is_used=leaf.flag in USED or not leaf.owner.__module__.startswith("tokengym."),
                 )
+
+
+def _option(name: str, parameter: inspect.Parameter, text: str = "") -> Option:
+    """Return the option that a parameter is."""
+    return Option(
+        parameter=name,
+        flag=(flag := name.replace("_", "-")),
+        kind=parameter.annotation,
+        default=parameter.default,
+        text=text,
+        is_used=flag not in RARE,
+    )
+
+
+def _texts(command: Command) -> dict[str, str]:
+    """Return the texts of a command's parameters, from its docstring."""
+    described = (inspect.getdoc(command) or "").partition("\n\nArgs:")[2]
+    return {name: " ".join(text.split()) for name, text in ARGUMENT.findall(described)}
 
 
 @lru_cache
@@ -365,145 +430,95 @@ def _readable(kind: Any) -> Any:
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one type, without what annotates it."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-def _read_first(command: Command, arguments: Sequence[str]) -> dict[str, str]:
-    """Return the options that the default settings depend on; the last of several counts."""
-    parameters = inspect.signature(command).parameters
-    names = inspect.signature(_DECLARED[command][0]).parameters
-    # What is no parameter is a field of the settings whose defaults depend on it.
-    first = {name: (parameters if name in parameters else names)[name].default for name in names}
-    given = {flag.replace("-", "_"): value for flag, value in _given(arguments)}
-    return first | {n: value for n, value in given.items() if n in first and value != "None"}
+# --- help -----------------------------------------------------------------------------------------
 
 
-def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options of a command line as typed, without dashes, and each one's text or ""."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        flag, equals, value = argument.partition("=")
-        if flag.startswith("--") and flag != "--":
-            after = "" if following.startswith("--") else following
-            yield flag.removeprefix("--"), value if equals else after
+def _show_help(
+    command: Command, prog: str, chosen: Mapping[str, Chosen], *, shows_all: bool
+) -> int:
+    """Print a command's options, of each group those that most need or all; tyro writes them."""
+    options = list(_options(command, chosen, lists_choices=True))
+    shown = [option for option in options if shows_all or option.is_used]
+    said, texts = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0], _texts(command)
+    if len(shown) < len(options):
+        said += f"\n\n--help-all shows {len(options) - len(shown)} more options."
+    groups: dict[str, list[tuple[str, Any, Any]]] = {"": []}
+    for option in shown:
+        groups.setdefault(option.parameter if option.path else "", []).append(_line_of(option))
+    own = groups.pop("")
+    for name, lines in groups.items():
+        made = make_dataclass(name, lines, kw_only=True, namespace={"__doc__": texts.get(name)})
+        own.append((name, made, field(default_factory=made)))
+    parser = make_dataclass(command.__name__, own, kw_only=True)
+    marks = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    tyro.cli(parser, prog=prog, description=said, args=["--help"], config=marks)
+    return 0  # unreached: tyro ends the process
 
 
-def _with_choice(command: Command, arguments: Sequence[str]) -> Sequence[str]:
-    """Return the arguments of "train dpo --beta 0.1" as those of "train --agent dpo --beta 0.1".
-
-    tyro's subcommands would fix each learner's defaults, which the task and the bundle decide.
-    """
-    _, choice = _DECLARED.get(command, (None, None))
-    if choice is None or not arguments or arguments[0].startswith("-"):
-        return arguments
-    flag = f"--{choice[0]}"
-    if any(argument.partition("=")[0] == flag for argument in arguments):
-        raise ValueError(f"{arguments[0]} is named first, and {flag} names another; leave one out")
-    return [flag, *arguments]
-
-
-def _without_aliases(arguments: Sequence[str], chosen: Mapping[str, Chosen]) -> list[str]:
-    """Return the arguments with each option under its first name, also where it has no effect."""
-    leaves = [leaf for one in chosen.values() for leaf in field_paths(one.settings)]
-    flags = {f"--{alias}": f"--{leaf.flag}" for leaf in leaves for alias in leaf.aliases}
-    parts = (argument.partition("=") for argument in arguments)
-    return [flags.get(name, name) + equals + value for name, equals, value in parts]
-
-
-def _with_truth(arguments: Sequence[str], options: Sequence[Option]) -> list[str]:
-    """Return the arguments with "True" after each yes-or-no setting that stands alone."""
-    flags = {f"--{o.flag}" for o in options if o.path and bool in (o.kind, *get_args(o.kind))}
-    completed = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        completed.append(argument)
-        if argument.replace("_", "-") in flags and following not in ("True", "False", "None"):
-            completed.append("True")
-    return completed
+def _line_of(option: Option) -> tuple[str, Any, Any]:
+    """Return an option as a dataclass has a field, with what tyro's help says of it."""
+    is_said = not option.path or "(default" in option.text  # what no default stands for
+    hint = "" if option.default in (None, ()) and is_said else None
+    text = option.text.replace("`", "")
+    shown = tyro.conf.arg(metavar=option.values, help=text, help_behavior_hint=hint)
+    switch = tyro.conf.FlagConversionOff if option.path else tyro.conf.FlagCreatePairsOff
+    is_required = option.default is inspect.Parameter.empty
+    default = field() if is_required else field(default=option.default)
+    return option.name, Annotated[option.kind, shown, switch], default
 
 
 # --- options that are none ------------------------------------------------------------------------
 
 
-def _refuse_unknown(command: Command, arguments: Sequence[str], options: Sequence[Option]) -> None:
-    """Refuse options that the command does not have, naming those that would work."""
-    ours = _settings_flags(options)
-    plain = {"help", "help-all", *(o.flag for o in options if not o.path)}
-    for typed, _ in _given(arguments):
-        flag = typed.replace("_", "-")
-        if flag in plain or flag in ours:
-            continue
-        known = {*plain, *ours, *_refuse_idle(command, arguments, flag, ours)}
-        if (positive := flag.removeprefix("no-")) != flag and positive in known:
-            named = next((o for o in options if o.flag == positive), None)
-            off = named is not None and bool in _members(named.kind) and named.path
-            instead = f"write --{positive} False" if off else f"leave --{positive} out"
-            raise ValueError(f"there is no --{flag}; {instead}")
-        words = {name: name.split("-") for name in sorted(known)}
-        short = [f"'--{n}'" for n, parts in words.items() if "".join(w[0] for w in parts) == flag]
-        hint = f"did you mean {' or '.join(short)}? " if short else ""
-        hint = hint or did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
-        raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
-
-
-def _refuse_wrong_values(arguments: Sequence[str], options: Sequence[Option]) -> None:
-    """Refuse, in one line, what is no number, none of an option's few words, or no name at all."""
-    by_flag = {o.flag: o for o in options}
-    for typed, value in _given(arguments):
-        option = by_flag.get(typed.replace("_", "-"))
-        types = () if option is None else _members(option.kind)
-        if value == "None" and NoneType in types:
-            continue
-        numbers = {*types} - {NoneType}
-        if option is not None and not option.path and _is_many(option.kind):
-            if not value:
-                raise ValueError(
-                    f"--{typed} needs at least one value ({option.values}); write it, or leave "
-                    f"--{typed} out"
-                )
-            continue
-        (kind,) = numbers if len(numbers) == 1 else (None,)
-        *words, last = map(str, get_args(kind)) if get_origin(kind) is Literal else (value,)
-        if value not in (*words, last):
-            raise ValueError(f"--{typed} must be {', '.join(words)} or {last}, got {value!r}")
-        if numbers not in ({int}, {float}):
-            continue
-        try:
-            next(iter(numbers))(value)
-        except ValueError:
-            what = "a whole number" if numbers == {int} else "a number"
-            raise ValueError(f"--{typed} must be {what}, got {value!r}") from None
-
-
-def _is_many(kind: Any) -> bool:
-    """Return whether an option takes any number of values."""
-    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    return get_origin(plain) is tuple and get_args(plain)[-1] is Ellipsis
+def _refuse_unknown(
+    command: Command, typed: Mapping[str, Any], options: Sequence[Option], flag: str
+) -> NoReturn:
+    """Refuse an option that the command does not have, naming those that would work."""
+    ours = _names(options)
+    plain = {"help", "help-all", *(o.flag for o in options if not (o.path or o.is_positional))}
+    known = {*plain, *ours, *_refuse_idle(command, typed, flag, ours)}
+    if (positive := flag.removeprefix("no-")) != flag and positive in known:
+        named = next((o for o in options if o.flag == positive), None)
+        off = named is not None and bool in _members(named.kind) and named.path
+        instead = f"write --{positive} False" if off else f"leave --{positive} out"
+        raise ValueError(f"there is no --{flag}; {instead}")
+    words = {name: name.split("-") for name in sorted(known)}
+    short = [f"'--{n}'" for n, parts in words.items() if "".join(w[:1] for w in parts) == flag]
+    hint = f"did you mean {' or '.join(short)}? " if short else ""
+    hint = hint or did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
+    raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
 
 
 def _refuse_idle(
-    command: Command, arguments: Sequence[str], flag: str, ours: Sequence[str]
+    command: Command, typed: Mapping[str, Any], flag: str, ours: Mapping[str, str]
 ) -> set[str]:
     """Refuse an option that the command has with another choice only; return all that it has."""
     _, choice = _DECLARED.get(command, (None, None))
     if choice is None:
         return set()
     name, choices = choice
-    present = _read_first(command, arguments)[name]
-    flags = {
-        choice: _settings_flags(options_of(command, [*arguments, f"--{name}={choice}"]))
-        for choice in choices()
+    others = {
+        one: _names(_options(command, _chosen(command, {**typed, name: one}))) for one in choices()
     }
-    if owners := [choice for choice in flags if flag in flags[choice]]:
-        common = set.intersection(*map(set, flags.values()))
-        takes = ", ".join(f"--{name}" for name in ours if name not in common)
+    if owners := [one for one, names in others.items() if flag in names]:
+        common = set.intersection(*map(set, others.values()))
+        takes = ", ".join(dict.fromkeys(f"--{o}" for o in ours.values() if o not in common))
+        present = typed.get(name, inspect.signature(command).parameters[name].default)
         raise ValueError(
-            f"--{flag} has no effect on {present}; it is an option of {_listed(owners)}; "
-            f"{present} takes {takes}"
+            f"--{others[owners[0]][flag]} has no effect on {present}; it is an option of "
+            f"{_listed(owners)}; {present} takes {takes}"
         )
-    return set().union(*flags.values())
+    return set().union(*others.values())
 
 
-def _settings_flags(options: Sequence[Option]) -> list[str]:
-    return [option.flag for option in options if option.path]
+def _names(options: Iterable[Option]) -> dict[str, str]:
+    """Return all names of the settings among options, each with the first of its option."""
+    return {name: one.flag for one in options if one.path for name in (one.flag, *one.aliases)}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.scripts.commands.options import (
     Tracker,
-    learner_lines,
+    learner_names,
     run_settings,
     takes_settings,
 )
@@ -35,7 +35,7 @@ def train_settings(
     return run_settings(env, agent, bundle, pairs, own, reference_samples=BLOCK)
 
 
-@takes_settings(train_settings, choice=("agent", learner_lines))
+@takes_settings(train_settings, choice=("agent", learner_names))
 def train(
     env: str | None = None,
     reward: str = "sparse",
@@ -43,6 +43,7 @@ def train(
     seed: int = 0,
     out: Path | None = None,
     track: Tracker = None,
+    list: bool = False,
     *,
     training: "TrainingSettings",
     evaluation: "EvaluationSettings",
@@ -66,12 +67,13 @@ def train(
             bundle's; TokenGeneration for --dataset with a scorer of your own; else MovieReview).
         reward: A reward by name or path/to/file.py:MyCredit, options after a colon; learners
             from whole scores use its scorer alone.
-        agent: Learner of the policy.
+        agent: Learner of the policy; --list says what each is.
         seed: Seed of everything random.
         out: A new folder, or that of the same command, which then resumes: the agent is in agent/,
             the figures beside it (default: runs/train-...).
         track: Tracker that gets the log and the evaluations. Each is an extra: pip install
             'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
+        list: Only print the learners, with a line about each.
         training: Settings of training.
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
@@ -88,6 +90,8 @@ def train(
     from tokengym.evaluation.runs.spec import slug
     from tokengym.scripts.commands.show import say, terminal
 
+    if list:
+        return _list_learners()
     config = ComparisonConfig(
         env=env or resolve_env(None, task.bundle, task.sources(reward)),
         rewards=(reward,),
@@ -126,6 +130,19 @@ def train(
         _train(plan, out, console, track, is_main=processes.is_main)
     if processes.is_main:  # models that are shared out among processes may be too large for one
         _show(console, config, plan, out, with_references=not processes.saves_together)
+
+
+def _list_learners() -> None:
+    """Print the learners' names, with a line about each."""
+    from rich.table import Table
+
+    from tokengym.agents.learner import LEARNERS, find_learner
+    from tokengym.scripts.commands.show import line_of, terminal
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name in LEARNERS.names():
+        table.add_row(line_of(name), line_of(find_learner(name).summary))
+    terminal().print(table)
 
 
 def _train(

@@ -312,6 +312,13 @@ def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(
     assert "unknown agent 'pppo'; did you mean 'ppo'" in capsys.readouterr().err
 
 
+def test_train_lists_the_learners(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = {line.split()[0] for line in lines if not line.startswith(" ")}
+    assert shown == {*LEARNERS.names()}
+
+
 def test_a_learner_may_be_named_first(capsys: pytest.CaptureFixture[str]):
     assert main(["train", "dop"]) == 2
     assert "unknown agent 'dop'; did you mean 'dpo'?" in capsys.readouterr().err
