@@ -8,9 +8,11 @@ for the GPU. On a CPU both are plain calls.
 """
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,15 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+_CAPTURING = threading.Lock()
+
+
+@cache  # each stream takes a workspace of cuBLAS, 32 MiB on Hopper, until the process ends
+def _side_stream(device: int) -> Any:
+    """Return the one stream on which a GPU's graphs are captured."""
+    return torch.cuda.Stream(device)
+
+
 class Replayed:
     """Calls functions on fixed memory; on a GPU each is captured once and then replayed.
 
@@ -83,7 +94,6 @@ class Replayed:
         self.captures = device.type == "cuda"
         """Whether calls are replayed; False once a capture has failed."""
         self._graphs: dict[Hashable, Any] = {}
-        self._side: Any = None  # one stream: each would take a workspace of cuBLAS of its own
 
     def __call__(self, key: Hashable, function: Callable[[], None]) -> None:
         """Call the function that ``key`` stands for.
@@ -115,18 +125,18 @@ class Replayed:
         # One pool for all: nothing that a graph leaves in it is read after the graph.
         pool = self._pool()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._device):
-            self._side = self._side or torch.cuda.Stream()
-            self._side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._side):  # left again where a capture fails
+        with _CAPTURING, torch.cuda.device(self._device):
+            side = _side_stream(torch.cuda.current_device())
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):  # left again where a capture fails
                 for _ in range(2):  # libraries set themselves up, which cannot be captured
                     function()
                 # Other threads may do meanwhile what a capture does not allow.
                 with torch.cuda.graph(
-                    graph, pool=pool, stream=self._side, capture_error_mode="thread_local"
+                    graph, pool=pool, stream=side, capture_error_mode="thread_local"
                 ):
                     function()
-            torch.cuda.current_stream().wait_stream(self._side)
+            torch.cuda.current_stream().wait_stream(side)
         return graph
 
     def _pool(self) -> Any:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from transformers import GemmaModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from tokengym.agents.fast.kernels.launching import block_of, launch, operation
+from tokengym.agents.fast.kernels.launching import block_of, launch, operation, programs
 from tokengym.agents.fast.kernels.layers import add_and_norm, apply_gate, turned_heads
 from tokengym.agents.fast.kernels.trunk import activation, has_llama_blocks, rotation, windows
 from tokengym.agents.fast.kernels.trunk import hidden as trunk_hidden
@@ -193,14 +193,15 @@ def _block(block: Any, window: int) -> Block:
 def turns(width: int, itemsize: int) -> tuple[int, int]:
     """Return the columns of a turn of attention, and the turns that are loaded at a time.
 
-    What is loaded has to fit into a multiprocessor's shared memory, 100 KiB on smaller cards.
+    What is loaded has to fit into a multiprocessor's shared memory, 100 KiB on smaller cards, and
+    a matrix unit takes 16 columns at least.
 
     Args:
         width: Of a head.
         itemsize: Bytes of a number in the cache.
     """
     block = 64 if itemsize == 2 else 16
-    return (block, 3) if width <= 128 else (block // 2, 2)
+    return (block, 3) if width <= 128 else (max(16, block // 2), 2)
 
 
 # --- the kernels as operations of torch -----------------------------------------------------------
@@ -243,7 +244,7 @@ def attend(
     """
     rows, num_keys, room, width = keys.shape
     shared = out.shape[1] // (num_keys * width)
-    parts = 1 if rows * num_keys >= MOST_SPLIT else triton.cdiv(room, SPLIT)
+    parts = 1 if rows * num_keys >= MOST_SPLIT else programs(room, SPLIT)
     block, stages = turns(width, keys.itemsize)
     shape: dict[str, Any] = {
         "SHARED": shared,

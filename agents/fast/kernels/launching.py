@@ -1,6 +1,7 @@
 """Launching of the kernels, and their registration as operations of torch."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,10 +36,19 @@ def launch(
     kernel: Any, grid: tuple[int, ...], near: Tensor, *arguments: Any, **constants: Any
 ) -> None:
     """Run a kernel on the device of one of its tensors, which need not be the current one."""
-    with torch.cuda.device_of(near):  # on a CPU, where Triton interprets, it does nothing
-        kernel[grid](*arguments, **constants)
+    if not near.is_cuda or near.get_device() == torch.cuda.current_device():
+        kernel[grid](*arguments, **constants)  # to switch costs an update hundreds of calls
+    else:
+        with torch.cuda.device_of(near):
+            kernel[grid](*arguments, **constants)
 
 
+@cache  # Triton's function takes the host longer than many a kernel takes the GPU
 def block_of(size: int, limit: int = 2**14) -> int:
     """Return the elements that a program takes at a time: a power of 2 not below ``size``."""
     return int(min(triton.next_power_of_2(size), limit))
+
+
+def programs(count: int, block: int) -> int:
+    """Return the programs that do ``count`` elements, ``block`` each."""
+    return -(-count // block)

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokengym.agents.fast.kernels.launching import block_of, launch, operation
+from tokengym.agents.fast.kernels.launching import block_of, launch, operation, programs
 
 FEWEST_PROGRAMS = 2**8
 """Programs among which the rows of a norm's gradient are shared out, a multiprocessor's worth at
@@ -243,7 +243,7 @@ def apply_gate(out: Tensor, gate: Tensor, up: Tensor, activation: str) -> None:
     block = 2**10
     launch(
         _apply_gate,
-        (triton.cdiv(gate.numel(), block),),
+        (programs(gate.numel(), block),),
         gate,
         *(out, gate, up, gate.numel()),
         IS_GELU=activation == "gelu",
@@ -259,7 +259,7 @@ def gate_slope(
     block = 2**10
     launch(
         _gate_slope,
-        (triton.cdiv(gate.numel(), block),),
+        (programs(gate.numel(), block),),
         gate,
         *(gate_slope, up_slope, given, gate, up, gate.numel()),
         IS_GELU=activation == "gelu",

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokengym.agents.fast.kernels.launching import block_of, launch, operation
+from tokengym.agents.fast.kernels.launching import block_of, launch, operation, programs
 from tokengym.agents.policy.head import LOWEST, Figures, as_read, product, was_possible
 from tokengym.agents.policy.sampling import MAX_LOGITS
 
@@ -215,7 +215,7 @@ def write_slope(
     block = block_of(scores.shape[1], 2**11)
     launch(
         _write_slope,
-        (len(scores), triton.cdiv(scores.shape[1], block)),
+        (len(scores), programs(scores.shape[1], block)),
         scores,
         *(slope, per_token),
         *_operands(scores, reference, tokens, bits, numbers, first, inverse),
@@ -257,7 +257,7 @@ def draw_words(
         uniforms: (rows,) in [0, 1); None takes the likeliest token.
     """
     rows, count = logits.shape
-    parts = triton.cdiv(count, WORDS_PER_PROGRAM)
+    parts = programs(count, WORDS_PER_PROGRAM)
     sums = torch.empty(rows, parts, 3, device=logits.device)
     block = block_of(count, 2**12)
     launch(

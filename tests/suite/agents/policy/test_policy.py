@@ -32,7 +32,8 @@ def shake(agent: PPO, amount: float = 0.05) -> None:
     """Move the policy off its reference, value head included."""
     generator = torch.Generator().manual_seed(3)
     for parameter in agent.policy.trained_parameters():
-        parameter.data.add_(amount * torch.randn(parameter.shape, generator=generator))
+        moved = amount * torch.randn(parameter.shape, generator=generator)
+        parameter.data.add_(moved.to(parameter.device))
 
 
 SETTINGS = pytest.mark.parametrize(

@@ -48,9 +48,12 @@ def main() -> None:
     for width, shared in ((64, 7), (128, 4), (256, 8)):
         shape = {"SHARED": shared, "KEYS": 2, "WIDTH": width, "GROUP": 16, "DIMS": width}
         split = shape | {"HAS_NORMS": True, "IS_SPLIT": True, "SPLIT_SIZE": blocks.SPLIT}
-        split["BLOCK"], stages = blocks.turns(width, 2)
-        types = {"first": "*i64"}
-        results[f"_attend {width}"] = compiled(blocks._attend, split, types, num_stages=stages)
+        for itemsize, kind in ((2, "*bf16"), (4, "*fp32")):
+            split["BLOCK"], stages = blocks.turns(width, itemsize)
+            types = {name: kind for name, known in TYPES.items() if known == "*bf16"}
+            types["first"] = "*i64"
+            made = compiled(blocks._attend, split, types, num_stages=stages)
+            results[f"_attend {width} {kind}"] = made
         results[f"_join {width}"] = compiled(blocks._join, shape)
     print(json.dumps(results))
 

@@ -25,7 +25,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 from tests.suite.agents.fast.kernels.test_blocks import FUSED, as_language_model  # noqa: E402
 from tokengym.agents.fast.kernels import trunk  # noqa: E402
 
-ADAPTERS = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+ADAPTERS = LoraConfig(r=2, target_modules="all-linear")
 IDS = (7 * torch.arange(10) % 64).view(2, 5)
 
 
@@ -89,8 +89,11 @@ def test_shared_heads_are_repeated_in_float32(dtype: torch.dtype, monkeypatch: p
 def test_adapters_learn_the_same(family: str, recompute: bool):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = LanguageModel(model_of(family).model, ADAPTERS).eval().to(DEVICE)
-    model.recompute = recompute
+        model = LanguageModel(model_of(family).model, ADAPTERS).eval()
+        for parameter in model.parameters():
+            if parameter.requires_grad and not parameter.any():  # half of an adapter starts at zero
+                parameter.data.normal_(std=0.1)
+    model.to(DEVICE).recompute = recompute
     plain, fused = read_both_ways(model)
     assert len(plain) == 1 + 3 * 7 * 2  # of each block's maps, two matrices
     assert_near(plain, fused, near=1e-5)
@@ -116,14 +119,14 @@ def test_in_bfloat16_both_are_as_near_to_float32(family: str, kind: str):
 def test_texts_that_kernels_do_not_read_are_left_to_the_models_own_forward(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    assert trunk.longest_text(model_of("mistral")) == 5  # its window
+    assert trunk.longest_text(model_of("mistral").to(DEVICE)) == 5  # its window
     for family in ("gpt2", "gemma2"):
-        assert trunk.longest_text(model_of(family)) == 0
-    eager = model_of("llama")
+        assert trunk.longest_text(model_of(family).to(DEVICE)) == 0
+    eager = model_of("llama").to(DEVICE)
     eager.model.set_attn_implementation("eager")
     assert trunk.longest_text(eager) == 0
     normed = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["norm"])
-    assert trunk.longest_text(LanguageModel(model_of("llama").model, normed)) == 0
+    assert trunk.longest_text(LanguageModel(model_of("llama").model, normed).to(DEVICE)) == 0
     monkeypatch.setattr(trunk, "hidden", lambda trunk, ids: torch.zeros(2, 9, 32, device=DEVICE))
     assert trunk.longest_text(model_of("llama").to(DEVICE)) == 0
     assert caplog.messages == ["texts are not read by kernels, which is slower: off by 1"]

@@ -189,9 +189,10 @@ def test_a_captured_player_draws_by_the_kernel(
     how: Any = {"masks": masks, "deterministic": False, "seed": 0}
     rounds = []
     for kernels in ("plain", "triton"):
-        model: Any = make_model(shape, scale=2.0)
-        model.to(DEVICE)
-        policy = policy_of(model, decoding="static", kernels=kernels, **settings)
+        policy = policy_of(
+            make_model(shape, scale=2.0), decoding="static", kernels=kernels, **settings
+        )
+        policy.to(DEVICE)
         rounds.append(list(played(policy.sampler(torch.Generator().manual_seed(0)), **how)))
     for plain, fused in zip(*rounds, strict=True):
         torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
