@@ -19,6 +19,9 @@ model's own forward makes the states) or "plain", which is also what they fall b
 
     python benchmarks/gpu.py --out runs/gpu [--seconds 450] [--shapes qwen2-0.5b]
     python benchmarks/gpu.py --out runs/gpu --dry-run --device cpu
+    python benchmarks/gpu.py --out docs/results/details/gpu --page docs/results/details/gpu.md
+
+The last measures nothing: it puts the tables of a ``gpu.json`` into a page.
 
 A dry run does the same with tiny models, to see that everything works; its figures mean nothing.
 """
@@ -458,6 +461,11 @@ def as_markdown(results: dict[str, Any]) -> str:
     return "\n".join([*lines, results.get("peer", "")])
 
 
+def tables_of(folder: Path) -> str:
+    """Return the tables of the ``gpu.json`` in a folder."""
+    return as_markdown(json.loads((folder / "gpu.json").read_text())).strip()
+
+
 def _cell(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "-", True: "yes", False: "NO"}[value]
@@ -481,7 +489,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--trl", help="folder that holds TRL 1.12.0's package")
+    parser.add_argument("--page", type=Path, help="page to put the tables of gpu.json into")
     settings = parser.parse_args()
+    if settings.page is not None:
+        from tokengym.lab.tables import fill  # a GPU machine may lack the laboratory
+
+        fill(settings.page, {"measured": tables_of(settings.out)})
+        return
     device = torch.device(settings.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         parser.error(f"--device {device}: no such GPU; add --dry-run --device cpu")

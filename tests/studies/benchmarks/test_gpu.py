@@ -100,3 +100,10 @@ def test_a_missing_gpu_is_said(
         run("--out", str(tmp_path), "--device", "cuda:99")
     message = "--device cuda:99: no such GPU; add --dry-run --device cpu"
     assert message in capsys.readouterr().err
+
+
+def test_the_page_has_the_tables_of_its_rows(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    docs = FOLDER.parent / "docs" / "results" / "details"
+    page, tables = (docs / "gpu.md").read_text(), importlib.import_module("gpu").tables_of
+    assert tables(docs / "gpu") in page
