@@ -17,6 +17,7 @@ from studies import (
     leap,
     ledger,
     other_tasks,
+    query_types,
     rates,
     real_critic,
     real_judge,
@@ -49,6 +50,12 @@ def fill_real_model(docs: Path) -> None:
     real_reasoning.STUDY.page(docs)
 
 
+def fill_rewards(docs: Path) -> None:
+    """Fill the page that two studies share."""
+    entities.STUDY.page(docs)
+    query_types.page(docs)
+
+
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "critic.md": (("critic", "ledger"), critic.STUDY.page),
@@ -63,7 +70,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "details/rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
-    "rewards.md": (("rewards",), entities.STUDY.page),
+    "rewards.md": (("rewards",), fill_rewards),
     "details/sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
     "tasks.md": (("tasks",), other_tasks.STUDY.page),
     "real_model.md": (("real_model",), fill_real_model),
