@@ -28,8 +28,9 @@ from tokengym.lab.collect import content_hash
 
 CARD, PICTURE, CURVE = "README.md", "curve.png", "curve.csv"
 FIGURES = {"score": "score", "gold_score": "gold score", "kl": "KL to the reference, nats"}
-_FOLDERS = re.compile(r"(?<![\w./-])/(?:[^/:,\s]+/)+")
 FIGURES |= {"length": "response tokens"}
+_FOLDERS = re.compile(r"(?<![\w./-])/(?:[^/:,\n]+/)+")
+"""The folders of an absolute path, whose names may hold spaces."""
 
 
 def push_to_hub(
@@ -177,7 +178,7 @@ def agent_card(
     low, high = interval(scores, lambda table: float(table.mean()), config.level)
     result = EvalResult(
         task_type="reinforcement-learning",
-        dataset_type=config.env,
+        dataset_type=_shareable(config.env),
         dataset_name=task,
         metric_type="score",
         metric_value=round(after["score"], 4),
@@ -258,7 +259,7 @@ def _shareable(value: Any) -> Any:
     """Return a setting without the folders of absolute paths, which are nobody else's business.
 
     Example:
-        >>> _shareable(["/home/me/rules.py:Mine", "toxicity:path=/home/me/judge", "org/model", 3])
+        >>> _shareable(["/home/an n/rules.py:Mine", "toxicity:path=/home/me/judge", "org/model", 3])
         ['rules.py:Mine', 'toxicity:path=judge', 'org/model', 3]
     """
     if isinstance(value, (list, tuple)):

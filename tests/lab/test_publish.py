@@ -136,15 +136,23 @@ def test_what_cannot_be_pushed_is_said(trained: Path, tmp_path: Path, capsys: An
 def test_own_code_goes_along_and_folders_of_ones_own_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    rules = tmp_path / "secret" / "rules.py"
+    rules = tmp_path / "a secret" / "rules.py"
     rules.parent.mkdir()
-    rules.write_text("def cheerful(prompt, response):\n    return float('!' in response)\n")
+    rules.write_text(
+        "import gymnasium\n\n\n"
+        "def cheerful(prompt, response):\n    return float('!' in response)\n\n\n"
+        "def films(num_envs, **options):\n"
+        "    return gymnasium.make_vec('tokengym/MovieReview-v0', num_envs=num_envs, **options)\n"
+    )
     out = tmp_path / "run"
-    assert main(["train", *TINY[:-2], "--reward", f"{rules}:cheerful", "--out", str(out)]) == 0
+    own = ["--env", f"{rules}:films", "--reward", f"{rules}:cheerful"]
+    assert main(["train", *TINY[:-2], *own, "--out", str(out)]) == 0
     assert main(["push", str(out), "--folder", str(tmp_path / "shared"), "--trust-code"]) == 0
     card = (tmp_path / "shared" / "README.md").read_text()
     assert '"rules.py:cheerful"' in card
+    assert "type: rules.py:films" in card
     assert "secret" not in card
+    assert str(tmp_path) not in card
     assert "secret" not in (tmp_path / "shared" / "curve.csv").read_text()
     assert (tmp_path / "shared/code/rules.py").read_text() == rules.read_text()
 
