@@ -208,9 +208,9 @@ class SFTSettings:
     eval_pairs: str | None = field(default=None, metadata={"is_data": True})
     """File of held-out pairs, or responses, on which the loss and its figures are measured before
     training and after every epoch."""
-    pairs_prompt_column: str | None = field(default=None, metadata={"flag": "prompt-column"})
-    """Column of prompts of these files, and of ``dataset`` where one is given; None takes "prompt",
-    or what dialogues begin with."""
+    pairs_prompt_column: str | None = field(default=None, metadata={"aliases": ("prompt-column",)})
+    """Column of prompts of these files, and of ``dataset`` where it names none; without a
+    ``dataset`` also written --prompt-column. None takes "prompt", or what dialogues begin with."""
     own_prompts: bool | None = None
     """Whether the policy is measured on the prompts of ``eval_pairs``, or else of a tenth of the
     prompts of ``pairs``, which are then held out of learning. None: where ``pairs`` are given with

@@ -449,6 +449,20 @@ def with_own_prompts(training: TrainingSettings, task: TaskSettings) -> Training
     return replace(training, learner=changed(learner, own_prompts=is_own))
 
 
+def with_prompt_column(training: TrainingSettings, task: TaskSettings) -> TrainingSettings:
+    """Return settings whose pairs have the data set's column of prompts, if they name no other.
+
+    Args:
+        training: Settings of the run.
+        task: Prompts and models of its environment.
+    """
+    learner: Any = training.learner
+    is_open = getattr(learner, "pairs", None) and learner.pairs_prompt_column is None
+    if not is_open or not isinstance(task.prompt_column, str):
+        return training
+    return replace(training, learner=replace(learner, pairs_prompt_column=task.prompt_column))
+
+
 def names_of_run(learner: Learner) -> set[str]:
     """Return the names of the run's own settings that a learner has."""
     idle = frozenset() if learner.uses_credit else CREDIT_SETTINGS

@@ -89,11 +89,9 @@ def compare(
         task: Prompts and models that the environment is made from.
     """
     from tokengym.evaluation.measure.environments import resolve_env
-    from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.defaults import default_rewards, task_name
+    from tokengym.evaluation.runs.defaults import default_rewards, task_name, with_prompt_column
     from tokengym.evaluation.runs.executors import EXECUTORS
-    from tokengym.scripts.commands.show import show_summary, terminal
 
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
@@ -106,10 +104,14 @@ def compare(
         agents=agents,
         seeds=seeds,
         first_seed=first_seed,
-        training=training,
+        training=with_prompt_column(training, task),
         evaluation=evaluation,
         task=task,
     )
+    # Later, since they import torch: what the settings refuse is said without waiting for it.
+    from tokengym.evaluation.runs.compare import compare as run_comparison
+    from tokengym.scripts.commands.show import show_summary, terminal
+
     out = out or Path("runs") / task_name(config.env)
     console = terminal()
     summary = run_comparison(

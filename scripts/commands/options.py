@@ -34,7 +34,8 @@ USED = frozenset(
     """
     device lora-rank updates batch-size tokens max-new-tokens learning-rate kl-coef
     eval-every eval-episodes bundle dataset prompt-column model scorer
-    pairs eval-pairs beta n iterations epochs num-prompts temperature keep agent reward seed
+    pairs eval-pairs pairs-prompt-column beta n iterations epochs num-prompts temperature keep
+    agent reward seed
     critic judge toxicity ppo-steps held-out on-error label-column
     figure table measure width
     """.split()
@@ -103,10 +104,13 @@ def run_settings(
     without = {f"learner.{name}" for name in (*learner.fixed, *learner.idle)}
     without |= frozenset() if learner.uses_credit else CREDIT_SETTINGS
     of_bundle = bundle_settings(bundle, "evaluation")
+    task = task_settings()["task"]
+    has_pairs_alone = data.get("pairs") is not None and (own or {}).get("dataset") is None
     return {
         "training": Chosen(training, without=frozenset(without)),
         "evaluation": EvaluationSettings(**evaluation | of_bundle),
-        **task_settings(),
+        # --prompt-column is then that of the pairs.
+        "task": Chosen(task, frozenset({"prompt_column"} if has_pairs_alone else ())),
     }
 
 
@@ -206,15 +210,16 @@ class CommandLine:
             else:
                 texts.append(argument)
 
-    def take(self, options: Iterable["Option"]) -> dict[str, Any]:
+    def take(self, options: Sequence["Option"]) -> dict[str, Any]:
         """Remove what was typed of options, and return their values by name.
 
         Raises:
             ValueError: if a value is missing, or none of the option's.
         """
-        values = {}
+        values, flags = {}, {option.flag for option in options}
         for option in sorted(options, key=lambda option: option.is_positional):  # these come last
-            names = [name for name in self.given if name in (option.flag, *option.aliases)]
+            own = {option.flag, *option.aliases} - (flags - {option.flag})
+            names = [name for name in self.given if name in own]
             if option.is_positional:
                 if self.free:
                     values[option.name], self.free = option.read(self.free)

@@ -78,17 +78,9 @@ def train(
         evaluation: Settings of evaluation.
         task: Prompts and models that the environment is made from.
     """
-    from tokengym.agents.rollouts.logs import check_tracker
-    from tokengym.base.folders import locked
-    from tokengym.base.saved_code import CODE, keep_code
     from tokengym.evaluation.measure.environments import resolve_env
-    from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight, take_over
     from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.defaults import task_name, with_own_prompts
-    from tokengym.evaluation.runs.record import result_of
-    from tokengym.evaluation.runs.run import join_run
-    from tokengym.evaluation.runs.spec import slug
-    from tokengym.scripts.commands.show import say, terminal
+    from tokengym.evaluation.runs.defaults import with_own_prompts, with_prompt_column
 
     if list:
         return _list_learners()
@@ -97,10 +89,39 @@ def train(
         rewards=(reward,),
         seeds=1,
         first_seed=seed,
-        training=with_own_prompts(training, task),
+        training=with_own_prompts(with_prompt_column(training, task), task),
         evaluation=evaluation,
         task=task,
     )
+    _train_once(config, out, track)  # which imports torch, after what the settings refuse
+
+
+def _list_learners() -> None:
+    """Print the learners' names, with a line about each."""
+    from rich.table import Table
+
+    from tokengym.agents.learner import LEARNERS, find_learner
+    from tokengym.scripts.commands.show import line_of, terminal
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name in LEARNERS.names():
+        table.add_row(line_of(name), line_of(find_learner(name).summary))
+    terminal().print(table)
+
+
+def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) -> None:
+    """Train, resume or only show the one run of a configuration."""
+    from tokengym.agents.rollouts.logs import check_tracker
+    from tokengym.base.folders import locked
+    from tokengym.base.saved_code import CODE, keep_code
+    from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight, take_over
+    from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.evaluation.runs.record import result_of
+    from tokengym.evaluation.runs.run import join_run
+    from tokengym.evaluation.runs.spec import slug
+    from tokengym.scripts.commands.show import say, terminal
+
+    seed = config.first_seed
     check_tracker(track)
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(config.names[0])}-{seed}"
     (plan,) = config.plans(out)
@@ -112,7 +133,7 @@ def train(
             f"{out} holds this run as tokengym compare made it, which saves no agent; name another "
             "folder with --out"
         )
-    processes = join_run(training)
+    processes = join_run(config.training)
     console = terminal(quiet=not processes.is_main)
     if processes.is_main:
         with locked(out):
@@ -130,19 +151,6 @@ def train(
         _train(plan, out, console, track, is_main=processes.is_main)
     if processes.is_main:  # models that are shared out among processes may be too large for one
         _show(console, config, plan, out, with_references=not processes.saves_together)
-
-
-def _list_learners() -> None:
-    """Print the learners' names, with a line about each."""
-    from rich.table import Table
-
-    from tokengym.agents.learner import LEARNERS, find_learner
-    from tokengym.scripts.commands.show import line_of, terminal
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name in LEARNERS.names():
-        table.add_row(line_of(name), line_of(find_learner(name).summary))
-    terminal().print(table)
 
 
 def _train(

@@ -1,7 +1,9 @@
 """Command-line options are the fields of settings, with the defaults of the chosen task."""
 
+import inspect
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -14,8 +16,9 @@ from tokengym.base.errors import SettingsError
 from tokengym.base.settings import field_paths, names_of
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
-from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.defaults import training_settings, with_prompt_column
 from tokengym.scripts.cli import command_names, find_command, main
+from tokengym.scripts.commands import options
 from tokengym.scripts.commands.options import (
     Chosen,
     _fields,
@@ -178,8 +181,8 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
 @pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
 @pytest.mark.parametrize("agent", of_suite(LEARNERS.names(), "agents"))
 def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
-    options = options_of(find_command("train"), [f"--agent={agent}", f"--bundle={bundle}"])
-    values = {option.name: option.default for option in options}
+    found = options_of(find_command("train"), [f"--agent={agent}", f"--bundle={bundle}"])
+    values = {option.name: option.default for option in found}
     assert (values["lora_rank"], values["dtype"]) == (8, "float32")
     learner, usual = find_learner(agent), bundled(bundle).settings("training")
     if learner.uses_credit:
@@ -310,6 +313,32 @@ def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(
     assert "dpo learns from the scorer alone" in capsys.readouterr().err
     assert main(["compare", "--agent", "pppo"]) == 2
     assert "unknown agent 'pppo'; did you mean 'ppo'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "of_pairs", "of_dataset"),
+    [
+        ("--pairs p --prompt-column a", "a", None),
+        ("--pairs p --pairs-prompt-column a", "a", None),
+        ("--dataset d --prompt-column a", None, "a"),
+        ("--pairs p --dataset d --prompt-column a", "a", "a"),
+        ("--pairs p --dataset d --prompt-column a --pairs-prompt-column b", "b", "a"),
+        ("--pairs p --dataset d --pairs-prompt-column b", "b", None),
+    ],
+)
+def test_pairs_and_data_set_have_a_column_of_prompts_each(
+    line: str, of_pairs: str | None, of_dataset: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    heard: list[Any] = []
+
+    def train(training: Any, task: Any, **_: Any) -> None:
+        heard.append((with_prompt_column(training, task).learner.pairs_prompt_column, task))
+
+    train.__signature__ = inspect.signature(find_command("train"))  # type: ignore[attr-defined]
+    monkeypatch.setitem(options._DECLARED, train, options._DECLARED[find_command("train")])
+    call(train, "tokengym train", ["dpo", *line.split()])
+    ((column, task),) = heard
+    assert (column, task.prompt_column) == (of_pairs, of_dataset)
 
 
 def test_train_lists_the_learners(capsys: pytest.CaptureFixture[str]):
