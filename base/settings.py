@@ -16,8 +16,6 @@ from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar, get_type_hints
 
-import psutil
-
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 
@@ -378,6 +376,8 @@ def check_memory(name: str, value: int, *, bytes_each: int) -> None:
     Raises:
         SettingsError: naming the largest value that fits.
     """
+    import psutil  # takes as long as half of this package
+
     available = psutil.virtual_memory().available
     if value * bytes_each > available:
         raise SettingsError(

@@ -90,7 +90,7 @@ def a_rules_number() -> None:
         refused(partial(RewardChoice.of, word), word.partition("=")[2])
         refused(answered("sample", rules=[word]), "64 at most")
     episode, rule = make_episode(response_ids=(5,) * 99), MonteCarlo(k=1024)
-    with mock.patch("tokengym.base.settings.psutil.virtual_memory") as memory:
+    with mock.patch("psutil.virtual_memory") as memory:
         memory.return_value.available = 2**20
         refused(
             lambda: rule.attribute(Probe(mock.Mock()), [episode], Scores([0.0])),
