@@ -2,15 +2,11 @@
 
 import math
 import sys
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from numbers import Integral, Real
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -18,43 +14,26 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokengym.agents.checkpoint import (
-    COUNTERS,
-    Checkpointed,
-    RolloutState,
-    environment_state,
-    load_checkpoint,
-    save_checkpoint,
-)
+from tokengym.agents.checkpoint import Checkpointed
 from tokengym.agents.contract import Update
 from tokengym.agents.policy.language_model import warn_of_ends
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
-from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.processes import Processes, join
-from tokengym.agents.rollouts.chosen import bind_policy
 from tokengym.agents.rollouts.layers import check_learnable
-from tokengym.agents.rollouts.logs import write_failed_round
-from tokengym.agents.rollouts.playing import Choice, RolloutBatch, play_round
-from tokengym.agents.rollouts.rounds import (
-    Environments,
-    RoundReward,
-    StepResult,
-    as_rounds,
-    environment_attribute,
-)
-from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
+from tokengym.agents.rollouts.playing import RolloutBatch
+from tokengym.agents.rollouts.rounds import Environments, as_rounds, environment_attribute
+from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.agents.sb3.progress import LastRow, TokenProgressBar
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import from_keywords, names_of, shown_signature
-from tokengym.rewards import RewardError
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
@@ -62,43 +41,16 @@ SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
 
-def setting_attribute(name: str) -> property:
-    """Return the attribute of an agent that is a field of its ``settings``.
-
-    Args:
-        name: Name of the field.
-
-    Returns:
-        The property. Assigning another value checks it and replaces the settings; of a setting that
-        the agent was built by it raises a `SettingsError`.
-    """
-
-    def assign(agent: Any, value: Any) -> None:
-        present = getattr(agent.settings, name)
-        if value is present:  # SB3's constructor hands back what it got
-            return
-        settings = replace(agent.settings, **{name: value})
-        if name in agent.built_in:
-            raise SettingsError(
-                f"{name}={present!r} is what the agent was built by, got {value!r}; make a new "
-                f"one, or {type(agent).__name__}.load(path, env=envs, {name}={value!r})"
-            )
-        agent.settings = settings
-        if name == "learning_rate":
-            agent._setup_lr_schedule()
-
-    return property(attrgetter(f"settings.{name}"), assign)
-
-
 class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     """Base of learners from whole episodes, as a Stable-Baselines3 algorithm.
 
-    It brings collection, callbacks, seeds, logs and checkpoints; a subclass says in `learn_from`
-    what a round teaches. Where SB3 keeps steps in a ``RolloutBuffer``, episodes stay sequences.
+    Collection is in `CollectsRounds`, checkpoints in `Checkpointed`; here are settings, the loop
+    over updates, and what Stable-Baselines3 calls. A subclass says in `learn_from` what a round
+    teaches. Where SB3 keeps steps in a ``RolloutBuffer``, episodes stay sequences.
 
     A learner's settings are one frozen dataclass, named in ``settings_class``: its fields are the
     constructor's keywords, entries of a checkpoint, and attributes of the agent. Assigning such an
-    attribute checks the value and replaces the dataclass.
+    attribute is `change`.
 
     Args:
         policy: "CausalLMPolicy" or a subclass of it.
@@ -131,10 +83,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     built_in: ClassVar[frozenset[str]] = frozenset({*names_of(PolicySettings), "advantage"})
     """Settings that an agent is built by: assigned later, they would do nothing."""
     shards_weights: ClassVar[bool] = False
-    """Whether the learner takes its gradient steps within `updating`, as FSDP needs it."""
-    policy: CausalLMPolicy
-    env: VecEnv
-    """The environment; of an agent that was loaded to predict, `NoEnvironment`."""
+    """Whether the learner's gradient steps stand within `Processes.updating`, as FSDP needs it."""
+    policy: CausalLMPolicy  # type: ignore[assignment]
     settings: Any
     """The settings, an instance of ``settings_class``."""
     remaining: float = 1.0
@@ -150,7 +100,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         super().__init_subclass__()
         cls.__signature__ = shown_signature(EpisodicAlgorithm.__init__, cls.settings_class)  # type: ignore[attr-defined]
         for name in names_of(cls.settings_class):
-            setattr(cls, name, setting_attribute(name))
+            setattr(cls, name, _attribute(name))
 
     def __init__(
         self,
@@ -207,9 +157,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         )
         # Means in the log are over one round's episodes.
         self._stats_window_size = self.processes.count * self.n_envs
-        self.last_round: RolloutBatch | None = None
-        """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
-        self._round_start: RolloutState | None = None  # of the round being played or learned from
         self._setup_model()
         self.processes.prepare(self)
         self.round_options()  # or says at once that no round could begin with them
@@ -264,129 +211,34 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def check_settings(self) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
 
-    # --- the phases -------------------------------------------------------------------------------
-
-    def collect(self, callback: BaseCallback | None = None) -> RolloutBatch | None:
-        """Play one episode per row with the policy as it is.
+    def change(self, **settings: Any) -> None:
+        """Replace settings by others, which are checked.
 
         Args:
-            callback: Its ``on_step`` is called after every environment step.
-
-        Returns:
-            The round, or None if the callback ended the training.
+            settings: Fields of ``settings_class``.
 
         Raises:
-            RewardError: if the scorer fails; its ``episodes`` are those of the round that had
-                ended, and an `EpisodeLog` has them too. The policy is as it was before the round.
+            SettingsError: if a value is out of range, or the agent was built by that setting.
         """
-        if callback is None:
-            callback = CallbackList([])
-            callback.init_callback(self)
-        self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
-        started, rounds, processes = time.perf_counter(), self.rounds, self.processes
-        scored = rounds.reward.seconds
-        options = self.round_options()
-        # A checkpoint written in the middle of the round holds this, and plays the round again.
-        self._round_start, rounds.is_begun = self._present_state(), False
-        known = self.num_timesteps
-        continuations = None
-        if rounds.reward.of_policy:  # its credit continues responses, as ``mc`` does
-            seed = derived_seed(self.policy.generator) + processes.number
-            continuations = bind_policy(self.env, self, seed=seed)
-        figures: dict[int, dict[str, Any]] = {}  # SB3's of the episodes that ended, by row
-        callback.on_rollout_start()
-        try:
-            played = play_round(
-                self.policy.sampler(),
-                rounds,
-                options=options,
-                on_step=partial(self._on_step, callback, figures),
-                keep_round=lambda goes_on: all(processes.gather(goes_on)),
-            )
-        except RewardError as error:
-            write_failed_round(callback, error)
-            raise
-        if played is not None:
-            self.logger.record("time/step_s", played.env_seconds)  # the environment's share
-            if continuations is not None:
-                self.num_timesteps += continuations.count_tokens()
-            for row, episode in enumerate(played.episodes):  # scored only now
-                figures[row]["r"] = math.nan if episode.score is None else episode.score
-            infos = [{"episode": figures[row]} for row in range(self.n_envs)]
-            self._update_info_buffer(infos)
-            callback.update_locals({"infos": infos})
-            played = processes.join_rounds(self, played, self.num_timesteps - known)
-            self.last_round = played
-            callback.on_rollout_end()
-        if self.policy.decoders:  # of rollouts with a static cache
-            self.logger.record("rollout/captured", self.policy.captured)
-        self.logger.record("time/rollout_s", time.perf_counter() - started)
-        self.logger.record("time/score_s", rounds.reward.seconds - scored)  # scoring and credit
-        return played
+        present = {name: getattr(self.settings, name) for name in settings}
+        # SB3's constructor hands back what it got.
+        others = {name: v for name, v in settings.items() if v is not present[name]}
+        changed = replace(self.settings, **others)
+        for name, value in others.items():
+            if name in self.built_in:
+                raise SettingsError(
+                    f"{name}={present[name]!r} is what the agent was built by, got {value!r}; make "
+                    f"a new one, or {type(self).__name__}.load(path, env=envs, {name}={value!r})"
+                )
+        self.settings = changed
+        if "learning_rate" in others:
+            self._setup_lr_schedule()
 
-    def _on_step(
-        self,
-        callback: BaseCallback,
-        figures: dict[int, dict[str, Any]],
-        rows: NDArray[np.integer],
-        choice: Choice,
-        result: StepResult,
-    ) -> bool:
-        """Tell callbacks of a step of ``rows``; return whether they let the training continue.
-
-        A round is scored at its end: until then the return "r" of an episode is nan, and it is then
-        written into the dictionaries in ``figures``, by row, which callbacks have seen.
-        """
-        self.num_timesteps += len(rows)  # one timestep is one response token
-        dones = result.terminated | result.truncated  # (num_envs,)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
-        for row in rows[dones[rows]].tolist():
-            episode = result.episodes[row]
-            seconds = max(time.time() - self.start_time / 1e9, 0.0)
-            score = math.nan if episode.score is None else episode.score
-            infos[row]["episode"] = {"l": episode.num_written, "t": seconds, "r": score}
-            figures[row] = infos[row]["episode"]
-        callback.update_locals(
-            {
-                "self": self,
-                "actions": choice.actions,
-                "new_obs": result.observation,
-                "rewards": result.rewards,
-                "dones": dones,
-                "infos": infos,
-            }
-        )
-        return callback.on_step()
-
-    @property
-    def reward(self) -> RoundReward:
-        """The reward of the environment, which is called once for all episodes of a round."""
-        return self.rounds.reward
-
-    def round_options(self) -> dict[str, Any] | None:
-        """Return the options of the reset that begins a round; None for none."""
-        return None
+    # --- the loop over updates --------------------------------------------------------------------
 
     def learn_from(self, played: RolloutBatch) -> None:
         """Update the policy from one round; a subclass defines it."""
         raise NotImplementedError
-
-    @contextmanager
-    def updating(self) -> Iterator[None]:
-        """Let ``policy`` be the one that ``policy.optimizer`` steps on: under FSDP, its shards.
-
-        Gradients of shards are means over the processes; `Processes.add_gradients` adds them up.
-        """
-        whole, shards = self.policy, self.processes.shards
-        if shards is None:
-            yield
-            return
-        self.policy = shards.policy
-        try:
-            yield
-            shards.write()
-        finally:
-            self.policy = whole
 
     def learn(
         self: Self,
@@ -479,7 +331,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 left = max(1.0 - float(self.num_timesteps) / float(budget), 0.0)
                 self._current_progress_remaining = left if has_budget else self.remaining
                 self.learn_from(played)
-                self._round_start = None
+                self.end_round()
                 number += 1
                 if log_interval is not None and number % log_interval == 0:
                     self.dump_logs(number)
@@ -494,7 +346,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             self.learning_since = -1
         if self.processes.count > 1:
             # All take part in it once more; the main process may then save the agent alone.
-            self._round_start = self.round_start()
+            self.begin_round()
         callback.on_training_end()
 
     def _begin(
@@ -586,142 +438,14 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             raise SettingsError(f"{' '.join(str(error).split())}; make it as it was") from None
         self.rounds = as_rounds(self.env)
 
-    # --- checkpoints ------------------------------------------------------------------------------
 
-    def save(  # type: ignore[override]
-        self,
-        path: str | Path,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Write a checkpoint folder, from which `load` continues number for number.
+def _attribute(name: str) -> property:
+    """Return the attribute of an agent that is a setting."""
 
-        Of several processes the main one writes; `load` takes any number of them that has as many
-        rows together. All must call this; without FSDP, after ``learn`` the main one alone may.
+    def assign(agent: EpisodicAlgorithm, value: Any) -> None:
+        agent.change(**{name: value})
 
-        Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
-        checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:
-        in the middle of a round what is written is the state before it, and the resumed run plays
-        that round again, token for token.
-
-        Args:
-            path: The folder.
-            exclude: Not supported; a checkpoint is whole.
-            include: Not supported.
-
-        Raises:
-            ValueError: if ``exclude`` or ``include`` is given.
-            StorageError: if ``path`` holds other files than a checkpoint.
-        """
-        if exclude or include:
-            raise ValueError("exclude and include are not supported: a checkpoint is whole")
-        save_checkpoint(self, Path(path))
-
-    def round_start(self) -> RolloutState:
-        """Return the state before the next round, or before the one being played."""
-        start, is_begun = self._round_start, self.rounds.is_begun
-        if start is None or start.counters["_n_updates"] != self._n_updates:
-            start, is_begun = self._present_state(), False
-        if start.environment is None and (state := self._environment_state(is_begun)):
-            start = replace(start, environment={**state, "scorers": start.scorers})
-        return start
-
-    def _present_state(self) -> RolloutState:
-        """Return the state between two rounds."""
-        return RolloutState(
-            counters={name: getattr(self, name) for name in COUNTERS},
-            sampling=self.policy.generator.get_state(),
-            scorers=[reward.scorer.state_dict() for reward in self.rounds.reward.rewards],
-            environment=None if self.rounds.begins_again else self._environment_state(),
-        )
-
-    def _environment_state(self, is_begun: bool = False) -> dict[str, Any] | None:
-        """Return the environment's state with all processes' rows.
-
-        Args:
-            is_begun: Whether a round has begun with its present episodes.
-        """
-        rounds, env = self.rounds, self.env
-        # The reset of `learn`, or of a checkpoint's round, has drawn the next round's prompts.
-        is_reset = isinstance(env, GymVecEnv) and env.fresh is not None
-        is_begun |= rounds.again is not None or (is_reset and self.round_options() is None)
-        state = environment_state(env, begun=is_begun and rounds.begins_again)
-        return self.processes.join_states(state)
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls: type[Self],
-        path: str | Path,
-        env: Environments | None = None,
-        device: torch.device | str = "auto",
-        *,
-        trust_code: bool = False,
-        **changes: Any,
-    ) -> Self:
-        """Return the agent of a checkpoint.
-
-        Nothing of it is run: an estimator or a weight "file.py:Name" that it names must be passed
-        again, or trusted.
-
-        Args:
-            path: Folder that `save` wrote.
-            env: The environment to continue in, made as it was; its random state is restored.
-                None: the agent can only `predict`.
-            device: Device of the agent.
-            trust_code: Run the files of code that the checkpoint names.
-            changes: Arguments of the constructor to set anew, by name; schedules must be, since
-                functions cannot be saved.
-
-        Raises:
-            UntrustedCodeError: if the checkpoint names code that was not passed again.
-            CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
-                to, or the checkpoint is not of this algorithm or environment.
-            TypeError: if a change is not an argument of the constructor.
-        """
-        return load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
-
-    @classmethod
-    def setting_names(cls) -> list[str]:
-        """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
-        return [*names_of(cls.settings_class), "tensorboard_log", "verbose", "seed"]
-
-
-class LastRow(KVWriter):
-    """Keeps the last row of the log until it is taken."""
-
-    def __init__(self) -> None:
-        self._row: dict[str, Any] = {}
-
-    def write(
-        self,
-        key_values: dict[str, Any],
-        key_excluded: dict[str, tuple[str, ...]],
-        step: int = 0,
-    ) -> None:
-        """See `KVWriter`."""
-        del key_excluded, step
-        self._row = dict(key_values)
-
-    def take(self) -> dict[str, Any]:
-        """Return the row; {} if none was written since the last call."""
-        row, self._row = self._row, {}
-        return row
-
-    def close(self) -> None:
-        """See `KVWriter`."""
-
-
-class TokenProgressBar(ProgressBarCallback):
-    """SB3's progress bar, advanced by the tokens sampled rather than by the rows stepped."""
-
-    def _on_training_start(self) -> None:
-        super()._on_training_start()
-        self._shown = self.model.num_timesteps
-
-    def _on_step(self) -> bool:
-        self.pbar.update(self.model.num_timesteps - self._shown)
-        self._shown = self.model.num_timesteps
-        return True
+    return property(attrgetter(f"settings.{name}"), assign)
 
 
 def _check_learning(total_timesteps: Any, callback: object, log_interval: object) -> None:

@@ -11,7 +11,7 @@ base.json              in place of either: name and hash of a base model that is
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,34 +20,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from gymnasium import spaces
 from safetensors.torch import load_file, save_file
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tokengym.agents.collector import CollectsRounds
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.policy.settings import EpisodicSettings
 from tokengym.agents.processes import Processes, join
-from tokengym.agents.rollouts.layers import layers
-from tokengym.agents.rollouts.rounds import (
-    Environments,
-    RoundEnvironment,
-    environment_attribute,
-)
-from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.agents.rollouts.playing import RolloutBatch
+from tokengym.agents.rollouts.rounds import Environments, environment_attribute
+from tokengym.agents.rollouts.states import environment_state, restore_environment
+from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.base.device import select_device
 from tokengym.base.files import read_json, write_json
 from tokengym.base.folders import check_entries, read_folder, write_folder
 from tokengym.base.models import BASE, named_folder, quiet
 from tokengym.base.saved_code import check_saved
-from tokengym.base.settings import without_removed
+from tokengym.base.settings import names_of, without_removed
 from tokengym.base.stored.adapters import load_adapters
 from tokengym.base.stored.parts import ADAPTER, ADAPTER_CONFIG, PARTS, PICKLES
 from tokengym.base.stored.parts import CHECKPOINT_RECORD as RECORD
-from tokengym.envs import EpisodeOverError
-from tokengym.rewards import RewardWrapper, Scorer, VectorRewardWrapper
-from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
@@ -90,7 +85,7 @@ Algorithm = TypeVar("Algorithm", bound="Checkpointed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutState:
+class RoundStart:
     """State before a round; weights and optimiser do not change while one is played.
 
     A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays
@@ -101,32 +96,116 @@ class RolloutState:
     """`COUNTERS` by name."""
     sampling: Tensor
     """State of the generator that tokens are drawn with."""
-    scorers: list[dict[str, Any]]
-    """State of the reward wrappers' scorers, which score a round at its end."""
-    environment: dict[str, Any] | None = None
-    """See `environment_state`; None until the state is written, if it can be told then. None
-    written: it had not begun, and its seed is all there is."""
+    environment: dict[str, Any] | None
+    """See `environment_state`, of all processes' rows; None: it had not begun, and its seed is all
+    there is."""
 
 
-class Checkpointed(OnPolicyAlgorithm):
-    """An agent as a checkpoint reads and restores it; see `EpisodicAlgorithm`."""
+class Checkpointed(CollectsRounds):
+    """An agent that is saved, and continues from there; see `EpisodicAlgorithm`."""
 
     settings_class: ClassVar[type[EpisodicSettings]]
-    policy: "CausalLMPolicy"  # type: ignore[assignment]
-    processes: Processes
-    rounds: RoundEnvironment
-    """The environment, as rounds of one episode per row."""
+    """Declares the learner's settings."""
     shuffler: torch.Generator
     """Source of the order of a round's rows in the updates."""
+    _round_start: RoundStart | None = None
+    """Before the round that is being played or learned from."""
+
+    def collect(self, callback: BaseCallback | None = None) -> RolloutBatch | None:
+        """See `CollectsRounds.collect`; a checkpoint written meanwhile has the state before it."""
+        self.begin_round()
+        return super().collect(callback)
+
+    def begin_round(self) -> None:
+        """Keep the present state for checkpoints until the round is learned from."""
+        self._round_start = self._present_state()
+
+    def end_round(self) -> None:
+        """Have checkpoints take the state that is present when they are written."""
+        self._round_start = None
+
+    def round_start(self) -> RoundStart:
+        """Return the state before the next round, or before the one being played."""
+        start = self._round_start
+        is_past = start is None or start.counters["_n_updates"] != self._n_updates
+        return self._present_state() if start is None or is_past else start
+
+    def _present_state(self) -> RoundStart:
+        """Return the state between two rounds."""
+        # The reset of `learn` has drawn the next round's prompts.
+        is_begun = isinstance(self.env, GymVecEnv) and self.env.fresh is not None
+        state = environment_state(self.env, begun=is_begun and self.round_options() is None)
+        return RoundStart(
+            counters={name: getattr(self, name) for name in COUNTERS},
+            sampling=self.policy.generator.get_state(),
+            environment=self.processes.join_states(state),
+        )
+
+    def save(  # type: ignore[override]
+        self,
+        path: str | Path,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write a checkpoint folder, from which `load` continues number for number.
+
+        Of several processes the main one writes; `load` takes any number of them that has as many
+        rows together. All must call this; without FSDP, after ``learn`` the main one alone may.
+
+        Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
+        checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:
+        in the middle of a round what is written is the state before it, and the resumed run plays
+        that round again, token for token.
+
+        Args:
+            path: The folder.
+            exclude: Not supported; a checkpoint is whole.
+            include: Not supported.
+
+        Raises:
+            ValueError: if ``exclude`` or ``include`` is given.
+            StorageError: if ``path`` holds other files than a checkpoint.
+        """
+        if exclude or include:
+            raise ValueError("exclude and include are not supported: a checkpoint is whole")
+        save_checkpoint(self, Path(path))
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[Algorithm],
+        path: str | Path,
+        env: Environments | None = None,
+        device: torch.device | str = "auto",
+        *,
+        trust_code: bool = False,
+        **changes: Any,
+    ) -> Algorithm:
+        """Return the agent of a checkpoint.
+
+        Nothing of it is run: an estimator or a weight "file.py:Name" that it names must be passed
+        again, or trusted.
+
+        Args:
+            path: Folder that `save` wrote.
+            env: The environment to continue in, made as it was; its random state is restored.
+                None: the agent can only `predict`.
+            device: Device of the agent.
+            trust_code: Run the files of code that the checkpoint names.
+            changes: Arguments of the constructor to set anew, by name; schedules must be, since
+                functions cannot be saved.
+
+        Raises:
+            UntrustedCodeError: if the checkpoint names code that was not passed again.
+            CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
+                to, or the checkpoint is not of this algorithm or environment.
+            TypeError: if a change is not an argument of the constructor.
+        """
+        return load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
 
     @classmethod
     def setting_names(cls) -> list[str]:
         """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
-        raise NotImplementedError
-
-    def round_start(self) -> RolloutState:
-        """Return the state before the next round, or before the one being played."""
-        raise NotImplementedError
+        return [*names_of(cls.settings_class), "tensorboard_log", "verbose", "seed"]
 
 
 def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
@@ -203,8 +282,6 @@ def load_checkpoint(
         if env is not None and (state := record["environment_state"]) is not None:
             state = processes.own_state(state, envs.num_envs)
             restore_environment(envs, state)
-            if state["begun"] and agent.rounds.begins_again:
-                agent.rounds.again = state["states"]
             envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
             agent._last_obs = {}  # or learn() would begin with a reset that the first run lacked
         return agent
@@ -212,80 +289,10 @@ def load_checkpoint(
     return read_folder(path, RECORD, FORMAT, ENTRIES, build)
 
 
-# --- the environment's state ---------------------------------------------------------------------
-
-
-def environment_state(envs: Environments, *, begun: bool = False) -> dict[str, Any] | None:
-    """Return the state that decides an environment's next episodes and scores, as plain data.
-
-    That is every ``get_state()`` of the innermost environments (prompts to come, random state) and
-    every ``state_dict()`` of reward wrappers' scorers (running means). None: no episode has begun.
-
-    Args:
-        envs: The environment.
-        begun: The next round is to play the present episodes, from their beginnings.
-    """
-    chains = layers(envs)
-    try:
-        states = [chain[-1].get_state() for chain in chains if hasattr(chain[-1], "get_state")]
-    except EpisodeOverError:
-        return None
-    if begun:
-        rows = states[0] if isinstance(states[0], list) else states
-        for row in rows:
-            row.update(response_ids=[], terminated=False, truncated=False)
-            if "turns" in row:
-                row["turns"] = []
-    scorers = [scorer.state_dict() for scorer in _scorers(chains)]
-    return {"states": states, "scorers": scorers, "begun": int(begun)}
-
-
-def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
-    """Restore the state that `environment_state` returned.
-
-    Raises:
-        CheckpointError: if the environment has other parts.
-    """
-    chains = layers(envs)
-    owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
-    scorers = _scorers(chains)
-    for name, owned, saved in (
-        ("environments", owners, state["states"]),
-        ("scorers with state", scorers, state["scorers"]),
-    ):
-        if len(owned) != len(saved):
-            raise CheckpointError(
-                f"the checkpoint holds the state of {len(saved)} {name}, the environment has "
-                f"{len(owned)}; make it as it was"
-            )
-    for owner, saved in zip(owners, state["states"], strict=True):
-        owner.set_state(saved)
-    for scorer, saved in zip(scorers, state["scorers"], strict=True):
-        if not isinstance(saved, Mapping):
-            raise CheckpointError(f"the state of a scorer must be an object, got {saved!r}")
-        try:
-            scorer.load_state_dict(saved)
-        except ScorerError as error:
-            raise CheckpointError(
-                f"{error}; make the environment as it was when the agent was saved, with the same "
-                "normalize= (`tokengym train` sets 'batch')"
-            ) from error
-
-
-def _scorers(chains: list[list[Any]]) -> list[Scorer]:
-    """Return the scorers of all reward wrappers, in a fixed order."""
-    return [
-        layer.reward.scorer
-        for chain in chains
-        for layer in chain
-        if isinstance(layer, RewardWrapper | VectorRewardWrapper)
-    ]
-
-
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _record(agent: "Checkpointed", start: RolloutState) -> dict[str, Any]:
+def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
     """Return the contents of the JSON file, without the hashes."""
     settings = {name: getattr(agent, name) for name in agent.setting_names()}
     if start.environment is not None and not start.environment["states"]:
@@ -370,7 +377,7 @@ def write_policy(
     model.base_model().save_pretrained(folder / base)
 
 
-def _training_tensors(agent: "Checkpointed", start: RolloutState) -> dict[str, Tensor]:
+def _training_tensors(agent: "Checkpointed", start: RoundStart) -> dict[str, Tensor]:
     """Return the tensors besides the models' weights, on the CPU."""
     critic = agent.policy.critic
     tensors = {f"critic.{name}": value.clone() for name, value in _critic_tensors(critic).items()}

@@ -42,8 +42,6 @@ class Processes:
     keeps_states = True
     """Whether each row's hidden states, read before the update, are here when it is learned from.
     Several processes deal rows out anew for each gradient step."""
-    shards: Any = None
-    """The twin of the policy that learns from this process's shards of the weights, if any."""
 
     @property
     def is_main(self) -> bool:
@@ -101,6 +99,15 @@ class Processes:
             figures: Figures of each of these.
         """
         return figures
+
+    @contextmanager
+    def updating(self, agent: Any) -> Iterator[None]:
+        """Let the agent's policy be the one that its optimiser steps on within the block.
+
+        Under FSDP that is the shards', whose gradients are means over the processes, which
+        `add_gradients` adds up.
+        """
+        yield
 
     # --- weights and states -----------------------------------------------------------------------
 

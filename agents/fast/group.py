@@ -355,11 +355,21 @@ class ShardedGroup(Group):
         if not agent.shards_weights:
             raise SettingsError(
                 f"{type(agent).__name__} does not learn from shards of the weights; launch it "
-                "without FSDP, or take its gradient steps in `with self.updating():` and set "
-                "shards_weights = True"
+                "without FSDP, or take its gradient steps in `with self.processes.updating(self):` "
+                "and set shards_weights = True"
             )
         super().prepare(agent)
         self.shards = Shards(agent.policy, self.count, largest=self._largest)
+
+    @contextmanager
+    def updating(self, agent: Any) -> Iterator[None]:
+        """See `Processes.updating`."""
+        whole, agent.policy = agent.policy, self.shards.policy
+        try:
+            yield
+            self.shards.write()
+        finally:
+            agent.policy = whole
 
     def _largest(self, number: int) -> int:
         """Return the largest of every process's numbers."""

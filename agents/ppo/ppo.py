@@ -273,7 +273,7 @@ class PPO(EpisodicAlgorithm):
         )
         done: list[list[dict[str, float]]] = []  # figures of the parts of each minibatch
         num_steps = 0
-        with self.updating():
+        with self.processes.updating(self):
             parameters = self.policy.optimizer.param_groups[0]["params"]
             for epoch, rows in minibatches:
                 where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
@@ -297,13 +297,14 @@ class PPO(EpisodicAlgorithm):
         stats = self._stats(done)
         self.logger.record("train/n_updates", self._n_updates)
         if settings.kl_target is not None:
-            self.kl_coef = losses.adaptive_kl_coef(
+            kl_coef = losses.adaptive_kl_coef(
                 self.kl_coef,
                 self._kl,
                 target=settings.kl_target,
                 horizon=settings.kl_horizon,
                 n_steps=self._num_finished,  # not fewer where equal groups are dropped
             )
+            self.change(kl_coef=kl_coef)
         self.logger.record("time/update_s", time.perf_counter() - started)
         return stats
 

@@ -26,7 +26,6 @@ from tokengym.agents.rollouts.layers import (
 )
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
 from tokengym.envs import Episode, SettingsError, episodes_from_infos
-from tokengym.envs.mdp import MdpEnvironment
 from tokengym.envs.prompts.vocabulary import Vocabulary
 from tokengym.rewards import (
     Normalize,
@@ -326,15 +325,6 @@ class RoundEnvironment(ABC):
         self._begin = begin
         self._hold = hold or (lambda held: None)
         check_limits(envs)
-        self._innermost = [chain[-1] for chain in layers(envs) if hasattr(chain[-1], "get_state")]
-        is_known = [isinstance(owner, MdpEnvironment) for owner in self._innermost]
-        self.begins_again = hold is not None and bool(is_known) and all(is_known)
-        """Whether the state that a round begins in can be told from any later one: see `again`."""
-        self.is_begun = False
-        """Whether the present episodes are those of a round."""
-        self.again: list[Any] | None = None
-        """States that the next round's episodes begin in, whatever its reset draws: those of the
-        round in whose middle a checkpoint was written."""
 
     def reset(
         self, seed: int | None = None, options: Options | None = None
@@ -348,17 +338,7 @@ class RoundEnvironment(ABC):
         for wrapper in self.reward.deferred:
             wrapper.deferred = True
         observation, infos = self._begin(seed=seed, options=options)
-        # A resumed round: whatever the reset drew, its episodes begin where the first run's began.
-        if self.again is not None:
-            pairs = zip(self._innermost, self.again, strict=True)
-            starts = [owner.set_state(state) for owner, state in pairs]
-            self.again, (observation, infos) = None, starts[0]
-            if observation["input_ids"].ndim == 1:  # the rows are environments themselves
-                rows = [row for row, _ in starts]
-                observation = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-                infos = {"action_mask": np.stack([info["action_mask"] for _, info in starts])}
         self._hold(True)
-        self.is_begun = True
         return observation, infos.get("action_mask")
 
     @abstractmethod
