@@ -223,7 +223,6 @@ class ComparisonConfig:
             compared = whole.compared
             if self.agents:
                 compared = {**compared, "agents": []}
-            words = tuple(self._words[reward] for reward in rewards)
             for reward in rewards:
                 name, title, credit = word.text, word.text, self._words[reward]
                 if uses_credit and not self.agents:
@@ -234,7 +233,6 @@ class ComparisonConfig:
                     "agent": word,
                     "reward": credit,
                     "training": training,
-                    "rewards": words,
                 }
                 runs.append(replace(whole, name=name, title=title, compared=compared, **own))
         return tuple(runs)

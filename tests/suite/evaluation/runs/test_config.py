@@ -144,6 +144,17 @@ def test_the_word_of_a_reward_is_parsed_once(monkeypatch: pytest.MonkeyPatch):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("rewards", "by_gold"),
+    [(("r3", "sparse"), True), (("sparse", "abc"), False), (("r3", "r3-dense"), False)],
+)
+def test_all_learners_are_measured_alike(rewards: tuple[str, ...], by_gold: bool):
+    """Also one that sees the score of the first reward alone."""
+    ours = config(env="QuestionAnswer", rewards=rewards, agents=("ppo", "dpo"))
+    assert [run.name for run in ours.runs] == [*(f"ppo {reward}" for reward in rewards), "dpo"]
+    assert {run.by_gold for run in ours.runs} == {ours.by_gold} == {by_gold}
+
+
 def test_every_option_of_the_environment_reaches_it():
     given = TaskSettings(
         stop_strings=["."],
