@@ -5,13 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from studies import end
 from studies.end import EVERY, RISING, SETTINGS, STUDY, RisingLambda, cells_of
 from tokengym.agents.losses import gae
 from tokengym.agents.ppo import PPOSettings, RoundTensors
-from tokengym.base import write_csv
-from tokengym.lab.protocol import SPARE_SEED
-from tokengym.lab.study import Published, Runs
 
 
 def test_every_cell_is_planned_for_ten_seeds() -> None:
@@ -58,40 +54,3 @@ def test_the_lambda_rises_from_update_to_update() -> None:
     plain = gae(played.token_rewards, torch.zeros(1, 3), mask, gamma=1.0, gae_lambda=0.5)
     rising.begin(3)
     assert torch.equal(rising(played, PPOSettings())[1], plain[1])
-
-
-def run_of(cell: end.Cell, seed: int, score: float) -> list[dict[str, object]]:
-    return [
-        {**cell, "rate": 1e-3, "seed": seed}
-        | {"step": step, "tokens": 10 * step, "score": score * (step > 0), "gold_score": 0.5}
-        | {"kl": 2.0 * (step > 0)}
-        for step in (0, 1, 19, 20)
-    ]
-
-
-def test_tables_of_a_small_study(tmp_path: Path) -> None:
-    sparse, signed, *_ = cells_of(48, 120)
-    rows = [
-        row
-        for cell, score in ((sparse, 1.0), (signed, 2.0))
-        for seed in (0, 1, SPARE_SEED)
-        for row in run_of(cell, seed, score + 0.1 * (seed == 1) * (cell == sparse))
-    ]
-    ways = [
-        {"length": 48, "n": n, "score": at, "gold_score": at / 4, "kl": 0.0}
-        for n, at in ((1, 0.0), (16, 4.0))
-    ]
-    (tmp_path / "ledger").mkdir()
-    write_csv(tmp_path / "ledger" / "best_of_n.csv", ways, list(ways[0]))
-    published = Published(runs=Runs(rows, STUDY.axes), drawn={}, folder=tmp_path / "end")
-    made = end.tables(published)
-    STUDY.pictures(published)
-    line = "| 48 | 120 | `abc-signed`, lambda 0.5 |"
-    # over the run half of the first of 20 stretches is lost; in the last tenth nothing is
-    assert f"{line} +0.926 (" in made["differences"].replace("**", "")
-    assert " | +0.950 (" in made["differences"].replace("**", "")
-    assert f"{line} 0.001 | 2 | " in made["ends"]
-    assert f"{line} **1.85** |" in made["rates"]
-    # 75 % of the way, 3.0, is never reached: `sparse` takes the whole run, and no ratio is known
-    assert f"{line} 20.0 / 20.0 / 20.0 | \u2013 |" in made["speeds"]
-    assert (tmp_path / "end" / "curves.png").exists()

@@ -1,6 +1,5 @@
 """The study of the bundled judge and critic counts what it says, and its page is current."""
 
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,7 @@ from tokengym.evaluation.runs.defaults import TaskSettings
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES, Critique, Principle
 from tokengym.lab.makers.corpora.feedback import HELD_OUT_TOPICS
 from tokengym.lab.scorers.preference_model import Triple
-from tokengym.lab.study import DOCS
 
-ROOT = Path(__file__).resolve().parents[2]
 QUARREL = Material(
     name="quarrels",
     task="Detox",
@@ -106,13 +103,3 @@ def test_a_run_measures_every_policy(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-4)
     assert all(0.0 <= row["gold_score"] <= 1.0 for row in rows)
     assert rows[3]["kl"] != rows[1]["kl"]
-
-
-def test_the_page_is_current(tmp_path: Path) -> None:
-    name = "details/feedback.md"
-    page = ROOT / DOCS / name
-    shutil.copytree(ROOT / DOCS / "feedback", tmp_path / "feedback")
-    (tmp_path / name).parent.mkdir()
-    shutil.copy(page, tmp_path / name)
-    feedback.page(tmp_path)
-    assert (tmp_path / name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 
 from studies import film_reviews as study
 from tokengym.lab.protocol import SPARE_SEED
-from tokengym.lab.study import Cell, Published, Runs, write_rows
+from tokengym.lab.study import Cell, Runs, write_rows
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 IMDB = study.STUDIES["imdb"]
@@ -24,17 +24,6 @@ def rows_of(cell: Cell, rate: float, seed: int, score: float) -> list[dict[str, 
     about = {**cell, "rate": rate, "seed": seed, "score": score, "kl": 0.0, "gold_score": 1.0}
     ends = {0: 0.1, 20: None, 40: 0.5}
     return [{**about, "step": s, "tokens": s * 768.0, "vader": v} for s, v in ends.items()]
-
-
-def runs_of(scores: dict[Cell, tuple[float, list[float]]]) -> Runs:
-    """Return runs: cell -> score on the spare seed, and on seeds 0, 1, ..."""
-    rows = []
-    for cell, (spare, own) in scores.items():
-        rows += rows_of(cell, 3e-4, SPARE_SEED, spare)
-        rows += rows_of(cell, 1e-3, SPARE_SEED, spare - 1)
-        for seed, score in enumerate(own):
-            rows += rows_of(cell, 3e-4, seed, score)
-    return Runs(rows, IMDB.axes)
 
 
 def test_no_known_text_begins_with_an_opening() -> None:
@@ -117,53 +106,6 @@ def test_a_run_has_the_plans_settings(tmp_path: Path) -> None:
     learner: Any = training.learner
     assert (learner.gae_lambda, learner.value_network, learner.kl_coef) == (1.0, "own", 0.05)
     assert (training.steps, training.batch_size, training.max_new_tokens) == (40, 32, 24)
-
-
-def test_levels_are_shares_of_the_way_to_best_of_16() -> None:
-    book = runs_of({SPARSE: (1.0, [1.0, 1.0]), UNIFORM: (1.0, [0.5])})
-    (line,) = study.levels_table(book, CELLS, LINES).splitlines()[2:]
-    assert "| 2 | 1.00 (1.00 to 1.00) | 50% | 1.00 (" in line
-    assert line.count("0.500 (0.500 to 0.500)") == 1  # VADER at the end
-
-
-def test_rules_are_set_against_the_lambda_of_sparse_that_the_spare_seed_chose() -> None:
-    book = runs_of(
-        {
-            SPARSE: (1.0, [1.0, 1.1, 0.9]),
-            SPARSE_AT_1: (1.5, [1.5, 1.6, 1.4]),
-            SIGNED: (2.0, [2.5, 2.6, 2.4]),
-            UNIFORM: (1.0, [1.5, 1.7, 1.3]),
-        }
-    )
-    head, _, *lines = study.differences_table(book, CELLS).splitlines()
-    assert "| minus `sparse`, lambda 1 | minus `uniform`, lambda 0.95 |" in head
-    signed = next(line for line in lines if "abc-signed" in line)
-    assert signed.startswith("| `abc-signed` | 0.5 | **+1.00** (")
-    uniform = next(line for line in lines if line.startswith("| `uniform`"))
-    assert uniform.startswith("| `uniform` | 0.95 | 0.000 (")
-    assert uniform.endswith("| \u2013 |")
-
-
-def test_the_best_rate_of_a_sweep_is_bold() -> None:
-    published = Published(runs_of({SPARSE: (1.0, [])}), {study.LINES: LINES}, Path())
-    (line,) = study.tables("imdb", published)["protocol-rates"].splitlines()[2:]
-    assert line == "| `sparse` | 0.95 | **1.00** | 0.000 |"
-
-
-def test_sparse_is_shown_at_rates_that_the_spare_seed_did_not_choose() -> None:
-    rows = [row for seed in (0, 1) for row in rows_of(SPARSE, 1e-3, seed, 1.5)]
-    for cell, score in ((SPARSE, 1.0), (SIGNED, 2.0)):
-        for seed in (SPARE_SEED, 0, 1):
-            rows += rows_of(cell, 3e-4, seed, score + 0.1 * (seed == 1))
-    chosen, other = (
-        [part.strip() for part in line.split("|")[1:-1]]
-        for line in study.sparse_table(Runs(rows, IMDB.axes), CELLS).splitlines()[2:]
-    )
-    assert chosen[:2] == ["0.95", "0.0003"]
-    assert chosen[2].startswith("1.05 (")
-    assert "+1.00 " in chosen[3].replace("*", "")
-    assert other[:2] == ["0.95", "0.001"]
-    assert "+0.550 " in other[3].replace("*", "")
 
 
 def test_without_runs_the_tables_say_so() -> None:

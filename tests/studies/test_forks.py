@@ -50,35 +50,6 @@ def test_settings_are_those_of_the_environment_and_cost_what_is_counted(setting:
     assert cell.config().training.learner.advantage == "vineppo"
 
 
-def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
-    (tmp_path / "details").mkdir()
-    shutil.copy(DOCS / PAGE, tmp_path / PAGE)
-    rows = []
-    for rule, gain in ((forks.BASELINE, 0.2), ("decisive", 0.8)):
-        cell = forks.Cell(setting="easy", learner="ppo", rule=rule)
-        rows += [
-            {"cell": cell.name, "credit": rule, "seed": seed}
-            | {"step": update, "tokens": update * 25_000}
-            | {"score": gain * update / 4 + 0.01 * (seed % 3) * gain, "kl": 0.0}
-            for seed in range(forks.FIRST_SEED, forks.FIRST_SEED + 4)
-            for update in range(5)
-        ]
-    write_csv(tmp_path / forks.FOLDER / forks.CURVES, rows, list(rows[0]))
-    longer = [
-        {"rule": rule, "tokens": tokens, "score": 0.25, "train_score": 0.5, "kl": tokens / 1e5}
-        for rule in forks.LONGER_RULES
-        for tokens in (90_000, 120_000, 200_000, 400_000)
-    ]
-    write_csv(tmp_path / forks.FOLDER / forks.LONGER, longer, list(longer[0]))
-    forks.page(tmp_path)
-    text = (tmp_path / PAGE).read_text(encoding="utf-8")
-    assert "| `sparse` | 90,000 | 0.250 | 0.500 | 0.900 |" in text
-    assert "| 120,000 |" not in text
-    assert "| easy, ppo | decisive | 4 | **+0.30" in text
-    assert "| easy, ppo | sparse | 4 |" in text
-    assert (tmp_path / forks.FOLDER / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_labels_of_steps_are_exact_or_executed_and_the_page_has_their_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,20 +135,6 @@ def test_advantages_are_centred_by_position_and_the_decisive_ones_exact() -> Non
     for advantages in found.values():
         assert advantages.shape == (16, len(legal))
         np.testing.assert_allclose(advantages.mean(0), 0.0, atol=1e-4)
-
-
-def test_a_line_holds_a_rule_at_every_setting(tmp_path: Path) -> None:
-    rows = [
-        {"setting": "easy", "solved": 0.3, "rule": "sparse", "gae_lambda": 0.5}
-        | {"cosine": 0.9, "noise": 1234.0, "cosine_error": 0.1, "noise_error": 1.0}
-    ]
-    write_csv(noise.file_of(tmp_path, "easy"), rows, list(rows[0]))
-    rows[0] |= {"setting": "hard", "solved": 0.01, "cosine_error": 0.3}
-    write_csv(noise.file_of(tmp_path, "hard"), rows, list(rows[0]))
-    assert noise.table(tmp_path).splitlines()[::2] == [
-        "| rule | lambda | easy: 0.3 solved | hard: 0.01 solved |",
-        "| `sparse` | 0.5 | 0.90 / 1,230 ± 1 | ? / 1,230 ± 1 |",
-    ]
 
 
 @pytest.fixture

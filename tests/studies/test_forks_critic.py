@@ -7,10 +7,9 @@ import pytest
 
 from studies import forks_critic
 from studies.forks import CURVES
-from studies.forks_critic import BESIDE, STUDY, Beside, cells, title
+from studies.forks_critic import BESIDE, STUDY, Beside, cells
 from tokengym.envs import Episode
-from tokengym.lab.protocol import SPARE_SEED
-from tokengym.lab.study import Published, Runs, read_rows
+from tokengym.lab.study import read_rows
 
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 ROWS = read_rows(DOCS / "forks" / CURVES, text=("cell", "credit"))
@@ -32,24 +31,6 @@ def test_the_rule_pays_the_last_token_and_reads_no_attention() -> None:
     episode = Episode(prompt="a", response="b", prompt_ids=[1], response_ids=[2, 3, 4])
     for attention in (np.ones(3, np.float32), np.array([5, 0, 0], np.float32)):
         assert Beside().spread(0.5, episode, attention).tolist() == [0.0, 0.0, 0.5]
-
-
-def test_the_table_pairs_by_seed() -> None:
-    cell = cells()[0]
-    published = forks_critic.by_seed(ROWS, BESIDE["`sparse`, lambda 0.95"])
-    rows = [
-        {**cell, "rate": 1e-3, "seed": seed, "step": p["step"], "tokens": p["tokens"]}
-        | {"score": p["score"] + (p["step"] > 0) * 0.1, "gold_score": 0.0, "kl": p["kl"]}
-        for seed in (80, 81, SPARE_SEED)
-        for p in published[81 if seed == SPARE_SEED else seed]
-    ]
-    made = forks_critic.tables(
-        Published(runs=Runs(rows, STUDY.axes, STUDY.price), drawn={}, folder=DOCS / "forks")
-    )
-    (line,) = (at for at in made["critic"].splitlines() if at.startswith(f"| {title(cell)} |"))
-    assert line.split(" | ")[1] == "2"
-    assert "+0.100 (0.100 to 0.100), 2/2" in line.replace("**", "")
-    assert list(made) == ["critic", "critic rates"]
 
 
 @pytest.mark.parametrize("name", BESIDE)

@@ -2,23 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from studies import frontier, leap
-from studies.frontier import ARMS, PRICES, films, runs_of, study_table, task
+from studies.frontier import ARMS, PRICES, films, runs_of, study_table
 from tokengym.evaluation.statistics import compare_at_kl
 from tokengym.lab.study import DOCS, Cell, Row, Runs, run_of
 
 PAGE = (DOCS / "frontier.md").read_text(encoding="utf-8")
-
-
-def test_the_page_has_the_figures_of_the_published_runs(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frontier, "SOURCES", (films(48, 120), task("QuestionAnswer")))
-    for made in (frontier.published_table(DOCS), frontier.leaps_table(DOCS)):
-        lines = made.splitlines()[2:]
-        assert len(lines) >= 3
-        assert all(line in PAGE for line in lines)
 
 
 def test_the_sentences_are_those_figures():
@@ -122,22 +111,3 @@ def test_a_leap_study_changes_one_thing_at_a_time(tmp_path: Path):
         "batch of 240": {"rows": 240},
     }
     assert leap.LARGE_ROWS * leap.LARGE_UPDATES == leap.ROWS * leap.UPDATES
-
-
-def test_the_page_of_leaps_is_filled():
-    sparse, signed, _ = leap.cells(48, "warm-up")
-    rows = []
-    for cell, slope in ((sparse, 1.0), (signed, 1.5)):
-        for seed in (0, 1, 1000):
-            rows += [{**row, "rate": 1e-3} for row in climb(cell, seed, slope)]
-    runs = Runs(rows, leap.STUDY.axes)
-    leapt = leap.leaps_table(runs, [sparse, signed]).splitlines()[2:]
-    assert [line.split(" | ")[4:7] for line in leapt] == [["0.500", "0.500", "0 of 2"]] * 2
-    (lead,) = leap.leads_table(runs, [sparse, signed]).splitlines()[2:]
-    assert "4.00: +1.00 (" in lead
-    assert "8.00: +1.41 (" in lead
-    assert leap.largest_update(climb(sparse, 0, 1.0)) == pytest.approx(0.5)
-    assert np.isfinite(runs.sweeps[sparse][1e-3])
-    low = [{**row, "rate": leap.LOW_RATE} for row in climb(sparse, 1000, 1.0)]
-    (line,) = leap.one_rate_table(Runs([*rows, *low], leap.STUDY.axes), [sparse]).splitlines()[2:]
-    assert line.split(" | ")[3] == "0.500"

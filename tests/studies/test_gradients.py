@@ -8,8 +8,6 @@ import pytest
 from studies import gradients
 from tokengym.lab.gradients.oracle import SmallOracle, weights_of
 
-ROOT = Path(__file__).parents[2]
-
 
 def test_weights_have_mean_1_over_a_response():
     small = SmallOracle.make(horizon=2)
@@ -42,15 +40,3 @@ def test_the_check_writes_a_row_per_policy_rule_and_estimator(tmp_path: Path, mo
     expected = {"sparse": True, "sparse, scores + 3": True, "uniform": False}
     assert found == {(eos, r): v for eos in ("True", "False") for r, v in expected.items()}
     assert "| `sparse` | 1.000 | 1.000 |" in capsys.readouterr().out
-
-
-def test_the_page_is_current(tmp_path: Path):
-    page = ROOT / gradients.DOCS / "gradients.md"
-    (tmp_path / "gradients").mkdir()
-    for file in (ROOT / gradients.RAW).glob("*.csv"):
-        (tmp_path / "gradients" / file.name).write_text(file.read_text())
-    (tmp_path / "gradients.md").write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
-    gradients.publish(tmp_path)
-    assert (tmp_path / "gradients.md").read_text(encoding="utf-8") == page.read_text(
-        encoding="utf-8"
-    )

@@ -201,94 +201,7 @@ def test_a_step_is_chosen_on_the_spare_seed_and_measured_on_the_others():
     )
     chosen = [cell for _, cell in page.steps_of(ledger)]
     assert chosen == [late, full, own, None, abc, None]
-    lines = page.steps_table(ledger).splitlines()[2:]
-    assert [line.split("|")[1].split(":")[0].strip() for line in lines] == [
-        "sparse, no critic, lambda 0.95",
-        "lambda",
-        "critic",
-        "tokens",
-    ]
-    assert "| +0.625 (" in lines[-1] or "| **+0.625** (" in lines[-1]
-
-
-def test_differences_are_paired_within_a_setting_and_bold_after_holm():
-    own = make_cell(rule="sparse")
-    clear, unclear = make_cell(rule="abc"), make_cell(rule="red:delivery=end")
-    ledger = ledger_of(
-        {
-            own: (1.0, [1.0, 1.1, 0.9, 1.0]),
-            clear: (1.0, [2.0, 2.1, 1.9, 2.01]),
-            unclear: (1.0, [1.0, 1.2, 0.8, 1.3]),
-        }
-    )
-    table = page.differences_table(ledger, page.settings_with_runs(ledger))
-    lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
-    assert "**+1.00**" in lines["`abc`"]
-    assert "**" not in lines["red"]
-    assert lines["`uniform`"].split("|")[2].strip() == NONE
-
-
-def test_rules_are_set_against_the_control_that_did_best_on_the_spare_seed():
-    ledger = ledger_of(
-        {
-            make_cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
-            make_cell(rule="random"): (1.5, [1.25, 1.35, 1.15]),
-            make_cell(rule="uniform"): (1.25, [3.0, 3.0, 3.0]),
-            make_cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
-        }
-    )
-    head, _, sparse, abc = page.controls_table(ledger).splitlines()
-    assert "minus `random`, network of its own, lambda 0.95" in head
-    assert "**\u22120.250** (" in sparse
-    assert "| `abc` | network of its own, lambda 0.95 | **+0.750** (" in abc
-
-
-def test_a_rule_stands_beside_the_sparse_of_its_reward_model():
-    spoilt: dict[str, Any] = {"model": study.MISALIGNED}
-    ledger = ledger_of(
-        {
-            make_cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
-            make_cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
-            make_cell(rule="sparse", **spoilt): (1.0, [1.0, 1.1, 0.9]),
-            make_cell(rule="abc", **spoilt): (1.0, [0.75, 0.85, 0.65]),
-            make_cell(rule="uniform"): (1.0, [1.5, 1.6, 1.4]),
-        }
-    )
-    table = cells_of(page.models_table(ledger))
-    assert table[0] == ["", "the bundled one", "spoilt attention"]
-    lines = {line[0]: line[1:] for line in table}
-    assert lines["`sparse`, lambda 0.95"][1].startswith("0.950 (")
-    assert lines["`abc`, lambda 0.95"][0].startswith("**+1.00** (")
-    assert lines["`abc`, lambda 0.95"][1].startswith("**\u22120.250** (")
-    assert lines["`uniform`, lambda 0.95"][1] == NONE  # it was run with the bundled one only
-
-
-def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
-    short: dict[str, Any] = {"length": 24}
-    ledger = ledger_of(
-        {
-            make_cell(rule="sparse", **short): (1.0, [9.0, 9.1, 8.9]),
-            make_cell(rule="sparse", gae_lambda="1", **short): (1.5, [1.0, 1.1, 0.9]),
-            make_cell(rule="abc-signed", gae_lambda="0.5", **short): (1.0, [2.0, 2.1, 1.9]),
-            make_cell(rule="abc-signed", gae_lambda="1", **short): (1.0, [0.75, 0.85, 0.65]),
-        }
-    )
-    ways = [
-        {"length": 24, "n": n, "score": score, "kl": kl}
-        for n, score, kl in ((1, 0.5, 0.0), (16, 4.6, 2.0))
-    ]
-    table = cells_of(page.lengths_table(ledger, ways))
-    lines = {line[0]: line[1] for line in table}
-    assert table[0] == ["", "24 tokens"]  # there are no runs elsewhere
-    assert lines["untrained"] == "0.500"
-    assert lines["best of 16, untrained"] == "4.50"  # less the price of 2 nats
-    assert lines["`sparse`"].startswith("0.950 (")  # less the price of 1 nat over the run
-    assert lines["`sparse`"].endswith("lambda 1; 11%")
-    assert lines["`abc-signed`, lambda 0.5"].endswith("; 25%")
-    assert lines["`abc-signed`, lambda 1"].startswith("**\u22120.250** (")
-    assert lines["`abc-signed`, lambda 1"].endswith("; \u22126%")
-    assert lines["`sparse`, lambda 1"] == NONE  # itself
-    assert lines["`sparse`, no critic, lambda 1"] == NONE  # not run
+    assert "+0.625" in page.steps_table(ledger).splitlines()[-1]
 
 
 def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
@@ -326,84 +239,19 @@ def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
     assert steps.tolist() == [30.0, 30.0, 30.0]  # half of the way at the end, no more after it
 
 
-def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
-    signed = make_cell(rule="abc-signed", gae_lambda="0.5")
-    longer: dict[str, Any] = {"updates": study.LONGER}
-    ledger = ledger_of(
-        {
-            SPARSE: (1.0, [1.0, 1.1, 0.9]),
-            signed: (1.0, [2.0, 2.1, 1.9]),
-            SPARSE.but(**longer): (1.0, [3.0, 3.1, 2.9]),
-            signed.but(**longer): (1.0, [3.5, 3.6, 3.4]),
-            SPARSE.but(length=24): (1.0, [1.0, 1.1, 0.9]),
-        }
-    )
-    ways = [
-        {"length": 48, "n": n, "score": score, "kl": kl}
-        for n, score, kl in ((1, 0.5, 0.0), (16, 4.6, 2.0))
-    ]
-    table = cells_of(page.longer_table(ledger, ways))
-    lines = {line[0]: line[1:] for line in table}
-    assert lines[""] == ["48 tokens, 30 updates", "48 tokens, 120 updates"]  # none longer at 24
-    assert lines["best of 16, untrained"] == ["4.50", "4.50"]
-    assert lines["`sparse`, over the run"][1].startswith("2.95 (")
-    for when in ("over the run", "at the end"):
-        gains = lines[f"`abc-signed`, lambda 0.5, {when}"]
-        assert [gain.split(" ")[0] for gain in gains] == ["**+1.00**", "**+0.500**"]
-        assert lines[f"`uniform`, lambda 0.95, {when}"] == [NONE, NONE]
-
-
-def test_a_run_at_every_update_is_set_against_sparse_at_its_length():
+def test_a_run_at_every_update_is_planned_for_every_length():
     assert {cell.gae_lambda for cell in fine.cells(96)} == {"1", "0.5", "0.95"}
     planned = {cell: seeds for cells, seeds in fine.rounds() for cell in cells}
     assert planned == {cell: range(10) for at in fine.SPARSE_LAMBDAS for cell in fine.cells(at)}
-    sparse, signed, *_ = (Cell(**cell) for cell in fine.cells(24))
-    ledger = ledger_of({sparse: (1.0, [2.0, 2.0, 2.0]), signed: (1.0, [2.9, 3.0, 3.1])})
-    ways = [
-        {"length": length, "n": n, "score": score, "kl": 0.0}
-        for length in fine.SPARSE_LAMBDAS
-        for n, score in ((1, 0.0), (16, 9.0))  # no run comes near
-    ]
-    *_, first, second = cells_of(fine.table(ledger, ways))
-    assert first[:3] == ["24", "`sparse`, 0.95", "3"]
-    assert second[1] == "`abc-signed`, 0.5"
-    assert second[4].replace("**", "").startswith("+1.00 (")
-    assert second[5] == "+1.00"
 
 
-def test_vineppo_stands_beside_sparse_for_the_tokens_that_it_had():
+def test_vineppo_has_the_tokens_of_sparse():
     cell = study.AT_VINEPPO[0]
     spent = cell.updates * cell.rows * (48 + 3 * (36 + 24 + 12))  # three inner ends of segments
     assert 0.95 * 30 * 64 * 48 < spent <= 30 * 64 * 48
     config = study.config(cell.but(rate=1e-3), Path())
     assert config.training.learner.advantage == "vineppo"
     assert config.training.batch_size == cell.rows
-    ledger = ledger_of({SPARSE: (1.0, [3.0, 3.1, 2.9]), cell: (1.0, [2.0, 2.1, 1.9])})
-    *_, sparse, vineppo = cells_of(page.vineppo_table(ledger))
-    assert sparse[:3] == ["`sparse`, lambda 0.95", "30 of 64", "0.001"]
-    assert sparse[3].startswith("2.95 (")  # less the price of 1 nat over the run
-    assert sparse[4] == NONE
-    assert vineppo[:2] == ["`mc:k=3,segments=4`, VinePPO", "21 of 16"]
-    assert vineppo[4].startswith("**\u22121.00** (")
-
-
-def test_rules_reach_a_share_of_the_best_executed_values():
-    half, late, one = study.AT_CONTINUED
-    assert (half.gae_lambda, one.gae_lambda, half.length, half.critic) == ("0.5", "0", 24, "none")
-    ledger = ledger_of(
-        {
-            SPARSE.but(length=24): (1.0, [1.0, 1.1, 0.9]),
-            half: (2.0, [3.0, 3.1, 2.9]),
-            late: (1.5, [9.0, 9.1, 8.9]),  # not the spare seed's choice
-            make_cell(rule="abc-signed", gae_lambda="0.5", length=24): (1.0, [2.0, 2.1, 1.9]),
-        }
-    )
-    lines = {line[0]: line[1:] for line in cells_of(page.executed_table(ledger))}
-    assert lines["`sparse`, lambda 0.95"][2] == NONE
-    best = lines["`sparse`, executed values, lambda 0.5"]
-    assert (best[2].startswith("**+2.00** ("), best[3]) == (True, "100%")
-    assert lines["`abc-signed`, lambda 0.5"][3] == "50%"
-    assert page.executed_table(ledger_of({SPARSE: (1.0, [1.0])})) == "Not measured yet."
 
 
 def test_runs_of_both_grids_are_published_once(tmp_path: Path):

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 
 from studies import (
+    cards,
     critic,
     end,
     entities,
+    feedback,
     film_reviews,
     forks,
     forks_critic,
+    forks_imitated,
+    forks_noise,
     frontier,
+    gradients,
     leap,
     ledger,
     other_tasks,
@@ -25,13 +30,17 @@ from studies import (
     real_r3,
     real_reasoning,
     real_tax,
+    shipped_estimators,
+    turns,
 )
 from tokengym.lab.tables import fill
 
 
 def fill_forks(docs: Path) -> None:
-    """Fill the page that two studies share."""
+    """Fill the page that four studies share."""
     forks.page(docs)
+    forks_noise.page(docs)
+    forks_imitated.page(docs / "no runs beside the published", docs)
     forks_critic.STUDY.page(docs)
 
 
@@ -59,6 +68,8 @@ def fill_rewards(docs: Path) -> None:
 DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "critic.md": (("critic", "ledger"), critic.STUDY.page),
+    "details/cards.md": (("cards", "v1", "ledger", "forks"), lambda docs: cards.main(docs=docs)),
+    "details/feedback.md": (("feedback",), feedback.page),
     "end.md": (("end", "ledger"), end.STUDY.page),
     "details/forks.md": (("forks",), fill_forks),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
@@ -66,14 +77,17 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
         ("frontier", "leap", "critic", "ledger", "end", "tasks"),
         fill_frontier,
     ),
+    "gradients.md": (("gradients",), gradients.publish),
     "leap.md": (("leap", "critic", "ledger"), leap.STUDY.page),
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "details/rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
     "rewards.md": (("rewards",), fill_rewards),
+    shipped_estimators.PAGE: ((shipped_estimators.DATA,), shipped_estimators.page),
     "details/sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),
     "tasks.md": (("tasks",), other_tasks.STUDY.page),
     "real_model.md": (("real_model",), fill_real_model),
+    "turns.md": (("turns",), turns.STUDY.page),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""
 

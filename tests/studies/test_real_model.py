@@ -52,27 +52,6 @@ def test_the_tables_by_hand() -> None:
     assert lines.splitlines()[2] == "| 2 | 1.00 | 0.500 | 0.190 | 0.990 |"
 
 
-def test_pairs_are_taken_by_seed() -> None:
-    scores = {"sparse": (1.0, 2.0, 3.0), "abc-signed": (1.5, 2.5, 3.5), "random": (1.0, 3.0, 2.0)}
-    rows = [
-        row
-        for rule, values in scores.items()
-        for seed, score in [(1000, 1.0), *enumerate(values)]
-        for row in rows_of(Cell(rule=rule, rate=1e-3, seed=seed), score)
-    ]
-    runs = Runs(rows, STUDY.axes)
-    first, second, third = study.pairs_table(runs).splitlines()[2:]
-    assert first.split(" | ")[1:3] == [  # a run's mean score is half of its last
-        "**+0.250** (0.250 to 0.250), 3/3",
-        "**+0.500** (0.500 to 0.500), 3/3",
-    ]
-    assert second.split(" | ")[0] == "| `random` minus `sparse`"
-    assert second.split(" | ")[1].endswith(", 1/3")
-    assert "`abc-signed` minus `random`" in third
-    means = study.means_table(runs).splitlines()[2]
-    assert means.startswith("| `sparse` | 3 | 0.950 (")
-
-
 def test_pairs_that_a_difference_takes() -> None:
     # normal quantiles give (1.96 + 0.84)^2 * 4 = 31.4 and (1.645 + 1.282)^2 * 4 = 34.3
     assert study.pairs_needed(0.2, 0.1) == 34

@@ -81,19 +81,6 @@ def test_policies_learn_from_typed_questions_of_few_words(tmp_path: Path) -> Non
     ]
 
 
-def test_trained_policies_are_set_against_the_untrained_by_question() -> None:
-    rows = [answer(q, length=length) for q in range(3) for length in (10.0 + q, 20.0 + q)]
-    trained = [
-        {"rule": "R3", "seed": seed, **answer(q, length=17.0 + q + seed)}
-        for q in range(3)
-        for seed in (0, 2)
-    ]
-    lines = study.trained_table(rows, trained, "OPENENDED").splitlines()[2:]
-    assert [line.split(" | ")[0] for line in lines] == ["| untrained", "| trained by R3"]
-    assert lines[0].split(" | ")[3].startswith("16.0 (")
-    assert lines[1].split(" | ")[3] == "**+3.00** (3.00 to 3.00)"  # 18 + q against 15 + q
-
-
 def test_a_rule_is_trained_with_its_own_reward(tmp_path: Path) -> None:
     for rule, reward in study.TRAINED.items():
         config = study.Run(rule=rule, seed=0).config(tmp_path / "questions.jsonl")

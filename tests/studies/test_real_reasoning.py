@@ -9,7 +9,7 @@ import pytest
 
 from studies import real_reasoning as study
 from tokengym.evaluation.runs.record import RunRecord
-from tokengym.lab.study import Cell, Row, Runs, write_rows
+from tokengym.lab.study import Cell, Row, write_rows
 
 STUDY = study.STUDY
 
@@ -55,34 +55,3 @@ def test_a_right_answer_among_the_best_of_n_by_hand() -> None:
     scores = np.array([[1.0, 0.9, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     # Of the pairs of four responses three in six hold the right one.
     assert [study.right_of_best(scores, n) for n in (1, 2, 4)] == [0.125, 0.25, 0.5]
-
-
-def test_learners_are_compared_by_seed() -> None:
-    reached = {"grpo": (0.5, 0.7, 0.9), "loo": (0.4, 0.6, 0.8)}
-    rows = [
-        row
-        for task in study.TASKS
-        for learner, ends in reached.items()
-        for seed, score in enumerate(ends)
-        for row in rows_of(Cell(task=task, learner=learner, seed=seed), score, score / 2)
-    ]
-    lines = study.learners_table(Runs(rows, STUDY.axes)).splitlines()[2:]
-    assert lines[0].startswith("| adding | `grpo` | 3 | 0.700 (")
-    assert lines[4].split(" | ")[3:5] == [
-        "**+0.100** (0.100 to 0.100), 3/3",
-        "**+0.050** (0.050 to 0.050), 3/3",
-    ]
-    runs = study.runs_table(Runs(rows, STUDY.axes)).splitlines()
-    assert runs[2] == "| adding | `grpo` | 0 | 0.000 to 0.500 | 0.000 to 0.250 | 2.00 |"
-    assert study.learners_table(Runs(rows[:2], STUDY.axes)) == "Too few runs yet."
-
-
-def test_the_likeliest_answer_stands_beside_the_best_of_n() -> None:
-    rows: list[Row] = [
-        {"task": "adding", "n": None, "score": 0.75, "right": 0.5, "kl": None},
-        {"task": "adding", "n": 4.0, "score": 0.5, "right": 0.25, "kl": 0.6363},
-    ]
-    assert study.lines_table(rows).splitlines()[2:] == [
-        "| adding | the likeliest | 0.750 | 0.500 |  |",
-        "| adding | best of 4 | 0.500 | 0.250 | 0.636 |",
-    ]

@@ -80,23 +80,6 @@ def test_differences_are_paired_by_text() -> None:
     assert lines[4].startswith("| noise, seed 0 | 0.000 (" + MINUS)
 
 
-def test_a_run_s_line_has_its_kl_at_home_and_elsewhere() -> None:
-    points = [
-        {"name": name, "rate": rate, "seed": 0, "score": score, "gold_score": 0.25, "kl": kl}
-        for name, rate in (("noise", 3e-3), ("sparse", 1e-2))
-        for score, kl in ((0.5, 0.0), (2.0, 8.0))
-    ]
-    texts = [
-        {**row(name, 0, 1.0, kind), "rate": rate, "kl": 0.25}
-        for name, rate in (("noise", 3e-3), ("sparse", 1e-2))
-        for kind in study.KINDS
-    ]
-    noise, sparse = study.runs_table(points, texts).splitlines()[2:]
-    kl = "| 8.00 | 0.500 | 0.250 | 0.250 | 0.250 | 0.250 |"
-    assert noise == f"| noise, seed 0 | \u2013 | 0.250 to 0.250 {kl}"
-    assert sparse == f"| sparse, rate 0.01 | 0.500 to 2.00 | 0.250 to 0.250 {kl}"
-
-
 def test_what_is_measured_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ No trainer is needed: a folder of hand-made files stands for one.
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -170,15 +169,6 @@ def test_own_rows_need_no_package(tmp_path: Path) -> None:
     estimator, _ = study.loaded(own, tmp_path)
     assert study.decision(own, estimator, 8, "more") == pytest.approx(0.0625, abs=1e-6)
     assert study.decision(own, estimator, 8, "the same") == pytest.approx(0.0, abs=1e-6)
-
-
-def test_the_page_is_current(tmp_path: Path) -> None:
-    (tmp_path / study.DATA).parent.mkdir()
-    for name in (study.PAGE, study.DATA):
-        shutil.copy(DOCS / name, tmp_path / name)
-    before = (tmp_path / study.PAGE).read_text(encoding="utf-8")
-    study.page(tmp_path)
-    assert (tmp_path / study.PAGE).read_text(encoding="utf-8") == before
 
 
 def test_published_rows_are_those_of_the_study_and_no_headline_names_a_trainer() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from studies import turns
-from studies.turns import LEAVING, RULES, STUDY, TURNS
+from studies.turns import LEAVING, RULES, STUDY
 from tokengym.lab.protocol import SPARE_SEED
 from tokengym.lab.study import DOCS, Published, Runs
 
@@ -76,14 +76,3 @@ def test_the_published_figures_are_those_of_the_present_estimators(
         for figure in ("score", "kl", "decisive"):
             expected = pytest.approx([point[figure] for point in points], abs=1e-3)
             assert [point[figure] for point in played] == expected
-
-
-def test_the_page_is_current(tmp_path: Path) -> None:
-    docs = Path(__file__).parents[2] / "docs" / "results"
-    before = (docs / "turns.md").read_text(encoding="utf-8")
-    (tmp_path / "turns").mkdir()
-    for name in ("turns.md", "turns/runs.csv", "turns/gradients.csv"):
-        (tmp_path / name).write_text((docs / name).read_text(encoding="utf-8"), encoding="utf-8")
-    STUDY.page(tmp_path)
-    assert (tmp_path / "turns.md").read_text(encoding="utf-8") == before
-    assert len(TURNS) == 3
