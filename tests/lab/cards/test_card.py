@@ -4,9 +4,11 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support import golden
 from tokengym.base.files import read_json
 from tokengym.envs import bundled
 from tokengym.lab.cards import parts
@@ -331,81 +333,79 @@ def test_the_cpu_time_of_training_runs_counts_and_changes_no_hash(tmp_path: Path
     assert one["figures"] == other["figures"]
 
 
+def ends_of(difference: float | None, low: float, high: float, pairs: int) -> dict[str, Any]:
+    """Return what training from `random`'s start came to on MovieReview."""
+    lead = {"difference": difference, "low": low, "high": high, "pairs": pairs}
+    return {"MovieReview": {"net_score": {"versus_baseline": {"auc": lead}}}}
+
+
+def trained(name: str, steps: int | None) -> dict[str, Any]:
+    settings = steps and json.dumps({"training": {"MovieReview": {"steps": steps}}})
+    parts_ = {"convergence": ends_of(1.0, 0.5, 1.5, 5)}
+    return {"subject": name, "parts": parts_, "made": {"convergence": {"settings": settings}}}
+
+
+def made(
+    name: str, review: float, forks: float, cosine: float, ends: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    def found(value: float) -> dict[str, float]:
+        return {"correlation": value, "low": value - 0.05, "high": value + 0.05}
+
+    measured = {
+        "identification": {"MovieReview": found(review)},
+        "executed": {"Forks": found(forks)},
+        "gradient": {"rows": [{"cosine": cosine}, {"cosine": 1.0}]},
+    }
+    return {"subject": name, "parts": {**measured, **({"convergence": ends} if ends else {})}}
+
+
 def test_a_row_that_was_trained_otherwise_is_not_compared():
-    def trained(name: str, steps: int):
-        versus = {"auc": {"difference": 1.0, "low": 0.5, "high": 1.5, "pairs": 5}}
-        settings = {"training": {"MovieReview": {"steps": steps}}}
-        return {
-            "subject": name,
-            "parts": {"convergence": {"MovieReview": {"net_score": {"versus_baseline": versus}}}},
-            "made": {"convergence": {"settings": json.dumps(settings)}},
-        }
-
     chance = trained("random", 15)
-    same, other = (trained_alike(trained("abc", steps), chance) for steps in (15, 30))
-    column = {name: at for at, name in enumerate(BOARD)}
-    tuned_at, alike_at = column["tuned: lead on sparse"], column["at one rate: lead on sparse"]
-    row = board_row(same, chance)
-    assert row[tuned_at : alike_at + 2] == ["\u2013", "\u2013", "+1.00", "0.500 to 1.50"]
-    assert row[-1] == "Gains on `sparse` in training."
-    row = board_row(other, chance)
-    assert row[tuned_at : alike_at + 2] == ["\u2013"] * 4
-    assert row[-1] == "Was trained otherwise."
+    lead = BOARD.index("at one rate: lead on sparse")
+    for steps, shown in (
+        (15, ["+1.00", "0.500 to 1.50"]),
+        (30, ["\u2013"] * 2),
+        (None, ["\u2013"] * 2),
+    ):
+        assert (
+            board_row(trained_alike(trained("abc", steps), chance), chance)[lead : lead + 2]
+            == shown
+        )
+
+
+def test_rows_and_pages_are_the_stored_ones():
+    """Every verdict in words: of tokens found, of the gradient, of training."""
+    chance, other = made("random", 0.0, 0.0, 0.9), trained("random", 15)
+    alike, apart = (trained_alike(trained("abc", steps), other) for steps in (15, 30))
     tuned = {"difference": -0.2, "low": -0.3, "high": -0.1, "pairs": 10}
-    row = board_row(same, chance, tuned, (3, 2, 4), "cards/abc/card.json")
-    assert row[:3] == ["3", "2 to 4", "[`abc`](cards/abc/card.json)"]
-    lead = ["\u22120.200", "\u22120.300 to \u22120.100"]
-    assert row[tuned_at : tuned_at + 2] == lead
-    assert row[-1] == "Loses to `sparse` in training."
-    older = {**trained("abc", 15), "made": {"convergence": {"settings": None}}}
-    assert board_row(trained_alike(older, chance), chance)[alike_at] == "\u2013"
+    rows = [
+        board_row(alike, other),
+        board_row(apart, other),
+        board_row(alike, other, tuned, (3, 2, 4), "cards/abc/card.json"),
+        board_row(made("worse", 0.2, 0.2, -0.03), chance),
+        board_row(chance, chance),
+        *(
+            board_row(made("good", 0.4, 0.05, 1.0, ends_of(0.3, *ends)), chance)
+            for ends in ((-0.1, 1.0, 5), (0.1, 1.0, 3), (0.3, 0.3, 1))
+        ),
+    ]
+    assert {len(row) for row in rows} == {len(BOARD)}
+    figure = {"iqm": 2.0, "low": 2.0, "high": 2.0}
+    versus = {"final": {"difference": 1.0, "low": 1.0, "high": 1.0, "pairs": 1}}
+    part = {"MovieReview": {"runs": 1, "score": {"final": figure, "versus_baseline": versus}}}
+    card = {"kind": "rule", "subject": "abc", "size": "quick", "seed": 0, "tokengym": "0"}
+    page = card_page({**card, "data": "d", "hash": "h", "parts": {"convergence": part}})
+    said = "\n".join(map(" | ".join, rows))
+    golden.check(Path(__file__).parent / "stored" / "card.txt", f"{said}\n\n{page}")
 
 
-def test_the_leaderboard_s_sentence_and_flips_by_hand():
-    def made(name: str, review: float, forks: float, cosine: float, gain: float | None):
-        def found(value: float):
-            return {"correlation": value, "low": value - 0.05, "high": value + 0.05}
-
-        versus = {"auc": {"difference": gain, "low": -0.1, "high": 1.0, "pairs": 5}}
-        ends = {"MovieReview": {"net_score": {"versus_baseline": versus}}}
-        return {
-            "subject": name,
-            "parts": {
-                "identification": {"MovieReview": found(review)},
-                "executed": {"Forks": found(forks)},
-                "gradient": {"rows": [{"cosine": cosine}, {"cosine": 1.0}]},
-                **({} if gain is None else {"convergence": ends}),
-            },
-        }
-
-    chance = made("random", 0.0, 0.0, 0.9, None)
-    good, worse = made("good", 0.4, 0.05, 1.0, 0.3), made("worse", 0.2, 0.2, -0.03, None)
-    row = board_row(good, chance)
-    at = BOARD.index("tokens found on MovieReview")
-    assert row[at : at + 3] == ["0.400", "0.050", "1.00"]
-    assert row[at - 2 : at] == ["+0.300", "\u22120.100 to 1.00"]
-    assert row[-1] == (
-        "Finds the tokens on MovieReview, keeps the gradient, "
-        "is not clearly apart from `sparse` in training."
+def test_flips_of_the_order_by_hand():
+    chance, worse = made("random", 0.0, 0.0, 0.9), made("worse", 0.2, 0.2, -0.03)
+    good, rival = (
+        made(name, 0.4, 0.05, 1.0, ends_of(gain, 0.1, 1.0, 5))
+        for name, gain in (("good", 0.3), ("rival", 0.2))
     )
-    assert board_row(worse, chance)[-1] == (
-        "Finds the tokens on MovieReview and Forks, turns the gradient, was not trained."
-    )
-    assert board_row(chance, chance)[2] == "`random`, the control"
-    ends = good["parts"]["convergence"]["MovieReview"]["net_score"]["versus_baseline"]["auc"]
-    ends |= {"low": 0.1, "pairs": 3}
-    assert board_row(good, chance)[at - 1] == "0.100 to 1.00; 3 seeds"
-    assert board_row(good, chance)[-1].endswith("gains on `sparse` in training (3 seeds).")
-    ends |= {"low": 0.3, "high": 0.3, "pairs": 1}
-    assert board_row(good, chance)[-1].endswith(
-        "is not clearly apart from `sparse` in training (1 seed)."
-    )
-    assert board_row(chance, chance)[-1].startswith(
-        "Finds the tokens no better than `random`, turn"
-    )
-    assert len(row) == len(BOARD)
     elsewhere = {"Real": {"rules": {"good": {"correlation": 0.1, "low": 0.0, "high": 0.2}}}}
-    rival = made("rival", 0.4, 0.05, 1.0, 0.2)
     gains = {"good": {"difference": -0.1, "low": -0.2, "high": 0.0}}
     gains["rival"] = {"difference": 0.2, "low": 0.1, "high": 0.3}
     assert order_flips([good, worse, chance], elsewhere, {}) == [
@@ -414,13 +414,3 @@ def test_the_leaderboard_s_sentence_and_flips_by_hand():
     assert order_flips([good, rival], {}, {"Forks": gains})[1:] == [
         "training, MovieReview and Forks: 1 of 1 pairs; of the 0 that are clear on both, 0"
     ]
-
-
-def test_one_seed_is_called_one_seed():
-    figure = {"iqm": 2.0, "low": 2.0, "high": 2.0}
-    versus = {"final": {"difference": 1.0, "low": 1.0, "high": 1.0, "pairs": 1}}
-    score = {"final": figure, "versus_baseline": versus}
-    part = {"MovieReview": {"runs": 1, "score": score}}
-    card = {"kind": "rule", "subject": "abc", "size": "quick", "seed": 0, "tokengym": "0"}
-    page = card_page({**card, "data": "d", "hash": "h", "parts": {"convergence": part}})
-    assert "| 2.00 (one seed) | +1.00 (one seed) |" in page
