@@ -19,18 +19,15 @@ from docs.makers.build_docs import (
     field_texts,
     known_facts,
     main,
-    metrics,
     page,
-    section,
     sections,
     task_page,
 )
 from docs.makers.build_episodes import RULES as EPISODES
 from docs.makers.build_episodes import STAGES, as_text, file_of, read
-from docs.makers.build_hero import RULES, picture, rows
+from docs.makers.build_hero import picture, rows
 from tokengym.envs import TokenGenerationEnv
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
-from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.scripts.cli import command_names, find_command
 from tokengym.scripts.commands.options import call
 
@@ -85,9 +82,7 @@ def test_the_page_of_a_command_has_every_option(capsys):
 
 def test_the_picture_of_the_readme_shows_what_the_rules_pay():
     _, columns, score = rows()
-    text = picture()
-    assert text.count("<text") == 2 + len(RULES) * (2 + len(columns["truth"])) + 2
-    ElementTree.fromstring(text)
+    ElementTree.fromstring(text := picture())
     for name in ("sparse", "abc", "abc-signed"):
         assert abs(columns[name].sum() - score) < 1e-3
     assert (columns["sparse"][:-1] == 0).all()
@@ -97,38 +92,6 @@ def test_the_picture_of_the_readme_shows_what_the_rules_pay():
     stored = (FOLDER / "images" / "hero.svg").read_text(encoding="utf-8")
     words = re.compile(r"<text[^>]*>(.*?)</text>")
     assert words.findall(stored) == words.findall(text)
-    assert "prefers-color-scheme: dark" in stored
-
-
-def test_every_metric_has_its_row():
-    rows = re.findall(r"^\| `([\w/]+)` \| (.+?) \|", metrics(), flags=re.MULTILINE)
-    assert dict(rows) == {name: measure.meaning for name, measure in MEASURES.items()}
-
-
-def test_the_page_has_all_that_gymnasiums_have():
-    text = page()
-    headings = re.findall(r"^## (.*)", text, flags=re.MULTILINE)
-    assert headings == [
-        *("Observation Space", "Action Space", "Rewards", "Starting State", "Episode End"),
-        *("Information", "Arguments", "Methods", "Example"),
-    ]
-    assert all(f"({task.name.lower()}.md)" in text for task in TASKS)
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, flags=re.MULTILINE))
-    for name in ("reward", "scorer", "max_new_tokens", "horizon", "num_envs", "autoreset_mode"):
-        assert name in rows
-    assert all(cell.strip() for row in rows.values() for cell in re.split(r"(?<!\\)\|", row))
-
-
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_a_task_has_its_table(task: Task):
-    text, whole = section(task), page()
-    assert text in task_page(task)
-    env = gymnasium.make(task.id, reward=None)
-    assert f"| Action space | `{env.action_space}` |" in text
-    assert f"| Observation space | `{env.observation_space}` |" in text
-    assert f"| Default reward | `{task.reward!r}` |" in text
-    for key in env.reset()[1]:
-        assert f"| `{key}` |" in whole
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -140,20 +103,11 @@ def test_the_example_runs(task: Task, capsys):
 
 
 @pytest.mark.parametrize("task", EPISODES)
-def test_the_picture_of_an_episode_is_small_and_moves(task: str):
-    text = file_of(task).read_text(encoding="utf-8")
-    assert len(text.encode()) < 200_000
-    ElementTree.fromstring(text)
-    assert "@keyframes t0 " in text
-    assert "prefers-reduced-motion" in text
-    assert f"credit by {EPISODES[task]}<" in text
-    assert "blue is paid" in text
-
-
-@pytest.mark.parametrize("task", EPISODES)
 def test_the_responses_of_an_episode_are_what_their_rows_say(task: str):
-    rows = read()[task]
-    shown = as_text(task)
+    picture = file_of(task).read_text(encoding="utf-8")
+    ElementTree.fromstring(picture)
+    assert len(picture.encode()) < 200_000
+    rows, shown = read()[task], as_text(task)
     ElementTree.fromstring(shown.replace("<br>", "<br/>"))
     words = html.unescape(re.sub(r"<[^>]*>", "", shown))
     for stage in STAGES:

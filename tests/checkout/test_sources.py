@@ -2,26 +2,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from tokengym.base.registry import did_you_mean
-
 ROOT = Path(__file__).parents[2]
-
-
-def test_near_matches_are_computed_in_one_place():
-    def uses(path: Path) -> Iterator[str]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute | ast.Name):
-                yield node.attr if isinstance(node, ast.Attribute) else node.id
-
-    folders = ("base", "envs", "rewards", "agents", "evaluation", "lab", "scripts", "tokengym")
-    files = [path for name in folders for path in (ROOT / name).rglob("*.py")]
-    using = {path.resolve() for path in files if "get_close_matches" in uses(path)}
-    assert using == {(ROOT / "base/registry.py").resolve()}
-    shown = {"b": "B (the second)"}
-    assert did_you_mean("bb", ["a", "b"], shown=shown) == "did you mean B (the second)? "
 
 
 def test_models_are_read_in_one_place() -> None:
