@@ -210,6 +210,8 @@ ARITHMETIC = ("precision", "products")
 """Settings of the policy that decide its rounding."""
 EARLIER_RECORD = "agent.json"
 """File that told the folder of a saved agent up to 0.2."""
+EARLIER_COUNTERS = "counters.json"
+"""File of a Trainer's checkpoint up to 0.2."""
 LEARNED = "learned.json"
 """File of a Trainer's checkpoint with its counters and what its numbers depend on."""
 DECISIVE = (
@@ -614,6 +616,11 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             raise CheckpointError(
                 f"{folder} holds no checkpoint of this trainer, which writes {LEARNED} beside the "
                 "weights; load weights alone by model="
+            )
+        if (folder / EARLIER_COUNTERS).exists():
+            raise CheckpointError(
+                f"{folder} holds {EARLIER_COUNTERS}, as checkpoints of version 0.2 did; finish it "
+                f"with that version, or begin anew from its weights by model={str(folder)!r}"
             )
         learned = read_json(folder / LEARNED)
         check_entries(learned, {"counters": dict, "training": dict}, str(folder / LEARNED))

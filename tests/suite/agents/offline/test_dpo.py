@@ -367,8 +367,13 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
     args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2)
     make_dpo(args=args).train()
     other = make_dpo(model=make_model("llama"), args=make_args(tmp_path / "other"))
+    checkpoint = tmp_path / "run" / "checkpoint-2"
     with pytest.raises(CheckpointError, match=r"model.safetensors is of another model"):
-        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+        other.train(resume_from_checkpoint=str(checkpoint))
+    (checkpoint / "counters.json").write_text("{}")  # beside other contents of learned.json
+    with pytest.raises(CheckpointError, match=f"version 0.2 .* by model='{checkpoint}'"):
+        make_dpo(args=args).train(resume_from_checkpoint=str(checkpoint))
+    assert make_dpo(None, model=checkpoint).policy  # the remedy
 
 
 @pytest.mark.parametrize(
