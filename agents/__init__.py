@@ -5,7 +5,7 @@ Torch and Stable-Baselines3 take seconds to import: each name is loaded when it 
 
 from typing import TYPE_CHECKING
 
-from tokengym.agents.policy import door
+from tokengym.agents.policy.backend import use_backend
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from tokengym.agents.policy.streams import noting_reads as noting_reads
     from tokengym.agents.ppo.ppo import PPO as PPO
     from tokengym.agents.random_agent import RandomAgent as RandomAgent
-    from tokengym.agents.rollouts.chosen import bind_policy as bind_policy
+    from tokengym.agents.rollouts.given import bind_policy as bind_policy
     from tokengym.agents.rollouts.logs import EpisodeLog as EpisodeLog
     from tokengym.agents.rollouts.playing import collect as collect
     from tokengym.agents.sb3.hindsight import HindsightReplayBuffer as HindsightReplayBuffer
     from tokengym.agents.sb3.hindsight import HindsightRolloutBuffer as HindsightRolloutBuffer
 
-door.open_to("tokengym.agents.fast")  # where that folder is installed
+use_backend("tokengym.agents.fast")  # where that folder is installed
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -30,7 +30,7 @@ from tokengym.agents.rollouts.layers import check_learnable
 from tokengym.agents.rollouts.playing import RolloutBatch
 from tokengym.agents.rollouts.rounds import Environments, as_rounds, environment_attribute
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
-from tokengym.agents.sb3.progress import LastRow, TokenProgressBar
+from tokengym.agents.sb3.progress import LastLogRow, TokenProgressBar
 from tokengym.base.device import select_device
 from tokengym.base.errors import SettingsError
 from tokengym.base.settings import from_keywords, names_of, shown_signature
@@ -317,7 +317,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
-        log, formats = LastRow(), self.logger.output_formats
+        log, formats = LastLogRow(), self.logger.output_formats
         formats.append(log)
         number, span = 0, budget - self.learning_since
         try:

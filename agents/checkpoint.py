@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tokengym.agents.collector import CollectsRounds
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.agents.policy.settings import EpisodicSettings
 from tokengym.agents.processes import Processes, join
@@ -64,7 +64,7 @@ ENTRIES = {
 TRAINING = "training.safetensors"
 OPTIMIZER = "optimizer."
 """Prefix of the names of the optimiser's tensors."""
-LACKING = {"value_network": "trunk", "learning_rate_schedule": "constant"}
+DEFAULTS_OF_0_1 = {"value_network": "trunk", "learning_rate_schedule": "constant"}
 """Settings that checkpoints of version 0.1.0 lack, as their agents had them."""
 COUNTERS = {
     "num_timesteps": int,
@@ -477,7 +477,9 @@ def _settings(
             )
     kept = {name: value for name, value in stored.items() if name not in changes}
     check_saved(kept, folder / RECORD, named=dict(changes), trust_code=trust_code)
-    lacking = {k: v for k, v in LACKING.items() if k in known and k not in record["policy_kwargs"]}
+    lacking = {
+        k: v for k, v in DEFAULTS_OF_0_1.items() if k in known and k not in record["policy_kwargs"]
+    }
     return {**lacking, **kept, **changes}
 
 
@@ -575,7 +577,7 @@ def products_here(products: str, folder: Path, device: str | torch.device) -> st
         folder: Where it was read, for the warning.
         device: Where the agent goes; a GPU has no oneDNN.
     """
-    if products == "torch" or (fast().has_onednn() and select_device(device).type == "cpu"):
+    if products == "torch" or (backend().has_onednn() and select_device(device).type == "cpu"):
         return products
     logger.warning("%s was trained with oneDNN's products, which are not here", folder)
     return "torch"

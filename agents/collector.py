@@ -14,9 +14,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.processes import Processes
-from tokengym.agents.rollouts.chosen import bind_policy
+from tokengym.agents.rollouts.given import bind_policy
 from tokengym.agents.rollouts.logs import write_failed_round
-from tokengym.agents.rollouts.playing import Choice, RolloutBatch, play_round
+from tokengym.agents.rollouts.playing import RolloutBatch, SampledTokens, play_round
 from tokengym.agents.rollouts.rounds import RoundEnvironment, RoundReward, StepResult
 from tokengym.rewards import RewardError
 
@@ -67,7 +67,7 @@ class CollectsRounds(OnPolicyAlgorithm):
                 rounds,
                 options=options,
                 on_step=partial(self._on_step, callback, figures),
-                keep_round=lambda goes_on: all(processes.gather(goes_on)),
+                keep_round=lambda is_playing: all(processes.gather(is_playing)),
             )
         except RewardError as error:
             write_failed_round(callback, error)
@@ -95,7 +95,7 @@ class CollectsRounds(OnPolicyAlgorithm):
         callback: BaseCallback,
         figures: dict[int, dict[str, Any]],
         rows: NDArray[np.integer],
-        choice: Choice,
+        choice: SampledTokens,
         result: StepResult,
     ) -> bool:
         """Tell callbacks of a step of ``rows``; return whether they let the training continue.

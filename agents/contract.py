@@ -131,7 +131,7 @@ def _required(made: Any) -> list[str]:
     ]
 
 
-def own_player(name: str, made: Any, envs: Any, *, seed: int = 0) -> Any:
+def make_own_agent(name: str, made: Any, envs: Any, *, seed: int = 0) -> Any:
     """Return the agent that "path/to/file.py:MyAgent" stands for, which needs only ``predict``.
 
     Args:

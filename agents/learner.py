@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.contract import TrainingRun, Update, check_plays, own_player
+from tokengym.agents.contract import TrainingRun, Update, check_plays, make_own_agent
 from tokengym.base.registry import Registry, imported
 from tokengym.base.settings import values_by_name
 
@@ -164,7 +164,7 @@ def _as_learner(name: str, made: Any) -> Learner:
         name=name,
         summary=summary,
         settings=NoSettings,
-        updates=partial(_teach if learns else _play, name=name, made=made),
+        updates=partial(_train_own_agent if learns else _play_own_agent, name=name, made=made),
         uses_credit=learns,
     )
 
@@ -180,16 +180,18 @@ class NoSettings:
     """Settings of an agent that has none."""
 
 
-def _play(run: TrainingRun, *, name: str, made: Any) -> Iterator[Update]:
+def _play_own_agent(run: TrainingRun, *, name: str, made: Any) -> Iterator[Update]:
     """Yield an agent that does not learn, for both ends of its curve."""
     envs = run.make_envs(1, normalize=False)
-    agent = own_player(name, made, envs, seed=run.seed)
+    agent = make_own_agent(name, made, envs, seed=run.seed)
     yield Update(step=0, tokens=0, agent=agent)
     yield Update(step=run.training.last_step, tokens=run.training.tokens or 0, agent=agent)
     envs.close()
 
 
-def _teach(run: TrainingRun, *, name: str, made: Any) -> Iterator[Update]:
+def _train_own_agent(run: TrainingRun, *, name: str, made: Any) -> Iterator[Update]:
     """Train an agent that has ``learn(episodes)``."""
-    updates: Iterator[Update] = imported("tokengym.agents.training:teach")(run, name, made)
+    updates: Iterator[Update] = imported("tokengym.agents.training:train_own_agent")(
+        run, name, made
+    )
     return updates

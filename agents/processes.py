@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.backend import backend
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.language_model import LanguageModel
@@ -163,5 +163,5 @@ def join(device: torch.device | str) -> Processes:
     """
     if launched() == 1 and not distributed.is_initialized():
         return Processes()
-    joined: Processes = fast().join(device)
+    joined: Processes = backend().join(device)
     return joined

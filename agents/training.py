@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from tokengym.agents.algorithm import EpisodicAlgorithm
-from tokengym.agents.contract import TrainingRun, Update, own_player
+from tokengym.agents.contract import TrainingRun, Update, make_own_agent
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
@@ -55,7 +55,7 @@ def updates(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> Iterator[Up
         agent.remaining = training.remaining(step, agent.num_timesteps)
 
 
-def teach(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
+def train_own_agent(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     """Train an agent of the user's: it plays a batch of episodes and learns from them, and again.
 
     Args:
@@ -72,7 +72,7 @@ def teach(run: TrainingRun, name: str, made: Any) -> Iterator[Update]:
     if launched() > 1:
         raise SettingsError(f"agent {name} trains in one process; start it without a launcher")
     envs = _make_envs(run)
-    agent = own_player(name, made, envs, seed=run.seed)
+    agent = make_own_agent(name, made, envs, seed=run.seed)
     step = tokens = 0
     yield Update(step=0, tokens=0, agent=agent)
     try:

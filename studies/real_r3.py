@@ -22,7 +22,7 @@ import numpy as np
 
 from tokengym import ComparisonConfig
 from tokengym.agents import PPO, CausalLMPolicy
-from tokengym.agents.rollouts import ChosenPrompts, as_sampler
+from tokengym.agents.rollouts import GivenPrompts, as_sampler
 from tokengym.base import read_jsonl, write_jsonl
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation import run as run_one
@@ -205,7 +205,7 @@ def answer(
         types: Types of the questions.
     """
     env = gym.make_vec(ENV, num_envs=1, bundle=BUNDLE, reward=None, split="all")
-    chosen = ChosenPrompts(env)
+    chosen = GivenPrompts(env)
     asked = [index for index, prompt in enumerate(chosen.prompts) if prompt.query_type in types]
     player = as_sampler(policy, seed=seed)
     episodes = chosen.play(player, asked, deterministic=seed is None)

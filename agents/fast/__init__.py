@@ -1,7 +1,7 @@
 """Faster forms of what learners compute, on a CPU and a GPU, and training in several processes.
 
-The rest of agents reaches them through `tokengym.agents.policy.door`, and works without them: this
-module takes the place of `door.Plain`, and has each of its parts from where the table says.
+The rest of agents reaches them through `tokengym.agents.policy.backend`, and works without them:
+this module takes the place of `backend.Plain`, and has each of its parts from where the table says.
 """
 
 from typing import Any

@@ -27,9 +27,9 @@ from tokengym.agents.fast.streams import static_stream
 from tokengym.agents.policy.language_model import LENGTHS
 from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import (
-    Choice,
     Observation,
     Replies,
+    SampledTokens,
     columns_needed,
     left_padded,
     not_finite,
@@ -192,7 +192,7 @@ class Decoder:
         self._uniforms = torch.zeros(self.rows, device=device)
         self.log_probs, self.entropy = torch.zeros(2, self.rows, device=device)
         self.values = None if self._critic is None else torch.zeros(self.rows, device=device)
-        self.support: Tensor | None = None
+        self.allowed_tokens: Tensor | None = None
         """(rows, bytes) uint8, `packed`; None where all tokens are sampled among."""
         self._chosen = torch.zeros(self.rows, dtype=torch.int64, device=device)
         is_gpu = device.type == "cuda"
@@ -312,14 +312,14 @@ class Decoder:
         size, policy = self.size, self._policy
         states, *beside_states = (stream.states[:size] for stream in self._streams)
         mask = self._masks[self._mask_kind][:size] if self._mask_kind else None
-        logits, support = policy.sampling_logits(
+        logits, allowed_tokens = policy.sampling_logits(
             self._streams[0].logits(states), mask, *beside_states, temperature=temperature
         )
-        if support is not None:
-            bits = packed(support)
-            if self.support is None:
-                self.support = bits.new_zeros(self.rows, bits.shape[1])
-            self.support[:size] = bits
+        if allowed_tokens is not None:
+            bits = packed(allowed_tokens)
+            if self.allowed_tokens is None:
+                self.allowed_tokens = bits.new_zeros(self.rows, bits.shape[1])
+            self.allowed_tokens[:size] = bits
         uniforms = self._uniforms[:size] if samples else None
         tokens, log_probs, entropy = self._draw(logits, uniforms, looks=False)
         for stream in self._streams:
@@ -407,7 +407,7 @@ class CapturedSampler:
         action_masks: NDArray[np.generic] | None,
         *,
         deterministic: bool,
-    ) -> Choice:
+    ) -> SampledTokens:
         """See `Sampler.act`."""
         appended = self._replies.since(rows, observation)
         self._drop_all_but(rows)
@@ -437,12 +437,14 @@ class CapturedSampler:
         for row in rows[actions < 0]:
             raise not_finite(int(row), self._time)
         self._time += 1
-        return Choice(
+        return SampledTokens(
             actions=actions,
             log_probs=decoder.log_probs[self._on_device],
             values=None if decoder.values is None else decoder.values[self._on_device],
             entropy=decoder.entropy[self._on_device],
-            support=None if decoder.support is None else decoder.support[self._on_device],
+            allowed_tokens=None
+            if decoder.allowed_tokens is None
+            else decoder.allowed_tokens[self._on_device],
             vocab_size=decoder.vocab_size,
         )
 

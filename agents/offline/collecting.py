@@ -20,8 +20,8 @@ from tokengym.agents.offline.policies import encoding_for, make_policy
 from tokengym.agents.offline.settings import Candidates, Sampling
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.offline.trainer import OfflineTrainer, warn_of_skipped
-from tokengym.agents.rollouts.chosen import (
-    ChosenPrompts,
+from tokengym.agents.rollouts.given import (
+    GivenPrompts,
     PromptChoice,
     at_temperature,
 )
@@ -71,7 +71,7 @@ class ResponseCollector:
         sampling: Candidates | None = None,
         max_rows: int = 128,
     ) -> None:
-        self.chosen = ChosenPrompts(envs, max_rows=max_rows)
+        self.chosen = GivenPrompts(envs, max_rows=max_rows)
         self.sampling: Candidates = sampling or Sampling()
         if scorer is None:
             check_scored_alone(envs, type(self).__name__)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.sequences import ActionMasks
 from tokengym.agents.policy.settings import Products
 
@@ -63,7 +63,7 @@ class Figures:
         return action_masks.forbid_(scores, rows[part], times[part], value=LOWEST)
 
 
-def as_read(states: Tensor, weight: Tensor) -> Tensor:
+def head_as_read(states: Tensor, weight: Tensor) -> Tensor:
     """Return a head as a product with the states reads it: on a GPU in bfloat16 where they are."""
     is_mixed = states.dtype == torch.bfloat16 and weight.is_cuda
     return weight.to(states.dtype) if is_mixed else weight
@@ -79,7 +79,7 @@ def product(states: Tensor, weight: Tensor, products: Products = "torch") -> Ten
         weight: Of the head.
         products: Library of float32 products on a CPU; oneDNN's have no gradient.
     """
-    if products == "onednn" and (scores := fast().product(states, weight)) is not None:
+    if products == "onednn" and (scores := backend().product(states, weight)) is not None:
         return scores
     if weight.dtype == torch.bfloat16 and states.dtype == torch.bfloat16 and weight.is_cuda:
         return torch.mm(states, weight.t(), out_dtype=torch.float32)
@@ -104,7 +104,7 @@ def token_figures(states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tenso
     return tuple(computed + ([entropy] if asked.with_entropy else []))
 
 
-def was_possible(log_probs: Tensor) -> Tensor:
+def could_be_sampled(log_probs: Tensor) -> Tensor:
     """Say which tokens could be sampled, by their log-probabilities, (n,)."""
     return log_probs > 0.5 * LOWEST
 
@@ -112,9 +112,9 @@ def was_possible(log_probs: Tensor) -> Tensor:
 class _TokenFigures(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
-        inputs, reference = (states, as_read(states, weight)), asked.reference
+        inputs, reference = (states, head_as_read(states, weight)), asked.reference
         if reference:
-            reference = reference[0], as_read(*reference)
+            reference = reference[0], head_as_read(*reference)
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         kl, log_probs, entropy, normaliser, ref_normaliser = torch.zeros(
             5, len(states), dtype=dtype, device=states.device
@@ -143,14 +143,14 @@ class _TokenFigures(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         states, weight, log_probs, kl, entropy, normaliser, ref_normaliser = ctx.saved_tensors
         asked: Figures = ctx.asked
-        b, g, h = (x.where(was_possible(log_probs), 0.0) for x in gradients)
+        b, g, h = (x.where(could_be_sampled(log_probs), 0.0) for x in gradients)
         a, c = b - h, -g - h * entropy - b * kl
         c = c - a * normaliser + b * ref_normaliser  # z = log p + lse(z)
         # The slope is then of the logits themselves, and no log-softmax of a chunk is made again.
         needs_states, needs_weight, _ = ctx.needs_input_grad
-        read, reference = as_read(states, weight), asked.reference
+        read, reference = head_as_read(states, weight), asked.reference
         if reference:
-            reference = reference[0], as_read(*reference)
+            reference = reference[0], head_as_read(*reference)
         grad_states = torch.empty_like(states) if needs_states else None
         grad_weight = torch.zeros_like(weight, dtype=kl.dtype) if needs_weight else None
         for part in asked.chunks():
@@ -170,14 +170,14 @@ class _TokenFigures(torch.autograd.Function):
             words = read[: asked.num_actions]
             by_onednn = None
             if asked.products == "onednn":
-                by_onednn = fast().product(slope, words.t())
+                by_onednn = backend().product(slope, words.t())
             if grad_states is not None:
                 grad_states[part] = slope @ words if by_onednn is None else by_onednn
             if grad_weight is not None:
                 whole = grad_weight[: asked.num_actions]
                 inputs = states[part].to(read.dtype)  # (chunk, hidden)
                 if by_onednn is not None:
-                    whole += fast().transposed_product(slope, inputs)
+                    whole += backend().transposed_product(slope, inputs)
                 elif whole.dtype == read.dtype:
                     whole.addmm_(slope.t(), inputs)
                 else:

@@ -21,8 +21,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.adapters import put_new_adapters
-from tokengym.agents.policy.door import fast
-from tokengym.agents.policy.head import as_read, product
+from tokengym.agents.policy.backend import backend
+from tokengym.agents.policy.head import head_as_read, product
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Products
 from tokengym.base.errors import TokenizerError, reason_of
@@ -146,9 +146,9 @@ class LanguageModel(nn.Module):
         Raises:
             ModelError: if it is not there.
         """
-        fast().check_products(products)
+        backend().check_products(products)
         self.products = products
-        fast().use_products(self.model, products)
+        backend().use_products(self.model, products)
 
     @property
     def device(self) -> torch.device:
@@ -206,13 +206,13 @@ class LanguageModel(nn.Module):
         # Nothing is predicted from the last column. Texts are padded on the right, so that causal
         # attention needs no mask: see `Sequences`.
         ids = sequences.input_ids[:, :-1]
-        multiple = LENGTHS if ids.is_cuda else fast().multiples[self.products]
+        multiple = LENGTHS if ids.is_cuda else backend().multiples[self.products]
         if multiple > 1:  # kernels are planned or compiled anew for each length that is new
             width = -(-ids.shape[1] // multiple) * multiple
             ids = F.pad(ids, (0, min(width, longest_input(self.model) or width) - ids.shape[1]))
         if kernels and ids.shape[1] <= self._longest_fused():
             with self.computing():
-                return fast().hidden(self.model.base_model, ids)[rows, columns - 1]
+                return backend().hidden(self.model.base_model, ids)[rows, columns - 1]
         return self.hidden(ids, use_cache=False)[rows, columns - 1]
 
     def _longest_fused(self) -> int:
@@ -220,14 +220,14 @@ class LanguageModel(nn.Module):
         if self._max_fused is None:
             # FSDP gathers a block when its forward is called, which kernels do not.
             is_whole = type(self) is LanguageModel
-            self._max_fused = fast().longest_text(self) if is_whole else 0
+            self._max_fused = backend().longest_text(self) if is_whole else 0
         return self._max_fused
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""
         weight = self.plain_head() if hidden.is_cuda and not torch.is_grad_enabled() else None
         if weight is not None and hidden.dim() == 2:  # in float32, as `token_figures` has them
-            return product(hidden, as_read(hidden, weight))
+            return product(hidden, head_as_read(hidden, weight))
         head = self.model.get_output_embeddings()
         logits = head(hidden.to(head.weight.dtype) if self.autocasts else hidden)
         return self.rescaled(logits) if self.is_rescaled else logits

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from tokengym.agents import losses
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.critic import ValueFunction
-from tokengym.agents.policy.door import fast
 from tokengym.agents.policy.head import Figures, token_figures
 from tokengym.agents.policy.language_model import (
     LanguageModel,
@@ -48,7 +48,7 @@ from tokengym.base.models import located, named_base
 
 logger = logging.getLogger(__name__)
 
-Figure = Literal["log_probs", "ref_log_probs", "kl", "entropy", "values", "ref_states"]
+TokenStat = Literal["log_probs", "ref_log_probs", "kl", "entropy", "values", "ref_states"]
 """Figures of response tokens that are read without gradient, (batch, time) each.
 
 Log-probs, the exact KL(policy || reference) and entropy are in nats, values in reward units. The
@@ -140,7 +140,7 @@ class PolicyModels(BasePolicy):
         fix_rotary(loaded.model, self.max_length)
         check_decoding(loaded)
         if settings.decoding == "static":
-            fast().check_static(loaded, self.decoding_dtype)
+            backend().check_static(loaded, self.decoding_dtype)
         return loaded
 
     @property
@@ -306,7 +306,7 @@ class PolicyModels(BasePolicy):
         elif with_kl:
             with torch.no_grad():
                 of_reference = self.states(sequences, reference=True)
-        figures = self._figures(
+        figures = self._token_stats(
             sequences, states, action_masks, ref_states=of_reference, with_entropy=with_entropy
         )
         values = None
@@ -334,7 +334,7 @@ class PolicyModels(BasePolicy):
             states = network.response_states(sequences, kernels=self.kernels)
         return sequences.padded(self.critic.of_states(states))
 
-    def _figures(
+    def _token_stats(
         self,
         sequences: Sequences,
         states: Tensor,
@@ -379,19 +379,19 @@ class PolicyModels(BasePolicy):
                     products=self.language_model.products,
                 )
                 has_kernels = self.kernels and head.dtype != torch.float64
-                compute = fast().token_figures if has_kernels else token_figures
+                compute = backend().token_figures if has_kernels else token_figures
                 return dict(zip(names, compute(states, head, asked), strict=True))
 
         # By the logits elsewhere, and where the head is not the weight alone.
         compute = partial(
-            self._figures_of_chunk, action_masks, reference=reference, with_entropy=with_entropy
+            self._token_stats_of_chunk, action_masks, reference=reference, with_entropy=with_entropy
         )
         inputs = [rows, times, tokens, states] + ([] if ref_states is None else [ref_states])
         if len(tokens) <= size:
             return dict(zip(names, compute(*inputs), strict=True))
         return dict(zip(names, in_chunks(compute, *inputs, size=size), strict=True))
 
-    def _figures_of_chunk(
+    def _token_stats_of_chunk(
         self,
         action_masks: ActionMasks | None,
         rows: Tensor,
@@ -403,9 +403,9 @@ class PolicyModels(BasePolicy):
         reference: bool,
         with_entropy: bool,
     ) -> tuple[Tensor, ...]:
-        """Return what `_figures` names of some tokens, (chunk,) each, by their logits.
+        """Return what `_token_stats` names of some tokens, (chunk,) each, by their logits.
 
-        Rows, times and tokens are (chunk,), states (chunk, hidden); the rest is as of `_figures`.
+        Rows, times and tokens are (chunk,), states (chunk, hidden); the others as there.
         """
         figures = []
         logits = self.shaped_logits(states, None, reference=reference)  # (chunk, vocab)
@@ -426,12 +426,12 @@ class PolicyModels(BasePolicy):
     # --- the same without gradients, of any number of responses -----------------------------------
 
     @torch.no_grad()
-    def response_figure(
+    def token_stats(
         self,
         sequences: Sequences,
         action_masks: ActionMasks | None = None,
         *,
-        name: Figure,
+        name: TokenStat,
         ref_states: Tensor | None = None,
         max_size: int = 64,
     ) -> Tensor:
@@ -466,9 +466,9 @@ class PolicyModels(BasePolicy):
             elif name == "values":
                 figures = self.values(part)[rows, times]
             elif name == "ref_log_probs":
-                figures = self._figures(part, of_reference, masks, reference=True)["log_probs"]
+                figures = self._token_stats(part, of_reference, masks, reference=True)["log_probs"]
             else:
-                figures = self._figures(
+                figures = self._token_stats(
                     part,
                     self.states(part),
                     masks,
@@ -490,16 +490,16 @@ class PolicyModels(BasePolicy):
         ref_states: Tensor | None = None,
         max_size: int = 64,
     ) -> Tensor:
-        """Return log-probs under the policy or the reference; see `response_figure`."""
-        name: Figure = "ref_log_probs" if reference else "log_probs"
-        return self.response_figure(
+        """Return log-probs under the policy or the reference; see `token_stats`."""
+        name: TokenStat = "ref_log_probs" if reference else "log_probs"
+        return self.token_stats(
             sequences, action_masks, name=name, ref_states=ref_states, max_size=max_size
         )
 
-    response_kl = partialmethod(response_figure, name="kl")
-    response_entropy = partialmethod(response_figure, name="entropy")
-    response_values = partialmethod(response_figure, name="values")
-    reference_states = partialmethod(response_figure, name="ref_states")
+    response_kl = partialmethod(token_stats, name="kl")
+    response_entropy = partialmethod(token_stats, name="entropy")
+    response_values = partialmethod(token_stats, name="values")
+    reference_states = partialmethod(token_stats, name="ref_states")
 
     def log_probs(
         self,
@@ -532,7 +532,7 @@ class PolicyModels(BasePolicy):
 def _fault_of_kernels(device: torch.device) -> str | None:
     """Return why a device cannot use the kernels, which is logged once; None where it can."""
     try:
-        fast().check_kernels(device)
+        backend().check_kernels(device)
     except (ImportError, ModelError) as error:
         logger.warning("kernels are not used, which is slower: %s", error)
         return str(error)

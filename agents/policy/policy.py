@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.models import PolicyModels
 from tokengym.agents.policy.sampler import CachedSampler, Observation, Sampler
 from tokengym.agents.policy.sampling import (
@@ -95,7 +95,7 @@ class CausalLMPolicy(PolicyModels):
         Args:
             generator: Source of the sampled tokens; None takes the policy's own.
         """
-        kind: Any = fast().captured_sampler if self._decodes_statically() else CachedSampler
+        kind: Any = backend().captured_sampler if self._decodes_statically() else CachedSampler
         chosen: Sampler = (
             kind(self, self.generator, self.place) if generator is None else kind(self, generator)
         )
@@ -117,7 +117,7 @@ class CausalLMPolicy(PolicyModels):
         if self._has_static is None:
             self._has_static = True
             try:
-                fast().check_static(self.language_model, self.decoding_dtype)
+                backend().check_static(self.language_model, self.decoding_dtype)
             except ModelError as error:
                 self._has_static = False
                 logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)

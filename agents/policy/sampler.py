@@ -28,7 +28,7 @@ Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class SampledTokens:
     """Tokens chosen in one step, one per active row; None for what the agent does not know."""
 
     actions: NDArray[np.int64]
@@ -39,11 +39,15 @@ class Choice:
     """(active,), reward units, of the text before the token."""
     entropy: Tensor | None = None
     """(active,), nats, of the distribution the token was drawn from."""
-    support: Tensor | None = None
+    allowed_tokens: Tensor | None = None
     """(active, ceil(vocab / 8)) uint8, the tokens it was drawn among as `packed` bits, where the
     agent itself excluded some."""
     vocab_size: int = 0
-    """Words of the vocabulary, where there is a support."""
+    """Words of the vocabulary, where ``allowed_tokens`` are given."""
+
+
+Choice: TypeAlias = SampledTokens
+"""Its name in version 0.2."""
 
 
 class Sampler(Protocol):
@@ -59,7 +63,7 @@ class Sampler(Protocol):
         action_masks: NDArray[np.generic] | None,
         *,
         deterministic: bool,
-    ) -> Choice:
+    ) -> SampledTokens:
         """Choose the next token of ``rows``; observation and masks are those of all rows."""
 
 
@@ -120,7 +124,7 @@ class CachedSampler:
         action_masks: NDArray[np.generic] | None,
         *,
         deterministic: bool,
-    ) -> Choice:
+    ) -> SampledTokens:
         """Choose the next token of each of ``rows``, a subset of the last call's."""
         policy, streams = self.policy, self._streams
         appended = self._replies.since(rows, observation)
@@ -146,7 +150,9 @@ class CachedSampler:
         if action_masks is not None:
             mask = as_action_mask(action_masks, self._device, rows)
         # (active, vocab) both
-        logits, support = policy.sampling_logits(streams[0].logits(states), mask, *beside_states)
+        logits, allowed_tokens = policy.sampling_logits(
+            streams[0].logits(states), mask, *beside_states
+        )
         # Of all rows, (rows,): what a row draws must not hang on which others have ended.
         uniforms = row_uniforms(self._num_rows, self.generator, self._share)
         if len(rows) < self._num_rows:
@@ -157,12 +163,12 @@ class CachedSampler:
         if not math.isfinite(log_probs.sum().item()):
             raise not_finite(rows[int(log_probs.isfinite().int().argmin())], self._time)
         self._time += 1
-        return Choice(
+        return SampledTokens(
             actions=self._tokens.cpu().numpy(),
             log_probs=log_probs,
             values=None if self._critic is None else self._critic.of_states(states),
             entropy=entropy,
-            support=None if support is None else packed(support),
+            allowed_tokens=None if allowed_tokens is None else packed(allowed_tokens),
             vocab_size=logits.shape[-1],
         )
 

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
 
 
@@ -158,7 +158,7 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
         language_model: The model, with its adapters on or off as they are now.
         capacity: Most tokens of a text.
     """
-    for fits, stream in fast().stream_kinds:
+    for fits, stream in backend().stream_kinds:
         if fits(language_model):
             faster: Stream = stream(language_model, capacity)
             return faster

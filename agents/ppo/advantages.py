@@ -1,9 +1,9 @@
 """Advantage estimators by name, and what an update of PPO learns from and shows.
 
 A round goes from `RoundTensors` through the estimator that ``PPO(advantage=...)`` finds to
-`Experience`, then through the update to `UpdateStats`, of which `Alarms` warn. An estimator is one
-pure function of `tokengym.agents.losses` and a declaration of what it needs. A learner without a
-critic is such a function: value head, values and value loss are then absent.
+`Experience`, then through the update to `UpdateStats`, of which `TrainingAlarms` warn. An estimator
+is one pure function of `tokengym.agents.losses` and a declaration of what it needs. A learner
+without a critic is such a function: value head, values and value loss are then absent.
 """
 
 import logging
@@ -353,7 +353,7 @@ for _estimator in (
 # --- warnings -------------------------------------------------------------------------------------
 
 
-class Alarms:
+class TrainingAlarms:
     """Warnings about one agent's training; each kind is said once."""
 
     def __init__(self) -> None:

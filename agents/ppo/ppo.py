@@ -25,12 +25,12 @@ from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.policy.models import Figure
+from tokengym.agents.policy.models import TokenStat
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import (
-    Alarms,
     Experience,
     RoundTensors,
+    TrainingAlarms,
     UpdateStats,
     estimator_for,
     find_advantage,
@@ -96,7 +96,7 @@ class PPO(EpisodicAlgorithm):
         """Refuse an unknown estimator, and settings of a critic where it has none."""
         self.estimator = estimator_for(self.settings)
         self.has_critic = self.estimator.needs_critic
-        self._alarms, self._log_prob_gap = Alarms(), 0.0
+        self._alarms, self._log_prob_gap = TrainingAlarms(), 0.0
 
     def resolve_settings(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the settings with the lambda that the environment's credit rule declares."""
@@ -228,7 +228,7 @@ class PPO(EpisodicAlgorithm):
         self,
         sequences: Sequences,
         action_masks: ActionMasks | None,
-        name: Figure,
+        name: TokenStat,
         ref_states: Tensor | None = None,
     ) -> Tensor:
         """Return a figure of a round's tokens, (batch, time), without gradient.
@@ -241,7 +241,7 @@ class PPO(EpisodicAlgorithm):
         """
         how: Any = {"name": name, "ref_states": ref_states, "max_size": self._max_rows}
         read: Any = self.processes.of_rows
-        figure: Tensor = read(self.policy.response_figure, sequences, action_masks, **how)
+        figure: Tensor = read(self.policy.token_stats, sequences, action_masks, **how)
         return figure
 
     @property

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
-    from tokengym.agents.rollouts.chosen import ChosenPrompts, at_temperature
+    from tokengym.agents.policy.sampler import Choice, SampledTokens
+    from tokengym.agents.rollouts.given import ChosenPrompts, GivenPrompts, at_temperature
     from tokengym.agents.rollouts.playing import (
         Agent,
-        Choice,
         Player,
         RolloutBatch,
         Sampler,

@@ -35,7 +35,7 @@ from tokengym.rewards import RewardWrapper, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
 """Environments of learners and samplers: a batch or a single one, of Gymnasium or of SB3."""
-PAYING = (RewardWrapper, VectorRewardWrapper)
+REWARD_WRAPPERS = (RewardWrapper, VectorRewardWrapper)
 """Layers that score episodes."""
 TRANSPARENT = (single.OrderEnforcing, single.PassiveEnvChecker, PadTokenRewards)
 """Layers with a ``step`` of their own that do nothing with what it returns."""
@@ -112,16 +112,16 @@ def _has_own(layer: Any, method: str) -> bool:
     return False
 
 
-def is_payer(layer: Any) -> bool:
+def is_reward_wrapper(layer: Any) -> bool:
     """Return whether a layer is a reward layer, with a ``step`` as this package wrote it."""
-    is_paying = isinstance(layer, PAYING)
+    is_paying = isinstance(layer, REWARD_WRAPPERS)
     return is_paying and type(layer).step in (RewardWrapper.step, VectorRewardWrapper.step)
 
 
-def payer(chain: list[Any]) -> Any:
+def outermost_reward(chain: list[Any]) -> Any:
     """Return the outermost reward layer, None where a layer around it may read what it pays."""
     for layer in chain:
-        if is_payer(layer):
+        if is_reward_wrapper(layer):
             return layer
         if not is_transparent(layer):
             return None
@@ -136,7 +136,7 @@ def are_plain(chains: list[list[Any]], known: Sequence[type] = TRANSPARENT) -> b
         known: Classes of layers that may be there beside those of this package.
     """
     innermost = [chain[-1] for chain in (chains[1:] or chains)]
-    around = [layer for chain in chains for layer in chain if not is_payer(layer)]
+    around = [layer for chain in chains for layer in chain if not is_reward_wrapper(layer)]
     changing = [layer for layer in around if type(layer) not in known]
     has_own = any(_has_own(layer, name) for layer in changing for name in ("step", "reset"))
     return not has_own and all(isinstance(one, MdpEnvironment) for one in innermost)
@@ -235,7 +235,7 @@ def _outside(envs: Any) -> Iterator[Any]:
     shared, *rows = layers(envs)
     for chain in [shared, *rows]:
         for layer in chain:
-            if is_payer(layer):
+            if is_reward_wrapper(layer):
                 if chain is shared:
                     return
                 break

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.policy.sampler import Choice, Observation, Sampler
+from tokengym.agents.policy.sampler import Observation, SampledTokens, Sampler
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.rounds import (
     Environments,
@@ -89,7 +89,7 @@ Player: TypeAlias = Sampler
 """Its name in version 0.1, as `as_player` is `as_sampler`'s."""
 TENSORS = ("log_probs", "values", "entropy")
 """Fields of `RolloutBatch` of shape (batch, time)."""
-OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]
+OnStep = Callable[[NDArray[np.integer], SampledTokens, StepResult], bool]
 """Called after each step with (active rows, choice, result); False abandons the round."""
 
 
@@ -174,7 +174,7 @@ def play_round(
             a policy read or wrote.
     """
     recorder = RoundRecorder(envs.num_envs)
-    active, goes_on = np.arange(envs.num_envs), True
+    active, is_playing = np.arange(envs.num_envs), True
     started = perf_counter()
     try:
         observation, masks = envs.reset(seed, options)
@@ -182,18 +182,18 @@ def play_round(
         sampler.begin(observation)
         if not envs.reward.is_plain:
             recorder.beginning = {name: np.array(array) for name, array in observation.items()}
-        while goes_on and len(active):
+        while is_playing and len(active):
             choice = sampler.act(active, observation, masks, deterministic=deterministic)
             # (num_envs,): rows that have ended are stepped too, with a token that says nothing.
-            actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
+            actions = np.full(envs.num_envs, envs.pad_action, dtype=np.int64)
             actions[active] = choice.actions
             started = perf_counter()
             result = envs.step(actions)
             recorder.env_seconds += perf_counter() - started
             recorder.steps.append((active, choice))
-            if envs.reward.pays_in_steps:
+            if envs.reward.reads_step_rewards:
                 recorder.paid.append(np.asarray(result.rewards, dtype=np.float64)[active])
-            if choice.support is None and masks is not None:
+            if choice.allowed_tokens is None and masks is not None:
                 is_one = masks.strides[0] == 0  # broadcast over the rows: not copied
                 recorder.masks.add(masks[: len(active)] if is_one else masks[active])
             # Rows that have ended wait for the others: the next step is of those that write on.
@@ -207,17 +207,17 @@ def play_round(
                     )
                 recorder.episodes[row] = result.episodes[row]
                 recorder.truncated[row] = result.truncated[row]
-            goes_on = on_step is None or on_step(active, choice, result)
+            is_playing = on_step is None or on_step(active, choice, result)
             active = active[~is_over]
             observation, masks = result.observation, result.action_masks
-        if not (goes_on if keep_round is None else keep_round(goes_on)):
+        if not (is_playing if keep_round is None else keep_round(is_playing)):
             return None
         recorder.check_tokens()
         # All episodes at once: one batch for the scorer, and its statistics see the whole round.
         started = perf_counter()
         envs.reward.evaluate(recorder.episodes)
-        if envs.reward.pays_in_steps:
-            envs.reward.hear(recorder.episodes, recorder.paid_by_row())
+        if envs.reward.reads_step_rewards:
+            envs.reward.take_paid_rewards(recorder.episodes, recorder.paid_by_row())
         recorder.env_seconds += perf_counter() - started
     except RewardError as error:
         error.keep(recorder.ended())
@@ -232,7 +232,7 @@ class RoundRecorder:
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
-        self.steps: list[tuple[NDArray[np.integer], Choice]] = []
+        self.steps: list[tuple[NDArray[np.integer], SampledTokens]] = []
         """Rows that chose a token at each step, and their choice."""
         self.paid: list[NDArray[np.floating]] = []
         """What the outermost layer paid these rows at each step, where that is listened to."""
@@ -307,15 +307,15 @@ class RoundRecorder:
             times[mine] = tokens[-len(mine) :]
         time = max(len(episode.response_ids) for episode in self.episodes.values())
         places = torch.from_numpy(rows), torch.from_numpy(times)
-        placed = partial(_placed, places, (self.num_envs, time))
+        placed = partial(_at_places, places, (self.num_envs, time))
         choices = [choice for _, choice in self.steps]
         known = {name: [getattr(choice, name) for choice in choices] for name in TENSORS}
         tensors = {k: None if v[0] is None else placed(torch.cat(v)) for k, v in known.items()}
-        if choices[0].support is None:
+        if choices[0].allowed_tokens is None:
             device = "cpu" if choices[0].log_probs is None else choices[0].log_probs.device
             masks = self.masks.finish(placed, device)
         else:  # what was sampled among, which stays on the device
-            supports: list[Any] = [choice.support for choice in choices]
+            supports: list[Any] = [choice.allowed_tokens for choice in choices]
             bits = torch.cat(supports)
             index = placed(torch.arange(len(bits))).to(bits.device)  # one mask per choice
             masks = ActionMasks(table=bits, index=index, vocab_size=choices[0].vocab_size)
@@ -328,7 +328,7 @@ class RoundRecorder:
         )
 
 
-def _placed(places: tuple[Tensor, Tensor], shape: tuple[int, int], figures: Tensor) -> Tensor:
+def _at_places(places: tuple[Tensor, Tensor], shape: tuple[int, int], figures: Tensor) -> Tensor:
     """Return figures, (choices,), at their places, rows and times, of (batch, time)."""
     # One scatter in place of one write per step: a GPU is not waited for.
     placed = figures.new_zeros(shape)
@@ -336,7 +336,7 @@ def _placed(places: tuple[Tensor, Tensor], shape: tuple[int, int], figures: Tens
     return placed
 
 
-class PredictSampler:
+class PredictingSampler:
     """Plays any agent through its ``predict``, on the whole batch at each step."""
 
     def __init__(self, agent: Agent) -> None:
@@ -357,7 +357,7 @@ class PredictSampler:
         action_masks: NDArray[np.generic] | None,
         *,
         deterministic: bool,
-    ) -> Choice:
+    ) -> SampledTokens:
         """See `Sampler.act`."""
         masks: Mapping[str, Any] = {}
         if self._takes_masks and action_masks is not None:
@@ -373,7 +373,7 @@ class PredictSampler:
                 f"{rows_of_batch}, got {actions.dtype} of shape {actions.shape}; return one "
                 "token id per row"
             )
-        return Choice(actions=actions.astype(np.int64)[rows])
+        return SampledTokens(actions=actions.astype(np.int64)[rows])
 
 
 def as_sampler(
@@ -399,7 +399,7 @@ def as_sampler(
             f"an agent must have predict(observation, state, episode_start, deterministic), got "
             f"{type(agent).__name__}"
         )
-    return PredictSampler(agent)
+    return PredictingSampler(agent)
 
 
 as_player = as_sampler

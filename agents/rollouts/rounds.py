@@ -13,15 +13,15 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.policy.sampler import Observation
 from tokengym.agents.rollouts.layers import (
-    PAYING,
     READERS,
+    REWARD_WRAPPERS,
     SCALING,
     TRANSPARENT,
     Environments,
     are_plain,
     check_limits,
     layers,
-    payer,
+    outermost_reward,
     row_attributes,
 )
 from tokengym.agents.sb3.vec_env import GymVecEnv, as_vector_env
@@ -69,7 +69,7 @@ class RoundReward:
     that is cheaper, and statistics such as `Normalize`'s see the round as one. A reward wrapper
     inside another layer that may read what it pays (``RecordEpisodeStatistics``, ``VecNormalize``,
     one of the user's own) keeps paying in `step`, and so do rows in other processes: what the
-    outermost layer then pays is what is learned from (`hear`).
+    outermost layer then pays is what is learned from (`take_paid_rewards`).
 
     Args:
         envs: The environment, single or batched, wrapped or not.
@@ -78,7 +78,8 @@ class RoundReward:
     def __init__(self, envs: Environments) -> None:
         shared, *rows = layers(envs)
         wrappers = [
-            [layer for layer in chain if isinstance(layer, PAYING)] for chain in (shared, *rows)
+            [layer for layer in chain if isinstance(layer, REWARD_WRAPPERS)]
+            for chain in (shared, *rows)
         ]
         self.rewards: list[Reward] = [layer.reward for chain in wrappers for layer in chain]
         """Rewards of all wrappers, the outermost first, those of single rows row by row."""
@@ -89,9 +90,9 @@ class RoundReward:
         self._of_all: VectorRewardWrapper | None = None
         self._of_rows: dict[int, RewardWrapper] = {}
         if wrappers[0]:
-            self._of_all = payer(shared)
+            self._of_all = outermost_reward(shared)
         else:
-            payers = {number: payer([*shared, *row]) for number, row in enumerate(rows)}
+            payers = {number: outermost_reward([*shared, *row]) for number, row in enumerate(rows)}
             self._of_rows = {number: payer for number, payer in payers.items() if payer is not None}
         # Those inside another are deferred with it: what they pay is replaced.
         chains = wrappers if self._of_all else [wrappers[number + 1] for number in self._of_rows]
@@ -105,11 +106,13 @@ class RoundReward:
         self.is_only_scaled = are_plain([shared, *rows], (*TRANSPARENT, *READERS, *SCALING))
         """Whether layers that change rewards are known to scale or bound them."""
         is_heard = not self.is_plain and any(row not in self.unscored for row in range(num_rows))
-        self.pays_in_steps = is_heard
+        self.reads_step_rewards = is_heard
         """Whether rewards of steps are listened to."""
-        of_all = next((layer.delivery for layer in shared if isinstance(layer, PAYING)), None)
+        of_all = next(
+            (layer.delivery for layer in shared if isinstance(layer, REWARD_WRAPPERS)), None
+        )
         of_rows = None
-        if self.pays_in_steps and of_all is None:
+        if self.reads_step_rewards and of_all is None:
             of_rows = row_attributes(envs, "delivery")
         self._deliveries: list[Delivery | None] = of_rows or [of_all] * num_rows
 
@@ -165,7 +168,9 @@ class RoundReward:
             error.episodes = ()
             raise
 
-    def hear(self, episodes: dict[int, Episode], paid: Mapping[int, NDArray[np.floating]]) -> None:
+    def take_paid_rewards(
+        self, episodes: dict[int, Episode], paid: Mapping[int, NDArray[np.floating]]
+    ) -> None:
         """Give a round's episodes the rewards that its steps paid, where a layer changed them.
 
         The credit stays where it can, see `through_layers`. The scorer's own value is then in the
@@ -177,7 +182,7 @@ class RoundReward:
         """
         rows = [row for row in episodes if row not in self.unscored]
         rows = [row for row in rows if episodes[row].token_rewards is not None]
-        known = [_steps_of(episodes[row], paid[row], self._deliveries[row]) for row in rows]
+        known = [_episode_steps(episodes[row], paid[row], self._deliveries[row]) for row in rows]
         changed = [not _agree(steps.given, steps.paid) for steps in known]
         if not any(changed):
             return
@@ -236,7 +241,7 @@ class RoundReward:
                 scorer = scorer.scorer
 
 
-class _Steps(NamedTuple):
+class _EpisodeSteps(NamedTuple):
     """One episode by its steps, (steps,) each: those that wrote its tokens."""
 
     places: NDArray[np.integer]
@@ -249,7 +254,9 @@ class _Steps(NamedTuple):
     """What the outermost layer paid."""
 
 
-def _steps_of(episode: Episode, paid: NDArray[np.floating], delivery: Delivery | None) -> _Steps:
+def _episode_steps(
+    episode: Episode, paid: NDArray[np.floating], delivery: Delivery | None
+) -> _EpisodeSteps:
     """Return an episode by its steps.
 
     Args:
@@ -270,7 +277,7 @@ def _steps_of(episode: Episode, paid: NDArray[np.floating], delivery: Delivery |
     given = earned if in_steps else at_end
     heard = given.copy()
     heard[len(heard) - len(paid) :] = paid
-    return _Steps(places, earned, given, heard)
+    return _EpisodeSteps(places, earned, given, heard)
 
 
 def _agree(given: NDArray[np.floating], paid: NDArray[np.floating]) -> bool:
@@ -318,7 +325,7 @@ class RoundEnvironment(ABC):
     ) -> None:
         self.num_envs = envs.num_envs
         tokenizer = environment_attribute(envs, "tokenizer")
-        self.filler_action = 0 if tokenizer is None else Vocabulary.of(tokenizer).filler
+        self.pad_action = 0 if tokenizer is None else Vocabulary.of(tokenizer).filler
         """Action of rows that wait for the end of the round: a token that ends no text."""
         self.reward = RoundReward(envs)
         """Reward of the episodes of a round."""

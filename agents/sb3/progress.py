@@ -6,7 +6,7 @@ from stable_baselines3.common.callbacks import ProgressBarCallback
 from stable_baselines3.common.logger import KVWriter
 
 
-class LastRow(KVWriter):
+class LastLogRow(KVWriter):
     """Keeps the last row of the log until it is taken."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium as gym
 from rich.console import Console
 
-from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.settings import check_products
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
@@ -384,5 +384,5 @@ def _check_products(training: TrainingSettings) -> None:
     Raises:
         ValueError: naming the setting.
     """
-    fast().check_products(training.products)
+    backend().check_products(training.products)
     check_products(training.products, device=select_device(training.device).type)

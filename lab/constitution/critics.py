@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.agents.rollouts import Choice, ChosenPrompts, as_sampler
+from tokengym.agents.rollouts import Choice, GivenPrompts, as_sampler
 from tokengym.envs import Episode, Vocabulary, encode_next, filled
 from tokengym.lab.scorers.judge import without_tags
 from tokengym.rewards import Scorer, Scores
@@ -209,7 +209,7 @@ class RuleCritic:
 
     name = "rule-based critic (no model)"
 
-    def __init__(self, rules: OffenceRules, agent: Any, chosen: ChosenPrompts) -> None:
+    def __init__(self, rules: OffenceRules, agent: Any, chosen: GivenPrompts) -> None:
         self.rules = rules
         self.agent = agent
         self.chosen = chosen

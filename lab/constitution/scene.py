@@ -11,7 +11,7 @@ import torch
 
 from tokengym.agents import losses
 from tokengym.agents.offline import ResponseCollector, Sampling, make_policy, prompt_order
-from tokengym.agents.rollouts import ChosenPrompts
+from tokengym.agents.rollouts import GivenPrompts
 from tokengym.base import check_count, check_number
 from tokengym.envs import Episode, PromptSet
 from tokengym.evaluation.measure import resolve_env
@@ -124,7 +124,7 @@ class PipelineState:
         self.bundle = task.bundle
         self.uses_chat_template = bool(task.settings.chat_template)
         self.fixed_length = task.settings.min_new_tokens >= task.settings.max_new_tokens
-        self.chosen = ChosenPrompts(self._envs, max_rows=128)
+        self.chosen = GivenPrompts(self._envs, max_rows=128)
         if self._named(config.critic) is None:
             self._known_rules("critique", "--critic")
         if self._named(config.judge) is None:

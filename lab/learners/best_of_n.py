@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tokengym.agents import TrainingRun, Update, losses
 from tokengym.agents.offline import Candidates, ResponseCollector, make_policy
-from tokengym.agents.rollouts import Choice, Environments
+from tokengym.agents.rollouts import Environments, SampledTokens
 from tokengym.base import accepts_settings, from_keywords
 from tokengym.envs import Vocabulary
 from tokengym.rewards import Scorer
@@ -172,7 +172,7 @@ class _Replay:
         action_masks: NDArray[np.generic] | None,
         *,
         deterministic: bool,
-    ) -> Choice:
+    ) -> SampledTokens:
         """See `Sampler.act`."""
         del observation, action_masks, deterministic
         plans = [self._plans[row] for row in rows.tolist()]
@@ -182,7 +182,9 @@ class _Replay:
                 "the response; build it with an environment of the same lengths and stop strings"
             )
         self._time += 1
-        return Choice(actions=np.array([plan[self._time - 1] for plan in plans], dtype=np.int64))
+        return SampledTokens(
+            actions=np.array([plan[self._time - 1] for plan in plans], dtype=np.int64)
+        )
 
 
 def updates(run: TrainingRun) -> Iterator[Update]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tokengym.agents import CausalLMPolicy
-from tokengym.agents.rollouts import ChosenPrompts, as_sampler, at_temperature
+from tokengym.agents.rollouts import GivenPrompts, as_sampler, at_temperature
 from tokengym.envs import Episode, PromptError, TokenGenerationVectorEnv, token_texts, tokenize
 from tokengym.evaluation.measure import Evaluator, resolve_env
 from tokengym.lab.replay.agreement import Array, forked_worth
@@ -163,7 +163,7 @@ class Explorer:
         """The bare environment."""
         self.tokenizer = task.tokenizer
         """The tokenizer whose ids are the actions."""
-        self._chosen = ChosenPrompts(evaluator.envs)
+        self._chosen = GivenPrompts(evaluator.envs)
         (self._reward,) = evaluator.paid.rewards
         self._gold = evaluator.gold
         self._prompt_ids = {prompt.text: id for id, prompt in enumerate(self._chosen.prompts)}

@@ -162,13 +162,13 @@ def _player(
     trust_code: bool,
 ) -> Any:
     """Return the saved agent, one of the user's own that is played as it is made, or the start."""
-    from tokengym.agents.contract import own_player
+    from tokengym.agents.contract import make_own_agent
     from tokengym.agents.learner import LEARNERS
     from tokengym.evaluation.runs.saved import load_agent
 
     own = agent_class if agent is None else str(agent)
     if own is not None and (agent is None or split_file_word(own)):
-        return own_player(own, LEARNERS.load(own), evaluator.envs)
+        return make_own_agent(own, LEARNERS.load(own), evaluator.envs)
     if agent is not None:
         return load_agent(agent, agent_class, trust_code=trust_code)
     return evaluator.untrained(model)

@@ -160,7 +160,7 @@ def test_the_suite_imports_nothing_that_stays_out_of_its_wheel():
             assert imported <= names, f"{name} imports {sorted(imported - names)}"
 
 
-def test_only_the_face_of_the_agents_names_what_is_behind_their_door():
+def test_only_the_face_of_the_agents_names_the_backend():
     behind = "tokengym.agents.fast"
     naming = {
         name

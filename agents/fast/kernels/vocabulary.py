@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokengym.agents.fast.kernels.launching import block_of, launch, operation, programs
-from tokengym.agents.policy.head import LOWEST, Figures, as_read, product, was_possible
+from tokengym.agents.policy.head import LOWEST, Figures, could_be_sampled, head_as_read, product
 from tokengym.agents.policy.sampling import MAX_LOGITS
 
 ALIGNED = 128
@@ -63,9 +63,9 @@ class _Models:
 
     def __init__(self, states: Tensor, weight: Tensor, asked: Figures) -> None:
         self._asked = asked
-        self.read = as_read(states, weight)
+        self.read = head_as_read(states, weight)
         self._own = states
-        self._reference = asked.reference and (asked.reference[0], as_read(*asked.reference))
+        self._reference = asked.reference and (asked.reference[0], head_as_read(*asked.reference))
         self._masks: tuple[Tensor | None, Tensor | None] = None, None
         if asked.masks is not None:
             masks, rows, times = asked.masks
@@ -113,7 +113,7 @@ class _TokenFigures(torch.autograd.Function):
         needs_states, needs_weight, *_ = ctx.needs_input_grad
         models = _Models(states, weight, asked)
         given = states.to(models.read.dtype)
-        slopes = [x.where(was_possible(log_probs), 0.0) for x in gradients]
+        slopes = [x.where(could_be_sampled(log_probs), 0.0) for x in gradients]
         per_token = torch.stack([*slopes, *figures], 1).contiguous()  # (n, 7)
         grad_states = torch.zeros(states.shape, device=states.device) if needs_states else None
         grad_weight = torch.empty_like(weight) if needs_weight else None

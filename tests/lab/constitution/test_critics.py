@@ -4,7 +4,7 @@ import pytest
 
 from tests.suite.agents.conftest import make_model
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.rollouts.chosen import ChosenPrompts
+from tokengym.agents.rollouts.given import GivenPrompts
 from tokengym.agents.rollouts.playing import as_sampler
 from tokengym.envs import Episode
 from tokengym.lab.constitution.critics import (
@@ -68,7 +68,7 @@ def test_rule_judge_counts_different_offences():
 def rule_critic(make_envs, rules=RUDE, **settings):
     envs = make_envs(min_new_tokens=6, **settings)
     policy = make_policy(envs, make_model(scale=2.0))
-    chosen = ChosenPrompts(envs, max_rows=3)
+    chosen = GivenPrompts(envs, max_rows=3)
     return RuleCritic(OffenceRules(rules), policy, chosen), policy, chosen
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tokengym.agents import RandomAgent
-from tokengym.agents.rollouts.playing import Choice
+from tokengym.agents.rollouts import Choice
 from tokengym.envs import Reply
 from tokengym.lab.learners.oracle import policy_table
 from tokengym.lab.replay.explore import (

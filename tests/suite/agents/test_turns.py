@@ -19,7 +19,7 @@ from tokengym.agents.fast.gpt2 import GPT2Stream
 from tokengym.agents.fast.static import StaticStream
 from tokengym.agents.policy import sampler as decoding
 from tokengym.agents.policy.streams import ModelStream
-from tokengym.agents.rollouts.chosen import PolicyContinuations
+from tokengym.agents.rollouts.given import PolicyContinuations
 from tokengym.agents.rollouts.playing import play_round
 from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import (

@@ -9,10 +9,10 @@ import torch
 import transformers
 from gymnasium import spaces
 from numpy.typing import NDArray
+from tests.allowed_tokens.tapes import Tape, TapeError, record_tapes
 from torch import Tensor
 
 from tests.suite.agents.conftest import VOCABULARY, WithinPolicy, make_model
-from tests.support.tapes import Tape, TapeError, record_tapes
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.fast import captured
 from tokengym.agents.fast import static as static_cache
@@ -23,7 +23,7 @@ from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampler import CachedSampler, columns_needed, left_padded
 from tokengym.agents.policy.sampling import draw
 from tokengym.agents.policy.streams import ModelStream
-from tokengym.agents.rollouts.chosen import at_temperature
+from tokengym.agents.rollouts.given import at_temperature
 from tokengym.agents.rollouts.playing import Player
 
 SHAPE: dict[str, Any] = {
@@ -287,7 +287,7 @@ def played(
         allowed = masks_of(masks, rng)
         choice = player.act(rows, seen, allowed, deterministic=deterministic)
         tokens = torch.from_numpy(choice.actions)
-        yield tokens, choice.log_probs, choice.values, choice.entropy, choice.support
+        yield tokens, choice.log_probs, choice.values, choice.entropy, choice.allowed_tokens
 
 
 @pytest.mark.parametrize("is_captured", [False, True])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tokengym.agents import PPO
-from tokengym.agents.ppo.advantages import Alarms
+from tokengym.agents.ppo.advantages import TrainingAlarms
 
 CALM: dict[str, Any] = {
     "update": 3,
@@ -42,7 +42,7 @@ CALM: dict[str, Any] = {
 def test_each_is_said_once(
     change: dict[str, Any], message: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    alarms = Alarms()
+    alarms = TrainingAlarms()
     for _ in range(2):
         alarms.check(**{**CALM, **change})
     assert len(caplog.messages) == (message is not None)
@@ -63,7 +63,7 @@ def test_solved_prompts_are_told_from_equal_scores(
     before: list[float], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    alarms = Alarms()
+    alarms = TrainingAlarms()
     alarms.check(**{**CALM, "scores": before})
     alarms.check(**{**CALM, "scores": [1.0] * 4})
     assert re.search(message, caplog.messages[-1])
@@ -91,7 +91,7 @@ LEAPS = {
 @pytest.mark.parametrize("case", LEAPS)
 def test_an_update_that_leaps_is_told(case: str, caplog: pytest.LogCaptureFixture) -> None:
     kls, errors, message = LEAPS[case]
-    alarms = Alarms()
+    alarms = TrainingAlarms()
     for update, (kl, error) in enumerate(zip(kls, errors, strict=True), 1):
         alarms.check(**{**CALM, "update": update, "kl": kl, "kl_error": error})
     assert len(caplog.messages) == (message is not None)

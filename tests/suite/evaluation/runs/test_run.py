@@ -13,7 +13,7 @@ from tokengym.agents import PPO
 from tokengym.agents.contract import TrainingRun, Update
 from tokengym.agents.learner import LEARNERS, Learner
 from tokengym.agents.offline.settings import PAIR_FIGURES, TEXT_FIGURES, Sampling
-from tokengym.agents.policy.door import fast
+from tokengym.agents.policy.backend import backend
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.settings import Products
 from tokengym.agents.training import updates
@@ -104,7 +104,7 @@ def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.Monke
         torch.set_num_threads(before)
 
 
-@pytest.mark.skipif(not fast().has_onednn(), reason="torch without oneDNN")
+@pytest.mark.skipif(not backend().has_onednn(), reason="torch without oneDNN")
 @pytest.mark.parametrize("agent", ["ppo", "dpo"])
 def test_every_policy_of_a_run_multiplies_by_the_library_that_it_records(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -25,7 +25,9 @@ PromptChoice: TypeAlias = int | EncodedPrompt | Episode
 """A prompt id, a prompt that is not in the environment's set, or an episode for its prompt."""
 
 
-def bare_envs(envs: Environments, num_envs: int, **changes: Any) -> TokenGenerationVectorEnv:
+def copy_without_reward(
+    envs: Environments, num_envs: int, **changes: Any
+) -> TokenGenerationVectorEnv:
     """Return a private copy of a token-generation environment, without reward, as a batch.
 
     It has the tokenizer, prompts, lengths, legal tokens and stop strings of the innermost
@@ -56,7 +58,7 @@ def bare_envs(envs: Environments, num_envs: int, **changes: Any) -> TokenGenerat
     )
 
 
-class ChosenPrompts:
+class GivenPrompts:
     """Plays prompts of one's choice by an environment's rules, without its reward.
 
     The environment itself is not stepped, and its random state is not touched.
@@ -74,7 +76,7 @@ class ChosenPrompts:
         if max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {max_rows}; 64 is usual")
         self.max_rows = max_rows
-        self._single = bare_envs(envs, 1)
+        self._single = copy_without_reward(envs, 1)
         self._batches: dict[int, TokenGenerationVectorEnv] = {}
 
     @property
@@ -144,7 +146,9 @@ class ChosenPrompts:
         """Return a prompt that is not in the set, encoded as those are; it may be longer."""
         keeps_end = self.settings.overlong == "left"  # as the policy was trained
         width = self._single.max_prompt_tokens if keeps_end else None
-        typed = bare_envs(self._single, 1, prompts=PromptSet([text]), max_prompt_tokens=width)
+        typed = copy_without_reward(
+            self._single, 1, prompts=PromptSet([text]), max_prompt_tokens=width
+        )
         return typed.encoded_prompt(0)._replace(prompt_id=-1)
 
     def recognise(self, observation: Observation) -> list[int | EncodedPrompt]:
@@ -184,14 +188,18 @@ class ChosenPrompts:
         if longest > self._single.max_prompt_tokens:
             # All prompts of the set as wide as that one would take memory for nothing.
             few = self.prompts[:1] if len(lengths) == count else self.prompts
-            wide = bare_envs(self._single, count, max_prompt_tokens=longest, prompts=few)
+            wide = copy_without_reward(self._single, count, max_prompt_tokens=longest, prompts=few)
             wide.reset(seed=0)
             return wide
         # Kept by its number of rows: making one encodes every prompt of the set again.
         if count not in self._batches:
-            self._batches[count] = bare_envs(self._single, count)
+            self._batches[count] = copy_without_reward(self._single, count)
             self._batches[count].reset(seed=0)
         return self._batches[count]
+
+
+ChosenPrompts: TypeAlias = GivenPrompts
+"""Its name in version 0.2."""
 
 
 def _prompt_of(episode: Episode) -> EncodedPrompt:
@@ -252,11 +260,11 @@ class PolicyContinuations:
         if self._rules is None:  # one prompt stands for the set, which would be encoded again
             options: dict[str, Any] = {"overlong": "left", "prompt_format": None}
             options |= {"prompts": [prefixes[0].prompt], "chat_template": self._replies_in_chat()}
-            self._rules = bare_envs(self._envs, 1, **options)
+            self._rules = copy_without_reward(self._envs, 1, **options)
         # Responses of similar length end together, and need the least padding.
         order = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row].response_ids))
         begun = [prefixes[row] for row in order]
-        chosen = ChosenPrompts(self._rules, max_rows=ROWS)
+        chosen = GivenPrompts(self._rules, max_rows=ROWS)
         ended = chosen.play(self._sampler, begun, beginnings=begun)
         finished = list(prefixes)
         for row, episode in zip(order, ended, strict=True):

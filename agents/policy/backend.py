@@ -1,8 +1,8 @@
-"""The door to `tokengym.agents.fast`: what a policy computes faster where that folder is installed.
+"""Optional accelerated backend, `tokengym.agents.fast`, where that folder is installed.
 
-Everything behind it has a plain form in torch's and transformers' own operations. `Plain` stands
-for those: it has nothing faster to offer. `tokengym.agents` says in one place what takes its part;
-nothing else in agents imports what is behind the door.
+Each of its parts has a plain form in torch's and transformers' own operations. `Plain` stands for
+those: it has nothing faster to offer. `tokengym.agents` names the backend in one place; nothing
+else in agents imports it.
 """
 
 from __future__ import annotations
@@ -95,16 +95,16 @@ class Plain:
         raise ProcessError(f"several processes need {MISSING}; start one process")
 
 
-def open_to(parts: str) -> None:
-    """Let a module take the plain way's part wherever its folder is installed."""
+def use_backend(parts: str) -> None:
+    """Let a module replace the plain way wherever its folder is installed."""
     global _parts
     _parts = parts
-    fast.cache_clear()
+    backend.cache_clear()
 
 
 @cache
-def fast() -> Plain:
-    """Return what there is behind the door: the faster parts, or the plain way without them."""
+def backend() -> Plain:
+    """Return the accelerated parts where they are installed, else the plain way."""
     try:
         return cast(Plain, import_module(_parts))
     except ModuleNotFoundError as error:

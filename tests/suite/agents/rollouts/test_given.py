@@ -6,7 +6,7 @@ import pytest
 from tests.suite.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_model
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.rollouts.chosen import ChosenPrompts, PromptChoice
+from tokengym.agents.rollouts.given import GivenPrompts, PromptChoice
 from tokengym.agents.rollouts.playing import as_sampler
 from tokengym.envs import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
@@ -19,7 +19,7 @@ def random_player(envs, seed=0):
 def test_prompts_come_in_the_order_asked_for(make_envs):
     envs = make_envs()
     asked = [2, 0, 0, 3, 1, 2, 2]
-    episodes = ChosenPrompts(envs, max_rows=3).play(random_player(envs), asked)
+    episodes = GivenPrompts(envs, max_rows=3).play(random_player(envs), asked)
     assert [episode.prompt for episode in episodes] == [PROMPTS[i] for i in asked]
     assert len({episode.response for episode in episodes[:3]}) > 1
 
@@ -28,13 +28,13 @@ def test_environment_is_not_touched(make_envs):
     envs = make_envs()
     envs.reset(seed=1)
     before = envs.unwrapped.get_state()
-    ChosenPrompts(envs).play(random_player(envs), [0, 1, 2])
+    GivenPrompts(envs).play(random_player(envs), [0, 1, 2])
     assert envs.unwrapped.get_state() == before
 
 
 def test_rules_are_the_environments(make_envs):
     envs = make_envs(min_new_tokens=3, forbidden_token_ids=(PAD, 4))
-    episodes = ChosenPrompts(envs).play(random_player(envs), [0, 1] * 20)
+    episodes = GivenPrompts(envs).play(random_player(envs), [0, 1] * 20)
     ids = [i for episode in episodes for i in episode.response_ids]
     assert set(ids) == set(range(VOCABULARY)) - {PAD, 4}
     assert all(3 < len(e.response_ids) <= 6 for e in episodes if e.finish_reason == "eos")
@@ -43,7 +43,7 @@ def test_rules_are_the_environments(make_envs):
 
 def test_prompts_are_recognised_by_their_tokens(make_envs, tokenizer):
     envs = make_envs(prompts=PromptSet(PROMPTS))
-    chosen = ChosenPrompts(envs)
+    chosen = GivenPrompts(envs)
     observation, _ = envs.reset(options={"prompt_id": 2})
     assert chosen.recognise(observation) == [2, 2, 2, 2]
     observation, _ = envs.reset(options={"prompt": "e e"})
@@ -56,7 +56,7 @@ def test_prompts_are_recognised_by_their_tokens(make_envs, tokenizer):
 
 def test_a_prompt_that_is_not_in_the_set_has_no_reference_of_another(make_envs):
     envs = make_envs(prompts=PromptSet([Prompt("b c", reference="c")]))
-    chosen = ChosenPrompts(envs)
+    chosen = GivenPrompts(envs)
     (known,) = chosen.play(random_player(envs), [0])
     assert known.reference == "c"
     (other,) = chosen.play(random_player(envs), [EncodedPrompt("e e", (7, 7), -1)])
@@ -67,7 +67,7 @@ def test_a_prompt_that_is_not_in_the_set_has_no_reference_of_another(make_envs):
 
 def test_a_prompt_of_one_s_own_may_be_longer_than_all_others(make_envs):
     envs = make_envs(num_envs=1, prompts=PROMPTS)
-    policy, chosen = make_policy(envs, make_model()), ChosenPrompts(envs)
+    policy, chosen = make_policy(envs, make_model()), GivenPrompts(envs)
     width = chosen.envs([0]).max_prompt_tokens
     long = EncodedPrompt("e e", (7,) * (width + 3), -1, "d")
     both: tuple[list[PromptChoice], ...] = ([long], [long, 0])
@@ -82,7 +82,7 @@ def test_a_prompt_of_one_s_own_may_be_longer_than_all_others(make_envs):
 def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):
     envs = make_envs(num_envs=1, prompts=PROMPTS[:1])
     policy = make_policy(envs, make_model())
-    (there,) = ChosenPrompts(envs).play(as_sampler(policy, seed=3), [0])
+    (there,) = GivenPrompts(envs).play(as_sampler(policy, seed=3), [0])
     envs.reset(seed=0)
     player = as_sampler(policy, seed=3)
     observation, infos = envs.reset()
@@ -101,12 +101,12 @@ def test_responses_can_go_on_from_a_beginning(make_envs):
     starts = [[3], [4, 5, 6, 3, 3], []]
     envs = make_envs(min_new_tokens=6)  # the longest beginning has one token left, the last six
     policy = make_policy(envs, make_model())
-    episodes = ChosenPrompts(envs).play(as_sampler(policy, seed=0), [1, 2, 2], beginnings=starts)
+    episodes = GivenPrompts(envs).play(as_sampler(policy, seed=0), [1, 2, 2], beginnings=starts)
     for episode, start in zip(episodes, starts, strict=True):
         assert list(episode.response_ids[: len(start)]) == start
         assert len(start) < len(episode.response_ids) <= 6
     # What follows is what the policy says after prompt and beginning: the likeliest, step by step.
-    (greedy,) = ChosenPrompts(envs).play(
+    (greedy,) = GivenPrompts(envs).play(
         as_sampler(policy, seed=0), [1], beginnings=[[4, 5, 6]], deterministic=True
     )
     text = [*greedy.prompt_ids, *greedy.response_ids]
@@ -116,15 +116,15 @@ def test_responses_can_go_on_from_a_beginning(make_envs):
 
 def test_prompts_of_episodes_are_found_again(make_envs, tokenizer):
     envs = make_envs(prompts=PromptSet(PROMPTS))
-    chosen = ChosenPrompts(envs)
+    chosen = GivenPrompts(envs)
     episodes = chosen.play(random_player(envs), [3, 1])
     assert [chosen.find(tuple(e.prompt_ids), e.prompt) for e in episodes] == [3, 1]
 
 
 def test_what_is_no_environment_is_refused(make_envs):
     with pytest.raises(ValueError, match=r"max_rows.*1, got 0"):
-        ChosenPrompts(make_envs(), max_rows=0)
+        GivenPrompts(make_envs(), max_rows=0)
     import gymnasium
 
     with pytest.raises(TypeError, match="token-generation environment"):
-        ChosenPrompts(gymnasium.make_vec("CartPole-v1", num_envs=1))
+        GivenPrompts(gymnasium.make_vec("CartPole-v1", num_envs=1))

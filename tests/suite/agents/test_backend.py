@@ -12,7 +12,7 @@ import torch
 import tokengym.agents.fast
 from tests.support.forked import execute, forked
 from tokengym.agents.errors import ModelError, ProcessError
-from tokengym.agents.policy.door import Plain, fast, open_to
+from tokengym.agents.policy.backend import Plain, backend, use_backend
 
 HIDING = """
 import sys
@@ -67,15 +67,15 @@ def test_learners_learn_the_plain_way_what_they_learn_faster():
 
 @pytest.fixture
 def closed() -> Iterator[None]:
-    """Name a folder behind the door that is not there."""
-    open_to("tokengym.agents.no_such_folder")
+    """Name a backend that is not installed."""
+    use_backend("tokengym.agents.no_such_folder")
     yield
-    open_to("tokengym.agents.fast")
+    use_backend("tokengym.agents.fast")
 
 
 @pytest.mark.usefixtures("closed")
 def test_the_plain_way_says_what_is_missing():
-    plain = fast()
+    plain = backend()
     assert type(plain) is Plain
     plain.check_products("torch")
     with pytest.raises(ModelError, match=r"products='onednn' needs tokengym\.agents\.fast"):
@@ -93,16 +93,16 @@ def test_a_library_that_a_faster_part_lacks_is_no_missing_folder(
 ):
     (tmp_path / "faster_parts.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    open_to("faster_parts")
+    use_backend("faster_parts")
     try:
         with pytest.raises(ModuleNotFoundError, match="no_such_library"):
-            fast()
+            backend()
     finally:
-        open_to("tokengym.agents.fast")
+        use_backend("tokengym.agents.fast")
 
 
-def test_what_is_behind_the_door_has_every_part():
-    assert fast() is tokengym.agents.fast
+def test_the_backend_has_every_part():
+    assert backend() is tokengym.agents.fast
     parts = {*tokengym.agents.fast.HOMES}
     assert parts == {name for name in vars(Plain) if not name.startswith("_")}
     # A module of the folder would take the place of a part of its name.
