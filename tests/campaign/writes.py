@@ -28,7 +28,6 @@ from tokengym.base.files import is_leftover
 
 FEW = ["--batch-size", "4", "--max-new-tokens", "4", "--eval-episodes", "4"]
 UPDATES = ["--steps", "1", "--reference-samples", "16", *FEW]
-JOBS = ["--jobs", "1"]
 COMMANDS = {
     "ppo": ["train", "--reward", "uniform", "--eval-every", "1", *UPDATES],
     "collect": ["collect", "--num-prompts", "6", "--n", "2", "--max-new-tokens", "4"],

@@ -27,7 +27,6 @@ from tokengym.lab.benchmark.verdict import FIGURES, call
 from tokengym.lab.benchmark.version2 import V2, V2_LITE, Definition2, Setting2
 from tokengym.lab.protocol import PROMPTS
 from tokengym.lab.study import Cell, write_rows
-from tokengym.scripts.cli import main
 
 REVIEW, FORKS = V2.settings[0], V2.settings[7]
 SMALL = Definition2(
@@ -290,21 +289,3 @@ def test_a_run_is_measured_after_every_update(tmp_path: Path) -> None:
     setting, subject, run = next(work.ready())
     work.measure(setting, subject, run)
     assert [row["step"] for row in work.read(run)] == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--v1", "--v2"], "exclude each other"),
-        (["--lite"], "--lite belongs to --v2"),
-        (["--v1", "--published", "x"], "--published x belongs to --v2"),
-        (["--v2", "--quick"], "--quick belongs to a card, and --v2 fixes its own"),
-        (["--v2", "--secret", "word"], "no hidden seeds"),
-        (["--cost"], "--cost belongs to the benchmark"),
-    ],
-)
-def test_options_that_do_not_go_together(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["bench", "abc", *arguments]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())

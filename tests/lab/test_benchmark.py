@@ -515,6 +515,12 @@ def test_a_folder_is_of_one_version(tmp_path: Path) -> None:
         (["--jobs", "2"], "add --v1"),
         (["--v1", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--v1", "--track", "scores"], "the track 'scores' does not allow"),
+        (["--v1", "--v2"], "exclude each other"),
+        (["--lite"], "--lite belongs to --v2"),
+        (["--v1", "--published", "x"], "--published x belongs to --v2"),
+        (["--v2", "--quick"], "--quick belongs to a card, and --v2 fixes its own"),
+        (["--v2", "--secret", "word"], "no hidden seeds"),
+        (["--cost"], "--cost belongs to the benchmark"),
     ],
 )
 def test_options_that_do_not_go_together(
