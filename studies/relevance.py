@@ -510,7 +510,8 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(
             [name, *(accuracy([r for r in own if r["set"] in kinds]) for kinds in columns)]
         )
-    count = sum(row["triplets"] for row in rows if row["scorer"] == names[0] and row["set"] in MAIN)
+    first = [row for row in rows if row["scorer"] == names[0] and row["set"] in MAIN]
+    count = sum(int(row["triplets"]) for row in first)
     return markdown_table(["scorer", f"the {count} triplets", *SETS.values()], lines)
 
 

@@ -30,6 +30,7 @@ from studies import (
     real_r3,
     real_reasoning,
     real_tax,
+    relevance,
     shipped_estimators,
     turns,
 )
@@ -60,8 +61,9 @@ def fill_real_model(docs: Path) -> None:
 
 
 def fill_rewards(docs: Path) -> None:
-    """Fill the page that two studies share."""
+    """Fill the page that three studies share."""
     entities.STUDY.page(docs)
+    relevance.page(docs)
     query_types.page(docs)
 
 
