@@ -22,7 +22,7 @@ from tokengym.base import (
     write_csv,
 )
 from tokengym.evaluation.report import read_curves, save_figure, summarize
-from tokengym.evaluation.runs import fixed, load_agent, read_result, task_name
+from tokengym.evaluation.runs import fixed, load_agent, read_result, stored_comparison, task_name
 from tokengym.evaluation.statistics import interval
 from tokengym.lab.collect import content_hash
 
@@ -122,8 +122,11 @@ def export_agent(
     if folder.exists():
         raise ValueError(f"{folder} already exists; name a new folder")
     check_links(out)
-    run = read_result(results[0].parent)
-    config = ComparisonConfig.from_dict(run["settings"], results[0], trust_code=trust_code)
+    run, found = read_result(results[0].parent), stored_comparison(out)
+    if found is None:
+        raise ValueError(f"{results[0].parent} has no spec.json; train the agent again")
+    spec_file, settings = found
+    config = ComparisonConfig.from_dict(settings, spec_file, trust_code=trust_code)
     kind = config.training.agent
     plugins = entry_points(group="tokengym.agents", name=kind)
     is_foreign = any(not point.value.startswith("tokengym.") for point in plugins)

@@ -563,7 +563,6 @@ def run_pending(
             continue
         if datetime.now() >= end:
             return
-        config.save(out / name)
         started = time.process_time()
         run_one(config, reward, seed, out=out / name)
         seconds = time.process_time() - started

@@ -9,7 +9,7 @@ from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.base.text import fixed
-    from tokengym.evaluation.runs.config import ComparisonConfig, differences
+    from tokengym.evaluation.runs.config import ComparisonConfig, differences, stored_comparison
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,
         ModelSettings,

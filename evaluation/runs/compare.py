@@ -5,7 +5,7 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
     differences,
+    stored_comparison,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
 from tokengym.evaluation.runs.executors import Executor, Fault, RunFunction, here
@@ -45,10 +46,11 @@ from tokengym.evaluation.runs.record import (
     clear_finished,
     record_failure,
     result_of,
+    versions,
 )
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import do_spec
-from tokengym.evaluation.runs.spec import REFERENCE, RunSpec, slug
+from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, RunSpec, slug
 from tokengym.rewards.errors import ScorerError
 
 
@@ -126,7 +128,7 @@ def compare(
                 f"measured by {measured_by}",
             ):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
-            config.save(out)
+            missing[0].write(versions())  # whose settings the folder has from now on
             keep_code(config.code, out / CODE)
             done, steps = total - len(missing), training.last_step
             missing[1:] = [replace(plan, warns=False) for plan in missing[1:]]
@@ -247,15 +249,15 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the results")
-    if not (out / SETTINGS_FILE).exists():
+    stored = stored_comparison(out)
+    if stored is None:
         files = out.iterdir() if out.is_dir() else ()
         if any(path.name not in (LOCK, ENCODED) and not is_leftover(path) for path in files):
             raise ValueError(
-                f"{out} holds other files, no {SETTINGS_FILE} of a run to resume; name a new folder"
+                f"{out} holds other files, no {SPEC_FILE} of a run to resume; name a new folder"
             )
-    elif (differ := _conflicts(config, out)) and _holds_work(out):
-        there = read_hashed(out / SETTINGS_FILE, optional=True)
-        kept = f" ({out / CODE} has the files as they were)" if there.get("code") else ""
+    elif (differ := _conflicts(config, out, stored[1])) and _holds_work(out):
+        kept = f" ({out / CODE} has the files as they were)" if stored[1].get("code") else ""
         raise ValueError(
             f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
             f"repeat those settings{kept}"
@@ -270,7 +272,9 @@ def take_over(config: ComparisonConfig, out: Path) -> None:
     Raises:
         FolderInUseError: if a killed comparison's process is still at work on a run.
     """
-    if (out / SETTINGS_FILE).exists() and _conflicts(config, out):
+    stored = stored_comparison(out)
+    if stored is not None and _conflicts(config, out, stored[1]):
+        (out / SETTINGS_FILE).unlink(missing_ok=True)
         for folder in (*_run_folders(out), out / slug(REFERENCE), out / CODE):
             if folder.is_dir():
                 with locked(folder):
@@ -303,13 +307,13 @@ def _holds_paid_work(folder: Path) -> bool:
     return any((folder / name).exists() for name in (UNFINISHED, SAMPLES, "iterations"))
 
 
-def _conflicts(config: ComparisonConfig, out: Path) -> list[str]:
+def _conflicts(config: ComparisonConfig, out: Path, stored: Mapping[str, Any]) -> list[str]:
     """Return in words how a folder's settings differ, for which its runs are another comparison's.
 
     Raises:
         ValueError: if an earlier version wrote it.
     """
-    there = {"agents": [], **read_hashed(out / SETTINGS_FILE, optional=True)}
+    there = {"agents": [], **stored}
     here = config.as_dict()
     names = ("rewards", "agents")
     dropped = [name for key in names for name in there.get(key, []) if name not in here[key]]

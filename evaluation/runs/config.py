@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError
-from tokengym.base.files import write_hashed
+from tokengym.base.files import read_hashed
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import (
     changed_files,
@@ -43,7 +43,9 @@ from tokengym.evaluation.runs.defaults import (
 )
 from tokengym.evaluation.runs.spec import (
     REFERENCE,
+    SPEC_FILE,
     RunSpec,
+    comparison_of,
     has_own_prompts,
     own_texts,
     plain_settings,
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator
 
 SETTINGS_FILE = "comparison.json"
-"""File of the configuration, in a comparison's folder."""
+"""File of the configuration, in a folder of an earlier version; now the runs' specs have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,9 +222,6 @@ class ComparisonConfig:
                 training = learner_settings(whole.env_id, training, word)
             uses_credit = training.declaration.uses_credit
             rewards = self.rewards if uses_credit else self.rewards[:1]
-            compared = whole.compared
-            if self.agents:
-                compared = {**compared, "agents": []}
             for reward in rewards:
                 name, title, credit = word.text, word.text, self._words[reward]
                 if uses_credit and not self.agents:
@@ -234,14 +233,14 @@ class ComparisonConfig:
                     "reward": credit,
                     "training": training,
                 }
-                runs.append(replace(whole, name=name, title=title, compared=compared, **own))
+                runs.append(replace(whole, name=name, title=title, **own))
         return tuple(runs)
 
     @cached_property
     def _of_all(self) -> RunSpec:
         """The run that draws the reference samples, with all settings of the comparison."""
         words = tuple(self._words.values())
-        names = ("agents", "seeds", "first_seed", "level")
+        names = ("agents", "seeds", "first_seed", "level", *(("training",) if self.agents else ()))
         return RunSpec(
             name=REFERENCE,
             title=REFERENCE,
@@ -298,7 +297,6 @@ class ComparisonConfig:
         named = [
             run.env,
             run.rewards,
-            run.compared,
             run.evaluation.toxicity,
             *(leaf.value for leaf in leaves),
         ]
@@ -358,7 +356,7 @@ class ComparisonConfig:
         return partial(ComparisonConfig.from_dict, trust_code=True), (self.as_dict(),)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain data, as comparison.json keeps them."""
+        """Return the settings as plain data."""
         return plain_settings({one.name: getattr(self, one.name) for one in fields(self)})
 
     def flat(self) -> dict[str, Any]:
@@ -430,9 +428,59 @@ class ComparisonConfig:
         """Return the arguments of a policy; what is left to the task is left out."""
         return self._of_all.policy_kwargs()
 
-    def save(self, folder: Path) -> None:
-        """Write it into a comparison's folder, for what reads the runs there."""
-        write_hashed(folder / SETTINGS_FILE, self.as_dict())
+
+def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file and the settings (`ComparisonConfig.as_dict`) of the comparison in a folder.
+
+    A run's spec has those of its comparison when the run began: the most rewards, learners and
+    seeds count. None where no run has begun.
+
+    Raises:
+        ValueError: if a file is damaged, or was changed.
+    """
+    specs = [*sorted(out.glob(f"*/seed-*/{SPEC_FILE}")), out / slug(REFERENCE) / SPEC_FILE]
+    stored = {file: settings_in(file) for file in (out / SETTINGS_FILE, *specs) if file.exists()}
+    if not stored:
+        return None
+
+    def size(file: Path) -> int:
+        settings = stored[file]
+        return len(settings["rewards"]) + len(settings.get("agents", ())) + settings["seeds"]
+
+    def has_failed(file: Path) -> bool:
+        ended = file.with_name("run.json")
+        return ended.exists() and read_hashed(ended, optional=True).get("status") == "failed"
+
+    largest = max(stored, key=size)
+    # A file of code may have been corrected since the runs failed that used it.
+    parts = [stored[file] for file in sorted(stored, key=has_failed, reverse=True)]
+    hashes = {key: dict(chain(*(part.get(key, {}).items() for part in parts))) for key in HASHES}
+    return largest, stored[largest] | {key: known for key, known in hashes.items() if known}
+
+
+def settings_in(file: Path) -> dict[str, Any]:
+    """Return the settings of a comparison (`ComparisonConfig.as_dict`) that a file has.
+
+    Args:
+        file: The spec of a run; or, of an earlier version, its result or `SETTINGS_FILE`.
+
+    Raises:
+        ValueError: if it is damaged, or was changed.
+    """
+    stored = read_hashed(file, optional=True)
+    try:
+        settings = stored.get("settings", stored)
+        settings = comparison_of(stored) if file.name == SPEC_FILE else settings
+        if all(isinstance(settings[name], kind) for name, kind in KINDS.items()):
+            return dict(settings)
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(f"{file} is damaged or of another version; name another folder")
+
+
+HASHES = ("code", "data")
+KINDS = {"env": str, "rewards": list, "seeds": int, "training": dict, "task": dict}
+"""Settings that any file of a comparison has, and their types."""
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -127,14 +127,11 @@ class RunRecord:
         """Take an evaluation's time off the run's: wall_s is what training took."""
         self._evaluation_s += seconds
 
-    def write(
-        self, folder: Path, settings: Mapping[str, Any], error: BaseException | None = None
-    ) -> None:
+    def write(self, folder: Path, error: BaseException | None = None) -> None:
         """Write the run's files; run.json, which makes it count and hashes them, comes last.
 
         Args:
             folder: Folder of the run.
-            settings: Those of the comparison, as plain data.
             error: What ended the run, if it failed.
         """
         files = ["curve.csv", "train.csv", "episodes.jsonl"]
@@ -150,7 +147,6 @@ class RunRecord:
             "steps_done": self.steps_done,
             "wall_s": round(time.perf_counter() - self.started, 3),
             "cpu_s": round(time.process_time() - self._cpu_began, 3),  # since it was last resumed
-            "settings": settings,
             "gae_lambda": self.train[-1].get("gae_lambda") if self.train else None,
             **origin(),
             "measured_by": self.measured_by,
@@ -294,11 +290,10 @@ def record_failure(plan: RunSpec, error: str) -> None:
     """
     assert plan.folder is not None
     name, seed = plan.key
-    settings = plan.settings()
     record = {"credit": name, "seed": seed, "status": "failed", "error": error}
     with locked(plan.folder):
         if not plan.is_done:  # another process may have ended it since
-            write_hashed(plan.folder / "run.json", {**record, "settings": settings})
+            write_hashed(plan.folder / "run.json", record)
 
 
 def write_progress(folder: Path, step: int, point: Mapping[str, Any]) -> None:

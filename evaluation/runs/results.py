@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
-from tokengym.base.files import read_hashed, read_json, read_jsonl, write_json, write_text
+from tokengym.base.files import read_json, read_jsonl, write_json, write_text
 from tokengym.base.registry import split_file_word
 from tokengym.envs import Task, printable
 from tokengym.evaluation.measure.measures import Axis
@@ -35,13 +35,13 @@ from tokengym.evaluation.report.learning import Log, by_epoch, final_figures
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
     ComparisonConfig,
     command_line,
+    stored_comparison,
     varying_names,
 )
 from tokengym.evaluation.runs.record import read_log, read_points, result_of
-from tokengym.evaluation.runs.spec import REFERENCE, slug
+from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug
 
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
@@ -87,13 +87,13 @@ def merge_comparisons(
     """
     configs = []
     for folder in folders:
-        file = Path(folder) / SETTINGS_FILE
-        if not file.exists():
+        found = stored_comparison(Path(folder))
+        if found is None:
             raise ValueError(
-                f"{folder} holds no comparison ({file.name} is missing); name a folder that "
-                "tokengym compare or train wrote"
+                f"{folder} holds no comparison (no run there has a {SPEC_FILE}); name a folder "
+                "that tokengym compare or train wrote"
             )
-        stored = read_hashed(file, optional=True)
+        file, stored = found
         try:
             configs.append(ComparisonConfig.from_dict(stored, file, trust_code=trust_code))
         except UntrustedCodeError:

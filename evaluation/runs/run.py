@@ -409,7 +409,7 @@ class _Run:
         if self._tracker is not None:
             self._tracker.close()
         if self.folder is not None and self.processes.is_main:
-            self.record.write(self.folder, self.plan.settings(), error)
+            self.record.write(self.folder, error)
         if self.unfinished is not None and self.processes.is_main and not keep_checkpoint:
             self.unfinished.remove()
 
@@ -475,7 +475,6 @@ def draw_plan(plan: RunSpec, *, report: Report | None = None) -> ReferenceSample
             "samples": drawn.scores.shape[1],
             "tokens": drawn.tokens,
             "wall_s": round(time.perf_counter() - began, 3),
-            "settings": plan.settings(),
             **origin(),
             "measured_by": evaluator.measured_by,
             "files": {SAMPLES: file_hash(folder / SAMPLES)},

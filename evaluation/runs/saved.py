@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.agents.learner import LEARNERS
-from tokengym.base.files import previous_folder, read_hashed, read_json
+from tokengym.base.files import previous_folder, read_json
 from tokengym.base.registry import code_hash, split_file_word
 from tokengym.base.saved_code import changed_files, check_module, check_saved, named_object
 from tokengym.base.settings import as_plain, from_plain, values_by_name
 from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.config import SETTINGS_FILE
+from tokengym.evaluation.runs.config import settings_in, stored_comparison
 from tokengym.evaluation.runs.defaults import (
     TaskSettings,
     TrainingSettings,
     task_of_file,
     training_settings,
 )
+from tokengym.evaluation.runs.spec import SPEC_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -95,17 +96,11 @@ def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:
 def stored_settings(path: Path, *, below: bool) -> tuple[Path, dict[str, Any]] | None:
     """Return the settings that stored episodes were made with, and their file; None without any."""
     folder = path if path.is_dir() else path.parent
-    files = [
-        folder / SETTINGS_FILE,
-        *sorted(folder.glob("**/run.json" if below else "*/seed-*/run.json")),
-    ]
-    for file in filter(Path.exists, files):
-        stored = read_hashed(file, optional=True)
-        settings = stored.get("settings", stored)
-        if not isinstance(settings, dict) or not isinstance(settings.get("env"), str):
-            raise ValueError(f"{file} is damaged or of another version (it names no env)")
-        return file, settings
-    return None
+    if found := stored_comparison(folder):
+        return found
+    files = sorted(folder.glob(f"**/{SPEC_FILE}")) if below else []
+    files += sorted(folder.glob("**/run.json" if below else "*/seed-*/run.json"))
+    return (files[0], settings_in(files[0])) if files else None
 
 
 def load_agent(

@@ -56,8 +56,8 @@ class RunSpec:
     task: TaskSettings
     """Prompts and models of the environment."""
     compared: Mapping[str, Any]
-    """Settings of the comparison that the results repeat: ``agents``, ``seeds``, ``first_seed`` and
-    ``level``."""
+    """Settings of its comparison besides its own: ``agents``, ``seeds``, ``first_seed``, ``level``
+    and, where learners are compared, the ``training`` that they share."""
     code: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each file of the user's own code that the settings name, by path."""
     data: Mapping[str, str] = field(default_factory=dict)
@@ -192,22 +192,13 @@ class RunSpec:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Return its settings as plain data, by the names of `ComparisonConfig`."""
-        compared = dict(self.compared)
-        return plain_settings(
-            {
-                "env": self.env.text,
-                "rewards": [word.text for word in self.rewards],
-                "agents": compared.pop("agents"),
-                **{name: compared.pop(name) for name in ("seeds", "first_seed")},
-                "training": self.training,
-                "evaluation": self.evaluation,
-                "task": self.task,
-                **compared,
-                "code": self.code,
-                "data": self.data,
-            }
-        )
+        """Return its settings as plain data, by the names of `ComparisonConfig`.
+
+        Learners that are added to a comparison change none of its runs.
+        """
+        stored = self.as_dict()
+        own = {} if self.is_reference else {"agents": [], "training": stored["training"]}
+        return comparison_of(stored) | own
 
     # --- as plain data ----------------------------------------------------------------------------
 
@@ -256,10 +247,30 @@ def _word(data: Mapping[str, Any]) -> Spec:
     return Spec(data["text"], data["name"], data["options"], None if file is None else Path(file))
 
 
+def comparison_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run's whole comparison, as `ComparisonConfig.as_dict` does.
+
+    Args:
+        spec: The run, as `RunSpec.as_dict` returns it and a spec.json has it.
+    """
+    compared = dict(spec["compared"])
+    return plain_settings(
+        {
+            "env": spec["env"]["text"],
+            "rewards": [word["text"] for word in spec["rewards"]],
+            **{name: compared.pop(name) for name in ("agents", "seeds", "first_seed")},
+            "training": compared.pop("training", spec["training"]),
+            **{name: spec[name] for name in ("evaluation", "task")},
+            **compared,
+            **{name: spec[name] for name in ("code", "data")},
+        }
+    )
+
+
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a comparison as plain data, as its files keep them."""
     data: dict[str, Any] = as_plain(settings)
-    del data["task"]["max_new_tokens"]  # the training's
+    data["task"].pop("max_new_tokens", None)  # the training's
     return {name: value for name, value in data.items() if value or name not in ("code", "data")}
 
 

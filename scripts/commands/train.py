@@ -116,7 +116,7 @@ def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) ->
     from tokengym.base.saved_code import CODE, keep_code
     from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight, take_over
     from tokengym.evaluation.runs.defaults import task_name
-    from tokengym.evaluation.runs.record import result_of
+    from tokengym.evaluation.runs.record import result_of, versions
     from tokengym.evaluation.runs.run import join_run
     from tokengym.evaluation.runs.spec import slug
     from tokengym.scripts.commands.show import say, terminal
@@ -142,7 +142,7 @@ def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) ->
             missing_runs(config, out, retry_failed=True)
             if not is_complete:
                 preflight(config)
-                config.save(out)
+                plan.write(versions())  # whose settings the folder has from now on
                 keep_code(config.code, out / CODE)
     if is_complete:
         said = f"{out} is complete: it holds this very run, and nothing was trained again"
@@ -183,11 +183,10 @@ def _forget_if_begun(plan: "RunSpec", out: Path) -> None:
     The corrected command, which may be of another reward, finds it as it was.
     """
     from tokengym.base.saved_code import CODE
-    from tokengym.evaluation.runs.config import SETTINGS_FILE
     from tokengym.evaluation.runs.record import result_of
     from tokengym.evaluation.runs.spec import SPEC_FILE
 
-    written = {SETTINGS_FILE, SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
+    written = {SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
     files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
     is_all = all(file.name in written or file.parts[0] == CODE for file in files)
     if is_all and not result_of(plan).get("steps_done"):

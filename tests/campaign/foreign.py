@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from tests.campaign.garbled import call, kept_folder
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tests.suite.agents.test_checkpoint import rehash, rewrite
+from tests.support.stored import keep_settings, settings_of
 from tokengym import agents
 from tokengym.base.bundle import bundled
 from tokengym.lab.publish import from_hub
@@ -111,17 +112,14 @@ def a_word(run: Path, random: np.random.Generator) -> str:
     if kind == "advantage":
         rewrite(run / "agent", {"settings": record_of(run)["settings"] | {kind: WORD}})
         return kind
-    (file,) = run.glob("*/seed-0/run.json")
-    record = json.loads(file.read_text())
-    settings = record["settings"]
+    settings = settings_of(run)
     if kind in ("rewards", "agents"):
         settings[kind] = [WORD]
     elif kind in ("env", "module"):
         settings["env"] = WORD if kind == "env" else "evil:evil/Evil-v0"
     else:
         settings["task" if kind == "scorer" else "training"][kind] = WORD
-    file.write_text(json.dumps(record))
-    (run / "comparison.json").write_text(json.dumps(settings))
+    keep_settings(run, settings, is_earlier=bool(random.integers(2)))
     return kind
 
 
@@ -208,13 +206,13 @@ def a_setting(run: Path, random: np.random.Generator) -> str:
     """Put something else into the settings of the run."""
     (file,) = run.glob("*/seed-0/run.json")
     record = json.loads(file.read_text())
-    settings = record["settings"]
+    settings = settings_of(run)
     part = one_of(random, (settings, settings["training"], settings["task"], record))
     key, value = str(one_of(random, part)), one_of(random, JUNK)
     part[key] = value
     file.write_text(json.dumps(record))
-    (run / "comparison.json").write_text(json.dumps(record["settings"]))
-    return f"{key}={value!r} in run.json"
+    keep_settings(run, settings, is_earlier=bool(random.integers(2)))
+    return f"{key}={value!r} in spec.json or run.json"
 
 
 def a_name(run: Path, random: np.random.Generator) -> str:
@@ -226,13 +224,10 @@ def a_name(run: Path, random: np.random.Generator) -> str:
 
 def a_number(run: Path, random: np.random.Generator) -> str:
     """Store a number that no machine has the memory or the time for."""
-    (file,) = run.glob("*/seed-0/run.json")
-    record = json.loads(file.read_text())
-    part, name = one_of(random, NUMBERS)
+    settings, (part, name) = settings_of(run), one_of(random, NUMBERS)
     value = one_of(random, (10**9, 10**12, 2**63, 10**30))
-    record["settings"][part][name] = value
-    file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))
-    (run / "comparison.json").write_text(json.dumps(record["settings"]))
+    settings[part][name] = value
+    keep_settings(run, settings, is_earlier=bool(random.integers(2)))
     return f"{name}={value}"
 
 

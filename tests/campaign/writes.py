@@ -174,7 +174,7 @@ def compared() -> Path:
     if status:
         raise RuntimeError(f"compare fails on a whole disk: {printed}")
     for file in (folder / "run").iterdir():
-        if file.is_file() and file.name != "comparison.json":
+        if file.is_file():
             file.unlink()
     return folder / "run"
 

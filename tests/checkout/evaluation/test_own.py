@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.suite.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
+from tests.support.stored import keep_settings, settings_of
 from tokengym.agents import PPO
 from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.base.errors import SettingsError
@@ -62,11 +63,9 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     short = [*SHORT, *WORDS, "--seeds", "1", "--jobs", "1"]
     arguments = [*command("runs/rules"), *short]
     assert main(arguments) == 0
-    stored = json.loads((files / "runs/rules/comparison.json").read_text())
-    digest = stored["code"]["rules.py"]
-    assert len(digest) == 64
     (folder,) = (files / "runs/rules").glob("rules.py_FrontLoaded_share=0.5/seed-0")
-    assert json.loads((folder / "run.json").read_text())["settings"]["code"] == stored["code"]
+    digest = json.loads((folder / "spec.json").read_text())["code"]["rules.py"]
+    assert digest == sha256((files / "rules.py").read_bytes()).hexdigest()
     (sample, *_) = map(json.loads, (folder / "episodes.jsonl").read_text().splitlines())
     rewards = np.array(sample["token_rewards"])
     half = (len(rewards) + 1) // 2
@@ -86,7 +85,7 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     assert "runs/rules/code has the files as they were" in error
     report = ["report", "runs/rules", "--out", "again"]
     assert main(report) == 2
-    assert "comparison.json names code, " in capsys.readouterr().err
+    assert "spec.json names code, " in capsys.readouterr().err
     named = ["--baseline", "rules.py:FrontLoaded:share=0.5"]
     assert main([*report, "--trust-code", *named]) == 0  # what is finished can be read
     assert "front-loaded:share=0.5's final level" in capsys.readouterr().out
@@ -234,7 +233,7 @@ FOREIGN: dict[str, Any] = {
     "scorer": {"task": {"scorer": "evil.py:Evil"}},
     "module": {"env": "evil:evil/Evil-v0"},
 }
-"""What a run.json of somebody else's may say."""
+"""What settings of somebody else's may say."""
 COLLECT = "collect --agent run/agent --num-prompts 2 --n 2 --out out.jsonl"
 
 
@@ -246,10 +245,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return what writes a run of somebody else's into run/, and their code beside it."""
 
-    def write(kind: str) -> None:
+    def write(kind: str, *, is_earlier: bool = False) -> None:
         (files / "evil.py").write_text("raise SystemExit('it ran')")
         monkeypatch.syspath_prepend(str(files))
         shutil.copytree(trained, "run")
@@ -257,18 +256,16 @@ def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         if kind not in FOREIGN:
             rewrite(Path("run/agent"), {"settings": {kind: "evil.py:Evil"}})
             return
-        (file,) = Path("run").glob("*/seed-0/run.json")
-        record = json.loads(file.read_text())
-        record.pop("hash", None)  # anybody can compute it
+        settings = settings_of(Path("run"))
         for name, value in FOREIGN[kind].items():
-            old = record["settings"].get(name)
-            record["settings"][name] = {**old, **value} if isinstance(value, dict) else value
-        file.write_text(json.dumps(record))
-        Path("run/comparison.json").write_text(json.dumps(record["settings"]))
+            old: Any = settings.get(name)
+            settings[name] = {**old, **value} if isinstance(value, dict) else value
+        keep_settings(Path("run"), settings, is_earlier=is_earlier)
 
     return write
 
 
+@pytest.mark.parametrize("is_earlier", [False, True])
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
@@ -286,11 +283,12 @@ def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 def test_code_runs_only_for_who_trusts_the_folder(
     kind: str,
     arguments: str,
-    foreign: Callable[[str], None],
+    is_earlier: bool,
+    foreign: Callable[..., None],
     files: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    foreign(kind)
+    foreign(kind, is_earlier=is_earlier)
     digest = sha256((files / "evil.py").read_bytes()).hexdigest()
     assert main(arguments.split()) == 2
     error = capsys.readouterr().err

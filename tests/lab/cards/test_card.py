@@ -177,11 +177,12 @@ def test_convergence_is_paired_against_sparse_which_cards_share(tmp_path: Path):
     runs = [read_json(file) for file in tmp_path.rglob("run.json")]
     assert [run["credit"] for run in runs if run["cpu_s"] > 0] == [run["credit"] for run in runs]
     assert found["cpu_s"] == pytest.approx(sum(run["cpu_s"] for run in runs), abs=0.06)
-    learner = runs[0]["settings"]["training"]["learner"]
+    training = read_json(next(tmp_path.rglob("seed-*/spec.json")))["training"]
+    learner = training["learner"]
     assert (learner["kl_estimator"], learner["gae_lambda"]) == ("exact", None)
     config = CardConfig(subject="uniform", size="quick", tasks=("Oracle",))
     said = json.loads(json.dumps(config.settings("convergence")))["training"]["Oracle"]
-    assert {**said, "device": "cpu"} == {**runs[0]["settings"]["training"], "device": "cpu"}
+    assert {**said, "device": "cpu"} == {**training, "device": "cpu"}
     (shared,) = (tmp_path / parts.BASELINES).iterdir()
     sparse = (
         found["score"]["final"]["iqm"] - found["score"]["versus_baseline"]["final"]["difference"]

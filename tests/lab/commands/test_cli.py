@@ -83,7 +83,7 @@ def test_a_stored_length_is_checked_like_a_typed_one(
     tiny = ["--steps", "1", "--batch-size", "4", "--eval-episodes", "2", "--max-new-tokens", "4"]
     run = tmp_path / "run"
     assert main(["train", *tiny, "--reference-samples", "0", "--out", str(run)]) == 0
-    file = run / "comparison.json"
+    (file,) = run.rglob("spec.json")
     record = json.loads(file.read_text())
     record["training"]["max_new_tokens"] = 10**12
     file.write_text(json.dumps({k: v for k, v in record.items() if k != "hash"}))

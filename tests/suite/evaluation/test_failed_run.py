@@ -14,8 +14,8 @@ def test_episodes_that_could_not_be_scored_are_written(tmp_path: Path) -> None:
     record = RunRecord(config.plan("sparse", 3))
     error = ScorerError("scorer 'judge' returned values[0] = nan")
     error.keep([Episode(prompt="p", response="r", prompt_ids=(1,), response_ids=(2,))])
-    folder, settings = run_folder(tmp_path, "sparse", 3), config.as_dict()
-    record.write(folder, settings, error)
+    folder = run_folder(tmp_path, "sparse", 3)
+    record.write(folder, error)
     (line,) = (folder / "unscored.jsonl").read_text().splitlines()
     assert json.loads(line)["response_ids"] == [2]
     assert json.loads(line)["score"] is None
@@ -23,5 +23,5 @@ def test_episodes_that_could_not_be_scored_are_written(tmp_path: Path) -> None:
     assert where in json.loads((folder / "run.json").read_text())["error"]
     assert where in str(error)
     assert where in error.for_terminal()
-    record.write(tmp_path / "other", settings, ValueError("no"))
+    record.write(tmp_path / "other", ValueError("no"))
     assert not (tmp_path / "other" / "unscored.jsonl").exists()

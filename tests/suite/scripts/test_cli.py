@@ -365,9 +365,10 @@ def test_trained_folders_are_comparisons_of_one_run(
     (tmp_path / "abc" / "curves.csv").write_text("")  # compare writes it, and saves no agent
     assert main(["train", "--reward", "abc", "--out", folders[1], *small]) == 2
     assert "as tokengym compare made it, which saves no agent" in capsys.readouterr().err
-    (tmp_path / "abc" / "comparison.json").unlink()  # an earlier version wrote none
+    for file in (tmp_path / "abc").rglob("spec.json"):
+        file.unlink()
     assert main(["train", "--reward", "abc", "--out", folders[1], *small]) == 2
-    assert "no comparison.json of a run to resume; name a new folder" in capsys.readouterr().err
+    assert "no spec.json of a run to resume; name a new folder" in capsys.readouterr().err
 
 
 def test_a_folder_that_takes_no_agent_is_refused_before_training(

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from tests.support.stored import settings_of
 from tokengym.envs import bundled
 from tokengym.envs.tasks.task import _say_cut as cut_notice
 from tokengym.evaluation.measure.environments import resolve_env
@@ -127,7 +128,7 @@ def test_own_prompts_under_an_own_scorer_are_whole_and_responses_may_end(
     out = tmp_path / "run"
     last = ["--reference-samples", "0", "--out", str(out)]
     assert main(["train", *own, *SMALL, *scores, *last]) == 0
-    settings = json.loads((out / "comparison.json").read_text())
+    settings = settings_of(out)
     assert settings["env"] == "tokengym/TokenGeneration-v0"
     assert settings["training"]["fixed_length"] is False
     (episodes,) = out.glob("*/seed-0/episodes.jsonl")

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 
 from tokengym.base.errors import UntrustedCodeError
-from tokengym.base.files import write_csv, write_json
+from tokengym.base.files import read_json, write_csv, write_json
 from tokengym.base.settings import changed
 from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.summary import SummarySettings, summarize
-from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
+from tokengym.evaluation.runs.config import (
+    SETTINGS_FILE,
+    ComparisonConfig,
+    run_folder,
+    stored_comparison,
+)
 from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
 from tokengym.evaluation.runs.record import UnfinishedRun, read_points
 from tokengym.evaluation.runs.results import merge_comparisons, report_curves, write_comparison
@@ -30,6 +35,7 @@ def make_comparison(make_rows, tmp_path: Path):
         torch: Any = "2.13.0",
         agents: tuple[str, ...] = (),
         training: TrainingSettings | None = None,
+        is_earlier: bool = False,
         **changes: Any,
     ) -> tuple[ComparisonConfig, Path]:
         settings = changed(TrainingSettings(), **changes) if training is None else training
@@ -37,10 +43,13 @@ def make_comparison(make_rows, tmp_path: Path):
             env="MovieReview", rewards=rewards, agents=agents, seeds=5, training=settings
         )
         out = tmp_path / name
-        write_json(out / SETTINGS_FILE, config.as_dict())
+        if is_earlier:  # whose runs had no spec
+            write_json(out / SETTINGS_FILE, config.as_dict())
         for reward in config.names:
             for seed in range(5):
                 folder = run_folder(out, reward, seed)
+                if not is_earlier:
+                    config.plan(reward, seed, out).write({})
                 rows = [r for r in make_rows((reward,)) if r["seed"] == seed]
                 if config.by_gold:
                     rows = [{**row, "score": row["gold_score"]} for row in rows]
@@ -97,6 +106,29 @@ def test_the_curves_of_groups_are_read_again(make_comparison, tmp_path: Path):
         for reward in rewards:
             first, second = (group["rewards"][reward]["figures"] for group in (one, other))
             assert first["score"] == second["score"]
+
+
+@pytest.mark.parametrize("agents", [(), ("ppo:kl_coef=0.1", "loo:group_size=8", "dpo")])
+def test_the_specs_of_the_runs_are_all_that_a_report_needs(
+    make_comparison, tmp_path: Path, agents: tuple[str, ...]
+):
+    rewards = ("sparse", "abc:beta=0.8")
+    config, out = make_comparison("new", rewards, agents=agents)
+    _, earlier = make_comparison("earlier", rewards, agents=agents, is_earlier=True)
+    _, settings = stored_comparison(out) or (None, {})
+    assert ComparisonConfig.from_dict(settings) == config
+    assert settings == read_json(earlier / SETTINGS_FILE)
+    assert not list(earlier.rglob("spec.json"))
+    written = write_comparison(config, out)
+    merged = [merge_comparisons([one], None, baseline=None) for one in (out, earlier)]
+    assert merged[0] == merged[1]
+    assert merged[0]["groups"] == written["groups"]
+    for name in config.names[1:]:  # any run's is enough
+        shutil.rmtree(run_folder(out, name, 0).parent)
+    again = merge_comparisons([out], None, baseline=None)
+    assert [run["credit"] for run in again["missing"]] == [
+        title for title in list(config.titles.values())[1:] for _ in range(5)
+    ]
 
 
 def test_merging_keeps_that_learners_have_prices_of_their_own(make_comparison, tmp_path: Path):
@@ -238,7 +270,6 @@ def test_the_report_of_one_comparison_has_the_optimum(
         make_comparison(name, max_new_tokens=length)[1]
         for name, length in (("one", 8), ("other", 8), ("longer", 9))
     )
-    shutil.move(run_folder(other, "sparse", 4), tmp_path / "kept")
     for seed in range(4):
         shutil.rmtree(run_folder(other, "sparse", seed))
     shutil.rmtree(run_folder(one, "sparse", 4))

@@ -11,10 +11,9 @@ from rich.console import Console
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.base.errors import DatasetError, SettingsError
-from tokengym.base.files import read_hashed
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, stored_comparison
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TrainingSettings,
@@ -178,7 +177,8 @@ def test_the_report_compares_learners_at_equal_tokens(made: Path) -> None:
 
 
 def test_learners_can_be_added_to_a_comparison(made: Path) -> None:
-    config = ComparisonConfig.from_dict(read_hashed(made / "comparison.json", optional=True))
+    _, settings = stored_comparison(made) or (made, {})
+    config = ComparisonConfig.from_dict(settings)
     known = {path: path.stat().st_mtime_ns for path in made.glob("*/seed-0/run.json")}
     grown = ComparisonConfig.from_dict(
         {**config.as_dict(), "agents": [*config.agents, "reinforce++"]}

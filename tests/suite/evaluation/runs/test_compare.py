@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from rich.console import Console
 
 from tokengym import rewards
-from tokengym.base.files import read_hashed
+from tokengym.base.files import read_hashed, write_hashed
 from tokengym.base.settings import changed
 from tokengym.envs import Episode
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
@@ -300,23 +300,30 @@ def test_a_run_that_fails_keeps_what_it_measured(tmp_path: Path):
 
 def test_runs_made_apart_are_merged(finished: tuple[Path, dict, int], tmp_path: Path):
     out, summary, _ = finished
-    config = read_hashed(out / "comparison.json", optional=True)
     for index, reward in enumerate(("sparse", "abc")):
         part = tmp_path / f"machine-{index}"
         shutil.copytree(out / reward, part / reward)
         shutil.copytree(out / "reference_samples", part / "reference_samples")
-        (part / "comparison.json").write_text(json.dumps({**config, "rewards": [reward]}))
+        respec(part, rewards=[reward])
     parts = [tmp_path / "machine-0", tmp_path / "machine-1"]
     merged = merge_comparisons(parts, tmp_path / "merged", baseline=None)
     assert merged["groups"] == summary["groups"]
     with pytest.raises(ValueError, match="credit 'sparse' has two runs with seed 0"):
         merge_comparisons([parts[0], parts[0]], tmp_path / "twice", baseline=None)
-    changed = {**config, "rewards": ["abc"], "level": 0.9}
-    (parts[1] / "comparison.json").write_text(json.dumps(changed))
+    respec(parts[1], level=0.9)
     groups = merge_comparisons(parts, tmp_path / "grouped", baseline=None)["groups"]
     assert [group["group"] for group in groups] == [{"level": "0.95"}, {"level": "0.9"}]
     with pytest.raises(ValueError, match="holds no comparison"):
         merge_comparisons([tmp_path], tmp_path / "none", baseline=None)
+
+
+def respec(out: Path, rewards: list[str] | None = None, level: float = 0.95) -> None:
+    """Write the specs of a folder anew, as those of a comparison of these rewards and level."""
+    for file in out.rglob("spec.json"):
+        stored = read_hashed(file)
+        if rewards is not None:
+            stored["rewards"] = [word for word in stored["rewards"] if word["text"] in rewards]
+        write_hashed(file, {**stored, "compared": {**stored["compared"], "level": level}})
 
 
 def change_digit(path: Path) -> None:
@@ -329,8 +336,8 @@ def change_digit(path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "comparison.json",
-        *(f"abc/seed-1/{name}" for name in ("run.json", "curve.csv", "train.csv")),
+        "reference_samples/spec.json",
+        *(f"abc/seed-1/{name}" for name in ("spec.json", "run.json", "curve.csv", "train.csv")),
         "abc/seed-1/episodes.jsonl",
     ],
 )
@@ -359,7 +366,7 @@ def test_a_missing_file_is_refused_and_runs_without_hashes_are_read(
     (out / "abc" / "seed-1" / "episodes.jsonl").unlink()
     with pytest.raises(ValueError, match=r"abc/seed-1/episodes.jsonl is missing; restore it"):
         merge_comparisons([out], tmp_path / "report", baseline=None)
-    for path in (out / "comparison.json", *out.rglob("run.json")):
+    for path in out.rglob("run.json"):
         plain = json.loads(path.read_text())
         path.write_text(json.dumps({k: v for k, v in plain.items() if k not in ("hash", "files")}))
     summary = merge_comparisons([out], tmp_path / "report", baseline=None)

@@ -300,10 +300,14 @@ def test_the_default_of_minibatches_gives_way_to_a_small_batch():
     assert changed(TrainingSettings(), batch_size=2).learner.n_minibatches == 4
 
 
-def test_a_folder_holds_one_comparison(tmp_path: Path):
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_a_folder_holds_one_comparison(tmp_path: Path, is_earlier: bool):
     ours = config(seeds=2)
     check_folder(ours, tmp_path / "new")
-    write_json(tmp_path / "comparison.json", ours.as_dict())
+    if is_earlier:
+        write_json(tmp_path / "comparison.json", ours.as_dict())
+    else:
+        ours.plan("abc", 1, tmp_path).write({})
     check_folder(ours, tmp_path)
     check_folder(config(seeds=3), tmp_path)  # more seeds: the runs that are there stay
     check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
@@ -336,7 +340,8 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(
 
     rules.write_text(RULES)
     faulty = config(seeds=1, rewards=rewards)
-    write_json(out / "comparison.json", faulty.as_dict())
+    for name in rewards:
+        faulty.plan(name, 0, out).write({})
     end("rules.py:Blind", "failed")
     rules.write_text(f"{RULES}# corrected")
     corrected = config(seeds=1, rewards=rewards)
@@ -353,7 +358,7 @@ def test_a_corrected_file_may_replace_one_that_no_finished_run_used(
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match=r"no comparison\.json of a run to resume; name a new"):
+    with pytest.raises(ValueError, match=r"no spec\.json of a run to resume; name a new"):
         check_folder(config(), tmp_path)
     with pytest.raises(ValueError, match=r"thesis\.tex is a file; name a folder"):
         check_folder(config(), tmp_path / "thesis.tex")

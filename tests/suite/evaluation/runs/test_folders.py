@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tokengym.base.errors import SettingsError
-from tokengym.base.files import read_hashed, write_hashed
+from tokengym.base.files import write_hashed
 from tokengym.base.saved_code import check_code, content_hash
 from tokengym.evaluation.runs.compare import check_folder, missing_runs, take_over
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.config import ComparisonConfig, stored_comparison
 from tokengym.evaluation.runs.defaults import TaskSettings, training_settings
 
 ENV = "tokengym/MovieReview-v0"
@@ -25,8 +25,9 @@ def config(
 
 
 def begun(made: ComparisonConfig, out: Path, status: str) -> Path:
-    """Write a folder in which the only run ended so, and return the run's folder."""
-    made.save(out)
+    """Write a folder in which the first run ended so, and return the run's folder."""
+    for plan in made.plans(out):
+        plan.write({})
     folder = made.plans(out)[0].folder
     assert folder is not None
     write_hashed(folder / "run.json", {"status": status, "files": {}})
@@ -56,7 +57,8 @@ def test_other_contents_of_the_same_file_are_other_data(tmp_path: Path, where: s
     assert before.data == {str(named): content_hash(named)}
     begun(before, out, "finished")
     check_folder(before, out)
-    assert ComparisonConfig.from_dict(read_hashed(out / "comparison.json")).data == before.data
+    _, settings = stored_comparison(out) or (out, {})
+    assert ComparisonConfig.from_dict(settings).data == before.data
     file.write_text("prompt\nit was\n")
     said = rf"holds runs of other settings: {named} has changed: its SHA-256 was"
     with pytest.raises(ValueError, match=said):
@@ -100,7 +102,7 @@ def test_a_stopped_run_that_can_be_resumed_is_not_taken_over(tmp_path: Path, lef
 @pytest.mark.parametrize("is_begun", [False, True])
 def test_samples_of_a_killed_comparison_are_not_taken_over(tmp_path: Path, is_begun: bool):
     made, other = config(), config(learning_rate=1e-3)
-    made.save(tmp_path)
+    made.reference_plan(tmp_path).write({})
     samples = tmp_path / "reference_samples" / "samples.json"
     write_hashed(samples, {})
     (run,) = (plan.folder for plan in made.plans(tmp_path))

@@ -124,10 +124,10 @@ def test_every_policy_of_a_run_multiplies_by_the_library_that_it_records(
     run_references(ours, tmp_path)
     assert load_agent(tmp_path / "agent").policy.language_model.products == "onednn"
     assert {*used} == {"onednn"}
-    files = list(tmp_path.rglob("run.json"))
+    files = list(tmp_path.rglob("spec.json"))
     assert len(files) == 2
     for file in files:
-        assert read_json(file)["settings"]["training"]["products"] == "onednn"
+        assert read_json(file)["training"]["products"] == "onednn"
 
 
 def test_a_checkpoint_of_another_library_is_refused():

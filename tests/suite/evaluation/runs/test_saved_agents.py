@@ -34,7 +34,8 @@ def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path: Path):
     word = f"{file}:asks"
     named = TaskSettings(partner=word, max_turns=2)
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=named)
-    write_hashed(tmp_path / SETTINGS_FILE, config.as_dict())
+    for plan in config.plans(tmp_path):
+        plan.write({})
     ran.unlink(missing_ok=True)
     with pytest.raises(UntrustedCodeError, match=r"names code, .*own\.py:asks .*SHA-256"):
         known_task(tmp_path, None)
@@ -47,7 +48,7 @@ def test_a_stored_partner_of_a_file_is_run_only_if_it_is_named(tmp_path: Path):
 def test_stored_lengths_are_those_that_the_run_was_measured_with(tmp_path: Path):
     task = TaskSettings(min_new_tokens=5)
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), task=task)
-    write_hashed(tmp_path / SETTINGS_FILE, config.as_dict())
+    write_hashed(tmp_path / SETTINGS_FILE, config.as_dict())  # as an earlier version did
     measured = config.env_kwargs("sparse", train=False)
     lengths = {"min_new_tokens": 5, "max_new_tokens": measured["max_new_tokens"]}
     _, kwargs = known_task(tmp_path, None)

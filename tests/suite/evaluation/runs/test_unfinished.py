@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from tokengym.base.errors import FolderInUseError, StorageError
-from tokengym.base.files import read_json, write_json
+from tokengym.base.files import read_json
 from tokengym.base.folders import locked
 from tokengym.base.settings import changed
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare, missing_runs
-from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
 from tokengym.evaluation.runs.record import RunRecord, record_failure
 from tokengym.evaluation.runs.run import run
@@ -133,7 +133,6 @@ def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path: Path)
     config = replace(CONFIG, rewards=("sparse",))
     with pytest.raises(Killed):
         run(config, "sparse", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
-    write_json(tmp_path / SETTINGS_FILE, config.as_dict())
     record_failure(config.plan("sparse", 0, tmp_path), "its process ended with code -9")
     with pytest.raises(ValueError, match="1 failed, the first: its process ended with code -9"):
         compare(config, tmp_path, console=QUIET)
@@ -266,7 +265,7 @@ def test_a_comparison_that_another_process_writes_is_refused(tmp_path: Path):
         compare(CONFIG, tmp_path, console=QUIET)
     # the worker of a killed comparison still holds its run
     with locked(run_folder(tmp_path, "abc", 0)):
-        write_json(tmp_path / SETTINGS_FILE, CONFIG.as_dict())
+        CONFIG.plan("abc", 0, tmp_path).write({})
         with pytest.raises(FolderInUseError, match="is in use by process"):
             compare(CONFIG, tmp_path, console=QUIET)
         with pytest.raises(FolderInUseError, match="is in use by process"):

@@ -1,0 +1,37 @@
+"""Settings that are stored with a run, to be changed as somebody else would."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokengym.evaluation.runs.spec import comparison_of
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """Return the settings of a run's comparison."""
+    (file,) = run.glob("*/seed-0/spec.json")
+    return comparison_of(json.loads(file.read_text()))
+
+
+def keep_settings(run: Path, settings: dict[str, Any], *, is_earlier: bool) -> None:
+    """Store other settings of a run, as this version does or as an earlier one did."""
+    (file,) = run.glob("*/seed-0/spec.json")
+    if is_earlier:
+        (run / "comparison.json").write_text(json.dumps(settings))
+        file.unlink()
+        return
+
+    def word(text: Any) -> Any:
+        path, _, name = str(text).partition(".py:")
+        of_file = {"name": name, "file": f"{path}.py"}
+        return {"text": text, "options": {}, "name": str(text), "file": None} | (
+            of_file if name else {}
+        )
+
+    spec, rewards = json.loads(file.read_text()), settings.get("rewards")
+    spec["rewards"] = [word(one) for one in rewards] if isinstance(rewards, list) else rewards
+    spec["env"] = word(settings.get("env"))
+    compared = ("agents", "seeds", "first_seed", "level")
+    spec["compared"] = {name: settings.get(name) for name in compared}
+    spec |= {name: settings.get(name) for name in ("training", "evaluation", "task")}
+    file.write_text(json.dumps({k: v for k, v in spec.items() if k != "hash"}))
