@@ -41,23 +41,31 @@ def check_module(env: str, source: Path | str, *, trust_code: bool = False) -> N
         )
 
 
-def named_object(text: str) -> tuple[Path, str] | None:
+def named_object(word: str | Spec) -> tuple[Path, str] | None:
     """Return the file, with its links followed, and the object of "file.py:Name"; else None."""
-    in_file = split_file_word(text)
+    in_file = _in_file(word)
     return in_file and (in_file[0].resolve(), in_file[1])
 
 
-def texts_in(value: object) -> Iterator[str]:
-    """Yield the texts of plain data, those of mappings and sequences of any depth.
+def _in_file(word: str | Spec) -> tuple[Path, str] | None:
+    """Return the file and the object of a word for code, which may be taken apart; else None."""
+    if isinstance(word, Spec):
+        return None if word.file is None else (word.file, word.name)
+    in_file = split_file_word(word) if ".py:" in word else None
+    return in_file and in_file[:2]
 
-    A text is followed by the words for code in its options, "mine.py:Mean" of
+
+def texts_in(value: object) -> Iterator[str | Spec]:
+    """Yield the texts, and the words taken apart, of mappings and sequences of any depth.
+
+    Each is followed by the words for code in its options, "mine.py:Mean" of
     "ppo:advantage=mine.py:Mean".
     """
     left = [value]
     while left:
         item = left.pop()
         if isinstance(item, str | Spec):
-            yield str(item)
+            yield item
             left += reversed(words_in_options(str(item)))
         elif isinstance(item, Mapping | list | tuple):
             left += reversed(list(item.values() if isinstance(item, Mapping) else item))
@@ -72,11 +80,10 @@ def display_name(word: str | Spec) -> str:
         >>> display_name("gone.py:Half:share=0.5"), display_name("abc:beta=1")
         ('Half:share=0.5', 'abc:beta=1')
     """
-    is_of_file = not isinstance(word, Spec) or word.file is not None
-    in_file = split_file_word(str(word)) if is_of_file else None
-    if in_file is None:
+    if (in_file := _in_file(word)) is None:
         return str(word)
-    path, title, options = in_file
+    path, title = in_file
+    options = str(word).partition(".py:")[2].partition(":")[2]
     for definition in definitions(path):
         if definition.name != title or not isinstance(definition, ast.ClassDef):
             continue
@@ -113,8 +120,7 @@ def code_hashes(settings: object, known: Mapping[str, str] | None = None) -> dic
 
 def code_paths(settings: object) -> list[str]:
     """Return the paths of the files of the user's code that settings name, each once."""
-    named = (split_file_word(text) for text in texts_in(settings) if ".py:" in text)
-    return list(dict.fromkeys(str(file[0]) for file in named if file))
+    return list(dict.fromkeys(str(file[0]) for file in map(_in_file, texts_in(settings)) if file))
 
 
 def data_hashes(settings: Iterable[object], known: Mapping[str, str]) -> dict[str, str]:

@@ -64,15 +64,13 @@ def resolve_env(
         name = made_for or (
             OWN_ENV if not bundle and is_own_task(env_kwargs or {}) else DEFAULT_ENV
         )
-    if isinstance(name, Spec):
-        if name.file is not None:
-            return env_of_file(name)
-        name = name.text
+    word, name = (None, name) if isinstance(name, str) else (name, name.text)
     is_ours = name.startswith("tokengym/")
     if name in gymnasium.registry and (not is_ours or _is_installed(name)):
         return name
-    if split_file_word(name):
-        return env_of_file(name)
+    word = word or env_word(name)
+    if word.file is not None:
+        return env_of_file(word)
     if "/" in name and not is_ours:
         return name
     ids = env_ids()
@@ -108,20 +106,19 @@ def _version(env_id: str) -> int:
     return int(match.group(1)) if match else -1
 
 
-def env_of_file(text: str | Spec) -> str:
+def env_of_file(word: Spec) -> str:
     """Return the id by which Gymnasium makes the environments of "file.py:make_env".
 
     The object is a `Task`, or a function that returns a batch of environments:
     ``make_env(num_envs, **options)``, where ``options`` are those of ``gym.make_vec``.
     """
-    word = FILES.parse(text)
     assert word.file is not None
     make = FILES.find(word)
     if isinstance(make, Task):
         return register_task(make).id
     if not callable(make):
         raise SettingsError(
-            f"env {text} must be a Task or a function make_env(num_envs, **options), got {make!r}"
+            f"env {word} must be a Task or a function make_env(num_envs, **options), got {make!r}"
         )
     name = re.sub(r"[^\w.-]", "_", f"{word.file.stem}.{word.text.partition('.py:')[2]}")
     env_id = f"own/{name}-{code_hash(word.file)[:8]}-v0"

@@ -102,8 +102,8 @@ class ComparisonConfig:
     """SHA-256 of each file or folder of data that the settings name, likewise."""
 
     def __post_init__(self) -> None:
-        if env_word(self.env).file is None:
-            object.__setattr__(self, "env", resolve_env(self.env))
+        if (word := env_word(self.env)).file is None:
+            object.__setattr__(self, "env", resolve_env(word))
         object.__setattr__(self, "rewards", tuple(self.rewards))
         object.__setattr__(self, "agents", tuple(self.agents))
         self._complete_training()
@@ -185,6 +185,16 @@ class ComparisonConfig:
         return {reward: REWARDS.parse(reward) for reward in self.rewards}
 
     @cached_property
+    def _env(self) -> Spec:
+        """The environment's word taken apart."""
+        return env_word(self.env)
+
+    @cached_property
+    def _agents(self) -> tuple[Spec, ...]:
+        """The learners' words taken apart, or that of the one learner."""
+        return tuple(map(LEARNERS.parse, self.agents or (self.training.agent,)))
+
+    @cached_property
     def all_seeds(self) -> range:
         """The seeds of every reward's runs."""
         return range(self.first_seed, self.first_seed + self.seeds)
@@ -216,8 +226,8 @@ class ComparisonConfig:
             SettingsError: if a learner has no such option.
         """
         runs, whole = [], self._of_all
-        for agent in self.agents or (self.training.agent,):
-            word, training = LEARNERS.parse(agent), self.training
+        for word in self._agents:
+            training = self.training
             if self.agents:
                 training = learner_settings(whole.env_id, training, word)
             uses_credit = training.declaration.uses_credit
@@ -245,8 +255,8 @@ class ComparisonConfig:
             name=REFERENCE,
             title=REFERENCE,
             seed=self.evaluation.seed,
-            env=env_word(self.env),
-            agent=LEARNERS.parse(self.agents[0] if self.agents else self.training.agent),
+            env=self._env,
+            agent=self._agents[0],
             reward=words[0],
             rewards=words,
             training=self.training,
@@ -553,7 +563,7 @@ def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def command_line(config: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
-    env = config.env if env_word(config.env).file else task_name(config.env)
+    env = config.env if config._env.file else task_name(config._env)
     parts = ["tokengym compare", f"--env {env}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
     if config.agents:

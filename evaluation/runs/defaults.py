@@ -13,7 +13,7 @@ from tokengym.agents.policy.settings import Precision, Products, check_products
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.base.bundle import Bundle, SettingsKind
 from tokengym.base.errors import BundleError, SettingsError
-from tokengym.base.registry import Spec, split_file_word
+from tokengym.base.registry import Spec
 from tokengym.base.settings import (
     all_optional,
     as_plain,
@@ -30,6 +30,7 @@ from tokengym.base.stored.parts import tokenizer_place
 from tokengym.envs.settings import TOKEN_BYTES, GenerationSettings
 from tokengym.envs.tasks import Task
 from tokengym.envs.tasks.task import TASKS, TaskOptions
+from tokengym.evaluation.measure.environments import env_word
 from tokengym.evaluation.measure.measures import BLOCK
 from tokengym.rewards.registry import RewardOptions
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
@@ -372,16 +373,17 @@ def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
     return as_plain(values_by_name(TaskSettings)) | task
 
 
-def task_name(env_id: str) -> str:
-    """Return the task's name in an environment id.
+def task_name(env: str | Spec) -> str:
+    """Return the task's name in an environment's id or word.
 
     Example:
         >>> task_name("tokengym/MovieReview-v0")
         'MovieReview'
     """
-    if file_word := split_file_word(env_id):
-        return f"{file_word[0].stem}.{file_word[1]}"
-    return env_id.rpartition("/")[2].rpartition("-v")[0] or env_id
+    word = env_word(env) if isinstance(env, str) else env
+    if word.file is not None:
+        return f"{word.file.stem}.{word.name}"
+    return word.text.rpartition("/")[2].rpartition("-v")[0] or word.text
 
 
 def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> dict[str, Any]:
