@@ -452,17 +452,12 @@ def _check_learning(total_timesteps: Any, callback: object, log_interval: object
     """Refuse arguments of ``learn`` that would stop it, or not let it stop, after work was done."""
     is_number = isinstance(total_timesteps, Real)
     if not is_number or not 0 <= total_timesteps < math.inf:
-        raise SettingsError(
-            f"total_timesteps must be a number of tokens >= 0, got {total_timesteps!r}; pass "
-            "such as 200_000"
-        )
+        wanted = "a number of tokens >= 0, got {!r}; pass such as 200_000"
+        raise SettingsError(f"total_timesteps must be {wanted.format(total_timesteps)}")
     if log_interval is not None and (not isinstance(log_interval, Integral) or log_interval < 1):
-        raise SettingsError(
-            f"log_interval must be a number of updates >= 1, got {log_interval!r}; None logs "
-            "nothing"
-        )
+        wanted = "a number of updates >= 1, got {!r}; None logs nothing"
+        raise SettingsError(f"log_interval must be {wanted.format(log_interval)}")
     known = (BaseCallback, list, type(None))
     if not isinstance(callback, known) and not callable(callback):
-        raise SettingsError(
-            f"callback must be a BaseCallback, a list of them or a function, got {callback!r}"
-        )
+        wanted = "a BaseCallback, a list of them or a function"
+        raise SettingsError(f"callback must be {wanted}, got {callback!r}")

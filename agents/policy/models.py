@@ -363,24 +363,13 @@ class PolicyModels(BasePolicy):
         # By the head's weight where there are kernels, or logits too many to keep for the gradient.
         is_large = len(tokens) > size or states.is_cuda
         if self.kernels or (is_large and torch.is_grad_enabled()):
-            with self.weights(reference) as model:
-                head = model.plain_head()
-            with self.weights(reference or has_kl) as model:
-                ref_head = model.plain_head()
-            if head is not None and ref_head is not None:
-                asked = Figures(
-                    tokens=tokens,
-                    temperature=self.temperature,
-                    num_actions=self.num_actions,
-                    size=size,
-                    masks=None if action_masks is None else (action_masks, rows, times),
-                    with_entropy=with_entropy,
-                    reference=None if ref_states is None else (ref_states, ref_head),
-                    products=self.language_model.products,
-                )
-                has_kernels = self.kernels and head.dtype != torch.float64
-                compute = backend().token_figures if has_kernels else token_figures
-                return dict(zip(names, compute(states, head, asked), strict=True))
+            masks = None if action_masks is None else (action_masks, rows, times)
+            how: Any = {"tokens": tokens, "size": size, "masks": masks}
+            stats = self._token_stats_of_head(
+                states, ref_states, reference=reference, with_entropy=with_entropy, **how
+            )
+            if stats is not None:
+                return dict(zip(names, stats, strict=True))
 
         # By the logits elsewhere, and where the head is not the weight alone.
         compute = partial(
@@ -390,6 +379,30 @@ class PolicyModels(BasePolicy):
         if len(tokens) <= size:
             return dict(zip(names, compute(*inputs), strict=True))
         return dict(zip(names, in_chunks(compute, *inputs, size=size), strict=True))
+
+    def _token_stats_of_head(
+        self, states: Tensor, ref_states: Tensor | None, *, reference: bool, **how: Any
+    ) -> tuple[Tensor, ...] | None:
+        """Return what `_token_stats` names by the head's weight; None where that is not all of it.
+
+        States are (tokens, hidden), results (tokens,) each; the rest is as of `Figures`.
+        """
+        with self.weights(reference) as model:
+            head = model.plain_head()
+        with self.weights(reference or ref_states is not None) as model:
+            ref_head = model.plain_head()
+        if head is None or ref_head is None:
+            return None
+        asked = Figures(
+            temperature=self.temperature,
+            num_actions=self.num_actions,
+            reference=None if ref_states is None else (ref_states, ref_head),
+            products=self.language_model.products,
+            **how,
+        )
+        has_kernels = self.kernels and head.dtype != torch.float64
+        compute = backend().token_figures if has_kernels else token_figures
+        return compute(states, head, asked)
 
     def _token_stats_of_chunk(
         self,

@@ -115,13 +115,17 @@ class CausalLMPolicy(PolicyModels):
         if self.settings.decoding != "auto" or self.device.type != "cuda":
             return self.settings.decoding == "static"
         if self._has_static is None:
-            self._has_static = True
-            try:
-                backend().check_static(self.language_model, self.decoding_dtype)
-            except ModelError as error:
-                self._has_static = False
-                logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)
+            self._has_static = self._can_be_captured()
         return self._has_static
+
+    def _can_be_captured(self) -> bool:
+        """Say whether the model has a static cache, with a warning where it has none."""
+        try:
+            backend().check_static(self.language_model, self.decoding_dtype)
+        except ModelError as error:
+            logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)
+            return False
+        return True
 
     @torch.inference_mode()
     def predict(  # type: ignore[override]

@@ -353,6 +353,20 @@ for _estimator in (
 # --- warnings -------------------------------------------------------------------------------------
 
 
+SOLVED = (
+    "update {}: all responses have the score {:g}, the highest so far; where no higher one exists "
+    "the prompts are solved: stop here, or take harder ones"
+)
+TIES = (
+    "update {}: the scores {} are equal, so that nothing is learned from them; take prompts that "
+    "are sometimes solved, or a scorer with partial credit"
+)
+LEAP = (
+    "update {} moved the policy from {:.2f} to {:.2f} nats per response of its reference at once; "
+    "lower learning_rate from {:g}, or set n_warmup_updates or target_kl"
+)
+
+
 class TrainingAlarms:
     """Warnings about one agent's training; each kind is said once."""
 
@@ -392,42 +406,43 @@ class TrainingAlarms:
             kl_coef: Likewise.
         """
         if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
-            self.warn(
-                "clip",
-                f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
-                f"too large; lower learning_rate from {learning_rate:g}",
-            )
+            self._warn_of_clipping(update, clip_fraction, learning_rate)
         if kl_per_token > MAX_KL_PER_TOKEN:
-            self.warn(
-                "kl",
-                f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "
-                f"reference, and its texts may have collapsed; lower learning_rate from "
-                f"{learning_rate:g} or {'raise kl_coef' if kl_coef else 'set kl_coef above 0'}",
-            )
+            self._warn_of_collapse(update, kl_per_token, learning_rate, kl_coef)
         self._check_leap(update, kl, kl_error, learning_rate)
-        # Scores that do not differ: nothing is learned, or nothing is left to learn.
-        if len(scores) < 2:
-            return
+        if len(scores) > 1:
+            self._check_ties(update, scores, group_size)
+
+    def _check_ties(self, update: int, scores: Sequence[float], group_size: int | None) -> None:
+        """Warn of scores that do not differ: nothing is learned, or nothing is left to learn."""
         least, most = min(scores), max(scores)
         rose = most >= self._most and most > self._least  # no response was ever better, some worse
         self._least, self._most = min(least, self._least), max(most, self._most)
         if least == most and rose:
-            self.tell(
-                logging.INFO,
-                "solved",
-                f"update {update}: all responses have the score {most:g}, the highest so far; "
-                "where no higher one exists the prompts are solved: stop here, or take harder ones",
-            )
+            self.tell(logging.INFO, "solved", SOLVED.format(update, most))
             return
         size = group_size or len(scores)
         groups = [scores[i : i + size] for i in range(0, len(scores), size)]
         if all(min(group) == max(group) for group in groups):
             whose = "of all responses" if group_size is None else "within every group"
-            self.warn(
-                "ties",
-                f"update {update}: the scores {whose} are equal, so that nothing is learned from "
-                "them; take prompts that are sometimes solved, or a scorer with partial credit",
-            )
+            self.warn("ties", TIES.format(update, whose))
+
+    def _warn_of_clipping(self, update: int, clip_fraction: float, learning_rate: float) -> None:
+        self.warn(
+            "clip",
+            f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
+            f"too large; lower learning_rate from {learning_rate:g}",
+        )
+
+    def _warn_of_collapse(
+        self, update: int, kl_per_token: float, learning_rate: float, kl_coef: float
+    ) -> None:
+        self.warn(
+            "kl",
+            f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "
+            f"reference, and its texts may have collapsed; lower learning_rate from "
+            f"{learning_rate:g} or {'raise kl_coef' if kl_coef else 'set kl_coef above 0'}",
+        )
 
     def _check_leap(self, update: int, kl: float, kl_error: float, learning_rate: float) -> None:
         """Warn of an update that moved the policy far at once.
@@ -440,12 +455,7 @@ class TrainingAlarms:
         self._kl_before = kl, kl_error
         noise = 2.0 * math.hypot(kl_error, error_before)
         if kl - before > max(MAX_LEAP, MAX_LEAP_SHARE * kl) + noise:  # never, if one is nan
-            self.warn(
-                "leap",
-                f"update {update - 1} moved the policy from {before:.2f} to {kl:.2f} nats per "
-                "response of its reference at once; lower learning_rate from "
-                f"{learning_rate:g}, or set n_warmup_updates or target_kl",
-            )
+            self.warn("leap", LEAP.format(update - 1, before, kl, learning_rate))
 
     def warn(self, kind: str, text: str) -> None:
         """Warn of something unless that kind was warned of before."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
 from torch import Tensor
 
@@ -52,6 +53,14 @@ MAX_ROWS_WITHOUT_GRADIENT = 64
 """Most texts in a forward pass without gradients; fewer with a smaller ``micro_batch_size``."""
 Term: TypeAlias = tuple[Tensor, dict[str, float]]
 """A term of the loss, a scalar, and its figures as `UpdateStats` names them."""
+ALL_LOST = (
+    "a partner's failure lost every episode of the round, so that there is nothing to learn from; "
+    "pass on_partner_error='raise' to see why"
+)
+UNSEEN_CREDIT = (
+    "advantage={!r} reads the score of a whole response and not the token rewards: its updates are "
+    "those of the sparse reward; 'loo' and 'reinforce++' see the credit"
+)
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
 """Remedy for a loss or gradient that is not finite."""
 
@@ -136,12 +145,7 @@ class PPO(EpisodicAlgorithm):
             kl_coef=self.kl_coef,
         )
         if stats.ratio_error > MAX_RATIO_ERROR and self.policy.language_model.is_float32:
-            raise ModelError(
-                f"before the first gradient step of update {self._n_updates} a token's probability "
-                f"ratio is off by {stats.ratio_error:.3g}, log-probs by {stats.log_prob_gap:.3g} "
-                "nats: the model decodes to other log-probs than its whole forward gives; use "
-                "another model"
-            )
+            raise _disagreement(self._n_updates, stats)
 
     def assign(self, played: RolloutBatch) -> Experience:
         """Turn a round's token rewards into advantages and returns.
@@ -297,16 +301,20 @@ class PPO(EpisodicAlgorithm):
         stats = self._stats(done)
         self.logger.record("train/n_updates", self._n_updates)
         if settings.kl_target is not None:
-            kl_coef = losses.adaptive_kl_coef(
-                self.kl_coef,
-                self._kl,
-                target=settings.kl_target,
-                horizon=settings.kl_horizon,
-                n_steps=self._num_finished,  # not fewer where equal groups are dropped
-            )
-            self.change(kl_coef=kl_coef)
+            self._adapt_kl_coef(settings.kl_target)
         self.logger.record("time/update_s", time.perf_counter() - started)
         return stats
+
+    def _adapt_kl_coef(self, target: float) -> None:
+        """Move the KL coefficient towards the target, nats per response."""
+        kl_coef = losses.adaptive_kl_coef(
+            self.kl_coef,
+            self._kl,
+            target=target,
+            horizon=self.settings.kl_horizon,
+            n_steps=self._num_finished,  # not fewer where equal groups are dropped
+        )
+        self.change(kl_coef=kl_coef)
 
     # --- parts of `update` and `assign` -----------------------------------------------------------
 
@@ -343,45 +351,32 @@ class PPO(EpisodicAlgorithm):
         """
         teaches = mask.any(1)
         if not teaches.any():
-            raise ValueError(
-                "a partner's failure lost every episode of the round, so that there is nothing to "
-                "learn from; pass on_partner_error='raise' to see why"
-            )
+            raise ValueError(ALL_LOST)
         rewards = np.zeros(mask.shape, dtype=np.float32)
         reads_scores = not self.estimator.uses_token_rewards or self.settings.drop_equal_groups
         for row, episode in enumerate(played.episodes):
             if episode.token_rewards is None:
-                raise ValueError(
-                    f"the episode of row {row} has no token_rewards; make the environment with "
-                    "reward=..., or wrap it in tokengym.rewards.CreditReward"
-                )
+                raise _unpaid(row, "token_rewards")
             if reads_scores and episode.score is None:  # as 0 it would bend the group's mean
-                raise ValueError(
-                    f"the episode of row {row} has no score, which "
-                    f"advantage={self.estimator.name!r} reads; make the environment with reward=..."
-                )
+                raise _unpaid(row, f"score, which advantage={self.estimator.name!r} reads")
             rewards[row, : len(episode.response_ids)] = episode.token_rewards
         if not self.estimator.uses_token_rewards and ((rewards != 0).sum(1) > 1).any():
-            self._alarms.warn(
-                "dense",
-                f"advantage={self.estimator.name!r} reads the score of a whole response and not "
-                "the token rewards: its updates are those of the sparse reward; 'loo' and "
-                "'reinforce++' see the credit",
-            )
+            self._alarms.warn("dense", UNSEEN_CREDIT.format(self.estimator.name))
         if not np.isfinite(rewards).all():
-            row, step = np.argwhere(~np.isfinite(rewards))[0]
-            raise NonFiniteError(
-                f"token_rewards of row {row} is {rewards[row, step]} at response token {step} "
-                f"(update {self._n_updates}, timestep {self.num_timesteps}); fix the scorer"
-            )
+            where = f"update {self._n_updates}, timestep {self.num_timesteps}"
+            raise _not_finite(rewards, where)
         given = [np.nan if e.score is None else e.score for e in played.episodes]
         scores = torch.tensor(given, dtype=torch.float32, device=self.device)
         if self.settings.drop_equal_groups:
-            assert self.settings.group_size is not None
-            varied = teaches & losses.varied_groups(scores, self.settings.group_size)
-            self.logger.record("train/groups_kept", varied.float().mean().item())
-            teaches = varied if varied.any() else teaches
+            teaches = self._varied_rows(scores, teaches)
         return torch.from_numpy(rewards).to(self.device), scores, teaches
+
+    def _varied_rows(self, scores: Tensor, teaches: Tensor) -> Tensor:
+        """Return which rows teach once groups of equal scores are left out, (batch,) each."""
+        assert self.settings.group_size is not None
+        varied = teaches & losses.varied_groups(scores, self.settings.group_size)
+        self.logger.record("train/groups_kept", varied.float().mean().item())
+        return varied if varied.any() else teaches
 
     def _advantages(self, tensors: RoundTensors) -> tuple[Tensor, Tensor, float]:
         """Return advantages as the loss takes them, returns, and what whitening divided by.
@@ -603,3 +598,29 @@ class PPO(EpisodicAlgorithm):
                 return f"the gradient of {name} is not finite"
         name = max(largest, key=lambda name: largest[name])
         return f"the gradient norm overflows (largest entry {largest[name]:.3g}, in {name})"
+
+
+def _unpaid(row: int, what: str) -> ValueError:
+    """Return the error of an episode that lacks what the update reads."""
+    return ValueError(
+        f"the episode of row {row} has no {what}; make the environment with reward=..., or wrap it "
+        "in tokengym.rewards.CreditReward"
+    )
+
+
+def _not_finite(rewards: NDArray[np.float32], where: str) -> NonFiniteError:
+    """Return the error of token rewards, (batch, time), of which one is not finite."""
+    row, step = np.argwhere(~np.isfinite(rewards))[0]
+    return NonFiniteError(
+        f"token_rewards of row {row} is {rewards[row, step]} at response token {step} ({where}); "
+        "fix the scorer"
+    )
+
+
+def _disagreement(update: int, stats: UpdateStats) -> ModelError:
+    """Return the error of a rollout and an update that disagree about the same tokens."""
+    return ModelError(
+        f"before the first gradient step of update {update} a token's probability ratio is off by "
+        f"{stats.ratio_error:.3g}, log-probs by {stats.log_prob_gap:.3g} nats: the model decodes "
+        "to other log-probs than its whole forward gives; use another model"
+    )

@@ -200,11 +200,7 @@ def play_round(
             is_over = (result.terminated | result.truncated)[active]  # (active,)
             for row in active[is_over].tolist():
                 if row not in result.episodes:
-                    raise SettingsError(
-                        f"the episode of row {row} was cut after {len(recorder.steps)} tokens by a "
-                        "layer around the environment, before its score was paid; lower "
-                        "max_new_tokens instead"
-                    )
+                    raise _cut_episode(row, len(recorder.steps))
                 recorder.episodes[row] = result.episodes[row]
                 recorder.truncated[row] = result.truncated[row]
             is_playing = on_step is None or on_step(active, choice, result)
@@ -225,6 +221,14 @@ def play_round(
     finally:
         envs.finish()
     return recorder.finish()
+
+
+def _cut_episode(row: int, num_tokens: int) -> SettingsError:
+    """Return the error of an episode that ended without its score."""
+    return SettingsError(
+        f"the episode of row {row} was cut after {num_tokens} tokens by a layer around the "
+        "environment, before its score was paid; lower max_new_tokens instead"
+    )
 
 
 class RoundRecorder:
@@ -259,8 +263,11 @@ class RoundRecorder:
         Raises:
             SettingsError: naming the first row.
         """
-        if self.beginning is None or self.steps[0][1].log_probs is None:
-            return
+        if self.beginning is not None and self.steps[0][1].log_probs is not None:
+            self._compare_tokens(self.beginning)
+
+    def _compare_tokens(self, beginning: Observation) -> None:
+        """Refuse other tokens than those that were read, at the beginning, or chosen."""
         rows = np.concatenate([rows for rows, _ in self.steps])
         actions = np.concatenate([choice.actions for _, choice in self.steps])
         for row, episode in self.episodes.items():
@@ -268,7 +275,7 @@ class RoundRecorder:
             if episode.written is not None:
                 wrote = wrote[episode.written > 0]
             chosen = actions[rows == row]
-            read = self.beginning["input_ids"][row][self.beginning["attention_mask"][row] > 0]
+            read = beginning["input_ids"][row][beginning["attention_mask"][row] > 0]
             text = np.array((*episode.prompt_ids, *episode.response_ids))[: len(read)]
             what = None
             if len(wrote) < len(chosen) or not np.array_equal(wrote[-len(chosen) :], chosen):

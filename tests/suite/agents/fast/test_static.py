@@ -9,7 +9,7 @@ import torch
 import transformers
 from gymnasium import spaces
 from numpy.typing import NDArray
-from tests.allowed_tokens.tapes import Tape, TapeError, record_tapes
+from tests.support.tapes import Tape, TapeError, record_tapes
 from torch import Tensor
 
 from tests.suite.agents.conftest import VOCABULARY, WithinPolicy, make_model
