@@ -9,10 +9,10 @@ import torch
 import transformers
 from gymnasium import spaces
 from numpy.typing import NDArray
-from tests.support.tapes import Tape, TapeError, record_tapes
 from torch import Tensor
 
 from tests.suite.agents.conftest import VOCABULARY, WithinPolicy, make_model
+from tests.support.tapes import Tape, TapeError, record_tapes
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.fast import captured
 from tokengym.agents.fast import static as static_cache
