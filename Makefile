@@ -1,6 +1,7 @@
 # make demo   set up what it needs, then tokengym demo: two rewards and a control, report in runs/demo
 # make test   complete the same .venv, then lint, types and the tests: the suite's against its wheel, without the laboratory
 # make test-lab   set up, then the tests of the laboratory and the studies, and the campaign's short form
+# make kernels   set up, and Triton beside it, then the tests of the GPU's kernels, interpreted on the CPU
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
 # PYTHON=python3.12 make test   uses another interpreter
@@ -18,7 +19,7 @@ install = $(if $(UV),VIRTUAL_ENV=.venv $(UV) pip install --quiet --constraint co
 XDIST := --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 PYTEST := $(BIN)/python -m pytest $(XDIST)
 
-.PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
+.PHONY: demo test test-lab kernels lint types pytest campaign package docs notebooks format clean
 
 demo: .venv/demo
 	$(BIN)/tokengym demo
@@ -41,6 +42,13 @@ pytest: .venv/installed
 
 test-lab: .venv/installed
 	$(PYTEST) $(LAB_TESTS)
+
+# Triton is kept out of .venv: beside a torch for CPUs it has no other use, and 700 MB.
+kernels: .venv/installed build/triton
+	PYTHONPATH=build/triton $(PYTEST) tests/suite/agents/fast/kernels
+
+build/triton:
+	$(BIN)/pip install --quiet --no-compile --no-deps --target $@ triton==3.7.1
 
 # The long form takes hours; tests/campaign/test_campaign.py is the short one.
 campaign: .venv/installed
