@@ -125,12 +125,8 @@ class EpisodeBatch:
         # (rows, prompt_width), left-padded
         self.ids[rows, :width], self.attention[rows, :width] = table.padded(prompt_ids)
         self.prompts[rows], self.prompt_ids[rows] = table.take(prompt_ids), prompt_ids
-        for row, prompt in zip(rows.tolist(), prompts or (), strict=False):
-            if prompt.prompt_id < 0:
-                self.prompts[row] = prompt
-                self.ids[row, :width], self.attention[row, :width] = mdp.pad_id, 0
-                self.ids[row, width - len(prompt.ids) : width] = prompt.ids
-                self.attention[row, width - len(prompt.ids) : width] = 1
+        if prompts is not None:
+            self._put_prompts(rows, prompts)
         self.ids[rows, width:] = mdp.pad_id
         self.attention[rows, width:] = 0
         self.lengths[rows] = 0
@@ -142,11 +138,25 @@ class EpisodeBatch:
             self.attention[row, width : width + len(response)] = 1
             self.lengths[row] = len(response)
         if self.conversations:
-            for place, row in enumerate(rows.tolist()):
-                self.rng(row)  # has a seed from now on
-                said = () if turns is None else turns[place]
-                self.conversations[row] = self.conversations[row].next(self.seeds[row], turns=said)
-                self._turn_starts[row] = self.conversations[row].start
+            self._begin_conversations(rows, turns)
+
+    def _put_prompts(self, rows: Rows, prompts: Sequence[EncodedPrompt]) -> None:
+        """Write prompts that are not of the set into their rows."""
+        width = self.mdp.prompt_width
+        for row, prompt in zip(rows.tolist(), prompts, strict=False):
+            if prompt.prompt_id < 0:
+                self.prompts[row] = prompt
+                self.ids[row, :width], self.attention[row, :width] = self.mdp.pad_id, 0
+                self.ids[row, width - len(prompt.ids) : width] = prompt.ids
+                self.attention[row, width - len(prompt.ids) : width] = 1
+
+    def _begin_conversations(self, rows: Rows, turns: Sequence[Sequence[Turn]] | None) -> None:
+        """Begin the rows' conversations, with the turns in them that are over."""
+        for place, row in enumerate(rows.tolist()):
+            self.rng(row)  # has a seed from now on
+            said = () if turns is None else turns[place]
+            self.conversations[row] = self.conversations[row].next(self.seeds[row], turns=said)
+            self._turn_starts[row] = self.conversations[row].start
 
     def append(self, rows: Rows, tokens: NDArray[np.int64]) -> tuple[Rows, NDArray[np.object_]]:
         """Append one token to each of the rows, and set the flags of those that end.

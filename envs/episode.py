@@ -85,16 +85,8 @@ class Episode:
         object.__setattr__(self, "response_ids", tuple(map(int, self.response_ids)))
         object.__setattr__(self, "turns", tuple(self.turns))
         for name, kind in _PER_TOKEN.items():
-            if (value := getattr(self, name)) is None:
-                continue
-            array = np.array(value, dtype=kind)
-            if array.shape != (len(self.response_ids),):
-                raise ValueError(
-                    f"{name} must have shape ({len(self.response_ids)},), one entry per response "
-                    f"token, got {array.shape}; leave it out if it is not known"
-                )
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
+            if getattr(self, name) is not None:
+                self._freeze(name, kind)
         if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
             raise ValueError(
                 f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {self.query_type!r}; "
@@ -105,6 +97,21 @@ class Episode:
                 "finish_reason must be 'eos', 'length', 'stop', 'error' or None, got "
                 f"{self.finish_reason!r}; None if it is another or not known"
             )
+
+    def _freeze(self, name: str, kind: Any) -> None:
+        """Make an array of a field with one entry per token, which cannot be written.
+
+        Raises:
+            ValueError: if it has another shape.
+        """
+        array = np.array(getattr(self, name), dtype=kind)
+        if array.shape != (len(self.response_ids),):
+            raise ValueError(
+                f"{name} must have shape ({len(self.response_ids)},), one entry per response "
+                f"token, got {array.shape}; leave it out if it is not known"
+            )
+        array.flags.writeable = False
+        object.__setattr__(self, name, array)
 
     @property
     def num_written(self) -> int:

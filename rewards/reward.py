@@ -187,17 +187,9 @@ class Reward:
         except BaseException as error:
             if finished is None or not is_fault(error):
                 raise
-            # Without the zeros that an environment without a reward gives them.
-            unpaid = [replace(e, score=None, score_parts={}, token_rewards=None) for e in finished]
-            if isinstance(error, RewardError):
-                error.keep(unpaid)
+            failure = self._failure(error, finished)
+            if failure is error:
                 raise
-            reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
-            failure = ScorerError(
-                f"scorer {self.scorer.fault_name!r} raised {type(error).__name__} ({reason}) over "
-                f"{len(finished)} episodes; correct the scorer"
-            )
-            failure.keep(unpaid)
             raise failure from error
         finally:
             now = self.clock()
@@ -205,18 +197,34 @@ class Reward:
             self.scored += count
             passed = now - self._began
             if self._warns and self.seconds >= max(SLOW_SECONDS, SLOW_SHARE * passed):
-                self._warns = False
-                _LOG.warning(
-                    "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s "
-                    "each; score more rows at once (num_envs), or wrap it in Cached where texts "
-                    "repeat",
-                    self.scorer_name,
-                    100 * self.seconds / passed,
-                    self.seconds,
-                    passed,
-                    self.scored,
-                    self.seconds / max(self.scored, 1),
-                )
+                self._warn_of_slowness(passed)
+
+    def _failure(self, error: BaseException, finished: Sequence[Episode]) -> RewardError:
+        """Return the error that carries the episodes: the one that was raised, if it can."""
+        failure = error if isinstance(error, RewardError) else None
+        if failure is None:
+            reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
+            failure = ScorerError(
+                f"scorer {self.scorer.fault_name!r} raised {type(error).__name__} ({reason}) over "
+                f"{len(finished)} episodes; correct the scorer"
+            )
+        # Without the zeros that an environment without a reward gives them.
+        failure.keep([replace(e, score=None, score_parts={}, token_rewards=None) for e in finished])
+        return failure
+
+    def _warn_of_slowness(self, passed: float) -> None:
+        """Name a scorer that has taken most of the seconds that passed, once."""
+        self._warns = False
+        _LOG.warning(
+            "scorer %r takes %.0f %% of the time: %.0f of %.0f s for %d episodes, %.2g s each; "
+            "score more rows at once (num_envs), or wrap it in Cached where texts repeat",
+            self.scorer_name,
+            100 * self.seconds / passed,
+            self.seconds,
+            passed,
+            self.scored,
+            self.seconds / max(self.scored, 1),
+        )
 
     def _check_rewards(
         self,

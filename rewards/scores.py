@@ -98,14 +98,19 @@ class Scores:
                     f"scorer {name!r} returned {label}[{row}] = {array[row]} for the response "
                     f"{_short(episodes[row].response)}; scores must be finite"
                 )
-        if self.attributions is None:
-            return
-        if len(self.attributions) != len(episodes):
+        if self.attributions is not None:
+            self._check_attributions(self.attributions, episodes, name)
+
+    def _check_attributions(
+        self, attributions: Sequence[FloatArray], episodes: Sequence[Episode], name: str
+    ) -> None:
+        """Raise unless there is one finite attribution per token; see `check`."""
+        if len(attributions) != len(episodes):
             raise ScorerError(
-                f"scorer {name!r} returned {len(self.attributions)} attributions for "
+                f"scorer {name!r} returned {len(attributions)} attributions for "
                 f"{len(episodes)} episodes; return one array per episode"
             )
-        for index, (episode, tokens) in enumerate(zip(episodes, self.attributions, strict=True)):
+        for index, (episode, tokens) in enumerate(zip(episodes, attributions, strict=True)):
             if tokens.shape != (len(episode.response_ids),):
                 raise ScorerError(
                     f"scorer {name!r} returned attributions[{index}] of shape {tokens.shape}; "

@@ -140,11 +140,23 @@ class VectorRewardWrapper(VectorWrapper):
         """Append one token to each row; rows whose episode ended return its score, or the rest."""
         observations, values, terminated, truncated, infos = self.env.step(actions)
         values = np.zeros_like(values)
-        if self.deferred:
-            return observations, values, terminated, truncated, infos
+        if not self.deferred:
+            self._pay(values, terminated | truncated, infos)
+        return observations, values, terminated, truncated, infos
+
+    def _pay(
+        self, values: NDArray[np.float64], over: NDArray[np.bool_], infos: dict[str, Any]
+    ) -> None:
+        """Write what a step pays into values, (num_envs,), and scores into its infos.
+
+        Args:
+            values: Zeros.
+            over: (num_envs,), the rows whose episode has ended.
+            infos: The step's.
+        """
         ended = episodes_from_infos(infos, unscored=range(self.num_envs))
         if self._steps is not None:
-            continues = ~(terminated | truncated | infos.get("waiting", np.False_))
+            continues = ~(over | infos.get("waiting", np.False_))
             rows = np.flatnonzero(continues).tolist()
             base: Any = self.env.unwrapped
             if hasattr(base, "unfinished_episodes"):
@@ -158,7 +170,7 @@ class VectorRewardWrapper(VectorWrapper):
             with self.reward.scoring(len(texts), list(ended.values())):
                 values[list(texts)] = self._steps.pay(list(texts), list(texts.values()))
         if not ended:
-            return observations, values, terminated, truncated, infos
+            return
         rows = list(ended)
         episodes = self.reward.evaluate(list(ended.values()))
         written = infos.get("final_info", infos)
@@ -179,7 +191,6 @@ class VectorRewardWrapper(VectorWrapper):
         show = getattr(self.env.unwrapped, "show_token_rewards", None)
         if show is not None and self.env.render_mode is not None and written is infos:
             show(infos["token_rewards"], rows)
-        return observations, values, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (num_envs, vocab)."""

@@ -133,22 +133,30 @@ class Credit:
         """
         rows: Sequence[FloatArray | None] = [None] * len(episodes)
         if self.attribution is not None or self.needs_attributions:
-            if scores.attributions is None:
-                kind = f"{self.attribution} " if self.attribution else ""
-                raise CreditError(
-                    f"credit {self.name!r} needs {kind}attributions, but the scores have "
-                    "none; score with a scorer that gives them, or take credit 'uniform'"
-                )
-            if len(scores.attributions) != len(episodes):
-                raise CreditError(
-                    f"credit {self.name!r} got {len(scores.attributions)} attributions for "
-                    f"{len(episodes)} episodes; pass the scores of these episodes"
-                )
-            rows = scores.attributions
+            rows = self._attributions_of(scores, len(episodes))
         return [
             np.asarray(self.spread(float(value), episode, row), dtype=np.float32)
             for episode, value, row in zip(episodes, scores.values, rows, strict=True)
         ]
+
+    def _attributions_of(self, scores: Scores, count: int) -> Sequence[FloatArray]:
+        """Return the attributions of so many episodes, which the rule needs.
+
+        Raises:
+            CreditError: if the scores lack them.
+        """
+        if scores.attributions is None:
+            kind = f"{self.attribution} " if self.attribution else ""
+            raise CreditError(
+                f"credit {self.name!r} needs {kind}attributions, but the scores have none; score "
+                "with a scorer that gives them, or take credit 'uniform'"
+            )
+        if len(scores.attributions) != count:
+            raise CreditError(
+                f"credit {self.name!r} got {len(scores.attributions)} attributions for {count} "
+                "episodes; pass the scores of these episodes"
+            )
+        return scores.attributions
 
     def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with attributions that the rule finds by scoring other texts.
