@@ -229,26 +229,15 @@ class TokenGenerationVectorEnv(
         """
         batch = self._batch
         if not batch.begun.all():
-            raise EpisodeOverError(
-                f"step called before row {int(np.argmin(batch.begun))} was reset; "
-                "call envs.reset() first"
-            )
+            row = int(np.argmin(batch.begun))
+            raise EpisodeOverError(f"step called before row {row} was reset; call envs.reset()")
         tokens = np.asarray(actions)
         if tokens.shape != (self.num_envs,) or tokens.dtype.kind not in "iu":
-            raise ActionError(
-                f"actions must be integers of shape ({self.num_envs},), got {tokens.dtype} of "
-                f"shape {tokens.shape}; pass one token id per row"
-            )
+            raise _wrong_actions(tokens, self.num_envs)
         tokens, vocab_size = tokens.astype(np.int64, copy=False), self._mdp.vocab_size
         # Seen as unsigned, a negative id is huge: one comparison finds both kinds of bad id.
         if int(tokens.view(np.uint64).max()) >= vocab_size:
-            bad = (tokens < 0) | (tokens >= vocab_size)
-            if (wrong := np.flatnonzero(bad & ~self._over)).size:
-                row = int(wrong[0])
-                raise ActionError(
-                    f"action of row {row} must be an integer from 0 to {vocab_size - 1}, got "
-                    f"{int(tokens[row])}; it is a token id of envs.unwrapped.tokenizer"
-                )
+            _check_ids(tokens, ~self._over, vocab_size)
         idle = np.flatnonzero(self._over)
         # `all_rows` itself where every row plays: `append` knows it and gathers nothing.
         rows = np.flatnonzero(~self._over) if len(idle) else batch.all_rows
@@ -397,3 +386,21 @@ def _checked_reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
     if not mask.any():
         raise SettingsError("options['reset_mask'] selects no row; set at least one to True")
     return mask
+
+
+def _wrong_actions(actions: NDArray[np.generic], num_envs: int) -> ActionError:
+    """Return the error of actions that are not one integer per row."""
+    return ActionError(
+        f"actions must be integers of shape ({num_envs},), got {actions.dtype} of shape "
+        f"{actions.shape}; pass one token id per row"
+    )
+
+
+def _check_ids(tokens: NDArray[np.int64], is_read: NDArray[np.bool_], vocab_size: int) -> None:
+    """Refuse ids outside the vocabulary in the rows whose action is read, (num_envs,) both."""
+    bad = (tokens < 0) | (tokens >= vocab_size)
+    for row in np.flatnonzero(bad & is_read).tolist():
+        raise ActionError(
+            f"action of row {row} must be an integer from 0 to {vocab_size - 1}, got "
+            f"{int(tokens[row])}; it is a token id of envs.unwrapped.tokenizer"
+        )

@@ -232,30 +232,30 @@ class Reward:
         scores: Scores,
         rewards: Sequence[NDArray[np.float32]],
     ) -> None:
-        name = self.credit_name
+        who = f"credit {self.credit_name!r}"
         if len(rewards) != len(episodes):
-            raise CreditError(
-                f"credit {name!r} returned {len(rewards)} arrays for {len(episodes)} episodes; "
-                "return one per episode"
-            )
+            counts = f"{len(rewards)} arrays for {len(episodes)} episodes"
+            raise CreditError(f"{who} returned {counts}; return one per episode")
         for row, (episode, tokens) in enumerate(zip(episodes, rewards, strict=True)):
             shape, expected = np.shape(tokens), (len(episode.response_ids),)
             if shape != expected:
-                raise CreditError(
-                    f"credit {name!r} returned shape {shape} for episode {row}; expected "
-                    f"{expected}, one reward per response token"
-                )
+                wanted = f"expected {expected}, one reward per response token"
+                raise CreditError(f"{who} returned shape {shape} for episode {row}; {wanted}")
             if not np.isfinite(tokens).all():
-                raise CreditError(
-                    f"credit {name!r} returned NaN or Inf for episode {row}; rewards must be finite"
-                )
+                wanted = "rewards must be finite"
+                raise CreditError(f"{who} returned NaN or Inf for episode {row}; {wanted}")
             score = float(scores.values[row])
             if self.credit.sum_preserving and not close_sum(score, tokens):
-                total = float(np.sum(tokens, dtype=np.float64))
-                raise CreditError(
-                    f"credit {name!r} gives episode {row} rewards that sum to {total:.6g}, its "
-                    f"score is {score:.6g}; rescale them, or declare sum_preserving = False"
-                )
+                raise _wrong_sum(who, row, tokens, score)
+
+
+def _wrong_sum(who: str, row: int, tokens: NDArray[np.float32], score: float) -> CreditError:
+    """Return the error of rewards that do not sum to their score."""
+    total = float(np.sum(tokens, dtype=np.float64))
+    return CreditError(
+        f"{who} gives episode {row} rewards that sum to {total:.6g}, its score is {score:.6g}; "
+        "rescale them, or declare sum_preserving = False"
+    )
 
 
 def assign_policy_tokens(
