@@ -6,7 +6,8 @@ row (collect), turns scores into advantages (assign), takes clipped gradient ste
 writes a row of figures (log). Differences from SB3's PPO: a rollout is whole episodes, kept as
 sequences; rewards are the ``token_rewards`` that the finished episode carries, minus the KL to the
 reference; advantages are whitened over the whole batch, not per minibatch; the value loss is half
-the squared error, and its network is one of its own; dropout stays off.
+the squared error, and its network is one of its own; dropout stays off. The same update in one file
+to read, held equal by a test, is examples/ppo_in_one_file.py.
 """
 
 import sys
