@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, NoReturn, TypeVar, Union
 
 import tyro
 from tyro.constructors import (
     MISSING_NONPROP,
     ConstructorRegistry,
     PrimitiveConstructorSpec,
-    PrimitiveTypeInfo,
     StructFieldSpec,
     StructTypeInfo,
 )
@@ -29,6 +28,7 @@ from tyro.constructors import (
 from tokengym.base.errors import SettingsError
 from tokengym.base.registry import did_you_mean
 from tokengym.base.settings import field_paths, with_values
+from tokengym.scripts.commands.line import CommandLine, Option, members, read_by_tyro
 
 USED = frozenset(
     """
@@ -177,57 +177,13 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     return command(**values) or 0
 
 
-def options_of(command: Command, arguments: Sequence[str] = ()) -> list["Option"]:
+def options_of(command: Command, arguments: Sequence[str] = ()) -> list[Option]:
     """Return all options that a command has beside the ones given."""
     typed = _take_deciding(command, CommandLine(arguments))
     return list(_options(command, _chosen(command, typed), lists_choices=True))
 
 
-# --- what was typed -------------------------------------------------------------------------------
-
-
-class CommandLine:
-    """What was typed, read once: texts by the option that they follow, until they are taken.
-
-    Args:
-        arguments: The words of the command line.
-    """
-
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self.given: dict[str, list[str]] = {}
-        """Texts after each option, by its name without dashes; the last of several counts."""
-        self.free: list[str] = []
-        """Texts that follow no option, or are more than it takes."""
-        texts = self.free
-        for argument in arguments:
-            flag, equals, value = argument.partition("=")
-            if argument == "--":
-                texts = self.free
-            elif argument.startswith("--") or argument == "-h":
-                name = "help" if argument == "-h" else flag[2:].replace("_", "-")
-                self.given.pop(name, None)  # of two names of an option, too, the last counts
-                texts = self.given[name] = [value] if equals else []
-            else:
-                texts.append(argument)
-
-    def take(self, options: Sequence["Option"]) -> dict[str, Any]:
-        """Remove what was typed of options, and return their values by name.
-
-        Raises:
-            ValueError: if a value is missing, or none of the option's.
-        """
-        values, flags = {}, {option.flag for option in options}
-        for option in sorted(options, key=lambda option: option.is_positional):  # these come last
-            own = {option.flag, *option.aliases} - (flags - {option.flag})
-            names = [name for name in self.given if name in own]
-            if option.is_positional:
-                if self.free:
-                    values[option.name], self.free = option.read(self.free)
-            elif names:
-                texts = [self.given.pop(name) for name in names][-1]
-                values[option.name], more = option.read(texts)
-                self.free += more
-        return values
+# --- what a command has ---------------------------------------------------------------------------
 
 
 def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
@@ -241,91 +197,6 @@ def _take_deciding(command: Command, line: CommandLine) -> dict[str, Any]:
     for name in first.keys() & typed.keys():
         raise ValueError(f"{first[name]} is named first, and --{name} names another; leave one out")
     return typed | first
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """One option of a command."""
-
-    parameter: str
-    """The command's parameter."""
-    path: tuple[str, ...] = ()
-    """Names of the fields that lead to it if the parameter holds settings."""
-    flag: str
-    """Its name on the command line, without dashes."""
-    aliases: tuple[str, ...] = ()
-    """Its further names."""
-    kind: Any
-    """Type that tyro reads."""
-    default: Any
-    """Its default."""
-    text: str
-    """Its meaning."""
-    is_used: bool
-    """Whether ``--help`` shows it, and not ``--help-all`` alone."""
-
-    @property
-    def is_positional(self) -> bool:
-        """Whether it has no name on the command line."""
-        return tyro.conf.Positional in get_args(self.kind)
-
-    @property
-    def name(self) -> str:
-        """Its name as a keyword."""
-        return self.flag.replace("-", "_")
-
-    @property
-    def shown(self) -> str:
-        """What is typed for it, in messages."""
-        return self.values if self.is_positional else f"--{self.flag}"
-
-    @property
-    def values(self) -> str:
-        """Placeholder of its values in the help; empty for a switch."""
-        for mark in get_args(self.kind):
-            if metavar := getattr(mark, "metavar", None):
-                return str(metavar)
-        if self.kind is bool and not self.path:
-            return ""
-        if self.kind == tuple[str, ...] and not self.path:
-            return "NAME ..."
-        shown = [_read_by_tyro(m).metavar for m in _members(self.kind) if m is not NoneType]
-        short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
-        return "|".join(short).replace("STR", "TEXT")
-
-    def read(self, texts: list[str]) -> tuple[Any, list[str]]:
-        """Return the value of the texts that follow it, and those that it does not take.
-
-        Raises:
-            ValueError: if there are too few, or they are no value of it.
-        """
-        kinds = _members(self.kind)
-        if texts[:1] == ["None"] and NoneType in kinds:
-            return None, texts[1:]
-        if bool in kinds and (not self.path or texts[:1] not in (["True"], ["False"])):
-            return True, texts
-        reader = _read_by_tyro(self.kind)
-        count = reader.nargs if isinstance(reader.nargs, int) else len(texts)
-        if len(texts) < count or not (texts or self.path):
-            least = "a value" if isinstance(reader.nargs, int) else "at least one value"
-            raise ValueError(
-                f"{self.shown} needs {least} ({self.values}); write it, or leave {self.shown} out"
-            )
-        plain = {*kinds} - {NoneType}
-        kind: Any = next(iter(plain)) if len(plain) == 1 else None
-        words = [*map(str, get_args(kind))] if get_origin(kind) is Literal else []
-        try:
-            if words and texts[0] not in words:
-                raise ValueError
-            return reader.instance_from_str(texts[:count]), texts[count:]
-        except ValueError:
-            what = {int: "a whole number", float: "a number"}.get(kind, self.values)
-            what = f"{', '.join(words[:-1])} or {words[-1]}" if words else what
-            got = " ".join(texts[:count])
-            raise ValueError(f"{self.shown} must be {what}, got {got!r}") from None
-
-
-# --- what a command has ---------------------------------------------------------------------------
 
 
 def _deciding(command: Command) -> list[Option]:
@@ -421,23 +292,12 @@ def _fields(owner: type) -> dict[str, StructFieldSpec]:
     return {one.name: one for one in spec.fields}
 
 
-def _read_by_tyro(kind: Any) -> Any:
-    """Return how tyro reads a type from the command line, or the error that it does not."""
-    return ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
-
-
 def _readable(kind: Any) -> Any:
     """Return the part of a type that texts can say; None if there is none."""
-    kinds = [m for m in _members(kind) if isinstance(_read_by_tyro(m), PrimitiveConstructorSpec)]
+    kinds = [m for m in members(kind) if isinstance(read_by_tyro(m), PrimitiveConstructorSpec)]
     if str in kinds:  # it takes any text, so it comes last
         kinds = [*(m for m in kinds if m not in (str, Path)), str]
     return Union[tuple(kinds)] if set(kinds) - {NoneType} else None  # noqa: UP007
-
-
-def _members(kind: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the one type, without what annotates it."""
-    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 # --- help -----------------------------------------------------------------------------------------
@@ -489,7 +349,7 @@ def _refuse_unknown(
     known = {*plain, *ours, *_refuse_idle(command, typed, flag, ours)}
     if (positive := flag.removeprefix("no-")) != flag and positive in known:
         named = next((o for o in options if o.flag == positive), None)
-        off = named is not None and bool in _members(named.kind) and named.path
+        off = named is not None and bool in members(named.kind) and named.path
         instead = f"write --{positive} False" if off else f"leave --{positive} out"
         raise ValueError(f"there is no --{flag}; {instead}")
     words = {name: name.split("-") for name in sorted(known)}

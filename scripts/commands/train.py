@@ -51,9 +51,9 @@ def train(
 ) -> None:
     """Train one policy, measure it along the way, and save it.
 
-    ppo, nlpo, reinforce, reinforce++, vineppo and loo learn from token rewards, the others from
-    whole scores by the reward's scorer; the tokens of their curves are those sampled and those
-    passed over with gradient. --help shows the options of the agent that is named with it, first
+    ppo, nlpo, weighted-ppo, reinforce, reinforce++, vineppo and loo learn from token rewards, the
+    others from whole scores by the reward's scorer; the tokens of their curves are those sampled
+    and those passed over with gradient. --help shows the options of the agent that is named with it, first
     or by --agent, which may be path/to/file.py:MyAgent.
 
     For example:

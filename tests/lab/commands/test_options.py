@@ -16,9 +16,10 @@ FOREIGN = {
     "nlpo": (["--beta", "1"], "is an option of dpo and online-dpo; nlpo takes", "--mask-top-p"),
     "online-dpo": (
         ["--updates", "3"],
-        "nlpo, ppo, reinforce, reinforce++, rloo and vineppo; online-dpo takes",
+        "nlpo, ppo, reinforce, reinforce++, rloo, vineppo and weighted-ppo; online-dpo takes",
         "--beta",
     ),
+    "weighted-ppo": (["--beta", "1"], "is an option of dpo and online-dpo", "--gae-lambda"),
     "raft": (["--loss-type=ipo"], "is an option of dpo and online-dpo; raft takes", "--iterations"),
     "best-of-n": (["--learning-rate", "1"], "; best-of-n takes", "--length-penalty"),
 }

@@ -130,8 +130,8 @@ def test_faults_are_said(arguments: list[str], message: str):
 
 # --- the learners' options ------------------------------------------------------------------------
 
-WITH_NLPO = "nlpo" in LEARNERS.names()  # the laboratory's
-WITH_CRITIC = "nlpo and ppo" if WITH_NLPO else "ppo"
+WITH_LAB = "nlpo" in LEARNERS.names()
+WITH_CRITIC = "nlpo, ppo and weighted-ppo" if WITH_LAB else "ppo"
 FOREIGN = {
     "ppo": (["--beta", "1"], "is an option of dpo", "--gae-lambda"),
     **{
@@ -141,7 +141,8 @@ FOREIGN = {
     "dpo": (["--gae-lambda", ".5"], f"is an option of {WITH_CRITIC}; dpo takes", "--beta"),
     "sft": (
         ["--n-epochs", "3"],
-        f"{'nlpo, ' * WITH_NLPO}ppo, reinforce, reinforce++, rloo and vineppo; sft takes",
+        f"{'nlpo, ' * WITH_LAB}ppo, reinforce, reinforce++, "
+        f"{'rloo, vineppo and weighted-ppo' if WITH_LAB else 'rloo and vineppo'}; sft takes",
         "--epochs",
     ),
 }
