@@ -238,12 +238,8 @@ class ComparisonConfig:
                     name, title = reward, display_name(credit)
                 elif uses_credit and len(self.rewards) > 1:
                     name, title = f"{name} {reward}", f"{name} {display_name(credit)}"
-                own: dict[str, Any] = {
-                    "agent": word,
-                    "reward": credit,
-                    "training": training,
-                }
-                runs.append(replace(whole, name=name, title=title, **own))
+                named = replace(whole, name=name, title=title)
+                runs.append(replace(named, agent=word, reward=credit, training=training))
         return tuple(runs)
 
     @cached_property

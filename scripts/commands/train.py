@@ -53,8 +53,8 @@ def train(
 
     ppo, nlpo, weighted-ppo, reinforce, reinforce++, vineppo and loo learn from token rewards, the
     others from whole scores by the reward's scorer; the tokens of their curves are those sampled
-    and those passed over with gradient. --help shows the options of the agent that is named with it, first
-    or by --agent, which may be path/to/file.py:MyAgent.
+    and those passed over with gradient. --help shows the options of the agent that is named with
+    it, first or by --agent, which may be path/to/file.py:MyAgent.
 
     For example:
       tokengym train --env MovieReview --reward abc --updates 60 --out runs/abc
