@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tokengym.base.errors import SettingsError
-from tokengym.base.registry import running_user_code, split_file_word
+from tokengym.base.own_code import running_user_code
+from tokengym.base.registry import split_file_word
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tokengym.base.errors import SettingsError, UntrustedCodeError
 from tokengym.base.files import file_hash, write_bytes
-from tokengym.base.registry import Spec, code_hash, definitions, split_file_word, words_in_options
+from tokengym.base.own_code import code_hash, definitions
+from tokengym.base.registry import Spec, split_file_word, words_in_options
 
 
 def check_saved(

@@ -11,12 +11,11 @@ import gymnasium
 
 from tokengym.base.bundle import Bundle
 from tokengym.base.errors import BundleError, SettingsError
+from tokengym.base.own_code import code_hash, running_user_code
 from tokengym.base.registry import (
     Registry,
     Spec,
-    code_hash,
     did_you_mean,
-    running_user_code,
     split_file_word,
 )
 from tokengym.envs.tasks import LABORATORY, TASKS, Task, register_task

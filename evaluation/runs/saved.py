@@ -7,7 +7,8 @@ from typing import Any
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.base.files import previous_folder, read_json
-from tokengym.base.registry import code_hash, split_file_word
+from tokengym.base.own_code import code_hash
+from tokengym.base.registry import split_file_word
 from tokengym.base.saved_code import changed_files, check_module, check_saved, named_object
 from tokengym.base.settings import as_plain, from_plain, values_by_name
 from tokengym.base.stored.parts import ADAPTER_CONFIG

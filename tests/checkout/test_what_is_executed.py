@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tokengym.base.errors import DatasetError, TokenizerError
-from tokengym.base.registry import load_from_file
+from tokengym.base.own_code import load_from_file
 from tokengym.envs import TokenGenerationEnv, load_prompts
 from tokengym.scripts.cli import main
 

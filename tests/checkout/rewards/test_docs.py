@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.base.registry import load_from_file
+from tokengym.base.own_code import load_from_file
 from tokengym.envs import Episode
 from tokengym.rewards import registered_rewards
 from tokengym.rewards.credits.base import REWARDS
