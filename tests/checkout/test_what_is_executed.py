@@ -78,7 +78,9 @@ HELD: dict[str, tuple[str, ...]] = {
     "`python -m studies.cards --rerun": (
         f"{CARDS}test_a_row_whose_figures_are_not_its_code_s_is_found",
     ),
-    "`checkpoint.json`, `run.json` and": (f"{OWN}test_code_runs_only_for_who_trusts_the_folder",),
+    "`checkpoint.json` and `spec.json` are": (
+        f"{OWN}test_code_runs_only_for_who_trusts_the_folder",
+    ),
     "A word in them that stands for code": (
         f"{OWN}test_code_runs_only_for_who_trusts_the_folder",
         f"{AGENTS}test_code_that_a_checkpoint_names_is_run_for_who_names_it_again",
