@@ -216,6 +216,8 @@ class PPO(EpisodicAlgorithm):
             advantage_scale=scale,
         )
         experience = self.weigh(experience, played)
+        if settings.kl_in == "reward":  # paid already: the update has no use for them
+            experience = replace(experience, ref_log_probs=None)
         self.logger.record("time/assign_s", time.perf_counter() - started)
         return experience if teaches.all() else experience.select(teaches.nonzero()[:, 0])
 
