@@ -24,7 +24,7 @@ from tokengym.base.saved_code import check_code
 from tokengym.envs.tasks import find_task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs
-from tokengym.evaluation.runs.config import ComparisonConfig, command_line
+from tokengym.evaluation.runs.config import ComparisonConfig, command_line, settings_in
 from tokengym.rewards import LengthPenalty, RewardError, make_reward
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.scorers import find_scorer
@@ -118,8 +118,8 @@ def test_an_agent_of_ones_own_trains_resumes_and_is_evaluated(
     files: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main([*command("--baseline"), *SHORT, *WORDS]) == 0
-    (run,) = (files / "runs/reinforce").glob("*/seed-0/run.json")
-    settings = json.loads(run.read_text())["settings"]
+    (spec,) = (files / "runs/reinforce").glob("*/seed-0/spec.json")
+    settings = settings_in(spec)
     assert settings["training"]["agent"] == "agents.py:Reinforce"
     assert settings["training"]["learner"]["baseline"] == 0.5
     assert set(settings["code"]) == {"agents.py"}
