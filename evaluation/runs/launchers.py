@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -55,7 +56,10 @@ T = TypeVar("T")
 
 @dataclass
 class Notices:
-    """What the processes of a comparison log; this one logs each text once."""
+    """What the processes of a comparison log; this one logs each text once.
+
+    An alarm of an update is one text whatever its numbers: run after run comes to it.
+    """
 
     said: set[str] = field(default_factory=set)
     """The texts so far."""
@@ -65,6 +69,8 @@ class Notices:
         if not isinstance(message, logging.LogRecord):
             return False
         text, logger = message.getMessage(), logging.getLogger(message.name)
+        if re.match(r"update \d", text):
+            text = re.sub(r"-?\d[\d.]*", "N", text)
         if text not in self.said and logger.isEnabledFor(message.levelno):
             self.said.add(text)
             logger.handle(message)

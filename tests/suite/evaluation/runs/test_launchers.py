@@ -113,6 +113,14 @@ def test_what_several_processes_log_is_said_once_by_their_parent(
     assert caplog.messages[3] == said[0]  # another comparison says it again
 
 
+def test_an_alarm_of_updates_is_said_once_whatever_its_numbers(caplog: pytest.LogCaptureFixture):
+    notices, name = launchers.Notices(), "tokengym.agents.ppo.advantages"
+    said = ["update 2 moved it by 1.5", "update 13 moved it by -2", "2 prompts", "3 prompts"]
+    for text in said:
+        assert notices.take(logging.LogRecord(name, logging.WARNING, "", 0, text, None, None))
+    assert caplog.messages == [said[0], *said[2:]]
+
+
 def leave_a_file(config: ComparisonConfig) -> str:
     """Answer where a file will be that this process writes while it ends."""
     file = Path(tempfile.mkdtemp()) / "ended"
