@@ -2,7 +2,7 @@
 
 Null boards are drawn from the runs that are published behind the row of v1: every rule is a clone
 of one arm, tuned anew, whose true lead over tasks is 0 and whose lead on each task is drawn with a
-given spread. Fills docs/results/calibration.md; minutes on one core.
+given spread. Fills docs/results/details/calibration.md; minutes on one core.
 
     python -m studies.calibration [--boards 4000] [--docs docs/results]
 """
@@ -279,7 +279,7 @@ def run(docs: Docs = DOCS, boards: int = BOARDS) -> None:
         boards: Null boards of each spread and version.
     """
     tables = {"calibration": table(noises(docs), boards), "settings": settings_table()}
-    fill(docs / "calibration.md", tables)
+    fill(docs / "details/calibration.md", tables)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

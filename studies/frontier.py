@@ -560,7 +560,7 @@ def pictures(published: Published) -> None:
 
 
 STUDY = Study(
-    document="frontier.md",
+    document="details/frontier.md",
     folder="frontier",
     axes={
         "task": str,

@@ -311,7 +311,7 @@ def one_rate_table(runs: Runs, made: list[Cell]) -> str:
 
 
 STUDY = Study(
-    document="leap.md",
+    document="details/leap.md",
     folder="leap",
     axes={"variant": str, "rule": str, "gae_lambda": str, "critic": "own", "length": int},
     rounds=rounds,

@@ -78,10 +78,10 @@ def bench(
             (docs/results/credit_v1.md): tuned and trained on six tasks, ten seeds, against sparse.
             Says first how long it takes, and writes the row that the leaderboard takes; rules
             share the runs of sparse in --out (default: runs/v1).
-        v2: Measure a rule by tokengym-credit v2 (docs/results/calibration.md): all cells of rule
-            and sparse in twelve settings, three seeds, and a verdict over eight tasks. Row, card
-            and picture are written after each setting, with those that are open (default of --out:
-            runs/v2). The name sparse is the arm whose critic starts from the reward model.
+        v2: Measure a rule by tokengym-credit v2 (docs/results/details/calibration.md): all cells of
+            rule and sparse in twelve settings, three seeds, and a verdict over eight tasks. Row,
+            card and picture are written after each setting, with those that are open (default of
+            --out: runs/v2). The name sparse is the arm whose critic starts from the reward model.
         lite: Of --v2: a sixth of the runs, in all settings, with a hash of its own (default of
             --out: runs/v2-lite).
         cost: Of --v1 and --v2: say what the missing runs will cost on this machine, and do none.

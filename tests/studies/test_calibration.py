@@ -64,16 +64,18 @@ def test_the_noise_is_that_of_the_published_runs(noise):
 
 
 def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    shutil.copy(DOCS / "calibration.md", tmp_path / "calibration.md")
+    page = "details/calibration.md"
+    (tmp_path / "details").mkdir()
+    shutil.copy(DOCS / page, tmp_path / page)
     calibration_noise = {
         at.name: Noise(cells=np.zeros((1, 2)), residuals=np.array([[-1.0, 1.0], [1.0, -1.0]]))
         for at in V1.settings
     }
     monkeypatch.setattr(calibration, "noises", lambda docs: calibration_noise)
     calibration.run(tmp_path, boards=4)
-    text = (tmp_path / "calibration.md").read_text(encoding="utf-8")
+    text = (tmp_path / page).read_text(encoding="utf-8")
     filled = text.partition("<!-- calibration -->")[2].partition("<!-- end")[0].splitlines()[1:]
     assert [row.split("|")[1].strip() for row in filled[2:]] == ["0", "2", "4", "8"]
     assert all(row.count("|") == 7 for row in filled)
     assert calibration.settings_table() in text
-    assert calibration.settings_table() in (DOCS / "calibration.md").read_text(encoding="utf-8")
+    assert calibration.settings_table() in (DOCS / page).read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from studies.frontier import ARMS, PRICES, films, runs_of, study_table
 from tokengym.evaluation.statistics import compare_at_kl
 from tokengym.lab.study import DOCS, Cell, Row, Runs, run_of
 
-PAGE = (DOCS / "frontier.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "details/frontier.md").read_text(encoding="utf-8")
 
 
 def test_the_sentences_are_those_figures():

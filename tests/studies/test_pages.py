@@ -47,7 +47,7 @@ def fill_forks(docs: Path) -> None:
 
 def fill_frontier(docs: Path) -> None:
     """Fill the page's tables, without its picture."""
-    fill(docs / "frontier.md", frontier.tables(frontier.STUDY.published(docs)))
+    fill(docs / "details/frontier.md", frontier.tables(frontier.STUDY.published(docs)))
 
 
 def fill_real_model(docs: Path) -> None:
@@ -75,12 +75,12 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "end.md": (("end", "ledger"), end.STUDY.page),
     "details/forks.md": (("forks",), fill_forks),
     "imdb.md": (("imdb",), film_reviews.STUDIES["imdb"].page),
-    "frontier.md": (
+    "details/frontier.md": (
         ("frontier", "leap", "critic", "ledger", "end", "tasks"),
         fill_frontier,
     ),
     "gradients.md": (("gradients",), gradients.publish),
-    "leap.md": (("leap", "critic", "ledger"), leap.STUDY.page),
+    "details/leap.md": (("leap", "critic", "ledger"), leap.STUDY.page),
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "details/rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),

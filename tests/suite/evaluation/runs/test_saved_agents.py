@@ -21,7 +21,7 @@ def test_what_is_no_saved_learner_is_refused_by_name(tmp_path: Path, name: str):
 
 
 def test_every_saved_learner_loads():
-    of_laboratory = {"NLPO"}  # tests/lab/learners/test_nlpo.py loads one
+    of_laboratory = {"NLPO", "WeightedPPO"}  # tests/lab/learners loads one of each
     for name in {*SAVED_AGENTS} - of_laboratory:
         assert callable(getattr(tokengym.agents, name).load)
 
