@@ -170,7 +170,11 @@ def tokenizer_place(word: str | Path) -> str | Path | None:
         if any(file for pattern in TOKENIZER_FILES for file in candidate.glob(pattern)):
             return candidate
     if (stored[0] / ADAPTER_CONFIG).is_file():
-        return tokenizer_place(_base_of(stored[0])[0])
+        try:
+            base, _ = _base_of(stored[0])
+        except PretrainedError:  # said where the base is read; a given backbone may stand for it
+            return None
+        return tokenizer_place(base)
     return None
 
 

@@ -1,5 +1,7 @@
 """One backbone carries policy, reference, value and reward model, each as adapters or none."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,20 @@ def test_scores_are_those_of_the_merged_model_and_stay(
     ]
     (now,), (ref,) = (agent.policy.log_probs([[3]], [[4]], reference=r) for r in (False, True))
     assert now.tolist() != ref.tolist()
+
+
+def test_a_given_backbone_stands_for_a_base_that_is_not_named(
+    stored: Callable[..., Any], tmp_path: Path
+):
+    folder, adapters = stored("gpt2", False)
+    shutil.copytree(adapters, tmp_path / "nameless")
+    file = tmp_path / "nameless" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": None}))
+    backbone = load_backbone(folder)
+    scorer = RewardModel.from_pretrained(tmp_path / "nameless", backbone=backbone)
+    assert scorer.model.num_parameters() > 0
+    with pytest.raises(ScorerError, match="names no base model"):
+        RewardModel.from_pretrained(tmp_path / "nameless")
 
 
 @SHAPES
