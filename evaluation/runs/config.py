@@ -479,7 +479,7 @@ def settings_in(file: Path) -> dict[str, Any]:
         settings = comparison_of(stored) if file.name == SPEC_FILE else settings
         if all(isinstance(settings[name], kind) for name, kind in KINDS.items()):
             return dict(settings)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         pass
     raise ValueError(f"{file} is damaged or of another version; name another folder")
 

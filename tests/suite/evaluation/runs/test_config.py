@@ -300,6 +300,17 @@ def test_the_default_of_minibatches_gives_way_to_a_small_batch():
     assert changed(TrainingSettings(), batch_size=2).learner.n_minibatches == 4
 
 
+@pytest.mark.parametrize("value", [None, 5, "x", [], {}])
+def test_a_damaged_spec_is_named(tmp_path: Path, value: Any):
+    ours = config()
+    ours.plan("abc", 0, tmp_path).write({})
+    file = run_folder(tmp_path, "abc", 0) / "spec.json"
+    spec = {**read_json(file), "compared": value}
+    write_json(file, {name: part for name, part in spec.items() if name != "hash"})
+    with pytest.raises(ValueError, match=r"spec\.json is damaged"):
+        check_folder(ours, tmp_path)
+
+
 @pytest.mark.parametrize("is_earlier", [False, True])
 def test_a_folder_holds_one_comparison(tmp_path: Path, is_earlier: bool):
     ours = config(seeds=2)
