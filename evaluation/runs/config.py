@@ -477,7 +477,9 @@ def settings_in(file: Path) -> dict[str, Any]:
     try:
         settings = stored.get("settings", stored)
         settings = comparison_of(stored) if file.name == SPEC_FILE else settings
-        if all(isinstance(settings[name], kind) for name, kind in KINDS.items()):
+        has_needed = all(isinstance(settings[name], kind) for name, kind in KINDS.items())
+        others = {name: settings[name] for name in OTHER_KINDS if name in settings}
+        if has_needed and all(isinstance(others[name], OTHER_KINDS[name]) for name in others):
             return dict(settings)
     except (KeyError, TypeError, ValueError, AttributeError):
         pass
@@ -487,6 +489,8 @@ def settings_in(file: Path) -> dict[str, Any]:
 HASHES = ("code", "data")
 KINDS = {"env": str, "rewards": list, "seeds": int, "training": dict, "task": dict}
 """Settings that any file of a comparison has, and their types."""
+OTHER_KINDS = {"agents": list, "evaluation": dict, "code": dict, "data": dict}
+"""Those that it may lack."""
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -200,7 +200,7 @@ def a_pipe() -> None:
             file = Path(scratch, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             os.mkfifo(file)
-            refused(lambda file=file: read_json(file), "is a pipe or a device")
+            refused(partial(read_json, file), "is a pipe or a device")
             printed = io.StringIO()
             with contextlib.redirect_stderr(printed):
                 status = cli.main(["report", scratch, "--out", f"{scratch}/merged"])
