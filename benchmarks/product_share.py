@@ -44,27 +44,22 @@ def product_seconds(phase: Phase) -> float:
     return sum(event.self_cpu_time_total for event in events if is_product(event.key)) / 1e6
 
 
-def ppo_phases(value_network: str, products: str) -> dict[str, Phase]:
-    """Return a rollout without scores, and an update."""
-    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=32, min_new_tokens=48, reward="sparse")
-    agent = PPO(
+def make_agent(value_network: str, products: str, reward: str | None) -> PPO:
+    """Return an agent of the bundled models."""
+    return PPO(
         "CausalLMPolicy",
-        envs,
+        gym.make_vec("tokengym/MovieReview-v0", num_envs=32, min_new_tokens=48, reward=reward),
         value_network=value_network,
-        policy_kwargs={"products": products},
-        seed=0,
-        device="cpu",
-    )
-    experience = agent.assign(agent.collect())
-    bare = PPO(
-        "CausalLMPolicy",
-        gym.make_vec("tokengym/MovieReview-v0", num_envs=32, min_new_tokens=48, reward=None),
-        value_network="trunk",
         policy_kwargs={"model": bundled("movie_review").policy, "products": products},
         seed=0,
         device="cpu",
     )
-    return {"rollout": bare.collect, "update": lambda: agent.update(experience)}
+
+
+def update_of(agent: PPO) -> Phase:
+    """Return an agent's update from one round."""
+    experience = agent.assign(agent.collect())
+    return lambda: agent.update(experience)
 
 
 def main() -> None:
@@ -74,15 +69,15 @@ def main() -> None:
     parser.add_argument("--products", default="torch", choices=("torch", "onednn"))
     settings = parser.parse_args()
     torch.set_num_threads(1)
-    own, trunk = (ppo_phases(where, settings.products) for where in ("own", "trunk"))
+    own, trunk = (make_agent(at, settings.products, "sparse") for at in ("own", "trunk"))
     scorer = make_scorer("bundled", 32)
     texts = make_episodes(scorer, 32, 56, mixed=False)
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_ours(make_pairs(4 * PAIRS), precompute=False, folder=folder)
         phases: dict[str, Phase] = {
-            "rollout": trunk["rollout"],
-            "PPO update, value head on the trunk": trunk["update"],
-            "PPO update, own value network": own["update"],
+            "rollout": make_agent("trunk", settings.products, None).collect,
+            "PPO update, value head on the trunk": update_of(trunk),
+            "PPO update, own value network": update_of(own),
             "DPO, 4 batches of 16 pairs": trainer.train,
             "scoring 32 texts": lambda: scorer.score(texts),
         }
