@@ -1,0 +1,287 @@
+"""Is `sparse` with a critic from the reward model ahead on tasks other than film reviews?
+
+README recommends it by runs on the bundled film reviews. Here it is trained at three lambdas on
+four other tasks and on two corpora of real text, a point after every update. The other arms of the
+four tasks are those of their page, which are not trained again.
+
+    python -m studies.critic_elsewhere run --out runs/elsewhere [--until 22:00] [--part 0/2]
+    python -m studies.critic_elsewhere publish --out runs/elsewhere    # fills the page
+    python -m studies.critic_elsewhere page
+
+The bundles of the two corpora are the folders "sst2" and "imdb" in --out; `studies.film_reviews`
+says how they are made.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from studies import film_reviews, frontier, other_tasks
+from tokengym import ComparisonConfig
+from tokengym.evaluation.report import number, percent
+from tokengym.evaluation.runs import TaskSettings
+from tokengym.evaluation.statistics import PairedDifference, RunPath
+from tokengym.lab.benchmark.verdict import net_of, path_of
+from tokengym.lab.protocol import GRID, LEARNER, MEASURES, SPARE_SEEDS, way
+from tokengym.lab.study import (
+    NET,
+    Cell,
+    Published,
+    Round,
+    Row,
+    Runs,
+    Study,
+    read_rows,
+    single_run,
+)
+from tokengym.lab.tables import after_holm, at_equal_kl, markdown_table, paired_text, rates_table
+
+CORPORA = {"SST-2": "sst2", "IMDb": "imdb"}
+"""Tasks of real text and their corpora."""
+TASKS = (*other_tasks.TASKS, *CORPORA)
+LAMBDAS = ("0.8", "0.95", "0.5")
+"""Lambdas of the critic from the reward model; what is needed most comes first."""
+SPARSE_LAMBDAS = {"SST-2": "1"}
+"""Lambda of `sparse` where it is not 0.95: the better of its page's on the spare seed."""
+CONTROLS = ("uniform", "random")
+PAIRS = 5
+
+
+def base_cell(task: str) -> Cell:
+    """Return `sparse` with a value network from the language model, at the lambda that suits it."""
+    return STUDY.cell(task=task, rule="sparse", gae_lambda=SPARSE_LAMBDAS.get(task, "0.95"))
+
+
+def started_cells(task: str) -> list[Cell]:
+    """Return `sparse` with a critic from the reward model, at each lambda."""
+    about = {"task": task, "rule": "sparse", "critic": "reward_model"}
+    return [STUDY.cell(gae_lambda=gae_lambda, **about) for gae_lambda in LAMBDAS]
+
+
+def signed_cells(task: str) -> list[Cell]:
+    """Return `abc-signed` at the lambdas that a task's page has."""
+    lambdas = {"SST-2": ("0.5",), "IMDb": ("0.5",), "Detox": ("0.5", "0.95")}
+    return [
+        STUDY.cell(task=task, rule="abc-signed", gae_lambda=gae_lambda)
+        for gae_lambda in lambdas.get(task, ("0.5", "0.8", "0.95"))
+    ]
+
+
+def control_cells(task: str) -> list[Cell]:
+    """Return the controls that a task has."""
+    rules = CONTROLS if task in other_tasks.TASKS else CONTROLS[:1]
+    return [STUDY.cell(task=task, rule=rule, gae_lambda="0.95") for rule in rules]
+
+
+def others(task: str) -> list[Cell]:
+    """Return the arms that are not the critic's, `sparse` first."""
+    return [base_cell(task), *signed_cells(task), *control_cells(task)]
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    for task in (*other_tasks.TASKS, "SST-2"):
+        yield [*others(task), *started_cells(task)[:1]], range(PAIRS)
+    for place in range(1, len(LAMBDAS)):
+        for task in (*other_tasks.TASKS, "SST-2"):
+            yield [started_cells(task)[place]], range(PAIRS)
+    yield [*others("IMDb"), *started_cells("IMDb")], range(PAIRS)
+
+
+def beside(docs: Path) -> list[Row]:
+    """Return the runs of other pages: all of the four tasks', and the corpora's sweeps.
+
+    The sweeps have a point at every fourth of a run, which is enough to choose a rate by; their
+    other runs have no more, so that these are made here.
+    """
+    wanted = {cell for task in TASKS for cell in (*others(task), *started_cells(task))}
+    rows: list[Row] = []
+    for run, points in other_tasks.STUDY.published(docs).runs.each.items():
+        if run.eos != "allowed" or (run.updates, run.rows) != (other_tasks.UPDATES, 64):
+            continue
+        if not (run.seed < PAIRS or run.seed in STUDY.spare_seeds):
+            continue
+        cell = STUDY.cell(**{axis: run[axis] for axis in STUDY.axes})
+        if cell in wanted:
+            rows += [_row(cell, run, row) for row in points]
+    for task, corpus in CORPORA.items():
+        for run, points in film_reviews.STUDIES[corpus].published(docs).runs.each.items():
+            about = {axis: run[axis] for axis in ("rule", "gae_lambda", "critic")}
+            if run.seed in SPARE_SEEDS and (cell := STUDY.cell(task=task, **about)) in wanted:
+                rows += [_row(cell, run, row) for row in points]
+    return rows
+
+
+def _row(cell: Cell, run: Cell, row: Row) -> Row:
+    return {
+        **cell,
+        "rate": run.rate,
+        "seed": run.seed,
+        **{name: row[name] for name in MEASURES},
+    }
+
+
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    shape: dict[str, Any]
+    if corpus := CORPORA.get(run.task):
+        size = film_reviews.CORPORA[corpus]
+        env, bundle = film_reviews.ENV, TaskSettings(bundle=str(out / corpus))
+        shape = {"steps": size.updates, "batch_size": size.rows, "max_new_tokens": size.length}
+    else:
+        env, bundle = other_tasks.env_id(run.task), TaskSettings()
+        shape = {"steps": other_tasks.UPDATES, "batch_size": other_tasks.ROWS}
+        shape["max_new_tokens"] = other_tasks.TASKS[run.task]
+    return single_run(
+        env,
+        run.rule,
+        learning_rate=run.rate,
+        gae_lambda=float(run.gae_lambda),
+        value_network=run.critic,
+        **shape,
+        **LEARNER,
+        evaluation=GRID,
+        task=bundle,
+    )
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    runs, ways = published.runs, ways_of(published.folder.parent)
+    cells = [cell for task in TASKS for cell in (*others(task), *started_cells(task))]
+    made = [cell for cell in cells if len(runs.areas(cell)) > 1]
+    swept = {tuple(about(cell)): runs.sweeps[cell] for cell in made}
+    return {
+        "answer": answer_table(runs, ways),
+        "leads": leads_table(runs, made),
+        "equal": equal_table(runs, made),
+        "rates": rates_table(swept, ("task", "arm", "lambda"), with_best=True),
+    }
+
+
+def ways_of(docs: Path) -> dict[str, float]:
+    """Return by task the way from the untrained policy to its best of 16, in score - c KL."""
+    drawn = read_rows(docs / "tasks" / other_tasks.LINES, text=("task",))
+    ends = other_tasks.ways(drawn)
+    for task, corpus in CORPORA.items():
+        ends[task] = way(read_rows(docs / corpus / "protocol" / film_reviews.LINES, text=()))
+    return {task: goal - start for task, (start, goal) in ends.items()}
+
+
+def about(cell: Cell) -> list[str]:
+    """Return a cell's columns."""
+    start = ", critic from the reward model" if cell.critic == "reward_model" else ""
+    return [cell.task, f"`{cell.rule}`{start}", cell.gae_lambda]
+
+
+def leads(runs: Runs, cells: list[Cell]) -> dict[Cell, PairedDifference]:
+    """Return every cell's lead on `sparse` of its task in score - c KL over the run."""
+    found = {cell: runs.difference(cell, base_cell(cell.task)) for cell in cells}
+    return {
+        cell: lead
+        for cell, lead in found.items()
+        if lead is not None and cell != base_cell(cell.task)
+    }
+
+
+def chosen(runs: Runs, cells: list[Cell]) -> Cell | None:
+    """Return the cell that did best on the spare seed, of those that have pairs."""
+    return runs.chosen(cells)
+
+
+def answer_table(runs: Runs, ways: dict[str, float]) -> str:
+    """Return each task's lead of the critic, of `abc-signed` and of the best control.
+
+    Of each the lambda, and of the controls the rule, is the one that did best on the spare seed;
+    clear leads of the critic are bold after Holm's correction over the tasks.
+    """
+    kinds = (started_cells, signed_cells, control_cells)
+    picked = {
+        task: [cell for kind in kinds if (cell := runs.chosen(kind(task))) is not None]
+        for task in TASKS
+    }
+    firsts = [cells[0] for cells in picked.values() if len(cells) == len(kinds)]
+    shown = after_holm(leads(runs, firsts))
+    lines = []
+    for first, lead in shown.items():
+        base = base_cell(first.task)
+        rest = [
+            f"{cell.rule} {cell.gae_lambda}: {paired_text(*_nets(runs, cell, base))}"
+            for cell in picked[first.task][1:]
+        ]
+        score = paired_text(
+            *(_of_runs(runs, at, frontier.score_over, first) for at in (first, base))
+        )
+        share = percent(float(leads(runs, [first])[first].difference) / ways[first.task])
+        lines.append([first.task, first.gae_lambda, lead, share, score, *rest])
+    heads = ["task", "lambda", f"critic minus `sparse`, {NET}", "of the way", "of it, score"]
+    return markdown_table([*heads, "`abc-signed` minus `sparse`", "control minus `sparse`"], lines)
+
+
+def _nets(runs: Runs, cell: Cell, base: Cell) -> list[list[float]]:
+    return [_of_runs(runs, at, net_of, cell) for at in (cell, base)]
+
+
+def _of_runs(runs: Runs, at: Cell, of: Any, beside_cell: Cell) -> list[float]:
+    """Return a figure of a cell's runs, of the seeds that another cell has too."""
+    return [of(run) for run in _paths(runs, at, beside_cell).values()]
+
+
+def _paths(runs: Runs, at: Cell, beside_cell: Cell) -> dict[int, RunPath]:
+    """Return a cell's runs by seed, of the seeds that `sparse` and another cell have too."""
+    seeds = runs.runs[at].keys() & runs.runs[beside_cell].keys()
+    seeds &= runs.runs[base_cell(at.task)].keys()
+    return {seed: path_of(runs.runs[at][seed]) for seed in sorted(seeds)}
+
+
+def leads_table(runs: Runs, made: list[Cell]) -> str:
+    """Return every arm minus `sparse`: over the run and in the last tenth, parts apart."""
+    shown = after_holm(leads(runs, made))
+    figures = (
+        frontier.score_over,
+        frontier.kl_over,
+        frontier.score_at_end,
+        frontier.gold_at_end,
+        frontier.kl_at_end,
+    )
+    lines = []
+    for cell, lead in shown.items():
+        base = base_cell(cell.task)
+        parts = [
+            paired_text(*(_of_runs(runs, at, of, cell) for at in (cell, base))) for of in figures
+        ]
+        lines.append([*about(cell), lead, *parts])
+    ends = [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
+    heads = ["task", "arm", "lambda", f"{NET}", "score over the run", "KL over it"]
+    return markdown_table([*heads, *ends], lines)
+
+
+def equal_table(runs: Runs, made: list[Cell]) -> str:
+    """Return every arm minus `sparse` at equal KL, score and gold."""
+    lines = []
+    for cell in made:
+        if cell == (base := base_cell(cell.task)):
+            continue
+        arms = [{"": _paths(runs, at, cell)} for at in (cell, base)]
+        lines.append(
+            [*about(cell), *(at_equal_kl(*arms, measure=m) for m in ("score", "gold_score"))]
+        )
+    heads = ["task", "arm", "lambda", "score at equal KL, by nats", "gold at equal KL"]
+    return markdown_table(heads, lines)
+
+
+STUDY = Study(
+    document="details/critic_elsewhere.md",
+    folder="elsewhere",
+    axes={"task": str, "rule": str, "gae_lambda": "0.95", "critic": "own"},
+    rounds=rounds,
+    config=config,
+    beside=beside,
+    tables=tables,
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)
