@@ -18,7 +18,7 @@ from typing import Any
 
 from studies import film_reviews, frontier, other_tasks
 from tokengym import ComparisonConfig
-from tokengym.evaluation.report import number, percent
+from tokengym.evaluation.report import percent
 from tokengym.evaluation.runs import TaskSettings
 from tokengym.evaluation.statistics import PairedDifference, RunPath
 from tokengym.lab.benchmark.verdict import net_of, path_of
