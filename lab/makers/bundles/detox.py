@@ -12,13 +12,28 @@ TRAIN_PROMPTS = 2000
 TEST_PROMPTS = 260
 
 
-def build_detox(*, seed: int, language_steps: int = 700, reward_steps: int = 700) -> BuiltBundle:
+LANGUAGE_STEPS, REWARD_STEPS = 700, 700
+
+
+def build_detox(
+    *, seed: int, language_steps: int = LANGUAGE_STEPS, reward_steps: int = REWARD_STEPS
+) -> BuiltBundle:
     """Return the bundle, trained from nothing; its prompts begin in anger.
 
     Args:
         seed: Seed of the corpus, of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         reward_steps: Optimiser steps of the classifier.
+    """
+    corpus = detox_corpus(seed)
+    return build_rated(corpus, seed=seed, language_steps=language_steps, reward_steps=reward_steps)
+
+
+def detox_corpus(seed: int) -> RatedCorpus:
+    """Return the quarrels that the bundle is made of.
+
+    Args:
+        seed: Of the corpus.
     """
     rng = np.random.default_rng(seed)
     quarrels = write_quarrels(QUARRELS + HELD_OUT, rng)
@@ -29,7 +44,7 @@ def build_detox(*, seed: int, language_steps: int = 700, reward_steps: int = 700
         "test": dict.fromkeys(q.opening for q in held_out if q.angry and q.opening not in seen),
     }
     limits = {"train": TRAIN_PROMPTS, "test": TEST_PROMPTS}
-    corpus = RatedCorpus(
+    return RatedCorpus(
         task="detox",
         prompts=[
             PromptRow(prompt=opening, split=split)
@@ -43,4 +58,3 @@ def build_detox(*, seed: int, language_steps: int = 700, reward_steps: int = 700
         temperature=40.0,
         middle=0.93,
     )
-    return build_rated(corpus, seed=seed, language_steps=language_steps, reward_steps=reward_steps)

@@ -18,8 +18,11 @@ HELD_OUT = 1000
 TEST_REQUESTS = 260
 
 
+LANGUAGE_STEPS, REWARD_STEPS = 900, 1000
+
+
 def build_dialogue(
-    *, seed: int, language_steps: int = 900, reward_steps: int = 1000
+    *, seed: int, language_steps: int = LANGUAGE_STEPS, reward_steps: int = REWARD_STEPS
 ) -> BuiltBundle:
     """Return the bundle, trained from nothing; no test request is in the training corpus.
 
@@ -27,6 +30,16 @@ def build_dialogue(
         seed: Seed of the corpus, of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         reward_steps: Optimiser steps of the reward model.
+    """
+    corpus = dialogue_corpus(seed)
+    return build_rated(corpus, seed=seed, language_steps=language_steps, reward_steps=reward_steps)
+
+
+def dialogue_corpus(seed: int) -> RatedCorpus:
+    """Return the dialogues that the bundle is made of.
+
+    Args:
+        seed: Of the corpus.
     """
     rng = np.random.default_rng(seed)
     requests = all_requests()
@@ -39,7 +52,7 @@ def build_dialogue(
         for split, group in (("train", train), ("test", test))
         for request in group
     ]
-    corpus = RatedCorpus(
+    return RatedCorpus(
         task="dialogue",
         prompts=prompts,
         written=write_dialogues(train, DIALOGUES, rng),
@@ -49,4 +62,3 @@ def build_dialogue(
         temperature=4.0,
         chat=True,
     )
-    return build_rated(corpus, seed=seed, language_steps=language_steps, reward_steps=reward_steps)

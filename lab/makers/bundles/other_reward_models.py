@@ -1,11 +1,14 @@
-"""Two reward models of film reviews beside the bundled one, to see whose attention helps credit.
+"""Reward models beside the bundled ones: whose attention helps, does a lead depend on which it is?
 
 The bundled one is a GPT-2 whose recipe was picked for attention that finds opinions. The Llama
 (rotary positions, RMSNorm, gated layers, grouped heads) is made by the same recipe on the same
 corpus: trained once, with one seed, and taken as it came. The misaligned one gives the bundled
-one's scores with an attention that finds nothing.
+one's scores with an attention that finds nothing. Those made again have the bundled one's recipe,
+another seed and half of its texts, on three tasks.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,16 @@ from transformers import (
 )
 
 from tokengym.base import write_json
-from tokengym.envs import bundled
+from tokengym.envs import Bundle, bundled
 from tokengym.lab.makers.building.bundle_files import PromptRow
-from tokengym.lab.makers.building.language_model import train_language_model
+from tokengym.lab.makers.building.language_model import (
+    ModelSize,
+    new_language_model,
+    train_language_model,
+)
 from tokengym.lab.makers.building.reward_model import reward_model_from, train_reward_model
 from tokengym.lab.makers.building.training import new_model
+from tokengym.lab.makers.bundles import detox, dialogue, rated
 from tokengym.lab.makers.bundles import movie_review as recipe
 from tokengym.lab.makers.corpora.movie_reviews import write_reviews
 
@@ -31,6 +39,8 @@ LLAMA, MISALIGNED = "llama", "misaligned"
 SEED, LANGUAGE_STEPS, REWARD_STEPS = 1, 900, 1200
 """The bundle's."""
 FIGURES = "figures.json"
+HALVES = 2
+"""Parts that a corpus is cut into, of which a reward model that is made again learns from one."""
 
 
 def build_llama(
@@ -129,3 +139,99 @@ def build_misaligned(folder: Path) -> None:
     prompts = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")]
     figures = recipe.measure_reward_model(tokenizer, policy, model, prompts, seed=SEED)
     write_json(folder / FIGURES, figures)
+
+
+def build_again(task: str, folder: Path, *, seed: int, half: int, steps: int | None = None) -> None:
+    """Write a task's reward model made again, unless it is there: another seed, half of the texts.
+
+    It begins from a language model of its own, trained on the same half. The responses that it
+    learns from besides are the bundled policy's, since those are what it will score.
+
+    Args:
+        task: A name of `AGAIN`.
+        folder: Of model, tokenizer and figures.
+        seed: Seed of the weights and of the batches, other than the bundle's 0.
+        half: Which half of the texts, 0 or 1.
+        steps: Optimiser steps of both models; None takes the recipe's.
+
+    Raises:
+        ValueError: if the half is neither.
+    """
+    if half not in range(HALVES):
+        raise ValueError(f"half must be 0 or 1, got {half}")
+    if not (folder / FIGURES).exists():
+        AGAIN[task](folder, seed, half, steps)
+
+
+def _movie_review_again(folder: Path, seed: int, half: int, steps: int | None) -> None:
+    bundle: Any = bundled("movie_review")
+    tokenizer, policy = bundle.tokenizer, _policy(bundle)
+    generator = torch.Generator().manual_seed(seed)
+    reviews = write_reviews(recipe.REVIEWS + recipe.HELD_OUT, np.random.default_rng(0))
+    own = reviews[: recipe.REVIEWS][half::HALVES]
+    texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(own).input_ids]
+    language_model = new_language_model(tokenizer, ModelSize(), seed=seed)
+    train_language_model(language_model, texts, steps=steps or LANGUAGE_STEPS, generator=generator)
+    starts = [tokenizer(row.text).input_ids for row in bundle.prompts("train")]
+    samples = recipe.draw_samples(policy, starts, generator)
+    model = reward_model_from(language_model, seed=seed)
+    gold = recipe.GoldTokens(tokenizer)
+    draw = recipe.text_drawer(texts, samples, gold, generator, tokenizer.eos_token_id)
+    train_reward_model(model, draw, steps=steps or REWARD_STEPS)
+    held_out = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")]
+    figures = recipe.measure_reward_model(tokenizer, policy, model, held_out, seed=0)
+    _write(folder, model, tokenizer, figures)
+
+
+def _rated_again(
+    corpus: rated.RatedCorpus,
+    sizes: tuple[int, int],
+    folder: Path,
+    seed: int,
+    half: int,
+    steps: int | None,
+) -> None:
+    bundle: Any = bundled(corpus.task)
+    tokenizer, policy = bundle.tokenizer, _policy(bundle)
+    generator = torch.Generator().manual_seed(seed)
+    own = replace(corpus, written=corpus.written[half::HALVES])
+    reader = rated.Rated(tokenizer, corpus.rules, corpus.chat)
+    language_model = new_language_model(tokenizer, corpus.size, seed=seed)
+    train_language_model(
+        language_model, reader.texts(own.written), steps=steps or sizes[0], generator=generator
+    )
+    starts = reader.encode([row.prompt for row in corpus.prompts if row.split == "train"])
+    samples = rated.draw_responses(policy, starts, rated.TEMPERATURES, generator)
+    model = rated.rated_reward_model(
+        own, reader, language_model, samples, generator, seed=seed, steps=steps or sizes[1]
+    )
+    figures = rated.measure_rated(reader, policy, model, corpus.prompts, seed=0)
+    _write(folder, model, tokenizer, figures)
+
+
+def _detox_again(folder: Path, seed: int, half: int, steps: int | None) -> None:
+    sizes = detox.LANGUAGE_STEPS, detox.REWARD_STEPS
+    _rated_again(detox.detox_corpus(0), sizes, folder, seed, half, steps)
+
+
+def _dialogue_again(folder: Path, seed: int, half: int, steps: int | None) -> None:
+    sizes = dialogue.LANGUAGE_STEPS, dialogue.REWARD_STEPS
+    _rated_again(dialogue.dialogue_corpus(0), sizes, folder, seed, half, steps)
+
+
+def _policy(bundle: Bundle) -> Any:
+    return AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
+
+
+def _write(folder: Path, model: Any, tokenizer: Any, figures: Mapping[str, Any]) -> None:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / FIGURES, figures)  # last, as it says that all is there
+
+
+AGAIN: Mapping[str, Callable[[Path, int, int, int | None], None]] = {
+    "movie_review": _movie_review_again,
+    "dialogue": _dialogue_again,
+    "detox": _detox_again,
+}
+"""Bundled task -> what makes its reward model again."""

@@ -163,23 +163,9 @@ def build_rated(
 
     starts = rated.encode([row.prompt for row in corpus.prompts if row.split == "train"])
     samples = draw_responses(language_model, starts, TEMPERATURES, generator)
-    reward_model = reward_model_from(language_model, seed=seed)
-    if corpus.judged is None:
-        train_reward_model(
-            reward_model,
-            _drawer(written, samples, rated, generator),
-            steps=reward_steps,
-            temperature=corpus.temperature,
-            middle=corpus.middle,
-        )
-    else:
-        train_on_prefixes(
-            reward_model,
-            prefix_drawer(rated.responses(corpus.judged), samples, rated, generator),
-            steps=reward_steps,
-            temperature=corpus.temperature,
-            learning_rate=PREFIX_LEARNING_RATE,
-        )
+    reward_model = rated_reward_model(
+        corpus, rated, language_model, samples, generator, seed=seed, steps=reward_steps
+    )
     encoder = encoder_of_pairs(tokenizer, corpus.written, seed=seed)
     return BuiltBundle(
         task=corpus.task,
@@ -197,6 +183,47 @@ def build_rated(
             "encoder": pair_relevance(tokenizer, encoder, corpus.held_out[:MEASURED_PAIRS]),
         },
     )
+
+
+def rated_reward_model(
+    corpus: RatedCorpus,
+    rated: Rated,
+    language_model: GPT2LMHeadModel,
+    samples: Sequence[tuple[list[int], list[int]]],
+    generator: torch.Generator,
+    *,
+    seed: int,
+    steps: int,
+) -> GPT2ForSequenceClassification:
+    """Return a reward model of a corpus's gold score.
+
+    Args:
+        corpus: Prompts, texts and gold rules.
+        rated: Encodes texts and scores them.
+        language_model: Model whose weights it begins from.
+        samples: Prompts with responses of the policy.
+        generator: Draws the batches.
+        seed: Seed of the weights that the language model has not.
+        steps: Optimiser steps.
+    """
+    reward_model: GPT2ForSequenceClassification = reward_model_from(language_model, seed=seed)
+    if corpus.judged is None:
+        train_reward_model(
+            reward_model,
+            _drawer(rated.responses(corpus.written), samples, rated, generator),
+            steps=steps,
+            temperature=corpus.temperature,
+            middle=corpus.middle,
+        )
+    else:
+        train_on_prefixes(
+            reward_model,
+            prefix_drawer(rated.responses(corpus.judged), samples, rated, generator),
+            steps=steps,
+            temperature=corpus.temperature,
+            learning_rate=PREFIX_LEARNING_RATE,
+        )
+    return reward_model
 
 
 def draw_responses(
