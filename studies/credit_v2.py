@@ -1,0 +1,138 @@
+"""The board of tokengym-credit v2 lite, from the rows that `tokengym bench` wrote.
+
+tokengym bench --v2 --lite RULE --published docs/results/v2-lite   # a row, and its runs
+python -m studies.credit_v2 page              # fills docs/results/details/credit_v2.md
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.base import read_json
+from tokengym.evaluation.report import number, signed
+from tokengym.evaluation.statistics import student_interval
+from tokengym.lab.benchmark.board import check_row2, draw_tasks, tasks_of, verdicts
+from tokengym.lab.benchmark.definition import CONTROLS
+from tokengym.lab.benchmark.version2 import V2_LITE
+from tokengym.lab.study import DOCS, Docs, command_line
+from tokengym.lab.tables import NONE, fill, markdown_table, mean
+
+FOLDER, PICTURE = "v2-lite", "tasks.png"
+DOCUMENT = "details/credit_v2.md"
+"""The page, and where its rows are beside it."""
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page's tables from the published rows, and draw one dot a task.
+
+    Args:
+        docs: Folder of the page.
+    """
+    rows = published(docs)
+    fill(docs / DOCUMENT, tables(rows))
+    draw_tasks(docs / FOLDER / PICTURE, rows)
+
+
+def published(docs: Path) -> list[dict[str, Any]]:
+    """Return the published rows that have a setting, best mean lead first.
+
+    Args:
+        docs: Folder of the page.
+
+    Raises:
+        ValueError: if a file is no row of this version, or was changed.
+    """
+    rows = []
+    for file in sorted((docs / FOLDER).glob("*.json")):
+        check_row2(row := read_json(file), str(file), V2_LITE)
+        if row["settings"]:
+            rows.append(row)
+    return sorted(rows, key=lambda row: -mean(_by_task(row, "net")))
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the page's tables by name."""
+    return {"board": board_table(rows), "tasks": tasks_table(rows), "equal": equal_table(rows)}
+
+
+def _by_task(row: Mapping[str, Any], figure: str) -> list[float]:
+    """Return a figure's mean in each task of a row, % of the way; NaN where it is not known."""
+    return [
+        np.nan if each[figure] is None else 100 * mean(each[figure])
+        for each in tasks_of(row).values()
+    ]
+
+
+def board_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return each row's mean lead over its tasks with its parts, and what the verdict is."""
+    words = {
+        track: verdicts([r for r in rows if r["track"] == track]) for track in ("inside", "scores")
+    }
+    lines = []
+    for row in rows:
+        net, score = (_by_task(row, figure) for figure in ("net", "score"))
+        figures = [_with_interval(net), _with_interval(score)]
+        figures.append(
+            _with_interval([whole - part for whole, part in zip(net, score, strict=True)])
+        )
+        ahead = f"{sum(lead > 0 for lead in net)} of {len(net)}"
+        about = [_title(row), row["track"]]
+        verdict = words[row["track"]][row["subject"]]
+        lines.append([*about, *figures, ahead, verdict, f"`{row['hash'][:8]}`"])
+    heads = [
+        "rule or arm",
+        "track",
+        "score - c KL over the run",
+        "of it score",
+        "of it KL not paid",
+    ]
+    return markdown_table([*heads, "tasks above 0", "verdict", "row"], lines)
+
+
+def _with_interval(values: Sequence[float]) -> str:
+    """Return a mean over tasks with Student's 95 % interval over them."""
+    middle, low, high, _ = (float(value) for value in student_interval(values))
+    return f"{signed(middle)} ({number(low)} to {number(high)})"
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    name = f"`{row['subject']}`" if row["is_rule"] else row["subject"]
+    return f"{name}{', a control' * (row['subject'] in CONTROLS)}"
+
+
+def tasks_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return each row's lead in each task: score - c KL over the run, and its score part."""
+    tasks = list(dict.fromkeys(setting.label for setting in V2_LITE.settings))
+    lines = []
+    for row in rows:
+        there = tasks_of(row)
+        parts = {
+            task: [100 * mean(there[task][figure]) for figure in ("net", "score")] for task in there
+        }
+        cells = [
+            f"{signed(parts[t][0])}, {signed(parts[t][1])}" if t in parts else NONE for t in tasks
+        ]
+        lines.append([_title(row), row["track"], *cells])
+    return markdown_table(["rule or arm", "track", *tasks], lines)
+
+
+def equal_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return each row's lead in score at equal KL by setting, with the KL in nats."""
+    names = [setting.name for setting in V2_LITE.settings]
+    lines = []
+    for row in rows:
+        cells = []
+        for name in names:
+            each = row["settings"].get(name)
+            known = each is not None and each["at_kl"] is not None
+            cells.append(
+                f"{number(each['kl'])}: {signed(100 * mean(each['at_kl']))}" if known else NONE
+            )
+        lines.append([_title(row), row["track"], *cells])
+    return markdown_table(["rule or arm", "track", *names], lines)
+
+
+if __name__ == "__main__":
+    command_line(__doc__, page)
