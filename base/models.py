@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -207,22 +208,30 @@ def _unchanged(folder: Path) -> Path | None:
         return None
 
 
+_LIBRARY = threading.RLock()
+"""Held by the one thread that uses transformers, see `quiet`."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and loading reports off: errors say what matters."""
+    """Use transformers alone, its progress bars and loading reports off: errors say what matters.
+
+    Other threads wait: while a model is read, transformers replaces methods of its classes, such as
+    ``PreTrainedModel.tie_weights``, and of two threads at once one would put back the other's.
+    """
     from transformers.utils import logging
 
-    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+    with _LIBRARY, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        try:
             yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
 
 
 @quiet()

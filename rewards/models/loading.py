@@ -140,7 +140,7 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
         )
     config = copy.deepcopy(backbone.config)
     config.num_labels = classes
-    with torch.device("meta"):
+    with quiet(), torch.device("meta"):
         network: Any = AutoModelForSequenceClassification.from_config(config)
     setattr(network, network.base_model_prefix, sharing_weights(backbone.base_model))
     network.score = torch.nn.Linear(network.score.in_features, classes, bias=False).to(

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
+    PreTrainedModel,
 )
 
 from tokengym.agents.policy.language_model import load_causal_lm
@@ -123,6 +125,16 @@ def test_a_configuration_of_adapters_base_chooses_none_either(tmp_path: Path) ->
     adapted.save_pretrained(str(tmp_path / "adapters"))
     model = RewardModel.from_pretrained(tmp_path / "adapters").model
     assert model.config._attn_implementation in ("sdpa", "eager")
+
+
+def test_threads_may_read_models_at_once(tmp_path: Path) -> None:
+    """Transformers replaces methods of its classes while it reads, and puts them back."""
+    tiny(GPT2LMHeadModel, tmp_path)
+    ties = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(2) as threads:
+        models: list[Any] = list(threads.map(load_causal_lm, [tmp_path] * 20))
+    assert all(m.lm_head.weight is m.transformer.wte.weight for m in models)
+    assert PreTrainedModel.tie_weights is ties
 
 
 @pytest.mark.parametrize(
