@@ -209,6 +209,18 @@ def registered_rewards() -> list[str]:
     return REWARDS.names()
 
 
+def check_word(word: Spec) -> None:
+    """Refuse a word whose name or option no reward has; none is made, and no file is run.
+
+    Raises:
+        RewardError: with the names or options there are.
+    """
+    if word.file is None:
+        entry = REWARDS.find(word)
+        if word.options:
+            REWARDS.check_options(word, entry.factory, also=entry.scorer_options)
+
+
 @overload
 def make_reward(spec: None, **options: Any) -> None: ...
 @overload

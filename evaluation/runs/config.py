@@ -53,7 +53,7 @@ from tokengym.evaluation.runs.spec import (
     slug,
 )
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.registry import RewardChoice
+from tokengym.rewards.registry import RewardChoice, check_word
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator
@@ -126,7 +126,7 @@ class ComparisonConfig:
         named = [leaf.value for leaf in field_paths(self)]
         object.__setattr__(self, "code", code_hashes(named, known=self.code))
         for word in self._words.values():
-            REWARDS.check(word)
+            check_word(word)
         learner = self.training.declaration
         if not self.agents and not learner.uses_credit and len(self.rewards) > 1:
             raise SettingsError(

@@ -279,6 +279,7 @@ def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pat
         (lambda: TaskSettings(horizon="end"), "horizon.*'terminated'.*'truncated'"),  # type: ignore[arg-type]
         (lambda: TaskSettings(stop_strings="a"), "stop_strings"),
         (lambda: TaskSettings(overlong="left"), "max_prompt_tokens"),
+        (lambda: config(rewards=("abc:bta=1",)), "no option 'bta'.*beta"),
         (
             lambda: config(task=TaskSettings(max_new_tokens=8)),
             "max_new_tokens.*got 8",
