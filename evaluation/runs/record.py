@@ -47,6 +47,8 @@ PROGRESS = "progress.json"
 """File of how far a run is, in its folder while it is at work."""
 MEASURED = "measured.json"
 """File of the checkpoint's measurements, beside its learner."""
+OF_COMPARISON = {"agents", "rewards", "seeds", "first_seed", "level"}
+"""Settings of a comparison that no run of it depends on, given what judges the run."""
 PACKAGES = ("tokengym", "torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
 
 
@@ -226,7 +228,8 @@ class UnfinishedRun:
 
     Args:
         folder: Folder of the run; the checkpoint is a folder in it, removed when the run ends.
-        settings: Settings of the comparison; a checkpoint of other settings is not resumed.
+        settings: Settings of the run and what judges it; a checkpoint of others is not resumed. The
+            comparison may have grown since.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -253,7 +256,10 @@ class UnfinishedRun:
         """
 
         def read(folder: Path, stored: dict[str, Any]) -> tuple[Agent, dict[str, Any]] | None:
-            if differences(stored["settings"], self.settings):
+            before = {"judge": self.settings.get("judge"), **stored["settings"]}
+            idle = OF_COMPARISON if "judge" in stored["settings"] else OF_COMPARISON - {"rewards"}
+            both = ({k: v for k, v in s.items() if k not in idle} for s in (before, self.settings))
+            if differences(*both):
                 return None
             return load(folder / "agent"), stored["measured"]
 

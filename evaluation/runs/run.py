@@ -237,7 +237,8 @@ class _Run:
         self._tracker: KVWriter | None = None
         self.unfinished = None
         if self.folder is not None and checkpoint_every > 0:
-            self.unfinished = UnfinishedRun(self.folder, plan.settings())
+            judge = "gold score" if plan.by_gold else plan.rewards[0].text
+            self.unfinished = UnfinishedRun(self.folder, {**plan.settings(), "judge": judge})
         self._resumable = False
         self._measured = 0
         self._resumed_at: int | None = None

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tokengym.base.errors import FolderInUseError, StorageError
-from tokengym.base.files import read_json
+from tokengym.base.files import read_json, write_hashed
 from tokengym.base.folders import locked
 from tokengym.base.settings import changed
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
@@ -87,6 +87,43 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, every: int, mo
     assert len(calls) == {1: 2, 2: 3}[every]  # of steps 0 to 4, those after the checkpoint
     assert files(folder) == files(run_folder(tmp_path / "whole", "abc", 0))
     assert not (folder / "unfinished").exists()
+
+
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_a_killed_run_goes_on_where_its_comparison_has_grown(
+    tmp_path: Path, is_earlier: bool, monkeypatch: pytest.MonkeyPatch
+):
+    more = {"seeds": 2} if is_earlier else {"seeds": 2, "rewards": ("sparse", "abc", "uniform")}
+    grown = replace(CONFIG, **more)
+    run(CONFIG, "abc", 0, out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(4), checkpoint_every=1)
+    folder = run_folder(tmp_path, "abc", 0)
+    if is_earlier:
+        file = folder / "unfinished" / "last" / "measured.json"
+        stored = read_json(file)
+        del stored["settings"]["judge"], stored["hash"]
+        write_hashed(file, stored)
+    evaluate, calls = Evaluator.__call__, []
+
+    def counted(self: Evaluator, agent: Any, **options: bool) -> Evaluation:
+        calls.append(agent)
+        return evaluate(self, agent, **options)
+
+    monkeypatch.setattr(Evaluator, "__call__", counted)
+    run(grown, "abc", 0, out=tmp_path, checkpoint_every=1)
+    assert len(calls) == 2  # of steps 3 and 4
+    assert files(folder) == files(run_folder(tmp_path / "whole", "abc", 0))
+
+
+def test_a_killed_run_begins_anew_where_another_scorer_judges_it(tmp_path: Path):
+    config = replace(CONFIG, env="QuestionAnswer")
+    with pytest.raises(Killed):
+        run(config, "abc", 0, out=tmp_path, report=killed_at(2), checkpoint_every=1)
+    grown = replace(config, rewards=("sparse", "abc", "r3"))  # the gold score judges these
+    seen: list[int] = []
+    run(grown, "abc", 0, out=tmp_path, report=lambda *a: seen.append(a[0]), checkpoint_every=1)
+    assert seen == [0, 1, 2, 3, 4]
 
 
 def test_a_run_that_was_killed_as_it_ended_still_says_what_measured_it():
