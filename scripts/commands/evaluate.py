@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -15,6 +15,45 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
     from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.evaluation.runs.defaults import ReferenceSettings, TaskSettings
+
+
+class _Player(NamedTuple):
+    """Who answers the prompts; without a folder and a class, the untrained policy."""
+
+    folder: Path | None
+    """Folder of a saved agent."""
+    own_class: str | None
+    """Word for a class of the user's own, which reads the folder, or is played as it is made."""
+
+    @classmethod
+    def named(cls, agent: Path | None, own_class: str | None = None) -> "_Player":
+        """Return who is named on the command line, by a folder or by a word."""
+        if agent is None or agent.is_dir():
+            return cls(agent, own_class)
+        if split_file_word(str(agent)) is None:
+            raise ValueError(
+                f"{agent} is no folder; name one that tokengym train or agent.save wrote, or an "
+                "agent of your own: path/to/file.py:MyAgent"
+            )
+        if own_class is not None:
+            raise ValueError(
+                f"--agent-class {own_class} has no effect beside {agent}, which is played as it is "
+                "made; leave one of them out"
+            )
+        return cls(None, str(agent))
+
+    def load(self, evaluator: "Evaluator", model: str | None, *, trust_code: bool) -> Any:
+        """Return the agent; ``model`` is the untrained policy's, None the environment's own."""
+        from tokengym.agents.contract import make_own_agent
+        from tokengym.agents.learner import LEARNERS
+        from tokengym.evaluation.runs.saved import load_agent
+
+        if self.folder is not None:
+            return load_agent(self.folder, self.own_class, trust_code=trust_code)
+        if self.own_class is not None:
+            made = LEARNERS.load(self.own_class)
+            return make_own_agent(self.own_class, made, evaluator.envs)
+        return evaluator.untrained(model)
 
 
 def evaluation_settings() -> dict[str, Any]:
@@ -86,8 +125,11 @@ def evaluate(
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate, terminal
 
     torch.set_num_threads(1)
-    _check_agents(agent, against, judge, agent_class)
-    saved = None if agent is None or split_file_word(str(agent)) else agent.parent
+    first = _Player.named(agent, agent_class)
+    second = None if against is None else _Player.named(against)
+    if judge is not None and second is None:
+        raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
+    saved = first.folder and first.folder.parent
     env, kwargs = known_task(saved, env, task=task, trust_code=trust_code)
     with preferred_device(device):
         evaluator = Evaluator(
@@ -97,13 +139,13 @@ def evaluate(
             seed=seed,
             toxicity=toxicity,
         )
-        player = _player(evaluator, agent, agent_class, task.model, trust_code)
+        player = first.load(evaluator, task.model, trust_code=trust_code)
         evaluation = evaluator(player, deterministic=deterministic)
         figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
         versus = None
-        if against is not None:
-            other = _player(evaluator, against, None, None, trust_code)
-            other = evaluator(other, deterministic=deterministic)
+        if second is not None:
+            player = second.load(evaluator, None, trust_code=trust_code)
+            other = evaluator(player, deterministic=deterministic)
             versus = _win_rate(evaluation, other, judge)
             figures["win_rate"] = versus.rate
         console = terminal()
@@ -152,44 +194,6 @@ def _show_references(
         lines = draw_references(evaluator, policy, samples).lines(kl_coef)
     show_references(console, lines)
     return lines
-
-
-def _player(
-    evaluator: "Evaluator",
-    agent: Path | None,
-    agent_class: str | None,
-    model: str | None,
-    trust_code: bool,
-) -> Any:
-    """Return the saved agent, one of the user's own that is played as it is made, or the start."""
-    from tokengym.agents.contract import make_own_agent
-    from tokengym.agents.learner import LEARNERS
-    from tokengym.evaluation.runs.saved import load_agent
-
-    own = agent_class if agent is None else str(agent)
-    if own is not None and (agent is None or split_file_word(own)):
-        return make_own_agent(own, LEARNERS.load(own), evaluator.envs)
-    if agent is not None:
-        return load_agent(agent, agent_class, trust_code=trust_code)
-    return evaluator.untrained(model)
-
-
-def _check_agents(
-    agent: Path | None, against: Path | None, judge: str | None, agent_class: str | None
-) -> None:
-    for named in (agent, against):
-        if named is not None and not named.is_dir() and not split_file_word(str(named)):
-            raise ValueError(
-                f"{named} is no folder; name one that tokengym train or agent.save wrote, or an "
-                "agent of your own: path/to/file.py:MyAgent"
-            )
-    if agent_class is not None and split_file_word(str(agent or "")):
-        raise ValueError(
-            f"--agent-class {agent_class} has no effect beside {agent}, which is played as it is "
-            "made; leave one of them out"
-        )
-    if judge is not None and against is None:
-        raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
 
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":

@@ -51,15 +51,15 @@ def train(
 ) -> None:
     """Train one policy, measure it along the way, and save it.
 
-    ppo, nlpo, weighted-ppo, reinforce, reinforce++, vineppo and loo learn from token rewards, the
-    others from whole scores by the reward's scorer; the tokens of their curves are those sampled
-    and those passed over with gradient. --help shows the options of the agent that is named with
-    it, first or by --agent, which may be path/to/file.py:MyAgent.
+    An agent learns from token rewards, as ppo does, or from whole scores by the reward's scorer, as
+    dpo does: --list says what each is. The tokens of the latter's curves are those sampled and
+    those passed over with gradient. --help shows the options of the agent that is named with it,
+    first or by --agent, which may be path/to/file.py:MyAgent.
 
     For example:
       tokengym train --env MovieReview --reward abc --updates 60 --out runs/abc
       tokengym train dpo --pairs pairs.jsonl --beta 0.1 --out runs/dpo
-      tokengym train online-dpo --iterations 3 --out runs/online
+      tokengym train grpo --group-size 16 --out runs/grpo
       tokengym evaluate runs/abc/agent
 
     Args:
@@ -101,12 +101,15 @@ def _list_learners() -> None:
     from rich.table import Table
 
     from tokengym.agents.learner import LEARNERS, find_learner
+    from tokengym.base.plugins import missing_laboratory
     from tokengym.scripts.commands.show import line_of, terminal
 
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table, console = Table(box=None, show_header=False, pad_edge=False), terminal()
     for name in LEARNERS.names():
         table.add_row(line_of(name), line_of(find_learner(name).summary))
-    terminal().print(table)
+    console.print(table)
+    if more := missing_laboratory():
+        console.print(line_of(more.removeprefix("; ")))
 
 
 def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) -> None:
