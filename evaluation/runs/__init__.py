@@ -9,7 +9,7 @@ from tokengym.base.plugins import lazily
 
 if TYPE_CHECKING:
     from tokengym.base.text import fixed
-    from tokengym.evaluation.runs.config import ComparisonConfig, differences, stored_comparison
+    from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.defaults import (
         EvaluationSettings,
         ModelSettings,
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
         task_name,
         training_settings,
     )
+    from tokengym.evaluation.runs.folder import differences, read_result, stored_comparison
     from tokengym.evaluation.runs.launchers import processes
-    from tokengym.evaluation.runs.record import RunRecord, read_result, versions
+    from tokengym.evaluation.runs.record import RunRecord, versions
     from tokengym.evaluation.runs.run import run_references
     from tokengym.evaluation.runs.saved import known_task, load_agent
     from tokengym.evaluation.runs.spec import RunSpec, slug

@@ -4,8 +4,7 @@ The folder is the state. A run that is recorded there is never repeated, so that
 was stopped continues where it was, and rewards or seeds can be added to a finished one.
 """
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -20,37 +19,27 @@ from tokengym.agents.policy.settings import check_products
 from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.base.device import select_device
 from tokengym.base.errors import FolderInUseError
-from tokengym.base.files import is_leftover, read_hashed
-from tokengym.base.folders import LOCK, locked
-from tokengym.base.saved_code import CODE, changed_paths, keep_code
+from tokengym.base.folders import locked
+from tokengym.base.saved_code import CODE, keep_code
 from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
-from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
-    ComparisonConfig,
-    differences,
-    stored_comparison,
-)
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
+from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import Executor, Fault, RunFunction, here
-from tokengym.evaluation.runs.launchers import (
-    Notices,
-    ProgressDisplay,
-    processes_here,
-    run_in_subprocess,
-)
-from tokengym.evaluation.runs.record import (
-    PROGRESS,
-    UNFINISHED,
-    clear_finished,
+from tokengym.evaluation.runs.folder import (
+    check_folder,
+    missing_runs,
     record_failure,
     result_of,
-    versions,
+    take_over,
 )
+from tokengym.evaluation.runs.launchers import Notices, processes_here, run_in_subprocess
+from tokengym.evaluation.runs.record import versions
 from tokengym.evaluation.runs.results import write_comparison
 from tokengym.evaluation.runs.run import do_spec
-from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, RunSpec, slug
+from tokengym.evaluation.runs.spec import RunSpec
 from tokengym.rewards.errors import ScorerError
 
 
@@ -197,156 +186,6 @@ def _failed_by_scorer(spec: RunSpec) -> bool:
     error, curve = str(result_of(spec).get("error")), _folder(spec) / "curve.csv"
     is_measured = curve.exists() and len(curve.read_text(encoding="utf-8").splitlines()) > 1
     return error.startswith(f"{ScorerError.__name__}:") and not is_measured
-
-
-def missing_runs(
-    config: ComparisonConfig, out: Path, retry_failed: bool
-) -> tuple[list[RunSpec], int]:
-    """Return the runs that have no result yet, and how many there are with those that have.
-
-    The results of runs that failed are removed where ``retry_failed`` says so.
-
-    Raises:
-        ValueError: if files of a finished run were changed.
-        FolderInUseError: if a killed comparison's process is still at work on a run.
-    """
-    plans, missing = config.plans(out), []
-    total, wanted = len(plans), config.evaluation.reference_samples
-    if wanted:
-        plans.insert(0, config.reference_plan(out))
-    for plan in plans:
-        folder = plan.folder
-        assert folder is not None
-        clear_finished(folder)
-        result = result_of(plan)
-        if retry_failed and result and result["status"] != "finished":
-            # A checkpoint, samples or iterations were paid for: only the verdict on them goes.
-            if _holds_paid_work(folder):
-                (folder / "run.json").unlink()  # it resumes from there
-            else:
-                shutil.rmtree(folder)
-            result = {}
-        is_done = bool(result)
-        if plan.is_reference and result and result["status"] == "finished":
-            is_done = result.get("samples", 0) >= wanted  # of more, the others are drawn
-        if not is_done:
-            missing.append(plan)
-            total += plan.is_reference
-            if folder.is_dir():
-                with locked(folder):  # an orphan of a killed comparison may still be writing it
-                    (folder / PROGRESS).unlink(missing_ok=True)
-    return missing, total
-
-
-def check_folder(config: ComparisonConfig, out: Path) -> None:
-    """Refuse a folder that holds another comparison.
-
-    Rewards and seeds may have been added, and a file of code corrected that no finished or stopped
-    run used. Where all runs failed, other settings may take its place, see `take_over`.
-
-    Raises:
-        ValueError: naming what differs.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the results")
-    stored = stored_comparison(out)
-    if stored is None:
-        files = out.iterdir() if out.is_dir() else ()
-        if any(path.name not in (LOCK, ENCODED) and not is_leftover(path) for path in files):
-            raise ValueError(
-                f"{out} holds other files, no {SPEC_FILE} of a run to resume; name a new folder"
-            )
-    elif (differ := _conflicts(config, out, stored[1])) and _holds_work(out):
-        kept = f" ({out / CODE} has the files as they were)" if stored[1].get("code") else ""
-        raise ValueError(
-            f"{out} holds runs of other settings: {'; '.join(differ)}. Name another folder, or "
-            f"repeat those settings{kept}"
-        )
-
-
-def take_over(config: ComparisonConfig, out: Path) -> None:
-    """Delete what runs of other settings left in a folder, in which none finished.
-
-    The caller has locked the folder, and `check_folder` let it pass.
-
-    Raises:
-        FolderInUseError: if a killed comparison's process is still at work on a run.
-    """
-    stored = stored_comparison(out)
-    if stored is not None and _conflicts(config, out, stored[1]):
-        (out / SETTINGS_FILE).unlink(missing_ok=True)
-        for folder in (*_run_folders(out), out / slug(REFERENCE), out / CODE):
-            if folder.is_dir():
-                with locked(folder):
-                    shutil.rmtree(folder)
-
-
-def _run_folders(out: Path) -> list[Path]:
-    return sorted(path for path in out.glob("*/seed-*") if path.is_dir())
-
-
-def _holds_work(out: Path) -> bool:
-    """Return whether a run has finished or can be resumed, or samples were drawn for runs to come.
-
-    Where all runs failed, the samples drawn for them are of no use either.
-    """
-    folders = _run_folders(out)
-    if any(_holds_paid_work(folder) or _has_finished(folder) for folder in folders):
-        return True
-    all_failed = bool(folders) and all((folder / "run.json").exists() for folder in folders)
-    return not all_failed and _holds_paid_work(out / slug(REFERENCE))
-
-
-def _has_finished(folder: Path) -> bool:
-    ended = folder / "run.json"
-    return ended.exists() and read_hashed(ended, optional=True).get("status") == "finished"
-
-
-def _holds_paid_work(folder: Path) -> bool:
-    """Return whether a run's folder has a checkpoint, samples or iterations to resume from."""
-    return any((folder / name).exists() for name in (UNFINISHED, SAMPLES, "iterations"))
-
-
-def _conflicts(config: ComparisonConfig, out: Path, stored: Mapping[str, Any]) -> list[str]:
-    """Return in words how a folder's settings differ, for which its runs are another comparison's.
-
-    Raises:
-        ValueError: if an earlier version wrote it.
-    """
-    there = {"agents": [], **stored}
-    here = config.as_dict()
-    names = ("rewards", "agents")
-    dropped = [name for key in names for name in there.get(key, []) if name not in here[key]]
-    if "learner" not in there.get("training", {}):
-        raise ValueError(
-            f"{out} holds a comparison of an earlier version of tokengym; name another folder"
-        )
-    grows = (
-        not dropped
-        and all(there.get(key, [])[:1] == here[key][:1] for key in names)
-        and there.get("first_seed") == config.first_seed
-        and there.get("seeds", 0) <= config.seeds
-    )
-    if grows and config.agents:  # with a second reward the runs have other names
-        before = replace(config, rewards=tuple(there["rewards"]), agents=tuple(there["agents"]))
-        grows = set(before.names) <= set(config.names)
-    if grows:
-        here |= {key: there[key] for key in (*names, "seeds")}
-    differ = differences(there, here)
-    changed = changed_paths(there.get("code", {}), config.code)
-    return differ if len(differ) > len(changed) or _used(config, out, changed) else []
-
-
-def _used(config: ComparisonConfig, out: Path, paths: Sequence[str]) -> bool:
-    """Return whether a finished run, or a stopped one that resumes, used one of these files."""
-    return any(
-        not set(paths).isdisjoint(plan.used_code)
-        and (
-            result_of(plan).get("status") == "finished"
-            or (plan.folder is not None and (plan.folder / UNFINISHED).exists())
-        )
-        for plan in (config.reference_plan(out), *config.plans(out))
-    )
 
 
 def preflight(config: ComparisonConfig, out: Path | None = None, *, is_here: bool = True) -> str:

@@ -1,19 +1,16 @@
 """Configuration of a comparison: everything that decides its numbers, and nothing else."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.base.errors import SettingsError
-from tokengym.base.files import read_hashed
 from tokengym.base.registry import Spec
 from tokengym.base.saved_code import (
-    changed_files,
     check_module,
     check_saved,
     code_hashes,
@@ -43,9 +40,8 @@ from tokengym.evaluation.runs.defaults import (
 )
 from tokengym.evaluation.runs.spec import (
     REFERENCE,
-    SPEC_FILE,
     RunSpec,
-    comparison_of,
+    flat,
     has_own_prompts,
     own_texts,
     plain_settings,
@@ -57,9 +53,6 @@ from tokengym.rewards.registry import RewardChoice, check_word
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator
-
-SETTINGS_FILE = "comparison.json"
-"""File of the configuration, in a folder of an earlier version; now the runs' specs have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -433,132 +426,6 @@ class ComparisonConfig:
     def policy_kwargs(self) -> dict[str, Any]:
         """Return the arguments of a policy; what is left to the task is left out."""
         return self._of_all.policy_kwargs()
-
-
-def stored_comparison(out: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the file and the settings (`ComparisonConfig.as_dict`) of the comparison in a folder.
-
-    A run's spec has those of its comparison when the run began: the most rewards, learners and
-    seeds count. None where no run has begun.
-
-    Raises:
-        ValueError: if a file is damaged, or was changed.
-    """
-    specs = [*sorted(out.glob(f"*/seed-*/{SPEC_FILE}")), out / slug(REFERENCE) / SPEC_FILE]
-    stored = {file: settings_in(file) for file in (out / SETTINGS_FILE, *specs) if file.exists()}
-    if not stored:
-        return None
-
-    def size(file: Path) -> int:
-        settings = stored[file]
-        return len(settings["rewards"]) + len(settings.get("agents", ())) + settings["seeds"]
-
-    def has_failed(file: Path) -> bool:
-        ended = file.with_name("run.json")
-        return ended.exists() and read_hashed(ended, optional=True).get("status") == "failed"
-
-    largest = max(stored, key=size)
-    # A file of code may have been corrected since the runs failed that used it.
-    parts = [stored[file] for file in sorted(stored, key=has_failed, reverse=True)]
-    hashes = {key: dict(chain(*(part.get(key, {}).items() for part in parts))) for key in HASHES}
-    return largest, stored[largest] | {key: known for key, known in hashes.items() if known}
-
-
-def settings_in(file: Path) -> dict[str, Any]:
-    """Return the settings of a comparison (`ComparisonConfig.as_dict`) that a file has.
-
-    Args:
-        file: The spec of a run; or, of an earlier version, its result or `SETTINGS_FILE`.
-
-    Raises:
-        ValueError: if it is damaged, or was changed.
-    """
-    stored = read_hashed(file, optional=True)
-    try:
-        settings = stored.get("settings", stored)
-        settings = comparison_of(stored) if file.name == SPEC_FILE else settings
-        has_needed = all(isinstance(settings[name], kind) for name, kind in KINDS.items())
-        others = {name: settings[name] for name in OTHER_KINDS if name in settings}
-        if has_needed and all(isinstance(others[name], OTHER_KINDS[name]) for name in others):
-            return dict(settings)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        pass
-    raise ValueError(f"{file} is damaged or of another version; name another folder")
-
-
-HASHES = ("code", "data")
-KINDS = {"env": str, "rewards": list, "seeds": int, "training": dict, "task": dict}
-"""Settings that any file of a comparison has, and their types."""
-OTHER_KINDS = {"agents": list, "evaluation": dict, "code": dict, "data": dict}
-"""Those that it may lack."""
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings with the nested names alone, as the command line has them.
-
-    Example:
-        >>> flat({"seeds": 5, "training": {"learner": {"beta": 0.1}}, "evaluation": {"every": 3}})
-        {'seeds': 5, 'beta': 0.1, 'evaluation.every': 3}
-    """
-    result: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{name}." if name == "evaluation" else "")
-        else:
-            result[f"{prefix}{name}"] = value
-    return result
-
-
-NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
-"""Settings that change no number of a run, and may be others when it is resumed."""
-
-
-def _missing_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of settings that did not exist when a configuration was written.
-
-    The learner's are left out where its file would have to be run.
-    """
-    training = stored.get("training", {})
-    agent, given = str(training.get("agent", "")), training.get("learner", {})
-    known = LEARNERS.parse(agent).file is None and LEARNERS.knows(agent) and "agent" in training
-    learner = LEARNERS.find(agent).default_values() if known else {}
-    run = values_by_name(TrainingSettings)
-    return {
-        **{name: value for name, value in as_plain(run).items() if name not in training},
-        **{name: value for name, value in as_plain(learner).items() if name not in given},
-        "evaluation.reference_samples": 0,
-    }
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
-    left, right = (
-        _missing_defaults(side)
-        | task_of_file(side.get("task", {}))
-        | flat({**side, "task": {}, "code": {}, "data": {}})
-        for side in (old, new)
-    )
-    changed = (changed_files(old.get(key, {}), new.get(key, {})) for key in ("code", "data"))
-    return [*chain(*changed)] + [
-        f"{name} {left.get(name)!r} there, {right.get(name)!r} here"
-        for name in [*left, *(name for name in right if name not in left)]
-        if left.get(name) != right.get(name) and name not in NO_NUMBERS
-    ]
-
-
-def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names on which configurations (`ComparisonConfig.flat`) differ.
-
-    A setting that only some of them have, as that of one learner, differs where those do. A file of
-    code is a setting by its path.
-
-    Example:
-        >>> varying_names([{"agent": "ppo", "clip_range": 0.2}, {"agent": "dpo", "beta": 0.1}])
-        ['agent']
-    """
-    names = dict.fromkeys(name for each in settings for name in each if name not in NO_NUMBERS)
-    values = {name: [each[name] for each in settings if name in each] for name in names}
-    return [name for name, known in values.items() if any(one != known[0] for one in known)]
 
 
 def command_line(config: ComparisonConfig) -> str:

@@ -1,7 +1,5 @@
 """Record of one run: its measurements, its machine, its files, and an unfinished checkpoint."""
 
-import csv
-import math
 import os
 import platform
 import shutil
@@ -9,10 +7,8 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +19,14 @@ from tokengym.agents.contract import Agent, SavedAgent
 from tokengym.base.errors import CheckpointError
 from tokengym.base.files import (
     file_hash,
-    read_hashed,
-    read_json,
     write_csv,
     write_hashed,
-    write_json,
     write_jsonl,
 )
-from tokengym.base.folders import LOCK, locked, read_folder, write_folder
+from tokengym.base.folders import read_folder, write_folder
 from tokengym.envs import Episode
 from tokengym.evaluation.report.curves import COLUMNS
-from tokengym.evaluation.runs.config import differences
+from tokengym.evaluation.runs.folder import UNFINISHED, differences
 from tokengym.evaluation.runs.spec import RunSpec
 from tokengym.rewards.errors import RewardError
 
@@ -41,10 +34,6 @@ if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluation
 
 FORMAT = 1
-UNFINISHED = "unfinished"
-"""Folder of an unfinished run's checkpoint, in the run's."""
-PROGRESS = "progress.json"
-"""File of how far a run is, in its folder while it is at work."""
 MEASURED = "measured.json"
 """File of the checkpoint's measurements, beside its learner."""
 OF_COMPARISON = {"agents", "rewards", "seeds", "first_seed", "level"}
@@ -165,64 +154,6 @@ class RunRecord:
         write_hashed(folder / "run.json", result)
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """Return what a run's run.json says, after a look at the files that it has hashes of.
-
-    Args:
-        folder: Folder of the run; an earlier version wrote no hashes.
-
-    Raises:
-        ValueError: if run.json is damaged, or a file is missing or was changed since the run ended.
-    """
-    result = read_hashed(folder / "run.json", optional=True)
-    tables = [result.get(name) or {} for name in ("versions", "made", "files")]
-    is_whole = isinstance(result.get("status"), str)
-    if not is_whole or not all(isinstance(table, dict) for table in tables):
-        raise ValueError(f"{folder / 'run.json'} is damaged; delete {folder} and run again")
-    for name, expected in tables[-1].items():
-        file = folder / name
-        if not file.is_file() or file_hash(file) != expected:
-            state = "was changed since its run ended" if file.exists() else "is missing"
-            raise ValueError(f"{file} {state}; restore it, or delete {folder} and run again")
-    return result
-
-
-def result_of(plan: RunSpec) -> dict[str, Any]:
-    """Return what `read_result` does of a planned run, and nothing of one that has not ended."""
-    return read_result(plan.folder) if plan.folder is not None and plan.is_done else {}
-
-
-def read_points(folder: Path) -> list[dict[str, Any]]:
-    """Return the measurements of a finished run; what was not measured is None.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    file = folder / "curve.csv"
-    rows = _read_numbers(file)
-    if not rows:
-        raise ValueError(f"{file} holds no rows; it needs a header and a row per step")
-    return rows
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the log of a finished run, a row per step; what was not logged is None."""
-    file = folder / "train.csv"
-    return _read_numbers(file) if file.exists() else []
-
-
-def _read_numbers(file: Path) -> list[dict[str, Any]]:
-    """Return a table whose cells are numbers, but for the column credit."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows: list[dict[str, Any]] = list(csv.DictReader(lines))
-    for row in rows:
-        for name, cell in row.items():
-            if name != "credit":
-                kind = int if name in ("seed", "step", "tokens", "episodes") else float
-                row[name] = kind(cell) if cell else None
-    return rows
-
-
 class UnfinishedRun:
     """Checkpoint of one run, from which it is resumed: the learner and its measurements.
 
@@ -272,50 +203,6 @@ class UnfinishedRun:
     def remove(self) -> None:
         """Delete the checkpoint: the run has ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def clear_finished(folder: Path) -> None:
-    """Delete what a process left in a run's folder that was killed when the run had finished.
-
-    Raises:
-        FolderInUseError: if the process is still at work.
-        ValueError: if run.json is damaged.
-    """
-    left = [name for name in (UNFINISHED, LOCK) if (folder / name).exists()]
-    ended = folder / "run.json"
-    if left and ended.is_file() and read_hashed(ended, optional=True).get("status") == "finished":
-        with locked(folder):
-            UnfinishedRun(folder, {}).remove()
-
-
-def record_failure(plan: RunSpec, error: str) -> None:
-    """Record as failed a run that left no result of its own.
-
-    Raises:
-        FolderInUseError: if a process is at work on the run.
-    """
-    assert plan.folder is not None
-    name, seed = plan.key
-    record = {"credit": name, "seed": seed, "status": "failed", "error": error}
-    with locked(plan.folder):
-        if not plan.is_done:  # another process may have ended it since
-            write_hashed(plan.folder / "run.json", record)
-
-
-def write_progress(folder: Path, step: int, point: Mapping[str, Any]) -> None:
-    """Keep how far a run is, for who looks on, here or on another machine."""
-    shown = {k: float(v) for k, v in point.items() if isinstance(v, Real) and math.isfinite(v)}
-    with suppress(OSError):  # a full disk is the affair of what the run has to keep
-        write_json(folder / PROGRESS, [step, shown])
-
-
-def read_progress(folder: Path) -> tuple[bool, list[Any] | None]:
-    """Return whether a process is at work on a run, and the step and point that it wrote last."""
-    try:
-        progress = read_json(folder / PROGRESS)
-    except (OSError, ValueError):
-        progress = None
-    return progress is not None or (folder / LOCK).exists(), progress
 
 
 def origin() -> dict[str, Any]:

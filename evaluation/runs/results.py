@@ -37,11 +37,9 @@ from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     command_line,
-    stored_comparison,
-    varying_names,
 )
-from tokengym.evaluation.runs.record import read_log, read_points, result_of
-from tokengym.evaluation.runs.spec import REFERENCE, SPEC_FILE, slug
+from tokengym.evaluation.runs.folder import read_log, read_points, result_of, stored_comparison
+from tokengym.evaluation.runs.spec import NO_NUMBERS, REFERENCE, SPEC_FILE, slug
 
 
 def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
@@ -126,6 +124,21 @@ def merge_comparisons(
         with_episodes=not varying,
         paper=paper,
     )
+
+
+def varying_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names on which configurations (`ComparisonConfig.flat`) differ.
+
+    A setting that only some of them have, as that of one learner, differs where those do. A file of
+    code is a setting by its path.
+
+    Example:
+        >>> varying_names([{"agent": "ppo", "clip_range": 0.2}, {"agent": "dpo", "beta": 0.1}])
+        ['agent']
+    """
+    names = dict.fromkeys(name for each in settings for name in each if name not in NO_NUMBERS)
+    values = {name: [each[name] for each in settings if name in each] for name in names}
+    return [name for name, known in values.items() if any(one != known[0] for one in known)]
 
 
 def draw_stored(folder: Path, paper: Paper, *, baseline: str | None = None) -> dict[str, Any]:

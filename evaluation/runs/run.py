@@ -24,19 +24,18 @@ from tokengym.base.saved_code import check_code
 from tokengym.envs.prompts.rows import ENCODED, rows_stored_in
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
-from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, flat
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.executors import Fault
+from tokengym.evaluation.runs.folder import PROGRESS, write_progress
 from tokengym.evaluation.runs.record import (
-    PROGRESS,
     RunRecord,
     UnfinishedRun,
     describe,
     origin,
     versions,
-    write_progress,
 )
-from tokengym.evaluation.runs.spec import RunSpec
+from tokengym.evaluation.runs.spec import NO_NUMBERS, RunSpec, flat
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from tokengym.base.settings import as_plain, from_plain, values_by_name
 from tokengym.base.stored.parts import ADAPTER_CONFIG
 from tokengym.base.text import printable
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.config import settings_in, stored_comparison
 from tokengym.evaluation.runs.defaults import (
     TaskSettings,
     TrainingSettings,
     task_of_file,
     training_settings,
 )
+from tokengym.evaluation.runs.folder import settings_in, stored_comparison
 from tokengym.evaluation.runs.spec import SPEC_FILE
 
 logger = logging.getLogger(__name__)

@@ -29,6 +29,8 @@ SPEC_FILE = "spec.json"
 """File of the spec, in a run's folder."""
 REFERENCE = "reference samples"
 """Name of the run that draws the reference samples, which no reward can have."""
+NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
+"""Settings that change no number of a run, and may be others when it is resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +274,22 @@ def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = as_plain(settings)
     data["task"].pop("max_new_tokens", None)  # the training's
     return {name: value for name, value in data.items() if value or name not in ("code", "data")}
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings with the nested names alone, as the command line has them.
+
+    Example:
+        >>> flat({"seeds": 5, "training": {"learner": {"beta": 0.1}}, "evaluation": {"every": 3}})
+        {'seeds': 5, 'beta': 0.1, 'evaluation.every': 3}
+    """
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{name}." if name == "evaluation" else "")
+        else:
+            result[f"{prefix}{name}"] = value
+    return result
 
 
 def slug(name: str) -> str:

@@ -117,9 +117,10 @@ def _train_once(config: "ComparisonConfig", out: Path | None, track: Tracker) ->
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.base.folders import locked
     from tokengym.base.saved_code import CODE, keep_code
-    from tokengym.evaluation.runs.compare import check_folder, missing_runs, preflight, take_over
+    from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.defaults import task_name
-    from tokengym.evaluation.runs.record import result_of, versions
+    from tokengym.evaluation.runs.folder import check_folder, missing_runs, result_of, take_over
+    from tokengym.evaluation.runs.record import versions
     from tokengym.evaluation.runs.run import join_run
     from tokengym.evaluation.runs.spec import slug
     from tokengym.scripts.commands.show import say, terminal
@@ -160,7 +161,7 @@ def _train(
     plan: "RunSpec", out: Path, console: "Console", track: Tracker, *, is_main: bool
 ) -> None:
     """Train, or resume a stopped run."""
-    from tokengym.evaluation.runs.launchers import ProgressDisplay
+    from tokengym.evaluation.runs.display import ProgressDisplay
     from tokengym.evaluation.runs.run import do_plan
 
     with ProgressDisplay(console, total=1, done=0, steps=plan.training.last_step) as board:
@@ -186,7 +187,7 @@ def _forget_if_begun(plan: "RunSpec", out: Path) -> None:
     The corrected command, which may be of another reward, finds it as it was.
     """
     from tokengym.base.saved_code import CODE
-    from tokengym.evaluation.runs.record import result_of
+    from tokengym.evaluation.runs.folder import result_of
     from tokengym.evaluation.runs.spec import SPEC_FILE
 
     written = {SPEC_FILE, "curve.csv", "train.csv", "episodes.jsonl", "run.json"}
@@ -209,7 +210,7 @@ def _show(
     from tokengym.agents.losses.ranking import best_of_n_kl_bound
     from tokengym.base.text import fixed
     from tokengym.evaluation.report.verdict import short_of_best
-    from tokengym.evaluation.runs.record import read_points
+    from tokengym.evaluation.runs.folder import read_points
     from tokengym.evaluation.runs.run import run_references
     from tokengym.scripts.commands.show import say, show_references
 
@@ -246,7 +247,7 @@ def _show(
 def _show_log(console: "Console", folder: Path) -> None:
     """Print what a learner from given data logged, by epochs; nothing of another learner."""
     from tokengym.evaluation.report.learning import HELD_OUT, by_epoch
-    from tokengym.evaluation.runs.record import read_log
+    from tokengym.evaluation.runs.folder import read_log
     from tokengym.scripts.commands.show import say, show_learning
 
     epochs = by_epoch(read_log(folder))

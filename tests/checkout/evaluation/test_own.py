@@ -24,7 +24,8 @@ from tokengym.base.saved_code import check_code
 from tokengym.envs.tasks import find_task
 from tokengym.evaluation.measure.environments import resolve_env
 from tokengym.evaluation.measure.evaluate import make_eval_envs
-from tokengym.evaluation.runs.config import ComparisonConfig, command_line, settings_in
+from tokengym.evaluation.runs.config import ComparisonConfig, command_line
+from tokengym.evaluation.runs.folder import settings_in
 from tokengym.rewards import LengthPenalty, RewardError, make_reward
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.scorers import find_scorer

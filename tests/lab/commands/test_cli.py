@@ -10,7 +10,7 @@ import torch
 
 from tests.suite.scripts import test_cli as suite
 from tests.support.suite import of_laboratory
-from tokengym.evaluation.runs.launchers import ProgressDisplay
+from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.scripts.cli import main
 
 

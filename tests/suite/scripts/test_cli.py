@@ -25,7 +25,7 @@ from tokengym.agents.offline.settings import PAIR_FIGURES
 from tokengym.base.device import preferred_device, select_device
 from tokengym.base.files import write_csv
 from tokengym.base.text import number
-from tokengym.evaluation.runs.launchers import ProgressDisplay
+from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.scripts import cli
 from tokengym.scripts.cli import COMMANDS, command_names, main
 from tokengym.scripts.commands import terminal

@@ -15,13 +15,12 @@ from tokengym.evaluation.report.curves import COLUMNS, curve_of, read_curves
 from tokengym.evaluation.report.figures import Paper
 from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
     ComparisonConfig,
     run_folder,
-    stored_comparison,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
-from tokengym.evaluation.runs.record import UnfinishedRun, read_points
+from tokengym.evaluation.runs.folder import SETTINGS_FILE, read_points, stored_comparison
+from tokengym.evaluation.runs.record import UnfinishedRun
 from tokengym.evaluation.runs.results import merge_comparisons, report_curves, write_comparison
 
 DPO = training_settings("tokengym/MovieReview-v0", "dpo")

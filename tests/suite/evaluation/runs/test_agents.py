@@ -14,12 +14,13 @@ from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.base.errors import DatasetError, SettingsError
 from tokengym.base.settings import changed
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, stored_comparison
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TrainingSettings,
     training_settings,
 )
+from tokengym.evaluation.runs.folder import stored_comparison
 from tokengym.evaluation.runs.run import run
 
 QUIET = Console(quiet=True)

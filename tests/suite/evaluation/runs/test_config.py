@@ -11,11 +11,9 @@ from tokengym.base.files import read_json, write_json
 from tokengym.base.settings import changed
 from tokengym.envs import bundled
 from tokengym.evaluation.measure.environments import resolve_env
-from tokengym.evaluation.runs.compare import check_folder
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     command_line,
-    differences,
     run_folder,
     slug,
 )
@@ -26,6 +24,7 @@ from tokengym.evaluation.runs.defaults import (
     default_rewards,
     training_settings,
 )
+from tokengym.evaluation.runs.folder import check_folder, differences
 from tokengym.rewards.registry import RewardChoice
 
 RULES = """

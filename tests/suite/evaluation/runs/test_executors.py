@@ -24,6 +24,7 @@ from tokengym.base.files import read_json
 from tokengym.base.folders import locked
 from tokengym.evaluation.runs import ComparisonConfig, RunSpec
 from tokengym.evaluation.runs.compare import compare, execute
+from tokengym.evaluation.runs.display import ProgressDisplay
 from tokengym.evaluation.runs.executors import (
     EXECUTORS,
     Ended,
@@ -32,8 +33,7 @@ from tokengym.evaluation.runs.executors import (
     RemoteRun,
     _SlurmRun,
 )
-from tokengym.evaluation.runs.launchers import ProgressDisplay
-from tokengym.evaluation.runs.record import record_failure, write_progress
+from tokengym.evaluation.runs.folder import record_failure, write_progress
 from tokengym.rewards import ScorerError
 
 QUIET = Console(quiet=True)

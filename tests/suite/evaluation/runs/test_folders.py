@@ -8,9 +8,14 @@ import pytest
 from tokengym.base.errors import SettingsError
 from tokengym.base.files import write_hashed
 from tokengym.base.saved_code import check_code, content_hash
-from tokengym.evaluation.runs.compare import check_folder, missing_runs, take_over
-from tokengym.evaluation.runs.config import ComparisonConfig, stored_comparison
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TaskSettings, training_settings
+from tokengym.evaluation.runs.folder import (
+    check_folder,
+    missing_runs,
+    stored_comparison,
+    take_over,
+)
 
 ENV = "tokengym/MovieReview-v0"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tokengym.evaluation.runs.launchers import ProgressDisplay
+from tokengym.evaluation.runs.display import ProgressDisplay
 
 RUN = ("abc", 1)
 
@@ -68,7 +68,7 @@ def test_lines_are_printed_where_there_is_no_terminal(monkeypatch: pytest.Monkey
                 said.set()
             return super().write(text)
 
-    monkeypatch.setattr("tokengym.evaluation.runs.launchers.EVERY", 0.001)
+    monkeypatch.setattr("tokengym.evaluation.runs.display.EVERY", 0.001)
     with ProgressDisplay(Console(file=File()), total=2, done=0, steps=10) as board:
         assert said.wait(60)
     assert board._ended.is_set()

@@ -21,7 +21,7 @@ from tokengym.base.errors import CheckpointError
 from tokengym.base.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.record import read_log
+from tokengym.evaluation.runs.folder import read_log
 from tokengym.evaluation.runs.run import run, run_references
 from tokengym.evaluation.runs.saved import load_agent
 from tokengym.scripts.cli import main

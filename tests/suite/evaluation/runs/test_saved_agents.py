@@ -8,8 +8,9 @@ import pytest
 import tokengym.agents
 from tokengym.base.files import write_hashed
 from tokengym.envs import UntrustedCodeError
-from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TaskSettings
+from tokengym.evaluation.runs.folder import SETTINGS_FILE
 from tokengym.evaluation.runs.saved import SAVED_AGENTS, known_task, load_agent
 
 

@@ -14,10 +14,11 @@ from tokengym.base.files import read_json, write_hashed
 from tokengym.base.folders import locked
 from tokengym.base.settings import changed
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
-from tokengym.evaluation.runs.compare import compare, missing_runs
+from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TaskSettings, TrainingSettings
-from tokengym.evaluation.runs.record import RunRecord, record_failure
+from tokengym.evaluation.runs.folder import missing_runs, record_failure
+from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import run
 from tokengym.rewards import ScorerError
 

@@ -1,0 +1,211 @@
+"""The display of a comparison's runs: a live board on a terminal, lines elsewhere."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from tokengym.base.text import fixed
+from tokengym.evaluation.report.learning import SHOWN
+from tokengym.evaluation.runs.folder import read_progress
+from tokengym.evaluation.runs.spec import RunSpec
+
+Run = tuple[str, int]
+EVERY = 30.0
+"""Seconds between two lines where there is no terminal."""
+GLANCE = 0.5
+"""Seconds between two looks at the folders of runs where there is one."""
+
+
+class ProgressDisplay:
+    """Shows the runs of a comparison, which may be at work on any machine.
+
+    Args:
+        console: The console it is shown on.
+        total: Runs of the whole comparison.
+        done: Runs that were finished before.
+        steps: Updates per run.
+        specs: Runs whose folders are looked at, for whether they have begun and how far they are;
+            others are told of by `start` and `update`.
+        clock: Returns the time, seconds.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        total: int,
+        done: int,
+        steps: int,
+        specs: Sequence[RunSpec] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console
+        self.steps = steps
+        self.done = done
+        self.total = total
+        self._overall = Progress(
+            TextColumn("[bold]runs"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._all = self._overall.add_task("", total=total, completed=done, left="")
+        self._runs = Progress(
+            TextColumn("{task.fields[name]}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+        )
+        self._tasks: dict[Run, Any] = {}
+        self._first: dict[Run, tuple[int, float]] = {}  # step and time of the first measurement
+        self._clock = clock
+        self._began: float | None = None
+        self._finished = 0
+        self._updates: dict[Run, int] = {}  # made here by the runs that are not finished
+        self._watched = {spec.key: spec.folder for spec in specs if spec.folder}
+        self._seen: dict[Run, Any] = {}  # what each wrote last of how far it is
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look_often, daemon=True)
+        self._live = Live(
+            Group(self._runs, self._overall), console=console, refresh_per_second=4, transient=True
+        )
+
+    def __enter__(self) -> "ProgressDisplay":
+        if self.console.is_terminal:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._live.stop()
+
+    def start(self, run: Run) -> None:
+        """A run has begun."""
+        name = f"{run[0]}, seed {run[1]}"
+        self._began = self._clock() if self._began is None else self._began
+        self._tasks[run] = self._runs.add_task("", total=self.steps, name=name, figures="")
+
+    def update(self, run: Run, step: int, point: Mapping[str, Any]) -> None:
+        """A run was measured: ``point`` is the last of its curve."""
+        shown = figures(point)
+        now = self._clock()
+        began, start = self._first.setdefault(run, (step, now))
+        if began < step < self.steps:
+            left = (now - start) / (step - began) * (self.steps - step)
+            shown += f", {clock_time(left)} left"
+        self._updates[run] = step - began
+        self._runs.update(self._tasks[run], completed=step, figures=shown)
+        self._overall.update(self._all, left=self._left(now))
+
+    def line(self) -> str:
+        """Return how far the work is, such as "3 of 15 runs done, about 4 minutes left"."""
+        left = self._left(self._clock())
+        return f"{self.done} of {self.total} runs done{', ' if left else ''}{left}"
+
+    def _left(self, now: float) -> str:
+        """Return the time that the rest takes at the pace so far, in words; "" before one is known.
+
+        A run without updates, of reference samples, is counted as if it were like the others.
+        """
+        made = self._finished * self.steps + sum(self._updates.values())
+        if self._began is None or not made:
+            return ""
+        whole = (self.total - self.done + self._finished) * self.steps
+        return f"about {duration((now - self._began) / made * (whole - made))} left"
+
+    def _look_often(self) -> None:
+        while not self._ended.wait(GLANCE if self.console.is_terminal else EVERY):
+            self.look()
+            if not self.console.is_terminal:
+                self.console.print(self.line(), highlight=False, markup=False)
+                self.console.file.flush()
+
+    def look(self) -> None:
+        """See in the runs' folders which have begun, and how far they are."""
+        with self._lock:
+            for run, folder in self._watched.items():
+                is_at_work, progress = read_progress(folder)
+                if is_at_work and run not in self._tasks:
+                    self.start(run)
+                if progress is not None and progress != self._seen.get(run):
+                    self._seen[run] = progress
+                    self.update(run, *progress)
+
+    def finish(self, run: Run, error: str | None, *, resumes: bool = False) -> None:
+        """A run has ended, well or with an error; or was stopped, and resumes another time."""
+        with self._lock:
+            self._watched.pop(run, None)
+            if run in self._tasks:
+                self._runs.remove_task(self._tasks.pop(run))
+            self._updates.pop(run, None)
+            self.done += 1
+            self._finished += 1
+            self._overall.update(self._all, completed=self.done)
+        line = Text(f"[{self.done}/{self.total}] {run[0]}, seed {run[1]}: ")
+        ended = f"failed: {error}" if error else "finished"
+        ended = f"stopped: {error}; the same command resumes it" if resumes else ended
+        line.append(ended, style="red" if error else "green")
+        self.console.print(line, soft_wrap=True)
+        self.console.file.flush()  # or a log file shows nothing until the end
+
+
+def figures(point: Mapping[str, Any]) -> str:
+    """Return score, KL, what a learner from given data logs, and speed of a point in words.
+
+    Example:
+        >>> figures({"score": 1.5, "kl": 2.25, "tokens": 9600, "wall_s": 8.0})
+        'score 1.500, KL 2.25 nats, 1200 tokens/s'
+    >>> figures({"score": 0.5, "kl": -0.001, "tokens": 0})
+    'score 0.500, KL 0.00 nats'
+    """
+    shown = [f"score {fixed(point.get('score', math.nan), 3)}"]
+    if point.get("kl") is not None:
+        shown.append(f"KL {fixed(point['kl'], 2)} nats")
+    shown += [f"{name} {fixed(point[name], 3)}" for name in SHOWN if point.get(name) is not None]
+    if point["tokens"] and point["wall_s"] > 0:
+        shown.append(f"{point['tokens'] / point['wall_s']:.0f} tokens/s")
+    return ", ".join(shown)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, to about a tenth.
+
+    Example:
+        >>> duration(41), duration(340), duration(9000)
+        ('40 seconds', '6 minutes', '2.5 hours')
+    """
+    if seconds < 55:
+        return f"{max(10, round(seconds, -1)):.0f} seconds"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
+    return f"{seconds / 3600:.1f} hours"
+
+
+def clock_time(seconds: float) -> str:
+    """Return a duration as a clock shows it.
+
+    Example:
+        >>> clock_time(75), clock_time(3725)
+        ('1:15', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
