@@ -8,7 +8,7 @@ given spread. Fills docs/results/details/calibration.md; minutes on one core.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tokengym.evaluation.statistics import holm, student_interval
 from tokengym.lab.benchmark.definition import BASELINE, V1
 from tokengym.lab.benchmark.figures import area_within
 from tokengym.lab.benchmark.verdict import call
-from tokengym.lab.benchmark.version2 import V2, Setting2
+from tokengym.lab.benchmark.version2 import V2, V2_LITE, Setting2
 from tokengym.lab.protocol import PRICE
 from tokengym.lab.study import DOCS, Cell, Docs, command_line
 from tokengym.lab.tables import CLEAR, fill, markdown_table
@@ -47,6 +47,8 @@ class Design:
     """Task -> settings of v1 whose cells and residuals its settings have."""
     seeds: int
     """Seeds of each cell."""
+    lambdas: tuple[str, ...] = ()
+    """Lambdas of the cells, which then have the first rate alone; () takes all cells."""
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
@@ -91,6 +93,8 @@ TWELVE = Design(
     tasks=_tasks((at.label, stand_in_of(at)) for at in V2.settings), seeds=len(V2.seeds)
 )
 """Those of v2."""
+LITE = replace(TWELVE, seeds=len(V2_LITE.seeds), lambdas=V2_LITE.lambdas)
+"""Those of its lite form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,8 @@ class Noise:
     cells: Array
     """(cells, figures): mean of score - c KL over the run, and of the score at the end, of the
     runs of the baseline's tuning."""
+    names: tuple[tuple[str, float], ...]
+    """(cells,): lambda and rate of each."""
     residuals: Array
     """(runs, figures): of both rules' ten runs, about their own mean."""
 
@@ -132,6 +138,7 @@ def noises(docs: Path) -> dict[str, Noise]:
         # Residuals about a mean of n are too small by sqrt((n - 1) / n).
         about = [(v - v.mean(axis=0)) * (len(v) / (len(v) - 1.0)) ** 0.5 for v in each]
         found[setting.name] = Noise(
+            names=tuple((str(cell.gae_lambda), float(cell.rate)) for cell in of_cells),
             cells=scale * np.array([np.mean(values, axis=0) for values in of_cells.values()]),
             residuals=scale * np.concatenate(about),
         )
@@ -153,7 +160,7 @@ def draw(
     """
     leads, others = [], []
     for setting in design.settings:
-        of = noise[setting]
+        of = _cells_of(design, noise[setting])
         cells, runs = len(of.cells), len(of.residuals)
         shape = (boards, 1 + ROWS, cells)
 
@@ -173,6 +180,15 @@ def draw(
         others.append((chosen[:, 1:] != chosen[:, :1]).mean(axis=-1))
     by_setting = np.stack(leads, axis=-1)  # (boards, rows, seeds, figures, settings)
     return np.moveaxis(by_setting @ design.means, 2, -1), np.mean(others, axis=0)
+
+
+def _cells_of(design: Design, noise: Noise) -> Noise:
+    """Return a setting's noise with the cells that a design has."""
+    if not design.lambdas:
+        return noise
+    wanted = [(gae_lambda, V1.first_rate) for gae_lambda in design.lambdas]
+    kept = [place for place, name in enumerate(noise.names) if name in wanted]
+    return replace(noise, cells=noise.cells[kept], names=tuple(noise.names[at] for at in kept))
 
 
 def spread_over(shape: tuple[int, ...], sd: float, rng: np.random.Generator) -> Array:
@@ -247,10 +263,16 @@ def table(noise: Mapping[str, Noise], boards: int) -> str:
         twelve, other = boards_of(TWELVE, noise, sd, boards)
         any_of_v1 = called_ahead(SIX, six).any(axis=1).mean()
         any_of_v2 = called_ahead(TWELVE, twelve).any(axis=1).mean()
-        some = twelve[: max(boards // 4, 1)]
-        found = [f"{number(lead_found(TWELVE, each))} %" for each in (some[:, :1], some)]
-        shares = [f"{100 * share:.1f} %" for share in (any_of_v1, any_of_v2)]
-        lines.append([f"{sd:g}", *shares, *found, f"{100 * other:.0f} %"])
+        lite, _ = boards_of(LITE, noise, sd, boards)
+        any_of_lite = called_ahead(LITE, lite).any(axis=1).mean()
+        some, few = (each[: max(boards // 4, 1)] for each in (twelve, lite))
+        found = [
+            f"{number(lead_found(design, each))} %"
+            for design, each in ((TWELVE, some[:, :1]), (TWELVE, some), (LITE, few))
+        ]
+        shares = [f"{100 * share:.1f} %" for share in (any_of_v1, any_of_v2, any_of_lite)]
+        figures = [*shares[:2], *found[:2], f"{100 * other:.0f} %", shares[2], found[2]]
+        lines.append([f"{sd:g}", *figures])
     head = [
         "spread of a rule's lead over tasks (sd, % of the way)",
         "v1: boards with a rule called ahead",
@@ -258,6 +280,8 @@ def table(noise: Mapping[str, Noise], boards: int) -> str:
         "v2: lead found with 80 %, one rule on the board",
         "nine rules on it",
         "v2: runs of another cell than the baseline's",
+        "v2 lite: boards with a rule called ahead",
+        "v2 lite: lead found, nine rules on it",
     ]
     return markdown_table(head, lines)
 

@@ -1,7 +1,7 @@
 """The board of tokengym-credit v2 lite, from the rows that `tokengym bench` wrote.
 
 tokengym bench --v2 --lite RULE --published docs/results/v2-lite   # a row, and its runs
-python -m studies.credit_v2 page              # fills docs/results/details/credit_v2.md
+python -m studies.credit_v2              # fills docs/results/details/credit_v2.md
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,7 +92,9 @@ def board_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _with_interval(values: Sequence[float]) -> str:
-    """Return a mean over tasks with Student's 95 % interval over them."""
+    """Return a mean over tasks with Student's 95 % interval over them, of two tasks or more."""
+    if len(values) < 2:
+        return signed(mean(values))
     middle, low, high, _ = (float(value) for value in student_interval(values))
     return f"{signed(middle)} ({number(low)} to {number(high)})"
 

@@ -281,6 +281,7 @@ STUDY = Study(
     config=config,
     beside=beside,
     tables=tables,
+    holm="table",
 )
 
 if __name__ == "__main__":

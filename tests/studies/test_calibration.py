@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from studies import calibration
-from studies.calibration import ROWS, SIX, TWELVE, Noise, boards_of, called_ahead, draw, lead_found
+from studies.calibration import (
+    LITE,
+    ROWS,
+    SIX,
+    TWELVE,
+    Noise,
+    boards_of,
+    called_ahead,
+    draw,
+    lead_found,
+)
 from tokengym.lab.benchmark.definition import V1
 from tokengym.lab.study import DOCS
 
@@ -19,12 +29,15 @@ def noise() -> dict[str, Noise]:
     return calibration.noises(DOCS)
 
 
+@pytest.mark.parametrize("design", [TWELVE, LITE])
 @pytest.mark.parametrize("sd", calibration.SPREADS)
-def test_a_board_of_rules_that_do_nothing_calls_one_ahead_in_5_of_100_cases_at_most(noise, sd):
+def test_a_board_of_rules_that_do_nothing_calls_one_ahead_in_5_of_100_cases_at_most(
+    noise, sd, design
+):
     """Two standard errors of 300 boards are 2.5 points."""
-    leads, _ = boards_of(TWELVE, noise, sd, BOARDS)
-    assert leads.shape[:4] == (BOARDS, ROWS, 2, 8)
-    assert called_ahead(TWELVE, leads).any(axis=1).mean() <= 0.05 + 0.025
+    leads, _ = boards_of(design, noise, sd, BOARDS)
+    assert leads.shape == (BOARDS, ROWS, 2, 8, design.seeds)
+    assert called_ahead(design, leads).any(axis=1).mean() <= 0.05 + 0.025
 
 
 def test_the_tests_of_v1_are_of_seeds_and_see_a_lead_where_tasks_differ(noise):
@@ -48,7 +61,10 @@ def test_clones_differ_by_their_runs_and_their_tuning_alone():
     residuals = np.array([[-1.0, -2.0], [1.0, 2.0]])
     for gap, share in ((50.0, 0.0), (0.0, 0.43)):
         cells = np.array([[0.0, 0.0], [gap, gap]])
-        noise = {at.name: Noise(cells=cells, residuals=residuals) for at in V1.settings}
+        names = (("0.5", 1e-3), ("0.95", 1e-3))
+        noise = {
+            at.name: Noise(cells=cells, names=names, residuals=residuals) for at in V1.settings
+        }
         leads, others = draw(TWELVE, noise, 100, np.random.default_rng(0))
         assert others.mean() == pytest.approx(share, abs=0.03)
         assert leads.mean() == pytest.approx(0.0, abs=0.1)
@@ -60,7 +76,9 @@ def test_the_noise_is_that_of_the_published_runs(noise):
     for setting in noise.values():
         assert setting.residuals.shape == (20, 2)
         assert setting.residuals.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-9)
-        assert len(setting.cells) >= len(V1.lambdas)
+        assert len(setting.cells) == len(setting.names) >= len(V1.lambdas)
+        for name in LITE.lambdas:
+            assert (name, V1.first_rate) in setting.names
 
 
 def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -68,7 +86,11 @@ def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "details").mkdir()
     shutil.copy(DOCS / page, tmp_path / page)
     calibration_noise = {
-        at.name: Noise(cells=np.zeros((1, 2)), residuals=np.array([[-1.0, 1.0], [1.0, -1.0]]))
+        at.name: Noise(
+            cells=np.zeros((1, 2)),
+            names=(("0.5", V1.first_rate),),
+            residuals=np.array([[-1.0, 1.0], [1.0, -1.0]]),
+        )
         for at in V1.settings
     }
     monkeypatch.setattr(calibration, "noises", lambda docs: calibration_noise)
@@ -76,6 +98,6 @@ def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     text = (tmp_path / page).read_text(encoding="utf-8")
     filled = text.partition("<!-- calibration -->")[2].partition("<!-- end")[0].splitlines()[1:]
     assert [row.split("|")[1].strip() for row in filled[2:]] == ["0", "2", "4", "8"]
-    assert all(row.count("|") == 7 for row in filled)
+    assert all(row.count("|") == 9 for row in filled)
     assert calibration.settings_table() in text
     assert calibration.settings_table() in (DOCS / page).read_text(encoding="utf-8")

@@ -8,7 +8,9 @@ import pytest
 
 from studies import (
     cards,
+    credit_v2,
     critic,
+    critic_elsewhere,
     end,
     entities,
     feedback,
@@ -31,6 +33,7 @@ from studies import (
     real_reasoning,
     real_tax,
     relevance,
+    reward_models,
     shipped_estimators,
     turns,
 )
@@ -71,6 +74,11 @@ DOCS = Path(__file__).parents[2] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "critic.md": (("critic", "ledger"), critic.STUDY.page),
     "details/cards.md": (("cards", "v1", "ledger", "forks"), lambda docs: cards.main(docs=docs)),
+    "details/critic_elsewhere.md": (
+        ("elsewhere", "tasks", "sst2", "imdb"),
+        critic_elsewhere.STUDY.page,
+    ),
+    credit_v2.DOCUMENT: ((credit_v2.FOLDER,), credit_v2.page),
     "details/feedback.md": (("feedback",), feedback.page),
     "end.md": (("end", "ledger"), end.STUDY.page),
     "details/forks.md": (("forks",), fill_forks),
@@ -84,6 +92,10 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "ledger.md": (("ledger", "critic"), ledger.STUDY.page),
     "archive/mc.md": (("ledger", "critic", "ledger.md"), ledger.STUDY.page),
     "details/rates.md": (("rates", "ledger", "critic", "tasks"), rates.STUDY.page),
+    "details/reward_models.md": (
+        ("judges", "elsewhere", "tasks", "critic", "ledger", "sst2", "imdb"),
+        reward_models.STUDY.page,
+    ),
     "rewards.md": (("rewards",), fill_rewards),
     shipped_estimators.PAGE: ((shipped_estimators.DATA,), shipped_estimators.page),
     "details/sst2.md": (("sst2",), film_reviews.STUDIES["sst2"].page),

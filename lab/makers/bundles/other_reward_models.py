@@ -39,6 +39,7 @@ LLAMA, MISALIGNED = "llama", "misaligned"
 SEED, LANGUAGE_STEPS, REWARD_STEPS = 1, 900, 1200
 """The bundle's."""
 FIGURES = "figures.json"
+SPLITS = ("train", "test")
 HALVES = 2
 """Parts that a corpus is cut into, of which a reward model that is made again learns from one."""
 
@@ -141,7 +142,15 @@ def build_misaligned(folder: Path) -> None:
     write_json(folder / FIGURES, figures)
 
 
-def build_again(task: str, folder: Path, *, seed: int, half: int, steps: int | None = None) -> None:
+def build_again(
+    task: str,
+    folder: Path,
+    *,
+    seed: int,
+    half: int,
+    steps: int | None = None,
+    texts: int | None = None,
+) -> None:
     """Write a task's reward model made again, unless it is there: another seed, half of the texts.
 
     It begins from a language model of its own, trained on the same half. The responses that it
@@ -153,6 +162,7 @@ def build_again(task: str, folder: Path, *, seed: int, half: int, steps: int | N
         seed: Seed of the weights and of the batches, other than the bundle's 0.
         half: Which half of the texts, 0 or 1.
         steps: Optimiser steps of both models; None takes the recipe's.
+        texts: Texts of the half, and prompts of each split, that are used; None takes all.
 
     Raises:
         ValueError: if the half is neither.
@@ -160,25 +170,27 @@ def build_again(task: str, folder: Path, *, seed: int, half: int, steps: int | N
     if half not in range(HALVES):
         raise ValueError(f"half must be 0 or 1, got {half}")
     if not (folder / FIGURES).exists():
-        AGAIN[task](folder, seed, half, steps)
+        AGAIN[task](folder, seed, half, steps, texts)
 
 
-def _movie_review_again(folder: Path, seed: int, half: int, steps: int | None) -> None:
+def _movie_review_again(
+    folder: Path, seed: int, half: int, steps: int | None, few: int | None
+) -> None:
     bundle: Any = bundled("movie_review")
     tokenizer, policy = bundle.tokenizer, _policy(bundle)
     generator = torch.Generator().manual_seed(seed)
-    reviews = write_reviews(recipe.REVIEWS + recipe.HELD_OUT, np.random.default_rng(0))
-    own = reviews[: recipe.REVIEWS][half::HALVES]
+    count = recipe.REVIEWS if few is None else few * HALVES
+    own = write_reviews(count, np.random.default_rng(0))[half::HALVES]  # the bundle's, in its order
     texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(own).input_ids]
     language_model = new_language_model(tokenizer, ModelSize(), seed=seed)
     train_language_model(language_model, texts, steps=steps or LANGUAGE_STEPS, generator=generator)
-    starts = [tokenizer(row.text).input_ids for row in bundle.prompts("train")]
+    starts = [tokenizer(row.text).input_ids for row in bundle.prompts("train")[:few]]
     samples = recipe.draw_samples(policy, starts, generator)
     model = reward_model_from(language_model, seed=seed)
     gold = recipe.GoldTokens(tokenizer)
     draw = recipe.text_drawer(texts, samples, gold, generator, tokenizer.eos_token_id)
     train_reward_model(model, draw, steps=steps or REWARD_STEPS)
-    held_out = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")]
+    held_out = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")[:few]]
     figures = recipe.measure_reward_model(tokenizer, policy, model, held_out, seed=0)
     _write(folder, model, tokenizer, figures)
 
@@ -190,33 +202,37 @@ def _rated_again(
     seed: int,
     half: int,
     steps: int | None,
+    few: int | None,
 ) -> None:
     bundle: Any = bundled(corpus.task)
     tokenizer, policy = bundle.tokenizer, _policy(bundle)
     generator = torch.Generator().manual_seed(seed)
-    own = replace(corpus, written=corpus.written[half::HALVES])
+    own = replace(corpus, written=corpus.written[half::HALVES][:few])
     reader = rated.Rated(tokenizer, corpus.rules, corpus.chat)
     language_model = new_language_model(tokenizer, corpus.size, seed=seed)
     train_language_model(
         language_model, reader.texts(own.written), steps=steps or sizes[0], generator=generator
     )
-    starts = reader.encode([row.prompt for row in corpus.prompts if row.split == "train"])
+    prompts = {
+        split: [row for row in corpus.prompts if row.split == split][:few] for split in SPLITS
+    }
+    starts = reader.encode([row.prompt for row in prompts["train"]])
     samples = rated.draw_responses(policy, starts, rated.TEMPERATURES, generator)
     model = rated.rated_reward_model(
         own, reader, language_model, samples, generator, seed=seed, steps=steps or sizes[1]
     )
-    figures = rated.measure_rated(reader, policy, model, corpus.prompts, seed=0)
+    figures = rated.measure_rated(reader, policy, model, prompts["test"], seed=0)
     _write(folder, model, tokenizer, figures)
 
 
-def _detox_again(folder: Path, seed: int, half: int, steps: int | None) -> None:
+def _detox_again(folder: Path, seed: int, half: int, steps: int | None, few: int | None) -> None:
     sizes = detox.LANGUAGE_STEPS, detox.REWARD_STEPS
-    _rated_again(detox.detox_corpus(0), sizes, folder, seed, half, steps)
+    _rated_again(detox.detox_corpus(0), sizes, folder, seed, half, steps, few)
 
 
-def _dialogue_again(folder: Path, seed: int, half: int, steps: int | None) -> None:
+def _dialogue_again(folder: Path, seed: int, half: int, steps: int | None, few: int | None) -> None:
     sizes = dialogue.LANGUAGE_STEPS, dialogue.REWARD_STEPS
-    _rated_again(dialogue.dialogue_corpus(0), sizes, folder, seed, half, steps)
+    _rated_again(dialogue.dialogue_corpus(0), sizes, folder, seed, half, steps, few)
 
 
 def _policy(bundle: Bundle) -> Any:
@@ -229,7 +245,7 @@ def _write(folder: Path, model: Any, tokenizer: Any, figures: Mapping[str, Any])
     write_json(folder / FIGURES, figures)  # last, as it says that all is there
 
 
-AGAIN: Mapping[str, Callable[[Path, int, int, int | None], None]] = {
+AGAIN: Mapping[str, Callable[[Path, int, int, int | None, int | None], None]] = {
     "movie_review": _movie_review_again,
     "dialogue": _dialogue_again,
     "detox": _detox_again,

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from tokengym.base.files import read_json
 from tokengym.credit import assign
 from tokengym.envs import bundled
-from tokengym.lab.makers.bundles.other_reward_models import FIGURES, build_llama
+from tokengym.lab.makers.bundles.other_reward_models import FIGURES, build_again, build_llama
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +35,21 @@ def test_what_is_there_is_not_built_again(folder: Path):
     before = (folder / FIGURES).stat().st_mtime_ns
     build_llama(folder)
     assert (folder / FIGURES).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("task", ["movie_review", "dialogue"])  # Detox has the latter's recipe
+def test_a_reward_model_made_again_is_another_one_of_the_same_shape(task: str, tmp_path: Path):
+    for half in (0, 1):
+        build_again(task, tmp_path / str(half), seed=half + 1, half=half, steps=2, texts=40)
+    folders = [bundled(task).reward_model, tmp_path / "0", tmp_path / "1"]
+    weights = [load_file(folder / "model.safetensors") for folder in folders]
+    assert {name: of.shape for name, of in weights[1].items()} == {
+        name: of.shape for name, of in weights[0].items()
+    }
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert any((weights[one][name] != weights[other][name]).any() for name in weights[one])
+
+
+def test_a_half_is_one_of_two(tmp_path: Path):
+    with pytest.raises(ValueError, match="got 2"):
+        build_again("detox", tmp_path, seed=1, half=2)
