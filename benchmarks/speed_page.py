@@ -4,6 +4,7 @@ The page is its own script: below each command stands ``<!-- output -->``, the t
 printed, and ``<!-- end -->``. Run it on a quiet machine, from the root of a checkout:
 
     python benchmarks/speed_page.py [--trl FOLDER] [--only rollout_speed] [--skip ppo_peer]
+    python benchmarks/speed_page.py --picture    # draws the page's first table
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PAGE = Path("docs/results/speed.md")
+PICTURE = Path("docs/results/speed/ratios.png")
 TRL = "trl-1.12.0"
 BLOCK = re.compile(
     r"```bash\n(python \S[^\n]*)\n```\n\n<!-- output -->\n.*?<!-- end -->", re.DOTALL
@@ -33,13 +35,46 @@ def rerun(match: re.Match[str], trl: str, only: str, skipped: Sequence[str]) -> 
     return f"```bash\n{command}\n```\n\n<!-- output -->\n{ran.stdout.strip()}\n<!-- end -->"
 
 
+def draw(page: str, file: Path) -> None:
+    """Draw the page's first table: how many times as fast, by torch's products and oneDNN's.
+
+    Args:
+        page: Text of the page.
+        file: Picture to write.
+    """
+    from matplotlib.figure import Figure
+
+    _, _, *lines = re.findall(r"^\|(.*)\|$", page.partition("\n## ")[0], re.MULTILINE)
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines][::-1]
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for column, color, shift, label in (
+        (1, "#0072b2", 0.2, "torch's products"),
+        (2, "#e69f00", -0.2, "oneDNN's products"),
+    ):
+        at = [place + shift for place in range(len(rows))]
+        bars = axes.barh(at, [float(row[column]) for row in rows], 0.38, color=color, label=label)
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+    axes.axvline(1, color="#56616f", linewidth=1)
+    axes.set_yticks(range(len(rows)), [row[0].replace("`", "") for row in rows], fontsize=9)
+    axes.set_xlabel("times as fast")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=2)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120, metadata={"Software": None})
+
+
 def main() -> None:
     """Rewrite the page, command by command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trl", default=TRL, help="folder that holds TRL 1.12.0's package")
     parser.add_argument("--only", default="", help="run commands that contain this")
     parser.add_argument("--skip", nargs="+", default=[], help="leave out commands with these")
+    parser.add_argument("--picture", action="store_true", help="draw the first table, run nothing")
     settings = parser.parse_args()
+    if settings.picture:
+        draw(PAGE.read_text(encoding="utf-8"), PICTURE)
+        return
     done = 0
     while True:  # a block at a time: what was measured stays if a later command fails
         page = PAGE.read_text(encoding="utf-8")

@@ -19,7 +19,15 @@ from tokengym.lab.benchmark.definition import BASELINE, V1
 from tokengym.lab.benchmark.figures import check_row, numbers_of, shares_of
 from tokengym.lab.benchmark.page import title_of
 from tokengym.lab.benchmark.runs import TEXT
-from tokengym.lab.benchmark.verdict import by_task, call, in_words, leads_of, path_of, table_of
+from tokengym.lab.benchmark.verdict import (
+    Leads,
+    by_task,
+    call,
+    in_words,
+    leads_of,
+    path_of,
+    table_of,
+)
 from tokengym.lab.protocol import Row
 from tokengym.lab.study import (
     DOCS,
@@ -90,6 +98,7 @@ def page(docs: Docs = DOCS) -> None:
         "v2": v2_table(rows, published(docs)),
     }
     fill(docs / "credit_v1.md", tables)
+    draw(docs / FOLDER / "parts.png", rows, published(docs))
 
 
 def published(docs: Path) -> dict[Cell, list[Row]]:
@@ -146,14 +155,15 @@ def tuned_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table([*head, *ends, "CPU seconds a run (of the baseline's)"], lines)
 
 
-def v2_table(rows: Sequence[Mapping[str, Any]], runs: Mapping[Cell, Sequence[Row]]) -> str:
-    """Return what the verdict of version 2 says of each row of version 1, by task.
+def v2_figures(
+    rows: Sequence[Mapping[str, Any]], runs: Mapping[Cell, Sequence[Row]]
+) -> list[tuple[Mapping[str, Any], dict[str, Leads], dict[str, Any]]]:
+    """Return each row that is not hidden with its figures of version 2, by setting and by task.
 
     Its tuning is v1's, on spare seeds: the runs of other cells have no other seeds.
     """
     tasks = {setting.name: setting.task for setting in V1.settings}
-    names = list(dict.fromkeys(tasks.values()))
-    figures, lines = [], []
+    figures = []
     for row in rows:
         if row["hidden"]:
             continue
@@ -166,6 +176,14 @@ def v2_table(rows: Sequence[Mapping[str, Any]], runs: Mapping[Cell, Sequence[Row
             for name, each in row["settings"].items()
         }
         figures.append((row, leads, by_task(leads, tasks)))
+    return figures
+
+
+def v2_table(rows: Sequence[Mapping[str, Any]], runs: Mapping[Cell, Sequence[Row]]) -> str:
+    """Return what the verdict of version 2 says of each row of version 1, by task."""
+    tasks = {setting.name: setting.task for setting in V1.settings}
+    names = list(dict.fromkeys(tasks.values()))
+    figures, lines = v2_figures(rows, runs), []
     calls = call(table_of([of_tasks for _, _, of_tasks in figures])) if figures else None
     for place, (row, leads, of_tasks) in enumerate(figures):
         assert calls is not None
@@ -190,6 +208,38 @@ def v2_table(rows: Sequence[Mapping[str, Any]], runs: Mapping[Cell, Sequence[Row
     return markdown_table(
         ["rule", "figure", *names, "mean over tasks, t interval over tasks"], lines
     )
+
+
+def draw(file: Path, rows: Sequence[Mapping[str, Any]], runs: Mapping[Cell, Sequence[Row]]) -> None:
+    """Draw each row's lead by task, and the score and the unpaid KL that it is made of.
+
+    Args:
+        file: Picture to write.
+        rows: Published rows.
+        runs: Their runs, and those of the baseline.
+    """
+    from matplotlib.figure import Figure
+
+    figures = v2_figures(rows, runs)
+    if not figures:
+        return
+    figure = Figure(figsize=(8, 3.6 * len(figures)), layout="constrained")
+    panels = figure.subplots(len(figures), 1, squeeze=False)[:, 0]
+    for axes, (row, _, of_tasks) in zip(panels, figures, strict=True):
+        at = np.arange(len(of_tasks))
+        score = np.array([100 * np.mean(of["score"]) for of in of_tasks.values()])
+        net = np.array([100 * np.mean(of["net"]) for of in of_tasks.values()])
+        axes.bar(at - 0.17, score, 0.3, color="#0072b2", label="score")
+        axes.bar(at + 0.17, net - score, 0.3, color="#e69f00", label="KL not paid")
+        axes.plot(at, net, "D", color="black", label="both: the lead")
+        axes.axhline(0, color="#56616f", linewidth=1)
+        axes.set_xticks(at, [*of_tasks])
+        axes.set_ylabel("minus sparse, % of the way")
+        axes.set_title(f"{row['subject']}, track {row['track']!r}", fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(fontsize=9)
+    figure.savefig(file, dpi=120, metadata={"Software": None})
 
 
 def arm_of(

@@ -78,6 +78,8 @@ SETTINGS = ((48, 120), (24, 120), (96, 120), (48, 480))
 TENTH = 0.1
 """Share of a run's measurements that is its end."""
 ABOUT = ["tokens", "updates", "rule, lambda"]
+LEADS_DRAWN = (-0.3, 0.8)
+"""Leads that the picture shows; those of the first updates go beyond it."""
 """Heads of a cell's columns."""
 COLORS = ("#0072b2", "#009e73", "#e69f00", "#d55e00")
 WAYS = Path("ledger") / "best_of_n.csv"
@@ -291,27 +293,46 @@ def rates(runs: Runs, cells: Sequence[Cell]) -> str:
 
 
 def draw(file: Path, runs: Runs) -> None:
-    """Draw score - c KL over the updates for each setting, means with 95 % intervals."""
+    """Draw each arm's lead on `sparse` over the updates, paired by seed, with 95 % intervals."""
     from matplotlib.figure import Figure
 
     settings = [s for s in SETTINGS if len(runs.runs.get(cells_of(*s)[0], {})) > 1]
+    settings.sort(key=lambda setting: setting[::-1])
     if not settings:
         return
-    figure = Figure(figsize=(5.5 * len(settings), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(settings), squeeze=False)[0]
-    for axes, setting in zip(panels, settings, strict=True):
-        for cell, color in zip(cells_of(*setting), COLORS, strict=True):
-            curves = [*runs.runs.get(cell, {}).values()]
-            if len(curves) < 2:
-                continue
-            draw_mean(axes, curves, net, color=color, label=title(cell).replace("`", ""))
-        axes.set_title(f"{setting[0]} tokens, {setting[1]} updates", fontsize=10)
+    figure = Figure(figsize=(9, 6.2), layout="constrained")
+    panels = [*figure.subplots(2, 2).flat]
+    for axes, setting in zip(panels, settings, strict=False):
+        sparse, *arms = cells_of(*setting)
+        for arm, color in zip(arms, COLORS[1:], strict=True):
+            leads = leads_of(runs.runs.get(arm, {}), runs.runs[sparse])
+            if len(leads) > 1:
+                shown = title(arm).replace("`", "")
+                draw_mean(axes, leads, lambda row: row["lead"], color=color, label=shown)
+        axes.axhline(0, color="#56616f", linewidth=1)
+        axes.set_ylim(*LEADS_DRAWN)
+        axes.set_title(f"{setting[0]} tokens, {setting[1]} updates", fontsize=11)
         axes.set_xlabel("updates")
-        axes.set_ylabel("score - c KL")
+    for axes in panels[::2]:
+        axes.set_ylabel("score - c KL, minus sparse")
+    for axes in panels[len(settings) :]:
+        axes.set_axis_off()
     handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=2, fontsize=8)
+    figure.legend(*handles, loc="outside upper center", ncols=3, fontsize=9)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=150, metadata={"Software": None})
+    figure.savefig(file, dpi=130, metadata={"Software": None})
+
+
+def leads_of(
+    ours: Mapping[str, Sequence[Row]], theirs: Mapping[str, Sequence[Row]]
+) -> list[list[Row]]:
+    """Return one run's lead on the other's by seed, at each measurement that both have."""
+    found = []
+    for seed in sorted(ours.keys() & theirs.keys()):
+        other = {row["step"]: net(row) for row in theirs[seed]}
+        mine = [row for row in ours[seed] if row["step"] in other]
+        found.append([{"step": r["step"], "lead": net(r) - other[r["step"]]} for r in mine])
+    return found
 
 
 STUDY = Study(

@@ -10,7 +10,6 @@ are centred by position, as a critic does that knows nothing but the time.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,10 @@ from torch import Tensor
 
 from studies.forks import FAMILY, FOLDER, SETTINGS, Cell, register_decisive
 from studies.ledger_noise import (
+    NOISE,
     Kind,
     forked_advantages,
+    measure_missing,
     of_gradient,
     paid_advantages,
     paid_by,
@@ -30,7 +31,7 @@ from studies.ledger_noise import (
 )
 from tokengym.envs import Episode
 from tokengym.evaluation.measure import Evaluator
-from tokengym.lab.study import DOCS, Docs, command_line, read_rows, run_missing, write_rows
+from tokengym.lab.study import DOCS, Docs, Row, command_line, read_rows
 from tokengym.lab.tables import fill, markdown_table
 
 ENV = "tokengym/Forks-v0"
@@ -66,23 +67,17 @@ def all_advantages(
     return {kind: advantages - advantages.mean(0) for kind, advantages in by_kind.items()}
 
 
-def file_of(docs: Path, setting: str) -> Path:
-    """Return the file of a setting's figures."""
-    return docs / FOLDER / f"noise-{setting}.csv"
-
-
 def measure(docs: Docs = DOCS) -> None:
     """Measure the settings that are not measured yet."""
 
-    def write(setting: str) -> None:
+    def rows(setting: str) -> list[Row]:
         episodes, policy, kwargs, legal = played(setting, RESPONSES[setting])
         advantages = all_advantages(episodes, policy, kwargs)
         solved = sum(episode.score or 0.0 for episode in episodes) / len(episodes)
         about = {"setting": setting, "solved": f"{solved:.4g}"}
-        rows = rows_of(advantages, episodes, policy, legal, about)
-        write_rows(file_of(docs, setting), rows)
+        return rows_of(advantages, episodes, policy, legal, about)
 
-    run_missing(list(SETTINGS), partial(file_of, docs), write)
+    measure_missing(docs / FOLDER / NOISE, ("setting", "solved"), SETTINGS, rows)
 
 
 def page(docs: Docs = DOCS) -> None:
@@ -94,13 +89,11 @@ def table(docs: Path) -> str:
     """Return a line per rule and lambda: cosine and responses needed at each setting."""
     lines: dict[tuple[str, float], list[str]] = {}
     solved = {}
-    for setting in SETTINGS:
-        if not file_of(docs, setting).exists():
-            continue
-        for row in read_rows(file_of(docs, setting), text=("setting", "rule")):
-            solved[setting] = row["solved"]
-            line = lines.setdefault((row["rule"], row["gae_lambda"]), [])
-            line += ["\u2013"] * (len(solved) - 1 - len(line)) + [of_gradient(row)]
+    file = docs / FOLDER / NOISE
+    for row in read_rows(file, text=("setting", "rule")) if file.exists() else []:
+        solved[row["setting"]] = row["solved"]
+        line = lines.setdefault((row["rule"], row["gae_lambda"]), [])
+        line += ["\u2013"] * (len(solved) - 1 - len(line)) + [of_gradient(row)]
     header = [f"{setting}: {share:.3g} solved" for setting, share in solved.items()]
     rows = [[f"`{rule}`", f"{gae_lambda:g}", *line] for (rule, gae_lambda), line in lines.items()]
     return markdown_table(["rule", "lambda", *header], rows)

@@ -263,6 +263,44 @@ def publish(docs: Docs = DOCS) -> None:
         "ends": ends_table(ascents, runs),
     }
     fill(docs / "gradients.md", tables)
+    draw(raw / "cosines.png", rows)
+
+
+def draw(file: Path, rows: Rows) -> None:
+    """Draw the cosine of every rule under `loo`, and of every estimator under `sparse`.
+
+    Args:
+        file: Picture to write.
+        rows: Published gradients; those with EOS in play are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    loo = {"estimator": "loo", "eos": "True", "weight": "constant"}
+    shifted = {"rule": "sparse" + SHIFTED, "eos": "True", "weight": "constant"}
+    halves = (
+        ("credit rules, estimator loo", "rule", RULES, loo),
+        (f"estimators under sparse, {SHIFT:g} added to scores", "estimator", (), shifted),
+    )
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, (title, axis, names, where) in zip(figure.subplots(1, 2), halves, strict=True):
+        found = [row for row in rows if all(row[key] == value for key, value in where.items())]
+        names = names or tuple(dict.fromkeys(row[axis] for row in found))
+        for share, color in zip(SHARES, ("#e69f00", "#0072b2", "#009e73"), strict=True):
+            cosines = {row[axis]: float(row["cosine"]) for row in found if row["share"] == share}
+            places = [place for place, name in enumerate(names[::-1]) if name in cosines]
+            drawn = [cosines[name] for name in names[::-1] if name in cosines]
+            axes.plot(drawn, places, "o", color=color, alpha=0.8, label=f"{share:.0%} of the way")
+        axes.set_yticks(
+            range(len(names)), [name.replace(":", ":\n") for name in names[::-1]], fontsize=9
+        )
+        axes.axvline(1, color="#56616f", linewidth=1)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("cosine with the true gradient")
+        axes.grid(alpha=0.3)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9
+    )
+    figure.savefig(file, dpi=130, metadata={"Software": None})
 
 
 # --- tables ---------------------------------------------------------------------------------------

@@ -48,9 +48,9 @@ from studies.ledger_fine import FINE, label
 from studies.ledger_noise import (
     CONTINUED,
     EXACT,
+    NOISE,
     PERFECT,
     POLICIES,
-    noise_file,
     of_gradient,
 )
 from tokengym.evaluation.report import number, percent
@@ -728,8 +728,9 @@ class Readings:
 
     def noise(self, policy: str) -> list[dict[str, Any]]:
         """Return the rows of a policy's gradients, none where there is no file."""
-        file = self.folder / noise_file(policy)
-        return read_rows(file, text=("policy", "rule")) if file.exists() else []
+        file = self.folder / NOISE
+        rows = read_rows(file, text=("policy", "rule")) if file.exists() else []
+        return [row for row in rows if row["policy"] == policy]
 
 
 def tables(read: Readings) -> dict[str, str]:

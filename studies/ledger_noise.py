@@ -9,7 +9,7 @@ signal. There is no critic, no price on the KL, and the scores are centred.
     python -m studies.ledger_noise --out runs/ledger    # 20 minutes a policy
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tokengym.envs import Episode
 from tokengym.evaluation import run as run_one
 from tokengym.evaluation.measure import Evaluator, task_reward
 from tokengym.evaluation.runs import load_agent
-from tokengym.lab.study import DOCS, Docs, Out, command_line, run_missing, write_rows
+from tokengym.lab.study import DOCS, Docs, Out, Row, command_line, read_rows, write_rows
 
 Array = NDArray[np.float64]
 RESPONSES, BLOCKS, SEED = 1024, 8, 3
@@ -38,6 +38,8 @@ EXACT = "exact advantage"
 PERFECT = "sparse, perfect critic"
 CONTINUED = f"mc, k={K}"
 """The advantages of one estimate, with their noise."""
+NOISE = "noise.csv"
+"""Published figures of all policies."""
 TOLD = 0.25
 """Largest standard error of a cosine that is shown."""
 NAMES = ("cosine", "noise", "cosine_error", "noise_error")
@@ -262,15 +264,29 @@ def of_gradient(row: Mapping[str, Any]) -> str:
     return f"{cosine:.2f} / {responses}" if known else f"? / {responses}"
 
 
-def noise_file(policy: str) -> str:
-    """Return the name of the file of a policy's figures."""
-    return f"noise-{policy.replace(' ', '-')}.csv"
+def measure_missing(
+    file: Path, about: Sequence[str], names: Iterable[str], rows: Callable[[str], list[Row]]
+) -> None:
+    """Add to a file the rows of what it does not hold yet, those of one name at a time.
+
+    Args:
+        file: Published figures.
+        about: Columns before `rule`; the first has the name.
+        names: What is to be measured.
+        rows: Measures what is named.
+    """
+    text = (*about, "rule", "gae_lambda", *NAMES)  # what is published stays to the digit
+    for name in names:
+        known = read_rows(file, text=text) if file.exists() else []
+        if name not in {row[about[0]] for row in known}:
+            write_rows(file, [*known, *rows(name)])
+            print(name, flush=True)
 
 
 def measure(out: Out, docs: Docs = DOCS) -> None:
     """Measure the policies that are not measured yet, and write a row per rule and lambda."""
 
-    def write(policy: str) -> None:
+    def rows(policy: str) -> list[Row]:
         register_words()
         episodes, model, kwargs = played(POLICIES[policy], out)
         advantages = {
@@ -278,13 +294,9 @@ def measure(out: Out, docs: Docs = DOCS) -> None:
             **forked_advantages(LAMBDAS[:-1], episodes, model, ENV, kwargs),
         }
         legal = legal_tokens(model, len(episodes[0].response_ids))
-        rows = rows_of(advantages, episodes, model, legal, {"policy": policy})
-        write_rows(file(policy), rows)
+        return rows_of(advantages, episodes, model, legal, {"policy": policy})
 
-    def file(policy: str) -> Path:
-        return docs / FOLDER / noise_file(policy)
-
-    run_missing(list(POLICIES), file, write)
+    measure_missing(docs / FOLDER / NOISE, ("policy",), POLICIES, rows)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,8 @@ LINES = "best_of_n.csv"
 FORKS = "forks.csv"
 FORKED = ("sparse", "random", "abc-signed", "red:delivery=end")
 """Rules whose credit is held against executed forks of the untrained policy."""
+LEADS_DRAWN = (-20.0, 15.0)
+"""Leads that the picture shows, % of the way; those below are written at its edge."""
 FILMS = {"MovieReview": 48}
 """The task of the ledger, whose forks stand beside those of the others."""
 RESPONSES, CONTINUATIONS = 24, 16
@@ -298,6 +300,48 @@ def rates(runs: Runs, cells: Sequence[Cell]) -> str:
     return rates_table(swept, ("task", "rule", "lambda"), with_best=True)
 
 
+def draw(file: Path, published: Published) -> None:
+    """Draw every arm's lead on `sparse` by task, as a share of the way, with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    runs, by_task = published.runs, ways(published.drawn[LINES])
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    for axes, (task, (start, goal)) in zip(
+        figure.subplots(2, 2).flat, by_task.items(), strict=True
+    ):
+        sparse = cell_of(task, "sparse")
+        arms = [cell for cell in cells_of(task) if cell != sparse and cell.eos == "allowed"]
+        arms.sort(key=lambda arm: (arm.rule in CONTROLS, arm.rule, arm.gae_lambda))
+        for place, cell in enumerate(reversed(arms)):
+            lead = runs.difference(cell, sparse)
+            if lead is None:
+                continue
+            middle, low, high = (
+                100 * figure / (goal - start) for figure in (lead.difference, lead.low, lead.high)
+            )
+            color = "#56616f" if cell.rule in CONTROLS else "#0072b2"
+            if high < LEADS_DRAWN[0]:
+                axes.annotate(
+                    f" \u2190 {signed(middle)} %", (LEADS_DRAWN[0], place), color=color, va="center"
+                )
+                continue
+            axes.plot([low, high], [place, place], color=color, linewidth=2)
+            axes.plot(middle, place, "o", color=color)
+        labels = [f"{title(cell).replace('`', '')}, {cell.gae_lambda}" for cell in arms]
+        labels = [label.replace(", critic", ",\ncritic") for label in labels]
+        axes.set_yticks(range(len(arms)), labels[::-1], fontsize=9)
+        axes.axvline(0, color="#56616f", linewidth=1)
+        axes.set_xlim(*LEADS_DRAWN)
+        axes.set_ylim(-0.6, len(arms) - 0.4)
+        axes.set_title(task, fontsize=11)
+        axes.grid(axis="x", alpha=0.3)
+    figure.supxlabel(
+        "score - c KL over the run, minus sparse, % of the way to best-of-16", fontsize=10
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=130, metadata={"Software": None})
+
+
 STUDY = Study(
     document="tasks.md",
     folder="tasks",
@@ -313,6 +357,7 @@ STUDY = Study(
     rounds=rounds,
     config=config,
     tables=tables,
+    pictures=lambda published: draw(published.folder / "leads.png", published),
     drawn=(
         Drawn(
             file=LINES,

@@ -349,6 +349,19 @@ SHORT = {
     "not applicable": "",
 }
 """Verdicts in a cell; those that fail stand in bold letters."""
+WORST = {
+    "equal": "the true gradient, at every group size",
+    "rescaled": "the true gradient times a positive number",
+    "vanishing bias": "a bias that falls as groups grow",
+    "uneven": "the right sign everywhere, uneven weights",
+    "biased": "**fails**: favours something where nothing is to be gained",
+    "reversed": "**fails**: points against the gradient somewhere",
+}
+"""Verdicts from the best to the worst, and what an estimator does of which it is the worst."""
+COLORS = ("#009e73", "#56b4e9", "#0072b2", "#f0e442", "#e69f00", "#d55e00")
+FEW = 12
+"""At most so many estimators are named in the table of the answer."""
+PICTURE = "shipped_estimators/verdicts.png"
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -383,11 +396,51 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     heads = ("longer earns more", "longer earns the same")
     sizes = [f"{head}, G = {size}" for head in heads for size in (8, 64)]
     return {
+        "answer": answer_table(known),
         "verdicts": markdown_table(["row", "version", "promised input", *names], verdicts),
         "failing": markdown_table(["row", "function", "what it does"], sentences),
         "decision": markdown_table(["row", *sizes], figures),
         "functions": markdown_table(["row", "function, and settings", "note"], functions),
     }
+
+
+def worst_of(row: Mapping[str, Any]) -> str:
+    """Return the worst verdict of a row over what it was asked."""
+    asked = [verdict for verdict in row["verdicts"].values() if verdict in WORST]
+    return max(asked, key=[*WORST].index)
+
+
+def answer_table(known: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many estimators have each verdict as their worst."""
+    lines = []
+    for verdict, words in WORST.items():
+        names = [f"`{row['row']}`" for row in known if worst_of(row) == verdict]
+        lines.append([words, str(len(names)), ", ".join(names) if len(names) <= FEW else ""])
+    return markdown_table(["in its worst case an estimator has", "estimators", "which"], lines)
+
+
+def draw(file: Path, known: Sequence[Mapping[str, Any]]) -> None:
+    """Draw how many estimators of each trainer have each verdict as their worst.
+
+    Args:
+        file: Picture to write.
+        known: Published rows with verdicts.
+    """
+    from matplotlib.figure import Figure
+
+    trainers = list(dict.fromkeys(row["row"].partition("/")[0] for row in known))[::-1]
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    ends = [0] * len(trainers)
+    for verdict, color in zip(WORST, COLORS, strict=True):
+        worst = [row["row"].partition("/")[0] for row in known if worst_of(row) == verdict]
+        counts = [worst.count(trainer) for trainer in trainers]
+        axes.barh(trainers, counts, left=ends, color=color, label=SHORT.get(verdict, verdict))
+        ends = [end + count for end, count in zip(ends, counts, strict=True)]
+    axes.set_xlabel("estimators, by the worst verdict of each")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", fontsize=9)
+    figure.savefig(file, dpi=120, metadata={"Software": None})
 
 
 def _cell(verdict: str) -> str:
@@ -416,7 +469,9 @@ def page(docs: Docs = DOCS) -> None:
     Args:
         docs: Folder of the study's page.
     """
-    fill(docs / PAGE, tables(stored(docs)))
+    rows = stored(docs)
+    fill(docs / PAGE, tables(rows))
+    draw(docs / PICTURE, [row for row in rows if "verdicts" in row])
 
 
 def run(packages: Packages, docs: Docs = DOCS, trainers: tuple[str, ...] = ()) -> None:

@@ -255,7 +255,7 @@ def gradient_noise() -> dict[str, float]:
     cells = (("sparse", "1"), ("abc", "0.5"), ("red:delivery=end", "0.5"), ("abc-signed", "0.5"))
     found = {}
     for rule, gae_lambda in cells:
-        (row,) = read("ledger/noise-untrained.csv", rule=rule, gae_lambda=gae_lambda)
+        (row,) = read("ledger/noise.csv", policy="untrained", rule=rule, gae_lambda=gae_lambda)
         found[f"{rule.partition(':')[0]}, lambda {gae_lambda}"] = float(row["noise"])
     return found
 
