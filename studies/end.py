@@ -324,10 +324,10 @@ def draw(file: Path, runs: Runs) -> None:
 
 
 def leads_of(
-    ours: Mapping[str, Sequence[Row]], theirs: Mapping[str, Sequence[Row]]
+    ours: Mapping[int, Sequence[Row]], theirs: Mapping[int, Sequence[Row]]
 ) -> list[list[Row]]:
     """Return one run's lead on the other's by seed, at each measurement that both have."""
-    found = []
+    found: list[list[Row]] = []
     for seed in sorted(ours.keys() & theirs.keys()):
         other = {row["step"]: net(row) for row in theirs[seed]}
         mine = [row for row in ours[seed] if row["step"] in other]

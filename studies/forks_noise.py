@@ -70,7 +70,7 @@ def all_advantages(
 def measure(docs: Docs = DOCS) -> None:
     """Measure the settings that are not measured yet."""
 
-    def rows(setting: str) -> list[Row]:
+    def rows(setting: str) -> Sequence[Row]:
         episodes, policy, kwargs, legal = played(setting, RESPONSES[setting])
         advantages = all_advantages(episodes, policy, kwargs)
         solved = sum(episode.score or 0.0 for episode in episodes) / len(episodes)

@@ -265,7 +265,7 @@ def of_gradient(row: Mapping[str, Any]) -> str:
 
 
 def measure_missing(
-    file: Path, about: Sequence[str], names: Iterable[str], rows: Callable[[str], list[Row]]
+    file: Path, about: Sequence[str], names: Iterable[str], rows: Callable[[str], Sequence[Row]]
 ) -> None:
     """Add to a file the rows of what it does not hold yet, those of one name at a time.
 
@@ -286,7 +286,7 @@ def measure_missing(
 def measure(out: Out, docs: Docs = DOCS) -> None:
     """Measure the policies that are not measured yet, and write a row per rule and lambda."""
 
-    def rows(policy: str) -> list[Row]:
+    def rows(policy: str) -> Sequence[Row]:
         register_words()
         episodes, model, kwargs = played(POLICIES[policy], out)
         advantages = {
