@@ -31,6 +31,7 @@ class PPOKeywords(TypedDict, total=False):
     n_minibatches: int
     gamma: float
     gae_lambda: float | None
+    gae_lambda_vf: float | None
     clip_range: Schedule
     clip_range_high: float | None
     old_log_probs: OldLogProbs

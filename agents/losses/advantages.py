@@ -103,7 +103,7 @@ def gae(
     response_mask: Tensor,
     *,
     gamma: float,
-    gae_lambda: float,
+    gae_lambda: float | Tensor,
     final_values: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return generalised advantage estimates and the returns that the values should learn.
@@ -119,7 +119,8 @@ def gae(
         response_mask: (batch, time) bool, True on the response's own tokens. The step from a turn's
             last token leads to the next turn's first, over the reply between them.
         gamma: Discount per token, in [0, 1].
-        gae_lambda: In [0, 1]: 1 is Monte Carlo minus the value, 0 the one-step TD error.
+        gae_lambda: In [0, 1]: 1 is Monte Carlo minus the value, 0 the one-step TD error. (batch,)
+            gives each episode its own.
         final_values: (batch,) value past the last token; 0 (the default) unless truncated.
 
     Returns:
@@ -139,7 +140,11 @@ def gae(
         [[-0.25, 0.75]]
     """
     check_shapes(token_rewards, values=values, response_mask=response_mask)
-    for name, coefficient in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+    lambdas = [gae_lambda]
+    if isinstance(gae_lambda, Tensor):
+        check_shapes(values[:, 0], gae_lambda=gae_lambda)
+        lambdas = gae_lambda.tolist()
+    for name, coefficient in [("gamma", gamma), *(("gae_lambda", each) for each in lambdas)]:
         if not 0.0 <= coefficient <= 1.0:
             raise ValueError(
                 f"{name} must lie in [0, 1], got {coefficient}; pass 1.0 for no discount"

@@ -128,6 +128,8 @@ class AdvantageEstimator:
     """The function."""
     needs_critic: bool
     """Whether it reads values; without them the policy has no value head."""
+    reads_lambda: bool = True
+    """Whether it reads ``gae_lambda``, of those that read values."""
     needs_groups: bool = False
     """Whether its baseline is taken from the other responses to the same prompt."""
     uses_token_rewards: bool = True
@@ -193,6 +195,11 @@ def estimator_for(settings: PPOSettings) -> AdvantageEstimator:
                     f"{name} has no effect with advantage={estimator.name!r}, which has no critic; "
                     "leave it out, or take advantage='gae'"
                 )
+    elif not estimator.reads_lambda and settings.gae_lambda is not None:
+        raise SettingsError(
+            f"gae_lambda has no effect with advantage={estimator.name!r}, which has a lambda of "
+            "its own; leave it out, or take advantage='gae'"
+        )
     if estimator.needs_groups and settings.group_size is None:
         raise SettingsError(
             f"advantage={estimator.name!r} needs group_size, the responses to each prompt; pass "
@@ -220,13 +227,23 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
 
 
 def _gae(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
+    gae_lambda = GAE_LAMBDA if settings.gae_lambda is None else settings.gae_lambda
+    advantages, returns = _at_lambda(played, settings, gae_lambda)
+    if settings.gae_lambda_vf is not None:
+        returns = _at_lambda(played, settings, settings.gae_lambda_vf)[1]
+    return advantages, returns
+
+
+def _at_lambda(
+    played: RoundTensors, settings: PPOSettings, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
     assert played.values is not None
     return gae(
         played.token_rewards,
         played.values,
         played.response_mask,
         gamma=settings.gamma,
-        gae_lambda=GAE_LAMBDA if settings.gae_lambda is None else settings.gae_lambda,
+        gae_lambda=gae_lambda,
         final_values=played.final_values,
     )
 

@@ -113,7 +113,8 @@ class PPO(EpisodicAlgorithm):
         name = given.get("advantage", self.settings_class.advantage)
         if given.get("gae_lambda") is not None or not isinstance(name, str):
             return given
-        if not find_advantage(name).needs_critic:
+        estimator = find_advantage(name)
+        if not (estimator.needs_critic and estimator.reads_lambda):
             return given
         declared = self.rounds.reward.gae_lambda
         return {**given, "gae_lambda": GAE_LAMBDA if declared is None else declared}
@@ -426,7 +427,7 @@ class PPO(EpisodicAlgorithm):
         self._log_kl(self._kl_before)
         record("train/kl_sampled", sampled.mean().item())
         record("train/kl_coef", self.kl_coef)
-        if self.has_critic:
+        if self.has_critic and self.estimator.reads_lambda:
             record("train/gae_lambda", self.settings.gae_lambda)
         if values is not None:
             learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())

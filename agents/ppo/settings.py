@@ -60,6 +60,10 @@ class PPOSettings(EpisodicSettings):
     """1 waits for the whole return, 0 trusts the next value. None takes what the credit rule
     declares (0: mc, whose rewards are advantages), else 0.95, which ABC's paper has. Below 1 the
     score reaches early tokens through the values alone, the more so the longer the response."""
+    gae_lambda_vf: float | None = None
+    """The same for the returns that the values learn; None takes ``gae_lambda``. 1 is the whole
+    return, which a critic that starts without knowledge learns best from whatever the advantages
+    take (VC-PPO, arXiv:2503.01491)."""
     clip_range: Schedule = 0.2
     """Largest move of the probability ratio before its gradient stops."""
     clip_range_high: float | None = None
@@ -136,7 +140,7 @@ class PPOSettings(EpisodicSettings):
         check_count(self, "n_value_warmup", "n_warmup_updates", least=0)
         check_count(self, "micro_batch_size", optional=True)
         check_number(self, "gamma", least=0.0, most=1.0)
-        check_number(self, "gae_lambda", least=0.0, most=1.0, optional=True)
+        check_number(self, "gae_lambda", "gae_lambda_vf", least=0.0, most=1.0, optional=True)
         check_number(self, "vf_coef", least=0.0, hint="0 is no critic")
         check_number(self, "ent_coef", finite=True, hint="0 leaves it out")
         check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
@@ -165,7 +169,14 @@ class PPOSettings(EpisodicSettings):
             )
 
 
-CRITIC_SETTINGS = ("gae_lambda", "value_network", "vf_coef", "clip_range_vf", "n_value_warmup")
+CRITIC_SETTINGS = (
+    "gae_lambda",
+    "gae_lambda_vf",
+    "value_network",
+    "vf_coef",
+    "clip_range_vf",
+    "n_value_warmup",
+)
 """Settings of `PPOSettings` that have no effect without a critic."""
 EARLIER_DEFAULTS: dict[str, Any] = {
     "learning_rate_schedule": "constant",

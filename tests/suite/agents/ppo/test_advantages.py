@@ -58,6 +58,22 @@ def test_gae_without_a_baseline_and_lambda_1_is_the_reward_to_go():
     torch.testing.assert_close(found, expected)
 
 
+def test_the_values_learn_returns_of_their_own_lambda():
+    """delta = [1, 2] - [3, 4] + [4, 0] = [2, -2], A = [2 - 0.5 * 2, -2]; to go [3, 2]."""
+    played = RoundTensors(
+        token_rewards=torch.tensor([[1.0, 2.0]]),
+        response_mask=torch.ones(1, 2, dtype=torch.bool),
+        values=torch.tensor([[3.0, 4.0]]),
+        final_values=None,
+        scores=torch.tensor([3.0]),
+    )
+    estimate = find_advantage("gae").estimate
+    advantages, returns = estimate(played, PPOSettings(gae_lambda=0.5, gae_lambda_vf=1.0))
+    assert (advantages.tolist(), returns.tolist()) == ([[1.0, -2.0]], [[3.0, 2.0]])
+    _, of_one = estimate(played, PPOSettings(gae_lambda=0.5))
+    assert of_one.tolist() == [[4.0, 2.0]]
+
+
 def test_without_a_critic_there_is_no_value_anywhere(
     make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
 ):
@@ -111,7 +127,13 @@ def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("gae_lambda", 0.5), ("vf_coef", 0.2), ("clip_range_vf", 0.3), ("n_value_warmup", 2)],
+    [
+        ("gae_lambda", 0.5),
+        ("gae_lambda_vf", 0.5),
+        ("vf_coef", 0.2),
+        ("clip_range_vf", 0.3),
+        ("n_value_warmup", 2),
+    ],
 )
 def test_settings_of_a_critic_are_refused_without_one(
     make_ppo: Callable[..., PPO], setting: str, value: Any

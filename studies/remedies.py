@@ -1,0 +1,275 @@
+"""Do the field's own remedies for a weak critic leave anything for token credit?
+
+On film reviews of 48 tokens `sparse` gets what a practitioner would try first: values that are
+trained before the policy, a lambda of their own, a lambda by length, the tokens of high entropy
+alone, no critic but the other responses to the prompt. Beside them `abc-signed` with the same
+values, and with a critic from the reward model. The arms as published are not trained again.
+
+    python -m studies.remedies run --out runs/remedies [--until 22:00]
+    python -m studies.remedies publish --out runs/remedies    # fills the page
+    python -m studies.remedies page
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from studies import frontier, leap
+from tokengym import ComparisonConfig
+from tokengym.evaluation import run as run_one
+from tokengym.evaluation.report import number
+from tokengym.evaluation.runs import RunRecord
+from tokengym.evaluation.statistics import PairedDifference, paired_difference, student_interval
+from tokengym.lab.benchmark.verdict import net_of, path_of
+from tokengym.lab.protocol import FIRST_RATE, GRID, LEARNER, MEASURES, measured
+from tokengym.lab.study import Cell, Drawn, Published, Round, Row, Runs, Study, single_run
+from tokengym.lab.tables import (
+    NONE,
+    after_holm,
+    at_equal_kl,
+    markdown_table,
+    mean,
+    paired_text,
+    rates_table,
+)
+
+ENV, LENGTH, UPDATES, ROWS = "tokengym/MovieReview-v0", 48, 30, 64
+PRETRAINED = 15
+"""Updates in which the values alone learn, from responses of the reference."""
+PAIRS = 5
+PUBLISHED = "as published"
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    PUBLISHED: {},
+    "values pretrained": {"n_value_warmup": PRETRAINED, "steps": PRETRAINED + UPDATES},
+    "values' lambda 1": {"gae_lambda_vf": 1.0},
+    "lambda by length": {"advantage": "gae-length", "gae_lambda": None},
+    "top fifth by entropy": {"agent": "weighted-ppo", "advantage_weight": "entropy:top=0.2"},
+    "leave-one-out": {"advantage": "loo", "group_size": 8, "gae_lambda": None},
+    "pretrained, lambda 1": {
+        "n_value_warmup": PRETRAINED,
+        "steps": PRETRAINED + UPDATES,
+        "gae_lambda_vf": 1.0,
+    },
+}
+"""By name: settings of the learner beside the published ones."""
+SPARSE = {"rule": "sparse", "gae_lambda": "0.95"}
+SIGNED = {"rule": "abc-signed", "gae_lambda": "0.5"}
+FIGURES = (
+    frontier.score_over,
+    frontier.kl_over,
+    frontier.score_at_end,
+    frontier.gold_at_end,
+    frontier.kl_at_end,
+)
+FIRST, EXPLAINED = "explained.csv", "explained"
+"""Column of the share of the returns' variance that the values explain before an update."""
+
+
+def cells() -> list[Cell]:
+    """Return all cells, those as published first; then what is needed most."""
+    published = [
+        STUDY.cell(**SPARSE),
+        STUDY.cell(**SIGNED),
+        STUDY.cell(rule="sparse", gae_lambda="0.8", critic="reward_model"),
+    ]
+    remedies = [STUDY.cell(**SPARSE, variant=name) for name in VARIANTS if name != PUBLISHED]
+    signed = [
+        STUDY.cell(**SIGNED, critic="reward_model"),
+        STUDY.cell(**SIGNED, variant="values pretrained"),
+    ]
+    return [*published, remedies[0], signed[0], *remedies[1:], signed[1]]
+
+
+def rounds() -> Iterator[Round]:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    for cell in cells():
+        yield [cell], range(PAIRS)
+
+
+def beside(docs: Path) -> list[Row]:
+    """Return the runs as published, which have no explained variance, and their sweeps."""
+    wanted = {cell for cell in cells() if cell.variant == PUBLISHED}
+    rows: list[Row] = []
+    for run, points in leap.STUDY.published(docs).runs.each.items():
+        if run.variant != leap.PUBLISHED or run.length != LENGTH:
+            continue
+        cell = STUDY.cell(rule=run.rule, gae_lambda=run.gae_lambda, critic=run.critic)
+        if cell in wanted:
+            of_run = {**cell, "rate": run.rate, "seed": run.seed, EXPLAINED: None}
+            rows += [{**of_run, **{name: row[name] for name in MEASURES}} for row in points]
+    return rows
+
+
+def config(run: Cell, out: Path) -> ComparisonConfig:
+    """Return the comparison that a run is of."""
+    del out
+    settings = {
+        "steps": UPDATES,
+        "gae_lambda": float(run.gae_lambda),
+        **LEARNER,
+        **VARIANTS[run.variant],
+    }
+    if settings.get("advantage") != "loo":
+        settings["value_network"] = run.critic
+    else:
+        del settings["vf_coef"], settings["clip_range_vf"]
+    return single_run(
+        ENV,
+        run.rule,
+        batch_size=ROWS,
+        max_new_tokens=LENGTH,
+        learning_rate=run.rate,
+        **settings,
+        evaluation=GRID,
+    )
+
+
+def measure(run: Cell, record: RunRecord) -> list[Row]:
+    """Return the rows of a run, with what the values explained before the update to come."""
+    explained = {row["step"] - 1: row.get("explained_variance") for row in record.train}
+    return [{**row, EXPLAINED: explained.get(row["step"])} for row in measured(record)]
+
+
+def explained_as_published(out: Path) -> list[Row]:
+    """Return what the values of the published arms explain before the first update, by seed."""
+    rows: list[Row] = []
+    for cell in cells():
+        if cell.variant == PUBLISHED:
+            for seed in range(PAIRS):
+                first = config(cell.but(rate=FIRST_RATE), out)
+                short = replace(first, training=replace(first.training, steps=1))
+                record = run_one(short, short.rewards[0], seed)
+                rows.append({**cell, "seed": seed, EXPLAINED: measure(cell, record)[0][EXPLAINED]})
+    return rows
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def tables(published: Published) -> dict[str, str]:
+    """Return the page's tables by name."""
+    runs = published.runs
+    made = [cell for cell in cells() if len(runs.areas(cell)) > 1]
+    swept = {tuple(about(cell)): runs.sweeps[cell] for cell in made}
+    return {
+        "leads": leads_table(runs, made, explained_of(published)),
+        "rates": rates_table(swept, ("variant", "arm"), with_best=True),
+    }
+
+
+def about(cell: Cell) -> list[str]:
+    """Return a cell's columns."""
+    critic_ = ", critic from the reward model" if cell.critic == "reward_model" else ""
+    lambda_ = NONE if VARIANTS[cell.variant].get("gae_lambda", 0) is None else cell.gae_lambda
+    return [cell.variant, f"`{cell.rule}`, {lambda_}{critic_}"]
+
+
+def explained_of(published: Published) -> dict[Cell, list[float]]:
+    """Return by cell what the values explain before the policy's first update, a number a run."""
+    found: dict[Cell, list[float]] = {}
+    for row in published.drawn[FIRST]:
+        found.setdefault(STUDY.cell(**{axis: row[axis] for axis in STUDY.axes}), []).append(
+            row[EXPLAINED]
+        )
+    for cell, by_seed in published.runs.runs.items():
+        begins = VARIANTS[cell.variant].get("n_value_warmup", 0)
+        values = [points[begins][EXPLAINED] for points in by_seed.values()]
+        if cell.variant != PUBLISHED or cell not in found:
+            found[cell] = [value for value in values if value is not None]
+    return found
+
+
+def from_first_update(cell: Cell, points: Sequence[Row]) -> Sequence[Row]:
+    """Return a run without the updates in which the values alone learned."""
+    return points[VARIANTS[cell.variant].get("n_value_warmup", 0) :]
+
+
+def leads_table(runs: Runs, made: list[Cell], explained: Mapping[Cell, list[float]]) -> str:
+    """Return every arm minus `sparse` as published, with and without the values' own updates."""
+    base, *others = made
+    of_base = {seed: path_of(points) for seed, points in runs.runs[base].items()}
+    differences: dict[Cell, PairedDifference] = {}
+    parts: dict[Cell, list[str]] = {}
+    for cell in others:
+        whole = {seed: path_of(points) for seed, points in runs.runs[cell].items()}
+        seeds = sorted(whole.keys() & of_base.keys())
+        own = {seed: path_of(from_first_update(cell, runs.runs[cell][seed])) for seed in seeds}
+        pairs = [[net_of(runs_[seed]) for seed in seeds] for runs_ in (own, of_base)]
+        differences[cell] = paired_difference(pairs[0], pairs[1])
+        counted = [
+            [
+                net_of(runs_[s].within(float(of_base[s].tokens[-1]), across_leaps=True))
+                for s in seeds
+            ]
+            for runs_ in (whole, of_base)
+        ]
+        figures = [
+            paired_text(*([of(runs_[seed]) for seed in seeds] for runs_ in (own, of_base)))
+            for of in FIGURES
+        ]
+        equal = at_equal_kl({"": own}, {"": of_base})
+        parts[cell] = [paired_text(*counted), *figures, equal]
+    shown = after_holm(differences)
+    lines = []
+    for cell, lead in shown.items():
+        known = explained.get(cell, [])
+        before = number(mean(known)) if known else NONE
+        lines.append([*about(cell), str(len(runs.areas(cell))), before, lead, *parts[cell]])
+    heads = ["variant", "arm", "pairs", "explained before update 1", "score - c KL over the run"]
+    heads += ["the same, all tokens counted", "score over the run", "KL over it"]
+    heads += [f"{name} in the last tenth" for name in ("score", "gold", "KL")]
+    return markdown_table([*heads, "score at equal KL, by nats"], lines)
+
+
+def draw(published: Published) -> None:
+    """Draw the gain of each cell over what its values explain, one point a cell."""
+    from matplotlib.figure import Figure
+
+    runs, explained = published.runs, explained_of(published)
+    base = cells()[0]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for cell in cells():
+        seeds = sorted(runs.runs.get(cell, {}).keys() & runs.runs.get(base, {}).keys())
+        if not explained.get(cell) or len(seeds) < 2:
+            continue
+        gains = [
+            net_of(path_of(from_first_update(cell, runs.runs[cell][s])))
+            - net_of(path_of(runs.runs[base][s]))
+            for s in seeds
+        ]
+        middle, low, high, _ = (float(value) for value in student_interval(gains))
+        color = "#d55e00" if cell.rule == "abc-signed" else "#0072b2"
+        x = mean(explained[cell])
+        axes.errorbar(x, middle, [[middle - low], [high - middle]], fmt="o", color=color)
+        name = ", ".join(about(cell)).replace("`", "")
+        axes.annotate(name, (x, middle), xytext=(6, 4), textcoords="offset points", fontsize=7)
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.set_xlabel("share of the returns' variance that the values explain before update 1")
+    axes.set_ylabel("score - c KL over the run, minus `sparse`")
+    axes.grid(alpha=0.3)
+    figure.savefig(published.folder / "explained.png", dpi=150, metadata={"Software": None})
+
+
+STUDY = Study(
+    document="details/remedies.md",
+    folder="remedies",
+    axes={"variant": PUBLISHED, "rule": str, "gae_lambda": "0.95", "critic": "own"},
+    rounds=rounds,
+    config=config,
+    measure=measure,
+    beside=beside,
+    tables=tables,
+    pictures=draw,
+    drawn=(
+        Drawn(
+            file=FIRST,
+            parts={FIRST: explained_as_published},
+            text=("variant", "rule", "gae_lambda", "critic"),
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    STUDY.command_line(__doc__)
