@@ -10,6 +10,7 @@ given spread. Fills docs/results/details/calibration.md; minutes on one core.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from numpy.typing import NDArray
 from studies.credit_v1 import published
 from tokengym.base import read_json
 from tokengym.evaluation.report import number
-from tokengym.evaluation.statistics import holm, student_interval
-from tokengym.lab.benchmark.definition import BASELINE, V1
+from tokengym.evaluation.statistics import RunPath, holm, student_interval
+from tokengym.lab.benchmark.definition import BASELINE, OWN, V1
 from tokengym.lab.benchmark.figures import area_within
-from tokengym.lab.benchmark.verdict import call
+from tokengym.lab.benchmark.verdict import call, leads_of, path_of
 from tokengym.lab.benchmark.version2 import V2, V2_LITE, Setting2
-from tokengym.lab.protocol import PRICE
+from tokengym.lab.protocol import PRICE, Row
 from tokengym.lab.study import DOCS, Cell, Docs, command_line
 from tokengym.lab.tables import CLEAR, fill, markdown_table
 
@@ -286,6 +287,56 @@ def table(noise: Mapping[str, Noise], boards: int) -> str:
     return markdown_table(head, lines)
 
 
+def lite_table(docs: Path) -> str:
+    """Return how v1's lead of its published row looks in the lite form, by setting.
+
+    Of the settings whose tuning has the lite form's one rate. Two of three spare seeds at the lite
+    lambdas take the place of its seeds, in turn; each seed's cell is chosen on the other.
+
+    Args:
+        docs: Folder of the pages.
+    """
+    runs, row = published(docs), read_json(docs / "v1" / "uniform-scores.json")
+    rates = {(at.task, at.tokens): at.rates[0] for at in V2_LITE.settings if not at.corpus}
+    pairs = list(combinations(V1.spare_seeds, 2))
+    leads: dict[str, list[float]] = {}
+    for setting in V1.settings:
+        if rates.get((setting.task, setting.tokens)) != V1.first_rate or setting.verified:
+            continue
+        figures = row["settings"][setting.name]
+        start, goal = figures["way"]
+        ten = (np.array(figures["areas"]) - figures["baseline_areas"]) / (goal - start)
+        arms = [_lite_arm(runs, setting.name, rule) for rule in (row["subject"], BASELINE)]
+        cut = [
+            [
+                {at: {seed: by_seed[seed] for seed in two} for at, by_seed in arm.items()}
+                for arm in arms
+            ]
+            for two in pairs
+        ]
+        of_two = [np.mean(leads_of(*both, goal - start).net) for both in cut]
+        leads[setting.name] = [100.0 * float(value) for value in (np.mean(ten), *of_two)]
+    table = np.array(list(leads.values()))
+    lines = [[name, *map(number, values)] for name, values in leads.items()]
+    together = [number(float(np.corrcoef(table[:, 0], column)[0, 1])) for column in table.T[1:]]
+    lines.append(["correlation with the whole", "", *together])
+    heads = [f"lite, seeds {one} and {two}" for one, two in pairs]
+    return markdown_table(["setting", "v1, ten seeds", *heads], lines)
+
+
+def _lite_arm(
+    runs: Mapping[Cell, Sequence[Row]], setting: str, rule: str
+) -> dict[str, dict[int, RunPath]]:
+    """Return a rule's tuning runs in a setting at the lite form's lambdas, by cell and seed."""
+    arm: dict[str, dict[int, RunPath]] = {}
+    for run, points in runs.items():
+        if (run.setting, run.rule, run.rate) != (setting, rule, V1.first_rate):
+            continue
+        if run.seed in V1.spare_seeds and run.gae_lambda in V2_LITE.lambdas and run.start == OWN:
+            arm.setdefault(run.gae_lambda, {})[int(run.seed)] = path_of(points)
+    return arm
+
+
 def settings_table() -> str:
     """Return the settings of version 2, and in what they differ."""
     lines = [
@@ -302,7 +353,11 @@ def run(docs: Docs = DOCS, boards: int = BOARDS) -> None:
         docs: Folder of the page.
         boards: Null boards of each spread and version.
     """
-    tables = {"calibration": table(noises(docs), boards), "settings": settings_table()}
+    tables = {
+        "calibration": table(noises(docs), boards),
+        "lite": lite_table(docs),
+        "settings": settings_table(),
+    }
     fill(docs / "details/calibration.md", tables)
 
 

@@ -85,6 +85,7 @@ def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page = "details/calibration.md"
     (tmp_path / "details").mkdir()
     shutil.copy(DOCS / page, tmp_path / page)
+    shutil.copytree(DOCS / "v1", tmp_path / "v1")
     calibration_noise = {
         at.name: Noise(
             cells=np.zeros((1, 2)),
@@ -100,4 +101,6 @@ def test_the_page_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert [row.split("|")[1].strip() for row in filled[2:]] == ["0", "2", "4", "8"]
     assert all(row.count("|") == 9 for row in filled)
     assert calibration.settings_table() in text
+    assert calibration.lite_table(DOCS) in text
+    assert calibration.lite_table(DOCS) in (DOCS / page).read_text(encoding="utf-8")
     assert calibration.settings_table() in (DOCS / page).read_text(encoding="utf-8")
