@@ -314,7 +314,7 @@ def lite_table(docs: Path) -> str:
             ]
             for two in pairs
         ]
-        of_two = [np.mean(leads_of(*both, goal - start).net) for both in cut]
+        of_two = [np.mean(leads_of(both[0], both[1], goal - start).net) for both in cut]
         leads[setting.name] = [100.0 * float(value) for value in (np.mean(ten), *of_two)]
     table = np.array(list(leads.values()))
     lines = [[name, *map(number, values)] for name, values in leads.items()]
